@@ -1,0 +1,121 @@
+"""Config models of components: what a recipe writes after ``use:``, in one place.
+
+Each component has one small pydantic model; it is what the recipe may contain, what validation
+checks and what ``pae show-plugin`` prints. This module and every module that holds a config model
+import no torch. The base classes add the few questions the engine asks of a component before it is
+built; an answer that cannot be given is a ``ValueError`` whose text the user will read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of everything a recipe holds: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ComponentConfig(Settings):
+    """Parameters of one component."""
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Shape of one image's latent: ``(channels, side, side)``."""
+
+    channels: int
+    side: int
+
+    def __str__(self) -> str:
+        return f"{self.channels} x {self.side} x {self.side}"
+
+
+class DataSourceConfig(ComponentConfig):
+    """Parameters of a data source."""
+
+    provides_masks: ClassVar[bool] = False
+    """Whether each image comes with a segmentation mask."""
+
+    def missing(self) -> str | None:
+        """Say what is not on this machine (a folder, a file) and where it was looked for, or None.
+
+        Called by ``pae check``, which reports it, and before a run starts, which refuses.
+        """
+        return None
+
+
+class EncoderConfig(ComponentConfig):
+    """Parameters of an encoder."""
+
+    trainable: ClassVar[bool] = False
+    """Whether the encoder knows how to train itself in a stage of the run (a ``train:`` block)."""
+
+    def token_grid(self, image_size: int) -> int:
+        """Tokens per side for square images of ``image_size`` px.
+
+        Raises:
+            ValueError: the image size does not fit this encoder.
+        """
+        raise NotImplementedError
+
+    def token_width(self) -> int:
+        """Width D of the tokens."""
+        raise NotImplementedError
+
+
+class ModulatorConfig(ComponentConfig):
+    """Parameters of a modulator, which adds pixel detail to the encoder's tokens."""
+
+
+class BottleneckConfig(ComponentConfig):
+    """Parameters of a bottleneck, which turns tokens of width D into latents."""
+
+    def latent_channels(self, token_width: int) -> int:
+        """Channels of the latents made from tokens of ``token_width``."""
+        raise NotImplementedError
+
+
+class DecoderConfig(ComponentConfig):
+    """Parameters of a decoder."""
+
+    def image_size(self, grid: int) -> int:
+        """Side in px of the images decoded from ``grid`` x ``grid`` tokens."""
+        raise NotImplementedError
+
+
+class RegularizerConfig(ComponentConfig):
+    """Parameters of one term of the tokenizer's loss."""
+
+    needs_target: ClassVar[bool] = False
+    """Whether the term needs the refined prior target, so ``tokenizer.refinement`` in the recipe."""
+
+    needs_moments: ClassVar[bool] = False
+    """Whether the term needs a bottleneck with a mean and a variance (``gaussian``)."""
+
+    weight: float = Field(1.0, ge=0, description="factor of the term; 0 skips it altogether")
+
+
+class GeneratorConfig(ComponentConfig):
+    """Parameters of a generator."""
+
+    def check_latent(self, latent: LatentShape) -> None:
+        """Refuse latents this network cannot take.
+
+        Raises:
+            ValueError: with what was found and what would be right.
+        """
+
+
+class EvaluatorConfig(ComponentConfig):
+    """Parameters of an evaluator."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it must be given; from ``EVALUATION_NEEDS``. The engine computes each once."""
+
+
+EVALUATION_NEEDS = frozenset({"reconstructions", "latents", "samples", "extractor", "masks"})

@@ -1,0 +1,363 @@
+"""What a component of each kind must be: the classes plugins derive from, and what they exchange.
+
+Conventions, everywhere: images are RGB, ``(B, 3, S, S)``, float32 in [0, 1] (uint8 0..255 where a
+name says so), square. Tokens are ``(B, N, D)`` with N = grid * grid in row-major order. Latents are
+``(B, C, h, w)``. Time t is 0 at noise and 1 at data. A component is built with its config model
+first and then what only the engine knows.
+
+Legend: B batch, N tokens, D token width, C latent channels, h = w grid side, S image side in px.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pae_framework.config import (
+    BottleneckConfig,
+    DataSourceConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EvaluatorConfig,
+    GeneratorConfig,
+    LatentShape,
+    ModulatorConfig,
+    RegularizerConfig,
+)
+
+LossTerms = dict[str, Tensor]
+"""Terms of a loss, scalars, already weighted; the key ``loss`` is what is minimised."""
+
+
+# --- data sources ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: ``image`` (3, S, S) uint8, ``label`` from 0 to the class count - 1."""
+
+    image: Tensor
+    label: int
+
+
+class DataSource(ABC):
+    """A fixed, ordered set of labelled images of one size. Reading index i twice gives the same.
+
+    Built as ``Source(config, image_size)``.
+    """
+
+    def __init__(self, config: DataSourceConfig, image_size: int):
+        self.config = config
+        self.image_size = image_size
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes; a label is an index into them."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Item:
+        """Read one image, resized to ``image_size``.
+
+        Raises:
+            DataError: the image cannot be read; names the file.
+        """
+
+    def mask(self, index: int) -> Tensor | None:
+        """Segments of the image as (S, S) int64, or None where the source has no masks."""
+        return None
+
+
+# --- encoders -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder sees in a batch: ``tokens`` (B, N, D) without class or register tokens, after
+    a final norm without affine; ``pooled`` (B, D)."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+class Encoder(nn.Module, ABC):
+    """Images to features. The engine freezes it, keeps it in eval mode and gives it float32 images.
+
+    The encoder owns its input convention: :meth:`normalize` resizes and standardises [0, 1] images
+    to what :meth:`forward` takes. Built as ``Encoder(config, image_size)``.
+    """
+
+    grid: int
+    """Tokens per side."""
+    width: int
+    """Token width D."""
+    heads: int
+    """Attention heads; modulator and projector use as many."""
+    patch: int
+    """Side in px of the patch one token stands for, in the encoder's input."""
+    mean: tuple[float, float, float]
+    """Channel means :meth:`normalize` subtracts."""
+    std: tuple[float, float, float]
+    """Channel deviations :meth:`normalize` divides by."""
+
+    def __init__(self, config: EncoderConfig, image_size: int):
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn images (B, 3, S, S) in [0, 1] into the encoder's input (B, 3, S', S')."""
+        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = images.new_tensor(self.std).view(1, 3, 1, 1)
+        return (images - mean) / std
+
+    def denormalize(self, pixels: Tensor) -> Tensor:
+        """Inverse of the standardisation, not of the resize: (B, 3, H, W) to about [0, 1]."""
+        mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
+        return pixels * std + mean
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> Features:
+        """Features of normalised pixels (B, 3, S', S')."""
+
+    def feature_maps(self, pixels: Tensor) -> list[Tensor]:
+        """Features after each block, each (B, n, d): what perceptual distances compare.
+
+        Gradients flow to ``pixels``. The default is the final tokens alone.
+        """
+        return [self.forward(pixels).tokens]
+
+    def pretraining(self, num_classes: int) -> PretrainingObjective:
+        """The objective the encoder is trained by in its own stage (``trainable`` encoders only).
+
+        The objective holds the encoder and any heads it needs; only the encoder is kept.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not train itself")
+
+
+class PretrainingObjective(nn.Module, ABC):
+    """How a trainable encoder is trained: a module whose parameters are the encoder's and heads'."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> LossTerms:
+        """Loss of images (B, 3, S, S) in [0, 1] with labels (B,); randomness from ``generator``."""
+
+
+# --- tokenizer parts ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a bottleneck makes of a batch: ``latents`` (B, C, h, w), and for variational ones the
+    ``mean`` and ``logvar`` they were drawn from."""
+
+    latents: Tensor
+    mean: Tensor | None = None
+    logvar: Tensor | None = None
+
+
+class Modulator(nn.Module, ABC):
+    """Adds pixel detail to the encoder's tokens. Built as ``Modulator(config, encoder)``."""
+
+    def __init__(self, config: ModulatorConfig, encoder: Encoder):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """Tokens (B, N, D) from normalised pixels (B, 3, S', S') and tokens (B, N, D)."""
+
+
+class Bottleneck(nn.Module, ABC):
+    """Turns what the projector gives into latents. Built as ``Bottleneck(config, width)``."""
+
+    projected: ClassVar[bool] = True
+    """Whether a projector to ``in_channels`` comes before (and a deprojector after)."""
+    needs_statistics: ClassVar[bool] = False
+    """Whether :meth:`measure` must see the training features before training."""
+    in_channels: int
+    """Channels it takes."""
+    channels: int
+    """Latent channels C."""
+
+    def __init__(self, config: BottleneckConfig, width: int):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Posterior:
+        """Latents of x (B, in_channels, h, w). With a generator: drawn at random where the
+        bottleneck is random (training); without: deterministic (extraction, reconstruction)."""
+
+    def invert(self, latents: Tensor) -> Tensor:
+        """What the decoder side takes, from latents; the identity unless latents were scaled."""
+        return latents
+
+
+class Decoder(nn.Module, ABC):
+    """Tokens to images. Built as ``Decoder(config, width, grid)``."""
+
+    def __init__(self, config: DecoderConfig, width: int, grid: int):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) from tokens (B, N, width)."""
+
+    @abstractmethod
+    def last_layer(self) -> nn.Parameter:
+        """The weight whose gradients balance adaptive loss weights."""
+
+
+# --- regularizers ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RegularizerInputs:
+    """What a regularizer may look at in one training step.
+
+    ``images`` (B, 3, S, S) in [0, 1]; ``reconstruction`` the same shape, with gradient; ``features``
+    (B, N, D) frozen encoder tokens; ``posterior`` with latents (B, C, h, w); ``target`` (B, C, h, w)
+    the refined prior, without gradient, where the recipe refines one; ``decode`` latents -> images;
+    ``distance`` the L1 + perceptual terms of the recipe's reconstruction, between two image batches,
+    a scalar; ``generator`` the step's randomness.
+    """
+
+    images: Tensor
+    reconstruction: Tensor
+    features: Tensor
+    posterior: Posterior
+    target: Tensor | None
+    decode: Callable[[Tensor], Tensor]
+    distance: Callable[[Tensor, Tensor], Tensor]
+    generator: torch.Generator
+
+
+class Regularizer(nn.Module, ABC):
+    """One term of the tokenizer's loss. Built as ``Regularizer(config)``; the engine multiplies by
+    ``config.weight`` and skips the term when that is 0."""
+
+    def __init__(self, config: RegularizerConfig):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, inputs: RegularizerInputs) -> Tensor:
+        """The unweighted term, a scalar."""
+
+
+# --- generators -----------------------------------------------------------------------------------
+
+
+class Generator(nn.Module, ABC):
+    """A velocity model over latents. Built as ``Generator(config, latent, num_classes)``.
+
+    ``num_classes`` is K; label K is the null label of classifier-free guidance.
+    """
+
+    def __init__(self, config: GeneratorConfig, latent: LatentShape, num_classes: int):
+        super().__init__()
+        self.latent = latent
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Velocity dx/dt (B, C, h, w) at x (B, C, h, w), time t (B,) in [0, 1], labels y (B,)."""
+
+
+# --- evaluators -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure with everything needed to compare it with another.
+
+    ``name`` is ``group/metric`` (``generation/fd_small_cnn``); ``label`` a short table heading
+    (``gFD``); ``at`` what varies within a group (``{"steps": 10}``); ``protocol`` the rest:
+    reference, counts, features, weights, solver, evaluations, guidance, seed.
+    """
+
+    name: str
+    label: str
+    value: float
+    higher_is_better: bool
+    protocol: Mapping[str, Any]
+    std: float | None = None
+    at: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Generated images: ``images`` (M, 3, S, S) uint8, ``labels`` (M,), and how they were drawn."""
+
+    images: Tensor
+    labels: Tensor
+    generator_step: int
+    steps: int
+    role: str
+    """``main`` the recipe's; ``checkpoint`` earlier weights; ``few_steps`` another step count."""
+    protocol: Mapping[str, Any]
+
+
+class Extractor(Protocol):
+    """Features for Frechet distances, from a network trained apart from everything judged."""
+
+    name: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
+
+
+class EvaluationMaterial(Protocol):
+    """What evaluators may ask for; the engine computes each thing once, when first asked.
+
+    ``images`` (M, 3, S, S) uint8 test images with ``labels`` (M,) and, where the source has them,
+    ``masks`` (M, S, S); ``reconstructions`` uint8 of them; ``latents`` (M, C, h, w) of them, as the
+    tokenizer gives them; ``features`` (M, N, D) the encoder's tokens; ``sample_sets`` what the
+    sample stage drew; ``extractor``; ``decode`` latents -> images in [0, 1]; ``perceptual`` the
+    per-image perceptual distance (B,) between two batches in [0, 1]; ``seed``.
+    """
+
+    @property
+    def images(self) -> Tensor: ...  # noqa: D102
+    @property
+    def labels(self) -> Tensor: ...  # noqa: D102
+    @property
+    def class_names(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def masks(self) -> Tensor | None: ...  # noqa: D102
+    @property
+    def reconstructions(self) -> Tensor: ...  # noqa: D102
+    @property
+    def latents(self) -> Tensor: ...  # noqa: D102
+    @property
+    def features(self) -> Tensor: ...  # noqa: D102
+    @property
+    def sample_sets(self) -> Sequence[SampleSet]: ...  # noqa: D102
+    @property
+    def extractor(self) -> Extractor: ...  # noqa: D102
+    @property
+    def protocol(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    def decode(self, latents: Tensor) -> Tensor: ...  # noqa: D102
+    def perceptual(self, a: Tensor, b: Tensor) -> Tensor: ...  # noqa: D102
+
+
+class Evaluator(ABC):
+    """Turns a finished run into figures. Built as ``Evaluator(config)``."""
+
+    def __init__(self, config: EvaluatorConfig):
+        self.config = config
+
+    @abstractmethod
+    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+        """Compute the figures; files worth keeping (pictures, tables) go into ``directory``."""

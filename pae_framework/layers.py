@@ -1,0 +1,124 @@
+"""Transformer parts that several networks share. Key names follow timm's.
+
+Legend: B batch, N tokens, D width, H heads, K = D / H.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused projection, rows ``[q | k | v]``, heads inner (timm layout).
+
+    Args:
+        width: D.
+        heads: H; divides D.
+        qkv_bias: whether the fused projection has a bias (the output projection always has).
+    """
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool = True):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide the width {width}")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-6):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, D) to (B, H, N, K)."""
+    B, N, D = x.shape
+    return x.view(B, N, heads, D // heads).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, H, N, K) to (B, N, D)."""
+    B, H, N, K = x.shape
+    return x.transpose(1, 2).reshape(B, N, H * K)
+
+
+def sincos_positions(grid: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Fixed 2-D sine-cosine codes (1, N, D), float32: column code first, row code second.
+
+    Each half is ``[sin(m w_k), cos(m w_k)]`` with ``w_k = 10000^(-k / (D/4))`` (LightningDiT, ViT-MAE;
+    MoCo v3 before them).
+
+    Args:
+        grid: tokens per side.
+        width: D, a multiple of 4.
+        dtype: in which the angles are computed: float64 in LightningDiT and the ViT-MAE decoder,
+            float32 in PAE's modulator.
+    """
+    if width % 4:
+        raise ValueError(f"sine-cosine positions need a width divisible by 4, not {width}")
+    omega = 10_000.0 ** -(torch.arange(width // 4, dtype=dtype) / (width / 4))
+    axis = torch.arange(grid, dtype=dtype)[:, None] * omega
+    code = torch.cat([axis.sin(), axis.cos()], dim=1)
+    columns = code[None, :, :].expand(grid, grid, -1)
+    rows = code[:, None, :].expand(grid, grid, -1)
+    return torch.cat([columns, rows], dim=-1).reshape(1, grid * grid, width).float()
+
+
+def tokens_to_map(tokens: Tensor) -> Tensor:
+    """(B, N, D) to (B, D, g, g), row-major."""
+    B, N, D = tokens.shape
+    grid = int(N**0.5)
+    return tokens.transpose(1, 2).reshape(B, D, grid, grid)
+
+
+def map_to_tokens(x: Tensor) -> Tensor:
+    """(B, D, g, g) to (B, N, D), row-major."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def unpatchify(patches: Tensor, patch: int, channels: int = 3) -> Tensor:
+    """(B, N, patch * patch * channels), each laid out (row, column, channel), to (B, channels, S, S)."""
+    B, N, _ = patches.shape
+    g = int(N**0.5)
+    x = patches.view(B, g, g, patch, patch, channels)
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(B, channels, g * patch, g * patch)
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Inverse of :func:`unpatchify`."""
+    B, C, S, _ = images.shape
+    g = S // patch
+    x = images.view(B, C, g, patch, g, patch)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(B, g * g, patch * patch * C)
