@@ -114,8 +114,13 @@ class GeneratorConfig(ComponentConfig):
 class EvaluatorConfig(ComponentConfig):
     """Parameters of an evaluator."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """What it must be given; from ``EVALUATION_NEEDS``. The engine computes each once."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it must be given with these parameters, from ``EVALUATION_NEEDS``.
+
+        The engine computes each once.
+        """
+        return frozenset()
 
 
 EVALUATION_NEEDS = frozenset({"reconstructions", "latents", "samples", "extractor", "masks"})

@@ -11,7 +11,7 @@ Legend: B batch, N tokens, D token width, C latent channels, h = w grid side, S 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -179,7 +179,7 @@ class Modulator(nn.Module, ABC):
 
 
 class Bottleneck(nn.Module, ABC):
-    """Turns what the projector gives into latents. Built as ``Bottleneck(config, width)``."""
+    """Turns what the projector gives into latents. Built as ``Bottleneck(config, width, grid)``."""
 
     projected: ClassVar[bool] = True
     """Whether a projector to ``in_channels`` comes before (and a deprojector after)."""
@@ -190,7 +190,7 @@ class Bottleneck(nn.Module, ABC):
     channels: int
     """Latent channels C."""
 
-    def __init__(self, config: BottleneckConfig, width: int):
+    def __init__(self, config: BottleneckConfig, width: int, grid: int):
         super().__init__()
 
     @abstractmethod
@@ -201,6 +201,9 @@ class Bottleneck(nn.Module, ABC):
     def invert(self, latents: Tensor) -> Tensor:
         """What the decoder side takes, from latents; the identity unless latents were scaled."""
         return latents
+
+    def measure(self, batches: Iterable[Tensor]) -> None:
+        """Set the statistics from inputs (B, in_channels, h, w), where the bottleneck needs any."""
 
 
 class Decoder(nn.Module, ABC):
@@ -310,7 +313,9 @@ class SampleSet:
 class Extractor(Protocol):
     """Features for Frechet distances, from a network trained apart from everything judged."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the extractor is called in the names of metrics."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""

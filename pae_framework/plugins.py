@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -44,8 +45,12 @@ KINDS = (
 """Kinds in the order an image meets them."""
 ENGINE = "pae-framework"
 
+_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_Config = TypeVar("_Config", bound=ComponentConfig)
 
-class UnknownComponent(LookupError):
+
+class UnknownComponentError(LookupError):
     """A name that is not registered, or that two distributions registered."""
 
 
@@ -83,6 +88,11 @@ class ComponentSpec:
         """``kind:name``, as ``pae show-plugin`` takes it."""
         return f"{self.kind}:{self.name}"
 
+    @property
+    def origin(self) -> str:
+        """The plugin and its distribution, as messages name them."""
+        return f"plugin {self.plugin.name} ({self.plugin.distribution})"
+
     def config_class(self) -> type[ComponentConfig]:
         """Import the config model (no torch).
 
@@ -92,25 +102,30 @@ class ComponentSpec:
         found = self._import(self.config, "config")
         if not (isinstance(found, type) and issubclass(found, ComponentConfig)):
             raise PluginError(
-                f"plugin {self.plugin.name} ({self.plugin.distribution}): the config of "
+                f"{self.origin}: the config of "
                 f"{self.reference}, {self.config}, is not a pae_framework.config.ComponentConfig"
             )
         return found
 
     def component_class(self) -> type[Any]:
-        """Import the component itself (this is where torch comes in)."""
+        """Import the component itself (this is where torch comes in).
+
+        Raises:
+            PluginError: the import string leads nowhere or not to a class.
+        """
         found = self._import(self.target, "target")
-        assert isinstance(found, type)
+        if not isinstance(found, type):
+            raise PluginError(f"{self.origin}: {self.reference} is not a class: {self.target}")
         return found
 
     def _import(self, reference: str, role: str) -> Any:
         module, _, attribute = reference.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
-                f"plugin {self.plugin.name} ({self.plugin.distribution}): the {role} of "
-                f"{self.reference}, {reference}, does not import: {type(error).__name__}: {error}"
+                f"{self.origin}: the {role} of {self.reference}, {reference}, does not import: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
 
@@ -141,30 +156,71 @@ class Registry:
         """Look a component up by ``name`` or ``distribution/name``.
 
         Raises:
-            UnknownComponent: with the nearest names, all names of the kind and the plugins that
-                failed to load; or with the distributions that share the name.
+            UnknownComponentError: with the nearest names, all names of the kind and the plugins
+                that failed to load; or with the distributions that share the name.
         """
         distribution, _, plain = name.rpartition("/")
         found = self._specs.get((kind, plain), [])
         if distribution:
-            found = [spec for spec in found if spec.plugin.distribution == distribution]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            owners = ", ".join(f"{spec.plugin.distribution}/{plain}" for spec in found)
-            raise UnknownComponent(f"{kind} {plain!r} is registered more than once; say {owners}")
-        raise UnknownComponent(self._unknown(kind, name))
+            found = [spec for spec in found if _same_name(spec.plugin.distribution, distribution)]
+        if len(found) > 1:
+            raise UnknownComponentError(_ambiguous(found))
+        if not found:
+            raise UnknownComponentError(self._unknown(kind, name))
+        return found[0]
+
+    def config_class(self, kind: str, name: str, base: type[_Config]) -> type[_Config]:
+        """Import the config model of a component.
+
+        Raises:
+            UnknownComponentError: as :meth:`find`.
+            PluginError: it does not import, or is not a ``base``.
+        """
+        spec = self.find(kind, name)
+        model = spec.config_class()
+        if not issubclass(model, base):
+            raise PluginError(
+                f"{spec.origin}: the config of {spec.reference} is not a {base.__name__}"
+            )
+        return model
+
+    def use_name(self, spec: ComponentSpec) -> str:
+        """What a recipe writes after ``use:`` for this one: with its distribution where it must."""
+        shared = len(self._specs[spec.kind, spec.name]) > 1
+        return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
 
     def _unknown(self, kind: str, name: str) -> str:
         known = [spec.name for spec in self.specs(kind)]
         message = f"unknown {kind} {name!r}"
-        if near := difflib.get_close_matches(name, known, n=1):
+        if near := difflib.get_close_matches(name.rpartition("/")[2], known, n=1):
             message += f", did you mean {near[0]!r}?"
-        message += f" Installed: {', '.join(known) or 'none'}."
+        elif others := [other for other in KINDS if (other, name) in self._specs]:
+            message += f", which is registered as {others[0]}."
+        else:
+            message += "; does its plugin need installing?"
+        message += f" Installed: {', '.join(dict.fromkeys(known)) or 'none'}."
         if self.broken:
             failed = ", ".join(plugin.name for plugin in self.broken)
-            message += f" Plugins that failed to load: {failed} (see `pae list-plugins`)."
+            message += f" Plugins that failed to load: {failed} (see `pae list-plugins --broken`)."
         return message
+
+
+def _ambiguous(specs: list[ComponentSpec]) -> str:
+    """Two owners of one name: how to pick one, or, inside one distribution, that nobody can."""
+    kind, name = specs[0].kind, specs[0].name
+    owners = sorted({f"{spec.plugin.distribution}/{name}" for spec in specs})
+    if len(owners) > 1:
+        return f"{kind} {name!r} is registered more than once; say {' or '.join(owners)}"
+    plugins = " and ".join(spec.plugin.name for spec in specs)
+    return (
+        f"{kind} {name!r} is registered by both plugins {plugins} of "
+        f"{specs[0].plugin.distribution}; one of them has to rename it"
+    )
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two distribution names are the same (PEP 503: case and ``-_.`` do not count)."""
+    return re.sub(r"[-_.]+", "-", one).lower() == re.sub(r"[-_.]+", "-", other).lower()
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
@@ -191,9 +247,9 @@ def _load(point: EntryPoint, registry: Registry) -> None:
     version = point.dist.version if point.dist else ""
     torch_before = "torch" in sys.modules
     try:
-        specs = _collect(point)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        found = _collect(point)
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         detail = traceback.format_exc()
         broken = Plugin(point.name, point.value, distribution, version, reason, detail)
         registry.plugins.append(broken)
@@ -201,11 +257,15 @@ def _load(point: EntryPoint, registry: Registry) -> None:
     heavy = not torch_before and "torch" in sys.modules
     plugin = Plugin(point.name, point.value, distribution, version, heavy=heavy)
     registry.plugins.append(plugin)
-    for kind, name, target, config, summary in specs:
-        registry.add(ComponentSpec(kind, name, target, config, summary, plugin))
+    for registration in found:
+        registry.add(ComponentSpec(*registration, plugin))
 
 
-def _collect(point: EntryPoint) -> list[tuple[str, str, str, str, str]]:
+_Registration = tuple[str, str, str, str, str]
+"""kind, name, target, config, summary"""
+
+
+def _collect(point: EntryPoint) -> list[_Registration]:
     """What one plugin registers; nothing of it counts if any of it fails."""
     module = point.load()
     api = getattr(module, "pae_api", None)
@@ -219,23 +279,27 @@ def _collect(point: EntryPoint) -> list[tuple[str, str, str, str, str]]:
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=point.name)
     manager.check_pending()
-    specs: list[tuple[str, str, str, str, str]] = []
+    found: list[_Registration] = []
     for kind, hook in HOOKS.items():
-        names: set[str] = set()
+        getattr(manager.hook, hook)(register=_register_into(found, kind))
+    return found
 
-        def register(
-            name: str,
-            *,
-            target: str,
-            config: str,
-            summary: str,
-            kind: str = kind,
-            names: set[str] = names,
-        ) -> None:
-            if name in names:
-                raise PluginError(f"registers {kind} {name!r} twice")
-            names.add(name)
-            specs.append((kind, name, target, config, summary))
 
-        getattr(manager.hook, hook)(register=register)
-    return specs
+def _register_into(found: list[_Registration], kind: str) -> hookspecs.Register:
+    """The ``register`` a hook of one kind is given."""
+
+    def register(name: str, *, target: str, config: str, summary: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise PluginError(
+                f"registers {kind} {name!r}; a name is lower case, its words joined by '_' or '-'"
+            )
+        for role, reference in (("target", target), ("config", config)):
+            if not _REFERENCE.fullmatch(reference):
+                raise PluginError(
+                    f"the {role} of {kind} {name!r} is {reference!r}, not 'package.module:Class'"
+                )
+        if (kind, name) in {registration[:2] for registration in found}:
+            raise PluginError(f"registers {kind} {name!r} twice")
+        found.append((kind, name, target, config, summary))
+
+    return register

@@ -1,0 +1,1 @@
+"""Flow matching: path, times, objective, guidance, solvers and sampling."""

@@ -1,0 +1,1 @@
+"""Recipes: YAML with positions, composition, validation, agreement, sweeps. No torch."""

@@ -1,8 +1,9 @@
 """``{use: name, ...parameters}``: a component as a recipe writes it, checked by its own config.
 
-Validation has two steps: the envelope (``use`` and the engine's own keys, such as ``train``), then
-the config model the registry names for that component. So an error speaks of one model only, never
-of a union of all. Needs a registry as validation context: ``{"registry": registry}``.
+A component is an envelope (``use`` and the engine's own keys, such as ``train``) and parameters,
+which are checked by the config model the registry names for it. So an error speaks of one model
+only, never of a union of all, and errors of both halves come together. Needs a registry as
+validation context: ``{"registry": registry}``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
+    Field,
     SerializeAsAny,
     ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -31,61 +35,79 @@ from pae_framework.config import (
     Settings,
 )
 from pae_framework.errors import PluginError
-from pae_framework.plugins import Registry, UnknownComponent
+from pae_framework.plugins import Registry, UnknownComponentError
 from pae_framework.settings import FlowSettings, TrainSettings
+
+CONFIG = "<config>"
+"""What the ``config`` field is called while validating, so that no key of a recipe is meant."""
 
 
 class Component(Settings):
     """Base of all kinds: which component, and its parameters (``config``)."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     kind: ClassVar[str]
     base: ClassVar[type[ComponentConfig]]
 
     use: str
-    config: SerializeAsAny[ComponentConfig]
+    config: SerializeAsAny[ComponentConfig] = Field(validation_alias=CONFIG)
+
+    @classmethod
+    def envelope(cls) -> frozenset[str]:
+        """Keys beside the component's parameters that are the engine's own."""
+        return frozenset(cls.model_fields) - {"config"}
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, data: Any, info: ValidationInfo) -> Any:
+    def _split(cls, data: Any) -> Any:
+        """Part the engine's keys from the component's, which go to ``config`` as a whole."""
         if isinstance(data, str):
             data = {"use": data}
         if not isinstance(data, dict):
             raise PydanticCustomError(
                 "component", "expected `use: <{kind}>` with its parameters", {"kind": cls.kind}
             )
-        if "config" in data and isinstance(data["config"], BaseModel):
+        if isinstance(data.get("config"), ComponentConfig):
             return data
-        if not isinstance(data.get("use"), str):
-            raise PydanticCustomError(
-                "component", "says no `use: <name of the {kind}>`", {"kind": cls.kind}
-            )
-        own = {key for key in cls.model_fields if key != "config"}
+        own = cls.envelope()
         parameters = {key: value for key, value in data.items() if key not in own}
-        envelope = {key: value for key, value in data.items() if key in own}
-        model = cls._config_model((info.context or {})["registry"], data["use"])
+        return {**{key: data[key] for key in own if key in data}, CONFIG: parameters}
+
+    @field_validator("use")
+    @classmethod
+    def _registered(cls, use: str, info: ValidationInfo) -> str:
+        cls._config_model(use, info)
+        return use
+
+    @field_validator("config", mode="plain")
+    @classmethod
+    def _of_that_component(cls, parameters: Any, info: ValidationInfo) -> ComponentConfig:
+        if isinstance(parameters, ComponentConfig):
+            return parameters
+        if "use" not in info.data:  # it is missing or unknown, which is reported already
+            return cls.base()
         # A ValidationError raised here is merged into the outer one, with the key path prefixed.
-        return {**envelope, "config": model.model_validate(parameters, context=info.context)}
+        return cls._config_model(info.data["use"], info).model_validate(
+            parameters, context=info.context
+        )
 
     @classmethod
-    def _config_model(cls, registry: Registry, name: str) -> type[ComponentConfig]:
+    def _config_model(cls, use: str, info: ValidationInfo) -> type[ComponentConfig]:
+        registry: Registry = (info.context or {})["registry"]
         try:
-            model = registry.find(cls.kind, name).config_class()
-        except UnknownComponent as error:
+            return registry.config_class(cls.kind, use, cls.base)
+        except UnknownComponentError as error:
             raise PydanticCustomError("unknown_component", "{text}", {"text": str(error)}) from None
         except PluginError as error:
             raise PydanticCustomError("broken_plugin", "{text}", {"text": str(error)}) from None
-        if not issubclass(model, cls.base):
-            raise PydanticCustomError(
-                "broken_plugin",
-                "{text}",
-                {"text": f"the config of {cls.kind} {name!r} is not a {cls.base.__name__}"},
-            )
-        return model
 
     @model_serializer(mode="plain")
     def _flat(self) -> dict[str, Any]:
         own = {
-            key: getattr(self, key) for key in type(self).model_fields if key not in ("use", "config")
+            key: getattr(self, key)
+            for key in type(self).model_fields
+            if key not in ("use", "config")
         }
         dumped = {
             key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
@@ -99,7 +121,7 @@ class DataSourceComponent(Component):
 
     kind = "dataset"
     base = DataSourceConfig
-    config: SerializeAsAny[DataSourceConfig]
+    config: SerializeAsAny[DataSourceConfig] = Field(validation_alias=CONFIG)
 
 
 class EncoderComponent(Component):
@@ -107,7 +129,7 @@ class EncoderComponent(Component):
 
     kind = "encoder"
     base = EncoderConfig
-    config: SerializeAsAny[EncoderConfig]
+    config: SerializeAsAny[EncoderConfig] = Field(validation_alias=CONFIG)
     train: TrainSettings | None = None
 
 
@@ -116,7 +138,7 @@ class ModulatorComponent(Component):
 
     kind = "modulator"
     base = ModulatorConfig
-    config: SerializeAsAny[ModulatorConfig]
+    config: SerializeAsAny[ModulatorConfig] = Field(validation_alias=CONFIG)
 
 
 class BottleneckComponent(Component):
@@ -124,7 +146,7 @@ class BottleneckComponent(Component):
 
     kind = "bottleneck"
     base = BottleneckConfig
-    config: SerializeAsAny[BottleneckConfig]
+    config: SerializeAsAny[BottleneckConfig] = Field(validation_alias=CONFIG)
 
 
 class DecoderComponent(Component):
@@ -132,7 +154,7 @@ class DecoderComponent(Component):
 
     kind = "decoder"
     base = DecoderConfig
-    config: SerializeAsAny[DecoderConfig]
+    config: SerializeAsAny[DecoderConfig] = Field(validation_alias=CONFIG)
 
 
 class RegularizerComponent(Component):
@@ -140,7 +162,7 @@ class RegularizerComponent(Component):
 
     kind = "regularizer"
     base = RegularizerConfig
-    config: SerializeAsAny[RegularizerConfig]
+    config: SerializeAsAny[RegularizerConfig] = Field(validation_alias=CONFIG)
 
 
 class GeneratorComponent(Component):
@@ -148,7 +170,7 @@ class GeneratorComponent(Component):
 
     kind = "generator"
     base = GeneratorConfig
-    config: SerializeAsAny[GeneratorConfig]
+    config: SerializeAsAny[GeneratorConfig] = Field(validation_alias=CONFIG)
     objective: FlowSettings = FlowSettings()
     train: TrainSettings
 
@@ -158,4 +180,4 @@ class EvaluatorComponent(Component):
 
     kind = "evaluator"
     base = EvaluatorConfig
-    config: SerializeAsAny[EvaluatorConfig]
+    config: SerializeAsAny[EvaluatorConfig] = Field(validation_alias=CONFIG)

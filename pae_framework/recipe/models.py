@@ -59,7 +59,9 @@ class TokenizerSection(Settings):
     bottleneck: BottleneckComponent
     decoder: DecoderComponent
     reconstruction: ReconstructionSettings = ReconstructionSettings()
-    regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labelled)] = {}
+    regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labelled)] = Field(
+        {}, description="label -> term of the loss; the label names it"
+    )
     refinement: RefinementSettings | None = None
     train: TrainSettings
 
@@ -71,7 +73,9 @@ class SweepSection(Settings):
         min_length=1, description="name -> `key.path: value` overrides of this recipe"
     )
     seeds: tuple[int, ...] = Field(
-        (0,), min_length=1, description="seeds of tokenizer and generator; each variant runs with each"
+        (0,),
+        min_length=1,
+        description="seeds of tokenizer and generator; each variant runs with each",
     )
 
 
@@ -79,7 +83,9 @@ class Recipe(Settings):
     """One experiment."""
 
     pae: Literal[1] = Field(description="version of the recipe format")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
+    )
     description: str = ""
     seed: int = Field(0, ge=0, description="seed of every stage that states none")
     runtime: RuntimeSettings = RuntimeSettings()
@@ -91,5 +97,7 @@ class Recipe(Settings):
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
     sample: SampleSettings | None = None
-    evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labelled)] = {}
+    evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labelled)] = Field(
+        {}, description="label -> evaluator; the label names it"
+    )
     sweep: SweepSection | None = None

@@ -1,0 +1,1 @@
+"""Run directories: plan, state, locks, what a run ran on. No torch."""

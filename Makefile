@@ -1,0 +1,55 @@
+# Two commands do everything on a machine with Python 3.11 or later and make:
+#   make quickstart    install, then run the whole chain on small real images
+#   make test          install the test tools too, then run the tests
+# What is installed or finished is not done again.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help quickstart install test check format docs clean
+
+help:
+	@echo "make quickstart   install, then run recipes/quickstart.yaml (minutes)"
+	@echo "make test         install the test tools, then run the tests"
+	@echo "make check        format, lint, types, import rules, generated docs"
+	@echo "make format       format and mend what ruff can mend"
+	@echo "make docs         write the generated reference pages again"
+
+quickstart: $(VENV)/.installed
+	$(BIN)/pae run quickstart
+
+install: $(VENV)/.installed
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; say make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,65 @@
+"""The ``pae`` command: one line for each command, and how errors end. No logic, no torch."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from pae_framework import __version__
+from pae_framework.cli.check import check
+from pae_framework.cli.copy import copy
+from pae_framework.cli.list_plugins import list_plugins
+from pae_framework.cli.list_recipes import list_recipes
+from pae_framework.cli.output import print_error
+from pae_framework.cli.show import show
+from pae_framework.cli.show_plugin import show_plugin
+from pae_framework.errors import PaeError
+
+app = typer.Typer(
+    name="pae",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("check")(check)
+app.command("show")(show)
+app.command("list-recipes")(list_recipes)
+app.command("copy")(copy)
+app.command("list-plugins")(list_plugins)
+app.command("show-plugin")(show_plugin)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pae-framework {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pae(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
+) -> None:
+    """Train, sample and measure prior-aligned autoencoders."""
+
+
+def main() -> None:
+    """Run one command.
+
+    Exit codes: 0 fine, 1 a run failed, 2 the recipe or the usage is wrong, 3 a plugin is broken.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="pae")
+    except PaeError as error:
+        if "--debug" in sys.argv:  # wherever it stands on the command line
+            traceback.print_exc()
+        print_error(error)
+        sys.exit(error.exit_code)

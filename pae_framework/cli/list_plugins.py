@@ -1,0 +1,83 @@
+"""``pae list-plugins``: what is installed, from which package, of which kind."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.output import print_json, print_table
+from pae_framework.errors import UsageError
+from pae_framework.plugins import KINDS, Registry, load_registry
+
+
+def list_plugins(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    ] = None,
+    as_json: JsonOption = False,
+    broken: Annotated[
+        bool, typer.Option("--broken", help="only plugins that do not load, and why")
+    ] = False,
+) -> None:
+    """List every component a recipe may use, and the package it comes from."""
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
+    registry = load_registry()
+    if as_json:
+        print_json(_answer(registry, kind, broken))
+    elif broken:
+        _print_broken(registry)
+    else:
+        _print_all(registry, kind)
+
+
+def _answer(registry: Registry, kind: str | None, broken: bool) -> dict[str, Any]:
+    components = [
+        {
+            "kind": spec.kind,
+            "name": registry.use_name(spec),
+            "plugin": spec.plugin.name,
+            "distribution": spec.plugin.distribution,
+            "version": spec.plugin.version,
+            "state": spec.plugin.state,
+            "summary": spec.summary,
+        }
+        for spec in registry.specs(kind)
+    ]
+    plugins = registry.broken if broken else registry.plugins
+    return {
+        "components": [] if broken else components,
+        "plugins": [{**asdict(plugin), "state": plugin.state} for plugin in plugins],
+    }
+
+
+def _print_all(registry: Registry, kind: str | None) -> None:
+    rows = [
+        (
+            spec.kind,
+            registry.use_name(spec),
+            spec.plugin.name,
+            f"{spec.plugin.distribution} {spec.plugin.version}",
+            spec.plugin.state,
+            spec.summary,
+        )
+        for spec in registry.specs(kind)
+    ]
+    rows += [
+        ("-", "-", plugin.name, f"{plugin.distribution} {plugin.version}", "broken", plugin.error)
+        for plugin in registry.broken
+        if plugin.error
+    ]
+    print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)
+
+
+def _print_broken(registry: Registry) -> None:
+    if not registry.broken:
+        print("every plugin loads")
+    for plugin in registry.broken:
+        print(f"{plugin.name} ({plugin.distribution} {plugin.version}): {plugin.error}")
+        for line in plugin.detail.rstrip().splitlines():
+            print(f"    {line}")

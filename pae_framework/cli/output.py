@@ -1,0 +1,69 @@
+"""How commands speak: tables and JSON on stdout, warnings and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pae_framework.errors import PaeError, RecipeError
+
+if TYPE_CHECKING:
+    from pae_framework.plugins import Registry
+
+_UNBROKEN = 100_000
+"""Width of tables that nobody looks at on a terminal: lines stay whole for other programs."""
+
+
+def print_json(data: Any) -> None:
+    """Print JSON; a command that does prints nothing else on stdout."""
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print aligned columns; on a terminal, long cells wrap."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else _UNBROKEN).print(table)
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr."""
+    print(_coloured("warning:", "33"), message, file=sys.stderr)
+
+
+def installed_registry() -> Registry:
+    """The registry of what is installed; a plugin that does not load costs one line on stderr."""
+    from pae_framework.plugins import load_registry
+
+    registry = load_registry()
+    for plugin in registry.broken:
+        warn(f"plugin {plugin.name} ({plugin.distribution}) does not load: {plugin.error}")
+    return registry
+
+
+def print_error(error: PaeError) -> None:
+    """Print what a user has to know of an error; of a recipe, every problem on its own line."""
+    if isinstance(error, RecipeError):
+        count = len(error.problems)
+        heading = f"{count} problem{'s' if count != 1 else ''} with the recipe"
+        text = "\n".join([heading, *(f"  {problem}" for problem in error.problems)])
+    else:
+        text = str(error)
+    print(_coloured("error:", "1;31"), text, file=sys.stderr)
+
+
+def _coloured(text: str, code: str) -> str:
+    if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
+        return text
+    return f"\x1b[{code}m{text}\x1b[0m"

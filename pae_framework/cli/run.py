@@ -1,0 +1,81 @@
+"""``pae run``: carry out a recipe, or go on where it stopped."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pae_framework.errors import RecipeError, UsageError
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.sweep import SweepLauncher
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.needs import missing_here
+from pae_framework.report.table import Member, comparison_table, result_rows
+from pae_framework.report.text import comparison_tables, results_table
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.files import read_json
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of a shipped one")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key.path=value, as many as you like")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="the run's directory; default: runs/<recipe name>")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="of a sweep: the members to run, a pattern such as 'ssr-*'")
+    ] = None,
+) -> None:
+    """Carry out a recipe: every stage that is not done yet, then print the results.
+
+    The same command goes on where a stopped run was; after an edit of the recipe, only what changed
+    and what follows from it runs again.
+
+    Examples:
+        pae run quickstart
+
+        pae run recipes/fashion_mnist.yaml generator.train.steps=2000 --run-dir runs/longer
+    """
+    loaded = load_recipe(recipe, overrides or (), load_registry())
+    if missing := missing_here(loaded):
+        raise RecipeError(missing)
+    path = run_dir or Path("runs") / loaded.recipe.name
+    RunDirectory.at(path).claim(loaded.recipe.name)
+    console = Console(highlight=False)
+    command = ["pae", *sys.argv[1:]]
+    if loaded.recipe.sweep:
+        _sweep(loaded, path, only, command, console)
+    elif only:
+        raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
+    else:
+        directory = RunDirectory.at(path)
+        LocalLauncher(console).run(loaded, directory, command)
+        _show(directory, console)
+
+
+def _show(directory: RunDirectory, console: Console) -> None:
+    results = directory.path / "evaluate" / "results.json"
+    if results.is_file():
+        console.print(results_table(result_rows(read_json(results))))
+    console.print(f"report: {directory.path / 'report.html'}", soft_wrap=True)
+
+
+def _sweep(
+    loaded: LoadedRecipe, path: Path, only: str | None, command: list[str], console: Console
+) -> None:
+    launcher = SweepLauncher(console)
+    members = launcher.members(loaded, only)
+    launcher.run(loaded, path, members, command)
+    results = read_json(path / "results.json")
+    rows = [Member(found["variant"], found["seed"], found["metrics"]) for found in results]
+    for table in comparison_tables(*comparison_table(rows)):
+        console.print(table)
+    console.print(f"report: {path / 'report.html'}", soft_wrap=True)

@@ -1,0 +1,31 @@
+"""``pae show``: a recipe as it will run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
+from pae_framework.cli.output import installed_registry
+
+
+def show(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="say beside each value where it was written")
+    ] = False,
+) -> None:
+    """Print a recipe as it will run: parents and overrides merged in, every default filled in."""
+    from pae_framework.recipe.emit import lines
+    from pae_framework.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), installed_registry())
+    if not origin:
+        print(loaded.resolved_yaml(), end="")
+        return
+    found = list(lines(loaded.resolved()))
+    width = min(60, max(len(line) for line, _ in found))
+    for line, path in found:
+        print(line if path is None else f"{line:<{width}}  # {loaded.origins[path]}")

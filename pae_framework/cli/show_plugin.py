@@ -1,0 +1,63 @@
+"""``pae show-plugin``: one component, its parameters, and how a recipe writes it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.output import installed_registry, print_json, print_table
+from pae_framework.errors import UsageError
+from pae_framework.plugins import KINDS, ComponentSpec, Registry, UnknownComponentError
+
+
+def show_plugin(
+    reference: Annotated[str, typer.Argument(metavar="KIND:NAME", help="such as encoder:tiny_vit")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a component: what it is, its parameters, and a block to paste into a recipe."""
+    from pae_framework.recipe.emit import inline
+    from pae_framework.recipe.reference import example, parameters
+
+    registry = installed_registry()
+    spec = _find(registry, reference)
+    config = spec.config_class()
+    found = list(parameters(config))
+    block = example(spec.kind, registry.use_name(spec), config)
+    if as_json:
+        print_json(
+            {
+                "kind": spec.kind,
+                "name": registry.use_name(spec),
+                "summary": spec.summary,
+                "plugin": asdict(spec.plugin),
+                "target": spec.target,
+                "config": spec.config,
+                "parameters": [asdict(parameter) for parameter in found],
+                "example": block,
+            }
+        )
+        return
+    print(f"{spec.reference}: {spec.summary}")
+    print(f"from {spec.plugin.distribution} {spec.plugin.version}, {spec.target}\n")
+    if found:
+        rows = [
+            (p.name, p.type, "(required)" if p.required else inline(p.default), p.description)
+            for p in found
+        ]
+        print_table(("parameter", "type", "default", "description"), rows)
+    else:
+        print("It has no parameters.")
+    print(f"\n{block}")
+
+
+def _find(registry: Registry, reference: str) -> ComponentSpec:
+    kind, colon, name = reference.partition(":")
+    if not colon or kind not in KINDS:
+        raise UsageError(f"{reference!r} is not KIND:NAME, with a KIND of {', '.join(KINDS)}")
+    try:
+        return registry.find(kind, name)
+    except UnknownComponentError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,40 @@
+"""``pae status``: how far a run is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pae_framework.runs.status import StageStatus, run_status
+
+
+def status(
+    run: Annotated[Path, typer.Argument(help="directory of a run or of a sweep")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, nothing else")] = False,
+) -> None:
+    """Show each stage of a run: done, running, stopped, failed (with the reason) or pending."""
+    members = run_status(run)
+    if as_json:
+        print(
+            json.dumps({name: [stage.__dict__ for stage in rows] for name, rows in members.items()})
+        )
+        return
+    console = Console(highlight=False)
+    for name, rows in members.items():
+        console.print(_table(name, rows))
+
+
+def _table(name: str, rows: list[StageStatus]) -> Table:
+    table = Table(title=name, title_justify="left")
+    for heading in ("stage", "state", "progress", "time", "folder"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(row.stage, row.state, row.progress, row.time, row.folder)
+        if row.error:
+            table.add_row("", row.error)
+    return table

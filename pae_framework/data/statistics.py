@@ -1,0 +1,117 @@
+"""Mean and deviation of latents per channel: what a generator's data are normalised by.
+
+Kept twice beside the shards: as ``latents_stats.safetensors``, and as ``latents_stats.pt``, which
+LightningDiT reads (hustvl/LightningDiT, commit 2725fed).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pae_framework.data.latents import LatentDataset, replacing
+from pae_framework.errors import DataError
+from pae_framework.seeding import generator
+
+SAFE_NAME = "latents_stats.safetensors"
+TORCH_NAME = "latents_stats.pt"
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Mean and standard deviation of latents, each (1, C, 1, 1) float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """Latents (B, C, h, w) to mean 0 and deviation 1 per channel."""
+        return (z - self.mean.to(z.device)) / self.std.to(z.device)
+
+    def denormalize(self, z: Tensor) -> Tensor:
+        """Inverse of :meth:`normalize`."""
+        return z * self.std.to(z.device) + self.mean.to(z.device)
+
+    def save(self, directory: Path) -> None:
+        """Write both files into ``directory``."""
+        tensors = {"mean": self.mean, "std": self.std}
+        for name, write in ((SAFE_NAME, save_file), (TORCH_NAME, torch.save)):
+            with replacing(directory / name) as aside:
+                write(tensors, aside)
+
+
+def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
+    """Measure the latents of a directory, mirrored ones not counted.
+
+    Args:
+        directory: of the shards.
+        seed: chooses the rows where there are more than ``rows``.
+        rows: most latents that are read.
+
+    Returns:
+        Mean and unbiased deviation over (rows, h, w), summed in float64.
+
+    Raises:
+        DataError: a channel is constant or not finite.
+    """
+    dataset = LatentDataset(directory)
+    chosen = torch.randperm(len(dataset), generator=generator(seed, "latent statistics"))[:rows]
+    chunks = chosen.sort().values.split(CHUNK)
+
+    def total(of: Callable[[Tensor], Tensor]) -> Tensor:
+        sums = [of(dataset.batch(chunk)[0].double()).sum(dim=(0, 2, 3)) for chunk in chunks]
+        return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)
+
+    values = len(chosen) * dataset.shape.side**2
+    mean = total(lambda z: z) / values
+    variance = total(lambda z: (z - mean).square()) / max(1, values - 1)
+    return _checked(LatentStatistics(mean.float(), variance.sqrt().float()), directory)
+
+
+def load_statistics(path: Path) -> LatentStatistics:
+    """Read statistics from a file, or from a directory that holds one of the two.
+
+    Raises:
+        DataError: there is no file, it is damaged, or its figures are no statistics.
+    """
+    path = Path(path)
+    if path.is_dir():
+        here = [path / name for name in (SAFE_NAME, TORCH_NAME) if (path / name).is_file()]
+        if not here:
+            raise DataError(f"{path} holds neither {SAFE_NAME} nor {TORCH_NAME}")
+        path = here[0]
+    try:
+        tensors = (
+            torch.load(path, map_location="cpu", weights_only=True)
+            if path.suffix == ".pt"
+            else load_file(path)
+        )
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: statistics cannot be read: {error}") from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(tensors.get(key), Tensor) for key in ("mean", "std")
+    ):
+        raise DataError(f"{path}: expected tensors `mean` and `std`")
+    return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
+
+
+def _checked(statistics: LatentStatistics, where: Path) -> LatentStatistics:
+    mean, std = statistics.mean, statistics.std
+    if mean.dim() != 4 or mean.shape != std.shape or mean.numel() != mean.shape[1]:
+        raise DataError(
+            f"{where}: mean {tuple(mean.shape)} and std {tuple(std.shape)}; expected (1, C, 1, 1)"
+        )
+    if not (mean.isfinite().all() and std.isfinite().all()):
+        raise DataError(f"{where}: the statistics hold NaN or infinity")
+    if not (std > 0).all():
+        constant = (std.flatten() <= 0).nonzero().flatten().tolist()
+        raise DataError(f"{where}: no deviation above 0 in latent channel(s) {constant}")
+    return statistics

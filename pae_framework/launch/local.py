@@ -1,0 +1,73 @@
+"""Carry out a plan here: one stage after the other, finished ones skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from pae_framework.errors import PaeError, RunError
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.plan import PlannedStage, plan
+
+
+@dataclass(frozen=True)
+class LocalLauncher:
+    """Runs stages in this process and tells a console about them."""
+
+    console: Console
+
+    def run(self, loaded: LoadedRecipe, directory: RunDirectory, command: list[str]) -> None:
+        """Run every stage of a recipe that is not done.
+
+        Raises:
+            RunError: a stage failed; its record says why, and the same command goes on from there.
+        """
+        stages = plan(loaded.recipe, loaded.registry)
+        with directory.lock():
+            directory.write(loaded, stages, command)
+            for planned in stages:
+                self._stage(loaded, directory, planned, {stage.name: stage for stage in stages})
+
+    def _stage(
+        self,
+        loaded: LoadedRecipe,
+        directory: RunDirectory,
+        planned: PlannedStage,
+        stages: Mapping[str, PlannedStage],
+    ) -> None:
+        record = directory.stage(planned)
+        with record.lock(
+            waiting=lambda: self._say(planned, "another process works on it; waiting")
+        ):
+            directory.link(planned)
+            if record.done:
+                self._say(planned, "done before")
+                return
+            self._say(planned, "goes on" if record.info else "starts")
+            inputs = {name: stages[name].fingerprint for name in planned.inputs}
+            with record.working(inputs) as beat:
+                self._carry_out(loaded, directory, planned, stages, beat)
+            self._say(planned, f"done in {record.info['seconds']:.1f} s")
+
+    def _carry_out(self, loaded, directory, planned, stages, beat) -> None:  # type: ignore[no-untyped-def]
+        from pae_framework.stages.context import StageContext
+        from pae_framework.stages.table import stage_function
+
+        context = StageContext(
+            loaded.recipe, loaded.registry, directory, planned, stages, self.console, beat
+        )
+        try:
+            stage_function(planned.name)(context)
+        except PaeError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"stage {planned.name} failed: {type(error).__name__}: {error} "
+                f"(folder {directory.stage(planned).path}; `--debug` shows the traceback)"
+            ) from error
+
+    def _say(self, planned: PlannedStage, text: str) -> None:
+        self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)

@@ -1,0 +1,175 @@
+"""Checks that the parts of a recipe agree, before any of them is built. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pae_framework.config import LatentShape
+from pae_framework.engine_components import DAMConfig, GaussianConfig, IdentityConfig
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath
+from pae_framework.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Two parts of a recipe that cannot both be right."""
+
+    path: KeyPath
+    message: str
+    hint: str = ""
+
+
+def disagreements(recipe: Recipe) -> list[Disagreement]:
+    """Everything in a valid recipe that does not fit together."""
+    return [
+        *_shapes(recipe),
+        *_encoder_training(recipe),
+        *_regularizers(recipe),
+        *_training_steps(recipe),
+        *_sampling(recipe),
+        *_evaluators(recipe),
+    ]
+
+
+def _shapes(recipe: Recipe) -> Iterator[Disagreement]:
+    """Image size, patches, token grid, latent channels: from the pixels to the generator."""
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    if recipe.extractor is not None:
+        try:
+            recipe.extractor.config.token_grid(size)
+        except ValueError as error:
+            yield Disagreement(("extractor",), str(error))
+    try:
+        grid = tokenizer.encoder.config.token_grid(size)
+        width = tokenizer.encoder.config.token_width()
+    except ValueError as error:
+        yield Disagreement(("tokenizer", "encoder"), str(error))
+        return
+    try:
+        decoded = tokenizer.decoder.config.image_size(grid)
+        if decoded != size:
+            yield Disagreement(
+                ("tokenizer", "decoder"),
+                f"decodes {grid} x {grid} tokens to {decoded} px, but images have {size} px",
+                "encoder, decoder and data.image_size must agree",
+            )
+    except ValueError as error:
+        yield Disagreement(("tokenizer", "decoder"), str(error))
+    yield from _heads(recipe, width)
+    if recipe.generator is not None:
+        channels = tokenizer.bottleneck.config.latent_channels(width)
+        try:
+            recipe.generator.config.check_latent(LatentShape(channels, grid))
+        except ValueError as error:
+            yield Disagreement(("generator",), str(error))
+
+
+def _heads(recipe: Recipe, width: int) -> Iterator[Disagreement]:
+    """Attention heads that are stated must divide the width they work on."""
+    modulator, refinement = recipe.tokenizer.modulator.config, recipe.tokenizer.refinement
+    stated: list[tuple[KeyPath, int | None, int]] = []
+    if isinstance(modulator, DAMConfig):
+        stated.append((("tokenizer", "modulator", "heads"), modulator.heads, width))
+    if refinement is not None:
+        across = refinement.width or width
+        stated.append((("tokenizer", "refinement", "heads"), refinement.heads, across))
+    for path, heads, across in stated:
+        if heads is not None and across % heads:
+            yield Disagreement(path, f"{heads} heads do not divide the width {across}")
+
+
+def _encoder_training(recipe: Recipe) -> Iterator[Disagreement]:
+    """Encoders that train themselves say how; ready-made ones do not."""
+    encoder, extractor = recipe.tokenizer.encoder, recipe.extractor
+    path = ("tokenizer", "encoder")
+    if encoder.config.trainable and encoder.train is None:
+        yield Disagreement(path, f"{encoder.use!r} is trained in the run", "it needs a `train` map")
+    if not encoder.config.trainable and encoder.train is not None:
+        yield Disagreement(
+            (*path, "train"), f"{encoder.use!r} comes trained and is frozen", "remove `train`"
+        )
+    if extractor is None:
+        return
+    if not extractor.config.trainable:
+        hint = "an extractor must be an encoder that is trained in the run"
+        yield Disagreement(("extractor",), f"{extractor.use!r} does not train itself", hint)
+    elif extractor.train is None:
+        message = f"{extractor.use!r} is trained in the run"
+        yield Disagreement(("extractor",), message, "it needs a `train` map")
+
+
+def _regularizers(recipe: Recipe) -> Iterator[Disagreement]:
+    """Terms find what they work on; a term of weight 0 is skipped and needs nothing."""
+    tokenizer = recipe.tokenizer
+    bottleneck = tokenizer.bottleneck
+    for label, regularizer in tokenizer.regularizers.items():
+        if regularizer.config.weight == 0:
+            continue
+        path = ("tokenizer", "regularizers", label)
+        if regularizer.config.needs_target and tokenizer.refinement is None:
+            message = "pulls towards the refined prior, but the recipe refines none"
+            yield Disagreement(path, message, "add `tokenizer.refinement`")
+        if regularizer.config.needs_moments and not isinstance(bottleneck.config, GaussianConfig):
+            message = f"needs latents with a mean and a variance, {bottleneck.use!r} has none"
+            yield Disagreement(path, message, "use the bottleneck `gaussian`")
+    if tokenizer.refinement is not None and isinstance(bottleneck.config, IdentityConfig):
+        message = f"the bottleneck {bottleneck.use!r} does not project, so nothing can be refined"
+        yield Disagreement(("tokenizer", "refinement"), message, "remove one of the two")
+
+
+def _training_steps(recipe: Recipe) -> Iterator[Disagreement]:
+    """Weights can only be kept at steps that are reached."""
+    tokenizer = recipe.tokenizer
+    trains: list[tuple[KeyPath, TrainSettings | None]] = [
+        (("tokenizer", "encoder", "train"), tokenizer.encoder.train),
+        (("tokenizer", "train"), tokenizer.train),
+    ]
+    if recipe.extractor is not None:
+        trains.append((("extractor", "train"), recipe.extractor.train))
+    if tokenizer.refinement is not None:
+        trains.append((("tokenizer", "refinement", "train"), tokenizer.refinement.train))
+    if recipe.generator is not None:
+        trains.append((("generator", "train"), recipe.generator.train))
+    for path, train in trains:
+        if train is None:
+            continue
+        beyond = [step for step in train.keep_steps if train.steps and step > train.steps]
+        if beyond or any(step < 1 for step in train.keep_steps):
+            message = f"keeps weights at {list(train.keep_steps)}"
+            limit = train.steps or "the last"
+            yield Disagreement((*path, "keep_steps"), message, f"steps go from 1 to {limit}")
+
+
+def _sampling(recipe: Recipe) -> Iterator[Disagreement]:
+    """Samples are drawn from a generator, at steps whose weights are kept."""
+    sample, generator = recipe.sample, recipe.generator
+    if sample is None:
+        return
+    if generator is None:
+        yield Disagreement(("sample",), "there is no generator to sample from", "add `generator`")
+        return
+    kept = {*generator.train.keep_steps, generator.train.steps}
+    lost = [step for step in sample.at_steps if step not in kept]
+    if lost:
+        message = f"no weights are kept at generator step {', '.join(map(str, lost))}"
+        hint = "add them to generator.train.keep_steps"
+        yield Disagreement(("sample", "at_steps"), message, hint)
+
+
+def _evaluators(recipe: Recipe) -> Iterator[Disagreement]:
+    """Evaluators are given what they ask for."""
+    test = recipe.data.test
+    for label, evaluator in recipe.evaluate.items():
+        needs, path = evaluator.config.needs, ("evaluate", label)
+        if "samples" in needs and (recipe.generator is None or recipe.sample is None):
+            absent = "generator" if recipe.generator is None else "sample"
+            message = f"{evaluator.use!r} judges generated images"
+            yield Disagreement(path, message, f"add `{absent}`")
+        if "extractor" in needs and recipe.extractor is None:
+            message = f"{evaluator.use!r} compares features of an extractor"
+            yield Disagreement(path, message, "add `extractor`")
+        if "masks" in needs and not test.config.provides_masks:
+            message = f"{evaluator.use!r} needs images with masks, {test.use!r} has none"
+            yield Disagreement(path, message, "use a data.test that has them, such as `shapes`")

@@ -1,0 +1,98 @@
+"""Loads a recipe: file, parents, overrides; all that is wrong is reported at once. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pae_framework.errors import Problem, RecipeError
+from pae_framework.plugins import Registry, load_registry
+from pae_framework.recipe import library
+from pae_framework.recipe.loaded import LoadedRecipe, build
+from pae_framework.recipe.merge import merge, override
+from pae_framework.recipe.nodes import COMMAND_LINE, Node
+from pae_framework.recipe.sweep import variant_problems
+from pae_framework.recipe.words import describe, nearest
+from pae_framework.recipe.yaml_source import parse, read_file
+
+
+def load_recipe(
+    reference: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
+) -> LoadedRecipe:
+    """Read a recipe with its parents, lay the overrides over it, and check all of it.
+
+    Args:
+        reference: path of a recipe, or name of a shipped one.
+        overrides: ``key.path=value``, the value in YAML; a null value removes the key.
+        registry: components to check against; by default those of the installed plugins.
+
+    Raises:
+        UsageError: there is no such recipe.
+        RecipeError: it is wrong; holds every problem.
+    """
+    registry = load_registry() if registry is None else registry
+    source = library.find(reference)
+    problems: list[Problem] = []
+    root, text = _read(source, (), problems)
+    for text_of_override in overrides:
+        root = _override(root, text_of_override, problems)
+    try:
+        loaded = build(root, source, text, tuple(overrides), registry)
+        problems.extend(variant_problems(loaded))
+    except RecipeError as error:
+        problems.extend(error.problems)
+    if problems:
+        raise RecipeError(problems)
+    return loaded
+
+
+def _read(path: Path, children: tuple[Path, ...], problems: list[Problem]) -> tuple[Node, str]:
+    """The tree of a file over that of its parent, and the file's text."""
+    root, text, found = read_file(path)
+    problems.extend(found)
+    entries = dict(root.map or {})
+    extends = entries.pop("extends", None)
+    root = replace(root, value=entries)
+    if extends is None:
+        return root, text
+    parent = _parent(path, (*children, path.resolve()), extends)
+    return merge(_read(parent, (*children, path.resolve()), problems)[0], root), text
+
+
+def _parent(path: Path, family: tuple[Path, ...], extends: Node) -> Path:
+    """The file that ``extends`` names: relative to this file, or a shipped recipe."""
+    name = extends.value
+
+    def refuse(message: str, hint: str = "") -> RecipeError:
+        return RecipeError([Problem(message, "extends", extends.where, hint)])
+
+    if not isinstance(name, str):
+        found = describe(extends.plain())
+        raise refuse(f"expected the path or the name of one recipe, found {found}")
+    beside = path.parent / name
+    parent = beside if beside.is_file() else library.shipped_file(name)
+    if parent is None:
+        names = [shipped for shipped, _, _ in library.shipped()]
+        message = f"no recipe {name!r}: neither a file beside this one nor a shipped recipe"
+        raise refuse(message, nearest(name.removesuffix(".yaml"), names))
+    if parent.resolve() in family:
+        raise refuse(f"{name!r} extends this recipe in turn")
+    return parent
+
+
+def _override(root: Node, text: str, problems: list[Problem]) -> Node:
+    """``root`` with one ``key.path=value`` laid over it."""
+    key_path, equals, value_text = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError(f"{text!r} is not of the form key.path=value")
+        value, found = parse(value_text, place=lambda line, column: COMMAND_LINE)
+        problems.extend(replace(problem, path=key_path) for problem in found)
+        value = value or Node(None, COMMAND_LINE, COMMAND_LINE)
+        return merge(root, override(key_path.strip(), value))
+    except ValueError as error:
+        problems.append(Problem(str(error), where=COMMAND_LINE))
+    except RecipeError as error:
+        problems.extend(replace(problem, path=key_path) for problem in error.problems)
+    return root

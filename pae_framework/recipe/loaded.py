@@ -1,0 +1,88 @@
+"""A recipe that was read and found right, with everything needed to say where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pae_framework.errors import Problem, RecipeError
+from pae_framework.plugins import Registry
+from pae_framework.recipe.agreement import disagreements
+from pae_framework.recipe.emit import lines, to_yaml
+from pae_framework.recipe.merge import settle
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath, Node, dotted
+from pae_framework.recipe.validate import validate
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe and its sources."""
+
+    recipe: Recipe
+    source: Path
+    """The file it was read from."""
+    text: str
+    """That file, as written."""
+    root: Node
+    """Everything written (file, parents, overrides) as one tree with positions."""
+    overrides: tuple[str, ...]
+    """``key.path=value`` as given on the command line."""
+    registry: Registry
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What was written, merged, without defaults."""
+        written: dict[str, Any] = self.root.plain()
+        return written
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole recipe with every default, in JSON types; loads to an equal recipe."""
+        return self.recipe.model_dump(mode="json")
+
+    def resolved_yaml(self) -> str:
+        """:meth:`resolved` as YAML."""
+        return to_yaml(self.resolved())
+
+    @cached_property
+    def origins(self) -> Mapping[KeyPath, str]:
+        """Where each value of :meth:`resolved` comes from.
+
+        ``file:line:column``, ``command line`` or ``default``.
+        """
+        leaves = [path for _, path in lines(self.resolved()) if path is not None]
+        return {path: _origin(path, self.root) for path in leaves}
+
+
+def build(
+    root: Node, source: Path, text: str, overrides: tuple[str, ...], registry: Registry
+) -> LoadedRecipe:
+    """Validate a merged tree and check that its parts agree.
+
+    Raises:
+        RecipeError: with every problem, each at its place.
+    """
+    root = settle(root, registry)
+    recipe = validate(root, registry)
+    problems = [
+        Problem(found.message, dotted(found.path), root.place(found.path), found.hint)
+        for found in disagreements(recipe)
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return LoadedRecipe(recipe, source, text, root, overrides, registry)
+
+
+def _origin(path: KeyPath, root: Node) -> str:
+    written = root.find(path)
+    if written is not None:
+        return written.where
+    component = root.find(path[:-1])
+    if path[-1] == "use" and component is not None:  # written short, or named by its label
+        return component.where if isinstance(component.value, str) else component.key_where
+    return DEFAULT

@@ -1,0 +1,100 @@
+"""Expands a recipe with a ``sweep`` into its members, each a recipe of its own.
+
+A member is the recipe without ``sweep``, with one variant's overrides, and one seed for tokenizer
+and generator. Encoder, extractor and refinement keep the recipe's seed, so members that do not
+change them share their stages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pae_framework.errors import Problem, RecipeError
+from pae_framework.recipe.loaded import LoadedRecipe, build
+from pae_framework.recipe.merge import merge, override
+from pae_framework.recipe.nodes import Node
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FIXED = ("pae", "name", "sweep", "extends")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One recipe of a sweep."""
+
+    name: str
+    """``<variant>-seed<seed>``."""
+    variant: str
+    seed: int
+    loaded: LoadedRecipe
+
+
+def expand(loaded: LoadedRecipe) -> list[Member]:
+    """Every variant with every seed, variants in the order written; none without a ``sweep``."""
+    sweep = loaded.recipe.sweep
+    if sweep is None:
+        return []
+    return [
+        Member(f"{variant}-seed{seed}", variant, seed, _member(loaded, variant, seed))
+        for variant in sweep.variants
+        for seed in sweep.seeds
+    ]
+
+
+def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:
+    """What is wrong with the variants of a recipe that is otherwise right."""
+    sweep = loaded.recipe.sweep
+    if sweep is None:
+        return
+    if len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
+        where = loaded.root.place(("sweep", "seeds"))
+        message = f"{list(sweep.seeds)} are not distinct seeds, 0 or more"
+        yield Problem(message, "sweep.seeds", where)
+    for variant, changes in sweep.variants.items():
+        yield from _one_variant(loaded, variant, changes)
+
+
+def _one_variant(
+    loaded: LoadedRecipe, variant: str, changes: dict[str, object]
+) -> Iterator[Problem]:
+    place = ("sweep", "variants", variant)
+    path, where = f"sweep.variants.{variant}", loaded.root.place(place)
+    if not _NAME.fullmatch(variant):
+        yield Problem("names a folder; use letters, digits, '.', '_' and '-'", path, where)
+    fixed = [key for key in changes if key.split(".")[0] in _FIXED]
+    for key in fixed:
+        yield Problem(
+            "a variant cannot change this", f"{path}.{key}", loaded.root.place((*place, key))
+        )
+    if fixed:
+        return
+    try:
+        _member(loaded, variant, 0)
+    except ValueError as error:
+        yield Problem(str(error), path, where)
+    except RecipeError as error:
+        for problem in error.problems:
+            yield replace(problem, message=f"in variant {variant!r}: {problem.message}")
+
+
+def _member(loaded: LoadedRecipe, variant: str, seed: int) -> LoadedRecipe:
+    entries = dict(loaded.root.map or {})
+    sweep = entries.pop("sweep")
+    root = replace(loaded.root, value=entries)
+    changes = sweep.find(("variants", variant))
+    for key_path, value in ((changes and changes.map) or {}).items():
+        root = merge(root, override(key_path, value))
+    where = sweep.place(("seeds",))
+    root = _with_seed(root, Node(seed, where, where))
+    return build(root, loaded.source, loaded.text, loaded.overrides, loaded.registry)
+
+
+def _with_seed(root: Node, seed: Node) -> Node:
+    """The seed of the two stages that a sweep repeats, where the member has them."""
+    for section in ("tokenizer", "generator"):
+        train = root.find((section, "train"))
+        if train is not None and train.map is not None:
+            root = merge(root, override(f"{section}.train.seed", seed))
+    return root

@@ -1,0 +1,141 @@
+"""Checks a recipe against the models and says in plain words what does not fit."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pae_framework.errors import Problem, RecipeError
+from pae_framework.plugins import Registry
+from pae_framework.recipe.components import CONFIG
+from pae_framework.recipe.fields import slot_at
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath, Node, dotted
+from pae_framework.recipe.words import describe, nearest
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "path_type": "a path",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
+_SPEAKING = frozenset({"component", "unknown_component", "broken_plugin", "value_error"})
+"""Errors whose text was written for the reader already."""
+
+
+def validate(root: Node, registry: Registry) -> Recipe:
+    """Check a whole recipe.
+
+    Raises:
+        RecipeError: with every problem, each at its place.
+    """
+    try:
+        return Recipe.model_validate(root.plain(), context={"registry": registry})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    paths = [_key_path(details["loc"], root) for details in found]
+    raise RecipeError(
+        [
+            _problem([details for _, details in group], path, root, registry)
+            for path, group in groupby(zip(paths, found, strict=True), key=itemgetter(0))
+        ]
+    )
+
+
+def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry) -> Problem:
+    """One problem from what pydantic says of one place; several things only where types join."""
+    explain = _BY_TYPE.get(found[0]["type"], _explain_value)
+    message, hint = explain(found, path, root, registry)
+    unknown = root.find(path) if found[0]["type"] == "extra_forbidden" else None
+    where = root.place(path) if unknown is None else unknown.key_where
+    return Problem(message, dotted(path), where, hint)
+
+
+def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
+    """pydantic's location as a key path: without steps that only exist in the models."""
+    path: list[str | int] = []
+    node: Node | None = root
+    for position, key in enumerate(loc):
+        if key == CONFIG or node is None:
+            continue
+        child = node.child(key)
+        if child is not None or (node.map is not None and position == len(loc) - 1):
+            path.append(key)
+            node = child
+    return tuple(path)
+
+
+Explanation = tuple[str, str]
+
+
+def _explain_missing(
+    found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
+) -> Explanation:
+    outer, node = slot_at(root, path[:-1], registry)
+    if path[-1] == "use" and outer.component is not None:
+        return f"names no {outer.component.kind}", f"expected `use: <{outer.component.kind}>`"
+    fields = outer.keys(node, registry) or {}
+    field = fields.get(str(path[-1]))
+    return "missing", (field.description or "") if field is not None else ""
+
+
+def _explain_unknown_key(
+    found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
+) -> Explanation:
+    outer, node = slot_at(root, path[:-1], registry)
+    return "unknown key", nearest(str(path[-1]), outer.keys(node, registry) or ())
+
+
+def _explain_value(
+    found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
+) -> Explanation:
+    first = found[0]
+    context: dict[str, Any] = first.get("ctx", {})
+    if first["type"] in _SPEAKING:
+        return str(context.get("error", first["msg"])), ""
+    written = describe(first["input"])
+    expected = [_expected(details) for details in found]
+    if None in expected:
+        return f"{first['msg'].rstrip('.').lower()}, found {written}", ""
+    message = f"expected {' or '.join(dict.fromkeys(filter(None, expected)))}, found {written}"
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        near = difflib.get_close_matches(first["input"], choices, n=1)
+        return message, f"did you mean {near[0]!r}?" if near else ""
+    return message, ""
+
+
+def _expected(details: ErrorDetails) -> str | None:
+    """What should have been there; None where only pydantic knows."""
+    expected = _EXPECTED.get(details["type"])
+    return None if expected is None else expected.format(**details.get("ctx", {}))
+
+
+_BY_TYPE: dict[str, Callable[[list[ErrorDetails], KeyPath, Node, Registry], Explanation]] = {
+    "missing": _explain_missing,
+    "extra_forbidden": _explain_unknown_key,
+}

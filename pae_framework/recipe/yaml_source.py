@@ -1,0 +1,200 @@
+"""Reads YAML into a tree with positions. No torch.
+
+Numbers and words follow YAML 1.2 (core schema), not PyYAML's 1.1: ``1e-4`` is a float, ``0o17`` is
+octal, ``on``, ``yes`` and ``12:30:00`` are text. Keys are text and stand once; tags are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pae_framework.errors import Problem, RecipeError
+from pae_framework.recipe.nodes import KeyPath, Node, Scalar, dotted
+from pae_framework.recipe.words import describe
+
+_LARGEST = 10_000
+"""Values a recipe may hold; stops aliases that multiply themselves."""
+
+_CORE = (
+    # tag, spelling, first characters (YAML 1.2.2, section 10.3.2)
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+)
+
+
+def use_core_schema(owner: type[Any]) -> None:
+    """Give a PyYAML loader or dumper class the scalars of YAML 1.2 in place of those of 1.1."""
+    owner.yaml_implicit_resolvers = {}
+    for tag, spelling, first in _CORE:
+        owner.add_implicit_resolver(
+            f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{spelling})\\Z"), first
+        )
+
+
+class CoreLoader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2."""
+
+
+use_core_schema(CoreLoader)
+
+
+def _integer(text: str) -> int:
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _float(text: str) -> float:
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_SCALARS: dict[str, Callable[[str], Scalar]] = {
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": lambda text: _float(text.lower()),
+    "tag:yaml.org,2002:str": lambda text: text,
+}
+
+
+def display(path: Path) -> str:
+    """A path as messages write it: relative to the working directory where it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
+    """Read a recipe file: its tree, its text, and what is wrong with single keys.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not a YAML map.
+    """
+    name = display(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError([Problem(f"is not UTF-8 text: {error.reason}", where=name)]) from None
+    except OSError as error:
+        raise RecipeError([Problem(f"cannot be read: {error.strerror}", where=name)]) from None
+    node, problems = parse(text, place=lambda line, column: f"{name}:{line}:{column}")
+    if node is None or (node.value is None and not problems):
+        raise RecipeError([Problem("is empty; expected a recipe", where=name)])
+    if node.map is None:
+        message = f"expected a map of `key: value` at the top, found {describe(node.plain())}"
+        raise RecipeError([*problems, Problem(message, where=node.where)])
+    return node, text, problems
+
+
+def parse(text: str, place: Callable[[int, int], str]) -> tuple[Node | None, list[Problem]]:
+    """Turn YAML text into a tree (None: there is nothing in it), with what is wrong with its keys.
+
+    Args:
+        text: one YAML document.
+        place: names a position, from line and column counted from 1.
+
+    Raises:
+        RecipeError: the text is not YAML.
+    """
+    try:
+        root = yaml.compose(text, Loader=CoreLoader)
+        if root is None:
+            return None, []
+        builder = _Builder(place)
+        return builder.build(root, (), None), builder.problems
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
+        raise RecipeError([Problem(f"is not YAML: {_reason(error)}", where=where)]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        message = f"is not YAML: the character U+{_code(error):04X} is not allowed"
+        raise RecipeError([Problem(message, where=place(line, 1))]) from None
+    except RecursionError:
+        raise RecipeError([Problem("is nested too deeply", where=place(1, 1))]) from None
+
+
+def _code(error: yaml.reader.ReaderError) -> int:
+    """The character it is about, which the reader gives as text, as bytes or as a number."""
+    found = error.character
+    return found if isinstance(found, int) else ord(found[:1])
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    return ", ".join(part for part in (error.context, error.problem) if part)
+
+
+class _Builder:
+    """Turns PyYAML's nodes into ours and collects what is wrong on the way."""
+
+    def __init__(self, place: Callable[[int, int], str]):
+        self.problems: list[Problem] = []
+        self._place = place
+        self._open: list[yaml.Node] = []
+        self._count = 0
+
+    def build(self, node: yaml.Node, path: KeyPath, key: yaml.Node | None) -> Node:
+        where = self._where(node)
+        key_where = where if key is None else self._where(key)
+        self._count += 1
+        if any(node is outer for outer in self._open) or self._count > _LARGEST:
+            message = "an alias that contains itself, or more values than a recipe can hold"
+            raise RecipeError([Problem(message, dotted(path), where)])
+        self._open.append(node)
+        try:
+            return Node(self._value(node, path, where), where, key_where)
+        finally:
+            self._open.pop()
+
+    def _value(
+        self, node: yaml.Node, path: KeyPath, where: str
+    ) -> Scalar | dict[str, Node] | list[Node]:
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return self._map(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.build(item, (*path, i), None) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            try:
+                return _SCALARS[node.tag](node.value)
+            except ValueError:
+                self._problem(f"{node.value[:40]!r} is not a number", path, where)
+                return None
+        self._problem(f"the tag {node.tag!r} is not part of a recipe", path, where)
+        return None
+
+    def _map(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            where = self._where(key_node)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                found = (
+                    repr(key_node.value)
+                    if isinstance(key_node, yaml.ScalarNode)
+                    else "a collection"
+                )
+                self._problem(f"a key must be text, found {found}", path, where, "put it in quotes")
+                continue
+            key = key_node.value
+            child = self.build(value_node, (*path, key), key_node)
+            if key in entries:
+                first = entries[key].key_where
+                self._problem("duplicate key", (*path, key), where, f"first written at {first}")
+                continue
+            entries[key] = child
+        return entries
+
+    def _problem(self, message: str, path: KeyPath, where: str, hint: str = "") -> None:
+        self.problems.append(Problem(message, dotted(path), where, hint))
+
+    def _where(self, node: yaml.Node) -> str:
+        return self._place(node.start_mark.line + 1, node.start_mark.column + 1)

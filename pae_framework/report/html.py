@@ -1,0 +1,78 @@
+"""One self-contained HTML page: no script, no request, pictures inside; light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from pae_framework.report import cards, charts, gallery
+from pae_framework.report.content import ReportContent, SweepContent
+from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, Axis, Place, flat
+from pae_framework.report.page import Chart, fill
+from pae_framework.report.plots import Line
+from pae_framework.report.table import Column, Row, comparison_table
+
+
+def render(content: ReportContent) -> str:
+    """The page of one run."""
+    return fill(
+        "run.html.j2",
+        content=content,
+        results=cards.results(content.metrics),
+        seconds=sum(stage.seconds for stage in content.stages),
+        samples=gallery.samples(content.samples, content.class_names),
+        reconstructions=gallery.reconstructions(content.originals, content.reconstructions),
+        latents=gallery.latents(content.latents, content.latent_images),
+        training=charts.training(content.curves),
+        convergence=charts.along(content.metrics, GENERATOR_STEPS),
+        few_steps=charts.along(content.metrics, EVALUATIONS),
+        cards=cards.cards(content.metrics),
+        environment=flat(content.environment),
+    )
+
+
+def render_sweep(content: SweepContent) -> str:
+    """The page that compares a sweep's variants."""
+    columns, rows = comparison_table(content.members)
+    strips = {
+        variant: gallery.sample_strip(images, content.class_names, f"samples of {variant}")
+        for variant, images in content.samples.items()
+    }
+    return fill(
+        "sweep.html.j2",
+        content=content,
+        columns=columns,
+        groups=[(title, list(found)) for title, found in groupby(columns, lambda c: c.group_title)],
+        rows=rows,
+        charts=_charts(columns, rows, GENERATOR_STEPS) + _charts(columns, rows, EVALUATIONS),
+        strips_by_variant={variant: strip for variant, strip in strips.items() if strip},
+        environment=flat(content.environment),
+    )
+
+
+def _charts(columns: Sequence[Column], rows: Sequence[Row], axis: Axis) -> list[Chart]:
+    """One chart per figure that was measured along ``axis``: a line per variant."""
+    names: dict[tuple[str, Place, str], list[tuple[float, int]]] = {}
+    for i, column in enumerate(columns):
+        position = axis.position(column.place)
+        if position is not None:
+            key = column.name, axis.others(column.place), column.label
+            names.setdefault(key, []).append((position, i))
+    figures = []
+    for (_, _, label), points in names.items():
+        lines = [line for row in rows if (line := _line(row, points)).points]
+        if len(points) > 1 and lines:
+            figures.append(charts.axis_chart(lines, axis, label))
+    return figures
+
+
+def _line(row: Row, points: Sequence[tuple[float, int]]) -> Line:
+    cells = [(position, row.cells[i]) for position, i in sorted(points)]
+    return Line(
+        row.variant,
+        [
+            (position, cell.mean, cell.half_range)
+            for position, cell in cells
+            if cell.mean is not None
+        ],
+    )

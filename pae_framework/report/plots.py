@@ -1,0 +1,182 @@
+"""Curves as SVG text, readable on a light and on a dark page; the same input gives the same bytes.
+
+matplotlib's object interface with the SVG canvas: no pyplot, no display, no global figure.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+GREY = "#7b7b7b"
+"""About the same contrast (4.2) to a white and to a near-black page."""
+PALETTE = ("#3b82f6", "#ea7317", "#17a673", "#a55eea", "#e0447c", "#0fa3b1", "#b58900", "#8d6e63")
+_MARKERS = "osD^vPX*"
+_MOST_POINTS = 300
+_METADATA = ("Creator", "Date", "Format", "Type")
+# Where the viewer knows which page it is on, the text gets the contrast of body text.
+_STYLE = (
+    "<style>@media (prefers-color-scheme: light) {text {fill: #4b5059 !important}}"
+    "@media (prefers-color-scheme: dark) {text {fill: #b4bac4 !important}}</style>"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: points (x, y, spread); the spread (half a range, or a deviation) may be None."""
+
+    label: str
+    points: Sequence[tuple[float, float, float | None]]
+
+
+def loss_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """One small SVG per term of a training log: raw values faint, their mean over neighbours on top.
+
+    ``rows`` hold ``step`` and a number per term; a term may be missing from some rows. A term that
+    was never finite has no panel. The axis is logarithmic where a positive term spans a factor of
+    ten or more.
+    """
+    terms = {key: None for row in rows for key in row if key != "step"}
+    panels = {}
+    for index, term in enumerate(terms):
+        steps, values = _column(rows, term)
+        if np.isfinite(values).any():
+            panels[term] = _loss_panel(steps, values, PALETTE[index % len(PALETTE)])
+    return panels
+
+
+def curves(lines: Sequence[Line], x_label: str, y_label: str, log_x: bool = False) -> str:
+    """Figures over an axis as one SVG: markers at what was measured, a band for the spread."""
+    figure, axes = _figure(5.0, 2.9)
+    measured = sorted({point[0] for line in lines for point in line.points})
+    for index, line in enumerate(lines):
+        colour = PALETTE[index % len(PALETTE)]
+        x, y = _array(p[0] for p in line.points), _array(p[1] for p in line.points)
+        spread = _array(p[2] or 0.0 for p in line.points)
+        marker = _MARKERS[index % len(_MARKERS)]
+        axes.plot(x, y, marker=marker, markersize=4, linewidth=1.5, color=colour)
+        if (spread > 0).any():
+            axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.18, linewidth=0)
+    if log_x and measured and measured[0] > 0:
+        axes.set_xscale("log", base=2)
+    if len(measured) <= 8:
+        axes.set_xticks(measured)
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _scale_y(axes, np.concatenate([_array(p[1] for p in line.points) for line in lines]))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if len(lines) > 1:
+        _legend(axes, [line.label for line in lines])
+    return _svg(figure)
+
+
+def smooth(values: Values, half: int) -> Values:
+    """Mean of the finite values up to ``half`` places to each side.
+
+    The window stays centred, so a falling curve is not pulled up: towards the ends it narrows, and
+    the first and the last value stand as they are. NaN where a window holds nothing finite.
+    """
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.where(finite, values, 0.0).cumsum()])
+    counts = np.concatenate([[0], finite.cumsum()])
+    index = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
+    low, high = index - reach, index + reach + 1
+    count = counts[high] - counts[low]
+    return np.where(count > 0, (sums[high] - sums[low]) / np.maximum(count, 1), np.nan)
+
+
+def spans_decades(values: Values) -> bool:
+    """Whether a logarithmic axis shows these values better: all positive, over a factor of ten."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and finite.min() > 0 and finite.max() >= 10 * finite.min()
+
+
+def _loss_panel(steps: Values, values: Values, colour: str) -> str:
+    figure, axes = _figure(2.75, 1.75)
+    mean = smooth(values, half=len(values) // 25)
+    keep = np.unique(np.linspace(0, len(values) - 1, _MOST_POINTS).round().astype(int))
+    axes.plot(steps[keep], values[keep], color=colour, alpha=0.3, linewidth=0.8)
+    marker = "." if len(values) < 3 else None  # one point makes no line
+    axes.plot(steps[keep], mean[keep], color=colour, linewidth=1.4, marker=marker)
+    axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    _scale_y(axes, values)
+    return _svg(figure)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], term: str) -> tuple[Values, Values]:
+    points = [(row["step"], row[term]) for row in rows if term in row]
+    return _array(x for x, _ in points), _array(np.nan if y is None else y for _, y in points)
+
+
+def _array(values: Any) -> Values:
+    return np.fromiter((float(value) for value in values), dtype=np.float64)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0.0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0.0)
+    axes.grid(visible=True, color=GREY, alpha=0.25, linewidth=0.6)
+    axes.tick_params(colors=GREY, labelsize=8, width=0.6)
+    axes.xaxis.label.set(color=GREY, fontsize=9, parse_math=False)
+    axes.yaxis.label.set(color=GREY, fontsize=9, parse_math=False)
+    for name, spine in axes.spines.items():
+        spine.set(visible=name in ("left", "bottom"), color=GREY, linewidth=0.6)
+    return figure, axes
+
+
+def _legend(axes: Axes, labels: Sequence[str]) -> None:
+    """Names are anyone's: set afterwards, so that none is hidden for its leading underscore."""
+    numbers = [str(index) for index in range(len(labels))]
+    legend = axes.legend(axes.get_lines(), numbers, frameon=False, fontsize=8, labelcolor=GREY)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set(text=label, parse_math=False)
+
+
+def _scale_y(axes: Axes, values: Values) -> None:
+    if spans_decades(values):
+        axes.set_yscale("log")
+        finite = values[np.isfinite(values)]
+        within_two = finite.max() < 100 * finite.min()
+        axes.yaxis.set_minor_formatter(
+            FuncFormatter(_minor_tick) if within_two else NullFormatter()
+        )
+        axes.tick_params(which="minor", colors=GREY, labelsize=8)
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _tick(value: float, _position: int | None = None) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _minor_tick(value: float, _position: int | None = None) -> str:
+    """Labels 2 and 5 of each decade: enough, and they do not touch."""
+    lead = value / 10 ** math.floor(math.log10(value) + 1e-9)
+    return _tick(value) if round(lead, 6) in (2.0, 5.0) else ""
+
+
+def _svg(figure: Figure) -> str:
+    FigureCanvasSVG(figure)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pae"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    return text.replace(">", f">{_STYLE}", 1)

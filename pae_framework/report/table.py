@@ -1,0 +1,211 @@
+"""Tables of figures: one run's results, and a sweep's variants side by side. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pae_framework.report.metrics import (
+    MetricFields,
+    Place,
+    condition,
+    decimals_for,
+    fixed,
+    group_of,
+    group_title,
+    number,
+    ordered,
+    place_of,
+)
+
+
+def arrow(higher_is_better: bool) -> str:
+    """Which direction is better, as one sign."""
+    return "↑" if higher_is_better else "↓"
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One figure of one run, as text. ``spread`` is its deviation over draws, empty without one."""
+
+    group: str
+    name: str
+    label: str
+    condition: str
+    value: str
+    spread: str
+    higher_is_better: bool
+
+    @property
+    def arrow(self) -> str:
+        """Which direction is better."""
+        return arrow(self.higher_is_better)
+
+
+def result_rows(metrics: Sequence[MetricFields]) -> list[ResultRow]:
+    """All figures of a run, in reading order."""
+    rows = []
+    for metric in ordered(metrics):
+        std = metric.get("std")
+        decimals = decimals_for([number(metric)])
+        rows.append(
+            ResultRow(
+                group=group_of(metric),
+                name=str(metric["name"]),
+                label=str(metric["label"]),
+                condition=condition(place_of(metric)),
+                value=fixed(number(metric), decimals),
+                spread="" if std is None else f"± {fixed(float(std), decimals)}",
+                higher_is_better=bool(metric["higher_is_better"]),
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class MemberMetrics:
+    """One run of a sweep: a variant with a seed."""
+
+    variant: str
+    seed: int
+    metrics: Sequence[MetricFields]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure at one place, over all variants."""
+
+    name: str
+    label: str
+    place: Place
+    higher_is_better: bool
+    decimals: int
+
+    @property
+    def group(self) -> str:
+        """Part of the name before the slash."""
+        return self.name.partition("/")[0]
+
+    @property
+    def group_title(self) -> str:
+        """The group as a heading."""
+        return group_title(self.group)
+
+    @property
+    def condition(self) -> str:
+        """Where it was measured, in words; empty where nothing varies."""
+        return condition(self.place)
+
+    @property
+    def arrow(self) -> str:
+        """Which direction is better."""
+        return arrow(self.higher_is_better)
+
+    @property
+    def heading(self) -> str:
+        """Label, direction and place in one line."""
+        return f"{self.label} {self.arrow}" + (f", {self.condition}" if self.place else "")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean over ``count`` seeds and half their range (None for one seed).
+
+    ``best`` only where it is shown: every variant has two seeds or more, and no other variant's
+    range reaches this one's.
+    """
+
+    mean: float | None
+    half_range: float | None
+    count: int
+    value: str
+    spread: str = ""
+    best: bool = False
+
+    @property
+    def text(self) -> str:
+        """``1.873 ± 0.021``, with ``(n=1)`` where some seeds of the variant lack the figure."""
+        return f"{self.value} {self.spread}".rstrip()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: its seeds and a cell per column."""
+
+    variant: str
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+
+
+def comparison_table(members: Sequence[MemberMetrics]) -> tuple[list[Column], list[Row]]:
+    """Variants in the order given, figures in reading order: mean and half range over seeds."""
+    columns = _columns(members)
+    by_variant: dict[str, list[MemberMetrics]] = {}
+    for member in members:
+        by_variant.setdefault(member.variant, []).append(member)
+    cells = [_column_cells(column, list(by_variant.values())) for column in columns]
+    rows = [
+        Row(variant, tuple(member.seed for member in group), tuple(column[i] for column in cells))
+        for i, (variant, group) in enumerate(by_variant.items())
+    ]
+    return columns, rows
+
+
+def _columns(members: Sequence[MemberMetrics]) -> list[Column]:
+    everything = ordered(metric for member in members for metric in member.metrics)
+    same: dict[tuple[str, Place], list[MetricFields]] = {}
+    for metric in everything:
+        same.setdefault((str(metric["name"]), place_of(metric)), []).append(metric)
+    return [
+        Column(
+            name=name,
+            label=str(metrics[0]["label"]),
+            place=place,
+            higher_is_better=bool(metrics[0]["higher_is_better"]),
+            decimals=decimals_for(map(number, metrics)),
+        )
+        for (name, place), metrics in same.items()
+    ]
+
+
+def _column_cells(column: Column, variants: Sequence[Sequence[MemberMetrics]]) -> list[Cell]:
+    values = [_values(column, group) for group in variants]
+    best = _best(values, column.higher_is_better)
+    return [
+        _cell(found, len(group), column.decimals, best == i)
+        for i, (found, group) in enumerate(zip(values, variants, strict=True))
+    ]
+
+
+def _values(column: Column, group: Sequence[MemberMetrics]) -> list[float]:
+    return [
+        value
+        for member in group
+        for metric in member.metrics
+        if metric["name"] == column.name and place_of(metric) == column.place
+        if (value := number(metric)) is not None
+    ]
+
+
+def _cell(values: list[float], seeds: int, decimals: int, best: bool) -> Cell:
+    if not values:
+        return Cell(None, None, 0, fixed(None, 0))
+    mean = sum(values) / len(values)
+    half_range = (max(values) - min(values)) / 2 if len(values) > 1 else None
+    spread = "" if half_range is None else f"± {fixed(half_range, decimals)}"
+    if len(values) != seeds:
+        spread = f"{spread} (n={len(values)})".lstrip()
+    return Cell(mean, half_range, len(values), fixed(mean, decimals), spread, best)
+
+
+def _best(variants: list[list[float]], higher: bool) -> int | None:
+    """Index of the variant whose worst value beats every other variant's best, if there is one."""
+    signed = [[value if higher else -value for value in values] for values in variants]
+    if len(signed) < 2 or any(len(values) < 2 for values in signed):
+        return None
+    if not all(math.isfinite(value) for values in signed for value in values):
+        return None
+    leader = max(range(len(signed)), key=lambda i: min(signed[i]))
+    others = (max(values) for i, values in enumerate(signed) if i != leader)
+    return leader if all(min(signed[leader]) > other for other in others) else None

@@ -1,0 +1,90 @@
+"""Tables for a terminal (rich) and for documents (Markdown). No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.table import Table
+from rich.text import Text
+
+from pae_framework.report.table import Cell, Column, ResultRow, Row
+
+
+def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
+    """One run's figures for a terminal."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    table.add_column("at")
+    table.add_column("value", justify="right")
+    for _, group in groupby(rows, key=lambda row: row.group):
+        for row in group:
+            value = f"{row.value} {row.spread}".rstrip()
+            table.add_row(*map(Text, (f"{row.label} {row.arrow}", row.condition, value)))
+        table.add_section()
+    return table
+
+
+def results_markdown(rows: Sequence[ResultRow]) -> str:
+    """One run's figures as a Markdown table."""
+    lines = [
+        (f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip())
+        for row in rows
+    ]
+    return _markdown(("figure", "at", "value"), lines, numbers_from=2)
+
+
+def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Table]:
+    """A sweep for a terminal: one table per group and axis, since one line would not hold all."""
+    return [_comparison(columns, rows, chosen) for chosen in _panels(columns)]
+
+
+def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """A sweep as one wide Markdown table; clear winners in bold."""
+    heading = ("variant", "seeds", *(column.heading for column in columns))
+    lines = [(row.variant, _seeds(row), *(_emphasised(cell) for cell in row.cells)) for row in rows]
+    return _markdown(heading, lines, numbers_from=2)
+
+
+def _comparison(columns: Sequence[Column], rows: Sequence[Row], chosen: Sequence[int]) -> Table:
+    """The chosen columns; where they are one figure at several places, it stands in the title."""
+    shown = [columns[i] for i in chosen]
+    series = len({column.label for column in shown}) == 1 and all(c.place for c in shown)
+    figure = f": {shown[0].label} {shown[0].arrow}" if series else ""
+    table = Table(title=Text(shown[0].group_title + figure), title_justify="left")
+    table.add_column("variant")
+    table.add_column("seeds")
+    for column in shown:
+        table.add_column(Text(column.condition if series else column.heading), justify="right")
+    for row in rows:
+        cells = (row.cells[i] for i in chosen)
+        figures = (Text(cell.text, style="bold" if cell.best else "") for cell in cells)
+        table.add_row(Text(row.variant), _seeds(row), *figures)
+    return table
+
+
+def _panels(columns: Sequence[Column]) -> list[list[int]]:
+    """Column indices by group, and within it by what varies (nothing, generator steps, ...)."""
+    panels: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for i, column in enumerate(columns):
+        axes = tuple(key for key, _ in column.place)
+        panels.setdefault((column.group, axes), []).append(i)
+    return list(panels.values())
+
+
+def _markdown(heading: Sequence[str], lines: Sequence[Sequence[str]], numbers_from: int) -> str:
+    rule = ["---:" if i >= numbers_from else "---" for i in range(len(heading))]
+    escaped = [[_escape(cell) for cell in line] for line in (heading, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], rule, *escaped[1:]])
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _emphasised(cell: Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text
+
+
+def _seeds(row: Row) -> str:
+    return ", ".join(map(str, row.seeds))

@@ -1,0 +1,124 @@
+"""The directory of a run, readable with ordinary tools.
+
+::
+
+    RUN/
+      run.json            name, plan (stage -> fingerprint), command
+      recipe.yaml         the recipe as given;  overrides.txt  what the command line changed
+      resolved.yaml       every value of it; `pae run RUN/resolved.yaml` repeats the run
+      environment.json    machine, packages, plugins
+      stages/             one folder per stage and fingerprint: nothing is overwritten by an edit
+      encoder -> stages/encoder-1f2e3d4c5b6a   the one this recipe stands for; and so on
+      report.html
+
+A sweep has ``members/<variant>-seed<k>/`` besides, each a run whose links lead into the sweep's own
+``stages/``: stages that members have in common are there once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pae_framework.errors import RunError, UsageError
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.files import point, read_json, write_json, write_text
+from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.record import StageRecord
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's directory; ``store`` is where its stages' folders lie."""
+
+    path: Path
+    store: Path
+
+    @classmethod
+    def at(cls, path: Path, store: Path | None = None) -> RunDirectory:
+        """A run at ``path``, with its own store unless a sweep shares one."""
+        return cls(path, store or path / "stages")
+
+    def claim(self, name: str) -> None:
+        """Check that the directory is free for a run of this name, or already its own.
+
+        Raises:
+            UsageError: it holds another recipe's run, or files that are no run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(
+                f"{self.path} is a file, not a run directory; choose another --run-dir"
+            )
+        record = self.path / "run.json"
+        if record.exists():
+            found = read_json(record).get("name")
+            if found != name:
+                raise UsageError(
+                    f"{self.path} holds a run of the recipe {found!r}, not of {name!r}; "
+                    "choose another --run-dir, or give the recipe its own name"
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
+
+    def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: list[str]) -> None:
+        """Write what the run is, before its first step."""
+        write_text(self.path / "recipe.yaml", loaded.text)
+        write_text(self.path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
+        write_text(self.path / "resolved.yaml", loaded.resolved_yaml())
+        write_json(self.path / "environment.json", describe_environment(loaded.registry))
+        plan: list[dict[str, str]] = [
+            {"stage": stage.name, "fingerprint": stage.fingerprint, "folder": stage.folder}
+            for stage in stages
+        ]
+        info: dict[str, Any] = {"name": loaded.recipe.name, "command": command, "plan": plan}
+        info["store"] = os.path.relpath(self.store, self.path)
+        write_json(self.path / "run.json", info)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Contents of run.json.
+
+        Raises:
+            UsageError: there is no run here.
+        """
+        path = self.path / "run.json"
+        if not path.is_file():
+            raise UsageError(f"{self.path} holds no run (no run.json); see `pae run --help`")
+        found = read_json(path)
+        assert isinstance(found, dict)
+        return found
+
+    def stage(self, planned: PlannedStage) -> StageRecord:
+        """The record of a stage in the store."""
+        return StageRecord(self.store / planned.folder)
+
+    def link(self, planned: PlannedStage) -> None:
+        """Let ``RUN/<stage>`` lead to the stage's folder."""
+        point(self.path / planned.name, self.store / planned.folder)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; a second process on the same directory is refused.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"another process is working on {self.path}; wait for it or stop it first"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()

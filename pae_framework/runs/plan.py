@@ -1,0 +1,203 @@
+"""Which stages a recipe has, and the fingerprint of each.
+
+A fingerprint is a hash of all a stage's result depends on: its part of the recipe, the
+fingerprints of the stages it reads, and the versions of the components it uses. What changes no
+result (how often to log, how many loader processes, which device) is left out. Two runs whose
+stages have equal fingerprints can share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from pae_framework.plugins import Registry
+from pae_framework.recipe.components import Component
+from pae_framework.recipe.models import Recipe
+
+STAGE_VERSIONS = {
+    "extractor": 1,
+    "encoder": 1,
+    "refine": 1,
+    "tokenizer": 1,
+    "latents": 1,
+    "generator": 1,
+    "sample": 1,
+    "evaluate": 1,
+    "report": 1,
+}
+"""Raised when a stage's code changes what it produces; the keys are in the order they run."""
+
+WITHOUT_EFFECT = frozenset({"log_every", "checkpoint_every", "workers", "description"})
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a run."""
+
+    name: str
+    fingerprint: str
+    inputs: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Name of the stage's folder in the store of a run."""
+        return f"{self.name}-{self.fingerprint}"
+
+
+def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
+    """The stages of a recipe in the order they run."""
+    stages: dict[str, PlannedStage] = {}
+    for name in STAGE_VERSIONS:
+        found = _PARTS[name](recipe)
+        if found is None:
+            continue
+        parts, inputs = found
+        present = tuple(stage for stage in inputs if stage in stages)
+        content = {
+            "stage": name,
+            "version": STAGE_VERSIONS[name],
+            "parts": {key: _dump(value) for key, value in parts.items()},
+            "components": sorted(_versions(parts.values(), registry)),
+            "inputs": {stage: stages[stage].fingerprint for stage in present},
+        }
+        stages[name] = PlannedStage(name, _digest(content), present)
+    return list(stages.values())
+
+
+Parts = tuple[dict[str, Any], tuple[str, ...]]
+
+
+def _pretraining(section: str) -> Callable[[Recipe], Parts | None]:
+    def parts(recipe: Recipe) -> Parts | None:
+        component = recipe.extractor if section == "extractor" else recipe.tokenizer.encoder
+        if component is None or component.train is None:
+            return None
+        return {**_images(recipe), "component": component, **_seed(recipe, component.train)}, ()
+
+    return parts
+
+
+def _refine(recipe: Recipe) -> Parts | None:
+    tokenizer = recipe.tokenizer
+    if tokenizer.refinement is None:
+        return None
+    return {
+        **_images(recipe),
+        "encoder": tokenizer.encoder,
+        "bottleneck": tokenizer.bottleneck,
+        "refinement": tokenizer.refinement,
+        **_seed(recipe, tokenizer.refinement.train),
+    }, ("encoder",)
+
+
+def _tokenizer(recipe: Recipe) -> Parts:
+    tokenizer = recipe.tokenizer
+    # The refinement reaches the tokenizer only through a regularizer that looks at its target.
+    uses_target = any(
+        type(term.config).needs_target and term.config.weight > 0
+        for term in tokenizer.regularizers.values()
+    )
+    parts = {
+        "modulator": tokenizer.modulator,
+        "bottleneck": tokenizer.bottleneck,
+        "decoder": tokenizer.decoder,
+        "reconstruction": tokenizer.reconstruction,
+        "regularizers": tokenizer.regularizers,
+        "train": tokenizer.train,
+        "encoder": tokenizer.encoder,
+    }
+    inputs = ("encoder", "refine") if uses_target else ("encoder",)
+    return {**_images(recipe), **parts, **_seed(recipe, tokenizer.train)}, inputs
+
+
+def _latents(recipe: Recipe) -> Parts | None:
+    if recipe.generator is None:
+        return None
+    # the batch size changes no latent
+    settings = recipe.latents.model_dump(mode="json", exclude={"batch_size"})
+    return {**_images(recipe), "latents": settings}, ("encoder", "tokenizer")
+
+
+def _generator(recipe: Recipe) -> Parts | None:
+    if recipe.generator is None:
+        return None
+    return {"generator": recipe.generator, **_seed(recipe, recipe.generator.train)}, ("latents",)
+
+
+def _sample(recipe: Recipe) -> Parts | None:
+    if recipe.sample is None or recipe.generator is None:
+        return None
+    settings = recipe.sample.model_dump(mode="json", exclude={"batch_size"})
+    return {"sample": settings}, ("encoder", "tokenizer", "latents", "generator")
+
+
+def _evaluate(recipe: Recipe) -> Parts | None:
+    if not recipe.evaluate:
+        return None
+    data = recipe.data
+    parts = {
+        "evaluate": recipe.evaluate,
+        "image_size": data.image_size,
+        "test": data.test,
+        "test_images": data.test_images,
+        "seed": recipe.seed,
+    }
+    return parts, ("extractor", "encoder", "tokenizer", "sample")
+
+
+def _report(recipe: Recipe) -> Parts:
+    everything = tuple(name for name in STAGE_VERSIONS if name != "report")
+    return {"name": recipe.name, "text": recipe.description}, everything
+
+
+_PARTS: dict[str, Callable[[Recipe], Parts | None]] = {
+    "extractor": _pretraining("extractor"),
+    "encoder": _pretraining("encoder"),
+    "refine": _refine,
+    "tokenizer": _tokenizer,
+    "latents": _latents,
+    "generator": _generator,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "report": _report,
+}
+
+
+def _images(recipe: Recipe) -> dict[str, Any]:
+    data = recipe.data
+    return {"image_size": data.image_size, "train_images": data.train, "flip": data.flip}
+
+
+def _seed(recipe: Recipe, train: BaseModel) -> dict[str, Any]:
+    own: int | None = getattr(train, "seed", None)
+    return {"seed": recipe.seed if own is None else own}
+
+
+def _dump(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _dump(item) for key, item in value.items() if key not in WITHOUT_EFFECT}
+    if isinstance(value, list | tuple):
+        return [_dump(item) for item in value]
+    return value
+
+
+def _versions(values: Any, registry: Registry) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, Component):
+            plugin = registry.find(value.kind, value.use).plugin
+            yield f"{value.kind}:{value.use} {plugin.distribution} {plugin.version}"
+        elif isinstance(value, dict):
+            yield from _versions(value.values(), registry)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -1,0 +1,110 @@
+"""The record of one stage: its state, progress and times, in ``stage.json``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from pae_framework.runs.files import read_json, write_json
+
+
+class Beat(Protocol):
+    """Records values, and the time worked, in a stage's record."""
+
+    def __call__(self, **values: Any) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage's folder. States: ``pending``, ``running``, ``failed``, ``done``."""
+
+    path: Path
+
+    @property
+    def file(self) -> Path:
+        """The JSON file with the state."""
+        return self.path / "stage.json"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is recorded; empty before the stage starts."""
+        return dict(read_json(self.file)) if self.file.is_file() else {}
+
+    @property
+    def state(self) -> str:
+        """The recorded state; ``stopped`` for a stage recorded as running that nobody works on."""
+        state = str(self.info.get("state", "pending"))
+        return "stopped" if state == "running" and not self._held() else state
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage finished."""
+        return self.info.get("state") == "done"
+
+    def update(self, **values: Any) -> None:
+        """Set some of the recorded values."""
+        write_json(self.file, {**self.info, **values})
+
+    @contextmanager
+    def working(self, inputs: dict[str, str]) -> Iterator[Beat]:
+        """Record the stage as running, then as done, or as failed with the reason.
+
+        Yields a function that records progress (and the time worked so far, which adds up over
+        interruptions).
+        """
+        before = self.info
+        self.update(
+            stage=self.path.name.rpartition("-")[0],
+            fingerprint=self.path.name.rpartition("-")[2],
+            inputs=inputs,
+            state="running",
+            started=before.get("started", _now()),
+            error=None,
+        )
+        spent, start = float(before.get("seconds", 0.0)), time.monotonic()
+
+        def beat(**values: Any) -> None:
+            self.update(seconds=round(spent + time.monotonic() - start, 3), **values)
+
+        try:
+            yield beat
+        except BaseException as error:
+            beat(state="failed", error=str(error) or type(error).__name__)
+            raise
+        beat(state="done", finished=_now())
+
+    @contextmanager
+    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the stage; where another process (of the same sweep) does, wait for it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _held(self) -> bool:
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            return False
+        lock.release()
+        return False
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,54 @@
+"""How far a run is, read from its directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.record import StageRecord
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage: its state, progress (``300/900``), working time and, where it failed, why."""
+
+    stage: str
+    state: str
+    progress: str
+    time: str
+    folder: str
+    error: str
+
+
+def run_status(path: Path) -> dict[str, list[StageStatus]]:
+    """Stages by run; of a sweep, of every member that has begun.
+
+    Raises:
+        UsageError: there is no run in ``path``.
+    """
+    info = RunDirectory.at(path).info
+    if "members" not in info:
+        return {info["name"]: _stages(path)}
+    begun = [name for name in info["members"] if (path / "members" / name / "run.json").is_file()]
+    return {name: _stages(path / "members" / name) for name in begun}
+
+
+def _stages(path: Path) -> list[StageStatus]:
+    info = RunDirectory.at(path).info
+    return [_status(entry, path / info["store"] / entry["folder"]) for entry in info["plan"]]
+
+
+def _status(entry: dict[str, str], folder: Path) -> StageStatus:
+    record = StageRecord(folder)
+    info = record.info
+    progress = info.get("progress") or {}
+    state = record.state
+    return StageStatus(
+        stage=entry["stage"],
+        state=state,
+        progress=f"{progress['done']}/{progress['total']}" if progress else "",
+        time=f"{info['seconds']:.0f} s" if "seconds" in info else "",
+        folder=str(folder.resolve() if folder.exists() else folder),
+        error=str(info.get("error") or "") if state == "failed" else "",
+    )

@@ -1,0 +1,41 @@
+"""The page that sets a sweep's variants side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pae_framework.report.content import LabelledImages, SweepContent
+from pae_framework.report.html import render_sweep
+from pae_framework.report.table import Member
+from pae_framework.runs.files import read_json, write_text
+from pae_framework.stages.sample import read_sets
+
+
+def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
+    """Write ``report.html`` of a sweep from its finished members' results; returns its path."""
+    members = [Member(found["variant"], found["seed"], found["metrics"]) for found in results]
+    samples: dict[str, LabelledImages] = {}
+    for found in results:
+        folder = directory / "members" / found["member"] / "sample"
+        if found["variant"] not in samples and folder.is_dir():
+            drawn = read_sets(folder)[0]
+            samples[found["variant"]] = LabelledImages(
+                f"{found['member']}, generator step {drawn.generator_step}",
+                drawn.images,
+                drawn.labels,
+            )
+    info = read_json(directory / "run.json")
+    content = SweepContent(
+        name=info["name"],
+        members=members,
+        description=description,
+        recipe_yaml=(directory / "resolved.yaml").read_text(encoding="utf-8"),
+        samples=samples,
+        environment=read_json(directory / "environment.json"),
+        commands=[" ".join(info["command"])],
+    )
+    path = directory / "report.html"
+    write_text(path, render_sweep(content))
+    return path

@@ -1,0 +1,103 @@
+"""What a stage is given: its part of the run, the device, and the way to the stages before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from pae_framework.contracts import DataSource
+from pae_framework.data.images import build_source
+from pae_framework.plugins import Registry
+from pae_framework.recipe.models import Recipe
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.record import Beat
+from pae_framework.seeding import derive_seed
+from pae_framework.settings import RuntimeSettings, TrainSettings
+from pae_framework.training.loop import Workplace
+from pae_framework.training.progress import ProgressLine
+
+
+@dataclass
+class StageContext:
+    """One stage at work. ``plan`` maps the names of the run's stages to what is planned."""
+
+    recipe: Recipe
+    registry: Registry
+    run: RunDirectory
+    planned: PlannedStage
+    plan: Mapping[str, PlannedStage]
+    console: Console
+    beat: Beat
+
+    @property
+    def directory(self) -> Path:
+        """The stage's own folder."""
+        return self.run.stage(self.planned).path
+
+    def input(self, stage: str) -> Path | None:
+        """Folder of a finished stage of this run, or None where the recipe has no such stage."""
+        return self.run.stage(self.plan[stage]).path if stage in self.plan else None
+
+    def require(self, stage: str) -> Path:
+        """Folder of a stage that must be there."""
+        folder = self.input(stage)
+        assert folder is not None, f"the plan lacks {stage}"
+        return folder
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device the recipe asks for."""
+        return pick_device(self.recipe.runtime)
+
+    @cached_property
+    def train_source(self) -> DataSource:
+        """Training images."""
+        data = self.recipe.data
+        return build_source(data.train, data.image_size, self.registry)
+
+    @cached_property
+    def test_source(self) -> DataSource:
+        """Test images."""
+        data = self.recipe.data
+        return build_source(data.test, data.image_size, self.registry)
+
+    def seed(self, train: TrainSettings) -> int:
+        """Seed of a stage that trains: its own, or the recipe's."""
+        return self.recipe.seed if train.seed is None else train.seed
+
+    def progress(self, total: int, done: int = 0) -> ProgressLine:
+        """A progress display under the stage's name."""
+        return ProgressLine(self.planned.name, total, done, self.console, self.beat)
+
+    def workplace(self, train: TrainSettings) -> Workplace:
+        """Where the training loop works."""
+        return Workplace(
+            self.directory, self.device, self.planned.name, self.seed(train), self.progress
+        )
+
+
+StageFunction = Callable[[StageContext], None]
+
+
+def pick_device(runtime: RuntimeSettings) -> torch.device:
+    """The device of ``runtime``; also fixes the thread count, which sums depend on."""
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(runtime.device)
+
+
+@contextmanager
+def initial_weights(seed: int, name: str) -> Iterator[None]:
+    """Within, new modules draw their weights from (seed, name), whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, name, "initial weights"))
+        yield

@@ -1,0 +1,29 @@
+"""Stage ``evaluate``: let every evaluator of the recipe judge the run; write ``results.json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pae_framework.runs.files import read_json, write_json
+from pae_framework.stages.context import StageContext
+from pae_framework.stages.material import RunMaterial
+
+
+def run(context: StageContext) -> None:
+    """Evaluate; evaluators that are done are not done again after an interruption."""
+    evaluators = context.recipe.evaluate
+    material = RunMaterial(context)
+    metrics = []
+    with context.progress(len(evaluators)) as progress:
+        for number, (label, component) in enumerate(evaluators.items()):
+            progress.update(number, label)
+            directory = context.directory / label
+            results = directory / "metrics.json"
+            if not results.exists():
+                directory.mkdir(parents=True, exist_ok=True)
+                cls = context.registry.find("evaluator", component.use).component_class()
+                found = cls(component.config).evaluate(material, directory)
+                write_json(results, [asdict(metric) for metric in found])
+            metrics += read_json(results)
+        progress.update(len(evaluators))
+    write_json(context.directory / "results.json", metrics)

@@ -1,0 +1,143 @@
+"""What evaluators are given: each part computed once, when the first of them asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pae_framework.contracts import Extractor, SampleSet
+from pae_framework.data.images import all_images, all_masks
+from pae_framework.data.pixels import to_float, to_uint8
+from pae_framework.stages.context import StageContext
+from pae_framework.stages.parts import FeatureExtractor, frozen_encoder, trained_tokenizer
+from pae_framework.stages.sample import read_sets
+from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.perceptual import PerceptualDistance
+
+BATCH = 250
+
+
+class RunMaterial:
+    """The material of one run: see :class:`pae_framework.contracts.EvaluationMaterial`.
+
+    Args:
+        context: the stage that asks.
+        limit: how many test images; None: as many as the recipe judges.
+    """
+
+    def __init__(self, context: StageContext, limit: int | None = None):
+        self._context = context
+        self._limit = limit or context.recipe.data.test_images
+
+    @property
+    def seed(self) -> int:
+        """The recipe's seed."""
+        return self._context.recipe.seed
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self._context.test_source.class_names
+
+    @cached_property
+    def protocol(self) -> Mapping[str, Any]:
+        """What all figures of the run have in common."""
+        recipe = self._context.recipe
+        test = recipe.data.test
+        protocol: dict[str, Any] = {
+            "test_data": {"use": test.use, **test.config.model_dump(mode="json")},
+            "test_images": len(self.images),
+            "image_size": recipe.data.image_size,
+            "uint8": "trunc(255 * clamp(x, 0, 1))",
+            "evaluation_seed": recipe.seed,
+            "tokenizer_seed": self._context.seed(recipe.tokenizer.train),
+            "stages": {
+                name: stage.fingerprint
+                for name, stage in self._context.plan.items()
+                if name in self._context.planned.inputs
+            },
+        }
+        if recipe.generator:
+            protocol["generator_seed"] = self._context.seed(recipe.generator.train)
+        return protocol
+
+    @cached_property
+    def _test(self) -> tuple[Tensor, Tensor]:
+        return all_images(self._context.test_source, self._limit)
+
+    @property
+    def images(self) -> Tensor:
+        """Test images (M, 3, S, S) uint8."""
+        return self._test[0]
+
+    @property
+    def labels(self) -> Tensor:
+        """Their labels (M,)."""
+        return self._test[1]
+
+    @cached_property
+    def masks(self) -> Tensor | None:
+        """Their masks (M, S, S), where the source has them."""
+        return all_masks(self._context.test_source, len(self.images))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer."""
+        return trained_tokenizer(self._context)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Latents (M, C, h, w) of the test images, on the CPU."""
+        return self._batched(lambda x: self.tokenizer.encode(x).latents.float())
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Tokens (M, N, D) of the frozen encoder, on the CPU."""
+        return self._batched(lambda x: self.tokenizer.features(x).tokens.float())
+
+    @cached_property
+    def reconstructions(self) -> Tensor:
+        """Test images through the tokenizer and back, (M, 3, S, S) uint8."""
+        with torch.no_grad():
+            parts = [to_uint8(self.decode(chunk)).cpu() for chunk in self.latents.split(BATCH)]
+        return torch.cat(parts)
+
+    @cached_property
+    def sample_sets(self) -> Sequence[SampleSet]:
+        """What the sample stage drew."""
+        return read_sets(self._context.require("sample"))
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """The extractor the run trained, with what its own stage recorded."""
+        component = self._context.recipe.extractor
+        assert component is not None
+        network = frozen_encoder(self._context, "extractor")
+        return FeatureExtractor(component.use, network, self._context.device)
+
+    @cached_property
+    def _distance(self) -> PerceptualDistance:
+        layers = self._context.recipe.tokenizer.reconstruction.perceptual.layers
+        return PerceptualDistance(frozen_encoder(self._context), layers)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images in about [0, 1] of latents (B, C, h, w)."""
+        return self.tokenizer.decode(latents.to(self._context.device))
+
+    @torch.no_grad()
+    def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
+        """Perceptual distance (B,) in the frozen encoder's features, of the recipe's own layers."""
+        device = self._context.device
+        return self._distance(a.to(device), b.to(device))
+
+    @torch.no_grad()
+    def _batched(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = []
+        for chunk in self.images.split(BATCH):
+            parts.append(function(to_float(chunk.to(self._context.device))).cpu())
+        return torch.cat(parts)

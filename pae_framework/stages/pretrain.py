@@ -1,0 +1,40 @@
+"""Stages ``extractor`` and ``encoder``: train an encoder by its own objective, then keep it frozen.
+
+The extractor judges (Frechet distances are measured in its features); the encoder is the prior.
+They are the same kind of thing trained for different ends, and never share weights.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pae_framework.contracts import LossTerms
+from pae_framework.data.images import ImageBatches
+from pae_framework.data.stream import CountStream
+from pae_framework.stages.context import StageContext, initial_weights
+from pae_framework.stages.parts import new_encoder
+from pae_framework.training.checkpoint import save_tensors
+from pae_framework.training.loop import Batch, Trainee, train
+
+
+def run(context: StageContext) -> None:
+    """Train the network of this stage and write ``encoder.safetensors``."""
+    recipe, name = context.recipe, context.planned.name
+    component = recipe.extractor if name == "extractor" else recipe.tokenizer.encoder
+    assert component is not None
+    settings = component.train
+    assert settings is not None
+    seed, source = context.seed(settings), context.train_source
+    with initial_weights(seed, name):
+        encoder = new_encoder(component, context)
+        objective = encoder.pretraining(len(source.class_names))
+
+    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
+        images, labels = batch
+        return objective.loss(images, labels, randomness)
+
+    stream = CountStream(len(source), settings.batch_size, seed)
+    batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
+    total = settings.total_steps(len(source))
+    train(Trainee(objective, loss, batches), settings, total, context.workplace(settings))
+    save_tensors(encoder.state_dict(), context.directory / "encoder.safetensors")

@@ -1,0 +1,85 @@
+"""Stage ``report``: everything the run found, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+
+from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
+from pae_framework.report.html import render
+from pae_framework.runs.files import read_json, write_text
+from pae_framework.stages.context import StageContext
+from pae_framework.stages.material import RunMaterial
+from pae_framework.training.metrics_log import read_log
+
+SHOWN = 16
+"""Test images shown beside their reconstructions and latents."""
+FILE = "report.html"
+
+
+def run(context: StageContext) -> None:
+    """Write ``report.html`` here and copy it to the top of the run."""
+    path = context.directory / FILE
+    write_text(path, render(gather(context)))
+    shutil.copyfile(path, context.run.path / FILE)
+
+
+@torch.no_grad()
+def gather(context: StageContext) -> ReportContent:
+    """Collect what the report shows."""
+    folder = context.run.path
+    material = RunMaterial(context, limit=SHOWN)
+    evaluated = context.input("evaluate")
+    return ReportContent(
+        name=context.recipe.name,
+        description=context.recipe.description,
+        recipe_yaml=(folder / "resolved.yaml").read_text(encoding="utf-8"),
+        given_yaml=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        overrides=(folder / "overrides.txt").read_text(encoding="utf-8").splitlines(),
+        environment=read_json(folder / "environment.json"),
+        stages=[_summary(context, name) for name in context.planned.inputs],
+        curves={
+            name: rows
+            for name in context.planned.inputs
+            if (rows := read_log(context.require(name) / "metrics.jsonl"))
+        },
+        metrics=read_json(evaluated / "results.json") if evaluated else [],
+        originals=material.images,
+        reconstructions=material.reconstructions,
+        samples=_samples(material) if context.input("sample") else [],
+        class_names=list(context.train_source.class_names),
+        latents=material.latents,
+        latent_images=material.images,
+        commands=_commands(context),
+    )
+
+
+def _summary(context: StageContext, name: str) -> StageSummary:
+    info: dict[str, Any] = context.run.stage(context.plan[name]).info
+    rows = read_log(context.require(name) / "metrics.jsonl")
+    rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
+    return StageSummary(
+        name,
+        seconds=float(info.get("seconds", 0.0)),
+        steps=int(rows[-1]["step"]) if rows else None,
+        images_per_s=sorted(rates)[len(rates) // 2] if rates else None,
+        note=f"fingerprint {context.plan[name].fingerprint}",
+    )
+
+
+def _samples(material: RunMaterial) -> list[LabelledImages]:
+    return [
+        LabelledImages(
+            f"generator step {found.generator_step}, {found.steps} sampling steps",
+            found.images,
+            found.labels,
+        )
+        for found in material.sample_sets
+    ]
+
+
+def _commands(context: StageContext) -> list[str]:
+    command = read_json(context.run.path / "run.json")["command"]
+    return [" ".join(command), f"pae run {context.run.path / 'resolved.yaml'}"]

@@ -1,0 +1,41 @@
+"""Stage ``tokenizer``: train everything around the frozen encoder."""
+
+from __future__ import annotations
+
+import torch
+
+from pae_framework.contracts import LossTerms
+from pae_framework.data.images import ImageBatches
+from pae_framework.data.stream import CountStream
+from pae_framework.stages.context import StageContext, initial_weights
+from pae_framework.stages.parts import frozen_encoder, trained_refiner
+from pae_framework.tokenizer.model import build_tokenizer
+from pae_framework.tokenizer.objective import build_objective
+from pae_framework.training.loop import Batch, Trainee, train
+
+
+def run(context: StageContext) -> None:
+    """Train the tokenizer with the recipe's reconstruction terms and regularizers."""
+    recipe, section = context.recipe, context.recipe.tokenizer
+    settings = section.train
+    seed, source = context.seed(settings), context.train_source
+    encoder = frozen_encoder(context)
+    with initial_weights(seed, "tokenizer"):
+        tokenizer = build_tokenizer(section, recipe.data.image_size, context.registry, encoder)
+    tokenizer.to(context.device)
+
+    stream = CountStream(len(source), settings.batch_size, seed)
+    batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
+    if tokenizer.bottleneck.needs_statistics:
+        images = section.bottleneck.config.model_dump()["statistics_images"]
+        steps = max(1, min(images, len(source)) // settings.batch_size)
+        tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
+
+    refiner = trained_refiner(context, encoder)
+    objective = build_objective(tokenizer, section, context.registry, refiner)
+
+    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
+        return objective.loss(batch[0], randomness)
+
+    total = settings.total_steps(len(source))
+    train(Trainee(tokenizer, loss, batches), settings, total, context.workplace(settings))

@@ -1,0 +1,113 @@
+"""Bottlenecks: what turns the projector's output, or the tokens themselves, into latents.
+
+Latents are float32 whatever the precision around them: they are compared, rotated and stored.
+Legend: B batch, D token width, C latent channels, h = w grid side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pae_framework.contracts import Bottleneck, Posterior
+from pae_framework.engine_components import GaussianConfig, IdentityConfig, SphereConfig
+from pae_framework.errors import DataError
+
+
+def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(mean_channels(x^2) + eps) of x (B, C, h, w), in float32: tokens of norm sqrt(C)."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
+
+
+class Sphere(Bottleneck):
+    """RMS norm of each token over its channels, without affine (PAE, arXiv 2605.07915, section 3).
+
+    PAE's code computes it in float32 too, but casts the latents back to the input's dtype.
+    """
+
+    def __init__(self, config: SphereConfig, width: int, grid: int):
+        super().__init__(config, width, grid)
+        self.in_channels = self.channels = config.channels
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Latents (B, C, h, w) of x (B, C, h, w)."""
+        return Posterior(rms_norm(x))
+
+
+class Gaussian(Bottleneck):
+    """A diagonal normal distribution per latent (KL-VAE).
+
+    The projector's first C channels are the mean, the last C the log-variance, clamped to
+    [-30, 20] (latent diffusion's KL autoencoder, as in LightningDiT's VA-VAE).
+    """
+
+    def __init__(self, config: GaussianConfig, width: int, grid: int):
+        super().__init__(config, width, grid)
+        self.channels = config.channels
+        self.in_channels = 2 * config.channels
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Latents (B, C, h, w) of x (B, 2C, h, w): drawn with a generator, the mean without."""
+        mean, logvar = x.float().chunk(2, dim=1)
+        logvar = logvar.clamp(-30.0, 20.0)
+        if generator is None:
+            return Posterior(mean, mean, logvar)
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device)
+        latents = mean + (0.5 * logvar).exp() * noise.to(mean.device)
+        return Posterior(latents, mean, logvar)
+
+
+class Identity(Bottleneck):
+    """The tokens themselves, standardised (RAE, arXiv 2510.11690).
+
+    z = (x - mean) / sqrt(var + 1e-5), with a mean and a biased variance per channel and position,
+    measured on training images. Before :meth:`measure` they are 0 and 1. RAE's code keeps running
+    averages over batches; here the statistics are those of all images, whatever the batches.
+    """
+
+    projected = False
+    needs_statistics = True
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, config: IdentityConfig, width: int, grid: int):
+        super().__init__(config, width, grid)
+        self.in_channels = self.channels = width
+        self.eps = config.eps
+        self.register_buffer("mean", torch.zeros(width, grid, grid))
+        self.register_buffer("var", torch.ones(width, grid, grid))
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Latents (B, D, h, w) of x (B, D, h, w)."""
+        return Posterior((x.float() - self.mean) * torch.rsqrt(self.var + self.eps))
+
+    def invert(self, latents: Tensor) -> Tensor:
+        """The x (B, D, h, w) whose latents these are."""
+        return latents * torch.sqrt(self.var + self.eps) + self.mean
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[Tensor]) -> None:
+        """Set the statistics to those of ``batches``, each (B, D, h, w), in one pass.
+
+        Raises:
+            DataError: there is no image to measure.
+        """
+        count = 0
+        mean = torch.zeros_like(self.mean, dtype=torch.float64)
+        square = torch.zeros_like(mean)  # sum of squared deviations from the mean
+        for batch in batches:
+            batch = batch.double()
+            more = len(batch)
+            shift = batch.mean(dim=0) - mean
+            # Chan, Golub and LeVeque (1979): merging two sets' means and squared deviations.
+            square += batch.var(dim=0, unbiased=False) * more
+            square += shift.square() * (count * more / (count + more))
+            mean += shift * (more / (count + more))
+            count += more
+        if not count:
+            raise DataError("the identity bottleneck needs images to measure its statistics on")
+        self.mean.copy_(mean)
+        self.var.copy_(square / count)

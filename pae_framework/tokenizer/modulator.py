@@ -1,0 +1,126 @@
+"""Modulators: what adds pixel detail to the frozen encoder's tokens.
+
+Legend: B batch, N tokens, D width, H heads, P patch side in px, S' side of the encoder's input.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pae_framework.contracts import Encoder, Modulator
+from pae_framework.engine_components import DAMConfig, NoModulatorConfig
+from pae_framework.layers import (
+    Attention,
+    Mlp,
+    join_heads,
+    map_to_tokens,
+    sincos_positions,
+    split_heads,
+)
+
+EPS = 1e-5
+"""Of every LayerNorm of the released modulator."""
+
+
+class NoModulator(Modulator):
+    """Leaves the tokens as they are (RAE)."""
+
+    def __init__(self, config: NoModulatorConfig, encoder: Encoder):
+        super().__init__(config, encoder)
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """The tokens (B, N, D), untouched."""
+        return tokens
+
+
+class DetailAwareModulator(Modulator):
+    """Detail-aware modulator, DAM (PAE, arXiv 2605.07915, section 3; ``DeltaEncoder`` in its code).
+
+    Patches of the image attend to each other and, block after block, to the encoder's tokens u;
+    what they gather scales and shifts u: ``LN(u (1 + gamma) + beta)``. The last projection starts
+    at zero, so training starts from ``LN(u)`` and detail is learned in. The keys of the state dict
+    are those of the released checkpoints (prefix ``delta_encoder.``).
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, config: DAMConfig, encoder: Encoder):
+        super().__init__(config, encoder)
+        width, heads = encoder.width, config.heads or encoder.heads
+        self.patch_embed = PatchEmbed(encoder.patch, width)
+        # Fixed, but part of the released files. Their angles were computed in float32.
+        self.register_buffer("pos_embed", sincos_positions(encoder.grid, width, torch.float32))
+        self.layers = nn.ModuleList(
+            DAMLayer(width, heads, config.mlp_ratio) for _ in range(config.depth)
+        )
+        self.fusion_proj = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.fusion_proj.weight)
+        nn.init.zeros_(self.fusion_proj.bias)
+        self.final_ln = nn.LayerNorm(width, eps=EPS)
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """Modulated tokens (B, N, D) of normalised pixels (B, 3, S', S') and tokens (B, N, D)."""
+        detail = self.patch_embed(pixels) + self.pos_embed
+        for layer in self.layers:
+            detail = layer(detail, tokens)
+        return self.fuse(detail, tokens)
+
+    def fuse(self, detail: Tensor, tokens: Tensor) -> Tensor:
+        """Bring what the patches gathered into the tokens; the place of other kinds of fusion."""
+        gamma, beta = self.fusion_proj(detail).chunk(2, dim=-1)
+        return self.final_ln(tokens * (1 + gamma) + beta)
+
+
+class DAMLayer(nn.Module):
+    """Pre-norm self-attention, cross-attention to the encoder's tokens and MLP, each residual."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.self_attn = Attention(width, heads)
+        self.norm2_q = nn.LayerNorm(width, eps=EPS)
+        self.norm2_kv = nn.LayerNorm(width, eps=EPS)
+        self.cross_attn = CrossAttention(width, heads)
+        self.norm3 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, N, D) and the context (B, M, D) to (B, N, D)."""
+        x = x + self.self_attn(self.norm1(x))
+        x = x + self.cross_attn(self.norm2_q(x), self.norm2_kv(context))
+        return x + self.mlp(self.norm3(x))
+
+
+class CrossAttention(nn.Module):
+    """Attention with queries from one set of tokens and keys and values from another."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide the width {width}")
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, N, D) and the context (B, M, D) to (B, N, D)."""
+        q = split_heads(self.q_proj(x), self.heads)
+        k = split_heads(self.k_proj(context), self.heads)
+        v = split_heads(self.v_proj(context), self.heads)
+        return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+class PatchEmbed(nn.Module):
+    """One linear map of each P x P patch to a token."""
+
+    def __init__(self, patch: int, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S', S') to (B, N, D)."""
+        return map_to_tokens(self.proj(pixels))

@@ -1,0 +1,101 @@
+"""A perceptual distance in the frozen encoder's own features: a stand-in for LPIPS, not LPIPS.
+
+LPIPS (Zhang et al. 2018) compares images in a network trained for classification and weights its
+channels by human judgements. Here the network is the tokenizer's encoder and all channels count the
+same, so the distance needs no weights beyond those at hand, and its values compare with themselves
+only, never with published LPIPS figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pae_framework.contracts import Encoder
+from pae_framework.errors import UsageError
+from pae_framework.tokenizer.frozen import UsesFrozen
+
+
+class PerceptualDistance(UsesFrozen):
+    """Mean over blocks and tokens of the squared distance of channel-normalised features.
+
+    d(a, b) = mean_l mean_n |f_l,n(a) - f_l,n(b)|^2 with |f_l,n| = 1: LPIPS's formula with unit
+    channel weights. So d lies in [0, 4] and is 0 for equal images. Gradients flow to both images,
+    which are not clamped.
+
+    Args:
+        encoder: gets frozen; its ``feature_maps`` are compared.
+        layers: which of them, by index; None: all.
+
+    Raises:
+        UsageError: a layer the encoder does not have.
+    """
+
+    encoder: Encoder
+    eps = 1e-10
+
+    def __init__(self, encoder: Encoder, layers: Sequence[int] | None = None):
+        super().__init__()
+        self.hold_frozen("encoder", encoder)
+        self.layers = layers
+        if layers is not None:
+            _check_layers(encoder, layers)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances (B,) between images (B, 3, S, S) in [0, 1]."""
+        return self.compare(self.features(a), self.features(b))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Channel-normalised features, one (B, n, d) per layer, float32."""
+        maps = self.encoder.feature_maps(self.encoder.normalize(images))
+        chosen = maps if self.layers is None else [maps[index] for index in self.layers]
+        return [F.normalize(x.float(), dim=-1, eps=self.eps) for x in chosen]
+
+    @staticmethod
+    def compare(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """Distances (B,) between two batches given by their :meth:`features`."""
+        layers = [(x - y).square().sum(dim=-1).mean(dim=-1) for x, y in zip(a, b, strict=True)]
+        return torch.stack(layers).mean(dim=0)
+
+
+class RememberedFeatures:
+    """The same distance for one training step: images met again are not encoded again.
+
+    Images are known by their memory, which a stop-gradient shares, so a reconstruction that was
+    compared with its original is ready when a regularizer compares with it, without gradient. The
+    images must not be changed in place meanwhile. Made anew for each step.
+    """
+
+    def __init__(self, distance: PerceptualDistance):
+        self._distance = distance
+        self._seen: dict[tuple[object, ...], tuple[Tensor, list[Tensor]]] = {}
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances (B,) between images (B, 3, S, S) in [0, 1]."""
+        return self._distance.compare(self._features(a), self._features(b))
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        key = (images.data_ptr(), images.shape, images.stride(), images.dtype)
+        seen, features = self._seen.get(key, (None, []))
+        if seen is None or (images.requires_grad and not seen.requires_grad):
+            features = self._distance.features(images)
+            # Kept with its images: their memory cannot become that of others while it is known.
+            self._seen[key] = (images, features)
+        return features if images.requires_grad else [x.detach() for x in features]
+
+
+@torch.no_grad()
+def _check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
+    """Ask the encoder once, with an empty image, rather than fail in the first training step."""
+    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
+    size = encoder.image_size
+    blank = torch.zeros(1, 3, size, size, device=device)
+    count = len(encoder.feature_maps(encoder.normalize(blank)))
+    if wrong := [index for index in layers if not -count <= index < count]:
+        raise UsageError(
+            f"tokenizer.reconstruction.perceptual.layers: no layer {wrong[0]}; the encoder has "
+            f"{count} (0 to {count - 1})"
+        )

@@ -1,0 +1,128 @@
+"""Prior refinement: compact targets learned from the frozen features, before the tokenizer (PAE).
+
+Stated by the paper (arXiv 2605.07915, section 3): a projector P_t makes targets Z_T = P_t(H) with
+as many channels as the latents; a 4-layer ViT Q_t of width 1024 reproduces H from them; the loss is
+``rep |Q_t(Z_T) - H|^2 + gram |Gram(Z_T) - Gram(H_ref)|_F^2``, with H_ref made by upsampling H with
+AnyUp, a low-pass spatial normalisation of strength 0.4 and bilinear downsampling back.
+
+Inferred here: P_t has the form of the tokenizer's projector with its RMS norm, whatever the
+tokenizer's bottleneck (the losses that use the targets look at directions of tokens); Q_t is a
+linear map, fixed positions, pre-norm blocks, a norm and a linear map; both squares are means per
+entry; Gram matrices hold cosines; the spatial normalisation subtracts the image's mean token times
+the strength. Without a learned upsampler, upsampling and bilinear downsampling are the identity up
+to smoothing and are left out.
+
+Legend: B batch, N tokens, D encoder width, d latent channels, g grid side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pae_framework.contracts import Encoder, LossTerms
+from pae_framework.errors import DataError
+from pae_framework.layers import Block, map_to_tokens, sincos_positions
+from pae_framework.settings import RefinementSettings
+from pae_framework.tokenizer.bottleneck import rms_norm
+from pae_framework.tokenizer.projection import Projector
+from pae_framework.tokenizer.similarity import cosine_gram
+
+
+class PriorRefiner(nn.Module):
+    """The projector P_t with the deprojector Q_t that trains it.
+
+    Args:
+        settings: the recipe's ``tokenizer.refinement``.
+        encoder: gives D, g and the projector's attention heads; it is not kept.
+        channels: d.
+    """
+
+    mean: Tensor
+
+    def __init__(self, settings: RefinementSettings, encoder: Encoder, channels: int):
+        super().__init__()
+        self.settings = settings
+        self.projector = Projector(encoder.width, encoder.heads, channels)
+        self.deprojector = TargetDecoder(settings, channels, encoder.width, encoder.grid)
+        self.register_buffer("mean", torch.zeros(encoder.width))
+
+    @torch.no_grad()
+    def targets(self, tokens: Tensor) -> Tensor:
+        """Refined targets Z_T (B, d, g, g) of frozen tokens (B, N, D); without gradient."""
+        return self._project(self._centred(tokens))
+
+    def loss(self, tokens: Tensor) -> LossTerms:
+        """``reproduction`` and ``gram``, what refinement minimises, for tokens H (B, N, D)."""
+        settings = self.settings
+        tokens = self._centred(tokens)
+        targets = self._project(tokens)
+        terms: LossTerms = {}
+        if settings.reproduction:
+            reproduced = self.deprojector(targets)
+            terms["reproduction"] = settings.reproduction * F.mse_loss(reproduced.float(), tokens)
+        if settings.gram:
+            reference = cosine_gram(spatially_normalised(tokens, settings.low_pass))
+            gram = F.mse_loss(cosine_gram(map_to_tokens(targets)), reference)
+            terms["gram"] = settings.gram * gram
+        terms["loss"] = torch.stack(list(terms.values())).sum()
+        return terms
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[Tensor]) -> None:
+        """Where ``centre`` is on: learn the mean token of ``batches`` of tokens, each (B, N, D).
+
+        Raises:
+            DataError: there is no token to measure.
+        """
+        if not self.settings.centre:
+            return
+        count, total = 0, torch.zeros_like(self.mean, dtype=torch.float64)
+        for tokens in batches:
+            flat = tokens.flatten(0, 1)
+            total += flat.sum(dim=0, dtype=torch.float64)
+            count += len(flat)
+        if not count:
+            raise DataError("prior refinement needs images to measure the mean feature on")
+        self.mean.copy_(total / count)
+
+    def _centred(self, tokens: Tensor) -> Tensor:
+        tokens = tokens.float()
+        return tokens - self.mean if self.settings.centre else tokens
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        return rms_norm(self.projector(tokens))
+
+
+class TargetDecoder(nn.Module):
+    """Q_t: a small ViT that reproduces the encoder's tokens from their targets."""
+
+    positions: Tensor
+
+    def __init__(self, settings: RefinementSettings, channels: int, width: int, grid: int):
+        super().__init__()
+        inner = settings.width or width
+        heads = settings.heads or max(1, inner // 32)
+        self.embed = nn.Linear(channels, inner)
+        self.register_buffer("positions", sincos_positions(grid, inner), persistent=False)
+        self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(settings.depth))
+        self.norm = nn.LayerNorm(inner, eps=1e-6)
+        self.predict = nn.Linear(inner, width)
+
+    def forward(self, targets: Tensor) -> Tensor:
+        """Tokens (B, N, D) of targets (B, d, g, g)."""
+        x = self.embed(map_to_tokens(targets)) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.predict(self.norm(x))
+
+
+def spatially_normalised(tokens: Tensor, strength: float) -> Tensor:
+    """H_ref: tokens (B, N, D) less ``strength`` times each image's mean token.
+
+    What all tokens of an image share hides what sets them apart: the Gram matrix gains contrast.
+    """
+    return tokens - strength * tokens.mean(dim=1, keepdim=True)

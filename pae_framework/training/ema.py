@@ -1,0 +1,35 @@
+"""Exponential moving average of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Average of a module's trainable parameters, updated once per optimiser step.
+
+    Starts as a copy; after each step ``average = decay * average + (1 - decay) * weight``, from the
+    first step on (LightningDiT, DiT). Buffers and frozen parameters are not averaged.
+    """
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self._names = [name for name, p in module.named_parameters() if p.requires_grad]
+        self._weights: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        self._averages = [p.detach().clone() for p in self._weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the weights."""
+        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages, by parameter name."""
+        return dict(zip(self._names, self._averages, strict=True))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take averages saved by :meth:`state_dict`."""
+        for name, average in zip(self._names, self._averages, strict=True):
+            average.copy_(state[name])

@@ -1,0 +1,90 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+"""Seconds between plain lines."""
+
+
+class ProgressLine:
+    """Shows how far one stage is. Use as a context manager.
+
+    Args:
+        title: name of the stage.
+        total: steps (or images) of the whole.
+        done: how many were there before.
+        console: where to show it.
+        beat: called with the progress whenever it is shown, to record it.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        done: int = 0,
+        console: Console | None = None,
+        beat: Callable[..., None] | None = None,
+    ):
+        self.title, self.total, self._first = title, total, done
+        self._console = console or Console(stderr=True)
+        self._beat = beat
+        self._start = time.monotonic()
+        self._shown = self._start
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
+            self._bar = Progress(
+                *columns,
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> ProgressLine:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that ``done`` of the total are done."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, note=note)
+        now = time.monotonic()
+        if now - self._shown < PLAIN_SECONDS and done < self.total:
+            return
+        self._shown = now
+        if self._beat:
+            self._beat(progress={"done": done, "total": self.total})
+        if not self._bar:
+            rate = (done - self._first) / max(1e-9, now - self._start)
+            left = format_seconds((self.total - done) / rate) if rate > 0 else "?"
+            line = f"{self.title} {done}/{self.total}  {note}  left {left}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def format_seconds(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,35 @@
+"""Built-in data sources. This module registers them and imports no torch."""
+
+from pae_framework import hookimpl
+from pae_framework.hookspecs import Register
+
+pae_api = 1
+
+
+@hookimpl
+def pae_register_datasets(register: Register) -> None:
+    """Register digits, idx, image_folder and shapes."""
+    register(
+        "digits",
+        target="pae_datasets.digits:Digits",
+        config="pae_datasets.config:DigitsConfig",
+        summary="1797 handwritten digits that ship inside scikit-learn; no download",
+    )
+    register(
+        "idx",
+        target="pae_datasets.idx:Idx",
+        config="pae_datasets.config:IdxConfig",
+        summary="files in MNIST's format, plain or gzipped (MNIST, Fashion-MNIST, KMNIST)",
+    )
+    register(
+        "image_folder",
+        target="pae_datasets.image_folder:ImageFolder",
+        config="pae_datasets.config:ImageFolderConfig",
+        summary="one folder of images per class, as ImageNet lies on disk; ADM centre crop",
+    )
+    register(
+        "shapes",
+        target="pae_datasets.shapes:Shapes",
+        config="pae_datasets.config:ShapesConfig",
+        summary="generated scenes of coloured shapes with classes and exact masks; no files",
+    )

@@ -1,0 +1,40 @@
+"""Handwritten digits that ship inside scikit-learn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pae_datasets.arrays import GreyArrays, resize_grey
+from pae_datasets.config import DigitsConfig
+
+_TEST_EVERY = 5
+
+
+class Digits(GreyArrays):
+    """1797 digits of 8 x 8 px and 17 grey levels, enlarged to ``image_size``."""
+
+    def __init__(self, config: DigitsConfig, image_size: int):
+        # scikit-learn takes a second to import: only where digits are really read.
+        from sklearn.datasets import load_digits
+
+        pixels, target = load_digits(return_X_y=True)
+        labels = torch.from_numpy(target).long()
+        images = (torch.from_numpy(pixels).view(-1, 8, 8) * (255 / 16)).round().to(torch.uint8)
+        chosen = is_test(labels) == (config.split == "test")
+        super().__init__(
+            config,
+            resize_grey(images[chosen], image_size),
+            labels[chosen],
+            class_names=[str(digit) for digit in range(10)],
+            mask_threshold=config.mask_threshold,
+        )
+
+
+def is_test(labels: Tensor) -> Tensor:
+    """Which images (M,) are test images: every fifth of each class, in the order of the file."""
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        places = (labels == label).nonzero()[:, 0]
+        test[places[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
+    return test

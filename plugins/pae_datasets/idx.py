@@ -1,0 +1,114 @@
+"""Files in MNIST's format."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pae_datasets.arrays import GreyArrays, pad_grey, resize_grey
+from pae_datasets.config import IdxConfig
+from pae_datasets.layout import find_idx_files
+from pae_framework.errors import DataError
+
+_UINT8 = 0x08
+
+
+class Idx(GreyArrays):
+    """Grey images and labels from a pair of idx files."""
+
+    def __init__(self, config: IdxConfig, image_size: int):
+        found = find_idx_files(config.folders, config.split)
+        if isinstance(found, str):
+            raise DataError(found)
+        images, labels = read_pair(*found)
+        names = _class_names(config, labels, found[1])
+        kept = slice(config.limit)
+        super().__init__(
+            config,
+            _fit(images[kept], image_size, config.fit),
+            labels[kept],
+            names,
+            config.mask_threshold,
+        )
+
+
+def read_pair(image_file: Path, label_file: Path) -> tuple[Tensor, Tensor]:
+    """Square images (M, H, H) uint8 and their labels (M,) int64.
+
+    Raises:
+        DataError: a damaged file, images that are not square, or counts that differ.
+    """
+    images, labels = read_idx(image_file, dimensions=3), read_idx(label_file, dimensions=1)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{image_file} holds {len(images)} images but {label_file} {len(labels)} labels"
+        )
+    if not len(images) or images.shape[1] != images.shape[2]:
+        raise DataError(f"{image_file}: expected square images, found {tuple(images.shape)}")
+    return images, labels.long()
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """The uint8 array of an idx file, plain or ``.gz``, as its header shapes it.
+
+    Layout (LeCun's MNIST page): two zero bytes, a type byte (8: uint8), the number of dimensions,
+    then each dimension as a big-endian 32-bit number, then the bytes.
+
+    Raises:
+        DataError: names the file and what is wrong with it.
+    """
+    content = _read(path)
+    start = 4 + 4 * dimensions
+    expected = bytes([0, 0, _UINT8, dimensions])
+    if content[:4] != expected:
+        raise DataError(
+            f"{path}: not an idx file of {dimensions}-dimensional uint8: it begins with "
+            f"{content[:4].hex() or 'nothing'}, expected {expected.hex()}"
+        )
+    if len(content) < start:
+        raise DataError(f"{path}: truncated inside its header ({len(content)} bytes)")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    if len(content) - start != math.prod(shape):
+        raise DataError(
+            f"{path}: truncated or damaged: its header announces {math.prod(shape)} bytes "
+            f"({' x '.join(map(str, shape))}), it holds {len(content) - start}"
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _class_names(config: IdxConfig, labels: Tensor, label_file: Path) -> list[str]:
+    count = int(labels.max()) + 1
+    if config.class_names is None:
+        return [str(label) for label in range(count)]
+    if len(config.class_names) < count:
+        raise DataError(
+            f"{label_file} has labels up to {count - 1}, "
+            f"but `class_names` gives {len(config.class_names)} names"
+        )
+    return list(config.class_names)
+
+
+def _fit(images: Tensor, size: int, fit: str | None) -> Tensor:
+    side = images.shape[-1]
+    if fit is None:
+        fit = "pad" if side <= size <= side * 1.25 else "resize"
+    if fit == "pad" and side > size:
+        raise DataError(
+            f"`fit: pad` cannot bring images of {side} px to {size} px; use `fit: resize`"
+        )
+    return pad_grey(images, size) if fit == "pad" else resize_grey(images, size)

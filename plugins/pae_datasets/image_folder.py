@@ -1,0 +1,40 @@
+"""A folder of images per class, as ImageNet lies on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pae_datasets.config import ImageFolderConfig
+from pae_datasets.layout import class_folders, image_folder_root, images_below
+from pae_framework.contracts import DataSource, Item
+from pae_framework.data.images import read_image
+from pae_framework.errors import DataError
+
+
+class ImageFolder(DataSource):
+    """Images read from disk one by one; the listing is made once, sorted by class and path."""
+
+    def __init__(self, config: ImageFolderConfig, image_size: int):
+        super().__init__(config, image_size)
+        if problem := config.missing():
+            raise DataError(problem)
+        folders = class_folders(image_folder_root(config.folder, config.split))
+        self._class_names = tuple(folder.name for folder in folders)
+        self._files: list[tuple[Path, int]] = [
+            (file, label)
+            for label, folder in enumerate(folders)
+            for file in sorted(images_below(folder))
+        ]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the class folders."""
+        return self._class_names
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Item:
+        file, label = self._files[index]
+        return Item(read_image(file, self.image_size), label)

@@ -1,0 +1,27 @@
+"""Parameters of the built-in decoders. No torch."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from pae_framework.config import DecoderConfig
+
+
+class VitDecoderConfig(DecoderConfig):
+    """ViT decoder. PAE's and RAE's ViT-L: width 1024, depth 24, heads 16, patch 16."""
+
+    width: int = Field(gt=0, multiple_of=4, description="token width Dd inside the decoder")
+    depth: int = Field(gt=0, description="transformer blocks")
+    heads: int = Field(gt=0, description="attention heads; divides `width`")
+    mlp: int | None = Field(None, gt=0, description="hidden width of the MLPs; null: 4 x `width`")
+    patch: int = Field(gt=0, description="side in px of the image patch one token becomes")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> VitDecoderConfig:
+        if self.width % self.heads:
+            raise ValueError(f"`heads` {self.heads} does not divide `width` {self.width}")
+        return self
+
+    def image_size(self, grid: int) -> int:
+        """Side in px of the decoded images: ``patch`` times the grid."""
+        return self.patch * grid

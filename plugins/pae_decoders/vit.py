@@ -1,0 +1,104 @@
+"""The ViT decoder of PAE and RAE (ViT-MAE's decoder, He et al. 2022, with a trainable class token).
+
+State-dict keys are those of the released checkpoints (prefix ``decoder.``), which follow the naming
+of the ViT-MAE in transformers. Legend: B batch, N tokens, D width of the tokens that come in, Dd
+width inside, F hidden width of the MLPs, H heads, P patch side in px, S image side in px.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pae_decoders.config import VitDecoderConfig
+from pae_framework.contracts import Decoder
+from pae_framework.layers import join_heads, sincos_positions, split_heads, unpatchify
+
+EPS = 1e-12
+"""Of every LayerNorm of ViT-MAE."""
+
+
+class VitDecoder(Decoder):
+    """Tokens to normalised pixels: linear embedding, class token, fixed positions, pre-norm blocks,
+    linear head. Needs as many tokens as its grid has; resizing other grids is not part of it."""
+
+    decoder_pos_embed: Tensor
+
+    def __init__(self, config: VitDecoderConfig, width: int, grid: int):
+        super().__init__(config, width, grid)
+        inner, hidden = config.width, config.mlp or 4 * config.width
+        self.patch = config.patch
+        self.decoder_embed = nn.Linear(width, inner)
+        self.trainable_cls_token = nn.Parameter(torch.zeros(1, 1, inner))
+        # Fixed, but part of the released files; the class token's row is zero.
+        positions = F.pad(sincos_positions(grid, inner), (0, 0, 1, 0))
+        self.register_buffer("decoder_pos_embed", positions)
+        self.decoder_layers = nn.ModuleList(
+            VitBlock(inner, config.heads, hidden) for _ in range(config.depth)
+        )
+        self.decoder_norm = nn.LayerNorm(inner, eps=EPS)
+        self.decoder_pred = nn.Linear(inner, 3 * config.patch**2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S), S = P * grid, of tokens (B, N, D)."""
+        x = self.decoder_embed(tokens)
+        x = torch.cat([self.trainable_cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        x = x + self.decoder_pos_embed
+        for block in self.decoder_layers:
+            x = block(x)
+        # The class token only takes part in the attention.
+        patches = self.decoder_pred(self.decoder_norm(x[:, 1:]))
+        return unpatchify(patches, self.patch)
+
+    def last_layer(self) -> nn.Parameter:
+        """The weight (3 P P, Dd) of the linear head."""
+        weight = self.decoder_pred.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+
+class VitBlock(nn.Module):
+    """Pre-norm block: t + attention(norm(t)), then t + mlp(norm(t)), with ViT-MAE's key names."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(width, eps=EPS)
+        self.attention = VitAttention(width, heads)
+        self.layernorm_after = nn.LayerNorm(width, eps=EPS)
+        self.intermediate = Dense(width, hidden)
+        self.output = Dense(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, Dd) to (B, N, Dd)."""
+        x = x + self.attention(self.layernorm_before(x))
+        return x + self.output(F.gelu(self.intermediate(self.layernorm_after(x))))
+
+
+class VitAttention(nn.Module):
+    """Self-attention with separate projections, named as ViT-MAE names them."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.attention = nn.ModuleDict(
+            {name: nn.Linear(width, width) for name in ("query", "key", "value")}
+        )
+        self.output = Dense(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, Dd) to (B, N, Dd)."""
+        q, k, v = (split_heads(project(x), self.heads) for project in self.attention.values())
+        return self.output(join_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+class Dense(nn.Module):
+    """A linear layer one level down, where the released keys have it (``output.dense.weight``)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        return self.dense(x)

@@ -1,0 +1,83 @@
+"""What a recipe may say of each built-in encoder. No torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from pae_framework.config import EncoderConfig
+
+
+class TinyViTConfig(EncoderConfig):
+    """Small pre-norm ViT without class token, trained in the run and then frozen.
+
+    Its objective is masked autoencoding (MAE) plus classification of the visible tokens.
+    """
+
+    trainable: ClassVar[bool] = True
+
+    patch: int = Field(4, gt=0, description="side of a patch, px")
+    width: int = Field(96, gt=0, multiple_of=4, description="token width D")
+    depth: int = Field(4, gt=0, description="transformer blocks")
+    heads: int = Field(3, gt=0, description="attention heads; divides the width")
+    mlp_ratio: float = Field(4.0, gt=0, description="MLP width over token width")
+    mask_ratio: float = Field(
+        0.5, gt=0, lt=1, description="training: share of the tokens hidden from the encoder"
+    )
+    decoder_depth: int = Field(1, gt=0, description="training: blocks that predict hidden patches")
+    class_weight: float = Field(
+        1.0, ge=0, description="training: factor of the cross-entropy; 0: no labels are used"
+    )
+    crop: float = Field(
+        0.8, gt=0, le=1, description="training: smallest side of the random crops, as a share"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TinyViTConfig:
+        if self.width % self.heads:
+            raise ValueError(f"`heads` {self.heads} does not divide `width` {self.width}")
+        return self
+
+    def token_grid(self, image_size: int) -> int:
+        """Patches per side."""
+        return _grid(image_size, self.patch)
+
+    def token_width(self) -> int:
+        """The width."""
+        return self.width
+
+
+class SmallCNNConfig(EncoderConfig):
+    """Small convolutional classifier: stages that halve the side and double the channels."""
+
+    trainable: ClassVar[bool] = True
+
+    width: int = Field(32, gt=0, multiple_of=8, description="channels of the first stage")
+    depth: int = Field(3, gt=0, le=6, description="stages; each halves the side")
+    crop: float = Field(
+        0.8, gt=0, le=1, description="training: smallest side of the random crops, as a share"
+    )
+
+    @property
+    def patch(self) -> int:
+        """Side in px of what one token of the last stage stands for."""
+        return 1 << self.depth
+
+    def token_grid(self, image_size: int) -> int:
+        """Side of the last stage's feature map."""
+        return _grid(image_size, self.patch)
+
+    def token_width(self) -> int:
+        """Channels of the last stage."""
+        return self.width << (self.depth - 1)
+
+
+def _grid(image_size: int, patch: int) -> int:
+    if image_size % patch:
+        lower = image_size - image_size % patch
+        sizes = f"{lower} or {lower + patch}" if lower else str(patch)
+        raise ValueError(
+            f"images of {image_size} px do not divide into patches of {patch} px; {sizes} px would"
+        )
+    return image_size // patch

@@ -1,0 +1,35 @@
+"""Built-in evaluators: reconstruction, generation, few steps, latent manifold. No torch here."""
+
+from pae_framework import hookimpl
+from pae_framework.hookspecs import Register
+
+pae_api = 1
+
+
+@hookimpl
+def pae_register_evaluators(register: Register) -> None:
+    """Register the built-in evaluators."""
+    register(
+        "reconstruction",
+        target="pae_evaluators.reconstruction:Reconstruction",
+        config="pae_evaluators.config:ReconstructionConfig",
+        summary="PSNR, SSIM and Frechet distance of test images and their reconstructions",
+    )
+    register(
+        "generation",
+        target="pae_evaluators.generation:Generation",
+        config="pae_evaluators.config:GenerationConfig",
+        summary="Frechet distance of samples to test images, over the generator's training",
+    )
+    register(
+        "few_steps",
+        target="pae_evaluators.few_steps:FewSteps",
+        config="pae_evaluators.config:FewStepsConfig",
+        summary="Frechet distance of samples to test images, over the solver's steps",
+    )
+    register(
+        "manifold",
+        target="pae_evaluators.manifold:Manifold",
+        config="pae_evaluators.config:ManifoldConfig",
+        summary="how easy latents are to diffuse in: SSC, LPC, GSQ, eRank (PAE)",
+    )

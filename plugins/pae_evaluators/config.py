@@ -1,0 +1,72 @@
+"""Parameters of the built-in evaluators. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pae_framework.config import EvaluatorConfig
+
+
+class ReconstructionConfig(EvaluatorConfig):
+    """Reconstructions against the test images they were made from."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Reconstructions, and a network for the Frechet distance."""
+        return frozenset({"reconstructions", "extractor"})
+
+
+class GenerationConfig(EvaluatorConfig):
+    """Samples of the last and of earlier weights against the test images."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Samples, and a network for the Frechet distance."""
+        return frozenset({"samples", "extractor"})
+
+
+class FewStepsConfig(EvaluatorConfig):
+    """Samples of the last weights, drawn with few and with all solver steps."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Samples, and a network for the Frechet distance."""
+        return frozenset({"samples", "extractor"})
+
+
+Radius = Annotated[float, Field(gt=0)]
+
+
+class ManifoldConfig(EvaluatorConfig):
+    """Diagnostics of the latent manifold (PAE, arXiv 2605.07915)."""
+
+    images: int = Field(
+        500, gt=0, description="test images, drawn at random, that SSC and LPC look at"
+    )
+    ssc: bool = Field(True, description="spatial coherence of the tokens; needs masks")
+    sigma: float = Field(
+        0.2, ge=0.01, description="SSC: temperature of the affinity exp(cosine / sigma)"
+    )
+    lpc: bool = Field(True, description="local continuity of the decoder")
+    rhos: tuple[Radius, ...] = Field(
+        (0.1, 0.5, 1.0, 2.0),
+        min_length=1,
+        description="LPC: lengths of the perturbations, as shares of each token's own length",
+    )
+    directions: int = Field(1, gt=0, description="LPC: random directions per image")
+    gsq: bool = Field(True, description="semantic organisation of pooled latents")
+    draws: int = Field(5, gt=0, description="GSQ: random draws of images the mean is taken over")
+    draw_images: int | None = Field(
+        None,
+        gt=1,
+        description="GSQ: images of a draw; null: half of the test images, or all images of 100 "
+        "random classes where there are more classes than that",
+    )
+    erank: bool = Field(True, description="effective rank of the pooled latents")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Latents; masks too where SSC is on."""
+        return frozenset({"latents", "masks"} if self.ssc else {"latents"})

@@ -1,0 +1,27 @@
+"""How close samples come to the test images as the solver gets fewer steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pae_evaluators.feature_distance import DistanceToTestImages, drawn
+from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+
+
+class FewSteps(Evaluator):
+    """Frechet distance of samples of the last weights to the test images, by solver steps."""
+
+    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+        """One figure per number of steps, fewest first; the recipe's own number is one of them."""
+        judged = [samples for samples in material.sample_sets if samples.role != "checkpoint"]
+        distance = DistanceToTestImages(material)
+        return [
+            distance.metric(
+                "few_steps",
+                "gFD",
+                samples.images,
+                at={"steps": samples.steps},
+                protocol=drawn(samples),
+            )
+            for samples in sorted(judged, key=lambda samples: samples.steps)
+        ]

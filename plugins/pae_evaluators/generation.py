@@ -1,0 +1,27 @@
+"""How close samples come to the test images as the generator trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pae_evaluators.feature_distance import DistanceToTestImages, drawn
+from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+
+
+class Generation(Evaluator):
+    """Frechet distance of the samples of the last and of earlier weights to the test images."""
+
+    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+        """One figure per set of weights, in the order they were trained."""
+        judged = [samples for samples in material.sample_sets if samples.role != "few_steps"]
+        distance = DistanceToTestImages(material)
+        return [
+            distance.metric(
+                "generation",
+                "gFD",
+                samples.images,
+                at={"generator_step": samples.generator_step},
+                protocol=drawn(samples),
+            )
+            for samples in sorted(judged, key=lambda samples: samples.generator_step)
+        ]

@@ -1,0 +1,70 @@
+"""PSNR and SSIM of image pairs, one figure per image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pae_framework.errors import DataError
+
+WINDOW = 11
+SIGMA = 1.5
+_MSE_FLOOR = 1e-10  # identical images: 100 dB, a number that can be averaged
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, (B,) float64; at most 100.
+
+    Args:
+        a: images (B, C, H, W), uint8 or floats in [0, 1].
+        b: images of the same shape.
+    """
+    error = (_unit(a) - _unit(b)).square().flatten(1).mean(1)
+    return -10 * error.clamp_min(_MSE_FLOOR).log10()
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004), (B,) float64, mean over channels and positions.
+
+    Gaussian window of 11 px with sigma 1.5, data range 1, biased covariances, and only positions
+    whose window lies inside the image: ``structural_similarity(gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1)`` of scikit-image.
+
+    Args:
+        a: images (B, C, H, W), uint8 or floats in [0, 1], at least 11 px on each side.
+        b: images of the same shape.
+
+    Raises:
+        DataError: the images are smaller than the window.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        raise DataError(
+            f"SSIM looks through a window of {WINDOW} x {WINDOW} px; "
+            f"the images have {a.shape[-2]} x {a.shape[-1]}"
+        )
+    x, y = _unit(a), _unit(b)
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x.square()
+    variance_y = _blur(y * y) - mean_y.square()
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def _unit(images: Tensor) -> Tensor:
+    """Images in [0, 1] as float64: differences of variances need the digits."""
+    return images.double() / 255 if images.dtype == torch.uint8 else images.double()
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian mean around each position whose window lies inside the image."""
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    weights = (-offsets.square() / (2 * SIGMA**2)).exp()
+    weights = weights / weights.sum()
+    B, C, H, W = x.shape
+    flat = x.reshape(B * C, 1, H, W)
+    flat = F.conv2d(F.conv2d(flat, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    return flat.view(B, C, *flat.shape[-2:])

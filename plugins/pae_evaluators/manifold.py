@@ -1,0 +1,173 @@
+"""How easy are latents to diffuse in? SSC, LPC, GSQ and eRank (PAE, arXiv 2605.07915)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sklearn
+import torch
+from torch import Tensor
+
+from pae_evaluators.config import ManifoldConfig
+from pae_evaluators.local_continuity import perceptual_change, radius_weights
+from pae_evaluators.pooled_latents import (
+    CLASSES_OF_A_DRAW,
+    draw_images,
+    effective_rank,
+    same_class_neighbours,
+)
+from pae_evaluators.spatial_coherence import image_coherences
+from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.layers import map_to_tokens
+
+
+class Manifold(Evaluator):
+    """Diagnostics of the latents of the test images.
+
+    SSC and GSQ are given for the frozen encoder's own features too: they bound what alignment with
+    those features can reach. Each diagnostic has its own randomness, so that turning one off leaves
+    the others as they are.
+    """
+
+    config: ManifoldConfig
+
+    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+        """Compute the diagnostics that are turned on."""
+        metrics: list[Metric] = []
+        if self.config.ssc:
+            metrics += self._spatial_coherence(material)
+        if self.config.lpc:
+            metrics.append(self._local_continuity(material))
+        if self.config.gsq:
+            metrics += self._semantic_neighbours(material)
+        if self.config.erank:
+            metrics.append(_effective_rank(material))
+        return metrics
+
+    def _spatial_coherence(self, material: EvaluationMaterial) -> list[Metric]:
+        assert material.masks is not None, "SSC needs masks"
+        chosen = self._chosen(material)
+        masks = material.masks[chosen]
+        latents = self._ssc("ssc", "SSC", map_to_tokens(material.latents[chosen]), masks, material)
+        encoder = self._ssc(
+            "ssc_encoder", "SSC encoder", material.features[chosen], masks, material
+        )
+        return latents + encoder
+
+    def _ssc(
+        self, name: str, label: str, tokens: Tensor, masks: Tensor, material: EvaluationMaterial
+    ) -> list[Metric]:
+        values = image_coherences(tokens, masks, self.config.sigma, material.seed)
+        if not values:
+            warnings.warn(
+                f"{label} is left out: no mask among {len(masks)} shows two segments on the grid "
+                f"of {tokens.shape[1]} tokens",
+                stacklevel=2,
+            )
+            return []
+        protocol = {
+            **material.protocol,
+            "count": len(values),
+            "skipped": f"{len(masks) - len(values)} images with one segment on the token grid",
+            "images": "test images, drawn at random",
+            "sigma": self.config.sigma,
+            "clusters": "normalised spectral clustering, as many as segments in the image",
+            "agreement": "normalised mutual information, geometric mean",
+            "seed": material.seed,
+            "scikit-learn": sklearn.__version__,
+        }
+        return [_metric(name, label, sum(values) / len(values), protocol)]
+
+    def _local_continuity(self, material: EvaluationMaterial) -> Metric:
+        chosen = self._chosen(material)
+        changes = perceptual_change(
+            material.latents[chosen],
+            material.decode,
+            material.perceptual,
+            self.config.rhos,
+            self.config.directions,
+            torch.Generator().manual_seed(material.seed),
+        )
+        protocol = {
+            **material.protocol,
+            "count": len(chosen),
+            "images": "test images, drawn at random",
+            "distance": "the recipe's perceptual distance of D(z + move) and D(z)",
+            "rhos": list(self.config.rhos),
+            "weights": [round(weight, 6) for weight in radius_weights(self.config.rhos)],
+            "directions": self.config.directions,
+            "seed": material.seed,
+        }
+        return _metric("lpc", "LPC", changes.mean().item(), protocol, higher_is_better=False)
+
+    def _semantic_neighbours(self, material: EvaluationMaterial) -> list[Metric]:
+        draws = self._draws(material)
+        latents = material.latents.flatten(2).mean(2)
+        encoder = material.features.mean(1)
+        return [
+            _gsq("gsq", "GSQ", latents, draws, material),
+            _gsq("gsq_encoder", "GSQ encoder", encoder, draws, material),
+        ]
+
+    def _chosen(self, material: EvaluationMaterial) -> Tensor:
+        """Indices of the test images that SSC and LPC look at, in their order."""
+        generator = torch.Generator().manual_seed(material.seed)
+        order = torch.randperm(len(material.latents), generator=generator)
+        return order[: self.config.images].sort().values
+
+    def _draws(self, material: EvaluationMaterial) -> list[Tensor]:
+        """Indices of the images of each draw; one draw where it holds all images anyway."""
+        generator = torch.Generator().manual_seed(material.seed)
+        draws = [
+            draw_images(material.labels, self.config.draw_images, generator)
+            for _ in range(self.config.draws)
+        ]
+        return draws[:1] if len(draws[0]) == len(material.labels) else draws
+
+
+def _gsq(
+    name: str, label: str, pooled: Tensor, draws: Sequence[Tensor], material: EvaluationMaterial
+) -> Metric:
+    labels = material.labels
+    values = torch.tensor(
+        [same_class_neighbours(pooled[draw], labels[draw]) for draw in draws], dtype=torch.float64
+    )
+    classes = len(labels.unique())
+    protocol = {
+        **material.protocol,
+        "count": len(draws[0]),
+        "of": len(labels),
+        "classes": min(classes, CLASSES_OF_A_DRAW),
+        "of_classes": classes,
+        "draws": len(draws),
+        "images": "test images; a draw's own mean is subtracted",
+        "seed": material.seed,
+    }
+    std = values.std().item() if len(draws) > 1 else None
+    return _metric(name, label, values.mean().item(), protocol, std=std)
+
+
+def _effective_rank(material: EvaluationMaterial) -> Metric:
+    pooled = material.latents.flatten(2).mean(2)
+    protocol = {
+        **material.protocol,
+        "count": len(pooled),
+        "channels": pooled.shape[1],
+        "images": "all test images, pooled, not centred",
+    }
+    return _metric("erank", "eRank", effective_rank(pooled), protocol)
+
+
+def _metric(
+    name: str,
+    label: str,
+    value: float,
+    protocol: dict[str, Any],
+    *,
+    std: float | None = None,
+    higher_is_better: bool = True,
+) -> Metric:
+    return Metric(f"manifold/{name}", label, value, higher_is_better, protocol, std=std)

@@ -1,0 +1,54 @@
+"""GSQ and eRank: what an image's pooled latent knows, and how many dimensions it uses.
+
+PAE (arXiv 2605.07915), diagnostics.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CLASSES_OF_A_DRAW = 100
+
+
+def same_class_neighbours(pooled: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+    """Share of images whose nearest other image, by cosine around the mean, has the same label.
+
+    Args:
+        pooled: (M, C) latents averaged over the image, M at least 2.
+        labels: (M,) class labels.
+        batch_size: rows of the similarity matrix held at once.
+    """
+    centred = pooled.double() - pooled.double().mean(0)
+    unit = F.normalize(centred, dim=-1)
+    hits = 0
+    for rows in torch.arange(len(unit)).split(batch_size):
+        similarity = unit[rows] @ unit.T
+        similarity[torch.arange(len(rows)), rows] = -torch.inf
+        hits += int((labels[similarity.argmax(1)] == labels[rows]).sum())
+    return hits / len(unit)
+
+
+def draw_images(labels: Tensor, size: int | None, generator: torch.Generator) -> Tensor:
+    """Indices of one random draw of images, in random order.
+
+    With more than 100 classes: ``size`` images of 100 random classes (all of them where ``size`` is
+    None). Otherwise ``size`` images of all (half of them where it is None, so that draws differ).
+    """
+    classes = labels.unique()
+    order = torch.randperm(len(labels), generator=generator)
+    if len(classes) <= CLASSES_OF_A_DRAW:
+        return order[: size or -(-len(labels) // 2)]
+    chosen = classes[torch.randperm(len(classes), generator=generator)[:CLASSES_OF_A_DRAW]]
+    return order[torch.isin(labels[order], chosen)][:size]
+
+
+def effective_rank(pooled: Tensor) -> float:
+    """``exp(entropy of the singular values over their sum) / C`` of a matrix (M, C), not centred.
+
+    Between 1 / C and 1 (Roy and Vetterli 2007, over the number of channels).
+    """
+    values = torch.linalg.svdvals(pooled.double())
+    shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return (torch.special.entr(shares).sum().exp() / pooled.shape[1]).item()

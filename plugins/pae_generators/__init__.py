@@ -1,0 +1,17 @@
+"""Built-in generators: velocity models over latents. This module imports no torch."""
+
+from pae_framework import hookimpl
+from pae_framework.hookspecs import Register
+
+pae_api = 1
+
+
+@hookimpl
+def pae_register_generators(register: Register) -> None:
+    """Register lightningdit."""
+    register(
+        "lightningdit",
+        target="pae_generators.lightningdit:LightningDiT",
+        config="pae_generators.config:LightningDiTConfig",
+        summary="LightningDiT: diffusion transformer with RMSNorm, SwiGLU and rotary positions",
+    )

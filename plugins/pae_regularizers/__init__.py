@@ -1,0 +1,35 @@
+"""Built-in regularizers. This registration module imports no torch."""
+
+from pae_framework import hookimpl
+from pae_framework.hookspecs import Register
+
+pae_api = 1
+
+
+@hookimpl
+def pae_register_regularizers(register: Register) -> None:
+    """Register the built-in regularizers."""
+    register(
+        "ssr",
+        target="pae_regularizers.alignment:SSR",
+        config="pae_regularizers.config:SSRConfig",
+        summary="spatial structure: latent tokens as alike to each other as the targets' (PAE)",
+    )
+    register(
+        "scr",
+        target="pae_regularizers.alignment:SCR",
+        config="pae_regularizers.config:SCRConfig",
+        summary="semantic consistency: latents point where the targets point (PAE)",
+    )
+    register(
+        "mcr",
+        target="pae_regularizers.continuity:MCR",
+        config="pae_regularizers.config:MCRConfig",
+        summary="manifold continuity: decodes change little as latents are rotated (PAE)",
+    )
+    register(
+        "kl",
+        target="pae_regularizers.kl:KL",
+        config="pae_regularizers.config:KLConfig",
+        summary="divergence of a gaussian bottleneck from the standard normal (KL-VAE)",
+    )

@@ -1,0 +1,66 @@
+"""SSR and SCR: latents aligned with the refined prior (PAE, arXiv 2605.07915, section 3).
+
+Both look at directions of tokens only, so neither cares how long the targets' tokens are, but for
+the pooled term of SCR. Legend: B batch, N tokens, C latent channels, h = w grid side; z latents,
+Z_T targets.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pae_framework.contracts import Regularizer, RegularizerInputs
+from pae_framework.layers import map_to_tokens
+from pae_framework.tokenizer.similarity import cosine_gram
+from pae_regularizers.config import SCRConfig, SSRConfig
+
+
+class SSR(Regularizer):
+    """Spatial structure: ``|G(z) - G(Z_T)|_F^2``, G the Gram matrix of l2-normalised tokens.
+
+    The paper writes the Frobenius norm (``reduction: sum``; per image, mean over the batch) but its
+    code is not published; the default is the mean over the N x N entries, whose size does not
+    depend on the number of tokens.
+    """
+
+    def __init__(self, config: SSRConfig):
+        super().__init__(config)
+        self.reduction = config.reduction
+
+    def forward(self, inputs: RegularizerInputs) -> Tensor:
+        """The term; channels of latents and target may differ in number."""
+        latents, target = _tokens(inputs)
+        squares = (cosine_gram(latents) - cosine_gram(target)).square()
+        return squares.mean() if self.reduction == "mean" else squares.sum(dim=(1, 2)).mean()
+
+
+class SCR(Regularizer):
+    """Semantic consistency: ``(1 - cos(pool Z_T, pool z)) + mean_n (1 - cos(Z_T,n, z_n))``.
+
+    ``pool`` is the mean token. Means over the batch. ``level`` keeps one of the two terms.
+    """
+
+    def __init__(self, config: SCRConfig):
+        super().__init__(config)
+        self.level = config.level
+
+    def forward(self, inputs: RegularizerInputs) -> Tensor:
+        """The term."""
+        latents, target = _tokens(inputs)
+        pooled = _misalignment(latents.mean(dim=1), target.mean(dim=1))
+        if self.level == "pooled":
+            return pooled
+        tokens = _misalignment(latents, target)
+        return tokens if self.level == "tokens" else pooled + tokens
+
+
+def _tokens(inputs: RegularizerInputs) -> tuple[Tensor, Tensor]:
+    """Latents and target as tokens (B, N, C)."""
+    assert inputs.target is not None, "the engine gives a target to a term that needs one"
+    return map_to_tokens(inputs.posterior.latents), map_to_tokens(inputs.target)
+
+
+def _misalignment(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of 1 - cos over all vectors (..., C)."""
+    return 1 - F.cosine_similarity(a, b, dim=-1).mean()

@@ -1,0 +1,62 @@
+"""Parameters of the built-in regularizers. No torch."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pae_framework.config import RegularizerConfig
+
+
+class SSRConfig(RegularizerConfig):
+    """Spatial structure regularizer (PAE; weight 0.2 there)."""
+
+    needs_target: ClassVar[bool] = True
+
+    reduction: Literal["mean", "sum"] = Field(
+        "mean",
+        description="over the N x N entries: their mean, or their sum (squared Frobenius norm)",
+    )
+
+
+class SCRConfig(RegularizerConfig):
+    """Semantic consistency regularizer (PAE; weight 1.0 there)."""
+
+    needs_target: ClassVar[bool] = True
+
+    level: Literal["both", "pooled", "tokens"] = Field(
+        "both", description="compare the mean token, each token, or both (their terms add up)"
+    )
+
+
+class MCRConfig(RegularizerConfig):
+    """Manifold continuity regularizer (PAE; weight 0.5 there)."""
+
+    mode: Literal["cascade", "single"] = Field(
+        "cascade",
+        description="compare each decode with that of the angle before it (cascade), or each with "
+        "the reconstruction (single)",
+    )
+    angles: tuple[float, ...] = Field(
+        (42.5, 85.0), min_length=1, description="rotation of every token, degrees, growing"
+    )
+
+    @model_validator(mode="after")
+    def _growing(self) -> MCRConfig:
+        if not all(0 < angle < 180 for angle in self.angles):
+            raise ValueError("`angles` must lie between 0 and 180 degrees")
+        if any(low >= high for low, high in pairwise(self.angles)):
+            raise ValueError("`angles` must grow")
+        return self
+
+
+class KLConfig(RegularizerConfig):
+    """Kullback-Leibler divergence from the standard normal (latent diffusion: sum, weight 1e-6)."""
+
+    needs_moments: ClassVar[bool] = True
+
+    reduction: Literal["mean", "sum"] = Field(
+        "mean", description="over the latent's entries: their mean, or their sum per image"
+    )

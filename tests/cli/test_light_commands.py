@@ -1,0 +1,330 @@
+"""Commands that need no torch: what they print, where, and how they exit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pae_framework import __version__
+from pae_framework.cli.app import main
+from pae_framework.recipe.library import folder
+from pae_framework.recipe.load import load_recipe
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Pae = Callable[..., Answer]
+
+
+@pytest.fixture
+def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+    """Run one command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def pae(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return pae
+
+
+@pytest.fixture
+def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution on the import path whose plugin does not load."""
+    site = tmp_path / "site"
+    info = site / "acme_bad-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "acme_bad.py").write_text("raise RuntimeError('no licence')")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-bad\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pae_framework]\nacme = acme_bad\n")
+    monkeypatch.syspath_prepend(str(site))
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def test_check_says_that_a_recipe_is_valid(pae: Pae) -> None:
+    assert pae("check", "quickstart") == Answer(0, "quickstart: valid\n", "")
+
+
+def test_check_notes_data_that_is_not_here_and_exits_0(pae: Pae) -> None:
+    overrides = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
+    answer = pae("check", "quickstart", *overrides)
+    assert answer.code == 0
+    first, *needed = answer.out.splitlines()
+    assert first == "quickstart: valid; to run it here you still need:"
+    assert len(needed) == 1
+    assert needed[0].startswith("  command line: data.train: ")
+    assert "nowhere" in needed[0]
+    (missing,) = pae("check", "quickstart", *overrides, "--json").json["missing"]
+    assert (missing["path"], missing["where"]) == ("data.train", "command line")
+
+
+def test_check_reports_every_problem_on_stderr_and_exits_2(pae: Pae) -> None:
+    Path("mine.yaml").write_text("extends: quickstart\nname: mine\nsed: 3\ndata: {flip: x}\n")
+    answer = pae("check", "mine.yaml", "seed=-1")
+    assert (answer.code, answer.out) == (2, "")
+    heading, *problems = answer.err.splitlines()
+    assert heading == "error: 3 problems with the recipe"
+    assert problems == [
+        "  command line: seed: expected 0 or more, found -1",
+        "  mine.yaml:4:14: data.flip: expected true or false, found 'x'",
+        "  mine.yaml:3:1: sed: unknown key (did you mean 'seed'?)",
+    ]
+
+
+def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
+    assert pae("check", "quickstart", "--json").json == {
+        "valid": True,
+        "problems": [],
+        "missing": [],
+    }
+    answer = pae("check", "quickstart", "sed=3", "--json")
+    assert (answer.code, answer.err) == (2, "")
+    assert answer.json == {
+        "valid": False,
+        "problems": [
+            {
+                "message": "unknown key",
+                "path": "sed",
+                "where": "command line",
+                "hint": "did you mean 'seed'?",
+            }
+        ],
+        "missing": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "mine.yaml: is empty; expected a recipe"),
+        ("a: [", "mine.yaml:1:5: is not YAML"),
+        ("- 1", "mine.yaml:1:1: expected a map of `key: value` at the top, found a list"),
+        ("extends: quickstart\nname: a\nname: b", "mine.yaml:3:1: name: duplicate key"),
+        (
+            "extends: quickstart\ntokenizer: {encoder: tiny_vti}",
+            "tokenizer.encoder: unknown encoder 'tiny_vti', did you mean 'tiny_vit'?",
+        ),
+        (
+            "extends: quickstart\ntokenizer: {decoder: {patch: 8}}",
+            "mine.yaml:2:13: tokenizer.decoder: decodes 8 x 8 tokens to 64 px, "
+            "but images have 32 px",
+        ),
+        ("pae: 1\nname: a", "mine.yaml:1:1: data: missing"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_nothing_is_written(
+    pae: Pae, content: str, expected: str
+) -> None:
+    Path("mine.yaml").write_text(content)
+    answer = pae("check", "mine.yaml")
+    assert (answer.code, answer.out) == (2, "")
+    assert expected in answer.err
+    assert "Traceback" not in answer.err
+    assert [path.name for path in Path().iterdir()] == ["mine.yaml"]
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest(pae: Pae) -> None:
+    answer = pae("check", "quikstart")
+    assert answer == Answer(
+        2,
+        "",
+        "error: no recipe 'quikstart': neither a file nor a shipped recipe "
+        "(did you mean 'quickstart'?)\n",
+    )
+
+
+# --- show -----------------------------------------------------------------------------------------
+
+
+def test_show_prints_a_recipe_that_loads_to_the_same(pae: Pae) -> None:
+    answer = pae("show", "quickstart", "seed=4")
+    Path("shown.yaml").write_text(answer.out)
+    assert load_recipe("shown.yaml").recipe == load_recipe("quickstart", ["seed=4"]).recipe
+
+
+def test_show_with_origins_is_the_same_recipe_with_comments(pae: Pae) -> None:
+    plain = pae("show", "quickstart", "seed=4").out
+    with_origins = pae("show", "quickstart", "seed=4", "--origin").out
+    assert yaml.safe_load(with_origins) == yaml.safe_load(plain)
+    comments = dict(
+        (line.split(":")[0].strip(), line.rpartition("# ")[2])
+        for line in with_origins.splitlines()
+        if not line.startswith(" ") and "# " in line
+    )
+    assert comments["seed"] == "command line"
+    assert comments["description"].startswith(f"{folder() / 'quickstart.yaml'}:")
+    assert comments["sweep"] == "default"
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+def test_list_recipes_names_and_describes_them(pae: Pae) -> None:
+    listed = pae("list-recipes", "--json").json
+    names = [entry["name"] for entry in listed]
+    assert {"quickstart", "siglip2_full"} <= set(names)
+    assert all(Path(entry["path"]).is_file() and entry["description"] for entry in listed)
+    out = pae("list-recipes").out
+    assert all(entry["name"] in out and entry["description"] in out for entry in listed)
+
+
+def test_copy_writes_the_recipe_and_never_overwrites(pae: Pae) -> None:
+    original = (folder() / "quickstart.yaml").read_text()
+    assert pae("copy", "quickstart").code == 0
+    assert Path("quickstart.yaml").read_text() == original
+
+    Path("quickstart.yaml").write_text("mine")
+    refused = pae("copy", f"{folder() / 'quickstart.yaml'}")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == "error: quickstart.yaml exists; --force replaces it\n"
+    assert Path("quickstart.yaml").read_text() == "mine"
+
+    assert pae("copy", f"{folder() / 'quickstart.yaml'}", "--force").code == 0
+    assert Path("quickstart.yaml").read_text() == original
+
+
+def test_copy_goes_where_it_is_told(pae: Pae) -> None:
+    Path("folder").mkdir()
+    assert pae("copy", "quickstart", "folder").code == 0
+    assert pae("copy", "quickstart", "other.yaml").code == 0
+    assert Path("folder/quickstart.yaml").read_text() == Path("other.yaml").read_text()
+    assert pae("copy", "quickstart", "absent/a.yaml").err == "error: there is no folder absent\n"
+    itself = pae("copy", "other.yaml", "other.yaml", "--force")
+    assert (itself.code, "is that recipe itself" in itself.err) == (2, True)
+
+
+# --- plugins --------------------------------------------------------------------------------------
+
+
+def test_list_plugins_names_kind_origin_and_state(pae: Pae) -> None:
+    answer = pae("list-plugins", "--json").json
+    (dam,) = [entry for entry in answer["components"] if entry["name"] == "dam"]
+    assert dam["kind"] == "modulator"
+    assert dam["distribution"] == "pae-framework"
+    assert dam["version"] == __version__
+    lines = pae("list-plugins", "encoder").out.splitlines()
+    assert {line.split()[0] for line in lines[2:] if line.strip()} == {"encoder"}
+
+
+def test_list_plugins_of_no_kind_says_which_there_are(pae: Pae) -> None:
+    answer = pae("list-plugins", "encoders")
+    assert answer.code == 2
+    assert "unknown kind 'encoders'; one of dataset, encoder," in answer.err
+
+
+@pytest.mark.usefixtures("broken_plugin")
+def test_a_broken_plugin_is_listed_with_its_reason_and_warned_of(pae: Pae) -> None:
+    (row,) = [line for line in pae("list-plugins").out.splitlines() if "acme" in line]
+    assert row.split()[2:] == [
+        "acme",
+        "acme-bad",
+        "1.0",
+        "broken",
+        "RuntimeError:",
+        "no",
+        "licence",
+    ]
+    broken = pae("list-plugins", "--broken").out
+    assert broken.startswith("acme (acme-bad 1.0): RuntimeError: no licence\n    Traceback")
+    (plugin,) = pae("list-plugins", "--broken", "--json").json["plugins"]
+    assert (plugin["name"], plugin["state"]) == ("acme", "broken")
+
+    answer = pae("check", "quickstart", "--json")
+    assert (answer.code, answer.json["valid"]) == (0, True)
+    assert answer.err == (
+        "warning: plugin acme (acme-bad) does not load: RuntimeError: no licence\n"
+    )
+
+
+def test_list_plugins_says_so_where_none_is_broken(pae: Pae) -> None:
+    assert pae("list-plugins", "--broken").out == "every plugin loads\n"
+
+
+def test_show_plugin_gives_parameters_and_a_block_to_paste(pae: Pae) -> None:
+    answer = pae("show-plugin", "bottleneck:sphere")
+    assert "few channels, every token on a sphere" in answer.out
+    assert f"from pae-framework {__version__}" in answer.out
+    (channels,) = [line for line in answer.out.splitlines() if line.startswith("channels")]
+    assert channels.split()[:5] == ["channels", "integer", ">", "0", "32"]
+    described = pae("show-plugin", "bottleneck:sphere", "--json").json
+    assert described["parameters"] == [
+        {
+            "name": "channels",
+            "type": "integer > 0",
+            "required": False,
+            "default": 32,
+            "description": "latent channels d; tokens have norm sqrt(d)",
+        }
+    ]
+    block = yaml.safe_load(described["example"])
+    assert block == {"tokenizer": {"bottleneck": {"use": "sphere"}}}
+
+
+@pytest.mark.parametrize("reference", ["sphere", "thing:sphere", "bottleneck:spher"])
+def test_show_plugin_of_nothing_is_a_usage_error(pae: Pae, reference: str) -> None:
+    answer = pae("show-plugin", reference)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("error: ")
+
+
+# --- the command itself ---------------------------------------------------------------------------
+
+
+def test_version(pae: Pae) -> None:
+    assert pae("--version") == Answer(0, f"pae-framework {__version__}\n", "")
+
+
+def test_debug_shows_where_an_error_was_raised(pae: Pae) -> None:
+    for arguments in (["--debug", "check", "nothing"], ["check", "nothing", "--debug"]):
+        answer = pae(*arguments)
+        assert answer.code == 2
+        assert "Traceback" in answer.err
+        assert answer.err.splitlines()[-1].startswith("error: no recipe 'nothing'")
+
+
+@pytest.mark.parametrize("arguments", [["chekc"], ["check"], ["check", "a", "--nope"]])
+def test_wrong_usage_exits_2(pae: Pae, arguments: list[str]) -> None:
+    answer = pae(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert "Usage: pae" in answer.err
+
+
+def test_an_interrupt_exits_130(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pae_framework.recipe.library.find", interrupted)
+    assert pae("copy", "quickstart").code == 130
+
+
+def test_colour_only_where_it_is_wanted(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in pae("check", "nothing").err  # no terminal
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert pae("check", "nothing").err.startswith("\x1b[1;31merror:\x1b[0m ")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in pae("check", "nothing").err

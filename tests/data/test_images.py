@@ -1,0 +1,143 @@
+"""Batches: by index, by step, with workers; all that only relies on a data source's contract."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pae_framework.config import DataSourceConfig
+from pae_framework.contracts import DataSource, Item
+from pae_framework.data.images import (
+    ImageBatches,
+    all_images,
+    all_masks,
+    build_source,
+    read_batch,
+    read_image,
+)
+from pae_framework.data.stream import CountStream
+from pae_framework.errors import DataError
+
+
+class Columns(DataSource):
+    """Image i has value i in its left column and 0 elsewhere; its label is i modulo 3."""
+
+    def __init__(self, config: DataSourceConfig, image_size: int, masks: bool = True):
+        super().__init__(config, image_size)
+        self.masks = masks
+
+    @property
+    def class_names(self):
+        return ["a", "b", "c"]
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Item:
+        image = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
+        image[:, :, 0] = index
+        return Item(image, index % 3)
+
+    def mask(self, index: int):
+        return self[index].image[0].long() if self.masks else None
+
+
+@pytest.fixture
+def source() -> Columns:
+    return Columns(DataSourceConfig(), 4)
+
+
+def test_a_batch_holds_floats_in_the_order_of_the_indices(source):
+    images, labels = read_batch(source, torch.tensor([7, 0, 7]))
+
+    assert images.shape == (3, 3, 4, 4)
+    assert images.dtype == torch.float32
+    assert torch.equal(images[:, 0, 0, 0] * 255, torch.tensor([7.0, 0.0, 7.0]))
+    assert labels.tolist() == [1, 0, 1]
+
+
+def test_flips_mirror_only_the_images_they_name(source):
+    images, _ = read_batch(source, [5, 5], flips=torch.tensor([True, False]))
+
+    assert (images[0, 0, 0] * 255).round().tolist() == [0, 0, 0, 5]
+    assert (images[1, 0, 0] * 255).round().tolist() == [5, 0, 0, 0]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_batches_of_steps_are_the_streams_indices_and_flips(source, flip):
+    stream = CountStream(length=10, batch_size=4, seed=3)
+    batches = list(ImageBatches(source, stream, flip)(2, 6))
+
+    assert len(batches) == 4
+    for step, (images, labels) in zip(range(2, 6), batches, strict=True):
+        expected = read_batch(source, stream.batch(step), stream.flips(step) if flip else None)
+        assert torch.equal(images, expected[0])
+        assert torch.equal(labels, expected[1])
+
+
+def test_batches_are_the_same_with_two_workers_and_from_the_middle(source):
+    def batches(workers: int, start: int):
+        stream = CountStream(length=10, batch_size=4, seed=3)
+        return list(ImageBatches(source, stream, flip=True, workers=workers)(start, 7))
+
+    here, apart, later = batches(0, 0), batches(2, 0), batches(2, 3)
+
+    assert len(apart) == 7
+    for one, two in zip(here, apart, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    for one, two in zip(here[3:], later, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_all_images_are_uint8_and_limited(source):
+    images, labels = all_images(source, 4)
+
+    assert images.dtype == torch.uint8
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert labels.tolist() == [0, 1, 2, 0]
+    assert len(all_images(source)[0]) == 10
+    assert len(all_images(source, 99)[0]) == 10
+
+
+def test_all_masks_or_none_where_the_source_has_none(source):
+    masks = all_masks(source, 3)
+
+    assert masks is not None
+    assert masks.shape == (3, 4, 4)
+    assert masks[:, 0, 0].tolist() == [0, 1, 2]
+    assert all_masks(Columns(DataSourceConfig(), 4, masks=False), 3) is None
+
+
+def test_build_source_passes_config_and_size_to_the_registered_class():
+    spec = SimpleNamespace(component_class=lambda: Columns)
+    registry = SimpleNamespace(
+        find=lambda kind, name: spec if (kind, name) == ("dataset", "c") else 1
+    )
+    config = DataSourceConfig()
+
+    source = build_source(SimpleNamespace(use="c", config=config), 8, registry)
+
+    assert isinstance(source, Columns)
+    assert source.config is config
+    assert source.image_size == 8
+
+
+def test_read_image_gives_rgb_of_the_size_even_from_grey(tmp_path):
+    Image.fromarray(np.full((20, 30), 77, np.uint8)).save(tmp_path / "grey.png")
+
+    image = read_image(tmp_path / "grey.png", 16)
+
+    assert image.shape == (3, 16, 16)
+    assert image.unique().tolist() == [77]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_read_image_names_the_file_it_cannot_read(tmp_path, content):
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"broken\.png: cannot be read as an image"):
+        read_image(path, 16)

@@ -1,0 +1,162 @@
+"""Statistics of latents: the formula, both files, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pae_framework.data.latents import shard_name, write_shard
+from pae_framework.data.statistics import LatentStatistics, compute_statistics, load_statistics
+from pae_framework.errors import DataError
+
+
+def write(directory, *shards):
+    """Shards of these latents; the mirrored ones are far off, and must not count."""
+    for number, latents in enumerate(shards):
+        labels = torch.zeros(len(latents))
+        write_shard(directory / shard_name(0, number), latents, latents + 1000, labels)
+
+
+@pytest.fixture
+def latents():
+    random = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 5.0, 0.01]).view(1, 3, 1, 1)
+    return 7 + scale * torch.randn(60, 3, 4, 4, generator=random)
+
+
+def test_by_hand(tmp_path):
+    """One channel with the values 0 and 2: mean 1, unbiased variance (1 + 1) / 1 = 2."""
+    write(tmp_path, torch.tensor([0.0]).view(1, 1, 1, 1), torch.tensor([2.0]).view(1, 1, 1, 1))
+    statistics = compute_statistics(tmp_path)
+    assert statistics.mean.shape == statistics.std.shape == (1, 1, 1, 1)
+    assert statistics.mean.item() == 1
+    assert statistics.std.item() == pytest.approx(2**0.5)
+
+
+def test_over_batch_and_places_per_channel(tmp_path, latents):
+    write(tmp_path, latents[:25], latents[25:])
+    statistics = compute_statistics(tmp_path)
+    array = latents.double().numpy()
+    mean, std = array.mean(axis=(0, 2, 3)), array.std(axis=(0, 2, 3), ddof=1)
+    np.testing.assert_allclose(statistics.mean.flatten(), mean, rtol=1e-6)
+    np.testing.assert_allclose(statistics.std.flatten(), std, rtol=1e-5)
+
+
+def test_at_most_so_many_rows_chosen_by_the_seed(tmp_path, latents):
+    write(tmp_path, latents)
+    some = compute_statistics(tmp_path, seed=0, rows=10)
+    again = compute_statistics(tmp_path, seed=0, rows=10)
+    other = compute_statistics(tmp_path, seed=1, rows=10)
+    assert torch.equal(some.mean, again.mean)
+    assert not torch.equal(some.mean, other.mean)
+    # All rows are the same set whatever the seed.
+    everything = [compute_statistics(tmp_path, seed=seed).mean for seed in (0, 1)]
+    assert torch.equal(*everything)
+
+
+def test_normalised_latents_are_standard_and_come_back(tmp_path, latents):
+    write(tmp_path, latents)
+    statistics = compute_statistics(tmp_path)
+    z = statistics.normalize(latents)
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(3), rtol=1e-3, atol=0)
+    torch.testing.assert_close(statistics.denormalize(z), latents)
+
+
+def test_saved_for_us_and_for_lightningdit(tmp_path, latents):
+    write(tmp_path, latents)
+    statistics = compute_statistics(tmp_path)
+    statistics.save(tmp_path)
+    theirs = torch.load(tmp_path / "latents_stats.pt", weights_only=True)
+    assert set(theirs) == {"mean", "std"}
+    assert torch.equal(theirs["std"], statistics.std)
+    assert torch.equal(load_file(tmp_path / "latents_stats.safetensors")["mean"], statistics.mean)
+    for path in (tmp_path, tmp_path / "latents_stats.safetensors", tmp_path / "latents_stats.pt"):
+        read = load_statistics(path)
+        assert torch.equal(read.mean, statistics.mean)
+        assert torch.equal(read.std, statistics.std)
+
+
+def test_a_directory_with_only_lightningdits_file(tmp_path):
+    mean, std = torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1)
+    torch.save({"mean": mean, "std": std}, tmp_path / "latents_stats.pt")
+    assert torch.equal(load_statistics(tmp_path).std, std)
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def test_a_constant_channel_is_named(tmp_path, latents):
+    latents[:, 1] = 3
+    write(tmp_path, latents)
+    with pytest.raises(DataError, match=r"no deviation above 0 in latent channel\(s\) \[1\]"):
+        compute_statistics(tmp_path)
+
+
+def test_a_single_value_has_no_deviation(tmp_path):
+    write(tmp_path, torch.ones(1, 1, 1, 1))
+    with pytest.raises(DataError, match="no deviation"):
+        compute_statistics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([0.0, float("nan")], [1.0, 1.0], "NaN or infinity"),
+        ([0.0, 0.0], [1.0, float("inf")], "NaN or infinity"),
+        ([0.0, 0.0], [1.0, 0.0], r"channel\(s\) \[1\]"),
+        ([0.0, 0.0], [-1.0, 1.0], r"channel\(s\) \[0\]"),
+        ([0.0, 0.0], [1.0], r"expected \(1, C, 1, 1\)"),
+    ],
+)
+def test_figures_that_are_no_statistics(tmp_path, mean, std, message):
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    LatentStatistics(mean, std).save(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_statistics(tmp_path)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(DataError, match=r"neither latents_stats\.safetensors nor"):
+        load_statistics(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_statistics(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("name", ["latents_stats.pt", "latents_stats.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a file of tensors"])
+def test_a_damaged_file(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_statistics(tmp_path / name)
+
+
+def test_a_file_without_both_figures(tmp_path):
+    save_file({"mean": torch.zeros(1, 2, 1, 1)}, tmp_path / "latents_stats.safetensors")
+    with pytest.raises(DataError, match="expected tensors `mean` and `std`"):
+        load_statistics(tmp_path)
+
+
+class Touch:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def plain_pickle(value, path):
+    path.write_bytes(pickle.dumps(value, protocol=2))
+
+
+@pytest.mark.parametrize("save", [torch.save, plain_pickle])
+def test_code_in_a_pickle_is_not_run(tmp_path, save):
+    path, trace = tmp_path / "latents_stats.pt", tmp_path / "trace"
+    save({"mean": Touch(trace), "std": torch.ones(1)}, path)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_statistics(path)
+    assert not trace.exists()

@@ -1,0 +1,79 @@
+"""Conversions of pixels, and ADM's centre crop against integers worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pae_framework.data.pixels import adm_centre_crop, to_float, to_uint8
+
+
+def test_every_grey_level_survives_the_way_to_float_and_back():
+    levels = torch.arange(256, dtype=torch.uint8)
+
+    assert torch.equal(to_uint8(to_float(levels)), levels)
+
+
+def test_to_uint8_truncates_and_clamps():
+    # 255 * 0.5 = 127.5 and 255 * 0.999 = 254.745: cut, not rounded.
+    values = torch.tensor([-0.3, 0.0, 0.5, 0.999, 1.0, 1.7])
+
+    assert to_uint8(values).tolist() == [0, 0, 127, 254, 255, 255]
+
+
+def test_to_float_spans_zero_to_one():
+    assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx(
+        [0, 0.2, 1]
+    )
+
+
+def ramp(width: int, height: int) -> Image.Image:
+    """Red holds the column and green the row, so that a crop tells where it was taken."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.arange(width)[None, :]
+    pixels[..., 1] = np.arange(height)[:, None]
+    return Image.fromarray(pixels)
+
+
+def test_no_resize_when_the_shorter_side_fits_only_the_middle_is_cut():
+    # 41 x 32 to 32: scale 1; left = (41 - 32) // 2 = 4, top = 0.
+    cropped = np.asarray(adm_centre_crop(ramp(41, 32), 32))
+
+    assert cropped[..., 0].tolist() == [list(range(4, 36))] * 32
+    assert cropped[:, 0, 1].tolist() == list(range(32))
+
+
+def test_a_box_halving_averages_pairs_before_the_crop():
+    # 80 x 64 to 32: 64 >= 2 * 32, so one halving to 40 x 32 (still 32 < 64), scale 1, left = 4.
+    # Halved column k is the mean of 2k and 2k + 1, 2k + 0.5, which Pillow rounds up.
+    cropped = np.asarray(adm_centre_crop(ramp(80, 64), 32))
+
+    assert cropped[0, :, 0].tolist() == [2 * k + 1 for k in range(4, 36)]
+
+
+@pytest.mark.parametrize(
+    ("size_in", "size", "halvings", "resized", "offset"),
+    [
+        # 500 x 375 to 256: 375 < 512; 256/375 * 500 = 341.33 -> 341; (341 - 256) // 2 = 42
+        ((500, 375), 256, [], (341, 256), (42, 0)),
+        # 1024 x 768: 768 >= 512 -> 512 x 384; 384 < 512; 256/384 * 512 = 341.33; 42
+        ((1024, 768), 256, [(512, 384)], (341, 256), (42, 0)),
+        # 301 x 1203 to 64: -> 150 x 601 (integer division) -> 75 x 300; 64/75 * 300 = 256; 96
+        ((301, 1203), 64, [(150, 601), (75, 300)], (64, 256), (0, 96)),
+        # 20 x 31 to 64 is enlarged: 64/20 * 31 = 99.2 -> 99; (99 - 64) // 2 = 17
+        ((20, 31), 64, [], (64, 99), (0, 17)),
+    ],
+)
+def test_the_steps_of_the_crop_by_hand(size_in, size, halvings, resized, offset):
+    noise = np.random.default_rng(0).integers(0, 256, (size_in[1], size_in[0], 3), np.uint8)
+    expected = Image.fromarray(noise)
+    for sides in halvings:
+        expected = expected.resize(sides, Image.Resampling.BOX)
+    expected = expected.resize(resized, Image.Resampling.BICUBIC)
+    left, top = offset
+    expected = np.asarray(expected)[top : top + size, left : left + size]
+
+    cropped = adm_centre_crop(Image.fromarray(noise), size)
+
+    assert cropped.size == (size, size)
+    assert np.array_equal(np.asarray(cropped), expected)

@@ -1,0 +1,72 @@
+"""The order of training samples: whole epochs, by count, without state."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pae_framework.data.stream import CountStream
+from pae_framework.errors import DataError
+
+lengths = st.integers(1, 40)
+batch_sizes = st.integers(1, 50)
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths, batch_sizes, st.integers(0, 5), st.booleans())
+def test_every_epoch_holds_every_sample_once(length, batch_size, seed, shuffle):
+    stream = CountStream(length, batch_size, seed, shuffle)
+    steps = -(-3 * length // batch_size)
+    drawn = torch.cat([stream.batch(step) for step in range(steps)])[: 3 * length]
+    for epoch in drawn.view(3, length):
+        assert sorted(epoch.tolist()) == list(range(length))
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths, batch_sizes, st.lists(st.integers(0, 30), min_size=1, max_size=10))
+def test_any_step_alone_is_what_it_was_in_sequence(length, batch_size, steps):
+    sequential = CountStream(length, batch_size, seed=1)
+    batches = [sequential.batch(step) for step in range(31)]
+    flips = [sequential.flips(step) for step in range(31)]
+    jumping = CountStream(length, batch_size, seed=1)
+    for step in steps:
+        assert torch.equal(jumping.batch(step), batches[step])
+        assert torch.equal(jumping.flips(step), flips[step])
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths, batch_sizes, batch_sizes)
+def test_order_and_flips_do_not_depend_on_the_batch_size(length, one, other):
+    def laid_out(size):
+        stream = CountStream(length, size, seed=2)
+        steps = range(-(-2 * length // size))
+        order = torch.cat([stream.batch(step) for step in steps])
+        return order[: 2 * length], torch.cat([stream.flips(step) for step in steps])[: 2 * length]
+
+    for a, b in zip(laid_out(one), laid_out(other), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    stream, other = CountStream(1000, 1000, seed=0), CountStream(1000, 1000, seed=1)
+    assert not torch.equal(stream.batch(0), stream.batch(1))
+    assert not torch.equal(stream.batch(0), other.batch(0))
+
+
+def test_unshuffled_counts_up_over_and_over():
+    stream = CountStream(5, 3, seed=0, shuffle=False)
+    assert [stream.batch(step).tolist() for step in range(3)] == [[0, 1, 2], [3, 4, 0], [1, 2, 3]]
+
+
+def test_flips_are_even_and_belong_to_the_sample_not_to_its_place():
+    length = 4000
+    shuffled, plain = CountStream(length, length, 3), CountStream(length, length, 3, shuffle=False)
+    share = shuffled.flips(0).float().mean().item()
+    assert share == pytest.approx(0.5, abs=4 * 0.5 / length**0.5)
+    assert torch.equal(shuffled.flips(0), plain.flips(0)[shuffled.batch(0)])
+    assert not torch.equal(plain.flips(0), plain.flips(1))
+
+
+def test_no_sample_is_an_error():
+    with pytest.raises(DataError, match="no sample"):
+        CountStream(0, 4, seed=0)

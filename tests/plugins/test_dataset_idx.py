@@ -1,0 +1,182 @@
+"""MNIST-format files, written by hand, whole and damaged."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pae_datasets.config import IdxConfig
+from pae_datasets.idx import Idx, read_idx
+from pae_framework.data.images import all_images, all_masks
+from pae_framework.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
+LABELS = np.array([2, 0, 1, 1, 2, 0], np.uint8)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.tobytes()
+
+
+def write(folder: Path, prefix: str = "train", dash: str = "-", compressed: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in (("images{}idx3", PIXELS), ("labels{}idx1", LABELS)):
+        content = idx_bytes(array)
+        path = folder / f"{prefix}-{name.format(dash)}-ubyte{'.gz' if compressed else ''}"
+        path.write_bytes(gzip.compress(content) if compressed else content)
+    return folder
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dash", ["-", "."])
+def test_reads_plain_and_gzipped_files_under_both_names(tmp_path, dash, compressed):
+    folder = write(tmp_path, dash=dash, compressed=compressed)
+    source = Idx(IdxConfig(folder=str(folder)), 28)
+
+    images, labels = all_images(source)
+
+    assert torch.equal(images[:, 1], torch.from_numpy(PIXELS))
+    assert torch.equal(images[:, 0], images[:, 2])
+    assert labels.tolist() == LABELS.tolist()
+    assert list(source.class_names) == ["0", "1", "2"]
+
+
+def test_the_splits_are_different_files(tmp_path):
+    write(tmp_path, prefix="t10k")
+
+    assert len(Idx(IdxConfig(folder=str(tmp_path), split="test"), 28)) == 6
+    assert "train-images-idx3-ubyte" in IdxConfig(folder=str(tmp_path)).missing()
+
+
+def test_the_first_folder_that_exists_counts(tmp_path):
+    write(tmp_path / "second")
+    folders = (str(tmp_path / "first"), str(tmp_path / "second"))
+
+    config = IdxConfig(folder=folders)
+
+    assert config.missing() is None
+    assert len(Idx(config, 28)) == 6
+
+
+def test_missing_names_every_folder_it_looked_for(tmp_path):
+    problem = IdxConfig(folder=(str(tmp_path / "one"), str(tmp_path / "two"))).missing()
+
+    assert str(tmp_path / "one") in problem
+    assert str(tmp_path / "two") in problem
+    with pytest.raises(DataError, match="no such folder"):
+        Idx(IdxConfig(folder=str(tmp_path / "one")), 28)
+
+
+def test_28_px_are_padded_to_32_with_two_black_pixels_all_around(tmp_path):
+    images, _ = all_images(Idx(IdxConfig(folder=str(write(tmp_path))), 32))
+
+    assert torch.equal(images[:, 0, 2:30, 2:30], torch.from_numpy(PIXELS))
+    assert images[:, :, :2].max() == 0
+    assert images[:, :, :, 30:].max() == 0
+
+
+def test_larger_and_smaller_sizes_are_resized_unless_padding_is_asked_for(tmp_path):
+    folder = str(write(tmp_path))
+    doubled, _ = all_images(Idx(IdxConfig(folder=folder), 56))
+    halved, _ = all_images(Idx(IdxConfig(folder=folder), 14))
+    padded, _ = all_images(Idx(IdxConfig(folder=folder, fit="pad"), 56))
+
+    assert doubled.shape == (6, 3, 56, 56)
+    # Half-pixel bilinear: new pixel 1 lies a quarter of the way from old pixel 0 to old pixel 1.
+    a, b = PIXELS[0, 0, :2].astype(float)
+    assert abs(doubled[0, 0, 0, 1].item() - (0.75 * a + 0.25 * b)) <= 0.5
+    assert halved.shape == (6, 3, 14, 14)
+    assert torch.equal(padded[:, 0, 14:42, 14:42], torch.from_numpy(PIXELS))
+
+
+def test_padding_cannot_shrink(tmp_path):
+    with pytest.raises(DataError, match=r"28 px to 16 px; use `fit: resize`"):
+        Idx(IdxConfig(folder=str(write(tmp_path)), fit="pad"), 16)
+
+
+def test_limit_keeps_the_first_images_but_all_classes(tmp_path):
+    source = Idx(IdxConfig(folder=str(write(tmp_path)), limit=1), 28)
+
+    assert len(source) == 1
+    assert len(source.class_names) == 3
+
+
+def test_class_names_follow_the_labels_and_must_be_enough(tmp_path):
+    folder = str(write(tmp_path))
+    named = Idx(IdxConfig(folder=folder, class_names=("shirt", "bag", "boot")), 28)
+
+    assert list(named.class_names) == ["shirt", "bag", "boot"]
+    with pytest.raises(DataError, match="labels up to 2, but `class_names` gives 2 names"):
+        Idx(IdxConfig(folder=folder, class_names=("shirt", "bag")), 28)
+
+
+def test_masks_are_the_pixels_above_the_threshold(tmp_path):
+    source = Idx(IdxConfig(folder=str(write(tmp_path)), mask_threshold=0.5), 28)
+
+    # 0.5 * 255 = 127.5
+    assert torch.equal(all_masks(source) == 1, torch.from_numpy(PIXELS) >= 128)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda content: content[:-5], r"announces 4704 bytes \(6 x 28 x 28\), it holds 4699"),
+        (lambda content: content + b"x", "announces 4704 bytes .* it holds 4705"),
+        (lambda content: content[:10], "truncated inside its header"),
+        (lambda content: b"", "begins with nothing, expected 00000803"),
+        (lambda content: b"\x89PNG" + content[4:], "begins with 89504e47, expected 00000803"),
+        # float32 (type byte 0d) is not what MNIST has
+        (lambda content: b"\x00\x00\x0d\x03" + content[4:], "begins with 00000d03"),
+    ],
+)
+def test_damaged_files_are_named_with_what_is_wrong(tmp_path, damage, expected):
+    folder = write(tmp_path)
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises(DataError, match=rf"train-images-idx3-ubyte: .*{expected}"):
+        Idx(IdxConfig(folder=str(folder)), 28)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-20], lambda content: b"plain text"])
+def test_damaged_gzip_is_a_data_error(tmp_path, damage):
+    folder = write(tmp_path, compressed=True)
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises(DataError, match=r"ubyte\.gz: cannot be read"):
+        Idx(IdxConfig(folder=str(folder)), 28)
+
+
+def test_counts_of_images_and_labels_must_agree(tmp_path):
+    folder = write(tmp_path)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(LABELS[:4]))
+
+    with pytest.raises(DataError, match=r"holds 6 images but .* 4 labels"):
+        Idx(IdxConfig(folder=str(folder)), 28)
+
+
+def test_images_must_be_square(tmp_path):
+    folder = write(tmp_path)
+    (folder / "train-images-idx3-ubyte").write_bytes(idx_bytes(PIXELS[:, :20]))
+
+    with pytest.raises(DataError, match=r"expected square images, found \(6, 20, 28\)"):
+        Idx(IdxConfig(folder=str(folder)), 28)
+
+
+def test_big_endian_numbers_of_the_header(tmp_path):
+    # 0x0102 = 258 bytes announced, and 258 there.
+    path = tmp_path / "array"
+    path.write_bytes(b"\x00\x00\x08\x01\x00\x00\x01\x02" + bytes(258))
+
+    assert read_idx(path, dimensions=1).shape == (258,)
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(ValidationError, match="'train' or 'test'"):
+        IdxConfig(folder="x", split="val")

@@ -1,0 +1,111 @@
+"""Folders of images per class, written by the test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pae_datasets.config import ImageFolderConfig
+from pae_datasets.image_folder import ImageFolder
+from pae_framework.data.images import all_images
+from pae_framework.data.pixels import adm_centre_crop
+from pae_framework.errors import DataError
+
+
+def save(path: Path, grey: int, size=(20, 16)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (grey, grey, grey)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Two classes whose images tell their place by their grey."""
+    save(tmp_path / "train/zebra/a.png", 30)
+    save(tmp_path / "train/ant/b.png", 20)
+    save(tmp_path / "train/ant/deep/er/c.PNG", 25)
+    save(tmp_path / "train/ant/a.jpg", 10)
+    (tmp_path / "train/ant/notes.txt").write_text("no image")
+    (tmp_path / "train/.cache").mkdir()
+    return tmp_path
+
+
+def test_classes_and_files_are_sorted_and_nested_files_count(root):
+    source = ImageFolder(ImageFolderConfig(folder=str(root), split="train"), 16)
+
+    images, labels = all_images(source)
+
+    assert list(source.class_names) == ["ant", "zebra"]
+    assert labels.tolist() == [0, 0, 0, 1]
+    # a.jpg, b.png, deep/er/c.PNG, then the zebra
+    assert images[:, 0, 8, 8].tolist() == [10, 20, 25, 30]
+    assert source.mask(0) is None
+
+
+def test_split_none_reads_the_root_itself(root):
+    source = ImageFolder(ImageFolderConfig(folder=str(root / "train")), 16)
+
+    assert len(source) == 4
+
+
+def test_images_are_adm_crops(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    (tmp_path / "one").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "one/noise.png")
+
+    image = ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 32)[0].image
+
+    expected = torch.from_numpy(np.array(adm_centre_crop(Image.fromarray(pixels), 32)))
+    assert torch.equal(image, expected.permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("L", 102), ("RGBA", 102), ("P", 102)])
+def test_other_colour_modes_become_rgb(tmp_path, mode, expected):
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (16, 16), (102, 102, 102)).convert(mode).save(tmp_path / "one/a.png")
+
+    image = ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 16)[0].image
+
+    assert image.shape == (3, 16, 16)
+    assert image.unique().tolist() == [expected]
+
+
+def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (tmp_path / "one").mkdir()
+    path = tmp_path / "one/half.jpg"
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 32)
+
+    with pytest.raises(DataError, match=r"half\.jpg: cannot be read as an image"):
+        source[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda root: None, "no such folder: .*imagenet/val"),
+        (lambda root: (root / "val").mkdir(parents=True), "val holds no class folder"),
+        (lambda root: save(root / "val/a.png", 1), "val holds no class folder"),
+        (
+            lambda root: (save(root / "val/ant/a.png", 1), (root / "val/bee").mkdir()),
+            "class folder .*val/bee holds no image",
+        ),
+    ],
+)
+def test_missing_says_what_is_not_there(tmp_path, make, expected):
+    root = tmp_path / "imagenet"
+    make(root)
+    config = ImageFolderConfig(folder=str(root), split="val")
+
+    with pytest.raises(DataError, match=expected) as error:
+        ImageFolder(config, 32)
+
+    assert config.missing() == str(error.value)
+
+
+def test_nothing_is_missing_from_a_good_folder(root):
+    assert ImageFolderConfig(folder=str(root), split="train").missing() is None

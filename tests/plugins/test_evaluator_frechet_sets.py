@@ -1,0 +1,184 @@
+"""The evaluators that compare sets of images: reconstruction, generation, few_steps."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pae_evaluators.config import FewStepsConfig, GenerationConfig, ReconstructionConfig
+from pae_evaluators.few_steps import FewSteps
+from pae_evaluators.generation import Generation
+from pae_evaluators.reconstruction import Reconstruction
+from pae_framework.contracts import SampleSet
+
+
+class MeanColour:
+    """Features are the three mean colours, 0 to 255."""
+
+    name = "mean_colour"
+
+    def __init__(self):
+        self.largest_batch = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.largest_batch = max(self.largest_batch, len(images))
+        return images.double().mean((2, 3))
+
+
+@dataclass
+class Material:
+    images: Tensor
+    reconstructions: Tensor | None = None
+    sample_sets: tuple[SampleSet, ...] = ()
+    extractor: MeanColour = field(default_factory=MeanColour)
+    protocol: dict = field(default_factory=lambda: {"test_data": "made up", "image_size": 16})
+    seed: int = 0
+
+
+def images(count=40, size=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.randint(60, 180, (count, 3, 1, 1), generator=generator)
+    texture = torch.randint(-20, 20, (count, 3, size, size), generator=generator)
+    return (levels + texture).to(torch.uint8)
+
+
+def samples(role, generator_step, steps, shift):
+    """The test images, brighter by ``shift`` in three channels: at the distance 3 shift^2."""
+    return SampleSet(
+        images() + shift,
+        torch.zeros(40, dtype=torch.int64),
+        generator_step,
+        steps,
+        role,
+        protocol={"solver": "heun", "evaluations": 2 * steps, "guidance": 1.5},
+    )
+
+
+SETS = (
+    samples("main", 300, 50, shift=1),
+    samples("checkpoint", 200, 50, shift=4),
+    samples("checkpoint", 100, 50, shift=6),
+    samples("few_steps", 300, 10, shift=2),
+    samples("few_steps", 300, 5, shift=3),
+)
+
+
+# --- reconstruction -----------------------------------------------------------------------------
+
+
+def reconstruct(tmp_path, originals, copies):
+    material = Material(originals, copies)
+    found = Reconstruction(ReconstructionConfig()).evaluate(material, tmp_path)
+    return {metric.name: metric for metric in found}
+
+
+def test_reconstruction_of_a_constant_error(tmp_path):
+    # 51 / 255 = 0.2: -10 log10(0.04) dB; the mean colour moves by 51 in three channels.
+    found = reconstruct(tmp_path, images(), images() + 51)
+    assert found["reconstruction/psnr"].value == pytest.approx(13.9794, abs=1e-4)
+    assert found["reconstruction/fd_mean_colour"].value == pytest.approx(3 * 51**2)
+    assert 0 < found["reconstruction/ssim"].value < 1
+
+
+def test_perfect_reconstructions(tmp_path):
+    found = reconstruct(tmp_path, images(), images())
+    assert found["reconstruction/psnr"].value == 100
+    assert found["reconstruction/ssim"].value == pytest.approx(1)
+    assert found["reconstruction/fd_mean_colour"].value == pytest.approx(0, abs=1e-8)
+
+
+def test_reconstruction_metrics_say_what_they_are(tmp_path):
+    found = reconstruct(tmp_path, images(), images() + 51)
+    headings = {metric.label: metric.higher_is_better for metric in found.values()}
+    assert headings == {"PSNR": True, "SSIM": True, "rFD": False}
+    for metric in found.values():
+        assert metric.protocol["test_data"] == "made up"
+        assert metric.protocol["count"] == 40
+    assert found["reconstruction/fd_mean_colour"].protocol["extractor"] == "mean_colour"
+    assert found["reconstruction/fd_mean_colour"].protocol["reference_count"] == 40
+
+
+def test_figures_of_single_images_are_kept(tmp_path):
+    copies = images()
+    copies[3] += 51
+    found = reconstruct(tmp_path, images(), copies)
+    lines = (tmp_path / "per_image.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["index"] for row in rows] == list(range(40))
+    assert min(rows, key=lambda row: row["psnr"])["index"] == 3
+    mean = sum(row["psnr"] for row in rows) / 40
+    assert mean == pytest.approx(found["reconstruction/psnr"].value, abs=1e-5)
+    mean = sum(row["ssim"] for row in rows) / 40
+    assert mean == pytest.approx(found["reconstruction/ssim"].value, abs=1e-5)
+
+
+def test_ssim_is_left_out_where_its_window_does_not_fit(tmp_path):
+    with pytest.warns(UserWarning, match="SSIM is left out"):
+        found = reconstruct(tmp_path, images(size=8), images(size=8))
+    assert set(found) == {"reconstruction/psnr", "reconstruction/fd_mean_colour"}
+    first = json.loads((tmp_path / "per_image.jsonl").read_text().splitlines()[0])
+    assert set(first) == {"index", "psnr"}
+
+
+# --- generation and few steps -------------------------------------------------------------------
+
+
+def test_generation_judges_each_set_of_weights(tmp_path):
+    material = Material(images(), sample_sets=SETS)
+    found = Generation(GenerationConfig()).evaluate(material, tmp_path)
+    assert {metric.name for metric in found} == {"generation/fd_mean_colour"}
+    assert {metric.label for metric in found} == {"gFD"}
+    assert [metric.at for metric in found] == [
+        {"generator_step": 100},
+        {"generator_step": 200},
+        {"generator_step": 300},
+    ]
+    assert [metric.value for metric in found] == pytest.approx([3 * 36, 3 * 16, 3])
+    assert not any(metric.higher_is_better for metric in found)
+
+
+def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
+    material = Material(images(), sample_sets=SETS)
+    found = FewSteps(FewStepsConfig()).evaluate(material, tmp_path)
+    assert {metric.name for metric in found} == {"few_steps/fd_mean_colour"}
+    assert [metric.at for metric in found] == [{"steps": 5}, {"steps": 10}, {"steps": 50}]
+    assert [metric.value for metric in found] == pytest.approx([3 * 9, 3 * 4, 3])
+    assert [metric.protocol["evaluations"] for metric in found] == [10, 20, 100]
+
+
+def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
+    material = Material(images(50, seed=1), sample_sets=SETS[:1])
+    (metric,) = Generation(GenerationConfig()).evaluate(material, tmp_path)
+    assert metric.protocol == {
+        "test_data": "made up",
+        "image_size": 16,
+        "solver": "heun",
+        "evaluations": 100,
+        "guidance": 1.5,
+        "role": "main",
+        "generator_step": 300,
+        "steps": 50,
+        "extractor": "mean_colour",
+        "feature_width": 3,
+        "covariance": "unbiased, float64",
+        "count": 40,
+        "reference": "test images",
+        "reference_count": 50,
+    }
+
+
+def test_no_samples_no_figures(tmp_path):
+    checkpoints_only = Material(images(), sample_sets=SETS[1:2])
+    assert FewSteps(FewStepsConfig()).evaluate(checkpoints_only, tmp_path) == []
+
+
+def test_many_images_pass_through_the_extractor_in_batches(tmp_path):
+    many = images(1100)
+    one_set = replace(SETS[0], images=many + 2)
+    material = Material(many, sample_sets=(one_set,))
+    (metric,) = Generation(GenerationConfig()).evaluate(material, tmp_path)
+    assert metric.value == pytest.approx(12)
+    assert metric.protocol["count"] == 1100
+    assert material.extractor.largest_batch < 1100

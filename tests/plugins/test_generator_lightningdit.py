@@ -1,0 +1,242 @@
+"""LightningDiT against the reference's numbers, counts and initial state."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from pae_framework.config import LatentShape
+from pae_framework.flow.guidance import guided
+from pae_framework.flow.solvers import euler
+from pae_framework.flow.time import time_grid
+from pae_framework.settings import Guidance
+from pae_generators.config import LightningDiTConfig
+from pae_generators.embeddings import RotaryPositions, TimeEmbedding
+from pae_generators.lightningdit import LightningDiT, SwiGLU
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "lightningdit_tiny.safetensors"
+IMAGENET_LATENT = LatentShape(channels=32, side=16)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with safe_open(GOLDEN, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def reference(golden):
+    """Our network, built as the file's metadata say, with the reference's weights."""
+    with safe_open(GOLDEN, "pt") as file:
+        told = json.loads(file.metadata()["config"])
+    config = LightningDiTConfig(
+        width=told["hidden_size"],
+        depth=told["depth"],
+        heads=told["num_heads"],
+        patch=told["patch_size"],
+    )
+    latent = LatentShape(told["in_channels"], told["input_size"])
+    model = LightningDiT(config, latent, told["num_classes"]).eval()
+    prefix = "state."
+    state = {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}
+    for key in ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin"):
+        ours = model.state_dict()[key]
+        torch.testing.assert_close(ours, state[key], rtol=0, atol=1e-6)
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+@torch.no_grad()
+def test_velocity_is_the_references(golden, reference):
+    velocity = reference(golden["in.x"], golden["in.t"], golden["in.y"])
+    torch.testing.assert_close(velocity, golden["out.velocity"], rtol=0, atol=1e-5)
+
+
+GUIDANCE = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("t", [0.1, 0.5])
+def test_guided_velocity_is_the_references(golden, reference, t):
+    field = guided(reference, golden["in.labels"], GUIDANCE)
+    expected = golden[f"out.guided_3ch_t{t}"]
+    torch.testing.assert_close(field(golden["in.z"], torch.tensor(t)), expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", ["guided", "unguided"])
+@pytest.mark.parametrize(("named", "shift"), [("0.0", 1.0), ("0.3", 0.3)])
+def test_sampling_ends_where_the_reference_does(golden, reference, named, shift, guidance):
+    """An 11-point grid is 10 steps; the reference writes 0.0 for no shift."""
+    scale = GUIDANCE if guidance == "guided" else Guidance()
+    field = guided(reference, golden["in.labels"], scale)
+    end = euler(field, golden["in.z"], time_grid(10, shift))
+    expected = golden[f"out.euler11_shift{named}_{guidance}"]
+    torch.testing.assert_close(end, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("preset", "qk_norm", "millions"),
+    [
+        ("B/1", False, 130.56),
+        ("XL/1", False, 675.257),
+        ("XL/1", True, 675.261),
+        ("1p0B/1", False, 1029.40),
+        ("1p6B/1", False, 1631.77),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(preset, qk_norm, millions):
+    """Counted for ImageNet at 256 px with 32 channels, the fixed position table included."""
+    with torch.device("meta"):
+        config = LightningDiTConfig(preset=preset, qk_norm=qk_norm)
+        model = LightningDiT(config, IMAGENET_LATENT, 1000)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    digits = len(str(millions).partition(".")[2])
+    assert round(count / 1e6, max(digits, 2)) == millions
+
+
+# --- the initial state and the rest of the contract ---------------------------------------------
+
+SMALL = {"width": 32, "depth": 2, "heads": 4, "patch": 2, "qk_norm": True}
+
+
+def small(seed=0, **changes):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LightningDiT(LightningDiTConfig(**{**SMALL, **changes}), LatentShape(4, 8), 10)
+
+
+def awake(**changes):
+    """A small network whose zero-initialised layers are not zero."""
+    model = small(**changes)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=random))
+    return model.eval()
+
+
+def inputs(batch=3):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 4, 8, 8, generator=random)
+    return x, torch.rand(batch, generator=random), torch.arange(batch)
+
+
+def test_a_new_network_gives_exactly_zero():
+    assert (small()(*inputs()) == 0).all()
+
+
+def test_first_gradients_reach_only_the_last_layer():
+    """adaLN-Zero: the output layer is 0, so nothing before it has a gradient yet."""
+    model = small()
+    model(*inputs()).sum().backward()
+    moved = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {"final_layer.linear.weight", "final_layer.linear.bias"}
+
+
+def test_the_position_table_does_not_learn():
+    frozen = {name for name, p in small().named_parameters() if not p.requires_grad}
+    assert frozen == {"pos_embed"}
+
+
+def test_initial_weights_have_the_originals_distributions():
+    state = small(width=256, heads=8).state_dict()
+    # Xavier uniform: bound sqrt(6 / (in + out)), so a deviation of bound / sqrt(3).
+    for key, fan in (
+        ("blocks.0.attn.qkv.weight", 256 + 3 * 256),
+        ("blocks.1.mlp.w3.weight", 682 + 256),
+        ("x_embedder.proj.weight", 4 * 2 * 2 + 256),
+    ):
+        bound = (6 / fan) ** 0.5
+        assert state[key].abs().max() <= bound
+        assert state[key].std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+    for key in (
+        "t_embedder.mlp.0.weight",
+        "t_embedder.mlp.2.weight",
+        "y_embedder.embedding_table.weight",
+    ):
+        assert state[key].std().item() == pytest.approx(0.02, rel=0.05)
+    assert not any(value.any() for key, value in state.items() if key.endswith(".bias"))
+
+
+@pytest.mark.parametrize(
+    ("width", "hidden"), [(768, 2048), (1024, 2730), (1152, 3072), (1536, 4096), (1792, 4778)]
+)
+def test_gated_mlp_is_two_thirds_of_four_widths_rounded_down(width, hidden):
+    with torch.device("meta"):
+        assert SwiGLU(width).w3.in_features == hidden
+
+
+@torch.no_grad()
+def test_velocity_depends_on_time_label_and_place():
+    model = awake()
+    x, t, y = inputs()
+    v = model(x, t, y)
+    assert v.shape == x.shape
+    assert not torch.allclose(v, model(x, 1 - t, y), atol=1e-4)
+    assert not torch.allclose(v, model(x, t, y + 1), atol=1e-4)
+    assert not torch.allclose(v.flip(-1), model(x.flip(-1), t, y), atol=1e-4)
+
+
+@torch.no_grad()
+def test_samples_of_a_batch_do_not_see_each_other():
+    model = awake()
+    x, t, y = inputs()
+    alone = model(x[1:2], t[1:2], y[1:2])
+    torch.testing.assert_close(alone, model(x, t, y)[1:2], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_bfloat16_autocast_stays_near_float32():
+    """bfloat16 has 8 bits: an error of some per cent of the largest value, not more."""
+    model = awake()
+    full = model(*inputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(*inputs())
+    assert (half.float() - full).abs().max() < 0.05 * full.abs().max()
+
+
+def test_query_and_key_norms_are_there_only_when_asked_for():
+    """A head is 32 / 4 = 8 wide; every other key is the same."""
+    with_norm, without = (small(qk_norm=on).state_dict() for on in (True, False))
+    extra = with_norm.keys() - without.keys()
+    assert extra == {f"blocks.{i}.attn.{n}_norm.weight" for i in (0, 1) for n in "qk"}
+    assert all(with_norm[key].shape == (8,) for key in extra)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_only_normalised_queries_and_keys_do_not_feel_their_scale(qk_norm):
+    model = awake(qk_norm=qk_norm)
+    attention = model.blocks[0].attn
+    tokens = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(2))
+    before = attention(tokens, model.feat_rope)
+    attention.qkv.weight[:64] *= 10  # rows of q and k
+    attention.qkv.bias[:64] *= 10
+    assert torch.allclose(attention(tokens, model.feat_rope), before, atol=1e-4) == qk_norm
+
+
+@torch.no_grad()
+def test_rotation_keeps_lengths_and_products_depend_on_the_way_between_two_places():
+    """(1, 1) and (2, 3) are as far apart as (0, 0) and (1, 2), and not as (0, 0) and (2, 1)."""
+    rope = RotaryPositions(grid=4, head_width=8)
+    q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    turned_q, turned_k = (rope(u.expand(1, 1, 16, 8))[0, 0] for u in (q, k))
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(16))
+    products = (turned_q @ turned_k.T).view(4, 4, 4, 4)
+    torch.testing.assert_close(products[0, 0, 1, 2], products[1, 1, 2, 3])
+    assert abs(products[0, 0, 1, 2] - products[0, 0, 2, 1]) > 1e-3
+
+
+@torch.no_grad()
+def test_time_embedding_starts_with_cosines_of_raw_t():
+    """At t = 0 cosines are 1 and sines 0; at t = 1 angles go from 1 to 10000^(-127/128)."""
+    embedding = TimeEmbedding(8)
+    embedding.mlp = torch.nn.Identity()
+    code = embedding(torch.tensor([0.0, 1.0]))
+    assert torch.equal(code[0], torch.cat([torch.ones(128), torch.zeros(128)]))
+    assert code[1, 0].item() == pytest.approx(0.5403023)  # cos 1
+    assert code[1, 255].item() == pytest.approx(10_000 ** (-127 / 128), rel=1e-5)

@@ -1,0 +1,42 @@
+"""A small valid recipe made of built-in components, and the types of this room's fixtures."""
+
+from collections.abc import Callable
+
+from pae_framework.errors import Problem
+from pae_framework.recipe.loaded import LoadedRecipe
+
+SMALL = """\
+pae: 1
+name: small
+data:
+  image_size: 8
+  train: digits
+  test: {use: digits, split: test}
+extractor: {use: small_cnn, train: {steps: 10}}
+tokenizer:
+  encoder: {use: tiny_vit, patch: 2, width: 32, heads: 2, train: {steps: 10, lr: 1e-4}}
+  modulator: {use: dam, depth: 1}
+  bottleneck: {use: sphere, channels: 8}
+  decoder: {use: vit, width: 32, depth: 1, heads: 2, patch: 2}
+  regularizers:
+    ssr: {weight: 0.2}
+    scr:
+  refinement: {train: {steps: 10}}
+  train: {steps: 10, clip: 0.5}
+generator:
+  use: lightningdit
+  depth: 1
+  width: 32
+  heads: 2
+  patch: 1
+  train: {steps: 10}
+sample: {count: 10, at_steps: [10]}
+evaluate:
+  reconstruction:
+  generation:
+  manifold:
+"""
+"""Line 9 holds the encoder, 17 the tokenizer's training."""
+
+Load = Callable[..., LoadedRecipe]
+Problems = Callable[..., list[Problem]]

@@ -1,0 +1,324 @@
+"""Loading a recipe: everything wrong is reported at once, each at its place, in plain words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recipe_cases import SMALL, Load, Problems
+
+from pae_framework.errors import RecipeError, UsageError
+from pae_framework.plugins import Registry
+from pae_framework.recipe.load import load_recipe
+
+
+def test_the_short_form_the_label_and_defaults_are_filled_in(load: Load) -> None:
+    recipe = load().recipe
+    assert recipe.data.train.use == "digits"
+    assert recipe.tokenizer.regularizers["scr"].use == "scr"
+    assert recipe.tokenizer.regularizers["scr"].config.weight == 1.0
+    assert recipe.tokenizer.encoder.train is not None
+    assert recipe.tokenizer.encoder.train.lr == 1e-4
+    assert recipe.latents.shard_size == 10_000
+
+
+def test_data_is_what_was_written_and_resolved_is_everything(load: Load) -> None:
+    loaded = load("sample.count=3")
+    assert loaded.data["sample"] == {"count": 3, "at_steps": [10]}
+    assert loaded.resolved()["sample"]["guidance"] == {
+        "scale": 1.0,
+        "channels": "all",
+        "interval": [0.0, 1.0],
+    }
+    assert loaded.text == SMALL
+    assert loaded.overrides == ("sample.count=3",)
+
+
+def test_the_resolved_recipe_loads_to_an_equal_one(load: Load, registry: Registry) -> None:
+    first = load("tokenizer.train.clip=null", "data.train={use: idx, folder: [a, b]}", "seed=7")
+    Path("resolved.yaml").write_text(first.resolved_yaml())
+    again = load_recipe("resolved.yaml", (), registry)
+    assert again.recipe == first.recipe
+    assert again.resolved() == first.resolved()
+
+
+def test_origins_name_file_command_line_or_default(load: Load) -> None:
+    origins = load("tokenizer.train.lr=3e-4").origins
+    assert origins["data", "image_size"] == "small.yaml:4:15"
+    assert origins["data", "train", "use"] == "small.yaml:5:10"
+    assert origins["tokenizer", "regularizers", "scr", "use"] == "small.yaml:15:5"
+    assert origins["tokenizer", "train", "lr"] == "command line"
+    assert origins["tokenizer", "train", "ema"] == "default"
+
+
+# --- what is wrong with a recipe ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "use: sphere",
+            "use: spere",
+            "small.yaml:11:21: tokenizer.bottleneck.use: unknown bottleneck 'spere', "
+            "did you mean 'sphere'? Installed: gaussian, identity, sphere.",
+        ),
+        (
+            "modulator: {use: dam, depth: 1}",
+            "modulator: damm",
+            "small.yaml:10:14: tokenizer.modulator: unknown modulator 'damm', "
+            "did you mean 'dam'? Installed: dam, none.",
+        ),
+        (
+            "    scr:\n",
+            "    scrr:\n",
+            "small.yaml:15:5: tokenizer.regularizers.scrr: unknown regularizer 'scrr', "
+            "did you mean 'scr'?",
+        ),
+        (
+            "image_size: 8",
+            "image_size: eight",
+            "small.yaml:4:15: data.image_size: expected an integer, found 'eight'",
+        ),
+        (
+            "image_size: 8",
+            "image_size: 8.5",
+            "small.yaml:4:15: data.image_size: expected an integer, found 8.5",
+        ),
+        (
+            "image_size: 8",
+            "image_size: 0",
+            "small.yaml:4:15: data.image_size: expected more than 0, found 0",
+        ),
+        (
+            "lr: 1e-4",
+            "lr: [1]",
+            "small.yaml:9:82: tokenizer.encoder.train.lr: expected a number, found a list",
+        ),
+        (
+            "lr: 1e-4",
+            "schedule: cosin",
+            "small.yaml:9:88: tokenizer.encoder.train.schedule: expected 'constant' or 'cosine', "
+            "found 'cosin' (did you mean 'cosine'?)",
+        ),
+        (
+            "refinement: {train: {steps: 10}}",
+            "refinement: 3",
+            "small.yaml:16:15: tokenizer.refinement: expected a map, found 3",
+        ),
+        (
+            "refinement: {train: {steps: 10}}",
+            "refinement: {}",
+            "small.yaml:16:3: tokenizer.refinement.train: missing",
+        ),
+        (
+            "sample: {count: 10",
+            "sample: {cuont: 10",
+            "small.yaml:25:10: sample.cuont: unknown key (did you mean 'count'?)",
+        ),
+        (
+            "depth: 1}\n  bottle",
+            "dpth: 1}\n  bottle",
+            "small.yaml:10:25: tokenizer.modulator.dpth: unknown key (did you mean 'depth'?)",
+        ),
+        (
+            "train: {steps: 10, clip: 0.5}",
+            "train: {steps: 10, epochs: 1}",
+            "small.yaml:17:3: tokenizer.train: give either `steps` or `epochs`",
+        ),
+        (
+            "decoder: {use: vit, ",
+            "decoder: {",
+            "small.yaml:12:3: tokenizer.decoder.use: names no decoder (expected `use: <decoder>`)",
+        ),
+        (
+            "decoder: {use: vit, width: 32, depth: 1, heads: 2, patch: 2}",
+            "decoder: [vit]",
+            "small.yaml:12:12: tokenizer.decoder: expected `use: <decoder>` with its parameters",
+        ),
+        (
+            "train: digits",
+            "train: {use: idx, folder: 3}",
+            "small.yaml:5:29: data.train.folder: expected text or a list, found 3",
+        ),
+        (
+            "  image_size: 8\n",
+            "",
+            "small.yaml:3:1: data.image_size: missing (side of the square images, px)",
+        ),
+        ("pae: 1\n", "pae: 2\n", "small.yaml:1:6: pae: expected 1, found 2"),
+        ("name: small\n", "", "small.yaml:1:1: name: missing (names the run directory)"),
+        ("name: small", "name: a/b", "small.yaml:2:7: name: expected text that matches"),
+        ("name: small", "name: small\nname: big", "small.yaml:3:1: name: duplicate key"),
+    ],
+)
+def test_one_mistake_is_one_problem_at_its_place(
+    problems: Problems, old: str, new: str, expected: str
+) -> None:
+    assert SMALL.count(old) == 1
+    (problem,) = problems(text=SMALL.replace(old, new))
+    assert str(problem).startswith(expected)
+
+
+def test_all_mistakes_are_reported_at_once(problems: Problems) -> None:
+    text = (
+        SMALL.replace(
+            "patch: 2, width: 32, heads: 2, train: {steps: 10,",
+            "pach: 2, width: x, train: {stps: 1,",
+        )
+        .replace("use: sphere", "use: spere")
+        .replace("image_size: 8", "image_size: 8\n  image_size: 9")
+        .replace("evaluate:", "evalute:")
+    )
+    found = {problem.path for problem in problems("sampel.count=1", "foo", text=text)}
+    assert found == {
+        "",  # `foo` is no override
+        "data.image_size",
+        "tokenizer.encoder.pach",
+        "tokenizer.encoder.width",
+        "tokenizer.encoder.train.stps",
+        "tokenizer.bottleneck.use",
+        "evalute",
+        "sampel",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "is not YAML"),
+        ("", "is empty"),
+        ("[]", "expected a map"),
+        ("{}", "pae: missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(problems: Problems, text: str, expected: str) -> None:
+    assert expected in str(problems(text=text)[0])
+
+
+def test_a_reference_that_leads_nowhere_is_a_usage_error(small: Path, registry: Registry) -> None:
+    with pytest.raises(UsageError, match=r"no recipe 'quikstart'.*did you mean 'quickstart'\?"):
+        load_recipe("quikstart", (), registry)
+    with pytest.raises(UsageError, match="is a folder, not a recipe"):
+        load_recipe(small.parent, (), registry)
+
+
+# --- overrides ------------------------------------------------------------------------------------
+
+
+def test_an_override_is_yaml_split_at_its_first_equals_sign(load: Load) -> None:
+    recipe = load(
+        "sample.few_steps=[1, 2]",
+        "description=a=b",
+        "tokenizer.encoder.train={lr: 1e-5}",
+        "tokenizer.regularizers.ssr=null",
+        "tokenizer.modulator=none",
+        "sample.count=",
+    ).recipe
+    assert recipe.sample is not None
+    assert recipe.sample.few_steps == (1, 2)
+    assert recipe.sample.count == 1000  # an empty value is null: back to the default
+    assert recipe.description == "a=b"
+    assert recipe.tokenizer.encoder.train is not None
+    assert (recipe.tokenizer.encoder.train.lr, recipe.tokenizer.encoder.train.steps) == (1e-5, 10)
+    assert list(recipe.tokenizer.regularizers) == ["scr"]
+    assert recipe.tokenizer.modulator.use == "none"
+
+
+def test_later_overrides_win(load: Load) -> None:
+    assert load("seed=1", "seed=2").recipe.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("tokenizer.trian.steps=1", "tokenizer.trian: unknown key (did you mean 'train'?)"),
+        ("tokenizer.trian.steps=null", "tokenizer.trian: unknown key (did you mean 'train'?)"),
+        ("tokenizer.encoder.pach=1", "tokenizer.encoder.pach: unknown key (did you mean 'patch'?)"),
+        (
+            "tokenizer.encoder.pach=null",
+            "tokenizer.encoder.pach: unknown key (did you mean 'patch'?)",
+        ),
+        ("name.first=x", "name: expected text, found a map"),
+        ("seed=x", "seed: expected an integer, found 'x'"),
+        ("seed=[1", "seed: is not YAML"),
+        ("sample={a: 1, a: 2}", "sample: duplicate key"),
+        ("seed", "'seed' is not of the form key.path=value"),
+        ("a..b=1", "'a..b' is not a key path"),
+        ("=1", "'' is not a key path"),
+    ],
+)
+def test_a_wrong_override_points_to_the_command_line(
+    problems: Problems, override: str, expected: str
+) -> None:
+    found = [str(problem) for problem in problems(override)]
+    assert any(line.startswith(f"command line: {expected}") for line in found), found
+
+
+# --- extends --------------------------------------------------------------------------------------
+
+
+def test_a_recipe_extends_a_file_beside_it(load: Load) -> None:
+    Path("child.yaml").write_text("extends: small.yaml\nname: child\nsample: {count: 5}\n")
+    loaded = load("seed=3", name="child.yaml")
+    assert loaded.recipe.name == "child"
+    assert loaded.recipe.sample is not None
+    assert (loaded.recipe.sample.count, loaded.recipe.sample.at_steps) == (5, (10,))
+    assert loaded.origins["sample", "count"] == "child.yaml:3:17"
+    assert loaded.origins["sample", "at_steps"] == "small.yaml:25:31"
+    assert "extends" not in loaded.data
+
+
+def test_the_path_of_a_parent_is_relative_to_the_child(load: Load) -> None:
+    Path("deep").mkdir()
+    Path("deep/child.yaml").write_text("extends: ../small.yaml\nname: child\n")
+    assert load(name="deep/child.yaml").recipe.name == "child"
+
+
+def test_a_recipe_extends_a_shipped_one_by_name(load: Load) -> None:
+    loaded = load(text="extends: quickstart\nname: mine\n", name="mine.yaml")
+    assert loaded.recipe.name == "mine"
+    assert loaded.recipe.data.train.use == "digits"
+
+
+def test_a_problem_in_a_parent_points_into_the_parent(problems: Problems) -> None:
+    Path("child.yaml").write_text("extends: small.yaml\nname: child\nseed: x\n")
+    Path("small.yaml").write_text(SMALL.replace("image_size: 8", "image_size: x\n  image_size: 3"))
+    found = [str(problem) for problem in problems(name="child.yaml")]
+    assert [line.split(": ")[0] for line in found] == [
+        "small.yaml:5:3",
+        "child.yaml:3:7",
+        "small.yaml:4:15",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extends", "expected"),
+    [
+        ("a.yaml", "a.yaml:1:10: extends: 'a.yaml' extends this recipe in turn"),
+        ("b.yaml", "b.yaml:1:10: extends: 'a.yaml' extends this recipe in turn"),
+        ("quikstart", "did you mean 'quickstart'?"),
+        ("[a, b]", "expected the path or the name of one recipe, found a list"),
+        ("{a: b}", "found a map"),
+        ("3", "found 3"),
+    ],
+)
+def test_a_parent_that_cannot_be_is_refused(
+    problems: Problems, extends: str, expected: str
+) -> None:
+    Path("b.yaml").write_text("extends: a.yaml\n")
+    (problem,) = problems(text=f"extends: {extends}\n", name="a.yaml")
+    assert expected in str(problem)
+
+
+def test_every_problem_is_carried_by_the_error(small: Path, registry: Registry) -> None:
+    small.write_text("{}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, (), registry)
+    assert caught.value.exit_code == 2
+    assert {problem.path for problem in caught.value.problems} == {
+        "pae",
+        "name",
+        "data",
+        "tokenizer",
+    }

@@ -1,0 +1,151 @@
+"""Layers of a recipe: maps merge, the rest is replaced, null removes, components start anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pae_framework.plugins import Registry
+from pae_framework.recipe.merge import merge, override, settle
+from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.yaml_source import parse
+
+
+def tree(text: str) -> Node:
+    node, problems = parse(text, lambda line, column: f"{line}:{column}")
+    assert node is not None
+    assert not problems
+    return node
+
+
+def merged(registry: Registry, *layers: str) -> Any:
+    root = tree(layers[0])
+    for layer in layers[1:]:
+        root = merge(root, tree(layer))
+    return settle(root, registry).plain()
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "result"),
+    [
+        ("{name: a, seed: 1}", "{name: b}", {"name": "b", "seed": 1}),
+        (
+            "{sample: {steps: 5, count: 2}}",
+            "{sample: {count: 3}}",
+            {"sample": {"steps": 5, "count": 3}},
+        ),
+        (
+            "{sample: {few_steps: [1, 2]}}",
+            "{sample: {few_steps: [3]}}",
+            {"sample": {"few_steps": [3]}},
+        ),
+        ("{sample: {count: 2}}", "{sample: 3}", {"sample": 3}),
+        # null removes a key that was there ...
+        ("{seed: 1, name: a}", "{seed: null}", {"name": "a"}),
+        (
+            "{tokenizer: {regularizers: {ssr: {weight: 1}, scr: }}}",
+            "{tokenizer: {regularizers: {scr: null}}}",
+            {"tokenizer": {"regularizers": {"ssr": {"weight": 1}}}},
+        ),
+        # ... and is a value where none was: a component with its defaults
+        (
+            "{tokenizer: {regularizers: {ssr: {weight: 1}}}}",
+            "{tokenizer: {regularizers: {scr: }}}",
+            {"tokenizer": {"regularizers": {"ssr": {"weight": 1}, "scr": None}}},
+        ),
+        # null stays where the setting itself can be null: no clipping, not the default clipping
+        (
+            "{tokenizer: {train: {clip: 1}}}",
+            "{tokenizer: {train: {clip: null}}}",
+            {"tokenizer": {"train": {"clip": None}}},
+        ),
+        # a key no model knows is not silently dropped
+        ("{oops: 1}", "{oops: null}", {"oops": None}),
+    ],
+)
+def test_a_layer_over_another(registry: Registry, parent: str, child: str, result: object) -> None:
+    assert merged(registry, parent, child) == result
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "result"),
+    [
+        # the same component keeps its parameters, a new one does not
+        ("{use: dam, depth: 2}", "{heads: 4}", {"use": "dam", "depth": 2, "heads": 4}),
+        ("{use: dam, depth: 2}", "{use: dam, heads: 4}", {"use": "dam", "depth": 2, "heads": 4}),
+        ("{use: dam, depth: 2}", "{use: none}", {"use": "none"}),
+        # the short form is the same as `use`
+        ("{use: dam, depth: 2}", "none", {"use": "none"}),
+        ("dam", "{depth: 2}", {"use": "dam", "depth": 2}),
+        ("none", "{use: dam, depth: 2}", {"use": "dam", "depth": 2}),
+    ],
+)
+def test_changing_use_drops_the_other_component_s_parameters(
+    registry: Registry, parent: str, child: str, result: object
+) -> None:
+    layers = [f"{{tokenizer: {{modulator: {text}}}}}" for text in (parent, child)]
+    assert merged(registry, *layers) == {"tokenizer": {"modulator": result}}
+
+
+def test_the_engine_s_own_keys_survive_a_change_of_component(registry: Registry) -> None:
+    parent = (
+        "{generator: {use: lightningdit, depth: 3, objective: {label_drop: 0}, train: {steps: 5}}}"
+    )
+    assert merged(registry, parent, "{generator: {use: other, size: 1}}") == {
+        "generator": {
+            "use": "other",
+            "size": 1,
+            "objective": {"label_drop": 0},
+            "train": {"steps": 5},
+        }
+    }
+
+
+def test_a_label_names_the_component_until_use_does(registry: Registry) -> None:
+    parent = "{tokenizer: {regularizers: {ssr: {weight: 2}}}}"
+    same = "{tokenizer: {regularizers: {ssr: {use: ssr, reduction: sum}}}}"
+    other = "{tokenizer: {regularizers: {ssr: {use: kl}}}}"
+    assert merged(registry, parent, same)["tokenizer"]["regularizers"] == {
+        "ssr": {"use": "ssr", "weight": 2, "reduction": "sum"}
+    }
+    assert merged(registry, parent, other)["tokenizer"]["regularizers"] == {"ssr": {"use": "kl"}}
+
+
+def test_a_map_with_a_key_use_that_is_no_component_merges_as_any_map(registry: Registry) -> None:
+    assert merged(registry, "{sample: {use: a, steps: 1}}", "{sample: {use: b}}") == {
+        "sample": {"use": "b", "steps": 1}
+    }
+
+
+def test_what_a_parent_removed_a_child_can_bring_back(registry: Registry) -> None:
+    grandparent = "{tokenizer: {regularizers: {ssr: {weight: 2}}}}"
+    parent = "{tokenizer: {regularizers: {ssr: null}}}"
+    child = "{tokenizer: {regularizers: {ssr: {reduction: sum}}}}"
+    assert merged(registry, grandparent, parent, child) == {
+        "tokenizer": {"regularizers": {"ssr": {"reduction": "sum"}}}
+    }
+
+
+def test_an_override_is_a_layer_whose_null_removes_even_what_was_not_there(
+    registry: Registry,
+) -> None:
+    null = Node(None, "here", "here")
+    root = tree("{name: a, tokenizer: {regularizers: {scr: }}}")
+    for path in ("tokenizer.regularizers.ssr", "tokenizer.regularizers.scr"):
+        root = merge(root, override(path, null))
+    assert settle(root, registry).plain() == {"name": "a", "tokenizer": {"regularizers": {}}}
+
+
+@pytest.mark.parametrize("path", ["", "a..b", ".a", "a."])
+def test_a_key_path_has_no_empty_parts(path: str) -> None:
+    with pytest.raises(ValueError, match="is not a key path"):
+        override(path, Node(1, "here", "here"))
+
+
+def test_values_keep_the_place_they_were_written(registry: Registry) -> None:
+    root = merge(tree("name: a\nsample:\n  steps: 1\n"), tree("\n\n\nsample: {count: 2}\n"))
+    steps, count = root.find(("sample", "steps")), root.find(("sample", "count"))
+    assert steps is not None
+    assert count is not None
+    assert (steps.where, count.where) == ("3:10", "4:17")

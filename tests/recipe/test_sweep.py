@@ -1,0 +1,141 @@
+"""A sweep is a list of recipes that differ in what its variants and seeds say, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from recipe_cases import SMALL, Load, Problems
+
+from pae_framework.recipe.sweep import expand
+
+SWEEP = (
+    SMALL
+    + """\
+sweep:
+  seeds: [0, 3]
+  variants:
+    none:
+      tokenizer.regularizers.ssr: null
+      tokenizer.regularizers.scr: null
+    all: {}
+    strong: {tokenizer.regularizers.ssr: {weight: 2}, tokenizer.train: {steps: 20}}
+"""
+)
+
+
+def without_seeds(resolved: dict[str, Any]) -> dict[str, Any]:
+    del resolved["tokenizer"]["train"]["seed"]
+    del resolved["generator"]["train"]["seed"]
+    return resolved
+
+
+def test_every_variant_runs_with_every_seed(load: Load) -> None:
+    members = expand(load(text=SWEEP))
+    assert [(member.name, member.variant, member.seed) for member in members] == [
+        ("none-seed0", "none", 0),
+        ("none-seed3", "none", 3),
+        ("all-seed0", "all", 0),
+        ("all-seed3", "all", 3),
+        ("strong-seed0", "strong", 0),
+        ("strong-seed3", "strong", 3),
+    ]
+
+
+def test_a_member_is_the_recipe_without_the_sweep_and_with_its_variant(load: Load) -> None:
+    members = {member.name: member.loaded for member in expand(load("seed=5", text=SWEEP))}
+    plain = load("seed=5", text=SMALL)
+    assert without_seeds(members["all-seed0"].resolved()) == without_seeds(plain.resolved())
+    assert members["none-seed0"].recipe.tokenizer.regularizers == {}
+    strong = members["strong-seed3"].recipe
+    assert strong.tokenizer.regularizers["ssr"].config.weight == 2
+    assert (strong.tokenizer.train.steps, strong.tokenizer.train.clip) == (20, 0.5)
+    for loaded in members.values():
+        assert loaded.recipe.sweep is None
+        assert loaded.recipe.name == "small"
+        assert loaded.overrides == ("seed=5",)
+
+
+def test_a_seed_goes_to_tokenizer_and_generator_only(load: Load) -> None:
+    recipe = expand(load(text=SWEEP))[1].loaded.recipe
+    assert recipe.generator is not None
+    assert recipe.extractor is not None
+    assert recipe.extractor.train is not None
+    assert recipe.tokenizer.encoder.train is not None
+    assert recipe.tokenizer.refinement is not None
+    assert (recipe.tokenizer.train.seed, recipe.generator.train.seed) == (3, 3)
+    shared = (
+        recipe.tokenizer.encoder.train,
+        recipe.extractor.train,
+        recipe.tokenizer.refinement.train,
+    )
+    assert [train.seed for train in shared] == [None, None, None]
+    assert recipe.seed == 0
+
+
+def test_a_member_without_a_generator_gets_no_generator(load: Load) -> None:
+    text = SMALL + (
+        "sweep:\n  variants:\n"
+        "    tokenizer: {generator: null, sample: null, evaluate.generation: null}\n"
+    )
+    (member,) = expand(load(text=text))
+    assert member.loaded.recipe.generator is None
+
+
+def test_values_of_a_variant_point_to_where_the_variant_says_so(load: Load) -> None:
+    origins = expand(load(text=SWEEP))[5].loaded.origins
+    line = 1 + SWEEP.splitlines().index(
+        "    strong: {tokenizer.regularizers.ssr: {weight: 2}, tokenizer.train: {steps: 20}}"
+    )
+    assert origins["tokenizer", "train", "steps"].startswith(f"small.yaml:{line}:")
+    assert origins["tokenizer", "train", "clip"].startswith("small.yaml:17:")
+
+
+def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
+    assert expand(load()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "message"),
+    [
+        (
+            "tokenizer.train: {steps: 20}",
+            "tokenizer.trian: {steps: 20}",
+            "tokenizer.trian",
+            "in variant 'strong': unknown key",
+        ),
+        (
+            "{weight: 2}",
+            "{weight: x}",
+            "tokenizer.regularizers.ssr.weight",
+            "in variant 'strong': expected a number",
+        ),
+        (
+            "all: {}",
+            "all: {tokenizer.refinement: null}",
+            "tokenizer.regularizers.ssr",
+            "in variant 'all': pulls towards",
+        ),
+        ("all: {}", "all: {tokenizer..train: 1}", "sweep.variants.all", "is not a key path"),
+        ("all: {}", "all: {name: b}", "sweep.variants.all.name", "a variant cannot change this"),
+        (
+            "all: {}",
+            "all: {sweep.seeds: [1]}",
+            "sweep.variants.all.sweep.seeds",
+            "a variant cannot change this",
+        ),
+        ("all: {}", "a/b: {}", "sweep.variants.a/b", "names a folder"),
+        ("all: {}", "all: 3", "sweep.variants.all", "expected a map, found 3"),
+        ("seeds: [0, 3]", "seeds: [3, 3]", "sweep.seeds", "not distinct seeds"),
+        ("seeds: [0, 3]", "seeds: [-1]", "sweep.seeds", "not distinct seeds"),
+        ("seeds: [0, 3]", "seeds: []", "sweep.seeds", "at least 1 item"),
+    ],
+)
+def test_a_wrong_variant_is_found_when_the_recipe_is_checked(
+    problems: Problems, old: str, new: str, path: str, message: str
+) -> None:
+    assert SWEEP.count(old) == 1
+    found = problems(text=SWEEP.replace(old, new))
+    assert path in [problem.path for problem in found]
+    assert any(message in problem.message for problem in found)
+    assert all(problem.where.startswith("small.yaml:") for problem in found)

@@ -1,0 +1,100 @@
+"""Curves: what they smooth, when they are logarithmic, and that they are sound SVG."""
+
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from pae_framework.report.plots import GREY, PALETTE, Line, curves, loss_panels, smooth, spans_decades
+
+
+def texts(svg):
+    root = ElementTree.fromstring(svg)
+    return ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("}text")]
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_smoothing_by_hand():
+    values = np.array([1.0, 5.0, 3.0, 4.0, 8.0])
+    assert smooth(values, half=1).tolist() == [1.0, 3.0, 4.0, 5.0, 8.0]
+    # the window of two narrows to one and to none towards the ends
+    assert smooth(values, half=2).tolist() == [1.0, 3.0, 4.2, 5.0, 8.0]
+    assert smooth(values, half=0).tolist() == values.tolist()
+
+
+def test_smoothing_does_not_bend_a_straight_line():
+    line = np.linspace(3.0, -1.0, 40)
+    assert smooth(line, half=7) == pytest.approx(line)
+
+
+def test_smoothing_passes_over_what_is_not_finite():
+    found = smooth(np.array([np.nan, 2.0, np.inf, 4.0, 6.0]), half=1)
+    assert math.isnan(found[0])
+    assert found[1:].tolist() == [2.0, 3.0, 5.0, 6.0]
+
+
+def test_an_axis_is_logarithmic_for_positive_values_over_a_factor_of_ten():
+    assert spans_decades(np.array([0.1, 1.0, np.nan]))
+    assert not spans_decades(np.array([0.2, 1.0]))
+    assert not spans_decades(np.array([0.0, 1.0]))
+    assert not spans_decades(np.array([-1.0, 100.0]))
+    assert not spans_decades(np.array([np.nan]))
+
+
+def test_every_term_of_a_log_has_its_panel():
+    rows = [{"step": i, "loss": 1 / (i + 1), "lr": 1e-3} for i in range(50)]
+    rows[10]["late"] = 3.0
+    rows[20]["never"] = None
+    panels = loss_panels(rows)
+    assert list(panels) == ["loss", "lr", "late"]
+    for svg in panels.values():
+        assert ElementTree.fromstring(svg).tag.endswith("}svg")
+
+
+def test_a_long_log_stays_a_small_picture():
+    short = loss_panels([{"step": i, "loss": 1.0 + i % 7} for i in range(300)])["loss"]
+    long = loss_panels([{"step": i, "loss": 1.0 + i % 7} for i in range(30_000)])["loss"]
+    assert len(long) < 1.2 * len(short)
+
+
+def test_one_step_and_no_step():
+    assert list(loss_panels([{"step": 1, "loss": 2.0}])) == ["loss"]
+    assert loss_panels([]) == {}
+
+
+def test_the_chart_names_its_lines_and_marks_what_was_measured():
+    hostile = ["_hidden", "$\\frac{", "<b>&", "plain"]
+    lines = [Line(name, [(5, 2.0 + i, 0.1), (50, 1.0 + i, None)]) for i, name in enumerate(hostile)]
+    found = texts(curves(lines, "network evaluations", "$g$FD", log_x=True))
+    assert {*hostile, "5", "50", "network evaluations", "$g$FD"} <= set(found)
+
+
+def test_a_figure_that_is_not_finite_breaks_no_chart():
+    svg = curves([Line("a", [(1, float("nan"), None), (2, 1.0, None)])], "x", "y")
+    assert ElementTree.fromstring(svg) is not None
+    assert curves([Line("a", [])], "x", "y")
+
+
+def test_the_same_input_gives_the_same_bytes_without_date_or_link():
+    lines = [Line("a", [(1, 2.0, None), (2, 1.0, None)])]
+    assert curves(lines, "x", "y") == curves(lines, "x", "y")
+    assert "matplotlib.org" not in curves(lines, "x", "y")
+    assert "metadata" not in curves(lines, "x", "y")
+
+
+@pytest.mark.parametrize("page", ["#fbfbfa", "#121417"])
+def test_text_and_lines_stand_out_on_a_light_and_on_a_dark_page(page):
+    assert contrast(GREY, page) > 4
+    for colour in PALETTE:
+        assert contrast(colour, page) > 2.5
