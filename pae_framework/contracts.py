@@ -2,8 +2,9 @@
 
 Conventions, everywhere: images are RGB, ``(B, 3, S, S)``, float32 in [0, 1] (uint8 0..255 where a
 name says so), square. Tokens are ``(B, N, D)`` with N = grid * grid in row-major order. Latents are
-``(B, C, h, w)``. Time t is 0 at noise and 1 at data. A component is built with its config model
-first and then what only the engine knows.
+``(B, C, h, w)``. Time t is 0 at noise and 1 at data. Random generators that components are given
+are on the CPU, so that the same numbers come out on every device. A component is built with its
+config model first and then what only the engine knows.
 
 Legend: B batch, N tokens, D token width, C latent channels, h = w grid side, S image side in px.
 """

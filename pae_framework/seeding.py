@@ -28,6 +28,6 @@ def derive_seed(*parts: int | str) -> int:
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Make a random generator on ``device``, seeded by :func:`derive_seed` of the parts.
 
-    On the CPU torch uses the lower 32 bits of a seed: n generators hold about n^2 / 2^33 equal pairs.
+    On the CPU torch uses the lower 32 bits of a seed: of n, about n^2 / 2^33 pairs are equal.
     """
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))

@@ -14,8 +14,13 @@ from pae_framework.cli.copy import copy
 from pae_framework.cli.list_plugins import list_plugins
 from pae_framework.cli.list_recipes import list_recipes
 from pae_framework.cli.output import print_error
+from pae_framework.cli.reconstruct import reconstruct
+from pae_framework.cli.report import report
+from pae_framework.cli.run import run
+from pae_framework.cli.sample import sample
 from pae_framework.cli.show import show
 from pae_framework.cli.show_plugin import show_plugin
+from pae_framework.cli.status import status
 from pae_framework.errors import PaeError
 
 app = typer.Typer(
@@ -25,10 +30,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("run")(run)
 app.command("check")(check)
 app.command("show")(show)
 app.command("list-recipes")(list_recipes)
 app.command("copy")(copy)
+app.command("status")(status)
+app.command("sample")(sample)
+app.command("reconstruct")(reconstruct)
+app.command("report")(report)
 app.command("list-plugins")(list_plugins)
 app.command("show-plugin")(show_plugin)
 

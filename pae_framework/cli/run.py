@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.sweep import SweepLauncher
@@ -16,17 +17,15 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.needs import missing_here
-from pae_framework.report.table import Member, comparison_table, result_rows
+from pae_framework.report.table import MemberMetrics, comparison_table, result_rows
 from pae_framework.report.text import comparison_tables, results_table
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.files import read_json
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of a shipped one")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key.path=value, as many as you like")
-    ] = None,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="the run's directory; default: runs/<recipe name>")
     ] = None,
@@ -75,7 +74,7 @@ def _sweep(
     members = launcher.members(loaded, only)
     launcher.run(loaded, path, members, command)
     results = read_json(path / "results.json")
-    rows = [Member(found["variant"], found["seed"], found["metrics"]) for found in results]
+    rows = [MemberMetrics(found["variant"], found["seed"], found["metrics"]) for found in results]
     for table in comparison_tables(*comparison_table(rows)):
         console.print(table)
     console.print(f"report: {path / 'report.html'}", soft_wrap=True)

@@ -71,7 +71,7 @@ def reading_order(metric: MetricFields) -> tuple[Any, ...]:
 
 
 def headline(metrics: Sequence[MetricFields]) -> list[MetricFields]:
-    """One metric per name: where nothing varies; else most trained, and in the fewest evaluations."""
+    """One metric per name: where nothing varies, else most trained, in the fewest evaluations."""
     chosen: dict[str, tuple[tuple[bool, float, float], MetricFields]] = {}
     for metric in ordered(metrics):
         place = place_of(metric)

@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 
 GREY = "#7b7b7b"
 """About the same contrast (4.2) to a white and to a near-black page."""
-PALETTE = ("#3b82f6", "#ea7317", "#17a673", "#a55eea", "#e0447c", "#0fa3b1", "#b58900", "#8d6e63")
+PALETTE = ("#3b82f6", "#e06a0f", "#17a673", "#a55eea", "#e0447c", "#0c98aa", "#b58900", "#8d6e63")
 _MARKERS = "osD^vPX*"
 _MOST_POINTS = 300
 _METADATA = ("Creator", "Date", "Format", "Type")
@@ -43,7 +43,7 @@ class Line:
 
 
 def loss_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """One small SVG per term of a training log: raw values faint, their mean over neighbours on top.
+    """One small SVG per term of a training log: raw values faint, their local mean on top.
 
     ``rows`` hold ``step`` and a number per term; a term may be missing from some rows. A term that
     was never finite has no panel. The axis is logarithmic where a positive term spans a factor of

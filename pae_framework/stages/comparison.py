@@ -8,14 +8,16 @@ from typing import Any
 
 from pae_framework.report.content import LabelledImages, SweepContent
 from pae_framework.report.html import render_sweep
-from pae_framework.report.table import Member
+from pae_framework.report.table import MemberMetrics
 from pae_framework.runs.files import read_json, write_text
 from pae_framework.stages.sample import read_sets
 
 
 def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
     """Write ``report.html`` of a sweep from its finished members' results; returns its path."""
-    members = [Member(found["variant"], found["seed"], found["metrics"]) for found in results]
+    members = [
+        MemberMetrics(found["variant"], found["seed"], found["metrics"]) for found in results
+    ]
     samples: dict[str, LabelledImages] = {}
     for found in results:
         folder = directory / "members" / found["member"] / "sample"

@@ -31,7 +31,7 @@ class PerceptualDistance(UsesFrozen):
         layers: which of them, by index; None: all.
 
     Raises:
-        UsageError: a layer the encoder does not have.
+        UsageError: a layer the encoder does not have, or none at all.
     """
 
     encoder: Encoder
@@ -90,12 +90,14 @@ class RememberedFeatures:
 @torch.no_grad()
 def _check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
     """Ask the encoder once, with an empty image, rather than fail in the first training step."""
+    where = "tokenizer.reconstruction.perceptual.layers"
+    if not layers:
+        raise UsageError(f"{where}: names no layer; null takes all")
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     size = encoder.image_size
     blank = torch.zeros(1, 3, size, size, device=device)
     count = len(encoder.feature_maps(encoder.normalize(blank)))
     if wrong := [index for index in layers if not -count <= index < count]:
         raise UsageError(
-            f"tokenizer.reconstruction.perceptual.layers: no layer {wrong[0]}; the encoder has "
-            f"{count} (0 to {count - 1})"
+            f"{where}: no layer {wrong[0]}; the encoder has {count} (0 to {count - 1})"
         )

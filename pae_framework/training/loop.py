@@ -125,7 +125,7 @@ def _step(
     totals: LossTerms = {}
     for index, part in enumerate(parts):
         part = tuple(tensor.to(place.device, non_blocking=True) for tensor in part)
-        randomness = generator(place.seed, place.name, step, index, device=place.device)
+        randomness = generator(place.seed, place.name, step, index)  # on the CPU: same everywhere
         share = len(part[0]) / rows
         with torch.autocast(
             place.device.type, torch.bfloat16, enabled=settings.precision == "bf16"

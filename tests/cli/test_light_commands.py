@@ -126,7 +126,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
         ("extends: quickstart\nname: a\nname: b", "mine.yaml:3:1: name: duplicate key"),
         (
             "extends: quickstart\ntokenizer: {encoder: tiny_vti}",
-            "tokenizer.encoder: unknown encoder 'tiny_vti', did you mean 'tiny_vit'?",
+            "tokenizer.encoder.use: unknown encoder 'tiny_vti', did you mean 'tiny_vit'?",
         ),
         (
             "extends: quickstart\ntokenizer: {decoder: {patch: 8}}",
@@ -170,11 +170,11 @@ def test_show_with_origins_is_the_same_recipe_with_comments(pae: Pae) -> None:
     plain = pae("show", "quickstart", "seed=4").out
     with_origins = pae("show", "quickstart", "seed=4", "--origin").out
     assert yaml.safe_load(with_origins) == yaml.safe_load(plain)
-    comments = dict(
-        (line.split(":")[0].strip(), line.rpartition("# ")[2])
+    comments = {
+        line.split(":")[0].strip(): line.rpartition("# ")[2]
         for line in with_origins.splitlines()
         if not line.startswith(" ") and "# " in line
-    )
+    }
     assert comments["seed"] == "command line"
     assert comments["description"].startswith(f"{folder() / 'quickstart.yaml'}:")
     assert comments["sweep"] == "default"

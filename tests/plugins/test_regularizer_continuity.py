@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
@@ -50,6 +50,7 @@ def unit_latents() -> Tensor:
 
 
 class TestRotation:
+    @settings(deadline=None)
     @given(
         seed=st.integers(0, 1000),
         channels=st.integers(2, 40),
@@ -67,6 +68,7 @@ class TestRotation:
         expected = torch.full_like(cosine, math.cos(math.radians(degrees)))
         torch.testing.assert_close(cosine, expected, rtol=0, atol=1e-9)
 
+    @settings(deadline=None)
     @given(seed=st.integers(0, 1000))
     def test_tangent_is_orthogonal_and_as_long(self, seed: int) -> None:
         z = torch.randn(2, 8, 2, 2, generator=generator(seed))

@@ -81,7 +81,10 @@ def test_reconstructions_stand_below_their_originals():
 def test_rows_by_class_take_the_first_of_each_class_and_skip_empty_classes():
     labels = torch.tensor([2, 0, 2, 2, 0])
     rows = class_rows(labels, ["ant", "bee", "cat"], per_class=2)
-    assert [(name, indices.tolist()) for name, indices in rows] == [("ant", [1, 4]), ("cat", [0, 2])]
+    assert [(name, indices.tolist()) for name, indices in rows] == [
+        ("ant", [1, 4]),
+        ("cat", [0, 2]),
+    ]
 
 
 def test_a_label_without_a_name_and_a_limit_on_classes():

@@ -88,6 +88,8 @@ def test_gradient_reaches_the_image_and_no_weight(encoder: FakeEncoder, images: 
 def test_a_layer_the_encoder_does_not_have_is_refused(encoder: FakeEncoder) -> None:
     with pytest.raises(UsageError, match=r"perceptual.layers: no layer 2; .* has 2 \(0 to 1\)"):
         PerceptualDistance(encoder, layers=(0, 2))
+    with pytest.raises(UsageError, match=r"perceptual.layers: names no layer"):
+        PerceptualDistance(encoder, layers=())
 
 
 class TestRemembered:

@@ -1,0 +1,306 @@
+"""The page: whole in itself, sound HTML, everything said, nothing believed, no holes."""
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from pae_framework.report.content import (
+    LabelledImages,
+    ReportContent,
+    StageSummary,
+    SweepContent,
+)
+from pae_framework.report.html import render, render_sweep
+from pae_framework.report.page import duration
+from pae_framework.report.table import MemberMetrics
+
+HOSTILE = "<script>alert('x')</script>\"&"
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page; fails where tags do not close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def values(self, *names):
+        return [value for name, value in self.attributes if name in names]
+
+
+def images(count, side=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def metric(name, label, value, protocol, **at):
+    return {
+        "name": name,
+        "label": label,
+        "value": value,
+        "std": None,
+        "higher_is_better": False,
+        "at": at,
+        "protocol": protocol,
+    }
+
+
+def metrics(scale=1.0):
+    drawn = {"extractor": "small_cnn", "samples": {"solver": "euler", "guidance": 1.5}}
+    found = [metric("manifold/lpc", "LPC", 0.105 * scale, {"directions": 17})]
+    for step, value in ((250, 4.0), (1000, 2.0)):
+        found.append(metric("generation/fd_x", "gFD", value * scale, drawn, generator_step=step))
+    for steps, value in ((5, 3.0), (50, 2.0)):
+        at = {"steps": steps, "evaluations": 2 * steps}
+        found.append(metric("few_steps/fd_x", "gFD", value * scale, {**drawn, **at}, **at))
+    return found
+
+
+@pytest.fixture
+def content():
+    labels = torch.tensor([0, 1, 2, 1])
+    return ReportContent(
+        name="tiny",
+        description="First part.\n\nSecond part.",
+        recipe_yaml="pae: 1\nname: tiny\n",
+        given_yaml="extends: other\n",
+        overrides=["generator.train.steps=7"],
+        environment={"python": "3.11", "packages": {"torch": "2.14"}},
+        stages=[StageSummary("tokenizer", 61.2, 900, 412.3), StageSummary("latents", 3.25)],
+        curves={"tokenizer": [{"step": i, "loss": 1.0 / (i + 1)} for i in range(5)]},
+        metrics=metrics(),
+        originals=images(4),
+        reconstructions=images(4, seed=1),
+        samples=[
+            LabelledImages("last weights", images(4, seed=2), labels),
+            LabelledImages("earlier weights", images(4, seed=3), labels),
+        ],
+        class_names=["ant", "bee", "cat"],
+        latents=torch.randn(4, 5, 2, 2, generator=torch.Generator().manual_seed(0)),
+        latent_images=images(4),
+        commands=["pae run tiny.yaml"],
+        file_hashes={"weights.safetensors": "sha256:00ff"},
+    )
+
+
+@pytest.fixture
+def sweep():
+    labels = torch.tensor([0, 1, 2, 1])
+    return SweepContent(
+        name="ablation",
+        members=[
+            MemberMetrics(variant, seed, metrics(scale + 0.1 * seed))
+            for variant, scale in (("none", 2.0), ("all", 1.0))
+            for seed in (0, 1)
+        ],
+        samples={"none": LabelledImages("none", images(4), labels)},
+        class_names=["ant", "bee", "cat"],
+        recipe_yaml="pae: 1\n",
+        environment={"python": "3.11"},
+        commands=["pae run ablation.yaml"],
+    )
+
+
+def test_the_page_holds_everything_it_was_given(content):
+    text = Page(render(content)).text
+    for word in (
+        *("tiny", "First part.", "Second part.", "ant", "bee", "cat"),
+        *("last weights", "earlier weights", "generator.train.steps=7", "extends: other"),
+        *("pae: 1 name: tiny", "packages.torch", "2.14", "pae run tiny.yaml", "sha256:00ff"),
+        *("tokenizer", "1 min 01 s", "900", "412", "latents", "3.2 s"),
+    ):
+        assert word in text, word
+
+
+def test_the_results_come_first(content):
+    text = Page(render(content)).text
+    assert text.index("0.105") < text.index("Samples")
+    # the last weights, and the fewest sampling steps
+    head = text[: text.index("lower is better")]
+    assert "generator step 1000 2.000" in head
+    assert "5 sampling steps, evaluations 10 3.000" in head
+    assert "4.000" not in head
+
+
+def test_every_figure_is_shown_with_its_protocol(content):
+    page = Page(render(content))
+    cards = page.text[page.text.index("Figures and their protocols") :]
+    assert page.tags.count("article") == 3
+    for word in ("manifold/lpc", "directions 17", "samples.solver euler", "samples.guidance 1.5"):
+        assert word in cards
+    # each point of a series, with what its protocol does not share with the others
+    for word in ("generator step 250 4.000", "generator step 1000 2.000", "3.000 5 10", "2.000 50"):
+        assert word in cards
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_the_page_makes_no_request(kind, content, sweep):
+    html = render(content) if kind == "run" else render_sweep(sweep)
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
+    assert all(value.startswith("data:image/") for value in page.values("src"))
+    assert all(value.startswith("#") for value in page.values("href"))
+    assert not re.search(r"https?://|url\(|@import", html)
+    for kind_of_image, encoded in re.findall(r"data:image/([a-z+]+);base64,([^\"]+)", html):
+        payload = base64.b64decode(encoded, validate=True)
+        start = b"\x89PNG" if kind_of_image == "png" else b"<svg"
+        assert payload.startswith(start)
+        if kind_of_image != "png":
+            links = re.findall(r"(?:href|src)=\"([^\"]*)\"|url\(([^)]*)\)", payload.decode())
+            assert all((link or url).startswith("#") for link, url in links)
+
+
+def test_names_are_never_markup(content):
+    word = {name: f"<script>{name}</script>\"&'" for name in "abcdefghijklmnopqrs"}
+    w = word.__getitem__
+    hostile = replace(
+        content,
+        name=w("a"),
+        description=w("b"),
+        recipe_yaml=w("c"),
+        given_yaml=w("d"),
+        overrides=[w("e")],
+        environment={w("f"): w("g")},
+        stages=[StageSummary(w("h"), 1.0, note=w("i"))],
+        curves={w("j"): [{"step": 1, w("k"): 1.0}]},
+        metrics=[metric(f"{w('l')}/x", w("m"), 1.0, {w("n"): [w("o")]})],
+        samples=[LabelledImages(w("p"), images(2), torch.tensor([0, 1]))] * 2,
+        class_names=[w("q"), "plain"],
+        commands=[w("r")],
+        file_hashes={"file": w("s")},
+    )
+    page = Page(render(hostile))
+    assert "script" not in page.tags
+    for name, text in word.items():
+        shown = text.capitalize() if name == "l" else text  # a group is a heading
+        assert shown in page.text, name
+    assert f"samples of {w('q')}" in page.values("aria-label")
+    assert f"{w('k')} of the stage {w('j')} over steps" in page.values("alt")
+
+
+def test_names_in_a_sweep_are_never_markup(sweep):
+    hostile = replace(
+        sweep,
+        name=HOSTILE,
+        members=[MemberMetrics(HOSTILE, 0, metrics()), MemberMetrics("_$x$", 0, metrics(2.0))],
+        samples={HOSTILE: LabelledImages(HOSTILE, images(2), torch.tensor([0, 1]))},
+    )
+    page = Page(render_sweep(hostile))
+    assert "script" not in page.tags
+    # title, heading, row of the table, row of the samples
+    assert page.text.count(HOSTILE) == 4
+    assert f"samples of {HOSTILE}" in page.values("aria-label")
+
+
+def test_a_page_without_parts_has_no_holes():
+    page = Page(render(ReportContent(name="bare")))
+    assert page.text == (
+        "bare Run report bare "
+        "Written by pae-framework. This file is whole in itself and makes no request."
+    )
+    for tag in ("section", "table", "img", "h2", "details", "a"):
+        assert tag not in page.tags
+
+
+PARTS = {
+    "samples": {"samples": ()},
+    "reconstructions": {"reconstructions": None},
+    "latents": {"latents": None},
+    "training": {"stages": (), "curves": {}},
+    "protocols": {"metrics": ()},
+    "recipe": {"recipe_yaml": ""},
+    "environment": {"environment": {}},
+    "commands": {"commands": ()},
+    "files": {"file_hashes": {}},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_missing_is_left_out_with_its_link(part, content):
+    content = replace(content, curves={}, metrics=metrics()[:1])  # charts take most of the time
+    assert part in Page(render(content)).values("id")
+    page = Page(render(replace(content, **PARTS[part])))
+    assert part not in page.values("id")
+    links = {value.removeprefix("#") for value in page.values("href")}
+    assert links <= set(page.values("id"))
+
+
+def test_empty_sets_and_figures_without_a_value_break_nothing(content):
+    nothing = LabelledImages("none", images(0), torch.zeros(0, dtype=torch.long))
+    odd = [
+        metric("generation/fd_x", "gFD", value, {}, generator_step=step)
+        for step, value in ((1, None), (2, float("nan")), (3, float("inf")))
+    ]
+    page = Page(render(replace(content, samples=[nothing], originals=images(0), metrics=odd)))
+    assert "samples" not in page.values("id")
+    assert "reconstructions" not in page.values("id")
+    assert "nan" in page.text
+
+
+def test_the_same_noise_is_shown_through_every_set(content):
+    page = Page(render(content))
+    assert "The same noise in every set" in page.text
+    rows = [v for v in page.values("aria-label") if v.startswith("the same noise")]
+    assert rows == ["the same noise: last weights", "the same noise: earlier weights"]
+    alone = Page(render(replace(content, samples=content.samples[:1])))
+    assert "The same noise" not in alone.text
+
+
+def test_many_classes_are_thinned_and_the_page_says_so(content):
+    many = LabelledImages("all", images(100), torch.arange(100))
+    names = [f"class number {i}" for i in range(100)]
+    text = Page(render(replace(content, samples=[many], class_names=names))).text
+    assert "20 of 100 classes" in text
+
+
+def test_the_same_content_gives_the_same_page(content):
+    assert render(content) == render(content)
+
+
+def test_a_sweep_shows_mean_and_spread_per_variant(sweep):
+    page = Page(render_sweep(sweep))
+    assert "Comparison of 2 variants" in page.text
+    # gFD of `none`: 2.0 * (2.0 and 2.1) at the last step; of `all`: 2.0 * (1.0 and 1.1)
+    assert "4.100 ± 0.100" in page.text
+    assert "2.100 ± 0.100" in page.text
+    assert page.text.count("0, 1") == 2
+    assert "gFD over generator steps" in page.values("alt")
+    assert "gFD over network evaluations" in page.values("alt")
+    assert "samples of none" in page.values("aria-label")
+
+
+def test_a_sweep_in_which_nothing_finished_yet():
+    page = Page(render_sweep(SweepContent(name="empty", members=[])))
+    assert "Comparison of 0 variants" in page.text
+    assert "table" not in page.tags
+
+
+def test_durations():
+    assert [duration(s) for s in (0.04, 9.96, 42.4, 59.7, 185, 3599.6, 7621)] == [
+        *("0.0 s", "10.0 s", "42 s", "1 min 00 s", "3 min 05 s", "1 h 00 min", "2 h 07 min"),
+    ]
