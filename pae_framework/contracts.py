@@ -132,10 +132,11 @@ class Encoder(nn.Module, ABC):
     def forward(self, pixels: Tensor) -> Features:
         """Features of normalised pixels (B, 3, S', S')."""
 
-    def feature_maps(self, pixels: Tensor) -> list[Tensor]:
+    def feature_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Features after each block, each (B, n, d): what perceptual distances compare.
 
-        Gradients flow to ``pixels``. The default is the final tokens alone.
+        Gradients flow to ``pixels``. Best a generator: who needs the first blocks only stops there
+        and the rest is not computed. The default is the final tokens alone.
         """
         return [self.forward(pixels).tokens]
 

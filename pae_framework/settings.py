@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from pae_framework.config import Settings
 
@@ -81,8 +81,8 @@ class PerceptualSettings(Settings):
     """A distance in the frozen encoder's own features: a stand-in for LPIPS, not LPIPS."""
 
     weight: float = Field(1.0, ge=0, description="factor of the term")
-    layers: tuple[int, ...] | None = Field(
-        None, description="encoder blocks whose features are compared; null: all"
+    layers: tuple[NonNegativeInt, ...] | None = Field(
+        None, min_length=1, description="encoder blocks, from 0, that are compared; null: all"
     )
 
 

@@ -12,7 +12,7 @@ RecipeArgument = Annotated[
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY.PATH=VALUE", help="changes laid over the recipe; null removes a key"
+        metavar="KEY.PATH=VALUE", help="a value to set in the recipe; null removes a key"
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
 from pae_framework.errors import RecipeError, UsageError
+from pae_framework.files import read_json
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.sweep import SweepLauncher
 from pae_framework.plugins import load_registry
@@ -20,7 +21,6 @@ from pae_framework.recipe.needs import missing_here
 from pae_framework.report.table import MemberMetrics, comparison_table, result_rows
 from pae_framework.report.text import comparison_tables, results_table
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.files import read_json
 
 
 def run(

@@ -1,0 +1,1 @@
+"""Images, the order they are read in, and latents on disk."""

@@ -8,9 +8,6 @@ through its shards in the order of their names (hustvl/LightningDiT, commit 2725
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +17,7 @@ from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import DataError, RunError
+from pae_framework.files import replacing
 
 KEYS = ("labels", "latents", "latents_flip")
 
@@ -54,25 +52,11 @@ def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tenso
         if not tensors[key].isfinite().all():
             raise RunError(f"{path.name} was not written: its {key} hold NaN or infinity")
     metadata = {"total_size": str(len(labels)), "dtype": str(latents.dtype), "device": "cpu"}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         save_file(tensors, aside, metadata)
         written = _open(aside)
         if not all(torch.equal(written[key], tensor) for key, tensor in tensors.items()):
             raise RunError(f"{path}: the disk does not give back what was written to it")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under another name; it takes its own, flushed to the disk, if all goes well."""
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def shard_is_whole(path: Path, rows: int) -> bool:

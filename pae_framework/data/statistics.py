@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pae_framework.data.latents import LatentDataset, replacing
+from pae_framework.data.latents import LatentDataset
 from pae_framework.errors import DataError
+from pae_framework.files import replacing
 from pae_framework.seeding import generator
 
 SAFE_NAME = "latents_stats.safetensors"

@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from pae_framework.errors import UsageError
+from pae_framework.files import read_json, write_json, write_text
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.environment import describe_environment
-from pae_framework.runs.files import read_json, write_json, write_text
 
 
 @dataclass(frozen=True)

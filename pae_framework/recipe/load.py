@@ -30,6 +30,7 @@ def load_recipe(
     Raises:
         UsageError: there is no such recipe.
         RecipeError: it is wrong; holds every problem.
+        PluginError: it is right, but a plugin it needs is broken.
     """
     registry = load_registry() if registry is None else registry
     source = library.find(reference)

@@ -66,6 +66,7 @@ def build(
 
     Raises:
         RecipeError: with every problem, each at its place.
+        PluginError: nothing is wrong but plugins that the recipe needs.
     """
     root = settle(root, registry)
     recipe = validate(root, registry)

@@ -1,7 +1,8 @@
 """Lays one recipe over another: ``extends``, command-line overrides and sweep variants alike.
 
-Maps merge, everything else is replaced, null removes a key. Two refinements:
+Maps merge, everything else is replaced, null removes a key. What that means:
 
+- An override (``key.path=value``) is an assignment: a map it gives replaces the one that was there.
 - Where null is itself a value of the setting (``clip: null``: no clipping), it is set, not removed.
 - A layer that changes ``use:`` drops the parameters of the component that was there before; the
   engine's own keys beside them (``train``, ``objective``) stay.
@@ -22,7 +23,9 @@ def merge(base: Node, layer: Node) -> Node:
 
 
 def override(key_path: str, value: Node) -> Node:
-    """The layer of one ``key.path: value``, where a null removes even what no layer below wrote.
+    """The layer of one assignment ``key.path=value``.
+
+    A map replaces what was there; a null removes it, and is nothing where nothing was.
 
     Raises:
         ValueError: the key path has an empty part.
@@ -30,12 +33,14 @@ def override(key_path: str, value: Node) -> Node:
     keys = key_path.split(".")
     if not all(keys):
         raise ValueError(f"{key_path!r} is not a key path such as `generator.train.steps`")
-    return at_path(keys, replace(value, removes=value.value is None))
+    return at_path(keys, replace(value, removes=value.value is None, replaces=True))
 
 
 def _merge(base: Node, layer: Node, slot: Slot) -> Node:
     if layer.value is None:
         return replace(layer, removes=True)
+    if layer.replaces:
+        return layer
     if slot.component is not None:
         base, layer = _same_component(base, layer, slot)
     if base.map is None or layer.map is None:

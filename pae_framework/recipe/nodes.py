@@ -28,6 +28,8 @@ class Node:
     """Where its key was written; of a list's entry or the root, the same as ``where``."""
     removes: bool = False
     """Whether this null stands for "remove the key" (see :mod:`pae_framework.recipe.merge`)."""
+    replaces: bool = False
+    """Whether this value replaces a map below it instead of merging with it (an override)."""
 
     @property
     def map(self) -> dict[str, Node] | None:
@@ -62,7 +64,7 @@ class Node:
         return node
 
     def place(self, path: Sequence[str | int]) -> str:
-        """Where to point: at a value, at the key of a map or of nothing, or at what should hold it."""
+        """Where to point: at a value, else at its key, else at the key of what should hold it."""
         written = self.find(path)
         if written is not None and written.map is None and written.value is not None:
             return written.where

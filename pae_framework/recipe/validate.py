@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pae_framework.errors import Problem, RecipeError
+from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.fields import slot_at
@@ -52,18 +52,20 @@ def validate(root: Node, registry: Registry) -> Recipe:
 
     Raises:
         RecipeError: with every problem, each at its place.
+        PluginError: nothing is wrong but plugins that the recipe needs.
     """
     try:
         return Recipe.model_validate(root.plain(), context={"registry": registry})
     except ValidationError as error:
         found = error.errors(include_url=False)
     paths = [_key_path(details["loc"], root) for details in found]
-    raise RecipeError(
-        [
-            _problem([details for _, details in group], path, root, registry)
-            for path, group in groupby(zip(paths, found, strict=True), key=itemgetter(0))
-        ]
-    )
+    problems = [
+        _problem([details for _, details in group], path, root, registry)
+        for path, group in groupby(zip(paths, found, strict=True), key=itemgetter(0))
+    ]
+    if all(details["type"] == "broken_plugin" for details in found):
+        raise PluginError("\n".join(map(str, problems)))
+    raise RecipeError(problems)
 
 
 def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry) -> Problem:

@@ -7,8 +7,6 @@ and on a dark page. Small images are enlarged by whole factors without interpola
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pae_framework.errors import DataError
+from pae_framework.files import replacing
 
 GAP = 2
 """Pixels between images of a grid."""
@@ -127,16 +126,8 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write the picture aside and rename it into place: a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(png_bytes(image))
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as aside:
+        aside.write_bytes(png_bytes(image))
 
 
 def _check(images: Tensor) -> None:

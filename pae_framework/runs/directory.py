@@ -27,9 +27,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pae_framework.errors import RunError, UsageError
+from pae_framework.files import point, read_json, write_json, write_text
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.environment import describe_environment
-from pae_framework.runs.files import point, read_json, write_json, write_text
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from pae_framework.runs.files import read_json, write_json
+from pae_framework.files import read_json, write_json
 
 
 class Beat(Protocol):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, SweepContent
 from pae_framework.report.html import render_sweep
 from pae_framework.report.table import MemberMetrics
-from pae_framework.runs.files import read_json, write_text
 from pae_framework.stages.sample import read_sets
 
 

@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from pae_framework.errors import UsageError
+from pae_framework.files import write_json
 from pae_framework.recipe.models import Recipe
 from pae_framework.report.pictures import grid, save_png
-from pae_framework.runs.files import write_json
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.sampling import Sampler, describe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from pae_framework.runs.files import read_json, write_json
+from pae_framework.files import read_json, write_json
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.material import RunMaterial
 

@@ -59,7 +59,7 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
     recipe = context.recipe
     encoder = frozen_encoder(context)
     tokenizer = build_tokenizer(recipe.tokenizer, recipe.data.image_size, context.registry, encoder)
-    load_weights(tokenizer, context.require("tokenizer") / "weights.safetensors")
+    load_weights(tokenizer, context.require("tokenizer") / "tokenizer.safetensors")
     return tokenizer.requires_grad_(False).eval().to(context.device)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
 from pae_framework.report.html import render
-from pae_framework.runs.files import read_json, write_text
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.material import RunMaterial
 from pae_framework.training.metrics_log import read_log

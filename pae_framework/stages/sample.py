@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from pae_framework.contracts import SampleSet
+from pae_framework.files import read_json, replacing, write_json
 from pae_framework.flow.sampling import label_plan
-from pae_framework.runs.files import read_json, write_json
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.sampling import Sampler, describe
@@ -78,10 +78,8 @@ def _draw(sampler: Sampler, settings: SampleSettings, path: Path) -> Iterator[in
         indices = torch.arange(start, min(start + settings.batch_size, settings.count))
         images.append(sampler.images(labels[indices], indices, settings))
         yield len(images)
-    aside = path.with_name(f".{path.name}")
-    with aside.open("wb") as file:
+    with replacing(path) as aside, aside.open("wb") as file:
         np.savez(file, torch.cat(images).permute(0, 2, 3, 1).numpy(), labels.numpy())
-    aside.replace(path)
 
 
 def read_sets(directory: Path) -> list[SampleSet]:

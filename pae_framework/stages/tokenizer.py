@@ -11,11 +11,15 @@ from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.parts import frozen_encoder, trained_refiner
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
+from pae_framework.training.checkpoint import save_tensors
 from pae_framework.training.loop import Batch, Trainee, train
 
 
 def run(context: StageContext) -> None:
-    """Train the tokenizer with the recipe's reconstruction terms and regularizers."""
+    """Train the tokenizer with the recipe's reconstruction terms and regularizers.
+
+    Parameters that regularizers bring are trained with it; ``tokenizer.safetensors`` is without.
+    """
     recipe, section = context.recipe, context.recipe.tokenizer
     settings = section.train
     seed, source = context.seed(settings), context.train_source
@@ -38,4 +42,5 @@ def run(context: StageContext) -> None:
         return objective.loss(batch[0], randomness)
 
     total = settings.total_steps(len(source))
-    train(Trainee(tokenizer, loss, batches), settings, total, context.workplace(settings))
+    train(Trainee(objective, loss, batches), settings, total, context.workplace(settings))
+    save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")

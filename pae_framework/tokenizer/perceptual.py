@@ -9,6 +9,7 @@ only, never with published LPIPS figures.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class PerceptualDistance(UsesFrozen):
 
     Args:
         encoder: gets frozen; its ``feature_maps`` are compared.
-        layers: which of them, by index; None: all.
+        layers: which of them, by index from 0; None: all.
 
     Raises:
         UsageError: a layer the encoder does not have, or none at all.
@@ -51,8 +52,11 @@ class PerceptualDistance(UsesFrozen):
     def features(self, images: Tensor) -> list[Tensor]:
         """Channel-normalised features, one (B, n, d) per layer, float32."""
         maps = self.encoder.feature_maps(self.encoder.normalize(images))
-        chosen = maps if self.layers is None else [maps[index] for index in self.layers]
-        return [F.normalize(x.float(), dim=-1, eps=self.eps) for x in chosen]
+        if self.layers is not None:
+            # The encoder stops after the last layer that is asked for.
+            found = list(islice(maps, max(self.layers) + 1))
+            maps = [found[index] for index in self.layers]
+        return [F.normalize(x.float(), dim=-1, eps=self.eps) for x in maps]
 
     @staticmethod
     def compare(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -96,8 +100,8 @@ def _check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     size = encoder.image_size
     blank = torch.zeros(1, 3, size, size, device=device)
-    count = len(encoder.feature_maps(encoder.normalize(blank)))
-    if wrong := [index for index in layers if not -count <= index < count]:
+    count = sum(1 for _ in encoder.feature_maps(encoder.normalize(blank)))
+    if wrong := [index for index in layers if not 0 <= index < count]:
         raise UsageError(
             f"{where}: no layer {wrong[0]}; the encoder has {count} (0 to {count - 1})"
         )

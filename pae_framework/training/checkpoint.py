@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError
-from pae_framework.runs.files import read_json, write_json
+from pae_framework.files import read_json, replacing, write_json
 from pae_framework.training.ema import EMA
 
 KEPT = 2
@@ -61,11 +61,10 @@ class TrainingState:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file, on the CPU, contiguous; aside first, then renamed."""
-    aside = path.with_name(f".{path.name}.new")
+    """Write a safetensors file, on the CPU, contiguous, atomically."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(plain, aside)
-    aside.replace(path)
+    with replacing(path) as aside:
+        save_file(plain, aside)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

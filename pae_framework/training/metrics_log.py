@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from pae_framework.runs.files import write_text
+from pae_framework.files import write_text
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -33,21 +34,21 @@ class SmallCNN(Encoder):
             for before, after in pairwise(channels)
         )
 
-    def _maps(self, pixels: Tensor) -> list[Tensor]:
-        maps, x = [], pixels
+    def _maps(self, pixels: Tensor) -> Iterator[Tensor]:
+        x = pixels
         for stage in self.stages:
             x = stage(x)
-            maps.append(x)
-        return maps
+            yield x
 
     def forward(self, pixels: Tensor) -> Features:
         """Tokens: the last feature map, each position normalised; pooled: its plain mean."""
-        tokens = map_to_tokens(self._maps(pixels)[-1])
+        *_, last = self._maps(pixels)
+        tokens = map_to_tokens(last)
         return Features(F.layer_norm(tokens, (self.width,)), pooled=tokens.mean(dim=1))
 
-    def feature_maps(self, pixels: Tensor) -> list[Tensor]:
+    def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Tokens (B, n, d) after each stage; n falls and d rises."""
-        return [map_to_tokens(x) for x in self._maps(pixels)]
+        return (map_to_tokens(x) for x in self._maps(pixels))
 
     def pretraining(self, num_classes: int) -> PretrainingObjective:
         """Classification by a linear layer on the pooled features."""

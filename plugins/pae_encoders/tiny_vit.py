@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from pae_encoders.config import TinyViTConfig
@@ -44,14 +46,12 @@ class TinyViT(Encoder):
         tokens = self.encode(self.embed_patches(pixels))
         return Features(tokens, pooled=tokens.mean(dim=1))
 
-    def feature_maps(self, pixels: Tensor) -> list[Tensor]:
+    def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Tokens (B, N, D) after each block."""
         x = self.embed_patches(pixels)
-        maps = []
         for block in self.blocks:
             x = block(x)
-            maps.append(x)
-        return maps
+            yield x
 
     def pretraining(self, num_classes: int) -> PretrainingObjective:
         """Masked autoencoding plus classification."""

@@ -20,7 +20,7 @@ class FewSteps(Evaluator):
                 "few_steps",
                 "gFD",
                 samples.images,
-                at={"steps": samples.steps},
+                at={"steps": samples.steps, "evaluations": samples.protocol["evaluations"]},
                 protocol=drawn(samples),
             )
             for samples in sorted(judged, key=lambda samples: samples.steps)

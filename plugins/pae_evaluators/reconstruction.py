@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pae_evaluators.feature_distance import BATCH, DistanceToTestImages
+from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_evaluators.image_quality import SIGMA, WINDOW, psnr, ssim
 from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+
+BATCH = 50
 
 
 class Reconstruction(Evaluator):

@@ -76,7 +76,7 @@ def test_gradients_reach_pixels_through_the_feature_maps_of_each_block():
     encoder = build().requires_grad_(False)
     pixels = images(2).requires_grad_()
 
-    maps = encoder.feature_maps(pixels)
+    maps = list(encoder.feature_maps(pixels))
 
     assert [tuple(x.shape) for x in maps] == [(2, 16, 32)] * 2
     for x in maps:

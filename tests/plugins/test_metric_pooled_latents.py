@@ -30,6 +30,11 @@ def test_neighbours_by_hand():
     assert same_class_neighbours(points, torch.tensor([0, 1, 0, 1, 9])) == 0
 
 
+def test_an_image_is_not_its_own_neighbour():
+    opposite = torch.tensor([[0.0, 1.0], [3.0, 0.0]])  # around their mean, cosine -1
+    assert same_class_neighbours(opposite, torch.tensor([0, 1])) == 0
+
+
 def test_separated_classes_score_one():
     labels = torch.arange(60) % 6
     pooled = torch.eye(6)[labels] + 0.01 * torch.randn(60, 6, generator=seeded())

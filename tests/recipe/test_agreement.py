@@ -34,7 +34,7 @@ from recipe_cases import SMALL, Load, Problems
             "3 heads do not divide the width 32",
         ),
         (
-            ["tokenizer.refinement={width: 40, heads: 3}"],
+            ["tokenizer.refinement.width=40", "tokenizer.refinement.heads=3"],
             "tokenizer.refinement.heads",
             "3 heads do not divide the width 40",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pae_framework.recipe.emit import lines, to_yaml
@@ -22,6 +22,7 @@ _values = st.recursive(
 _recipes = st.dictionaries(_texts, _values, min_size=1, max_size=4)
 
 
+@settings(max_examples=50, deadline=None)
 @given(_recipes)
 def test_what_is_written_reads_back_the_same(data: dict[str, Any]) -> None:
     node, problems = parse(to_yaml(data), lambda line, column: "")
@@ -37,6 +38,7 @@ def leaves(data: Any) -> int:
     return 1
 
 
+@settings(max_examples=50, deadline=None)
 @given(_recipes)
 def test_each_value_stands_on_one_line_with_its_key_path(data: dict[str, Any]) -> None:
     written = list(lines(data))

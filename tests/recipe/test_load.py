@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
-from pae_framework.errors import RecipeError, UsageError
-from pae_framework.plugins import Registry
+from pae_framework.errors import PluginError, RecipeError, UsageError
+from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
 
 
@@ -210,7 +210,8 @@ def test_an_override_is_yaml_split_at_its_first_equals_sign(load: Load) -> None:
     recipe = load(
         "sample.few_steps=[1, 2]",
         "description=a=b",
-        "tokenizer.encoder.train={lr: 1e-5}",
+        "tokenizer.encoder.train={lr: 1e-5, steps: 4}",
+        "evaluate={manifold: }",
         "tokenizer.regularizers.ssr=null",
         "tokenizer.modulator=none",
         "sample.count=",
@@ -220,7 +221,8 @@ def test_an_override_is_yaml_split_at_its_first_equals_sign(load: Load) -> None:
     assert recipe.sample.count == 1000  # an empty value is null: back to the default
     assert recipe.description == "a=b"
     assert recipe.tokenizer.encoder.train is not None
-    assert (recipe.tokenizer.encoder.train.lr, recipe.tokenizer.encoder.train.steps) == (1e-5, 10)
+    assert (recipe.tokenizer.encoder.train.lr, recipe.tokenizer.encoder.train.steps) == (1e-5, 4)
+    assert list(recipe.evaluate) == ["manifold"]  # a map replaces a map
     assert list(recipe.tokenizer.regularizers) == ["scr"]
     assert recipe.tokenizer.modulator.use == "none"
 
@@ -322,3 +324,19 @@ def test_every_problem_is_carried_by_the_error(small: Path, registry: Registry) 
         "data",
         "tokenizer",
     }
+
+
+def test_a_recipe_that_needs_a_broken_plugin_blames_the_plugin(small: Path) -> None:
+    registry = load_registry()
+    plugin = Plugin("acme", "acme", "acme-encoders", "1.0")
+    registry.add(ComponentSpec("encoder", "acme_vit", "acme:ViT", "acme_absent:Config", "", plugin))
+    with pytest.raises(PluginError) as caught:
+        load_recipe(small, ["tokenizer.encoder.use=acme_vit"], registry)
+    assert str(caught.value) == (
+        "command line: tokenizer.encoder.use: plugin acme (acme-encoders): the config of "
+        "encoder:acme_vit, acme_absent:Config, does not import: "
+        "ModuleNotFoundError: No module named 'acme_absent'"
+    )
+    with pytest.raises(RecipeError) as both:  # what the user can mend comes first
+        load_recipe(small, ["tokenizer.encoder.use=acme_vit", "sed=1"], registry)
+    assert [p.path for p in both.value.problems] == ["tokenizer.encoder.use", "sed"]

@@ -127,7 +127,7 @@ def test_what_a_parent_removed_a_child_can_bring_back(registry: Registry) -> Non
     }
 
 
-def test_an_override_is_a_layer_whose_null_removes_even_what_was_not_there(
+def test_the_null_of_an_override_removes_even_what_was_not_there(
     registry: Registry,
 ) -> None:
     null = Node(None, "here", "here")
@@ -135,6 +135,32 @@ def test_an_override_is_a_layer_whose_null_removes_even_what_was_not_there(
     for path in ("tokenizer.regularizers.ssr", "tokenizer.regularizers.scr"):
         root = merge(root, override(path, null))
     assert settle(root, registry).plain() == {"name": "a", "tokenizer": {"regularizers": {}}}
+
+
+def test_an_override_is_an_assignment_so_its_map_replaces_the_one_that_was_there(
+    registry: Registry,
+) -> None:
+    root = tree("{sample: {steps: 1, guidance: {scale: 2}}, tokenizer: {regularizers: {ssr: }}}")
+    for path, value in (
+        ("sample.guidance", "{channels: all}"),
+        ("tokenizer.regularizers", "{scr: }"),
+        ("sample.count", "3"),
+    ):
+        root = merge(root, override(path, tree(value)))
+    assert settle(root, registry).plain() == {
+        "sample": {"steps": 1, "guidance": {"channels": "all"}, "count": 3},
+        "tokenizer": {"regularizers": {"scr": None}},
+    }
+
+
+def test_an_override_of_use_alone_changes_the_component_and_keeps_its_training(
+    registry: Registry,
+) -> None:
+    root = tree("{tokenizer: {encoder: {use: tiny_vit, depth: 2, train: {steps: 5}}}}")
+    changed = merge(root, override("tokenizer.encoder.use", tree("small_cnn")))
+    assert settle(changed, registry).plain() == {
+        "tokenizer": {"encoder": {"use": "small_cnn", "train": {"steps": 5}}}
+    }
 
 
 @pytest.mark.parametrize("path", ["", "a..b", ".a", "a."])

@@ -44,7 +44,7 @@ def edited(changes: list[tuple[int, int, int, str]]) -> str:
 
 
 quiet = settings(
-    max_examples=150,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -19,7 +19,7 @@ sweep:
       tokenizer.regularizers.ssr: null
       tokenizer.regularizers.scr: null
     all: {}
-    strong: {tokenizer.regularizers.ssr: {weight: 2}, tokenizer.train: {steps: 20}}
+    strong: {tokenizer.regularizers: {ssr: {weight: 2}}, tokenizer.train.steps: 20}
 """
 )
 
@@ -48,6 +48,7 @@ def test_a_member_is_the_recipe_without_the_sweep_and_with_its_variant(load: Loa
     assert without_seeds(members["all-seed0"].resolved()) == without_seeds(plain.resolved())
     assert members["none-seed0"].recipe.tokenizer.regularizers == {}
     strong = members["strong-seed3"].recipe
+    assert list(strong.tokenizer.regularizers) == ["ssr"]  # a map replaces a map
     assert strong.tokenizer.regularizers["ssr"].config.weight == 2
     assert (strong.tokenizer.train.steps, strong.tokenizer.train.clip) == (20, 0.5)
     for loaded in members.values():
@@ -85,7 +86,7 @@ def test_a_member_without_a_generator_gets_no_generator(load: Load) -> None:
 def test_values_of_a_variant_point_to_where_the_variant_says_so(load: Load) -> None:
     origins = expand(load(text=SWEEP))[5].loaded.origins
     line = 1 + SWEEP.splitlines().index(
-        "    strong: {tokenizer.regularizers.ssr: {weight: 2}, tokenizer.train: {steps: 20}}"
+        "    strong: {tokenizer.regularizers: {ssr: {weight: 2}}, tokenizer.train.steps: 20}"
     )
     assert origins["tokenizer", "train", "steps"].startswith(f"small.yaml:{line}:")
     assert origins["tokenizer", "train", "clip"].startswith("small.yaml:17:")
@@ -99,8 +100,8 @@ def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
     ("old", "new", "path", "message"),
     [
         (
-            "tokenizer.train: {steps: 20}",
-            "tokenizer.trian: {steps: 20}",
+            "tokenizer.train.steps: 20",
+            "tokenizer.trian.steps: 20",
             "tokenizer.trian",
             "in variant 'strong': unknown key",
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pae_framework.errors import RecipeError
@@ -90,6 +90,7 @@ _json = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(_texts, _json, max_size=4))
 def test_json_reads_as_json_does(data: dict[str, Any]) -> None:
     text = json.dumps(data)

@@ -82,7 +82,7 @@ def test_one_step_and_no_step():
 
 
 def test_the_chart_names_its_lines_and_marks_what_was_measured():
-    hostile = ["_hidden", "$\\frac{", "<b>&", "plain"]
+    hostile = ["_hidden", "$\\frac{$", "<b>&", "plain"]
     lines = [Line(name, [(5, 2.0 + i, 0.1), (50, 1.0 + i, None)]) for i, name in enumerate(hostile)]
     found = texts(curves(lines, "network evaluations", "$g$FD", log_x=True))
     assert {*hostile, "5", "50", "network evaluations", "$g$FD"} <= set(found)

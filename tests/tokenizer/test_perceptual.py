@@ -46,7 +46,7 @@ def image(value: float) -> Tensor:
         (None, (1.0 + 2 - math.sqrt(2)) / 2),
         ((0,), 1.0),
         ((1,), 2 - math.sqrt(2)),
-        ((-1,), 2 - math.sqrt(2)),
+        ((1, 0), (1.0 + 2 - math.sqrt(2)) / 2),
     ],
 )
 def test_value_by_hand(given_maps: Given, layers: tuple[int, ...] | None, expected: float) -> None:

@@ -1,0 +1,199 @@
+"""The registry: which components are installed, and where each came from. No torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pae_framework.config import ComponentConfig
+from pae_framework.errors import PluginError
+
+KINDS = (
+    "dataset",
+    "encoder",
+    "modulator",
+    "bottleneck",
+    "decoder",
+    "regularizer",
+    "generator",
+    "evaluator",
+)
+"""Kinds in the order an image meets them."""
+
+_Config = TypeVar("_Config", bound=ComponentConfig)
+
+
+class UnknownComponentError(LookupError):
+    """A name that is not registered, or that two distributions registered."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point: where it comes from and whether it loaded."""
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    error: str | None = None
+    detail: str = ""
+    heavy: bool = False
+
+    @property
+    def state(self) -> str:
+        """``ok``, ``heavy`` (it imports torch to register) or ``broken``."""
+        return "broken" if self.error else ("heavy" if self.heavy else "ok")
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """One registered component; its class and config are imported only when asked for."""
+
+    kind: str
+    name: str
+    target: str
+    config: str
+    summary: str
+    plugin: Plugin
+
+    @property
+    def reference(self) -> str:
+        """``kind:name``, as ``pae show-plugin`` takes it."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def origin(self) -> str:
+        """The plugin and its distribution, as messages name them."""
+        return f"plugin {self.plugin.name} ({self.plugin.distribution})"
+
+    def config_class(self) -> type[ComponentConfig]:
+        """Import the config model (no torch).
+
+        Raises:
+            PluginError: the import string leads nowhere or not to a ComponentConfig.
+        """
+        found = self._import(self.config, "config")
+        if not (isinstance(found, type) and issubclass(found, ComponentConfig)):
+            raise PluginError(
+                f"{self.origin}: the config of "
+                f"{self.reference}, {self.config}, is not a pae_framework.config.ComponentConfig"
+            )
+        return found
+
+    def component_class(self) -> type[Any]:
+        """Import the component itself (this is where torch comes in).
+
+        Raises:
+            PluginError: the import string leads nowhere or not to a class.
+        """
+        found = self._import(self.target, "target")
+        if not isinstance(found, type):
+            raise PluginError(f"{self.origin}: {self.reference} is not a class: {self.target}")
+        return found
+
+    def _import(self, reference: str, role: str) -> Any:
+        module, _, attribute = reference.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{self.origin}: the {role} of {self.reference}, {reference}, does not import: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+@dataclass
+class Registry:
+    """All components by kind and name, and all plugins, broken ones too."""
+
+    plugins: list[Plugin] = field(default_factory=list)
+    _specs: dict[tuple[str, str], list[ComponentSpec]] = field(default_factory=dict)
+
+    def add(self, spec: ComponentSpec) -> None:
+        """Add one component; a second one of that name makes the name ambiguous."""
+        self._specs.setdefault((spec.kind, spec.name), []).append(spec)
+
+    def specs(self, kind: str | None = None) -> list[ComponentSpec]:
+        """All components, of one kind or of all, in the order of KINDS and then by name."""
+        found = [spec for specs in self._specs.values() for spec in specs]
+        if kind is not None:
+            found = [spec for spec in found if spec.kind == kind]
+        return sorted(found, key=lambda spec: (KINDS.index(spec.kind), spec.name))
+
+    @property
+    def broken(self) -> list[Plugin]:
+        """Plugins that did not load."""
+        return [plugin for plugin in self.plugins if plugin.error]
+
+    def find(self, kind: str, name: str) -> ComponentSpec:
+        """Look a component up by ``name`` or ``distribution/name``.
+
+        Raises:
+            UnknownComponentError: with the nearest names, all names of the kind and the plugins
+                that failed to load; or with the distributions that share the name.
+        """
+        distribution, _, plain = name.rpartition("/")
+        found = self._specs.get((kind, plain), [])
+        if distribution:
+            found = [spec for spec in found if _same_name(spec.plugin.distribution, distribution)]
+        if len(found) > 1:
+            raise UnknownComponentError(_ambiguous(found))
+        if not found:
+            raise UnknownComponentError(self._unknown(kind, name))
+        return found[0]
+
+    def config_class(self, kind: str, name: str, base: type[_Config]) -> type[_Config]:
+        """Import the config model of a component.
+
+        Raises:
+            UnknownComponentError: as :meth:`find`.
+            PluginError: it does not import, or is not a ``base``.
+        """
+        spec = self.find(kind, name)
+        model = spec.config_class()
+        if not issubclass(model, base):
+            raise PluginError(
+                f"{spec.origin}: the config of {spec.reference} is not a {base.__name__}"
+            )
+        return model
+
+    def use_name(self, spec: ComponentSpec) -> str:
+        """What a recipe writes after ``use:`` for this one: with its distribution where it must."""
+        shared = len(self._specs[spec.kind, spec.name]) > 1
+        return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
+
+    def _unknown(self, kind: str, name: str) -> str:
+        known = [spec.name for spec in self.specs(kind)]
+        message = f"unknown {kind} {name!r}"
+        if near := difflib.get_close_matches(name.rpartition("/")[2], known, n=1):
+            message += f", did you mean {near[0]!r}?"
+        elif others := [other for other in KINDS if (other, name) in self._specs]:
+            message += f", which is registered as {others[0]}."
+        else:
+            message += "; does its plugin need installing?"
+        message += f" Installed: {', '.join(dict.fromkeys(known)) or 'none'}."
+        if self.broken:
+            failed = ", ".join(plugin.name for plugin in self.broken)
+            message += f" Plugins that failed to load: {failed} (see `pae list-plugins --broken`)."
+        return message
+
+
+def _ambiguous(specs: list[ComponentSpec]) -> str:
+    """Two owners of one name: how to pick one, or, inside one distribution, that nobody can."""
+    kind, name = specs[0].kind, specs[0].name
+    owners = sorted({f"{spec.plugin.distribution}/{name}" for spec in specs})
+    if len(owners) > 1:
+        return f"{kind} {name!r} is registered more than once; say {' or '.join(owners)}"
+    plugins = " and ".join(spec.plugin.name for spec in specs)
+    return (
+        f"{kind} {name!r} is registered by both plugins {plugins} of "
+        f"{specs[0].plugin.distribution}; one of them has to rename it"
+    )
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two distribution names are the same (PEP 503: case and ``-_.`` do not count)."""
+    return re.sub(r"[-_.]+", "-", one).lower() == re.sub(r"[-_.]+", "-", other).lower()

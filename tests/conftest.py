@@ -1,0 +1,56 @@
+"""Fixtures for all tests: few threads, and a recipe whose whole chain takes seconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share the cores
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A loaded machine is no failure.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+TINY = """\
+pae: 1
+extends: quickstart
+name: tiny
+data: {image_size: 16, test_images: 60}
+runtime: {threads: 1, device: cpu}
+extractor: {width: 8, train: {steps: 6, batch_size: 16, checkpoint_every: 2, log_every: 1}}
+tokenizer:
+  encoder:
+    width: 48
+    depth: 2
+    train: {steps: 6, batch_size: 16, warmup_steps: 1, checkpoint_every: 2, log_every: 1}
+  bottleneck: {channels: 4}
+  decoder: {width: 48, depth: 1}
+  refinement: {train: {steps: 6, batch_size: 16, checkpoint_every: 2, log_every: 1}}
+  train: {steps: 6, batch_size: 16, warmup_steps: 1, checkpoint_every: 2, log_every: 1}
+latents: {shard_size: 500}
+generator:
+  width: 32
+  depth: 1
+  heads: 2
+  train:
+    steps: 6
+    batch_size: 16
+    warmup_steps: 1
+    checkpoint_every: 2
+    log_every: 1
+    keep_steps: [3]
+sample: {count: 20, steps: 4, batch_size: 8, at_steps: [3], few_steps: [2]}
+evaluate: {manifold: {images: 20}}
+"""
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """The quickstart's chain, shrunk."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path

@@ -1,0 +1,208 @@
+"""The whole chain on real images, as a user runs it: results, kills, edits, commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chain_helpers import pae, pae_killed_in
+from PIL import Image
+from safetensors.torch import load_file
+
+STAGES = [
+    "extractor",
+    "encoder",
+    "refine",
+    "tokenizer",
+    "latents",
+    "generator",
+    "sample",
+    "evaluate",
+    "report",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny recipe, in which `pae run` has finished once."""
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    finished = pae("run", "tiny.yaml", cwd=folder)
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Path:
+    return place / "runs" / "tiny"
+
+
+def results(run: Path) -> list[dict]:
+    """Metrics without the fingerprints (which are equal anyway) as comparable JSON."""
+    return json.loads((run / "evaluate" / "results.json").read_text(encoding="utf-8"))
+
+
+def records(run: Path) -> dict[str, dict]:
+    return {
+        stage: json.loads((run / stage / "stage.json").read_text(encoding="utf-8"))
+        for stage in STAGES
+    }
+
+
+def test_every_stage_is_done_and_reads_with_ordinary_tools(run: Path):
+    assert {record["state"] for record in records(run).values()} == {"done"}
+    lines = (run / "tokenizer" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    terms = json.loads(lines[-1])
+    assert {"l1", "perceptual", "ssr", "mcr", "scr", "loss", "lr", "images_per_s"} <= terms.keys()
+    assert terms["loss"] == pytest.approx(
+        sum(terms[name] for name in ("l1", "perceptual", "ssr", "mcr", "scr")), rel=1e-4
+    )
+
+
+def test_latents_are_in_lightningdits_layout(run: Path):
+    shards = sorted((run / "latents").glob("latents_rank00_shard*.safetensors"))
+    sizes = [len(load_file(shard)["labels"]) for shard in shards]
+    assert sizes[0] == 500
+    assert sum(sizes) == 1797 - 355  # the digits without every fifth of each class
+    assert load_file(shards[0])["latents"].shape[1:] == (4, 4, 4)
+    assert (run / "latents" / "latents_stats.pt").is_file()
+
+
+def test_samples_are_what_adm_evaluators_read(run: Path):
+    sets = json.loads((run / "sample" / "sets.json").read_text(encoding="utf-8"))
+    assert [(s["role"], s["generator_step"], s["steps"]) for s in sets] == [
+        ("main", 6, 4),
+        ("checkpoint", 3, 4),
+        ("few_steps", 6, 2),
+    ]
+    with np.load(run / "sample" / sets[0]["file"]) as file:
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_0"].shape == (20, 16, 16, 3)
+        assert sorted(file["arr_1"]) == sorted(list(range(10)) * 2)  # balanced
+
+
+def test_every_metric_carries_its_protocol(run: Path):
+    metrics = results(run)
+    names = {metric["name"] for metric in metrics}
+    assert {
+        "reconstruction/psnr",
+        "reconstruction/ssim",
+        "reconstruction/fd_small_cnn",
+        "generation/fd_small_cnn",
+        "few_steps/fd_small_cnn",
+        "manifold/ssc",
+        "manifold/lpc",
+        "manifold/gsq",
+        "manifold/erank",
+    } <= names
+    for metric in metrics:
+        assert {"test_data", "image_size", "evaluation_seed"} <= metric["protocol"].keys()
+    drawn = next(m for m in metrics if m["name"] == "generation/fd_small_cnn")
+    assert {"solver", "evaluations", "guidance", "sample_seed", "weights"} <= drawn[
+        "protocol"
+    ].keys()
+
+
+def test_running_again_does_no_work_twice(place: Path, run: Path):
+    before = records(run)
+    again = pae("run", "tiny.yaml", cwd=place)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == len(STAGES)
+    assert records(run) == before
+
+
+def test_the_resolved_recipe_is_the_same_run(place: Path, run: Path):
+    again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == len(STAGES)
+
+
+def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, run: Path):
+    env = dict(os.environ)
+    for stage in STAGES:
+        code = pae_killed_in(stage, "run", "tiny.yaml", "--run-dir", "killed", cwd=place, env=env)
+        assert code == -signal.SIGKILL, f"{stage} was not reached"
+    finished = pae("run", "tiny.yaml", "--run-dir", "killed", cwd=place)
+    assert finished.returncode == 0, finished.stderr
+    assert results(place / "killed") == results(run)
+    for stage in ("encoder", "refine", "generator"):
+        whole = load_file(run / stage / "weights.safetensors")
+        resumed = load_file(place / "killed" / stage / "weights.safetensors")
+        assert all((whole[name] == resumed[name]).all() for name in whole)
+
+
+def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, run: Path):
+    edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place)
+    assert edited.returncode == 0, edited.stderr
+    assert edited.stdout.count("done before") == 6  # up to the generator
+    assert len(list((run / "stages").glob("sample-*"))) == 2
+    back = pae("run", "tiny.yaml", cwd=place)
+    assert back.stdout.count("done before") == len(STAGES)
+
+
+def test_status_says_done_and_is_json_when_asked(place: Path, run: Path):
+    plain = pae("status", run, cwd=place)
+    assert plain.stdout.count("done") >= len(STAGES)
+    rows = json.loads(pae("status", run, "--json", cwd=place).stdout)["tiny"]
+    assert [row["stage"] for row in rows] == STAGES
+
+
+def test_sample_draws_the_same_image_whatever_is_drawn_with_it(place: Path, run: Path):
+    three = pae("sample", run, "--labels", "3,7,1", "--out", "three", cwd=place)
+    assert three.returncode == 0, three.stderr
+    one = pae("sample", run, "--labels", "3", "--out", "one", cwd=place)
+    assert one.returncode == 0, one.stderr
+    first, alone = (
+        np.asarray(Image.open(place / folder / "000000.png").convert("RGB")).astype(int)
+        for folder in ("three", "one")
+    )
+    assert first.shape == (16, 16, 3)
+    assert abs(first - alone).max() <= 1  # another batch size may round otherwise
+    assert (place / "three" / "grid.png").is_file()
+
+
+def test_reconstruct_takes_test_images_and_files(place: Path, run: Path):
+    own = pae("reconstruct", run, "--count", "3", "--out", "own", cwd=place)
+    assert own.returncode == 0, own.stderr
+    assert own.stdout.count(" dB") == 3
+    picture = place / "picture.png"
+    Image.fromarray(np.full((40, 30, 3), 200, dtype=np.uint8)).save(picture)
+    given = pae("reconstruct", run, picture, "--out", "given", cwd=place)
+    assert given.returncode == 0, given.stderr
+    assert Image.open(place / "given" / "picture.png").size == (16, 16)
+
+
+def test_report_is_written_again_and_needs_nothing_else(place: Path, run: Path):
+    (run / "report.html").unlink()
+    again = pae("report", run, cwd=place)
+    assert again.returncode == 0, again.stderr
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert 'src="http' not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "runs/tiny", "--labels", "owl"), "no class 'owl'"),
+        (("sample", "runs/tiny", "--labels", "10"), "classes are 0 to 9"),
+        (("sample", "runs/tiny", "--solver", "rk45"), "--solver"),
+        (("sample", "nowhere"), "holds no run"),
+        (("reconstruct", "runs/tiny", "tiny.yaml"), "cannot be read as an image"),
+        (("status", "nowhere"), "holds no run"),
+        (("run", "quickstart", "--run-dir", "runs/tiny"), "run of the recipe 'tiny'"),
+        (("run", "tiny.yaml", "--only", "a"), "--only is for sweeps"),
+    ],
+)
+def test_mistakes_get_one_message_and_exit_code_2(place: Path, run: Path, arguments, message):
+    assert run.is_dir()
+    failed = pae(*arguments, cwd=place)
+    assert failed.returncode == 2, failed.stdout
+    assert message in " ".join(failed.stderr.split())
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,55 @@
+"""A sweep, as a user runs it: shared stages once, one table, one report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from chain_helpers import pae
+
+SWEEP = """\
+pae: 1
+extends: tiny.yaml
+name: sweep
+evaluate: {manifold: null, few_steps: null}
+sample: {at_steps: [], few_steps: []}
+sweep:
+  seeds: [0, 1]
+  variants:
+    none: {tokenizer.regularizers: null}
+    scr: {tokenizer.regularizers.ssr: null, tokenizer.regularizers.mcr: null}
+"""
+
+
+def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe: Path):
+    assert tiny_recipe.parent == tmp_path
+    (tmp_path / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
+
+    half = pae("run", "sweep.yaml", "--only", "*-seed0", cwd=tmp_path)
+    assert half.returncode == 0, half.stderr
+    whole = pae("run", "sweep.yaml", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+
+    run = tmp_path / "runs" / "sweep"
+    folders = [path.name.rpartition("-")[0] for path in (run / "stages").iterdir()]
+    assert folders.count("extractor") == folders.count("encoder") == folders.count("refine") == 1
+    assert folders.count("tokenizer") == folders.count("generator") == 4
+    assert whole.stdout.count("done before") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
+
+    found = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [(member["variant"], member["seed"]) for member in found] == [
+        ("none", 0),
+        ("none", 1),
+        ("scr", 0),
+        ("scr", 1),
+    ]
+    assert "PSNR" in whole.stdout
+    assert "±" in whole.stdout
+    assert (run / "report.html").is_file()
+    # a member is an ordinary run
+    member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
+    assert {row["state"] for row in json.loads(member.stdout)["sweep"]} == {"done"}
+
+    wrong = pae("run", "sweep.yaml", "--only", "mcr*", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "scr-seed1" in wrong.stderr
