@@ -92,7 +92,7 @@ class RegularizerConfig(ComponentConfig):
     """Parameters of one term of the tokenizer's loss."""
 
     needs_target: ClassVar[bool] = False
-    """Whether the term needs the refined prior target, so ``tokenizer.refinement`` in the recipe."""
+    """Whether the term needs the refined prior target: ``tokenizer.refinement`` in the recipe."""
 
     needs_moments: ClassVar[bool] = False
     """Whether the term needs a bottleneck with a mean and a variance (``gaussian``)."""

@@ -149,7 +149,7 @@ class Encoder(nn.Module, ABC):
 
 
 class PretrainingObjective(nn.Module, ABC):
-    """How a trainable encoder is trained: a module whose parameters are the encoder's and heads'."""
+    """How a trainable encoder is trained: a module that holds the encoder and its heads."""
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> LossTerms:
@@ -185,8 +185,8 @@ class Bottleneck(nn.Module, ABC):
 
     projected: ClassVar[bool] = True
     """Whether a projector to ``in_channels`` comes before (and a deprojector after)."""
-    needs_statistics: ClassVar[bool] = False
-    """Whether :meth:`measure` must see the training features before training."""
+    statistics_images: int = 0
+    """Training images :meth:`measure` is shown before training; 0: it needs none."""
     in_channels: int
     """Channels it takes."""
     channels: int
@@ -230,11 +230,11 @@ class Decoder(nn.Module, ABC):
 class RegularizerInputs:
     """What a regularizer may look at in one training step.
 
-    ``images`` (B, 3, S, S) in [0, 1]; ``reconstruction`` the same shape, with gradient; ``features``
-    (B, N, D) frozen encoder tokens; ``posterior`` with latents (B, C, h, w); ``target`` (B, C, h, w)
-    the refined prior, without gradient, where the recipe refines one; ``decode`` latents -> images;
-    ``distance`` the L1 + perceptual terms of the recipe's reconstruction, between two image batches,
-    a scalar; ``generator`` the step's randomness.
+    ``images`` (B, 3, S, S) in [0, 1]; ``reconstruction`` the same shape, with gradient;
+    ``features`` (B, N, D) frozen encoder tokens; ``posterior`` with latents (B, C, h, w);
+    ``target`` (B, C, h, w) the refined prior, without gradient, where the recipe refines one;
+    ``decode`` latents -> images; ``distance`` the L1 + perceptual terms of the recipe's
+    reconstruction, between two image batches, a scalar; ``generator`` the step's randomness.
     """
 
     images: Tensor
@@ -329,8 +329,9 @@ class EvaluationMaterial(Protocol):
     ``images`` (M, 3, S, S) uint8 test images with ``labels`` (M,) and, where the source has them,
     ``masks`` (M, S, S); ``reconstructions`` uint8 of them; ``latents`` (M, C, h, w) of them, as the
     tokenizer gives them; ``features`` (M, N, D) the encoder's tokens; ``sample_sets`` what the
-    sample stage drew; ``extractor``; ``decode`` latents -> images in [0, 1]; ``perceptual`` the
-    per-image perceptual distance (B,) between two batches in [0, 1]; ``seed``.
+    sample stage drew; ``extractor`` and ``image_features`` (M, F), what it makes of ``images``;
+    ``decode`` latents -> images in [0, 1]; ``perceptual`` the per-image perceptual distance (B,)
+    between two batches in [0, 1]; ``seed``.
     """
 
     @property
@@ -351,6 +352,8 @@ class EvaluationMaterial(Protocol):
     def sample_sets(self) -> Sequence[SampleSet]: ...  # noqa: D102
     @property
     def extractor(self) -> Extractor: ...  # noqa: D102
+    @property
+    def image_features(self) -> Tensor: ...  # noqa: D102
     @property
     def protocol(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property

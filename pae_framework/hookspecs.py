@@ -30,6 +30,19 @@ PAE_API = 1
 PROJECT = "pae_framework"
 """Name of the pluggy project and of the entry-point group."""
 
+KINDS = (
+    "dataset",
+    "encoder",
+    "modulator",
+    "bottleneck",
+    "decoder",
+    "regularizer",
+    "generator",
+    "evaluator",
+)
+"""Kinds of component, in the order an image meets them. Modulators and bottlenecks are the engine's
+own; each of the others has a hook below."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

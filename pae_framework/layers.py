@@ -77,8 +77,8 @@ def join_heads(x: Tensor) -> Tensor:
 def sincos_positions(grid: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Fixed 2-D sine-cosine codes (1, N, D), float32: column code first, row code second.
 
-    Each half is ``[sin(m w_k), cos(m w_k)]`` with ``w_k = 10000^(-k / (D/4))`` (LightningDiT, ViT-MAE;
-    MoCo v3 before them).
+    Each half is ``[sin(m w_k), cos(m w_k)]`` with ``w_k = 10000^(-k / (D/4))`` (LightningDiT,
+    ViT-MAE; MoCo v3 before them).
 
     Args:
         grid: tokens per side.
@@ -109,7 +109,7 @@ def map_to_tokens(x: Tensor) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch: int, channels: int = 3) -> Tensor:
-    """(B, N, patch * patch * channels), each laid out (row, column, channel), to (B, channels, S, S)."""
+    """Patches (B, N, p * p * C), each laid out (row, column, channel), to images (B, C, S, S)."""
     B, N, _ = patches.shape
     g = int(N**0.5)
     x = patches.view(B, g, g, patch, patch, channels)

@@ -18,11 +18,10 @@ import pluggy
 from pae_framework import __version__, hookspecs
 from pae_framework.engine_components import ENGINE_COMPONENTS
 from pae_framework.errors import PluginError
-from pae_framework.registry import KINDS, ComponentSpec, Plugin, Registry, UnknownComponentError
+from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
 
 __all__ = [
     "HOOKS",
-    "KINDS",
     "ComponentSpec",
     "Plugin",
     "Registry",

@@ -10,18 +10,7 @@ from typing import Any, TypeVar
 
 from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
-
-KINDS = (
-    "dataset",
-    "encoder",
-    "modulator",
-    "bottleneck",
-    "decoder",
-    "regularizer",
-    "generator",
-    "evaluator",
-)
-"""Kinds in the order an image meets them."""
+from pae_framework.hookspecs import KINDS
 
 _Config = TypeVar("_Config", bound=ComponentConfig)
 

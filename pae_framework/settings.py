@@ -61,7 +61,9 @@ class TrainSettings(Settings):
 class TimeSettings(Settings):
     """Distribution of the training time t (0 noise, 1 data)."""
 
-    distribution: Literal["logit_normal", "uniform"] = "logit_normal"
+    distribution: Literal["logit_normal", "uniform"] = Field(
+        "logit_normal", description="logit_normal: the sigmoid of a normal"
+    )
     mean: float = Field(0.0, description="location of the normal under the sigmoid")
     std: float = Field(1.0, gt=0, description="scale of the normal under the sigmoid")
     shift: float = Field(
@@ -100,7 +102,9 @@ class RefinementSettings(Settings):
     width: int | None = Field(None, gt=0, description="its width; null: the encoder's")
     heads: int | None = Field(None, gt=0, description="its heads; null: width / 32 at least 1")
     reproduction: float = Field(1.0, ge=0, description="weight of |Q(Z) - H|^2, mean per entry")
-    gram: float = Field(1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, mean per entry")
+    gram: float = Field(
+        1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, mean per entry"
+    )
     low_pass: float = Field(
         0.4, ge=0, le=1, description="strength of the low-pass spatial normalisation of H_ref"
     )
@@ -114,7 +118,7 @@ class LatentsSettings(Settings):
     """How the latents of the training images are written."""
 
     shard_size: int = Field(10_000, gt=0, description="images per shard file")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="as stored")
     batch_size: int = Field(128, gt=0, description="images encoded at once")
 
 
@@ -140,7 +144,7 @@ class Guidance(Settings):
 class SolverSettings(Settings):
     """How the flow is integrated from noise (t=0) to data (t=1)."""
 
-    solver: Literal["euler", "heun"] = "euler"
+    solver: Literal["euler", "heun"] = Field("euler", description="order 1, or order 2")
     steps: int = Field(50, gt=0, description="integration steps; heun evaluates the network twice")
     shift: float = Field(
         1.0, gt=0, description="s of t' = s t / (1 + (s-1) t) on the time grid; 1: even steps"
@@ -165,7 +169,11 @@ class SampleSettings(SolverSettings):
 class RuntimeSettings(Settings):
     """The machine's part."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda where there is one"
+    )
     threads: int | None = Field(
-        None, gt=0, description="CPU threads of torch; fixed, since sums depend on it; null: torch's"
+        None,
+        gt=0,
+        description="CPU threads of torch; fixed, since sums depend on it; null: torch's",
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import print_json, print_table
 from pae_framework.errors import UsageError
-from pae_framework.plugins import KINDS, Registry, load_registry
+from pae_framework.hookspecs import KINDS
+
+if TYPE_CHECKING:
+    from pae_framework.plugins import Registry
 
 
 def list_plugins(
@@ -23,6 +26,8 @@ def list_plugins(
     ] = False,
 ) -> None:
     """List every component a recipe may use, and the package it comes from."""
+    from pae_framework.plugins import load_registry
+
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
     registry = load_registry()

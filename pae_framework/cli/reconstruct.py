@@ -6,11 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-from pae_framework.launch.opened import stage_context
-from pae_framework.plugins import load_registry
-from pae_framework.runs.opened import open_run
 
 
 def reconstruct(
@@ -30,6 +25,12 @@ def reconstruct(
     Example:
         pae reconstruct runs/quickstart --count 8
     """
+    from rich.console import Console
+
+    from pae_framework.launch.opened import stage_context
+    from pae_framework.plugins import load_registry
+    from pae_framework.runs.opened import open_run
+
     opened = open_run(run, load_registry())
     context = stage_context(opened, "tokenizer", Console(stderr=True))
     from pae_framework.stages.reconstructing import reconstruct_to_folder

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.files import read_json
-from pae_framework.launch.local import LocalLauncher
-from pae_framework.launch.sweep import SweepLauncher
-from pae_framework.plugins import load_registry
-from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.needs import missing_here
-from pae_framework.report.table import MemberMetrics, comparison_table, result_rows
-from pae_framework.report.text import comparison_tables, results_table
-from pae_framework.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pae_framework.recipe.loaded import LoadedRecipe
 
 
 def run(
@@ -43,6 +38,13 @@ def run(
 
         pae run recipes/fashion_mnist.yaml generator.train.steps=2000 --run-dir runs/longer
     """
+    from rich.console import Console
+
+    from pae_framework.plugins import load_registry
+    from pae_framework.recipe.load import load_recipe
+    from pae_framework.recipe.needs import missing_here
+    from pae_framework.runs.directory import RunDirectory
+
     loaded = load_recipe(recipe, overrides or (), load_registry())
     if missing := missing_here(loaded):
         raise RecipeError(missing)
@@ -51,25 +53,35 @@ def run(
     console = Console(highlight=False)
     command = ["pae", *sys.argv[1:]]
     if loaded.recipe.sweep:
-        _sweep(loaded, path, only, command, console)
+        _run_sweep(loaded, path, only, command, console)
     elif only:
         raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
     else:
-        directory = RunDirectory.at(path)
-        LocalLauncher(console).run(loaded, directory, command)
-        _show(directory, console)
+        _run_one(loaded, path, command, console)
 
 
-def _show(directory: RunDirectory, console: Console) -> None:
-    results = directory.path / "evaluate" / "results.json"
+def _run_one(loaded: LoadedRecipe, path: Path, command: list[str], console: Console) -> None:
+    """Run one recipe; print its results."""
+    from pae_framework.launch.local import LocalLauncher
+    from pae_framework.report.table import result_rows
+    from pae_framework.report.text import results_table
+    from pae_framework.runs.directory import RunDirectory
+
+    LocalLauncher(console).run(loaded, RunDirectory.at(path), command)
+    results = path / "evaluate" / "results.json"
     if results.is_file():
         console.print(results_table(result_rows(read_json(results))))
-    console.print(f"report: {directory.path / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {path / 'report.html'}", soft_wrap=True)
 
 
-def _sweep(
+def _run_sweep(
     loaded: LoadedRecipe, path: Path, only: str | None, command: list[str], console: Console
 ) -> None:
+    """Run the members of a sweep; print them side by side."""
+    from pae_framework.launch.sweep import SweepLauncher
+    from pae_framework.report.table import MemberMetrics, comparison_table
+    from pae_framework.report.text import comparison_tables
+
     launcher = SweepLauncher(console)
     members = launcher.members(loaded, only)
     launcher.run(loaded, path, members, command)

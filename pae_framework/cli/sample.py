@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pae_framework.errors import UsageError
-from pae_framework.launch.opened import stage_context
-from pae_framework.plugins import load_registry
-from pae_framework.runs.opened import open_run
 
 
 def sample(
@@ -37,9 +33,14 @@ def sample(
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
     """
+    from rich.console import Console
+
+    from pae_framework.launch.opened import stage_context
+    from pae_framework.plugins import load_registry
+    from pae_framework.runs.opened import open_run
+
     opened = open_run(run, load_registry())
-    console = Console(stderr=True)
-    context = stage_context(opened, "generator", console)
+    context = stage_context(opened, "generator", Console(stderr=True))
     from pae_framework.stages.drawing import choose_labels, draw_to_folder, sampling_settings
 
     given = {"steps": steps, "solver": solver, "seed": seed}

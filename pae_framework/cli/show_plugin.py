@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import installed_registry, print_json, print_table
 from pae_framework.errors import UsageError
-from pae_framework.plugins import KINDS, ComponentSpec, Registry, UnknownComponentError
+from pae_framework.hookspecs import KINDS
+
+if TYPE_CHECKING:
+    from pae_framework.plugins import ComponentSpec, Registry
 
 
 def show_plugin(
@@ -54,6 +57,8 @@ def show_plugin(
 
 
 def _find(registry: Registry, reference: str) -> ComponentSpec:
+    from pae_framework.plugins import UnknownComponentError
+
     kind, colon, name = reference.partition(":")
     if not colon or kind not in KINDS:
         raise UsageError(f"{reference!r} is not KIND:NAME, with a KIND of {', '.join(KINDS)}")

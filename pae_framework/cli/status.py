@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from pae_framework.runs.status import StageStatus, run_status
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pae_framework.runs.status import StageStatus
 
 
 def status(
@@ -18,18 +19,24 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, nothing else")] = False,
 ) -> None:
     """Show each stage of a run: done, running, stopped, failed (with the reason) or pending."""
+    from pae_framework.runs.status import run_status
+
     members = run_status(run)
     if as_json:
         print(
             json.dumps({name: [stage.__dict__ for stage in rows] for name, rows in members.items()})
         )
         return
+    from rich.console import Console
+
     console = Console(highlight=False)
     for name, rows in members.items():
         console.print(_table(name, rows))
 
 
 def _table(name: str, rows: list[StageStatus]) -> Table:
+    from rich.table import Table
+
     table = Table(title=name, title_justify="left")
     for heading in ("stage", "state", "progress", "time", "folder"):
         table.add_column(heading)

@@ -43,8 +43,8 @@ class DataSection(Settings):
     """Where images come from, and at which size."""
 
     image_size: int = Field(gt=0, description="side of the square images, px")
-    train: DataSourceComponent
-    test: DataSourceComponent
+    train: DataSourceComponent = Field(description="images that are learned from")
+    test: DataSourceComponent = Field(description="images that are judged")
     flip: bool = Field(False, description="mirror training images at random; also in the latents")
     test_images: int | None = Field(
         None, gt=0, description="test images that are judged (the first ones); null: all"
@@ -86,7 +86,7 @@ class Recipe(Settings):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
     )
-    description: str = ""
+    description: str = Field("", description="what it is for, in one line; the report shows it")
     seed: int = Field(0, ge=0, description="seed of every stage that states none")
     runtime: RuntimeSettings = RuntimeSettings()
     data: DataSection

@@ -72,6 +72,16 @@ class StageContext:
         """Seed of a stage that trains: its own, or the recipe's."""
         return self.recipe.seed if train.seed is None else train.seed
 
+    def length(self, train: TrainSettings, images: int) -> int:
+        """Optimiser steps of a stage that trains on ``images`` images; says them, and as epochs."""
+        total = train.total_steps(images)
+        epochs = total * train.batch_size / images
+        self.console.print(
+            f"{'':<10} {total} steps of {train.batch_size} images = {epochs:.2f} epochs",
+            highlight=False,
+        )
+        return total
+
     def progress(self, total: int, done: int = 0) -> ProgressLine:
         """A progress display under the stage's name."""
         return ProgressLine(self.planned.name, total, done, self.console, self.beat)

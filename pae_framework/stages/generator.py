@@ -37,5 +37,5 @@ def run(context: StageContext) -> None:
         latents, labels = batch
         return flow_loss(model, latents, labels, component.objective, randomness)
 
-    total = settings.total_steps(len(dataset))
+    total = context.length(settings, len(dataset))
     train(Trainee(model, loss, batches), settings, total, context.workplace(settings))

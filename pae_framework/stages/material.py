@@ -120,6 +120,11 @@ class RunMaterial:
         return FeatureExtractor(component.use, network, self._context.device)
 
     @cached_property
+    def image_features(self) -> Tensor:
+        """Features (M, F) float64 of the test images by the extractor, on the CPU."""
+        return self.extractor(self.images)
+
+    @cached_property
     def _distance(self) -> PerceptualDistance:
         layers = self._context.recipe.tokenizer.reconstruction.perceptual.layers
         return PerceptualDistance(frozen_encoder(self._context), layers)

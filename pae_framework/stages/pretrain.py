@@ -35,6 +35,6 @@ def run(context: StageContext) -> None:
 
     stream = CountStream(len(source), settings.batch_size, seed)
     batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
-    total = settings.total_steps(len(source))
+    total = context.length(settings, len(source))
     train(Trainee(objective, loss, batches), settings, total, context.workplace(settings))
     save_tensors(encoder.state_dict(), context.directory / "encoder.safetensors")

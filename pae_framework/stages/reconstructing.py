@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pae_framework.data.images import all_images, read_image
 from pae_framework.data.pixels import to_float, to_uint8
+from pae_framework.data.quality import psnr
 from pae_framework.report.pictures import compare, grid, save_png
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.parts import trained_tokenizer
@@ -44,12 +43,4 @@ def reconstruct_to_folder(
     for name, image in zip(names, reconstructions, strict=True):
         save_png(grid(image[None], columns=1, scale=1), folder / f"{name}.png")
     save_png(compare(originals, reconstructions), folder / "compare.png")
-    return [
-        (name, psnr(a, b)) for name, a, b in zip(names, originals, reconstructions, strict=True)
-    ]
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 images; mse floor 1e-10 (RAE)."""
-    error = ((a.double() - b.double()) / 255).square().mean().item()
-    return -10 * math.log10(max(error, 1e-10))
+    return list(zip(names, psnr(originals, reconstructions).tolist(), strict=True))

@@ -40,7 +40,7 @@ def run(context: StageContext) -> None:
             tokens = encoder(encoder.normalize(batch[0])).tokens
         return refiner.loss(tokens)
 
-    total = training.total_steps(len(source))
+    total = context.length(training, len(source))
     train(Trainee(refiner, loss, batches), training, total, context.workplace(training))
 
 

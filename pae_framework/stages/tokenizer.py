@@ -30,9 +30,8 @@ def run(context: StageContext) -> None:
 
     stream = CountStream(len(source), settings.batch_size, seed)
     batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
-    if tokenizer.bottleneck.needs_statistics:
-        images = section.bottleneck.config.model_dump()["statistics_images"]
-        steps = max(1, min(images, len(source)) // settings.batch_size)
+    if count := min(tokenizer.bottleneck.statistics_images, len(source)):
+        steps = max(1, count // settings.batch_size)
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
 
     refiner = trained_refiner(context, encoder)
@@ -41,6 +40,6 @@ def run(context: StageContext) -> None:
     def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
         return objective.loss(batch[0], randomness)
 
-    total = settings.total_steps(len(source))
+    total = context.length(settings, len(source))
     train(Trainee(objective, loss, batches), settings, total, context.workplace(settings))
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")

@@ -1,0 +1,39 @@
+"""Contract checks for plugin authors: does a component do what the engine relies on?
+
+One function for each kind, called from the plugin's own tests::
+
+    from pae_framework.testing import check_encoder, check_registration
+
+    def test_it_registers():
+        check_registration("my_package")
+
+    def test_my_encoder():
+        check_encoder(MyEncoder(MyEncoderConfig(width=32), image_size=32))
+
+A check takes a component as its class builds it (small configs make small tests), leaves it as it
+was, needs no GPU and no network, and fails with an AssertionError that explains the contract.
+"""
+
+from pae_framework.testing.bottlenecks import check_bottleneck
+from pae_framework.testing.data_sources import check_data_source
+from pae_framework.testing.decoders import check_decoder
+from pae_framework.testing.encoders import check_encoder
+from pae_framework.testing.evaluators import check_evaluator
+from pae_framework.testing.generators import check_generator
+from pae_framework.testing.material import MadeUpMaterial
+from pae_framework.testing.modulators import check_modulator
+from pae_framework.testing.registration import check_registration
+from pae_framework.testing.regularizers import check_regularizer
+
+__all__ = [
+    "MadeUpMaterial",
+    "check_bottleneck",
+    "check_data_source",
+    "check_decoder",
+    "check_encoder",
+    "check_evaluator",
+    "check_generator",
+    "check_modulator",
+    "check_registration",
+    "check_regularizer",
+]

@@ -69,13 +69,13 @@ class Identity(Bottleneck):
     """
 
     projected = False
-    needs_statistics = True
     mean: Tensor
     var: Tensor
 
     def __init__(self, config: IdentityConfig, width: int, grid: int):
         super().__init__(config, width, grid)
         self.in_channels = self.channels = width
+        self.statistics_images = config.statistics_images
         self.eps = config.eps
         self.register_buffer("mean", torch.zeros(width, grid, grid))
         self.register_buffer("var", torch.ones(width, grid, grid))

@@ -93,7 +93,7 @@ class Tokenizer(UsesFrozen):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Give a bottleneck that ``needs_statistics`` those of image batches (B, 3, S, S)."""
+        """Give the bottleneck the statistics of image batches (B, 3, S, S) it asks for."""
         self.bottleneck.measure(
             self._bottleneck_input(pixels, self.encoder(pixels).tokens)
             for pixels in map(self.encoder.normalize, batches)

@@ -14,11 +14,12 @@ BATCH = 250
 
 
 class DistanceToTestImages:
-    """Measures sets of images against all test images; their features are taken once."""
+    """Measures sets of images against all test images, whose features the material holds."""
 
     def __init__(self, material: EvaluationMaterial):
         self.material = material
-        self.reference = statistics_of(material.images, material.extractor)
+        self.reference = FeatureStatistics(material.image_features.shape[1])
+        self.reference.update(material.image_features)
 
     def metric(
         self,

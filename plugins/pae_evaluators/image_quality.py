@@ -1,26 +1,15 @@
-"""PSNR and SSIM of image pairs, one figure per image."""
+"""SSIM of image pairs, one figure per image."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from pae_framework.data.quality import unit_range
 from pae_framework.errors import DataError
 
 WINDOW = 11
 SIGMA = 1.5
-_MSE_FLOOR = 1e-10  # identical images: 100 dB, a number that can be averaged
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (B,) float64; at most 100.
-
-    Args:
-        a: images (B, C, H, W), uint8 or floats in [0, 1].
-        b: images of the same shape.
-    """
-    error = (_unit(a) - _unit(b)).square().flatten(1).mean(1)
-    return -10 * error.clamp_min(_MSE_FLOOR).log10()
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -42,7 +31,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
             f"SSIM looks through a window of {WINDOW} x {WINDOW} px; "
             f"the images have {a.shape[-2]} x {a.shape[-1]}"
         )
-    x, y = _unit(a), _unit(b)
+    x, y = unit_range(a), unit_range(b)
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
     variance_y = _blur(y * y) - mean_y.square()
@@ -51,11 +40,6 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
     return (luminance * structure).flatten(1).mean(1)
-
-
-def _unit(images: Tensor) -> Tensor:
-    """Images in [0, 1] as float64: differences of variances need the digits."""
-    return images.double() / 255 if images.dtype == torch.uint8 else images.double()
 
 
 def _blur(x: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pae_evaluators.feature_distance import DistanceToTestImages
-from pae_evaluators.image_quality import SIGMA, WINDOW, psnr, ssim
+from pae_evaluators.image_quality import SIGMA, WINDOW, ssim
 from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.data.quality import psnr
 
 BATCH = 50
 

@@ -64,6 +64,19 @@ def test_a_light_command_loads_no_torch_and_answers_at_once(arguments: list[str]
     assert cpu < BOUND
 
 
+def test_the_command_line_itself_loads_neither_recipes_nor_plugins() -> None:
+    # What a command needs it imports when it is called, so that help and errors come at once.
+    code = """
+import sys
+import pae_framework.cli.app
+roots = {name.partition(".")[0] for name in sys.modules}
+print(sorted(roots & {"pydantic", "yaml", "filelock", "jinja2"}))
+print(sorted(name for name in sys.modules if name.startswith("pae_framework.recipe")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "[]"]
+
+
 def test_no_built_in_plugin_is_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pae_framework", "list-plugins", "--json"],

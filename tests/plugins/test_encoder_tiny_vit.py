@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pae_datasets.config import DigitsConfig
 from pae_datasets.digits import Digits
 from pae_encoders.config import TinyViTConfig
-from pae_encoders.masked_objective import random_orders, standardise, take
+from pae_encoders.masked_objective import random_orders, take
 from pae_encoders.tiny_vit import TinyViT
 from pae_framework.data.images import all_images
 from pae_framework.data.pixels import to_float
@@ -124,25 +124,33 @@ def test_take_gathers_tokens_by_place():
     assert take(tokens, torch.tensor([[5, 0]])).tolist() == [[[10, 11], [0, 1]]]
 
 
-def test_patches_are_standardised_one_by_one_and_flat_ones_become_zero():
-    patches = torch.tensor([[[1.0, 3.0, 1.0, 3.0], [7.0, 7.0, 7.0, 7.0]]])
-
-    assert torch.allclose(standardise(patches)[0, 0], torch.tensor([-1.0, 1, -1, 1]), atol=1e-5)
-    assert standardise(patches)[0, 1].tolist() == [0, 0, 0, 0]
-
-
-def test_predicting_nothing_costs_one_per_pixel_and_guessing_costs_log_k():
-    # Standardised patches have variance 1, so a decoder of zeros has a mean squared error of 1.
-    objective = build().pretraining(10)
+def test_predicting_the_mean_costs_one_and_guessing_costs_log_k():
+    # A chequerboard of 0 and 1 becomes -1 and 1: mean 0, variance 1, in every patch.
+    squares = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    chequered = squares.float().expand(8, 3, 16, 16)
+    objective = build(crop=1.0).pretraining(10)
     for layer in (objective.decoder[-1], objective.classifier[-1]):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
 
-    terms = objective.loss(images(8), torch.arange(8), torch.Generator().manual_seed(0))
+    def terms(pictures):
+        return objective.loss(pictures, torch.arange(8), torch.Generator().manual_seed(0))
 
-    assert terms["masked"].item() == pytest.approx(1, abs=1e-3)
-    assert terms["class"].item() == pytest.approx(math.log(10), abs=1e-5)
-    assert terms["loss"].item() == pytest.approx((terms["masked"] + terms["class"]).item())
+    assert terms(chequered)["masked"].item() == pytest.approx(1, abs=1e-5)
+    assert terms(chequered)["class"].item() == pytest.approx(math.log(10), abs=1e-5)
+    assert terms(chequered)["loss"].item() == pytest.approx(1 + math.log(10), abs=1e-5)
+
+
+def test_the_class_weight_multiplies_the_class_term():
+    terms = [
+        build(class_weight=weight)
+        .pretraining(10)
+        .loss(images(8), torch.arange(8), torch.Generator().manual_seed(0))
+        for weight in (1.0, 0.25)
+    ]
+
+    assert terms[1]["class"].item() == pytest.approx(terms[0]["class"].item() / 4, rel=1e-5)
+    assert terms[1]["masked"].item() == pytest.approx(terms[0]["masked"].item(), rel=1e-5)
 
 
 def test_what_is_predicted_depends_on_no_hidden_pixel():

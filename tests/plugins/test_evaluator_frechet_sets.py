@@ -36,6 +36,10 @@ class Material:
     protocol: dict = field(default_factory=lambda: {"test_data": "made up", "image_size": 16})
     seed: int = 0
 
+    @property
+    def image_features(self) -> Tensor:
+        return self.images.double().mean((2, 3))
+
 
 def images(count=40, size=16, seed=0):
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,52 @@
+"""Writes the pages of docs/reference/ from the code, so that no list of it is kept twice.
+
+::
+
+    python docs/generate.py            write the pages
+    python docs/generate.py --check    say which pages are not what the code says; exit code 1
+
+The pages hold no date, version or path, are the same on every machine, and need no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pages import commands, components, hooks, recipe
+
+FOLDER = Path(__file__).parent / "reference"
+NOTICE = "<!-- Written by docs/generate.py from the code. Change the code, then `make docs`. -->"
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands.page,
+    "recipe.md": recipe.page,
+    "components.md": components.page,
+    "hooks.md": hooks.page,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every page; returns the exit code."""
+    if arguments not in ([], ["--check"]):
+        print("usage: python docs/generate.py [--check]", file=sys.stderr)
+        return 2
+    written = {FOLDER / name: f"{NOTICE}\n\n{page().strip()}\n" for name, page in PAGES.items()}
+    old = [path for path, text in written.items() if _read(path) != text]
+    if arguments:
+        for path in old:
+            print(f"{path.name} is not what the code says; run `make docs`", file=sys.stderr)
+        return 1 if old else 0
+    for path in old:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(written[path], encoding="utf-8")
+        print(f"wrote {path.name}")
+    return 0
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

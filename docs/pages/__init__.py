@@ -1,0 +1,1 @@
+"""The generated pages, one module each; :mod:`pages.markdown` holds what they share. No torch."""

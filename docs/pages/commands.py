@@ -1,0 +1,111 @@
+"""docs/reference/commands.md: every command, read off its function."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo, OptionInfo
+
+from pae_framework.cli import app as application
+from pages.markdown import block, code, inline, prose, table
+
+_WORDS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+_EXAMPLES = re.compile(r"\n\s*Examples?:\n(.*)", re.DOTALL)
+Function = Callable[..., Any]
+
+
+def page() -> str:
+    """The page."""
+    functions = {info.name: info.callback for info in application.app.registered_commands}
+    commands = {name: call for name, call in functions.items() if name and call}
+    overall = application.app.registered_callback
+    assert overall is not None
+    assert overall.callback is not None
+    rows = [(f"[`pae {name}`](#pae-{name})", _summary(call)) for name, call in commands.items()]
+    return "\n\n".join(
+        [
+            "# Commands",
+            _summary(overall.callback),
+            "What stands here is what `pae COMMAND --help` says.",
+            table(("command", ""), rows),
+            "These two go before the command:",
+            _options(overall.callback, None),
+            inline((inspect.getdoc(application.main) or "").partition("\n\n")[2]),
+            *(_command(name, call) for name, call in commands.items()),
+        ]
+    )
+
+
+def _command(name: str, function: Function) -> str:
+    text = inspect.getdoc(function) or ""
+    examples = _EXAMPLES.search(text)
+    arguments = [found for found in _parameters(function) if isinstance(found.info, ArgumentInfo)]
+    usage = " ".join([f"pae {name} [OPTIONS]", *(found.usage for found in arguments)])
+    parts = [f"## pae {name}", block(usage, "text")]
+    parts.append(prose(text[: examples.start()] if examples else text))
+    if arguments:
+        rows = [(code(found.metavar), inline(found.info.help or "")) for found in arguments]
+        parts.append(table(("argument", ""), rows))
+    if options := _options(function, name):
+        parts.append(options)
+    if examples:
+        lines = [line.strip() for line in examples[1].splitlines() if line.strip()]
+        parts.append(block("\n".join(lines), "sh"))
+    return "\n\n".join(parts)
+
+
+class _Parameter:
+    """One parameter of a command's function: its name, type, default and what typer is told."""
+
+    def __init__(self, name: str, hint: Any, default: Any, info: ArgumentInfo | OptionInfo):
+        self.name, self.default, self.info = name, default, info
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+        # `list[str] | None` and `list[str]` are several; `str | None` is one.
+        several = [kind for kind in (hint, *kinds) if get_origin(kind) is list]
+        self.several = bool(several)
+        self.type = get_args(several[0])[0] if several else kinds[0]
+
+    @property
+    def metavar(self) -> str:
+        """What stands for an argument."""
+        return self.info.metavar or self.name.upper()
+
+    @property
+    def usage(self) -> str:
+        """An argument in the usage line."""
+        required = self.default is inspect.Parameter.empty
+        word = self.metavar if required else f"[{self.metavar}]"
+        return f"{word}..." if self.several else word
+
+
+def _parameters(function: Function) -> list[_Parameter]:
+    defaults = inspect.signature(function).parameters
+    return [
+        _Parameter(name, get_args(hint)[0], defaults[name].default, info)
+        for name, hint in get_type_hints(function, include_extras=True).items()
+        for info in get_args(hint)[1:]
+        if isinstance(info, ArgumentInfo | OptionInfo)
+    ]
+
+
+def _options(function: Function, command: str | None) -> str:
+    """A table of the options of a command, or of those before the command."""
+    group: Any = typer.main.get_command(application.app)
+    parsed = group if command is None else group.commands[command]
+    spelled = {parameter.name: ", ".join(parameter.opts) for parameter in parsed.params}
+    rows = []
+    for found in _parameters(function):
+        if isinstance(found.info, OptionInfo):
+            value = "" if found.type is bool else f" {_WORDS[found.type]}"
+            default = "" if found.default in (None, False) else code(str(found.default))
+            rows.append((code(spelled[found.name] + value), default, inline(found.info.help or "")))
+    return table(("option", "default", ""), rows) if rows else ""
+
+
+def _summary(function: Function) -> str:
+    return inline((inspect.getdoc(function) or "").partition("\n")[0])

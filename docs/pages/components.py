@@ -1,0 +1,59 @@
+"""docs/reference/components.md: every built-in component, read off its config model."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import groupby
+
+from pae_framework.plugins import ComponentSpec, load_registry
+from pae_framework.recipe.emit import inline as yaml
+from pae_framework.recipe.reference import example, parameters
+from pages.markdown import block, code, inline, table
+
+DISTRIBUTION = "pae-framework"
+
+_INTRODUCTION = """\
+# Components
+
+Every component that comes with the framework, by kind: what a recipe may write after `use:`, with
+its parameters. Other packages may bring more ([plugins.md](../plugins.md)); `pae list-plugins`
+lists all that are installed, and `pae show-plugin KIND:NAME` prints what stands here for any of
+them. *required* means that the parameter must be written."""
+
+
+def title(kind: str) -> str:
+    """A kind as a heading."""
+    return "Data source (`dataset`)" if kind == "dataset" else kind.capitalize()
+
+
+def page() -> str:
+    """The page."""
+    built_in = [
+        spec for spec in load_registry().specs() if spec.plugin.distribution == DISTRIBUTION
+    ]
+    parts = [_INTRODUCTION]
+    for kind, specs in groupby(built_in, key=lambda spec: spec.kind):
+        parts += [f"## {title(kind)}", *map(_component, specs)]
+    return "\n\n".join(parts)
+
+
+def _component(spec: ComponentSpec) -> str:
+    config = spec.config_class()
+    rows = [
+        (
+            code(found.name),
+            found.type,
+            "*required*" if found.required else code(yaml(found.default)),
+            inline(found.description),
+        )
+        for found in parameters(config)
+    ]
+    return "\n\n".join(
+        [
+            f"### `{spec.reference}`",
+            f"{spec.summary[:1].upper()}{spec.summary[1:]}.",
+            inline(inspect.getdoc(config) or ""),
+            table(("parameter", "type", "default", ""), rows) if rows else "No parameters.",
+            block(example(spec.kind, spec.name, config), "yaml"),
+        ]
+    )

@@ -1,0 +1,81 @@
+"""What contract checks are made of: expectations that fail with a sentence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def expect(condition: bool, message: str) -> None:
+    """Fail with the message unless the condition holds (also under ``python -O``)."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def expect_tensor(
+    found: object, shape: tuple[int, ...], what: str, dtype: torch.dtype | None = torch.float32
+) -> Tensor:
+    """A tensor of the shape and dtype, all finite; ``dtype=None`` takes any floating one."""
+    expect(isinstance(found, Tensor), f"{what} is a {type(found).__name__}, not a tensor")
+    assert isinstance(found, Tensor)
+    expect(
+        tuple(found.shape) == shape, f"{what} has the shape {tuple(found.shape)}, expected {shape}"
+    )
+    if dtype is None:
+        expect(found.is_floating_point(), f"{what} is {found.dtype}, not floating point")
+    else:
+        expect(found.dtype == dtype, f"{what} is {found.dtype}, expected {dtype}")
+    finite = not found.is_floating_point() or bool(found.isfinite().all())
+    expect(finite, f"{what} holds NaN or infinity")
+    return found
+
+
+def expect_close(found: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
+    """Largest difference at most ``tolerance`` times the largest expected value."""
+    difference = (found.float() - expected.float()).abs().max().item()
+    scale = expected.float().abs().max().item()
+    expect(
+        difference <= tolerance * scale, f"{message} (differs by {difference:.2g} of {scale:.2g})"
+    )
+
+
+@contextmanager
+def global_randomness_untouched(what: str) -> Iterator[None]:
+    """Within, nothing may be drawn from the random states of torch, NumPy or Python."""
+    before = _random_states()
+    yield
+    for name, state in _random_states().items():
+        expect(
+            state == before[name],
+            f"{what} drew from {name}'s global random state. Randomness comes from the "
+            "torch.Generator that is passed in, or from a seed of the config; otherwise a run that "
+            "was interrupted would not end as one that was not",
+        )
+
+
+def _random_states() -> dict[str, object]:
+    numpy_state = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.random.get_rng_state().numpy().tobytes(),
+        "numpy": repr((numpy_state["state"]["pos"], numpy_state["state"]["key"].tobytes())),  # type: ignore[call-overload]
+        "random": random.getstate(),
+    }
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    """Numbers from the standard normal, a function of shape and seed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made_up_images(count: int, size: int, seed: int = 0) -> Tensor:
+    """Images (count, 3, size, size) in [0, 1]: coarse colours with fine texture on them."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 2, 2, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=True)
+    texture = torch.rand(count, 3, size, size, generator=generator)
+    return 0.7 * smooth + 0.3 * texture

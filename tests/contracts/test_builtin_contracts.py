@@ -1,0 +1,136 @@
+"""Every component that comes with the framework keeps the contract of its kind."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pae_framework.config import ComponentConfig, LatentShape
+from pae_framework.contracts import Encoder
+from pae_framework.plugins import load_registry
+from pae_framework.registry import ComponentSpec, Registry
+from pae_framework.testing import (
+    check_bottleneck,
+    check_data_source,
+    check_decoder,
+    check_encoder,
+    check_evaluator,
+    check_generator,
+    check_modulator,
+    check_registration,
+    check_regularizer,
+)
+
+SIZE, WIDTH, GRID = 16, 24, 4
+LATENT = LatentShape(6, 4)
+
+CONFIGS: dict[str, list[dict[str, Any]]] = {
+    # reference -> parameters to check it with; {folder} is filled in
+    "dataset:digits": [{}, {"split": "test"}],
+    "dataset:idx": [{"folder": "{folder}"}],
+    "dataset:image_folder": [{"folder": "{folder}"}],
+    "dataset:shapes": [{"count": 20, "objects": 2}],
+    "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
+    "encoder:small_cnn": [{"width": 8, "depth": 2}],
+    "modulator:dam": [{"depth": 2}],
+    "modulator:none": [{}],
+    "bottleneck:sphere": [{"channels": 6}],
+    "bottleneck:gaussian": [{"channels": 6}],
+    "bottleneck:identity": [{"statistics_images": 16}],
+    "decoder:vit": [{"width": 16, "depth": 2, "heads": 2, "patch": 4}],
+    "regularizer:ssr": [{}, {"reduction": "sum"}],
+    "regularizer:scr": [{}, {"level": "pooled"}, {"level": "tokens"}],
+    "regularizer:mcr": [{}, {"mode": "single"}],
+    "regularizer:kl": [{}, {"reduction": "sum"}],
+    "generator:lightningdit": [
+        {"width": 16, "depth": 2, "heads": 2, "patch": 1},
+        {"width": 16, "depth": 1, "heads": 2, "patch": 2, "qk_norm": True},
+    ],
+    "evaluator:reconstruction": [{}],
+    "evaluator:generation": [{}],
+    "evaluator:few_steps": [{}],
+    "evaluator:manifold": [{"images": 6}, {"ssc": False, "images": 6}],
+}
+
+REGISTRY = load_registry()
+BUILT_IN = [spec for spec in REGISTRY.specs() if spec.plugin.distribution == "pae-framework"]
+MODULES = sorted({p.module for p in REGISTRY.plugins if p.distribution == "pae-framework"})
+
+
+def test_every_component_is_checked() -> None:
+    # A new component: give its reference and a tiny config above, and it is checked.
+    assert {spec.reference for spec in BUILT_IN} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_registration_modules(module: str) -> None:
+    check_registration(module)
+
+
+CASES = [
+    pytest.param(spec, parameters, id=f"{spec.reference}-{number}")
+    for spec in BUILT_IN
+    for number, parameters in enumerate(CONFIGS.get(spec.reference, []))
+]
+
+
+@pytest.mark.parametrize(("spec", "parameters"), CASES)
+@pytest.mark.filterwarnings("ignore:SSIM is left out", "ignore:SSC")
+def test_components(spec: ComponentSpec, parameters: dict[str, Any], tmp_path: Path) -> None:
+    if "folder" in parameters:
+        parameters = {**parameters, "folder": str(tmp_path)}
+        WRITERS[spec.name](tmp_path)
+    config = spec.config_class()(**parameters)
+    CHECKS[spec.kind](spec.component_class(), config)
+
+
+def write_idx(folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 14, 14), np.uint8)
+    for name, array in (("images-idx3", pixels), ("labels-idx1", np.arange(5, dtype=np.uint8) % 2)):
+        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        path = folder / f"train-{name}-ubyte.gz"
+        path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+def write_images(folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), np.uint8)
+    for number, image in enumerate(pixels):
+        path = folder / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {"idx": write_idx, "image_folder": write_images}
+
+
+def tiny_encoder(registry: Registry = REGISTRY) -> Encoder:
+    spec = registry.find("encoder", "tiny_vit")
+    config = spec.config_class()(**CONFIGS["encoder:tiny_vit"][0])
+    encoder: Encoder = spec.component_class()(config, SIZE)
+    return encoder.eval()
+
+
+def modulator(cls: type[Any], config: ComponentConfig) -> None:
+    encoder = tiny_encoder()
+    check_modulator(cls(config, encoder), config, encoder)  # type: ignore[arg-type]
+
+
+CHECKS: dict[str, Callable[[type[Any], Any], None]] = {
+    "dataset": lambda cls, config: check_data_source(cls(config, SIZE)),
+    "encoder": lambda cls, config: check_encoder(cls(config, SIZE)),
+    "modulator": modulator,
+    "bottleneck": lambda cls, config: check_bottleneck(
+        cls(config, WIDTH, GRID), config, WIDTH, GRID
+    ),
+    "decoder": lambda cls, config: check_decoder(cls(config, WIDTH, GRID), config, WIDTH, GRID),
+    "regularizer": lambda cls, config: check_regularizer(cls(config), config),
+    "generator": lambda cls, config: check_generator(cls(config, LATENT, 3), config),
+    "evaluator": lambda cls, config: check_evaluator(cls(config)),
+}
