@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pae_framework.recipe.loaded import LoadedRecipe
+    from pae_framework.runs.directory import RunDirectory
 
 
 def run(
@@ -23,6 +24,10 @@ def run(
     overrides: OverridesArgument = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="the run's directory; default: runs/<recipe name>")
+    ] = None,
+    stages: Annotated[
+        Path | None,
+        typer.Option(help="where stages are kept, to share another run's; default: RUN/stages"),
     ] = None,
     only: Annotated[
         str | None, typer.Option(help="of a sweep: the members to run, a pattern such as 'ssr-*'")
@@ -36,7 +41,9 @@ def run(
     Examples:
         pae run quickstart
 
-        pae run recipes/fashion_mnist.yaml generator.train.steps=2000 --run-dir runs/longer
+        pae run fashion_mnist generator.train.steps=2000 --run-dir runs/longer
+
+        pae run fashion_mnist sample.steps=5 --run-dir runs/five --stages runs/fashion_mnist/stages
     """
     from rich.console import Console
 
@@ -52,26 +59,30 @@ def run(
     RunDirectory.at(path).claim(loaded.recipe.name)
     console = Console(highlight=False)
     command = ["pae", *sys.argv[1:]]
+    if loaded.recipe.sweep and stages:
+        raise UsageError("--stages is for single runs; a sweep shares its stages already")
     if loaded.recipe.sweep:
         _run_sweep(loaded, path, only, command, console)
     elif only:
         raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
     else:
-        _run_one(loaded, path, command, console)
+        _run_one(loaded, RunDirectory.at(path, stages), command, console)
 
 
-def _run_one(loaded: LoadedRecipe, path: Path, command: list[str], console: Console) -> None:
+def _run_one(
+    loaded: LoadedRecipe, directory: RunDirectory, command: list[str], console: Console
+) -> None:
     """Run one recipe; print its results."""
     from pae_framework.launch.local import LocalLauncher
     from pae_framework.report.table import result_rows
     from pae_framework.report.text import results_table
-    from pae_framework.runs.directory import RunDirectory
+    from pae_framework.runs.directory import REPORT
 
-    LocalLauncher(console).run(loaded, RunDirectory.at(path), command)
-    results = path / "evaluate" / "results.json"
+    LocalLauncher(console).run(loaded, directory, command)
+    results = directory.path / "evaluate" / "results.json"
     if results.is_file():
         console.print(results_table(result_rows(read_json(results))))
-    console.print(f"report: {path / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {directory.path / REPORT}", soft_wrap=True)
 
 
 def _run_sweep(

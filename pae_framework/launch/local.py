@@ -30,6 +30,7 @@ class LocalLauncher:
             directory.write(loaded, stages, command)
             for planned in stages:
                 self._stage(loaded, directory, planned, {stage.name: stage for stage in stages})
+            directory.link_report()
 
     def _stage(
         self,

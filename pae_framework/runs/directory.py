@@ -9,7 +9,7 @@
       environment.json    machine, packages, plugins
       stages/             one folder per stage and fingerprint: nothing is overwritten by an edit
       encoder -> stages/encoder-1f2e3d4c5b6a   the one this recipe stands for; and so on
-      report.html
+      report.html         -> report/report.html
 
 A sweep has ``members/<variant>-seed<k>/`` besides, each a run whose links lead into the sweep's own
 ``stages/``: stages that members have in common are there once.
@@ -32,6 +32,8 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
+
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class RunDirectory:
     def link(self, planned: PlannedStage) -> None:
         """Let ``RUN/<stage>`` lead to the stage's folder."""
         point(self.path / planned.name, self.store / planned.folder)
+
+    def link_report(self) -> None:
+        """Let ``RUN/report.html`` lead to the report stage's page."""
+        point(self.path / REPORT, self.path / "report" / REPORT)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import torch
@@ -10,20 +9,19 @@ import torch
 from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
 from pae_framework.report.html import render
+from pae_framework.runs.directory import REPORT
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.material import RunMaterial
 from pae_framework.training.metrics_log import read_log
 
 SHOWN = 16
 """Test images shown beside their reconstructions and latents."""
-FILE = "report.html"
 
 
 def run(context: StageContext) -> None:
-    """Write ``report.html`` here and copy it to the top of the run."""
-    path = context.directory / FILE
-    write_text(path, render(gather(context)))
-    shutil.copyfile(path, context.run.path / FILE)
+    """Write ``report.html``, and let one at the top of the run lead to it."""
+    write_text(context.directory / REPORT, render(gather(context)))
+    context.run.link_report()
 
 
 @torch.no_grad()

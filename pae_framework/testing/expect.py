@@ -62,7 +62,7 @@ def _random_states() -> dict[str, object]:
     numpy_state = np.random.get_state(legacy=False)
     return {
         "torch": torch.random.get_rng_state().numpy().tobytes(),
-        "numpy": repr((numpy_state["state"]["pos"], numpy_state["state"]["key"].tobytes())),  # type: ignore[call-overload]
+        "numpy": repr((numpy_state["state"]["pos"], numpy_state["state"]["key"].tobytes())),
         "random": random.getstate(),
     }
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.contracts import SampleSet
+from pae_framework.data.pixels import to_uint8
 from pae_framework.testing.expect import draw, expect, made_up_images
 
 IMAGES, CLASSES, GRID, PATCH, WIDTH, CHANNELS = 24, 3, 4, 4, 16, 4
@@ -40,7 +41,7 @@ class MadeUpMaterial:
 
     def __init__(self, needs: Iterable[str]):
         self._needs = frozenset(needs)
-        self.images = _uint8(made_up_images(IMAGES, SIZE))
+        self.images = to_uint8(made_up_images(IMAGES, SIZE))
         self.labels = torch.arange(IMAGES) % CLASSES
 
     @property
@@ -55,7 +56,7 @@ class MadeUpMaterial:
 
     @property
     def latents(self) -> Tensor:
-        """Random latents (24, 4, 4, 4)."""
+        """Random ones (24, 4, 4, 4)."""
         return self._asked("latents", draw(IMAGES, CHANNELS, GRID, GRID, seed=1))
 
     @property
@@ -110,11 +111,7 @@ def _sample_sets(labels: Tensor) -> tuple[SampleSet, ...]:
 def _near(noise: float, seed: int) -> Tensor:
     """The images, uint8, with noise."""
     images = made_up_images(IMAGES, SIZE)
-    return _uint8(images + noise * draw(*images.shape, seed=seed))
-
-
-def _uint8(images: Tensor) -> Tensor:
-    return (255 * images.clamp(0, 1)).to(torch.uint8)
+    return to_uint8(images + noise * draw(*images.shape, seed=seed))
 
 
 def _masks() -> Tensor:

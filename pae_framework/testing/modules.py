@@ -25,7 +25,7 @@ def as_if_trained(module: Module) -> Module:
     with torch.no_grad():
         for index, parameter in enumerate(moved.parameters()):
             if parameter.requires_grad and parameter.is_floating_point():
-                parameter += 0.05 * draw(*parameter.shape, seed=index).to(parameter)
+                parameter.add_(0.05 * draw(*parameter.shape, seed=index).to(parameter))
     return moved
 
 

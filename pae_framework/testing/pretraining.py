@@ -34,7 +34,7 @@ def check_pretraining(encoder: Encoder, images: Tensor) -> None:
     expect("loss" in terms, f"the terms {sorted(terms)} have no `loss`, which is what is minimised")
     for name, term in terms.items():
         expect_tensor(term, (), f"the term {name!r}", dtype=None)
-    terms["loss"].backward()  # type: ignore[no-untyped-call]
+    terms["loss"].backward()
     expect(
         any(p.grad is not None and bool(p.grad.any()) for p in weights),
         "the pretraining loss sends no gradient to the encoder",

@@ -147,6 +147,15 @@ def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, r
     assert back.stdout.count("done before") == len(STAGES)
 
 
+def test_a_run_may_share_the_stages_of_another(place: Path, run: Path):
+    shared = pae("run", "tiny.yaml", "--run-dir", "twin", "--stages", run / "stages", cwd=place)
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout.count("done before") == len(STAGES)
+    assert results(place / "twin") == results(run)
+    assert (place / "twin" / "report.html").is_file()
+    assert not (place / "twin" / "stages").exists()
+
+
 def test_status_says_done_and_is_json_when_asked(place: Path, run: Path):
     plain = pae("status", run, cwd=place)
     assert plain.stdout.count("done") >= len(STAGES)
@@ -185,6 +194,14 @@ def test_report_is_written_again_and_needs_nothing_else(place: Path, run: Path):
     assert again.returncode == 0, again.stderr
     text = (run / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in text
+
+
+def test_the_table_is_there_as_markdown(place: Path, run: Path):
+    table = pae("report", run, "--markdown", cwd=place)
+    assert table.returncode == 0, table.stderr
+    lines = table.stdout.splitlines()
+    assert lines[0].startswith("| figure | at | value |")
+    assert any(line.startswith("| rFD") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,215 @@
+"""Run every check that needs a GPU, in a few minutes, and print a table.
+
+    python scripts/gpu_check.py [--require]
+
+Exit codes: 0 all is well, or there is no CUDA device; 1 a check failed; 3 there is no CUDA device,
+with --require. A check takes a device and says what it measured, or raises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pae_framework.config import LatentShape
+from pae_framework.contracts import Generator
+from pae_framework.files import read_json
+from pae_framework.flow.objective import flow_loss
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.seeding import generator
+from pae_framework.settings import FlowSettings, TrainSettings
+from pae_framework.testing.modules import as_if_trained
+from pae_framework.training.metrics_log import read_log
+from pae_framework.training.optimizer import build_optimizer
+
+STEPS = 8
+TRAINED = "extractor tokenizer.encoder tokenizer.refinement tokenizer generator"
+LATENT = LatentShape(8, 8)
+
+
+class SkippedError(Exception):
+    """What a check is about is not installed."""
+
+
+def chain(device: torch.device) -> str:
+    """The quickstart, every stage with a few steps, in float32 and in bf16: alike and finite."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [_run_chain(device, precision, Path(folder)) for precision in ("float32", "bf16")]
+        found = []
+        for stage in ("tokenizer", "generator"):
+            logs = [read_log(run / stage / "metrics.jsonl") for run in runs]
+            exact, rough = (torch.tensor([record["loss"] for record in log]) for log in logs)
+            assert len(exact) == STEPS, f"{stage}: {len(exact)} steps were logged"
+            apart = (rough / exact - 1).abs().max().item()
+            assert apart < 0.05, f"{stage}: float32 {exact.tolist()}, bf16 {rough.tolist()}"
+            found.append(f"{stage} losses {apart:.2%} apart")
+        for run in runs:
+            values = torch.tensor([m["value"] for m in read_json(run / "evaluate/results.json")])
+            assert values.isfinite().all(), f"metrics: {values.tolist()}"
+            assert (run / "report.html").is_file(), "no report was written"
+    return f"{', '.join(found)}; {len(values)} finite metrics, report"
+
+
+def _run_chain(device: torch.device, precision: str, folder: Path) -> Path:
+    """The run's directory; both precisions share the stages that come before."""
+    values: dict[str, Any] = {"runtime.device": device.type, "data.test_images": 60}
+    values |= {"sample.count": 40, "sample.at_steps": [4], "generator.train.keep_steps": [4]}
+    for part in TRAINED.split():
+        values |= {f"{part}.train.steps": STEPS, f"{part}.train.log_every": 1}
+    values |= {f"{part}.train.precision": precision for part in ("tokenizer", "generator")}
+    overrides = [f"{path}={value}" for path, value in values.items()]
+    directory = RunDirectory.at(folder / precision, folder / "stages")
+    loaded = load_recipe("quickstart", overrides, load_registry())
+    LocalLauncher(Console(quiet=True)).run(loaded, directory, ["gpu_check"])
+    return directory.path
+
+
+def compiled(device: torch.device) -> str:
+    """torch.compile of LightningDiT's forward pass under bf16: as near to float32 as eager is."""
+    model = as_if_trained(_lightningdit()).to(device).eval()
+    given = [x.to(device) for x in _inputs(LATENT, 8)]
+    with torch.no_grad():
+        exact = model(*given)
+        with torch.autocast(device.type, torch.bfloat16):
+            eager, fast = model(*given), torch.compile(model)(*given)
+    rounding, error = _apart(eager, exact), _apart(fast, exact)
+    assert error < rounding + 1e-3, f"{error:.1e} from float32; eager is {rounding:.1e} from it"
+    return f"{_apart(fast, eager):.1e} from eager; from float32 {error:.1e}, eager {rounding:.1e}"
+
+
+def fused_adamw(device: torch.device) -> str:
+    """The optimiser on the device, fused on CUDA, takes the steps it takes on the CPU."""
+    models = [_lightningdit(), _lightningdit().to(device)]
+    optimizers = [build_optimizer(model, TrainSettings(steps=1)) for model in models]
+    fused = optimizers[1].defaults["fused"]
+    assert fused == (device.type == "cuda"), f"fused is {fused} on {device}"
+    for step in range(5):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            rng = generator(0, "gradients", step)
+            for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+                gradient = torch.randn(parameter.shape, generator=rng)
+                parameter.grad = gradient.to(parameter.device)
+            optimizer.step()
+    pairs = zip(*(model.parameters() for model in models), strict=True)
+    apart = max((a - b.cpu()).abs().max().item() for a, b in pairs)
+    assert apart < 1e-5, f"weights are {apart:.1e} apart after 5 steps"
+    return f"fused: {fused}; 5 steps, weights at most {apart:.1e} apart"
+
+
+def speed(device: torch.device, preset: str = "XL/1", batch: int = 64, matrix: int = 8192) -> str:
+    """A training step of LightningDiT-XL/1 in bf16, against the card's own matmul rate."""
+    latent = LatentShape(32, 16)
+    model = _lightningdit(latent, preset=preset).to(device)
+    optimizer = build_optimizer(model, TrainSettings(steps=1))
+
+    def step() -> Tensor:
+        x1, _, labels = (x.to(device) for x in _inputs(latent, batch))
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = flow_loss(model, x1, labels, FlowSettings(), generator(0))["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    with FlopCounterMode(display=False) as counter:
+        loss = step()
+    assert loss.isfinite(), f"the loss is {loss.item()}"
+    seconds = _seconds(step)
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    square = torch.randn(matrix, matrix, device=device).bfloat16()
+    rate = 2 * matrix**3 / _seconds(lambda: square @ square)
+    share = counter.get_total_flops() / seconds / rate
+    return (
+        f"{preset}, batch {batch}: {1000 * seconds:.0f} ms a step, {batch / seconds:.1f} images/s, "
+        f"{memory:.1f} GiB, {share:.0%} of the {rate / 1e12:.2f} TFLOP/s of a large matmul"
+    )
+
+
+def xformers(device: torch.device) -> str:
+    """Attention by xformers equals attention by PyTorch, in bf16."""
+    try:
+        from xformers.ops import memory_efficient_attention
+    except ImportError:
+        raise SkippedError("xformers is not installed") from None
+    q, k, v = torch.randn(3, 4, 256, 16, 72, generator=generator(0)).to(device, torch.bfloat16)
+    ours = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    apart = _apart(memory_efficient_attention(q, k, v), ours)
+    assert apart < 1e-2, f"{apart:.1e} apart"
+    return f"{apart:.1e} apart on {tuple(q.shape)}"
+
+
+def _lightningdit(latent: LatentShape = LATENT, **size: Any) -> Generator:
+    spec = load_registry().find("generator", "lightningdit")
+    size = size or {"depth": 2, "width": 128, "heads": 4, "patch": 1}
+    torch.manual_seed(0)
+    model: Generator = spec.component_class()(spec.config_class()(**size), latent, 10)
+    return model
+
+
+def _inputs(latent: LatentShape, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (B, C, h, w), times (B,) and labels (B,)."""
+    rng = generator(0, "inputs")
+    x = torch.randn(count, latent.channels, latent.side, latent.side, generator=rng)
+    return x, torch.rand(count, generator=rng), torch.randint(10, (count,), generator=rng)
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the difference, as a share of that of the expected."""
+    difference = found.float() - expected.float()
+    return (difference.square().mean() / expected.float().square().mean()).sqrt().item()
+
+
+def _seconds(work: Callable[[], Tensor], repeats: int = 10) -> float:
+    """Seconds of one call, after a warm-up."""
+    for count in (2, repeats):
+        start = time.perf_counter()
+        for _ in range(count):
+            result = work()
+        result.sum().item()  # waits for the device
+    return (time.perf_counter() - start) / repeats
+
+
+CHECKS = {check.__name__: check for check in (chain, compiled, fused_adamw, speed, xformers)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the checks; the exit code."""
+    parser = argparse.ArgumentParser(description="Run every check that needs a GPU.")
+    parser.add_argument("--require", action="store_true", help="fail where there is no CUDA device")
+    required = parser.parse_args(arguments).require
+    if not torch.cuda.is_available():
+        print("no CUDA device here; nothing was checked")
+        return 3 if required else 0
+    device = torch.device("cuda")
+    table = Table("check", "result", "seconds", "measured", title=torch.cuda.get_device_name())
+    failed = False
+    for name, check in CHECKS.items():
+        start = time.perf_counter()
+        try:
+            result, detail = "ok", check(device)
+        except SkippedError as reason:
+            result, detail = "skipped", str(reason)
+        except Exception as error:
+            failed, result, detail = True, "FAILED", f"{type(error).__name__}: {error}"
+        table.add_row(name, result, f"{time.perf_counter() - start:.1f}", detail)
+    Console().print(table)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,358 @@
+"""The checks of data sources, regularizers, evaluators and registration find what is broken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pae_framework.config import DataSourceConfig, EvaluatorConfig, RegularizerConfig
+from pae_framework.contracts import DataSource, Evaluator, Item, Metric, Regularizer
+from pae_framework.testing import (
+    check_data_source,
+    check_evaluator,
+    check_registration,
+    check_regularizer,
+)
+
+# --- data sources ---------------------------------------------------------------------------------
+
+
+class Grey(DataSource):
+    """Right: grey squares of two classes."""
+
+    class_names = ("dark", "bright")
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> Item:
+        level = 10 * index
+        image = torch.full((3, self.image_size, self.image_size), level, dtype=torch.uint8)
+        return Item(image, int(level > 90))
+
+
+class MaskedConfig(DataSourceConfig):
+    provides_masks = True
+
+
+class Floats(Grey):
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return Item(item.image / 255, item.label)
+
+
+class OtherSize(Grey):
+    def __getitem__(self, index):
+        return Item(super().__getitem__(index).image[:, 1:], 0)
+
+
+class LabelBeyond(Grey):
+    def __getitem__(self, index):
+        return Item(super().__getitem__(index).image, index)
+
+
+class SharedNames(Grey):
+    class_names = ("same", "same")
+
+
+class Empty(Grey):
+    def __len__(self):
+        return 0
+
+
+class Dice(Grey):
+    def __getitem__(self, index):
+        return super().__getitem__(np.random.randint(20))
+
+
+class Cursor(Grey):
+    position = 0
+
+    def __getitem__(self, index):
+        self.position = (self.position + 1) % 20
+        return super().__getitem__(self.position)
+
+
+class OpenHandle(Grey):
+    def __init__(self, config, image_size):
+        super().__init__(config, image_size)
+        self.handle = (number for number in range(3))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (Floats, "float32, expected torch.uint8"),
+        (OtherSize, r"the shape \(3, 7, 8\), expected \(3, 8, 8\)"),
+        (LabelBeyond, "not an int from 0 to 1"),
+        (SharedNames, "two classes share a name"),
+        (Empty, "holds no image"),
+        (Dice, "drew from numpy's global random state"),
+        (Cursor, "read again after others, is another one"),
+        (OpenHandle, "cannot be pickled"),
+    ],
+)
+def test_broken_data_sources(broken: type[DataSource], message: str):
+    check_data_source(Grey(DataSourceConfig(), 8))
+    with pytest.raises(AssertionError, match=message):
+        check_data_source(broken(DataSourceConfig(), 8))
+
+
+def test_promised_masks_must_be_there():
+    with pytest.raises(AssertionError, match=r"MaskedConfig.provides_masks is True.*is None"):
+        check_data_source(Grey(MaskedConfig(), 8))
+
+
+# --- regularizers ---------------------------------------------------------------------------------
+
+
+class TargetConfig(RegularizerConfig):
+    needs_target = True
+
+
+class Pull(Regularizer):
+    """Right: pulls latents to the target, blurred by noise."""
+
+    def forward(self, inputs):
+        noise = torch.randn(inputs.target.shape, generator=inputs.generator)
+        return (inputs.posterior.latents - inputs.target - 0.1 * noise).square().mean()
+
+
+class Vector(Pull):
+    def forward(self, inputs):
+        return super().forward(inputs).expand(2)
+
+
+class Sum(Pull):
+    def forward(self, inputs):
+        return super().forward(inputs) * len(inputs.images)
+
+
+class NoGradient(Pull):
+    def forward(self, inputs):
+        return super().forward(inputs).detach()
+
+
+class FlatGradient(Pull):
+    def forward(self, inputs):
+        return super().forward(inputs).detach() + 0 * inputs.posterior.latents.sum()
+
+
+class OwnDice(Pull):
+    def forward(self, inputs):
+        return super().forward(inputs) + torch.rand(())
+
+
+class InPlace(Pull):
+    def forward(self, inputs):
+        inputs.target.mul_(2)
+        return super().forward(inputs)
+
+
+class Undefined(Pull):
+    def forward(self, inputs):
+        return (inputs.posterior.latents.abs().sum() * -1).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (Vector, r"the shape \(2,\), expected \(\)"),
+        (Sum, "take the mean over images"),
+        (NoGradient, "sends no gradient anywhere"),
+        (FlatGradient, "no gradient of the term reaches the latents or the decoder"),
+        (OwnDice, "drew from torch's global random state"),
+        (InPlace, "changed inputs.target in place"),
+        (Undefined, "NaN or infinity"),
+    ],
+)
+def test_broken_regularizers(broken: type[Regularizer], message: str):
+    check_regularizer(Pull(TargetConfig()), TargetConfig())
+    with pytest.raises(AssertionError, match=message):
+        check_regularizer(broken(TargetConfig()), TargetConfig())
+
+
+def test_what_a_regularizer_needs_its_config_must_say():
+    with pytest.raises(AssertionError, match=r"RegularizerConfig states no needs; given just that"):
+        check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
+
+
+# --- evaluators -----------------------------------------------------------------------------------
+
+
+class BrightnessConfig(EvaluatorConfig):
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"samples"})
+
+
+class Brightness(Evaluator):
+    """Right: mean brightness of every sample set."""
+
+    def evaluate(self, material, directory: Path) -> list[Metric]:
+        return [
+            self.metric(samples.images, {"role": samples.role}) for samples in material.sample_sets
+        ]
+
+    def metric(self, images: Tensor, at: dict) -> Metric:
+        value = images.float().mean().item()
+        return Metric("made/brightness", "light", value, True, {"count": len(images)}, at=at)
+
+
+class GreedyForLatents(Brightness):
+    def evaluate(self, material, directory):
+        return [self.metric(material.latents, {})]
+
+
+class SameTwice(Brightness):
+    def metric(self, images, at):
+        return super().metric(images, {})
+
+
+class Nameless(Brightness):
+    def metric(self, images, at):
+        return Metric("brightness", "light", 1.0, True, {"count": 1}, at=at)
+
+
+class NotANumber(Brightness):
+    def metric(self, images, at):
+        return Metric("made/brightness", "light", math.nan, True, {"count": 1}, at=at)
+
+
+class ATensor(Brightness):
+    def metric(self, images, at):
+        return Metric("made/brightness", "light", images.float().mean(), True, {"n": 1}, at=at)
+
+
+class OddProtocol(Brightness):
+    def metric(self, images, at):
+        return Metric("made/brightness", "light", 1.0, True, {"images": images}, at=at)
+
+
+class NoProtocol(Brightness):
+    def metric(self, images, at):
+        return Metric("made/brightness", "light", 1.0, True, {}, at=at)
+
+
+class Guessing(Brightness):
+    def evaluate(self, material, directory):
+        return super().evaluate(material, directory) if torch.rand(()) < 2 else []
+
+
+class Counting(Brightness):
+    calls = 0
+
+    def metric(self, images, at):
+        self.calls += 1
+        return super().metric(images * 0 + self.calls, at)
+
+
+class Careless(Brightness):
+    def evaluate(self, material, directory):
+        material.images.zero_()
+        return super().evaluate(material, directory)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (GreedyForLatents, r"asked for latents, but config.needs is \['samples'\]"),
+        (SameTwice, "more than one metric for made/brightness at {}"),
+        (Nameless, "not `group/metric`"),
+        (NotANumber, "leave out what has no value"),
+        (ATensor, "not a float"),
+        (OddProtocol, "cannot be written as JSON"),
+        (NoProtocol, "has no protocol"),
+        (Guessing, "drew from torch's global random state"),
+        (Counting, "the same material gives other metrics"),
+        (Careless, "changed the material in place"),
+    ],
+)
+def test_broken_evaluators(broken: type[Evaluator], message: str):
+    check_evaluator(Brightness(BrightnessConfig()))
+    with pytest.raises(AssertionError, match=message):
+        check_evaluator(broken(BrightnessConfig()))
+
+
+# --- registration ---------------------------------------------------------------------------------
+
+PLUGIN = """
+from pae_framework import hookimpl
+pae_api = {api}
+{extra}
+@hookimpl
+def pae_register_regularizers(register):
+    register("{name}", target="{target}", config="{config}", summary="{summary}")
+"""
+GOOD = {
+    "api": 1,
+    "extra": "",
+    "name": "pull",
+    "target": "test_catches_others:Pull",
+    "config": "made_up_config:PullConfig",
+    "summary": "pulls",
+}
+CONFIG = '''
+from pydantic import ConfigDict, Field
+from pae_framework.config import EncoderConfig, RegularizerConfig
+class PullConfig(RegularizerConfig):
+    """How strongly it pulls."""
+    strength: float = Field(1.0, description="factor")
+class Bare(PullConfig):
+    """One field is not described."""
+    other: float = 1.0
+class Undocumented(PullConfig):
+    pass
+class Loose(PullConfig):
+    """Takes anything."""
+    model_config = ConfigDict(extra="allow")
+class OtherKind(EncoderConfig):
+    """Of an encoder."""
+'''
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"api": 99}, "does not load as a plugin: .*written for plugin API 99"),
+        ({"name": "Not A Name"}, "does not load as a plugin: .*'Not A Name'"),
+        ({"summary": " "}, "not one line"),
+        ({"target": "test_catches_others:Grey"}, "Grey is no Regularizer"),
+        ({"config": "made_up_config:OtherKind"}, "OtherKind is no RegularizerConfig"),
+        ({"config": "made_up_config:Bare"}, "Bare.other has no description"),
+        ({"config": "made_up_config:Undocumented"}, "Undocumented has no docstring"),
+        ({"config": "made_up_config:Loose"}, "does not forbid unknown keys"),
+        ({"extra": "import torch"}, "registering imports torch"),
+        ({"config": "heavy_config:PullConfig"}, "the config heavy_config:PullConfig imports torch"),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_broken_registration(changes, message, request, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    number = request.node.callspec.indices["changes"]
+    (tmp_path / "made_up_config.py").write_text(CONFIG)
+    (tmp_path / "heavy_config.py").write_text("import torch\n" + CONFIG)
+    module = f"made_up_plugin_{number}"
+    (tmp_path / f"{module}.py").write_text(PLUGIN.format(**{**GOOD, **changes}))
+
+    with pytest.raises(AssertionError, match=message):
+        check_registration(module)
+
+
+def test_right_registration_passes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "made_up_config.py").write_text(CONFIG)
+    (tmp_path / "made_up_plugin.py").write_text(PLUGIN.format(**GOOD))
+    check_registration("made_up_plugin")
+
+
+def test_a_module_that_registers_nothing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "made_up_silence.py").write_text("pae_api = 1\n")
+    with pytest.raises(AssertionError, match="made_up_silence registers nothing"):
+        check_registration("made_up_silence")

@@ -1,0 +1,85 @@
+"""The pages of documentation, cut into their blocks of code, links and headings."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. Its first line names the language and may go on with what the block is.
+
+    ``yaml recipe NAME``: a recipe that is right. ``yaml wrong NAME``: one that is not; the
+    ``text error`` after it is what ``pae check`` says. ``... file PATH``: a file of the example
+    plugin of the page.
+    """
+
+    language: str
+    role: str
+    name: str
+    text: str
+
+
+def pages() -> list[Path]:
+    """Every page of documentation in the repository."""
+    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def written_pages() -> list[Path]:
+    """Those that are written by hand."""
+    return [page for page in pages() if page.parent.name != "reference"]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page."""
+    found = []
+    for match in _FENCE.finditer(page.read_text(encoding="utf-8")):
+        language, role, name = [*match["info"].split(), "", "", ""][:3]
+        found.append(Block(language, role, name, match["text"]))
+    return found
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Every line of a shell block, less its comment, with continued lines joined."""
+    for block in blocks(page):
+        if block.language == "sh":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                words = line.partition(" #")[0].strip()
+                if words and not words.startswith("#"):
+                    yield words
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind ``#``: headings as GitHub turns them into anchors."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def build_plugin(page: Path, site: Path) -> Path:
+    """Write the page's example plugin into ``site``, as an installer would leave it there."""
+    files = {block.name: block.text for block in blocks(page) if block.role == "file"}
+    for name, text in files.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text, encoding="utf-8")
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    name, version = project["name"], project["version"]
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    points = project["entry-points"]["pae_framework"]
+    lines = ["[pae_framework]", *(f"{point} = {module}" for point, module in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return site

@@ -1,0 +1,251 @@
+"""What the documentation says is so: links, commands, recipes, paths, generated pages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+from doc_blocks import (
+    ROOT,
+    anchors,
+    blocks,
+    build_plugin,
+    commands,
+    pages,
+    prose,
+    written_pages,
+)
+from typer.models import CommandInfo
+
+from pae_framework.cli.app import app
+from pae_framework.cli.output import print_error
+from pae_framework.errors import RecipeError
+from pae_framework.plugins import Registry, load_registry
+from pae_framework.recipe.library import find, shipped
+from pae_framework.recipe.load import load_recipe
+
+COMMANDS: dict[str, CommandInfo] = {str(info.name): info for info in app.registered_commands}
+TAKES_RECIPE = ("run", "check", "show", "copy")
+
+
+def by_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+each_page = pytest.mark.parametrize("page", pages(), ids=by_name)
+each_written_page = pytest.mark.parametrize("page", written_pages(), ids=by_name)
+
+
+# --- generated pages ------------------------------------------------------------------------------
+
+GENERATE = """
+import runpy, sys
+sys.argv = ["docs/generate.py", "--check"]
+sys.path.insert(0, "docs")
+try:
+    runpy.run_path("docs/generate.py", run_name="__main__")
+except SystemExit as stop:
+    assert "torch" not in sys.modules
+    sys.exit(stop.code)
+"""
+
+
+def test_the_generated_pages_are_what_the_code_says_and_need_no_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GENERATE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_told_of_in_a_page_written_by_hand(name: str) -> None:
+    assert any(f"pae {name}" in page.read_text(encoding="utf-8") for page in written_pages())
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """What is installed where a reader has followed docs/plugins.md."""
+    before = set(sys.modules)
+    site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path / "site")
+    monkeypatch.syspath_prepend(str(site))
+    yield load_registry()
+    for name in {name for name in sys.modules if name.startswith("pae_neighbours")} - before:
+        del sys.modules[name]
+
+
+def reader_folder(page: Path, folder: Path) -> None:
+    """What lies in the folder of a reader of the page: its recipes, and copies it makes."""
+    for block in blocks(page):
+        if block.role in ("recipe", "file") and block.language == "yaml":
+            (folder / block.name).write_text(block.text, encoding="utf-8")
+    for line in commands(page):
+        words = shlex.split(line)
+        copies = words[:2] == ["pae", "copy"] and len(words) == 4
+        if copies and not (folder / words[3]).exists():
+            (folder / words[3]).write_text(find(words[2]).read_text(encoding="utf-8"))
+
+
+def check_command(line: str, registry: Registry) -> None:
+    """The command exists, its options exist, and its recipe is right with its overrides."""
+    program, *words = shlex.split(line)
+    assert program == "pae"
+    if words[0].startswith("-"):
+        assert words[0] in ("--help", "-h", "--version", "--debug")
+        return
+    name, *rest = words
+    assert name in COMMANDS, f"there is no command {name}"
+    parsed = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    values = parsed.make_context(name, rest).params
+    if name in TAKES_RECIPE and not values["recipe"].isupper():
+        load_recipe(values["recipe"], values.get("overrides") or (), registry)
+
+
+@each_page
+def test_every_pae_command_in_a_block_of_code_is_one_that_works(
+    page: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader_folder(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in commands(page):
+        if line.startswith("pae "):
+            check_command(line, registry)
+
+
+@each_written_page
+def test_every_pae_command_in_a_sentence_exists(page: Path, registry: Registry) -> None:
+    for line in re.findall(r"`(pae [^`]+)`", prose(page)):
+        words = shlex.split(line)[1:]
+        if words[0].startswith("-") or words[0].isupper():
+            continue
+        assert words[0] in COMMANDS, line
+        known = typer.main.get_command(app).commands[words[0]].params  # type: ignore[attr-defined]
+        options = {"--help", *(spelled for parameter in known for spelled in parameter.opts)}
+        assert {word for word in words if word.startswith("--")} <= options, line
+
+
+@each_written_page
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    inline = re.findall(r"`make ([a-z]+)`", prose(page))
+    in_blocks = [line.split()[1] for line in commands(page) if re.match(r"make [a-z]", line)]
+    assert {*inline, *in_blocks} <= targets
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+@each_page
+def test_every_recipe_shown_is_right(
+    page: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader_folder(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for path in sorted(tmp_path.glob("*.yaml")):
+        load_recipe(path.name, (), registry)
+
+
+@each_page
+def test_every_wrong_recipe_shown_gets_the_message_shown(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks(page)
+    for block, after in pairwise(found):
+        if block.role == "wrong":
+            assert after.role == "error"
+            (tmp_path / block.name).write_text(block.text, encoding="utf-8")
+            with pytest.raises(RecipeError) as caught:
+                load_recipe(block.name)
+            print_error(caught.value)
+            assert capsys.readouterr().err == after.text
+
+
+@pytest.mark.parametrize("path", [path for _, path, _ in shipped()], ids=lambda path: path.stem)
+def test_every_shipped_recipe_opens_with_a_comment_that_holds_its_launch_line(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = [line for line in lines[: lines.index("pae: 1")] if line.startswith("#")]
+    assert len(comment) > 3
+    assert f"pae run {path.stem}" in [line.strip("# ") for line in comment]
+    assert f"recipes/{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+# --- places ---------------------------------------------------------------------------------------
+
+
+@each_page
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{target} leads nowhere"
+        assert not anchor or anchor in anchors(there), f"{target}: there is no such heading"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("docs/pictures/*")), ids=lambda path: str(path.name)
+)
+def test_pictures_are_small_and_shown(path: Path) -> None:
+    assert path.stat().st_size < (300_000 if path.name == "quickstart.png" else 200_000)
+    assert any(f"pictures/{path.name}" in page.read_text(encoding="utf-8") for page in pages())
+
+
+def test_every_room_and_every_plugin_package_is_on_the_architecture_page() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in (ROOT / "pae_framework").glob("*/*.py")}
+    files = {path.name for path in (ROOT / "pae_framework").glob("*.py")}
+    packages = {path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py")}
+    assert {room for room in rooms if f"`{room}/`" not in text} == set()
+    assert {name for name in files - {"__init__.py", "__main__.py"} if f"`{name}`" not in text} == (
+        set()
+    )
+    assert {package for package in packages if f"`{package}`" not in text} == set()
+    names = {spec.name for spec in load_registry().specs() if spec.plugin.module in packages}
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+def test_every_path_in_contributings_table_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    paths = {path for row in rows for path in re.findall(r"`([\w./]+/[\w./]*)`", row)}
+    assert len(paths) > 20
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
+FOREIGN = {
+    "a path of one machine": r"(?<![\w.~])/(?:root|home|Users|mnt|work)/\w",
+    "the host of a package registry": r"\b(?:pypi|pythonhosted|anaconda|npmjs)\.(?:org|com)\b",
+}
+
+
+def text_files() -> Iterator[Path]:
+    kinds = ("md", "toml", "yaml", "py", "css", "j2", "svg")
+    for folder in ("docs", "pae_framework", "plugins", "recipes", "tests"):
+        for kind in kinds:
+            yield from (ROOT / folder).rglob(f"*.{kind}")
+    yield from (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile")
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_no_file_names(what: str) -> None:
+    matches = {path: re.search(FOREIGN[what], path.read_text("utf-8")) for path in text_files()}
+    assert {path: found[0] for path, found in matches.items() if found is not None} == {}
+
+
+@each_written_page
+def test_no_figure_is_left_to_fill_in(page: Path) -> None:
+    assert re.findall(r"@@[A-Z-]+@@", page.read_text(encoding="utf-8")) == []

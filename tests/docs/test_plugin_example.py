@@ -1,0 +1,93 @@
+"""The plugins shown in the documentation, built from its blocks and used as a reader would.
+
+No pip run: a distribution is a folder on the import path with metadata that names its entry points.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doc_blocks import ROOT, build_plugin
+
+TERM = "tokenizer.regularizers.neighbours"
+
+
+@pytest.fixture(params=["README.md", "docs/plugins.md"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return build_plugin(ROOT / request.param, tmp_path)
+
+
+def python(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A Python that has the plugin installed, working in its folder."""
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=site,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def pae(site: Path, *arguments: str) -> str:
+    answer = python(site, "-m", "pae_framework", *arguments)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+def test_it_is_listed_and_recipes_may_use_it(site: Path) -> None:
+    listed = json.loads(pae(site, "list-plugins", "regularizer", "--json"))
+    (found,) = [entry for entry in listed["components"] if entry["name"] == "neighbours"]
+    assert (found["distribution"], found["version"]) == ("pae-neighbours", "0.1.0")
+    assert found["state"] == "ok"  # light: registering imports no torch
+    assert pae(site, "check", "quickstart", f"{TERM}.weight=0.1") == "quickstart: valid\n"
+    refused = python(
+        site, "-m", "pae_framework", "check", "quickstart", f"{TERM}.reach=0", "--json"
+    )
+    assert refused.returncode == 2
+    (problem,) = json.loads(refused.stdout)["problems"]
+    assert (problem["path"], problem["where"]) == (f"{TERM}.reach", "command line")
+
+
+IN_THE_OBJECTIVE = """
+import torch
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.tokenizer.model import build_tokenizer
+from pae_framework.tokenizer.objective import build_objective
+
+alone = ["data.image_size=16", "tokenizer.refinement=null"]
+alone.append("tokenizer.regularizers={neighbours: {weight: 0.25, reach: 2}}")
+registry = load_registry()
+section = load_recipe("quickstart", alone, registry).recipe.tokenizer
+torch.manual_seed(0)
+encoder = registry.find("encoder", "tiny_vit").component_class()(section.encoder.config, 16)
+tokenizer = build_tokenizer(section, 16, registry, encoder)
+objective = build_objective(tokenizer, section, registry)
+terms = objective.loss(torch.rand(2, 3, 16, 16), torch.Generator().manual_seed(0))
+assert set(terms) == {"l1", "perceptual", "neighbours", "loss"}, terms
+assert 0 < terms["neighbours"] < 2 * 0.25, terms
+assert torch.allclose(terms["loss"], sum(terms[name] for name in terms if name != "loss"))
+terms["neighbours"].backward()
+assert tokenizer.latent_compressor[1].weight.grad.any()
+"""
+
+
+def test_its_term_is_part_of_the_loss_and_reaches_the_weights(site: Path) -> None:
+    answer = python(site, "-c", IN_THE_OBJECTIVE)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_the_page_on_plugins_brings_a_right_recipe_and_tests_that_pass(tmp_path: Path) -> None:
+    site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path)
+    assert pae(site, "check", "neighbours.yaml") == "neighbours: valid\n"
+    answer = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_neighbours.py")
+    assert answer.returncode == 0, answer.stdout
+    assert "3 passed" in answer.stdout
