@@ -1,0 +1,99 @@
+"""Draws the pictures of the README and the tutorial, and the tutorial's table, from one run.
+
+::
+
+    pae run quickstart
+    python docs/draw_pictures.py runs/quickstart
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from pae_framework.files import read_json, write_text
+from pae_framework.launch.opened import stage_context
+from pae_framework.plugins import load_registry
+from pae_framework.report.colours import latent_colours
+from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
+from pae_framework.report.pictures import by_class, class_rows, compare, save_png
+from pae_framework.report.plots import Line, curves, loss_panels
+from pae_framework.report.table import result_rows
+from pae_framework.report.text import results_markdown
+from pae_framework.runs.opened import open_run
+from pae_framework.stages.material import RunMaterial
+from pae_framework.training.metrics_log import read_log
+
+FOLDER = Path(__file__).parent / "pictures"
+TUTORIAL = Path(__file__).parent / "tutorial.md"
+START, END = "<!-- table: written by docs/draw_pictures.py -->\n", "<!-- end of table -->"
+SHOWN = 10
+TERMS = ("loss", "l1", "ssr", "mcr", "scr")
+
+
+def main(run: Path) -> None:
+    """Draw every picture."""
+    context = stage_context(open_run(run, load_registry()), "report", Console(stderr=True))
+    material = RunMaterial(context)
+    overview(material)
+    reconstructions = material.reconstructions
+    save_png(compare(material.images[:16], reconstructions[:16]), FOLDER / "reconstructions.png")
+    save_png(compare(material.images[:16], _colours(material)[:16]), FOLDER / "latents.png")
+    drawn = material.sample_sets[0]
+    picture = by_class(drawn.images, drawn.labels, material.class_names, per_class=5)
+    save_png(picture, FOLDER / "samples.png")
+    panels = loss_panels(read_log(context.require("tokenizer") / "metrics.jsonl"))
+    for term in TERMS:
+        write_text(FOLDER / f"tokenizer_{term}.svg", panels[term])
+    results = read_json(context.require("evaluate") / "results.json")
+    write_text(FOLDER / "few_steps.svg", few_steps(results))
+    before, _, rest = TUTORIAL.read_text(encoding="utf-8").partition(START)
+    table = results_markdown(result_rows(results))
+    write_text(TUTORIAL, f"{before}{START}{table}\n{END}{rest.partition(END)[2]}")
+
+
+def overview(material: RunMaterial) -> None:
+    """The README's picture: for each class its first test image, with what becomes of it."""
+    first = _first_of_each_class(material.labels, material.class_names)
+    drawn = material.sample_sets[0]
+    samples = drawn.images[_first_of_each_class(drawn.labels, material.class_names)]
+    rows = {
+        "test image": material.images[first],
+        "its latent": _colours(material)[first],
+        "decoded": material.reconstructions[first],
+        "sample": samples,
+    }
+    images = torch.cat(list(rows.values()))
+    labels = torch.arange(len(rows)).repeat_interleave(len(first))
+    picture = by_class(images, labels, list(rows), per_class=len(first))
+    save_png(picture, FOLDER / "quickstart.png")
+
+
+def few_steps(results: list[MetricFields]) -> str:
+    """gFD of the last weights over network evaluations, as SVG."""
+    (series,) = series_along(results, EVALUATIONS)
+    points = [(position, float(metric["value"]), None) for position, metric in series.points]
+    return curves([Line("gFD", points)], EVALUATIONS.label, "gFD", log_x=True)
+
+
+def _first_of_each_class(labels: Tensor, names: Sequence[str]) -> Tensor:
+    rows = class_rows(labels, names, per_class=1, classes=SHOWN)
+    return torch.cat([indices for _, indices in rows])
+
+
+def _colours(material: RunMaterial) -> Tensor:
+    """Latents as colours, each cell as large as what it stands for in the image."""
+    colours = latent_colours(material.latents)
+    factor = material.images.shape[-1] // colours.shape[-1]
+    return colours.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python docs/draw_pictures.py RUN")
+    main(Path(sys.argv[1]))
