@@ -23,6 +23,10 @@ class Settings(BaseModel):
 class ComponentConfig(Settings):
     """Parameters of one component."""
 
+    version: ClassVar[int] = 1
+    """Raise it when the component computes something else from the same parameters: stages that
+    used the older one are then run again."""
+
 
 @dataclass(frozen=True)
 class LatentShape:

@@ -20,6 +20,10 @@ class RunError(PaeError):
     """A run that was rightly described failed while it worked."""
 
 
+class StoppedError(RunError):
+    """A run was asked to stop, and did so where it can go on."""
+
+
 class CheckpointError(RunError):
     """A file of weights or of training state is damaged or belongs to something else."""
 

@@ -8,11 +8,12 @@ plugins imports no torch::
 
     pae_api = 1
 
+
     @hookimpl
     def pae_register_encoders(register):
         register(
             "my-encoder",
-            target="my_package.encoder:MyEncoder",      # a pae_framework.contracts.Encoder
+            target="my_package.encoder:MyEncoder",  # a pae_framework.contracts.Encoder
             config="my_package.config:MyEncoderConfig",  # a pae_framework.config.EncoderConfig
             summary="What it is, in one line.",
         )

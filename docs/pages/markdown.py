@@ -37,13 +37,13 @@ def inline(text: str) -> str:
 
 def prose(docstring: str) -> str:
     """A docstring as Markdown: paragraphs, ``::`` blocks, and sections as sentences."""
-    paragraphs = re.split(r"\n\s*\n", docstring.strip())
+    paragraphs = docstring.strip().split("\n\n")
     parts: list[str] = []
     while paragraphs:
         text = paragraphs.pop(0).rstrip()
         parts.append(_paragraph(text.removesuffix(":") if text.endswith("::") else text))
         literal: list[str] = []
-        while text.endswith("::") and paragraphs and paragraphs[0].startswith("    "):
+        while text.endswith("::") and paragraphs and paragraphs[0].lstrip("\n").startswith("    "):
             literal.append(paragraphs.pop(0))
         if literal:
             parts.append(block(textwrap.dedent("\n\n".join(literal)), "python"))

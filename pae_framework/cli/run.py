@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,15 +51,15 @@ def run(
     from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.needs import missing_here
-    from pae_framework.runs.directory import RunDirectory
+    from pae_framework.runs.directory import RunDirectory, kept_store
 
     loaded = load_recipe(recipe, overrides or (), load_registry())
     if missing := missing_here(loaded):
         raise RecipeError(missing)
     path = run_dir or Path("runs") / loaded.recipe.name
-    RunDirectory.at(path).claim(loaded.recipe.name)
+    RunDirectory.at(path).claim(loaded.recipe.name, sweep=loaded.recipe.sweep is not None)
     console = Console(highlight=False)
-    command = ["pae", *sys.argv[1:]]
+    command = shlex.join(["pae", *sys.argv[1:]])
     if loaded.recipe.sweep and stages:
         raise UsageError("--stages is for single runs; a sweep shares its stages already")
     if loaded.recipe.sweep:
@@ -66,12 +67,10 @@ def run(
     elif only:
         raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
     else:
-        _run_one(loaded, RunDirectory.at(path, stages), command, console)
+        _run_one(loaded, RunDirectory.at(path, stages or kept_store(path)), command, console)
 
 
-def _run_one(
-    loaded: LoadedRecipe, directory: RunDirectory, command: list[str], console: Console
-) -> None:
+def _run_one(loaded: LoadedRecipe, directory: RunDirectory, command: str, console: Console) -> None:
     """Run one recipe; print its results."""
     from pae_framework.launch.local import LocalLauncher
     from pae_framework.report.table import result_rows
@@ -86,7 +85,7 @@ def _run_one(
 
 
 def _run_sweep(
-    loaded: LoadedRecipe, path: Path, only: str | None, command: list[str], console: Console
+    loaded: LoadedRecipe, path: Path, only: str | None, command: str, console: Console
 ) -> None:
     """Run the members of a sweep; print them side by side."""
     from pae_framework.launch.sweep import SweepLauncher

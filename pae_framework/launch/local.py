@@ -19,7 +19,7 @@ class LocalLauncher:
 
     console: Console
 
-    def run(self, loaded: LoadedRecipe, directory: RunDirectory, command: list[str]) -> None:
+    def run(self, loaded: LoadedRecipe, directory: RunDirectory, command: str) -> None:
         """Run every stage of a recipe that is not done.
 
         Raises:
@@ -60,6 +60,7 @@ class LocalLauncher:
         context = StageContext(
             loaded.recipe, loaded.registry, directory, planned, stages, self.console, beat
         )
+        beat(machine=context.machine)
         try:
             stage_function(planned.name)(context)
         except PaeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,20 +14,34 @@ if TYPE_CHECKING:
 
 
 def stage_context(opened: OpenedRun, stage: str, console: Console) -> StageContext:
-    """The context of one stage of a run that exists, for reading what the run made.
+    """A context that reads what a run made, up to one of its stages (the report's: all before it).
 
     Raises:
         UsageError: the stage, or one it reads, is not there or not done.
     """
     from pae_framework.stages.context import StageContext
 
-    planned = opened.plan[stage] if stage == "report" else opened.finished(stage)
-    for name in planned.inputs:
+    reads = _reads(opened, stage)
+    for name in reads:
         opened.finished(name)
+    planned = replace(opened.plan[stage], inputs=tuple(reads))
     recipe, registry = opened.loaded.recipe, opened.loaded.registry
     return StageContext(
         recipe, registry, opened.directory, planned, opened.plan, console, _no_record
     )
+
+
+def _reads(opened: OpenedRun, stage: str) -> list[str]:
+    """The stage and all that it stands on, in the order they ran."""
+    if stage not in opened.plan:
+        opened.finished(stage)  # says so
+    needed = set() if stage == "report" else {stage}
+    waiting = [stage]
+    while waiting:
+        inputs = opened.plan[waiting.pop()].inputs
+        waiting += [name for name in inputs if name not in needed]
+        needed.update(inputs)
+    return [name for name in opened.plan if name in needed]
 
 
 def _no_record(**values: Any) -> None:

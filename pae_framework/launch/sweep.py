@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pae_framework.errors import UsageError
-from pae_framework.files import read_json, write_json, write_text
+from pae_framework.errors import RunError, StoppedError, UsageError
+from pae_framework.files import read_json, write_json
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
-from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.directory import RunDirectory, write_description
+from pae_framework.runs.plan import plan
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,30 @@ class SweepLauncher:
         return chosen
 
     def run(
-        self, loaded: LoadedRecipe, directory: Path, members: list[Member], command: list[str]
+        self, loaded: LoadedRecipe, directory: Path, members: list[Member], command: str
     ) -> None:
-        """Run the members, then write ``results.json`` and the report of all that are finished."""
-        write_text(directory / "recipe.yaml", loaded.text)
-        write_text(directory / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
-        write_text(directory / "resolved.yaml", loaded.resolved_yaml())
-        write_json(directory / "environment.json", describe_environment(loaded.registry))
+        """Run the members, then write ``results.json`` and the report of all that are finished.
+
+        Raises:
+            RunError: members failed; the others were run all the same.
+        """
         everyone = [member.name for member in expand(loaded)]
-        write_json(
-            directory / "run.json",
-            {"name": loaded.recipe.name, "command": command, "members": everyone},
-        )
+        info = {"name": loaded.recipe.name, "command": command, "members": everyone}
+        write_description(directory, info, loaded)
+        failed = []
         for number, member in enumerate(members, start=1):
             self.console.rule(f"{member.name} ({number} of {len(members)})")
             run = member_directory(directory, member.name)
-            LocalLauncher(self.console).run(member.loaded, run, command)
+            try:
+                LocalLauncher(self.console).run(member.loaded, run, command)
+            except StoppedError:
+                raise
+            except RunError as error:
+                self.console.print(f"[bold]{member.name}[/bold] failed: {error}", highlight=False)
+                failed.append(member.name)
         self.compare(loaded, directory)
+        if failed:
+            raise RunError(f"members of the sweep failed: {', '.join(failed)}; see `pae status`")
 
     def compare(self, loaded: LoadedRecipe, directory: Path) -> None:
         """Write ``results.json`` and ``report.html`` of the members finished so far."""
@@ -75,17 +83,24 @@ def member_directory(sweep: Path, name: str) -> RunDirectory:
 
 
 def collect(directory: Path, loaded: LoadedRecipe) -> list[dict[str, Any]]:
-    """Metrics of the members that are evaluated: variant, seed and their list of metrics."""
+    """What the members found whose evaluation, as planned now, is done.
+
+    For each: member, variant, seed, metrics, and the folder of its samples if it drew any.
+    """
     found = []
     for member in expand(loaded):
-        results = directory / "members" / member.name / "evaluate" / "results.json"
-        if results.is_file():
-            found.append(
-                {
-                    "member": member.name,
-                    "variant": member.variant,
-                    "seed": member.seed,
-                    "metrics": read_json(results),
-                }
-            )
+        run = member_directory(directory, member.name)
+        stages = {stage.name: stage for stage in plan(member.loaded.recipe, loaded.registry)}
+        if "evaluate" not in stages or not run.stage(stages["evaluate"]).done:
+            continue
+        entry: dict[str, Any] = {
+            "member": member.name,
+            "variant": member.variant,
+            "seed": member.seed,
+            "metrics": read_json(run.stage(stages["evaluate"]).path / "results.json"),
+        }
+        if "sample" in stages:
+            samples = run.stage(stages["sample"]).path
+            entry["samples"] = os.path.relpath(samples, directory)
+        found.append(entry)
     return found

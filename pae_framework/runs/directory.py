@@ -30,9 +30,10 @@ from pae_framework.errors import RunError, UsageError
 from pae_framework.files import point, read_json, write_json, write_text
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.environment import describe_environment
-from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.plan import STAGE_VERSIONS, PlannedStage
 from pae_framework.runs.record import StageRecord
 
+RECORD = "run.json"
 REPORT = "report.html"
 
 
@@ -48,7 +49,7 @@ class RunDirectory:
         """A run at ``path``, with its own store unless a sweep shares one."""
         return cls(path, store or path / "stages")
 
-    def claim(self, name: str) -> None:
+    def claim(self, name: str, sweep: bool = False) -> None:
         """Check that the directory is free for a run of this name, or already its own.
 
         Raises:
@@ -58,30 +59,45 @@ class RunDirectory:
             raise UsageError(
                 f"{self.path} is a file, not a run directory; choose another --run-dir"
             )
-        record = self.path / "run.json"
+        record = self.path / RECORD
         if record.exists():
-            found = read_json(record).get("name")
-            if found != name:
+            info = read_json(record)
+            if info.get("name") != name or ("members" in info) != sweep:
+                found = "sweep" if "members" in info else "run"
                 raise UsageError(
-                    f"{self.path} holds a run of the recipe {found!r}, not of {name!r}; "
-                    "choose another --run-dir, or give the recipe its own name"
+                    f"{self.path} holds a {found} of the recipe {info.get('name')!r}, not a "
+                    f"{'sweep' if sweep else 'run'} of {name!r}; choose another --run-dir, or give "
+                    "the recipe its own name"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
             raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
 
-    def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: list[str]) -> None:
-        """Write what the run is, before its first step."""
-        write_text(self.path / "recipe.yaml", loaded.text)
-        write_text(self.path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
-        write_text(self.path / "resolved.yaml", loaded.resolved_yaml())
-        write_json(self.path / "environment.json", describe_environment(loaded.registry))
-        plan: list[dict[str, str]] = [
-            {"stage": stage.name, "fingerprint": stage.fingerprint, "folder": stage.folder}
+    def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: str) -> None:
+        """Write what the run is, before its first step; drop links to what it is no longer."""
+        plan = [
+            {
+                "stage": stage.name,
+                "fingerprint": stage.fingerprint,
+                "folder": stage.folder,
+                "inputs": list(stage.inputs),
+            }
             for stage in stages
         ]
         info: dict[str, Any] = {"name": loaded.recipe.name, "command": command, "plan": plan}
         info["store"] = os.path.relpath(self.store, self.path)
-        write_json(self.path / "run.json", info)
+        write_description(self.path, info, loaded)
+        self._drop_old_links(stages)
+
+    def _drop_old_links(self, stages: list[PlannedStage]) -> None:
+        """A link that leads to a stage of an earlier plan would show its results as this one's."""
+        planned = {stage.name: self.store / stage.folder for stage in stages}
+        for name in STAGE_VERSIONS:
+            link = self.path / name
+            if link.is_symlink() and (
+                name not in planned or link.resolve() != planned[name].resolve()
+            ):
+                link.unlink()
+                (self.path / REPORT).unlink(missing_ok=True)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -90,7 +106,7 @@ class RunDirectory:
         Raises:
             UsageError: there is no run here.
         """
-        path = self.path / "run.json"
+        path = self.path / RECORD
         if not path.is_file():
             raise UsageError(f"{self.path} holds no run (no run.json); see `pae run --help`")
         found = read_json(path)
@@ -128,3 +144,18 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+
+def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> None:
+    """Write what a run or a sweep is; its record first, which makes the directory its own."""
+    write_json(path / RECORD, info)
+    write_text(path / "recipe.yaml", loaded.text)
+    write_text(path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
+    write_text(path / "resolved.yaml", loaded.resolved_yaml())
+    write_json(path / "environment.json", describe_environment(loaded.registry))
+
+
+def kept_store(path: Path) -> Path | None:
+    """Where a run that exists keeps its stages; None for a new one."""
+    record = path / RECORD
+    return path / read_json(record)["store"] if record.is_file() else None

@@ -10,7 +10,7 @@ from pae_framework.plugins import Registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import PlannedStage, plan
+from pae_framework.runs.plan import PlannedStage
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,9 @@ def open_run(path: Path, registry: Registry) -> OpenedRun:
         )
     directory = RunDirectory.at(path, path / info["store"])
     loaded = load_recipe(path / "resolved.yaml", (), registry)
-    stages = plan(loaded.recipe, loaded.registry)
+    # As planned when it ran: a later release may plan otherwise, and its stages are there.
+    stages = [
+        PlannedStage(entry["stage"], entry["fingerprint"], tuple(entry["inputs"]))
+        for entry in info["plan"]
+    ]
     return OpenedRun(loaded, directory, {stage.name: stage for stage in stages})

@@ -1,16 +1,18 @@
 """Which stages a recipe has, and the fingerprint of each.
 
-A fingerprint is a hash of all a stage's result depends on: its part of the recipe, the
-fingerprints of the stages it reads, and the versions of the components it uses. What changes no
-result (how often to log, how many loader processes, which device) is left out. Two runs whose
-stages have equal fingerprints can share them.
+A fingerprint is a hash of all a stage's result depends on: its part of the recipe, the fingerprints
+of the stages it reads, and the versions of its code and its components. Values a recipe leaves at
+their defaults do not count, so a setting that is new in a release changes no old fingerprint. What
+is not meant to change a result is left out: how often to log, how many processes load data, and the
+machine (device, threads), which changes sums in their last digits. Two runs whose stages have equal
+fingerprints can share them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,21 +21,23 @@ from pydantic import BaseModel
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
+from pae_framework.settings import RefinementSettings, TrainSettings
 
 STAGE_VERSIONS = {
     "extractor": 1,
     "encoder": 1,
     "refine": 1,
-    "tokenizer": 1,
+    "tokenizer": 2,
     "latents": 1,
     "generator": 1,
     "sample": 1,
-    "evaluate": 1,
-    "report": 1,
+    "evaluate": 2,
+    "report": 2,
 }
 """Raised when a stage's code changes what it produces; the keys are in the order they run."""
 
-WITHOUT_EFFECT = frozenset({"log_every", "checkpoint_every", "workers", "description"})
+WITHOUT_EFFECT = {"log_every", "checkpoint_every", "workers"}
+"""Settings of a training that change no result."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
         content = {
             "stage": name,
             "version": STAGE_VERSIONS[name],
-            "parts": {key: _dump(value) for key, value in parts.items()},
-            "components": sorted(_versions(parts.values(), registry)),
+            "parts": {key: _dump(value, registry) for key, value in parts.items()},
             "inputs": {stage: stages[stage].fingerprint for stage in present},
         }
         stages[name] = PlannedStage(name, _digest(content), present)
@@ -120,7 +123,7 @@ def _latents(recipe: Recipe) -> Parts | None:
     if recipe.generator is None:
         return None
     # the batch size changes no latent
-    settings = recipe.latents.model_dump(mode="json", exclude={"batch_size"})
+    settings = recipe.latents.model_copy(update={"batch_size": 1})
     return {**_images(recipe), "latents": settings}, ("encoder", "tokenizer")
 
 
@@ -133,7 +136,7 @@ def _generator(recipe: Recipe) -> Parts | None:
 def _sample(recipe: Recipe) -> Parts | None:
     if recipe.sample is None or recipe.generator is None:
         return None
-    settings = recipe.sample.model_dump(mode="json", exclude={"batch_size"})
+    settings = recipe.sample.model_copy(update={"batch_size": 1})
     return {"sample": settings}, ("encoder", "tokenizer", "latents", "generator")
 
 
@@ -179,23 +182,35 @@ def _seed(recipe: Recipe, train: BaseModel) -> dict[str, Any]:
     return {"seed": recipe.seed if own is None else own}
 
 
-def _dump(value: Any) -> Any:
+def _dump(value: Any, registry: Registry) -> Any:
+    """A part as plain JSON types: what was set, without what has no effect."""
+    if isinstance(value, Component):
+        return _dump_component(value, registry)
+    if isinstance(value, TrainSettings):
+        return value.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT)
+    if isinstance(value, RefinementSettings):
+        settings = value.model_dump(mode="json", exclude_defaults=True, exclude={"train"})
+        return {**settings, "train": _dump(value.train, registry)}
     if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
+        return value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, dict):
-        return {key: _dump(item) for key, item in value.items() if key not in WITHOUT_EFFECT}
-    if isinstance(value, list | tuple):
-        return [_dump(item) for item in value]
+        return {key: _dump(item, registry) for key, item in value.items()}
     return value
 
 
-def _versions(values: Any, registry: Registry) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, Component):
-            plugin = registry.find(value.kind, value.use).plugin
-            yield f"{value.kind}:{value.use} {plugin.distribution} {plugin.version}"
-        elif isinstance(value, dict):
-            yield from _versions(value.values(), registry)
+def _dump_component(component: Component, registry: Registry) -> dict[str, Any]:
+    spec = registry.find(component.kind, component.use)
+    own = {
+        key: _dump(getattr(component, key), registry)
+        for key in type(component).model_fields
+        if key not in ("use", "config")
+    }
+    return {
+        "name": f"{spec.plugin.distribution}/{spec.name}",
+        "version": type(component.config).version,
+        "config": component.config.model_dump(mode="json", exclude_defaults=True),
+        **own,
+    }
 
 
 def _digest(content: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from pae_framework.errors import StoppedError
 from pae_framework.files import read_json, write_json
 
 
@@ -22,7 +23,10 @@ class Beat(Protocol):
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage's folder. States: ``pending``, ``running``, ``failed``, ``done``."""
+    """One stage's folder.
+
+    States: ``pending``, ``running``, ``stopped`` (when asked, or killed), ``failed``, ``done``.
+    """
 
     path: Path
 
@@ -53,7 +57,7 @@ class StageRecord:
 
     @contextmanager
     def working(self, inputs: dict[str, str]) -> Iterator[Beat]:
-        """Record the stage as running, then as done, or as failed with the reason.
+        """Record the stage as running, then as done, stopped, or failed with the reason.
 
         Yields a function that records progress (and the time worked so far, which adds up over
         interruptions).
@@ -74,6 +78,9 @@ class StageRecord:
 
         try:
             yield beat
+        except (StoppedError, KeyboardInterrupt):
+            beat(state="stopped")
+            raise
         except BaseException as error:
             beat(state="failed", error=str(error) or type(error).__name__)
             raise

@@ -20,9 +20,8 @@ def write_comparison(directory: Path, description: str, results: Sequence[dict[s
     ]
     samples: dict[str, LabelledImages] = {}
     for found in results:
-        folder = directory / "members" / found["member"] / "sample"
-        if found["variant"] not in samples and folder.is_dir():
-            drawn = read_sets(folder)[0]
+        if found["variant"] not in samples and "samples" in found:
+            drawn = read_sets(directory / found["samples"])[0]
             samples[found["variant"]] = LabelledImages(
                 f"{found['member']}, generator step {drawn.generator_step}",
                 drawn.images,
@@ -36,7 +35,7 @@ def write_comparison(directory: Path, description: str, results: Sequence[dict[s
         recipe_yaml=(directory / "resolved.yaml").read_text(encoding="utf-8"),
         samples=samples,
         environment=read_json(directory / "environment.json"),
-        commands=[" ".join(info["command"])],
+        commands=[info["command"]],
     )
     path = directory / "report.html"
     write_text(path, render_sweep(content))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -42,19 +44,30 @@ class StageContext:
         return self.run.stage(self.planned).path
 
     def input(self, stage: str) -> Path | None:
-        """Folder of a finished stage of this run, or None where the recipe has no such stage."""
-        return self.run.stage(self.plan[stage]).path if stage in self.plan else None
+        """Folder of a finished stage this one reads, or None where it reads no such stage."""
+        return self.run.stage(self.plan[stage]).path if stage in self.planned.inputs else None
 
     def require(self, stage: str) -> Path:
         """Folder of a stage that must be there."""
         folder = self.input(stage)
-        assert folder is not None, f"the plan lacks {stage}"
+        assert folder is not None, f"{self.planned.name} does not read {stage}"
         return folder
 
     @cached_property
     def device(self) -> torch.device:
         """The device the recipe asks for."""
         return pick_device(self.recipe.runtime)
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """Where the stage works, for its record: runs may be shared and continued elsewhere."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "host": platform.node(),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
 
     @cached_property
     def train_source(self) -> DataSource:

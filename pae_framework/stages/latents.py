@@ -29,7 +29,7 @@ def run(context: StageContext) -> None:
             if not shard_is_whole(path, stop - start):
                 _encode(context, tokenizer, torch.arange(start, stop), path)
             progress.update(stop)
-    compute_statistics(context.directory, context.recipe.seed).save(context.directory)
+    compute_statistics(context.directory).save(context.directory)
 
 
 def _encode(context: StageContext, tokenizer: Tokenizer, indices: Tensor, path: Path) -> None:

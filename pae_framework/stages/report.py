@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
 from pae_framework.report.html import render
-from pae_framework.runs.directory import REPORT
+from pae_framework.runs.directory import RECORD, REPORT
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.material import RunMaterial
 from pae_framework.training.metrics_log import read_log
@@ -79,5 +80,7 @@ def _samples(material: RunMaterial) -> list[LabelledImages]:
 
 
 def _commands(context: StageContext) -> list[str]:
-    command = read_json(context.run.path / "run.json")["command"]
-    return [" ".join(command), f"pae run {context.run.path / 'resolved.yaml'}"]
+    """The command as given, and the one that repeats the run here."""
+    path = shlex.quote(str(context.run.path))
+    again = f"pae run {path}/resolved.yaml --run-dir {path}"
+    return [read_json(context.run.path / RECORD)["command"], again]

@@ -30,7 +30,7 @@ SHORT = (
 def run_chain(recipe: Path, folder: Path, *overrides: str) -> RunDirectory:
     loaded = load_recipe(recipe, (*SHORT, *overrides), load_registry())
     directory = RunDirectory.at(folder / "run")
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, ["pae", "run"])
+    LocalLauncher(Console(quiet=True)).run(loaded, directory, "pae run")
     return directory
 
 

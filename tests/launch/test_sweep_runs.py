@@ -50,6 +50,17 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
     assert {row["state"] for row in json.loads(member.stdout)["sweep"]} == {"done"}
 
+    # after an edit, one member alone: the others' old results are not shown as the new recipe's
+    edited = pae("run", "sweep.yaml", "sample.steps=3", "--only", "none-seed0", cwd=tmp_path)
+    assert edited.returncode == 0, edited.stderr
+    found = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [member["member"] for member in found] == ["none-seed0"]
+
+    # a member's recipe, run without its directory, does not overwrite the sweep
+    loose = pae("run", run / "members" / "none-seed0" / "resolved.yaml", cwd=tmp_path)
+    assert loose.returncode == 2
+    assert "holds a sweep" in loose.stderr
+
     wrong = pae("run", "sweep.yaml", "--only", "mcr*", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "scr-seed1" in wrong.stderr
