@@ -22,7 +22,7 @@ quickstart: $(VENV)/.installed
 install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -27,6 +27,14 @@ class ComponentConfig(Settings):
     """Raise it when the component computes something else from the same parameters: stages that
     used the older one are then run again."""
 
+    def missing(self) -> str | None:
+        """Say what is not on this machine (data, weights, a package) and where it was looked for.
+
+        None: nothing is. Called by ``pae check``, which reports it, and before a run starts, which
+        refuses.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class LatentShape:
@@ -44,13 +52,6 @@ class DataSourceConfig(ComponentConfig):
 
     provides_masks: ClassVar[bool] = False
     """Whether each image comes with a segmentation mask."""
-
-    def missing(self) -> str | None:
-        """Say what is not on this machine (a folder, a file) and where it was looked for, or None.
-
-        Called by ``pae check``, which reports it, and before a run starts, which refuses.
-        """
-        return None
 
 
 class EncoderConfig(ComponentConfig):
@@ -70,6 +71,10 @@ class EncoderConfig(ComponentConfig):
     def token_width(self) -> int:
         """Width D of the tokens."""
         raise NotImplementedError
+
+    def token_heads(self) -> int | None:
+        """Attention heads H that divide D, as the encoder's ``heads``; None: not known yet."""
+        return None
 
 
 class ModulatorConfig(ComponentConfig):
@@ -102,6 +107,13 @@ class RegularizerConfig(ComponentConfig):
     """Whether the term needs a bottleneck with a mean and a variance (``gaussian``)."""
 
     weight: float = Field(1.0, ge=0, description="factor of the term; 0 skips it altogether")
+
+    def check_latent(self, latent: LatentShape) -> None:
+        """Refuse latents this term cannot work on.
+
+        Raises:
+            ValueError: with what was found and what would be right.
+        """
 
 
 class GeneratorConfig(ComponentConfig):

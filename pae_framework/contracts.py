@@ -35,6 +35,9 @@ from pae_framework.config import (
 LossTerms = dict[str, Tensor]
 """Terms of a loss, scalars, already weighted; the key ``loss`` is what is minimised."""
 
+Batch = tuple[Tensor, ...]
+"""A training batch: tensors with one row per image."""
+
 
 # --- data sources ---------------------------------------------------------------------------------
 
@@ -151,6 +154,11 @@ class Encoder(nn.Module, ABC):
 class PretrainingObjective(nn.Module, ABC):
     """How a trainable encoder is trained: a module that holds the encoder and its heads."""
 
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        """What the training loop calls: :meth:`loss` of a batch of images and labels."""
+        images, labels = batch
+        return self.loss(images, labels, generator)
+
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> LossTerms:
         """Loss of images (B, 3, S, S) in [0, 1] with labels (B,); randomness from ``generator``."""
@@ -234,7 +242,8 @@ class RegularizerInputs:
     ``features`` (B, N, D) frozen encoder tokens; ``posterior`` with latents (B, C, h, w);
     ``target`` (B, C, h, w) the refined prior, without gradient, where the recipe refines one;
     ``decode`` latents -> images; ``distance`` the L1 + perceptual terms of the recipe's
-    reconstruction, between two image batches, a scalar; ``generator`` the step's randomness.
+    reconstruction, between two image batches, a scalar; ``generator`` the term's own random
+    numbers of the step, the same whichever other terms there are.
     """
 
     images: Tensor
@@ -327,15 +336,21 @@ class EvaluationMaterial(Protocol):
     """What evaluators may ask for; the engine computes each thing once, when first asked.
 
     ``images`` (M, 3, S, S) uint8 test images with ``labels`` (M,) and, where the source has them,
-    ``masks`` (M, S, S); ``reconstructions`` uint8 of them; ``latents`` (M, C, h, w) of them, as the
-    tokenizer gives them; ``features`` (M, N, D) the encoder's tokens; ``sample_sets`` what the
-    sample stage drew; ``extractor`` and ``image_features`` (M, F), what it makes of ``images``;
+    ``masks`` (M, S, S); ``indices`` (M,) where they stand in their source; ``reconstructions``
+    uint8 of them; ``latents`` (M, C, h, w) of them, as the tokenizer gives them;
+    ``pooled_features`` (M, D) the mean over the encoder's tokens; ``sample_sets`` what the sample
+    stage drew; ``extractor`` and ``image_features`` (M, F), what it makes of ``images``;
     ``decode`` latents -> images in [0, 1]; ``perceptual`` the per-image perceptual distance (B,)
     between two batches in [0, 1]; ``seed``.
+
+    ``features`` gives the encoder's tokens (B, N, D) of chosen images: those at ``indices`` (B,)
+    of the M. They are computed at each call, for the tokens of all images may not fit into memory.
     """
 
     @property
     def images(self) -> Tensor: ...  # noqa: D102
+    @property
+    def indices(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def labels(self) -> Tensor: ...  # noqa: D102
     @property
@@ -347,7 +362,7 @@ class EvaluationMaterial(Protocol):
     @property
     def latents(self) -> Tensor: ...  # noqa: D102
     @property
-    def features(self) -> Tensor: ...  # noqa: D102
+    def pooled_features(self) -> Tensor: ...  # noqa: D102
     @property
     def sample_sets(self) -> Sequence[SampleSet]: ...  # noqa: D102
     @property
@@ -358,6 +373,7 @@ class EvaluationMaterial(Protocol):
     def protocol(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property
     def seed(self) -> int: ...  # noqa: D102
+    def features(self, indices: Tensor) -> Tensor: ...  # noqa: D102
     def decode(self, latents: Tensor) -> Tensor: ...  # noqa: D102
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor: ...  # noqa: D102
 

@@ -5,13 +5,26 @@ Light (no torch); the rooms that use them import them from here, recipes compose
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pae_framework.config import Settings
 
 Precision = Literal["float32", "bf16"]
+
+
+def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
+    twice = sorted({step for step in steps if steps.count(step) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(map(str, twice))} more than once")
+    return steps
+
+
+Steps = Annotated[tuple[PositiveInt, ...], AfterValidator(_distinct)]
+"""Counts of steps, each once."""
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSettings(Settings):
@@ -22,7 +35,7 @@ class TrainSettings(Settings):
     batch_size: int = Field(64, gt=0, description="images per optimiser step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step's batch is split into")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW betas")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (matrices only)")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="after the warm-up")
     final_lr: float = Field(0.1, ge=0, le=1, description="last learning rate, as a share of `lr`")
@@ -35,7 +48,7 @@ class TrainSettings(Settings):
     workers: int = Field(0, ge=0, description="processes that load data; 0: the main one")
     log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
     checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
-    keep_steps: tuple[int, ...] = Field(
+    keep_steps: Steps = Field(
         (), description="steps at which the (averaged) weights are kept besides the last"
     )
     seed: int | None = Field(None, ge=0, description="seed of this stage; null: the recipe's")
@@ -99,8 +112,12 @@ class RefinementSettings(Settings):
     """Prior refinement: compact targets learned from the frozen features (PAE, section 3)."""
 
     depth: int = Field(4, gt=0, description="blocks of the deprojector")
-    width: int | None = Field(None, gt=0, description="its width; null: the encoder's")
-    heads: int | None = Field(None, gt=0, description="its heads; null: width / 32 at least 1")
+    width: int | None = Field(
+        None, gt=0, multiple_of=4, description="its width; null: the encoder's"
+    )
+    heads: int | None = Field(
+        None, gt=0, description="its heads, which divide its width; null: the encoder's"
+    )
     reproduction: float = Field(1.0, ge=0, description="weight of |Q(Z) - H|^2, mean per entry")
     gram: float = Field(
         1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, mean per entry"
@@ -112,6 +129,12 @@ class RefinementSettings(Settings):
         False, description="subtract the data mean of the features before anything else"
     )
     train: TrainSettings
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> RefinementSettings:
+        if not self.reproduction and not self.gram:
+            raise ValueError("`reproduction` and `gram` are both 0; refinement needs one of them")
+        return self
 
 
 class LatentsSettings(Settings):
@@ -155,15 +178,18 @@ class SolverSettings(Settings):
 class SampleSettings(SolverSettings):
     """Which images the sample stage draws."""
 
-    count: int = Field(1000, gt=0, description="images of every sample set")
+    count: int = Field(1000, ge=2, description="images of every sample set")
     batch_size: int = Field(250, gt=0, description="images drawn at once; changes no image")
-    seed: int = Field(0, ge=0, description="noise of image i is a function of (seed, i)")
-    at_steps: tuple[int, ...] = Field(
+    seed: int = Field(
+        0,
+        ge=0,
+        description="sampling's own seed, not the recipe's; noise of image i is a function of "
+        "(seed, i)",
+    )
+    at_steps: Steps = Field(
         (), description="generator steps to sample besides the last; kept by generator.train"
     )
-    few_steps: tuple[int, ...] = Field(
-        (), description="further step counts drawn from the last weights"
-    )
+    few_steps: Steps = Field((), description="further step counts drawn from the last weights")
 
 
 class RuntimeSettings(Settings):

@@ -11,7 +11,7 @@ import typer
 def reconstruct(
     run: Annotated[Path, typer.Argument(help="directory of a run whose tokenizer is trained")],
     images: Annotated[
-        list[Path] | None, typer.Argument(help="image files; default: the run's first test images")
+        list[Path] | None, typer.Argument(help="image files; default: test images, drawn at random")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="test images, where no file is given")] = 16,
     out: Annotated[
@@ -20,7 +20,8 @@ def reconstruct(
 ) -> None:
     """Reconstruct images: originals over reconstructions in compare.png, and one PNG each.
 
-    Image files are cropped at the centre and resized to the recipe's size. Prints the PSNR of each.
+    Image files are cropped at the centre and resized to the recipe's size; test images are drawn by
+    the recipe's seed. Prints name and PSNR of each. Earlier reconstructions there are removed.
 
     Example:
         pae reconstruct runs/quickstart --count 8

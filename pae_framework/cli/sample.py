@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.errors import UsageError
-
 
 def sample(
     run: Annotated[Path, typer.Argument(help="directory of a finished run")],
@@ -26,7 +24,7 @@ def sample(
         Path | None, typer.Option(help="folder for the PNG files; default: RUN/drawn")
     ] = None,
 ) -> None:
-    """Draw images: one PNG each, and all of them as grid.png.
+    """Draw images: one PNG each, and all of them as grid.png. Those drawn there before are removed.
 
     What is not given is as the recipe's `sample:` says. Image i depends on the seed and on i alone.
 
@@ -47,8 +45,6 @@ def sample(
     settings = sampling_settings(opened.loaded.recipe, guidance, given)
     names = list(context.train_source.class_names)
     chosen = choose_labels(labels, count, names)
-    if count is not None and labels and count < len(chosen):
-        raise UsageError(f"--count {count} is less than the {len(chosen)} labels given")
     folder = out or run / "drawn"
     draw_to_folder(context, chosen, settings, folder)
     typer.echo(f"{len(chosen)} images in {folder} (grid.png shows them all)")

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from pae_framework.contracts import DataSource
 from pae_framework.data.pixels import adm_centre_crop, to_float
+from pae_framework.data.steps import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import DataSourceComponent
+from pae_framework.seeding import generator
 
 ImageBatch = tuple[Tensor, Tensor]
 """Images (B, 3, S, S) float32 in [0, 1] and labels (B,) int64."""
@@ -76,52 +77,45 @@ class ImageBatches:
     """
 
     def __init__(self, source: DataSource, stream: CountStream, flip: bool, workers: int = 0):
-        self._steps = _Steps(source, stream, flip)
+        self._source, self._stream, self._flip = source, stream, flip
         self._workers = workers
 
     def __call__(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Batches of the steps from ``start`` up to, not including, ``stop``."""
-        if not self._workers:
-            return (self._steps[step] for step in range(start, stop))
-        loader = DataLoader(
-            self._steps,
-            batch_size=None,  # an item is a whole batch already
-            sampler=range(start, stop),
-            num_workers=self._workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-        return iter(loader)
+        return read_steps(self.read, start, stop, self._workers)
+
+    def read(self, step: int) -> ImageBatch:
+        """The batch of one step."""
+        flips = self._stream.flips(step) if self._flip else None
+        return read_batch(self._source, self._stream.batch(step), flips)
 
 
-class _Steps(Dataset[ImageBatch]):
-    """Item k is the batch of step k."""
+def subset(length: int, count: int | None, seed: int) -> list[int]:
+    """``count`` of the indices 0 to ``length`` - 1, drawn at random by the seed, in their order.
 
-    def __init__(self, source: DataSource, stream: CountStream, flip: bool):
-        self.source, self.stream, self.flip = source, stream, flip
-
-    def __getitem__(self, step: int) -> ImageBatch:
-        flips = self.stream.flips(step) if self.flip else None
-        return read_batch(self.source, self.stream.batch(step), flips)
-
-
-def all_images(source: DataSource, limit: int | None = None) -> tuple[Tensor, Tensor]:
-    """The first ``limit`` images (M, 3, S, S) uint8 and labels (M,); all with None."""
-    return _read_uint8(source, range(_count(source, limit)))
+    All of them where ``count`` is None or not smaller. The first of a source would not do: many are
+    sorted by class. Of one length and seed, a smaller subset is part of every larger one.
+    """
+    if count is None or count >= length:
+        return list(range(length))
+    order = torch.randperm(length, generator=generator(seed, "test images"))
+    return sorted(order[:count].tolist())
 
 
-def all_masks(source: DataSource, limit: int | None = None) -> Tensor | None:
-    """Masks (M, S, S) int64 of the first ``limit`` images, or None where the source has none."""
+def all_images(source: DataSource, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Images (M, 3, S, S) uint8 and labels (M,) at the indices; of the whole source with None."""
+    return _read_uint8(source, range(len(source)) if indices is None else indices)
+
+
+def all_masks(source: DataSource, indices: Sequence[int] | None = None) -> Tensor | None:
+    """Masks (M, S, S) int64 at the indices, all with None; None where the source has none."""
     masks = []
-    for index in range(_count(source, limit)):
+    for index in range(len(source)) if indices is None else indices:
         mask = source.mask(index)
         if mask is None:
             return None
         masks.append(mask)
     return torch.stack(masks)
-
-
-def _count(source: DataSource, limit: int | None) -> int:
-    return len(source) if limit is None else min(limit, len(source))
 
 
 def _read_uint8(source: DataSource, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:

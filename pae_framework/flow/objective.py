@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from pae_framework.contracts import Generator, LossTerms
+from pae_framework.contracts import Batch, Generator, LossTerms
 from pae_framework.flow.path import interpolate, path_velocity
 from pae_framework.flow.time import sample_times
 from pae_framework.settings import FlowSettings
+
+
+class FlowObjective(nn.Module):
+    """A velocity model with its loss.
+
+    Args:
+        model: what is trained.
+        settings: see :func:`flow_loss`.
+    """
+
+    def __init__(self, model: Generator, settings: FlowSettings):
+        super().__init__()
+        self.model = model
+        self.settings = settings
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        """What the training loop calls: :func:`flow_loss` of normalised latents and labels."""
+        latents, labels = batch
+        return flow_loss(self.model, latents, labels, self.settings, generator)
 
 
 def flow_loss(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pae_framework.config import LatentShape
+from pae_framework.config import GeneratorConfig, LatentShape, RegularizerConfig
 from pae_framework.engine_components import DAMConfig, GaussianConfig, IdentityConfig
+from pae_framework.recipe.labels import RESERVED, label_fault
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.settings import TrainSettings
@@ -24,13 +25,27 @@ class Disagreement:
 def disagreements(recipe: Recipe) -> list[Disagreement]:
     """Everything in a valid recipe that does not fit together."""
     return [
+        *_labels(recipe),
         *_shapes(recipe),
         *_encoder_training(recipe),
         *_regularizers(recipe),
+        *_something_to_learn(recipe),
         *_training_steps(recipe),
         *_sampling(recipe),
         *_evaluators(recipe),
     ]
+
+
+def _labels(recipe: Recipe) -> Iterator[Disagreement]:
+    """Labels can name what they stand for: a term in the log, a folder of results."""
+    for section, labelled, reserved in (
+        (("tokenizer", "regularizers"), recipe.tokenizer.regularizers, RESERVED),
+        (("evaluate",), recipe.evaluate, frozenset[str]()),
+    ):
+        for label, component in labelled.items():
+            if (fault := label_fault(label, reserved)) is not None:
+                hint = f"give it another label and say `use: {component.use}`"
+                yield Disagreement((*section, label), fault, hint)
 
 
 def _shapes(recipe: Recipe) -> Iterator[Disagreement]:
@@ -58,17 +73,36 @@ def _shapes(recipe: Recipe) -> Iterator[Disagreement]:
     except ValueError as error:
         yield Disagreement(("tokenizer", "decoder"), str(error))
     yield from _heads(recipe, width)
+    yield from _widths(recipe, width)
+    yield from _latents(
+        recipe, LatentShape(tokenizer.bottleneck.config.latent_channels(width), grid)
+    )
+
+
+def _latents(recipe: Recipe, latent: LatentShape) -> Iterator[Disagreement]:
+    """Regularizers and the generator can work on the latents."""
+    takers: list[tuple[KeyPath, RegularizerConfig | GeneratorConfig]] = [
+        (("tokenizer", "regularizers", label), regularizer.config)
+        for label, regularizer in recipe.tokenizer.regularizers.items()
+        if regularizer.config.weight
+    ]
     if recipe.generator is not None:
-        channels = tokenizer.bottleneck.config.latent_channels(width)
+        takers.append((("generator",), recipe.generator.config))
+    for path, config in takers:
         try:
-            recipe.generator.config.check_latent(LatentShape(channels, grid))
+            config.check_latent(latent)
         except ValueError as error:
-            yield Disagreement(("generator",), str(error))
+            yield Disagreement(path, str(error))
 
 
 def _heads(recipe: Recipe, width: int) -> Iterator[Disagreement]:
-    """Attention heads that are stated must divide the width they work on."""
+    """Attention heads, stated or the encoder's, divide the width they work on."""
     modulator, refinement = recipe.tokenizer.modulator.config, recipe.tokenizer.refinement
+    own = recipe.tokenizer.encoder.config.token_heads()
+    if own is not None and width % own:
+        message = f"its {own} heads do not divide its width {width}"
+        yield Disagreement(("tokenizer", "encoder"), message)
+        return
     stated: list[tuple[KeyPath, int | None, int]] = []
     if isinstance(modulator, DAMConfig):
         stated.append((("tokenizer", "modulator", "heads"), modulator.heads, width))
@@ -78,6 +112,22 @@ def _heads(recipe: Recipe, width: int) -> Iterator[Disagreement]:
     for path, heads, across in stated:
         if heads is not None and across % heads:
             yield Disagreement(path, f"{heads} heads do not divide the width {across}")
+        elif heads is None and own is not None and across % own:
+            message = f"the encoder's {own} heads do not divide the width {across}"
+            yield Disagreement(path, message, f"give `heads` that divide {across}")
+
+
+def _widths(recipe: Recipe, width: int) -> Iterator[Disagreement]:
+    """Sine-cosine positions need a width divisible by 4."""
+    if width % 4 == 0:
+        return
+    message = f"its positions need a width divisible by 4, the encoder's is {width}"
+    if isinstance(recipe.tokenizer.modulator.config, DAMConfig):
+        yield Disagreement(("tokenizer", "modulator"), message, "use the modulator `none`")
+    refinement = recipe.tokenizer.refinement
+    if refinement is not None and refinement.width is None:
+        hint = "give `width`, a multiple of 4"
+        yield Disagreement(("tokenizer", "refinement"), message, hint)
 
 
 def _encoder_training(recipe: Recipe) -> Iterator[Disagreement]:
@@ -119,6 +169,17 @@ def _regularizers(recipe: Recipe) -> Iterator[Disagreement]:
         yield Disagreement(("tokenizer", "refinement"), message, "remove one of the two")
 
 
+def _something_to_learn(recipe: Recipe) -> Iterator[Disagreement]:
+    """The tokenizer's loss has a term."""
+    tokenizer = recipe.tokenizer
+    terms = [tokenizer.reconstruction.l1, tokenizer.reconstruction.perceptual.weight]
+    terms += [regularizer.config.weight for regularizer in tokenizer.regularizers.values()]
+    if not any(terms):
+        message = "every term of the tokenizer's loss has weight 0"
+        hint = "give `l1`, `perceptual.weight` or a regularizer a weight"
+        yield Disagreement(("tokenizer", "reconstruction"), message, hint)
+
+
 def _training_steps(recipe: Recipe) -> Iterator[Disagreement]:
     """Weights can only be kept at steps that are reached."""
     tokenizer = recipe.tokenizer
@@ -136,10 +197,10 @@ def _training_steps(recipe: Recipe) -> Iterator[Disagreement]:
         if train is None:
             continue
         beyond = [step for step in train.keep_steps if train.steps and step > train.steps]
-        if beyond or any(step < 1 for step in train.keep_steps):
+        if beyond:
             message = f"keeps weights at {list(train.keep_steps)}"
-            limit = train.steps or "the last"
-            yield Disagreement((*path, "keep_steps"), message, f"steps go from 1 to {limit}")
+            hint = f"steps go from 1 to {train.steps}"
+            yield Disagreement((*path, "keep_steps"), message, hint)
 
 
 def _sampling(recipe: Recipe) -> Iterator[Disagreement]:

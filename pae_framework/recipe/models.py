@@ -87,7 +87,11 @@ class Recipe(Settings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
     )
     description: str = Field("", description="what it is for, in one line; the report shows it")
-    seed: int = Field(0, ge=0, description="seed of every stage that states none")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="seed of every training that states none; sampling has its own, `sample.seed`",
+    )
     runtime: RuntimeSettings = RuntimeSettings()
     data: DataSection
     extractor: EncoderComponent | None = Field(

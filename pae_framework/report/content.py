@@ -65,7 +65,6 @@ class ReportContent:
     latents: Tensor | None = None
     latent_images: Tensor | None = None
     commands: Sequence[str] = ()
-    file_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

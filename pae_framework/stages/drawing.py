@@ -10,15 +10,18 @@ import torch
 from pydantic import ValidationError
 
 from pae_framework.errors import UsageError
-from pae_framework.files import write_json
 from pae_framework.recipe.models import Recipe
 from pae_framework.report.pictures import grid, save_png
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.drawn_folder import start_again
 from pae_framework.stages.sampling import Sampler, describe
 
 DEFAULT_COUNT = 64
 COLUMNS = 8
+RECORD = "drawn.json"
+WRITTEN = r"\d{6,}\.png"
+"""Names of the images."""
 
 
 def sampling_settings(
@@ -45,11 +48,14 @@ def choose_labels(text: str | None, count: int | None, class_names: Sequence[str
     """Labels of the images: those of ``text`` (numbers or names) in turn, or all classes in turn.
 
     Raises:
-        UsageError: a label the data do not have; says which there are.
+        UsageError: a label the data do not have, and says which there are; or fewer images than
+            labels given.
     """
     chosen = list(range(len(class_names)))
     if text is not None:
         chosen = [_label(word.strip(), class_names) for word in text.split(",")]
+        if count is not None and count < len(chosen):
+            raise UsageError(f"--count {count} is less than the {len(chosen)} labels given")
     total = count or (len(chosen) if text is not None else DEFAULT_COUNT)
     return [chosen[index % len(chosen)] for index in range(total)]
 
@@ -68,7 +74,10 @@ def _label(word: str, class_names: Sequence[str]) -> int:
 def draw_to_folder(
     context: StageContext, labels: Sequence[int], settings: SampleSettings, folder: Path
 ) -> None:
-    """Draw one image per label into ``folder``: ``000000.png`` and so on, grid.png, drawn.json."""
+    """Draw one image per label into ``folder``: ``000000.png`` and so on, grid.png, drawn.json.
+
+    Images that an earlier call left there are removed, other files are not.
+    """
     sampler = Sampler.of(context)
     classes, size = torch.tensor(labels), settings.batch_size
     parts = []
@@ -78,8 +87,8 @@ def draw_to_folder(
             parts.append(sampler.images(classes[indices], indices, settings))
             progress.update(int(indices[-1]) + 1)
     images = torch.cat(parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(images):
-        save_png(grid(image[None], columns=1, scale=1), folder / f"{index:06d}.png")
+    names = [f"{index:06d}.png" for index in range(len(images))]
+    start_again(folder, RECORD, WRITTEN, names, {"labels": list(labels), **describe(settings)})
+    for name, image in zip(names, images, strict=True):
+        save_png(grid(image[None], columns=1, scale=1), folder / name)
     save_png(grid(images, columns=COLUMNS), folder / "grid.png")
-    write_json(folder / "drawn.json", {"labels": list(labels), **describe(settings)})

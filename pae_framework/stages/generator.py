@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import torch
-
-from pae_framework.contracts import LossTerms
+from pae_framework.data.latent_batches import LatentBatches
 from pae_framework.data.latents import LatentDataset
 from pae_framework.data.statistics import load_statistics
 from pae_framework.data.stream import CountStream
-from pae_framework.flow.objective import flow_loss
+from pae_framework.flow.objective import FlowObjective
 from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.parts import new_generator
-from pae_framework.training.loop import Batch, Trainee, train
+from pae_framework.training.loop import Trainee, train
 
 
 def run(context: StageContext) -> None:
@@ -27,15 +23,7 @@ def run(context: StageContext) -> None:
     with initial_weights(seed, "generator"):
         model = new_generator(context, dataset.shape, len(context.train_source.class_names))
     stream = CountStream(len(dataset), settings.batch_size, seed)
-
-    def batches(start: int, stop: int) -> Iterator[Batch]:
-        for step in range(start, stop):
-            latents, labels = dataset.batch(stream.batch(step), stream.flips(step))
-            yield statistics.normalize(latents), labels
-
-    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
-        latents, labels = batch
-        return flow_loss(model, latents, labels, component.objective, randomness)
-
+    batches = LatentBatches(dataset, statistics, stream, settings.workers)
     total = context.length(settings, len(dataset))
-    train(Trainee(model, loss, batches), settings, total, context.workplace(settings))
+    trainee = Trainee(FlowObjective(model, component.objective), batches, kept=model)
+    train(trainee, settings, total, context.workplace(settings))

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import Extractor, SampleSet
-from pae_framework.data.images import all_images, all_masks
+from pae_framework.data.images import all_images, all_masks, subset
 from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.parts import FeatureExtractor, frozen_encoder, trained_tokenizer
 from pae_framework.stages.sample import read_sets
 from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.tokenizer.perceptual import PerceptualDistance
+from pae_framework.tokenizer.perceptual import PerceptualDistance, build_distance
 
 BATCH = 250
 
@@ -26,7 +26,8 @@ class RunMaterial:
 
     Args:
         context: the stage that asks.
-        limit: how many test images; None: as many as the recipe judges.
+        limit: how many test images; None: as many as the recipe judges. Fewer than there are, they
+            are drawn at random by the recipe's seed.
     """
 
     def __init__(self, context: StageContext, limit: int | None = None):
@@ -50,7 +51,8 @@ class RunMaterial:
         test = recipe.data.test
         protocol: dict[str, Any] = {
             "test_data": {"use": test.use, **test.config.model_dump(mode="json")},
-            "test_images": len(self.images),
+            "test_images": len(self.indices),
+            "test_images_chosen": self._chosen,
             "image_size": recipe.data.image_size,
             "uint8": "trunc(255 * clamp(x, 0, 1))",
             "evaluation_seed": recipe.seed,
@@ -66,8 +68,20 @@ class RunMaterial:
         return protocol
 
     @cached_property
+    def indices(self) -> Sequence[int]:
+        """Where the test images stand in their source."""
+        return subset(len(self._context.test_source), self._limit, self.seed)
+
+    @property
+    def _chosen(self) -> str:
+        length = len(self._context.test_source)
+        if len(self.indices) == length:
+            return "all"
+        return f"of {length}, drawn at random, seed {self.seed}"
+
+    @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:
-        return all_images(self._context.test_source, self._limit)
+        return all_images(self._context.test_source, self.indices)
 
     @property
     def images(self) -> Tensor:
@@ -82,7 +96,7 @@ class RunMaterial:
     @cached_property
     def masks(self) -> Tensor | None:
         """Their masks (M, S, S), where the source has them."""
-        return all_masks(self._context.test_source, len(self.images))
+        return all_masks(self._context.test_source, self.indices)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -92,12 +106,16 @@ class RunMaterial:
     @cached_property
     def latents(self) -> Tensor:
         """Latents (M, C, h, w) of the test images, on the CPU."""
-        return self._batched(lambda x: self.tokenizer.encode(x).latents.float())
+        return self._batched(self.images, lambda x: self.tokenizer.encode(x).latents.float())
 
     @cached_property
-    def features(self) -> Tensor:
-        """Tokens (M, N, D) of the frozen encoder, on the CPU."""
-        return self._batched(lambda x: self.tokenizer.features(x).tokens.float())
+    def pooled_features(self) -> Tensor:
+        """Mean token (M, D) of the frozen encoder for each test image, on the CPU."""
+        return self._batched(self.images, lambda x: self._tokens(x).mean(1))
+
+    def features(self, indices: Tensor) -> Tensor:
+        """Tokens (B, N, D) of the frozen encoder for the test images chosen (B,), on the CPU."""
+        return self._batched(self.images[indices], self._tokens)
 
     @cached_property
     def reconstructions(self) -> Tensor:
@@ -126,8 +144,8 @@ class RunMaterial:
 
     @cached_property
     def _distance(self) -> PerceptualDistance:
-        layers = self._context.recipe.tokenizer.reconstruction.perceptual.layers
-        return PerceptualDistance(frozen_encoder(self._context), layers)
+        settings = self._context.recipe.tokenizer.reconstruction.perceptual
+        return build_distance(settings, self.tokenizer.encoder)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -140,9 +158,12 @@ class RunMaterial:
         device = self._context.device
         return self._distance(a.to(device), b.to(device))
 
+    def _tokens(self, x: Tensor) -> Tensor:
+        return self.tokenizer.features(x).tokens.float()
+
     @torch.no_grad()
-    def _batched(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def _batched(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         parts = []
-        for chunk in self.images.split(BATCH):
+        for chunk in images.split(BATCH):
             parts.append(function(to_float(chunk.to(self._context.device))).cpu())
         return torch.cat(parts)

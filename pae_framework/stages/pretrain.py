@@ -6,15 +6,12 @@ They are the same kind of thing trained for different ends, and never share weig
 
 from __future__ import annotations
 
-import torch
-
-from pae_framework.contracts import LossTerms
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.parts import new_encoder
 from pae_framework.training.checkpoint import save_tensors
-from pae_framework.training.loop import Batch, Trainee, train
+from pae_framework.training.loop import Trainee, train
 
 
 def run(context: StageContext) -> None:
@@ -29,12 +26,8 @@ def run(context: StageContext) -> None:
         encoder = new_encoder(component, context)
         objective = encoder.pretraining(len(source.class_names))
 
-    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
-        images, labels = batch
-        return objective.loss(images, labels, randomness)
-
     stream = CountStream(len(source), settings.batch_size, seed)
     batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
     total = context.length(settings, len(source))
-    train(Trainee(objective, loss, batches), settings, total, context.workplace(settings))
+    train(Trainee(objective, batches), settings, total, context.workplace(settings))
     save_tensors(encoder.state_dict(), context.directory / "encoder.safetensors")

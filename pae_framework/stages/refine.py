@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import Encoder, LossTerms
+from pae_framework.contracts import Encoder
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.parts import frozen_encoder, new_refiner
-from pae_framework.training.loop import Batch, Trainee, train
+from pae_framework.tokenizer.refinement import RefinementObjective
+from pae_framework.training.loop import Trainee, train
 
 STATISTICS_STEPS = 20
 """Batches the feature mean is measured on, where the recipe centres the features."""
@@ -35,13 +36,9 @@ def run(context: StageContext) -> None:
         refiner.to(context.device)
         refiner.measure(_tokens(encoder, batches, context.device))
 
-    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
-        with torch.no_grad():
-            tokens = encoder(encoder.normalize(batch[0])).tokens
-        return refiner.loss(tokens)
-
     total = context.length(training, len(source))
-    train(Trainee(refiner, loss, batches), training, total, context.workplace(training))
+    trainee = Trainee(RefinementObjective(refiner, encoder), batches, kept=refiner)
+    train(trainee, training, total, context.workplace(training))
 
 
 @torch.no_grad()

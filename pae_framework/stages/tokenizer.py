@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
-from pae_framework.contracts import LossTerms
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.stages.context import StageContext, initial_weights
@@ -12,7 +9,7 @@ from pae_framework.stages.parts import frozen_encoder, trained_refiner
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
 from pae_framework.training.checkpoint import save_tensors
-from pae_framework.training.loop import Batch, Trainee, train
+from pae_framework.training.loop import Trainee, train
 
 
 def run(context: StageContext) -> None:
@@ -35,11 +32,9 @@ def run(context: StageContext) -> None:
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
 
     refiner = trained_refiner(context, encoder)
-    objective = build_objective(tokenizer, section, context.registry, refiner)
-
-    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
-        return objective.loss(batch[0], randomness)
+    with initial_weights(seed, "regularizers"):
+        objective = build_objective(tokenizer, section, context.registry, refiner)
 
     total = context.length(settings, len(source))
-    train(Trainee(objective, loss, batches), settings, total, context.workplace(settings))
+    train(Trainee(objective, batches), settings, total, context.workplace(settings))
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")

@@ -9,13 +9,8 @@ from torch import Tensor
 
 from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features
-from pae_framework.testing.expect import (
-    draw,
-    expect,
-    expect_close,
-    expect_tensor,
-    made_up_images,
-)
+from pae_framework.testing.expect import expect, expect_close, expect_tensor
+from pae_framework.testing.made_up import draw, made_up_images
 from pae_framework.testing.modules import (
     expect_bf16,
     expect_repeatable,
@@ -63,10 +58,13 @@ def check_encoder(encoder: Encoder) -> None:
 def _check_attributes(encoder: Encoder) -> None:
     config = encoder.config
     expect(isinstance(config, EncoderConfig), "the encoder keeps no EncoderConfig")
-    said, found = config.token_grid(encoder.image_size), encoder.grid
-    expect(said == found, f"config.token_grid gives {said}, but the encoder's grid is {found}")
-    said, found = config.token_width(), encoder.width
-    expect(said == found, f"config.token_width gives {said}, but the encoder's width is {found}")
+    for what, said, found in (
+        ("grid", config.token_grid(encoder.image_size), encoder.grid),
+        ("width", config.token_width(), encoder.width),
+        ("heads", config.token_heads(), encoder.heads),
+    ):
+        agree = said in (None, found)
+        expect(agree, f"config.token_{what} gives {said}, but encoder.{what} is {found}")
     expect(
         encoder.heads > 0 and encoder.width % encoder.heads == 0,
         f"{encoder.heads} heads do not divide the width {encoder.width}",

@@ -65,17 +65,3 @@ def _random_states() -> dict[str, object]:
         "numpy": repr((numpy_state["state"]["pos"], numpy_state["state"]["key"].tobytes())),
         "random": random.getstate(),
     }
-
-
-def draw(*shape: int, seed: int) -> Tensor:
-    """Numbers from the standard normal, a function of shape and seed."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def made_up_images(count: int, size: int, seed: int = 0) -> Tensor:
-    """Images (count, 3, size, size) in [0, 1]: coarse colours with fine texture on them."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 3, 2, 2, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=True)
-    texture = torch.rand(count, 3, size, size, generator=generator)
-    return 0.7 * smooth + 0.3 * texture

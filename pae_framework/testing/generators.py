@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pae_framework.config import GeneratorConfig
 from pae_framework.contracts import Generator
-from pae_framework.testing.expect import draw, expect, expect_tensor
+from pae_framework.testing.expect import expect, expect_tensor
+from pae_framework.testing.made_up import draw
 from pae_framework.testing.modules import (
     as_if_trained,
     expect_bf16,

@@ -11,21 +11,11 @@ from torch import Tensor
 
 from pae_framework.contracts import SampleSet
 from pae_framework.data.pixels import to_uint8
-from pae_framework.testing.expect import draw, expect, made_up_images
+from pae_framework.testing.expect import expect
+from pae_framework.testing.made_up import MadeUpExtractor, draw, made_up_images
 
 IMAGES, CLASSES, GRID, PATCH, WIDTH, CHANNELS = 24, 3, 4, 4, 16, 4
 SIZE = GRID * PATCH
-
-
-class MadeUpExtractor:
-    """Six fixed random projections of the pixels."""
-
-    name = "made_up"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""
-        flat = images.double().flatten(1) / 255
-        return flat @ draw(flat.shape[1], 6, seed=11).double()
 
 
 class MadeUpMaterial:
@@ -42,6 +32,7 @@ class MadeUpMaterial:
     def __init__(self, needs: Iterable[str]):
         self._needs = frozenset(needs)
         self.images = to_uint8(made_up_images(IMAGES, SIZE))
+        self.indices = range(IMAGES)
         self.labels = torch.arange(IMAGES) % CLASSES
 
     @property
@@ -60,9 +51,9 @@ class MadeUpMaterial:
         return self._asked("latents", draw(IMAGES, CHANNELS, GRID, GRID, seed=1))
 
     @property
-    def features(self) -> Tensor:
-        """Random tokens (24, 16, 16)."""
-        return self._asked("latents", draw(IMAGES, GRID**2, WIDTH, seed=2))
+    def pooled_features(self) -> Tensor:
+        """Means (24, 16) of the tokens."""
+        return self.features(torch.arange(IMAGES)).mean(1)
 
     @property
     def sample_sets(self) -> Sequence[SampleSet]:
@@ -78,6 +69,11 @@ class MadeUpMaterial:
     def image_features(self) -> Tensor:
         """Its features of the images."""
         return self.extractor(self.images)
+
+    def features(self, indices: Tensor) -> Tensor:
+        """Random tokens (B, 16, 16)."""
+        tokens: Tensor = self._asked("latents", draw(IMAGES, GRID**2, WIDTH, seed=2))
+        return tokens[indices]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, by one fixed layer."""

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pae_framework.config import ModulatorConfig
 from pae_framework.contracts import Encoder, Modulator
-from pae_framework.testing.expect import expect, expect_tensor, made_up_images
+from pae_framework.testing.expect import expect, expect_tensor
+from pae_framework.testing.made_up import made_up_images
 from pae_framework.testing.modules import (
     as_if_trained,
     expect_bf16,

@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from pae_framework.testing.expect import draw, expect, expect_close, global_randomness_untouched
+from pae_framework.testing.expect import expect, expect_close, global_randomness_untouched
+from pae_framework.testing.made_up import draw
 
 Module = TypeVar("Module", bound=nn.Module)
 

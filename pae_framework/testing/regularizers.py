@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pae_framework.config import RegularizerConfig
 from pae_framework.contracts import Posterior, Regularizer, RegularizerInputs
-from pae_framework.testing.expect import draw, expect, expect_tensor, made_up_images
+from pae_framework.testing.expect import expect, expect_tensor
+from pae_framework.testing.made_up import draw, made_up_images
 from pae_framework.testing.modules import expect_bf16, expect_repeatable
 from pae_framework.testing.state import expect_state
 
@@ -64,9 +65,8 @@ def made_up_inputs(
     weight = (0.3 * draw(CHANNELS, 3, PATCH, PATCH, seed=2)).requires_grad_()
     posterior, leaves = Posterior(latents), [latents, weight]
     if type(config).needs_moments:
-        mean, logvar = latents, (0.1 * latents.detach()).requires_grad_()
-        posterior = replace(posterior, mean=mean, logvar=logvar)
-        leaves.append(logvar)
+        leaves.append((0.1 * latents.detach()).requires_grad_())
+        posterior = replace(posterior, mean=latents, logvar=leaves[-1])
 
     def decode(z: Tensor) -> Tensor:
         return F.conv_transpose2d(z, weight, stride=PATCH).sigmoid()
@@ -106,8 +106,8 @@ def _check_one_step(regularizer: Regularizer, config: RegularizerConfig) -> None
     expect(found.requires_grad, "the term sends no gradient anywhere, so it trains nothing")
     gradients = torch.autograd.grad(found, leaves, allow_unused=True)
     reached = [gradient for gradient in gradients if gradient is not None]
-    for gradient in reached:
-        expect(bool(gradient.isfinite().all()), "a gradient of the term is not finite")
+    finite = all(bool(gradient.isfinite().all()) for gradient in reached)
+    expect(finite, "a gradient of the term is not finite")
     expect(
         any(bool(gradient.any()) for gradient in reached),
         "no gradient of the term reaches the latents or the decoder, so it trains nothing",

@@ -7,18 +7,20 @@ adversarial term).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_framework.contracts import LossTerms, Regularizer, RegularizerInputs
+from pae_framework import seeding
+from pae_framework.contracts import Batch, LossTerms, Regularizer, RegularizerInputs
 from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.tokenizer.perceptual import PerceptualDistance, RememberedFeatures
+from pae_framework.tokenizer.perceptual import RememberedFeatures, build_distance
 from pae_framework.tokenizer.refinement import PriorRefiner
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -55,22 +57,29 @@ class TokenizerObjective(UsesFrozen):
         self.regularizers = nn.ModuleDict({label: regularizers[label] for label in self.weights})
         self.l1 = section.reconstruction.l1
         self.perceptual_weight = section.reconstruction.perceptual.weight
-        layers = section.reconstruction.perceptual.layers
-        self.perceptual = PerceptualDistance(tokenizer.encoder, layers)
+        self.perceptual = build_distance(section.reconstruction.perceptual, tokenizer.encoder)
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        """What the training loop calls: :meth:`loss` of a batch's images."""
+        return self.loss(batch[0], generator)
 
     def loss(self, images: Tensor, generator: torch.Generator) -> LossTerms:
         """Every weighted term and their sum ``loss``, for images (B, 3, S, S) in [0, 1].
 
         Args:
             images: a batch.
-            generator: randomness of the bottleneck and of the regularizers.
+            generator: gives the seed from which the bottleneck and every regularizer get random
+                numbers of their own: none depends on which others there are.
         """
+        seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)
         features = tokenizer.features_of_pixels(pixels).tokens
-        posterior = tokenizer.encode_features(pixels, features, generator)
+        posterior = tokenizer.encode_features(
+            pixels, features, seeding.generator(seed, "bottleneck")
+        )
         reconstruction = tokenizer.decode(posterior.latents)
         compare = RememberedFeatures(self.perceptual)
         terms = self._reconstruction_terms(reconstruction, images, compare)
@@ -85,13 +94,10 @@ class TokenizerObjective(UsesFrozen):
             generator=generator,
         )
         for label, weight in self.weights.items():
-            terms[label] = weight * self.regularizers[label](inputs)
+            own = seeding.generator(seed, "regularizer", label)
+            terms[label] = weight * self.regularizers[label](replace(inputs, generator=own))
         terms["loss"] = _total(terms, images)
         return terms
-
-    def reconstruction_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """The recipe's weighted L1 and perceptual terms between two image batches, a scalar."""
-        return _total(self._reconstruction_terms(a, b, self.perceptual), a)
 
     def _reconstruction_terms(self, a: Tensor, b: Tensor, perceptual: Distance) -> LossTerms:
         terms: LossTerms = {}

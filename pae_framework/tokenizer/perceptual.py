@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pae_framework.contracts import Encoder
 from pae_framework.errors import UsageError
+from pae_framework.settings import PerceptualSettings
 from pae_framework.tokenizer.frozen import UsesFrozen
 
 
@@ -63,6 +64,15 @@ class PerceptualDistance(UsesFrozen):
         """Distances (B,) between two batches given by their :meth:`features`."""
         layers = [(x - y).square().sum(dim=-1).mean(dim=-1) for x, y in zip(a, b, strict=True)]
         return torch.stack(layers).mean(dim=0)
+
+
+def build_distance(settings: PerceptualSettings, encoder: Encoder) -> PerceptualDistance:
+    """The distance a recipe describes: what the tokenizer is trained with and judged by.
+
+    Raises:
+        UsageError: see PerceptualDistance.
+    """
+    return PerceptualDistance(encoder, settings.layers)
 
 
 class RememberedFeatures:

@@ -23,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_framework.contracts import Encoder, LossTerms
+from pae_framework.contracts import Batch, Encoder, LossTerms
 from pae_framework.errors import DataError
 from pae_framework.layers import Block, map_to_tokens, sincos_positions
 from pae_framework.settings import RefinementSettings
 from pae_framework.tokenizer.bottleneck import rms_norm
+from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.projection import Projector
 from pae_framework.tokenizer.similarity import cosine_gram
 
@@ -47,7 +48,7 @@ class PriorRefiner(nn.Module):
         super().__init__()
         self.settings = settings
         self.projector = Projector(encoder.width, encoder.heads, channels)
-        self.deprojector = TargetDecoder(settings, channels, encoder.width, encoder.grid)
+        self.deprojector = TargetDecoder(settings, channels, encoder)
         self.register_buffer("mean", torch.zeros(encoder.width))
 
     @torch.no_grad()
@@ -97,20 +98,42 @@ class PriorRefiner(nn.Module):
         return rms_norm(self.projector(tokens))
 
 
+class RefinementObjective(UsesFrozen):
+    """A refiner with the frozen encoder whose tokens it learns from.
+
+    Args:
+        refiner: what is trained.
+        encoder: gets frozen; stays outside the module tree.
+    """
+
+    encoder: Encoder
+
+    def __init__(self, refiner: PriorRefiner, encoder: Encoder):
+        super().__init__()
+        self.refiner = refiner
+        self.hold_frozen("encoder", encoder)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        """What the training loop calls: the refiner's loss on images (B, 3, S, S) in [0, 1]."""
+        with torch.no_grad():
+            tokens = self.encoder(self.encoder.normalize(batch[0])).tokens
+        return self.refiner.loss(tokens)
+
+
 class TargetDecoder(nn.Module):
     """Q_t: a small ViT that reproduces the encoder's tokens from their targets."""
 
     positions: Tensor
 
-    def __init__(self, settings: RefinementSettings, channels: int, width: int, grid: int):
+    def __init__(self, settings: RefinementSettings, channels: int, encoder: Encoder):
         super().__init__()
-        inner = settings.width or width
-        heads = settings.heads or max(1, inner // 32)
+        inner = settings.width or encoder.width
+        heads = settings.heads or encoder.heads
         self.embed = nn.Linear(channels, inner)
-        self.register_buffer("positions", sincos_positions(grid, inner), persistent=False)
+        self.register_buffer("positions", sincos_positions(encoder.grid, inner), persistent=False)
         self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(settings.depth))
         self.norm = nn.LayerNorm(inner, eps=1e-6)
-        self.predict = nn.Linear(inner, width)
+        self.predict = nn.Linear(inner, encoder.width)
 
     def forward(self, targets: Tensor) -> Tensor:
         """Tokens (B, N, D) of targets (B, d, g, g)."""

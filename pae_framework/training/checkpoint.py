@@ -127,10 +127,6 @@ class Checkpoints:
             return int(read_json(folder / "state.json")["step"])
         return 0
 
-    def clear(self) -> None:
-        """Remove all checkpoints of a training that is over."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-
     def _read(self, folder: Path) -> dict[str, dict[str, Tensor]]:
         try:
             digests = read_json(folder / "state.json")["digests"]

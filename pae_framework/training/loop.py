@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pae_framework.contracts import LossTerms
-from pae_framework.errors import RunError
+from pae_framework.contracts import Batch, LossTerms
+from pae_framework.errors import RunError, StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.settings import TrainSettings
 from pae_framework.training.checkpoint import Checkpoints, TrainingState, save_tensors
@@ -27,21 +27,20 @@ from pae_framework.training.optimizer import build_optimizer, learning_rate
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.stopping import StopRequest
 
-Batch = tuple[Tensor, ...]
-
 
 @dataclass(frozen=True)
 class Trainee:
     """What a stage trains.
 
-    ``module`` holds the weights that are trained and kept; ``loss`` gives the terms of one
-    micro-batch, its randomness from the generator; ``batches(start, stop)`` yields the batch of
-    each step in [start, stop), a tuple of tensors with one row per image.
+    ``module(batch, generator)`` gives the terms of one micro-batch, its randomness from the
+    generator, and holds the weights that are trained; ``batches(start, stop)`` yields the batch of
+    each step in [start, stop); ``kept`` is the part of the module whose weights are averaged and
+    left behind, under its own names; None: all of it. Checkpoints hold the whole module.
     """
 
     module: nn.Module
-    loss: Callable[[Batch, torch.Generator], LossTerms]
     batches: Callable[[int, int], Iterable[Batch]]
+    kept: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,23 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
     """Train for ``total`` optimiser steps, going on from the newest checkpoint if there is one.
 
     Leaves ``weights.safetensors`` (the average where one is kept, else the weights, with buffers)
-    in the folder, and ``weights-stepNNNNNN.safetensors`` for ``settings.keep_steps``; the module
-    ends with those weights.
+    of what is kept in the folder, and ``weights-stepNNNNNN.safetensors`` for
+    ``settings.keep_steps``; what is kept ends with those weights.
 
     Raises:
-        RunError: a term of the loss is not finite (says which, at which step, and the last good
-            checkpoint), or the training was asked to stop.
+        UsageError: a step to keep is not one of the training's; nothing was done.
+        RunError: a term of the loss or the gradient's norm is not finite (says which, at which
+            step, and the last good checkpoint).
+        StoppedError: the training was asked to stop; there is a checkpoint of its last step.
     """
+    _check_keep_steps(settings, total)
     module = trainee.module.train().to(place.device)
+    kept = module if trainee.kept is None else trainee.kept
     optimizer = build_optimizer(module, settings)
-    ema = EMA(module, settings.ema) if settings.ema else None
+    ema = EMA(kept, settings.ema) if settings.ema else None
     state = TrainingState(module, optimizer, ema)
     checkpoints = Checkpoints(place.directory / "checkpoints")
-    first = checkpoints.restore(state)
+    first = done = checkpoints.restore(state)
     log = MetricsLog(place.directory, first)
     meter = Meter(settings.batch_size)
     try:
@@ -82,24 +85,34 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
                 terms = _step(trainee, settings, state, batch, step, lr, place)
                 meter.add(terms)
                 done = step + 1
-                saving = done % settings.checkpoint_every == 0 or done == total or stop.asked
+                stopping = stop.asked  # once: what is decided below must agree
+                saving = stopping or done % settings.checkpoint_every == 0 or done == total
                 if done % settings.log_every == 0 or saving:
                     values = meter.read(done, checkpoints.directory)
                     log.write(done, {**values, "lr": lr})
                     progress.update(done, meter.note(values))
                 if done in settings.keep_steps:
                     path = place.directory / f"weights-step{done:06d}.safetensors"
-                    save_tensors(averaged(module, ema), path)
+                    save_tensors(averaged(kept, ema), path)
                 if saving:
                     checkpoints.save(done, state)
-                if stop.asked and done < total:
-                    raise RunError(f"stopped at step {done} of {total}; run it again to go on")
+                if stopping:
+                    break
+            if stop.asked:
+                raise StoppedError(f"stopped at step {done} of {total}; run it again to go on")
     finally:
         log.close()
-    final = averaged(module, ema)
+    final = averaged(kept, ema)
     save_tensors(final, place.directory / "weights.safetensors")
-    module.load_state_dict(final)
+    kept.load_state_dict(final)
     module.eval()
+
+
+def _check_keep_steps(settings: TrainSettings, total: int) -> None:
+    if wrong := [step for step in settings.keep_steps if step > total]:
+        raise UsageError(
+            f"keep_steps: there is no step {wrong[0]} to keep; this training has steps 1 to {total}"
+        )
 
 
 def averaged(module: nn.Module, ema: EMA | None) -> dict[str, Tensor]:
@@ -130,13 +143,14 @@ def _step(
         with torch.autocast(
             place.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
         ):
-            terms = trainee.loss(part, randomness)
+            terms = trainee.module(part, randomness)
         (terms["loss"] * share).backward()
         for name, value in terms.items():
             totals[name] = totals.get(name, 0.0) + value.detach() * share
-    if settings.clip:
-        weights = [p for group in state.optimizer.param_groups for p in group["params"]]
-        totals["grad_norm"] = nn.utils.clip_grad_norm_(weights, settings.clip).detach()
+    # Measured without clipping, too: the meter refuses a gradient that is not finite.
+    weights = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(weights, settings.clip or math.inf)
+    totals["grad_norm"] = norm.detach()
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema:
@@ -171,19 +185,21 @@ class Meter:
     def read(self, step: int, checkpoints: Path) -> dict[str, float]:
         """Means since the last reading, images per second and the share of time waited for data.
 
+        A term that only some steps had is averaged over those.
+
         Raises:
             RunError: a term is not finite.
         """
-        names = list(self._terms[0])
-        stacked = torch.stack(
-            [torch.stack([t[name].float() for name in names]) for t in self._terms]
-        )
-        values = dict(zip(names, stacked.mean(0).tolist(), strict=True))
+        names = list(dict.fromkeys(name for terms in self._terms for name in terms))
+        means = torch.stack([self._mean(name) for name in names])
+        values = dict(zip(names, means.tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
                 raise RunError(
                     f"the term {name!r} is {value} within the {len(self._terms)} steps up to step "
-                    f"{step}; the last good checkpoint is in {checkpoints}"
+                    f"{step}; the last good checkpoint is in {checkpoints}. Training is "
+                    "deterministic: going on from there ends here again unless a setting is "
+                    "changed (a lower `lr`, a smaller `clip`, `precision: float32`)"
                 )
         now = time.monotonic()
         seconds = max(1e-9, now - self._since)
@@ -191,6 +207,9 @@ class Meter:
         values["data_wait"] = round(self._waited / seconds, 4)
         self._terms, self._waited, self._since = [], 0.0, now
         return values
+
+    def _mean(self, name: str) -> Tensor:
+        return torch.stack([t[name].float() for t in self._terms if name in t]).mean()
 
     @staticmethod
     def note(values: dict[str, float]) -> str:

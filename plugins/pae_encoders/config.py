@@ -27,7 +27,7 @@ class TinyViTConfig(EncoderConfig):
     )
     decoder_depth: int = Field(1, gt=0, description="training: blocks that predict hidden patches")
     class_weight: float = Field(
-        1.0, ge=0, description="training: factor of the cross-entropy; 0: no labels are used"
+        0.3, ge=0, description="training: factor of the cross-entropy; 0: no labels are used"
     )
     crop: float = Field(
         0.8, gt=0, le=1, description="training: smallest side of the random crops, as a share"
@@ -46,6 +46,10 @@ class TinyViTConfig(EncoderConfig):
     def token_width(self) -> int:
         """The width."""
         return self.width
+
+    def token_heads(self) -> int:
+        """The heads."""
+        return self.heads
 
 
 class SmallCNNConfig(EncoderConfig):
@@ -71,6 +75,10 @@ class SmallCNNConfig(EncoderConfig):
     def token_width(self) -> int:
         """Channels of the last stage."""
         return self.width << (self.depth - 1)
+
+    def token_heads(self) -> int:
+        """One for each 32 channels."""
+        return max(1, self.token_width() // 32)
 
 
 def _grid(image_size: int, patch: int) -> int:

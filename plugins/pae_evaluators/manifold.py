@@ -53,7 +53,7 @@ class Manifold(Evaluator):
         masks = material.masks[chosen]
         latents = self._ssc("ssc", "SSC", map_to_tokens(material.latents[chosen]), masks, material)
         encoder = self._ssc(
-            "ssc_encoder", "SSC encoder", material.features[chosen], masks, material
+            "ssc_encoder", "SSC encoder", material.features(chosen), masks, material
         )
         return latents + encoder
 
@@ -106,7 +106,7 @@ class Manifold(Evaluator):
     def _semantic_neighbours(self, material: EvaluationMaterial) -> list[Metric]:
         draws = self._draws(material)
         latents = material.latents.flatten(2).mean(2)
-        encoder = material.features.mean(1)
+        encoder = material.pooled_features
         return [
             _gsq("gsq", "GSQ", latents, draws, material),
             _gsq("gsq_encoder", "GSQ encoder", encoder, draws, material),

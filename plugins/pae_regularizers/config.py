@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import RegularizerConfig
+from pae_framework.config import LatentShape, RegularizerConfig
 
 
 class SSRConfig(RegularizerConfig):
@@ -50,6 +50,11 @@ class MCRConfig(RegularizerConfig):
         if any(low >= high for low, high in pairwise(self.angles)):
             raise ValueError("`angles` must grow")
         return self
+
+    def check_latent(self, latent: LatentShape) -> None:
+        """Refuse latents of one channel, which have no direction to turn to."""
+        if latent.channels < 2:
+            raise ValueError(f"rotates tokens of 2 channels or more, but the latents are {latent}")
 
 
 class KLConfig(RegularizerConfig):

@@ -101,6 +101,11 @@ class WrongHeads(Patches):
         self.heads = 3
 
 
+class OtherHeadsConfig(PatchesConfig):
+    def token_heads(self) -> int:
+        return 4
+
+
 class OneWayNormalisation(Patches):
     def denormalize(self, pixels):
         return pixels
@@ -203,7 +208,7 @@ def test_right_encoders_pass():
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (WrongGrid, "token_grid gives 4, but the encoder's grid is 2"),
+        (WrongGrid, "token_grid gives 4, but encoder.grid is 2"),
         (WrongHeads, "3 heads do not divide the width 8"),
         (OneWayNormalisation, "denormalize"),
         (ClassTokenLeft, r"tokens .* has the shape \(3, 17, 8\), expected \(3, 16, 8\)"),
@@ -221,6 +226,11 @@ def test_right_encoders_pass():
 def test_broken_encoders(broken: type[Encoder], message: str):
     with catches(message):
         check_encoder(broken(PatchesConfig(), SIZE))
+
+
+def test_heads_are_those_the_config_promises():
+    with catches("token_heads gives 4, but encoder.heads is 2"):
+        check_encoder(Patches(OtherHeadsConfig(), SIZE))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pae_framework.config import DataSourceConfig
@@ -16,6 +18,7 @@ from pae_framework.data.images import (
     build_source,
     read_batch,
     read_image,
+    subset,
 )
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
@@ -91,23 +94,47 @@ def test_batches_are_the_same_with_two_workers_and_from_the_middle(source):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_all_images_are_uint8_and_limited(source):
-    images, labels = all_images(source, 4)
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 99))
+def test_a_subset_holds_distinct_indices_in_order_and_smaller_ones_are_part_of_it(n, count, seed):
+    chosen = subset(n, count, seed)
 
-    assert images.dtype == torch.uint8
-    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
-    assert labels.tolist() == [0, 1, 2, 0]
-    assert len(all_images(source)[0]) == 10
-    assert len(all_images(source, 99)[0]) == 10
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= set(range(n))
+    assert len(chosen) == min(count, n)
+    assert set(subset(n, count - 1, seed)) < set(chosen) or count > n
+    assert subset(n, None, seed) == list(range(n))
+
+
+def test_a_subset_is_spread_over_a_source_sorted_by_class_and_fixed_by_the_seed():
+    chosen = subset(50_000, 5000, seed=0)  # ImageNet's validation set: 50 images of each class
+    classes = torch.tensor(chosen) // 50
+
+    # 5 of 50 are expected of each class; none of a class happens with probability 0.9^50 = 0.005.
+    assert len(classes.unique()) > 980
+    assert classes.double().mean() == pytest.approx(499.5, abs=20)  # five standard errors
+    assert subset(50_000, 5000, seed=0) == chosen
+    assert subset(50_000, 5000, seed=1) != chosen
+
+
+def test_all_images_are_uint8_in_the_order_of_the_source_or_of_the_indices(source):
+    images, labels = all_images(source)
+    some, their_labels = all_images(source, [1, 5, 6])
+
+    assert images.dtype == some.dtype == torch.uint8
+    assert images[:, 0, 0, 0].tolist() == list(range(10))
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    assert some[:, 0, 0, 0].tolist() == [1, 5, 6]
+    assert their_labels.tolist() == [1, 2, 0]
 
 
 def test_all_masks_or_none_where_the_source_has_none(source):
-    masks = all_masks(source, 3)
+    masks, some = all_masks(source), all_masks(source, [1, 5, 6])
 
     assert masks is not None
-    assert masks.shape == (3, 4, 4)
-    assert masks[:, 0, 0].tolist() == [0, 1, 2]
-    assert all_masks(Columns(DataSourceConfig(), 4, masks=False), 3) is None
+    assert some is not None
+    assert masks.shape == (10, 4, 4)
+    assert some[:, 0, 0].tolist() == [1, 5, 6]
+    assert all_masks(Columns(DataSourceConfig(), 4, masks=False), [1, 5]) is None
 
 
 def test_build_source_passes_config_and_size_to_the_registered_class():

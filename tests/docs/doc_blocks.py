@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"(?:^<!-- (?P<role>recipe|wrong|error|file)(?: (?P<name>\S+))? -->\n)?"
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. Its first line names the language and may go on with what the block is.
+    """A fenced block, and what the comment above it says it is.
 
-    ``yaml recipe NAME``: a recipe that is right. ``yaml wrong NAME``: one that is not; the
-    ``text error`` after it is what ``pae check`` says. ``... file PATH``: a file of the example
-    plugin of the page.
+    ``<!-- recipe NAME -->``: a recipe that is right. ``<!-- wrong NAME -->``: one that is not; the
+    ``<!-- error -->`` after it is what ``pae check`` says. ``<!-- file PATH -->``: a file of the
+    page's example plugin.
     """
 
     language: str
@@ -39,11 +43,10 @@ def written_pages() -> list[Path]:
 
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page."""
-    found = []
-    for match in _FENCE.finditer(page.read_text(encoding="utf-8")):
-        language, role, name = [*match["info"].split(), "", "", ""][:3]
-        found.append(Block(language, role, name, match["text"]))
-    return found
+    return [
+        Block(match["language"], match["role"] or "", match["name"] or "", match["text"])
+        for match in _FENCE.finditer(page.read_text(encoding="utf-8"))
+    ]
 
 
 def prose(page: Path) -> str:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
-from pae_framework.flow.objective import drop_labels, flow_loss, velocity_terms
+from pae_framework.flow.objective import FlowObjective, drop_labels, flow_loss, velocity_terms
 from pae_framework.flow.path import interpolate, path_velocity
 from pae_framework.seeding import generator
 from pae_framework.settings import FlowSettings
@@ -102,6 +102,18 @@ def test_all_randomness_comes_from_the_generator(data):
     torch.manual_seed(1)
     assert all(torch.equal(a, b) for a, b in zip(first, seen(1), strict=True))
     assert not torch.equal(first[0], seen(2)[0])
+
+
+def test_the_objective_is_the_loss_as_a_module_around_the_model(data):
+    model, settings = Exact(data[:1] + 1), FlowSettings(label_drop=0.5)
+    labels = torch.arange(64) % CLASSES
+    objective = FlowObjective(model, settings)
+
+    terms = objective((data, labels), generator(1, "step"))
+
+    assert terms == flow_loss(model, data, labels, settings, generator(1, "step"))
+    assert objective.train().model.training
+    assert not objective.eval().model.training
 
 
 def test_noise_is_independent_per_latent_and_times_differ(data):

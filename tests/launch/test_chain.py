@@ -185,7 +185,7 @@ def test_reconstruct_takes_test_images_and_files(place: Path, run: Path):
     Image.fromarray(np.full((40, 30, 3), 200, dtype=np.uint8)).save(picture)
     given = pae("reconstruct", run, picture, "--out", "given", cwd=place)
     assert given.returncode == 0, given.stderr
-    assert Image.open(place / "given" / "picture.png").size == (16, 16)
+    assert Image.open(place / "given" / "000_picture.png").size == (16, 16)
 
 
 def test_report_is_written_again_and_needs_nothing_else(place: Path, run: Path):

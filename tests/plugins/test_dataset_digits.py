@@ -60,7 +60,7 @@ def test_enlarged_digits_keep_their_mean_grey(train):
 
 def test_masks_are_where_the_ink_is_brighter_than_the_threshold():
     source = Digits(DigitsConfig(mask_threshold=0.5), 16)
-    masks, images = all_masks(source, 20), all_images(source, 20)[0]
+    masks, images = all_masks(source, range(20)), all_images(source, range(20))[0]
 
     assert masks.dtype == torch.int64
     assert torch.equal(masks == 1, images[:, 0].float() / 255 > 0.5)

@@ -24,6 +24,7 @@ class Material:
     one_segment: tuple[int, ...] = ()
     protocol: dict = field(default_factory=lambda: {"test_data": "made up"})
     seed: int = 0
+    asked: list[int] = field(default_factory=list)
 
     @property
     def latents(self) -> Tensor:
@@ -33,8 +34,13 @@ class Material:
         return z
 
     @property
-    def features(self) -> Tensor:
-        return torch.randn(COUNT, GRID * GRID, 9, generator=torch.Generator().manual_seed(3))
+    def pooled_features(self) -> Tensor:
+        return self.features(torch.arange(COUNT)).mean(1)
+
+    def features(self, indices: Tensor) -> Tensor:
+        self.asked.append(len(indices))
+        generator = torch.Generator().manual_seed(3)
+        return torch.randn(COUNT, GRID * GRID, 9, generator=generator)[indices]
 
     @property
     def masks(self) -> Tensor:
@@ -48,6 +54,15 @@ class Material:
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).flatten(1).norm(dim=1)
+
+
+class NoTokens(Material):
+    """GSQ needs the mean token of each image; the tokens of all images could be too many."""
+
+    pooled_features = torch.eye(COUNT)
+
+    def features(self, indices: Tensor) -> Tensor:
+        raise AssertionError("no need for tokens")
 
 
 def evaluate(tmp_path, material=None, **parameters):
@@ -70,6 +85,13 @@ def test_random_features_of_the_encoder_know_nothing(tmp_path):
     found = evaluate(tmp_path)
     assert found["manifold/ssc_encoder"].value < 0.4
     assert found["manifold/gsq_encoder"].value < 0.8
+
+
+def test_tokens_of_the_encoder_are_asked_for_the_images_that_ssc_looks_at(tmp_path):
+    material = Material()
+    evaluate(tmp_path, material, images=5, gsq=False)
+    assert material.asked == [5]
+    assert "manifold/gsq_encoder" in evaluate(tmp_path, NoTokens(), ssc=False)
 
 
 def test_labels_and_directions(tmp_path):

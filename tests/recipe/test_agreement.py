@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
+from pae_framework.plugins import Registry
+
 
 @pytest.mark.parametrize(
     ("overrides", "path", "message"),
@@ -38,6 +40,17 @@ from recipe_cases import SMALL, Load, Problems
             "tokenizer.refinement.heads",
             "3 heads do not divide the width 40",
         ),
+        (  # a recipe that states no heads means the encoder's
+            ["tokenizer.encoder.heads=8", "tokenizer.refinement.width=36"],
+            "tokenizer.refinement.heads",
+            "the encoder's 8 heads do not divide the width 36",
+        ),
+        (  # 104 channels, 104 // 32 = 3 heads
+            ["tokenizer.encoder={use: small_cnn, width: 104, depth: 1, train: {steps: 1}}"],
+            "tokenizer.encoder",
+            "its 3 heads do not divide its width 104",
+        ),
+        (["tokenizer.refinement.width=30"], "tokenizer.refinement.width", "a multiple of 4"),
         # encoders that are trained in the run
         (["tokenizer.encoder.train=null"], "tokenizer.encoder", "is trained in the run"),
         (["extractor.train=null"], "extractor", "is trained in the run"),
@@ -57,13 +70,31 @@ from recipe_cases import SMALL, Load, Problems
             "tokenizer.refinement",
             "does not project",
         ),
+        (
+            ["tokenizer.regularizers.mcr.weight=1", "tokenizer.bottleneck.channels=1"],
+            "tokenizer.regularizers.mcr",
+            "2 channels or more, but the latents are 1 x 4 x 4",
+        ),
+        # losses without a term
+        (
+            ["tokenizer.refinement.reproduction=0", "tokenizer.refinement.gram=0"],
+            "tokenizer.refinement",
+            "both 0",
+        ),
+        (
+            [
+                "tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}",
+                "tokenizer.regularizers={ssr: {weight: 0}}",
+            ],
+            "tokenizer.reconstruction",
+            "every term of the tokenizer's loss has weight 0",
+        ),
         # steps whose weights are kept
         (
             ["tokenizer.train.keep_steps=[11]"],
             "tokenizer.train.keep_steps",
             "keeps weights at [11]",
         ),
-        (["generator.train.keep_steps=[0]"], "generator.train.keep_steps", "keeps weights at [0]"),
         (["extractor.train.keep_steps=[11]"], "extractor.train.keep_steps", "[11]"),
         (
             ["sample.at_steps=[4, 5]"],
@@ -116,6 +147,12 @@ def test_a_disagreement_is_reported_where_it_is_written(
             "tokenizer.regularizers=null",
             "tokenizer.refinement=null",
         ],
+        ["tokenizer.regularizers.mcr.weight=0", "tokenizer.bottleneck.channels=1"],
+        [
+            "tokenizer.encoder.heads=8",
+            "tokenizer.refinement={width: 36, heads: 3, gram: 0, train: {steps: 1}}",
+        ],
+        ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"],
         ["generator.train.keep_steps=[4]", "sample.at_steps=[4]"],
         ["generator=null", "sample=null", "evaluate.generation=null"],
         ["data.test={use: image_folder, folder: x}", "evaluate.manifold.ssc=false"],
@@ -134,3 +171,17 @@ def test_all_disagreements_come_together_each_at_its_line(problems: Problems) ->
         ("tokenizer.decoder", "small.yaml:12:3"),
         ("sample.at_steps", "small.yaml:25:31"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("tiny_vit", {"width": 48, "heads": 4, "depth": 1}), ("small_cnn", {"width": 48, "depth": 2})],
+)
+def test_encoders_have_the_heads_their_configs_say(
+    registry: Registry, name: str, parameters: dict[str, int]
+) -> None:
+    """What is checked here before an encoder is built is true of the one that is built."""
+    spec = registry.find("encoder", name)
+    config = spec.config_class().model_validate(parameters)
+    encoder = spec.component_class()(config, 8)
+    assert (config.token_heads(), config.token_width()) == (encoder.heads, encoder.width)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +54,15 @@ def test_the_full_size_recipe_waits_for_its_encoder_and_for_nothing_else(
     assert load_recipe("siglip2_full", (), with_siglip2).recipe.data.image_size == 256
 
 
+def test_the_full_size_recipe_counts_steps_where_the_paper_counts_points_in_time(
+    with_siglip2: Registry,
+) -> None:
+    sample = load_recipe("siglip2_full", (), with_siglip2).recipe.sample
+    assert sample is not None
+    assert sample.steps == 250 - 1
+    assert sample.few_steps == tuple(points - 1 for points in (10, 15, 25, 45))
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_opens_with_a_comment_that_holds_its_launch_line(name: str) -> None:
     text = (library.folder() / f"{name}.yaml").read_text()
@@ -104,20 +112,3 @@ def test_an_installed_wheel_reads_the_recipes_inside_the_package(
     package = tmp_path / "pae_framework" / "__init__.py"
     monkeypatch.setattr(library.pae_framework, "__file__", str(package))
     assert library.folder() == tmp_path / "pae_framework" / "_recipes"
-
-
-def test_data_that_is_not_on_this_machine_is_named_with_the_place_that_asks_for_it(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pae_framework.recipe.needs import missing_here
-
-    monkeypatch.chdir(tmp_path)
-    loaded = load_recipe(
-        "quickstart", ["data.train={use: image_folder, folder: nowhere}"], registry
-    )
-    (problem,) = missing_here(loaded)
-    assert problem.path == "data.train"
-    assert "nowhere" in problem.message
-    assert (
-        missing_here(replace(loaded, recipe=load_recipe("quickstart", (), registry).recipe)) == []
-    )

@@ -1,9 +1,12 @@
-"""What evaluators are given is computed once, whoever asks."""
+"""What evaluators are given: of a fixed choice of test images, and computed once, whoever asks."""
 
 from types import SimpleNamespace
 
 import torch
 
+from pae_framework.config import DataSourceConfig, EncoderConfig
+from pae_framework.contracts import DataSource, Encoder, Features, Item
+from pae_framework.settings import ReconstructionSettings
 from pae_framework.stages.material import RunMaterial
 
 
@@ -31,3 +34,132 @@ def test_features_of_the_test_images_are_extracted_once():
     assert first.tolist() == [[float(level)] * 3 for level in range(5)]
     assert again is first
     assert extractor.calls == 1
+
+
+class Pixels(Encoder):
+    """One token: the image's mean colour."""
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def forward(self, pixels):
+        tokens = pixels.mean((2, 3))[:, None]
+        return Features(tokens, tokens[:, 0])
+
+
+def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encoder():
+    section = SimpleNamespace(reconstruction=ReconstructionSettings())
+    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
+    # A context that can load nothing: a second encoder would be one too many.
+    material = RunMaterial(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
+    encoder = Pixels(EncoderConfig(), 2)
+    vars(material).update(tokenizer=SimpleNamespace(encoder=encoder))
+    red, green = torch.zeros(2, 1, 3, 2, 2)
+    red[:, 0], green[:, 1] = 1, 0.5
+
+    # Normalised features e_r and e_g are |e_r - e_g|^2 = 2 apart.
+    assert material.perceptual(red, green).tolist() == [2.0]
+    assert material.perceptual(red, red).tolist() == [0.0]
+
+
+class SortedByClass(DataSource):
+    """Two hundred images, the first twenty of class 0 and so on; image i shows i everywhere."""
+
+    class_names = tuple("0123456789")
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        return Item(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 20)
+
+    def mask(self, index):
+        return torch.full((4, 4), index)
+
+
+def judged(test_images, seed=0, limit=None):
+    """The material of a run with these settings, with a tokenizer that does next to nothing."""
+    config = SimpleNamespace(model_dump=lambda mode: {})
+    data = SimpleNamespace(
+        test_images=test_images, test=SimpleNamespace(use="sorted", config=config), image_size=4
+    )
+    recipe = SimpleNamespace(
+        data=data, seed=seed, generator=None, tokenizer=SimpleNamespace(train=None)
+    )
+    context = SimpleNamespace(
+        recipe=recipe,
+        test_source=SortedByClass(DataSourceConfig(), 4),
+        device=torch.device("cpu"),
+        plan={},
+        seed=lambda train: seed,
+    )
+    material = RunMaterial(context, limit)
+    vars(material).update(tokenizer=Halves())
+    return material
+
+
+class Halves:
+    """Latents are the pixels; tokens are the colours of the upper and of the lower half."""
+
+    def __init__(self):
+        self.batches = []
+
+    def encode(self, x):
+        return SimpleNamespace(latents=x)
+
+    def decode(self, latents):
+        return latents
+
+    def features(self, x):
+        self.batches.append(len(x))
+        halves = torch.stack([x[:, :, :2].mean((2, 3)), x[:, :, 2:].mean((2, 3)) + 1], 1)
+        return Features(halves, halves[:, 0])
+
+
+def shown(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+def test_everything_is_of_the_same_test_images_and_these_are_of_many_classes():
+    material = judged(test_images=60)
+    indices = list(material.indices)
+
+    assert len(indices) == 60
+    assert shown(material.images) == indices
+    assert material.labels.tolist() == [index // 20 for index in indices]
+    assert material.masks[:, 0, 0].tolist() == indices
+    assert shown(material.reconstructions) == indices
+    assert (material.latents[:, 0, 0, 0] * 255).round().tolist() == indices
+    assert (material.pooled_features[:, 0] * 255 - 127.5).round().tolist() == indices
+    assert len(material.labels.unique()) == 10
+
+
+def test_the_few_images_of_the_report_are_of_several_classes_and_among_those_judged():
+    few, many = judged(60, limit=16), judged(60)
+
+    assert len(few.images) == 16
+    assert len(few.labels.unique()) > 3
+    assert set(few.indices) < set(many.indices)
+
+
+def test_all_test_images_are_judged_in_order_where_the_recipe_says_no_number():
+    assert shown(judged(None).images) == list(range(200))
+
+
+def test_the_protocol_says_how_the_test_images_were_chosen():
+    def chosen(material):
+        return material.protocol["test_images"], material.protocol["test_images_chosen"]
+
+    assert chosen(judged(60, seed=3)) == (60, "of 200, drawn at random, seed 3")
+    assert chosen(judged(None)) == chosen(judged(200)) == (200, "all")
+
+
+def test_tokens_are_given_of_chosen_images_and_only_their_means_of_all():
+    material = judged(None)
+    tokens = material.features(torch.tensor([7, 3]))
+
+    assert tokens.shape == (2, 2, 3)
+    assert (tokens[:, 0, 0] * 255).round().tolist() == [7, 3]
+    assert material.tokenizer.batches == [2]
+    assert material.pooled_features.shape == (200, 3)
+    assert torch.equal(material.pooled_features[[7, 3]], tokens.mean(1))
+    assert material.pooled_features is material.pooled_features

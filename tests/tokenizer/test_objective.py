@@ -34,6 +34,17 @@ class Sees(Regularizer):
         return inputs.reconstruction.new_full((), self.value)
 
 
+class Draws(Regularizer):
+    """A term that is a random number, after ``waste`` others that it has no use for."""
+
+    def __init__(self, waste: int = 0):
+        torch.nn.Module.__init__(self)
+        self.waste = waste
+
+    def forward(self, inputs: RegularizerInputs) -> Tensor:
+        return torch.rand(1 + self.waste, generator=inputs.generator)[-1]
+
+
 class Refuses(Regularizer):
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
@@ -87,8 +98,6 @@ class TestTerms:
         perceptual = 3 * objective.perceptual(reconstruction, images).mean()
         torch.testing.assert_close(terms["l1"], l1)
         torch.testing.assert_close(terms["perceptual"], perceptual)
-        distance = objective.reconstruction_distance(reconstruction, images)
-        torch.testing.assert_close(distance, l1 + perceptual)
 
     def test_regularizers_are_weighted(self, make: Make, images: Tensor) -> None:
         terms = make({"kl": Sees(8.0)}, regularizers={"kl": {"weight": 0.25}}).loss(
@@ -128,12 +137,11 @@ class TestWeightZero:
 
 class TestInputs:
     def test_what_a_regularizer_sees(self, make: Make, images: Tensor) -> None:
-        seen, randomness = Sees(), generator()
+        seen = Sees()
         objective = make({"ssr": seen}, regularizers={"ssr": {}}, refinement=REFINEMENT)
-        objective.loss(images, randomness)
+        objective.loss(images, generator())
         inputs, tokenizer = seen.inputs, objective.tokenizer
         assert inputs.images is images
-        assert inputs.generator is randomness
         assert inputs.reconstruction.requires_grad
         assert inputs.posterior.latents.requires_grad
         assert torch.equal(inputs.features, tokenizer.features(images).tokens)
@@ -144,11 +152,13 @@ class TestInputs:
 
     def test_distance_is_the_reconstruction_distance(self, make: Make, images: Tensor) -> None:
         seen = Sees()
-        objective = make({"mcr": seen}, regularizers={"mcr": {}})
+        reconstruction = {"l1": 2.0, "perceptual": {"weight": 3.0}}
+        objective = make({"mcr": seen}, regularizers={"mcr": {}}, reconstruction=reconstruction)
         objective.loss(images, generator())
         other = torch.rand_like(images)
-        expected = objective.reconstruction_distance(images, other)
-        assert torch.equal(seen.inputs.distance(images, other), expected)
+        l1 = 2 * (images - other).abs().mean()
+        perceptual = 3 * objective.perceptual(images, other).mean()
+        torch.testing.assert_close(seen.inputs.distance(images, other), l1 + perceptual)
 
     def test_frozen_features_are_computed_once(
         self, make: Make, images: Tensor, encoder: FakeEncoder
@@ -197,6 +207,46 @@ class TestRandomness:
         torch.rand(7)  # the default generator plays no part
         assert torch.equal(objective.loss(images, generator(1))["loss"], first)
         assert not torch.equal(objective.loss(images, generator(2))["loss"], first)
+
+    def test_of_a_term_is_its_own_whichever_others_there_are(
+        self, make: Make, images: Tensor
+    ) -> None:
+        def terms(*labels: str, bottleneck: str = "sphere") -> dict[str, Tensor]:
+            objects = {label: Draws(waste=3 * (label == "wasteful")) for label in labels}
+            described = {label: {"use": "mcr"} for label in labels}
+            part = {"use": bottleneck, "channels": 6}
+            return make(objects, regularizers=described, bottleneck=part).loss(images, generator())
+
+        alone = terms("plain")["plain"]
+        both = terms("wasteful", "plain", "twin")
+        assert both["plain"] == alone
+        assert terms("plain", "wasteful")["wasteful"] == both["wasteful"]
+        assert terms("plain", bottleneck="gaussian")["plain"] == alone
+        assert both["plain"] != both["twin"]
+
+    def test_of_the_bottleneck_is_no_regularizers(self, make: Make, images: Tensor) -> None:
+        """A term labelled ``bottleneck`` does not draw the numbers of the bottleneck again."""
+        seen = Sees()
+        objective = make(
+            {"bottleneck": seen},
+            bottleneck={"use": "gaussian", "channels": 6},
+            regularizers={"bottleneck": {"use": "mcr"}},
+        )
+        objective.loss(images, generator())
+        found = seen.inputs.posterior
+        assert found.mean is not None
+        assert found.logvar is not None
+        noise = (found.latents - found.mean) / (0.5 * found.logvar).exp()
+        drawn = torch.randn(noise.shape, generator=seen.inputs.generator)
+        assert not torch.allclose(noise, drawn, atol=1e-3)
+
+
+class TestTraining:
+    def test_the_loop_calls_the_module_itself(self, make: Make, images: Tensor) -> None:
+        objective = make(regularizers={"mcr": {}})
+        labels = torch.zeros(3, dtype=torch.int64)
+        called = objective((images, labels), generator(4))
+        assert called == objective.loss(images, generator(4))
 
 
 class TestPrecision:

@@ -4,11 +4,16 @@ import math
 
 import pytest
 import torch
-from tokenizer_fakes import FakeEncoder
+from tokenizer_fakes import FakeEncoder, fake_encoder
 from torch import Tensor
 
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.perceptual import PerceptualDistance, RememberedFeatures
+from pae_framework.settings import PerceptualSettings
+from pae_framework.tokenizer.perceptual import (
+    PerceptualDistance,
+    RememberedFeatures,
+    build_distance,
+)
 
 
 class Given(FakeEncoder):
@@ -90,6 +95,13 @@ def test_a_layer_the_encoder_does_not_have_is_refused(encoder: FakeEncoder) -> N
         PerceptualDistance(encoder, layers=(0, 2))
     with pytest.raises(UsageError, match=r"perceptual.layers: names no layer"):
         PerceptualDistance(encoder, layers=())
+
+
+def test_a_recipe_chooses_the_layers(given_maps: Given) -> None:
+    distance = build_distance(PerceptualSettings(layers=None), given_maps)
+    assert distance(image(0), image(1)).item() == pytest.approx((3 - math.sqrt(2)) / 2, rel=1e-6)
+    with pytest.raises(UsageError, match="no layer 5"):
+        build_distance(PerceptualSettings(layers=(5,)), fake_encoder())
 
 
 class TestRemembered:

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from pae_framework.errors import DataError
 from pae_framework.settings import RefinementSettings
-from pae_framework.tokenizer.refinement import PriorRefiner, spatially_normalised
+from pae_framework.tokenizer.refinement import (
+    PriorRefiner,
+    RefinementObjective,
+    spatially_normalised,
+)
 from pae_framework.tokenizer.similarity import cosine_gram
 
 
@@ -135,6 +139,22 @@ class TestLoss:
         assert last["gram"] < 0.8 * first["gram"]
 
 
+class TestObjective:
+    def test_is_the_refiners_loss_on_the_frozen_tokens(
+        self, encoder: FakeEncoder, images: torch.Tensor
+    ) -> None:
+        refine = refiner(encoder)
+        objective = RefinementObjective(refine, encoder).train()
+        assert not encoder.training
+        assert {name.split(".")[0] for name in objective.state_dict()} == {"refiner"}
+        terms = objective((images, torch.zeros(3)), torch.Generator())
+        expected = refine.loss(encoder(encoder.normalize(images)).tokens)
+        torch.testing.assert_close(terms, expected)
+        terms["loss"].backward()
+        assert all(parameter.grad is not None for parameter in refine.parameters())
+        assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
 class TestCentre:
     def test_measures_the_mean_token_of_all_images(self, encoder: FakeEncoder) -> None:
         refine, x = refiner(encoder, centre=True), tokens() + 7
@@ -172,4 +192,4 @@ def test_width_and_heads_follow_the_encoder(encoder: FakeEncoder) -> None:
     settings = RefinementSettings.model_validate({"train": {"steps": 1}})
     deprojector = PriorRefiner(settings, encoder, 6).deprojector
     assert deprojector.embed.out_features == 32
-    assert [block.attn.heads for block in deprojector.blocks] == [1, 1, 1, 1]
+    assert [block.attn.heads for block in deprojector.blocks] == [encoder.heads] * 4 == [4] * 4

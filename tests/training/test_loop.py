@@ -14,11 +14,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
-from pae_framework.contracts import LossTerms
-from pae_framework.errors import RunError
+from pae_framework.contracts import Batch, LossTerms
+from pae_framework.errors import RunError, StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.settings import TrainSettings
-from pae_framework.training.loop import Batch, Trainee, Workplace, train
+from pae_framework.training import loop
+from pae_framework.training.loop import Meter, Trainee, Workplace, train
 from pae_framework.training.progress import ProgressLine
 
 STEPS = 12
@@ -39,11 +40,31 @@ def workplace(directory: Path) -> Workplace:
     )
 
 
-def trainee(kill_at: int | None = None, poison_at: int | None = None) -> Trainee:
+class Regression(nn.Module):
     """A noisy regression: its loss draws from the step's generator."""
-    torch.manual_seed(3)
-    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    taken = iter(range(10**6))
+
+    def __init__(self, noise: float = 0.1, poison_at: int | None = None):
+        super().__init__()
+        torch.manual_seed(3)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.noise = noise
+        self.poison_at = poison_at
+        self.calls = 0
+        self.dtypes: set[torch.dtype] = set()
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        x, y = batch
+        predicted = self.net(x + self.noise * torch.randn(x.shape, generator=generator))
+        self.dtypes.add(predicted.dtype)
+        error = (predicted - y).square().mean()
+        self.calls += 1
+        if self.calls - 1 == self.poison_at:
+            return {"fit": error * float("nan"), "loss": error}
+        return {"fit": error, "loss": error}
+
+
+def trainee(kill_at: int | None = None, **given: object) -> Trainee:
+    module = Regression(**given)  # type: ignore[arg-type]
 
     def batches(start: int, stop: int) -> Iterator[Batch]:
         for step in range(start, stop):
@@ -52,15 +73,7 @@ def trainee(kill_at: int | None = None, poison_at: int | None = None) -> Trainee
             x = torch.randn(6, 4, generator=generator(1, "data", step))
             yield x, x.sum(1, keepdim=True)
 
-    def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
-        x, y = batch
-        noise = 0.1 * torch.randn(x.shape, generator=randomness)
-        error = (module(x + noise) - y).square().mean()
-        if poison_at is not None and next(taken) == poison_at:
-            return {"fit": error * float("nan"), "loss": error}
-        return {"fit": error, "loss": error}
-
-    return Trainee(module, loss, batches)
+    return Trainee(module, batches, kept=module.net)
 
 
 def settings(**changes: object) -> TrainSettings:
@@ -96,18 +109,8 @@ def test_training_learns_something(tmp_path: Path):
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tmp_path: Path):
     """Without randomness in the loss, accumulation changes nothing but the order of sums."""
-
-    def silent() -> Trainee:
-        noisy = trainee()
-
-        def loss(batch: Batch, randomness: torch.Generator) -> LossTerms:
-            error = (noisy.module(batch[0]) - batch[1]).square().mean()
-            return {"loss": error}
-
-        return Trainee(noisy.module, loss, noisy.batches)
-
-    whole = run(tmp_path / "whole", silent())
-    parts = run(tmp_path / "parts", silent(), accumulate=3)
+    whole = run(tmp_path / "whole", trainee(noise=0.0))
+    parts = run(tmp_path / "parts", trainee(noise=0.0), accumulate=3)
     for name, value in whole.items():
         assert torch.allclose(value, parts[name], atol=1e-5)
 
@@ -116,14 +119,109 @@ def test_the_average_is_what_is_left_and_kept_steps_are_there(tmp_path: Path):
     subject = trainee()
     averaged = run(tmp_path, subject, keep_steps=[5])
     assert (tmp_path / "weights-step000005.safetensors").is_file()
-    assert torch.equal(subject.module.state_dict()["0.weight"], averaged["0.weight"])
+    assert torch.equal(subject.module.state_dict()["net.0.weight"], averaged["0.weight"])
     checkpoint = load_file(tmp_path / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors")
-    assert not torch.equal(checkpoint["0.weight"], averaged["0.weight"])
+    assert not torch.equal(checkpoint["net.0.weight"], averaged["0.weight"])
+
+
+def test_what_is_kept_loads_into_the_bare_part_and_a_checkpoint_into_the_whole(tmp_path: Path):
+    run(tmp_path, trainee(), keep_steps=[5])
+    for name in ("weights.safetensors", "weights-step000005.safetensors"):
+        Regression().net.load_state_dict(load_file(tmp_path / name))
+    checkpoint = tmp_path / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"
+    Regression().load_state_dict(load_file(checkpoint))
+
+
+def test_without_a_part_named_the_whole_module_is_kept(tmp_path: Path):
+    subject = trainee()
+    weights = run(tmp_path, Trainee(subject.module, subject.batches))
+    Regression().load_state_dict(weights)
+
+
+def test_each_micro_batch_is_a_call_of_the_module(tmp_path: Path):
+    """So what wraps the module (DDP, compilation) or hooks into it sees all of the training."""
+    subject, calls = trainee(), []
+    subject.module.register_forward_hook(lambda module, given, terms: calls.append(len(given[0])))
+    run(tmp_path, subject, accumulate=3)
+    assert calls == [2] * 3 * STEPS
 
 
 def test_a_term_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
     with pytest.raises(RunError, match=r"'fit' is nan .*up to step 7"):
         run(tmp_path, trainee(poison_at=6))
+
+
+def test_the_message_says_that_trying_again_does_not_help(tmp_path: Path):
+    with pytest.raises(RunError, match=r"deterministic: .* unless a setting is changed"):
+        run(tmp_path, trainee(poison_at=6))
+
+
+class BadGradient(Regression):
+    """Its loss is finite, its gradient is not: that of sqrt at 0."""
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        terms = super().forward(batch, generator)
+        if self.calls == 4:
+            terms["loss"] = terms["loss"] + (0 * self.net[0].weight.sum()).sqrt()
+        return terms
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run_clipped_or_not(tmp_path: Path, clip):
+    subject = Trainee(BadGradient(), trainee().batches)
+    with pytest.raises(RunError, match=r"'grad_norm' is nan .*up to step 4"):
+        run(tmp_path, subject, clip=clip, log_every=100, checkpoint_every=2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+class Slope(nn.Module):
+    """Loss 3 a + 4 b: the gradient is (3, 4), its norm 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ab = nn.Parameter(torch.zeros(2))
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        return {"loss": 3 * self.ab[0] + 4 * self.ab[1]}
+
+
+@pytest.mark.parametrize(
+    ("clip", "gradient"), [(1.0, (0.6, 0.8)), (10.0, (3.0, 4.0)), (None, (3.0, 4.0))]
+)
+def test_a_gradient_longer_than_clip_is_shortened_to_it(tmp_path: Path, clip, gradient):
+    subject = Trainee(Slope(), lambda start, stop: [(torch.zeros(6),)] * (stop - start))
+    train(subject, settings(clip=clip, betas=(0.75, 0.5)), 1, workplace(tmp_path))
+    saved = load_file(tmp_path / "checkpoints" / "step-00000001" / "optimizer.safetensors")
+    # AdamW's first moments: (1 - 0.75) g and (1 - 0.5) g^2.
+    assert saved["0.exp_avg"].tolist() == pytest.approx([0.25 * g for g in gradient], rel=1e-5)
+    assert saved["0.exp_avg_sq"].tolist() == pytest.approx([g * g / 2 for g in gradient], rel=1e-5)
+    logged = json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))
+    assert logged["grad_norm"] == pytest.approx(5.0)
+
+
+def test_a_step_to_keep_that_never_comes_is_refused_before_anything_is_done(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"no step 13 to keep; .* steps 1 to 12"):
+        run(tmp_path / "new", trainee(), keep_steps=[5, 13])
+    assert not (tmp_path / "new").exists()
+
+
+class TestMeter:
+    def test_a_term_is_averaged_over_the_steps_that_had_it(self, tmp_path: Path):
+        meter = Meter(images_per_step=6)
+        early, late = {"loss": 1.0, "ends": 3.0}, {"loss": 2.0, "starts": 5.0}
+        for terms in (early, late, late | {"starts": 7.0}):
+            meter.add({name: torch.tensor(value) for name, value in terms.items()})
+        values = meter.read(3, tmp_path)
+        assert values["ends"] == 3.0
+        assert values["starts"] == 6.0
+        assert values["loss"] == pytest.approx(5 / 3)
+
+    def test_a_term_of_one_step_alone_is_looked_at_too(self, tmp_path: Path):
+        meter = Meter(images_per_step=6)
+        meter.add({"loss": torch.tensor(1.0)})
+        meter.add({"loss": torch.tensor(1.0), "starts": torch.tensor(float("inf"))})
+        with pytest.raises(RunError, match="'starts' is inf"):
+            meter.read(2, tmp_path)
 
 
 def test_no_checkpoint_is_saved_after_a_loss_that_is_not_finite(tmp_path: Path):
@@ -141,8 +239,8 @@ def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    interrupted = Trainee(subject.module, subject.loss, batches)
-    with pytest.raises(RunError, match="stopped at step 6 of 12"):
+    interrupted = Trainee(subject.module, batches, subject.kept)
+    with pytest.raises(StoppedError, match="stopped at step 6 of 12"):
         run(tmp_path, interrupted)
     assert (tmp_path / "checkpoints" / "step-00000006").is_dir()
     whole = run(tmp_path / "whole", trainee())
@@ -150,8 +248,46 @@ def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_bf16_autocast_keeps_the_weights_float32(tmp_path: Path):
-    weights = run(tmp_path, trainee(), precision="bf16")
+class AskedAfter:
+    """A stop request that comes after it was looked at some number of times."""
+
+    def __init__(self, looks: int):
+        self.looks = looks
+
+    def __enter__(self) -> AskedAfter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    @property
+    def asked(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2, 3, STEPS])
+def test_whenever_the_request_comes_there_is_a_checkpoint_of_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+):
+    whole = run(tmp_path / "whole", trainee())
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "StopRequest", lambda: AskedAfter(looks))
+        with pytest.raises(StoppedError) as stopped:
+            run(tmp_path, trainee(), checkpoint_every=100)
+    step = int(str(stopped.value).split()[3])
+    assert (tmp_path / "checkpoints" / f"step-{step:08d}").is_dir()
+    resumed = run(tmp_path, trainee())
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_bf16_computes_in_bf16_and_keeps_the_weights_float32(tmp_path: Path, precision, dtype):
+    module = Regression()
+    weights = run(tmp_path, Trainee(module, trainee().batches), precision=precision)
+    assert module.dtypes == {dtype}
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 

@@ -1,0 +1,53 @@
+"""Batches of latents: which rows, normalised how, the same whatever reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pae_framework.data.latent_batches import LatentBatches
+from pae_framework.data.latents import LatentDataset, shard_name, write_shard
+from pae_framework.data.statistics import LatentStatistics
+from pae_framework.data.stream import CountStream
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> LatentDataset:
+    """Two shards; the latent of row i is i, of its mirror image -i."""
+    for number, rows in enumerate([torch.arange(0, 6), torch.arange(6, 10)]):
+        latents = rows.float().view(-1, 1, 1, 1).expand(-1, 2, 3, 3)
+        write_shard(tmp_path / shard_name(0, number), latents, -latents, rows % 4)
+    return LatentDataset(tmp_path)
+
+
+def batches(dataset: LatentDataset, workers: int = 0) -> LatentBatches:
+    mean, std = (torch.full((1, 2, 1, 1), value) for value in (1.0, 2.0))
+    stream = CountStream(len(dataset), batch_size=4, seed=3)
+    return LatentBatches(dataset, LatentStatistics(mean, std), stream, workers)
+
+
+def test_a_batch_is_the_streams_rows_mirrored_as_it_says_and_normalised(dataset):
+    stream = CountStream(len(dataset), batch_size=4, seed=3)
+    flips = [stream.flips(step).tolist() for step in range(2, 6)]
+    assert any(map(any, flips))
+    assert not all(map(all, flips))
+    found = list(batches(dataset)(2, 6))
+    assert len(found) == 4
+    for step, (latents, labels) in enumerate(found, start=2):
+        rows, sign = stream.batch(step), 1 - 2 * stream.flips(step).float()
+        assert torch.equal(latents[:, 0, 0, 0], (sign * rows - 1) / 2)
+        assert labels.tolist() == (rows % 4).tolist()
+
+
+def test_batches_are_the_same_with_two_workers_which_do_the_reading(dataset, monkeypatch):
+    here = list(batches(dataset)(1, 5))
+    apart = batches(dataset, workers=2)(1, 5)
+    found = [next(apart)]
+    # From here on this process cannot read: what comes is read elsewhere.
+    monkeypatch.setattr(LatentDataset, "batch", None)
+    found += apart
+    assert len(found) == len(here) == 4
+    for one, two in zip(here, found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))

@@ -1,0 +1,60 @@
+"""A folder filled again loses what was there before, and nothing that is someone else's."""
+
+import pytest
+
+from pae_framework.files import read_json, write_json
+from pae_framework.stages.drawn_folder import start_again
+
+RECORD, PATTERN = "drawn.json", r"\d+\.png"
+
+
+def fill(folder, names, **facts):
+    start_again(folder, RECORD, PATTERN, names, facts)
+    for name in names:
+        (folder / name).touch()
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_of_before_are_gone_and_those_of_others_stay(tmp_path):
+    folder = tmp_path / "new" / "drawn"
+    fill(folder, ["0.png", "1.png", "2.png"])
+    for name in ("7.png", "notes.txt"):  # the first has a name like ours, but is not listed
+        (folder / name).touch()
+    fill(folder, ["0.png"], steps=3)
+
+    assert names_in(folder) == ["0.png", "7.png", RECORD, "notes.txt"]
+    assert read_json(folder / RECORD) == {"steps": 3, "files": ["0.png"]}
+
+
+def test_what_an_interrupted_command_wrote_is_found(tmp_path):
+    start_again(tmp_path, RECORD, PATTERN, ["0.png", "1.png"], {})
+    (tmp_path / "0.png").touch()  # and no more
+    fill(tmp_path, ["5.png"])
+
+    assert names_in(tmp_path) == ["5.png", RECORD]
+
+
+def test_a_record_cannot_name_files_of_another_kind_or_place(tmp_path):
+    folder = tmp_path / "drawn"
+    kept = [tmp_path / "1.png", folder / "thesis.txt"]
+    folder.mkdir()
+    for path in kept:
+        path.touch()
+    names = ["../1.png", str(kept[0]), "thesis.txt", 3, None]
+    write_json(folder / RECORD, {"files": names})
+    start_again(folder, RECORD, r".*\.png", [], {})
+
+    assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", "{}", '{"files": 7}', "\xff"])
+def test_a_record_that_is_damaged_or_of_someone_else_removes_nothing(tmp_path, content):
+    (tmp_path / RECORD).write_text(content, encoding="latin-1")
+    (tmp_path / "0.png").touch()
+    start_again(tmp_path, RECORD, PATTERN, ["1.png"], {})
+
+    assert names_in(tmp_path) == ["0.png", RECORD]
+    assert read_json(tmp_path / RECORD) == {"files": ["1.png"]}

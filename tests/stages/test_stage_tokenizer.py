@@ -1,0 +1,111 @@
+"""Stage ``tokenizer``: a regularizer's own parameters are part of what is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import nn
+
+from pae_framework.config import DataSourceConfig, RegularizerConfig
+from pae_framework.contracts import DataSource, Item, Regularizer
+from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.stages.context import initial_weights
+from pae_framework.stages.parts import new_encoder
+from pae_framework.stages.tokenizer import run
+from pae_framework.training.checkpoint import save_tensors
+from pae_framework.training.loop import Workplace
+from pae_framework.training.progress import ProgressLine
+
+CHANGES = [
+    "data.image_size=16",
+    "tokenizer.encoder.width=16",
+    "tokenizer.encoder.depth=2",
+    "tokenizer.bottleneck.channels=4",
+    "tokenizer.decoder.width=16",
+    "tokenizer.decoder.depth=1",
+    "tokenizer.refinement=null",
+    "tokenizer.regularizers={learned: {}}",
+    "tokenizer.train={steps: 1, batch_size: 4, lr: 0.5}",
+    "tokenizer.train.ema=null",
+]
+NAME = "regularizers.learned.head.weight"
+
+
+class LearnedConfig(RegularizerConfig):
+    """Of no parameters."""
+
+
+class Learned(Regularizer):
+    """The mean square of what a linear layer of its own makes of the latents' channels."""
+
+    def __init__(self, config: LearnedConfig):
+        super().__init__(config)
+        self.head = nn.Linear(4, 2, bias=False)
+
+    def forward(self, inputs):
+        return self.head(inputs.posterior.latents.movedim(1, -1)).square().mean()
+
+
+class Noise(DataSource):
+    class_names = ("a", "b")  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Item:
+        random = torch.Generator().manual_seed(index)
+        size = (3, self.image_size, self.image_size)
+        return Item(torch.randint(256, size, generator=random, dtype=torch.uint8), index % 2)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registry = load_registry()
+    plugin = Plugin("here", "test_stage_tokenizer", "tests", "0")
+    classes = ("test_stage_tokenizer:Learned", "test_stage_tokenizer:LearnedConfig")
+    registry.add(ComponentSpec("regularizer", "learned", *classes, "a term that learns", plugin))
+    return registry
+
+
+def trained(directory: Path, registry: Registry, encoder: Path) -> dict[str, torch.Tensor]:
+    """What a run of the stage leaves of the whole objective."""
+    recipe = load_recipe("quickstart", CHANGES, registry).recipe
+    progress = lambda total, done: ProgressLine("t", total, done, Console(quiet=True))  # noqa: E731
+    context = SimpleNamespace(
+        recipe=recipe,
+        registry=registry,
+        device=torch.device("cpu"),
+        directory=directory,
+        train_source=Noise(DataSourceConfig(), 16),
+        seed=lambda train: 7,
+        length=lambda train, images: train.total_steps(images),
+        input=lambda stage: encoder if stage == "encoder" else None,
+        workplace=lambda train: Workplace(directory, torch.device("cpu"), "tokenizer", 7, progress),
+    )
+    if not encoder.exists():
+        fresh = new_encoder(recipe.tokenizer.encoder, context)  # type: ignore[arg-type]
+        save_tensors(fresh.state_dict(), encoder / "encoder.safetensors")
+    run(context)  # type: ignore[arg-type]
+    return load_file(directory / "weights.safetensors")
+
+
+def test_a_regularizers_parameters_are_seeded_trained_and_checkpointed(tmp_path, registry):
+    encoder = tmp_path / "encoder"
+    one = trained(tmp_path / "one", registry, encoder)
+    torch.rand(5)  # what was drawn before plays no part
+    two = trained(tmp_path / "two", registry, encoder)
+
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with initial_weights(7, "regularizers"):
+        initial = Learned(LearnedConfig()).head.weight
+    assert (one[NAME] - initial).abs().min() > 0.01  # AdamW's first step is about lr everywhere
+    saved = load_file(tmp_path / "one" / "checkpoints" / "step-00000001" / "model.safetensors")
+    assert torch.equal(saved[NAME], one[NAME])
+    kept = load_file(tmp_path / "one" / "tokenizer.safetensors")
+    assert not any("learned" in name or "regularizers" in name for name in kept)
