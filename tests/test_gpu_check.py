@@ -44,6 +44,12 @@ def test_the_optimiser_check_holds_on_the_cpu_too(script: ModuleType) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chain", "compiled"])
+def test_on_the_cpu(script: ModuleType, name: str) -> None:
+    print(script.CHECKS[name](torch.device("cpu")))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_on_a_gpu(script: ModuleType, name: str) -> None:

@@ -47,7 +47,7 @@ class DataSection(Settings):
     test: DataSourceComponent = Field(description="images that are judged")
     flip: bool = Field(False, description="mirror training images at random; also in the latents")
     test_images: int | None = Field(
-        None, gt=0, description="test images that are judged (the first ones); null: all"
+        None, gt=0, description="test images that are judged, drawn at random; null: all"
     )
 
 

@@ -156,7 +156,8 @@ def _evaluate(recipe: Recipe) -> Parts | None:
 
 def _report(recipe: Recipe) -> Parts:
     everything = tuple(name for name in STAGE_VERSIONS if name != "report")
-    return {"name": recipe.name, "text": recipe.description}, everything
+    shown = {"test": recipe.data.test, "test_images": recipe.data.test_images, "seed": recipe.seed}
+    return {"name": recipe.name, "text": recipe.description, **shown}, everything
 
 
 _PARTS: dict[str, Callable[[Recipe], Parts | None]] = {

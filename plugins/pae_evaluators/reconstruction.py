@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ BATCH = 50
 class Reconstruction(Evaluator):
     """PSNR, SSIM and Frechet distance of the test images and their reconstructions.
 
-    PSNR and SSIM are means over images; ``per_image.jsonl`` holds them one by one.
+    PSNR and SSIM are means over images; ``per_image.jsonl`` holds them one by one, with the
+    image's index in its source.
     """
 
     def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
@@ -40,7 +41,7 @@ class Reconstruction(Evaluator):
                 stacklevel=2,
             )
         metrics.append(DistanceToTestImages(material).metric("reconstruction", "rFD", copies))
-        _write_per_image(directory / "per_image.jsonl", measured)
+        _write_per_image(directory / "per_image.jsonl", material.indices, measured)
         return metrics
 
 
@@ -70,11 +71,11 @@ def _per_image(measure: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor
     return torch.cat([measure(first, second) for first, second in pairs])
 
 
-def _write_per_image(path: Path, measured: Mapping[str, Tensor]) -> None:
+def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, Tensor]) -> None:
     rows = zip(*(values.tolist() for values in measured.values()), strict=True)
     lines = (
         json.dumps({"index": index, **dict(zip(measured, map(_short, row), strict=True))})
-        for index, row in enumerate(rows)
+        for index, row in zip(indices, rows, strict=True)
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

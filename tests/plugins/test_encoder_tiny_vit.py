@@ -128,7 +128,7 @@ def test_predicting_the_mean_costs_one_and_guessing_costs_log_k():
     # A chequerboard of 0 and 1 becomes -1 and 1: mean 0, variance 1, in every patch.
     squares = (torch.arange(16)[:, None] + torch.arange(16)) % 2
     chequered = squares.float().expand(8, 3, 16, 16)
-    objective = build(crop=1.0).pretraining(10)
+    objective = build(crop=1.0, class_weight=1.0).pretraining(10)
     for layer in (objective.decoder[-1], objective.classifier[-1]):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
