@@ -62,8 +62,8 @@ def chain(device: torch.device) -> str:
 
 def _run_chain(device: torch.device, precision: str, folder: Path) -> Path:
     """The run's directory; both precisions share the stages that come before."""
-    overrides = [f"runtime.device={device.type}", "data.test_images=60", "sample.count=40"]
-    overrides += ["sample.at_steps=[4]", "generator.train.keep_steps=[4]"]
+    overrides = [f"runtime.device={device.type}", "data.test_images=60", "sample.count=20"]
+    overrides += ["sample.at_steps=[4]", "generator.train.keep_steps=[4]", "sample.steps=4"]
     overrides += [f"{part}.train.precision={precision}" for part in ("tokenizer", "generator")]
     for part in TRAINED.split():
         overrides += [f"{part}.train.steps={STEPS}", f"{part}.train.log_every=1"]
