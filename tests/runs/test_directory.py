@@ -1,0 +1,142 @@
+"""Run directories: whose they are, and how stages stand in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pae_framework.errors import RunError, StoppedError, UsageError
+from pae_framework.files import point, write_json
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.plan import plan
+from pae_framework.runs.record import StageRecord
+from pae_framework.runs.status import run_status
+
+
+def test_a_new_or_empty_directory_is_free(tmp_path: Path):
+    RunDirectory.at(tmp_path / "new").claim("a")
+    RunDirectory.at(tmp_path).claim("a")
+    assert list(tmp_path.iterdir()) == []  # claiming writes nothing
+
+
+def test_a_run_of_the_same_recipe_goes_on(tmp_path: Path):
+    write_json(tmp_path / "run.json", {"name": "a"})
+    RunDirectory.at(tmp_path).claim("a")
+
+
+def test_a_run_of_another_recipe_is_refused(tmp_path: Path):
+    write_json(tmp_path / "run.json", {"name": "a"})
+    with pytest.raises(UsageError, match=r"run of the recipe 'a', not a run of 'b'.*--run-dir"):
+        RunDirectory.at(tmp_path).claim("b")
+
+
+def test_other_files_are_left_alone(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="not empty and holds no run"):
+        RunDirectory.at(tmp_path).claim("a")
+    with pytest.raises(UsageError, match="is a file"):
+        RunDirectory.at(tmp_path / "thesis.tex").claim("a")
+
+
+def test_a_directory_without_a_run_is_named(tmp_path: Path):
+    with pytest.raises(UsageError, match="holds no run"):
+        run_status(tmp_path / "nowhere")
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path: Path):
+    with (
+        RunDirectory.at(tmp_path).lock(),
+        pytest.raises(RunError, match="another process"),
+        RunDirectory.at(tmp_path).lock(),
+    ):
+        pass
+
+
+def test_a_link_is_relative_and_can_be_moved(tmp_path: Path):
+    (tmp_path / "stages" / "a-1").mkdir(parents=True)
+    (tmp_path / "stages" / "a-2").mkdir()
+    point(tmp_path / "a", tmp_path / "stages" / "a-1")
+    assert str((tmp_path / "a").readlink()) == "stages/a-1"
+    point(tmp_path / "a", tmp_path / "stages" / "a-2")
+    assert str((tmp_path / "a").readlink()) == "stages/a-2"
+
+
+def test_a_stage_goes_from_pending_over_running_to_done(tmp_path: Path):
+    record = StageRecord(tmp_path / "encoder-1234")
+    assert record.state == "pending"
+    with record.lock(lambda: None), record.working({"extractor": "ab"}):
+        assert StageRecord(record.path).state == "running"
+    assert record.done
+    assert record.info["stage"] == "encoder"
+    assert record.info["fingerprint"] == "1234"
+    assert record.info["inputs"] == {"extractor": "ab"}
+
+
+def test_a_failed_stage_says_why(tmp_path: Path):
+    record = StageRecord(tmp_path / "encoder-1234")
+    with pytest.raises(RuntimeError), record.lock(lambda: None), record.working({}):
+        raise RuntimeError("no space left")
+    assert record.state == "failed"
+    assert record.info["error"] == "no space left"
+
+
+def test_a_stage_whose_process_was_killed_reads_as_stopped(tmp_path: Path):
+    record = StageRecord(tmp_path / "encoder-1234")
+    record.update(state="running")  # and nobody holds its lock
+    assert record.state == "stopped"
+
+
+def test_working_time_adds_up_over_interruptions(tmp_path: Path):
+    record = StageRecord(tmp_path / "encoder-1234")
+    record.update(state="running", seconds=100.0)
+    with record.working({}):
+        pass
+    assert 100.0 <= record.info["seconds"] < 101.0
+
+
+def test_records_are_plain_json(tmp_path: Path):
+    record = StageRecord(tmp_path / "encoder-1234")
+    with record.working({}) as beat:
+        beat(progress={"done": 3, "total": 9})
+    text = (record.path / "stage.json").read_text(encoding="utf-8")
+    assert json.loads(text)["progress"] == {"done": 3, "total": 9}
+
+
+def test_a_sweep_and_a_run_of_one_name_are_told_apart(tmp_path: Path):
+    write_json(tmp_path / "run.json", {"name": "a", "members": ["x-seed0"]})
+    RunDirectory.at(tmp_path).claim("a", sweep=True)
+    with pytest.raises(UsageError, match="holds a sweep of the recipe 'a'"):
+        RunDirectory.at(tmp_path).claim("a")
+
+
+def test_a_kill_right_after_the_lock_leaves_the_directory_free(tmp_path: Path):
+    (tmp_path / ".lock").touch()
+    RunDirectory.at(tmp_path).claim("a")
+
+
+def test_links_to_stages_of_an_earlier_plan_are_dropped(tmp_path: Path, tiny_recipe: Path):
+    registry = load_registry()
+    loaded = load_recipe(tiny_recipe, (), registry)
+    run = RunDirectory.at(tmp_path / "run")
+    stages = plan(loaded.recipe, registry)
+    run.write(loaded, stages, "pae run")
+    for stage in stages:
+        run.stage(stage).path.mkdir(parents=True)
+        run.link(stage)
+    edited = load_recipe(tiny_recipe, ("sample.steps=3", "evaluate=null"), registry)
+    run.write(edited, plan(edited.recipe, registry), "pae run")
+    left = {path.name for path in run.path.iterdir() if path.is_symlink()}
+    assert left == {"extractor", "encoder", "refine", "tokenizer", "latents", "generator"}
+    assert len(list(run.store.iterdir())) == 9  # what the links led to is still there
+
+
+def test_a_stage_that_was_asked_to_stop_has_not_failed(tmp_path: Path):
+    record = StageRecord(tmp_path / "encoder-1234")
+    with pytest.raises(StoppedError), record.working({}):
+        raise StoppedError("stopped at step 3")
+    assert record.state == "stopped"
+    assert record.info["error"] is None

@@ -1,0 +1,130 @@
+"""Fingerprints: what changes a stage, and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.sweep import expand
+from pae_framework.runs.plan import STAGE_VERSIONS, plan
+
+REGISTRY = load_registry()
+
+
+def fingerprints(recipe: Path, *overrides: str) -> dict[str, str]:
+    loaded = load_recipe(recipe, overrides, REGISTRY)
+    return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, REGISTRY)}
+
+
+def changed(recipe: Path, *overrides: str) -> set[str]:
+    before, after = fingerprints(recipe), fingerprints(recipe, *overrides)
+    return {name for name in after if before.get(name) != after[name]}
+
+
+EVERYTHING = set(STAGE_VERSIONS)
+FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
+
+
+def test_a_full_recipe_has_every_stage_in_order(tiny_recipe: Path):
+    assert list(fingerprints(tiny_recipe)) == list(STAGE_VERSIONS)
+
+
+def test_planning_twice_gives_the_same(tiny_recipe: Path):
+    assert fingerprints(tiny_recipe) == fingerprints(tiny_recipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "affected"),
+    [
+        ("tokenizer.regularizers.ssr.weight=0.3", FROM_TOKENIZER),
+        ("tokenizer.train.seed=1", FROM_TOKENIZER),
+        ("tokenizer.encoder.depth=3", EVERYTHING - {"extractor"}),
+        ("extractor.width=16", {"extractor", "evaluate", "report"}),
+        ("tokenizer.refinement.low_pass=0.1", {"refine"} | FROM_TOKENIZER),
+        ("generator.objective.cosine_weight=0", {"generator", "sample", "evaluate", "report"}),
+        ("generator.train.seed=1", {"generator", "sample", "evaluate", "report"}),
+        ("sample.steps=5", {"sample", "evaluate", "report"}),
+        ("evaluate.manifold.sigma=0.5", {"evaluate", "report"}),
+        ("data.test_images=30", {"evaluate", "report"}),
+        ("latents.shard_size=100", {"latents", "generator", "sample", "evaluate", "report"}),
+        ("seed=1", EVERYTHING),
+        ("data.image_size=32", EVERYTHING),
+        ("description=another", {"report"}),
+    ],
+)
+def test_an_edit_reaches_its_stage_and_what_follows(tiny_recipe, override, affected):
+    assert changed(tiny_recipe, override) == affected
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tokenizer.train.log_every=7",
+        "tokenizer.train.checkpoint_every=3",
+        "generator.train.workers=1",
+        "latents.batch_size=7",
+        "sample.batch_size=3",
+        "runtime.threads=2",
+    ],
+)
+def test_what_changes_no_result_changes_no_fingerprint(tiny_recipe, override):
+    assert changed(tiny_recipe, override) == set()
+
+
+def test_without_targets_the_tokenizer_does_not_depend_on_the_refinement(tiny_recipe: Path):
+    plain = ("tokenizer.regularizers.ssr.weight=0", "tokenizer.regularizers.scr=null")
+    without = fingerprints(tiny_recipe, *plain)
+    other = fingerprints(tiny_recipe, *plain, "tokenizer.refinement.low_pass=0.1")
+    assert without["refine"] != other["refine"]
+    assert without["tokenizer"] == other["tokenizer"]
+
+
+def test_stages_follow_from_the_sections_a_recipe_has(tiny_recipe: Path):
+    without = fingerprints(
+        tiny_recipe, "generator=null", "sample=null", "evaluate={manifold: {images: 20}}"
+    )
+    assert list(without) == ["extractor", "encoder", "refine", "tokenizer", "evaluate", "report"]
+
+
+def test_members_of_a_sweep_share_what_their_variants_do_not_touch(tmp_path: Path, tiny_recipe):
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        "pae: 1\nextends: tiny.yaml\nname: sweep\n"
+        "sweep:\n  seeds: [0, 1]\n  variants:\n"
+        "    none: {tokenizer.regularizers: null}\n    full: {}\n",
+        encoding="utf-8",
+    )
+    plans = {
+        member.name: {stage.name: stage.folder for stage in plan(member.loaded.recipe, REGISTRY)}
+        for member in expand(load_recipe(sweep, (), REGISTRY))
+    }
+    assert list(plans) == ["none-seed0", "none-seed1", "full-seed0", "full-seed1"]
+    for shared in ("extractor", "encoder", "refine"):
+        assert len({stages[shared] for stages in plans.values()}) == 1
+    for own in FROM_TOKENIZER - {"report"}:
+        assert len({stages[own] for stages in plans.values()}) == 4
+
+
+def test_a_label_named_like_a_training_setting_still_counts(tiny_recipe: Path):
+    labelled = "evaluate.workers={use: manifold, sigma: 0.2, images: 20}"
+    before = fingerprints(tiny_recipe, labelled)
+    after = fingerprints(tiny_recipe, labelled.replace("0.2", "0.4"))
+    assert before["evaluate"] != after["evaluate"]
+
+
+def test_writing_a_default_down_changes_nothing(tiny_recipe: Path):
+    assert changed(tiny_recipe, "sample.shift=1.0", "tokenizer.train.accumulate=1") == set()
+
+
+def test_a_component_that_computes_something_else_says_so_by_its_version(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from pae_regularizers.config import SSRConfig
+
+    before = fingerprints(tiny_recipe)
+    monkeypatch.setattr(SSRConfig, "version", 2)
+    after = fingerprints(tiny_recipe)
+    assert {name for name in after if before[name] != after[name]} == FROM_TOKENIZER
