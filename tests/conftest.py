@@ -48,9 +48,15 @@ evaluate: {manifold: {images: 20}}
 """
 
 
-@pytest.fixture
-def tiny_recipe(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
     """The quickstart's chain, shrunk."""
+    return TINY
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_text: str) -> Path:
+    """The same, as a file."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY, encoding="utf-8")
+    path.write_text(tiny_text, encoding="utf-8")
     return path

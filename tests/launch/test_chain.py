@@ -27,12 +27,10 @@ STAGES = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Path:
     """A folder with the tiny recipe, in which `pae run` has finished once."""
-    from conftest import TINY
-
     folder = tmp_path_factory.mktemp("chain")
-    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
     finished = pae("run", "tiny.yaml", cwd=folder)
     assert finished.returncode == 0, finished.stderr
     return folder
