@@ -9,7 +9,7 @@ built; an answer that cannot be given is a ``ValueError`` whose text the user wi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,24 @@ class ComponentConfig(Settings):
         refuses.
         """
         return None
+
+    def fetch(self) -> str | None:
+        """Bring here what :meth:`missing` names, where it can be downloaded; ``pae fetch`` asks.
+
+        Returns what was brought, or None where there was nothing to bring.
+
+        Raises:
+            DataError: it cannot be had; says why.
+        """
+        return None
+
+    def smoke(self) -> Self:
+        """The same component made small and untrained, for ``pae run RECIPE --smoke``.
+
+        What keeps its shape: patch sizes and latent channels, which the parts of a recipe agree on.
+        The default changes nothing.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,17 @@ class DecoderConfig(ComponentConfig):
     def image_size(self, grid: int) -> int:
         """Side in px of the images decoded from ``grid`` x ``grid`` tokens."""
         raise NotImplementedError
+
+
+class DiscriminatorConfig(ComponentConfig):
+    """Parameters of a discriminator, the opponent in the adversarial term."""
+
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images this network cannot take.
+
+        Raises:
+            ValueError: with what was found and what would be right.
+        """
 
 
 class RegularizerConfig(ComponentConfig):

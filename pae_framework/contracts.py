@@ -24,6 +24,7 @@ from pae_framework.config import (
     BottleneckConfig,
     DataSourceConfig,
     DecoderConfig,
+    DiscriminatorConfig,
     EncoderConfig,
     EvaluatorConfig,
     GeneratorConfig,
@@ -31,6 +32,7 @@ from pae_framework.config import (
     ModulatorConfig,
     RegularizerConfig,
 )
+from pae_framework.errors import CheckpointError
 
 LossTerms = dict[str, Tensor]
 """Terms of a loss, scalars, already weighted; the key ``loss`` is what is minimised."""
@@ -143,6 +145,31 @@ class Encoder(nn.Module, ABC):
         """
         return [self.forward(pixels).tokens]
 
+    def load_pretrained(self) -> None:
+        """Load the weights the config names; until then they are random.
+
+        The engine calls it once after construction, unless a stage of the run or an imported
+        tokenizer brings the weights. The default, for encoders without any, does nothing.
+
+        Raises:
+            DataError: the weights are not here and cannot be downloaded; says what to do.
+            CheckpointError: they belong to another network; says what differs.
+        """
+
+    def from_released(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoder's weights inside a released PAE tokenizer, as this encoder's state dict.
+
+        ``tensors`` carry the names they have there, less the leading ``encoder.``.
+
+        Raises:
+            CheckpointError: names are missing or unknown; lists them.
+        """
+        raise CheckpointError(f"{type(self).__name__} has no place in released PAE tokenizers")
+
+    def to_released(self) -> dict[str, Tensor]:
+        """The inverse of :meth:`from_released`: this encoder's weights by their released names."""
+        raise CheckpointError(f"{type(self).__name__} has no place in released PAE tokenizers")
+
     def pretraining(self, num_classes: int) -> PretrainingObjective:
         """The objective the encoder is trained by in its own stage (``trainable`` encoders only).
 
@@ -231,6 +258,21 @@ class Decoder(nn.Module, ABC):
         """The weight whose gradients balance adaptive loss weights."""
 
 
+class Discriminator(nn.Module, ABC):
+    """Tells images from reconstructions. Built as ``Discriminator(config, image_size)``."""
+
+    def __init__(self, config: DiscriminatorConfig, image_size: int):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, M) of images (B, 3, S, S) in [0, 1]; high: taken for real. One for each of
+        the M places it looks at."""
+
+    def load_pretrained(self) -> None:
+        """Load the weights of its frozen part, if it has one; see :class:`Encoder`."""
+
+
 # --- regularizers ---------------------------------------------------------------------------------
 
 
@@ -240,7 +282,8 @@ class RegularizerInputs:
 
     ``images`` (B, 3, S, S) in [0, 1]; ``reconstruction`` the same shape, with gradient;
     ``features`` (B, N, D) frozen encoder tokens; ``posterior`` with latents (B, C, h, w);
-    ``target`` (B, C, h, w) the refined prior, without gradient, where the recipe refines one;
+    ``target`` (B, C', h, w) the prior to align with, without gradient, for terms that need one: the
+    refined prior, with as many channels as the latents, or the raw features, with D;
     ``decode`` latents -> images; ``distance`` the L1 + perceptual terms of the recipe's
     reconstruction, between two image batches, a scalar; ``generator`` the term's own random
     numbers of the step, the same whichever other terms there are.
@@ -260,8 +303,21 @@ class Regularizer(nn.Module, ABC):
     """One term of the tokenizer's loss. Built as ``Regularizer(config)``; the engine multiplies by
     ``config.weight`` and skips the term when that is 0."""
 
+    adaptive: bool = False
+    """Whether the engine also multiplies by the ratio of gradient norms, reconstruction over term,
+    at the last layer before the latents (VA-VAE's adaptive weight)."""
+
     def __init__(self, config: RegularizerConfig):
         super().__init__()
+
+    def prepare(self, latent: LatentShape, width: int, target_channels: int | None) -> None:
+        """Make parameters whose shapes depend on the tokenizer. Called once, before training.
+
+        Args:
+            latent: shape of the latents.
+            width: D of the encoder's tokens.
+            target_channels: channels of the target, for terms that need one; else None.
+        """
 
     @abstractmethod
     def forward(self, inputs: RegularizerInputs) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from pae_framework.config import BottleneckConfig, ModulatorConfig
+from pae_framework.config import BottleneckConfig, DiscriminatorConfig, ModulatorConfig
 
 
 class DAMConfig(ModulatorConfig):

@@ -37,12 +37,13 @@ KINDS = (
     "modulator",
     "bottleneck",
     "decoder",
+    "discriminator",
     "regularizer",
     "generator",
     "evaluator",
 )
-"""Kinds of component, in the order an image meets them. Modulators and bottlenecks are the engine's
-own; each of the others has a hook below."""
+"""Kinds of component, in the order an image meets them. Modulators, bottlenecks and discriminators
+are the engine's own; each of the others has a hook below."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -27,13 +27,29 @@ Steps = Annotated[tuple[PositiveInt, ...], AfterValidator(_distinct)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class TrainSettings(Settings):
-    """How a stage trains: length, batch, optimiser, schedule, averaging, checkpoints."""
+class Length(Settings):
+    """A point in a training, in steps or in epochs."""
 
-    steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; or give `steps`")
-    batch_size: int = Field(64, gt=0, description="images per optimiser step")
-    accumulate: int = Field(1, gt=0, description="micro-batches a step's batch is split into")
+    steps: int | None = Field(None, ge=0, description="optimiser steps; or give `epochs`")
+    epochs: float | None = Field(None, ge=0, description="passes over the data; or give `steps`")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Length:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either `steps` or `epochs`")
+        return self
+
+    def in_steps(self, steps_per_epoch: float) -> int:
+        """The same point in optimiser steps."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return round(self.epochs * steps_per_epoch)
+
+
+class OptimizerSettings(Settings):
+    """AdamW and its schedule."""
+
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (matrices only)")
@@ -41,10 +57,34 @@ class TrainSettings(Settings):
     final_lr: float = Field(0.1, ge=0, le=1, description="last learning rate, as a share of `lr`")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
+
+
+class TrainSettings(OptimizerSettings):
+    """How a stage trains: length, batch, optimiser, schedule, averaging, checkpoints."""
+
+    steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")
+    epochs: float | None = Field(None, gt=0, description="passes over the data; or give `steps`")
+    batch_size: int = Field(64, gt=0, description="images per optimiser step")
+    accumulate: int = Field(1, gt=0, description="micro-batches a step's batch is split into")
+    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="part of the model -> factor of its learning rate; a part is the beginning of "
+        "its weights' names (`decoder`); 0 freezes it",
+    )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the weight average per step; null: none is kept"
     )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
+    compile: bool = Field(False, description="torch.compile of the transformer blocks")
+    activation_checkpointing: bool = Field(
+        False, description="compute the blocks' activations again in the backward pass: less memory"
+    )
+    jump: float | None = Field(
+        None,
+        gt=1,
+        description="stop where the loss exceeds this many times its median of late; null: only "
+        "where a term is not finite",
+    )
     workers: int = Field(0, ge=0, description="processes that load data; 0: the main one")
     log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
     checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
@@ -101,11 +141,23 @@ class PerceptualSettings(Settings):
     )
 
 
+class LpipsSettings(Settings):
+    """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
+
+    weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
+    weights: str = Field(
+        "default",
+        description="`default`: torch-fidelity's file from its release; a local file in that "
+        "layout or LPIPS's own; `none`: random",
+    )
+
+
 class ReconstructionSettings(Settings):
     """Reconstruction terms of the tokenizer's loss."""
 
     l1: float = Field(1.0, ge=0, description="weight of the mean absolute pixel error")
     perceptual: PerceptualSettings = PerceptualSettings()
+    lpips: LpipsSettings = LpipsSettings()
 
 
 class RefinementSettings(Settings):

@@ -27,6 +27,7 @@ from pae_framework.config import (
     ComponentConfig,
     DataSourceConfig,
     DecoderConfig,
+    DiscriminatorConfig,
     EncoderConfig,
     EvaluatorConfig,
     GeneratorConfig,
@@ -155,6 +156,14 @@ class DecoderComponent(Component):
     kind = "decoder"
     base = DecoderConfig
     config: SerializeAsAny[DecoderConfig] = Field(validation_alias=CONFIG)
+
+
+class DiscriminatorComponent(Component):
+    """A discriminator."""
+
+    kind = "discriminator"
+    base = DiscriminatorConfig
+    config: SerializeAsAny[DiscriminatorConfig] = Field(validation_alias=CONFIG)
 
 
 class RegularizerComponent(Component):

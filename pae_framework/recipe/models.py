@@ -11,6 +11,7 @@ from pae_framework.recipe.components import (
     BottleneckComponent,
     DataSourceComponent,
     DecoderComponent,
+    DiscriminatorComponent,
     EncoderComponent,
     EvaluatorComponent,
     GeneratorComponent,
@@ -19,6 +20,8 @@ from pae_framework.recipe.components import (
 )
 from pae_framework.settings import (
     LatentsSettings,
+    Length,
+    OptimizerSettings,
     ReconstructionSettings,
     RefinementSettings,
     RuntimeSettings,
@@ -49,6 +52,34 @@ class DataSection(Settings):
     test_images: int | None = Field(
         None, gt=0, description="test images that are judged, drawn at random; null: all"
     )
+    max_damaged: int = Field(
+        0,
+        ge=0,
+        description="training images that may be unreadable: each is named in damaged.txt and the "
+        "next one takes its place",
+    )
+
+
+class AdversarialSection(Settings):
+    """The adversarial term of the tokenizer's loss, and the discriminator it is played against."""
+
+    weight: float = Field(0.5, ge=0, description="factor of the term; 0 skips it altogether")
+    discriminator: DiscriminatorComponent
+    adaptive: bool = Field(
+        True,
+        description="also multiply by |grad of reconstruction| / |grad of the term| at the "
+        "decoder's last layer (VQGAN)",
+    )
+    update_from: Length = Field(
+        Length(steps=0), description="when the discriminator begins to learn"
+    )
+    start: Length = Field(Length(steps=0), description="when the term enters the tokenizer's loss")
+    warmup: Length = Field(
+        Length(steps=0), description="over how long its weight grows from 0, linearly, from `start`"
+    )
+    optimizer: OptimizerSettings = Field(
+        OptimizerSettings(lr=2e-4), description="of the discriminator; counts its own steps"
+    )
 
 
 class TokenizerSection(Settings):
@@ -62,7 +93,21 @@ class TokenizerSection(Settings):
     regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labelled)] = Field(
         {}, description="label -> term of the loss; the label names it"
     )
+    adversarial: AdversarialSection | None = None
     refinement: RefinementSettings | None = None
+    target: Literal["refined", "raw"] = Field(
+        "refined", description="what ssr and scr align with: the refined prior, or raw features"
+    )
+    noise: float = Field(
+        0.0,
+        ge=0,
+        description="tau: in training the decoder's input gets normal noise, its deviation uniform "
+        "in [0, tau] per image (RAE)",
+    )
+    weights: str | None = Field(
+        None,
+        description="file of a trained tokenizer, ours or a released PAE one: loaded, not trained",
+    )
     train: TrainSettings
 
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,7 +37,7 @@ STAGE_VERSIONS = {
 }
 """Raised when a stage's code changes what it produces; the keys are in the order they run."""
 
-WITHOUT_EFFECT = {"log_every", "checkpoint_every", "workers"}
+WITHOUT_EFFECT = {"log_every", "checkpoint_every", "workers", "jump"}
 """Settings of a training that change no result."""
 
 
@@ -88,7 +89,8 @@ def _pretraining(section: str) -> Callable[[Recipe], Parts | None]:
 
 def _refine(recipe: Recipe) -> Parts | None:
     tokenizer = recipe.tokenizer
-    if tokenizer.refinement is None:
+    unused = tokenizer.weights is not None or tokenizer.target == "raw"
+    if tokenizer.refinement is None or unused:
         return None
     return {
         **_images(recipe),
@@ -101,8 +103,10 @@ def _refine(recipe: Recipe) -> Parts | None:
 
 def _tokenizer(recipe: Recipe) -> Parts:
     tokenizer = recipe.tokenizer
+    if tokenizer.weights is not None:
+        return _trained_tokenizer(recipe, tokenizer.weights), ("encoder",)
     # The refinement reaches the tokenizer only through a regularizer that looks at its target.
-    uses_target = any(
+    uses_target = tokenizer.target == "refined" and any(
         type(term.config).needs_target and term.config.weight > 0
         for term in tokenizer.regularizers.values()
     )
@@ -114,9 +118,30 @@ def _tokenizer(recipe: Recipe) -> Parts:
         "regularizers": tokenizer.regularizers,
         "train": tokenizer.train,
         "encoder": tokenizer.encoder,
+        **_set(tokenizer, "adversarial", "target", "noise"),
     }
     inputs = ("encoder", "refine") if uses_target else ("encoder",)
     return {**_images(recipe), **parts, **_seed(recipe, tokenizer.train)}, inputs
+
+
+def _trained_tokenizer(recipe: Recipe, weights: str) -> dict[str, Any]:
+    """What a tokenizer depends on that is loaded from a file: its form, and what is in the file."""
+    tokenizer, path = recipe.tokenizer, Path(weights).expanduser()
+    return {
+        "image_size": recipe.data.image_size,
+        "encoder": tokenizer.encoder,
+        "modulator": tokenizer.modulator,
+        "bottleneck": tokenizer.bottleneck,
+        "decoder": tokenizer.decoder,
+        "weights": file_identity(path) if path.is_file() else weights,
+    }
+
+
+def _set(section: BaseModel, *keys: str) -> dict[str, Any]:
+    """The values among ``keys`` that are not at their defaults."""
+    fields = type(section).model_fields
+    values = {key: getattr(section, key) for key in keys}
+    return {key: value for key, value in values.items() if value != fields[key].default}
 
 
 def _latents(recipe: Recipe) -> Parts | None:
@@ -212,6 +237,17 @@ def _dump_component(component: Component, registry: Registry) -> dict[str, Any]:
         "config": component.config.model_dump(mode="json", exclude_defaults=True),
         **own,
     }
+
+
+def file_identity(path: Path, edge: int = 1 << 20) -> str:
+    """What tells a large file from others without reading all of it: size, beginning and end."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=12)
+    with path.open("rb") as file:
+        digest.update(file.read(edge))
+        file.seek(max(0, size - edge))
+        digest.update(file.read(edge))
+    return digest.hexdigest()
 
 
 def _digest(content: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from pae_framework.contracts import Encoder, Generator
 from pae_framework.data.pixels import to_float
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.stages.context import StageContext
+from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
-from pae_framework.training.checkpoint import load_weights
 
 
 def new_encoder(component: EncoderComponent, context: StageContext) -> Encoder:
@@ -26,14 +27,30 @@ def new_encoder(component: EncoderComponent, context: StageContext) -> Encoder:
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
-    """The recipe's encoder (or extractor) with what its stage learned: frozen, on the device."""
+    """The recipe's encoder (or extractor) with its weights: frozen, on the device.
+
+    They are what its own stage learned, what came with an imported tokenizer, or those the encoder
+    loads itself.
+    """
     recipe = context.recipe
     component = recipe.extractor if stage == "extractor" else recipe.tokenizer.encoder
     assert component is not None
     encoder = new_encoder(component, context)
-    if (folder := context.input(stage)) is not None:
-        load_weights(encoder, folder / "encoder.safetensors")
+    if (path := _encoder_file(context, stage)) is not None:
+        load_weights(encoder, path)
+    else:
+        encoder.load_pretrained()
     return encoder.requires_grad_(False).eval().to(context.device)
+
+
+def _encoder_file(context: StageContext, stage: str) -> Path | None:
+    """The encoder's weights among the files of the run, if they are."""
+    if (folder := context.input(stage)) is not None:
+        return folder / "encoder.safetensors"
+    if stage == "encoder" and (folder := context.input("tokenizer")) is not None:
+        imported = folder / "encoder.safetensors"
+        return imported if imported.is_file() else None
+    return None
 
 
 def new_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner:

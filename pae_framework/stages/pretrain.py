@@ -10,7 +10,7 @@ from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.parts import new_encoder
-from pae_framework.training.checkpoint import save_tensors
+from pae_framework.tensor_files import save_tensors
 from pae_framework.training.loop import Trainee, train
 
 

@@ -18,8 +18,8 @@ from pae_framework.flow.solvers import evaluations
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.parts import new_generator, trained_tokenizer
+from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.training.checkpoint import load_weights
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.parts import frozen_encoder, trained_refiner
+from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
-from pae_framework.training.checkpoint import save_tensors
 from pae_framework.training.loop import Trainee, train
 
 

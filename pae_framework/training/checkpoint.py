@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError
-from pae_framework.files import read_json, replacing, write_json
+from pae_framework.files import read_json, write_json
+from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 
 KEPT = 2
@@ -58,37 +57,6 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         if self.ema:
             self.ema.load_state_dict(files["ema"])
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file, on the CPU, contiguous, atomically."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as aside:
-        save_file(plain, aside)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a module's weights from a safetensors file.
-
-    Raises:
-        CheckpointError: the file is damaged, or names or shapes differ; lists what does.
-    """
-    try:
-        module.load_state_dict(load_tensors(path))
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit: {error}") from error
 
 
 class Checkpoints:

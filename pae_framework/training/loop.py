@@ -20,7 +20,8 @@ from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError, StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.settings import TrainSettings
-from pae_framework.training.checkpoint import Checkpoints, TrainingState, save_tensors
+from pae_framework.tensor_files import save_tensors
+from pae_framework.training.checkpoint import Checkpoints, TrainingState
 from pae_framework.training.ema import EMA
 from pae_framework.training.metrics_log import MetricsLog
 from pae_framework.training.optimizer import build_optimizer, learning_rate

@@ -18,7 +18,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.stages.context import initial_weights
 from pae_framework.stages.parts import new_encoder
 from pae_framework.stages.tokenizer import run
-from pae_framework.training.checkpoint import save_tensors
+from pae_framework.tensor_files import save_tensors
 from pae_framework.training.loop import Workplace
 from pae_framework.training.progress import ProgressLine
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pae_framework.errors import CheckpointError
-from pae_framework.training.checkpoint import Checkpoints, TrainingState, load_weights, save_tensors
+from pae_framework.tensor_files import load_weights, save_tensors
+from pae_framework.training.checkpoint import Checkpoints, TrainingState
 from pae_framework.training.ema import EMA
 
 
