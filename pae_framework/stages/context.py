@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from pae_framework.contracts import DataSource
+from pae_framework.data.damaged import SkippingSource
 from pae_framework.data.images import build_source
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe
@@ -71,9 +72,12 @@ class StageContext:
 
     @cached_property
     def train_source(self) -> DataSource:
-        """Training images."""
+        """Training images; damaged ones, as far as the recipe allows any, are replaced."""
         data = self.recipe.data
-        return build_source(data.train, data.image_size, self.registry)
+        source = build_source(data.train, data.image_size, self.registry)
+        if not data.max_damaged:
+            return source
+        return SkippingSource(source, self.directory / "damaged.txt", data.max_damaged)
 
     @cached_property
     def test_source(self) -> DataSource:

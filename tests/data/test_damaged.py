@@ -1,0 +1,91 @@
+"""Damaged training images: counted, named, skipped up to the recipe's limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pae_framework.data.damaged import SkippingSource, damaged_indices
+from pae_framework.data.images import ImageBatches
+from pae_framework.data.stream import CountStream
+from pae_framework.errors import DataError
+from pae_framework.plugins import load_registry
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of four images; image (class, k) is a flat grey of value 10 (4 class + k)."""
+    for place in range(8):
+        path = tmp_path / "images" / f"class{place // 4}" / f"{place % 4}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 10 * place, np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+def open_folder(folder: Path):
+    spec = load_registry().find("dataset", "image_folder")
+    return spec.component_class()(spec.config_class()(folder=str(folder)), 8)
+
+
+def damage(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:40])
+
+
+def grey(item) -> int:
+    return int(item.image.unique().item())
+
+
+def test_a_damaged_image_gives_way_to_the_next_and_is_named_once(folder, tmp_path):
+    damage(folder, "class0/1.png", "class0/2.png")
+    record = tmp_path / "damaged.txt"
+    source = SkippingSource(open_folder(folder), record, limit=2)
+    assert [grey(source[index]) for index in range(8)] == [0, 30, 30, 30, 40, 50, 60, 70]
+    assert grey(source[1]) == 30  # met again
+    lines = record.read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["1", "2"]
+    assert "class0/1.png: cannot be read as an image" in lines[0]
+
+
+def test_the_label_is_that_of_the_image_that_is_shown(folder, tmp_path):
+    damage(folder, "class0/3.png", "class1/3.png")
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
+    assert (grey(source[3]), source[3].label) == (40, 1)
+    assert (grey(source[7]), source[7].label) == (0, 0)  # the last gives way to the first
+
+
+def test_one_too_many_stops_with_the_limit_and_the_record(folder, tmp_path):
+    damage(folder, "class0/1.png", "class1/0.png")
+    record = tmp_path / "damaged.txt"
+    source = SkippingSource(open_folder(folder), record, limit=1)
+    source[1]
+    with pytest.raises(DataError, match=r"2 training images .*max_damaged allows 1") as caught:
+        source[4]
+    assert str(record) in str(caught.value)
+    assert damaged_indices(record) == {1, 4}
+
+
+def test_nothing_readable_is_an_error(folder, tmp_path):
+    damage(folder, *(f"class{c}/{k}.png" for c in (0, 1) for k in range(4)))
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=100)
+    with pytest.raises(DataError, match="none of the 8 training images"):
+        source[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_the_loader_processes(folder, tmp_path, workers):
+    damage(folder, "class0/1.png")
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)
+    stream = CountStream(len(source), batch_size=4, seed=0)
+    batches = list(ImageBatches(source, stream, flip=False, workers=workers)(0, 4))
+    expected = [
+        [0, 20, 20, 30, 40, 50, 60, 70][i] for i in torch.cat([stream.batch(k) for k in range(4)])
+    ]
+    found = torch.cat([images[:, 0, 0, 0] for images, _ in batches]) * 255
+    assert found.round().int().tolist() == expected
+    assert damaged_indices(tmp_path / "damaged.txt") == {1}
