@@ -1,4 +1,4 @@
-"""Stage ``sample``: draw the recipe's sample sets, each an npz as evaluators everywhere read it."""
+"""Stage ``sample``: draw the recipe's sample sets, each an npz as the ADM evaluator reads it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
 from pae_framework.contracts import SampleSet
-from pae_framework.files import read_json, replacing, write_json
+from pae_framework.data.image_sets import draw_set, open_set
+from pae_framework.files import read_json, write_json
 from pae_framework.flow.sampling import label_plan
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
@@ -20,24 +20,22 @@ SETS = "sets.json"
 
 
 def run(context: StageContext) -> None:
-    """Draw every set that is not there yet: ``samples-<role>-....npz`` with images and labels.
-
-    ``arr_0`` is uint8 (M, S, S, 3), the layout of the ADM evaluator, and ``arr_1`` the labels.
-    """
+    """Draw every set that is not there yet, each an npz; one that was begun goes on."""
     settings = context.recipe.sample
     assert settings is not None
     sampler = Sampler.of(context)
     planned = list(_planned(context, settings))
-    batches = -(-settings.count // settings.batch_size)
-    with context.progress(len(planned) * batches) as progress:
+    labels = label_plan(settings.count, sampler.model.num_classes, settings.seed)
+    with context.progress(len(planned) * settings.count) as progress:
         for number, entry in enumerate(planned):
+            before = number * settings.count
             path = context.directory / entry["file"]
             if not path.exists():
                 sampler.load(context.require("generator") / entry["weights"])
                 drawn = settings.model_copy(update={"steps": entry["steps"]})
-                for batch in _draw(sampler, drawn, path):
-                    progress.update(number * batches + batch)
-            progress.update((number + 1) * batches)
+                for done in _draw(sampler, labels, drawn, path):
+                    progress.update(before + done)
+            progress.update(before + settings.count)
     write_json(context.directory / SETS, planned)
 
 
@@ -70,25 +68,20 @@ def _planned(context: StageContext, settings: SampleSettings) -> Iterator[dict[s
             yield entry("few_steps", last, steps)
 
 
-def _draw(sampler: Sampler, settings: SampleSettings, path: Path) -> Iterator[int]:
-    """Draw one set and write it; yields the number of batches done."""
-    labels = label_plan(settings.count, sampler.model.num_classes, settings.seed)
-    images = []
-    for start in range(0, settings.count, settings.batch_size):
-        indices = torch.arange(start, min(start + settings.batch_size, settings.count))
-        images.append(sampler.images(labels[indices], indices, settings))
-        yield len(images)
-    with replacing(path) as aside, aside.open("wb") as file:
-        np.savez(file, torch.cat(images).permute(0, 2, 3, 1).numpy(), labels.numpy())
+def _draw(sampler: Sampler, labels: Tensor, settings: SampleSettings, path: Path) -> Iterator[int]:
+    """Draw one set and write it; yields the number of images done."""
+
+    def draw(indices: Tensor) -> Tensor:
+        return sampler.images(labels[indices], indices, settings)
+
+    return draw_set(path, labels, draw, settings.batch_size)
 
 
 def read_sets(directory: Path) -> list[SampleSet]:
     """The sets a sample stage wrote."""
     sets = []
     for entry in read_json(directory / SETS):
-        with np.load(directory / entry["file"], allow_pickle=False) as file:
-            images = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).contiguous()
-            labels = torch.from_numpy(file["arr_1"])
+        images, labels = open_set(directory / entry["file"])
         sets.append(
             SampleSet(
                 images,

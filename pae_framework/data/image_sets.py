@@ -1,0 +1,107 @@
+"""Sets of drawn images on disk: made part by part, read without filling the memory.
+
+A set is an npz file as the ADM evaluator reads it: ``arr_0`` images (M, S, S, 3) uint8, ``arr_1``
+labels (M,) int64, stored without compression. While it is drawn, finished parts lie beside it in
+``<name>.parts/``; a drawing that was interrupted goes on after the last of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pae_framework.errors import DataError
+from pae_framework.files import replacing
+
+PART = 1000
+"""Images per part: what an interruption can lose."""
+
+Draw = Callable[[Tensor], Tensor]
+"""Images (n, 3, S, S) uint8 of sample numbers (n,)."""
+
+
+def draw_set(path: Path, labels: Tensor, draw: Draw, batch_size: int) -> Iterator[int]:
+    """Draw a set, or go on drawing it; yields how many images there are, batch after batch.
+
+    Args:
+        path: of the npz, which appears when all images are there.
+        labels: (M,) int64, written into it.
+        draw: image i must depend on i alone, so that batches and interruptions change nothing.
+        batch_size: images drawn at once.
+    """
+    parts = path.with_suffix(".parts")
+    for start in range(0, len(labels), PART):
+        indices = torch.arange(start, min(start + PART, len(labels)))
+        part = parts / f"{start:08d}.npy"
+        if not part.exists():
+            drawn: list[Tensor] = []
+            for batch in indices.split(batch_size):
+                drawn.append(draw(batch))
+                yield int(batch[-1]) + 1
+            with replacing(part) as aside, aside.open("wb") as file:
+                np.save(file, torch.cat(drawn).permute(0, 2, 3, 1).contiguous().numpy())
+        yield int(indices[-1]) + 1
+    _join(path, sorted(parts.glob("*.npy")), labels)
+    shutil.rmtree(parts)
+
+
+def open_set(path: Path) -> tuple[Tensor, Tensor]:
+    """Images (M, 3, S, S) uint8, in mapped memory where the file allows it, and labels (M,).
+
+    Raises:
+        DataError: the file is damaged or no such set.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            images = _array(path, archive, "arr_0.npy")
+            labels = _array(path, archive, "arr_1.npy")
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable set of images: {error}") from error
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3:
+        raise DataError(
+            f"{path}: arr_0 is {images.shape} {images.dtype}; expected (M, S, S, 3) uint8"
+        )
+    return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(np.array(labels))
+
+
+def _join(path: Path, parts: list[Path], labels: Tensor) -> None:
+    """Write the npz from its parts, holding one of them at a time."""
+    size = np.load(parts[0], mmap_mode="r").shape[1:]
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *size)}
+    with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(cast(BinaryIO, member), header)
+            for part in parts:
+                member.write(np.load(part).tobytes())
+        with archive.open("arr_1.npy", "w") as member:
+            np.lib.format.write_array(cast(BinaryIO, member), labels.numpy())
+
+
+def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz, mapped where it is stored as it is in memory, else read."""
+    entry = archive.getinfo(name)
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(cast(BinaryIO, member))
+        if version != (1, 0) or entry.compress_type != zipfile.ZIP_STORED:
+            with np.load(path, allow_pickle=False) as file:
+                return file[name.removesuffix(".npy")]
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(cast(BinaryIO, member))
+        before = member.tell()
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects")
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)  # of the zip entry's own header: two lengths
+        name_length, extra_length = struct.unpack("<HH", file.read(4))
+    start = entry.header_offset + 30 + name_length + extra_length + before
+    # Copy on write: torch would warn of memory that cannot be written.
+    return np.memmap(
+        path, dtype, mode="c", offset=start, shape=shape, order="F" if fortran else "C"
+    )
