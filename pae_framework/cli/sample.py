@@ -23,10 +23,15 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="folder for the PNG files; default: RUN/drawn")
     ] = None,
+    npz: Annotated[
+        bool, typer.Option("--npz", help="also write images.npz, as the ADM evaluator reads it")
+    ] = False,
 ) -> None:
-    """Draw images: one PNG each, and all of them as grid.png. Those drawn there before are removed.
+    """Draw images: one PNG each, and the first 64 as grid.png.
 
     What is not given is as the recipe's `sample:` says. Image i depends on the seed and on i alone.
+    The same command goes on where it was interrupted; another one into the same folder first
+    removes what was drawn there.
 
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
@@ -46,5 +51,5 @@ def sample(
     names = list(context.train_source.class_names)
     chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
-    draw_to_folder(context, chosen, settings, folder)
-    typer.echo(f"{len(chosen)} images in {folder} (grid.png shows them all)")
+    draw_to_folder(context, chosen, settings, folder, npz)
+    typer.echo(f"{len(chosen)} images in {folder} (grid.png shows the first)")

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from pydantic import ValidationError
+from torch import Tensor
 
+from pae_framework.data.image_sets import draw_set
 from pae_framework.errors import UsageError
 from pae_framework.recipe.models import Recipe
 from pae_framework.report.pictures import grid, save_png
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
-from pae_framework.stages.drawn_folder import start_again
+from pae_framework.stages.drawn_folder import go_on
 from pae_framework.stages.sampling import Sampler, describe
 
 DEFAULT_COUNT = 64
 COLUMNS = 8
+MOST_IN_GRID = 64
+GRID = "grid.png"
+NPZ = "images.npz"
 RECORD = "drawn.json"
 WRITTEN = r"\d{6,}\.png"
 """Names of the images."""
@@ -72,23 +80,62 @@ def _label(word: str, class_names: Sequence[str]) -> int:
 
 
 def draw_to_folder(
-    context: StageContext, labels: Sequence[int], settings: SampleSettings, folder: Path
+    context: StageContext,
+    labels: Sequence[int],
+    settings: SampleSettings,
+    folder: Path,
+    npz: bool = False,
 ) -> None:
     """Draw one image per label into ``folder``: ``000000.png`` and so on, grid.png, drawn.json.
 
-    Images that an earlier call left there are removed, other files are not.
+    Images are written as they are drawn: interrupted and asked for the same again, it goes on.
+    Asked for others, what an earlier call left there is removed; files of others are not. With
+    ``npz``, ``images.npz`` holds all of them as the ADM evaluator reads them.
     """
-    sampler = Sampler.of(context)
-    classes, size = torch.tensor(labels), settings.batch_size
-    parts = []
-    with context.progress(len(labels)) as progress:
-        for start in range(0, len(labels), size):
-            indices = torch.arange(start, min(start + size, len(labels)))
-            parts.append(sampler.images(classes[indices], indices, settings))
-            progress.update(int(indices[-1]) + 1)
-    images = torch.cat(parts)
-    names = [f"{index:06d}.png" for index in range(len(images))]
-    start_again(folder, RECORD, WRITTEN, names, {"labels": list(labels), **describe(settings)})
-    for name, image in zip(names, images, strict=True):
-        save_png(grid(image[None], columns=1, scale=1), folder / name)
-    save_png(grid(images, columns=COLUMNS), folder / "grid.png")
+    names = [f"{index:06d}.png" for index in range(len(labels))]
+    facts = {
+        "labels": list(labels),
+        "generator": context.plan["generator"].fingerprint,
+        **describe(settings),
+    }
+    left = go_on(folder, RECORD, WRITTEN, names, facts)
+    classes = torch.tensor(labels)
+    if left:
+        _draw(
+            context,
+            classes,
+            torch.tensor([int(Path(name).stem) for name in left]),
+            settings,
+            folder,
+        )
+
+    def drawn(indices: Tensor) -> Tensor:
+        return torch.stack([_read_png(folder / names[index]) for index in indices.tolist()])
+
+    save_png(grid(drawn(torch.arange(min(len(names), MOST_IN_GRID))), COLUMNS), folder / GRID)
+    (folder / NPZ).unlink(missing_ok=True)
+    if npz:
+        for _ in draw_set(folder / NPZ, classes, drawn, settings.batch_size):
+            pass
+
+
+def _draw(
+    context: StageContext, classes: Tensor, indices: Tensor, settings: SampleSettings, folder: Path
+) -> None:
+    """Draw the images at ``indices`` (n,) of ``classes`` (M,), batch by batch."""
+    sampler, before = Sampler.of(context), len(classes) - len(indices)
+    start, done = time.monotonic(), 0
+    with context.progress(len(classes), before) as progress:
+        for batch in indices.split(settings.batch_size):
+            images = sampler.images(classes[batch], batch, settings)
+            for index, image in zip(batch.tolist(), images, strict=True):
+                save_png(grid(image[None], columns=1, scale=1), folder / f"{index:06d}.png")
+            done += len(batch)
+            rate = done / max(1e-9, time.monotonic() - start)
+            progress.update(before + done, f"{rate:.1f} images/s")
+
+
+def _read_png(path: Path) -> Tensor:
+    """An image (3, S, S) uint8 that was written here."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,11 +33,30 @@ def start_again(
     write_json(folder / record, {**facts, "files": list(files)})
 
 
+def go_on(
+    folder: Path, record: str, pattern: str, files: Sequence[str], facts: Mapping[str, Any]
+) -> list[str]:
+    """Names of the files still to be written, of a command that may have been interrupted.
+
+    Where the record says that the same files with the same facts were under way, those that are
+    there count; else the folder is started again. Arguments as in :func:`start_again`.
+    """
+    wanted = json.loads(json.dumps({**facts, "files": list(files)}))
+    if _content(folder / record) != wanted:
+        start_again(folder, record, pattern, files, facts)
+    return [name for name in files if not (folder / name).is_file()]
+
+
 def _listed(record: Path) -> list[str]:
     """Names in the record; none where it is missing, damaged or not ours."""
-    try:
-        content = read_json(record)
-    except (FileNotFoundError, ValueError):
-        return []
+    content = _content(record)
     names = content.get("files") if isinstance(content, dict) else None
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _content(record: Path) -> Any:
+    """What the record says; None where it is missing or damaged."""
+    try:
+        return read_json(record)
+    except (FileNotFoundError, ValueError):
+        return None

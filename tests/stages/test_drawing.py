@@ -2,7 +2,9 @@
 
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import ClassVar
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -45,22 +47,35 @@ def test_a_label_that_the_data_do_not_have_is_refused(word):
 
 
 @contextmanager
-def no_progress(total):
-    yield SimpleNamespace(update=lambda done: None)
+def no_progress(total, done):
+    yield SimpleNamespace(update=lambda done, note: None)
 
 
 class LabelSampler:
-    """Draws images whose every value is ten times the label."""
+    """Draws images whose every value is ten times the label; stops when told to."""
+
+    asked: ClassVar[list[int]] = []
+    stop_at: ClassVar[int | None] = None
 
     def images(self, labels, indices, settings):
+        if self.stop_at in indices.tolist():
+            raise KeyboardInterrupt
+        self.asked.extend(indices.tolist())
         return (10 * labels).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
 
 
 @pytest.fixture
 def draw(monkeypatch):
     monkeypatch.setattr(drawing, "Sampler", SimpleNamespace(of=lambda context: LabelSampler()))
-    context, settings = SimpleNamespace(progress=no_progress), SampleSettings(batch_size=2)
-    return lambda labels, folder: draw_to_folder(context, labels, settings, folder)
+    LabelSampler.asked.clear()
+    LabelSampler.stop_at = None
+
+    def draw(labels, folder, fingerprint="a", npz=False, **settings):
+        plan = {"generator": SimpleNamespace(fingerprint=fingerprint)}
+        context = SimpleNamespace(progress=no_progress, plan=plan)
+        draw_to_folder(context, labels, SampleSettings(batch_size=2, **settings), folder, npz)
+
+    return draw
 
 
 def test_each_image_is_a_file_and_the_record_says_what_was_drawn(draw, tmp_path):
@@ -84,3 +99,32 @@ def test_drawing_fewer_into_the_same_folder_leaves_none_of_before(draw, tmp_path
 
     left = {path.name for path in tmp_path.glob("*.png")}
     assert left == {"000000.png", "000001.png", "grid.png", "000009.png", "mine.png"}
+
+
+def test_an_interrupted_drawing_goes_on_where_it_was(draw, tmp_path):
+    LabelSampler.stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        draw([0, 1, 2, 0, 1], tmp_path)
+    assert LabelSampler.asked == [0, 1]
+    LabelSampler.stop_at = None
+    draw([0, 1, 2, 0, 1], tmp_path)
+    assert LabelSampler.asked == [0, 1, 2, 3, 4]
+    draw([0, 1, 2, 0, 1], tmp_path)
+    assert LabelSampler.asked == [0, 1, 2, 3, 4]  # all there
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "b"}, {"steps": 3}, {"seed": 1}])
+def test_what_was_drawn_otherwise_is_drawn_again(draw, tmp_path, change):
+    draw([0, 1], tmp_path)
+    draw([0, 1], tmp_path, **change)
+    assert LabelSampler.asked == [0, 1, 0, 1]
+
+
+def test_an_npz_holds_the_images_of_the_files(draw, tmp_path):
+    draw([2, 0, 1], tmp_path, npz=True)
+    with np.load(tmp_path / "images.npz") as file:
+        assert file["arr_0"][:, 0, 0, 0].tolist() == [20, 0, 10]
+        assert file["arr_0"].shape == (3, 4, 4, 3)
+        assert file["arr_1"].tolist() == [2, 0, 1]
+    draw([2, 0], tmp_path)
+    assert not (tmp_path / "images.npz").exists()  # it would hold what is not there any more
