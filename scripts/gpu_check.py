@@ -87,11 +87,11 @@ def compiled(device: torch.device) -> str:
 
 
 def fused_adamw(device: torch.device) -> str:
-    """The optimiser on the device, fused on CUDA, takes the steps it takes on the CPU."""
+    """The optimiser on the device, fused, takes the steps it takes on the CPU."""
     models = [_lightningdit(), _lightningdit().to(device)]
     optimizers = [build_optimizer(model, TrainSettings(steps=1)) for model in models]
     fused = optimizers[1].defaults["fused"]
-    assert fused == (device.type == "cuda"), f"fused is {fused} on {device}"
+    assert fused, f"not fused on {device}"
     for step in range(5):
         for optimizer in optimizers:
             rng = generator(0, "gradients", step)

@@ -40,7 +40,7 @@ def test_every_check_is_called_below(script: ModuleType) -> None:
 def test_the_optimiser_check_holds_on_the_cpu_too(script: ModuleType) -> None:
     # The same arithmetic on both sides: not a bit apart.
     assert script.fused_adamw(torch.device("cpu")) == (
-        "fused: False; 5 steps, weights at most 0.0e+00 apart"
+        "fused: True; 5 steps, weights at most 0.0e+00 apart"
     )
 
 

@@ -6,10 +6,16 @@ import re
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]*")
 
-LOGGED = frozenset(
-    {"step", "lr", "loss", "l1", "perceptual", "grad_norm", "images_per_s", "data_wait"}
-)
+_LOGGED = """
+step lr loss l1 perceptual lpips adversarial adversarial_weight grad_norm images_per_s
+data_wait discriminator logits_real logits_fake opponent_lr opponent_loss opponent_grad_norm
+"""
+
+LOGGED = frozenset(_LOGGED.split())
 """What the log of the tokenizer's training holds beside the regularizers' terms."""
+
+FACTOR = "_weight"
+"""What the log puts behind the label of an adaptive term to name its factor."""
 
 _MODULE_DICT = """
 add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double
@@ -35,4 +41,6 @@ def label_fault(label: str, reserved: frozenset[str] = frozenset()) -> str | Non
     """Say why ``label`` cannot be one, or None: it names a term in logs or a folder."""
     if not _LABEL.fullmatch(label):
         return "a label is a small letter, then small letters, digits, '_' and '-'"
-    return f"{label!r} is a name the engine uses itself" if label in reserved else None
+    if label in reserved or (reserved and label.endswith(FACTOR)):
+        return f"{label!r} is a name the engine uses itself"
+    return None

@@ -30,6 +30,6 @@ class EMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take averages saved by :meth:`state_dict`."""
-        for name, average in zip(self._names, self._averages, strict=True):
-            average.copy_(state[name])
+        """Take averages saved by :meth:`state_dict`; one that was not kept begins at its weight."""
+        for name, average, weight in zip(self._names, self._averages, self._weights, strict=True):
+            average.copy_(state.get(name, weight))

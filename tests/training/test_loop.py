@@ -19,7 +19,7 @@ from pae_framework.errors import RunError, StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.settings import TrainSettings
 from pae_framework.training import loop
-from pae_framework.training.loop import Meter, Trainee, Workplace, train
+from pae_framework.training.loop import Trainee, Workplace, train
 from pae_framework.training.progress import ProgressLine
 
 STEPS = 12
@@ -107,7 +107,7 @@ def test_training_learns_something(tmp_path: Path):
     assert losses[-1] < losses[0]
 
 
-def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tmp_path: Path):
+def test_a_batch_in_parts_trains_as_the_whole_does(tmp_path: Path):
     """Without randomness in the loss, accumulation changes nothing but the order of sums."""
     whole = run(tmp_path / "whole", trainee(noise=0.0))
     parts = run(tmp_path / "parts", trainee(noise=0.0), accumulate=3)
@@ -147,7 +147,7 @@ def test_each_micro_batch_is_a_call_of_the_module(tmp_path: Path):
 
 
 def test_a_term_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
-    with pytest.raises(RunError, match=r"'fit' is nan .*up to step 7"):
+    with pytest.raises(RunError, match=r"at step 7 the term 'fit' is nan; .*step-00000004"):
         run(tmp_path, trainee(poison_at=6))
 
 
@@ -169,7 +169,7 @@ class BadGradient(Regression):
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_stops_the_run_clipped_or_not(tmp_path: Path, clip):
     subject = Trainee(BadGradient(), trainee().batches)
-    with pytest.raises(RunError, match=r"'grad_norm' is nan .*up to step 4"):
+    with pytest.raises(RunError, match=r"at step 4 the term 'grad_norm' is nan"):
         run(tmp_path, subject, clip=clip, log_every=100, checkpoint_every=2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
@@ -193,8 +193,8 @@ def test_a_gradient_longer_than_clip_is_shortened_to_it(tmp_path: Path, clip, gr
     train(subject, settings(clip=clip, betas=(0.75, 0.5)), 1, workplace(tmp_path))
     saved = load_file(tmp_path / "checkpoints" / "step-00000001" / "optimizer.safetensors")
     # AdamW's first moments: (1 - 0.75) g and (1 - 0.5) g^2.
-    assert saved["0.exp_avg"].tolist() == pytest.approx([0.25 * g for g in gradient], rel=1e-5)
-    assert saved["0.exp_avg_sq"].tolist() == pytest.approx([g * g / 2 for g in gradient], rel=1e-5)
+    assert saved["ab.exp_avg"].tolist() == pytest.approx([0.25 * g for g in gradient], rel=1e-5)
+    assert saved["ab.exp_avg_sq"].tolist() == pytest.approx([g * g / 2 for g in gradient], rel=1e-5)
     logged = json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))
     assert logged["grad_norm"] == pytest.approx(5.0)
 
@@ -205,29 +205,116 @@ def test_a_step_to_keep_that_never_comes_is_refused_before_anything_is_done(tmp_
     assert not (tmp_path / "new").exists()
 
 
-class TestMeter:
-    def test_a_term_is_averaged_over_the_steps_that_had_it(self, tmp_path: Path):
-        meter = Meter(images_per_step=6)
-        early, late = {"loss": 1.0, "ends": 3.0}, {"loss": 2.0, "starts": 5.0}
-        for terms in (early, late, late | {"starts": 7.0}):
-            meter.add({name: torch.tensor(value) for name, value in terms.items()})
-        values = meter.read(3, tmp_path)
-        assert values["ends"] == 3.0
-        assert values["starts"] == 6.0
-        assert values["loss"] == pytest.approx(5 / 3)
-
-    def test_a_term_of_one_step_alone_is_looked_at_too(self, tmp_path: Path):
-        meter = Meter(images_per_step=6)
-        meter.add({"loss": torch.tensor(1.0)})
-        meter.add({"loss": torch.tensor(1.0), "starts": torch.tensor(float("inf"))})
-        with pytest.raises(RunError, match="'starts' is inf"):
-            meter.read(2, tmp_path)
-
-
-def test_no_checkpoint_is_saved_after_a_loss_that_is_not_finite(tmp_path: Path):
-    with pytest.raises(RunError):
-        run(tmp_path, trainee(poison_at=6), log_every=100)
+@pytest.mark.parametrize("log_every", [1, 5, 100])
+def test_the_first_step_that_was_not_finite_is_named_however_seldom_one_looks(
+    tmp_path: Path, log_every: int
+):
+    with pytest.raises(RunError, match=r"at step 7 .*step-00000004"):
+        run(tmp_path, trainee(poison_at=6), log_every=log_every)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+def test_before_the_first_checkpoint_the_message_says_that_there_is_none(tmp_path: Path):
+    with pytest.raises(RunError, match=r"at step 2 .* there is no checkpoint yet"):
+        run(tmp_path, trainee(poison_at=1))
+
+
+class Cliff(Regression):
+    """Its loss is finite; where its learning rate was 0.05, one step's weights are not."""
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        terms = super().forward(batch, generator)
+        if self.calls == 8 and terms["loss"].isfinite():
+            self.spoil()
+        return terms
+
+    def spoil(self) -> None:
+        with torch.no_grad():
+            self.net[2].bias.fill_(float("inf"))
+
+
+@pytest.mark.parametrize("kept", [{}, {"keep_steps": [8], "checkpoint_every": 4}])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, kept: dict[str, object]):
+    module = Cliff()
+    with pytest.raises(RunError, match=r"after step 8 model: net\.2\.bias holds .*step-00000004"):
+        run(tmp_path, Trainee(module, trainee().batches, kept=module.net), **kept)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    assert not list(tmp_path.glob("weights*"))
+
+
+class Root(nn.Module):
+    """Loss sqrt(w), from w = 1 downwards: AdamW moves w by about its learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        return {"loss": self.w.sqrt()}
+
+
+def test_after_a_stop_training_goes_on_from_the_last_good_checkpoint(tmp_path: Path):
+    """With 0.4 a step, w is 1, 0.6, 0.2, below 0; from 0.2 on with 0.01, it stays above."""
+
+    def go(lr: float) -> None:
+        subject = Trainee(Root(), lambda start, stop: [(torch.zeros(6),)] * (stop - start))
+        given = settings(ema=None, schedule="constant", checkpoint_every=2, lr=lr)
+        train(subject, given, STEPS, workplace(tmp_path))
+
+    with pytest.raises(RunError, match=r"at step 4 .* checkpoint is \S*step-00000002"):
+        go(lr=0.4)
+    go(lr=0.01)
+    steps, losses = zip(*steps_and_losses(tmp_path), strict=True)
+    assert steps == tuple(range(1, STEPS + 1))
+    assert losses[:2] == pytest.approx([1.0, 0.6**0.5], rel=1e-3)
+    assert min(losses) > 0
+
+
+class Jumpy(nn.Module):
+    """Loss 1 at each step, but ``height`` at step ``at`` (the first is 0)."""
+
+    def __init__(self, at: int, height: float):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+        self.at, self.height, self.step = at, height, -1
+
+    def begin(self, step: int) -> None:
+        self.step = step
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        return {"loss": self.w.mean() * 0 + (self.height if self.step == self.at else 1.0)}
+
+
+def jumpy(directory: Path, at: int = 25, height: float = 5.5, total: int = 30, **changes) -> None:
+    module = Jumpy(at, height)
+    batches = lambda start, stop: [(torch.zeros(6),)] * (stop - start)  # noqa: E731
+    subject = Trainee(module, batches, begin_step=module.begin)
+    train(subject, settings(ema=None, **changes), total, workplace(directory))
+
+
+def test_a_loss_that_jumps_stops_the_run(tmp_path: Path):
+    with pytest.raises(RunError, match=r"at step 26 the loss jumps to 5\.5: .* 5 times 1, .*00024"):
+        jumpy(tmp_path, jump=5.0, log_every=100)
+
+
+@pytest.mark.parametrize(
+    "calm", [{"jump": None}, {"jump": 6.0}, {"jump": 5.0, "at": 19}], ids=["off", "lower", "early"]
+)
+def test_a_loss_stops_nothing_below_the_limit_or_within_twenty_steps(tmp_path: Path, calm):
+    jumpy(tmp_path, **calm)
+
+
+def test_after_a_jump_a_larger_limit_lets_training_go_on(tmp_path: Path):
+    with pytest.raises(RunError, match="at step 26"):
+        jumpy(tmp_path, jump=5.0)
+    jumpy(tmp_path, jump=6.0)
+    assert [step for step, _ in steps_and_losses(tmp_path)] == list(range(1, 31))
+
+
+def test_a_resumed_training_knows_the_losses_of_before(tmp_path: Path):
+    jumpy(tmp_path, total=24, jump=5.0)
+    with pytest.raises(RunError, match=r"at step 26 .* over the 25 steps before"):
+        jumpy(tmp_path, jump=5.0)
 
 
 def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from pae_framework.settings import TrainSettings
-from pae_framework.training.optimizer import build_optimizer, learning_rate
+from pae_framework.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak():
@@ -35,6 +40,61 @@ def test_only_matrices_decay_and_frozen_parameters_are_left_out():
     assert (decaying["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert [tuple(p.shape) for p in decaying["params"]] == [(4, 3)]
     assert [tuple(p.shape) for p in plain["params"]] == [(4,), (4,), (4,)]
+
+
+def test_each_factor_has_groups_of_its_own_and_multiplies_every_learning_rate():
+    module = nn.ModuleDict({"head": nn.Linear(3, 4), "tail": nn.Linear(4, 2)})
+    optimizer = build_optimizer(
+        module, TrainSettings(steps=1, lr=0.5, weight_decay=0.1), {"tail": 0.2}
+    )
+    groups = [
+        ([tuple(p.shape) for p in g["params"]], g["weight_decay"], g["lr"])
+        for g in optimizer.param_groups
+    ]
+    assert groups == [
+        ([(4, 3)], 0.1, 0.5),
+        ([(4,)], 0.0, 0.5),
+        ([(2, 4)], 0.1, 0.1),
+        ([(2,)], 0.0, 0.1),
+    ]
+    set_learning_rate(optimizer, 0.1)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.1, 0.1, 0.02, 0.02])
+
+
+def test_a_step_is_as_long_as_its_factor_says():
+    """AdamW's first step is lr * sign(gradient)."""
+    module = nn.ParameterDict(
+        {"a": nn.Parameter(torch.zeros(1)), "b": nn.Parameter(torch.zeros(1))}
+    )
+    optimizer = build_optimizer(module, TrainSettings(steps=1), {"b": 0.25})
+    set_learning_rate(optimizer, 0.4)
+    (module["a"] + module["b"]).sum().backward()
+    optimizer.step()
+    assert module["a"].item() == pytest.approx(-0.4, rel=1e-5)
+    assert module["b"].item() == pytest.approx(-0.1, rel=1e-5)
+
+
+def test_the_fused_step_is_the_plain_one():
+    plain = nn.Linear(3, 4)
+    fused = nn.Linear(3, 4)
+    fused.load_state_dict(plain.state_dict())
+    settings = TrainSettings(steps=1, lr=0.1, weight_decay=0.1)
+    optimizers = [build_optimizer(module, settings) for module in (plain, fused)]
+    for group in optimizers[0].param_groups:
+        group["fused"] = False
+    assert optimizers[1].defaults["fused"]
+    for _ in range(5):
+        x = torch.randn(2, 3)
+        for module, optimizer in zip((plain, fused), optimizers, strict=True):
+            module(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert torch.allclose(plain.weight, fused.weight, atol=1e-6)
+
+
+def test_where_there_is_no_fused_step_torch_chooses():
+    module = nn.Linear(3, 4, device="meta")
+    assert not build_optimizer(module, TrainSettings(steps=1)).defaults["fused"]
 
 
 def test_epochs_become_steps():

@@ -1,0 +1,61 @@
+"""What a stage hands to the training loop, and where the loop works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pae_framework.contracts import Batch
+from pae_framework.settings import OptimizerSettings
+from pae_framework.training.progress import ProgressLine
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """A second network trained against the first, with an optimiser of its own.
+
+    It takes its step after each step of the first, on the same batch. ``module(batch, generator)``
+    gives its terms, under names that the trainee's terms do not have; its sub-modules hold its own
+    weights only, so that the trainee is reached from outside the module tree. It is in train mode
+    for its own step and in eval mode while the trainee takes one (RAE); gradients that the
+    trainee's backward pass leaves in it are dropped. Steps before ``first_step`` do not train it,
+    and its learning rates count its own steps.
+    """
+
+    module: nn.Module
+    settings: OptimizerSettings
+    first_step: int = 0
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What a stage trains.
+
+    ``module(batch, generator)`` gives the terms of one micro-batch, its randomness from the
+    generator, and holds the weights that are trained; ``batches(start, stop)`` yields the batch of
+    each step in [start, stop); ``kept`` is the part of the module whose weights are averaged and
+    left behind, under its own names; None: all of it. Checkpoints hold the whole module.
+    ``begin_step`` is told the index of each step before it, for schedules inside the module: what
+    it sets must be a function of the index alone.
+    """
+
+    module: nn.Module
+    batches: Callable[[int, int], Iterable[Batch]]
+    kept: nn.Module | None = None
+    opponent: Opponent | None = None
+    begin_step: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a training works: its folder, device, name (part of its randomness) and display."""
+
+    directory: Path
+    device: torch.device
+    name: str
+    seed: int
+    progress: Callable[[int, int], ProgressLine]

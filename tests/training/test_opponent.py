@@ -1,0 +1,230 @@
+"""An opponent: two networks trained against each other, each with its own optimiser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pae_framework.contracts import Batch, LossTerms
+from pae_framework.errors import RunError
+from pae_framework.seeding import generator
+from pae_framework.settings import OptimizerSettings, TrainSettings
+from pae_framework.training.loop import Opponent, Trainee, Workplace, train
+from pae_framework.training.progress import ProgressLine
+
+STEPS = 6
+
+
+class Critic(nn.Module):
+    """Scores; notes in which mode it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 1)
+        self.register_buffer("calls", torch.zeros(()))
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.modes.append(self.training)
+        self.calls += 1
+        return self.net(x).mean()
+
+
+class Maker(nn.Module):
+    """Moves points; the critic, which it does not own, says how well."""
+
+    def __init__(self, critic: Critic):
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+        self.critic = (critic,)
+
+    def made(self, batch: Batch, draw: torch.Generator) -> Tensor:
+        return self.net(batch[0] + torch.randn(batch[0].shape, generator=draw))
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        made = self.made(batch, generator)
+        terms = {"size": made.square().mean(), "fool": -self.critic[0](made)}
+        return terms | {"loss": terms["size"] + terms["fool"]}
+
+
+class CriticLoss(nn.Module):
+    """Tells points from made ones; the maker is reached from outside the module tree."""
+
+    def __init__(self, critic: Critic, maker: Maker, poison: bool = False):
+        super().__init__()
+        self.critic = critic
+        self.maker = (maker,)
+        self.poison = poison
+        self.gradients: list[Tensor | None] = []
+        self.seeds: list[int] = []
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        self.gradients.append(self.critic.net.weight.grad)
+        self.seeds.append(generator.initial_seed())
+        with torch.no_grad():
+            made = self.maker[0].made(batch, generator)
+        apart = self.critic(made) - self.critic(batch[0])
+        return {"apart": apart * float("nan") if self.poison else apart, "loss": apart}
+
+
+def pair(first_step: int = 0, poison: bool = False, **given: object) -> Trainee:
+    torch.manual_seed(0)
+    critic = Critic()
+    maker = Maker(critic)
+
+    def batches(start: int, stop: int) -> Iterator[Batch]:
+        for step in range(start, stop):
+            yield (torch.randn(4, 2, generator=generator(1, "data", step)),)
+
+    settings = OptimizerSettings.model_validate({"lr": 0.05, **given})
+    opponent = Opponent(CriticLoss(critic, maker, poison), settings, first_step)
+    return Trainee(maker, batches, opponent=opponent)
+
+
+def run(directory: Path, subject: Trainee, total: int = STEPS, **changes: object) -> None:
+    values = {"steps": STEPS, "batch_size": 4, "lr": 0.02, "log_every": 1, "checkpoint_every": 3}
+    place = Workplace(
+        directory,
+        torch.device("cpu"),
+        "test",
+        seed=5,
+        progress=lambda total, done: ProgressLine("test", total, done, Console(quiet=True)),
+    )
+    train(subject, TrainSettings.model_validate({**values, **changes}), total, place)
+
+
+def log(directory: Path) -> list[dict[str, float]]:
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    timing = {"images_per_s", "data_wait"}
+    return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
+
+
+def opponent_of(subject: Trainee) -> CriticLoss:
+    assert subject.opponent
+    module = subject.opponent.module
+    assert isinstance(module, CriticLoss)
+    return module
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("kill_at", [3, 4, 5])
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, kill_at: int):
+    """Both networks, their optimisers and the average, with accumulation and a late start."""
+    given = {"accumulate": 2, "ema": 0.8}
+    run(tmp_path / "whole", pair(first_step=2), **given)
+
+    subject = pair(first_step=2)
+
+    def batches(start: int, stop: int) -> Iterator[Batch]:
+        for step, batch in enumerate(subject.batches(start, stop), start):
+            if step == kill_at:
+                raise KilledError
+            yield batch
+
+    with pytest.raises(KilledError):
+        run(tmp_path / "parts", replace(subject, batches=batches), **given)
+    run(tmp_path / "parts", pair(first_step=2), **given)
+
+    whole, parts = (
+        tmp_path / name / "checkpoints" / "step-00000006" for name in ("whole", "parts")
+    )
+    files = {path.name for path in whole.glob("*.safetensors")}
+    assert {"ema.safetensors", "opponent.safetensors", "opponent_optimizer.safetensors"} < files
+    for name in files:
+        expected, found = load_file(whole / name), load_file(parts / name)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+
+
+def test_it_takes_no_step_before_its_first_and_its_schedule_begins_there(tmp_path: Path):
+    subject = pair(first_step=2, warmup_steps=2, schedule="cosine", final_lr=0.5, lr=0.1)
+    start = opponent_of(subject).critic.net.weight.detach().clone()
+    run(tmp_path, subject)
+    rates = [record.get("opponent_lr") for record in log(tmp_path)]
+    # Four steps of its own: half, all, then a cosine over its steps 2 and 3 to half of the peak.
+    assert rates == [None, None, *map(pytest.approx, (0.05, 0.1, 0.1, 0.05))]
+    assert not torch.equal(start, opponent_of(subject).critic.net.weight)
+
+    never = pair(first_step=STEPS)
+    start = opponent_of(never).critic.net.weight.detach().clone()
+    run(tmp_path / "never", never)
+    assert torch.equal(start, opponent_of(never).critic.net.weight)
+
+
+def test_the_log_has_the_terms_of_both(tmp_path: Path):
+    run(tmp_path, pair(first_step=1))
+    trainee = {"step", "loss", "size", "fool", "grad_norm", "lr"}
+    opponent = {"apart", "opponent_loss", "opponent_grad_norm", "opponent_lr"}
+    records = log(tmp_path)
+    assert records[0].keys() == trainee
+    assert records[1].keys() == trainee | opponent
+    for record in records:
+        assert record["loss"] == pytest.approx(record["size"] + record["fool"], abs=1e-6)
+
+
+def test_it_is_in_train_mode_for_its_own_step_only(tmp_path: Path):
+    subject = pair()
+    run(tmp_path, subject)
+    # The trainee asks once, then the opponent scores made and given points.
+    assert opponent_of(subject).critic.modes == [False, True, True] * STEPS
+
+
+def test_gradients_that_the_trainee_leaves_in_it_are_dropped(tmp_path: Path):
+    """The loss 'fool' reaches the critic's weights; in its own step it begins without."""
+    subject = pair()
+    run(tmp_path, subject, accumulate=2)
+    firsts = opponent_of(subject).gradients[::2]
+    assert firsts == [None] * STEPS
+
+
+def test_clipping_is_its_own(tmp_path: Path):
+    """The first moments after one step are (1 - 0.9) times the clipped gradient."""
+    run(tmp_path, pair(clip=0.001), total=1, clip=None)
+    saved = load_file(tmp_path / "checkpoints" / "step-00000001" / "opponent_optimizer.safetensors")
+    moments = [value for name, value in saved.items() if name.endswith(".exp_avg")]
+    norm = torch.cat([moment.flatten() for moment in moments]).norm().item()
+    assert norm == pytest.approx(0.1 * 0.001, rel=1e-3)
+    assert log(tmp_path)[0]["opponent_grad_norm"] > 0.001
+
+
+def test_each_micro_batch_of_each_step_has_a_generator_of_its_own(tmp_path: Path):
+    subject = pair()
+    run(tmp_path, subject, accumulate=2)
+    seeds = opponent_of(subject).seeds
+    assert len(set(seeds)) == len(seeds) == 2 * STEPS
+    expected = generator(5, "test", "opponent", 1, 0).initial_seed()
+    assert seeds[2] == expected
+
+
+def test_one_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
+    with pytest.raises(RunError, match="at step 3 the term 'apart' is nan"):
+        run(tmp_path, pair(first_step=2, poison=True), log_every=50)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_training_without_one_goes_on_with_one(tmp_path: Path):
+    """A checkpoint without an opponent, as all were once: it begins as if it were new."""
+    run(tmp_path, replace(pair(), opponent=None), total=3)
+    run(tmp_path, pair())
+    assert [("apart" in record) for record in log(tmp_path)] == [False] * 3 + [True] * 3
+
+
+def test_the_module_is_told_each_step_before_it(tmp_path: Path):
+    begun: list[int] = []
+    subject = pair()
+    run(tmp_path, replace(subject, begin_step=begun.append), total=3)
+    assert begun == [0, 1, 2]
+    run(tmp_path, replace(pair(), begin_step=begun.append))
+    assert begun == [0, 1, 2, 3, 4, 5]
