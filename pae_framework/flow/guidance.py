@@ -1,6 +1,8 @@
-"""Classifier-free guidance: a generator with labels becomes a velocity field x, t -> v."""
+"""Guidance: networks and labels become a velocity field x, t -> v that counts what it is asked."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,31 +11,83 @@ from pae_framework.contracts import Generator
 from pae_framework.flow.path import Velocity
 from pae_framework.settings import Guidance
 
+Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""x, t -> the velocity for the labels, and the one that it is driven away from."""
 
-def guided(model: Generator, labels: Tensor, guidance: Guidance) -> Velocity:
+
+class GuidedVelocity:
+    """A velocity field: ``plain``, or g + scale (c - g) of a ``pair`` (c, g) inside the interval.
+
+    Both ends belong to the interval. Outside it, and without a pair, ``plain`` alone is computed.
+
+    Attributes:
+        evaluations: how often the field was asked.
+        guided_evaluations: how often guidance was on: each costs two network passes a sample.
+    """
+
+    def __init__(self, plain: Velocity, pair: Pair | None, guidance: Guidance):
+        self._plain = plain
+        self._pair = pair
+        self._guidance = guidance
+        self.evaluations = 0
+        self.guided_evaluations = 0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Velocity (B, C, h, w) at x, one time t for all, in the float type of x."""
+        low, high = self._guidance.interval
+        self.evaluations += 1
+        if self._pair is None or not low <= t <= high:
+            return self._plain(x, t).to(x.dtype)
+        self.guided_evaluations += 1
+        conditional, other = self._pair(x, t)
+        return combine(conditional, other, self._guidance).to(x.dtype)
+
+
+def guided(
+    model: Generator, labels: Tensor, guidance: Guidance, weak: Generator | None = None
+) -> GuidedVelocity:
     """Velocity field of ``model`` for the labels (B,), guided where the settings say so.
 
-    Inside the interval, ends included, it is u + scale (c - u) of the conditional c and the
-    unconditional u, from one pass of twice the batch. Outside, and with scale 1, it is c alone, and
-    u is not computed. With ``first_three`` only channels 0, 1, 2 are guided and the others stay
-    conditional: what LightningDiT's samplers do to latents of any width, which is why its scales
-    (6.7 to 10) are larger than those of samplers that guide all channels, such as GAE's.
+    Args:
+        model: the network that is sampled.
+        labels: classes (B,) int64.
+        guidance: scale (1: none), channels, interval.
+        weak: for autoguidance (Karras et al. 2024; RAE) a weaker network over the same latents and
+            classes, asked for the same labels; None: classifier-free guidance, by the null label.
     """
-    low, high = guidance.interval
-    guided_channels = slice(0, 3) if guidance.channels == "first_three" else slice(None)
-    both = torch.cat([labels, torch.full_like(labels, model.num_classes)])
 
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        if guidance.scale == 1 or not low <= t <= high:
-            return model(x, _per_sample(t, x), labels)
+    def plain(x: Tensor, t: Tensor) -> Tensor:
+        return model(x, _per_sample(t, x), labels)
+
+    def with_and_without_label(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         doubled = torch.cat([x, x])
+        both = torch.cat([labels, torch.full_like(labels, model.num_classes)])
         conditional, unconditional = model(doubled, _per_sample(t, doubled), both).chunk(2)
-        c, u = conditional[:, guided_channels], unconditional[:, guided_channels]
-        result = conditional.clone()
-        result[:, guided_channels] = u + guidance.scale * (c - u)
-        return result
+        return conditional, unconditional
 
-    return velocity
+    def of_both_networks(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        assert weak is not None
+        times = _per_sample(t, x)
+        return model(x, times, labels), weak(x, times, labels)
+
+    if guidance.scale == 1:
+        return GuidedVelocity(plain, None, guidance)
+    pair = with_and_without_label if weak is None else of_both_networks
+    return GuidedVelocity(plain, pair, guidance)
+
+
+def combine(conditional: Tensor, other: Tensor, guidance: Guidance) -> Tensor:
+    """g + scale (c - g) of c and g, both (B, C, h, w).
+
+    With ``first_three`` only channels 0, 1, 2 are guided and the others stay conditional: what
+    LightningDiT's samplers do to latents of any width, which is why its scales (6.7 to 10) are
+    larger than those of samplers that guide all channels, such as GAE's.
+    """
+    chosen = slice(0, 3) if guidance.channels == "first_three" else slice(None)
+    c, g = conditional[:, chosen], other[:, chosen]
+    result = conditional.clone()
+    result[:, chosen] = g + guidance.scale * (c - g)
+    return result
 
 
 def _per_sample(t: Tensor, x: Tensor) -> Tensor:

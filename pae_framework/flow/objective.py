@@ -38,7 +38,8 @@ def flow_loss(
 
     Args:
         model: the velocity model; label ``model.num_classes`` is its null label.
-        x1: normalised latents (B, C, h, w).
+        x1: normalised latents (B, C, h, w) of any float type; times, noise and the loss are
+            float32, since bfloat16 would round times to 8 bits.
         labels: classes (B,) int64.
         settings: times, weight of the direction term, share of dropped labels.
         rng: source of all randomness, on any device.
@@ -48,7 +49,8 @@ def flow_loss(
     """
     x1 = x1.float()
     x0 = torch.randn(x1.shape, generator=rng, device=rng.device).to(x1.device)
-    t = sample_times(settings.time, len(x1), rng).to(x1.device)
+    time = settings.time.for_latent(model.latent)
+    t = sample_times(time, len(x1), rng).to(x1.device)
     labels = drop_labels(labels, model.num_classes, settings.label_drop, rng)
     velocity = model(interpolate(x0, x1, t), t, labels)
     mse, cosine = velocity_terms(velocity, path_velocity(x0, x1))

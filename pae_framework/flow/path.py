@@ -2,7 +2,8 @@
 
 **t = 0 is noise, t = 1 is data**: x_t = t x_1 + (1 - t) x_0 with x_0 ~ N(0, I), and the velocity a
 generator learns is x_1 - x_0 (LightningDiT, GAE, PAE). RAE writes the reverse, t = 0 for data and
-noise - data for the velocity: v(x, t) here is -v_RAE(x, 1 - t).
+noise - data for the velocity: v(x, t) here is -v_RAE(x, 1 - t); :mod:`pae_framework.flow.reversed`
+converts.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,10 +11,31 @@ from torch import Tensor
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.flow.guidance import guided
-from pae_framework.flow.solvers import SOLVERS
-from pae_framework.flow.time import time_grid
-from pae_framework.seeding import derive_seed, generator
+from pae_framework.flow.integrate import integrate
+from pae_framework.flow.noise import SampleNoise
+from pae_framework.seeding import generator
 from pae_framework.settings import SampleSettings
+
+
+@dataclass
+class EvaluationCount:
+    """Velocity evaluations as they happened, added up over samples."""
+
+    samples: int = 0
+    total: int = 0
+    guided: int = 0
+
+    def add(self, samples: int, total: int, guided: int) -> None:
+        """Count ``samples`` that were integrated with ``total`` evaluations each."""
+        self.samples += samples
+        self.total += samples * total
+        self.guided += samples * guided
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Evaluations of a sample, and guided ones among them."""
+        samples = max(1, self.samples)
+        return self.total / samples, self.guided / samples
 
 
 @torch.no_grad()
@@ -24,11 +46,15 @@ def draw(
     settings: SampleSettings,
     seed: int,
     latent: LatentShape,
+    *,
+    weak: Generator | None = None,
+    count: EvaluationCount | None = None,
 ) -> Tensor:
     """Draw one latent per label, ``settings.batch_size`` at a time.
 
-    Sample i starts from noise that is a function of (seed, i) only, so neither the batch size nor
-    the other samples change it.
+    All noise of sample i, at the start and at every step, is a function of (seed, i) only, so
+    neither the batch size nor the other samples change it. For the same reason dopri5, which
+    chooses one step for a whole batch, is given one sample at a time.
 
     Args:
         model: velocity model, used as it stands (put it in eval mode first).
@@ -37,49 +63,41 @@ def draw(
         settings: solver, steps, shift, guidance, batch size.
         seed: seed of the noise.
         latent: shape of one latent.
+        weak: the second network of autoguidance, where the settings name one.
+        count: is told how many evaluations there were.
 
     Returns:
         Normalised latents (M, C, h, w) float32, on the model's device.
     """
     assert len(labels) == len(indices)
+    assert (weak is None) == (settings.guidance.autoguidance is None)
     device = next(model.parameters()).device
-    times = time_grid(settings.steps, settings.shift)
-    integrate = SOLVERS[settings.solver].integrate
-    latents = []
-    for start in range(0, len(labels), settings.batch_size):
-        batch = slice(start, start + settings.batch_size)
-        velocity = guided(model, labels[batch].to(device), settings.guidance)
-        noise = initial_noise(indices[batch], seed, latent).to(device)
-        latents.append(integrate(velocity, noise, times))
-    return torch.cat(latents) if latents else torch.empty(0, *_shape(latent), device=device)
+    settings = settings.for_latent(latent)
+    size = 1 if settings.adaptive else settings.batch_size
+    latents = [torch.empty(0, latent.channels, latent.side, latent.side, device=device)]
+    for start in range(0, len(labels), size):
+        batch = slice(start, start + size)
+        velocity = guided(model, labels[batch].to(device), settings.guidance, weak)
+        noise = SampleNoise(indices[batch], seed, latent)
+        latents.append(integrate(velocity, noise.draw().to(device), settings, noise.draw))
+        if count is not None:
+            drawn = len(latents[-1])
+            count.add(drawn, velocity.evaluations, velocity.guided_evaluations)
+    return torch.cat(latents)
 
 
-def initial_noise(indices: Tensor | Sequence[int], seed: int, latent: LatentShape) -> Tensor:
-    """Standard normal noise (M, C, h, w) on the CPU; row i is a function of (seed, indices[i])."""
-    # torch's CPU generator keeps only 32 bits of a seed. A hash of (seed, i) would make two of
-    # 50 000 samples share their noise once in four seeds; counting up from a hash never does.
-    first = derive_seed(seed, "noise")
-    rows = [
-        torch.randn(
-            _shape(latent), generator=torch.Generator().manual_seed((first + int(i)) % 2**32)
-        )
-        for i in indices
-    ]
-    return torch.stack(rows) if rows else torch.empty(0, *_shape(latent))
+def label_plan(count: int, num_classes: int, seed: int, labels: str = "balanced") -> Tensor:
+    """Labels (count,) int64 of a sample set, in an order shuffled by the seed.
 
-
-def label_plan(count: int, num_classes: int, seed: int) -> Tensor:
-    """Labels (count,) int64 of a sample set: as even over the classes as they can be, shuffled.
-
-    Class counts differ by at most one; which classes come once more is drawn too. The order is
-    shuffled because scores over consecutive splits (inception score) need mixed classes.
+    ``balanced``: as even over the classes as they can be. Class counts differ by at most one; which
+    classes come once more is drawn too. The order is shuffled because scores over consecutive
+    splits (inception score) need mixed classes. ``uniform``: each label drawn by itself.
     """
     random = generator(seed, "labels")
+    if labels == "uniform":
+        return torch.randint(num_classes, (count,), generator=random)
+    assert labels == "balanced"
     even = torch.arange(num_classes).repeat(count // num_classes)
     rest = torch.randperm(num_classes, generator=random)[: count % num_classes]
-    labels = torch.cat([even, rest])
-    return labels[torch.randperm(count, generator=random)]
-
-
-def _shape(latent: LatentShape) -> tuple[int, int, int]:
-    return (latent.channels, latent.side, latent.side)
+    plan = torch.cat([even, rest])
+    return plan[torch.randperm(count, generator=random)]

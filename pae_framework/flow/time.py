@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from pae_framework.settings import TimeSettings
+from pae_framework.settings import SolverSettings, TimeSettings
 
 
 def shift_times(t: Tensor, shift: float) -> Tensor:
@@ -21,20 +23,47 @@ def sample_times(settings: TimeSettings, n: int, generator: torch.Generator) -> 
     """Draw training times (n,), float32 in [0, 1], on the generator's device.
 
     ``logit_normal`` is the sigmoid of a normal of the settings' mean and std (Stable Diffusion 3,
-    LightningDiT). The shift comes after the draw, as in GAE.
+    LightningDiT), cut below ``lowest`` (RAE). The shift comes after the draw, as in GAE and RAE.
     """
-    device = generator.device
+    assert settings.shift_base is None, "the shift is not a number yet: see for_latent"
+    return shift_times(_unshifted(settings, n, generator), settings.shift)
+
+
+def _unshifted(settings: TimeSettings, n: int, generator: torch.Generator) -> Tensor:
+    device, lowest = generator.device, settings.lowest
     if settings.distribution == "uniform":
-        t = torch.rand(n, generator=generator, device=device)
-    else:
+        return lowest + (1 - lowest) * torch.rand(n, generator=generator, device=device)
+    if lowest == 0:
         normal = torch.randn(n, generator=generator, device=device)
-        t = torch.sigmoid(settings.mean + settings.std * normal)
-    return shift_times(t, settings.shift)
+        return torch.sigmoid(settings.mean + settings.std * normal)
+    # The quantile of a uniform share above that of `lowest`: no draw is thrown away.
+    cut = (math.log(lowest / (1 - lowest)) - settings.mean) / settings.std
+    below = 0.5 * math.erfc(-cut / math.sqrt(2))
+    share = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+    normal = torch.special.ndtri(below + (1 - below) * share)
+    return torch.sigmoid(settings.mean + settings.std * normal).float()
 
 
-def time_grid(steps: int, shift: float = 1.0) -> Tensor:
-    """Times (steps + 1,) float32 from exactly 0 to exactly 1 that bound ``steps`` solver steps.
+def time_grid(steps: int, shift: float = 1.0, start: float = 0.0, end: float = 1.0) -> Tensor:
+    """Times (steps + 1,) float32 that bound ``steps`` solver steps: an even grid, then shifted.
 
-    LightningDiT counts grid points where this counts steps: its 250 is 249 here.
+    Without ``start`` and ``end`` they go from exactly 0 to exactly 1. LightningDiT counts grid
+    points where this counts steps: its 250 is 249 here. RAE's grid of n points is ``steps`` n - 1
+    and ``end`` 0.999: in our time it starts at noise and stops short of the data.
     """
-    return shift_times(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift).float()
+    return shift_times(torch.linspace(start, end, steps + 1, dtype=torch.float64), shift).float()
+
+
+def solver_times(settings: SolverSettings) -> Tensor:
+    """Times between which the solver of the settings takes its steps.
+
+    Stochastic solvers start a little after 0 and keep the last of their steps for
+    :func:`pae_framework.flow.stochastic.last_step`, which these times leave out: GAE's 250 steps
+    are 250 points here, 249 noisy steps, and that one.
+    """
+    assert settings.shift_base is None, "the shift is not a number yet: see for_latent"
+    if not settings.stochastic:
+        return time_grid(settings.steps, settings.shift, end=settings.end)
+    sde = settings.sde
+    noisy = settings.steps if sde.last_step == "none" else settings.steps - 1
+    return time_grid(noisy, settings.shift, sde.start, sde.end)

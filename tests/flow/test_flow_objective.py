@@ -11,7 +11,7 @@ from pae_framework.contracts import Generator
 from pae_framework.flow.objective import FlowObjective, drop_labels, flow_loss, velocity_terms
 from pae_framework.flow.path import interpolate, path_velocity
 from pae_framework.seeding import generator
-from pae_framework.settings import FlowSettings
+from pae_framework.settings import FlowSettings, TimeSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lightningdit_tiny.safetensors"
 LATENT = LatentShape(channels=4, side=3)
@@ -123,6 +123,30 @@ def test_noise_is_independent_per_latent_and_times_differ(data):
     assert len(t.unique()) == 64
     noise = (x - t.view(-1, 1, 1, 1) * data) / (1 - t).view(-1, 1, 1, 1)
     assert noise.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_times_noise_and_loss_are_float32_for_latents_of_fewer_bits(data):
+    model, half = Exact(data[:1]), data.bfloat16()
+    terms = flow_loss(
+        model, half, torch.zeros(64, dtype=torch.int64), FlowSettings(), generator(1, "s")
+    )
+    x, t, _ = model.seen[0]
+    assert (x.dtype, t.dtype) == (torch.float32, torch.float32)
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+    # Rounded to bfloat16, 64 times would not all stay as they are.
+    assert not torch.equal(t, t.bfloat16().float())
+
+
+def test_the_shift_by_dimension_is_that_of_the_models_latents(data):
+    """Latents of 4 x 3 x 3 = 36 values: a base of 9 is a shift of sqrt(9 / 36) = 1/2."""
+
+    def times(**time):
+        model = Exact(data[:1])
+        settings = FlowSettings(time=TimeSettings(**time))
+        flow_loss(model, data, torch.zeros(64, dtype=torch.int64), settings, generator(1, "s"))
+        return model.seen[0][1]
+
+    assert torch.equal(times(shift_base=9), times(shift=0.5))
 
 
 def test_labels_are_dropped_to_the_null_label_at_the_given_rate():

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the formula by hand, where it is on, and what it costs."""
+"""Guidance: the formulas by hand, where it is on, and what it costs."""
 
 import pytest
 import torch
@@ -15,8 +15,9 @@ LABELS = torch.tensor([2, 7])
 class Labelled(Generator):
     """Velocity = label + channel / 10 everywhere, and a count of the rows it was asked for."""
 
-    def __init__(self):
+    def __init__(self, factor=1):
         super().__init__(GeneratorConfig(), LatentShape(5, 2), CLASSES)
+        self.factor = factor
         self.rows: list[int] = []
         self.times: list[torch.Tensor] = []
 
@@ -24,7 +25,7 @@ class Labelled(Generator):
         self.rows.append(len(x))
         self.times.append(t)
         channels = torch.arange(x.shape[1]) / 10
-        return (y[:, None] + channels).view(len(x), -1, 1, 1).expand_as(x).float()
+        return self.factor * (y[:, None] + channels).view(len(x), -1, 1, 1).expand_as(x).float()
 
 
 def velocity(t, **guidance):
@@ -79,3 +80,66 @@ def test_scale_one_computes_no_unconditional_half():
 def test_every_row_is_asked_at_the_same_time(scale):
     _, model = velocity(0.25, scale=scale)
     assert torch.equal(model.times[0], torch.full((model.rows[0],), 0.25))
+
+
+# --- autoguidance -------------------------------------------------------------------------------
+
+
+def driven(t, factor=2, **guidance):
+    """The field of a model of factor 1 driven away from one of another factor."""
+    model, weak = Labelled(), Labelled(factor)
+    field = guided(model, LABELS, Guidance(**guidance), weak)
+    return field(torch.zeros(2, 5, 2, 2), torch.tensor(t))[:, :, 0, 0], model, weak
+
+
+def test_autoguidance_by_hand():
+    """Weak 4 + 0.2 k, main 2 + 0.1 k, scale 3: 4 + 3 (2 - 4) = -2, and 0.2 - 0.3 = -0.1 more."""
+    v, _, _ = driven(0.5, scale=3.0)
+    rows = [[-2.0, -2.1, -2.2, -2.3, -2.4], [-7.0, -7.1, -7.2, -7.3, -7.4]]
+    torch.testing.assert_close(v, expected(rows))
+
+
+def test_autoguidance_of_the_first_three_channels():
+    v, _, _ = driven(0.5, scale=3.0, channels="first_three")
+    rows = [[-2.0, -2.1, -2.2, 2.3, 2.4], [-7.0, -7.1, -7.2, 7.3, 7.4]]
+    torch.testing.assert_close(v, expected(rows))
+
+
+def test_a_network_that_is_no_weaker_changes_nothing():
+    v, _, _ = driven(0.5, factor=1, scale=3.0)
+    torch.testing.assert_close(v, expected(CONDITIONAL))
+
+
+@pytest.mark.parametrize(("t", "on"), [(0.29, False), (0.3, True), (0.7, True), (0.71, False)])
+def test_each_network_sees_the_batch_once_and_the_weak_one_only_in_the_interval(t, on):
+    v, model, weak = driven(t, scale=3.0, interval=(0.3, 0.7))
+    assert model.rows == [2]
+    assert weak.rows == ([2] if on else [])
+    if not on:
+        torch.testing.assert_close(v, expected(CONDITIONAL))
+
+
+def test_scale_one_asks_no_second_network():
+    _, model, weak = driven(0.5, scale=1.0)
+    assert (model.rows, weak.rows) == ([2], [])
+
+
+# --- counting ------------------------------------------------------------------------------------
+
+
+def test_the_field_counts_evaluations_and_those_that_were_guided():
+    model = Labelled()
+    field = guided(model, LABELS, Guidance(scale=3.0, interval=(0.3, 0.7)))
+    for t in (0.1, 0.3, 0.5, 0.9):
+        field(torch.zeros(2, 5, 2, 2), torch.tensor(t))
+    assert (field.evaluations, field.guided_evaluations) == (4, 2)
+    assert sum(model.rows) == 2 * (4 + 2)
+
+
+def test_a_network_of_fewer_bits_leaves_the_state_in_its_own():
+    class Half(Labelled):
+        def forward(self, x, t, y):
+            return super().forward(x, t, y).bfloat16()
+
+    field = guided(Half(), LABELS, Guidance(scale=3.0))
+    assert field(torch.zeros(2, 5, 2, 2), torch.tensor(0.5)).dtype == torch.float32

@@ -1,0 +1,150 @@
+"""Sampling that cannot work is refused when the recipe is read, and what it needs is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from recipe_cases import SMALL, Load, Problems
+
+from pae_framework.config import GeneratorConfig
+from pae_framework.errors import RecipeError
+from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.needs import missing_here
+from pae_framework.runs.plan import plan
+
+
+class BlindConfig(GeneratorConfig):
+    """A generator that knows no labels."""
+
+    conditional: ClassVar[bool] = False  # type: ignore[misc]
+
+
+@pytest.fixture
+def with_blind() -> Registry:
+    registry = load_registry()
+    plugin = Plugin("needy", __name__, "needy", "1")
+    config = f"{__name__}:BlindConfig"
+    registry.add(ComponentSpec("generator", "blind", "absent:Blind", config, "", plugin))
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "message", "hint"),
+    [
+        ("sample.solver=eulr", "sample.solver", "eulr", "'euler'"),
+        ("sample.solver=euler_maruyam", "sample.solver", "euler_maruyam", "'euler_maruyama'"),
+        (
+            "sample.guidance.interval=[0.5, 0.5]",
+            "sample.guidance",
+            "interval [0.5, 0.5] is empty",
+            "",
+        ),
+        (
+            "sample.guidance.interval=[0.9, 0.5]",
+            "sample.guidance",
+            "interval [0.9, 0.5] is empty",
+            "",
+        ),
+        ("sample.guidance.interval=[0.5, 1.5]", "sample.guidance", "leaves [0, 1]", ""),
+        ("sample.guidance.scale=0.5", "sample.guidance.scale", "0.5", ""),
+        ("sample.labels=balance", "sample.labels", "balance", "'balanced'"),
+        ("sample={solver: sde_heun, steps: 1}", "sample", "needs 2 steps or more", ""),
+        ("sample={shift: 0.4, shift_base: 4096}", "sample", "either `shift` or `shift_base`", ""),
+        ("sample.sde.last_step=men", "sample.sde.last_step", "men", "'mean'"),
+    ],
+)
+def test_values_that_are_none(
+    problems: Problems, override: str, path: str, message: str, hint: str
+) -> None:
+    (problem,) = problems(override)
+    assert problem.path == path
+    assert message in problem.message
+    assert hint in f"{problem.message} {problem.hint}"
+
+
+GUIDED = "sample.guidance.scale=2"
+
+
+def test_a_generator_without_labels_is_not_guided_by_them(
+    small: Path, with_blind: Registry
+) -> None:
+    blind = "generator={use: blind, train: {steps: 10}}"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, [blind, GUIDED], with_blind)
+    (problem,) = caught.value.problems
+    assert problem.path == "sample.guidance.scale"
+    assert problem.message == "'blind' knows no labels, so there is nothing to guide"
+    assert "autoguidance" in problem.hint
+    load_recipe(small, [blind], with_blind)
+    load_recipe(small, [blind, GUIDED, "sample.guidance.autoguidance=runs/weak"], with_blind)
+
+
+def test_without_dropped_labels_there_is_no_velocity_without_label(problems: Problems) -> None:
+    (problem,) = problems(GUIDED, "generator.objective.label_drop=0")
+    assert problem.path == "sample.guidance.scale"
+    assert "label_drop is 0" in problem.message
+
+
+def test_autoguidance_with_scale_1_is_a_mistake(problems: Problems) -> None:
+    (problem,) = problems("sample.guidance.autoguidance=runs/weak")
+    assert problem.message == "autoguidance with scale 1 guides nothing"
+
+
+def test_more_images_than_classes_divide_are_fine(load: Load) -> None:
+    assert load("sample.count=13").recipe.sample is not None
+
+
+# --- what drawing needs --------------------------------------------------------------------------
+
+
+def test_a_run_that_guides_must_be_there(load: Load, tmp_path: Path) -> None:
+    text = SMALL.replace("sample: {", "sample: {guidance: {scale: 2, autoguidance: weak}, ")
+    (problem,) = missing_here(load(text=text))
+    assert problem.message.startswith("autoguidance: weak holds no finished generator")
+    finished_run(tmp_path / "weak")
+    assert missing_here(load(text=text)) == []
+
+
+def test_dopri5_needs_torchdiffeq(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load("sample.solver=dopri5")
+    assert missing_here(loaded) == []
+    monkeypatch.setattr("pae_framework.settings.find_spec", lambda name: None)
+    (problem,) = missing_here(loaded)
+    assert problem.message == "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
+
+
+# --- fingerprints --------------------------------------------------------------------------------
+
+
+def finished_run(path: Path, weights: bytes = b"weights") -> None:
+    (path / "generator").mkdir(parents=True)
+    (path / "generator" / "weights.safetensors").write_bytes(weights)
+
+
+def test_samples_depend_on_the_weights_that_guide_and_not_on_where_they_lie(
+    load: Load, registry: Registry, tmp_path: Path
+) -> None:
+    for name, weights in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        finished_run(tmp_path / name, weights)
+
+    def fingerprint(run: str) -> str:
+        loaded = load(GUIDED, f"sample.guidance.autoguidance={run}")
+        stages = {stage.name: stage for stage in plan(loaded.recipe, registry)}
+        return stages["sample"].fingerprint
+
+    assert fingerprint("a") == fingerprint("b")
+    assert fingerprint("a") != fingerprint("c")
+
+
+def test_what_is_new_changes_no_fingerprint_where_it_is_not_used(
+    load: Load, registry: Registry
+) -> None:
+    def fingerprints(*overrides: str) -> list[str]:
+        return [stage.fingerprint for stage in plan(load(*overrides).recipe, registry)]
+
+    said = ["sample.labels=balanced", "sample.end=1", "generator.objective.time.lowest=0"]
+    assert fingerprints(*said) == fingerprints()
+    assert fingerprints("sample.labels=uniform") != fingerprints()

@@ -1,0 +1,115 @@
+"""The network that guides: another run's, over the same latents, or a clear refusal."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from pae_framework.config import GeneratorConfig, LatentShape
+from pae_framework.contracts import Generator
+from pae_framework.data.latents import shard_name, write_shard
+from pae_framework.data.statistics import compute_statistics
+from pae_framework.errors import CheckpointError, UsageError
+from pae_framework.plugins import load_registry
+from pae_framework.settings import Guidance, SampleSettings
+from pae_framework.stages import autoguidance
+from pae_framework.stages.autoguidance import load_weak_generator
+from pae_framework.tensor_files import save_tensors
+
+LATENT = LatentShape(4, 3)
+CLASSES = 5
+
+
+class Small(Generator):
+    def __init__(self, config, latent, num_classes):
+        super().__init__(config, latent, num_classes)
+        self.table = nn.Embedding(num_classes + 1, latent.channels)
+
+    def forward(self, x, t, y):
+        return x + self.table(y)[:, :, None, None]
+
+
+def write_latents(folder, latent=LATENT, offset=0.0, seed=0):
+    folder.mkdir(parents=True)
+    random = torch.Generator().manual_seed(seed)
+    z = offset + torch.randn(400, latent.channels, latent.side, latent.side, generator=random)
+    write_shard(folder / shard_name(0, 0), z, z, torch.zeros(400, dtype=torch.int64))
+    compute_statistics(folder).save(folder)
+    return folder
+
+
+class OtherRun:
+    """A finished run of which only the latents and the generator are there."""
+
+    def __init__(self, path, classes=CLASSES, **latents):
+        write_latents(path / "latents", **latents)
+        self.model = Small(GeneratorConfig(), latents.get("latent", LATENT), classes)
+        save_tensors(self.model.state_dict(), path / "generator" / "weights.safetensors")
+        component = SimpleNamespace(use="small", config=GeneratorConfig())
+        self.loaded = SimpleNamespace(recipe=SimpleNamespace(generator=component))
+        self.directory = SimpleNamespace(
+            path=path, stage=lambda name: SimpleNamespace(path=path / name)
+        )
+
+    def finished(self, stage):
+        return stage
+
+
+@pytest.fixture
+def weak(tmp_path, monkeypatch):
+    """Load the second network of a run whose own latents are standard normal."""
+    ours = write_latents(tmp_path / "ours", seed=1)
+
+    def load(other, path="other"):
+        monkeypatch.setattr(autoguidance, "open_run", lambda path, registry: other)
+        spec = SimpleNamespace(component_class=lambda: Small)
+        context = SimpleNamespace(
+            recipe=SimpleNamespace(
+                sample=SampleSettings(guidance=Guidance(scale=2, autoguidance=path))
+            ),
+            registry=SimpleNamespace(find=lambda kind, name: spec),
+            require=lambda stage: ours,
+            device=torch.device("cpu"),
+        )
+        return load_weak_generator(context, LATENT, CLASSES)
+
+    return load
+
+
+def test_it_has_the_other_runs_weights_and_is_frozen(weak, tmp_path):
+    other = OtherRun(tmp_path / "other", seed=2)
+    found = weak(other)
+    assert torch.equal(found.table.weight, other.model.table.weight)
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_latents_of_another_shape_are_refused(weak, tmp_path):
+    other = OtherRun(tmp_path / "other", latent=LatentShape(8, 3))
+    with pytest.raises(UsageError, match="works on latents of 8 x 3 x 3, this run's are 4 x 3 x 3"):
+        weak(other)
+
+
+def test_latents_of_the_same_shape_from_another_tokenizer_are_refused(weak, tmp_path):
+    with pytest.raises(UsageError, match="have other means and deviations"):
+        weak(OtherRun(tmp_path / "other", offset=0.5))
+
+
+def test_another_number_of_classes_is_refused(weak, tmp_path):
+    with pytest.raises(CheckpointError, match=r"table.weight is 8x4, not 6x4"):
+        weak(OtherRun(tmp_path / "other", classes=7))
+
+
+@pytest.mark.parametrize("sample", [None, SampleSettings(guidance=Guidance(scale=2))])
+def test_without_autoguidance_there_is_no_second_network(sample):
+    context = SimpleNamespace(recipe=SimpleNamespace(sample=sample))
+    assert load_weak_generator(context, LATENT, CLASSES) is None
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    guidance = Guidance(scale=2, autoguidance=str(tmp_path))
+    recipe = SimpleNamespace(sample=SampleSettings(guidance=guidance))
+    context = SimpleNamespace(recipe=recipe, registry=load_registry())
+    with pytest.raises(UsageError, match="holds no run"):
+        load_weak_generator(context, LATENT, CLASSES)

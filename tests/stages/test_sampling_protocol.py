@@ -1,0 +1,118 @@
+"""What is recorded of how images were drawn, and what `pae sample` refuses to draw."""
+
+import pytest
+
+from pae_framework.config import LatentShape
+from pae_framework.errors import UsageError
+from pae_framework.flow.sampling import EvaluationCount
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.settings import Guidance, SampleSettings, SdeSettings
+from pae_framework.stages.drawing import sampling_settings
+from pae_framework.stages.sampling import describe
+
+
+def test_the_published_guided_sampler():
+    """As in tests/flow/test_integrate.py: 249 evaluations, 135 of them guided."""
+    guidance = Guidance(scale=2.5, interval=(0.25, 1.0))
+    settings = SampleSettings(steps=249, shift=0.4, guidance=guidance, seed=3)
+    assert describe(settings) == {
+        "solver": "euler",
+        "steps": 249,
+        "evaluations": 249,
+        "guided_evaluations": 135,
+        "shift": 0.4,
+        "guidance": 2.5,
+        "guidance_channels": "all",
+        "guidance_interval": [0.25, 1.0],
+        "sample_seed": 3,
+    }
+
+
+def test_the_published_unguided_sampler():
+    found = describe(SampleSettings(solver="euler_maruyama", steps=250, shift=0.4))
+    expected = {
+        "steps": 250,
+        "evaluations": 250,
+        "guided_evaluations": 0,
+        "diffusion": "sbdm",
+        "start": 1e-5,
+        "last_step": "mean",
+        "last_step_size": 0.004,
+    }
+    assert expected.items() <= found.items()
+
+
+def test_a_last_step_that_is_none_has_no_size():
+    sde = SdeSettings(last_step="none")
+    assert "last_step_size" not in describe(SampleSettings(solver="sde_heun", sde=sde))
+
+
+def test_the_other_network_is_named():
+    guidance = Guidance(scale=1.42, autoguidance="runs/weak")
+    found = describe(SampleSettings(steps=10, guidance=guidance))
+    assert found["autoguidance"] == "runs/weak"
+    assert found["guided_evaluations"] == 10
+
+
+def test_dopri5_says_its_tolerances_and_what_it_took():
+    settings = SampleSettings(solver="dopri5")
+    before = describe(settings)
+    assert (before["rtol"], before["atol"]) == (1e-3, 1e-6)
+    assert "steps" not in before
+    count = EvaluationCount()
+    count.add(2, 20, 10)
+    count.add(1, 26, 13)
+    after = describe(settings, count)
+    assert (after["evaluations"], after["guided_evaluations"]) == (22, 11)
+
+
+@pytest.mark.parametrize("resolved", [False, True])
+def test_a_shift_by_dimension_is_a_number_once_the_latents_are_known(resolved):
+    settings = SampleSettings(steps=10, shift_base=4096, end=0.999)
+    found = describe(settings.for_latent(LatentShape(256, 8)) if resolved else settings)
+    assert found["end"] == 0.999
+    assert found["evaluations"] == 10
+    assert found.get("shift") == (0.5 if resolved else None)
+    assert found.get("shift_base") == (None if resolved else 4096)
+
+
+# --- settings of the command line -----------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(tiny_recipe):
+    """A recipe with further step counts, from a file that lies alone."""
+    return load_recipe(tiny_recipe, ["sample.few_steps=[1, 2]"], load_registry()).recipe
+
+
+@pytest.mark.parametrize(
+    ("guidance", "given", "message"),
+    [
+        (None, {"solver": "eulr"}, "--solver 'eulr': Input should be 'euler'"),
+        (None, {"solver": "euler_maruyama", "steps": 1}, "^euler_maruyama needs 2 steps or more"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(recipe, guidance, given, message):
+    with pytest.raises(UsageError, match=message):
+        sampling_settings(recipe, guidance, given)
+
+
+def test_guidance_that_the_generator_never_learned_is_refused(tiny_recipe):
+    override = "generator.objective.label_drop=0"
+    recipe = load_recipe(tiny_recipe, [override, "sample.guidance.scale=1"], load_registry()).recipe
+    assert sampling_settings(recipe, None, {}).guidance.scale == 1
+    with pytest.raises(UsageError, match="label_drop is 0"):
+        sampling_settings(recipe, 2.0, {})
+
+
+def test_a_solver_that_is_not_installed_is_refused(recipe, monkeypatch):
+    monkeypatch.setattr("pae_framework.settings.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="dopri5 needs torchdiffeq"):
+        sampling_settings(recipe, None, {"solver": "dopri5"})
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "euler_maruyama"])
+def test_further_sets_of_the_sample_stage_hinder_no_solver(recipe, solver):
+    settings = sampling_settings(recipe, None, {"solver": solver})
+    assert (settings.solver, settings.few_steps) == (solver, ())
