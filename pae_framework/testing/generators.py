@@ -60,11 +60,15 @@ def _check_dependence(moved: Generator, x: Tensor) -> None:
     """One latent under two times, two labels (one of them null), and another latent."""
     x = x[:1].expand(2, -1, -1, -1)
     half, label = torch.full((2,), 0.5), torch.zeros(2, dtype=torch.int64)
-    null = torch.tensor([0, moved.num_classes])
     pairs = {
         "the latents": moved(torch.cat([x[:1], -x[:1]]), half, label),
         "the time": moved(x, torch.tensor([0.1, 0.9]), label),
-        "the label (guidance needs the null label to differ)": moved(x, half, null),
     }
+    by_label = moved(x, half, torch.tensor([0, moved.num_classes]))
+    if moved.conditional:
+        pairs["the label (guidance needs the null label to differ)"] = by_label
+    else:
+        message = "the velocity depends on the label, but `conditional` is False"
+        expect(torch.equal(*by_label), message)
     for name, (one, other) in pairs.items():
         expect(not torch.equal(one, other), f"the velocity does not depend on {name}")

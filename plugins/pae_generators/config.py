@@ -1,43 +1,112 @@
-"""Parameters of the built-in generators. No torch."""
+"""Parameters of the built-in generators: what they share, and LightningDiT's. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from pae_framework.config import GeneratorConfig, LatentShape
+from pae_generators import counts
+from pae_generators.presets import PRESETS, Architecture, Preset
+
+SMOKE_SIZE = {"depth": 2, "width": 64, "heads": 4}
+"""Size of smoke versions."""
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Size of a LightningDiT: blocks, width D, attention heads H, patch side p in latent cells."""
+class TransformerConfig(GeneratorConfig):
+    """What both generators can be told; the defaults are those of the released weights."""
 
-    depth: int
-    width: int
-    heads: int
-    patch: int
+    qk_norm: bool = Field(False, description="normalise queries and keys; steadier in long runs")
+    mlp: Literal["swiglu", "gelu"] = Field(
+        "swiglu", description="swiglu: gated, 2/3 of 4 widths; gelu: DiT's, 4 widths"
+    )
+    norm: Literal["rms", "layer"] = Field(
+        "rms", description="rms: RMSNorm with a weight; layer: LayerNorm without (DiT)"
+    )
+    rope: bool = Field(True, description="rotary positions in attention")
+    absolute_positions: bool = Field(True, description="fixed sine-cosine positions on the tokens")
+    adaln_shift: bool = Field(
+        True, description="false: the condition scales and gates blocks but does not shift them"
+    )
+    attention: Literal["sdpa", "xformers"] = Field(
+        "sdpa", description="kernel: torch's own, or that of xformers (CUDA only)"
+    )
+    time: Literal["noise_first", "data_first"] = Field(
+        "noise_first",
+        description="what t = 0 means inside the network: noise, or data (weights of RAE); "
+        "outside it is always noise",
+    )
+    channels: int | None = Field(None, gt=0, description="latent channels; null: as the latents")
+    side: int | None = Field(None, gt=0, description="latent side; null: as the latents")
+    classes: int | None = Field(
+        None, ge=0, description="class count; null: as the images; 0: unconditional, without labels"
+    )
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the velocity depends on the label."""
+        return self.classes != 0
+
+    def class_count(self, num_classes: int) -> int:
+        """Classes in the label table, for images of ``num_classes`` classes; 0: unconditional.
+
+        Raises:
+            ValueError: another count is stated.
+        """
+        if self.classes in (None, 0, num_classes):
+            return num_classes if self.conditional else 0
+        raise ValueError(
+            f"`classes` is {self.classes}, but the images have {num_classes} classes; "
+            f"say {num_classes}, null, or 0 for an unconditional network"
+        )
+
+    def missing(self) -> str | None:
+        """Say so if attention is to be that of xformers and it is not installed."""
+        if self.attention == "xformers" and find_spec("xformers") is None:
+            return (
+                "`attention: xformers` needs the package xformers: pip install "
+                "'pae-framework[xformers]', or say sdpa"
+            )
+        return None
+
+    def check_latent(self, latent: LatentShape) -> None:
+        """Refuse latents of another shape than stated."""
+        if self.channels is not None and self.channels != latent.channels:
+            raise ValueError(
+                f"`channels` is {self.channels}, but the latents are {latent}; "
+                f"say {latent.channels} or null"
+            )
+        if self.side is not None and self.side != latent.side:
+            raise ValueError(
+                f"`side` is {self.side}, but the latents are {latent}; say {latent.side} or null"
+            )
+
+    def _anywhere(self) -> dict[str, object]:
+        """What a smoke version changes besides the size: it takes other images, on the CPU."""
+        classes = None if self.conditional else 0
+        return {"channels": None, "side": None, "classes": classes, "attention": "sdpa"}
+
+    def _check_size(self, size: Architecture) -> None:
+        """Refuse widths that heads or positions do not divide."""
+        if size.width % size.heads:
+            raise ValueError(f"{size.heads} heads do not divide the width {size.width}")
+        head_width = size.width // size.heads
+        if self.rope and head_width % 4:
+            raise ValueError(
+                f"width {size.width} / {size.heads} heads = {head_width} per head; "
+                "rotary positions need a multiple of 4"
+            )
+        if self.absolute_positions and size.width % 4:
+            raise ValueError(f"sine-cosine positions need a width divisible by 4, not {size.width}")
 
 
-PRESETS = {
-    "B/1": Architecture(12, 768, 12, 1),
-    "B/2": Architecture(12, 768, 12, 2),
-    "L/2": Architecture(24, 1024, 16, 2),
-    "XL/1": Architecture(28, 1152, 16, 1),
-    "XL/2": Architecture(28, 1152, 16, 2),
-    "1p0B/1": Architecture(24, 1536, 24, 1),
-    "1p0B/2": Architecture(24, 1536, 24, 2),
-    "1p6B/1": Architecture(28, 1792, 28, 1),
-    "1p6B/2": Architecture(28, 1792, 28, 2),
-}
-"""The sizes LightningDiT names; there is no L/1."""
+class LightningDiTConfig(TransformerConfig):
+    """LightningDiT: a size by `preset`, or by `depth`, `width`, `heads` and `patch`.
 
-Preset = Literal["B/1", "B/2", "L/2", "XL/1", "XL/2", "1p0B/1", "1p0B/2", "1p6B/1", "1p6B/2"]
-
-
-class LightningDiTConfig(GeneratorConfig):
-    """LightningDiT: a size by `preset`, or by `depth`, `width`, `heads` and `patch`."""
+    With `mlp: gelu`, `norm: layer` and `rope: false` it is a plain DiT.
+    """
 
     preset: Preset | None = Field(None, description="named size, such as XL/1: size / patch")
     depth: int | None = Field(None, gt=0, description="blocks, where no preset is given")
@@ -46,9 +115,12 @@ class LightningDiTConfig(GeneratorConfig):
     patch: int | None = Field(
         None, gt=0, description="side of a token in latent cells, where no preset is given"
     )
-    qk_norm: bool = Field(False, description="normalise queries and keys; steadier in long runs")
-    channels: int | None = Field(None, gt=0, description="latent channels; null: as the latents")
-    side: int | None = Field(None, gt=0, description="latent side; null: as the latents")
+    learn_sigma: bool = Field(
+        False, description="twice the output channels, of which the second half is not used"
+    )
+    time_embedding: Literal["sinusoid", "fourier"] = Field(
+        "sinusoid", description="fourier: random Gaussian frequencies, as in RAE's LightningDiT"
+    )
 
     @property
     def architecture(self) -> Architecture:
@@ -81,29 +153,30 @@ class LightningDiTConfig(GeneratorConfig):
         return self
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> LightningDiTConfig:
-        size = self.architecture
-        if size.width % size.heads:
-            raise ValueError(f"{size.heads} heads do not divide the width {size.width}")
-        if size.width // size.heads % 4:
-            raise ValueError(
-                f"width {size.width} / {size.heads} heads = {size.width // size.heads} per head; "
-                "rotary positions need a multiple of 4"
-            )
+    def _size_fits(self) -> LightningDiTConfig:
+        self._check_size(self.architecture)
         return self
 
     def check_latent(self, latent: LatentShape) -> None:
         """Refuse latents of another shape than stated, or that patches do not tile."""
-        if self.channels is not None and self.channels != latent.channels:
-            raise ValueError(
-                f"`channels` is {self.channels}, but the latents are {latent}; "
-                f"say {latent.channels} or null"
-            )
-        if self.side is not None and self.side != latent.side:
-            raise ValueError(
-                f"`side` is {self.side}, but the latents are {latent}; say {latent.side} or null"
-            )
-        if latent.side % self.architecture.patch:
-            raise ValueError(
-                f"patch {self.architecture.patch} does not divide the side of the latents, {latent}"
-            )
+        super().check_latent(latent)
+        check_tiles(self.architecture.patch, latent)
+
+    def parameters(self, latent: LatentShape, num_classes: int) -> int:
+        """Number of parameters, fixed positions included."""
+        return counts.lightningdit(self, latent, num_classes)
+
+    def activations(self, latent: LatentShape) -> int:
+        """Numbers one latent leaves for the backward pass."""
+        return counts.activations(self, [self.architecture], latent.side)
+
+    def smoke(self) -> Self:
+        """Two blocks of width 64 over the same patches, on any latents and classes."""
+        small = {"preset": None, **SMOKE_SIZE, "patch": self.architecture.patch}
+        return self.model_copy(update={**self._anywhere(), **small})
+
+
+def check_tiles(patch: int, latent: LatentShape) -> None:
+    """Refuse patches that do not tile the latents."""
+    if latent.side % patch:
+        raise ValueError(f"patch {patch} does not divide the side of the latents, {latent}")

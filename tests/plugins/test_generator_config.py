@@ -1,18 +1,27 @@
-"""What a recipe may say of LightningDiT: one size, written one way, that fits the latents."""
+"""What a recipe may say of the generators: one size, written one way, that fits the latents."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from pae_framework.config import LatentShape
 from pae_framework.plugins import load_registry
-from pae_generators.config import Architecture, LightningDiTConfig
+from pae_framework.testing.modules import as_if_trained
+from pae_generators.config import LightningDiTConfig
+from pae_generators.config_dh import DiTDHConfig
+from pae_generators.dit_dh import DiTDH
+from pae_generators.lightningdit import LightningDiT
+from pae_generators.presets import PRESETS, Architecture, HeadArchitecture
 
 SMALL = {"width": 32, "depth": 2, "heads": 4, "patch": 1}
 
 
-def test_it_is_registered():
-    spec = load_registry().find("generator", "lightningdit")
-    assert spec.config_class() is LightningDiTConfig
+@pytest.mark.parametrize(
+    ("name", "config"), [("lightningdit", LightningDiTConfig), ("dit_dh", DiTDHConfig)]
+)
+def test_they_are_registered(name, config):
+    spec = load_registry().find("generator", name)
+    assert spec.config_class() is config
     assert spec.plugin.state != "broken"
 
 
@@ -52,6 +61,12 @@ def test_a_size_in_numbers():
         ),
         ({"preset": "L/1"}, "XL/1"),
         ({**SMALL, "use_rope": False}, "Extra inputs are not permitted"),
+        (
+            {**SMALL, "width": 30, "heads": 3, "rope": False},
+            "sine-cosine positions need a width divisible by 4, not 30",
+        ),
+        ({**SMALL, "mlp": "relu"}, "'swiglu' or 'gelu'"),
+        ({**SMALL, "attention": "flash"}, "'sdpa' or 'xformers'"),
     ],
 )
 def test_a_size_that_cannot_be(parameters, message):
@@ -75,3 +90,182 @@ def test_latents_that_do_not_fit(parameters, message):
 def test_latents_that_fit():
     LightningDiTConfig(**SMALL, channels=32, side=8).check_latent(LatentShape(32, 8))
     LightningDiTConfig(**SMALL).check_latent(LatentShape(5, 3))
+
+
+def test_positions_that_are_off_need_no_multiple_of_four():
+    LightningDiTConfig(
+        **{**SMALL, "width": 30, "heads": 5, "rope": False}, absolute_positions=False
+    )
+
+
+# --- DiT-DH ---------------------------------------------------------------------------------------
+
+SMALL_DH = {
+    **{"depth": 2, "width": 16, "heads": 2},
+    **{"head_depth": 1, "head_width": 24, "head_heads": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "encoder"),
+    [("S", Architecture(12, 384, 6, 1)), ("XL", Architecture(28, 1152, 16, 1))],
+)
+def test_presets_are_raes(preset, encoder):
+    expected = HeadArchitecture(encoder, Architecture(2, 2048, 16, 1))
+    assert DiTDHConfig(preset=preset).architecture == expected
+
+
+def test_dit_dh_in_numbers():
+    expected = HeadArchitecture(Architecture(2, 16, 2, 2), Architecture(1, 24, 3, 2))
+    assert DiTDHConfig(**SMALL_DH, patch=2).architecture == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({}, r"no size: give `preset` \(S or XL\), or depth, width, heads, head_depth"),
+        ({"preset": "S", "head_depth": 4}, "already says head_depth; give one way"),
+        ({"depth": 2, "width": 32}, "also needs heads, head_depth, head_width, head_heads"),
+        ({**SMALL_DH, "head_heads": 5}, "5 heads do not divide the width 24"),
+    ],
+)
+def test_a_dit_dh_that_cannot_be(parameters, message):
+    with pytest.raises(ValidationError, match=message):
+        DiTDHConfig(**parameters)
+
+
+def test_patches_of_dit_dh_must_tile_the_latents():
+    with pytest.raises(ValueError, match="patch 3 does not divide the side of the latents, 4 x 8"):
+        DiTDHConfig(**SMALL_DH, patch=3).check_latent(LatentShape(4, 8))
+
+
+def test_only_dit_dh_starts_at_data():
+    assert LightningDiTConfig(**SMALL).time == "noise_first"
+    assert DiTDHConfig(**SMALL_DH).time == "data_first"
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def test_classes_are_the_images_or_none_at_all():
+    assert LightningDiTConfig(**SMALL).class_count(10) == 10
+    assert LightningDiTConfig(**SMALL, classes=10).class_count(10) == 10
+    assert LightningDiTConfig(**SMALL, classes=0).class_count(10) == 0
+    with pytest.raises(ValueError, match="`classes` is 12, but the images have 10 classes"):
+        LightningDiTConfig(**SMALL, classes=12).class_count(10)
+
+
+def test_only_a_network_without_classes_is_unconditional():
+    assert [LightningDiTConfig(**SMALL, classes=k).conditional for k in (None, 5, 0)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+# --- what the engine asks before anything is built ------------------------------------------------
+
+
+def test_xformers_is_asked_for_only_where_it_is_wanted(monkeypatch):
+    asked = []
+    monkeypatch.setattr("pae_generators.config.find_spec", lambda name: asked.append(name))
+    assert LightningDiTConfig(**SMALL).missing() is None
+    assert asked == []
+    problem = LightningDiTConfig(**SMALL, attention="xformers").missing()
+    assert "needs the package xformers" in problem
+    assert asked == ["xformers"]
+
+
+VARIANTS = [
+    {},
+    {"qk_norm": True},
+    {"norm": "layer", "qk_norm": True},
+    {"norm": "layer", "mlp": "gelu", "rope": False},
+    {"adaln_shift": False},
+    {"absolute_positions": False},
+    {"classes": 0},
+]
+
+
+def counted(cls, config, latent, classes):
+    """Parameters of the real network, without memory for them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in cls(config, latent, classes).parameters())
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [*VARIANTS, {"learn_sigma": True}, {"time_embedding": "fourier"}],
+    ids=str,
+)
+def test_parameters_are_counted_without_building(parameters):
+    config, latent = LightningDiTConfig(**{**SMALL, "patch": 2}, **parameters), LatentShape(5, 6)
+    assert config.parameters(latent, 7) == counted(LightningDiT, config, latent, 7)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_parameters_of_presets_are_counted_without_building(preset):
+    config, latent = LightningDiTConfig(preset=preset), LatentShape(32, 16)
+    assert config.parameters(latent, 1000) == counted(LightningDiT, config, latent, 1000)
+
+
+@pytest.mark.parametrize("parameters", [*VARIANTS, {"head_width": 16, "head_heads": 2}], ids=str)
+def test_parameters_of_dit_dh_are_counted_without_building(parameters):
+    config, latent = DiTDHConfig(**{**SMALL_DH, **parameters}, patch=2), LatentShape(5, 6)
+    assert config.parameters(latent, 7) == counted(DiTDH, config, latent, 7)
+
+
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [
+        (LightningDiT, LightningDiTConfig(width=64, depth=4, heads=4, patch=1)),
+        (LightningDiT, LightningDiTConfig(width=64, depth=4, heads=4, patch=1, mlp="gelu")),
+        (
+            DiTDH,
+            DiTDHConfig(width=32, depth=4, heads=2, head_width=64, head_depth=2, head_heads=4),
+        ),
+    ],
+)
+def test_activations_are_what_the_backward_pass_keeps(cls, config):
+    """Against the storages autograd saves, weights apart: right within a factor of 1.5."""
+    latent, batch = LatentShape(4, 8), 8
+    model = as_if_trained(cls(config, latent, 10))
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes() // tensor.element_size(), tensor)
+        return tensor
+
+    x = torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(x, torch.full((batch,), 0.5), torch.zeros(batch, dtype=torch.int64))
+    measured = sum(count for count, _ in kept.values()) / batch
+    assert measured / 1.5 < config.activations(latent) < 1.5 * measured
+
+
+def test_smoke_versions_are_small_and_take_other_images():
+    stated = {"channels": 32, "side": 16, "attention": "xformers", "qk_norm": True}
+    small = LightningDiTConfig(preset="XL/2", classes=1000, **stated).smoke()
+    assert small.architecture == Architecture(2, 64, 4, 2)
+    assert small.qk_norm
+    assert small.attention == "sdpa"
+    small.check_latent(LatentShape(5, 4))
+    assert small.class_count(3) == 3
+    small = DiTDHConfig(preset="XL", classes=0, **stated).smoke()
+    assert small.architecture == HeadArchitecture(
+        Architecture(2, 64, 4, 1), Architecture(2, 64, 4, 1)
+    )
+    small.check_latent(LatentShape(5, 4))
+    assert not small.conditional
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LightningDiTConfig(preset="B/2"), LightningDiTConfig(**SMALL), DiTDHConfig(preset="S")],
+)
+def test_smoke_versions_can_be_written_down(config):
+    small = config.smoke()
+    assert type(config).model_validate(small.model_dump()) == small

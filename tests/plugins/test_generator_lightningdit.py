@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from generator_formulas import lightningdit
 from safetensors import safe_open
 
 from pae_framework.config import LatentShape
+from pae_framework.errors import DataError, UsageError
 from pae_framework.flow.guidance import guided
 from pae_framework.flow.solvers import euler
 from pae_framework.flow.time import time_grid
 from pae_framework.settings import Guidance
+from pae_framework.testing.generators import check_generator
+from pae_generators.blocks import SwiGLU
 from pae_generators.config import LightningDiTConfig
-from pae_generators.embeddings import RotaryPositions, TimeEmbedding
-from pae_generators.lightningdit import LightningDiT, SwiGLU
+from pae_generators.embeddings import TimeEmbedding
+from pae_generators.lightningdit import LightningDiT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lightningdit_tiny.safetensors"
 IMAGENET_LATENT = LatentShape(channels=32, side=16)
@@ -213,22 +217,11 @@ def test_only_normalised_queries_and_keys_do_not_feel_their_scale(qk_norm):
     model = awake(qk_norm=qk_norm)
     attention = model.blocks[0].attn
     tokens = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(2))
-    before = attention(tokens, model.feat_rope)
+    rotation = model.feat_rope(tokens)
+    before = attention(tokens, rotation)
     attention.qkv.weight[:64] *= 10  # rows of q and k
     attention.qkv.bias[:64] *= 10
-    assert torch.allclose(attention(tokens, model.feat_rope), before, atol=1e-4) == qk_norm
-
-
-@torch.no_grad()
-def test_rotation_keeps_lengths_and_products_depend_on_the_way_between_two_places():
-    """(1, 1) and (2, 3) are as far apart as (0, 0) and (1, 2), and not as (0, 0) and (2, 1)."""
-    rope = RotaryPositions(grid=4, head_width=8)
-    q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
-    turned_q, turned_k = (rope(u.expand(1, 1, 16, 8))[0, 0] for u in (q, k))
-    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(16))
-    products = (turned_q @ turned_k.T).view(4, 4, 4, 4)
-    torch.testing.assert_close(products[0, 0, 1, 2], products[1, 1, 2, 3])
-    assert abs(products[0, 0, 1, 2] - products[0, 0, 2, 1]) > 1e-3
+    assert torch.allclose(attention(tokens, rotation), before, atol=1e-4) == qk_norm
 
 
 @torch.no_grad()
@@ -240,3 +233,162 @@ def test_time_embedding_starts_with_cosines_of_raw_t():
     assert torch.equal(code[0], torch.cat([torch.ones(128), torch.zeros(128)]))
     assert code[1, 0].item() == pytest.approx(0.5403023)  # cos 1
     assert code[1, 255].item() == pytest.approx(10_000 ** (-127 / 128), rel=1e-5)
+
+
+# --- the flags ------------------------------------------------------------------------------------
+
+FLAGS = {
+    "as released": {"qk_norm": False},
+    "with q/k norm": {},
+    "gelu": {"mlp": "gelu"},
+    "LayerNorm": {"norm": "layer"},
+    "LayerNorm without q/k norm": {"norm": "layer", "qk_norm": False},
+    "without rope": {"rope": False},
+    "without absolute positions": {"absolute_positions": False},
+    "without shift": {"adaln_shift": False},
+    "learn sigma": {"learn_sigma": True},
+    "RAE's times": {"time_embedding": "fourier"},
+    "patch 1": {"patch": 1},
+    "patch 4": {"patch": 4},
+    "a plain DiT": {"mlp": "gelu", "norm": "layer", "rope": False, "qk_norm": False},
+}
+
+
+def with_random_weights(**changes):
+    """A small network none of whose weights is special."""
+    model = small(**changes)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name not in ("pos_embed", "t_embedder.W"):
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=random))
+    return model.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_velocity_is_the_formulas(flags):
+    model = with_random_weights(**flags)
+    x, t, y = inputs()
+    expected = lightningdit(model.state_dict(), x, t, y, heads=4, patch=model.patch)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(model(x, t, y).double(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_plain_dit_has_dits_names_only():
+    names = {name for name in small(**FLAGS["a plain DiT"]).state_dict() if "blocks.1" not in name}
+    block = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
+    layers = ["x_embedder.proj", "t_embedder.mlp.0", "t_embedder.mlp.2", "final_layer.linear"]
+    layers += ["final_layer.adaLN_modulation.1", *(f"blocks.0.{part}" for part in block)]
+    expected = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    assert names == expected | {"pos_embed", "y_embedder.embedding_table.weight"}
+
+
+def test_learned_sigma_doubles_what_the_last_layer_gives():
+    """4 channels in patches of 2 x 2: 16 numbers a token, and as many for sigma."""
+    assert small(learn_sigma=True).final_layer.linear.out_features == 2 * 16
+    assert small().final_layer.linear.out_features == 16
+
+
+@torch.no_grad()
+def test_an_unconditional_network_has_the_null_row_alone_and_ignores_labels():
+    model = with_random_weights(classes=0)
+    x, t, y = inputs()
+    assert model.y_embedder.embedding_table.weight.shape == (1, 32)
+    assert not model.conditional
+    assert small().conditional
+    assert torch.equal(model(x, t, y), model(x, t, torch.full_like(y, 10)))
+    null = torch.zeros_like(y)
+    expected = lightningdit(model.state_dict(), x, t, null, heads=4, patch=2)
+    torch.testing.assert_close(model(x, t, y).double(), expected, rtol=0, atol=1e-5)
+
+
+# --- the direction of time ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_network_of_the_other_time_is_seen_through_a_mirror():
+    """Its own velocity is noise - data at 1 - t; ours is its negative."""
+    ours, theirs = with_random_weights(), with_random_weights(time="data_first")
+    x, t, y = inputs()
+    torch.testing.assert_close(theirs(x, t, y), -ours(x, 1 - t, y))
+    torch.testing.assert_close(theirs.velocity(x, t, y), ours(x, t, y))
+
+
+# --- latents and classes that do not fit ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"), [((3, 5, 8, 8), "5 x 8 x 8"), ((3, 4, 16, 16), "4 x 16 x 16")]
+)
+def test_latents_of_another_shape_are_refused(shape, found):
+    with pytest.raises(DataError, match=f"built for latents of 4 x 8 x 8, not {found}"):
+        small()(torch.zeros(shape), torch.zeros(3), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"classes": 1000},
+            "`classes` is 1000, but the images have 10 classes; say 10, null, or 0",
+        ),
+        ({"channels": 32}, "`channels` is 32, but the latents are 4 x 8 x 8"),
+        ({"patch": 3}, "patch 3 does not divide the side of the latents, 4 x 8 x 8"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_built(changes, message):
+    with pytest.raises(UsageError, match=message):
+        small(**changes)
+
+
+# --- what runs on other machines and in other types -----------------------------------------------
+
+
+@torch.no_grad()
+def test_a_bfloat16_rotary_table_costs_no_accuracy_beside_bfloat16_itself():
+    """Under autocast, against the same network with its queries and keys turned in float32."""
+    model = with_random_weights()
+    full = model(*inputs())
+
+    def error():
+        with torch.autocast("cpu", torch.bfloat16):
+            return (model(*inputs()).float() - full).square().mean().sqrt()
+
+    ours = error()
+    rope = model.feat_rope
+    rope.forward = lambda _: (rope.freqs_cos[:, None], rope.freqs_sin[:, None])
+    assert ours < 1.1 * error()
+
+
+@torch.no_grad()
+def test_one_graph_without_breaks():
+    """What torch.compile sees is one graph, also under autocast; it computes the same."""
+    model = with_random_weights()
+    graph = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(graph(*inputs()), model(*inputs()))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(graph(*inputs()), model(*inputs()))
+
+
+@torch.no_grad()
+def test_all_of_it_in_bfloat16_stays_near_float32():
+    """Weights and latents in bfloat16, as for sampling in little memory; times stay float32."""
+    model = with_random_weights()
+    x, t, y = inputs()
+    full = model(x, t, y)
+    half = model.bfloat16()(x.bfloat16(), t, y)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - full).abs().max() < 0.1 * full.abs().max()
+
+
+# --- the contract -------------------------------------------------------------------------------
+
+
+def test_the_contract_catches_a_network_that_says_it_ignores_labels_but_does_not():
+    config = LightningDiTConfig(**SMALL)
+    model = LightningDiT(config, LatentShape(4, 8), 10)
+    check_generator(model, config)
+    model.conditional = False
+    with pytest.raises(AssertionError, match="depends on the label, but `conditional` is False"):
+        check_generator(model, config)

@@ -1,0 +1,81 @@
+"""Self-attention of the generators; the kernel is chosen here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pae_framework.errors import UsageError
+from pae_generators.config import TransformerConfig
+from pae_generators.norms import head_norm
+from pae_generators.rope import Rotation, rotate
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Softmax attention of q, k, v (B, N, H, K), scaled by K^-1/2; the result has their shape."""
+
+
+class SelfAttention(nn.Module):
+    """Self-attention, with rotary positions and normalised queries and keys where wanted.
+
+    Rows of the fused projection are ``[q | k | v]``, heads inner. Heads stay beside each other in
+    memory, (B, N, H, K), from the projection to the result: kernels get strided views, no copies.
+    """
+
+    def __init__(self, width: int, heads: int, config: TransformerConfig):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        head = width // heads
+        self.q_norm = head_norm(config.norm, head) if config.qk_norm else nn.Identity()
+        self.k_norm = head_norm(config.norm, head) if config.qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, width)
+        self.kernel = attention_kernel(config.attention)
+
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """(B, N, D) to (B, N, D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        # Weights of the norms are float32 also under autocast; kernels want one type.
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return self.proj(self.kernel(q, k, v).flatten(2))
+
+
+def attention_kernel(name: str) -> Kernel:
+    """The kernel a config names.
+
+    Raises:
+        UsageError: it is that of xformers, which is not installed.
+    """
+    return _sdpa if name == "sdpa" else _xformers()
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Torch's own, which takes heads before tokens."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def _xformers() -> Kernel:
+    """That of xformers, which takes our layout as it is."""
+    try:
+        kernel = import_module("xformers.ops").memory_efficient_attention
+    except ImportError as error:
+        raise UsageError(
+            f"`attention: xformers` cannot be used: {error}; install 'pae-framework[xformers]', or "
+            "say `attention: sdpa`"
+        ) from error
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        try:
+            return kernel(q, k, v)
+        except NotImplementedError as error:
+            raise UsageError(
+                f"xformers has no attention kernel for {q.dtype} with {q.shape[-1]} dimensions per "
+                f"head on {q.device.type}; say `attention: sdpa`"
+            ) from error
+
+    return attend

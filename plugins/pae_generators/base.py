@@ -1,0 +1,68 @@
+"""What the built-in generators share: the direction of time, checks of inputs, official weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pae_framework.config import LatentShape
+from pae_framework.contracts import Generator
+from pae_framework.errors import DataError, UsageError
+from pae_framework.flow.reversed import reversed_velocity
+from pae_generators.config import TransformerConfig
+from pae_generators.official import fitted
+
+
+class FlowTransformer(Generator):
+    """A transformer with a time of its own behind the generator contract.
+
+    **Time.** Outside, t = 0 is noise and t = 1 is data, and the velocity points from noise to data.
+    A network with ``time: data_first`` (the weights of RAE) was trained the other way round, on
+    t = 0 for data and noise - data for the velocity. Both walk the same straight lines, so
+
+        v(x, t) = -v_network(x, 1 - t),
+
+    and this class is the only place that knows.
+
+    Raises:
+        UsageError: latents or classes are not those the config states.
+    """
+
+    def __init__(self, config: TransformerConfig, latent: LatentShape, num_classes: int):
+        super().__init__(config, latent, num_classes)
+        try:
+            config.check_latent(latent)
+            self.conditional = config.class_count(num_classes) > 0
+        except ValueError as error:
+            raise UsageError(f"the generator does not fit: {error}") from error
+        self.data_first = config.time == "data_first"
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Velocity (B, C, h, w) at x (B, C, h, w), time t (B,), labels y (B,).
+
+        Raises:
+            DataError: x is not of the shape the network was built for.
+        """
+        expected = (self.latent.channels, self.latent.side, self.latent.side)
+        if x.shape[1:] != expected:
+            found = " x ".join(map(str, x.shape[1:]))
+            raise DataError(f"the generator was built for latents of {self.latent}, not {found}")
+
+        def own(x: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(x, t, y)
+
+        return reversed_velocity(own)(x, t) if self.data_first else own(x, t)
+
+    @abstractmethod
+    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """Velocity in the network's own time and direction."""
+
+    def from_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This network's state dict from official weights; see :func:`official.fitted`."""
+        return fitted(self.state_dict(), tensors)
+
+    def to_official(self) -> dict[str, Tensor]:
+        """The weights by their official names, which are ours."""
+        return {name: value.detach() for name, value in self.state_dict().items()}

@@ -1,0 +1,172 @@
+"""The generators' attention: rotations, memory layouts, and the choice of a kernel."""
+
+import builtins
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pae_framework.errors import UsageError
+from pae_generators.attention import SelfAttention, attention_kernel
+from pae_generators.config import LightningDiTConfig
+from pae_generators.rope import RotaryPositions, rotate
+
+WIDTH, HEADS, GRID = 32, 4, 4
+
+
+def config(**changes):
+    return LightningDiTConfig(width=WIDTH, heads=HEADS, depth=1, patch=1, **changes)
+
+
+def attention(**changes):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SelfAttention(WIDTH, HEADS, config(**changes))
+
+
+def tokens(batch=2):
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(batch, GRID**2, WIDTH, generator=random)
+
+
+# --- rotations ------------------------------------------------------------------------------------
+
+
+def test_rotation_keeps_lengths_and_products_depend_on_the_way_between_two_places():
+    """(1, 1) and (2, 3) are as far apart as (0, 0) and (1, 2), and not as (0, 0) and (2, 1)."""
+    rope = RotaryPositions(grid=4, head_width=8)
+    q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    table = rope(q)
+    turned_q, turned_k = (rotate(u.expand(1, 16, 1, 8), table)[0, :, 0] for u in (q, k))
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(16))
+    products = (turned_q @ turned_k.T).view(4, 4, 4, 4)
+    torch.testing.assert_close(products[0, 0, 1, 2], products[1, 1, 2, 3])
+    assert abs(products[0, 0, 1, 2] - products[0, 0, 2, 1]) > 1e-3
+
+
+def test_the_first_pair_turns_by_one_radian_a_row_and_the_middle_one_a_column():
+    """Head of 8: pairs 0, 1 turn with the row by 1 and 10000^-1/2, pairs 2, 3 with the column."""
+    x = torch.tensor([1.0, 0.0] * 4).expand(1, 4, 1, 8)
+    turned = rotate(x, RotaryPositions(grid=2, head_width=8)(x))[0, :, 0].unflatten(-1, (4, 2))
+    for place, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        angles = torch.tensor([row, row / 100, column, column / 100])
+        expected = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        torch.testing.assert_close(turned[place], expected)
+
+
+def test_tables_are_float32_in_files_and_of_the_computing_type_in_a_pass():
+    rope = RotaryPositions(grid=2, head_width=8)
+    assert all(value.dtype == torch.float32 for value in rope.state_dict().values())
+    x = torch.zeros(1, 4, 16)
+    assert rope(x)[0].dtype == torch.float32
+    assert rope(x.bfloat16())[0].dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rope(x)[0].dtype == torch.bfloat16
+
+
+def test_queries_and_keys_reach_the_kernel_in_the_type_of_the_values():
+    attend = attention(qk_norm=True)
+    seen = []
+    attend.kernel = lambda q, k, v: seen.extend(u.dtype for u in (q, k, v)) or v
+    rope = RotaryPositions(GRID, WIDTH // HEADS)
+    with torch.autocast("cpu", torch.bfloat16):
+        attend(tokens(), rope(tokens()))
+    assert seen == [torch.bfloat16] * 3
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rope", [True, False])
+def test_no_copies_between_the_projections(monkeypatch, rope):
+    """The kernel gets views with adjacent channels; unturned, they are the fused projection."""
+    attend = attention()
+    fused, given, made = [], [], []
+    attend.qkv.register_forward_hook(lambda _, __, out: fused.append(out))
+    attend.proj.register_forward_pre_hook(lambda _, args: made.append(args[0]))
+    sdpa = F.scaled_dot_product_attention
+
+    def watched(q, k, v):
+        given.extend((q, k, v))
+        made.append(sdpa(q, k, v))
+        return made[0]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    table = RotaryPositions(GRID, WIDTH // HEADS)(tokens()) if rope else None
+    attend(tokens(), table)
+    storage = fused[0].untyped_storage().data_ptr()
+    shared = [u.untyped_storage().data_ptr() == storage for u in given]
+    assert shared == ([False, False, True] if rope else [True, True, True])
+    assert all(u.shape == (2, HEADS, GRID**2, WIDTH // HEADS) for u in given)
+    assert all(u.stride(-1) == 1 for u in given)
+    assert made[1].untyped_storage().data_ptr() == made[0].untyped_storage().data_ptr()
+
+
+# --- xformers -------------------------------------------------------------------------------------
+
+
+def stand_in(monkeypatch, kernel):
+    """A package xformers whose attention is ``kernel``."""
+    package, ops = ModuleType("xformers"), ModuleType("xformers.ops")
+    ops.memory_efficient_attention = kernel
+    package.ops = ops
+    monkeypatch.setitem(sys.modules, "xformers", package)
+    monkeypatch.setitem(sys.modules, "xformers.ops", ops)
+
+
+def plain_attention(q, k, v):
+    """Softmax attention of (B, N, H, K), xformers's layout, by its definition."""
+    scores = torch.einsum("bnhk,bmhk->bhnm", q, k) / q.shape[-1] ** 0.5
+    return torch.einsum("bhnm,bmhk->bnhk", scores.softmax(dim=-1), v)
+
+
+def test_xformers_gives_what_sdpa_gives(monkeypatch):
+    stand_in(monkeypatch, plain_attention)
+    rope = RotaryPositions(GRID, WIDTH // HEADS)(tokens())
+    ours, theirs = attention(), attention(attention="xformers")
+    torch.testing.assert_close(theirs(tokens(), rope), ours(tokens(), rope))
+
+
+def test_xformers_is_not_imported_unless_asked_for(monkeypatch):
+    real, seen = builtins.__import__, []
+
+    def watched(name, *rest, **more):
+        seen.append(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", watched)
+    attention()(tokens(), None)
+    assert not [name for name in seen if name.startswith("xformers")]
+    assert "xformers" not in sys.modules
+
+
+def test_xformers_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    monkeypatch.delitem(sys.modules, "xformers.ops", raising=False)
+    with pytest.raises(
+        UsageError, match=r"`attention: xformers` cannot be used: .*say `attention:"
+    ):
+        attention_kernel("xformers")
+
+
+def test_xformers_without_a_kernel_for_the_device(monkeypatch):
+    def kernel(q, k, v):
+        raise NotImplementedError("No operator found for `memory_efficient_attention_forward`")
+
+    stand_in(monkeypatch, kernel)
+    message = "no attention kernel for torch.float32 with 8 dimensions per head on cpu"
+    with pytest.raises(UsageError, match=message):
+        attention(attention="xformers")(tokens(), None)
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_xformers_is_sdpa_in_bfloat16_on_a_gpu():
+    """Heads of 72 dimensions as in XL, outputs of the size of 1: equal to 1e-3 on average."""
+    pytest.importorskip("xformers")
+    random = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 4, 256, 16, 72, generator=random).cuda().bfloat16()
+    ours, theirs = (attention_kernel(name)(q, k, v).float() for name in ("sdpa", "xformers"))
+    assert (ours - theirs).square().mean().sqrt() < 1e-3
