@@ -29,6 +29,7 @@ def run(context: StageContext) -> None:
     encoder = frozen_encoder(context)
     with initial_weights(seed, "refine"):
         refiner = new_refiner(context, encoder)
+    refiner.structure.load_pretrained()
 
     stream = CountStream(len(source), training.batch_size, seed)
     batches = ImageBatches(source, stream, recipe.data.flip, training.workers)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_framework.config import RegularizerConfig
+from pae_framework.config import LatentShape, RegularizerConfig
 from pae_framework.contracts import Posterior, Regularizer, RegularizerInputs
 from pae_framework.testing.expect import expect, expect_tensor
 from pae_framework.testing.made_up import draw, made_up_images
@@ -21,14 +21,16 @@ IMAGES, GRID, PATCH, WIDTH, CHANNELS = 6, 4, 2, 8, 4
 def check_regularizer(regularizer: Regularizer, config: RegularizerConfig) -> None:
     """Check a regularizer that was built as ``Regularizer(config)``.
 
-    A finite scalar, a mean over the batch (micro-batches are averaged), that sends gradients to the
-    latents or to the decoder, changes none of its inputs, draws all randomness from
-    ``inputs.generator`` and asks only for what its config says it needs.
+    Prepared here, it is a finite scalar, a mean over the batch (micro-batches are averaged), that
+    sends gradients to the latents or to the decoder, changes none of its inputs, draws all
+    randomness from ``inputs.generator`` and asks only for what its config says it needs.
 
     Raises:
         AssertionError: says what the contract is and what was found.
     """
     expect(isinstance(regularizer, Regularizer), f"{regularizer!r} is no contracts.Regularizer")
+
+    _prepare(regularizer, config)
 
     def term(copies: int = 1, module: nn.Module = regularizer) -> Tensor:
         found: Tensor = module(made_up_inputs(config, copies)[0])
@@ -45,7 +47,18 @@ def check_regularizer(regularizer: Regularizer, config: RegularizerConfig) -> No
         f"the term of a batch is {value.item():.4g}, of the same images twice {twice.item():.4g}; "
         "take the mean over images: micro-batches (`accumulate`) are averaged",
     )
-    expect_state(regularizer, lambda: type(regularizer)(config), lambda module: term(module=module))
+    expect_state(
+        regularizer,
+        lambda: _prepare(type(regularizer)(config), config),
+        lambda module: term(module=module),
+    )
+
+
+def _prepare(regularizer: Regularizer, config: RegularizerConfig) -> Regularizer:
+    """What the engine does before training, with the shapes of the made-up step."""
+    target_channels = CHANNELS if type(config).needs_target else None
+    regularizer.prepare(LatentShape(CHANNELS, GRID), WIDTH, target_channels)
+    return regularizer
 
 
 def made_up_inputs(

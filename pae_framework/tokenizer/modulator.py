@@ -39,9 +39,9 @@ class DetailAwareModulator(Modulator):
     """Detail-aware modulator, DAM (PAE, arXiv 2605.07915, section 3; ``DeltaEncoder`` in its code).
 
     Patches of the image attend to each other and, block after block, to the encoder's tokens u;
-    what they gather scales and shifts u: ``LN(u (1 + gamma) + beta)``. The last projection starts
-    at zero, so training starts from ``LN(u)`` and detail is learned in. The keys of the state dict
-    are those of the released checkpoints (prefix ``delta_encoder.``).
+    what they gather, h, is brought into u by :meth:`fuse`. For ``sft`` and ``add`` the projection
+    of h starts at zero, so training starts from ``LN(u)`` and detail is learned in. The keys of the
+    state dict are those of the released checkpoints (prefix ``delta_encoder.``).
     """
 
     pos_embed: Tensor
@@ -53,12 +53,12 @@ class DetailAwareModulator(Modulator):
         # Fixed, but part of the released files. Their angles were computed in float32.
         self.register_buffer("pos_embed", sincos_positions(encoder.grid, width, torch.float32))
         self.layers = nn.ModuleList(
-            DAMLayer(width, heads, config.mlp_ratio) for _ in range(config.depth)
+            DAMLayer(width, heads, config.mlp_ratio, config.cross) for _ in range(config.depth)
         )
-        self.fusion_proj = nn.Linear(width, 2 * width)
-        nn.init.zeros_(self.fusion_proj.weight)
-        nn.init.zeros_(self.fusion_proj.bias)
-        self.final_ln = nn.LayerNorm(width, eps=EPS)
+        self.fusion = config.fusion
+        if self.fusion != "none":
+            self.fusion_proj = _fusion_projection(self.fusion, width)
+            self.final_ln = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Modulated tokens (B, N, D) of normalised pixels (B, 3, S', S') and tokens (B, N, D)."""
@@ -68,28 +68,60 @@ class DetailAwareModulator(Modulator):
         return self.fuse(detail, tokens)
 
     def fuse(self, detail: Tensor, tokens: Tensor) -> Tensor:
-        """Bring what the patches gathered into the tokens; the place of other kinds of fusion."""
-        gamma, beta = self.fusion_proj(detail).chunk(2, dim=-1)
-        return self.final_ln(tokens * (1 + gamma) + beta)
+        """Bring what the patches gathered, h, into the tokens u; both (B, N, D).
+
+        ``sft``: LN(u (1 + gamma) + beta) with (gamma, beta) = W h. ``add``: LN(W h + u).
+        ``concat``: LN(W [u, h]). ``none``: h alone. (PAE's code; compared in the paper's Table 3b.)
+        """
+        if self.fusion == "none":
+            return detail
+        if self.fusion == "concat":
+            fused = self.fusion_proj(torch.cat([tokens, detail], dim=-1))
+        elif self.fusion == "add":
+            fused = self.fusion_proj(detail) + tokens
+        else:
+            gamma, beta = self.fusion_proj(detail).chunk(2, dim=-1)
+            fused = tokens * (1 + gamma) + beta
+        return self.final_ln(fused)
+
+
+def _fusion_projection(fusion: str, width: int) -> nn.Linear:
+    """The W of :meth:`DetailAwareModulator.fuse`: zero at first, but for ``concat``."""
+    if fusion == "concat":
+        return nn.Linear(2 * width, width)
+    projection = nn.Linear(width, 2 * width if fusion == "sft" else width)
+    nn.init.zeros_(projection.weight)
+    nn.init.zeros_(projection.bias)
+    return projection
 
 
 class DAMLayer(nn.Module):
-    """Pre-norm self-attention, cross-attention to the encoder's tokens and MLP, each residual."""
+    """Pre-norm self-attention, cross-attention to the encoder's tokens and MLP, each residual.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float):
+    Args:
+        width: D.
+        heads: H; divides D.
+        mlp_ratio: MLP width over D.
+        cross: whether there is a cross-attention.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, cross: bool = True):
         super().__init__()
+        self.cross = cross
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.self_attn = Attention(width, heads)
-        self.norm2_q = nn.LayerNorm(width, eps=EPS)
-        self.norm2_kv = nn.LayerNorm(width, eps=EPS)
-        self.cross_attn = CrossAttention(width, heads)
+        if cross:
+            self.norm2_q = nn.LayerNorm(width, eps=EPS)
+            self.norm2_kv = nn.LayerNorm(width, eps=EPS)
+            self.cross_attn = CrossAttention(width, heads)
         self.norm3 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, N, D) and the context (B, M, D) to (B, N, D)."""
         x = x + self.self_attn(self.norm1(x))
-        x = x + self.cross_attn(self.norm2_q(x), self.norm2_kv(context))
+        if self.cross:
+            x = x + self.cross_attn(self.norm2_q(x), self.norm2_kv(context))
         return x + self.mlp(self.norm3(x))
 
 

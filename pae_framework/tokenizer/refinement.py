@@ -2,15 +2,12 @@
 
 Stated by the paper (arXiv 2605.07915, section 3): a projector P_t makes targets Z_T = P_t(H) with
 as many channels as the latents; a 4-layer ViT Q_t of width 1024 reproduces H from them; the loss is
-``rep |Q_t(Z_T) - H|^2 + gram |Gram(Z_T) - Gram(H_ref)|_F^2``, with H_ref made by upsampling H with
-AnyUp, a low-pass spatial normalisation of strength 0.4 and bilinear downsampling back.
+``rep |Q_t(Z_T) - H|^2 + gram |Gram(Z_T) - Gram(H_ref)|_F^2``. H_ref: see ``structure.py``.
 
 Inferred here: P_t has the form of the tokenizer's projector with its RMS norm, whatever the
 tokenizer's bottleneck (the losses that use the targets look at directions of tokens); Q_t is a
 linear map, fixed positions, pre-norm blocks, a norm and a linear map; both squares are means per
-entry; Gram matrices hold cosines; the spatial normalisation subtracts the image's mean token times
-the strength. Without a learned upsampler, upsampling and bilinear downsampling are the identity up
-to smoothing and are left out.
+entry; Gram matrices hold cosines.
 
 Legend: B batch, N tokens, D encoder width, d latent channels, g grid side.
 """
@@ -31,6 +28,7 @@ from pae_framework.tokenizer.bottleneck import rms_norm
 from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.projection import Projector
 from pae_framework.tokenizer.similarity import cosine_gram
+from pae_framework.tokenizer.structure import StructureReference
 
 
 class PriorRefiner(nn.Module):
@@ -49,6 +47,7 @@ class PriorRefiner(nn.Module):
         self.settings = settings
         self.projector = Projector(encoder.width, encoder.heads, channels)
         self.deprojector = TargetDecoder(settings, channels, encoder)
+        self.structure = StructureReference(settings)
         self.register_buffer("mean", torch.zeros(encoder.width))
 
     @torch.no_grad()
@@ -56,8 +55,13 @@ class PriorRefiner(nn.Module):
         """Refined targets Z_T (B, d, g, g) of frozen tokens (B, N, D); without gradient."""
         return self._project(self._centred(tokens))
 
-    def loss(self, tokens: Tensor) -> LossTerms:
-        """``reproduction`` and ``gram``, what refinement minimises, for tokens H (B, N, D)."""
+    def loss(self, tokens: Tensor, images: Tensor) -> LossTerms:
+        """``reproduction`` and ``gram``, what refinement minimises.
+
+        Args:
+            tokens: H, (B, N, D), of the frozen encoder.
+            images: what it saw, (B, 3, S, S) in [0, 1].
+        """
         settings = self.settings
         tokens = self._centred(tokens)
         targets = self._project(tokens)
@@ -66,7 +70,7 @@ class PriorRefiner(nn.Module):
             reproduced = self.deprojector(targets)
             terms["reproduction"] = settings.reproduction * F.mse_loss(reproduced.float(), tokens)
         if settings.gram:
-            reference = cosine_gram(spatially_normalised(tokens, settings.low_pass))
+            reference = cosine_gram(self.structure(tokens, images))
             gram = F.mse_loss(cosine_gram(map_to_tokens(targets)), reference)
             terms["gram"] = settings.gram * gram
         terms["loss"] = torch.stack(list(terms.values())).sum()
@@ -115,9 +119,10 @@ class RefinementObjective(UsesFrozen):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         """What the training loop calls: the refiner's loss on images (B, 3, S, S) in [0, 1]."""
+        images = batch[0]
         with torch.no_grad():
-            tokens = self.encoder(self.encoder.normalize(batch[0])).tokens
-        return self.refiner.loss(tokens)
+            tokens = self.encoder(self.encoder.normalize(images)).tokens
+        return self.refiner.loss(tokens, images)
 
 
 class TargetDecoder(nn.Module):
@@ -141,11 +146,3 @@ class TargetDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.predict(self.norm(x))
-
-
-def spatially_normalised(tokens: Tensor, strength: float) -> Tensor:
-    """H_ref: tokens (B, N, D) less ``strength`` times each image's mean token.
-
-    What all tokens of an image share hides what sets them apart: the Gram matrix gains contrast.
-    """
-    return tokens - strength * tokens.mean(dim=1, keepdim=True)

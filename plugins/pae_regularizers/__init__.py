@@ -33,3 +33,9 @@ def pae_register_regularizers(register: Register) -> None:
         config="pae_regularizers.config:KLConfig",
         summary="divergence of a gaussian bottleneck from the standard normal (KL-VAE)",
     )
+    register(
+        "vf",
+        target="pae_regularizers.foundation:VF",
+        config="pae_regularizers.config:VFConfig",
+        summary="latents, projected, agree with the encoder's features up to margins (VA-VAE)",
+    )

@@ -1,4 +1,4 @@
-"""SSR and SCR: latents aligned with the refined prior (PAE, arXiv 2605.07915, section 3).
+"""SSR and SCR: latents aligned with the prior target (PAE, arXiv 2605.07915, section 3).
 
 Both look at directions of tokens only, so neither cares how long the targets' tokens are, but for
 the pooled term of SCR. Legend: B batch, N tokens, C latent channels, h = w grid side; z latents,
@@ -8,11 +8,13 @@ Z_T targets.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from pae_framework.config import LatentShape
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.layers import map_to_tokens
 from pae_framework.tokenizer.similarity import cosine_gram
+from pae_regularizers.channels import channel_map
 from pae_regularizers.config import SCRConfig, SSRConfig
 
 
@@ -30,7 +32,7 @@ class SSR(Regularizer):
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
         """The term; channels of latents and target may differ in number."""
-        latents, target = _tokens(inputs)
+        latents, target = map_to_tokens(inputs.posterior.latents), _target(inputs)
         squares = (cosine_gram(latents) - cosine_gram(target)).square()
         return squares.mean() if self.reduction == "mean" else squares.sum(dim=(1, 2)).mean()
 
@@ -39,15 +41,27 @@ class SCR(Regularizer):
     """Semantic consistency: ``(1 - cos(pool Z_T, pool z)) + mean_n (1 - cos(Z_T,n, z_n))``.
 
     ``pool`` is the mean token. Means over the batch. ``level`` keeps one of the two terms.
+
+    Cosines need equal numbers of channels. Where the target has others than the latents (raw
+    features; the paper's Table 2b, which does not say how), z stands for its image under a learned
+    1x1 convolution, inferred here after VA-VAE's; see :func:`channel_map`.
     """
 
     def __init__(self, config: SCRConfig):
         super().__init__(config)
         self.level = config.level
+        self.project: nn.Module = nn.Identity()
+
+    def prepare(self, latent: LatentShape, width: int, target_channels: int | None) -> None:
+        """Make the projection to the target's channels, where it has others than the latents."""
+        assert target_channels is not None, "the engine says what the target looks like"
+        if target_channels != latent.channels:
+            self.project = channel_map(latent.channels, target_channels)
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
         """The term."""
-        latents, target = _tokens(inputs)
+        latents = map_to_tokens(self.project(inputs.posterior.latents).float())
+        target = _target(inputs)
         pooled = _misalignment(latents.mean(dim=1), target.mean(dim=1))
         if self.level == "pooled":
             return pooled
@@ -55,10 +69,10 @@ class SCR(Regularizer):
         return tokens if self.level == "tokens" else pooled + tokens
 
 
-def _tokens(inputs: RegularizerInputs) -> tuple[Tensor, Tensor]:
-    """Latents and target as tokens (B, N, C)."""
+def _target(inputs: RegularizerInputs) -> Tensor:
+    """The target as tokens (B, N, C')."""
     assert inputs.target is not None, "the engine gives a target to a term that needs one"
-    return map_to_tokens(inputs.posterior.latents), map_to_tokens(inputs.target)
+    return map_to_tokens(inputs.target).float()
 
 
 def _misalignment(a: Tensor, b: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ class SCRConfig(RegularizerConfig):
 class MCRConfig(RegularizerConfig):
     """Manifold continuity regularizer (PAE; weight 0.5 there)."""
 
+    needs_distance: ClassVar[bool] = True
+
     mode: Literal["cascade", "single"] = Field(
         "cascade",
         description="compare each decode with that of the angle before it (cascade), or each with "
@@ -51,6 +53,11 @@ class MCRConfig(RegularizerConfig):
             raise ValueError("`angles` must grow")
         return self
 
+    @property
+    def decodes(self) -> int:
+        """One for each angle."""
+        return len(self.angles)
+
     def check_latent(self, latent: LatentShape) -> None:
         """Refuse latents of one channel, which have no direction to turn to."""
         if latent.channels < 2:
@@ -65,3 +72,36 @@ class KLConfig(RegularizerConfig):
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="over the latent's entries: their mean, or their sum per image"
     )
+
+
+class VFConfig(RegularizerConfig):
+    """Vision foundation model alignment (VA-VAE, arXiv 2501.01423).
+
+    Its released tokenizer was trained with weight 0.5 and margins 0, then with weight 0.1, last
+    with the margins that are the defaults here.
+    """
+
+    distance_margin: float = Field(
+        0.25, ge=0, description="m_d: differences of cosines up to it are free"
+    )
+    cosine_margin: float = Field(0.5, ge=0, description="m_c: cosines down to 1 - m_c are free")
+    distance_weight: float = Field(
+        1.0, ge=0, description="w_d: factor of the term on how alike tokens are to each other"
+    )
+    cosine_weight: float = Field(
+        1.0, ge=0, description="w_c: factor of the term on where each token points"
+    )
+    adaptive: bool = Field(
+        True,
+        description="also multiply by |grad of reconstruction| / |grad of the term| at the last "
+        "layer before the latents",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> VFConfig:
+        if not self.distance_weight and not self.cosine_weight:
+            raise ValueError(
+                "`distance_weight` and `cosine_weight` are both 0; to switch the term off say "
+                "`weight: 0`"
+            )
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,34 @@ class TestValue:
     ) -> None:
         value = MCR(config)(inputs(unit_latents(), lambda z: z, seed))
         assert value.item() == pytest.approx(expected, rel=1e-5)
+
+    def test_two_tokens_in_the_plane_under_l1(self) -> None:
+        # Tokens k e1 and k e2, turned by +-a: each goes from k (1, 0) to k (cos a, +-sin a), or
+        # likewise, so the absolute differences add up to k (1 - cos a + sin a) whichever way it
+        # turns; mean over 4 entries: k (1 - cos a + sin a) / 2. The stopped side does not move
+        # with k, so by k the slope is that of the sum over the moving side of sign(difference) x:
+        # (-cos a + sin a) per token, / 2 in the mean.
+        a = math.radians(42.5)
+        for seed in range(4):
+            k = torch.tensor(1.0, requires_grad=True)
+            z = k * torch.eye(2).view(1, 2, 1, 2)
+            given = replace(
+                inputs(z, lambda x: x, seed), distance=lambda x, y: (x - y).abs().mean()
+            )
+            value = MCR(MCRConfig(angles=(42.5,)))(given)
+            value.backward()
+            assert value.item() == pytest.approx((1 - math.cos(a) + math.sin(a)) / 2, rel=1e-5)
+            assert k.grad is not None
+            assert k.grad.item() == pytest.approx((math.sin(a) - math.cos(a)) / 2, rel=1e-4)
+
+    @pytest.mark.parametrize("angle", [42.5, 85.0])
+    def test_of_one_angle_both_modes_are_the_same(self, angle: float) -> None:
+        cascade, single = (
+            MCR(MCRConfig.model_validate({"mode": mode, "angles": [angle]}))
+            for mode in ("cascade", "single")
+        )
+        given = [inputs(unit_latents(), lambda z: z.tanh()) for _ in range(2)]
+        assert torch.equal(cascade(given[0]), single(given[1]))
 
     def test_a_decoder_that_ignores_its_latents_is_perfectly_continuous(self) -> None:
         assert MCR(MCRConfig())(inputs(unit_latents(), torch.zeros_like)).item() == 0

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 from pae_framework.errors import DataError
 from pae_framework.settings import RefinementSettings
-from pae_framework.tokenizer.refinement import (
-    PriorRefiner,
-    RefinementObjective,
-    spatially_normalised,
-)
+from pae_framework.tokenizer.refinement import PriorRefiner, RefinementObjective
 from pae_framework.tokenizer.similarity import cosine_gram
 
 
@@ -26,6 +22,14 @@ def refiner(encoder: FakeEncoder, channels: int = 6, **changes: Any) -> PriorRef
 
 def tokens() -> Tensor:
     return torch.randn(5, 16, 32)
+
+
+IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+"""Looked at by learned upsamplers only."""
+
+
+def loss(refine: PriorRefiner, x: Tensor) -> dict[str, Tensor]:
+    return refine.loss(x, IMAGES[: len(x)])
 
 
 class Refuses(nn.Module):
@@ -59,19 +63,6 @@ class TestCosineGram:
         assert torch.equal(gram, cosine_gram(x))
 
 
-class TestReference:
-    def test_subtracts_a_share_of_the_mean_token(self) -> None:
-        x = torch.tensor([[[1.0, 0.0], [3.0, 4.0]]])  # mean (2, 2)
-        expected = torch.tensor([[[0.2, -0.8], [2.2, 3.2]]])
-        torch.testing.assert_close(spatially_normalised(x, 0.4), expected)
-
-    def test_strength_0_is_the_identity_and_1_leaves_no_mean(self) -> None:
-        x = tokens()
-        assert torch.equal(spatially_normalised(x, 0.0), x)
-        mean = spatially_normalised(x, 1.0).mean(dim=1)
-        torch.testing.assert_close(mean, torch.zeros(5, 32), atol=1e-6, rtol=0)
-
-
 class TestTargets:
     def test_lie_on_the_sphere_of_the_latents(self, encoder: FakeEncoder) -> None:
         targets = refiner(encoder, channels=6).targets(100 * tokens())
@@ -88,7 +79,7 @@ class TestLoss:
         x = tokens()
         refine = refiner(encoder, reproduction=3.0, gram=0.0)
         refine.deprojector = Returns(x + 2.0)  # type: ignore[assignment]
-        terms = refine.loss(x)
+        terms = loss(refine, x)
         assert terms.keys() == {"reproduction", "loss"}
         assert terms["reproduction"].item() == pytest.approx(3 * 4.0, rel=1e-6)
 
@@ -99,9 +90,54 @@ class TestLoss:
         x[:, 0::2, 0], x[:, 1::2, 1] = 2.0, 5.0
         refine = refiner(encoder, channels=2, reproduction=0.0, gram=4.0, low_pass=0.0)
         refine.projector = Returns(torch.ones(1, 2, 4, 4))  # type: ignore[assignment]
-        terms = refine.loss(x)
+        terms = loss(refine, x)
         assert terms.keys() == {"gram", "loss"}
         assert terms["gram"].item() == pytest.approx(4 * 0.5, rel=1e-5)
+
+    def test_gram_and_its_gradient_on_two_tokens_in_the_plane(self, encoder: FakeEncoder) -> None:
+        # H: two orthogonal tokens, G(H) = [[1, 0], [0, 1]]. Z_T: two tokens at an angle a, so
+        # G = [[1, cos a], [cos a, 1]] and the mean of squares is 2 cos^2 a / 4 = cos^2 a / 2;
+        # by a its derivative is -cos a sin a. At a = 60 degrees: 1/8 and -sqrt(3)/4.
+        angle = torch.tensor(math.pi / 3, requires_grad=True)
+        one, zero = torch.ones(()), torch.zeros(())
+        z = torch.stack([torch.stack([one, angle.cos()]), torch.stack([zero, angle.sin()])])
+        refine = refiner(encoder, channels=2, reproduction=0.0, low_pass=0.0)
+        refine.projector = Returns(z.view(1, 2, 1, 2))  # type: ignore[assignment]
+        gram = loss(refine, 3 * torch.eye(2, 32)[None])["gram"]
+        gram.backward()
+        assert gram.item() == pytest.approx(1 / 8, rel=1e-5)
+        assert angle.grad is not None
+        assert angle.grad.item() == pytest.approx(-math.sqrt(3) / 4, rel=1e-4)
+
+    def test_reproduction_and_its_gradient_on_two_tokens(self, encoder: FakeEncoder) -> None:
+        # Q_t gives w H; entries of H: 1, 2, 3, 4. Mean of ((w - 1) h)^2 = (w - 1)^2 30/4; by w:
+        # (w - 1) 15. At w = 3: 30 and 30.
+        w = torch.tensor(3.0, requires_grad=True)
+        x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+        refine = refiner(encoder, gram=0.0)
+        refine.projector = Returns(torch.ones(1, 2, 1, 2))  # type: ignore[assignment]
+        refine.deprojector = Returns(w * x)  # type: ignore[assignment]
+        reproduction = loss(refine, x)["reproduction"]
+        reproduction.backward()
+        assert reproduction.item() == pytest.approx(30.0)
+        assert w.grad is not None
+        assert w.grad.item() == pytest.approx(30.0)
+
+    def test_agrees_with_numpy_in_float64(self, encoder: FakeEncoder) -> None:
+        x, z = tokens(), torch.randn(5, 6, 4, 4)
+        refine = refiner(encoder, gram=2.0, reproduction=0.0, low_pass=0.3)
+        refine.projector = Returns(z)  # type: ignore[assignment]
+
+        def gram(a: np.ndarray) -> np.ndarray:
+            lengths = np.sqrt((a**2).sum(axis=1))
+            return np.einsum("ik,jk->ij", a, a) / np.outer(lengths, lengths)
+
+        total = 0.0
+        for features, targets in zip(x.double().numpy(), z.double().numpy(), strict=True):
+            reference = features - 0.3 * features.mean(axis=0)
+            difference = gram(targets.reshape(6, 16).T) - gram(reference)
+            total += (difference**2).mean() / 5
+        assert loss(refine, x)["gram"].item() == pytest.approx(2 * total, rel=1e-5)
 
     def test_low_pass_takes_what_all_tokens_share_out_of_the_reference(
         self, encoder: FakeEncoder
@@ -113,10 +149,10 @@ class TestLoss:
         x[:, 1::2, 0] -= 0.1
         refine = refiner(encoder, channels=2, reproduction=0.0, low_pass=1.0)
         refine.projector = Returns(torch.ones(1, 2, 4, 4))  # type: ignore[assignment]
-        assert refine.loss(x)["gram"].item() == pytest.approx(2.0, rel=1e-4)
+        assert loss(refine, x)["gram"].item() == pytest.approx(2.0, rel=1e-4)
 
     def test_is_the_sum_of_its_terms(self, encoder: FakeEncoder) -> None:
-        terms = refiner(encoder).loss(tokens())
+        terms = loss(refiner(encoder), tokens())
         assert terms["loss"].item() == pytest.approx(
             terms["reproduction"].item() + terms["gram"].item(), rel=1e-6
         )
@@ -124,17 +160,17 @@ class TestLoss:
     def test_a_term_of_weight_0_is_not_computed(self, encoder: FakeEncoder) -> None:
         refine = refiner(encoder, reproduction=0.0)
         refine.deprojector = Refuses()  # type: ignore[assignment]
-        assert "reproduction" not in refine.loss(tokens())
+        assert "reproduction" not in loss(refine, tokens())
 
     def test_training_lowers_it(self, encoder: FakeEncoder) -> None:
         refine, x = refiner(encoder, channels=16), tokens()
         optimizer = torch.optim.Adam(refine.parameters(), lr=3e-3)
-        first = refine.loss(x)
+        first = loss(refine, x)
         for _ in range(30):
             optimizer.zero_grad()
-            refine.loss(x)["loss"].backward()
+            loss(refine, x)["loss"].backward()
             optimizer.step()
-        last = refine.loss(x)
+        last = loss(refine, x)
         assert last["reproduction"] < 0.8 * first["reproduction"]
         assert last["gram"] < 0.8 * first["gram"]
 
@@ -148,11 +184,26 @@ class TestObjective:
         assert not encoder.training
         assert {name.split(".")[0] for name in objective.state_dict()} == {"refiner"}
         terms = objective((images, torch.zeros(3)), torch.Generator())
-        expected = refine.loss(encoder(encoder.normalize(images)).tokens)
+        expected = refine.loss(encoder(encoder.normalize(images)).tokens, images)
         torch.testing.assert_close(terms, expected)
         terms["loss"].backward()
         assert all(parameter.grad is not None for parameter in refine.parameters())
         assert all(parameter.grad is None for parameter in encoder.parameters())
+
+    def test_the_reference_is_made_of_tokens_and_their_images(
+        self, encoder: FakeEncoder, images: torch.Tensor
+    ) -> None:
+        refine, seen = refiner(encoder), list[Tensor]()
+
+        def reference(*given: Tensor) -> Tensor:
+            seen.extend(given)
+            return given[0]
+
+        refine.structure.forward = reference  # type: ignore[method-assign, assignment]
+        RefinementObjective(refine, encoder)((images, torch.zeros(3)), torch.Generator())
+        tokens, pictures = seen
+        torch.testing.assert_close(tokens, encoder(encoder.normalize(images)).tokens)
+        assert pictures is images
 
 
 class TestCentre:
@@ -167,7 +218,7 @@ class TestCentre:
         results = []
         for shift in (0.0, 3.0):
             refine.measure([x + shift])
-            results.append((refine.targets(x + shift), refine.loss(x + shift)["loss"]))
+            results.append((refine.targets(x + shift), loss(refine, x + shift)["loss"]))
         torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
 
     def test_off_measures_nothing(self, encoder: FakeEncoder) -> None:
@@ -178,6 +229,23 @@ class TestCentre:
     def test_no_images_is_an_error(self, encoder: FakeEncoder) -> None:
         with pytest.raises(DataError, match="needs images"):
             refiner(encoder, centre=True).measure([])
+
+
+class TestSettings:
+    def test_the_smoke_version_needs_nothing_from_elsewhere(self) -> None:
+        values = {
+            "depth": 3,
+            "width": 64,
+            "heads": 2,
+            "gram": 0.3,
+            "upsampler": "anyup",
+            "anyup": {"checkout": "nowhere", "weights": "nowhere.pth"},
+            "train": {"steps": 7},
+        }
+        small = RefinementSettings.model_validate(values).smoke()
+        expected = {"depth": 1, "gram": 0.3, "train": {"steps": 7}}
+        assert small == RefinementSettings.model_validate(expected)
+        assert small.missing() is None
 
 
 def test_state_dict_round_trip(encoder: FakeEncoder) -> None:

@@ -27,6 +27,19 @@ def test_modulator(width: int, patch: int, expected: float) -> None:
         encoder = fake_encoder(16 * patch, width=width, heads=16, patch=patch)
         dam = DetailAwareModulator(DAMConfig(), encoder)
     assert millions(dam) == pytest.approx(expected, abs=0.005)
+    assert DAMConfig().parameters(width, 16, patch) / 1e6 == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("fusion", ["sft", "add", "concat", "none"])
+@pytest.mark.parametrize("cross", [True, False])
+def test_modulator_counted_without_building_it(fusion: str, cross: bool) -> None:
+    values = {"fusion": fusion, "cross": cross, "depth": 3, "mlp_ratio": 2.5}
+    config = DAMConfig.model_validate(values)
+    with torch.device("meta"):
+        encoder = fake_encoder(96, width=40, heads=4, patch=8)
+        dam = DetailAwareModulator(config, encoder)
+    counted = sum(tensor.numel() for tensor in dam.state_dict().values())
+    assert config.parameters(40, 12, 8) == counted
 
 
 @pytest.mark.parametrize(

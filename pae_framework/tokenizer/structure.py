@@ -1,0 +1,128 @@
+"""H_ref: the frozen features whose Gram matrix the refined targets learn (PAE).
+
+Stated by the paper (arXiv 2605.07915, section 3): H is upsampled to 256 x 256 with AnyUp, gets a
+"low-pass spatial normalisation" of strength 0.4 and is downsampled bilinearly to the token grid.
+
+Inferred here: the normalisation subtracts ``strength`` times the low-passed features, by default
+their mean over the image, from the features; a division by each channel's deviation over the image
+is offered beside it and off. Bilinear means without antialiasing, corners not aligned. With the
+upsampler ``none`` the features stay on the token grid: bilinear up- and downsampling would only
+smooth them a little.
+
+Legend: B batch, N tokens, D encoder width, g grid side, U side of the dense features.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pae_framework.errors import DataError
+from pae_framework.layers import map_to_tokens, tokens_to_map
+from pae_framework.settings import RefinementSettings
+from pae_framework.tokenizer.anyup import imagenet_normalised, load_anyup
+from pae_framework.tokenizer.frozen import UsesFrozen
+
+
+class StructureReference(UsesFrozen):
+    """Makes H_ref as the recipe's ``tokenizer.refinement`` says; learns nothing.
+
+    AnyUp, where the recipe asks for it, stays outside the module tree; it is not there until
+    :meth:`load_pretrained`, since only the training of the refinement needs it.
+    """
+
+    anyup: nn.Module | None
+
+    def __init__(self, settings: RefinementSettings):
+        super().__init__()
+        self.settings = settings
+        self.anyup = None
+
+    def load_pretrained(self) -> None:
+        """Load AnyUp from this machine, where the recipe asks for it.
+
+        Raises:
+            DataError: it is not here, or what is here is not AnyUp.
+            CheckpointError: its weights do not fit.
+        """
+        if self.settings.upsampler == "anyup":
+            assert self.settings.anyup is not None
+            self.hold_frozen("anyup", load_anyup(self.settings.anyup))
+
+    @torch.no_grad()
+    def forward(self, tokens: Tensor, images: Tensor) -> Tensor:
+        """H_ref (B, N, D) of tokens (B, N, D) and their images (B, 3, S, S) in [0, 1].
+
+        Raises:
+            DataError: AnyUp gives something else than dense features.
+        """
+        settings = self.settings
+        if settings.upsampler == "none":
+            return self._normalised(tokens, per_token=1.0)
+        # One image after the other: dense features of 1024 channels take 268 MB each.
+        parts = zip(tokens.split(1), images.split(1), strict=True)
+        return torch.cat([self._by_way_of_dense(*part) for part in parts])
+
+    def _by_way_of_dense(self, tokens: Tensor, images: Tensor) -> Tensor:
+        grid = isqrt(tokens.shape[1])
+        size = self.settings.upsample_size or images.shape[-1]
+        dense = self._upsampled(tokens_to_map(tokens), images, size)
+        dense = tokens_to_map(self._normalised(map_to_tokens(dense), per_token=size / grid))
+        return map_to_tokens(_resized(dense, grid))
+
+    def _upsampled(self, features: Tensor, images: Tensor, size: int) -> Tensor:
+        """Dense features (B, D, U, U) of features (B, D, g, g)."""
+        if self.settings.upsampler == "bilinear":
+            return _resized(features, size)
+        assert self.anyup is not None, "load_pretrained comes before"
+        dense = self.anyup(imagenet_normalised(images, size), features)
+        expected = (*features.shape[:2], size, size)
+        if not isinstance(dense, Tensor) or dense.shape != expected:
+            found = tuple(dense.shape) if isinstance(dense, Tensor) else type(dense).__name__
+            raise DataError(f"AnyUp gives {found}; dense features of shape {expected} are needed")
+        return dense.float()
+
+    def _normalised(self, tokens: Tensor, per_token: float) -> Tensor:
+        settings = self.settings
+        size = None if settings.low_pass_size is None else settings.low_pass_size * per_token
+        return spatially_normalised(tokens, settings.low_pass, size, settings.spatial_norm)
+
+
+def spatially_normalised(
+    tokens: Tensor, strength: float, size: float | None = None, deviation_power: float = 0.0
+) -> Tensor:
+    """(x - strength * low_pass(x)) / (sd + 1e-6)^deviation_power of tokens x (B, N, D).
+
+    What neighbouring tokens share hides what sets them apart: the Gram matrix gains contrast.
+
+    Args:
+        tokens: of a square grid.
+        strength: share of the low-passed tokens that is taken away.
+        size: deviation of the low pass's Gaussian, in tokens; None: the mean over the image.
+        deviation_power: of sd, each channel's (biased) deviation over the image after that.
+    """
+    x = tokens - strength * low_passed(tokens, size)
+    if deviation_power:
+        x = x / (x.std(dim=1, keepdim=True, unbiased=False) + 1e-6) ** deviation_power
+    return x
+
+
+def low_passed(tokens: Tensor, size: float | None) -> Tensor:
+    """Tokens (B, N, D) under a Gaussian blur; (B, 1, D), their mean, where ``size`` is None.
+
+    At the border the kernel is cut and its weights sum to 1 all the same, so a constant stays what
+    it is and a very large ``size`` gives the mean.
+    """
+    if size is None:
+        return tokens.mean(dim=1, keepdim=True)
+    with torch.autocast(tokens.device.type, enabled=False):  # as for cosine_gram
+        places = torch.arange(isqrt(tokens.shape[1]), device=tokens.device, dtype=tokens.dtype)
+        kernel = (-0.5 * ((places[:, None] - places) / size).square()).softmax(dim=1)
+        return map_to_tokens(kernel @ tokens_to_map(tokens) @ kernel.mT)
+
+
+def _resized(x: Tensor, size: int) -> Tensor:
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)

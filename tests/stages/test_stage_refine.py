@@ -1,0 +1,118 @@
+"""Stage ``refine``: an upsampler of the user's own is loaded before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from pae_framework.config import DataSourceConfig
+from pae_framework.contracts import DataSource, Item
+from pae_framework.errors import DataError
+from pae_framework.plugins import Registry, load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.stages.parts import new_encoder
+from pae_framework.stages.refine import run
+from pae_framework.tensor_files import save_tensors
+from pae_framework.training.loop import Workplace
+from pae_framework.training.progress import ProgressLine
+
+CHANGES = [
+    "data.image_size=16",
+    "tokenizer.encoder.width=16",
+    "tokenizer.encoder.depth=1",
+    "tokenizer.bottleneck.channels=4",
+    "tokenizer.refinement={depth: 1, train: {steps: 1, batch_size: 4}}",
+]
+
+HUBCONF = '''
+import torch
+from torch import nn
+
+
+class Shuffled(nn.Module):
+    """Dense features that have nothing to do with their place."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image, features):
+        side = image.shape[-1]
+        random = torch.Generator().manual_seed(int(self.seed))
+        return torch.randn(*features.shape[:2], side, side, generator=random)
+
+
+def anyup(pretrained):
+    assert not pretrained
+    return Shuffled()
+'''
+
+
+class Noise(DataSource):
+    class_names = ("a",)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Item:
+        random = torch.Generator().manual_seed(index)
+        size = (3, self.image_size, self.image_size)
+        return Item(torch.randint(256, size, generator=random, dtype=torch.uint8), 0)
+
+
+def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, torch.Tensor]:
+    """What the stage leaves, from the same encoder each time."""
+    recipe = load_recipe("quickstart", [*CHANGES, *changes], registry).recipe
+    encoder = directory.parent / "encoder"
+    progress = lambda total, done: ProgressLine("t", total, done, Console(quiet=True))  # noqa: E731
+    context = SimpleNamespace(
+        recipe=recipe,
+        registry=registry,
+        device=torch.device("cpu"),
+        directory=directory,
+        train_source=Noise(DataSourceConfig(), 16),
+        seed=lambda train: 7,
+        length=lambda train, images: train.total_steps(images),
+        input=lambda stage: encoder if stage == "encoder" else None,
+        workplace=lambda train: Workplace(directory, torch.device("cpu"), "refine", 7, progress),
+    )
+    if not encoder.exists():
+        fresh = new_encoder(recipe.tokenizer.encoder, context)  # type: ignore[arg-type]
+        save_tensors(fresh.state_dict(), encoder / "encoder.safetensors")
+    run(context)  # type: ignore[arg-type]
+    return load_file(directory / "weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
+def test_the_reference_comes_from_the_upsampler(tmp_path: Path, registry: Registry) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "hubconf.py").write_text(HUBCONF)
+    torch.save({"seed": torch.zeros(1)}, tmp_path / "weights.pth")
+    anyup = [
+        "tokenizer.refinement.upsampler=anyup",
+        f"tokenizer.refinement.anyup={{checkout: {checkout}, weights: {tmp_path}/weights.pth}}",
+    ]
+    plain = refined(tmp_path / "plain", registry)
+    shuffled = refined(tmp_path / "shuffled", registry, *anyup)
+    assert plain.keys() == shuffled.keys()  # nothing of it is kept
+    assert not torch.equal(plain["projector.1.weight"], shuffled["projector.1.weight"])
+
+
+def test_without_its_checkout_no_step_is_made(tmp_path: Path, registry: Registry) -> None:
+    anyup = [
+        "tokenizer.refinement.upsampler=anyup",
+        "tokenizer.refinement.anyup={checkout: nowhere, weights: nowhere.pth}",
+    ]
+    with pytest.raises(DataError, match="no AnyUp checkout at nowhere"):
+        refined(tmp_path / "run", registry, *anyup)
+    assert not (tmp_path / "run").exists()
