@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -91,14 +92,17 @@ def read_checkpoint(path: Path, entries: Sequence[str] = ("model",)) -> dict[str
     if path.suffix == ".safetensors":
         return without_wrappers(load_tensors(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, so that averages and optimisers beside the weights are never read.
+        mapped = is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors and plain values, and is not read: unpickling it "
             "could run any code. Save its state dict alone, best as safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # a damaged pickle fails in more ways than can be listed
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} cannot be read: {reason}") from error
     return without_wrappers(_weights(content, path, entries))
 
 

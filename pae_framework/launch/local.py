@@ -10,7 +10,7 @@ from rich.console import Console
 from pae_framework.errors import PaeError, RunError
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import PlannedStage, plan
+from pae_framework.runs.plan import PlannedStage, plan, standing_on
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,32 @@ class LocalLauncher:
 
     console: Console
 
-    def run(self, loaded: LoadedRecipe, directory: RunDirectory, command: str) -> None:
+    def run(
+        self,
+        loaded: LoadedRecipe,
+        directory: RunDirectory,
+        command: str,
+        until: str | None = None,
+    ) -> None:
         """Run every stage of a recipe that is not done.
+
+        Args:
+            loaded: the recipe.
+            directory: where its run is.
+            command: what was typed, for the record.
+            until: only this stage and those it stands on; the rest of the plan stays pending.
 
         Raises:
             RunError: a stage failed; its record says why, and the same command goes on from there.
         """
-        stages = plan(loaded.recipe, loaded.registry)
+        stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
+        chosen = list(stages) if until is None else standing_on(stages, until)
         with directory.lock():
-            directory.write(loaded, stages, command)
-            for planned in stages:
-                self._stage(loaded, directory, planned, {stage.name: stage for stage in stages})
-            directory.link_report()
+            directory.write(loaded, list(stages.values()), command)
+            for name in chosen:
+                self._stage(loaded, directory, stages[name], stages)
+            if until is None:
+                directory.link_report()
 
     def _stage(
         self,

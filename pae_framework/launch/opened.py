@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from pae_framework.runs.opened import OpenedRun
+from pae_framework.runs.plan import standing_on
 
 if TYPE_CHECKING:
     from pae_framework.stages.context import StageContext
@@ -35,13 +36,7 @@ def _reads(opened: OpenedRun, stage: str) -> list[str]:
     """The stage and all that it stands on, in the order they ran."""
     if stage not in opened.plan:
         opened.finished(stage)  # says so
-    needed = set() if stage == "report" else {stage}
-    waiting = [stage]
-    while waiting:
-        inputs = opened.plan[waiting.pop()].inputs
-        waiting += [name for name in inputs if name not in needed]
-        needed.update(inputs)
-    return [name for name in opened.plan if name in needed]
+    return [name for name in standing_on(opened.plan, stage) if name != "report"]
 
 
 def _no_record(**values: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pae_framework.errors import RunError, StoppedError, UsageError
+from pae_framework.errors import RunError, StoppedError
 from pae_framework.files import read_json, write_json
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -28,19 +27,6 @@ class SweepLauncher:
     """
 
     console: Console
-
-    def members(self, loaded: LoadedRecipe, only: str | None) -> list[Member]:
-        """The members whose names match ``only`` (a pattern such as ``ssr-*``), or all.
-
-        Raises:
-            UsageError: none matches.
-        """
-        members = expand(loaded)
-        chosen = [m for m in members if only is None or fnmatch.fnmatch(m.name, only)]
-        if not chosen:
-            names = ", ".join(member.name for member in members)
-            raise UsageError(f"--only {only!r} matches no member of the sweep; members: {names}")
-        return chosen
 
     def run(
         self, loaded: LoadedRecipe, directory: Path, members: list[Member], command: str

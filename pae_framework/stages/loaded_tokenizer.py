@@ -1,0 +1,121 @@
+"""Stage ``tokenizer`` of a recipe with ``tokenizer.weights``: they are loaded, not trained."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pae_framework.contracts import Encoder
+from pae_framework.errors import CheckpointError, DataError
+from pae_framework.files import write_json
+from pae_framework.plugins import Registry
+from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.models import Recipe
+from pae_framework.stages.context import StageContext
+from pae_framework.tensor_files import save_tensors
+from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
+from pae_framework.tokenizer.released import (
+    ReleasedTokenizer,
+    TokenizerWeights,
+    fit,
+    read_released,
+)
+
+ORIGIN = ("imported_from", "imported_bytes", "imported_sha256")
+"""Metadata of a copy that `pae import` made: name, size and digest of the file it was made of."""
+
+
+def load_trained(context: StageContext) -> None:
+    """Check the file against the recipe and write what it holds as this run's tokenizer.
+
+    ``tokenizer.safetensors``; ``encoder.safetensors`` where the file brings the encoder's weights;
+    ``weights.json``, which says what the file was. No image is read.
+
+    Raises:
+        DataError: there is no such file.
+        CheckpointError: it is damaged, or made for another recipe; lists what differs.
+    """
+    recipe = context.recipe
+    assert recipe.tokenizer.weights is not None
+    path = Path(recipe.tokenizer.weights).expanduser()
+    if not path.is_file():
+        raise DataError(f"tokenizer.weights: there is no file {path}")
+    released = read_released(path)
+    weights = fitting(released, recipe, context.registry)
+    save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
+    if weights.encoder is not None:
+        save_tensors(weights.encoder, context.directory / "encoder.safetensors")
+    description = {**describe_file(path), **_contents(released)}
+    write_json(context.directory / "weights.json", description)
+    context.beat(weights=description.get("imported_from", path.name))
+
+
+def fitting(released: ReleasedTokenizer, recipe: Recipe, registry: Registry) -> TokenizerWeights:
+    """The weights as the recipe's tokenizer and encoder take them.
+
+    Raises:
+        CheckpointError: the file was made for another recipe; lists what differs.
+    """
+    encoder = recipe.tokenizer.encoder
+    if released.encoder and encoder.train is not None:
+        raise CheckpointError(
+            f"{released.source} brings weights of an encoder, but the run trains its own "
+            f"({encoder.use}: `tokenizer.encoder.train`)"
+        )
+    if not released.encoder and loads_nothing(encoder):
+        raise CheckpointError(
+            f"{released.source} brings no weights of the encoder, and `tokenizer.encoder.weights` "
+            "is none: name those that the tokenizer was trained with"
+        )
+    return fit(released, meta_tokenizer(recipe, registry))
+
+
+def loads_nothing(encoder: EncoderComponent) -> bool:
+    """Whether a pretrained encoder was told to stay random: ``weights: none``."""
+    return getattr(encoder.config, "weights", None) == "none"
+
+
+def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
+    """The recipe's tokenizer on the meta device: names and shapes, no numbers."""
+    component, size = recipe.tokenizer.encoder, recipe.data.image_size
+    cls = registry.find("encoder", component.use).component_class()
+    with torch.device("meta"):
+        encoder = cls(component.config, size)
+        assert isinstance(encoder, Encoder)
+        return build_tokenizer(recipe.tokenizer, size, registry, encoder)
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size and SHA-256 of a file of weights; of a copy, also those of its original."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    description = {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    metadata = _metadata(path) if path.suffix == ".safetensors" else {}
+    return {**description, **{key: metadata[key] for key in ORIGIN if key in metadata}}
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Texts in a safetensors file; none in a damaged one."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except SafetensorError:
+        return {}
+
+
+def origin(path: Path) -> dict[str, str]:
+    """Metadata for a copy of ``path``; a copy of a copy names the first file."""
+    found = describe_file(path)
+    values = found["file"], found["bytes"], found["sha256"]
+    own = dict(zip(ORIGIN, map(str, values), strict=True))
+    return {key: str(found.get(key, own[key])) for key in ORIGIN}
+
+
+def _contents(released: ReleasedTokenizer) -> dict[str, Any]:
+    layout = "tokenizer with encoder" if released.encoder else "tokenizer without encoder"
+    counts = {"tensors": len(released.tokenizer), "encoder_tensors": len(released.encoder)}
+    return {"layout": layout, **counts}
