@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +23,8 @@ from pae_framework.seeding import generator
 
 SAFE_NAME = "latents_stats.safetensors"
 TORCH_NAME = "latents_stats.pt"
+TOKENIZER = "tokenizer"
+"""Metadata that names the tokenizer."""
 CHUNK = 1000
 
 
@@ -41,12 +43,26 @@ class LatentStatistics:
         """Inverse of :meth:`normalize`."""
         return z * self.std.to(z.device) + self.mean.to(z.device)
 
-    def save(self, directory: Path) -> None:
-        """Write both files into ``directory``."""
+    def save(self, directory: Path, tokenizer: str | None = None) -> None:
+        """Write both files into ``directory``; the first says whose latents were measured."""
         tensors = {"mean": self.mean, "std": self.std}
-        for name, write in ((SAFE_NAME, save_file), (TORCH_NAME, torch.save)):
-            with replacing(directory / name) as aside:
-                write(tensors, aside)
+        with replacing(directory / SAFE_NAME) as aside:
+            save_file(tensors, aside, {TOKENIZER: tokenizer} if tokenizer else None)
+        with replacing(directory / TORCH_NAME) as aside:
+            torch.save(tensors, aside)
+
+
+def tokenizer_of(directory: Path) -> str | None:
+    """What :meth:`LatentStatistics.save` was told of the tokenizer; None: nothing, or no file."""
+    path = directory / SAFE_NAME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: statistics cannot be read: {error}") from error
+    return metadata.get(TOKENIZER)
 
 
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:

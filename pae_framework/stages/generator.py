@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pae_framework.data.latent_batches import LatentBatches
 from pae_framework.data.latents import LatentDataset
-from pae_framework.data.statistics import load_statistics
 from pae_framework.data.stream import CountStream
 from pae_framework.flow.objective import FlowObjective
 from pae_framework.stages.context import StageContext, initial_weights
+from pae_framework.stages.normalisation import run_statistics
 from pae_framework.stages.parts import new_generator
 from pae_framework.training.loop import Trainee, train
 
@@ -19,7 +19,7 @@ def run(context: StageContext) -> None:
     settings = component.train
     seed = context.seed(settings)
     folder = context.require("latents")
-    dataset, statistics = LatentDataset(folder), load_statistics(folder)
+    dataset, statistics = LatentDataset(folder), run_statistics(context)
     with initial_weights(seed, "generator"):
         model = new_generator(context, dataset.shape, len(context.train_source.class_names))
     stream = CountStream(len(dataset), settings.batch_size, seed)

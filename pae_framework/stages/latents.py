@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -11,44 +9,70 @@ from pae_framework.data.images import read_batch
 from pae_framework.data.latents import shard_is_whole, shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.normalisation import tokenizer_identity
 from pae_framework.stages.parts import trained_tokenizer
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.stages.processes import in_processes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def run(context: StageContext) -> None:
-    """Write every shard that is not there whole, then the statistics."""
-    settings, source = context.recipe.latents, context.train_source
-    tokenizer = trained_tokenizer(context)
-    starts = range(0, len(source), settings.shard_size)
-    with context.progress(len(source)) as progress:
-        for shard, start in enumerate(starts):
-            stop = min(start + settings.shard_size, len(source))
-            path = context.directory / shard_name(0, shard)
-            if not shard_is_whole(path, stop - start):
-                _encode(context, tokenizer, torch.arange(start, stop), path)
-            progress.update(stop)
-    compute_statistics(context.directory).save(context.directory)
+    """Write every shard that is not there whole, then the statistics.
+
+    Shards are named and cut as by one process, whichever process writes them.
+
+    Raises:
+        RunError: a process failed; its shards that are whole stay.
+    """
+    settings, images = context.recipe.latents, len(context.train_source)
+    shards = -(-images // settings.shard_size)
+    with context.progress(images) as progress:
+
+        def show(written: int) -> None:
+            progress.update(min(written * settings.shard_size, images))
+
+        if settings.processes > 1:
+            in_processes(context, ShardWriter, shards, settings.processes, show)
+        else:
+            write = ShardWriter(context)
+            for shard in range(shards):
+                write(shard)
+                show(shard + 1)
+    statistics = compute_statistics(context.directory)
+    statistics.save(context.directory, tokenizer_identity(context))
 
 
-def _encode(context: StageContext, tokenizer: Tokenizer, indices: Tensor, path: Path) -> None:
-    """Encode the images of one shard, plain and mirrored (twice plain where nothing flips)."""
-    settings = context.recipe.latents
-    plain, mirrored, labels = [], [], []
-    for chunk in indices.split(settings.batch_size):
-        images, classes = read_batch(context.train_source, chunk)
-        images = images.to(context.device)
-        latents = _latents(tokenizer, images)
-        plain.append(latents)
-        mirrored.append(
-            _latents(tokenizer, images.flip(-1)) if context.recipe.data.flip else latents
-        )
-        labels.append(classes)
-    dtype = DTYPES[settings.dtype]
-    write_shard(path, torch.cat(plain).to(dtype), torch.cat(mirrored).to(dtype), torch.cat(labels))
+class ShardWriter:
+    """Writes shards of the training images' latents.
 
+    ``latents`` are those of the images as they are, ``latents_flip`` those of their mirror images;
+    both the same where the recipe mirrors nothing.
+    """
 
-@torch.no_grad()
-def _latents(tokenizer: Tokenizer, images: Tensor) -> Tensor:
-    return tokenizer.encode(images).latents.float().cpu()
+    def __init__(self, context: StageContext):
+        self.context = context
+        self.settings = context.recipe.latents
+        self.tokenizer = trained_tokenizer(context)
+
+    def __call__(self, shard: int) -> None:
+        """Write one shard, unless it is there whole."""
+        size, source = self.settings.shard_size, self.context.train_source
+        indices = torch.arange(shard * size, min((shard + 1) * size, len(source)))
+        path = self.context.directory / shard_name(0, shard)
+        if shard_is_whole(path, len(indices)):
+            return
+        plain, mirrored, labels = [], [], []
+        for chunk in indices.split(self.settings.batch_size):
+            images, classes = read_batch(source, chunk)
+            images = images.to(self.context.device)
+            latents = self._encode(images)
+            plain.append(latents)
+            flip = self.context.recipe.data.flip
+            mirrored.append(self._encode(images.flip(-1)) if flip else latents)
+            labels.append(classes)
+        write_shard(path, torch.cat(plain), torch.cat(mirrored), torch.cat(labels))
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor) -> Tensor:
+        """Latents (B, C, h, w), as they are stored, of images (B, 3, S, S) in [0, 1]."""
+        return self.tokenizer.encode(images).latents.to("cpu", DTYPES[self.settings.dtype])

@@ -8,7 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pae_framework.data.latents import shard_name, write_shard
-from pae_framework.data.statistics import LatentStatistics, compute_statistics, load_statistics
+from pae_framework.data.statistics import (
+    LatentStatistics,
+    compute_statistics,
+    load_statistics,
+    tokenizer_of,
+)
 from pae_framework.errors import DataError
 
 
@@ -160,3 +165,13 @@ def test_code_in_a_pickle_is_not_run(tmp_path, save):
     with pytest.raises(DataError, match="cannot be read"):
         load_statistics(path)
     assert not trace.exists()
+
+
+def test_statistics_name_the_tokenizer_they_belong_to(tmp_path):
+    statistics = LatentStatistics(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
+    assert tokenizer_of(tmp_path) is None
+    statistics.save(tmp_path)
+    assert tokenizer_of(tmp_path) is None
+    statistics.save(tmp_path, tokenizer="4af1")
+    assert tokenizer_of(tmp_path) == "4af1"
+    assert torch.equal(load_statistics(tmp_path).std, statistics.std)

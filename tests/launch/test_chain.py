@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from chain_helpers import pae, pae_killed_in
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 STAGES = [
     "extractor",
@@ -71,6 +73,36 @@ def test_latents_are_in_lightningdits_layout(run: Path):
     assert sum(sizes) == 1797 - 355  # the digits without every fifth of each class
     assert load_file(shards[0])["latents"].shape[1:] == (4, 4, 4)
     assert (run / "latents" / "latents_stats.pt").is_file()
+
+
+def shards(run: Path) -> dict[str, tuple[dict[str, str], dict[str, bytes]]]:
+    """Metadata and tensors of every file of latents; their order in a file is safetensors' own."""
+    found = {}
+    for path in (run / "latents").glob("*.safetensors"):
+        tensors = {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
+        with safe_open(path, "pt") as file:
+            found[path.name] = (file.metadata(), tensors)
+    return found
+
+
+def test_several_processes_write_the_latents_of_one(place: Path, run: Path):
+    before = shards(run)
+    shutil.rmtree((run / "latents").resolve())
+    again = pae("run", "tiny.yaml", "latents.processes=2", cwd=place)
+    assert again.returncode == 0, again.stderr
+    assert shards(run) == before
+    assert len(before) == 4  # three shards and the statistics
+    assert records(run)["latents"]["state"] == "done"
+
+
+def test_statistics_of_another_tokenizer_are_refused(place: Path, run: Path, tmp_path: Path):
+    shutil.copytree(place / "runs", tmp_path / "runs", symlinks=True)
+    other = tmp_path / "runs" / "tiny" / "tokenizer" / "tokenizer.safetensors"
+    weights = load_file(other)
+    save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other)
+    refused = pae("sample", "runs/tiny", "--count", "1", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "are of the latents of another tokenizer" in refused.stderr
 
 
 def test_samples_are_what_adm_evaluators_read(run: Path):
