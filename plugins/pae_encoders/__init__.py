@@ -5,10 +5,17 @@ from pae_framework.hookspecs import Register
 
 pae_api = 1
 
+PRETRAINED = (
+    ("dinov2", "DINOv2", "pretrained DINOv2 (timm), frozen; with or without register tokens"),
+    ("dinov3", "DINOv3", "pretrained DINOv3 (timm), frozen"),
+    ("mae", "MAE", "pretrained encoder of a masked autoencoder (timm), frozen"),
+    ("siglip2", "SigLIP2", "pretrained SigLIP2 image tower (open-clip, timm), frozen"),
+)
+
 
 @hookimpl
 def pae_register_encoders(register: Register) -> None:
-    """Register tiny_vit and small_cnn."""
+    """Register the encoders a run trains itself, and the pretrained ones."""
     register(
         "tiny_vit",
         target="pae_encoders.tiny_vit:TinyViT",
@@ -21,3 +28,10 @@ def pae_register_encoders(register: Register) -> None:
         config="pae_encoders.config:SmallCNNConfig",
         summary="small convolutional classifier that the run trains itself; for Frechet features",
     )
+    for name, target, summary in PRETRAINED:
+        register(
+            name,
+            target=f"pae_encoders.vfm:{target}",
+            config=f"pae_encoders.vfm_config:{target}Config",
+            summary=summary,
+        )

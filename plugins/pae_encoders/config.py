@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from itertools import pairwise
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +52,17 @@ class TinyViTConfig(EncoderConfig):
         """The heads."""
         return self.heads
 
+    def parameters(self, image_size: int) -> int:
+        """Patch embedding and blocks; positions are fixed and the last norm has no affine."""
+        width, hidden = self.width, int(self.width * self.mlp_ratio)
+        block = 4 * width * (width + 1) + (width + 1) * hidden + (hidden + 1) * width + 4 * width
+        return (3 * self.patch**2 + 1) * width + self.depth * block
+
+    def smoke(self) -> Self:
+        """Two narrow blocks."""
+        smaller = {"width": 32, "heads": 2, "depth": 2, "decoder_depth": 1}
+        return self.model_copy(update=smaller)
+
 
 class SmallCNNConfig(EncoderConfig):
     """Small convolutional classifier: stages that halve the side and double the channels."""
@@ -79,6 +91,20 @@ class SmallCNNConfig(EncoderConfig):
     def token_heads(self) -> int:
         """One for each 32 channels."""
         return max(1, self.token_width() // 32)
+
+    def parameters(self, image_size: int) -> int:
+        """Two 3 x 3 convolutions without bias and two norms per stage."""
+        channels = [3, *(self.width << stage for stage in range(self.depth))]
+        return sum(9 * a * b + 9 * b * b + 4 * b for a, b in pairwise(channels))
+
+    def activations(self, image_size: int) -> int:
+        """Of both convolutions of a stage: the norm's input, and the ReLU's output."""
+        stages = range(self.depth)
+        return sum(4 * (self.width << s) * (image_size >> s + 1) ** 2 for s in stages)
+
+    def smoke(self) -> Self:
+        """Eight channels, two stages at most."""
+        return self.model_copy(update={"width": 8, "depth": min(self.depth, 2)})
 
 
 def _grid(image_size: int, patch: int) -> int:
