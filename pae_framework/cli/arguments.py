@@ -6,13 +6,22 @@ from typing import Annotated
 
 import typer
 
+from pae_framework.cli.completion import complete_override, complete_recipe
+
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="a recipe file, or the name of a shipped recipe")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="a recipe file, or the name of a shipped recipe",
+        autocompletion=complete_recipe,
+    ),
 ]
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY.PATH=VALUE", help="a value to set in the recipe; null removes a key"
+        metavar="KEY.PATH=VALUE",
+        help="a value to set in the recipe; null removes a key",
+        autocompletion=complete_override,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]

@@ -168,7 +168,7 @@ class DINOv2Config(FoundationConfig):
     """DINOv2 (Oquab et al. 2023), with four register tokens (`_reg4`) or without."""
 
     family: ClassVar[Family] = DINOV2
-    model: str = Field("vit_large_patch14_reg4_dinov2", description="timm's name of a DINOv2 model")
+    model: str = _model(DINOV2, "vit_large_patch14_reg4_dinov2", "timm's name of a DINOv2 model")
 
 
 class DINOv3Config(FoundationConfig):

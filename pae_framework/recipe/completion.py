@@ -1,0 +1,66 @@
+"""What a shell may offer for a ``key.path=value`` of a recipe. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pae_framework.plugins import Registry
+from pae_framework.recipe.fields import Slot, slot_at
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.nodes import Node
+
+
+def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:
+    """Every continuation of ``incomplete``: keys up to the ``=``, after it the values known."""
+    key_path, equals, value = incomplete.partition("=")
+    *parents, last = key_path.split(".")
+    slot, node = slot_at(loaded.root, tuple(parents), loaded.registry)
+    if equals:
+        found = [str(choice) for choice in _values(slot, node, last, loaded.registry)]
+        return [f"{key_path}={choice}" for choice in found if choice.startswith(value)]
+    before = "".join(f"{parent}." for parent in parents)
+    keys = [key for key in _keys(slot, node, loaded.registry) if key.startswith(last)]
+    return [f"{before}{key}{_after(slot.enter(key, node, loaded.registry))}" for key in keys]
+
+
+def _keys(slot: Slot, node: Node, registry: Registry) -> Iterable[str]:
+    fields = slot.keys(node, registry)
+    if fields is not None:
+        return fields
+    return (node.map or {}) if get_origin(slot.type) is dict else ()
+
+
+def _after(slot: Slot) -> str:
+    """A dot where a map stands, else an equals sign."""
+    kind = slot.type
+    is_map = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return "." if is_map or get_origin(kind) is dict else "="
+
+
+def _values(slot: Slot, node: Node, key: str, registry: Registry) -> Iterable[Any]:
+    if key == "use" and slot.component is not None:
+        return [spec.name for spec in registry.specs(slot.component.kind)]
+    fields: Mapping[str, FieldInfo] = slot.keys(node, registry) or {}
+    if key not in fields:
+        return []
+    field = fields[key]
+    return [*_choices(field.annotation), *(field.examples or [])]
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The values of a type that has few."""
+    if annotation is bool:
+        return ["true", "false"]
+    if annotation is type(None):
+        return ["null"]
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    if get_origin(annotation) is Annotated:
+        return _choices(get_args(annotation)[0])
+    if get_origin(annotation) in (list, tuple, dict):
+        return []
+    return [choice for part in get_args(annotation) for choice in _choices(part)]

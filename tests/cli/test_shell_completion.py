@@ -1,0 +1,34 @@
+"""The shell's side of completion, as bash asks for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def offered(line: str, words: int) -> list[str]:
+    """What bash is offered for the last of the words of a command line."""
+    command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
+    env = {**os.environ, "_PAE_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    found = subprocess.run(
+        command, env={**env, "COMP_CWORD": str(words - 1)}, capture_output=True, text=True
+    )
+    assert not found.stderr, found.stderr
+    return found.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "expected"),
+    [
+        ("pae run quicks", 3, ["quickstart"]),
+        ("pae run quickstart tokenizer.bott", 4, ["tokenizer.bottleneck."]),
+        # bash cuts words at the equals sign
+        ("pae run quickstart tokenizer.bottleneck.use = sp", 6, ["sphere"]),
+        ("pae run no_such_recipe tokenizer.bott", 4, []),
+    ],
+)
+def test_bash_is_offered(line, words, expected):
+    assert offered(line, words) == expected
