@@ -71,6 +71,13 @@ class DataSourceConfig(ComponentConfig):
     provides_masks: ClassVar[bool] = False
     """Whether each image comes with a segmentation mask."""
 
+    def expected(self) -> tuple[int, int] | None:
+        """Images and classes of the data where the parameters alone tell them, else None.
+
+        ``pae run --dry-run`` counts with them where the data are not at hand.
+        """
+        return None
+
 
 class EncoderConfig(ComponentConfig):
     """Parameters of an encoder."""
@@ -94,9 +101,28 @@ class EncoderConfig(ComponentConfig):
         """Attention heads H that divide D, as the encoder's ``heads``; None: not known yet."""
         return None
 
+    def parameters(self, image_size: int) -> int | None:
+        """How many numbers its weights hold; None: not known before it is built."""
+        return None
+
+    def activations(self, image_size: int) -> int | None:
+        """Numbers one image leaves for the backward pass; None: not known.
+
+        The default takes the encoder for a transformer of blocks of one width.
+        """
+        parameters = self.parameters(image_size)
+        if parameters is None:
+            return None
+        return block_activations(parameters, self.token_grid(image_size) ** 2, self.token_width())
+
 
 class ModulatorConfig(ComponentConfig):
     """Parameters of a modulator, which adds pixel detail to the encoder's tokens."""
+
+    def parameters(self, width: int, grid: int, patch: int) -> int | None:
+        """How many numbers its weights hold, by D, tokens per side and px per token; None: not
+        known before it is built."""
+        return None
 
 
 class BottleneckConfig(ComponentConfig):
@@ -114,6 +140,14 @@ class DecoderConfig(ComponentConfig):
         """Side in px of the images decoded from ``grid`` x ``grid`` tokens."""
         raise NotImplementedError
 
+    def parameters(self, width: int, grid: int) -> int | None:
+        """How many numbers its weights hold, by D and tokens per side; None: not known."""
+        return None
+
+    def activations(self, grid: int) -> int | None:
+        """Numbers one image leaves for the backward pass; None: not known."""
+        return None
+
 
 class DiscriminatorConfig(ComponentConfig):
     """Parameters of a discriminator, the opponent in the adversarial term."""
@@ -125,6 +159,10 @@ class DiscriminatorConfig(ComponentConfig):
             ValueError: with what was found and what would be right.
         """
 
+    def parameters(self, image_size: int) -> int | None:
+        """How many numbers its weights hold; None: not known before it is built."""
+        return None
+
 
 class RegularizerConfig(ComponentConfig):
     """Parameters of one term of the tokenizer's loss."""
@@ -135,7 +173,15 @@ class RegularizerConfig(ComponentConfig):
     needs_moments: ClassVar[bool] = False
     """Whether the term needs a bottleneck with a mean and a variance (``gaussian``)."""
 
+    needs_distance: ClassVar[bool] = False
+    """Whether the term is measured by the reconstruction terms' distance, so is 0 without any."""
+
     weight: float = Field(1.0, ge=0, description="factor of the term; 0 skips it altogether")
+
+    @property
+    def decodes(self) -> int:
+        """Decodes with gradient in each step, besides the reconstruction."""
+        return 0
 
     def check_latent(self, latent: LatentShape) -> None:
         """Refuse latents this term cannot work on.
@@ -147,6 +193,22 @@ class RegularizerConfig(ComponentConfig):
 
 class GeneratorConfig(ComponentConfig):
     """Parameters of a generator."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the velocity depends on the label; without, there is no classifier-free guidance.
+
+        It needs a null label as well as the others.
+        """
+        return True
+
+    def parameters(self, latent: LatentShape, num_classes: int) -> int | None:
+        """How many numbers its weights hold; None: not known before it is built."""
+        return None
+
+    def activations(self, latent: LatentShape) -> int | None:
+        """Numbers one latent leaves for the backward pass; None: not known."""
+        return None
 
     def check_latent(self, latent: LatentShape) -> None:
         """Refuse latents this network cannot take.
@@ -169,3 +231,15 @@ class EvaluatorConfig(ComponentConfig):
 
 
 EVALUATION_NEEDS = frozenset({"reconstructions", "latents", "samples", "extractor", "masks"})
+
+
+def block_activations(parameters: int, tokens: int, width: int) -> int:
+    """Numbers that pre-norm transformer blocks keep for the backward pass, for one image.
+
+    Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) count 34 s b h bytes per block in half
+    precision besides attention's matrices. Without dropout's masks, and with fused attention, which
+    keeps no matrix, 16 numbers per token and channel are left: both norms' inputs and outputs (4),
+    q, k, v and what attention gives (4), and both sides of a 4-fold GELU (8). Such a block has
+    12 D^2 weights, so from ``parameters`` and D alone: 16 N D (P / 12 D^2) = 4/3 N P / D.
+    """
+    return 4 * tokens * parameters // (3 * width)

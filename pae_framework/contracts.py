@@ -269,6 +269,13 @@ class Discriminator(nn.Module, ABC):
         """Logits (B, M) of images (B, 3, S, S) in [0, 1]; high: taken for real. One for each of
         the M places it looks at."""
 
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images (B, 3, S, S) changed at random before they are judged, real and false alike.
+
+        Gradients flow through. The default changes nothing.
+        """
+        return images
+
     def load_pretrained(self) -> None:
         """Load the weights of its frozen part, if it has one; see :class:`Encoder`."""
 
@@ -333,6 +340,9 @@ class Generator(nn.Module, ABC):
     ``num_classes`` is K; label K is the null label of classifier-free guidance.
     """
 
+    conditional: bool = True
+    """Whether the velocity depends on the label; where not, there is nothing to guide by."""
+
     def __init__(self, config: GeneratorConfig, latent: LatentShape, num_classes: int):
         super().__init__()
         self.latent = latent
@@ -341,6 +351,21 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Velocity dx/dt (B, C, h, w) at x (B, C, h, w), time t (B,) in [0, 1], labels y (B,)."""
+
+    def from_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights in an official checkpoint of this network, as this generator's state dict.
+
+        ``tensors`` carry the names they have there, without wrapper prefixes
+        (:func:`~pae_framework.tensor_files.read_checkpoint` takes them off).
+
+        Raises:
+            CheckpointError: they belong to another network or size, or are not finite; says which.
+        """
+        raise CheckpointError(f"{type(self).__name__} has no official checkpoints")
+
+    def to_official(self) -> dict[str, Tensor]:
+        """The inverse of :meth:`from_official`: this generator's weights by official names."""
+        raise CheckpointError(f"{type(self).__name__} has no official checkpoints")
 
 
 # --- evaluators -----------------------------------------------------------------------------------
@@ -397,7 +422,8 @@ class EvaluationMaterial(Protocol):
     ``pooled_features`` (M, D) the mean over the encoder's tokens; ``sample_sets`` what the sample
     stage drew; ``extractor`` and ``image_features`` (M, F), what it makes of ``images``;
     ``decode`` latents -> images in [0, 1]; ``perceptual`` the per-image perceptual distance (B,)
-    between two batches in [0, 1]; ``seed``.
+    between two batches in [0, 1], and ``perceptual_name``, which one it is (LPIPS or a stand-in);
+    ``seed``.
 
     ``features`` gives the encoder's tokens (B, N, D) of chosen images: those at ``indices`` (B,)
     of the M. They are computed at each call, for the tokens of all images may not fit into memory.
@@ -425,6 +451,8 @@ class EvaluationMaterial(Protocol):
     def extractor(self) -> Extractor: ...  # noqa: D102
     @property
     def image_features(self) -> Tensor: ...  # noqa: D102
+    @property
+    def perceptual_name(self) -> str: ...  # noqa: D102
     @property
     def protocol(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property

@@ -5,11 +5,15 @@ Light (no torch); the rooms that use them import them from here, recipes compose
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from pae_framework.config import Settings
+from pae_framework.config import LatentShape, Settings
+from pae_framework.hub import HubFile, UrlFile, missing_weights, weights_path
 
 Precision = Literal["float32", "bf16"]
 
@@ -45,6 +49,14 @@ class Length(Settings):
             return self.steps
         assert self.epochs is not None
         return round(self.epochs * steps_per_epoch)
+
+    def before(self, other: Length) -> bool:
+        """Whether it is certainly earlier: both are in one unit, or this one is the beginning."""
+        if self.steps is not None and other.steps is not None:
+            return self.steps < other.steps
+        if self.epochs is not None and other.epochs is not None:
+            return self.epochs < other.epochs
+        return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
 
 
 class OptimizerSettings(Settings):
@@ -111,16 +123,44 @@ class TrainSettings(OptimizerSettings):
         return max(1, round(self.epochs * images / self.batch_size))
 
 
-class TimeSettings(Settings):
-    """Distribution of the training time t (0 noise, 1 data)."""
+class ShiftSettings(Settings):
+    """The shift of times, stated or made from the size of the latents."""
+
+    shift: float = Field(
+        1.0, gt=0, description="s of t' = s t / (1 + (s-1) t); below 1 moves towards noise; 1: none"
+    )
+    shift_base: float | None = Field(
+        None,
+        gt=0,
+        description="instead of `shift`: s = sqrt(shift_base / m) for latents of m values (RAE: "
+        "4096)",
+    )
+
+    @model_validator(mode="after")
+    def _one_shift(self) -> Self:
+        if self.shift_base is not None and self.shift != 1:
+            raise ValueError("give either `shift` or `shift_base`")
+        return self
+
+    def for_latent(self, latent: LatentShape) -> Self:
+        """The same settings with the shift as a number (RAE's is 1 / s: its time runs back)."""
+        if self.shift_base is None:
+            return self
+        values = latent.channels * latent.side**2
+        shift = math.sqrt(self.shift_base / values)
+        return self.model_copy(update={"shift": shift, "shift_base": None})
+
+
+class TimeSettings(ShiftSettings):
+    """Distribution of the training time t (0 noise, 1 data); the shift comes after the draw."""
 
     distribution: Literal["logit_normal", "uniform"] = Field(
         "logit_normal", description="logit_normal: the sigmoid of a normal"
     )
     mean: float = Field(0.0, description="location of the normal under the sigmoid")
     std: float = Field(1.0, gt=0, description="scale of the normal under the sigmoid")
-    shift: float = Field(
-        1.0, gt=0, description="s of t' = s t / (1 + (s-1) t); below 1 moves towards noise"
+    lowest: float = Field(
+        0.0, ge=0, lt=1, description="times below are not drawn, before the shift (RAE: 0.001)"
     )
 
 
@@ -141,15 +181,39 @@ class PerceptualSettings(Settings):
     )
 
 
+VGG16 = HubFile("timm/vgg16.tv_in1k")
+"""VGG-16 with torchvision's weights: LPIPS's network."""
+LPIPS_HEADS = UrlFile(
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth"
+)
+"""LPIPS's channel weights, version 0.1 for VGG-16."""
+
+
 class LpipsSettings(Settings):
     """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
 
     weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
     weights: str = Field(
         "default",
-        description="`default`: torch-fidelity's file from its release; a local file in that "
-        "layout or LPIPS's own; `none`: random",
+        description="`default`: VGG-16 from the hub with the channel weights of torch-fidelity's "
+        "release; a local file that holds both, in torchvision's or LPIPS's names; `none`: random",
     )
+
+    def missing(self) -> str | None:
+        """Say what is not on this machine; see :meth:`ComponentConfig.missing`."""
+        if not self.weight:
+            return None
+        found = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
+        problem = next((one for one in found if one), None)
+        return f"LPIPS: {problem}" if problem else None
+
+    def fetch(self) -> str | None:
+        """Bring the weights here; see :meth:`ComponentConfig.fetch`."""
+        if self.missing() is None:
+            return None
+        for remote in (VGG16, LPIPS_HEADS):
+            weights_path(self.weights, remote)
+        return "weights of LPIPS"
 
 
 class ReconstructionSettings(Settings):
@@ -158,6 +222,26 @@ class ReconstructionSettings(Settings):
     l1: float = Field(1.0, ge=0, description="weight of the mean absolute pixel error")
     perceptual: PerceptualSettings = PerceptualSettings()
     lpips: LpipsSettings = LpipsSettings()
+
+
+class AnyUpSettings(Settings):
+    """Where AnyUp, a learned upsampler of features, lies on this machine; none is downloaded."""
+
+    checkout: str = Field(description="folder of its repository, with its hubconf.py")
+    weights: str = Field(description="file of its weights")
+
+    def missing(self) -> str | None:
+        """Say what is not on this machine; None: nothing is."""
+        folder = Path(self.checkout).expanduser()
+        if not (folder / "hubconf.py").is_file():
+            return (
+                f"no AnyUp checkout at {folder}: it has no hubconf.py; clone the repository "
+                "wimmerth/anyup there, or use the upsampler `bilinear`"
+            )
+        file = Path(self.weights).expanduser()
+        if file.is_file():
+            return None
+        return f"no AnyUp weights at {file}; save those of the repository's release there"
 
 
 class RefinementSettings(Settings):
@@ -174,8 +258,30 @@ class RefinementSettings(Settings):
     gram: float = Field(
         1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, mean per entry"
     )
+    upsampler: Literal["none", "bilinear", "anyup"] = Field(
+        "none",
+        description="what makes the features dense before H_ref is normalised and brought back to "
+        "the token grid; anyup: a learned one, as the paper has it",
+    )
+    upsample_size: int | None = Field(
+        None, gt=0, description="side of the dense features, px; null: that of the images"
+    )
+    anyup: AnyUpSettings | None = Field(None, description="where AnyUp lies, for that upsampler")
     low_pass: float = Field(
         0.4, ge=0, le=1, description="strength of the low-pass spatial normalisation of H_ref"
+    )
+    low_pass_size: float | None = Field(
+        None,
+        gt=0,
+        description="deviation, in tokens, of the Gaussian blur that is the low pass; null: the "
+        "mean over the image",
+    )
+    spatial_norm: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="power of each channel's deviation over the image H_ref is divided by after "
+        "the low pass; 0: not divided, 1: all deviations 1",
     )
     centre: bool = Field(
         False, description="subtract the data mean of the features before anything else"
@@ -188,6 +294,21 @@ class RefinementSettings(Settings):
             raise ValueError("`reproduction` and `gram` are both 0; refinement needs one of them")
         return self
 
+    @model_validator(mode="after")
+    def _anyup_is_somewhere(self) -> RefinementSettings:
+        if self.upsampler == "anyup" and self.anyup is None:
+            raise ValueError("the upsampler `anyup` needs `anyup: {checkout: ..., weights: ...}`")
+        return self
+
+    def missing(self) -> str | None:
+        """Say what is not on this machine; None: nothing is."""
+        return self.anyup.missing() if self.upsampler == "anyup" and self.anyup else None
+
+    def smoke(self) -> RefinementSettings:
+        """The same refinement made small, with nothing it would need from elsewhere."""
+        small = {"depth": 1, "width": None, "heads": None, "upsampler": "none", "anyup": None}
+        return self.model_copy(update=small)
+
 
 class LatentsSettings(Settings):
     """How the latents of the training images are written."""
@@ -195,10 +316,17 @@ class LatentsSettings(Settings):
     shard_size: int = Field(10_000, gt=0, description="images per shard file")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="as stored")
     batch_size: int = Field(128, gt=0, description="images encoded at once")
+    processes: int = Field(
+        1, gt=0, description="processes that share the shards; the files are those of one process"
+    )
 
 
 class Guidance(Settings):
-    """Classifier-free guidance: u + scale (c - u) where t lies inside the interval."""
+    """Guidance g + scale (c - g) where t lies inside the interval.
+
+    c is the velocity for the label; g the one without a label (classifier-free), or that of another
+    network for the same label (autoguidance).
+    """
 
     scale: float = Field(1.0, ge=1, description="1: no guidance")
     channels: Literal["all", "first_three"] = Field(
@@ -207,24 +335,114 @@ class Guidance(Settings):
     interval: tuple[float, float] = Field(
         (0.0, 1.0), description="times t (0 noise, 1 data) between which guidance is on"
     )
+    autoguidance: str | None = Field(
+        None,
+        description="directory of another finished run over the same latents: its generator, a "
+        "weaker one, guides in place of the velocity without a label",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Guidance:
         low, high = self.interval
         if not 0 <= low < high <= 1:
-            raise ValueError(f"the interval [{low}, {high}] is empty or leaves [0, 1]")
+            raise ValueError(
+                f"the interval [{low:g}, {high:g}] is empty or leaves [0, 1]; say [low, high], as "
+                "in [0.25, 1]"
+            )
         return self
 
 
-class SolverSettings(Settings):
+def generator_weights(run: str) -> Path:
+    """Where the run in a directory keeps its finished generator."""
+    return Path(run).expanduser() / "generator" / "weights.safetensors"
+
+
+class SdeSettings(Settings):
+    """How the stochastic solvers step; the defaults are those of GAE and PAE."""
+
+    diffusion: Literal["sbdm", "linear"] = Field(
+        "sbdm", description="strength w(t) of the noise: sbdm (1-t)/t, linear 1-t"
+    )
+    start: float = Field(
+        1e-5, gt=0, lt=1, description="first time, before the shift; sbdm is infinite at 0"
+    )
+    last_step: Literal["mean", "tweedie", "euler", "none"] = Field(
+        "mean",
+        description="last step, without noise: mean along the drift, euler (on this path the same "
+        "as tweedie) along the velocity; none: noisy steps up to t = 1",
+    )
+    last_step_size: float = Field(
+        0.004, gt=0, lt=1, description="the noisy steps end this far from t = 1, before the shift"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SdeSettings:
+        if self.start >= self.end:
+            raise ValueError(f"nothing lies between `start` {self.start:g} and {self.end:g}")
+        return self
+
+    @property
+    def end(self) -> float:
+        """Last time of the noisy steps, before the shift."""
+        return 1.0 if self.last_step == "none" else 1 - self.last_step_size
+
+
+class SolverSettings(ShiftSettings):
     """How the flow is integrated from noise (t=0) to data (t=1)."""
 
-    solver: Literal["euler", "heun"] = Field("euler", description="order 1, or order 2")
-    steps: int = Field(50, gt=0, description="integration steps; heun evaluates the network twice")
-    shift: float = Field(
-        1.0, gt=0, description="s of t' = s t / (1 + (s-1) t) on the time grid; 1: even steps"
+    solver: Literal["euler", "heun", "ab2", "euler_maruyama", "sde_heun", "dopri5"] = Field(
+        "euler",
+        description="euler: order 1. heun: order 2, two evaluations a step. ab2: order 2, one "
+        "evaluation a step. euler_maruyama, sde_heun: stochastic. dopri5: order 5, chooses its own "
+        "steps, needs torchdiffeq",
     )
+    steps: int = Field(
+        50,
+        gt=0,
+        description="integration steps, the last one of stochastic solvers included (250 points in "
+        "time are 249 steps); without effect for dopri5",
+    )
+    end: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="last time, before the shift, of the solvers that are not stochastic (RAE: "
+        "0.999)",
+    )
+    sde: SdeSettings = Field(SdeSettings(), description="of euler_maruyama and sde_heun")
+    rtol: float = Field(1e-3, gt=0, description="relative tolerance of dopri5")
+    atol: float = Field(1e-6, gt=0, description="absolute tolerance of dopri5")
     guidance: Guidance = Guidance()
+
+    @model_validator(mode="after")
+    def _steps_before_the_last(self) -> Self:
+        few = min(self.all_steps())
+        if self.stochastic and self.sde.last_step != "none" and few < 2:
+            raise ValueError(f"{self.solver} needs 2 steps or more: noisy ones and the last one")
+        return self
+
+    def all_steps(self) -> tuple[int, ...]:
+        """Every number of steps that is asked for."""
+        return (self.steps,)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the solver adds noise as it goes."""
+        return self.solver in ("euler_maruyama", "sde_heun")
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its own steps."""
+        return self.solver == "dopri5"
+
+    def missing(self) -> str | None:
+        """Say what is not here: a package of the solver, or the run that guides; None: nothing."""
+        if self.adaptive and find_spec("torchdiffeq") is None:
+            return "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
+        run = self.guidance.autoguidance
+        if run is not None and not generator_weights(run).is_file():
+            return f"autoguidance: {run} holds no finished generator ({generator_weights(run)})"
+        return None
 
 
 class SampleSettings(SolverSettings):
@@ -242,6 +460,20 @@ class SampleSettings(SolverSettings):
         (), description="generator steps to sample besides the last; kept by generator.train"
     )
     few_steps: Steps = Field((), description="further step counts drawn from the last weights")
+    labels: Literal["balanced", "uniform"] = Field(
+        "balanced",
+        description="balanced: class counts differ by 1 at most; uniform: each drawn by itself",
+    )
+
+    @model_validator(mode="after")
+    def _steps_are_chosen_here(self) -> SampleSettings:
+        if self.adaptive and self.few_steps:
+            raise ValueError("dopri5 chooses its own steps; remove `few_steps`")
+        return self
+
+    def all_steps(self) -> tuple[int, ...]:
+        """Every number of steps that is asked for."""
+        return (self.steps, *self.few_steps)
 
 
 class RuntimeSettings(Settings):

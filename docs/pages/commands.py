@@ -21,12 +21,14 @@ Function = Callable[..., Any]
 
 def page() -> str:
     """The page."""
-    functions = {info.name: info.callback for info in application.app.registered_commands}
-    commands = {name: call for name, call in functions.items() if name and call}
+    commands = _commands()
     overall = application.app.registered_callback
     assert overall is not None
     assert overall.callback is not None
-    rows = [(f"[`pae {name}`](#pae-{name})", _summary(call)) for name, call in commands.items()]
+    rows = [
+        (f"[`pae {name}`](#pae-{name.replace(' ', '-')})", _summary(call))
+        for name, call in commands.items()
+    ]
     return "\n\n".join(
         [
             "# Commands",
@@ -39,6 +41,16 @@ def page() -> str:
             *(_command(name, call) for name, call in commands.items()),
         ]
     )
+
+
+def _commands() -> dict[str, Function]:
+    """Every command by what is typed after `pae`; those of a group have two words."""
+    found = {info.name: info.callback for info in application.app.registered_commands}
+    for group in application.app.registered_groups:
+        assert group.typer_instance is not None
+        for info in group.typer_instance.registered_commands:
+            found[f"{group.name} {info.name}"] = info.callback
+    return {name: call for name, call in found.items() if name and call}
 
 
 def _command(name: str, function: Function) -> str:
@@ -95,16 +107,24 @@ def _parameters(function: Function) -> list[_Parameter]:
 
 def _options(function: Function, command: str | None) -> str:
     """A table of the options of a command, or of those before the command."""
-    group: Any = typer.main.get_command(application.app)
-    parsed = group if command is None else group.commands[command]
+    parsed: Any = typer.main.get_command(application.app)
+    for word in (command or "").split():
+        parsed = parsed.commands[word]
     spelled = {parameter.name: ", ".join(parameter.opts) for parameter in parsed.params}
     rows = []
     for found in _parameters(function):
         if isinstance(found.info, OptionInfo):
-            value = "" if found.type is bool else f" {_WORDS[found.type]}"
+            value = "" if found.type is bool else f" {_word(found.type)}"
             default = "" if found.default in (None, False) else code(str(found.default))
+            if found.default is inspect.Parameter.empty:
+                default = "required"
             rows.append((code(spelled[found.name] + value), default, inline(found.info.help or "")))
     return table(("option", "default", ""), rows) if rows else ""
+
+
+def _word(kind: Any) -> str:
+    """What stands for an option's value: a word, or the choices there are."""
+    return _WORDS[kind] if kind in _WORDS else "|".join(choice.value for choice in kind)
 
 
 def _summary(function: Function) -> str:

@@ -11,6 +11,9 @@ import typer
 from pae_framework import __version__
 from pae_framework.cli.check import check
 from pae_framework.cli.copy import copy
+from pae_framework.cli.export_pae import export_pae
+from pae_framework.cli.fetch import fetch
+from pae_framework.cli.import_pae import import_pae
 from pae_framework.cli.list_plugins import list_plugins
 from pae_framework.cli.list_recipes import list_recipes
 from pae_framework.cli.output import print_error
@@ -26,12 +29,12 @@ from pae_framework.errors import PaeError
 app = typer.Typer(
     name="pae",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run)
 app.command("check")(check)
+app.command("fetch")(fetch)
 app.command("show")(show)
 app.command("list-recipes")(list_recipes)
 app.command("copy")(copy)
@@ -41,6 +44,13 @@ app.command("reconstruct")(reconstruct)
 app.command("report")(report)
 app.command("list-plugins")(list_plugins)
 app.command("show-plugin")(show_plugin)
+
+importing = typer.Typer(no_args_is_help=True, help="Make a run of weights trained elsewhere.")
+importing.command("pae")(import_pae)
+app.add_typer(importing, name="import")
+exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for use elsewhere.")
+exporting.command("pae")(export_pae)
+app.add_typer(exporting, name="export")
 
 
 def _print_version(wanted: bool) -> None:

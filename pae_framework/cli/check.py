@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
 from pae_framework.cli.output import installed_registry, print_json
-from pae_framework.errors import RecipeError
+from pae_framework.errors import Problem, RecipeError
 
 
 def check(
@@ -17,29 +18,36 @@ def check(
 ) -> None:
     """Check a recipe without running it: names, types, shapes that must agree.
 
-    Data that is not on this machine is noted, and is no error. Nothing is written.
+    What a run would lack on this machine (data, weights, a GPU, memory) is noted, all at once, and
+    is no error. Nothing is written.
     """
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.recipe.needs import missing_here
+    from pae_framework.recipe.needs import missing_here, tight_here
 
     try:
         loaded = load_recipe(recipe, overrides or (), installed_registry())
     except RecipeError as error:
         if not as_json:
             raise
-        print_json(_answer([asdict(problem) for problem in error.problems], []))
+        print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
-    missing = missing_here(loaded)
+    missing, tight = missing_here(loaded), tight_here(loaded)
     if as_json:
-        print_json(_answer([], [asdict(problem) for problem in missing]))
+        print_json(_answer(missing=missing, tight=tight))
         return
-    if not missing:
-        print(f"{loaded.recipe.name}: valid")
-        return
-    print(f"{loaded.recipe.name}: valid; to run it here you still need:")
+    needs = "; to run it here you still need:" if missing else ""
+    print(f"{loaded.recipe.name}: valid{needs}")
     for problem in missing:
+        print(f"  {problem}")
+    if tight:
+        print("memory may not suffice:")
+    for problem in tight:
         print(f"  {problem}")
 
 
-def _answer(problems: list[dict[str, Any]], missing: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"valid": not problems, "problems": problems, "missing": missing}
+def _answer(
+    problems: Sequence[Problem] = (), missing: Sequence[Problem] = (), tight: Sequence[Problem] = ()
+) -> dict[str, Any]:
+    lists = {"problems": problems, "missing": missing, "tight": tight}
+    plain = {name: [asdict(problem) for problem in found] for name, found in lists.items()}
+    return {"valid": not problems, **plain}

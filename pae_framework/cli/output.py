@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pae_framework.errors import PaeError, RecipeError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pae_framework.plugins import Registry
 
 _UNBROKEN = 100_000
@@ -35,6 +37,13 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else _UNBROKEN).print(table)
+
+
+def console_for_tables() -> Console:
+    """A console for what is laid out in 80 columns or more, also where nobody looks at it."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
 def warn(message: str) -> None:

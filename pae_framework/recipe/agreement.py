@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from pae_framework.config import GeneratorConfig, LatentShape, RegularizerConfig
 from pae_framework.engine_components import DAMConfig, GaussianConfig, IdentityConfig
+from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.labels import RESERVED, label_fault
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.settings import TrainSettings
+from pae_framework.settings import Guidance, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ def disagreements(recipe: Recipe) -> list[Disagreement]:
         *_shapes(recipe),
         *_encoder_training(recipe),
         *_regularizers(recipe),
+        *_lpips(recipe),
+        *_adversarial(recipe),
         *_something_to_learn(recipe),
         *_training_steps(recipe),
         *_sampling(recipe),
@@ -158,9 +161,11 @@ def _regularizers(recipe: Recipe) -> Iterator[Disagreement]:
         if regularizer.config.weight == 0:
             continue
         path = ("tokenizer", "regularizers", label)
-        if regularizer.config.needs_target and tokenizer.refinement is None:
+        refined = tokenizer.target == "refined"
+        if regularizer.config.needs_target and refined and tokenizer.refinement is None:
             message = "pulls towards the refined prior, but the recipe refines none"
-            yield Disagreement(path, message, "add `tokenizer.refinement`")
+            hint = "add `tokenizer.refinement`, or say `tokenizer.target: raw`"
+            yield Disagreement(path, message, hint)
         if regularizer.config.needs_moments and not isinstance(bottleneck.config, GaussianConfig):
             message = f"needs latents with a mean and a variance, {bottleneck.use!r} has none"
             yield Disagreement(path, message, "use the bottleneck `gaussian`")
@@ -169,14 +174,52 @@ def _regularizers(recipe: Recipe) -> Iterator[Disagreement]:
         yield Disagreement(("tokenizer", "refinement"), message, "remove one of the two")
 
 
+def _reconstructs(recipe: Recipe) -> bool:
+    """Whether a reconstruction term has a weight."""
+    settings = recipe.tokenizer.reconstruction
+    return any((settings.l1, settings.perceptual.weight, settings.lpips.weight))
+
+
+def _lpips(recipe: Recipe) -> Iterator[Disagreement]:
+    """VGG-16 halves images four times before its last features."""
+    lpips, size = recipe.tokenizer.reconstruction.lpips, recipe.data.image_size
+    if lpips.weight and size < 16:
+        path = ("tokenizer", "reconstruction", "lpips")
+        message = f"compares images of 16 px or more, but data.image_size is {size}"
+        yield Disagreement(path, message, "use `perceptual` in its place")
+
+
+def _adversarial(recipe: Recipe) -> Iterator[Disagreement]:
+    """The discriminator can take the images, learns before it counts, and can be balanced."""
+    section = recipe.tokenizer.adversarial
+    if section is None or not section.weight:
+        return
+    path = ("tokenizer", "adversarial")
+    try:
+        section.discriminator.config.check_image_size(recipe.data.image_size)
+    except ValueError as error:
+        yield Disagreement((*path, "discriminator"), str(error))
+    if section.start.before(section.update_from):
+        message = "the term counts before its discriminator begins to learn (`update_from`)"
+        yield Disagreement((*path, "start"), message, "start at `update_from` or later")
+    if section.adaptive and not _reconstructs(recipe):
+        message = "is measured by the reconstruction terms, which all have weight 0"
+        yield Disagreement((*path, "adaptive"), message, "say `adaptive: false`")
+
+
 def _something_to_learn(recipe: Recipe) -> Iterator[Disagreement]:
-    """The tokenizer's loss has a term."""
-    tokenizer = recipe.tokenizer
-    terms = [tokenizer.reconstruction.l1, tokenizer.reconstruction.perceptual.weight]
-    terms += [regularizer.config.weight for regularizer in tokenizer.regularizers.values()]
-    if not any(terms):
+    """The tokenizer's loss has a term with a gradient; no term is 0 for want of a distance."""
+    tokenizer, reconstructs = recipe.tokenizer, _reconstructs(recipe)
+    active = {label: r for label, r in tokenizer.regularizers.items() if r.config.weight}
+    blind = [label for label, r in active.items() if r.config.needs_distance and not reconstructs]
+    for label in blind:
+        message = "compares images by the reconstruction terms, which all have weight 0"
+        hint = "give `tokenizer.reconstruction.l1` a weight, or this term none"
+        yield Disagreement(("tokenizer", "regularizers", label), message, hint)
+    adversarial = tokenizer.adversarial is not None and tokenizer.adversarial.weight > 0
+    if not (reconstructs or adversarial or active):
         message = "every term of the tokenizer's loss has weight 0"
-        hint = "give `l1`, `perceptual.weight` or a regularizer a weight"
+        hint = "give `l1`, `perceptual.weight`, `lpips.weight` or a regularizer a weight"
         yield Disagreement(("tokenizer", "reconstruction"), message, hint)
 
 
@@ -217,6 +260,24 @@ def _sampling(recipe: Recipe) -> Iterator[Disagreement]:
         message = f"no weights are kept at generator step {', '.join(map(str, lost))}"
         hint = "add them to generator.train.keep_steps"
         yield Disagreement(("sample", "at_steps"), message, hint)
+    yield from _guidance(sample.guidance, generator)
+
+
+def _guidance(guidance: Guidance, generator: GeneratorComponent) -> Iterator[Disagreement]:
+    """There is a velocity to be driven away from: one without a label, or another network's."""
+    path = ("sample", "guidance", "scale")
+    if guidance.autoguidance is not None:
+        if guidance.scale == 1:
+            hint = "give a scale above 1, or remove `autoguidance`"
+            yield Disagreement(path, "autoguidance with scale 1 guides nothing", hint)
+    elif guidance.scale > 1:
+        hint = "say 1, or name a run in `autoguidance`"
+        if not generator.config.conditional:
+            message = f"{generator.use!r} knows no labels, so there is nothing to guide"
+            yield Disagreement(path, message, hint)
+        elif generator.objective.label_drop == 0:
+            message = "generator.objective.label_drop is 0: no velocity without label is learned"
+            yield Disagreement(path, message, hint)
 
 
 def _evaluators(recipe: Recipe) -> Iterator[Disagreement]:

@@ -1,39 +1,174 @@
-"""What a recipe needs from the machine it runs on, as far as it can be known before it runs."""
+"""What a recipe needs from the machine it runs on, as far as it can be known before it runs.
+
+Everything at once, each with what to do: data, weights, a GPU, memory. No torch. A launcher that
+submits jobs will add what it needs itself (its commands on the path) to :func:`missing_here`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
-from pae_framework.config import RegularizerConfig, Settings
+from pae_framework.config import Settings
 from pae_framework.errors import Problem
+from pae_framework.hub import missing_weights
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.machine import Machine, this_machine
+from pae_framework.recipe.memory import StageMemory, training_memory
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.sweep import expand
 
-
-def missing_here(loaded: LoadedRecipe) -> list[Problem]:
-    """What components of a recipe, or of any member of its sweep, do not find on this machine."""
-    members = [member.loaded for member in expand(loaded)] or [loaded]
-    found = dict.fromkeys(problem for member in members for problem in _missing(member))
-    return list(found)
+WEIGHTS = ("tokenizer", "weights")
 
 
-def _missing(loaded: LoadedRecipe) -> Iterator[Problem]:
-    for path, component in components_of(loaded.recipe):
-        if (missing := component.config.missing()) is not None:
+@runtime_checkable
+class Needy(Protocol):
+    """A part of a recipe that may need something: a component's config, or a section that says so.
+
+    It speaks for all it holds. Where it can be downloaded, ``fetch()`` brings it (see
+    :class:`~pae_framework.config.ComponentConfig`).
+    """
+
+    def missing(self) -> str | None:
+        """What is not here; None: nothing."""
+
+
+def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
+    """The recipes that are run for this one: itself, or the members of its sweep."""
+    return [member.loaded for member in expand(loaded)] or [loaded]
+
+
+def missing_here(
+    members: LoadedRecipe | Sequence[LoadedRecipe], machine: Machine | None = None
+) -> list[Problem]:
+    """What a recipe, or any member of its sweep, does not find on this machine: it cannot run.
+
+    Args:
+        members: a recipe with all members it may have, or the recipes that are to run.
+        machine: the machine; by default this one.
+    """
+    recipes = members_of(members) if isinstance(members, LoadedRecipe) else members
+    machine = machine or this_machine()
+    found = (problem for loaded in recipes for problem in _missing(loaded, machine))
+    return list(dict.fromkeys(found))
+
+
+def tight_here(
+    members: LoadedRecipe | Sequence[LoadedRecipe], machine: Machine | None = None
+) -> list[Problem]:
+    """Stages whose estimated memory is more than there is, but by less than the estimate's error.
+
+    They are worth a warning, and no reason to refuse a run.
+    """
+    recipes = members_of(members) if isinstance(members, LoadedRecipe) else members
+    machine = machine or this_machine()
+    found = (problem for loaded in recipes for problem in _memory(loaded, machine, tight=True))
+    return list(dict.fromkeys(found))
+
+
+def _missing(loaded: LoadedRecipe, machine: Machine) -> Iterator[Problem]:
+    for path, part in needy_parts(loaded.recipe):
+        if (missing := part.missing()) is not None:
             yield Problem(missing, dotted(path), loaded.root.place(path))
+    if (missing := missing_tokenizer(loaded.recipe)) is not None:
+        yield Problem(missing, dotted(WEIGHTS), loaded.root.place(WEIGHTS))
+    if loaded.recipe.runtime.device == "cuda" and not machine.gpus:
+        path = ("runtime", "device")
+        hint = "run it on one that has, or say `runtime.device=cpu` or `auto`"
+        message = "asks for a GPU, and this machine has none that may be used"
+        yield Problem(message, dotted(path), loaded.root.place(path), hint)
+    yield from _memory(loaded, machine, tight=False)
 
 
-def components_of(part: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Component]]:
-    """Every component below a part of a recipe, with its key path; none that is switched off."""
+def missing_tokenizer(recipe: Recipe) -> str | None:
+    """Say that the file of a trained tokenizer is not there; None: it is, or none is asked for."""
+    weights = recipe.tokenizer.weights
+    return None if weights is None else missing_weights(weights, None)
+
+
+def needy_parts(recipe: Recipe) -> Iterator[tuple[KeyPath, Needy]]:
+    """Every part of a recipe that can say what it needs, with its key path.
+
+    Parts that are switched off (weight 0) or that no stage uses need nothing.
+    """
+    yield from _needy(_in_use(recipe), ())
+
+
+def _in_use(recipe: Recipe) -> Recipe:
+    """The recipe without what its stages do not touch."""
+    tokenizer, unused = recipe.tokenizer, dict[str, object]()
+    if tokenizer.weights is not None:  # loaded, not trained
+        unused = {"refinement": None, "adversarial": None, "regularizers": {}}
+    elif tokenizer.target == "raw":
+        unused = {"refinement": None}
+    return recipe.model_copy(update={"tokenizer": tokenizer.model_copy(update=unused)})
+
+
+def _needy(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, Needy]]:
     if isinstance(part, Component):
-        config = part.config
-        if not isinstance(config, RegularizerConfig) or config.weight:
-            yield path, part
+        if not _switched_off(part.config):
+            yield path, part.config
     elif isinstance(part, Settings):
+        if _switched_off(part):
+            return
+        if isinstance(part, Needy):
+            yield path, part
+            return
         for key in type(part).model_fields:
-            yield from components_of(getattr(part, key), (*path, key))
+            yield from _needy(getattr(part, key), (*path, key))
     elif isinstance(part, dict):
         for key, entry in part.items():
-            yield from components_of(entry, (*path, key))
+            yield from _needy(entry, (*path, key))
+
+
+def _switched_off(part: Settings) -> bool:
+    return getattr(part, "weight", None) == 0
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def _memory(loaded: LoadedRecipe, machine: Machine, tight: bool) -> Iterator[Problem]:
+    device = loaded.recipe.runtime.device
+    on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
+    if on_gpu and not machine.gpus:
+        return  # there is no GPU to compare with
+    there = min(machine.gpus) if on_gpu else machine.memory
+    if not there:
+        return
+    for stage in training_memory(loaded.recipe):
+        # The estimate is right within a factor of two.
+        if (there < stage.total <= 2 * there) if tight else stage.total > 2 * there:
+            where = loaded.root.place(stage.path)
+            owner = "the GPU has" if on_gpu else "this machine has"
+            message = f"{_words(stage)}; {owner} {gib(there)}"
+            yield Problem(message, dotted(stage.path), where, _advice(stage, there))
+
+
+def _words(stage: StageMemory) -> str:
+    bound = "at least" if stage.unknown else "about"
+    return (
+        f"stage {stage.stage} takes {bound} {gib(stage.total)} of memory: {gib(stage.weights)} for "
+        f"weights and optimiser, {gib(stage.activations)} for {stage.images} images at once "
+        "(an estimate, right within a factor of two)"
+    )
+
+
+def _advice(stage: StageMemory, there: int) -> str:
+    if stage.weights > there:
+        return "a smaller model, or a machine with more memory"
+    return (
+        "raise `accumulate` or lower `batch_size`; `activation_checkpointing: true` and "
+        "`precision: bf16` help too"
+    )
+
+
+def gib(count: int) -> str:
+    """Bytes in words."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if count >= size:
+            value = count / size
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{count / 1024:.0f} KiB"

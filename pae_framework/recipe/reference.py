@@ -21,6 +21,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "modulator": ("tokenizer", "modulator"),
     "bottleneck": ("tokenizer", "bottleneck"),
     "decoder": ("tokenizer", "decoder"),
+    "discriminator": ("tokenizer", "adversarial", "discriminator"),
     "regularizer": ("tokenizer", "regularizers", "{name}"),
     "generator": ("generator",),
     "evaluator": ("evaluate", "{name}"),

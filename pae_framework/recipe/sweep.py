@@ -7,11 +7,12 @@ change them share their stages.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pae_framework.errors import Problem, RecipeError
+from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.nodes import Node
@@ -41,6 +42,20 @@ def expand(loaded: LoadedRecipe) -> list[Member]:
         for variant in sweep.variants
         for seed in sweep.seeds
     ]
+
+
+def chosen_members(loaded: LoadedRecipe, only: str | None) -> list[Member]:
+    """The members of a sweep whose names match ``only`` (a pattern such as ``ssr-*``), or all.
+
+    Raises:
+        UsageError: none matches.
+    """
+    members = expand(loaded)
+    chosen = [m for m in members if only is None or fnmatch.fnmatch(m.name, only)]
+    if not chosen:
+        names = ", ".join(member.name for member in members)
+        raise UsageError(f"--only {only!r} matches no member of the sweep; members: {names}")
+    return chosen
 
 
 def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:

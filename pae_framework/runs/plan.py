@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from pydantic import BaseModel
 
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import Component
-from pae_framework.recipe.models import Recipe
-from pae_framework.settings import RefinementSettings, TrainSettings
+from pae_framework.recipe.models import AdversarialSection, Recipe
+from pae_framework.settings import RefinementSettings, TrainSettings, generator_weights
 
 STAGE_VERSIONS = {
     "extractor": 1,
@@ -74,6 +74,16 @@ def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
     return list(stages.values())
 
 
+def standing_on(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
+    """A stage and all that it reads, directly or not, in the order they run."""
+    needed, waiting = {name}, [name]
+    while waiting:
+        inputs = stages[waiting.pop()].inputs
+        waiting += [stage for stage in inputs if stage not in needed]
+        needed.update(inputs)
+    return [stage for stage in stages if stage in needed]
+
+
 Parts = tuple[dict[str, Any], tuple[str, ...]]
 
 
@@ -118,8 +128,10 @@ def _tokenizer(recipe: Recipe) -> Parts:
         "regularizers": tokenizer.regularizers,
         "train": tokenizer.train,
         "encoder": tokenizer.encoder,
-        **_set(tokenizer, "adversarial", "target", "noise"),
+        **_set(tokenizer, "target", "noise"),
     }
+    if tokenizer.adversarial is not None and tokenizer.adversarial.weight:
+        parts["adversarial"] = tokenizer.adversarial
     inputs = ("encoder", "refine") if uses_target else ("encoder",)
     return {**_images(recipe), **parts, **_seed(recipe, tokenizer.train)}, inputs
 
@@ -147,8 +159,8 @@ def _set(section: BaseModel, *keys: str) -> dict[str, Any]:
 def _latents(recipe: Recipe) -> Parts | None:
     if recipe.generator is None:
         return None
-    # the batch size changes no latent
-    settings = recipe.latents.model_copy(update={"batch_size": 1})
+    # how the work is cut changes no latent
+    settings = recipe.latents.model_copy(update={"batch_size": 1, "processes": 1})
     return {**_images(recipe), "latents": settings}, ("encoder", "tokenizer")
 
 
@@ -162,7 +174,13 @@ def _sample(recipe: Recipe) -> Parts | None:
     if recipe.sample is None or recipe.generator is None:
         return None
     settings = recipe.sample.model_copy(update={"batch_size": 1})
-    return {"sample": settings}, ("encoder", "tokenizer", "latents", "generator")
+    parts: dict[str, Any] = {"sample": settings}
+    if (run := settings.guidance.autoguidance) is not None:
+        weights = generator_weights(run)
+        parts["autoguidance"] = file_identity(weights) if weights.is_file() else run
+        guidance = settings.guidance.model_copy(update={"autoguidance": None})
+        parts["sample"] = settings.model_copy(update={"guidance": guidance})
+    return parts, ("encoder", "tokenizer", "latents", "generator")
 
 
 def _evaluate(recipe: Recipe) -> Parts | None:
@@ -176,6 +194,8 @@ def _evaluate(recipe: Recipe) -> Parts | None:
         "test_images": data.test_images,
         "seed": recipe.seed,
     }
+    if recipe.tokenizer.weights is not None:  # where it is trained, its stage stands for this
+        parts["reconstruction"] = recipe.tokenizer.reconstruction
     return parts, ("extractor", "encoder", "tokenizer", "sample")
 
 
@@ -217,6 +237,9 @@ def _dump(value: Any, registry: Registry) -> Any:
     if isinstance(value, RefinementSettings):
         settings = value.model_dump(mode="json", exclude_defaults=True, exclude={"train"})
         return {**settings, "train": _dump(value.train, registry)}
+    if isinstance(value, AdversarialSection):
+        settings = value.model_dump(mode="json", exclude_defaults=True, exclude={"discriminator"})
+        return {**settings, "discriminator": _dump(value.discriminator, registry)}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, dict):

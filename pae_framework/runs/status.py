@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.record import StageRecord
@@ -11,7 +12,8 @@ from pae_framework.runs.record import StageRecord
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage: its state, progress (``300/900``), working time and, where it failed, why."""
+    """One stage: its state, working time and, where it failed, why; progress is ``300/900``, or the
+    file its weights were loaded from."""
 
     stage: str
     state: str
@@ -42,13 +44,18 @@ def _stages(path: Path) -> list[StageStatus]:
 def _status(entry: dict[str, str], folder: Path) -> StageStatus:
     record = StageRecord(folder)
     info = record.info
-    progress = info.get("progress") or {}
     state = record.state
     return StageStatus(
         stage=entry["stage"],
         state=state,
-        progress=f"{progress['done']}/{progress['total']}" if progress else "",
+        progress=_progress(info),
         time=f"{info['seconds']:.0f} s" if "seconds" in info else "",
         folder=str(folder.resolve() if folder.exists() else folder),
         error=str(info.get("error") or "") if state == "failed" else "",
     )
+
+
+def _progress(info: dict[str, Any]) -> str:
+    if progress := info.get("progress"):
+        return f"{progress['done']}/{progress['total']}"
+    return f"from {info['weights']}" if "weights" in info else ""

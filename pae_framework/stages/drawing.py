@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pae_framework.data.image_sets import draw_set
 from pae_framework.errors import UsageError
+from pae_framework.recipe.agreement import disagreements
 from pae_framework.recipe.models import Recipe
 from pae_framework.report.pictures import grid, save_png
 from pae_framework.settings import SampleSettings
@@ -38,18 +39,27 @@ def sampling_settings(
     """The recipe's settings with what the command line gives in their place.
 
     Raises:
-        UsageError: a value is not possible.
+        UsageError: a value is not possible, does not go with the run's generator, or needs what is
+            not here.
     """
     values = (recipe.sample or SampleSettings()).model_dump()
+    values |= {"at_steps": (), "few_steps": ()}  # further sets, of the sample stage only
     values |= {key: value for key, value in given.items() if value is not None}
     if guidance is not None:
         values["guidance"]["scale"] = guidance
     try:
-        return SampleSettings.model_validate(values)
+        settings = SampleSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0]) if first["loc"] else "options"
-        raise UsageError(f"{option} {first['input']!r}: {first['msg']}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        option = f"--{first['loc'][0]} {first['input']!r}: " if first["loc"] else ""
+        raise UsageError(f"{option}{reason}") from None
+    for fault in disagreements(recipe.model_copy(update={"sample": settings})):
+        if fault.path[0] == "sample":
+            raise UsageError(f"{fault.message} ({fault.hint})")
+    if (missing := settings.missing()) is not None:
+        raise UsageError(missing)
+    return settings
 
 
 def choose_labels(text: str | None, count: int | None, class_names: Sequence[str]) -> list[int]:

@@ -15,8 +15,9 @@ from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.parts import FeatureExtractor, frozen_encoder, trained_tokenizer
 from pae_framework.stages.sample import read_sets
+from pae_framework.tokenizer.lpips import build_lpips
 from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.tokenizer.perceptual import PerceptualDistance, build_distance
+from pae_framework.tokenizer.perceptual import build_distance
 
 BATCH = 250
 
@@ -142,10 +143,22 @@ class RunMaterial:
         """Features (M, F) float64 of the test images by the extractor, on the CPU."""
         return self.extractor(self.images)
 
+    @property
+    def perceptual_name(self) -> str:
+        """What :meth:`perceptual` is: LPIPS where the tokenizer was trained by it."""
+        settings = self._context.recipe.tokenizer.reconstruction
+        if settings.lpips.weight:
+            return f"LPIPS (VGG-16, weights: {settings.lpips.weights})"
+        layers = settings.perceptual.layers
+        which = "all layers" if layers is None else f"layers {', '.join(map(str, layers))}"
+        return f"distance of the frozen encoder's features, {which} (a stand-in for LPIPS)"
+
     @cached_property
-    def _distance(self) -> PerceptualDistance:
-        settings = self._context.recipe.tokenizer.reconstruction.perceptual
-        return build_distance(settings, self.tokenizer.encoder)
+    def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
+        settings = self._context.recipe.tokenizer.reconstruction
+        if settings.lpips.weight:
+            return build_lpips(settings.lpips).to(self._context.device)
+        return build_distance(settings.perceptual, self.tokenizer.encoder)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -154,7 +167,7 @@ class RunMaterial:
 
     @torch.no_grad()
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
-        """Perceptual distance (B,) in the frozen encoder's features, of the recipe's own layers."""
+        """Perceptual distance (B,): see :attr:`perceptual_name`."""
         device = self._context.device
         return self._distance(a.to(device), b.to(device))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from torch import Tensor
 from pae_framework.contracts import SampleSet
 from pae_framework.data.image_sets import draw_set, open_set
 from pae_framework.files import read_json, write_json
-from pae_framework.flow.sampling import label_plan
+from pae_framework.flow.sampling import EvaluationCount, label_plan
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
-from pae_framework.stages.sampling import Sampler, describe
+from pae_framework.stages.sampling import Sampler
 
 SETS = "sets.json"
 
@@ -24,8 +25,8 @@ def run(context: StageContext) -> None:
     settings = context.recipe.sample
     assert settings is not None
     sampler = Sampler.of(context)
-    planned = list(_planned(context, settings))
-    labels = label_plan(settings.count, sampler.model.num_classes, settings.seed)
+    planned = list(_planned(context, settings, sampler))
+    labels = label_plan(settings.count, sampler.model.num_classes, settings.seed, settings.labels)
     with context.progress(len(planned) * settings.count) as progress:
         for number, entry in enumerate(planned):
             before = number * settings.count
@@ -33,13 +34,17 @@ def run(context: StageContext) -> None:
             if not path.exists():
                 sampler.load(context.require("generator") / entry["weights"])
                 drawn = settings.model_copy(update={"steps": entry["steps"]})
-                for done in _draw(sampler, labels, drawn, path):
+                counted = replace(sampler, count=EvaluationCount())
+                for done in _draw(counted, labels, drawn, path):
                     progress.update(before + done)
+                entry["protocol"] |= counted.describe(drawn)
             progress.update(before + settings.count)
     write_json(context.directory / SETS, planned)
 
 
-def _planned(context: StageContext, settings: SampleSettings) -> Iterator[dict[str, Any]]:
+def _planned(
+    context: StageContext, settings: SampleSettings, sampler: Sampler
+) -> Iterator[dict[str, Any]]:
     component = context.recipe.generator
     assert component is not None
     last = component.train.total_steps(len(context.train_source))
@@ -47,7 +52,11 @@ def _planned(context: StageContext, settings: SampleSettings) -> Iterator[dict[s
     def entry(role: str, step: int, steps: int) -> dict[str, Any]:
         weights = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
         drawn = settings.model_copy(update={"steps": steps})
-        protocol = {**describe(drawn), "generator_step": step, "labels": "balanced, shuffled"}
+        protocol = {
+            **sampler.describe(drawn),
+            "generator_step": step,
+            "labels": f"{settings.labels}, shuffled",
+        }
         protocol["weights"] = "ema" if component.train.ema else "last"
         name = f"samples-step{step:06d}-{settings.solver}{steps:03d}.npz"
         return {

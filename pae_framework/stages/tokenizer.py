@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
+from pae_framework.recipe.models import AdversarialSection
 from pae_framework.stages.context import StageContext, initial_weights
+from pae_framework.stages.loaded_tokenizer import load_trained
 from pae_framework.stages.parts import frozen_encoder, trained_refiner
 from pae_framework.tensor_files import save_tensors
-from pae_framework.tokenizer.model import build_tokenizer
+from pae_framework.tokenizer.adversary import (
+    Adversary,
+    DiscriminatorObjective,
+    Schedule,
+    build_discriminator,
+)
+from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
-from pae_framework.training.loop import Trainee, train
+from pae_framework.training.loop import Opponent, Trainee, train
 
 
 def run(context: StageContext) -> None:
-    """Train the tokenizer with the recipe's reconstruction terms and regularizers.
+    """Train the tokenizer with the recipe's reconstruction terms, regularizers and adversary.
 
-    Parameters that regularizers bring are trained with it; ``tokenizer.safetensors`` is without.
+    Parameters that regularizers bring are trained with it, and the discriminator against it, in the
+    same checkpoints; ``tokenizer.safetensors`` is without both.
     """
+    if context.recipe.tokenizer.weights is not None:
+        load_trained(context)
+        return
     recipe, section = context.recipe, context.recipe.tokenizer
     settings = section.train
     seed, source = context.seed(settings), context.train_source
@@ -32,9 +44,33 @@ def run(context: StageContext) -> None:
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
 
     refiner = trained_refiner(context, encoder)
+    adversary = _adversary(context, seed, len(source) / settings.batch_size)
     with initial_weights(seed, "regularizers"):
-        objective = build_objective(tokenizer, section, context.registry, refiner)
+        objective = build_objective(tokenizer, section, context.registry, refiner, adversary)
 
     total = context.length(settings, len(source))
-    train(Trainee(objective, batches), settings, total, context.workplace(settings))
+    opponent = _opponent(section.adversarial, adversary, tokenizer)
+    trainee = Trainee(objective, batches, opponent=opponent, begin_step=objective.begin_step)
+    train(trainee, settings, total, context.workplace(settings))
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
+
+
+def _adversary(context: StageContext, seed: int, steps_per_epoch: float) -> Adversary | None:
+    """The recipe's discriminator and when it counts; None where the term has weight 0."""
+    recipe, section = context.recipe, context.recipe.tokenizer.adversarial
+    if section is None or not section.weight:
+        return None
+    with initial_weights(seed, "discriminator"):
+        discriminator = build_discriminator(section, recipe.data.image_size, context.registry)
+    schedule = Schedule.of(section, steps_per_epoch)
+    return Adversary(discriminator.to(context.device), schedule, section.weight, section.adaptive)
+
+
+def _opponent(
+    section: AdversarialSection | None, adversary: Adversary | None, tokenizer: Tokenizer
+) -> Opponent | None:
+    """The discriminator as the training loop knows it."""
+    if section is None or adversary is None:
+        return None
+    module = DiscriminatorObjective(adversary.discriminator, tokenizer)
+    return Opponent(module, section.optimizer, adversary.schedule.update_from)

@@ -17,6 +17,7 @@ was, needs no GPU and no network, and fails with an AssertionError that explains
 from pae_framework.testing.bottlenecks import check_bottleneck
 from pae_framework.testing.data_sources import check_data_source
 from pae_framework.testing.decoders import check_decoder
+from pae_framework.testing.discriminators import check_discriminator
 from pae_framework.testing.encoders import check_encoder
 from pae_framework.testing.evaluators import check_evaluator
 from pae_framework.testing.generators import check_generator
@@ -30,6 +31,7 @@ __all__ = [
     "check_bottleneck",
     "check_data_source",
     "check_decoder",
+    "check_discriminator",
     "check_encoder",
     "check_evaluator",
     "check_generator",

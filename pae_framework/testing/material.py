@@ -80,6 +80,11 @@ class MadeUpMaterial:
         weight = self._asked("latents", draw(CHANNELS, 3, PATCH, PATCH, seed=12))
         return F.conv_transpose2d(latents, weight, stride=PATCH).sigmoid()
 
+    @property
+    def perceptual_name(self) -> str:
+        """What :meth:`perceptual` is."""
+        return "mean absolute difference"
+
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean absolute difference (B,)."""
         return (a - b).abs().flatten(1).mean(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import (
@@ -84,12 +84,35 @@ class Tokenizer(UsesFrozen):
         """Latents of normalised pixels (B, 3, S', S') and their frozen tokens (B, N, D)."""
         return self.bottleneck(self._bottleneck_input(pixels, tokens), generator)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, S, S), float32, in about [0, 1], not clamped, of latents (B, C, h, w)."""
+    def decode(
+        self, latents: Tensor, tau: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Images (B, 3, S, S), float32, in about [0, 1], not clamped, of latents (B, C, h, w).
+
+        With a ``tau`` and a generator, of a noisy version of what the decoder side takes.
+        """
         x = self.bottleneck.invert(latents)
+        if tau:
+            assert generator is not None
+            x = noisy(x, tau, generator)
         decompress = self.latent_decompressor
         tokens = map_to_tokens(x) if decompress is None else decompress(x)
         return self.encoder.denormalize(self.decoder(tokens).float())
+
+    def layer_before_latents(self) -> nn.Parameter:
+        """The weight whose gradients balance adaptive regularizers: of the projector's convolution.
+
+        Raises:
+            UsageError: the bottleneck does without a projector.
+        """
+        if self.latent_compressor is None:
+            raise UsageError(
+                "tokenizer.bottleneck: an adaptive regularizer is balanced at the projector, which "
+                "this bottleneck does without; use another, such as `sphere` or `gaussian`"
+            )
+        weight = self.latent_compressor[1].weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
@@ -103,6 +126,17 @@ class Tokenizer(UsesFrozen):
         tokens = self.delta_encoder(pixels, tokens)
         compress = self.latent_compressor
         return tokens_to_map(tokens) if compress is None else compress(tokens)
+
+
+def noisy(x: Tensor, tau: float, generator: torch.Generator) -> Tensor:
+    """x (B, C, h, w) + sigma N(0, 1) with one sigma ~ U(0, tau) per image (RAE, arXiv 2510.11690).
+
+    A decoder that learns from it forgives latents that are a little off. RAE adds it to the
+    encoder's features before they are standardised.
+    """
+    sigma = tau * torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device)
+    noise = torch.randn(x.shape, generator=generator, device=generator.device)
+    return x + (sigma * noise).to(x)
 
 
 def build_tokenizer(

@@ -1,44 +1,46 @@
-"""What the tokenizer is trained by: reconstruction terms and the recipe's regularizers.
+"""What the tokenizer is trained by: reconstruction terms, regularizers and a discriminator.
 
-L = l1 |x - x^| + perceptual d(x, x^) + sum of weight * regularizer (PAE, section 3, less its
-adversarial term).
+L = l1 |x - x^| + perceptual d(x, x^) + lpips LPIPS(x, x^) + adversarial G(x^) + sum of weight *
+regularizer (PAE, arXiv 2605.07915, section 3). A term may have an adaptive factor besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_framework import seeding
 from pae_framework.contracts import Batch, LossTerms, Regularizer, RegularizerInputs
 from pae_framework.errors import UsageError
+from pae_framework.layers import tokens_to_map
 from pae_framework.plugins import Registry
+from pae_framework.recipe.labels import FACTOR
 from pae_framework.recipe.models import TokenizerSection
+from pae_framework.tokenizer.adversary import Adversary
+from pae_framework.tokenizer.balance import ADVERSARIAL, REGULARIZER, Balance
 from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.tokenizer.perceptual import RememberedFeatures, build_distance
+from pae_framework.tokenizer.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.refinement import PriorRefiner
-
-Distance = Callable[[Tensor, Tensor], Tensor]
-RESERVED = frozenset({"loss", "l1", "perceptual"})
-"""Names of terms a regularizer's label must not take."""
+from pae_framework.tokenizer.regularization import active_weights, build_regularizers, needy
 
 
 class TokenizerObjective(UsesFrozen):
-    """The tokenizer with its loss; a term whose weight is 0 is never computed.
+    """The tokenizer with its loss; a term whose weight is 0 is neither built nor computed.
 
     Args:
         tokenizer: what is trained, with the parameters of the regularizers if they have any.
         section: the recipe's ``tokenizer``; weights are read from it.
         regularizers: by their label in the recipe; those of weight 0 may be left out.
-        refiner: gives the targets; gets frozen. None where no regularizer needs them.
+        refiner: gives the refined targets; gets frozen. None where no regularizer needs them.
+        adversary: the discriminator and when it counts; it stays outside the module tree.
 
     Raises:
-        UsageError: a regularizer needs what is not there, or its label is a reserved name.
+        UsageError: a regularizer needs what is not there, or its label is a reserved name; or an
+            adaptive weight has nothing to be measured by.
     """
 
     refiner: PriorRefiner
@@ -48,18 +50,25 @@ class TokenizerObjective(UsesFrozen):
         tokenizer: Tokenizer,
         section: TokenizerSection,
         regularizers: Mapping[str, Regularizer],
-        refiner: PriorRefiner | None,
+        refiner: PriorRefiner | None = None,
+        adversary: Adversary | None = None,
     ):
         super().__init__()
         self.tokenizer = tokenizer
+        self.tau = section.noise
         self.weights = active_weights(section)
-        self.needs_target = _needs_target(section, self.weights, refiner)
         self.regularizers = nn.ModuleDict({label: regularizers[label] for label in self.weights})
-        self.l1 = section.reconstruction.l1
-        self.perceptual_weight = section.reconstruction.perceptual.weight
-        self.perceptual = build_distance(section.reconstruction.perceptual, tokenizer.encoder)
+        self.reconstruction = ReconstructionTerms(section.reconstruction, tokenizer.encoder)
+        self.adversary = adversary
+        self.step = 0
+        self.target = section.target if needy(section) else None
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
+        self._check(section, refiner)
+
+    def begin_step(self, step: int) -> None:
+        """Set where the schedule of the adversarial term is; the first optimiser step is 0."""
+        self.step = step
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         """What the training loop calls: :meth:`loss` of a batch's images."""
@@ -68,10 +77,13 @@ class TokenizerObjective(UsesFrozen):
     def loss(self, images: Tensor, generator: torch.Generator) -> LossTerms:
         """Every weighted term and their sum ``loss``, for images (B, 3, S, S) in [0, 1].
 
+        Adaptive factors stand beside them, as ``adversarial_weight`` and ``<label>_weight``.
+
         Args:
             images: a batch.
-            generator: gives the seed from which the bottleneck and every regularizer get random
-                numbers of their own: none depends on which others there are.
+            generator: gives the seed from which the bottleneck, the noise, the discriminator and
+                every regularizer get random numbers of their own: none depends on which others
+                there are.
         """
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         tokenizer = self.tokenizer
@@ -80,9 +92,11 @@ class TokenizerObjective(UsesFrozen):
         posterior = tokenizer.encode_features(
             pixels, features, seeding.generator(seed, "bottleneck")
         )
-        reconstruction = tokenizer.decode(posterior.latents)
-        compare = RememberedFeatures(self.perceptual)
-        terms = self._reconstruction_terms(reconstruction, images, compare)
+        tau = self.tau if self.training else 0.0
+        reconstruction = tokenizer.decode(posterior.latents, tau, seeding.generator(seed, "noise"))
+        compare = self.reconstruction.comparison()
+        terms = compare(reconstruction, images)
+        fidelity = total(terms, images)
         inputs = RegularizerInputs(
             images=images,
             reconstruction=reconstruction,
@@ -90,25 +104,72 @@ class TokenizerObjective(UsesFrozen):
             posterior=posterior,
             target=self._target(features),
             decode=tokenizer.decode,
-            distance=lambda a, b: _total(self._reconstruction_terms(a, b, compare), a),
+            distance=lambda a, b: total(compare(a, b), a),
             generator=generator,
         )
-        for label, weight in self.weights.items():
-            own = seeding.generator(seed, "regularizer", label)
-            terms[label] = weight * self.regularizers[label](replace(inputs, generator=own))
-        terms["loss"] = _total(terms, images)
-        return terms
+        factors = self._adversarial(terms, fidelity, reconstruction, seed)
+        factors |= self._regularize(terms, fidelity, inputs, seed)
+        terms["loss"] = total(terms, images)
+        return terms | factors
 
-    def _reconstruction_terms(self, a: Tensor, b: Tensor, perceptual: Distance) -> LossTerms:
-        terms: LossTerms = {}
-        if self.l1:
-            terms["l1"] = self.l1 * F.l1_loss(a, b)
-        if self.perceptual_weight:
-            terms["perceptual"] = self.perceptual_weight * perceptual(a, b).mean()
-        return terms
+    def _adversarial(
+        self, terms: LossTerms, fidelity: Tensor, reconstruction: Tensor, seed: int
+    ) -> LossTerms:
+        """Add the adversarial term, where it counts at this step; return its adaptive factor."""
+        if (adversary := self.adversary) is None:
+            return {}
+        if not (weight := adversary.weight * adversary.schedule.share(self.step)):
+            return {}
+        term = adversary.term(reconstruction, seeding.generator(seed, "discriminator"))
+        factors: LossTerms = {}
+        if adversary.adaptive:
+            balance = Balance(fidelity, self.tokenizer.decoder.last_layer(), ADVERSARIAL)
+            factors[f"adversarial{FACTOR}"] = factor = balance.factor(term, "the adversarial term")
+            term = factor * term
+        terms["adversarial"] = weight * term
+        return factors
+
+    def _regularize(
+        self, terms: LossTerms, fidelity: Tensor, inputs: RegularizerInputs, seed: int
+    ) -> LossTerms:
+        """Add the regularizers' terms; return the factors of those that are adaptive."""
+        factors: LossTerms = {}
+        balance: Balance | None = None
+        for label, weight in self.weights.items():
+            regularizer = self.regularizers[label]
+            own = seeding.generator(seed, "regularizer", label)
+            term = regularizer(replace(inputs, generator=own))
+            if regularizer.adaptive:
+                layer = self.tokenizer.layer_before_latents()
+                balance = balance or Balance(fidelity, layer, REGULARIZER)
+                factors[f"{label}{FACTOR}"] = factor = balance.factor(term, f"the term {label!r}")
+                term = factor * term
+            terms[label] = weight * term
+        return factors
 
     def _target(self, features: Tensor) -> Tensor | None:
-        return self.refiner.targets(features) if self.needs_target else None
+        """What ssr and scr align with: the refined prior (B, C, h, w) or features (B, D, h, w)."""
+        if self.target is None:
+            return None
+        return tokens_to_map(features) if self.target == "raw" else self.refiner.targets(features)
+
+    def _check(self, section: TokenizerSection, refiner: PriorRefiner | None) -> None:
+        """Refuse what would fail in the first step."""
+        if self.target == "refined" and refiner is None:
+            raise UsageError(
+                f"tokenizer.regularizers.{needy(section)[0]} needs refined targets: the recipe "
+                "needs a `tokenizer.refinement`, or `tokenizer.target: raw`"
+            )
+        adaptive = [label for label, term in self.regularizers.items() if term.adaptive]
+        if adaptive:
+            self.tokenizer.layer_before_latents()
+        if self.adversary is not None and self.adversary.adaptive:
+            adaptive.append("adversarial")
+        if adaptive and not self.reconstruction.weights:
+            raise UsageError(
+                f"the adaptive weight of {adaptive[0]!r} is measured by the reconstruction terms, "
+                "which all have weight 0 in tokenizer.reconstruction"
+            )
 
 
 def build_objective(
@@ -116,44 +177,13 @@ def build_objective(
     section: TokenizerSection,
     registry: Registry,
     refiner: PriorRefiner | None = None,
+    adversary: Adversary | None = None,
 ) -> TokenizerObjective:
     """Build the loss a recipe describes around its tokenizer; terms of weight 0 are not built.
 
     Raises:
-        UsageError: see TokenizerObjective.
+        UsageError, DataError, CheckpointError: see TokenizerObjective and ReconstructionTerms.
         PluginError: a component does not import.
     """
-    regularizers = {
-        label: registry.find(part.kind, part.use).component_class()(part.config)
-        for label, part in section.regularizers.items()
-        if part.config.weight
-    }
-    return TokenizerObjective(tokenizer, section, regularizers, refiner)
-
-
-def active_weights(section: TokenizerSection) -> dict[str, float]:
-    """Weights of the regularizers that are not 0, by label."""
-    if taken := RESERVED & section.regularizers.keys():
-        label = min(taken)
-        raise UsageError(
-            f"tokenizer.regularizers.{label}: this name is the objective's own; "
-            f"give it another and say `use: {section.regularizers[label].use}`"
-        )
-    weights = {label: part.config.weight for label, part in section.regularizers.items()}
-    return {label: weight for label, weight in weights.items() if weight}
-
-
-def _needs_target(
-    section: TokenizerSection, weights: Mapping[str, float], refiner: PriorRefiner | None
-) -> bool:
-    needy = [label for label in weights if section.regularizers[label].config.needs_target]
-    if needy and refiner is None:
-        raise UsageError(
-            f"tokenizer.regularizers.{needy[0]} needs refined targets: "
-            "the recipe needs a `tokenizer.refinement`"
-        )
-    return bool(needy)
-
-
-def _total(terms: LossTerms, like: Tensor) -> Tensor:
-    return torch.stack(list(terms.values())).sum() if terms else like.new_zeros(())
+    regularizers = build_regularizers(section, registry, tokenizer)
+    return TokenizerObjective(tokenizer, section, regularizers, refiner, adversary)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,16 @@ from pae_framework.contracts import Encoder
 from pae_framework.errors import UsageError
 from pae_framework.settings import PerceptualSettings
 from pae_framework.tokenizer.frozen import UsesFrozen
+
+
+class FeatureDistance(Protocol):
+    """A distance (B,) between images (B, 3, S, S) that compares features of each."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What is compared, layer by layer."""
+
+    def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """Distances (B,) between two batches given by their features."""
 
 
 class PerceptualDistance(UsesFrozen):
@@ -83,7 +94,7 @@ class RememberedFeatures:
     images must not be changed in place meanwhile. Made anew for each step.
     """
 
-    def __init__(self, distance: PerceptualDistance):
+    def __init__(self, distance: FeatureDistance):
         self._distance = distance
         self._seen: dict[tuple[object, ...], tuple[Tensor, list[Tensor]]] = {}
 

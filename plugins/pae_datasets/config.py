@@ -63,6 +63,18 @@ class ImageFolderConfig(DataSourceConfig):
     split: str | None = Field(
         None, description="subfolder that holds the class folders (train, val); null: the root"
     )
+    images: int | None = Field(
+        None, gt=0, description="images there must be, so that none is missing; null: any number"
+    )
+    classes: int | None = Field(
+        None, gt=0, description="class folders there must be; null: any number"
+    )
+
+    def expected(self) -> tuple[int, int] | None:
+        """The images and classes the recipe states, if it states both."""
+        if self.images is None or self.classes is None:
+            return None
+        return self.images, self.classes
 
     def missing(self) -> str | None:
         """Say that the folder, its class folders or their images are not there."""

@@ -26,6 +26,13 @@ class ImageFolder(DataSource):
             for label, folder in enumerate(folders)
             for file in sorted(images_below(folder))
         ]
+        root = image_folder_root(config.folder, config.split)
+        for what, found, expected in (
+            ("classes", len(folders), config.classes),
+            ("images", len(self._files), config.images),
+        ):
+            if expected not in (None, found):
+                raise DataError(f"{root} holds {found} {what}; the recipe says {expected}")
 
     @property
     def class_names(self) -> Sequence[str]:

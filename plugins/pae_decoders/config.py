@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import Field, model_validator
 
-from pae_framework.config import DecoderConfig
+from pae_framework.config import DecoderConfig, block_activations
 
 
 class VitDecoderConfig(DecoderConfig):
@@ -25,3 +27,20 @@ class VitDecoderConfig(DecoderConfig):
     def image_size(self, grid: int) -> int:
         """Side in px of the decoded images: ``patch`` times the grid."""
         return self.patch * grid
+
+    def parameters(self, width: int, grid: int) -> int:
+        """Embedding, class token, blocks, norm and head; the fixed positions are no weights."""
+        inner, hidden = self.width, self.mlp or 4 * self.width
+        mlp = (inner + 1) * hidden + (hidden + 1) * inner
+        block = 4 * inner * (inner + 1) + mlp + 4 * inner
+        head = 2 * inner + (inner + 1) * 3 * self.patch**2
+        return (width + 1) * inner + inner + self.depth * block + head
+
+    def activations(self, grid: int) -> int:
+        """Of the blocks, which see a class token besides."""
+        weights = self.depth * 12 * self.width**2
+        return block_activations(weights, grid**2 + 1, self.width)
+
+    def smoke(self) -> Self:
+        """One narrow block."""
+        return self.model_copy(update={"width": 32, "depth": 1, "heads": 2, "mlp": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -70,3 +70,8 @@ class ManifoldConfig(EvaluatorConfig):
     def needs(self) -> frozenset[str]:
         """Latents; masks too where SSC is on."""
         return frozenset({"latents", "masks"} if self.ssc else {"latents"})
+
+    def smoke(self) -> Self:
+        """Few images, one draw, one length of the perturbation."""
+        smaller = {"images": 8, "rhos": self.rhos[:1], "draws": 1, "draw_images": None}
+        return self.model_copy(update=smaller)

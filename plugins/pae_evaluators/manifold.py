@@ -95,7 +95,7 @@ class Manifold(Evaluator):
             **material.protocol,
             "count": len(chosen),
             "images": "test images, drawn at random",
-            "distance": "the recipe's perceptual distance of D(z + move) and D(z)",
+            "distance": f"of D(z + move) and D(z): {material.perceptual_name}",
             "rhos": list(self.config.rhos),
             "weights": [round(weight, 6) for weight in radius_weights(self.config.rhos)],
             "directions": self.config.directions,

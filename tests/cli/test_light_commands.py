@@ -100,6 +100,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
         "valid": True,
         "problems": [],
         "missing": [],
+        "tight": [],
     }
     answer = pae("check", "quickstart", "sed=3", "--json")
     assert (answer.code, answer.err) == (2, "")
@@ -114,6 +115,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
             }
         ],
         "missing": [],
+        "tight": [],
     }
 
 

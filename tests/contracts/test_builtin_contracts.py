@@ -20,6 +20,7 @@ from pae_framework.testing import (
     check_bottleneck,
     check_data_source,
     check_decoder,
+    check_discriminator,
     check_encoder,
     check_evaluator,
     check_generator,
@@ -31,6 +32,9 @@ from pae_framework.testing import (
 SIZE, WIDTH, GRID = 16, 24, 4
 LATENT = LatentShape(6, 4)
 
+UNTRAINED = {"weights": "none", "size": {"width": 24, "depth": 2, "heads": 2, "grid": 3}}
+"""A pretrained encoder's form, tiny and without its weights."""
+
 CONFIGS: dict[str, list[dict[str, Any]]] = {
     # reference -> parameters to check it with; {folder} is filled in
     "dataset:digits": [{}, {"split": "test"}],
@@ -39,19 +43,49 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "dataset:shapes": [{"count": 20, "objects": 2}],
     "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
     "encoder:small_cnn": [{"width": 8, "depth": 2}],
-    "modulator:dam": [{"depth": 2}],
+    "encoder:dinov2": [UNTRAINED, {"model": "vit_base_patch14_dinov2", **UNTRAINED}],
+    "encoder:dinov3": [UNTRAINED],
+    "encoder:mae": [UNTRAINED],
+    "encoder:siglip2": [UNTRAINED],
+    "modulator:dam": [
+        {"depth": 2},
+        {"depth": 1, "fusion": "add", "cross": False},
+        {"depth": 1, "fusion": "concat"},
+        {"depth": 1, "fusion": "none"},
+    ],
+    "modulator:finetune": [{}],
     "modulator:none": [{}],
     "bottleneck:sphere": [{"channels": 6}],
     "bottleneck:gaussian": [{"channels": 6}],
     "bottleneck:identity": [{"statistics_images": 16}],
     "decoder:vit": [{"width": 16, "depth": 2, "heads": 2, "patch": 4}],
+    "discriminator:patchgan": [{"layers": 1, "width": 4}],
+    "discriminator:dino": [
+        {
+            "weights": "none",
+            "resolution": 32,
+            "width": 24,
+            "depth": 2,
+            "heads": 2,
+            "layers": [0, 1],
+        }
+    ],
     "regularizer:ssr": [{}, {"reduction": "sum"}],
     "regularizer:scr": [{}, {"level": "pooled"}, {"level": "tokens"}],
     "regularizer:mcr": [{}, {"mode": "single"}],
     "regularizer:kl": [{}, {"reduction": "sum"}],
+    "regularizer:vf": [{}, {"distance_margin": 0.0, "cosine_margin": 0.0}],
     "generator:lightningdit": [
         {"width": 16, "depth": 2, "heads": 2, "patch": 1},
         {"width": 16, "depth": 1, "heads": 2, "patch": 2, "qk_norm": True},
+        {"width": 16, "depth": 1, "heads": 2, "patch": 2, "mlp": "gelu", "norm": "layer"},
+        {"width": 16, "depth": 1, "heads": 2, "patch": 1, "classes": 0, "time": "data_first"},
+    ],
+    "generator:dit_dh": [
+        {
+            **{"width": 16, "depth": 1, "heads": 2},
+            **{"head_width": 24, "head_depth": 1, "head_heads": 2},
+        }
     ],
     "evaluator:reconstruction": [{}],
     "evaluator:generation": [{}],
@@ -130,6 +164,7 @@ CHECKS: dict[str, Callable[[type[Any], Any], None]] = {
         cls(config, WIDTH, GRID), config, WIDTH, GRID
     ),
     "decoder": lambda cls, config: check_decoder(cls(config, WIDTH, GRID), config, WIDTH, GRID),
+    "discriminator": lambda cls, config: check_discriminator(cls(config, SIZE), config, SIZE),
     "regularizer": lambda cls, config: check_regularizer(cls(config), config),
     "generator": lambda cls, config: check_generator(cls(config, LATENT, 3), config),
     "evaluator": lambda cls, config: check_evaluator(cls(config)),

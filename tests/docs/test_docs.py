@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -31,7 +32,16 @@ from pae_framework.plugins import Registry, load_registry
 from pae_framework.recipe.library import find, shipped
 from pae_framework.recipe.load import load_recipe
 
-COMMANDS: dict[str, CommandInfo] = {str(info.name): info for info in app.registered_commands}
+COMMANDS: dict[str, CommandInfo] = {
+    **{str(info.name): info for info in app.registered_commands},
+    **{
+        f"{group.name} {info.name}": info
+        for group in app.registered_groups
+        if group.typer_instance is not None
+        for info in group.typer_instance.registered_commands
+    },
+}
+"""By what is typed after `pae`: one word, or those of a group and its command."""
 TAKES_RECIPE = ("run", "check", "show", "copy")
 
 
@@ -95,6 +105,17 @@ def reader_folder(page: Path, folder: Path) -> None:
             (folder / words[3]).write_text(find(words[2]).read_text(encoding="utf-8"))
 
 
+def parser(words: list[str]) -> tuple[str, Any, list[str]]:
+    """The command that the words after `pae` name, what parses the rest of them, and that rest."""
+    two = " ".join(words[:2]) in COMMANDS
+    name, rest = (" ".join(words[:2]), words[2:]) if two else (words[0], words[1:])
+    assert name in COMMANDS, f"there is no command {name}"
+    parsed: Any = typer.main.get_command(app)
+    for word in name.split():
+        parsed = parsed.commands[word]
+    return name, parsed, rest
+
+
 def check_command(line: str, registry: Registry) -> None:
     """The command exists, its options exist, and its recipe is right with its overrides."""
     program, *words = shlex.split(line)
@@ -102,9 +123,7 @@ def check_command(line: str, registry: Registry) -> None:
     if words[0].startswith("-"):
         assert words[0] in ("--help", "-h", "--version", "--debug")
         return
-    name, *rest = words
-    assert name in COMMANDS, f"there is no command {name}"
-    parsed = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    name, parsed, rest = parser(words)
     values = parsed.make_context(name, rest).params
     if name in TAKES_RECIPE and not values["recipe"].isupper():
         load_recipe(values["recipe"], values.get("overrides") or (), registry)
@@ -127,8 +146,7 @@ def test_every_pae_command_in_a_sentence_exists(page: Path, registry: Registry) 
         words = shlex.split(line)[1:]
         if words[0].startswith("-") or words[0].isupper():
             continue
-        assert words[0] in COMMANDS, line
-        known = typer.main.get_command(app).commands[words[0]].params  # type: ignore[attr-defined]
+        known = parser(words)[1].params
         options = {"--help", *(spelled for parameter in known for spelled in parameter.opts)}
         assert {word for word in words if word.startswith("--")} <= options, line
 

@@ -109,3 +109,25 @@ def test_missing_says_what_is_not_there(tmp_path, make, expected):
 
 def test_nothing_is_missing_from_a_good_folder(root):
     assert ImageFolderConfig(folder=str(root), split="train").missing() is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"images": 5}, r"train holds 4 images; the recipe says 5"),
+        ({"classes": 3}, r"train holds 2 classes; the recipe says 3"),
+    ],
+)
+def test_a_folder_with_another_number_than_stated_is_refused(root, stated, message):
+    config = ImageFolderConfig(folder=str(root), split="train", **stated)
+    with pytest.raises(DataError, match=message):
+        ImageFolder(config, 32)
+
+
+def test_stated_numbers_that_are_right_are_fine_and_known_beforehand(root):
+    source = ImageFolder(ImageFolderConfig(folder=str(root), split="train"), 32)
+    images, classes = len(source), len(source.class_names)
+    config = ImageFolderConfig(folder=str(root), split="train", images=images, classes=classes)
+    assert len(ImageFolder(config, 32)) == images
+    assert config.expected() == (images, classes)
+    assert ImageFolderConfig(folder="x", images=images).expected() is None

@@ -24,6 +24,7 @@ class Material:
     one_segment: tuple[int, ...] = ()
     protocol: dict = field(default_factory=lambda: {"test_data": "made up"})
     seed: int = 0
+    perceptual_name: str = "norm of the difference"
     asked: list[int] = field(default_factory=list)
 
     @property

@@ -109,7 +109,7 @@ def test_the_built_in_components_come_in_through_entry_points() -> None:
         "bottleneck": {"sphere", "gaussian", "identity"},
         "decoder": {"vit"},
         "regularizer": {"ssr", "mcr", "scr", "kl"},
-        "generator": {"lightningdit"},
+        "generator": {"lightningdit", "dit_dh"},
         "evaluator": {"reconstruction", "generation", "few_steps", "manifold"},
     }
     for kind, names in expected.items():
@@ -172,7 +172,8 @@ def test_nothing_counts_of_a_plugin_that_breaks_half_way(install: Install) -> No
 
 def test_the_engine_s_own_components_need_no_plugin() -> None:
     registry = load_registry([])
-    assert {spec.kind for spec in registry.specs()} == {"modulator", "bottleneck"}
+    kinds = {spec.kind for spec in registry.specs()}
+    assert kinds == {"modulator", "bottleneck", "discriminator"}
 
 
 def test_a_plugin_that_imports_torch_to_register_is_marked(

@@ -11,7 +11,9 @@ from recipe_cases import SMALL, Load
 from pae_framework.config import EncoderConfig, RegularizerConfig
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.needs import missing_here
+from pae_framework.recipe.machine import Machine, this_machine
+from pae_framework.recipe.needs import missing_here, tight_here
+from pae_framework.recipe.sweep import chosen_members
 
 FOLDER = "{use: image_folder, folder: nowhere}"
 
@@ -89,3 +91,71 @@ def test_a_sweep_needs_what_its_members_need_and_not_what_they_replace(load: Loa
     loaded = load(text=text + "sweep: {variants: {digits: {data.train: digits}}}\n")
     assert missing_here(loaded) == []
     assert missing_here(replace(loaded, recipe=load(text=text).recipe)) != []
+
+
+def test_only_the_chosen_members_of_a_sweep_are_asked(load: Load) -> None:
+    text = SMALL + f"sweep: {{variants: {{here: {{}}, there: {{data.train: {FOLDER}}}}}}}\n"
+    loaded = load(text=text)
+
+    def chosen(only: str) -> list[str]:
+        members = [member.loaded for member in chosen_members(loaded, only)]
+        return [problem.path for problem in missing_here(members)]
+
+    assert chosen("here-*") == []
+    assert chosen("there-*") == ["data.train"]
+
+
+def test_everything_is_said_at_once(load: Load) -> None:
+    loaded = load(
+        text=SMALL.replace("train: digits", f"train: {FOLDER}") + "runtime: {device: cuda}\n"
+    )
+    without_gpu = Machine(memory=1 << 40, gpus=())
+    assert [p.path for p in missing_here(loaded, without_gpu)] == ["data.train", "runtime.device"]
+
+
+def test_weights_of_a_trained_tokenizer_are_a_file_that_must_be_there(load: Load) -> None:
+    override = "tokenizer.weights=trained.safetensors"
+    (problem,) = missing_here(load(override))
+    assert (problem.path, problem.where) == ("tokenizer.weights", "command line")
+    assert "trained.safetensors" in problem.message
+    Path("trained.safetensors").touch()
+    assert missing_here(load(override)) == []
+
+
+def test_lpips_needs_its_weights_only_where_it_counts(load: Load) -> None:
+    lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: "
+    assert missing_here(load(lpips + "0}")) == []
+    (problem,) = missing_here(load("data.image_size=16", lpips + "1}"))
+    assert problem.path == "tokenizer.reconstruction.lpips"
+
+
+def test_memory_that_cannot_suffice_refuses_and_memory_that_may_not_warns(load: Load) -> None:
+    loaded = load()
+    plenty, scant = Machine(1 << 40, ()), Machine(1 << 20, ())
+    assert missing_here(loaded, plenty) == tight_here(loaded, plenty) == []
+    refused = missing_here(loaded, scant)
+    assert "tokenizer.train" in [problem.path for problem in refused]
+    assert "1.0 MiB" in refused[0].message
+    assert "accumulate" in refused[-1].hint or "smaller" in refused[-1].hint
+    assert not {p.path for p in tight_here(loaded, scant)} & {p.path for p in refused}
+    # The GPU is what counts where one is used.
+    assert missing_here(loaded, Machine(1 << 40, (1 << 20,))) != []
+    assert missing_here(load("runtime.device=cpu"), Machine(1 << 40, (1 << 20,))) == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [(None, (8, 24)), ("", ()), ("-1", ()), ("1", (24,)), ("1,0", (24, 8)), ("GPU-5a", (8,))],
+)
+def test_gpus_are_those_that_cuda_leaves_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: tuple[int, ...]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 8192\necho 24576\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert this_machine().gpus == tuple(count << 30 for count in expected)
+    assert (this_machine().memory or 0) > 1 << 28

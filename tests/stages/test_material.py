@@ -6,8 +6,9 @@ import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, Item
-from pae_framework.settings import ReconstructionSettings
+from pae_framework.settings import LpipsSettings, ReconstructionSettings
 from pae_framework.stages.material import RunMaterial
+from pae_framework.tokenizer.lpips import build_lpips
 
 
 class CountingExtractor:
@@ -59,6 +60,26 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
     # Normalised features e_r and e_g are |e_r - e_g|^2 = 2 apart.
     assert material.perceptual(red, green).tolist() == [2.0]
     assert material.perceptual(red, red).tolist() == [0.0]
+
+
+def judging_by(**reconstruction):
+    settings = ReconstructionSettings.model_validate(reconstruction)
+    section = SimpleNamespace(reconstruction=settings)
+    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
+    return RunMaterial(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
+
+
+def test_the_perceptual_distance_is_lpips_where_the_tokenizer_was_trained_by_it():
+    material = judging_by(lpips={"weight": 0.5, "weights": "none"})
+    a, b = torch.rand(2, 2, 3, 16, 16)
+    lpips = build_lpips(LpipsSettings(weight=1.0, weights="none"))
+    torch.testing.assert_close(material.perceptual(a, b), lpips(a, b))
+
+
+def test_the_perceptual_distance_says_which_it_is():
+    assert "stand-in for LPIPS" in judging_by().perceptual_name
+    assert "layers 0, 2" in judging_by(perceptual={"layers": [0, 2]}).perceptual_name
+    assert judging_by(lpips={"weight": 1.0}).perceptual_name.startswith("LPIPS (VGG-16")
 
 
 class SortedByClass(DataSource):

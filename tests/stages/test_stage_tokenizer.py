@@ -1,7 +1,10 @@
-"""Stage ``tokenizer``: a regularizer's own parameters are part of what is trained."""
+"""Stage ``tokenizer``: what is trained beside the tokenizer, a regularizer's own parameters and a
+discriminator."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,9 +76,11 @@ def registry() -> Registry:
     return registry
 
 
-def trained(directory: Path, registry: Registry, encoder: Path) -> dict[str, torch.Tensor]:
+def trained(
+    directory: Path, registry: Registry, encoder: Path, *changes: str
+) -> dict[str, torch.Tensor]:
     """What a run of the stage leaves of the whole objective."""
-    recipe = load_recipe("quickstart", CHANGES, registry).recipe
+    recipe = load_recipe("quickstart", [*CHANGES, *changes], registry).recipe
     progress = lambda total, done: ProgressLine("t", total, done, Console(quiet=True))  # noqa: E731
     context = SimpleNamespace(
         recipe=recipe,
@@ -109,3 +114,49 @@ def test_a_regularizers_parameters_are_seeded_trained_and_checkpointed(tmp_path,
     assert torch.equal(saved[NAME], one[NAME])
     kept = load_file(tmp_path / "one" / "tokenizer.safetensors")
     assert not any("learned" in name or "regularizers" in name for name in kept)
+
+
+ADVERSARIAL = (
+    "tokenizer.regularizers={}",
+    "tokenizer.train={steps: 6, batch_size: 4, log_every: 1, checkpoint_every: 3}",
+    "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}, "
+    # two steps of four are an epoch of the eight images
+    "update_from: {epochs: 1}, start: {epochs: 2}, warmup: {steps: 1}}",
+)
+
+
+def test_a_discriminator_is_trained_beside_it_by_its_own_schedule(tmp_path, registry):
+    """It learns from step 2 on, and counts from step 5 on: at its start, 4, its weight is 0."""
+    here = tmp_path / "one"
+    trained(here, registry, tmp_path / "encoder", *ADVERSARIAL)
+
+    lines = [json.loads(line) for line in (here / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    learns = [("discriminator" in line, "logits_fake" in line) for line in lines]
+    assert learns == [(False, False)] * 2 + [(True, True)] * 4
+    assert ["adversarial" in line for line in lines] == [False] * 5 + [True]
+    assert lines[-1]["adversarial_weight"] > 0
+
+    kept = load_file(here / "tokenizer.safetensors")
+    assert not any("main" in name or "discriminator" in name for name in kept)
+    saved = list((here / "checkpoints" / "step-00000006").glob("*opponent*"))
+    assert saved, "the discriminator is part of the checkpoint"
+
+
+def test_a_training_that_was_cut_goes_on_with_its_discriminator(tmp_path, registry):
+    whole = trained(tmp_path / "whole", registry, tmp_path / "encoder", *ADVERSARIAL)
+    trained(tmp_path / "cut", registry, tmp_path / "encoder", *ADVERSARIAL)
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000006")
+    again = trained(tmp_path / "cut", registry, tmp_path / "encoder", *ADVERSARIAL)
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_a_discriminator_of_weight_0_is_not_even_built(tmp_path, registry, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("built")
+
+    monkeypatch.setattr("pae_framework.stages.tokenizer.build_discriminator", refuse)
+    changes = (*ADVERSARIAL, "tokenizer.adversarial.weight=0")
+    trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
+    with pytest.raises(AssertionError, match="built"):
+        trained(tmp_path / "two", registry, tmp_path / "encoder", *ADVERSARIAL)

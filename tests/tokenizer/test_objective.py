@@ -8,13 +8,17 @@ import torch
 from tokenizer_fakes import FakeEncoder
 from torch import Tensor
 
-from pae_framework.contracts import Regularizer, RegularizerInputs
+from pae_framework.config import DiscriminatorConfig, LatentShape
+from pae_framework.contracts import Discriminator, Regularizer, RegularizerInputs
 from pae_framework.errors import UsageError
+from pae_framework.layers import tokens_to_map
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
+from pae_framework.tokenizer.adversary import Adversary, Schedule
+from pae_framework.tokenizer.model import Tokenizer, build_tokenizer, noisy
 from pae_framework.tokenizer.objective import TokenizerObjective, build_objective
 from pae_framework.tokenizer.refinement import PriorRefiner
+from pae_framework.training.blocks import find_blocks, recompute_blocks
 
 REFINEMENT = {"depth": 1, "heads": 2, "train": {"steps": 1}}
 ALIGNED = {"ssr": {"weight": 0.2}, "mcr": {"weight": 0.5}, "scr": {}}
@@ -53,21 +57,56 @@ class Refuses(Regularizer):
         raise AssertionError("a term of weight 0 was computed")
 
 
+class Scaled(Regularizer):
+    """An adaptive term: ``slope`` times the mean of the latents."""
+
+    adaptive = True
+
+    def __init__(self, slope: float):
+        torch.nn.Module.__init__(self)
+        self.slope = slope
+
+    def forward(self, inputs: RegularizerInputs) -> Tensor:
+        return self.slope * inputs.posterior.latents.mean()
+
+
+class Slope(Discriminator):
+    """A logit per image: three times its mean pixel."""
+
+    def __init__(self) -> None:
+        super().__init__(DiscriminatorConfig(), 16)
+        self.slope = torch.nn.Parameter(torch.tensor(3.0))
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.slope * images.mean((1, 2, 3))[:, None]
+
+
+def adversary(weight: float = 0.5, adaptive: bool = True, **schedule: int) -> Adversary:
+    times = {"update_from": 0, "start": 0, "warmup": 0, **schedule}
+    return Adversary(Slope(), Schedule(**times), weight, adaptive)
+
+
 @pytest.fixture
 def make(
     section: Section, registry: Registry, encoder: FakeEncoder
 ) -> Callable[..., TokenizerObjective]:
     """An objective of the given section; with ``regularizers`` objects, by label, in place."""
 
-    def make(objects: dict[str, Regularizer] | None = None, **changes: Any) -> TokenizerObjective:
+    def make(
+        objects: dict[str, Regularizer] | None = None,
+        adversary: Adversary | None = None,
+        **changes: Any,
+    ) -> TokenizerObjective:
         described = section(**changes)
         tokenizer = build_tokenizer(described, 16, registry, encoder)
         refiner = None
         if described.refinement:
             refiner = PriorRefiner(described.refinement, encoder, 6)
         if objects is None:
-            return build_objective(tokenizer, described, registry, refiner)
-        return TokenizerObjective(tokenizer, described, objects, refiner)
+            return build_objective(tokenizer, described, registry, refiner, adversary)
+        return TokenizerObjective(tokenizer, described, objects, refiner, adversary)
 
     return make
 
@@ -95,7 +134,7 @@ class TestTerms:
         tokenizer = objective.tokenizer
         reconstruction = tokenizer.decode(tokenizer.encode(images).latents)
         l1 = 2 * (reconstruction - images).abs().mean()
-        perceptual = 3 * objective.perceptual(reconstruction, images).mean()
+        perceptual = 3 * objective.reconstruction.perceptual(reconstruction, images).mean()
         torch.testing.assert_close(terms["l1"], l1)
         torch.testing.assert_close(terms["perceptual"], perceptual)
 
@@ -157,7 +196,7 @@ class TestInputs:
         objective.loss(images, generator())
         other = torch.rand_like(images)
         l1 = 2 * (images - other).abs().mean()
-        perceptual = 3 * objective.perceptual(images, other).mean()
+        perceptual = 3 * objective.reconstruction.perceptual(images, other).mean()
         torch.testing.assert_close(seen.inputs.distance(images, other), l1 + perceptual)
 
     def test_frozen_features_are_computed_once(
@@ -167,6 +206,215 @@ class TestInputs:
         assert encoder.calls == 1
         # the image, the reconstruction, and the two decodes of the cascade
         assert encoder.map_calls == 4
+
+
+def gradient(term: Tensor, weight: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad(term, weight, retain_graph=True)
+    return found
+
+
+class TestTarget:
+    def test_raw_is_the_features_as_a_map(self, make: Make, images: Tensor) -> None:
+        seen = Sees()
+        objective = make({"ssr": seen}, regularizers={"ssr": {}}, target="raw")
+        objective.loss(images, generator())
+        target = seen.inputs.target
+        assert target is not None
+        assert target.shape == (3, 32, 4, 4)
+        assert not target.requires_grad
+        assert torch.equal(target, tokens_to_map(seen.inputs.features))
+
+    def test_raw_uses_no_refinement_even_where_there_is_one(
+        self, make: Make, images: Tensor
+    ) -> None:
+        seen = Sees()
+        regularizers = {"ssr": {}}
+        make({"ssr": seen}, regularizers=regularizers, target="raw", refinement=REFINEMENT).loss(
+            images, generator()
+        )
+        assert seen.inputs.target is not None
+        assert seen.inputs.target.shape[1] == 32
+
+    @pytest.mark.parametrize(("target", "channels"), [("raw", 32), ("refined", 6)])
+    def test_regularizers_are_prepared_for_their_tokenizer(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, target: str, channels: int
+    ) -> None:
+        given: list[Any] = []
+        monkeypatch.setattr(Regularizer, "prepare", lambda own, *shapes: given.append(shapes))
+        make(
+            regularizers={"ssr": {}, "mcr": {}, "scr": {"weight": 0.0}},
+            target=target,
+            refinement=REFINEMENT,
+        )
+        latent = LatentShape(6, 4)
+        assert given == [(latent, 32, channels), (latent, 32, None)]
+
+
+class TestNoise:
+    def test_its_deviation_is_uniform_per_image(self) -> None:
+        """sigma ~ U(0, tau): mean tau / 2, deviation tau / sqrt(12); within an image normal."""
+        noise = noisy(torch.zeros(2000, 8, 8, 8), 0.8, generator())
+        sigma = noise.flatten(1).std(1)
+        assert sigma.max() < 0.8 * 1.15
+        assert sigma.mean().item() == pytest.approx(0.4, rel=0.03)
+        assert sigma.std().item() == pytest.approx(0.8 / 12**0.5, rel=0.05)
+        unit = noise / sigma.view(-1, 1, 1, 1)
+        assert unit.mean().item() == pytest.approx(0.0, abs=0.01)
+        assert unit.pow(4).mean().item() == pytest.approx(3.0, rel=0.05)
+
+    def test_it_is_added_to_what_the_decoder_side_takes(
+        self, build: Callable[..., Tokenizer], images: Tensor
+    ) -> None:
+        """Not to the standardised latents, where the bottleneck standardises (RAE)."""
+        tokenizer = build(modulator="none", bottleneck="identity")
+        tokenizer.bottleneck.var.fill_(4.0)
+        latents = tokenizer.encode(images).latents
+        taken = noisy(tokenizer.bottleneck.invert(latents), 0.8, generator(3))
+        tokenizer.bottleneck.mean.zero_()
+        tokenizer.bottleneck.var.fill_(1 - tokenizer.bottleneck.eps)  # takes latents as they are
+        expected = tokenizer.decode(taken)
+        tokenizer.bottleneck.var.fill_(4.0)
+        torch.testing.assert_close(tokenizer.decode(latents, 0.8, generator(3)), expected)
+
+    def test_in_training_only_and_for_the_reconstruction_only(
+        self, make: Make, images: Tensor
+    ) -> None:
+        seen = Sees()
+        objective = make({"mcr": seen}, regularizers={"mcr": {}}, noise=0.8).train()
+        objective.loss(images, generator())
+        inputs = seen.inputs
+        clean = objective.tokenizer.decode(inputs.posterior.latents)
+        assert not torch.allclose(inputs.reconstruction, clean, atol=1e-3)
+        assert torch.equal(inputs.decode(inputs.posterior.latents), clean)
+        objective.eval().loss(images, generator())
+        assert torch.equal(seen.inputs.reconstruction, clean)
+
+    def test_changes_no_other_random_number(self, make: Make, images: Tensor) -> None:
+        one, other = (
+            make({"mcr": Draws()}, regularizers={"mcr": {}}, noise=tau).loss(images, generator())
+            for tau in (0.0, 0.8)
+        )
+        assert one["mcr"] == other["mcr"]
+        assert one["l1"] != other["l1"]
+
+
+class TestAdaptiveRegularizers:
+    def test_the_term_pulls_as_hard_as_the_reconstruction(self, make: Make, images: Tensor) -> None:
+        objective = make({"mcr": Scaled(7.0)}, regularizers={"mcr": {"weight": 0.5}})
+        terms = objective.loss(images, generator())
+        layer = objective.tokenizer.layer_before_latents()
+        assert layer is objective.tokenizer.latent_compressor[1].weight  # type: ignore[index]
+        reconstruction = gradient(terms["l1"] + terms["perceptual"], layer).norm()
+        term = gradient(terms["mcr"], layer).norm() / (0.5 * terms["mcr_weight"])
+        torch.testing.assert_close(terms["mcr_weight"], reconstruction / (term + 1e-4))
+        assert not terms["mcr_weight"].requires_grad
+
+    def test_so_its_own_size_hardly_matters(self, make: Make, images: Tensor) -> None:
+        small, large = (
+            make({"mcr": Scaled(slope)}, regularizers={"mcr": {}}) for slope in (100.0, 1000.0)
+        )
+        large.load_state_dict(small.state_dict())
+        one, other = (objective.loss(images, generator()) for objective in (small, large))
+        torch.testing.assert_close(one["mcr"], other["mcr"], rtol=1e-2, atol=0)
+        assert one["mcr_weight"] > 5 * other["mcr_weight"]
+
+    def test_the_factor_is_logged_and_no_part_of_the_loss(self, make: Make, images: Tensor) -> None:
+        terms = make({"mcr": Scaled(7.0)}, regularizers={"mcr": {}}).loss(images, generator())
+        assert list(terms) == ["l1", "perceptual", "mcr", "loss", "mcr_weight"]
+        total = terms["l1"] + terms["perceptual"] + terms["mcr"]
+        torch.testing.assert_close(terms["loss"], total)
+
+    def test_without_a_projector_there_is_no_layer_to_measure_at(self, make: Make) -> None:
+        with pytest.raises(UsageError, match="the projector, which this bottleneck does without"):
+            make(
+                {"mcr": Scaled(1.0)},
+                regularizers={"mcr": {}},
+                bottleneck="identity",
+            )
+
+    def test_without_reconstruction_there_is_nothing_to_measure_by(self, make: Make) -> None:
+        nothing = {"l1": 0.0, "perceptual": {"weight": 0.0}}
+        with pytest.raises(UsageError, match="adaptive weight of 'mcr' is measured by"):
+            make({"mcr": Scaled(1.0)}, regularizers={"mcr": {}}, reconstruction=nothing)
+
+
+class TestAdversarial:
+    def test_the_term_pulls_at_the_last_layer_by_its_share(
+        self, make: Make, images: Tensor
+    ) -> None:
+        objective = make(adversary=adversary(weight=0.75))
+        terms = objective.loss(images, generator())
+        layer = objective.tokenizer.decoder.last_layer()
+        reconstruction = gradient(terms["l1"] + terms["perceptual"], layer).norm()
+        torch.testing.assert_close(
+            gradient(terms["adversarial"], layer).norm(), 0.75 * reconstruction
+        )
+        made = objective.tokenizer.decode(objective.tokenizer.encode(images).latents)
+        expected = 0.75 * terms["adversarial_weight"] * -3 * made.mean()
+        torch.testing.assert_close(terms["adversarial"], expected)
+
+    def test_without_adaptation_it_is_weighted_alone(self, make: Make, images: Tensor) -> None:
+        objective = make(adversary=adversary(weight=0.75, adaptive=False))
+        terms = objective.loss(images, generator())
+        made = objective.tokenizer.decode(objective.tokenizer.encode(images).latents)
+        torch.testing.assert_close(terms["adversarial"], 0.75 * -3 * made.mean())
+        assert list(terms) == ["l1", "perceptual", "adversarial", "loss"]
+        parts = terms["l1"] + terms["perceptual"] + terms["adversarial"]
+        torch.testing.assert_close(terms["loss"], parts)
+
+    def test_the_factor_is_no_part_of_the_loss(self, make: Make, images: Tensor) -> None:
+        terms = make(adversary=adversary()).loss(images, generator())
+        assert list(terms) == ["l1", "perceptual", "adversarial", "loss", "adversarial_weight"]
+        parts = terms["l1"] + terms["perceptual"] + terms["adversarial"]
+        torch.testing.assert_close(terms["loss"], parts)
+
+    def test_it_enters_at_its_step_and_grows(self, make: Make, images: Tensor) -> None:
+        opponent = adversary(adaptive=False, start=4, warmup=2)
+        objective = make(adversary=opponent)
+        found = []
+        for step in range(8):
+            objective.begin_step(step)
+            found.append(objective.loss(images, generator()).get("adversarial"))
+        assert found[:5] == [None] * 5
+        half, *full = found[5:]
+        assert half is not None
+        for value in full:
+            torch.testing.assert_close(value, 2 * half)
+        assert isinstance(opponent.discriminator, Slope)
+        assert opponent.discriminator.calls == 3
+
+    def test_the_discriminator_is_no_part_of_the_objective(
+        self, make: Make, images: Tensor
+    ) -> None:
+        opponent = adversary()
+        objective = make(adversary=opponent).train()
+        objective.loss(images, generator())["loss"].backward()
+        assert {key.split(".")[0] for key in objective.state_dict()} == {"tokenizer"}
+        assert opponent.discriminator not in list(objective.modules())
+        (slope,) = opponent.discriminator.parameters()
+        assert slope.grad is None
+        assert slope.requires_grad
+        assert all(p.grad is not None for p in objective.tokenizer.parameters())
+
+    def test_a_decoder_that_is_frozen_cannot_be_balanced(self, make: Make, images: Tensor) -> None:
+        objective = make(adversary=adversary())
+        objective.tokenizer.decoder.requires_grad_(False)
+        with pytest.raises(UsageError, match="`lr_factors` freeze it"):
+            objective.loss(images, generator())
+
+    def test_works_where_activations_are_computed_again(self, make: Make, images: Tensor) -> None:
+        """Both adaptive weights go backward through the graph before the loss does."""
+        regularizers = {"mcr": {}}
+        objective = make({"mcr": Scaled(7.0)}, adversary(), regularizers=regularizers)
+        objective.loss(images, generator())["loss"].backward()
+        expected = [p.grad.clone() for p in objective.parameters() if p.grad is not None]
+        objective.zero_grad()
+        assert len(find_blocks(objective)) >= 4
+        recompute_blocks(objective)
+        objective.loss(images, generator())["loss"].backward()
+        found = [p.grad for p in objective.parameters() if p.grad is not None]
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 class TestGradients:
@@ -268,7 +516,7 @@ class TestRefusals:
         with pytest.raises(UsageError, match=r"regularizers.scr needs refined targets"):
             make(regularizers={"scr": {}})
 
-    @pytest.mark.parametrize("label", ["loss", "l1", "perceptual"])
+    @pytest.mark.parametrize("label", ["loss", "l1", "lpips", "adversarial", "vf_weight", "train"])
     def test_a_label_that_is_the_objectives_own(self, make: Make, label: str) -> None:
         with pytest.raises(UsageError, match=rf"regularizers.{label}: .* `use: mcr`"):
             make(regularizers={label: {"use": "mcr"}})
@@ -286,4 +534,4 @@ def test_gaussian_with_kl_runs(make: Make, images: Tensor) -> None:
 def test_tokenizer_is_shared(make: Make) -> None:
     objective = make()
     assert isinstance(objective.tokenizer, Tokenizer)
-    assert objective.perceptual.encoder is objective.tokenizer.encoder
+    assert objective.reconstruction.perceptual.encoder is objective.tokenizer.encoder

@@ -1,0 +1,85 @@
+"""``python -m benchmarks``: every measurement, as a table of ratios within this run."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import latents, sampling, training
+from benchmarks.subject import Subject
+from benchmarks.timing import Timing
+
+UNITS = {
+    "engine": ("The training loop around a step", "step"),
+    "compile": ("Compiled blocks", "step"),
+    "peer": ("Against diffusers' DiT of the same size", "step"),
+    "guidance": ("Sampling", "batch"),
+    "reading": ("Reading latents", "batch"),
+}
+
+
+def main() -> None:
+    """Measure what is asked for and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="*", choices=[*UNITS, []], help="default: all")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--preset", help="LightningDiT preset; default: B/1's width, 3 blocks")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--side", type=int, default=8, help="latent side; side^2 tokens")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="steps timed together")
+    given = parser.parse_args()
+
+    subject = Subject(
+        device=torch.device(given.device),
+        preset=given.preset,
+        depth=3,
+        width=768,
+        heads=12,
+        channels=32,
+        side=given.side,
+        batch=given.batch,
+        bf16=given.bf16,
+    )
+    console = Console()
+    console.print(f"{_machine(subject.device)}, torch {torch.__version__}\n{subject}")
+    measures = {
+        "engine": lambda: training.engine_overhead(subject, given.rounds, given.steps),
+        "compile": lambda: training.compilation(subject, given.rounds, given.steps),
+        "peer": lambda: training.against_peer(subject, given.rounds, given.steps),
+        "guidance": lambda: sampling.guidance_interval(subject, given.rounds, 2 * given.steps),
+        "reading": lambda: latents.reading(subject, given.rounds, 50),
+    }
+    for name in given.what or measures:
+        title, unit = UNITS[name]
+        found = measures[name]()
+        if found:
+            console.print(_table(title, unit, found))
+        else:
+            console.print(f"{title}: not measured, diffusers is not installed")
+
+
+def _table(title: str, unit: str, timings: list[Timing]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("", f"ms per {unit}", "ratio", "of rounds"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for timing in timings:
+        low, high = timing.spread
+        cells = (f"{1000 * timing.seconds:.2f}", f"{timing.ratio:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(timing.name, *cells)
+    return table
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

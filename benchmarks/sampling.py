@@ -1,0 +1,34 @@
+"""Sampling: what guidance, its interval and compilation cost."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.subject import Subject
+from benchmarks.timing import Timing, in_turn, repeated
+from pae_framework.flow.sampling import draw
+from pae_framework.settings import Guidance, SampleSettings
+
+
+@torch.no_grad()
+def guidance_interval(subject: Subject, rounds: int, steps: int) -> list[Timing]:
+    """Guidance all the way, in the published interval, and none: seconds of one batch."""
+    network = subject.network().eval()
+    labels = subject.data()[1]
+    indices = torch.arange(subject.batch)
+
+    def drawing(guidance: Guidance) -> object:
+        settings = SampleSettings(
+            batch_size=subject.batch, steps=steps, shift=0.4, guidance=guidance
+        )
+        return lambda: draw(network, labels, indices, settings, 0, subject.latent)
+
+    choices = {
+        "guidance at every step": Guidance(scale=2.5),
+        "guidance from t = 0.25 on": Guidance(scale=2.5, interval=(0.25, 1.0)),
+        "no guidance": Guidance(),
+    }
+    return in_turn(
+        {name: repeated(drawing(choice), 1, subject.device) for name, choice in choices.items()},
+        rounds,
+    )

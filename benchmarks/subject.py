@@ -1,0 +1,101 @@
+"""What is measured: a LightningDiT, latents for it, and the plain way to train it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pae_framework.config import LatentShape
+from pae_framework.contracts import Generator
+from pae_framework.flow.objective import FlowObjective
+from pae_framework.plugins import load_registry
+from pae_framework.seeding import generator
+from pae_framework.settings import FlowSettings, TrainSettings
+from pae_framework.testing.modules import as_if_trained
+from pae_framework.training.optimizer import build_optimizer
+
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Sizes of one measurement."""
+
+    device: torch.device
+    preset: str | None
+    depth: int
+    width: int
+    heads: int
+    channels: int
+    side: int
+    batch: int
+    bf16: bool
+
+    @property
+    def latent(self) -> LatentShape:
+        """Shape of one latent."""
+        return LatentShape(self.channels, self.side)
+
+    def __str__(self) -> str:
+        size = self.preset or f"width {self.width}, depth {self.depth}"
+        precision = "bf16" if self.bf16 else "float32"
+        tokens = self.side**2
+        return f"LightningDiT {size}, {tokens} tokens, batch {self.batch}, {precision}"
+
+    def network(self) -> Generator:
+        """A network with weights that are not zero anywhere, in train mode."""
+        torch.manual_seed(0)
+        spec = load_registry().find("generator", "lightningdit")
+        size = (
+            {"preset": self.preset}
+            if self.preset
+            else {"depth": self.depth, "width": self.width, "heads": self.heads, "patch": 1}
+        )
+        network = spec.component_class()(spec.config_class()(**size), self.latent, CLASSES)
+        return as_if_trained(network).to(self.device).train()
+
+    def data(self, step: int = 0) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) and labels (B,), on the CPU."""
+        random = generator(0, "benchmark", step)
+        shape = (self.batch, self.channels, self.side, self.side)
+        labels = torch.randint(CLASSES, (self.batch,), generator=random)
+        return torch.randn(shape, generator=random), labels
+
+    def settings(self, steps: int, **changes: object) -> TrainSettings:
+        """How it is trained: LightningDiT's optimiser, no average."""
+        values = {
+            "steps": steps,
+            "batch_size": self.batch,
+            "lr": 2e-4,
+            "clip": None,
+            "precision": "bf16" if self.bf16 else "float32",
+            "schedule": "constant",
+            "log_every": 100,
+            "checkpoint_every": 10**9,
+            **changes,
+        }
+        return TrainSettings.model_validate(values)
+
+
+class BareLoop:
+    """A training step with nothing around it: forward, backward, fused AdamW."""
+
+    def __init__(self, subject: Subject, network: Generator):
+        self.subject = subject
+        self.objective = FlowObjective(network, FlowSettings())
+        self.optimizer = build_optimizer(network, subject.settings(1))
+        self.count = 0
+
+    def __call__(self) -> Tensor:
+        """One step; returns the loss without waiting for it."""
+        device = self.subject.device
+        batch = tuple(tensor.to(device) for tensor in self.subject.data(self.count))
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.subject.bf16):
+            loss = self.objective(batch, generator(0, self.count))["loss"]
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.count += 1
+        return loss.detach()

@@ -1,0 +1,60 @@
+"""Timing ways of doing the same work against each other, in turn, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+Way = Callable[[], float]
+"""Does the work once or a few times; returns the seconds of one time."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median seconds of one time, and the median over rounds of the ratio to the first way."""
+
+    name: str
+    seconds: float
+    ratio: float
+    spread: tuple[float, float]
+    """Smallest and largest ratio of a round."""
+
+
+def in_turn(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
+    """Time each way once per round, after one round of warm-up; the first is the baseline."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            taken = way()
+            if number:
+                seconds[name].append(taken)
+    base = next(iter(seconds.values()))
+    found = []
+    for name, taken in seconds.items():
+        ratios = [mine / first for mine, first in zip(taken, base, strict=True)]
+        spread = (min(ratios), max(ratios))
+        found.append(Timing(name, statistics.median(taken), statistics.median(ratios), spread))
+    return found
+
+
+def repeated(work: Callable[[], object], times: int, device: torch.device) -> Way:
+    """The way that does ``work`` a few times and waits for the device at the end."""
+
+    def way() -> float:
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(times):
+            work()
+        _wait(device)
+        return (time.perf_counter() - start) / times
+
+    return way
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,206 @@
+"""The smoke version of a recipe: the same wiring, so small that all stages run in seconds.
+
+Components shrink themselves (:meth:`~pae_framework.config.ComponentConfig.smoke`); images come from
+the ``shapes`` source, which draws them; nothing is downloaded and no GPU is asked for. The result
+is a recipe like any other: validated, written as ``resolved.yaml``, fingerprinted. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pae_framework.config import Settings
+from pae_framework.errors import RecipeError
+from pae_framework.recipe.loaded import LoadedRecipe, build
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.sweep import Member, expand
+
+SMOKE = "--smoke"
+SOURCE = "shapes"
+"""The data source that stands in: it needs no files, and has classes and masks."""
+
+Data = dict[str, Any]
+_Part = TypeVar("_Part")
+
+_IMAGES = 32
+_BATCH = 4
+_STEPS = 2
+_SMALLEST_SIDE = 16
+"""px; SSIM's window of 11 px must fit."""
+_VARIANTS = 2
+
+
+def smoke_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
+    """The smoke version of a recipe; of a sweep, with its first two variants and one seed.
+
+    Raises:
+        RecipeError: the small parts do not fit together; says which component should shrink itself.
+    """
+    members = _first_of_each_variant(loaded)[:_VARIANTS]
+    data = _smoke(loaded)
+    if members:
+        small = {member.variant: _smoke(member.loaded) for member in members}
+        data["sweep"] = {
+            "seeds": [members[0].seed],
+            "variants": {name: _changes(data, variant) for name, variant in small.items()},
+        }
+    return _build(data, loaded)
+
+
+def _first_of_each_variant(loaded: LoadedRecipe) -> list[Member]:
+    return list({member.variant: member for member in reversed(expand(loaded))}.values())[::-1]
+
+
+def _changes(base: Data, variant: Data) -> Data:
+    """A variant as overrides: the sections in which it differs, each as a whole."""
+    return {
+        key: value
+        for key, value in variant.items()
+        if key not in ("name", "sweep") and value != base[key]
+    }
+
+
+def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
+    try:
+        return build(_tree(data), loaded.source, loaded.text, loaded.overrides, loaded.registry)
+    except RecipeError as error:
+        hint = "a component whose values do not fit small parts should define `smoke()`"
+        raise RecipeError(
+            [
+                replace(problem, message=f"in its smoke version: {problem.message}", hint=hint)
+                for problem in error.problems
+            ]
+        ) from error
+
+
+def _tree(value: Any) -> Node:
+    """Plain data as a tree whose every value was written by ``--smoke``."""
+    if isinstance(value, dict):
+        value = {key: _tree(entry) for key, entry in value.items()}
+    elif isinstance(value, list | tuple):
+        value = [_tree(entry) for entry in value]
+    return Node(value, SMOKE, SMOKE)
+
+
+def _smoke(loaded: LoadedRecipe) -> Data:
+    """The data of the smoke version of one recipe, without its sweep."""
+    small = _shrunk(loaded.recipe)
+    data: Data = small.model_dump(mode="json")
+    data["name"] = f"{small.name}-smoke"
+    data["runtime"].update(device="cpu", threads=1)
+    data["latents"].update(shard_size=_IMAGES // 2, batch_size=_IMAGES // 2)
+    data["sweep"] = None
+    data["data"].update(
+        image_size=_image_size(loaded.recipe, small),
+        train={"use": SOURCE, "split": "train", "count": _IMAGES},
+        test={"use": SOURCE, "split": "test", "count": _IMAGES},
+        test_images=None,
+    )
+    for training in _trainings(data):
+        _shrink_training(training)
+    _shrink_tokenizer(data["tokenizer"])
+    if data["sample"] is not None:
+        _shrink_sampling(data)
+    return data
+
+
+def _shrunk(part: _Part) -> _Part:
+    """A part of a recipe with the smoke version of whatever has one, and weights of nothing."""
+    if isinstance(part, dict):
+        return {key: _shrunk(entry) for key, entry in part.items()}  # type: ignore[return-value]
+    if not isinstance(part, Settings):
+        return part
+    small = part.smoke() if hasattr(part, "smoke") else part
+    fields = {key: _shrunk(getattr(small, key)) for key in type(part).model_fields}
+    if isinstance(fields.get("weights"), str):
+        fields["weights"] = "none"
+    return small.model_copy(update=fields)
+
+
+def _image_size(recipe: Recipe, small: Recipe) -> int:
+    """The smallest images of at least 4 x 4 tokens that every part takes; else the recipe's."""
+    size = recipe.data.image_size
+    grid = recipe.tokenizer.encoder.config.token_grid(size)
+    for shrunk in (4 << power for power in range(grid.bit_length())):
+        side = size * shrunk // grid
+        if side >= size:
+            return size
+        if size * shrunk % grid == 0 and side >= _SMALLEST_SIDE and _fits(small, side, shrunk):
+            return side
+    return size
+
+
+def _fits(small: Recipe, side: int, grid: int) -> bool:
+    """Whether encoder, decoder and extractor take images of this side."""
+    try:
+        if small.extractor is not None:
+            small.extractor.config.token_grid(side)
+        tokenizer = small.tokenizer
+        decoded = tokenizer.decoder.config.image_size(grid)
+        return tokenizer.encoder.config.token_grid(side) == grid and decoded == side
+    except ValueError:
+        return False
+
+
+def _trainings(data: Data) -> Iterator[Data]:
+    """Every ``train`` map of a recipe."""
+    for path in (
+        ("extractor",),
+        ("tokenizer", "encoder"),
+        ("tokenizer", "refinement"),
+        ("tokenizer",),
+        ("generator",),
+    ):
+        section: Data | None = data
+        for key in path:
+            section = section and section[key]
+        if section and section["train"] is not None:
+            yield section["train"]
+
+
+def _shrink_training(train: Data) -> None:
+    """Two steps; accumulation and averaging stay."""
+    train.update(
+        steps=_STEPS,
+        epochs=None,
+        batch_size=_BATCH,
+        accumulate=2 if train["accumulate"] > 1 else 1,
+        warmup_steps=0,
+        precision="float32",  # most CPUs only imitate bf16: convolutions take minutes
+        compile=False,
+        workers=0,
+        jump=None,  # the first losses of an untrained network jump
+        log_every=1,
+        checkpoint_every=_STEPS,
+        keep_steps=[],
+    )
+
+
+def _shrink_tokenizer(tokenizer: Data) -> None:
+    """The terms that enter after a while enter in the second step."""
+    tokenizer["weights"] = None
+    tokenizer["reconstruction"]["perceptual"]["layers"] = None  # the encoder has fewer
+    adversarial = tokenizer["adversarial"]
+    if adversarial is not None:
+        adversarial["update_from"] = {"steps": 0}
+        adversarial["start"] = adversarial["warmup"] = {"steps": 1}
+        adversarial["optimizer"]["warmup_steps"] = 0
+
+
+def _shrink_sampling(data: Data) -> None:
+    """Few images in few steps; where the recipe draws from earlier weights, the first step's."""
+    sample = data["sample"]
+    earlier = [1] if sample["at_steps"] else []
+    if data["generator"] is not None:
+        data["generator"]["train"]["keep_steps"] = earlier
+    sample.update(
+        count=_IMAGES // 2,
+        batch_size=_IMAGES // 2,
+        steps=3,
+        at_steps=earlier,
+        few_steps=[2] if sample["few_steps"] else [],
+    )
+    sample["guidance"]["autoguidance"] = None  # another run's

@@ -1,0 +1,1 @@
+"""Discriminators: the tokenizer's opponents in the adversarial term."""

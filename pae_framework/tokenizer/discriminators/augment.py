@@ -1,0 +1,58 @@
+"""What RAE's discriminator does to images before it judges them.
+
+Differentiable augmentation (Zhao, Liu, Lin, Zhu and Han, NeurIPS 2020, arXiv 2006.10738) with the
+numbers of RAE (arXiv 2510.11690). There pixels lie in [-1, 1], so here, in [0, 1], moves of
+brightness are halved and the empty border is grey.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SHIFT = 1 / 8
+"""Largest translation, as a share of the side."""
+GREY = 0.5
+"""What a translation leaves empty."""
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, S, S) in [0, 1], each moved and recoloured at random; float32, not clamped.
+
+    Translation by whole pixels up to an eighth of the side; brightness U(-0.25, 0.25); saturation
+    by a factor U(0, 2); contrast by a factor U(0.5, 1.5), in this order. Gradients flow through.
+    """
+    drawn = torch.rand(5, len(images), generator=generator, device=generator.device)
+    across, down, brightness, saturation, contrast = drawn.to(images.device)
+    images = translated(images.float(), _pixels(across, images), _pixels(down, images))
+    images = images + _each(brightness - 0.5) / 2
+    images = scaled_about(images, images.mean(dim=1, keepdim=True), 2 * saturation)
+    return scaled_about(images, images.mean(dim=(1, 2, 3), keepdim=True), contrast + 0.5)
+
+
+def translated(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Images moved by (B,) whole pixels to the right and down; what becomes empty is grey."""
+    B, _, S, _ = images.shape
+    most = round(S * SHIFT)
+    padded = F.pad(images, [most] * 4, value=GREY)
+    side = torch.arange(S, device=images.device)
+    rows = (side[None] + most - down[:, None])[:, :, None]
+    columns = (side[None] + most - across[:, None])[:, None, :]
+    image = torch.arange(B, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
+
+
+def scaled_about(images: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
+    """What differs from ``centre``, times ``factor`` (B,)."""
+    return centre + (images - centre) * _each(factor)
+
+
+def _pixels(uniform: Tensor, images: Tensor) -> Tensor:
+    """U(0, 1) to whole pixels, each from -most to most alike."""
+    most = round(images.shape[-1] * SHIFT)
+    return (uniform * (2 * most + 1)).floor().long() - most
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

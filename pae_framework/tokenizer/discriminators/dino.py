@@ -1,0 +1,149 @@
+"""RAE's discriminator: small heads on the features of a frozen DINO ViT-S/8.
+
+RAE (arXiv 2510.11690), stage 1, after StyleGAN-T (arXiv 2301.09515). Legend: B batch, N tokens, D
+width of the frozen network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from pae_framework.contracts import Discriminator
+from pae_framework.engine_components import DINO_VIT_S8, DinoDiscriminatorConfig
+from pae_framework.hub import weights_path
+from pae_framework.tensor_files import load_state, read_checkpoint
+from pae_framework.tokenizer.discriminators.augment import augmented
+from pae_framework.tokenizer.frozen import UsesFrozen
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's channel means and deviations."""
+SLOPE = 0.2
+"""Of the LeakyReLUs."""
+
+
+class DinoDiscriminator(Discriminator, UsesFrozen):
+    """Five heads: one on the last block's patch tokens, one on those after each of four blocks.
+
+    Only the heads learn and stand in the state dict. Images are resized to the frozen network's
+    input (bilinear, not antialiased); gradients flow through it to them.
+    """
+
+    frozen: nn.Module
+
+    def __init__(self, config: DinoDiscriminatorConfig, image_size: int):
+        super().__init__(config, image_size)
+        self.config = config
+        self.hold_frozen("frozen", _vit(config))
+        self.heads = nn.ModuleList(Head(config.width) for _ in (None, *config.layers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 5 N) of images (B, 3, S, S) in [0, 1]: head after head, token after token."""
+        features = self.features(images)
+        logits = [head(x) for head, x in zip(self.heads, features, strict=True)]
+        return torch.cat(logits, dim=1)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Patch tokens (B, D, N) after the last block, then after each block the config names."""
+        size = self.config.resolution
+        pixels = F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False)
+        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        last, blocks = self.config.depth - 1, self.config.layers
+        wanted = sorted({*blocks, last})
+        found = self.frozen.forward_intermediates(  # type: ignore[operator]
+            (pixels - mean) / std,
+            indices=wanted,
+            norm=False,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        tokens = {block: x.transpose(1, 2) for block, x in zip(wanted, found, strict=True)}
+        return [tokens[block] for block in (last, *blocks)]
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Translation, brightness, saturation and contrast at random."""
+        return augmented(images, generator)
+
+    def load_pretrained(self) -> None:
+        """Load the frozen network's weights; see :meth:`Discriminator.load_pretrained`."""
+        if self.config.weights == "none":
+            return
+        path = weights_path(self.config.weights, DINO_VIT_S8)
+        tensors = _without_others(read_checkpoint(path, ("state_dict", "model")))
+        load_state(self.frozen, _without_key_bias(tensors), str(path))
+
+
+class Head(nn.Module):
+    """1x1 convolution, a residual one that sees nine tokens in a row, and one to a logit."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first = _block(width, kernel=1)
+        self.second = _block(width, kernel=9)
+        self.last = spectral_norm(nn.Conv1d(width, 1, kernel_size=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, N), float32, of features (B, D, N)."""
+        x = self.first(x)
+        x = (self.second(x) + x) / math.sqrt(2)
+        return self.last(x).squeeze(1).float()
+
+
+class VirtualBatchNorm(nn.InstanceNorm1d):
+    """Batch norm over virtual batches of one image: statistics over its tokens, in float32."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=1e-6, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, N) to (B, D, N)."""
+        return super().forward(x.float())
+
+
+def _block(width: int, kernel: int) -> nn.Sequential:
+    convolution = nn.Conv1d(width, width, kernel, padding=kernel // 2, padding_mode="circular")
+    return nn.Sequential(spectral_norm(convolution), VirtualBatchNorm(width), nn.LeakyReLU(SLOPE))
+
+
+def _vit(config: DinoDiscriminatorConfig) -> nn.Module:
+    """timm's ViT; its MLPs use the tanh form of GELU, as in RAE."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=config.resolution,
+        patch_size=config.patch,
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.heads,
+        num_classes=0,
+        act_layer="gelu_tanh",
+    )
+
+
+_OTHERS = ("head.", "x_scale", "x_shift")
+"""What released files hold besides the network: its projection head, constants of the input."""
+
+
+def _without_others(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors. timm, RAE and facebookresearch/dino share their names; the training
+    checkpoints of the last put ``backbone.`` before them."""
+    plain = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+    return {name: value for name, value in plain.items() if not name.startswith(_OTHERS)}
+
+
+def _without_key_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same with the biases of the keys at zero, as RAE loads them.
+
+    They add the same to all logits of a query, so attention is what it was, but for rounding.
+    """
+    changed = dict(tensors)
+    for name, value in tensors.items():
+        if name.endswith("attn.qkv.bias"):
+            query, key, values = value.chunk(3)
+            changed[name] = torch.cat([query, torch.zeros_like(key), values])
+    return changed

@@ -1,0 +1,147 @@
+"""LPIPS: a perceptual distance whose channel weights were learned from human judgements.
+
+Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018, arXiv 1801.03924: version 0.1 on VGG-16, the
+numbers those of torch-fidelity 0.4. The networks are frozen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pae_framework.errors import CheckpointError
+from pae_framework.hub import is_file_name, weights_path
+from pae_framework.seeding import derive_seed
+from pae_framework.settings import LPIPS_HEADS, VGG16, LpipsSettings
+from pae_framework.tensor_files import differences, read_checkpoint
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Channels of VGG-16's convolutions; a pooling lies between two stages."""
+MEAN, STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+"""LPIPS's channel means and deviations of images in [-1, 1]."""
+
+
+class LPIPS(nn.Module):
+    """``d(a, b) = sum_l mean_hw w_l . (f_l(a) - f_l(b))^2``, with ``|f_l| = 1`` over its channels.
+
+    f_l are the features after the last ReLU of each stage of VGG-16; no w_l is negative. Gradients
+    flow to both images, which are not clamped. Random until :meth:`load`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    eps = 1e-10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(*_vgg16())
+        self.heads = nn.ParameterList(torch.rand(stage[-1]) for stage in STAGES)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances (B,) between images (B, 3, S, S) in [0, 1], S at least 16."""
+        return self.compare(self.features(a), self.features(b))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Channel-normalised features, one (B, c, s, s) per stage, float32."""
+        x = (2 * images - 1 - self.mean) / self.std
+        found = []
+        # Convolutions in bf16 take CPUs many times as long as in float32; GPUs are left alone.
+        with torch.autocast("cpu", enabled=False):
+            for layer in self.network:
+                if isinstance(layer, nn.MaxPool2d):
+                    found.append(self._unit(x))
+                x = layer(x)
+            return [*found, self._unit(x)]
+
+    def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """Distances (B,) between two batches given by their :meth:`features`."""
+        stages = [
+            ((x - y).square() * head.view(1, -1, 1, 1)).sum(dim=1).mean(dim=(1, 2))
+            for x, y, head in zip(a, b, self.heads, strict=True)
+        ]
+        return torch.stack(stages).sum(dim=0)
+
+    def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Take the weights of a file in torchvision's, LPIPS's or torch-fidelity's names.
+
+        Raises:
+            CheckpointError: they are not those of this network, or a channel weight is negative;
+                says what differs.
+        """
+        ours = {_our_name(name): value for name, value in tensors.items()}
+        found = {name: _flat(name, value) for name, value in ours.items() if name is not None}
+        if problems := differences(self.state_dict(), found):
+            raise CheckpointError(
+                f"{source} does not hold LPIPS on VGG-16 (expected `features.<i>.weight`, "
+                "`features.<i>.bias` and `lin<k>.model.1.weight`):\n  " + "\n  ".join(problems)
+            )
+        if any(bool((value < 0).any()) for name, value in found.items() if "heads" in name):
+            raise CheckpointError(f"{source}: LPIPS's channel weights must not be negative")
+        self.load_state_dict(found)
+
+    def _unit(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        # vector_norm: where all channels are 0 the gradient is 0, and not NaN as that of sqrt.
+        return wide / (torch.linalg.vector_norm(wide, dim=1, keepdim=True) + self.eps)
+
+
+def build_lpips(settings: LpipsSettings) -> LPIPS:
+    """LPIPS with the weights a recipe names; with ``none`` a random one, the same every time.
+
+    Raises:
+        DataError: the weights are not here and cannot be downloaded.
+        CheckpointError: they belong to another network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("lpips"))
+        distance = LPIPS()
+    if settings.weights == "none":
+        return distance
+    if is_file_name(settings.weights):
+        path = weights_path(settings.weights, None)
+        distance.load(read_checkpoint(path, ("state_dict", "model")), str(path))
+    else:
+        network, heads = (read_checkpoint(weights_path("default", f)) for f in (VGG16, LPIPS_HEADS))
+        distance.load(network | heads, f"{VGG16.where} with {LPIPS_HEADS.where}")
+    return distance
+
+
+def _vgg16() -> list[nn.Module]:
+    """The convolutions of VGG-16 (configuration D) with torchvision's numbers and first weights."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for index, stage in enumerate(STAGES):
+        layers += [nn.MaxPool2d(2)] if index else []
+        for width in stage:
+            convolution = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            layers += [convolution, nn.ReLU()]
+            channels = width
+    return layers
+
+
+_NETWORK = re.compile(r"(?:features|net\.slice\d)\.(\d+\.(?:weight|bias))")
+_HEAD = re.compile(r"lin(\d)\.model\.1\.weight")
+_UNUSED = ("classifier.", "pre_logits.", "head.", "lins.", "scaling_layer.")
+"""VGG-16's own head in torchvision and timm; what LPIPS's state dict holds twice or as numbers."""
+
+
+def _our_name(name: str) -> str | None:
+    """The name here of what a file calls ``name``; None: it is of no use here."""
+    if match := _NETWORK.fullmatch(name):
+        return f"network.{match[1]}"
+    if match := _HEAD.fullmatch(name):
+        return f"heads.{match[1]}"
+    return None if name.startswith(_UNUSED) else name
+
+
+def _flat(name: str, value: Tensor) -> Tensor:
+    """Channel weights are kept as 1 x 1 convolutions (1, c, 1, 1)."""
+    return value.flatten() if name.startswith("heads.") else value

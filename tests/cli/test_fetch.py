@@ -1,0 +1,97 @@
+"""``pae fetch``: what is here, what was brought, and what cannot be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pae_framework.cli.app import main
+from pae_framework.config import EncoderConfig
+from pae_framework.errors import DataError
+from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.recipe.fetching import fetch_parts
+from pae_framework.recipe.load import load_recipe
+
+
+class DownloadedConfig(EncoderConfig):
+    """An encoder whose weights come from a shelf, if they are on it."""
+
+    shelf: str
+
+    def missing(self) -> str | None:
+        return None if Path("weights").exists() else "no weights"
+
+    def fetch(self) -> str | None:
+        if not Path(self.shelf).exists():
+            raise DataError(f"nothing on {self.shelf}")
+        Path(self.shelf).rename("weights")
+        return f"weights from {self.shelf}"
+
+    def token_grid(self, image_size: int) -> int:
+        return image_size // 4
+
+    def token_width(self) -> int:
+        return 32
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.chdir(tmp_path)
+    registry = load_registry()
+    plugin = Plugin("shelf", __name__, "shelf", "1")
+    registry.add(
+        ComponentSpec(
+            "encoder", "downloaded", "absent:x", f"{__name__}:DownloadedConfig", "", plugin
+        )
+    )
+    return registry
+
+
+def states(
+    registry: Registry, *overrides: str, dry_run: bool = False
+) -> dict[str, tuple[str, str]]:
+    encoder = "tokenizer.encoder={use: downloaded, shelf: shelf}"
+    loaded = load_recipe("quickstart", [encoder, *overrides], registry)
+    return {part.path: (part.state, part.text) for part in fetch_parts(loaded, dry_run)}
+
+
+def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Registry) -> None:
+    Path("shelf").touch()
+    assert states(registry, dry_run=True)["tokenizer.encoder"] == ("fetch", "no weights")
+    assert Path("shelf").exists()
+    assert states(registry)["tokenizer.encoder"] == ("fetched", "weights from shelf")
+    assert states(registry)["tokenizer.encoder"] == ("here", "")
+
+
+def test_what_cannot_be_had_says_why(registry: Registry) -> None:
+    assert states(registry)["tokenizer.encoder"] == ("missing", "nothing on shelf")
+
+
+def test_data_that_is_placed_by_hand_is_listed_with_where(registry: Registry) -> None:
+    folder = "data.train={use: image_folder, folder: nowhere}"
+    state, text = states(registry, folder)["data.train"]
+    assert state == "missing"
+    assert "nowhere" in text
+
+
+def test_the_command_ends_with_1_while_something_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fetch(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pae", "fetch", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), capsys.readouterr().out
+
+    code, text = fetch("quickstart")
+    assert code == 0
+    assert text.splitlines()[-1] == "quickstart: everything is here"
+    nowhere = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
+    code, text = fetch("quickstart", *nowhere)
+    assert code == 1
+    assert text.startswith("missing  data.train: no such folder")
+    assert fetch("quickstart", *nowhere, "--dry-run")[0] == 0

@@ -1,0 +1,60 @@
+"""Every shipped recipe, tried small: all stages, on the CPU, with the network cut off."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.sweep import SweepLauncher
+from pae_framework.recipe.library import shipped
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.recipe.sweep import expand
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.status import run_status
+
+NAMES = [name for name, _, _ in shipped()]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a network fails."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a smoke run asked the network")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def carry_out(loaded: LoadedRecipe, path: Path) -> None:
+    console = Console(file=io.StringIO())
+    if loaded.recipe.sweep is None:
+        LocalLauncher(console).run(loaded, RunDirectory.at(path), "pae run --smoke")
+    else:
+        SweepLauncher(console).run(loaded, path, expand(loaded), "pae run --smoke")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_recipe_runs_small_from_end_to_end(name: str, tmp_path: Path) -> None:
+    original = load_recipe(name)
+    carry_out(smoke_recipe(original), tmp_path)
+    assert (tmp_path / "report.html").is_file()
+    members = run_status(tmp_path)
+    assert len(members) == (1 if original.recipe.sweep is None else 2)
+    for stages in members.values():
+        assert {stage.state for stage in stages} == {"done"}
+        assert stages[-1].stage == "report"
+    results = json.loads(next(tmp_path.rglob("results.json")).read_text(encoding="utf-8"))
+    assert results
+    # its resolved recipe is the same run
+    again = load_recipe(tmp_path / "resolved.yaml")
+    assert again.recipe == smoke_recipe(original).recipe

@@ -1,0 +1,97 @@
+"""What the terms of the tokenizer's loss need of each other, and of the images."""
+
+from __future__ import annotations
+
+import pytest
+from recipe_cases import Load, Problems
+
+from pae_framework.settings import Length
+
+NOTHING = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
+PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "message"),
+    [
+        (
+            ["tokenizer.adversarial={discriminator: patchgan}"],
+            "tokenizer.adversarial.discriminator",
+            "24 px or more, not 8",
+        ),
+        (
+            [PATCHES, "tokenizer.adversarial.update_from={epochs: 6}"],
+            "tokenizer.adversarial.start",
+            "counts before its discriminator begins to learn",
+        ),
+        (
+            [PATCHES, *NOTHING],
+            "tokenizer.adversarial.adaptive",
+            "measured by the reconstruction terms",
+        ),
+        (
+            ["tokenizer.reconstruction.lpips={weight: 1, weights: none}"],
+            "tokenizer.reconstruction.lpips",
+            "16 px or more, but data.image_size is 8",
+        ),
+        (
+            [*NOTHING, "tokenizer.regularizers={mcr: {}}", "tokenizer.refinement=null"],
+            "tokenizer.regularizers.mcr",
+            "compares images by the reconstruction terms",
+        ),
+        (
+            [*NOTHING, "tokenizer.regularizers={}", "tokenizer.refinement=null"],
+            "tokenizer.reconstruction",
+            "every term of the tokenizer's loss has weight 0",
+        ),
+    ],
+)
+def test_what_cannot_be_right_together(
+    problems: Problems, overrides: list[str], path: str, message: str
+) -> None:
+    (problem,) = problems(*overrides)
+    assert problem.path == path
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [PATCHES],
+        [PATCHES, "tokenizer.adversarial.adaptive=false", *NOTHING],
+        ["tokenizer.adversarial={discriminator: patchgan, weight: 0}"],
+        ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}, lpips: {weight: 0}}"],
+        ["tokenizer.reconstruction.lpips={weight: 0}"],
+        ["tokenizer.target=raw", "tokenizer.refinement=null"],
+        [*NOTHING, "tokenizer.regularizers={mcr: {weight: 0}, scr: {}}"],
+    ],
+    ids=["small", "alone", "off", "aligned only", "no lpips", "raw", "mcr off"],
+)
+def test_what_is_right(load: Load, overrides: list[str]) -> None:
+    load(*overrides)
+
+
+def test_refined_targets_need_a_refinement_and_raw_ones_are_the_way_out(problems: Problems) -> None:
+    changes = ["tokenizer.refinement=null", "tokenizer.regularizers={ssr: {}}"]
+    (problem,) = problems(*changes)
+    assert problem.path == "tokenizer.regularizers.ssr"
+    assert "tokenizer.target: raw" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "earlier"),
+    [
+        ({"steps": 3}, {"steps": 4}, True),
+        ({"steps": 4}, {"steps": 4}, False),
+        ({"epochs": 5.5}, {"epochs": 6}, True),
+        ({"epochs": 6}, {"epochs": 5.5}, False),
+        ({"steps": 0}, {"epochs": 0.1}, True),
+        ({"epochs": 0}, {"steps": 1}, True),
+        ({"steps": 0}, {"epochs": 0}, False),
+        ({"steps": 10}, {"epochs": 1}, False),  # not known before the data are
+    ],
+)
+def test_which_of_two_points_comes_first(
+    one: dict[str, float], other: dict[str, float], earlier: bool
+) -> None:
+    assert Length.model_validate(one).before(Length.model_validate(other)) is earlier

@@ -1,0 +1,147 @@
+"""The smoke version of a recipe: valid, small, untrained, and still the same wiring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recipe_cases import SMALL, Load
+
+from pae_framework.config import DecoderConfig
+from pae_framework.errors import RecipeError
+from pae_framework.plugins import ComponentSpec, Plugin, load_registry
+from pae_framework.recipe.library import shipped
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.needs import missing_here
+from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.recipe.sweep import expand
+
+NAMES = [name for name, _, _ in shipped()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_recipe_has_one_that_needs_nothing_and_loads_again(
+    name: str, tmp_path: Path
+) -> None:
+    small = smoke_recipe(load_recipe(name))
+    assert missing_here(small) == []
+    assert small.recipe.runtime.device == "cpu"
+    assert small.recipe.name == f"{name}-smoke"
+    path = tmp_path / "resolved.yaml"
+    path.write_text(small.resolved_yaml(), encoding="utf-8")
+    assert load_recipe(path).recipe == small.recipe
+
+
+def test_it_keeps_the_wiring_and_shrinks_the_rest(load: Load) -> None:
+    loaded = load(
+        "tokenizer.train={epochs: 9, batch_size: 64, accumulate: 4, ema: 0.9, precision: bf16}",
+        "generator.train={steps: 10, keep_steps: [5], workers: 4, warmup_steps: 3}",
+        "sample.at_steps=[5]",
+        "sample.few_steps=[5, 9]",
+    )
+    recipe, small = loaded.recipe, smoke_recipe(loaded).recipe
+    for section in ("encoder", "modulator", "bottleneck", "decoder"):
+        before, after = (getattr(r.tokenizer, section) for r in (recipe, small))
+        assert before.use == after.use
+    assert small.tokenizer.regularizers.keys() == recipe.tokenizer.regularizers.keys()
+    assert small.tokenizer.bottleneck == recipe.tokenizer.bottleneck  # channels stay
+    assert small.evaluate.keys() == recipe.evaluate.keys()
+    train = small.tokenizer.train
+    assert (train.steps, train.epochs, train.batch_size, train.accumulate) == (2, None, 4, 2)
+    assert (train.ema, train.precision) == (0.9, "float32")
+    assert small.generator is not None
+    assert (small.generator.train.workers, small.generator.train.warmup_steps) == (0, 0)
+    assert small.sample is not None
+    assert small.generator.train.keep_steps == small.sample.at_steps == (1,)
+    assert small.sample.few_steps == (2,)
+    assert small.data.train.use == small.data.test.use == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "expected"),
+    [
+        (64, 4, 16),  # 16 x 16 tokens become 4 x 4
+        (16, 4, 16),  # 4 x 4 stay
+        (32, 2, 16),  # 4 x 4 would be 8 px, too small for SSIM's window
+        (24, 4, 16),  # 6 x 6 become 4 x 4
+    ],
+)
+def test_images_shrink_to_four_tokens_a_side(
+    load: Load, size: int, patch: int, expected: int
+) -> None:
+    text = SMALL.replace("patch: 2", f"patch: {patch}").replace(
+        "image_size: 8", f"image_size: {size}"
+    )
+    small = smoke_recipe(load(text=text)).recipe
+    assert small.data.image_size == expected
+
+
+def test_a_trained_tokenizer_and_another_runs_guidance_are_left_out(load: Load) -> None:
+    small = smoke_recipe(
+        load("tokenizer.weights=far.safetensors", "sample.guidance={scale: 2, autoguidance: far}")
+    ).recipe
+    assert small.tokenizer.weights is None
+    assert small.sample is not None
+    assert (small.sample.guidance.scale, small.sample.guidance.autoguidance) == (2, None)
+
+
+def test_a_sweep_keeps_two_variants_and_one_seed_each_as_small(load: Load) -> None:
+    text = SMALL + (
+        "sweep:\n"
+        "  seeds: [3, 4]\n"
+        "  variants:\n"
+        "    none: {tokenizer.regularizers: null}\n"
+        "    long: {tokenizer.train.steps: 90000, generator: null, sample: null,"
+        " evaluate.generation: null}\n"
+        "    third: {}\n"
+    )
+    small = smoke_recipe(load(text=text))
+    members = {member.name: member.loaded.recipe for member in expand(small)}
+    assert list(members) == ["none-seed3", "long-seed3"]
+    assert members["none-seed3"].tokenizer.regularizers == {}
+    assert members["long-seed3"].tokenizer.train.steps == 2
+    assert members["long-seed3"].generator is None
+    assert members["long-seed3"].tokenizer.train.seed == 3
+
+
+class StubbornConfig(DecoderConfig):
+    """A decoder that takes one grid only."""
+
+    def image_size(self, grid: int) -> int:
+        if grid != 32:
+            raise ValueError(f"takes 32 x 32 tokens, not {grid} x {grid}")
+        return 64
+
+
+def test_images_keep_their_size_where_a_part_takes_no_other(small: Path) -> None:
+    registry = load_registry()
+    plugin = Plugin("stubborn", __name__, "stubborn", "1")
+    config = f"{__name__}:StubbornConfig"
+    registry.add(ComponentSpec("decoder", "stubborn", "absent:x", config, "", plugin))
+    overrides = ["data.image_size=64", "tokenizer.decoder=stubborn"]
+    assert smoke_recipe(load_recipe(small, overrides, registry)).recipe.data.image_size == 64
+
+
+class UnfitConfig(DecoderConfig):
+    """A decoder whose smoke version takes no tokens at all."""
+
+    shrunk: bool = False
+
+    def smoke(self) -> UnfitConfig:
+        return self.model_copy(update={"shrunk": True})
+
+    def image_size(self, grid: int) -> int:
+        if self.shrunk:
+            raise ValueError("does not fit")
+        return 2 * grid
+
+
+def test_parts_that_do_not_fit_are_named_with_what_would_help(small: Path) -> None:
+    registry = load_registry()
+    plugin = Plugin("unfit", __name__, "unfit", "1")
+    spec = ComponentSpec("decoder", "unfit", "absent:x", f"{__name__}:UnfitConfig", "", plugin)
+    registry.add(spec)
+    loaded = load_recipe(small, ["tokenizer.decoder=unfit"], registry)
+    with pytest.raises(RecipeError, match="in its smoke version: does not fit") as caught:
+        smoke_recipe(loaded)
+    assert "smoke()" in str(caught.value)

@@ -1,0 +1,230 @@
+"""The adversarial term: hinge loss, schedule, and what neither side may leave in the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pae_framework.config import DiscriminatorConfig
+from pae_framework.contracts import Discriminator
+from pae_framework.engine_components import PatchGANConfig
+from pae_framework.errors import UsageError
+from pae_framework.plugins import Registry
+from pae_framework.recipe.models import AdversarialSection, TokenizerSection
+from pae_framework.tokenizer.adversary import (
+    Adversary,
+    DiscriminatorObjective,
+    Schedule,
+    build_discriminator,
+    evaluating,
+    hinge,
+    judging,
+    to_levels,
+)
+from pae_framework.tokenizer.discriminators.patchgan import PatchGAN
+from pae_framework.tokenizer.model import Tokenizer
+
+Build = Callable[..., Tokenizer]
+NOW = Schedule(0, 0, 0)
+
+
+class Brightness(Discriminator):
+    """One logit: ``slope`` times the mean pixel. Augments by adding a random number."""
+
+    def __init__(self, slope: float = 1.0):
+        super().__init__(DiscriminatorConfig(), 16)
+        self.slope = nn.Parameter(torch.tensor(slope))
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images.detach())
+        return self.slope * images.mean((1, 2, 3))[:, None]
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return images + torch.rand((), generator=generator)
+
+
+class Plain(Brightness):
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return images
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def section(registry: Registry, **values: object) -> AdversarialSection:
+    described = {"discriminator": {"use": "patchgan", "layers": 1, "width": 4}, **values}
+    return AdversarialSection.model_validate(described, context={"registry": registry})
+
+
+class TestHinge:
+    def test_by_hand(self) -> None:
+        # real 2 is beyond the margin, 0.5 lacks 0.5; false -2 is beyond it, 0.5 exceeds it by 1.5
+        real, false = torch.tensor([[2.0, 0.5]]), torch.tensor([[-2.0, 0.5]])
+        assert hinge(real, false).item() == 0.5 * ((0 + 0.5) / 2 + (0 + 1.5) / 2)
+
+    def test_before_anything_is_told_apart_it_is_1(self) -> None:
+        assert hinge(torch.zeros(3, 4), torch.zeros(3, 7)).item() == 1.0
+
+
+class TestLevels:
+    def test_values_go_to_the_nearest_of_256(self) -> None:
+        values = torch.tensor([-0.3, 0.0, 0.2, 0.2 + 0.4 / 255, 0.2 + 0.6 / 255, 1.0, 1.7])
+        expected = torch.tensor([0, 0, 51, 51, 52, 255, 255]) / 255
+        assert torch.equal(to_levels(values), expected)
+
+    def test_images_of_8_bits_stay_what_they_are(self) -> None:
+        images = torch.arange(256) / 255
+        assert torch.equal(to_levels(images), images)
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("step", "share"), [(0, 0), (9, 0), (10, 0), (11, 0.25), (13, 0.75), (14, 1), (99, 1)]
+    )
+    def test_the_share_grows_from_0_at_the_start(self, step: int, share: float) -> None:
+        assert Schedule(update_from=5, start=10, warmup=4).share(step) == share
+
+    def test_without_warmup_it_is_all_there_at_once(self) -> None:
+        schedule = Schedule(update_from=0, start=3, warmup=0)
+        assert [schedule.share(step) for step in range(5)] == [0, 0, 0, 1, 1]
+
+    def test_in_epochs_and_steps(self, registry: Registry) -> None:
+        """RAE: the discriminator learns from epoch 6 on, the term counts from epoch 8 on."""
+        described = section(
+            registry, update_from={"epochs": 6}, start={"epochs": 8}, warmup={"steps": 7}
+        )
+        assert Schedule.of(described, 2.5) == Schedule(update_from=15, start=20, warmup=7)
+
+    def test_by_default_everything_begins_at_once(self, registry: Registry) -> None:
+        assert Schedule.of(section(registry), 100.0) == NOW
+
+
+class TestTerm:
+    def test_is_minus_the_mean_logit_of_what_was_augmented(self) -> None:
+        discriminator = Brightness(3.0)
+        images = torch.full((2, 3, 4, 4), 0.5)
+        found = Adversary(discriminator, NOW, 1.0, True).term(images, generator(4))
+        moved = 0.5 + torch.rand((), generator=generator(4))
+        torch.testing.assert_close(found, -3 * moved)
+
+    def test_leaves_nothing_in_the_discriminator(self) -> None:
+        """Batch norm and spectral norm would move in train mode; gradients would pile up."""
+        discriminator = PatchGAN(PatchGANConfig(layers=1, width=4), 16).train()
+        before = {name: value.clone() for name, value in discriminator.state_dict().items()}
+        images = torch.rand(2, 3, 16, 16, requires_grad=True)
+        Adversary(discriminator, NOW, 1.0, True).term(images, generator()).backward()
+        assert images.grad is not None
+        assert images.grad.any()
+        assert all(p.grad is None and p.requires_grad for p in discriminator.parameters())
+        assert all(part.training for part in discriminator.modules())
+        found = discriminator.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in before.items())
+
+    def test_what_was_frozen_stays_frozen_also_after_an_error(self) -> None:
+        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+
+        def fail() -> None:
+            with judging(module):
+                assert not any(p.requires_grad for p in module.parameters())
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fail()
+        assert [p.requires_grad for p in module.parameters()] == [True, True, False, False]
+
+    def test_evaluation_ends_with_every_part_as_it_was(self) -> None:
+        module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout())).train()
+        module[1].eval()
+        with evaluating(module):
+            assert not any(part.training for part in module.modules())
+        assert [part.training for part in module.modules()] == [True, True, False, False]
+
+
+class TestDiscriminatorObjective:
+    def test_terms_are_those_of_images_and_reconstructions(
+        self, build: Build, images: Tensor
+    ) -> None:
+        tokenizer, discriminator = build(), Plain(2.0)
+        terms = DiscriminatorObjective(discriminator, tokenizer)((images,), generator())
+        made = to_levels(tokenizer.decode(tokenizer.encode(images).latents)).detach()
+        real, false = 2 * images.mean((1, 2, 3)), 2 * made.mean((1, 2, 3))
+        torch.testing.assert_close(terms["logits_real"], real.mean())
+        torch.testing.assert_close(terms["logits_fake"], false.mean())
+        expected = 0.5 * ((1 - real).relu().mean() + (1 + false).relu().mean())
+        torch.testing.assert_close(terms["discriminator"], expected)
+        assert terms["loss"] is terms["discriminator"]
+        assert torch.equal(discriminator.seen[0], images)
+        assert torch.equal(discriminator.seen[1], made)
+
+    def test_both_sides_are_augmented_from_the_generator(
+        self, build: Build, images: Tensor
+    ) -> None:
+        discriminator = Brightness()
+        DiscriminatorObjective(discriminator, build())((images,), generator(7))
+        numbers = generator(7)
+        first, second = (torch.rand((), generator=numbers) for _ in range(2))
+        assert torch.equal(discriminator.seen[0], images + first)
+        levels = (discriminator.seen[1] - second) * 255
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+
+    def test_only_the_discriminator_learns(self, build: Build, images: Tensor) -> None:
+        tokenizer, discriminator = build().train(), Brightness()
+        objective = DiscriminatorObjective(discriminator, tokenizer)
+        objective((images,), generator())["loss"].backward()
+        assert discriminator.slope.grad is not None
+        assert all(p.grad is None and p.requires_grad for p in tokenizer.parameters())
+        assert tokenizer.training
+        assert [name for name, _ in objective.named_parameters()] == ["discriminator.slope"]
+        assert list(objective.state_dict()) == ["discriminator.slope"]
+        assert tokenizer not in list(objective.modules())
+
+    def test_reconstructions_are_of_the_tokenizer_as_it_is_now(
+        self, build: Build, images: Tensor
+    ) -> None:
+        tokenizer, discriminator = build(), Plain()
+        objective = DiscriminatorObjective(discriminator, tokenizer)
+        objective((images,), generator())
+        with torch.no_grad():
+            tokenizer.decoder.last_layer().mul_(3.0)
+        objective((images,), generator())
+        assert not torch.equal(discriminator.seen[1], discriminator.seen[3])
+
+    def test_a_few_steps_tell_images_from_reconstructions(
+        self, build: Build, images: Tensor
+    ) -> None:
+        torch.manual_seed(0)
+        discriminator = PatchGAN(PatchGANConfig(layers=1, width=8), 16)
+        objective = DiscriminatorObjective(discriminator, build())
+        optimizer = torch.optim.Adam(objective.parameters(), lr=2e-3)
+        losses = []
+        for step in range(30):
+            terms = objective((images,), generator(step))
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+            losses.append(terms["loss"].item())
+        assert losses[0] == pytest.approx(1.0, abs=0.4)
+        assert losses[-1] < 0.5 * losses[0]
+        assert terms["logits_real"] > terms["logits_fake"]
+
+
+class TestBuilding:
+    def test_by_its_name_for_the_image_size(self, registry: Registry) -> None:
+        found = build_discriminator(section(registry), 16, registry)
+        assert isinstance(found, PatchGAN)
+        assert found.main[0].out_channels == 4
+
+    def test_images_too_small_are_refused(self, registry: Registry) -> None:
+        described = section(registry, discriminator="patchgan")
+        with pytest.raises(UsageError, match=r"adversarial.discriminator: .* 24 px or more"):
+            build_discriminator(described, 16, registry)
+
+    def test_a_recipe_holds_it(self, section: Callable[..., TokenizerSection]) -> None:
+        described = section(adversarial={"discriminator": {"use": "dino", "weights": "none"}})
+        assert described.adversarial is not None
+        assert described.adversarial.weight == 0.5
