@@ -482,6 +482,9 @@ class RuntimeSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: cuda where there is one"
     )
+    tf32: bool = Field(
+        False, description="on cuda, float32 products round their factors to TF32's 10 bits: faster"
+    )
     threads: int | None = Field(
         None,
         gt=0,

@@ -114,9 +114,11 @@ StageFunction = Callable[[StageContext], None]
 
 
 def pick_device(runtime: RuntimeSettings) -> torch.device:
-    """The device of ``runtime``; also fixes the thread count, which sums depend on."""
+    """The device of ``runtime``; also sets how many threads add up, and how products round."""
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
+    torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
+    torch.backends.cudnn.allow_tf32 = runtime.tf32
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(runtime.device)

@@ -7,58 +7,55 @@ from pathlib import Path
 
 import pytest
 
-from pae_framework.config import EncoderConfig
-from pae_framework.errors import RecipeError, UsageError
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.errors import UsageError
+from pae_framework.plugins import Registry
 from pae_framework.recipe import library
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.yaml_source import read_file
 
+ENCODERS = ("dinov2", "siglip2", "dinov3", "mae")
 SHIPPED = [path.stem for path in sorted(library.folder().glob("*.yaml"))]
 
 
-class SigLIP2Config(EncoderConfig):
-    """What the coming encoder plugin will say of ViT-SO400M with patches of 16 px."""
-
-    model: str
-
-    def token_grid(self, image_size: int) -> int:
-        return image_size // 16
-
-    def token_width(self) -> int:
-        return 1152
-
-
-@pytest.fixture
-def with_siglip2() -> Registry:
-    registry = load_registry()
-    config = f"{__name__}:SigLIP2Config"
-    plugin = Plugin("siglip2", __name__, "siglip2", "1")
-    registry.add(ComponentSpec("encoder", "siglip2", "absent:SigLIP2", config, "", plugin))
-    return registry
-
-
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "siglip2_full"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_is_valid(name: str, registry: Registry) -> None:
     assert load_recipe(name, (), registry).recipe.name == name
 
 
-def test_the_full_size_recipe_waits_for_its_encoder_and_for_nothing_else(
-    registry: Registry, with_siglip2: Registry
-) -> None:
-    with pytest.raises(RecipeError) as caught:
-        load_recipe("siglip2_full", (), registry)
-    (problem,) = caught.value.problems
-    assert problem.path == "tokenizer.encoder.use"
-    assert problem.message.startswith("unknown encoder 'siglip2'")
-    assert load_recipe("siglip2_full", (), with_siglip2).recipe.data.image_size == 256
+FULL = [f"{encoder}_full{length}" for encoder in ENCODERS for length in ("", "_800ep")]
+WIDTHS = {"dinov2": 1024, "siglip2": 1152, "dinov3": 1024, "mae": 1024}
 
 
-def test_the_full_size_recipe_counts_steps_where_the_paper_counts_points_in_time(
-    with_siglip2: Registry,
-) -> None:
-    sample = load_recipe("siglip2_full", (), with_siglip2).recipe.sample
+@pytest.mark.parametrize("name", FULL)
+def test_full_size_recipes_are_the_papers(name: str, registry: Registry) -> None:
+    """What the paper and its released configurations state (facts of the four tokenizers)."""
+    recipe = load_recipe(name, (), registry).recipe
+    tokenizer, encoder = recipe.tokenizer, recipe.tokenizer.encoder
+    assert encoder.config.token_grid(recipe.data.image_size) == 16
+    assert encoder.config.token_width() == WIDTHS[encoder.use]
+    assert tokenizer.bottleneck.config.latent_channels(encoder.config.token_width()) == 32
+    assert tokenizer.adversarial is not None
+    weights = {label: term.config.weight for label, term in tokenizer.regularizers.items()}
+    assert weights == {"ssr": 0.2, "mcr": 0.5, "scr": 1.0}
+    assert tokenizer.reconstruction.l1 == tokenizer.reconstruction.lpips.weight == 1.0
+    assert tokenizer.reconstruction.perceptual.weight == 0.0
+    assert tokenizer.adversarial.weight == 0.5
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_size_recipes_train_and_sample_as_published(name: str, registry: Registry) -> None:
+    recipe = load_recipe(name, (), registry).recipe
+    generator, sample = recipe.generator, recipe.sample
+    assert generator is not None
     assert sample is not None
+    long = name.endswith("_800ep")
+    assert generator.train.steps == (1_000_000 if long else 100_000)
+    assert generator.config.model_dump()["qk_norm"] is long
+    assert generator.train.batch_size == 1024
+    assert (sample.guidance.scale, sample.guidance.interval[0]) == (
+        (3.3, 0.3) if long else (2.5, 0.25)
+    )
+    # The paper counts points in time, which are one more than steps.
     assert sample.steps == 250 - 1
     assert sample.few_steps == tuple(points - 1 for points in (10, 15, 25, 45))
 

@@ -29,6 +29,7 @@ def test_data_is_what_was_written_and_resolved_is_everything(load: Load) -> None
         "scale": 1.0,
         "channels": "all",
         "interval": [0.0, 1.0],
+        "autoguidance": None,
     }
     assert loaded.text == SMALL
     assert loaded.overrides == ("sample.count=3",)
@@ -67,7 +68,7 @@ def test_origins_name_file_command_line_or_default(load: Load) -> None:
             "modulator: {use: dam, depth: 1}",
             "modulator: damm",
             "small.yaml:10:14: tokenizer.modulator: unknown modulator 'damm', "
-            "did you mean 'dam'? Installed: dam, none.",
+            "did you mean 'dam'? Installed: dam, finetune, none.",
         ),
         (
             "    scr:\n",
