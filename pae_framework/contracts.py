@@ -396,6 +396,7 @@ class SampleSet:
     images: Tensor
     labels: Tensor
     generator_step: int
+    """Step of the training; 0: the weights were loaded, trained elsewhere."""
     steps: int
     role: str
     """``main`` the recipe's; ``checkpoint`` earlier weights; ``few_steps`` another step count."""

@@ -1,6 +1,6 @@
 """Files of weights: on this machine, or where they can be had. No torch.
 
-Nothing is downloaded unless :meth:`fetch` is called: by ``pae fetch``, and at the first use on a
+Nothing is downloaded unless ``fetch()`` is called: by ``pae fetch``, and at the first use on a
 machine that is not offline (``HF_HUB_OFFLINE`` or ``PAE_OFFLINE`` set).
 """
 

@@ -319,6 +319,11 @@ class LatentsSettings(Settings):
     processes: int = Field(
         1, gt=0, description="processes that share the shards; the files are those of one process"
     )
+    statistics: str | None = Field(
+        None,
+        description="statistics of the latents that `generator.weights` was trained on "
+        "(latents_stats.pt or .safetensors): taken as they are; no latents are written",
+    )
 
 
 class Guidance(Settings):

@@ -89,8 +89,13 @@ def read_checkpoint(path: Path, entries: Sequence[str] = ("model",)) -> dict[str
         CheckpointError: the file is missing, damaged, needs unrestricted unpickling, or holds no
             weights where they were looked for.
     """
+    return read_entry(path, entries)[1]
+
+
+def read_entry(path: Path, entries: Sequence[str]) -> tuple[str | None, dict[str, Tensor]]:
+    """The same, and under which of ``entries`` they were; None: the file is the weights."""
     if path.suffix == ".safetensors":
-        return without_wrappers(load_tensors(path))
+        return None, without_wrappers(load_tensors(path))
     try:
         # Mapped, so that averages and optimisers beside the weights are never read.
         mapped = is_zipfile(path)
@@ -103,7 +108,8 @@ def read_checkpoint(path: Path, entries: Sequence[str] = ("model",)) -> dict[str
     except Exception as error:  # a damaged pickle fails in more ways than can be listed
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path} cannot be read: {reason}") from error
-    return without_wrappers(_weights(content, path, entries))
+    entry, tensors = _weights(content, path, entries)
+    return entry, without_wrappers(tensors)
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,14 +122,14 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _weights(content: Any, path: Path, entries: Sequence[str]) -> dict[str, Tensor]:
-    """The state dict in what was read."""
+def _weights(
+    content: Any, path: Path, entries: Sequence[str]
+) -> tuple[str | None, dict[str, Tensor]]:
+    """The state dict in what was read, and which of ``entries`` it was."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not named weights")
-    for entry in entries:
-        if isinstance(content.get(entry), Mapping):
-            content = content[entry]
-            break
+    found = next((entry for entry in entries if isinstance(content.get(entry), Mapping)), None)
+    content = content if found is None else content[found]
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(content):
         known = ", ".join(map(str, list(content)[:8]))
@@ -132,7 +138,7 @@ def _weights(content: Any, path: Path, entries: Sequence[str]) -> dict[str, Tens
             f"{path} holds no weights: expected a state dict, alone or under {wanted}; found the "
             f"keys {known}"
         )
-    return tensors
+    return found, tensors
 
 
 def _shape(tensor: Tensor) -> str:

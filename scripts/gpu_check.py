@@ -7,6 +7,7 @@ with --require. A check takes a device and says what it measured, or raises.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from pae_framework.flow.objective import flow_loss
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.seeding import generator
 from pae_framework.settings import FlowSettings, TrainSettings
@@ -35,6 +37,7 @@ from pae_framework.training.metrics_log import read_log
 from pae_framework.training.optimizer import build_optimizer
 
 STEPS = 8
+FULL = ("siglip2_full", "dinov2_full", "dinov3_full", "mae_full")
 TRAINED = "extractor tokenizer.encoder tokenizer.refinement tokenizer generator"
 
 
@@ -129,6 +132,48 @@ def speed(device: torch.device, preset: str = "XL/1", batch: int = 64, matrix: i
     )
 
 
+def tokenizers(
+    device: torch.device, recipes: Sequence[str] = FULL, steps: int = 30, smoke: bool = False
+) -> str:
+    """Training steps of the full-size tokenizers in bf16, random weights, eager and compiled."""
+    found = []
+    for recipe, compile in itertools.product(recipes, (False, True)):
+        with tempfile.TemporaryDirectory() as folder:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            run = _run_tokenizer(device, recipe, compile, steps, smoke, Path(folder))
+            *_, last = read_log(run / "tokenizer" / "metrics.jsonl")
+        assert math.isfinite(last["loss"]), f"{recipe}: the loss is {last['loss']}"
+        memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+        way = "compiled" if compile else "eager"
+        found.append(f"{recipe} {way} {last['images_per_s']:.0f} images/s, {memory:.1f} GiB")
+    return "; ".join(found)
+
+
+def _run_tokenizer(
+    device: torch.device, recipe: str, compile: bool, steps: int, smoke: bool, folder: Path
+) -> Path:
+    """The directory of a run that ends with the tokenizer; the last readings are after warm-up."""
+    train = f"steps: {steps}, batch_size: 32, log_every: 10, precision: bf16, compile: {compile}"
+    overrides = [
+        f"runtime.device={device.type}",
+        "data.train={use: shapes, count: 64}",
+        "tokenizer.encoder.weights=none",
+        "tokenizer.reconstruction.lpips.weights=none",
+        "tokenizer.adversarial.discriminator.weights=none",
+        "tokenizer.adversarial.update_from={steps: 0}",
+        "tokenizer.adversarial.start={steps: 0}",
+        "tokenizer.refinement.train={steps: 1, batch_size: 32}",
+        f"tokenizer.train={{{train.lower()}}}",
+    ]
+    loaded = load_recipe(recipe, overrides, load_registry())
+    if smoke:
+        loaded = smoke_recipe(loaded)
+    directory = RunDirectory.at(folder / "run")
+    LocalLauncher(Console(quiet=True)).run(loaded, directory, "gpu_check", until="tokenizer")
+    return directory.path
+
+
 def xformers(device: torch.device) -> str:
     """Attention by xformers equals attention by PyTorch, in bf16."""
     try:
@@ -170,7 +215,9 @@ def _seconds(work: Callable[[], Tensor], repeats: int = 10) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-CHECKS = {check.__name__: check for check in (chain, compiled, fused_adamw, speed, xformers)}
+CHECKS = {
+    check.__name__: check for check in (chain, compiled, fused_adamw, speed, tokenizers, xformers)
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_check.py"
-NAMES = ("chain", "compiled", "fused_adamw", "speed", "xformers")
+NAMES = ("chain", "compiled", "fused_adamw", "speed", "tokenizers", "xformers")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,13 @@ def test_the_optimiser_check_holds_on_the_cpu_too(script: ModuleType) -> None:
 @pytest.mark.parametrize("name", ["chain", "compiled"])
 def test_on_the_cpu(script: ModuleType, name: str) -> None:
     print(script.CHECKS[name](torch.device("cpu")))
+
+
+@pytest.mark.slow
+def test_the_tokenizers_check_on_the_cpu(script: ModuleType) -> None:
+    found = script.tokenizers(torch.device("cpu"), ("mae_full",), steps=2, smoke=True)
+    assert "mae_full eager" in found
+    assert "mae_full compiled" in found
 
 
 @pytest.mark.gpu

@@ -11,8 +11,10 @@ import typer
 from pae_framework import __version__
 from pae_framework.cli.check import check
 from pae_framework.cli.copy import copy
+from pae_framework.cli.export_generator import export_generator
 from pae_framework.cli.export_pae import export_pae
 from pae_framework.cli.fetch import fetch
+from pae_framework.cli.import_generator import import_generator
 from pae_framework.cli.import_pae import import_pae
 from pae_framework.cli.list_plugins import list_plugins
 from pae_framework.cli.list_recipes import list_recipes
@@ -47,9 +49,11 @@ app.command("show-plugin")(show_plugin)
 
 importing = typer.Typer(no_args_is_help=True, help="Make a run of weights trained elsewhere.")
 importing.command("pae")(import_pae)
+importing.command("generator")(import_generator)
 app.add_typer(importing, name="import")
 exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for use elsewhere.")
 exporting.command("pae")(export_pae)
+exporting.command("generator")(export_generator)
 app.add_typer(exporting, name="export")
 
 

@@ -59,7 +59,8 @@ def run(
     """Carry out a recipe: every stage that is not done yet, then print the results.
 
     The same command goes on where a stopped run was; after an edit of the recipe, only what changed
-    and what follows from it runs again. What is missing on this machine is said before it starts.
+    and what follows from it runs again. What is missing on this machine is said before it starts;
+    weights, where nothing else is missing, are downloaded (not if HF_HUB_OFFLINE is set).
 
     Examples:
         pae run quickstart
@@ -75,6 +76,7 @@ def run(
     from rich.console import Console
 
     from pae_framework.plugins import load_registry
+    from pae_framework.recipe.fetching import fetch_at_first_use
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.needs import missing_here, tight_here
     from pae_framework.recipe.smoke import smoke_recipe
@@ -95,13 +97,13 @@ def run(
         return
     members = _chosen(loaded, only)
     recipes = [member.loaded for member in members] or [loaded]
-    if missing := missing_here(recipes):
+    console = Console(highlight=False)
+    if missing := fetch_at_first_use(recipes, missing_here(recipes), console.print):
         raise RecipeError(missing)
     for problem in tight_here(recipes):
         warn(str(problem))
     path = run_dir or _default_directory(loaded.recipe.name, smoke)
     RunDirectory.at(path).claim(loaded.recipe.name, sweep=loaded.recipe.sweep is not None)
-    console = Console(highlight=False)
     command = shlex.join(["pae", *sys.argv[1:]])
     if members:
         _run_sweep(loaded, path, members, command, console)

@@ -50,7 +50,7 @@ def sample(
 
     given = {"steps": steps, "solver": solver, "seed": seed}
     settings = sampling_settings(opened.loaded.recipe, guidance, given)
-    names = list(context.train_source.class_names)
+    names = list(context.class_names)
     chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
     draw_to_folder(context, chosen, settings, folder, npz)

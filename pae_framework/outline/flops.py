@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.outline.networks import META, Networks
-from pae_framework.recipe.memory import latent_shape
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe
 
 TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1

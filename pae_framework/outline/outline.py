@@ -11,8 +11,9 @@ from torch import nn
 from pae_framework.data.images import build_source
 from pae_framework.outline.flops import count_forward, per_image
 from pae_framework.outline.networks import Networks, build_networks
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.memory import CLASSES, StageMemory, latent_shape, training_memory
+from pae_framework.recipe.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.models import Recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
@@ -139,6 +140,8 @@ def _parts(networks: Networks, recipe: Recipe) -> list[PartSize]:
     extractor = "" if recipe.extractor is None else recipe.extractor.use
     opponent = "" if section.adversarial is None else section.adversarial.discriminator.use
     generator = "" if recipe.generator is None else recipe.generator.use
+    loaded = recipe.generator is not None and recipe.generator.weights is not None
+    generator_stage = None if loaded else "generator"
     rows: list[tuple[str, str, nn.Module | None, str | None]] = [
         ("extractor", extractor, networks.extractor, "extractor"),
         ("encoder", section.encoder.use, networks.encoder, encoder_stage),
@@ -148,7 +151,7 @@ def _parts(networks: Networks, recipe: Recipe) -> list[PartSize]:
         ("decoder", section.decoder.use, tokenizer.decoder, "tokenizer"),
         ("discriminator", opponent, networks.discriminator, "tokenizer"),
         ("refinement", "", networks.refiner, "refine"),
-        ("generator", generator, networks.generator, "generator"),
+        ("generator", generator, networks.generator, generator_stage),
     ]
     return [
         _part(*row)
@@ -214,7 +217,7 @@ def _trainings(recipe: Recipe) -> dict[str, TrainSettings]:
         "encoder": tokenizer.encoder.train,
         "refine": tokenizer.refinement.train if tokenizer.refinement else None,
         "tokenizer": tokenizer.train if tokenizer.weights is None else None,
-        "generator": generator.train if generator else None,
+        "generator": generator.train if generator and generator.weights is None else None,
     }
     return {stage: train for stage, train in found.items() if train is not None}
 
@@ -238,7 +241,8 @@ def _passing(
         return None if steps is None else steps * train.batch_size
     if stage == "sample" and recipe.sample is not None:
         return recipe.sample.count
-    return images if stage == "latents" else None
+    writes = stage == "latents" and recipe.latents.statistics is None
+    return images if writes else None
 
 
 def _state(recorded: str | None) -> str:

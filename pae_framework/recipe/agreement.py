@@ -34,6 +34,7 @@ def disagreements(recipe: Recipe) -> list[Disagreement]:
         *_adversarial(recipe),
         *_something_to_learn(recipe),
         *_training_steps(recipe),
+        *_statistics(recipe),
         *_sampling(recipe),
         *_evaluators(recipe),
     ]
@@ -246,6 +247,17 @@ def _training_steps(recipe: Recipe) -> Iterator[Disagreement]:
             yield Disagreement((*path, "keep_steps"), message, hint)
 
 
+def _statistics(recipe: Recipe) -> Iterator[Disagreement]:
+    """Without latents, nothing can be trained on them."""
+    generator = recipe.generator
+    if recipe.latents.statistics is not None and (generator is None or generator.weights is None):
+        message = (
+            "stands for the latents of a generator trained elsewhere, and the recipe names none"
+        )
+        hint = "name its file in `generator.weights`, or remove this"
+        yield Disagreement(("latents", "statistics"), message, hint)
+
+
 def _sampling(recipe: Recipe) -> Iterator[Disagreement]:
     """Samples are drawn from a generator, at steps whose weights are kept."""
     sample, generator = recipe.sample, recipe.generator
@@ -254,13 +266,25 @@ def _sampling(recipe: Recipe) -> Iterator[Disagreement]:
     if generator is None:
         yield Disagreement(("sample",), "there is no generator to sample from", "add `generator`")
         return
+    yield from _earlier_weights(sample.at_steps, generator)
+    yield from _guidance(sample.guidance, generator)
+
+
+def _earlier_weights(
+    at_steps: tuple[int, ...], generator: GeneratorComponent
+) -> Iterator[Disagreement]:
+    """Weights of a step are kept by the training; a file has those of its last step only."""
+    path: KeyPath = ("sample", "at_steps")
+    if generator.weights is not None:
+        if at_steps:
+            message = "the generator is loaded, so there are no weights of other steps"
+            yield Disagreement(path, message, "say []")
+        return
     kept = {*generator.train.keep_steps, generator.train.steps}
-    lost = [step for step in sample.at_steps if step not in kept]
+    lost = [step for step in at_steps if step not in kept]
     if lost:
         message = f"no weights are kept at generator step {', '.join(map(str, lost))}"
-        hint = "add them to generator.train.keep_steps"
-        yield Disagreement(("sample", "at_steps"), message, hint)
-    yield from _guidance(sample.guidance, generator)
+        yield Disagreement(path, message, "add them to generator.train.keep_steps")
 
 
 def _guidance(guidance: Guidance, generator: GeneratorComponent) -> Iterator[Disagreement]:

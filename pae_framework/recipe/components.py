@@ -181,6 +181,10 @@ class GeneratorComponent(Component):
     base = GeneratorConfig
     config: SerializeAsAny[GeneratorConfig] = Field(validation_alias=CONFIG)
     objective: FlowSettings = FlowSettings()
+    weights: str | None = Field(
+        None,
+        description="file of a trained generator, ours or an official one: loaded, not trained",
+    )
     train: TrainSettings
 
 

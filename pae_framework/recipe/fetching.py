@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pae_framework.config import ComponentConfig
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, Problem
+from pae_framework.hub import offline
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.needs import (
-    WEIGHTS,
     Needy,
     members_of,
-    missing_tokenizer,
+    missing_file,
+    named_files,
     needy_parts,
 )
 from pae_framework.recipe.nodes import dotted
@@ -33,19 +34,46 @@ class FetchedPart:
     text: str
 
 
-def fetch_parts(loaded: LoadedRecipe, dry_run: bool) -> Iterator[FetchedPart]:
-    """Bring what the parts of a recipe, or of any member of its sweep, need; each thing once."""
+def fetch_parts(
+    members: LoadedRecipe | Sequence[LoadedRecipe], dry_run: bool
+) -> Iterator[FetchedPart]:
+    """Bring what the parts of a recipe, or of any member of its sweep, need; each thing once.
+
+    Args:
+        members: a recipe with all members it may have, or the recipes that are to run.
+        dry_run: only say what would be brought.
+    """
     seen: list[tuple[str, object]] = []
-    for member in members_of(loaded):
+    for member in members_of(members) if isinstance(members, LoadedRecipe) else members:
         for path, part in _asked(member.recipe):
             if (path, part) not in seen:
                 seen.append((path, part))
                 yield _fetch(path, part, dry_run)
-        weights = member.recipe.tokenizer.weights
-        if weights is not None and (dotted(WEIGHTS), weights) not in seen:
-            seen.append((dotted(WEIGHTS), weights))
-            missing = missing_tokenizer(member.recipe)
-            yield FetchedPart(dotted(WEIGHTS), "missing" if missing else "here", missing or weights)
+        for path, file in ((dotted(path), file) for path, file in named_files(member.recipe)):
+            if (path, file) not in seen:
+                seen.append((path, file))
+                missing = missing_file(file)
+                yield FetchedPart(path, "missing" if missing else "here", missing or file)
+
+
+def fetch_at_first_use(
+    recipes: Sequence[LoadedRecipe], missing: Sequence[Problem], say: Callable[[str], None]
+) -> list[Problem]:
+    """Bring what is missing if that is all that keeps the recipes from running; what still is.
+
+    Nothing is downloaded on a machine that is offline, nor for a run that cannot start anyway.
+
+    Args:
+        recipes: what is to run.
+        missing: what :func:`~pae_framework.recipe.needs.missing_here` found.
+        say: told of each part before it is brought.
+    """
+    wanted = {part.path for part in fetch_parts(recipes, dry_run=True) if part.state == "fetch"}
+    if offline() or not missing or any(problem.path not in wanted for problem in missing):
+        return list(missing)
+    say(f"fetching weights for {', '.join(sorted(wanted))}")
+    failed = {p.path: p.text for p in fetch_parts(recipes, dry_run=False) if p.state == "missing"}
+    return [replace(p, message=failed[p.path]) for p in missing if p.path in failed]
 
 
 def _asked(recipe: Recipe) -> Iterator[tuple[str, Needy]]:

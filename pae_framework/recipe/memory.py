@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pae_framework.config import LatentShape, block_activations
+from pae_framework.config import block_activations
 from pae_framework.engine_components import FinetuneConfig, IdentityConfig, NoModulatorConfig
 from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.settings import RefinementSettings, TrainSettings
@@ -79,18 +80,11 @@ def _stages(recipe: Recipe, num_classes: int) -> Iterator[StageMemory]:
             yield _estimate("refine", path, refinement.train, networks)
         networks = _tokenizer(tokenizer, size)
         yield _estimate("tokenizer", ("tokenizer", "train"), tokenizer.train, networks)
-    if recipe.generator is not None:
+    if recipe.generator is not None and recipe.generator.weights is None:
         generator, latent = recipe.generator.config, latent_shape(recipe)
         parameters = generator.parameters(latent, num_classes)
         own = _Network("generator", parameters, generator.activations(latent))
         yield _estimate("generator", ("generator", "train"), recipe.generator.train, [own])
-
-
-def latent_shape(recipe: Recipe) -> LatentShape:
-    """Shape of one latent."""
-    encoder, bottleneck = recipe.tokenizer.encoder.config, recipe.tokenizer.bottleneck.config
-    grid = encoder.token_grid(recipe.data.image_size)
-    return LatentShape(bottleneck.latent_channels(encoder.token_width()), grid)
 
 
 def _estimate(

@@ -7,11 +7,11 @@ submits jobs will add what it needs itself (its commands on the path) to :func:`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pae_framework.config import Settings
 from pae_framework.errors import Problem
-from pae_framework.hub import missing_weights
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.machine import Machine, this_machine
@@ -19,8 +19,6 @@ from pae_framework.recipe.memory import StageMemory, training_memory
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.sweep import expand
-
-WEIGHTS = ("tokenizer", "weights")
 
 
 @runtime_checkable
@@ -72,8 +70,9 @@ def _missing(loaded: LoadedRecipe, machine: Machine) -> Iterator[Problem]:
     for path, part in needy_parts(loaded.recipe):
         if (missing := part.missing()) is not None:
             yield Problem(missing, dotted(path), loaded.root.place(path))
-    if (missing := missing_tokenizer(loaded.recipe)) is not None:
-        yield Problem(missing, dotted(WEIGHTS), loaded.root.place(WEIGHTS))
+    for path, file in named_files(loaded.recipe):
+        if (missing := missing_file(file)) is not None:
+            yield Problem(missing, dotted(path), loaded.root.place(path))
     if loaded.recipe.runtime.device == "cuda" and not machine.gpus:
         path = ("runtime", "device")
         hint = "run it on one that has, or say `runtime.device=cpu` or `auto`"
@@ -82,10 +81,22 @@ def _missing(loaded: LoadedRecipe, machine: Machine) -> Iterator[Problem]:
     yield from _memory(loaded, machine, tight=False)
 
 
-def missing_tokenizer(recipe: Recipe) -> str | None:
-    """Say that the file of a trained tokenizer is not there; None: it is, or none is asked for."""
-    weights = recipe.tokenizer.weights
-    return None if weights is None else missing_weights(weights, None)
+def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+    """Files of what was trained elsewhere, each with the key path of the value that names it."""
+    if (weights := recipe.tokenizer.weights) is not None:
+        yield ("tokenizer", "weights"), weights
+    if recipe.generator is None:
+        return
+    if (weights := recipe.generator.weights) is not None:
+        yield ("generator", "weights"), weights
+    if (statistics := recipe.latents.statistics) is not None:
+        yield ("latents", "statistics"), statistics
+
+
+def missing_file(file: str) -> str | None:
+    """Say that a file which a recipe names is not there; None: it is."""
+    path = Path(file).expanduser()
+    return None if path.is_file() else f"no such file: {path}"
 
 
 def needy_parts(recipe: Recipe) -> Iterator[tuple[KeyPath, Needy]]:
@@ -103,7 +114,23 @@ def _in_use(recipe: Recipe) -> Recipe:
         unused = {"refinement": None, "adversarial": None, "regularizers": {}}
     elif tokenizer.target == "raw":
         unused = {"refinement": None}
-    return recipe.model_copy(update={"tokenizer": tokenizer.model_copy(update=unused)})
+    data = recipe.data
+    if not _reads_training_images(recipe):
+        data = data.model_copy(update={"train": None})
+    used = {"tokenizer": tokenizer.model_copy(update=unused), "data": data}
+    return recipe.model_copy(update=used)
+
+
+def _reads_training_images(recipe: Recipe) -> bool:
+    """Whether a stage reads them, or must count their classes."""
+    trained = [recipe.tokenizer, recipe.generator]
+    if any(part is not None and part.weights is None for part in trained):
+        return True
+    encoders = [recipe.extractor, recipe.tokenizer.encoder]
+    if any(encoder is not None and encoder.train is not None for encoder in encoders):
+        return True
+    writes = recipe.generator is not None and recipe.latents.statistics is None
+    return writes or recipe.data.train.config.expected() is None
 
 
 def _needy(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, Needy]]:

@@ -38,12 +38,17 @@ def place_of(metric: MetricFields) -> Place:
     return tuple(sorted(_hashable(metric.get("at") or {})))
 
 
+def generator_words(step: Any) -> str:
+    """``generator step 250``; step 0 is a generator that was loaded, of no step of the run."""
+    return "loaded generator" if step == 0 else f"generator step {readable(step)}"
+
+
 def condition(place: Place) -> str:
     """A place in words: ``generator step 250``, ``5 sampling steps``; empty if nothing varies."""
     at = dict(place)
     words = []
     if "generator_step" in at:
-        words.append(f"generator step {readable(at.pop('generator_step'))}")
+        words.append(generator_words(at.pop("generator_step")))
     if "steps" in at:
         steps = at.pop("steps")
         words.append(f"{readable(steps)} sampling step{'' if steps == 1 else 's'}")

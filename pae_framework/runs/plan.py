@@ -138,15 +138,21 @@ def _tokenizer(recipe: Recipe) -> Parts:
 
 def _trained_tokenizer(recipe: Recipe, weights: str) -> dict[str, Any]:
     """What a tokenizer depends on that is loaded from a file: its form, and what is in the file."""
-    tokenizer, path = recipe.tokenizer, Path(weights).expanduser()
+    tokenizer = recipe.tokenizer
     return {
         "image_size": recipe.data.image_size,
         "encoder": tokenizer.encoder,
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
-        "weights": file_identity(path) if path.is_file() else weights,
+        "weights": _contents(weights),
     }
+
+
+def _contents(file: str) -> str:
+    """What tells the contents of a file from others; its name where it is not there."""
+    path = Path(file).expanduser()
+    return file_identity(path) if path.is_file() else file
 
 
 def _set(section: BaseModel, *keys: str) -> dict[str, Any]:
@@ -159,15 +165,22 @@ def _set(section: BaseModel, *keys: str) -> dict[str, Any]:
 def _latents(recipe: Recipe) -> Parts | None:
     if recipe.generator is None:
         return None
+    if recipe.latents.statistics is not None:
+        return {"statistics": _contents(recipe.latents.statistics)}, ("encoder", "tokenizer")
     # how the work is cut changes no latent
     settings = recipe.latents.model_copy(update={"batch_size": 1, "processes": 1})
     return {**_images(recipe), "latents": settings}, ("encoder", "tokenizer")
 
 
 def _generator(recipe: Recipe) -> Parts | None:
-    if recipe.generator is None:
+    component = recipe.generator
+    if component is None:
         return None
-    return {"generator": recipe.generator, **_seed(recipe, recipe.generator.train)}, ("latents",)
+    if component.weights is not None:
+        untrained = {"weights": None, "train": None, "objective": None}
+        network = component.model_copy(update=untrained)
+        return {"generator": network, "weights": _contents(component.weights)}, ("latents",)
+    return {"generator": component, **_seed(recipe, component.train)}, ("latents",)
 
 
 def _sample(recipe: Recipe) -> Parts | None:
@@ -252,7 +265,7 @@ def _dump_component(component: Component, registry: Registry) -> dict[str, Any]:
     own = {
         key: _dump(getattr(component, key), registry)
         for key in type(component).model_fields
-        if key not in ("use", "config")
+        if key not in ("use", "config", "weights")  # a file of weights counts by its contents
     }
     return {
         "name": f"{spec.plugin.distribution}/{spec.name}",

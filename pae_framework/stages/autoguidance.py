@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
-from pae_framework.data.latents import LatentDataset
 from pae_framework.data.statistics import load_statistics
 from pae_framework.errors import UsageError
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.stages.context import StageContext
 from pae_framework.tensor_files import load_weights
@@ -52,8 +52,7 @@ def _folder(run: OpenedRun, stage: str) -> Path:
 
 def _require_same_latents(context: StageContext, other: OpenedRun, latent: LatentShape) -> None:
     """Latents of one shape, but made or normalised otherwise, are other coordinates altogether."""
-    folder = _folder(other, "latents")
-    found = LatentDataset(folder).shape
+    folder, found = _folder(other, "latents"), latent_shape(other.loaded.recipe)
     if found != latent:
         raise UsageError(
             f"autoguidance: the generator of {other.directory.path} works on latents of {found}, "

@@ -9,6 +9,7 @@ from typing import Any
 from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, SweepContent
 from pae_framework.report.html import render_sweep
+from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
 from pae_framework.stages.sample import read_sets
 
@@ -23,7 +24,7 @@ def write_comparison(directory: Path, description: str, results: Sequence[dict[s
         if found["variant"] not in samples and "samples" in found:
             drawn = read_sets(directory / found["samples"])[0]
             samples[found["variant"]] = LabelledImages(
-                f"{found['member']}, generator step {drawn.generator_step}",
+                f"{found['member']}, {generator_words(drawn.generator_step)}",
                 drawn.images,
                 drawn.labels,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,6 +78,21 @@ class StageContext:
         if not data.max_damaged:
             return source
         return SkippingSource(source, self.directory / "damaged.txt", data.max_damaged)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the training images have, as the recipe states it or as they are."""
+        stated = self.recipe.data.train.config.expected()
+        return len(self.train_source.class_names) if stated is None else stated[1]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes; numbers where the images are not here and the recipe says how many
+        classes they have."""
+        config = self.recipe.data.train.config
+        if config.expected() is not None and config.missing() is not None:
+            return [str(label) for label in range(self.num_classes)]
+        return self.train_source.class_names
 
     @cached_property
     def test_source(self) -> DataSource:

@@ -1,17 +1,20 @@
-"""What ``pae export`` does: a run's tokenizer as a file in the layout of the released ones."""
+"""What ``pae export`` does: weights of a run as files in the layout of the released ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pae_framework import __version__
 from pae_framework.errors import CheckpointError
 from pae_framework.files import replacing
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.stages.context import StageContext
-from pae_framework.stages.parts import trained_tokenizer
-from pae_framework.tensor_files import save_tensors
+from pae_framework.stages.parts import new_generator, trained_tokenizer
+from pae_framework.tensor_files import load_weights, save_tensors
 from pae_framework.tokenizer.released import released_state
 
 
@@ -30,25 +33,59 @@ def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_enc
         state = released_state(tokenizer, with_encoder)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; --no-encoder leaves it out") from error
-    metadata = _metadata(context)
-    if as_torch:
-        content = {"model": {name: x.contiguous() for name, x in state.items()}}
-        with replacing(file) as aside:
-            torch.save({**content, "metadata": metadata}, aside)
-    else:
-        save_tensors(state, file, metadata)
+    _write(state, file, ("model",) if as_torch else None, _metadata(context, "tokenizer"))
     return len(state)
 
 
-def _metadata(context: StageContext) -> dict[str, str]:
+def export_generator(context: StageContext, file: Path, as_torch: bool) -> int:
+    """Write the generator of a run as official LightningDiT files are, by official names.
+
+    A torch file is ``{"model": weights, "ema": weights, "metadata": texts}``: both are what the
+    run samples with (its average, where the recipe keeps one), stored once. Official programs
+    sample with ``ema``, and start a training from ``model``. Safetensors hold the weights alone,
+    with the texts as their metadata. Returns how many tensors there are.
+
+    Raises:
+        CheckpointError: this kind of generator has no official files.
+    """
+    generator = new_generator(context, latent_shape(context.recipe), context.num_classes)
+    load_weights(generator, context.require("generator") / "weights.safetensors")
+    state = generator.to_official()
+    entries = ("model", "ema") if as_torch else None
+    _write(state, file, entries, _metadata(context, "generator"))
+    return len(state)
+
+
+def _write(
+    state: Mapping[str, Tensor],
+    file: Path,
+    entries: tuple[str, ...] | None,
+    metadata: dict[str, str],
+) -> None:
+    """Write a torch file with the state under each of ``entries``; without any, safetensors."""
+    if entries is None:
+        save_tensors(state, file, metadata)
+        return
+    plain = {name: value.contiguous() for name, value in state.items()}
+    with replacing(file) as aside:
+        torch.save({**dict.fromkeys(entries, plain), "metadata": metadata}, aside)
+
+
+def _metadata(context: StageContext, stage: str) -> dict[str, str]:
     recipe = context.recipe
     encoder = recipe.tokenizer.encoder
     model = getattr(encoder.config, "model", None)
-    return {
+    texts = {
         "format": "pt",
         "written_by": f"pae-framework {__version__}",
         "recipe": recipe.name,
         "encoder": encoder.use if model is None else f"{encoder.use} {model}",
         "image_size": str(recipe.data.image_size),
-        "stage": context.plan["tokenizer"].folder,
+        "stage": context.plan[stage].folder,
     }
+    if stage == "generator" and recipe.generator is not None:
+        preset = getattr(recipe.generator.config, "preset", None)
+        texts["generator"] = f"{recipe.generator.use} {preset or ''}".strip()
+        texts["latents"] = str(latent_shape(recipe))
+        texts["classes"] = str(context.num_classes)
+    return texts

@@ -1,4 +1,4 @@
-"""Stage ``generator``: train the velocity model on the latents by flow matching."""
+"""Stage ``generator``: train the velocity model on the latents by flow matching, or load it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from pae_framework.data.latents import LatentDataset
 from pae_framework.data.stream import CountStream
 from pae_framework.flow.objective import FlowObjective
 from pae_framework.stages.context import StageContext, initial_weights
+from pae_framework.stages.loaded_generator import load_trained
 from pae_framework.stages.normalisation import run_statistics
 from pae_framework.stages.parts import new_generator
 from pae_framework.training.loop import Trainee, train
 
 
 def run(context: StageContext) -> None:
-    """Train the generator on normalised latents."""
+    """Train the generator on normalised latents; with ``generator.weights``, load it."""
     component = context.recipe.generator
     assert component is not None
+    if component.weights is not None:
+        load_trained(context)
+        return
     settings = component.train
     seed = context.seed(settings)
     folder = context.require("latents")
     dataset, statistics = LatentDataset(folder), run_statistics(context)
     with initial_weights(seed, "generator"):
-        model = new_generator(context, dataset.shape, len(context.train_source.class_names))
+        model = new_generator(context, dataset.shape, context.num_classes)
     stream = CountStream(len(dataset), settings.batch_size, seed)
     batches = LatentBatches(dataset, statistics, stream, settings.workers)
     total = context.length(settings, len(dataset))

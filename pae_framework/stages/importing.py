@@ -1,13 +1,21 @@
-"""What ``pae import`` needs of torch: check a file against a recipe, and keep a copy of it."""
+"""What ``pae import`` needs of torch: check files against a recipe, and keep copies of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from pae_framework.errors import DataError
 from pae_framework.plugins import Registry
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe
-from pae_framework.stages.loaded_tokenizer import fitting, origin
+from pae_framework.stages import loaded_generator
+from pae_framework.stages.context import StageContext
+from pae_framework.stages.loaded_file import ENTRY, origin
+from pae_framework.stages.loaded_statistics import fitting_statistics
+from pae_framework.stages.loaded_tokenizer import fitting
 from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.released import ReleasedTokenizer, read_released
 
@@ -31,11 +39,44 @@ def check_and_keep(file: Path, recipe: Recipe, registry: Registry, copy: Path) -
 
 
 def keep(released: ReleasedTokenizer, file: Path, copy: Path) -> None:
-    """Write what was read from ``file``.
+    """Write what was read from ``file``."""
+    _write(released.state, origin(file), copy)
 
-    A copy of the same file that is there already stays as it is, byte for byte: the run's stages
-    are known by it.
+
+def check_and_keep_generator(
+    file: Path, statistics: Path | None, context: StageContext, copy: Path, statistics_copy: Path
+) -> None:
+    """Check a generator, and the statistics it was trained with, then keep copies of both.
+
+    The copies are safetensors, the generator's in the layout it came in; both say where they came
+    from.
+
+    Args:
+        file: the generator's weights, ours or official.
+        statistics: of the latents it was trained on; None: those of the run.
+        context: of the run the generator is for.
+        copy: where the weights are kept.
+        statistics_copy: where the statistics are.
+
+    Raises:
+        CheckpointError: the weights are damaged, not finite or of another network; says of which.
+        DataError: the statistics are damaged, not finite, or have another number of channels.
     """
-    metadata = origin(file)
+    official = loaded_generator.read_official(file)
+    loaded_generator.fitting(official, loaded_generator.meta_generator(context))
+    latent = latent_shape(context.recipe)
+    found = None if statistics is None else fitting_statistics(statistics, latent)
+    entry = {} if official.entry is None else {ENTRY: official.entry}
+    _write(official.tensors, origin(file) | entry, copy)
+    if statistics is not None and found is not None:
+        _write({"mean": found.mean, "std": found.std}, origin(statistics), statistics_copy)
+
+
+def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str], copy: Path) -> None:
+    """Write a copy.
+
+    One of the same file that is there already stays as it is, byte for byte: the run's stages are
+    known by it.
+    """
     if not (copy.is_file() and origin(copy) == metadata):
-        save_tensors(released.state, copy, metadata)
+        save_tensors(tensors, copy, metadata)

@@ -9,6 +9,7 @@ from pae_framework.data.images import read_batch
 from pae_framework.data.latents import shard_is_whole, shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.loaded_statistics import take_statistics
 from pae_framework.stages.normalisation import tokenizer_identity
 from pae_framework.stages.parts import trained_tokenizer
 from pae_framework.stages.processes import in_processes
@@ -19,11 +20,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def run(context: StageContext) -> None:
     """Write every shard that is not there whole, then the statistics.
 
-    Shards are named and cut as by one process, whichever process writes them.
+    Shards are named and cut as by one process, whichever process writes them. With
+    ``latents.statistics`` there are no shards, and the statistics are those of that file.
 
     Raises:
         RunError: a process failed; its shards that are whole stay.
     """
+    if context.recipe.latents.statistics is not None:
+        take_statistics(context, context.recipe.latents.statistics)
+        return
     settings, images = context.recipe.latents, len(context.train_source)
     shards = -(-images // settings.shard_size)
     with context.progress(images) as progress:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from pae_framework.contracts import Encoder
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError
 from pae_framework.files import write_json
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.loaded_file import describe_file, existing, first_name
 from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
 from pae_framework.tokenizer.released import (
@@ -24,9 +22,6 @@ from pae_framework.tokenizer.released import (
     fit,
     read_released,
 )
-
-ORIGIN = ("imported_from", "imported_bytes", "imported_sha256")
-"""Metadata of a copy that `pae import` made: name, size and digest of the file it was made of."""
 
 
 def load_trained(context: StageContext) -> None:
@@ -41,9 +36,7 @@ def load_trained(context: StageContext) -> None:
     """
     recipe = context.recipe
     assert recipe.tokenizer.weights is not None
-    path = Path(recipe.tokenizer.weights).expanduser()
-    if not path.is_file():
-        raise DataError(f"tokenizer.weights: there is no file {path}")
+    path = existing(recipe.tokenizer.weights, "tokenizer.weights")
     released = read_released(path)
     weights = fitting(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
@@ -51,7 +44,7 @@ def load_trained(context: StageContext) -> None:
         save_tensors(weights.encoder, context.directory / "encoder.safetensors")
     description = {**describe_file(path), **_contents(released)}
     write_json(context.directory / "weights.json", description)
-    context.beat(weights=description.get("imported_from", path.name))
+    context.beat(weights=first_name(description))
 
 
 def fitting(released: ReleasedTokenizer, recipe: Recipe, registry: Registry) -> TokenizerWeights:
@@ -87,32 +80,6 @@ def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
         encoder = cls(component.config, size)
         assert isinstance(encoder, Encoder)
         return build_tokenizer(recipe.tokenizer, size, registry, encoder)
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of a file of weights; of a copy, also those of its original."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    description = {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
-    metadata = _metadata(path) if path.suffix == ".safetensors" else {}
-    return {**description, **{key: metadata[key] for key in ORIGIN if key in metadata}}
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """Texts in a safetensors file; none in a damaged one."""
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except SafetensorError:
-        return {}
-
-
-def origin(path: Path) -> dict[str, str]:
-    """Metadata for a copy of ``path``; a copy of a copy names the first file."""
-    found = describe_file(path)
-    values = found["file"], found["bytes"], found["sha256"]
-    own = dict(zip(ORIGIN, map(str, values), strict=True))
-    return {key: str(found.get(key, own[key])) for key in ORIGIN}
 
 
 def _contents(released: ReleasedTokenizer) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
 from pae_framework.report.html import render
+from pae_framework.report.metrics import generator_words
 from pae_framework.runs.directory import RECORD, REPORT
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.material import RunMaterial
@@ -48,7 +49,7 @@ def gather(context: StageContext) -> ReportContent:
         originals=material.images,
         reconstructions=material.reconstructions,
         samples=_samples(material) if context.input("sample") else [],
-        class_names=list(context.train_source.class_names),
+        class_names=list(context.class_names),
         latents=material.latents,
         latent_images=material.images,
         commands=_commands(context),
@@ -71,7 +72,7 @@ def _summary(context: StageContext, name: str) -> StageSummary:
 def _samples(material: RunMaterial) -> list[LabelledImages]:
     return [
         LabelledImages(
-            f"generator step {found.generator_step}, {found.steps} sampling steps",
+            f"{generator_words(found.generator_step)}, {found.steps} sampling steps",
             found.images,
             found.labels,
         )

@@ -13,8 +13,10 @@ from pae_framework.contracts import SampleSet
 from pae_framework.data.image_sets import draw_set, open_set
 from pae_framework.files import read_json, write_json
 from pae_framework.flow.sampling import EvaluationCount, label_plan
+from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.loaded_file import first_name
 from pae_framework.stages.sampling import Sampler
 
 SETS = "sets.json"
@@ -47,7 +49,7 @@ def _planned(
 ) -> Iterator[dict[str, Any]]:
     component = context.recipe.generator
     assert component is not None
-    last = component.train.total_steps(len(context.train_source))
+    last, origin = _last_step(context, component), _origin(context, component)
 
     def entry(role: str, step: int, steps: int) -> dict[str, Any]:
         weights = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
@@ -57,7 +59,7 @@ def _planned(
             "generator_step": step,
             "labels": f"{settings.labels}, shuffled",
         }
-        protocol["weights"] = "ema" if component.train.ema else "last"
+        protocol["weights"] = origin
         name = f"samples-step{step:06d}-{settings.solver}{steps:03d}.npz"
         return {
             "file": name,
@@ -75,6 +77,22 @@ def _planned(
     for steps in settings.few_steps:
         if steps != settings.steps:
             yield entry("few_steps", last, steps)
+
+
+def _last_step(context: StageContext, component: GeneratorComponent) -> int:
+    """Step of the weights that are drawn from; 0: they were loaded, trained elsewhere."""
+    if component.weights is not None:
+        return 0
+    return component.train.total_steps(len(context.train_source))
+
+
+def _origin(context: StageContext, component: GeneratorComponent) -> str:
+    """Which weights of a training they are, or of which file."""
+    if component.weights is None:
+        return "ema" if component.train.ema else "last"
+    found = read_json(context.require("generator") / "weights.json")
+    entry = f" ({found['entry']})" if found["entry"] else ""
+    return f"{first_name(found)}{entry}"
 
 
 def _draw(sampler: Sampler, labels: Tensor, settings: SampleSettings, path: Path) -> Iterator[int]:

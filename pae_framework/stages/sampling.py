@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import Generator
-from pae_framework.data.latents import LatentDataset
 from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import LatentStatistics
 from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.flow.sampling import EvaluationCount, draw
+from pae_framework.recipe.latent import latent_shape
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.autoguidance import load_weak_generator
 from pae_framework.stages.context import StageContext
@@ -45,9 +45,8 @@ class Sampler:
         Raises:
             UsageError: the run that autoguidance names is not finished, or is over other latents.
         """
-        latents = context.require("latents")
-        shape = LatentDataset(latents).shape
-        model = new_generator(context, shape, len(context.train_source.class_names))
+        shape = latent_shape(context.recipe)
+        model = new_generator(context, shape, context.num_classes)
         sampler = cls(
             model.requires_grad_(False).eval().to(context.device),
             trained_tokenizer(context),

@@ -11,8 +11,9 @@ from pae_framework.cli.app import main
 from pae_framework.config import EncoderConfig
 from pae_framework.errors import DataError
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
-from pae_framework.recipe.fetching import fetch_parts
+from pae_framework.recipe.fetching import fetch_at_first_use, fetch_parts
 from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.needs import missing_here
 
 
 class DownloadedConfig(EncoderConfig):
@@ -95,3 +96,37 @@ def test_the_command_ends_with_1_while_something_is_missing(
     assert code == 1
     assert text.startswith("missing  data.train: no such folder")
     assert fetch("quickstart", *nowhere, "--dry-run")[0] == 0
+
+
+def at_first_use(registry: Registry, *overrides: str) -> tuple[list[str], list[str]]:
+    """What is said, and what is still missing, when a run is about to start."""
+    encoder = "tokenizer.encoder={use: downloaded, shelf: shelf}"
+    loaded = load_recipe("quickstart", [encoder, *overrides], registry)
+    said: list[str] = []
+    left = fetch_at_first_use([loaded], missing_here([loaded]), said.append)
+    return said, [problem.message for problem in left]
+
+
+def test_a_run_brings_weights_at_their_first_use(registry: Registry) -> None:
+    Path("shelf").touch()
+    assert at_first_use(registry) == (["fetching weights for tokenizer.encoder"], [])
+    assert at_first_use(registry) == ([], [])
+
+
+def test_weights_that_cannot_be_had_stop_it_with_the_reason(registry: Registry) -> None:
+    assert at_first_use(registry)[1] == ["nothing on shelf"]
+
+
+def test_offline_nothing_is_asked_for(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("shelf").touch()
+    assert at_first_use(registry) == ([], ["no weights"])
+    assert Path("shelf").exists()
+
+
+def test_nothing_is_downloaded_for_a_run_that_cannot_start(registry: Registry) -> None:
+    Path("shelf").touch()
+    said, left = at_first_use(registry, "data.train={use: image_folder, folder: nowhere}")
+    assert said == []
+    assert len(left) == 2
+    assert Path("shelf").exists()
