@@ -1,4 +1,4 @@
-"""Sampling: what guidance, its interval and compilation cost."""
+"""Sampling: what guidance and its interval cost."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +17,15 @@ from pae_framework.testing.modules import as_if_trained
 from pae_framework.training.optimizer import build_optimizer
 
 CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
 
 
 @dataclass(frozen=True)
@@ -48,13 +57,18 @@ class Subject:
         """A network with weights that are not zero anywhere, in train mode."""
         torch.manual_seed(0)
         spec = load_registry().find("generator", "lightningdit")
-        size = (
-            {"preset": self.preset}
-            if self.preset
-            else {"depth": self.depth, "width": self.width, "heads": self.heads, "patch": 1}
-        )
+        size = {"preset": self.preset} if self.preset else {**asdict(self.size), "patch": 1}
         network = spec.component_class()(spec.config_class()(**size), self.latent, CLASSES)
         return as_if_trained(network).to(self.device).train()
+
+    @property
+    def size(self) -> Size:
+        """Of the network, also where a preset names it."""
+        if self.preset is None:
+            return Size(self.width, self.depth, self.heads)
+        config = load_registry().find("generator", "lightningdit").config_class()
+        own = config(preset=self.preset).architecture
+        return Size(own.width, own.depth, own.heads)
 
     def data(self, step: int = 0) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) and labels (B,), on the CPU."""

@@ -105,15 +105,17 @@ def _peer(subject: Subject) -> nn.Module | None:
     except ImportError:
         return None
 
+    size = subject.size
+
     class Peer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = DiTTransformer2DModel(
-                num_attention_heads=subject.heads,
-                attention_head_dim=subject.width // subject.heads,
+                num_attention_heads=size.heads,
+                attention_head_dim=size.width // size.heads,
                 in_channels=subject.channels,
                 out_channels=subject.channels,
-                num_layers=subject.depth,
+                num_layers=size.depth,
                 sample_size=subject.side,
                 patch_size=1,
             )

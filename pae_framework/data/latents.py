@@ -3,11 +3,12 @@
 A shard is a safetensors file ``latents_rank{RR:02d}_shard{SSS:03d}.safetensors``: ``latents`` and
 ``latents_flip`` (n, C, h, w), of the images and of their mirror images, ``labels`` (n,) int64, and
 the strings ``total_size``, ``dtype`` and ``device`` as metadata. Rows of a directory are counted
-through its shards in the order of their names (hustvl/LightningDiT, commit 2725fed).
+through its shards in the order of their numbers (hustvl/LightningDiT, commit 2725fed).
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -126,10 +127,15 @@ def shard_paths(directory: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    paths = sorted(Path(directory).glob("latents_rank*_shard*.safetensors"))
+    paths = sorted(Path(directory).glob("latents_rank*_shard*.safetensors"), key=_numbers)
     if not paths:
         raise DataError(f"{directory} holds no latents; expected files like {shard_name(0, 0)}")
     return paths
+
+
+def _numbers(path: Path) -> list[int]:
+    """Rank and shard in a file's name: names alone would sort shard 1000 before shard 999."""
+    return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 def _open(path: Path) -> dict[str, Tensor]:
