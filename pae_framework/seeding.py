@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -31,3 +32,13 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
     On the CPU torch uses the lower 32 bits of a seed: of n, about n^2 / 2^33 pairs are equal.
     """
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+def on_device(drawn: Tensor, device: torch.device) -> Tensor:
+    """Random numbers drawn on the CPU, moved without waiting for what the device is doing.
+
+    A copy from ordinary memory would wait until the device has done all work given to it before.
+    """
+    if device.type != "cuda" or drawn.is_cuda:
+        return drawn.to(device)
+    return drawn.pin_memory().to(device, non_blocking=True)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pae_framework.seeding import derive_seed, generator
+from pae_framework.seeding import derive_seed, generator, on_device
 
 parts = st.lists(st.integers() | st.text(max_size=5), min_size=1, max_size=4)
 
@@ -40,3 +40,14 @@ def test_generator_repeats_itself_and_no_other():
     first = torch.rand(8, generator=generator(0, "a"))
     assert torch.equal(first, torch.rand(8, generator=generator(0, "a")))
     assert not torch.equal(first, torch.rand(8, generator=generator(0, "b")))
+
+
+def test_moving_to_the_cpu_changes_nothing():
+    drawn = torch.randn(3, generator=generator(0))
+    assert torch.equal(on_device(drawn, torch.device("cpu")), drawn)
+
+
+@pytest.mark.gpu
+def test_moving_to_a_gpu_brings_the_same_numbers():
+    drawn = torch.randn(1000, generator=generator(0))
+    assert torch.equal(on_device(drawn, torch.device("cuda")).cpu(), drawn)

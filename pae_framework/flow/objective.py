@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, Generator, LossTerms
 from pae_framework.flow.path import interpolate, path_velocity
 from pae_framework.flow.time import sample_times
+from pae_framework.seeding import on_device
 from pae_framework.settings import FlowSettings
 
 
@@ -48,9 +49,10 @@ def flow_loss(
         ``mse``, ``cosine`` (weighted; absent where its weight is 0) and ``loss``, their sum.
     """
     x1 = x1.float()
-    x0 = torch.randn(x1.shape, generator=rng, device=rng.device).to(x1.device)
+    x0 = torch.randn(x1.shape, generator=rng, device=rng.device)
+    x0 = on_device(x0, x1.device)
     time = settings.time.for_latent(model.latent)
-    t = sample_times(time, len(x1), rng).to(x1.device)
+    t = on_device(sample_times(time, len(x1), rng), x1.device)
     labels = drop_labels(labels, model.num_classes, settings.label_drop, rng)
     velocity = model(interpolate(x0, x1, t), t, labels)
     mse, cosine = velocity_terms(velocity, path_velocity(x0, x1))
@@ -74,4 +76,4 @@ def velocity_terms(v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 def drop_labels(labels: Tensor, null: int, share: float, rng: torch.Generator) -> Tensor:
     """Replace each label (B,) by the null label with probability ``share``, independently."""
     dropped = torch.rand(len(labels), generator=rng, device=rng.device) < share
-    return labels.masked_fill(dropped.to(labels.device), null)
+    return labels.masked_fill(on_device(dropped, labels.device), null)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pae_framework.contracts import Bottleneck, Posterior
 from pae_framework.engine_components import GaussianConfig, IdentityConfig, SphereConfig
 from pae_framework.errors import DataError
+from pae_framework.seeding import on_device
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -56,7 +57,7 @@ class Gaussian(Bottleneck):
         if generator is None:
             return Posterior(mean, mean, logvar)
         noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-        latents = mean + (0.5 * logvar).exp() * noise.to(mean.device)
+        latents = mean + (0.5 * logvar).exp() * on_device(noise, mean.device)
         return Posterior(latents, mean, logvar)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.errors import UsageError
+from pae_framework.seeding import on_device
 from pae_regularizers.config import MCRConfig
 
 
@@ -51,7 +52,8 @@ class MCR(Regularizer):
 
 def random_tangent(z: Tensor, generator: torch.Generator) -> Tensor:
     """For each token z of (B, C, h, w) a u with u . z = 0 and |u| = |z|, uniform in direction."""
-    noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z)
+    noise = torch.randn(z.shape, generator=generator, device=generator.device)
+    noise = on_device(noise, z.device).to(z.dtype)
     unit = F.normalize(z, dim=1)
     tangent = noise - unit * (noise * unit).sum(dim=1, keepdim=True)
     return F.normalize(tangent, dim=1) * z.norm(dim=1, keepdim=True)
