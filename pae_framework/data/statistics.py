@@ -111,7 +111,12 @@ def load_statistics(path: Path) -> LatentStatistics:
             if path.suffix == ".pt"
             else load_file(path)
         )
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: statistics cannot be read: the file is damaged, or holds more than tensors, "
+            "and unpickling that could run any code; save `mean` and `std` alone as safetensors"
+        ) from error
+    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{path}: statistics cannot be read: {error}") from error
     if not isinstance(tensors, dict) or not all(
         isinstance(tensors.get(key), Tensor) for key in ("mean", "std")

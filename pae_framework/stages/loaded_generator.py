@@ -87,7 +87,7 @@ def fitting(official: OfficialGenerator, model: Generator) -> dict[str, Tensor]:
     broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if broken:
         some = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise CheckpointError(f"{official.path}: {len(broken)} weights are not finite: {some}")
+        raise CheckpointError(f"{official.path}: weights that are not finite: {some}")
     return {name: tensors[name].to(value.dtype) for name, value in own.items()}
 
 

@@ -39,6 +39,15 @@ def write_latents(folder, latent=LATENT, offset=0.0, seed=0):
     return folder
 
 
+def recipe_for(latent):
+    """The parts of a recipe that say which latents its tokenizer makes."""
+    encoder = SimpleNamespace(token_grid=lambda image_size: latent.side, token_width=lambda: 8)
+    bottleneck = SimpleNamespace(latent_channels=lambda width: latent.channels)
+    parts = {"encoder": encoder, "bottleneck": bottleneck}
+    tokenizer = {name: SimpleNamespace(config=config) for name, config in parts.items()}
+    return {"tokenizer": SimpleNamespace(**tokenizer), "data": SimpleNamespace(image_size=8)}
+
+
 class OtherRun:
     """A finished run of which only the latents and the generator are there."""
 
@@ -47,7 +56,8 @@ class OtherRun:
         self.model = Small(GeneratorConfig(), latents.get("latent", LATENT), classes)
         save_tensors(self.model.state_dict(), path / "generator" / "weights.safetensors")
         component = SimpleNamespace(use="small", config=GeneratorConfig())
-        self.loaded = SimpleNamespace(recipe=SimpleNamespace(generator=component))
+        recipe = recipe_for(latents.get("latent", LATENT))
+        self.loaded = SimpleNamespace(recipe=SimpleNamespace(generator=component, **recipe))
         self.directory = SimpleNamespace(
             path=path, stage=lambda name: SimpleNamespace(path=path / name)
         )

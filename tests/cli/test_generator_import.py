@@ -1,0 +1,429 @@
+"""`pae import generator` and `pae export generator`: official weights in a run, and back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import golden_generator as official
+import pytest
+import released_helpers as helpers
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pae_framework.cli.app import main
+from pae_framework.data.pixels import to_uint8
+from pae_framework.files import read_json
+from pae_framework.flow import sampling
+from pae_framework.flow.sampling import draw
+from pae_framework.launch.opened import stage_context
+from pae_framework.runs.opened import open_run
+from pae_framework.settings import Guidance, SampleSettings
+from pae_framework.stages.sampling import Sampler
+
+MADE_UP = "data.train={use: shapes, count: 12}"
+TEST = "data.test={use: shapes, split: test, count: 6}"
+GUIDED = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+Pae = Callable[..., Answer]
+
+
+@pytest.fixture
+def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+    """Run one command in a folder with a recipe and files trained elsewhere; no images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    Path("small.yaml").write_text(official.RECIPE, encoding="utf-8")
+    official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))
+    official.write(official.weights(), Path("0100000.pt"))
+    torch.save(official.statistics(), "latents_stats.pt")
+
+    def pae(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return pae
+
+
+@pytest.fixture
+def run(pae: Pae) -> Path:
+    """A run that has a tokenizer and nothing else."""
+    answer = pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
+    assert (answer.code, answer.err) == (0, "")
+    return Path("run")
+
+
+def imported(pae: Pae, file: str = "0100000.pt", *more: str) -> Answer:
+    return pae("import", "generator", file, "run", "--statistics", "latents_stats.pt", *more)
+
+
+def sampler(run: Path) -> Sampler:
+    opened = open_run(run, helpers.registry_with_renamed())
+    return Sampler.of(stage_context(opened, "generator", Console(stderr=True)))
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """All files of a run, but locks."""
+    files = (path for path in run.rglob("*") if path.is_file() and "lock" not in path.name)
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+# --- sample for sample ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("named", "guidance"), [("unguided", Guidance()), ("guided", GUIDED)])
+@pytest.mark.parametrize("shift", [1.0, 0.3])
+def test_an_imported_run_draws_what_the_official_program_draws(
+    pae: Pae, run: Path, monkeypatch: pytest.MonkeyPatch, named: str, guidance: Guidance, shift
+) -> None:
+    """From the same noise; the official grid of 11 points is 10 steps, and 0.0 is no shift."""
+    assert imported(pae).code == 0
+    golden, drawn = official.golden(), sampler(run)
+
+    class OfficialNoise(sampling.SampleNoise):
+        def draw(self):
+            return golden["in.z"]
+
+    monkeypatch.setattr(sampling, "SampleNoise", OfficialNoise)
+    settings = SampleSettings(steps=10, shift=shift, guidance=guidance)
+    labels, indices = golden["in.labels"], torch.arange(2)
+    latents = draw(drawn.model, labels, indices, settings, 0, drawn.tokenizer.latent)
+    expected = golden[f"out.euler11_shift{0.0 if shift == 1 else shift}_{named}"]
+    torch.testing.assert_close(latents, expected, rtol=0, atol=1e-4)
+    # mean 1 to 4, deviation 0.5: the imported statistics turn them into the tokenizer's latents
+    mean = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
+    pixels = to_uint8(drawn.tokenizer.decode(0.5 * expected + mean))
+    images = drawn.images(labels, indices, settings)
+    assert (images.int() - pixels.int()).abs().max() <= 1
+    assert pixels.float().std() > 5
+
+
+def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
+    imported(pae)
+    options = ("--labels", "2,7", "--steps", "3", "--guidance", "2.5")
+    answer = pae("sample", "run", *options)
+    assert (answer.code, answer.out.splitlines()[-1][:8]) == (0, "2 images")
+    with Image.open("run/drawn/000001.png") as image:
+        assert image.size == (16, 16)
+    answer = pae("sample", "run", "--labels", "10")
+    assert answer.code == 2
+    assert "no class '10'; classes are 0 to 9" in answer.err
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: Path) -> None:
+    answer = imported(pae)
+    assert (answer.code, answer.err) == (0, "")
+    Path("0100000.pt").unlink()
+    Path("latents_stats.pt").unlink()
+    resolved = (run / "resolved.yaml").read_text(encoding="utf-8")
+    folder = run.absolute() / "imported"
+    assert f"  weights: {folder / 'generator.safetensors'}\n" in resolved
+    assert f"  statistics: {folder / 'latents_stats.safetensors'}\n" in resolved
+    assert helpers.same_bits(load_file(run / "generator/weights.safetensors"), official.weights())
+    assert helpers.same_bits(
+        load_file(run / "latents/latents_stats.safetensors"), official.statistics()
+    )
+    found = read_json(run / "generator/weights.json")
+    assert (found["imported_from"], found["entry"]) == ("0100000.pt", "ema")
+    assert found["tensors"] == 15 + 2 * 12  # 12 of each of the two blocks
+    (rows,) = json.loads(pae("status", "run", "--json").out).values()
+    states = {row["stage"]: (row["state"], row["progress"]) for row in rows}
+    assert states["latents"] == ("done", "from latents_stats.pt")
+    assert states["generator"] == ("done", "from 0100000.pt")
+    assert states["sample"] == ("pending", "")
+    assert pae("sample", "run", "--count", "2").code == 0
+
+
+def test_only_what_a_loaded_generator_needs_is_written(pae: Pae, run: Path) -> None:
+    imported(pae)
+    names = {path.name for path in (run / "generator").iterdir()}
+    assert {name for name in names if not name.startswith(".")} >= {"weights.safetensors"}
+    assert not list(run.rglob("*shard*")) + list(run.rglob("checkpoint*"))
+
+
+def test_the_recipe_as_given_stays_on_record_with_every_change(pae: Pae, run: Path) -> None:
+    imported(pae)
+    imported(pae)
+    given = Path("small.yaml").read_text(encoding="utf-8")
+    assert (run / "recipe.yaml").read_text(encoding="utf-8") == given
+    overrides = (run / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    keys = [line.partition("=")[0] for line in overrides]
+    expected = ["tokenizer.weights", "sample.at_steps", "generator.weights", "latents.statistics"]
+    assert [key for key in keys if key in expected] == expected
+
+
+def test_what_follows_goes_on_without_training_images(pae: Pae, run: Path) -> None:
+    answer = imported(pae, "0100000.pt", TEST, "evaluate={manifold: {images: 6}}")
+    assert (answer.err, answer.code) == ("", 0)
+    answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
+    assert (answer.err, answer.code) == ("", 0)
+    assert "generator  done before" in answer.out
+    (drawn,) = read_json(run / "sample/sets.json")
+    assert drawn["protocol"]["weights"] == "0100000.pt (ema)"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "loaded generator, 2 sampling steps" in page
+
+
+def test_a_dry_run_counts_no_training_of_it(pae: Pae, run: Path) -> None:
+    def outline() -> dict[str, Any]:
+        answer = pae("run", "run/resolved.yaml", "--run-dir", "run", "--dry-run", "--json")
+        found: dict[str, Any] = json.loads(answer.out)
+        return found
+
+    def generator(kind: str, key: str) -> dict[str, Any]:
+        return next(row for row in outline()[kind] if row[key] == "generator")
+
+    assert generator("parts", "part")["trained"] > 0
+    assert generator("stages", "stage")["steps"] == 2
+    imported(pae)
+    assert (generator("parts", "part")["trained_in"], generator("parts", "part")["trained"]) == (
+        None,
+        0,
+    )
+    assert generator("stages", "stage")["steps"] is None
+    assert generator("stages", "stage")["state"] == "done"
+
+
+def test_importing_again_and_another_file(pae: Pae, run: Path) -> None:
+    imported(pae)
+    first = (run / "generator").resolve()
+    assert "done before" in imported(pae).out
+    assert (run / "generator").resolve() == first
+    other = {**official.weights(), "final_layer.linear.bias": torch.ones(4)}
+    official.write(other, Path("other.pt"))
+    imported(pae, "other.pt")
+    assert (run / "generator").resolve() != first
+    assert load_file(run / "generator/weights.safetensors")["final_layer.linear.bias"].all()
+
+
+def test_weights_trained_in_the_run_itself_come_back_as_they_were(pae: Pae) -> None:
+    """Over its own latents, so without statistics; its trained stage stays in `stages`."""
+    line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
+    pae(*line, MADE_UP, TEST)
+    assert pae("run", "run/resolved.yaml", "--run-dir", "run").code == 0
+    pae("sample", "run", "--count", "2", "--out", "before")
+    trained, latents = Path("run/generator").resolve(), Path("run/latents").resolve()
+    assert pae("export", "generator", "run", "own.safetensors").code == 0
+    answer = pae("import", "generator", "own.safetensors", "run")
+    assert (answer.code, answer.err) == (0, "")
+    assert Path("run/generator").resolve() != trained
+    assert trained.is_dir()
+    assert Path("run/latents").resolve() == latents
+    assert pae("sample", "run", "--count", "2", "--out", "after").code == 0
+    for name in ("000000.png", "000001.png"):
+        assert Path("before", name).read_bytes() == Path("after", name).read_bytes()
+
+
+def test_a_recipe_without_generator_is_told_which_it_is(pae: Pae) -> None:
+    line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
+    pae(*line, "generator=null", "sample=null")
+    answer = imported(pae)
+    assert answer.code == 2
+    assert "the recipe of run has no generator; say of which network the file is" in answer.err
+    network = "{use: lightningdit, width: 32, depth: 2, heads: 4, patch: 1, train: {steps: 1}}"
+    assert imported(pae, "0100000.pt", f"generator={network}").code == 0
+    assert pae("sample", "run", "--count", "2", "--steps", "2").code == 0
+
+
+def test_a_run_made_on_a_gpu_goes_on_without_one(pae: Pae, run: Path) -> None:
+    recipe = run / "resolved.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    assert "  device: auto\n" in text
+    recipe.write_text(text.replace("  device: auto\n", "  device: cuda\n"), encoding="utf-8")
+    assert imported(pae).code == 0
+    assert "  device: auto\n" in recipe.read_text(encoding="utf-8")
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+NAN = torch.full((4,), float("nan"))
+REFUSED = {
+    "classes": (
+        {"y_embedder.embedding_table.weight": torch.zeros(21, 32)},
+        "latents of 4 x 4 x 4 and 20 classes",
+    ),
+    "preset": (
+        {"blocks.2.attn.proj.weight": torch.zeros(32, 32)},
+        "a LightningDiT of 3 blocks of width 32",
+    ),
+    "nan": ({"final_layer.linear.bias": NAN}, "not finite: final_layer.linear.bias"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_file_of_another_network_changes_nothing(pae: Pae, run: Path, fault: str) -> None:
+    changes, message = REFUSED[fault]
+    official.write({**official.weights(), **changes}, Path("other.pt"))
+    before = content(run)
+    answer = imported(pae, "other.pt")
+    assert answer.code == 1
+    assert message in " ".join(answer.err.split())
+    assert "other.pt" in answer.err
+    assert "Traceback" not in answer.err
+    assert content(run) == before
+
+
+class Hostile:
+    """Unpickled freely, it would leave a file behind."""
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (Path("run_by_pickle"),)
+
+
+@pytest.mark.parametrize("which", ["weights", "statistics"])
+def test_a_file_that_would_run_code_is_refused(pae: Pae, run: Path, which: str) -> None:
+    hostile = {"mean": Hostile(), "std": Hostile(), "ema": Hostile()}
+    torch.save(hostile, "0100000.pt" if which == "weights" else "latents_stats.pt")
+    before = content(run)
+    answer = imported(pae)
+    assert answer.code != 0
+    assert "Traceback" not in answer.err
+    assert "could run any code" in answer.err
+    assert "weights_only" not in answer.err
+    assert not Path("run_by_pickle").exists()
+    assert content(run) == before
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        ({"std": torch.full((1, 4, 1, 1), float("inf"))}, "hold NaN or infinity"),
+        ({"std": torch.zeros(1, 4, 1, 1)}, "no deviation above 0"),
+        (
+            {"mean": torch.zeros(1, 6, 1, 1), "std": torch.ones(1, 6, 1, 1)},
+            "statistics of latents with 6 channels, but the run's are 4 x 4 x 4",
+        ),
+        ({"std": torch.tensor(1.0)}, "expected (1, C, 1, 1)"),
+    ],
+)
+def test_statistics_that_cannot_be_the_latents_change_nothing(
+    pae: Pae, run: Path, statistics: dict[str, Any], message: str
+) -> None:
+    torch.save({**official.statistics(), **statistics}, "latents_stats.pt")
+    before = content(run)
+    answer = imported(pae)
+    assert answer.code != 0
+    assert message in " ".join(answer.err.split())
+    assert "latents_stats.pt" in answer.err
+    assert content(run) == before
+
+
+def test_without_statistics_and_images_nothing_says_how_latents_are_normalised(
+    pae: Pae, run: Path
+) -> None:
+    answer = pae("import", "generator", "0100000.pt", "run")
+    assert answer.code == 2
+    assert "give --statistics, the file that came with the generator" in answer.err
+    assert "no such folder: nowhere/train" in answer.err
+
+
+def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) -> None:
+    line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
+    pae(*line, MADE_UP)
+    network = {
+        name: torch.zeros(9, 32) if name.startswith("y_embedder") else tensor
+        for name, tensor in official.weights().items()
+    }  # the shapes' 8 classes, and the null label
+    official.write(network, Path("shapes.pt"))
+    answer = pae("import", "generator", "shapes.pt", "run")
+    assert (answer.err, answer.code) == ("", 0)
+    shard = load_file("run/latents/latents_rank00_shard000.safetensors")
+    assert shard["latents"].shape == (12, 4, 4, 4)
+
+
+def test_an_unknown_number_of_classes_is_said(pae: Pae) -> None:
+    text = official.RECIPE.replace("images: 120, classes: 10", "images: 120")
+    Path("small.yaml").write_text(text, encoding="utf-8")
+    pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
+    answer = imported(pae)
+    assert answer.code == 2
+    assert "the number of classes is not known" in answer.err
+
+
+def test_files_and_runs_that_are_not_there(pae: Pae, run: Path) -> None:
+    assert "there is no file gone.pt" in imported(pae, "gone.pt").err
+    answer = pae("import", "generator", "0100000.pt", "run", "--statistics", "gone.pt")
+    assert "there is no file gone.pt" in answer.err
+    assert "holds no run" in pae("import", "generator", "0100000.pt", "nowhere").err
+    answer = imported(pae, "0100000.pt", "tokenizer.bottleneck.channels=8")
+    assert answer.code == 2
+    assert "stage 'tokenizer' of run is pending" in answer.err
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def test_import_and_export_give_the_file_back_bit_for_bit(pae: Pae, run: Path) -> None:
+    imported(pae)
+    assert pae("export", "generator", "run", "out.pt").code == 0
+    found: dict[str, Any] = torch.load("out.pt", weights_only=True)
+    assert helpers.same_bits(found["ema"], official.weights())
+    assert helpers.same_bits(found["model"], official.weights())
+    once = sum(x.numel() * x.element_size() for x in official.weights().values())
+    assert once < Path("out.pt").stat().st_size < 1.5 * once
+    assert pae("export", "generator", "run", "out.safetensors").code == 0
+    assert helpers.same_bits(load_file("out.safetensors"), official.weights())
+    first = load_file(run / "generator/weights.safetensors")
+    for file in ("out.pt", "out.safetensors"):
+        assert imported(pae, file).code == 0
+        assert helpers.same_bits(load_file(run / "generator/weights.safetensors"), first)
+
+
+def test_an_exported_file_says_where_it_is_from(pae: Pae, run: Path) -> None:
+    imported(pae)
+    pae("export", "generator", "run", "out.pt")
+    pae("export", "generator", "run", "out.safetensors")
+    with safe_open("out.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert (metadata["recipe"], metadata["generator"]) == ("small", "lightningdit")
+    assert (metadata["latents"], metadata["classes"]) == ("4 x 4 x 4", "10")
+    assert metadata["stage"] == (run / "generator").resolve().name
+    assert torch.load("out.pt", weights_only=True)["metadata"] == metadata
+
+
+def test_names_formats_and_runs_that_do_not_do(pae: Pae, run: Path) -> None:
+    answer = pae("export", "generator", "run", "out.pt")
+    assert answer.code == 2
+    assert "is pending; finish it with" in answer.err
+    imported(pae)
+    assert pae("export", "generator", "run", "out.pt", "--format", "safetensors").code == 2
+    Path("out.pt").write_text("precious", encoding="utf-8")
+    answer = pae("export", "generator", "run", "out.pt")
+    assert (answer.code, Path("out.pt").read_text(encoding="utf-8")) == (2, "precious")
+    assert pae("export", "generator", "run", "out.pt", "--force").code == 0
+
+
+def test_bare_weights_and_half_precision_come_in(pae: Pae, run: Path) -> None:
+    halves = {name: x.bfloat16() for name, x in official.weights().items()}
+    save_file(halves, "half.safetensors")
+    assert imported(pae, "half.safetensors").code == 0
+    found = load_file(run / "generator/weights.safetensors")
+    assert {x.dtype for x in found.values()} == {torch.float32}
+    key = "blocks.0.attn.qkv.weight"
+    assert torch.equal(found[key], halves[key].float())
+    assert read_json(run / "generator/weights.json")["entry"] is None

@@ -1,0 +1,237 @@
+"""Stages ``generator`` and ``latents`` with files: whose weights fit, and how classes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import golden_generator as official
+import numpy as np
+import pytest
+import released_helpers as helpers
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pae_framework.config import GeneratorConfig, LatentShape
+from pae_framework.contracts import Generator
+from pae_framework.errors import CheckpointError, DataError
+from pae_framework.files import read_json
+from pae_framework.recipe.load import load_recipe
+from pae_framework.stages import generator, latents
+from pae_framework.stages.context import StageContext
+from pae_framework.stages.loaded_generator import OfficialGenerator, fitting, read_official
+from pae_framework.tensor_files import save_tensors
+
+LATENT = LatentShape(2, 2)
+FILE = Path("weights.pt")
+
+
+class Plain(Generator):
+    """A generator nobody published weights of."""
+
+    def __init__(self, config: GeneratorConfig, latent: LatentShape, num_classes: int):
+        super().__init__(config, latent, num_classes)
+        self.table = nn.Embedding(num_classes + 1, latent.channels)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return x + self.table(y)[:, :, None, None]
+
+
+class Renamed(Plain):
+    """One whose official files call the table otherwise, and keep it transposed."""
+
+    def from_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if list(tensors) != ["labels"]:
+            raise CheckpointError(f"expected labels, found {', '.join(tensors)}")
+        return {"table.weight": tensors["labels"].T}
+
+    def to_official(self) -> dict[str, Tensor]:
+        return {"labels": self.table.weight.T}
+
+
+def plain(cls: type[Plain] = Plain, seed: int = 0) -> Plain:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(GeneratorConfig(), LATENT, 3)
+
+
+def found(tensors: dict[str, Tensor]) -> OfficialGenerator:
+    return OfficialGenerator(FILE, None, tensors)
+
+
+# --- whose weights fit ----------------------------------------------------------------------------
+
+
+def test_a_generator_without_official_files_takes_its_own() -> None:
+    own = dict(plain().state_dict())
+    assert helpers.same_bits(fitting(found(own), plain(seed=1)), own)
+    with pytest.raises(CheckpointError, match=r"weights.pt does not fit:\n  1 missing: table"):
+        fitting(found({}), plain())
+
+
+def test_a_generator_with_other_official_names_takes_both() -> None:
+    own = plain(Renamed)
+    for tensors in (own.to_official(), dict(own.state_dict())):
+        assert helpers.same_bits(fitting(found(tensors), plain(Renamed, 1)), own.state_dict())
+    with pytest.raises(CheckpointError, match=r"weights.pt: expected labels, found other"):
+        fitting(found({"other": torch.zeros(1)}), plain(Renamed))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    tensors = {"table.weight": torch.full((4, 2), value)}
+    with pytest.raises(CheckpointError, match=r"not finite: table\.weight"):
+        fitting(found(tensors), plain())
+
+
+def test_the_average_is_taken_and_wrappers_come_off(tmp_path: Path) -> None:
+    file = official.write(official.weights(), tmp_path / "0000001.pt")
+    read = read_official(file)
+    assert read.entry == "ema"
+    assert helpers.same_bits(read.tensors, official.weights())
+    content = torch.load(file, weights_only=True)
+    del content["ema"]
+    torch.save(content, file)
+    read = read_official(file)
+    assert read.entry == "model"
+    key = "final_layer.linear.bias"
+    assert torch.equal(read.tensors[key], official.weights()[key] + 1)
+
+
+# --- the stages -----------------------------------------------------------------------------------
+
+
+class Context(SimpleNamespace):
+    """What the stages are given, less images."""
+
+    num_classes = 10
+    recorded: dict[str, Any]
+
+    @property
+    def train_source(self) -> None:
+        pytest.fail("a stage that loads asked for images")
+
+    def beat(self, **values: Any) -> None:
+        self.recorded.update(values)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(official.RECIPE, encoding="utf-8")
+    official.write(official.weights(), tmp_path / "0000001.pt")
+    torch.save(official.statistics(), tmp_path / "latents_stats.pt")
+    overrides = (
+        f"generator.weights={tmp_path / '0000001.pt'}",
+        f"latents.statistics={tmp_path / 'latents_stats.pt'}",
+        "sample.at_steps=[]",
+    )
+    loaded = load_recipe(recipe, overrides, helpers.registry_with_renamed())
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.safetensors").write_bytes(b"weights")
+    (tmp_path / "out").mkdir()
+    return Context(
+        recipe=loaded.recipe,
+        registry=loaded.registry,
+        directory=tmp_path / "out",
+        plan={"tokenizer": "tokenizer"},
+        run=SimpleNamespace(stage=lambda name: SimpleNamespace(path=tmp_path / name)),
+        recorded={},
+    )
+
+
+def test_the_generators_stage_writes_weights_and_what_they_were(context: Context) -> None:
+    generator.run(cast(StageContext, context))
+    names = {path.name for path in context.directory.iterdir()}
+    assert names == {"weights.safetensors", "weights.json"}
+    assert helpers.same_bits(
+        load_file(context.directory / "weights.safetensors"), official.weights()
+    )
+    about = read_json(context.directory / "weights.json")
+    assert about.keys() == {"file", "bytes", "sha256", "entry", "tensors"}
+    assert (about["file"], about["entry"]) == ("0000001.pt", "ema")
+    assert context.recorded == {"weights": "0000001.pt"}
+
+
+def test_the_latents_stage_writes_the_statistics_alone(context: Context) -> None:
+    latents.run(cast(StageContext, context))
+    names = {path.name for path in context.directory.iterdir()}
+    assert names == {"latents_stats.safetensors", "latents_stats.pt", "statistics.json"}
+    found = torch.load(context.directory / "latents_stats.pt", weights_only=True)
+    assert helpers.same_bits(found, official.statistics())
+    assert context.recorded == {"weights": "latents_stats.pt"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "key"),
+    [
+        (generator, "0000001.pt", "generator.weights"),
+        (latents, "latents_stats.pt", "latents.statistics"),
+    ],
+    ids=["generator", "latents"],
+)
+def test_a_file_that_is_gone_is_named(context: Context, stage: Any, file: str, key: str) -> None:
+    (context.directory.parent / file).unlink()
+    with pytest.raises(DataError, match=rf"{key}: there is no file .*{file}"):
+        stage.run(context)
+    assert not list(context.directory.iterdir())
+
+
+def test_the_tokenizer_is_known_by_its_statistics(context: Context) -> None:
+    """A generator stage reads them only with the tokenizer they were taken for."""
+    from pae_framework.stages.normalisation import run_statistics
+
+    latents.run(cast(StageContext, context))
+    context.require = lambda stage: context.directory
+    statistics = run_statistics(cast(StageContext, context))
+    assert torch.equal(statistics.mean, official.statistics()["mean"])
+    tokenizer = context.directory.parent / "tokenizer" / "tokenizer.safetensors"
+    tokenizer.write_bytes(b"other weights")
+    with pytest.raises(CheckpointError, match="of the latents of another tokenizer"):
+        run_statistics(cast(StageContext, context))
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def stage_context(tmp_path: Path, stated: str) -> StageContext:
+    """A context whose training images are a folder, with what the recipe states of it."""
+    recipe = tmp_path / "small.yaml"
+    source = f"{{use: image_folder, folder: {tmp_path / 'images'}{stated}}}"
+    recipe.write_text(official.RECIPE, encoding="utf-8")
+    loaded = load_recipe(recipe, [f"data.train={source}"], helpers.registry_with_renamed())
+    rest: Any = SimpleNamespace()
+    return StageContext(loaded.recipe, loaded.registry, rest, rest, {}, rest, rest)
+
+
+def write_images(folder: Path) -> None:
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(folder / name / "0.png")
+
+
+def test_classes_are_named_by_their_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    for stated in ("", ", images: 2, classes: 2"):
+        context = stage_context(tmp_path, stated)
+        assert list(context.class_names) == ["cat", "dog"]
+        assert context.num_classes == 2
+
+
+def test_without_images_the_recipe_says_how_many_there_are(tmp_path: Path) -> None:
+    context = stage_context(tmp_path, ", images: 30, classes: 3")
+    assert list(context.class_names) == ["0", "1", "2"]
+    assert context.num_classes == 3
+    silent = stage_context(tmp_path, ", classes: 3")
+    with pytest.raises(DataError, match="no such folder"):
+        len(silent.class_names)
+
+
+def test_own_weights_of_a_run_are_taken_too(tmp_path: Path) -> None:
+    save_tensors(plain().state_dict(), tmp_path / "weights.safetensors")
+    read = read_official(tmp_path / "weights.safetensors")
+    assert helpers.same_bits(fitting(read, plain(seed=1)), plain().state_dict())
