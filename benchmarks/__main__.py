@@ -61,7 +61,8 @@ def main() -> None:
         if found:
             console.print(_table(title, unit, found))
         else:
-            console.print(f"{title}: not measured, diffusers is not installed")
+            missing = "diffusers is not installed; pip install 'pae-framework[diffusers]'"
+            console.print(f"{title}: not measured, {missing}", markup=False)
 
 
 def _table(title: str, unit: str, timings: list[Timing]) -> Table:

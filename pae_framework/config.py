@@ -8,7 +8,9 @@ built; an answer that cannot be given is a ``ValueError`` whose text the user wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +21,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def files(self) -> Mapping[str, Path]:
+        """Files that values of this model name, by key. Fingerprints count what is in them, so that
+        a file may move, and another of the same name is another."""
+        return {}
+
 
 class ComponentConfig(Settings):
     """Parameters of one component."""
@@ -26,6 +33,10 @@ class ComponentConfig(Settings):
     version: ClassVar[int] = 1
     """Raise it when the component computes something else from the same parameters: stages that
     used the older one are then run again."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that change no result but for rounding, such as the kernel that computes it: they
+    are left out of fingerprints."""
 
     def missing(self) -> str | None:
         """Say what is not on this machine (data, weights, a package) and where it was looked for.
@@ -77,6 +88,14 @@ class DataSourceConfig(ComponentConfig):
         ``pae run --dry-run`` counts with them where the data are not at hand.
         """
         return None
+
+    def class_count(self) -> int | None:
+        """Classes of the data where the parameters alone tell them, else None.
+
+        A generator that states another count is refused when the recipe is read.
+        """
+        expected = self.expected()
+        return None if expected is None else expected[1]
 
 
 class EncoderConfig(ComponentConfig):
@@ -148,6 +167,13 @@ class DecoderConfig(ComponentConfig):
         """Numbers one image leaves for the backward pass; None: not known."""
         return None
 
+    def check_latent(self, latent: LatentShape) -> None:
+        """Refuse latents whose tokens this decoder cannot take.
+
+        Raises:
+            ValueError: with what was found and what would be right.
+        """
+
 
 class DiscriminatorConfig(ComponentConfig):
     """Parameters of a discriminator, the opponent in the adversarial term."""
@@ -201,6 +227,10 @@ class GeneratorConfig(ComponentConfig):
         It needs a null label as well as the others.
         """
         return True
+
+    def stated_classes(self) -> int | None:
+        """How many classes the labels must have, where the parameters say so; None: any number."""
+        return None
 
     def parameters(self, latent: LatentShape, num_classes: int) -> int | None:
         """How many numbers its weights hold; None: not known before it is built."""

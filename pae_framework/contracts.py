@@ -259,7 +259,14 @@ class Decoder(nn.Module, ABC):
 
 
 class Discriminator(nn.Module, ABC):
-    """Tells images from reconstructions. Built as ``Discriminator(config, image_size)``."""
+    """Tells images from reconstructions. Built as ``Discriminator(config, image_size)``.
+
+    It is in train mode for its own steps. While the tokenizer learns from it, it is in eval mode.
+    """
+
+    batch_statistics: ClassVar[bool] = False
+    """Whether its batch norm takes the batch's statistics also while the tokenizer learns from it,
+    as in its own steps (running ones lag behind and are of other batches); these do not move."""
 
     def __init__(self, config: DiscriminatorConfig, image_size: int):
         super().__init__()
@@ -366,6 +373,21 @@ class Generator(nn.Module, ABC):
     def to_official(self) -> dict[str, Tensor]:
         """The inverse of :meth:`from_official`: this generator's weights by official names."""
         raise CheckpointError(f"{type(self).__name__} has no official checkpoints")
+
+    def save_diffusers(self, folder: Path, mean: Tensor, std: Tensor, shift: float) -> None:
+        """Write the generator as a pipeline folder that Hugging Face's Diffusers loads.
+
+        Args:
+            folder: is made if it is not there.
+            mean: of the latents it was trained on, (1, C, 1, 1).
+            std: their deviation, (1, C, 1, 1).
+            shift: of sampling times, in our time.
+
+        Raises:
+            UsageError: Diffusers is not installed; says how.
+            CheckpointError: this kind of generator has no Diffusers form.
+        """
+        raise CheckpointError(f"{type(self).__name__} has no Diffusers form")
 
 
 # --- evaluators -----------------------------------------------------------------------------------

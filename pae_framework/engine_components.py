@@ -5,13 +5,21 @@ They stand in the same registry as plugins' components; only the configs live he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar, Literal, Self
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from pae_framework.config import BottleneckConfig, DiscriminatorConfig, ModulatorConfig
-from pae_framework.hub import HubFile, missing_weights, weights_path
+from pae_framework.hub import (
+    HubFile,
+    default_or_file,
+    missing_weights,
+    weights_files,
+    weights_path,
+)
 
 
 class DAMConfig(ModulatorConfig):
@@ -135,7 +143,7 @@ class DinoDiscriminatorConfig(DiscriminatorConfig):
     layers: tuple[NonNegativeInt, ...] = Field(
         (2, 5, 8, 11), description="blocks, from 0, with a head on each, besides that on the last"
     )
-    weights: str = Field(
+    weights: Annotated[str, AfterValidator(default_or_file)] = Field(
         "default",
         description="of the frozen network. `default`: from the hub; a local file in the layout of "
         "timm, RAE's release or facebookresearch/dino; `none`: random",
@@ -163,6 +171,10 @@ class DinoDiscriminatorConfig(DiscriminatorConfig):
         block = 12 * width**2 + 13 * width
         frozen = self.depth * block + (3 * self.patch**2 + tokens + 5) * width
         return (1 + len(self.layers)) * head + frozen
+
+    def files(self) -> Mapping[str, Path]:
+        """Its weights, where they are a local file."""
+        return weights_files(self.weights)
 
     def missing(self) -> str | None:
         """Its weights, where they are not on this machine."""

@@ -7,8 +7,10 @@ machine that is not offline (``HF_HUB_OFFLINE`` or ``PAE_OFFLINE`` set).
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,39 +41,47 @@ class RemoteFile(Protocol):
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository on the Hugging Face hub, in that hub's own cache (``HF_HOME``)."""
+    """A file of a repository on the Hugging Face hub, in that hub's own cache (``HF_HOME``).
+
+    ``revision`` is a commit, a tag or a branch of it; None means ``main``, whatever that holds when
+    the file is fetched.
+    """
 
     repository: str
     name: str = "model.safetensors"
+    revision: str | None = None
 
     @property
     def where(self) -> str:
-        """``hub:<repository>/<file>``."""
-        return f"hub:{self.repository}/{self.name}"
+        """``hub:<repository>/<file>``, with ``@<revision>`` where one is pinned."""
+        pinned = f"@{self.revision}" if self.revision else ""
+        return f"hub:{self.repository}/{self.name}{pinned}"
 
     def cached(self) -> Path | None:
         """Where it lies on this machine, or None."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(self.repository, self.name)
+        found = try_to_load_from_cache(self.repository, self.name, revision=self.revision)
         return Path(found) if isinstance(found, str) else None
 
     def fetch(self) -> Path:
         """Where it lies on this machine, downloaded if need be."""
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            return Path(hf_hub_download(self.repository, self.name))
-        except HfHubHTTPError as error:
-            raise OSError(str(error)) from error
+            return Path(hf_hub_download(self.repository, self.name, revision=self.revision))
+        except OSError:
+            raise
+        except Exception as error:  # of whichever library carries its downloads
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class UrlFile:
     """A file at an address, kept where torch.hub keeps its own (``TORCH_HOME``).
 
-    ``digest`` is what its SHA-256 begins with; a download that has another is thrown away.
+    ``digest`` is what its SHA-256 begins with. A download that has another, or is shorter than the
+    server said, is thrown away; a file that is there is taken as it is.
     """
 
     url: str
@@ -97,19 +107,54 @@ class UrlFile:
         if (found := self.cached()) is not None:
             return found
         with replacing(self._place) as aside:
-            digest = hashlib.sha256()
-            with urllib.request.urlopen(self.url, timeout=60) as answer, aside.open("wb") as file:
-                while chunk := answer.read(1 << 20):
-                    digest.update(chunk)
-                    file.write(chunk)
-            if not digest.hexdigest().startswith(self.digest):
-                raise OSError(f"its SHA-256 is {digest.hexdigest()}, not {self.digest}...")
+            try:
+                digest = _download(self.url, aside)
+            except http.client.HTTPException as error:
+                raise OSError(f"{type(error).__name__}: {error}") from error
+            if not digest.startswith(self.digest):
+                raise OSError(f"its SHA-256 is {digest}, not {self.digest}...")
         return self._place
+
+
+def _download(url: str, path: Path) -> str:
+    """Write what is at an address to a file; gives its SHA-256.
+
+    Raises:
+        OSError, HTTPException: it cannot be had whole.
+    """
+    digest, count = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
+        while chunk := answer.read(1 << 20):
+            count += file.write(chunk)
+            digest.update(chunk)
+        stated = answer.headers.get("Content-Length")
+    if stated and stated.isdigit() and count != int(stated):
+        raise OSError(f"the connection ended after {count} of {stated} bytes")
+    return digest.hexdigest()
 
 
 def is_file_name(weights: str) -> bool:
     """Whether a recipe's ``weights`` name a file rather than a tag of a hub."""
     return weights.endswith(FILE_SUFFIXES) or os.sep in weights
+
+
+def default_or_file(weights: str) -> str:
+    """Refuse a recipe's ``weights`` that mean nothing, where no tags are known.
+
+    Raises:
+        ValueError: they are neither ``default`` nor ``none`` nor the name of a file.
+    """
+    if weights in ("default", "none") or is_file_name(weights):
+        return weights
+    raise ValueError(
+        f"there are no weights {weights!r}; say `default`, `none` or the name of a file, which has "
+        f"a folder (./{weights}) or ends in {', '.join(FILE_SUFFIXES)}"
+    )
+
+
+def weights_files(weights: str) -> Mapping[str, Path]:
+    """What ``files()`` of a model answers whose key ``weights`` may name one."""
+    return {"weights": Path(weights).expanduser()} if is_file_name(weights) else {}
 
 
 def offline() -> bool:

@@ -6,6 +6,7 @@ Light (no torch); the rooms that use them import them from here, recipes compose
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,7 +14,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pae_framework.config import LatentShape, Settings
-from pae_framework.hub import HubFile, UrlFile, missing_weights, weights_path
+from pae_framework.hub import (
+    HubFile,
+    UrlFile,
+    default_or_file,
+    missing_weights,
+    weights_files,
+    weights_path,
+)
 
 Precision = Literal["float32", "bf16"]
 
@@ -58,6 +66,10 @@ class Length(Settings):
             return self.epochs < other.epochs
         return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
 
+    def reaches(self, other: Length) -> bool:
+        """Whether it is certainly not earlier: both are in one unit."""
+        return (self.steps is None) == (other.steps is None) and not self.before(other)
+
 
 class OptimizerSettings(Settings):
     """AdamW and its schedule."""
@@ -77,7 +89,12 @@ class TrainSettings(OptimizerSettings):
     steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")
     epochs: float | None = Field(None, gt=0, description="passes over the data; or give `steps`")
     batch_size: int = Field(64, gt=0, description="images per optimiser step")
-    accumulate: int = Field(1, gt=0, description="micro-batches a step's batch is split into")
+    accumulate: int = Field(
+        1,
+        gt=0,
+        description="micro-batches a step's batch is split into; adaptive weights and batch norm "
+        "work on each by itself",
+    )
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
         description="part of the model -> factor of its learning rate; a part is the beginning of "
@@ -94,8 +111,8 @@ class TrainSettings(OptimizerSettings):
     jump: float | None = Field(
         None,
         gt=1,
-        description="stop where the loss exceeds this many times its median of late; null: only "
-        "where a term is not finite",
+        description="stop where the loss, without the adversarial term, exceeds this many times "
+        "its median of late; null: only where a term is not finite",
     )
     workers: int = Field(0, ge=0, description="processes that load data; 0: the main one")
     log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
@@ -193,11 +210,15 @@ class LpipsSettings(Settings):
     """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
 
     weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
-    weights: str = Field(
+    weights: Annotated[str, AfterValidator(default_or_file)] = Field(
         "default",
         description="`default`: VGG-16 from the hub with the channel weights of torch-fidelity's "
         "release; a local file that holds both, in torchvision's or LPIPS's names; `none`: random",
     )
+
+    def files(self) -> Mapping[str, Path]:
+        """The weights, where they are a local file."""
+        return weights_files(self.weights)
 
     def missing(self) -> str | None:
         """Say what is not on this machine; see :meth:`ComponentConfig.missing`."""
@@ -229,6 +250,10 @@ class AnyUpSettings(Settings):
 
     checkout: str = Field(description="folder of its repository, with its hubconf.py")
     weights: str = Field(description="file of its weights")
+
+    def files(self) -> Mapping[str, Path]:
+        """The weights."""
+        return {"weights": Path(self.weights).expanduser()}
 
     def missing(self) -> str | None:
         """Say what is not on this machine; None: nothing is."""
@@ -319,11 +344,30 @@ class LatentsSettings(Settings):
     processes: int = Field(
         1, gt=0, description="processes that share the shards; the files are those of one process"
     )
+    workers: int = Field(
+        0, ge=0, description="processes that read images ahead, for each of `processes`; 0: none"
+    )
+    folder: str | None = Field(
+        None,
+        description="folder of latents of this tokenizer that LightningDiT or another run wrote: "
+        "the generator trains on them as they are; none are written",
+    )
     statistics: str | None = Field(
         None,
         description="statistics of the latents that `generator.weights` was trained on "
         "(latents_stats.pt or .safetensors): taken as they are; no latents are written",
     )
+
+    @property
+    def written(self) -> bool:
+        """Whether the run encodes its training images, as it does where nothing stands for them."""
+        return self.folder is None and self.statistics is None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LatentsSettings:
+        if self.folder is not None and self.statistics is not None:
+            raise ValueError("`folder` has statistics of its own; say `folder` or `statistics`")
+        return self
 
 
 class Guidance(Settings):
@@ -355,11 +399,6 @@ class Guidance(Settings):
                 "in [0.25, 1]"
             )
         return self
-
-
-def generator_weights(run: str) -> Path:
-    """Where the run in a directory keeps its finished generator."""
-    return Path(run).expanduser() / "generator" / "weights.safetensors"
 
 
 class SdeSettings(Settings):
@@ -441,12 +480,9 @@ class SolverSettings(ShiftSettings):
         return self.solver == "dopri5"
 
     def missing(self) -> str | None:
-        """Say what is not here: a package of the solver, or the run that guides; None: nothing."""
+        """Say which package of the solver is not here; None: all are."""
         if self.adaptive and find_spec("torchdiffeq") is None:
             return "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
-        run = self.guidance.autoguidance
-        if run is not None and not generator_weights(run).is_file():
-            return f"autoguidance: {run} holds no finished generator ({generator_weights(run)})"
         return None
 
 
@@ -454,7 +490,9 @@ class SampleSettings(SolverSettings):
     """Which images the sample stage draws."""
 
     count: int = Field(1000, ge=2, description="images of every sample set")
-    batch_size: int = Field(250, gt=0, description="images drawn at once; changes no image")
+    batch_size: int = Field(
+        250, gt=0, description="images drawn at once; changes no image but for rounding"
+    )
     seed: int = Field(
         0,
         ge=0,

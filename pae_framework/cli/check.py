@@ -22,7 +22,8 @@ def check(
     is no error. Nothing is written.
     """
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.recipe.needs import missing_here, tight_here
+    from pae_framework.recipe.needs import members_of
+    from pae_framework.runs.ready import lacking, tight
 
     try:
         loaded = load_recipe(recipe, overrides or (), installed_registry())
@@ -31,17 +32,18 @@ def check(
             raise
         print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
-    missing, tight = missing_here(loaded), tight_here(loaded)
+    members = members_of(loaded)
+    missing, scant = lacking(members), tight(members)
     if as_json:
-        print_json(_answer(missing=missing, tight=tight))
+        print_json(_answer(missing=missing, tight=scant))
         return
     needs = "; to run it here you still need:" if missing else ""
     print(f"{loaded.recipe.name}: valid{needs}")
     for problem in missing:
         print(f"  {problem}")
-    if tight:
+    if scant:
         print("memory may not suffice:")
-    for problem in tight:
+    for problem in scant:
         print(f"  {problem}")
 
 

@@ -12,9 +12,12 @@ def complete_recipe(incomplete: str) -> list[str]:
     from pae_framework.recipe import library
 
     names = [name for name, _, _ in library.shipped() if name.startswith(incomplete)]
-    files = [str(path) for path in sorted(Path().glob(f"{incomplete}*.yaml"))]
-    folders = [f"{path}/" for path in sorted(Path().glob(f"{incomplete}*")) if path.is_dir()]
-    return [*names, *files, *folders] if not incomplete.startswith("/") else []
+    before, slash, beginning = incomplete.rpartition("/")
+    here = sorted(Path(before + slash).glob("*"))
+    fitting = [path for path in here if path.name.startswith(beginning)]
+    files = [path.name for path in fitting if path.suffix == ".yaml" and path.is_file()]
+    folders = [f"{path.name}/" for path in fitting if path.is_dir()]
+    return [*names, *(f"{before}{slash}{name}" for name in (*files, *folders))]
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:

@@ -78,9 +78,9 @@ def run(
     from pae_framework.plugins import load_registry
     from pae_framework.recipe.fetching import fetch_at_first_use
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.recipe.needs import missing_here, tight_here
     from pae_framework.recipe.smoke import smoke_recipe
     from pae_framework.runs.directory import RunDirectory, kept_store
+    from pae_framework.runs.ready import lacking, tight
 
     loaded = load_recipe(recipe, overrides or (), load_registry())
     if loaded.recipe.sweep and stages:
@@ -98,17 +98,18 @@ def run(
     members = _chosen(loaded, only)
     recipes = [member.loaded for member in members] or [loaded]
     console = Console(highlight=False)
-    if missing := fetch_at_first_use(recipes, missing_here(recipes), console.print):
-        raise RecipeError(missing)
-    for problem in tight_here(recipes):
-        warn(str(problem))
     path = run_dir or _default_directory(loaded.recipe.name, smoke)
+    store = path / "stages" if members else RunDirectory.at(path, stages or kept_store(path)).store
+    if missing := fetch_at_first_use(recipes, lacking(recipes, store), console.print):
+        raise RecipeError(missing)
+    for problem in tight(recipes, store):
+        warn(str(problem))
     RunDirectory.at(path).claim(loaded.recipe.name, sweep=loaded.recipe.sweep is not None)
     command = shlex.join(["pae", *sys.argv[1:]])
     if members:
         _run_sweep(loaded, path, members, command, console)
     else:
-        _run_one(loaded, RunDirectory.at(path, stages or kept_store(path)), command, console)
+        _run_one(loaded, RunDirectory.at(path, store), command, console)
 
 
 def _chosen(loaded: LoadedRecipe, only: str | None) -> list[Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from torch import Tensor
 
 from pae_framework.contracts import DataSource, Item
 from pae_framework.errors import DataError
+from pae_framework.files import write_text
 
 logger = logging.getLogger(__name__)
+
+PAUSE = 0.5
+"""Seconds until a file is read once more that the machine did not give."""
 
 
 class SkippingSource(DataSource):
@@ -19,17 +24,20 @@ class SkippingSource(DataSource):
 
     Which image that is depends on the files alone, so a training that goes on, or has other loader
     processes, sees the same images. Every damaged image is a line ``index <tab> reason`` of the
-    record, which all processes of a stage append to.
+    record, which all processes of a stage append to. No image is called damaged that can be read
+    at the second try.
 
     Args:
         source: where images are read.
-        record: the file that names damaged images.
+        record: the file that names damaged images; those it names from earlier that can be read by
+            now are taken out.
         limit: how many there may be.
     """
 
     def __init__(self, source: DataSource, record: Path, limit: int):
         super().__init__(source.config, source.image_size)
         self._source, self._record, self._limit = source, record, limit
+        self._drop_repaired()
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -47,7 +55,7 @@ class SkippingSource(DataSource):
         """
         for place in range(index, index + len(self)):
             try:
-                return self._source[place % len(self)]
+                return self._read(place % len(self))
             except DataError as error:
                 self._note(place % len(self), error)
         raise DataError(f"none of the {len(self)} training images can be read; see {self._record}")
@@ -55,6 +63,31 @@ class SkippingSource(DataSource):
     def mask(self, index: int) -> Tensor | None:
         """The source's mask at ``index``."""
         return self._source.mask(index)
+
+    def _read(self, index: int) -> Item:
+        """The image at ``index`` at the first try or the second."""
+        try:
+            return self._source[index]
+        except DataError as error:
+            # With a number it is the machine that fails (a disk, too many open files).
+            if getattr(error.__cause__, "errno", None) is not None:
+                time.sleep(PAUSE)
+            return self._source[index]
+
+    def _drop_repaired(self) -> None:
+        known = damaged_indices(self._record)
+        repaired = {index for index in known if index >= len(self) or self._is_readable(index)}
+        if repaired:
+            lines = self._record.read_text(encoding="utf-8").splitlines(keepends=True)
+            left = [line for line in lines if _index(line) not in repaired]
+            write_text(self._record, "".join(left))
+
+    def _is_readable(self, index: int) -> bool:
+        try:
+            self._read(index)
+        except DataError:
+            return False
+        return True
 
     def _note(self, index: int, error: DataError) -> None:
         """Name a damaged image, once; stop when it is one too many."""
@@ -70,7 +103,8 @@ class SkippingSource(DataSource):
         if len(known) > self._limit:
             raise DataError(
                 f"{len(known)} training images are damaged, data.max_damaged allows {self._limit}; "
-                f"they are named in {self._record}. The last: {error}"
+                f"they are named in {self._record}. Repair them or allow as many, and run again; "
+                f"repaired ones no longer count. The last: {error}"
             ) from error
 
 
@@ -79,4 +113,8 @@ def damaged_indices(record: Path) -> set[int]:
     if not record.is_file():
         return set()
     lines = record.read_text(encoding="utf-8").splitlines()
-    return {int(line.partition("\t")[0]) for line in lines}
+    return {_index(line) for line in lines}
+
+
+def _index(line: str) -> int:
+    return int(line.partition("\t")[0])

@@ -2,15 +2,17 @@
 
 A set is an npz file as the ADM evaluator reads it: ``arr_0`` images (M, S, S, 3) uint8, ``arr_1``
 labels (M,) int64, stored without compression. While it is drawn, finished parts lie beside it in
-``<name>.parts/``; a drawing that was interrupted goes on after the last of them.
+``<name>.parts/``, with the identity of what is drawn; a drawing of the same that was interrupted
+goes on after the last of them.
 """
 
 from __future__ import annotations
 
-import shutil
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,16 +21,21 @@ import torch
 from torch import Tensor
 
 from pae_framework.errors import DataError
-from pae_framework.files import replacing
+from pae_framework.files import replacing, write_text
 
 PART = 1000
 """Images per part: what an interruption can lose."""
+IDENTITY = "identity.txt"
+_OURS = re.compile(r"\.?(\d{8}\.npy|identity\.txt)(\.\d+\.new)?")
+"""Names of files in a folder of parts, and of those not yet written whole."""
 
 Draw = Callable[[Tensor], Tensor]
 """Images (n, 3, S, S) uint8 of sample numbers (n,)."""
 
 
-def draw_set(path: Path, labels: Tensor, draw: Draw, batch_size: int) -> Iterator[int]:
+def draw_set(
+    path: Path, labels: Tensor, draw: Draw, batch_size: int, identity: str
+) -> Iterator[int]:
     """Draw a set, or go on drawing it; yields how many images there are, batch after batch.
 
     Args:
@@ -36,21 +43,40 @@ def draw_set(path: Path, labels: Tensor, draw: Draw, batch_size: int) -> Iterato
         labels: (M,) int64, written into it.
         draw: image i must depend on i alone, so that batches and interruptions change nothing.
         batch_size: images drawn at once.
+        identity: one line that tells what is drawn from all else that might be drawn here; parts of
+            something else are removed.
+
+    Raises:
+        DataError: the parts hold images of several sizes.
     """
-    parts = path.with_suffix(".parts")
+    drop_other_parts(path, identity)
+    folder, parts = _parts_folder(path), []
+    write_text(folder / IDENTITY, identity)
     for start in range(0, len(labels), PART):
         indices = torch.arange(start, min(start + PART, len(labels)))
-        part = parts / f"{start:08d}.npy"
-        if not part.exists():
+        part = folder / f"{start:08d}.npy"
+        if not _is_whole(part, len(indices)):
             drawn: list[Tensor] = []
             for batch in indices.split(batch_size):
                 drawn.append(draw(batch))
                 yield int(batch[-1]) + 1
             with replacing(part) as aside, aside.open("wb") as file:
                 np.save(file, torch.cat(drawn).permute(0, 2, 3, 1).contiguous().numpy())
+        parts.append(part)
         yield int(indices[-1]) + 1
-    _join(path, sorted(parts.glob("*.npy")), labels)
-    shutil.rmtree(parts)
+    _join(path, parts, labels)
+    _remove_parts(folder)
+
+
+def drop_other_parts(path: Path, identity: str) -> None:
+    """Remove parts beside ``path`` that were drawn under another identity, or under none."""
+    folder = _parts_folder(path)
+    try:
+        found = (folder / IDENTITY).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        found = None
+    if found != identity and folder.is_dir():
+        _remove_parts(folder)
 
 
 def open_set(path: Path) -> tuple[Tensor, Tensor]:
@@ -72,6 +98,29 @@ def open_set(path: Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(np.array(labels))
 
 
+def _parts_folder(path: Path) -> Path:
+    return path.with_suffix(".parts")
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove the parts and their folder, unless someone else's files are in it."""
+    for file in folder.iterdir():
+        if _OURS.fullmatch(file.name):
+            file.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _is_whole(part: Path, count: int) -> bool:
+    """Whether a part is there, readable, and holds ``count`` images."""
+    try:
+        found = np.load(part, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    whole: bool = found.dtype == np.uint8 and found.ndim == 4 and found.shape[::3] == (count, 3)
+    return whole
+
+
 def _join(path: Path, parts: list[Path], labels: Tensor) -> None:
     """Write the npz from its parts, holding one of them at a time."""
     size = np.load(parts[0], mmap_mode="r").shape[1:]
@@ -80,7 +129,10 @@ def _join(path: Path, parts: list[Path], labels: Tensor) -> None:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(cast(BinaryIO, member), header)
             for part in parts:
-                member.write(np.load(part).tobytes())
+                images = np.load(part)
+                if images.shape[1:] != size:
+                    raise DataError(f"{part} holds images of {images.shape[1:]}, others of {size}")
+                member.write(images.data)
         with archive.open("arr_1.npy", "w") as member:
             np.lib.format.write_array(cast(BinaryIO, member), labels.numpy())
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pae_framework.config import LatentShape
 from pae_framework.errors import DataError, RunError
 from pae_framework.files import replacing
+from pae_framework.recipe.latent import SHARDS
 
 KEYS = ("labels", "latents", "latents_flip")
 
@@ -72,6 +73,7 @@ class LatentDataset:
     """All shards of a directory as one data set; rows are read from mapped memory when asked for.
 
     Attributes:
+        paths: the shards, in the order in which rows are counted.
         shape: shape of one latent.
         labels: (length,) int64.
 
@@ -80,10 +82,10 @@ class LatentDataset:
     """
 
     def __init__(self, directory: Path):
-        paths = shard_paths(directory)
-        self._shards = [_checked(path) for path in paths]
-        for path, shard in zip(paths, self._shards, strict=True):
-            _require_alike(path, shard, paths[0], self._shards[0])
+        self.paths = shard_paths(directory)
+        self._shards = [_checked(path) for path in self.paths]
+        for path, shard in zip(self.paths, self._shards, strict=True):
+            _require_alike(path, shard, self.paths[0], self._shards[0])
         _, channels, side, _ = self._shards[0]["latents"].shape
         self.shape = LatentShape(channels, side)
         self.labels = torch.cat([shard["labels"] for shard in self._shards])
@@ -100,6 +102,10 @@ class LatentDataset:
             raise IndexError(f"row {index} of {len(self)}")
         latents, labels = self.batch(torch.tensor([index]))
         return latents[0], int(labels[0])
+
+    def path_of(self, index: int) -> Path:
+        """The shard that holds a row."""
+        return self.paths[int(torch.bucketize(index, self._ends, right=True))]
 
     def batch(self, indices: Tensor, flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) float32, not normalised, and labels (B,) of some rows.
@@ -127,7 +133,7 @@ def shard_paths(directory: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    paths = sorted(Path(directory).glob("latents_rank*_shard*.safetensors"), key=_numbers)
+    paths = sorted(Path(directory).glob(SHARDS), key=_numbers)
     if not paths:
         raise DataError(f"{directory} holds no latents; expected files like {shard_name(0, 0)}")
     return paths

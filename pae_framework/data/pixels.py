@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [0, 1]."""
-    return images.to(torch.float32) / 255
+    """uint8 0..255 to float32 in [0, 1], in pinned memory where the images are in such."""
+    floats = torch.empty_like(images, dtype=torch.float32, pin_memory=images.is_pinned())
+    return floats.copy_(images).div_(255)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def _require_data(opened: OpenedRun) -> None:
     if (missing := train.missing()) is None:
         return
     latents = opened.directory.stage(opened.plan["latents"])
-    if opened.loaded.recipe.latents.statistics is None and not latents.done:
+    if opened.loaded.recipe.latents.written and not latents.done:
         raise UsageError(
             f"nothing says how the latents are normalised: give --statistics, the file that came "
             f"with the generator, or the images to measure it on (data.train: {missing})"

@@ -18,6 +18,7 @@ from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.outline.networks import META, Networks
 from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe
+from pae_framework.settings import SampleSettings
 
 TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
 
@@ -64,8 +65,23 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         )
 
 
-def per_image(forward: Forward, recipe: Recipe) -> dict[str, float]:
-    """Operations per image of each stage that trains, of ``latents`` and of ``sample``."""
+def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
+    """Sampling steps of each set the sample stage draws, the main one first.
+
+    Args:
+        sample: its settings.
+        last: the generator's last step, whose weights draw the main set; None: not known.
+    """
+    checkpoints = [sample.steps for step in sample.at_steps if step != last]
+    few = [steps for steps in sample.few_steps if steps != sample.steps]
+    return [sample.steps, *checkpoints, *few]
+
+
+def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict[str, float]:
+    """Operations per image of each stage that trains, of ``latents`` and of ``sample``.
+
+    Those of ``sample`` are the mean over all its sets; ``last`` as in :func:`set_steps`.
+    """
     found = {
         "extractor": TRAINED * forward.extractor,
         "encoder": TRAINED * forward.encoder,
@@ -75,11 +91,21 @@ def per_image(forward: Forward, recipe: Recipe) -> dict[str, float]:
         "generator": TRAINED * forward.generator,
     }
     if recipe.sample is not None:
-        evaluations = planned_evaluations(recipe.sample.for_latent(latent_shape(recipe)))
-        if evaluations is not None:
-            passes = evaluations.total + evaluations.guided
+        passes = _mean_passes(recipe.sample.for_latent(latent_shape(recipe)), last)
+        if passes is not None:
             found["sample"] = passes * forward.generator + forward.decode
     return {stage: value for stage, value in found.items() if value}
+
+
+def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
+    """Passes through the generator for one image, over all sets; None: the solver chooses."""
+    found = []
+    for steps in set_steps(sample, last):
+        evaluations = planned_evaluations(sample.model_copy(update={"steps": steps}))
+        if evaluations is None:
+            return None
+        found.append(evaluations.total + evaluations.guided)
+    return sum(found) / len(found)
 
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:

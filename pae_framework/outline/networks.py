@@ -42,7 +42,8 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     section, size = recipe.tokenizer, recipe.data.image_size
     with META:
         encoder = _encoder(section.encoder, size, registry)
-        tokenizer = build_tokenizer(section, size, registry, encoder)
+        # In train mode, where a finetuned encoder knows which of its weights learn.
+        tokenizer = build_tokenizer(section, size, registry, encoder).train()
         return Networks(
             tokenizer=tokenizer,
             extractor=_encoder(recipe.extractor, size, registry) if recipe.extractor else None,

@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from pae_framework.data.images import build_source
-from pae_framework.outline.flops import count_forward, per_image
+from pae_framework.outline.flops import count_forward, per_image, set_steps
+from pae_framework.outline.learning import check_lr_factors
 from pae_framework.outline.networks import Networks, build_networks
+from pae_framework.recipe.classes import known_classes
 from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.memory import CLASSES, StageMemory, training_memory
@@ -79,12 +81,16 @@ def outline(loaded: LoadedRecipe, directory: RunDirectory) -> Outline:
     """Say what a recipe would do in a run directory, which need not exist. Writes nothing.
 
     Raises:
+        UsageError: ``lr_factors`` name a part that a model does not have.
         PluginError: a component does not import.
     """
     recipe, notes = loaded.recipe, list[str]()
     images, classes = _data_size(loaded, notes)
-    networks, work = _built(loaded, classes or CLASSES, notes)
-    memory = {stage.stage: stage for stage in training_memory(recipe, classes or CLASSES)}
+    built_for = classes or CLASSES
+    networks, work = _built(loaded, built_for, images, notes)
+    if networks is not None:
+        check_lr_factors(_trainings(recipe), loaded, networks, built_for)
+    memory = {stage.stage: stage for stage in training_memory(recipe, built_for)}
     if networks is not None and networks.discriminator is not None:
         notes.append("the tokenizer's FLOPs are without its discriminator")
     latent = latent_shape(recipe)
@@ -113,21 +119,23 @@ def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int 
             )
             return expected
         notes.append(f"data.train: {missing}; so steps and epochs do not follow from each other")
-        if loaded.recipe.generator is not None:
+        classes = known_classes(loaded.recipe)
+        if loaded.recipe.generator is not None and classes is None:
             notes.append(f"the generator is counted with {CLASSES} classes")
-        return None, None
+        return None, classes
     source = build_source(data.train, data.image_size, loaded.registry)
     return len(source), len(source.class_names)
 
 
 def _built(
-    loaded: LoadedRecipe, classes: int, notes: list[str]
+    loaded: LoadedRecipe, classes: int, images: int | None, notes: list[str]
 ) -> tuple[Networks | None, Mapping[str, float]]:
     """The networks, and the operations per image of each stage; noted where they cannot be had."""
     networks = None
     try:
         networks = build_networks(loaded.recipe, loaded.registry, classes)
-        return networks, per_image(count_forward(networks, loaded.recipe), loaded.recipe)
+        forward = count_forward(networks, loaded.recipe)
+        return networks, per_image(forward, loaded.recipe, _last_step(loaded.recipe, images))
     except (NotImplementedError, RuntimeError) as error:
         what = "built" if networks is None else "run"
         notes.append(f"a network cannot be {what} on the meta device, so some is left out: {error}")
@@ -162,12 +170,8 @@ def _parts(networks: Networks, recipe: Recipe) -> list[PartSize]:
 
 def _part(name: str, use: str, module: nn.Module | None, stage: str | None) -> PartSize:
     assert module is not None
-    beside = [
-        getattr(owner, held)
-        for owner in module.modules()
-        if isinstance(owner, UsesFrozen)
-        for held in owner._frozen
-    ]
+    owners = (owner for owner in module.modules() if isinstance(owner, UsesFrozen))
+    beside = [held for owner in owners for held in owner.frozen_modules().values()]
     total = sum(p.numel() for m in (module, *beside) for p in m.parameters())
     learns = name == "encoder" or name == "extractor"  # frozen only once they are trained
     trained = total if learns else sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -232,6 +236,13 @@ def _epochs(train: TrainSettings, images: int | None) -> float | None:
     return train.total_steps(images) * train.batch_size / images
 
 
+def _last_step(recipe: Recipe, images: int | None) -> int | None:
+    """The generator's last step; 0: its weights are loaded; None: not known."""
+    if recipe.generator is None or recipe.generator.weights is not None:
+        return 0
+    return _steps(recipe.generator.train, images)
+
+
 def _passing(
     recipe: Recipe, stage: str, train: TrainSettings | None, images: int | None
 ) -> int | None:
@@ -240,8 +251,8 @@ def _passing(
         steps = _steps(train, images)
         return None if steps is None else steps * train.batch_size
     if stage == "sample" and recipe.sample is not None:
-        return recipe.sample.count
-    writes = stage == "latents" and recipe.latents.statistics is None
+        return recipe.sample.count * len(set_steps(recipe.sample, _last_step(recipe, images)))
+    writes = stage == "latents" and recipe.latents.written
     return images if writes else None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pae_framework.config import GeneratorConfig, LatentShape, RegularizerConfig
+from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
 from pae_framework.engine_components import DAMConfig, GaussianConfig, IdentityConfig
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.labels import RESERVED, label_fault
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.settings import Guidance, TrainSettings
+from pae_framework.settings import Guidance, Length, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ def disagreements(recipe: Recipe) -> list[Disagreement]:
         *_something_to_learn(recipe),
         *_training_steps(recipe),
         *_statistics(recipe),
+        *_classes(recipe),
         *_sampling(recipe),
         *_evaluators(recipe),
     ]
@@ -84,8 +85,11 @@ def _shapes(recipe: Recipe) -> Iterator[Disagreement]:
 
 
 def _latents(recipe: Recipe, latent: LatentShape) -> Iterator[Disagreement]:
-    """Regularizers and the generator can work on the latents."""
-    takers: list[tuple[KeyPath, RegularizerConfig | GeneratorConfig]] = [
+    """Decoder, regularizers and generator can work on the latents."""
+    takers: list[tuple[KeyPath, DecoderConfig | RegularizerConfig | GeneratorConfig]] = [
+        (("tokenizer", "decoder"), recipe.tokenizer.decoder.config)
+    ]
+    takers += [
         (("tokenizer", "regularizers", label), regularizer.config)
         for label, regularizer in recipe.tokenizer.regularizers.items()
         if regularizer.config.weight
@@ -203,6 +207,12 @@ def _adversarial(recipe: Recipe) -> Iterator[Disagreement]:
     if section.start.before(section.update_from):
         message = "the term counts before its discriminator begins to learn (`update_from`)"
         yield Disagreement((*path, "start"), message, "start at `update_from` or later")
+    train, trained = recipe.tokenizer.train, recipe.tokenizer.weights is None
+    end = Length(steps=train.steps, epochs=train.epochs)
+    for key, what in (("start", "the term counts"), ("update_from", "its discriminator learns")):
+        if trained and getattr(section, key).reaches(end):
+            hint = "give an earlier point, or train longer"
+            yield Disagreement((*path, key), f"the training ends before {what}", hint)
     if section.adaptive and not _reconstructs(recipe):
         message = "is measured by the reconstruction terms, which all have weight 0"
         yield Disagreement((*path, "adaptive"), message, "say `adaptive: false`")
@@ -256,6 +266,17 @@ def _statistics(recipe: Recipe) -> Iterator[Disagreement]:
         )
         hint = "name its file in `generator.weights`, or remove this"
         yield Disagreement(("latents", "statistics"), message, hint)
+
+
+def _classes(recipe: Recipe) -> Iterator[Disagreement]:
+    """The generator is for as many classes as the images have, where both are known already."""
+    if recipe.generator is None:
+        return
+    stated = recipe.generator.config.stated_classes()
+    counted = recipe.data.train.config.class_count()
+    if None not in (stated, counted) and stated != counted:
+        message = f"is for {stated} classes, but data.train has {counted}"
+        yield Disagreement(("generator",), message, f"let it be {counted}, or do not say it")
 
 
 def _sampling(recipe: Recipe) -> Iterator[Disagreement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,22 +35,25 @@ class FetchedPart:
 
 
 def fetch_parts(
-    members: LoadedRecipe | Sequence[LoadedRecipe], dry_run: bool
+    members: LoadedRecipe | Sequence[LoadedRecipe],
+    dry_run: bool,
+    only: Collection[str] | None = None,
 ) -> Iterator[FetchedPart]:
     """Bring what the parts of a recipe, or of any member of its sweep, need; each thing once.
 
     Args:
         members: a recipe with all members it may have, or the recipes that are to run.
         dry_run: only say what would be brought.
+        only: key paths of the parts that are brought; None: all.
     """
     seen: list[tuple[str, object]] = []
     for member in members_of(members) if isinstance(members, LoadedRecipe) else members:
         for path, part in _asked(member.recipe):
-            if (path, part) not in seen:
+            if (path, part) not in seen and (only is None or path in only):
                 seen.append((path, part))
                 yield _fetch(path, part, dry_run)
         for path, file in ((dotted(path), file) for path, file in named_files(member.recipe)):
-            if (path, file) not in seen:
+            if (path, file) not in seen and (only is None or path in only):
                 seen.append((path, file))
                 missing = missing_file(file)
                 yield FetchedPart(path, "missing" if missing else "here", missing or file)
@@ -68,11 +71,14 @@ def fetch_at_first_use(
         missing: what :func:`~pae_framework.recipe.needs.missing_here` found.
         say: told of each part before it is brought.
     """
-    wanted = {part.path for part in fetch_parts(recipes, dry_run=True) if part.state == "fetch"}
+    needed = {problem.path for problem in missing}
+    parts = fetch_parts(recipes, dry_run=True, only=needed)
+    wanted = {part.path for part in parts if part.state == "fetch"}
     if offline() or not missing or any(problem.path not in wanted for problem in missing):
         return list(missing)
     say(f"fetching weights for {', '.join(sorted(wanted))}")
-    failed = {p.path: p.text for p in fetch_parts(recipes, dry_run=False) if p.state == "missing"}
+    brought = fetch_parts(recipes, dry_run=False, only=needed)
+    failed = {part.path: part.text for part in brought if part.state == "missing"}
     return [replace(p, message=failed[p.path]) for p in missing if p.path in failed]
 
 

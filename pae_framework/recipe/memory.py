@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pae_framework.config import block_activations
 from pae_framework.engine_components import FinetuneConfig, IdentityConfig, NoModulatorConfig
+from pae_framework.recipe.classes import known_classes
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe, TokenizerSection
@@ -57,9 +58,14 @@ class _Network:
     trained: bool = True
 
 
-def training_memory(recipe: Recipe, num_classes: int = CLASSES) -> list[StageMemory]:
-    """An estimate for each stage of a recipe that trains, in the order they run."""
-    return list(_stages(recipe, num_classes))
+def training_memory(recipe: Recipe, num_classes: int | None = None) -> list[StageMemory]:
+    """An estimate for each stage of a recipe that trains, in the order they run.
+
+    Args:
+        recipe: the recipe.
+        num_classes: classes of the training images; None: as the recipe says, or ``CLASSES``.
+    """
+    return list(_stages(recipe, num_classes or known_classes(recipe) or CLASSES))
 
 
 def _stages(recipe: Recipe, num_classes: int) -> Iterator[StageMemory]:

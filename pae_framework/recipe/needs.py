@@ -6,18 +6,20 @@ submits jobs will add what it needs itself (its commands on the path) to :func:`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pae_framework.config import Settings
 from pae_framework.errors import Problem
 from pae_framework.recipe.components import Component
+from pae_framework.recipe.latent import missing_latents
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.machine import Machine, this_machine
 from pae_framework.recipe.memory import StageMemory, training_memory
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
+from pae_framework.recipe.reads import STAGES, reads
 from pae_framework.recipe.sweep import expand
 
 
@@ -38,23 +40,37 @@ def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
     return [member.loaded for member in expand(loaded)] or [loaded]
 
 
+Stages = Callable[[LoadedRecipe], Collection[str]]
+"""Names of the stages of a recipe that are still to be done."""
+
+
+def all_stages(loaded: LoadedRecipe) -> Collection[str]:
+    """Every stage there may be: nothing is done yet."""
+    return STAGES
+
+
 def missing_here(
-    members: LoadedRecipe | Sequence[LoadedRecipe], machine: Machine | None = None
+    members: LoadedRecipe | Sequence[LoadedRecipe],
+    machine: Machine | None = None,
+    left: Stages = all_stages,
 ) -> list[Problem]:
     """What a recipe, or any member of its sweep, does not find on this machine: it cannot run.
 
     Args:
         members: a recipe with all members it may have, or the recipes that are to run.
         machine: the machine; by default this one.
+        left: the stages that are still to be done, each asked for what it reads.
     """
     recipes = members_of(members) if isinstance(members, LoadedRecipe) else members
     machine = machine or this_machine()
-    found = (problem for loaded in recipes for problem in _missing(loaded, machine))
+    found = (problem for one in recipes for problem in _missing(one, machine, left(one)))
     return list(dict.fromkeys(found))
 
 
 def tight_here(
-    members: LoadedRecipe | Sequence[LoadedRecipe], machine: Machine | None = None
+    members: LoadedRecipe | Sequence[LoadedRecipe],
+    machine: Machine | None = None,
+    left: Stages = all_stages,
 ) -> list[Problem]:
     """Stages whose estimated memory is more than there is, but by less than the estimate's error.
 
@@ -62,23 +78,36 @@ def tight_here(
     """
     recipes = members_of(members) if isinstance(members, LoadedRecipe) else members
     machine = machine or this_machine()
-    found = (problem for loaded in recipes for problem in _memory(loaded, machine, tight=True))
+    found = (problem for one in recipes for problem in _memory(one, machine, left(one), tight=True))
     return list(dict.fromkeys(found))
 
 
-def _missing(loaded: LoadedRecipe, machine: Machine) -> Iterator[Problem]:
+def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) -> Iterator[Problem]:
     for path, part in needy_parts(loaded.recipe):
+        if not any(reads(stage, path, loaded.recipe) for stage in stages):
+            continue
         if (missing := part.missing()) is not None:
             yield Problem(missing, dotted(path), loaded.root.place(path))
-    for path, file in named_files(loaded.recipe):
-        if (missing := missing_file(file)) is not None:
+    for path, file in named_files(loaded.recipe):  # each is copied by the stage of its section
+        if path[0] in stages and (missing := missing_file(file)) is not None:
             yield Problem(missing, dotted(path), loaded.root.place(path))
-    if loaded.recipe.runtime.device == "cuda" and not machine.gpus:
+    if "latents" in stages:
+        yield from _missing_latents(loaded)
+    if stages and loaded.recipe.runtime.device == "cuda" and not machine.gpus:
         path = ("runtime", "device")
         hint = "run it on one that has, or say `runtime.device=cpu` or `auto`"
         message = "asks for a GPU, and this machine has none that may be used"
         yield Problem(message, dotted(path), loaded.root.place(path), hint)
-    yield from _memory(loaded, machine, tight=False)
+    yield from _memory(loaded, machine, stages, tight=False)
+
+
+def _missing_latents(loaded: LoadedRecipe) -> Iterator[Problem]:
+    """The folder of latents that the generator is to be trained on."""
+    folder, path = loaded.recipe.latents.folder, ("latents", "folder")
+    if loaded.recipe.generator is None or folder is None:
+        return
+    if (missing := missing_latents(folder)) is not None:
+        yield Problem(missing, dotted(path), loaded.root.place(path))
 
 
 def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
@@ -123,13 +152,12 @@ def _in_use(recipe: Recipe) -> Recipe:
 
 def _reads_training_images(recipe: Recipe) -> bool:
     """Whether a stage reads them, or must count their classes."""
-    trained = [recipe.tokenizer, recipe.generator]
-    if any(part is not None and part.weights is None for part in trained):
+    if recipe.tokenizer.weights is None:
         return True
     encoders = [recipe.extractor, recipe.tokenizer.encoder]
     if any(encoder is not None and encoder.train is not None for encoder in encoders):
         return True
-    writes = recipe.generator is not None and recipe.latents.statistics is None
+    writes = recipe.generator is not None and recipe.latents.written
     return writes or recipe.data.train.config.expected() is None
 
 
@@ -157,7 +185,9 @@ def _switched_off(part: Settings) -> bool:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def _memory(loaded: LoadedRecipe, machine: Machine, tight: bool) -> Iterator[Problem]:
+def _memory(
+    loaded: LoadedRecipe, machine: Machine, stages: Collection[str], tight: bool
+) -> Iterator[Problem]:
     device = loaded.recipe.runtime.device
     on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
     if on_gpu and not machine.gpus:
@@ -166,6 +196,8 @@ def _memory(loaded: LoadedRecipe, machine: Machine, tight: bool) -> Iterator[Pro
     if not there:
         return
     for stage in training_memory(loaded.recipe):
+        if stage.stage not in stages:
+            continue
         # The estimate is right within a factor of two.
         if (there < stage.total <= 2 * there) if tight else stage.total > 2 * there:
             where = loaded.root.place(stage.path)
@@ -187,8 +219,9 @@ def _advice(stage: StageMemory, there: int) -> str:
     if stage.weights > there:
         return "a smaller model, or a machine with more memory"
     return (
-        "raise `accumulate` or lower `batch_size`; `activation_checkpointing: true` and "
-        "`precision: bf16` help too"
+        "say `activation_checkpointing: true`, which changes no result; `precision: bf16`, a lower "
+        "`batch_size` or a higher `accumulate` save more, but train anew (`accumulate` to the same "
+        "result only where a stage draws no noise and balances no terms)"
     )
 
 

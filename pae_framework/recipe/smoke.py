@@ -91,7 +91,8 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     data: Data = small.model_dump(mode="json")
     data["name"] = f"{small.name}-smoke"
     data["runtime"].update(device="cpu", threads=1)
-    data["latents"].update(shard_size=_IMAGES // 2, batch_size=_IMAGES // 2, statistics=None)
+    data["latents"].update(shard_size=_IMAGES // 2, batch_size=_IMAGES // 2)
+    data["latents"].update(workers=0, folder=None, statistics=None)
     if data["generator"] is not None:
         data["generator"]["weights"] = None
     data["sweep"] = None

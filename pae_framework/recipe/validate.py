@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -115,6 +115,11 @@ def _explain_unknown_key(
 def _explain_value(
     found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
 ) -> Explanation:
+    return explain_value(found)
+
+
+def explain_value(found: Sequence[ErrorDetails]) -> Explanation:
+    """What is wrong with a value, and a hint, from all that pydantic says of it."""
     first = found[0]
     context: dict[str, Any] = first.get("ctx", {})
     if first["type"] in _SPEAKING:

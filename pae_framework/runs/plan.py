@@ -3,26 +3,32 @@
 A fingerprint is a hash of all a stage's result depends on: its part of the recipe, the fingerprints
 of the stages it reads, and the versions of its code and its components. Values a recipe leaves at
 their defaults do not count, so a setting that is new in a release changes no old fingerprint. What
-is not meant to change a result is left out: how often to log, how many processes load data, and the
-machine (device, threads), which changes sums in their last digits. Two runs whose stages have equal
-fingerprints can share them.
+is not meant to change a result is left out: how often to log, how many processes load data; what
+changes sums in their last digits only, which is the machine (device, threads, TF32; a stage's
+record says which) and how the same numbers are computed (``compile``, ``activation_checkpointing``,
+a kernel of attention); and what only checks that all is there. A component's config names such
+parameters in ``without_effect``. ``accumulate`` does count: adaptive weights and random draws are
+per micro-batch. Two runs whose stages have equal fingerprints can share them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from pae_framework.config import Settings
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import Component
+from pae_framework.recipe.latent import LATENT_FILES
 from pae_framework.recipe.models import AdversarialSection, Recipe
-from pae_framework.settings import RefinementSettings, TrainSettings, generator_weights
+from pae_framework.runs.guiding import generator_weights
+from pae_framework.settings import RefinementSettings, TrainSettings
 
 STAGE_VERSIONS = {
     "extractor": 1,
@@ -37,8 +43,18 @@ STAGE_VERSIONS = {
 }
 """Raised when a stage's code changes what it produces; the keys are in the order they run."""
 
-WITHOUT_EFFECT = {"log_every", "checkpoint_every", "workers", "jump"}
-"""Settings of a training that change no result."""
+WITHOUT_EFFECT = {
+    "log_every",
+    "checkpoint_every",
+    "workers",
+    "jump",
+    "compile",
+    "activation_checkpointing",
+}
+"""Settings of a training that change no result but for rounding."""
+
+_SHARD_EDGE = 1 << 18
+"""Bytes at either end of a shard that its identity looks at: there may be hundreds of shards."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +171,13 @@ def _contents(file: str) -> str:
     return file_identity(path) if path.is_file() else file
 
 
+def _folder_contents(folder: str) -> dict[str, str] | str:
+    """What tells the latents in a folder, and their statistics, from others; its name where there
+    are none."""
+    paths = sorted(Path(folder).expanduser().glob(LATENT_FILES))
+    return {path.name: file_identity(path, _SHARD_EDGE) for path in paths} or folder
+
+
 def _set(section: BaseModel, *keys: str) -> dict[str, Any]:
     """The values among ``keys`` that are not at their defaults."""
     fields = type(section).model_fields
@@ -167,8 +190,11 @@ def _latents(recipe: Recipe) -> Parts | None:
         return None
     if recipe.latents.statistics is not None:
         return {"statistics": _contents(recipe.latents.statistics)}, ("encoder", "tokenizer")
+    if recipe.latents.folder is not None:
+        found = {"folder": _folder_contents(recipe.latents.folder), "flip": recipe.data.flip}
+        return found, ("encoder", "tokenizer")
     # how the work is cut changes no latent
-    settings = recipe.latents.model_copy(update={"batch_size": 1, "processes": 1})
+    settings = recipe.latents.model_copy(update={"batch_size": 1, "processes": 1, "workers": 0})
     return {**_images(recipe), "latents": settings}, ("encoder", "tokenizer")
 
 
@@ -248,13 +274,13 @@ def _dump(value: Any, registry: Registry) -> Any:
     if isinstance(value, TrainSettings):
         return value.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT)
     if isinstance(value, RefinementSettings):
-        settings = value.model_dump(mode="json", exclude_defaults=True, exclude={"train"})
+        settings = _values(value, {"train"})
         return {**settings, "train": _dump(value.train, registry)}
     if isinstance(value, AdversarialSection):
-        settings = value.model_dump(mode="json", exclude_defaults=True, exclude={"discriminator"})
+        settings = _values(value, {"discriminator"})
         return {**settings, "discriminator": _dump(value.discriminator, registry)}
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_defaults=True)
+        return _values(value)
     if isinstance(value, dict):
         return {key: _dump(item, registry) for key, item in value.items()}
     return value
@@ -270,9 +296,26 @@ def _dump_component(component: Component, registry: Registry) -> dict[str, Any]:
     return {
         "name": f"{spec.plugin.distribution}/{spec.name}",
         "version": type(component.config).version,
-        "config": component.config.model_dump(mode="json", exclude_defaults=True),
+        "config": _values(component.config, type(component.config).without_effect),
         **own,
     }
+
+
+def _values(model: BaseModel, exclude: Collection[str] = ()) -> dict[str, Any]:
+    """What was set, with what tells a file's contents in place of its name."""
+    values = model.model_dump(mode="json", exclude_defaults=True, exclude=set(exclude))
+    return _by_contents(model, values)
+
+
+def _by_contents(model: BaseModel, values: dict[str, Any]) -> dict[str, Any]:
+    files = model.files() if isinstance(model, Settings) else {}
+    for key, value in values.items():
+        part = getattr(model, key, None)
+        if key in files and files[key].is_file():
+            values[key] = file_identity(files[key])
+        elif isinstance(part, BaseModel) and isinstance(value, dict):
+            values[key] = _by_contents(part, value)
+    return values
 
 
 def file_identity(path: Path, edge: int = 1 << 20) -> str:

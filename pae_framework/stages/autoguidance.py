@@ -9,6 +9,7 @@ from pae_framework.contracts import Generator
 from pae_framework.data.statistics import load_statistics
 from pae_framework.errors import UsageError
 from pae_framework.recipe.latent import latent_shape
+from pae_framework.runs.guiding import other_latents
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.stages.context import StageContext
 from pae_framework.tensor_files import load_weights
@@ -53,11 +54,8 @@ def _folder(run: OpenedRun, stage: str) -> Path:
 def _require_same_latents(context: StageContext, other: OpenedRun, latent: LatentShape) -> None:
     """Latents of one shape, but made or normalised otherwise, are other coordinates altogether."""
     folder, found = _folder(other, "latents"), latent_shape(other.loaded.recipe)
-    if found != latent:
-        raise UsageError(
-            f"autoguidance: the generator of {other.directory.path} works on latents of {found}, "
-            f"this run's are {latent}; name a run that shares this one's tokenizer"
-        )
+    if (fault := other_latents(other.directory.path, found, latent)) is not None:
+        raise UsageError(fault)
     ours, theirs = load_statistics(context.require("latents")), load_statistics(folder)
     means = (ours.mean - theirs.mean).abs() / ours.std
     deviations = (theirs.std / ours.std - 1).abs()

@@ -16,6 +16,7 @@ from rich.console import Console
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.data.images import build_source
+from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe
 from pae_framework.runs.directory import RunDirectory
@@ -66,6 +67,7 @@ class StageContext:
         return {
             "host": platform.node(),
             "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "tf32": on_gpu and self.recipe.runtime.tf32,
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
         }
@@ -129,13 +131,23 @@ StageFunction = Callable[[StageContext], None]
 
 
 def pick_device(runtime: RuntimeSettings) -> torch.device:
-    """The device of ``runtime``; also sets how many threads add up, and how products round."""
+    """The device of ``runtime``; also sets how many threads add up, and how products round.
+
+    Raises:
+        UsageError: it is to be a GPU, and torch finds none.
+    """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
     torch.backends.cudnn.allow_tf32 = runtime.tf32
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        why = "finds none here" if torch.version.cuda else "was installed without CUDA"
+        raise UsageError(
+            f"runtime.device asks for a GPU, and torch {torch.__version__} {why}; run it on a "
+            "machine that has one, or say `runtime.device=cpu` or `auto`"
+        )
     return torch.device(runtime.device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from pae_framework.data.image_sets import draw_set
-from pae_framework.errors import UsageError
+from pae_framework.data.image_sets import draw_set, drop_other_parts
+from pae_framework.errors import DataError, UsageError
 from pae_framework.recipe.agreement import disagreements
 from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.validate import explain_value
 from pae_framework.report.pictures import grid, save_png
+from pae_framework.runs.guiding import guiding_fault
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
-from pae_framework.stages.drawn_folder import go_on
+from pae_framework.stages.drawn_folder import add, go_on, is_listed
+from pae_framework.stages.finished_sets import COUNTED
 from pae_framework.stages.sampling import Sampler, describe
+from pae_framework.stages.set_identity import set_identity
 
 DEFAULT_COUNT = 64
 COLUMNS = 8
@@ -29,14 +34,16 @@ MOST_IN_GRID = 64
 GRID = "grid.png"
 NPZ = "images.npz"
 RECORD = "drawn.json"
-WRITTEN = r"\d{6,}\.png"
-"""Names of the images."""
+WRITTEN = r"\d{6,}\.png|images\.npz"
+"""Names of the images, one by one and together."""
 
 
 def sampling_settings(
     recipe: Recipe, guidance: float | None, given: Mapping[str, Any]
 ) -> SampleSettings:
     """The recipe's settings with what the command line gives in their place.
+
+    Guidance 1 is none at all: a run that would guide (autoguidance) is left out, too.
 
     Raises:
         UsageError: a value is not possible, does not go with the run's generator, or needs what is
@@ -47,13 +54,15 @@ def sampling_settings(
     values |= {key: value for key, value in given.items() if value is not None}
     if guidance is not None:
         values["guidance"]["scale"] = guidance
+        if guidance == 1:
+            values["guidance"]["autoguidance"] = None
     try:
         settings = SampleSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        option = f"--{first['loc'][0]} {first['input']!r}: " if first["loc"] else ""
-        raise UsageError(f"{option}{reason}") from None
+        message, hint = explain_value([first])
+        option = f"--{first['loc'][0]}: " if first["loc"] else ""
+        raise UsageError(f"{option}{message}{f' ({hint})' if hint else ''}") from None
     for fault in disagreements(recipe.model_copy(update={"sample": settings})):
         if fault.path[0] == "sample":
             raise UsageError(f"{fault.message} ({fault.hint})")
@@ -101,32 +110,47 @@ def draw_to_folder(
     Images are written as they are drawn: interrupted and asked for the same again, it goes on.
     Asked for others, what an earlier call left there is removed; files of others are not. With
     ``npz``, ``images.npz`` holds all of them as the ADM evaluator reads them.
+
+    Raises:
+        UsageError: the npz would overwrite one that was not written here; or the run that is to
+            guide cannot.
+        DataError: an image that was written here cannot be read back.
     """
-    names = [f"{index:06d}.png" for index in range(len(labels))]
-    facts = {
-        "labels": list(labels),
-        "generator": context.plan["generator"].fingerprint,
-        **describe(settings),
-    }
-    left = go_on(folder, RECORD, WRITTEN, names, facts)
-    classes = torch.tensor(labels)
-    if left:
-        _draw(
-            context,
-            classes,
-            torch.tensor([int(Path(name).stem) for name in left]),
-            settings,
-            folder,
+    if npz and (folder / NPZ).exists() and not is_listed(folder, RECORD, NPZ):
+        raise UsageError(
+            f"{folder / NPZ} was not written by `pae sample`; move it away, or choose another --out"
         )
+    context = _drawing_with(settings, context)
+    names, classes = [f"{index:06d}.png" for index in range(len(labels))], torch.tensor(labels)
+    weights = context.require("generator") / "weights.safetensors"
+    identity = set_identity(context, weights, classes, settings)
+    protocol = describe(settings)
+    if settings.adaptive:  # known, and added to the record, when they are drawn
+        protocol = {key: value for key, value in protocol.items() if key not in COUNTED}
+    generator = context.plan["generator"].fingerprint
+    facts = {"labels": list(labels), "generator": generator, "identity": identity, **protocol}
+    left = go_on(folder, RECORD, WRITTEN, names, facts, _is_readable)
+    drop_other_parts(folder / NPZ, identity)
+    if left:
+        indices = torch.tensor([int(Path(name).stem) for name in left])
+        _draw(context, classes, indices, settings, folder)
 
     def drawn(indices: Tensor) -> Tensor:
         return torch.stack([_read_png(folder / names[index]) for index in indices.tolist()])
 
     save_png(grid(drawn(torch.arange(min(len(names), MOST_IN_GRID))), COLUMNS), folder / GRID)
-    (folder / NPZ).unlink(missing_ok=True)
-    if npz:
-        for _ in draw_set(folder / NPZ, classes, drawn, settings.batch_size):
+    if npz and not (folder / NPZ).exists():
+        add(folder, RECORD, [NPZ])
+        for _ in draw_set(folder / NPZ, classes, drawn, settings.batch_size, identity):
             pass
+
+
+def _drawing_with(settings: SampleSettings, context: StageContext) -> StageContext:
+    """The run with these settings in place of its recipe's: another run may guide, or none."""
+    recipe = context.recipe.model_copy(update={"sample": settings})
+    if (fault := guiding_fault(recipe, context.registry)) is not None:
+        raise UsageError(fault)
+    return replace(context, recipe=recipe)
 
 
 def _draw(
@@ -143,9 +167,31 @@ def _draw(
             done += len(batch)
             rate = done / max(1e-9, time.monotonic() - start)
             progress.update(before + done, f"{rate:.1f} images/s")
+    if settings.adaptive:
+        cost = describe(settings, sampler.count)
+        add(folder, RECORD, images_counted=done, **{key: cost[key] for key in COUNTED})
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a PNG is there and its check sums hold to its end."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _read_png(path: Path) -> Tensor:
-    """An image (3, S, S) uint8 that was written here."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    """An image (3, S, S) uint8 that was written here.
+
+    Raises:
+        DataError: it is gone or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}; the same command draws it again"
+        ) from None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pae_framework.files import read_json, write_json
+
+LATER = ("further", "found")
+"""Keys of a record that :func:`add` writes; they do not tell one command from another."""
 
 
 def start_again(
@@ -34,24 +37,50 @@ def start_again(
 
 
 def go_on(
-    folder: Path, record: str, pattern: str, files: Sequence[str], facts: Mapping[str, Any]
+    folder: Path,
+    record: str,
+    pattern: str,
+    files: Sequence[str],
+    facts: Mapping[str, Any],
+    whole: Callable[[Path], bool] = Path.is_file,
 ) -> list[str]:
     """Names of the files still to be written, of a command that may have been interrupted.
 
     Where the record says that the same files with the same facts were under way, those that are
-    there count; else the folder is started again. Arguments as in :func:`start_again`.
+    ``whole`` count; else the folder is started again. Other arguments as in :func:`start_again`.
     """
     wanted = json.loads(json.dumps({**facts, "files": list(files)}))
-    if _content(folder / record) != wanted:
+    content = _content(folder / record)
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key not in LATER}
+    if content != wanted:
         start_again(folder, record, pattern, files, facts)
-    return [name for name in files if not (folder / name).is_file()]
+    return [name for name in files if not whole(folder / name)]
+
+
+def add(folder: Path, record: str, further: Sequence[str] = (), **found: Any) -> None:
+    """Record further files, before they are written, and what was found while writing."""
+    content = read_json(folder / record)
+    if further:
+        content["further"] = sorted({*content.get("further", ()), *further})
+    if found:
+        content["found"] = {**content.get("found", {}), **found}
+    write_json(folder / record, content)
+
+
+def is_listed(folder: Path, record: str, name: str) -> bool:
+    """Whether the record says that the command wrote this file."""
+    return name in _listed(folder / record)
 
 
 def _listed(record: Path) -> list[str]:
     """Names in the record; none where it is missing, damaged or not ours."""
     content = _content(record)
-    names = content.get("files") if isinstance(content, dict) else None
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if not isinstance(content, dict):
+        return []
+    lists = (content.get(key) for key in ("files", "further"))
+    names = [name for names in lists if isinstance(names, list) for name in names]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _content(record: Path) -> Any:

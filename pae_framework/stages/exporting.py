@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pae_framework import __version__
+from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
 from pae_framework.files import replacing
 from pae_framework.recipe.latent import latent_shape
+from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.normalisation import run_statistics, tokenizer_identity
 from pae_framework.stages.parts import new_generator, trained_tokenizer
 from pae_framework.tensor_files import load_weights, save_tensors
 from pae_framework.tokenizer.released import released_state
@@ -48,12 +54,52 @@ def export_generator(context: StageContext, file: Path, as_torch: bool) -> int:
     Raises:
         CheckpointError: this kind of generator has no official files.
     """
-    generator = new_generator(context, latent_shape(context.recipe), context.num_classes)
-    load_weights(generator, context.require("generator") / "weights.safetensors")
-    state = generator.to_official()
+    state = _trained_generator(context).to_official()
     entries = ("model", "ema") if as_torch else None
     _write(state, file, entries, _metadata(context, "generator"))
     return len(state)
+
+
+def export_diffusers(context: StageContext, folder: Path) -> None:
+    """Write the generator of a run as a folder that Diffusers loads, in place of what is there.
+
+    With it go the statistics of its latents, as a run keeps them, and the recipe's shift of
+    sampling times. Steps and guidance are given where the folder is used.
+
+    Raises:
+        UsageError: Diffusers is not installed.
+        CheckpointError: this kind of generator has no Diffusers form.
+    """
+    statistics = run_statistics(context)
+    sampling = (context.recipe.sample or SampleSettings()).for_latent(latent_shape(context.recipe))
+    generator = _trained_generator(context)
+    with _replacing_folder(folder) as aside:
+        generator.save_diffusers(aside, statistics.mean, statistics.std, sampling.shift)
+        statistics.save(aside, tokenizer_identity(context))
+
+
+def _trained_generator(context: StageContext) -> Generator:
+    """The run's generator on the CPU, with the weights that it samples with."""
+    generator = new_generator(context, latent_shape(context.recipe), context.num_classes)
+    load_weights(generator, context.require("generator") / "weights.safetensors")
+    return generator
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder under another name; it takes its own if all goes well."""
+    aside, old = (
+        folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old")
+    )
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            folder.replace(old)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pae_framework.data.latent_batches import LatentBatches
-from pae_framework.data.latents import LatentDataset
 from pae_framework.data.stream import CountStream
 from pae_framework.flow.objective import FlowObjective
 from pae_framework.stages.context import StageContext, initial_weights
 from pae_framework.stages.loaded_generator import load_trained
 from pae_framework.stages.normalisation import run_statistics
 from pae_framework.stages.parts import new_generator
+from pae_framework.stages.run_latents import run_latents
 from pae_framework.training.loop import Trainee, train
 
 
@@ -22,12 +22,12 @@ def run(context: StageContext) -> None:
         return
     settings = component.train
     seed = context.seed(settings)
-    folder = context.require("latents")
-    dataset, statistics = LatentDataset(folder), run_statistics(context)
+    dataset, statistics = run_latents(context), run_statistics(context)
     with initial_weights(seed, "generator"):
         model = new_generator(context, dataset.shape, context.num_classes)
     stream = CountStream(len(dataset), settings.batch_size, seed)
-    batches = LatentBatches(dataset, statistics, stream, settings.workers)
+    flip = context.recipe.data.flip
+    batches = LatentBatches(dataset, statistics, stream, settings.workers, flip)
     total = context.length(settings, len(dataset))
     trainee = Trainee(FlowObjective(model, component.objective), batches, kept=model)
     train(trainee, settings, total, context.workplace(settings))

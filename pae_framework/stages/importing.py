@@ -14,8 +14,8 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.stages import loaded_generator
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.loaded_file import ENTRY, origin
-from pae_framework.stages.loaded_statistics import fitting_statistics
 from pae_framework.stages.loaded_tokenizer import fitting
+from pae_framework.stages.normalisation import fitting_statistics
 from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.released import ReleasedTokenizer, read_released
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from pae_framework.data.images import read_batch
+from pae_framework.contracts import DataSource
+from pae_framework.data.images import all_images
 from pae_framework.data.latents import shard_is_whole, shard_name, write_shard
+from pae_framework.data.pixels import to_float
 from pae_framework.data.statistics import compute_statistics
+from pae_framework.data.steps import read_steps
+from pae_framework.errors import StoppedError
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.loaded_latents import take_folder
 from pae_framework.stages.loaded_statistics import take_statistics
 from pae_framework.stages.normalisation import tokenizer_identity
 from pae_framework.stages.parts import trained_tokenizer
-from pae_framework.stages.processes import in_processes
+from pae_framework.stages.processes import do_items
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -21,30 +29,43 @@ def run(context: StageContext) -> None:
     """Write every shard that is not there whole, then the statistics.
 
     Shards are named and cut as by one process, whichever process writes them. With
-    ``latents.statistics`` there are no shards, and the statistics are those of that file.
+    ``latents.folder`` there are shards already, with ``latents.statistics`` there are none, and the
+    statistics are those of that folder or file.
 
     Raises:
+        StoppedError: it was asked to stop; the shards under way are written.
         RunError: a process failed; its shards that are whole stay.
     """
-    if context.recipe.latents.statistics is not None:
-        take_statistics(context, context.recipe.latents.statistics)
+    settings = context.recipe.latents
+    if settings.folder is not None:
+        take_folder(context)
         return
+    if settings.statistics is not None:
+        take_statistics(context, settings.statistics)
+        return
+    _write_shards(context)
+    statistics = compute_statistics(context.directory)
+    statistics.save(context.directory, tokenizer_identity(context))
+
+
+def _write_shards(context: StageContext) -> None:
     settings, images = context.recipe.latents, len(context.train_source)
     shards = -(-images // settings.shard_size)
+    _remove_unfinished(context)
     with context.progress(images) as progress:
 
         def show(written: int) -> None:
             progress.update(min(written * settings.shard_size, images))
 
-        if settings.processes > 1:
-            in_processes(context, ShardWriter, shards, settings.processes, show)
-        else:
-            write = ShardWriter(context)
-            for shard in range(shards):
-                write(shard)
-                show(shard + 1)
-    statistics = compute_statistics(context.directory)
-    statistics.save(context.directory, tokenizer_identity(context))
+        written = do_items(context, ShardWriter, shards, settings.processes, show)
+    if written < shards:
+        raise StoppedError(f"stopped with {written} of {shards} shards; run it again to go on")
+
+
+def _remove_unfinished(context: StageContext) -> None:
+    """Remove what processes that were killed left of the shards they were writing."""
+    for path in context.directory.glob(".latents_*.new"):
+        path.unlink()
 
 
 class ShardWriter:
@@ -62,14 +83,12 @@ class ShardWriter:
     def __call__(self, shard: int) -> None:
         """Write one shard, unless it is there whole."""
         size, source = self.settings.shard_size, self.context.train_source
-        indices = torch.arange(shard * size, min((shard + 1) * size, len(source)))
+        indices = range(shard * size, min((shard + 1) * size, len(source)))
         path = self.context.directory / shard_name(0, shard)
         if shard_is_whole(path, len(indices)):
             return
         plain, mirrored, labels = [], [], []
-        for chunk in indices.split(self.settings.batch_size):
-            images, classes = read_batch(source, chunk)
-            images = images.to(self.context.device)
+        for images, classes in self._read(indices):
             latents = self._encode(images)
             plain.append(latents)
             flip = self.context.recipe.data.flip
@@ -77,7 +96,29 @@ class ShardWriter:
             labels.append(classes)
         write_shard(path, torch.cat(plain), torch.cat(mirrored), torch.cat(labels))
 
+    def _read(self, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (B, 3, S, S) in [0, 1], on the device, and labels (B,), batch after batch."""
+        chunks = _Chunks(self.context.train_source, indices, self.settings.batch_size)
+        for images, labels in read_steps(chunks.read, 0, len(chunks), self.settings.workers):
+            yield to_float(images).to(self.context.device), labels
+
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Tensor:
         """Latents (B, C, h, w), as they are stored, of images (B, 3, S, S) in [0, 1]."""
         return self.tokenizer.encode(images).latents.to("cpu", DTYPES[self.settings.dtype])
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Images at some indices of a source, ``size`` at once; processes that read it get a copy."""
+
+    source: DataSource
+    indices: range
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.size)
+
+    def read(self, chunk: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) uint8 and labels (B,) of one chunk."""
+        return all_images(self.source, self.indices[chunk * self.size : (chunk + 1) * self.size])

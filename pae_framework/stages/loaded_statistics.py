@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pae_framework.config import LatentShape
-from pae_framework.data.statistics import LatentStatistics, load_statistics
-from pae_framework.errors import DataError
 from pae_framework.files import write_json
 from pae_framework.recipe.latent import latent_shape
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.loaded_file import describe_file, existing, first_name
-from pae_framework.stages.normalisation import tokenizer_identity
+from pae_framework.stages.normalisation import fitting_statistics, tokenizer_identity
 
 
 def take_statistics(context: StageContext, file: str) -> None:
@@ -30,20 +25,3 @@ def take_statistics(context: StageContext, file: str) -> None:
     description = describe_file(path)
     write_json(context.directory / "statistics.json", description)
     context.beat(weights=first_name(description))
-
-
-def fitting_statistics(path: Path, latent: LatentShape) -> LatentStatistics:
-    """Statistics of latents of this shape.
-
-    Raises:
-        DataError: the file is damaged, its figures are no statistics, or they are of latents with
-            other channels.
-    """
-    statistics = load_statistics(path)
-    channels = statistics.mean.shape[1]
-    if channels != latent.channels:
-        raise DataError(
-            f"{path}: statistics of latents with {channels} channels, but the run's are {latent}; "
-            "give those that came with the generator"
-        )
-    return statistics

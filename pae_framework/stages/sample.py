@@ -16,36 +16,50 @@ from pae_framework.flow.sampling import EvaluationCount, label_plan
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
+from pae_framework.stages.finished_sets import SETS, take_finished
 from pae_framework.stages.loaded_file import first_name
 from pae_framework.stages.sampling import Sampler
-
-SETS = "sets.json"
+from pae_framework.stages.set_identity import set_identity
 
 
 def run(context: StageContext) -> None:
-    """Draw every set that is not there yet, each an npz; one that was begun goes on."""
+    """Draw every set that is not there yet, each an npz; one that was begun goes on.
+
+    A set that the sample stage of an earlier recipe has drawn of the same things is taken from it.
+    """
     settings = context.recipe.sample
     assert settings is not None
     sampler = Sampler.of(context)
-    planned = list(_planned(context, settings, sampler))
     labels = label_plan(settings.count, sampler.model.num_classes, settings.seed, settings.labels)
+    planned = list(_planned(context, settings, sampler, labels))
+    there = [_take(context, entry, labels) for entry in planned]
     with context.progress(len(planned) * settings.count) as progress:
         for number, entry in enumerate(planned):
             before = number * settings.count
-            path = context.directory / entry["file"]
-            if not path.exists():
+            if not there[number]:
                 sampler.load(context.require("generator") / entry["weights"])
                 drawn = settings.model_copy(update={"steps": entry["steps"]})
                 counted = replace(sampler, count=EvaluationCount())
-                for done in _draw(counted, labels, drawn, path):
+                for done in _draw(counted, labels, drawn, context.directory, entry):
                     progress.update(before + done)
                 entry["protocol"] |= counted.describe(drawn)
+                there[number] = True
+            finished = [one for one, is_there in zip(planned, there, strict=True) if is_there]
+            write_json(context.directory / SETS, finished)
             progress.update(before + settings.count)
-    write_json(context.directory / SETS, planned)
+
+
+def _take(context: StageContext, entry: dict[str, Any], labels: Tensor) -> bool:
+    """Whether the set is there, or was found in another stage; then the console says so."""
+    folder = take_finished(context.directory, entry, labels)
+    if folder is not None and folder != context.directory:
+        text = f"{'':<10} {entry['file']} was drawn before: taken from {folder.name}"
+        context.console.print(text, highlight=False)
+    return folder is not None or (context.directory / entry["file"]).exists()
 
 
 def _planned(
-    context: StageContext, settings: SampleSettings, sampler: Sampler
+    context: StageContext, settings: SampleSettings, sampler: Sampler, labels: Tensor
 ) -> Iterator[dict[str, Any]]:
     component = context.recipe.generator
     assert component is not None
@@ -67,6 +81,9 @@ def _planned(
             "generator_step": step,
             "steps": steps,
             "weights": weights,
+            "identity": set_identity(
+                context, context.require("generator") / weights, labels, drawn
+            ),
             "protocol": protocol,
         }
 
@@ -95,13 +112,20 @@ def _origin(context: StageContext, component: GeneratorComponent) -> str:
     return f"{first_name(found)}{entry}"
 
 
-def _draw(sampler: Sampler, labels: Tensor, settings: SampleSettings, path: Path) -> Iterator[int]:
+def _draw(
+    sampler: Sampler,
+    labels: Tensor,
+    settings: SampleSettings,
+    directory: Path,
+    entry: dict[str, Any],
+) -> Iterator[int]:
     """Draw one set and write it; yields the number of images done."""
 
     def draw(indices: Tensor) -> Tensor:
         return sampler.images(labels[indices], indices, settings)
 
-    return draw_set(path, labels, draw, settings.batch_size)
+    path = directory / entry["file"]
+    return draw_set(path, labels, draw, settings.batch_size, entry["identity"])
 
 
 def read_sets(directory: Path) -> list[SampleSet]:

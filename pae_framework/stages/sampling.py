@@ -28,14 +28,16 @@ from pae_framework.tokenizer.model import Tokenizer
 class Sampler:
     """A generator with the tokenizer and the statistics its latents need to become images.
 
-    ``weak`` is the second network of autoguidance, where the recipe names one; ``count`` adds up
-    the velocity evaluations of everything drawn.
+    ``weak`` is the second network of autoguidance, where the recipe names one; ``tf32`` tells
+    whether float32 products round their factors; ``count`` adds up the velocity evaluations of
+    everything drawn.
     """
 
     model: Generator
     tokenizer: Tokenizer
     statistics: LatentStatistics
     weak: Generator | None = None
+    tf32: bool = False
     count: EvaluationCount = field(default_factory=EvaluationCount)
 
     @classmethod
@@ -52,6 +54,7 @@ class Sampler:
             trained_tokenizer(context),
             run_statistics(context),
             load_weak_generator(context, shape, model.num_classes),
+            context.machine["tf32"],
         )
         sampler.load(context.require("generator") / "weights.safetensors")
         return sampler
@@ -78,7 +81,8 @@ class Sampler:
 
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
         """How :meth:`images` draws, or has drawn, with these settings."""
-        return describe(settings.for_latent(self.tokenizer.latent), self.count)
+        found = describe(settings.for_latent(self.tokenizer.latent), self.count)
+        return {**found, "tf32": self.tf32}
 
 
 def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> dict[str, Any]:

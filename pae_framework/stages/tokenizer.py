@@ -16,7 +16,7 @@ from pae_framework.tokenizer.adversary import (
     build_discriminator,
 )
 from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
-from pae_framework.tokenizer.objective import build_objective
+from pae_framework.tokenizer.objective import SIGNED, build_objective
 from pae_framework.training.loop import Opponent, Trainee, train
 
 
@@ -44,25 +44,34 @@ def run(context: StageContext) -> None:
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
 
     refiner = trained_refiner(context, encoder)
-    adversary = _adversary(context, seed, len(source) / settings.batch_size)
+    total = context.length(settings, len(source))
+    adversary = _adversary(context, seed, len(source) / settings.batch_size, total)
     with initial_weights(seed, "regularizers"):
         objective = build_objective(tokenizer, section, context.registry, refiner, adversary)
 
-    total = context.length(settings, len(source))
     opponent = _opponent(section.adversarial, adversary, tokenizer)
-    trainee = Trainee(objective, batches, opponent=opponent, begin_step=objective.begin_step)
+    trainee = Trainee(
+        objective,
+        batches,
+        opponent=opponent,
+        begin_step=objective.begin_step,
+        check=objective.check,
+        signed=SIGNED,
+    )
     train(trainee, settings, total, context.workplace(settings))
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
 
 
-def _adversary(context: StageContext, seed: int, steps_per_epoch: float) -> Adversary | None:
+def _adversary(
+    context: StageContext, seed: int, steps_per_epoch: float, total: int
+) -> Adversary | None:
     """The recipe's discriminator and when it counts; None where the term has weight 0."""
     recipe, section = context.recipe, context.recipe.tokenizer.adversarial
     if section is None or not section.weight:
         return None
+    schedule = Schedule.of(section, steps_per_epoch, total)
     with initial_weights(seed, "discriminator"):
         discriminator = build_discriminator(section, recipe.data.image_size, context.registry)
-    schedule = Schedule.of(section, steps_per_epoch)
     return Adversary(discriminator.to(context.device), schedule, section.weight, section.adaptive)
 
 

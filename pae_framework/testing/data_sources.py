@@ -54,6 +54,11 @@ def _pickled(source: DataSource) -> DataSource:
 
 def _check_class_names(source: DataSource) -> None:
     names = list(source.class_names)
+    told = source.config.class_count()
+    expect(
+        told in (None, len(names)),
+        f"the config's class_count() says {told}, and class_names holds {len(names)}",
+    )
     expect(
         bool(names) and all(isinstance(name, str) and name for name in names),
         f"class_names is {names!r}, not a sequence of names",

@@ -79,6 +79,6 @@ def _another(one: Discriminator, config: DiscriminatorConfig, image_size: int) -
     """A new one around the same frozen networks, which no state dict holds."""
     fresh = type(one)(config, image_size)
     if isinstance(one, UsesFrozen) and isinstance(fresh, UsesFrozen):
-        for name in one._frozen:
-            fresh.hold_frozen(name, getattr(one, name))
+        for name, module in one.frozen_modules().items():
+            fresh.hold_frozen(name, module)
     return fresh

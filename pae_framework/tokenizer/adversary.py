@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pae_framework.contracts import Batch, Discriminator, LossTerms
 from pae_framework.errors import UsageError
@@ -34,10 +35,26 @@ class Schedule:
     warmup: int
 
     @classmethod
-    def of(cls, section: AdversarialSection, steps_per_epoch: float) -> Schedule:
-        """A recipe's, whose epochs have ``steps_per_epoch`` optimiser steps."""
+    def of(cls, section: AdversarialSection, steps_per_epoch: float, total: int) -> Schedule:
+        """A recipe's, of ``total`` optimiser steps, ``steps_per_epoch`` of them an epoch.
+
+        Raises:
+            UsageError: the term would count before its discriminator begins to learn, or never.
+        """
         points = (section.update_from, section.start, section.warmup)
-        return cls(*(point.in_steps(steps_per_epoch) for point in points))
+        schedule = cls(*(point.in_steps(steps_per_epoch) for point in points))
+        where = f"tokenizer.adversarial.start: the term would count from step {schedule.start} on"
+        if schedule.start < schedule.update_from:
+            raise UsageError(
+                f"{where}, before its discriminator begins to learn (`update_from`, step "
+                f"{schedule.update_from}); start at `update_from` or later"
+            )
+        if schedule.start >= total:
+            raise UsageError(
+                f"{where} (the first is 0), but the training has {total}; start earlier, train "
+                "longer, or remove `adversarial`"
+            )
+        return schedule
 
     def share(self, step: int) -> float:
         """From 0 at ``start`` linearly to 1 after ``warmup`` steps; 1 at once without a warm-up."""
@@ -62,8 +79,8 @@ class Adversary:
     def term(self, reconstruction: Tensor, generator: torch.Generator) -> Tensor:
         """``-mean(logits)`` of reconstructions (B, 3, S, S): low where they are taken for real.
 
-        The discriminator only judges: it is in eval mode, no statistics or power iterations of its
-        move, and its weights get no gradients.
+        The discriminator only judges: no statistics or power iterations of its move, and its
+        weights get no gradients.
         """
         with judging(self.discriminator) as discriminator:
             augmented = discriminator.augment(reconstruction, generator)
@@ -156,14 +173,21 @@ def evaluating(module: Module) -> Iterator[Module]:
 
 
 @contextmanager
-def judging(module: Module) -> Iterator[Module]:
-    """Within, the module is in eval mode and what is computed gives its weights no gradients."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    with evaluating(module):
+def judging(discriminator: Discriminator) -> Iterator[Discriminator]:
+    """Within, the discriminator is in eval mode, but for batch norm where it takes the batch's
+    statistics, and what is computed gives its weights no gradients."""
+    learning = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
+    norms = [part for part in discriminator.modules() if isinstance(part, _BatchNorm)]
+    norms = [norm for norm in norms if discriminator.batch_statistics and norm.track_running_stats]
+    with evaluating(discriminator):
+        for norm in norms:
+            norm.training, norm.track_running_stats = True, False  # of the batch, running ones rest
         for parameter in learning:
             parameter.requires_grad_(False)
         try:
-            yield module
+            yield discriminator
         finally:
+            for norm in norms:
+                norm.track_running_stats = True
             for parameter in learning:
                 parameter.requires_grad_(True)

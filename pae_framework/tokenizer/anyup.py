@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from pae_framework.errors import DataError
 from pae_framework.settings import AnyUpSettings
 from pae_framework.tensor_files import load_state, read_checkpoint
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from pae_framework.tokenizer.imagenet import standardised
 
 
 def load_anyup(settings: AnyUpSettings) -> nn.Module:
@@ -51,6 +50,4 @@ def imagenet_normalised(images: Tensor, size: int) -> Tensor:
     """Images (B, 3, S, S) in [0, 1], resized to ``size`` px and standardised as for ImageNet."""
     if images.shape[-1] != size:
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return (images - mean) / std
+    return standardised(images)

@@ -25,18 +25,18 @@ class FinetunedEncoder(Modulator):
     take no part in the tokens (a pooling head, a mask token) stay as they are. The copy stays in
     eval mode: pretrained networks are finetuned here without dropout and coordinate jitter.
 
+    Which weights those are is found where the training begins, when :meth:`train` is first called,
+    for it takes a forward and a backward pass.
+
     Args:
         config: nothing to set.
         encoder: copied with the weights it has, so it must be loaded before.
-
-    Raises:
-        UsageError: gradients do not pass through the encoder.
     """
 
     def __init__(self, config: FinetuneConfig, encoder: Encoder):
         super().__init__(config, encoder)
-        self.encoder = copy.deepcopy(encoder).eval()
-        _train_what_tokens_depend_on(self.encoder)
+        self.encoder = copy.deepcopy(encoder).eval().requires_grad_()
+        self._looked = False
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """The copy's tokens (B, N, D) of normalised pixels (B, 3, S', S').
@@ -47,15 +47,24 @@ class FinetunedEncoder(Modulator):
         return features
 
     def train(self, mode: bool = True) -> Self:
-        """Like any module's, but the copy stays in eval mode."""
+        """Like any module's, but the copy stays in eval mode.
+
+        Raises:
+            UsageError: gradients do not pass through the encoder.
+        """
         super().train(mode)
         self.encoder.eval()
+        if mode and not self._looked:
+            self._looked = True
+            _freeze_what_tokens_do_without(self.encoder)
         return self
 
 
-def _train_what_tokens_depend_on(encoder: Encoder) -> None:
-    """Turn gradients on for the weights through which a blank image's tokens go."""
-    weights = list(encoder.requires_grad_().parameters())
+def _freeze_what_tokens_do_without(encoder: Encoder) -> None:
+    """Turn gradients off for the weights through which a blank image's tokens do not go."""
+    weights = list(encoder.parameters())
+    if weights and not any(weight.requires_grad for weight in weights):
+        return  # somebody froze them all
     size = encoder.image_size
     blank = torch.zeros(1, 3, size, size, device=weights[0].device if weights else None)
     with torch.enable_grad():
@@ -65,6 +74,7 @@ def _train_what_tokens_depend_on(encoder: Encoder) -> None:
                 f"tokenizer.modulator: {type(encoder).__name__} cannot be finetuned; no gradient "
                 "passes from its tokens to its weights"
             )
-        found = torch.autograd.grad(tokens.sum(), weights, allow_unused=True)
-    for weight, gradient in zip(weights, found, strict=True):
+        learning = [weight for weight in weights if weight.requires_grad]
+        found = torch.autograd.grad(tokens.sum(), learning, allow_unused=True)
+    for weight, gradient in zip(learning, found, strict=True):
         weight.requires_grad_(gradient is not None)

@@ -31,8 +31,12 @@ class UsesFrozen(nn.Module):
         object.__setattr__(self, name, module)
         self._frozen.append(name)
 
+    def frozen_modules(self) -> dict[str, nn.Module]:
+        """The frozen helpers this module holds itself, by name, in the order they were given."""
+        return {name: getattr(self, name) for name in self._frozen}
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         # Everything that moves or casts a module (to, cuda, float) goes through here.
-        for name in self._frozen:
-            getattr(self, name)._apply(fn, recurse)
+        for module in self.frozen_modules().values():
+            module._apply(fn, recurse)
         return super()._apply(fn, recurse)

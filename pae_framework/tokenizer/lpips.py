@@ -49,10 +49,12 @@ class LPIPS(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Channel-normalised features, one (B, c, s, s) per stage, float32."""
-        x = (2 * images - 1 - self.mean) / self.std
         found = []
-        # Convolutions in bf16 take CPUs many times as long as in float32; GPUs are left alone.
-        with torch.autocast("cpu", enabled=False):
+        # Not in bf16: images that nearly agree differ in digits it lacks, which changes their
+        # distance by tens of percent and turns its gradient. TF32 (`runtime.tf32`) keeps float32
+        # cheap on GPUs; CPUs are slow at bf16.
+        with torch.autocast(images.device.type, enabled=False):
+            x = (2 * images.float() - 1 - self.mean) / self.std
             for layer in self.network:
                 if isinstance(layer, nn.MaxPool2d):
                     found.append(self._unit(x))

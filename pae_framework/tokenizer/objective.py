@@ -27,6 +27,9 @@ from pae_framework.tokenizer.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.tokenizer.regularization import active_weights, build_regularizers, needy
 
+SIGNED = ("adversarial",)
+"""Terms that are negative or positive, and large where their adaptive factor is."""
+
 
 class TokenizerObjective(UsesFrozen):
     """The tokenizer with its loss; a term whose weight is 0 is neither built nor computed.
@@ -69,6 +72,26 @@ class TokenizerObjective(UsesFrozen):
     def begin_step(self, step: int) -> None:
         """Set where the schedule of the adversarial term is; the first optimiser step is 0."""
         self.step = step
+
+    def check(self) -> None:
+        """Refuse adaptive terms where they cannot be measured; once what is frozen is frozen.
+
+        Raises:
+            UsageError: the layer at which one is balanced does not learn.
+        """
+        tokenizer = self.tokenizer
+        layers: dict[str, tuple[str, nn.Parameter]] = {}
+        if self.adversary is not None and self.adversary.adaptive:
+            layers["adversarial"] = "decoder's last layer", tokenizer.decoder.last_layer()
+        for label, term in self.regularizers.items():
+            if term.adaptive:
+                layers[label] = "last layer before the latents", tokenizer.layer_before_latents()
+        for name, (where, layer) in layers.items():
+            if not layer.requires_grad:
+                raise UsageError(
+                    f"the adaptive weight of {name!r} is measured at the {where}, which "
+                    "tokenizer.train.lr_factors freeze; let it learn, or switch `adaptive` off"
+                )
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         """What the training loop calls: :meth:`loss` of a batch's images."""

@@ -37,8 +37,8 @@ def _blocks(module: nn.Module, seen: set[int]) -> Iterator[nn.Module]:
         seen.update(id(item) for item in module)
         return
     # Frozen helpers stand outside the module tree (tokenizer.frozen.UsesFrozen).
-    frozen = [getattr(module, name) for name in getattr(module, "_frozen", ())]
-    for part in (*module.children(), *frozen):
+    frozen: Callable[[], dict[str, nn.Module]] = getattr(module, "frozen_modules", dict)
+    for part in (*module.children(), *frozen().values()):
         yield from _blocks(part, seen)
 
 

@@ -56,7 +56,7 @@ class TrainingState:
     Args:
         parts: ``model`` and, if there is one, ``opponent``.
         ema: average of the model's weights.
-        losses: of the last steps, oldest first.
+        losses: those the watch saw in the last steps, oldest first.
     """
 
     parts: Mapping[str, Part]

@@ -47,8 +47,10 @@ class Learner:
         """Take one optimiser step on a batch that is given in parts.
 
         Each part's loss counts by its share of the images, so that for losses that are means over
-        images the gradient is the whole batch's, however the parts are cut. Random draws are made
-        for each micro-batch anew: with another ``accumulate`` a loss that draws sees other numbers.
+        images the gradient is the whole batch's, however the parts are cut. It is not for losses
+        that look at a batch as a whole: adaptive weights are measured, and batch norm's statistics
+        taken, for each micro-batch by itself. Random draws are made for each micro-batch anew: with
+        another ``accumulate`` a loss that draws sees other numbers.
 
         Args:
             micro_batches: parts of the batch, on the device.

@@ -34,8 +34,8 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
     factor 0 stay frozen.
 
     Raises:
-        UsageError: a step to keep is not one of the training's, or a part in ``lr_factors`` not one
-            of the model's; nothing was done.
+        UsageError: a step to keep is not one of the training's, a part in ``lr_factors`` not one of
+            the model's, or the trainee's check refuses; nothing was done.
         RunError: a term of a loss, a gradient's norm or a weight is not finite, or the loss jumps
             (says which, at which step, and the last good checkpoint).
         StoppedError: the training was asked to stop; there is a checkpoint of its last step.
@@ -44,7 +44,7 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
     steps = Steps(trainee, settings, total, place)
     checkpoints = Checkpoints(place.directory / "checkpoints")
     first = done = checkpoints.restore(steps.state)
-    watch = Watch(steps.state, settings.jump, checkpoints)
+    watch = Watch(steps.state, settings.jump, checkpoints, trainee.signed)
     meter = Meter(settings.batch_size, watch.look)
     log = MetricsLog(place.directory, first)
     try:
@@ -63,8 +63,7 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
                 if saving or keeping:
                     watch.look_at_weights(done)
                 if keeping:
-                    path = place.directory / f"weights-step{done:06d}.safetensors"
-                    save_tensors(averaged(steps.kept, steps.ema), path)
+                    _leave(steps, place, f"weights-step{done:06d}")
                 if saving:
                     checkpoints.save(done, steps.state)
                 if stopping:
@@ -73,10 +72,15 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
                 raise StoppedError(f"stopped at step {done} of {total}; run it again to go on")
     finally:
         log.close()
-    final = averaged(steps.kept, steps.ema)
-    save_tensors(final, place.directory / "weights.safetensors")
-    steps.kept.load_state_dict(final)
+    steps.kept.load_state_dict(_leave(steps, place, "weights"))
     trainee.module.eval()
+
+
+def _leave(steps: Steps, place: Workplace, name: str) -> dict[str, Tensor]:
+    """Write what is kept, with its averages, into the folder; returns it."""
+    tensors = averaged(steps.kept, steps.ema)
+    save_tensors(tensors, place.directory / f"{name}.safetensors")
+    return tensors
 
 
 def _check_keep_steps(settings: TrainSettings, total: int) -> None:

@@ -85,6 +85,8 @@ def _learner(trainee: Trainee, settings: TrainSettings, total: int, place: Workp
     """The trainee, on the device, with its blocks as the settings want them."""
     module = trainee.module.train().to(place.device)
     freeze_parts(module, settings.lr_factors)
+    if trainee.check:
+        trainee.check()
     if settings.activation_checkpointing:
         recompute_blocks(module)
     if settings.compile:

@@ -21,9 +21,10 @@ class Opponent:
     It takes its step after each step of the first, on the same batch. ``module(batch, generator)``
     gives its terms, under names that the trainee's terms do not have; its sub-modules hold its own
     weights only, so that the trainee is reached from outside the module tree. It is in train mode
-    for its own step and in eval mode while the trainee takes one (RAE); gradients that the
-    trainee's backward pass leaves in it are dropped. Steps before ``first_step`` do not train it,
-    and its learning rates count its own steps.
+    for its own step and in eval mode else; a trainee that wants to ask it in another mode sets that
+    itself, for the time it asks. Gradients that the trainee's backward pass leaves in it are
+    dropped. Steps before ``first_step`` do not train it, and its learning rates count its own
+    steps.
     """
 
     module: nn.Module
@@ -40,7 +41,10 @@ class Trainee:
     each step in [start, stop); ``kept`` is the part of the module whose weights are averaged and
     left behind, under its own names; None: all of it. Checkpoints hold the whole module.
     ``begin_step`` is told the index of each step before it, for schedules inside the module: what
-    it sets must be a function of the index alone.
+    it sets must be a function of the index alone. ``check`` is called once, when the parts that
+    ``lr_factors`` freeze are frozen and nothing is trained yet; it may refuse. ``signed`` names
+    terms of the loss that may be negative, or weighted by what they are: where they are small or
+    large nothing has gone wrong, so ``jump`` watches the loss without them.
     """
 
     module: nn.Module
@@ -48,6 +52,8 @@ class Trainee:
     kept: nn.Module | None = None
     opponent: Opponent | None = None
     begin_step: Callable[[int], None] | None = None
+    check: Callable[[], None] | None = None
+    signed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

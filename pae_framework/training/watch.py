@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from pae_framework.errors import RunError
@@ -25,10 +25,18 @@ class Watch:
         jump: how many times the median of the last losses a step's loss may be; None: any. A median
             that is not positive tells nothing and stops nothing.
         checkpoints: named in messages.
+        signed: terms that do not count in the losses (:class:`Trainee`).
     """
 
-    def __init__(self, state: TrainingState, jump: float | None, checkpoints: Checkpoints):
+    def __init__(
+        self,
+        state: TrainingState,
+        jump: float | None,
+        checkpoints: Checkpoints,
+        signed: Sequence[str] = (),
+    ):
         self._state, self._jump, self._checkpoints = state, jump, checkpoints
+        self._signed = signed
 
     def look(self, step: int, terms: Mapping[str, float]) -> None:
         """Look at what the training logged of ``step`` (the first is 1).
@@ -43,16 +51,21 @@ class Watch:
                 f"at step {step} the term {name!r} is {terms[name]}",
                 "a lower `lr`, a smaller `clip`, `precision: float32`",
             )
-        loss, losses = terms["loss"], self._state.losses
+        loss, losses = self._watched(terms), self._state.losses
         if self._jump and len(losses) >= SEEN:
             usual = median(losses)
             if 0 < usual * self._jump < loss:
+                without = f" without {', '.join(self._signed)}" if self._signed else ""
                 self._stop(
-                    f"at step {step} the loss jumps to {loss:.6g}: more than {self._jump:g} times "
-                    f"{usual:.6g}, its median over the {len(losses)} steps before",
+                    f"at step {step} the loss{without} jumps to {loss:.6g}: more than "
+                    f"{self._jump:g} times {usual:.6g}, its median over the {len(losses)} steps "
+                    "before",
                     "a lower `lr`, a smaller `clip`, more `warmup_steps`, a larger `jump`",
                 )
         losses.append(loss)
+
+    def _watched(self, terms: Mapping[str, float]) -> float:
+        return terms["loss"] - math.fsum(terms.get(name, 0.0) for name in self._signed)
 
     def look_at_weights(self, step: int) -> None:
         """Look at what a checkpoint after ``step`` would hold.

@@ -22,6 +22,10 @@ class DigitsConfig(DataSourceConfig):
         0.4, ge=0, lt=1, description="a pixel brighter than this (0 to 1) is ink, segment 1"
     )
 
+    def class_count(self) -> int:
+        """The ten digits."""
+        return 10
+
 
 class IdxConfig(DataSourceConfig):
     """Files in MNIST's format: ``train-images-idx3-ubyte`` and its sisters, plain or ``.gz``."""
@@ -50,6 +54,10 @@ class IdxConfig(DataSourceConfig):
         """The candidate folders, in order."""
         return (self.folder,) if isinstance(self.folder, str) else self.folder
 
+    def class_count(self) -> int | None:
+        """As many as there are names, where they are given."""
+        return None if self.class_names is None else len(self.class_names)
+
     def missing(self) -> str | None:
         """Say which folder or file of the split was not found."""
         found = find_idx_files(self.folders, self.split)
@@ -58,6 +66,8 @@ class IdxConfig(DataSourceConfig):
 
 class ImageFolderConfig(DataSourceConfig):
     """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name."""
+
+    without_effect = frozenset({"images", "classes"})  # what there is must be that many
 
     folder: str = Field(description="root of the data set")
     split: str | None = Field(
@@ -76,9 +86,16 @@ class ImageFolderConfig(DataSourceConfig):
             return None
         return self.images, self.classes
 
+    def class_count(self) -> int | None:
+        """The stated classes."""
+        return self.classes
+
     def missing(self) -> str | None:
         """Say that the folder, its class folders or their images are not there."""
-        return image_folder_problem(self.folder, self.split)
+        return image_folder_problem(self.folder, self.split, self.classes)
+
+
+KINDS_OF_SHAPES = 8
 
 
 class ShapesConfig(DataSourceConfig):
@@ -90,3 +107,7 @@ class ShapesConfig(DataSourceConfig):
     count: int = Field(5000, gt=0, description="number of images")
     seed: int = Field(0, ge=0, description="image i is a function of (seed, split, i) only")
     objects: int = Field(3, ge=1, le=8, description="shapes per scene, the large one included")
+
+    def class_count(self) -> int:
+        """The kinds of shapes."""
+        return KINDS_OF_SHAPES

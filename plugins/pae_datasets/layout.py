@@ -54,14 +54,22 @@ def image_folder_root(folder: str, split: str | None) -> Path:
     return root / split if split else root
 
 
-def image_folder_problem(folder: str, split: str | None) -> str | None:
-    """What keeps a folder from being one of class folders with images, or None. Reads no image."""
+def image_folder_problem(folder: str, split: str | None, expected: int | None = None) -> str | None:
+    """What keeps a folder from being one of class folders with images, or None. Reads no image.
+
+    Args:
+        folder: root of the data set.
+        split: its subfolder that holds the class folders; None: the root does.
+        expected: how many class folders there must be; None: any number.
+    """
     root = image_folder_root(folder, split)
     if not root.is_dir():
         return f"no such folder: {root} (expected one folder of images per class in it)"
     classes = class_folders(root)
     if not classes:
         return f"{root} holds no class folder (expected {root}/<class>/<image>.jpg)"
+    if expected not in (None, len(classes)):
+        return f"{root} holds {len(classes)} classes; the recipe says {expected}"
     for path in classes:
         if next(images_below(path), None) is None:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))

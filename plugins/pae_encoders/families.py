@@ -103,7 +103,7 @@ class Family:
                 return f"{name!r} is no {self.use} model; write `use: {other.use}` for it"
         lower = {known.lower(): known for known in self.model_names}
         near = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-        hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+        hint = f"; did you mean {lower[near[0]]!r}?" if near else "."
         return f"no {self.use} model {name!r}{hint} There are {_list(self.model_names)}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +12,13 @@ from pydantic import Field, model_validator
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
 from pae_encoders.remote import remote_file
 from pae_framework.config import EncoderConfig, Settings
-from pae_framework.hub import RemoteFile, is_file_name, missing_weights, weights_path
+from pae_framework.hub import (
+    RemoteFile,
+    is_file_name,
+    missing_weights,
+    weights_files,
+    weights_path,
+)
 
 
 class NetworkSize(Settings):
@@ -101,6 +109,10 @@ class FoundationConfig(EncoderConfig):
     def remote(self) -> RemoteFile:
         """Where the weights can be had."""
         return remote_file(self.family, self.variant, self.tag)
+
+    def files(self) -> Mapping[str, Path]:
+        """The weights, where they are a local file."""
+        return weights_files(self.weights)
 
     def missing(self) -> str | None:
         """The weights, where they are not on this machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class FlowTransformer(Generator):
 
     def __init__(self, config: TransformerConfig, latent: LatentShape, num_classes: int):
         super().__init__(config, latent, num_classes)
+        self.settings = config
         try:
             config.check_latent(latent)
             self.conditional = config.class_count(num_classes) > 0
@@ -66,3 +68,13 @@ class FlowTransformer(Generator):
     def to_official(self) -> dict[str, Tensor]:
         """The weights by their official names, which are ours."""
         return {name: value.detach() for name, value in self.state_dict().items()}
+
+    def save_diffusers(self, folder: Path, mean: Tensor, std: Tensor, shift: float) -> None:
+        """Write a folder for Diffusers; see :mod:`pae_generators.diffusers_pipeline`."""
+        try:
+            from pae_generators.diffusers_pipeline import save_pipeline
+        except ImportError as error:
+            raise UsageError(
+                f"Diffusers cannot be used: {error}; install 'pae-framework[diffusers]'"
+            ) from error
+        save_pipeline(self, folder, mean, std, shift)

@@ -18,6 +18,8 @@ SMOKE_SIZE = {"depth": 2, "width": 64, "heads": 4}
 class TransformerConfig(GeneratorConfig):
     """What both generators can be told; the defaults are those of the released weights."""
 
+    without_effect = frozenset({"attention"})
+
     qk_norm: bool = Field(False, description="normalise queries and keys; steadier in long runs")
     mlp: Literal["swiglu", "gelu"] = Field(
         "swiglu", description="swiglu: gated, 2/3 of 4 widths; gelu: DiT's, 4 widths"
@@ -48,6 +50,10 @@ class TransformerConfig(GeneratorConfig):
     def conditional(self) -> bool:
         """Whether the velocity depends on the label."""
         return self.classes != 0
+
+    def stated_classes(self) -> int | None:
+        """The class count, where one is given."""
+        return self.classes or None
 
     def class_count(self, num_classes: int) -> int:
         """Classes in the label table, for images of ``num_classes`` classes; 0: unconditional.

@@ -69,7 +69,8 @@ def _inputs(
 ) -> int:
     """Patch embedding, fixed positions, and a label table with a null row."""
     positions = (latent.side // size.patch) ** 2 * size.width if config.absolute_positions else 0
-    labels = (config.class_count(num_classes) + 1) * size.width
+    classes = num_classes if config.classes is None else config.classes
+    labels = (classes + 1) * size.width
     return _linear(latent.channels * size.patch**2, size.width) + positions + labels
 
 

@@ -46,7 +46,7 @@ def test_it_says_sizes_lengths_and_stages_and_writes_nothing(run: Run, tmp_path:
     stages = {stage["stage"]: stage for stage in found["stages"]}
     assert stages["tokenizer"]["steps"] == 160
     assert stages["tokenizer"]["epochs"] == pytest.approx(160 * 32 / 1442)
-    assert stages["sample"]["images"] == 120
+    assert stages["sample"]["images"] == 4 * 120  # the main set, one of step 175, few steps twice
     assert {stage["state"] for stage in stages.values()} == {"runs"}
     assert stages["tokenizer"]["memory_bytes"] > stages["extractor"]["memory_bytes"] > 0
     assert list(tmp_path.iterdir()) == []
@@ -61,6 +61,27 @@ def test_it_needs_no_data_and_says_what_it_cannot_know(run: Run) -> None:
     assert (stages["generator"]["epochs"], stages["generator"]["steps"]) == (80, None)
     assert (stages["encoder"]["epochs"], stages["encoder"]["steps"]) == (None, 200)
     assert any("nowhere" in note for note in found["notes"])
+
+
+def test_data_that_are_not_here_have_the_classes_the_generator_states(run: Run) -> None:
+    nowhere = "data.train={use: image_folder, folder: nowhere}"
+    options = ("sample=null", "evaluate=null", "--dry-run", "--json")
+    found = json.loads(run("quickstart", nowhere, "generator.classes=7", *options))
+    assert found["classes"] == 7
+    assert not any("1000 classes" in note for note in found["notes"])
+
+
+def test_every_sample_set_counts(run: Run) -> None:
+    few = "sample.few_steps=[5, 10, 20]"  # 20 steps are the main set's
+    found = json.loads(run("quickstart", few, "--dry-run", "--json"))
+    alone = ("sample.at_steps=[]", "sample.few_steps=[]", "evaluate.few_steps=null")
+    plain = json.loads(run("quickstart", *alone, "--dry-run", "--json"))
+    (many,), (one,) = (
+        [stage for stage in page["stages"] if stage["stage"] == "sample"] for page in (found, plain)
+    )
+    assert many["images"] == 4 * one["images"] == 4 * 120
+    # 20 and 20 steps, 5 and 10: 55 in place of 20; and four times as many images are decoded
+    assert one["flops"] * 55 / 20 < many["flops"] < one["flops"] * 4
 
 
 def test_stages_of_an_earlier_run_are_done(run: Run, tmp_path: Path) -> None:
@@ -117,7 +138,11 @@ def test_a_step_counts_frozen_parts_once_and_trained_ones_three_times() -> None:
     assert found["tokenizer"] == 1 + 3 * (100 + 1000)
     assert found["latents"] == 101
     assert found["generator"] == 30_000
-    assert found["sample"] == 2 * 20 * 10_000 + 1000  # guidance doubles every evaluation
+    # 20 steps from the last weights and from those of step 175, 5 and 10: 13.75 on average;
+    # guidance doubles every evaluation
+    assert found["sample"] == 2 * 13.75 * 10_000 + 1000
+    # where step 175 is the last, its set is the main one
+    assert per_image(forward, recipe, last=175)["sample"] == 2 * 35 / 3 * 10_000 + 1000
     with_mcr = load_recipe("quickstart").recipe
     assert per_image(forward, with_mcr)["tokenizer"] == 1 + 3 * (100 + 3 * 1000)
 

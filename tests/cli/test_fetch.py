@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.fetching import fetch_at_first_use, fetch_parts
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.needs import missing_here
+from pae_framework.recipe.reads import STAGES
+
+ENCODER = "tokenizer.encoder={use: downloaded, shelf: shelf}"
 
 
 class DownloadedConfig(EncoderConfig):
@@ -53,8 +57,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 def states(
     registry: Registry, *overrides: str, dry_run: bool = False
 ) -> dict[str, tuple[str, str]]:
-    encoder = "tokenizer.encoder={use: downloaded, shelf: shelf}"
-    loaded = load_recipe("quickstart", [encoder, *overrides], registry)
+    loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
     return {part.path: (part.state, part.text) for part in fetch_parts(loaded, dry_run)}
 
 
@@ -98,12 +101,14 @@ def test_the_command_ends_with_1_while_something_is_missing(
     assert fetch("quickstart", *nowhere, "--dry-run")[0] == 0
 
 
-def at_first_use(registry: Registry, *overrides: str) -> tuple[list[str], list[str]]:
+def at_first_use(
+    registry: Registry, *overrides: str, stages: Collection[str] = STAGES
+) -> tuple[list[str], list[str]]:
     """What is said, and what is still missing, when a run is about to start."""
-    encoder = "tokenizer.encoder={use: downloaded, shelf: shelf}"
-    loaded = load_recipe("quickstart", [encoder, *overrides], registry)
+    loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
     said: list[str] = []
-    left = fetch_at_first_use([loaded], missing_here([loaded]), said.append)
+    missing = missing_here([loaded], left=lambda _: stages)
+    left = fetch_at_first_use([loaded], missing, said.append)
     return said, [problem.message for problem in left]
 
 
@@ -111,6 +116,18 @@ def test_a_run_brings_weights_at_their_first_use(registry: Registry) -> None:
     Path("shelf").touch()
     assert at_first_use(registry) == (["fetching weights for tokenizer.encoder"], [])
     assert at_first_use(registry) == ([], [])
+
+
+def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
+    Path("shelf").touch()
+    assert at_first_use(registry, stages=["generator"]) == ([], [])
+    assert Path("shelf").exists()
+    loaded = load_recipe("quickstart", [ENCODER], registry)
+    assert list(fetch_parts(loaded, dry_run=False, only=["extractor"])) == []
+    assert Path("shelf").exists()
+    assert at_first_use(registry, stages=["latents"])[0] == [
+        "fetching weights for tokenizer.encoder"
+    ]
 
 
 def test_weights_that_cannot_be_had_stop_it_with_the_reason(registry: Registry) -> None:

@@ -193,6 +193,15 @@ def test_a_recipe_for_gpus_is_imported_without_one(pae: Pae) -> None:
     assert imported(pae).code == 0
 
 
+def test_a_run_made_on_a_gpu_is_used_without_one(pae: Pae) -> None:
+    imported(pae)
+    recipe = Path("run/resolved.yaml")
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(text.replace("  device: auto\n", "  device: cuda\n"), encoding="utf-8")
+    assert "device: cuda" in recipe.read_text(encoding="utf-8")
+    assert pae("export", "pae", "run", "out.pt").code == 0
+
+
 def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
     answer = imported(pae, "gone.pt")
     assert answer.code == 2

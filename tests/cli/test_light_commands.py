@@ -14,8 +14,10 @@ import yaml
 
 from pae_framework import __version__
 from pae_framework.cli.app import main
+from pae_framework.files import write_json
 from pae_framework.recipe.library import folder
 from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.plan import plan
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,32 @@ def test_check_reports_every_problem_on_stderr_and_exits_2(pae: Pae) -> None:
         "  mine.yaml:4:14: data.flip: expected true or false, found 'x'",
         "  mine.yaml:3:1: sed: unknown key (did you mean 'seed'?)",
     ]
+
+
+def test_check_knows_how_many_classes_the_images_have(pae: Pae) -> None:
+    assert pae("check", "quickstart", "generator.classes=10").out == "quickstart: valid\n"
+    answer = pae("check", "quickstart", "generator.classes=1000")
+    assert (answer.code, answer.out) == (2, "")
+    assert "generator: is for 1000 classes, but data.train has 10" in answer.err
+
+
+def test_check_names_the_models_there_are_in_a_sentence_of_its_own(pae: Pae) -> None:
+    answer = pae("check", "dinov2_full", "tokenizer.encoder.model=foo")
+    assert "no dinov2 model 'foo'. There are vit_" in answer.err
+
+
+def test_a_run_asks_for_nothing_that_only_finished_stages_read(pae: Pae) -> None:
+    nowhere = "{use: image_folder, folder: nowhere, images: 9, classes: 3}"
+    changes = (f"data.train={nowhere}", f"data.test={nowhere}", "evaluate=null")
+    loaded = load_recipe("quickstart", changes)
+    answer = pae("run", "quickstart", *changes)
+    assert answer.code == 2
+    assert answer.err.count("no such folder: nowhere") == 2
+    for stage in plan(loaded.recipe, loaded.registry):
+        write_json(Path("stages", stage.folder, "stage.json"), {"state": "done"})
+    answer = pae("run", "quickstart", *changes, "--stages", "stages")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count("done before") == len(plan(loaded.recipe, loaded.registry))
 
 
 def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:

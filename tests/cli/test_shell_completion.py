@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from pae_framework.cli.completion import complete_recipe
+
 
 def offered(line: str, words: int) -> list[str]:
     """What bash is offered for the last of the words of a command line."""
@@ -32,3 +34,15 @@ def offered(line: str, words: int) -> list[str]:
 )
 def test_bash_is_offered(line, words, expected):
     assert offered(line, words) == expected
+
+
+def test_recipe_files_are_offered_wherever_they_lie(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    for name in ("mine.yaml", "mine.txt", "other.yaml", "mine/deep.yaml"):
+        (tmp_path / name).touch()
+    assert complete_recipe(f"{tmp_path}/mi") == [f"{tmp_path}/mine.yaml", f"{tmp_path}/mine/"]
+    assert complete_recipe(f"{tmp_path}/mine/") == [f"{tmp_path}/mine/deep.yaml"]
+    assert complete_recipe(f"{tmp_path}/nowhere/") == []
+    monkeypatch.chdir(tmp_path)
+    assert complete_recipe("mi") == ["mine.yaml", "mine/"]
+    assert complete_recipe("mine/d") == ["mine/deep.yaml"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pae_framework.data import damaged
 from pae_framework.data.damaged import SkippingSource, damaged_indices
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
@@ -89,3 +91,57 @@ def test_batches_do_not_depend_on_the_loader_processes(folder, tmp_path, workers
     found = torch.cat([images[:, 0, 0, 0] for images, _ in batches]) * 255
     assert found.round().int().tolist() == expected
     assert damaged_indices(tmp_path / "damaged.txt") == {1}
+
+
+def test_repaired_images_no_longer_count_when_the_source_is_opened_again(folder, tmp_path):
+    names = ["class0/1.png", "class0/2.png", "class1/0.png"]
+    whole = {name: (folder / name).read_bytes() for name in names}
+    damage(folder, *names)
+    record = tmp_path / "damaged.txt"
+    source = SkippingSource(open_folder(folder), record, limit=2)
+    source[1]  # gives way to the third image, past the second
+    with pytest.raises(DataError, match=r"Repair them or allow as many, and run again"):
+        source[4]
+    for name in names[:2]:
+        (folder / name).write_bytes(whole[name])
+    again = SkippingSource(open_folder(folder), record, limit=2)
+    assert [grey(again[index]) for index in range(8)] == [0, 10, 20, 30, 50, 50, 60, 70]
+    assert damaged_indices(record) == {4}
+    assert "class1/0.png: cannot be read as an image" in record.read_text()
+
+
+def test_damaged_images_that_were_removed_no_longer_count(folder, tmp_path):
+    damage(folder, "class1/3.png")
+    record = tmp_path / "damaged.txt"
+    SkippingSource(open_folder(folder), record, limit=1)[7]
+    assert damaged_indices(record) == {7}
+    (folder / "class1/3.png").unlink()
+    SkippingSource(open_folder(folder), record, limit=1)
+    assert damaged_indices(record) == set()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_an_image_the_machine_fails_to_give_once_is_read_again(
+    folder, tmp_path, monkeypatch, number
+):
+    opened, pauses, failures = Image.open, [], [OSError(number, "of the machine")]
+
+    def open_image(path):
+        if failures:
+            raise failures.pop()
+        return opened(path)
+
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)
+    monkeypatch.setattr(Image, "open", open_image)
+    monkeypatch.setattr(damaged.time, "sleep", pauses.append)
+    assert grey(source[3]) == 30
+    assert not (tmp_path / "damaged.txt").exists()
+    assert pauses == [damaged.PAUSE]
+
+
+def test_damage_itself_is_not_waited_for(folder, tmp_path, monkeypatch):
+    damage(folder, "class0/1.png")
+    (folder / "class0/2.png").write_bytes(b"no image")
+    monkeypatch.setattr(damaged.time, "sleep", lambda seconds: pytest.fail("waited"))
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
+    assert grey(source[1]) == 30

@@ -30,7 +30,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drawn(path: Path, batch_size: int = 4) -> Path:
-    list(draw_set(path, LABELS, draw, batch_size))
+    list(draw_set(path, LABELS, draw, batch_size, "this"))
     return path
 
 
@@ -60,7 +60,7 @@ def test_the_batch_size_changes_no_byte(tmp_path, batch_size):
 
 
 def test_progress_counts_images(tmp_path):
-    done = list(draw_set(tmp_path / "set.npz", LABELS, draw, 4))
+    done = list(draw_set(tmp_path / "set.npz", LABELS, draw, 4, "this"))
     assert done == [4, 8, 10, 10, 14, 18, 20, 20, 24, 25, 25]
 
 
@@ -75,13 +75,83 @@ def test_an_interrupted_drawing_goes_on_after_its_last_part(tmp_path):
 
     path = tmp_path / "set.npz"
     with pytest.raises(KeyboardInterrupt):
-        list(draw_set(path, LABELS, counting, 1))
+        list(draw_set(path, LABELS, counting, 1, "this"))
     assert not path.exists()
     assert asked == list(range(23))
     asked.extend(range(100, 101))  # from now on 23 is drawn, too
-    list(draw_set(path, LABELS, counting, 1))
+    list(draw_set(path, LABELS, counting, 1, "this"))
     assert asked[24:] == [20, 21, 22, 23, 24]
     assert torch.equal(open_set(path)[0], draw(torch.arange(25)))
+
+
+def interrupted(path: Path, identity: str, labels: Tensor = LABELS) -> Path:
+    """All parts of a set of black images are there, but not the set; returns their folder."""
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_sets, "_join", stop)
+        drawing = draw_set(path, labels, lambda indices: 0 * draw(indices), 5, identity)
+        with pytest.raises(KeyboardInterrupt):
+            list(drawing)
+    return path.with_suffix(".parts")
+
+
+@pytest.mark.parametrize("identity", ["that", None])
+def test_parts_of_something_else_are_not_taken(tmp_path, identity):
+    path = tmp_path / "set.npz"
+    parts = interrupted(path, "that")
+    assert len(list(parts.glob("*.npy"))) == 3
+    if identity is None:  # of which nothing is known
+        (parts / "identity.txt").unlink()
+    assert torch.equal(open_set(drawn(path))[0], draw(torch.arange(25)))
+
+
+def test_parts_beyond_the_last_image_are_not_joined(tmp_path):
+    path = tmp_path / "set.npz"
+    interrupted(path, "this", torch.arange(45) % 3)
+    list(draw_set(path, LABELS[:10], draw, 4, "this"))
+    images, labels = open_set(path)
+    assert (len(images), len(labels)) == (10, 10)
+    list(draw_set(tmp_path / "alone.npz", LABELS[:10], draw, 4, "this"))
+    assert stored(path) == stored(tmp_path / "alone.npz")
+
+
+def stored(path: Path) -> int:
+    """Bytes of the images, which readers may not all look at."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.getinfo("arr_0.npy").file_size
+
+
+@pytest.mark.parametrize("found", ["cut", "too few", "no images"])
+def test_a_part_that_is_not_whole_is_drawn_again(tmp_path, found):
+    path = tmp_path / "set.npz"
+    part = interrupted(path, "this") / "00000010.npy"
+    if found == "cut":
+        part.write_bytes(part.read_bytes()[:-1])
+    else:
+        np.save(part, np.zeros((9, 2, 2, 3) if found == "too few" else (10, 2, 2), np.uint8))
+    images = open_set(drawn(path))[0]
+    assert torch.equal(images[10:20], draw(torch.arange(10, 20)))
+    assert not images[:10].any()  # whole, so taken
+
+
+def test_parts_of_several_sizes_are_no_set(tmp_path):
+    path = tmp_path / "set.npz"
+    np.save(interrupted(path, "this") / "00000010.npy", np.zeros((10, 4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match=r"00000010\.npy holds images of \(4, 4, 3\)"):
+        drawn(path)
+    assert not path.exists()
+
+
+def test_a_folder_of_parts_keeps_what_is_someone_elses(tmp_path):
+    path = tmp_path / "set.npz"
+    notes = interrupted(path, "that") / "notes.txt"
+    notes.touch()
+    (notes.parent / ".00000020.npy.77.new").touch()  # of a process that was killed
+    drawn(path)
+    assert [file.name for file in notes.parent.iterdir()] == ["notes.txt"]
 
 
 def test_a_compressed_set_of_another_program_is_read_too(tmp_path):

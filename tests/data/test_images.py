@@ -20,6 +20,7 @@ from pae_framework.data.images import (
     read_image,
     subset,
 )
+from pae_framework.data.steps import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
 
@@ -92,6 +93,33 @@ def test_batches_are_the_same_with_two_workers_and_from_the_middle(source):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     for one, two in zip(here[3:], later, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_processes_hand_images_over_as_bytes(source, monkeypatch):
+    handed = []
+
+    def watched(*arguments):
+        for batch in read_steps(*arguments):
+            handed.append(batch)
+            yield batch
+
+    monkeypatch.setattr("pae_framework.data.images.read_steps", watched)
+    stream = CountStream(length=10, batch_size=4, seed=3)
+    batches = list(ImageBatches(source, stream, flip=True, workers=2)(0, 3))
+
+    assert [images.dtype for images, _ in handed] == [torch.uint8] * 3
+    for (images, _), (bytes_, _) in zip(batches, handed, strict=True):
+        assert torch.equal(images, bytes_.float() / 255)
+
+
+@pytest.mark.gpu
+def test_what_processes_read_lies_in_pinned_memory_where_there_is_a_gpu(source):
+    stream = CountStream(length=10, batch_size=4, seed=3)
+    ((images, labels),) = ImageBatches(source, stream, flip=True, workers=1)(0, 1)
+
+    assert images.dtype == torch.float32
+    assert images.is_pinned()
+    assert labels.is_pinned()
 
 
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 99))

@@ -51,3 +51,12 @@ def test_batches_are_the_same_with_two_workers_which_do_the_reading(dataset, mon
     assert len(found) == len(here) == 4
     for one, two in zip(here, found, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_mirrored_latents_are_left_alone_where_nothing_is_mirrored(dataset):
+    """Latents that others wrote have mirrored ones, whether the recipe wants them or not."""
+    unit = LatentStatistics(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
+    stream = CountStream(len(dataset), batch_size=5, seed=3)
+    mirrored, plain = (LatentBatches(dataset, unit, stream, flip=flip) for flip in (True, False))
+    assert any((latents < 0).any() for latents, _ in mirrored(0, 4))
+    assert all((latents >= 0).all() for latents, _ in plain(0, 4))

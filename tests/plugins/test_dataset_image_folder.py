@@ -122,6 +122,8 @@ def test_a_folder_with_another_number_than_stated_is_refused(root, stated, messa
     config = ImageFolderConfig(folder=str(root), split="train", **stated)
     with pytest.raises(DataError, match=message):
         ImageFolder(config, 32)
+    # classes are folders, quickly counted before anything runs; images are not
+    assert (config.missing() is not None) == ("classes" in stated)
 
 
 def test_stated_numbers_that_are_right_are_fine_and_known_beforehand(root):

@@ -137,7 +137,7 @@ def test_attributes_come_from_the_model(case: Case) -> None:
 
 @every_case
 def test_it_can_be_finetuned_with_its_blocks_computed_again(case: Case) -> None:
-    modulator = FinetunedEncoder(FinetuneConfig(), case.encoder(32))
+    modulator = FinetunedEncoder(FinetuneConfig(), case.encoder(32)).train()
     assert len(find_blocks(modulator)) == 2
     recompute_blocks(modulator)
 

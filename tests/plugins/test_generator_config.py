@@ -16,6 +16,20 @@ from pae_generators.presets import PRESETS, Architecture, HeadArchitecture
 SMALL = {"width": 32, "depth": 2, "heads": 4, "patch": 1}
 
 
+@pytest.mark.parametrize("cls", [LightningDiTConfig, DiTDHConfig])
+def test_a_stated_class_count_is_the_one_that_counts(cls):
+    size = {} if cls is LightningDiTConfig else {"head_depth": 1, "head_width": 32, "head_heads": 2}
+    latent = LatentShape(4, 4)
+
+    def parameters(**more):
+        return cls(**{**SMALL, **size, **more}).parameters(latent, 1000)
+
+    assert parameters() - parameters(classes=10) == 990 * SMALL["width"]
+    assert parameters() - parameters(classes=0) == 1000 * SMALL["width"]
+    assert cls(**SMALL, **size, classes=10).stated_classes() == 10
+    assert cls(**SMALL, **size, classes=0).stated_classes() is None
+
+
 @pytest.mark.parametrize(
     ("name", "config"), [("lightningdit", LightningDiTConfig), ("dit_dh", DiTDHConfig)]
 )

@@ -106,6 +106,13 @@ from pae_framework.plugins import Registry
             "sample.at_steps",
             "generator step 10",
         ),
+        # labels
+        (["generator.classes=7"], "generator", "is for 7 classes, but data.train has 10"),
+        (
+            ["data.train={use: image_folder, folder: x, classes: 4}", "generator.classes=5"],
+            "generator",
+            "is for 5 classes, but data.train has 4",
+        ),
         # evaluators
         (["generator=null", "evaluate.generation=null"], "sample", "no generator to sample from"),
         (["sample=null"], "evaluate.generation", "judges generated images"),
@@ -154,6 +161,9 @@ def test_a_disagreement_is_reported_where_it_is_written(
         ],
         ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"],
         ["generator.train.keep_steps=[4]", "sample.at_steps=[4]"],
+        ["generator.classes=10"],
+        ["generator.classes=0"],
+        ["data.train={use: image_folder, folder: x}", "generator.classes=5"],
         ["generator=null", "sample=null", "evaluate.generation=null"],
         ["data.test={use: image_folder, folder: x}", "evaluate.manifold.ssc=false"],
         ["data.image_size=16"],

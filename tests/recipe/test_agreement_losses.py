@@ -8,6 +8,7 @@ from recipe_cases import Load, Problems
 from pae_framework.settings import Length
 
 NOTHING = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
+EPOCHS = "tokenizer.train={epochs: 3}"
 PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}}"
 
 
@@ -23,6 +24,25 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             [PATCHES, "tokenizer.adversarial.update_from={epochs: 6}"],
             "tokenizer.adversarial.start",
             "counts before its discriminator begins to learn",
+        ),
+        (  # the training has 10 steps, the first of them is 0
+            [PATCHES, "tokenizer.adversarial.start={steps: 10}"],
+            "tokenizer.adversarial.start",
+            "the training ends before the term counts",
+        ),
+        (
+            [PATCHES, EPOCHS, "tokenizer.adversarial.start={epochs: 3}"],
+            "tokenizer.adversarial.start",
+            "the training ends before the term counts",
+        ),
+        (  # whose steps cannot be compared with the term's epochs
+            [
+                PATCHES,
+                "tokenizer.adversarial.update_from={steps: 10}",
+                "tokenizer.adversarial.start={epochs: 3}",
+            ],
+            "tokenizer.adversarial.update_from",
+            "the training ends before its discriminator learns",
         ),
         (
             [PATCHES, *NOTHING],
@@ -58,6 +78,9 @@ def test_what_cannot_be_right_together(
     "overrides",
     [
         [PATCHES],
+        [PATCHES, "tokenizer.adversarial.start={steps: 9}"],
+        [PATCHES, EPOCHS, "tokenizer.adversarial.start={steps: 10}"],
+        [PATCHES, "tokenizer.adversarial.start={steps: 10}", "tokenizer.weights=trained.pt"],
         [PATCHES, "tokenizer.adversarial.adaptive=false", *NOTHING],
         ["tokenizer.adversarial={discriminator: patchgan, weight: 0}"],
         ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}, lpips: {weight: 0}}"],
@@ -65,7 +88,18 @@ def test_what_cannot_be_right_together(
         ["tokenizer.target=raw", "tokenizer.refinement=null"],
         [*NOTHING, "tokenizer.regularizers={mcr: {weight: 0}, scr: {}}"],
     ],
-    ids=["small", "alone", "off", "aligned only", "no lpips", "raw", "mcr off"],
+    ids=[
+        "small",
+        "at the end",
+        "not known",
+        "loaded",
+        "alone",
+        "off",
+        "aligned only",
+        "no lpips",
+        "raw",
+        "mcr off",
+    ],
 )
 def test_what_is_right(load: Load, overrides: list[str]) -> None:
     load(*overrides)

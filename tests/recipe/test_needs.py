@@ -122,6 +122,15 @@ def test_weights_of_a_trained_tokenizer_are_a_file_that_must_be_there(load: Load
     assert missing_here(load(override)) == []
 
 
+@pytest.mark.parametrize("key", ["tokenizer.weights", "generator.weights"])
+def test_any_word_there_is_the_name_of_a_file(load: Load, key: str) -> None:
+    kept = "sample.at_steps=[]"  # a loaded generator has no weights of other steps
+    (problem,) = missing_here(load(f"{key}=trained", kept))
+    assert str(problem) == f"command line: {key}: no such file: trained"
+    Path("trained").touch()
+    assert missing_here(load(f"{key}=trained", kept)) == []
+
+
 def test_lpips_needs_its_weights_only_where_it_counts(load: Load) -> None:
     lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: "
     assert missing_here(load(lpips + "0}")) == []
@@ -136,11 +145,49 @@ def test_memory_that_cannot_suffice_refuses_and_memory_that_may_not_warns(load: 
     refused = missing_here(loaded, scant)
     assert "tokenizer.train" in [problem.path for problem in refused]
     assert "1.0 MiB" in refused[0].message
-    assert "accumulate" in refused[-1].hint or "smaller" in refused[-1].hint
+    assert "activation_checkpointing" in refused[-1].hint
     assert not {p.path for p in tight_here(loaded, scant)} & {p.path for p in refused}
     # The GPU is what counts where one is used.
     assert missing_here(loaded, Machine(1 << 40, (1 << 20,))) != []
     assert missing_here(load("runtime.device=cpu"), Machine(1 << 40, (1 << 20,))) == []
+
+
+def test_advice_on_memory_begins_with_what_changes_nothing(load: Load) -> None:
+    loaded = load("tokenizer.train={steps: 10, batch_size: 2048}")
+    (problem,) = missing_here(loaded, Machine(24 << 20, ()))
+    assert problem.path == "tokenizer.train"
+    assert problem.hint.startswith("say `activation_checkpointing: true`, which changes no result")
+
+
+def test_stages_that_are_done_need_nothing(load: Load) -> None:
+    text = SMALL.replace("train: digits", f"train: {FOLDER}")
+    lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: 1}"
+    loaded = load(lpips, "data.image_size=16", "runtime.device=cuda", text=text)
+
+    def asked(machine: Machine, *left: str) -> list[str]:
+        return [problem.path for problem in missing_here(loaded, machine, lambda _: left)]
+
+    scant, lpips_path = Machine(1 << 20, (0,)), "tokenizer.reconstruction.lpips"
+    no_gpu = Machine(None, ())
+    assert asked(scant, "tokenizer", "latents") == ["data.train", lpips_path]
+    assert asked(scant, "latents", "sample") == ["data.train"]
+    assert asked(scant, "evaluate") == [lpips_path]
+    assert asked(no_gpu, "evaluate") == [lpips_path, "runtime.device"]
+    assert asked(no_gpu) == []
+    on_cpu = load("runtime.device=cpu", text=text)
+    trains = missing_here(on_cpu, Machine(1 << 16, ()), lambda _: ("generator",))
+    assert [problem.path for problem in trains] == ["data.train", "generator.train"]
+
+
+def test_a_stage_that_only_counts_classes_needs_no_images_where_they_are_stated(load: Load) -> None:
+    stated = FOLDER.replace("}", ", images: 9, classes: 3}")
+    loaded = load(text=SMALL.replace("train: digits", f"train: {stated}"))
+
+    def asked(*left: str) -> list[str]:
+        return [problem.path for problem in missing_here(loaded, left=lambda _: left)]
+
+    assert asked("generator", "report") == []
+    assert asked("tokenizer") == ["data.train"]
 
 
 @pytest.mark.parametrize(

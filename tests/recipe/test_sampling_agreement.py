@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from recipe_cases import SMALL, Load, Problems
+from recipe_cases import Load, Problems
 
 from pae_framework.config import GeneratorConfig
 from pae_framework.errors import RecipeError
@@ -98,14 +98,6 @@ def test_more_images_than_classes_divide_are_fine(load: Load) -> None:
 
 
 # --- what drawing needs --------------------------------------------------------------------------
-
-
-def test_a_run_that_guides_must_be_there(load: Load, tmp_path: Path) -> None:
-    text = SMALL.replace("sample: {", "sample: {guidance: {scale: 2, autoguidance: weak}, ")
-    (problem,) = missing_here(load(text=text))
-    assert problem.message.startswith("autoguidance: weak holds no finished generator")
-    finished_run(tmp_path / "weak")
-    assert missing_here(load(text=text)) == []
 
 
 def test_dopri5_needs_torchdiffeq(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,27 @@ def test_an_edit_reaches_its_stage_and_what_follows(tiny_recipe, override, affec
         "latents.batch_size=7",
         "sample.batch_size=3",
         "runtime.threads=2",
+        "runtime.tf32=true",
+        "tokenizer.train.compile=true",
+        "tokenizer.refinement.train.activation_checkpointing=true",
+        "generator.train.activation_checkpointing=true",
+        "generator.attention=xformers",
     ],
 )
 def test_what_changes_no_result_changes_no_fingerprint(tiny_recipe, override):
     assert changed(tiny_recipe, override) == set()
+
+
+def test_how_many_images_there_must_be_changes_no_fingerprint(tiny_recipe: Path):
+    folder = "{use: image_folder, folder: x"
+    before = fingerprints(tiny_recipe, f"data.train={folder}}}")
+    after = fingerprints(tiny_recipe, f"data.train={folder}, images: 9, classes: 3}}")
+    assert before == after
+    assert before != fingerprints(tiny_recipe, f"data.train={folder}, split: train}}")
+
+
+def test_micro_batches_count(tiny_recipe: Path):
+    assert changed(tiny_recipe, "tokenizer.train.accumulate=2") == FROM_TOKENIZER
 
 
 def test_without_targets_the_tokenizer_does_not_depend_on_the_refinement(tiny_recipe: Path):

@@ -1,16 +1,19 @@
 """Which labels `pae sample` draws, and what it leaves in its folder."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from drawn_run import DrawnRun
 from PIL import Image
 
-from pae_framework.errors import UsageError
+from pae_framework.data import image_sets
+from pae_framework.errors import DataError, UsageError
 from pae_framework.files import read_json
-from pae_framework.settings import SampleSettings
+from pae_framework.flow.sampling import EvaluationCount
+from pae_framework.settings import Guidance, SampleSettings
 from pae_framework.stages import drawing
 from pae_framework.stages.drawing import choose_labels, draw_to_folder
 
@@ -46,36 +49,46 @@ def test_a_label_that_the_data_do_not_have_is_refused(word):
         choose_labels(f"1,{word}", None, NAMES)
 
 
-@contextmanager
-def no_progress(total, done):
-    yield SimpleNamespace(update=lambda done, note: None)
-
-
 class LabelSampler:
     """Draws images whose every value is ten times the label; stops when told to."""
 
     asked: ClassVar[list[int]] = []
     stop_at: ClassVar[int | None] = None
+    recipes: ClassVar[list] = []
+
+    def __init__(self, context):
+        self.count = EvaluationCount()
+        self.recipes.append(context.recipe)
 
     def images(self, labels, indices, settings):
         if self.stop_at in indices.tolist():
             raise KeyboardInterrupt
         self.asked.extend(indices.tolist())
+        self.count.add(len(labels), 20, 10)
         return (10 * labels).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
 
 
 @pytest.fixture
-def draw(monkeypatch):
-    monkeypatch.setattr(drawing, "Sampler", SimpleNamespace(of=lambda context: LabelSampler()))
+def draw(monkeypatch, tmp_path_factory):
+    monkeypatch.setattr(drawing, "Sampler", SimpleNamespace(of=LabelSampler))
+    monkeypatch.setattr(drawing, "guiding_fault", lambda recipe, registry: None)
     LabelSampler.asked.clear()
+    LabelSampler.recipes.clear()
     LabelSampler.stop_at = None
+    store = tmp_path_factory.mktemp("run")
 
     def draw(labels, folder, fingerprint="a", npz=False, **settings):
-        plan = {"generator": SimpleNamespace(fingerprint=fingerprint)}
-        context = SimpleNamespace(progress=no_progress, plan=plan)
+        context = DrawnRun(store, fingerprint)
         draw_to_folder(context, labels, SampleSettings(batch_size=2, **settings), folder, npz)
 
+    draw.store = store
     return draw
+
+
+def npz_values(folder):
+    """One value of each image of the npz, and its labels."""
+    with np.load(folder / "images.npz") as file:
+        return file["arr_0"][:, 0, 0, 0].tolist(), file["arr_1"].tolist()
 
 
 def test_each_image_is_a_file_and_the_record_says_what_was_drawn(draw, tmp_path):
@@ -120,11 +133,144 @@ def test_what_was_drawn_otherwise_is_drawn_again(draw, tmp_path, change):
     assert LabelSampler.asked == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("file", ["generator/weights", "tokenizer/tokenizer"])
+def test_what_other_weights_drew_is_drawn_again(draw, tmp_path, file):
+    draw([0, 1], tmp_path)
+    (draw.store / f"{file}.safetensors").write_text("trained again")
+    draw([0, 1], tmp_path)
+    assert LabelSampler.asked == [0, 1, 0, 1]
+
+
+def test_what_another_weak_network_guided_is_drawn_again(draw, tmp_path):
+    weights = tmp_path / "weak" / "generator" / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    guidance = Guidance(scale=2, autoguidance=str(tmp_path / "weak"))
+    for content in ("one", "two", "two"):
+        weights.write_text(content)
+        draw([0, 1], tmp_path / "drawn", guidance=guidance)
+    assert LabelSampler.asked == [0, 1, 0, 1]
+
+
+def test_the_network_that_guides_is_that_of_the_settings(draw, tmp_path):
+    """The recipe's may name a run although the command line asks for no guidance."""
+    draw([0], tmp_path)
+    (recipe,) = LabelSampler.recipes
+    assert recipe.sample.guidance == Guidance()
+
+
+def test_a_run_that_cannot_guide_is_refused_before_anything_is_removed(draw, tmp_path, monkeypatch):
+    draw([0, 1], tmp_path)
+    monkeypatch.setattr(drawing, "guiding_fault", lambda recipe, registry: "it is not finished")
+    with pytest.raises(UsageError, match="it is not finished"):
+        draw([0], tmp_path, guidance=Guidance(scale=2, autoguidance="weak"))
+    assert (tmp_path / "000001.png").is_file()
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "changed"])
+def test_a_damaged_image_is_drawn_again(draw, tmp_path, damage):
+    draw([0, 1, 2], tmp_path)
+    path = tmp_path / "000001.png"
+    whole = path.read_bytes()
+    middle = whole.index(b"IDAT") + 8
+    damaged = {
+        "cut": whole[:middle],
+        "emptied": b"",
+        "changed": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+    }
+    path.write_bytes(damaged[damage])
+    draw([0, 1, 2], tmp_path)
+    assert LabelSampler.asked == [0, 1, 2, 1]
+    assert path.read_bytes() == whole
+
+
+def test_an_image_damaged_meanwhile_is_named(draw, tmp_path, monkeypatch):
+    draw([0, 1], tmp_path)
+    (tmp_path / "000001.png").write_bytes(b"")
+    monkeypatch.setattr(drawing, "_is_readable", lambda path: True)
+    with pytest.raises(DataError, match=r"000001\.png cannot be read"):
+        draw([0, 1], tmp_path)
+
+
+def test_the_record_says_what_dopri5_took(draw, tmp_path):
+    settings = {"solver": "dopri5", "guidance": Guidance(scale=2)}
+    LabelSampler.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        draw([0, 1, 2], tmp_path, **settings)
+    assert "evaluations" not in read_json(tmp_path / "drawn.json")
+    LabelSampler.stop_at = None
+    for _ in range(2):
+        draw([0, 1, 2], tmp_path, **settings)
+        found = read_json(tmp_path / "drawn.json")["found"]
+        assert found == {"images_counted": 1, "evaluations": 20, "guided_evaluations": 10}
+    assert LabelSampler.asked == [0, 1, 2]
+
+
+# --- all images in one file -----------------------------------------------------------------------
+
+
 def test_an_npz_holds_the_images_of_the_files(draw, tmp_path):
     draw([2, 0, 1], tmp_path, npz=True)
+    assert npz_values(tmp_path) == ([20, 0, 10], [2, 0, 1])
     with np.load(tmp_path / "images.npz") as file:
-        assert file["arr_0"][:, 0, 0, 0].tolist() == [20, 0, 10]
         assert file["arr_0"].shape == (3, 4, 4, 3)
-        assert file["arr_1"].tolist() == [2, 0, 1]
     draw([2, 0], tmp_path)
     assert not (tmp_path / "images.npz").exists()  # it would hold what is not there any more
+
+
+def test_a_finished_npz_stays_where_the_same_is_drawn_without(draw, tmp_path):
+    draw([2, 0, 1], tmp_path, npz=True)
+    before = (tmp_path / "images.npz").stat()
+    draw([2, 0, 1], tmp_path)
+    draw([2, 0, 1], tmp_path, npz=True)
+    after = (tmp_path / "images.npz").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert LabelSampler.asked == [0, 1, 2]
+    draw([1], tmp_path)
+    assert not (tmp_path / "images.npz").exists()
+
+
+def test_an_npz_of_someone_else_is_neither_removed_nor_overwritten(draw, tmp_path):
+    foreign = tmp_path / "images.npz"
+    foreign.write_text("mine")
+    draw([2, 0, 1], tmp_path)
+    draw([2, 0], tmp_path)
+    with pytest.raises(UsageError, match=r"images\.npz was not written by `pae sample`"):
+        draw([2, 0], tmp_path, npz=True)
+    assert foreign.read_text() == "mine"
+
+
+def interrupted(draw, labels, folder, monkeypatch):
+    """Draw until all parts of the npz are there, but not the npz."""
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_sets, "_join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            draw(labels, folder, npz=True)
+
+
+@pytest.mark.parametrize("first", [[2, 2, 2, 2, 2], [2, 2, 2, 2]])
+def test_an_interrupted_npz_does_not_leak_into_the_next(draw, tmp_path, monkeypatch, first):
+    """Whole parts of the first are there when three other images are asked for."""
+    monkeypatch.setattr(image_sets, "PART", 2)
+    interrupted(draw, first, tmp_path, monkeypatch)
+    assert (tmp_path / "images.parts" / "00000002.npy").is_file()
+    draw([0, 1, 0], tmp_path, npz=True)
+    assert npz_values(tmp_path) == ([0, 10, 0], [0, 1, 0])
+
+
+def test_parts_of_an_interrupted_npz_go_with_its_images(draw, tmp_path, monkeypatch):
+    interrupted(draw, [0, 1], tmp_path, monkeypatch)
+    assert (tmp_path / "images.parts").is_dir()
+    draw([1, 1], tmp_path)
+    assert not (tmp_path / "images.parts").exists()
+
+
+@pytest.mark.parametrize(("npz", "reads"), [(False, [64]), (True, [64, *[2] * 75])])
+def test_images_are_read_back_a_grid_or_a_batch_at_a_time(draw, tmp_path, monkeypatch, npz, reads):
+    held, stack = [], torch.stack
+    monkeypatch.setattr(torch, "stack", lambda images: held.append(len(images)) or stack(images))
+    draw([0] * 150, tmp_path, npz=npz)
+    assert held == reads

@@ -3,7 +3,7 @@
 import pytest
 
 from pae_framework.files import read_json, write_json
-from pae_framework.stages.drawn_folder import start_again
+from pae_framework.stages.drawn_folder import add, go_on, is_listed, start_again
 
 RECORD, PATTERN = "drawn.json", r"\d+\.png"
 
@@ -58,3 +58,36 @@ def test_a_record_that_is_damaged_or_of_someone_else_removes_nothing(tmp_path, c
 
     assert names_in(tmp_path) == ["0.png", RECORD]
     assert read_json(tmp_path / RECORD) == {"files": ["1.png"]}
+
+
+def test_what_is_found_and_written_later_does_not_make_it_another_command(tmp_path):
+    fill(tmp_path, ["0.png"], steps=3)
+    add(tmp_path, RECORD, ["all.npz"])
+    add(tmp_path, RECORD, evaluations=22)
+    assert read_json(tmp_path / RECORD) == {
+        "steps": 3,
+        "files": ["0.png"],
+        "further": ["all.npz"],
+        "found": {"evaluations": 22},
+    }
+    assert go_on(tmp_path, RECORD, PATTERN, ["0.png"], {"steps": 3}) == []
+    assert is_listed(tmp_path, RECORD, "all.npz")
+
+
+def test_further_files_go_with_the_others(tmp_path):
+    fill(tmp_path, ["0.png"])
+    add(tmp_path, RECORD, ["9.png", "notes.txt"])
+    for name in ("9.png", "notes.txt"):  # of which the pattern matches one
+        (tmp_path / name).touch()
+    assert go_on(tmp_path, RECORD, PATTERN, ["0.png"], {"steps": 4}) == ["0.png"]
+    assert names_in(tmp_path) == [RECORD, "notes.txt"]
+    assert not is_listed(tmp_path, RECORD, "9.png")
+
+
+def test_only_whole_files_count(tmp_path):
+    fill(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "1.png").write_text("whole")
+    left = go_on(
+        tmp_path, RECORD, PATTERN, ["0.png", "1.png"], {}, lambda path: path.stat().st_size > 0
+    )
+    assert left == ["0.png"]

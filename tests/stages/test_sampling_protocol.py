@@ -89,7 +89,11 @@ def recipe(tiny_recipe):
 @pytest.mark.parametrize(
     ("guidance", "given", "message"),
     [
-        (None, {"solver": "eulr"}, "--solver 'eulr': Input should be 'euler'"),
+        (
+            None,
+            {"solver": "eulr"},
+            r"^--solver: expected 'euler', .*, found 'eulr' \(did you mean 'euler'\?\)$",
+        ),
         (None, {"solver": "euler_maruyama", "steps": 1}, "^euler_maruyama needs 2 steps or more"),
     ],
 )
@@ -104,6 +108,18 @@ def test_guidance_that_the_generator_never_learned_is_refused(tiny_recipe):
     assert sampling_settings(recipe, None, {}).guidance.scale == 1
     with pytest.raises(UsageError, match="label_drop is 0"):
         sampling_settings(recipe, 2.0, {})
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_guidance_1_means_that_no_other_network_guides_either(tiny_recipe, tmp_path, guidance):
+    weak = tmp_path / "weak"
+    (weak / "generator").mkdir(parents=True)
+    (weak / "generator" / "weights.safetensors").touch()
+    overrides = [f"sample.guidance.autoguidance={weak}", "sample.guidance.scale=3"]
+    recipe = load_recipe(tiny_recipe, overrides, load_registry()).recipe
+    found = sampling_settings(recipe, guidance, {}).guidance
+    assert (found.scale, found.autoguidance) == (guidance, None if guidance == 1 else str(weak))
+    assert recipe.sample.guidance.autoguidance == str(weak)
 
 
 def test_a_solver_that_is_not_installed_is_refused(recipe, monkeypatch):

@@ -16,6 +16,7 @@ from torch import nn
 
 from pae_framework.config import DataSourceConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Item, Regularizer
+from pae_framework.errors import UsageError
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.stages.context import initial_weights
@@ -160,3 +161,25 @@ def test_a_discriminator_of_weight_0_is_not_even_built(tmp_path, registry, monke
     trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
     with pytest.raises(AssertionError, match="built"):
         trained(tmp_path / "two", registry, tmp_path / "encoder", *ADVERSARIAL)
+
+
+def test_a_term_that_enters_late_and_large_is_no_jump(tmp_path, registry):
+    """From its first step on it is many times the loss of before."""
+    changes = (
+        "tokenizer.regularizers={}",
+        "tokenizer.train={steps: 26, batch_size: 4, log_every: 1, checkpoint_every: 30, jump: 3}",
+        "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}, "
+        "adaptive: false, weight: 1000, start: {steps: 24}, optimizer: {lr: 0.01}}",
+    )
+    trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
+    lines = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert losses[24] > 3 * max(losses[:24])
+
+
+def test_what_cannot_be_balanced_is_refused_before_anything_is_trained(tmp_path, registry):
+    """Not first when the term enters."""
+    changes = (*ADVERSARIAL, "tokenizer.train.lr_factors={decoder: 0}")
+    with pytest.raises(UsageError, match="'adversarial' is measured at the decoder's last layer"):
+        trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
+    assert not (tmp_path / "one" / "metrics.jsonl").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -24,6 +25,7 @@ from pae_framework.tokenizer.adversary import (
     judging,
     to_levels,
 )
+from pae_framework.tokenizer.discriminators.dino import DinoDiscriminator
 from pae_framework.tokenizer.discriminators.patchgan import PatchGAN
 from pae_framework.tokenizer.model import Tokenizer
 
@@ -98,10 +100,26 @@ class TestSchedule:
         described = section(
             registry, update_from={"epochs": 6}, start={"epochs": 8}, warmup={"steps": 7}
         )
-        assert Schedule.of(described, 2.5) == Schedule(update_from=15, start=20, warmup=7)
+        assert Schedule.of(described, 2.5, 40) == Schedule(update_from=15, start=20, warmup=7)
 
     def test_by_default_everything_begins_at_once(self, registry: Registry) -> None:
-        assert Schedule.of(section(registry), 100.0) == NOW
+        assert Schedule.of(section(registry), 100.0, 1) == NOW
+
+    def test_a_term_before_its_discriminator_is_refused_whatever_the_units(
+        self, registry: Registry
+    ) -> None:
+        described = section(registry, update_from={"epochs": 2}, start={"steps": 19})
+        with pytest.raises(UsageError, match=r"from step 19 on, before .*`update_from`, step 20\)"):
+            Schedule.of(described, 10.0, 100)
+        assert Schedule.of(described, 9.5, 100) == Schedule(update_from=19, start=19, warmup=0)
+
+    def test_a_term_that_would_never_count_is_refused(self, registry: Registry) -> None:
+        described = section(registry, start={"epochs": 2})
+        with pytest.raises(
+            UsageError, match=r"adversarial.start: .* step 20 on .* training has 20"
+        ):
+            Schedule.of(described, 10.0, 20)
+        assert Schedule.of(described, 10.0, 21).start == 20
 
 
 class TestTerm:
@@ -125,17 +143,60 @@ class TestTerm:
         found = discriminator.state_dict()
         assert all(torch.equal(found[name], value) for name, value in before.items())
 
+    @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+    def test_patchgan_judges_as_it_learns_by_the_statistics_of_the_batch(
+        self, training: bool
+    ) -> None:
+        """Whatever mode the loop left it in; running statistics, here of other images, rest."""
+        torch.manual_seed(0)
+        discriminator = PatchGAN(PatchGANConfig(layers=2, width=4), 16)
+        discriminator(0.1 * torch.rand(4, 3, 16, 16))
+        discriminator.train(training)
+        before = copy.deepcopy(discriminator.state_dict())
+        images = torch.rand(2, 3, 16, 16)
+
+        def slope(of: Callable[[Tensor], Tensor]) -> Tensor:
+            leaf = images.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(of(leaf), leaf)
+            return gradient
+
+        learning, resting = (copy.deepcopy(discriminator).train(mode) for mode in (True, False))
+        expected = slope(lambda x: -learning(x).mean())
+        assert not torch.allclose(expected, slope(lambda x: -resting(x).mean()), rtol=0.1)
+
+        opponent = Adversary(discriminator, NOW, 1.0, True)
+        torch.testing.assert_close(slope(lambda x: opponent.term(x, generator())), expected)
+        torch.testing.assert_close(discriminator.state_dict(), before, rtol=0, atol=0)
+        norms = [m for m in discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert [norm.training for norm in norms] == [training] * 2
+        assert all(norm.track_running_stats for norm in norms)
+
+    def test_others_judge_in_eval_mode(self) -> None:
+        """RAE's, and whatever does not ask for the batch's statistics."""
+        assert not DinoDiscriminator.batch_statistics
+
+        class Resting(PatchGAN):
+            batch_statistics = False
+
+        discriminator = Resting(PatchGANConfig(layers=1, width=4), 16).train()
+        images = torch.rand(3, 3, 16, 16)
+        found = Adversary(discriminator, NOW, 1.0, True).term(images, generator())
+        torch.testing.assert_close(found, -discriminator.eval()(images).mean())
+
     def test_what_was_frozen_stays_frozen_also_after_an_error(self) -> None:
-        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+        discriminator = PatchGAN(PatchGANConfig(layers=1, width=4), 16)
+        discriminator.main[0].requires_grad_(False)
+        before = [p.requires_grad for p in discriminator.parameters()]
+        assert set(before) == {True, False}
 
         def fail() -> None:
-            with judging(module):
-                assert not any(p.requires_grad for p in module.parameters())
+            with judging(discriminator):
+                assert not any(p.requires_grad for p in discriminator.parameters())
                 raise RuntimeError
 
         with pytest.raises(RuntimeError):
             fail()
-        assert [p.requires_grad for p in module.parameters()] == [True, True, False, False]
+        assert [p.requires_grad for p in discriminator.parameters()] == before
 
     def test_evaluation_ends_with_every_part_as_it_was(self) -> None:
         module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout())).train()

@@ -87,7 +87,7 @@ class WithHead(FakeEncoder):
 def test_only_what_the_tokens_depend_on_is_trained(encoder: FakeEncoder) -> None:
     trained = {
         name.removeprefix("encoder."): weight.requires_grad
-        for name, weight in finetuned(WithHead(encoder)).named_parameters()
+        for name, weight in finetuned(WithHead(encoder)).train().named_parameters()
     }
     head = {"head.weight": False, "head.bias": False}
     assert trained == head | {
@@ -96,8 +96,24 @@ def test_only_what_the_tokens_depend_on_is_trained(encoder: FakeEncoder) -> None
 
 
 @torch.no_grad()
-def test_it_can_be_built_where_nothing_is_trained(encoder: FakeEncoder) -> None:
-    assert all(weight.requires_grad for weight in finetuned(encoder).parameters())
+def test_it_can_be_built_and_begin_where_gradients_are_off(encoder: FakeEncoder) -> None:
+    assert all(weight.requires_grad for weight in finetuned(encoder).train().parameters())
+
+
+def test_which_weights_learn_is_found_once_and_only_where_it_trains(encoder: FakeEncoder) -> None:
+    modulator = finetuned(encoder)
+    modulator.requires_grad_(False).eval()  # as every stage but its own has it
+    assert modulator.encoder.calls == 0
+    modulator.train()
+    assert not any(weight.requires_grad for weight in modulator.parameters())
+
+    modulator = finetuned(WithHead(encoder)).train()
+    assert modulator.encoder.calls == 1
+    modulator.encoder.embed.requires_grad_(False)  # as `lr_factors` do after it
+    modulator.eval().train()
+    assert modulator.encoder.calls == 1
+    learning = {name.split(".")[1] for name, w in modulator.named_parameters() if w.requires_grad}
+    assert learning == {"mix"}
 
 
 class WithoutGradient(FakeEncoder):
@@ -109,4 +125,4 @@ class WithoutGradient(FakeEncoder):
 def test_an_encoder_without_gradient_cannot_be_finetuned(encoder: FakeEncoder) -> None:
     stopped = WithoutGradient(encoder.config, encoder.image_size)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="WithoutGradient cannot be finetuned"):
-        finetuned(stopped)
+        finetuned(stopped).train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,34 @@ class TestValues:
         with torch.autocast("cpu", torch.bfloat16):
             found = ours(a, b)
         assert torch.equal(found, ours(a, b))
+
+    def test_on_no_device_it_computes_in_bf16(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Autocast is off for the device of the images, whichever that is."""
+        asked: list[tuple[str, bool]] = []
+
+        def autocast(device: str, enabled: bool) -> nullcontext[None]:
+            asked.append((device, enabled))
+            return nullcontext()
+
+        distance = LPIPS().to("meta")
+        monkeypatch.setattr(torch, "autocast", autocast)
+        distance.features(torch.empty(1, 3, 16, 16, device="meta"))
+        assert asked == [("meta", False)]
+
+    @pytest.mark.gpu
+    def test_on_a_gpu_small_distances_and_their_slopes_are_those_of_float32(
+        self, ours: LPIPS
+    ) -> None:
+        distance = ours.to("cuda")
+        a = random(4, 3, 64, 64, seed=1).cuda()
+        b = (a + 0.01 * random(4, 3, 64, 64, seed=2).cuda()).requires_grad_()
+        found = []
+        for enabled in (False, True):
+            with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+                values = distance(a, b)
+            found.append((values.detach(), *torch.autograd.grad(values.sum(), b)))
+        for exact, under in zip(*found, strict=True):
+            torch.testing.assert_close(under, exact, rtol=1e-4, atol=1e-6)
 
     def test_gradients_are_finite_where_no_channel_is_active(self) -> None:
         distance = LPIPS()

@@ -402,6 +402,22 @@ class TestAdversarial:
         with pytest.raises(UsageError, match="`lr_factors` freeze it"):
             objective.loss(images, generator())
 
+    def test_where_a_layer_is_frozen_the_check_names_the_term(self, make: Make) -> None:
+        adaptive, regularizers = {"mcr": Scaled(1.0)}, {"mcr": {}}
+        objective = make(adaptive, adversary(start=9), regularizers=regularizers)
+        objective.check()
+        objective.tokenizer.layer_before_latents().requires_grad_(False)
+        with pytest.raises(UsageError, match=r"weight of 'mcr' .* last layer before the latents"):
+            objective.check()
+        objective.tokenizer.decoder.requires_grad_(False)
+        with pytest.raises(UsageError, match=r"weight of 'adversarial' .*lr_factors freeze"):
+            objective.check()
+
+    def test_what_is_not_adaptive_needs_no_layer(self, make: Make) -> None:
+        objective = make(regularizers={"mcr": {}}, adversary=adversary(adaptive=False))
+        objective.tokenizer.requires_grad_(False)
+        objective.check()
+
     def test_works_where_activations_are_computed_again(self, make: Make, images: Tensor) -> None:
         """Both adaptive weights go backward through the graph before the loss does."""
         regularizers = {"mcr": {}}

@@ -13,12 +13,17 @@ from pae_framework.training.checkpoint import Checkpoints, Part, TrainingState
 from pae_framework.training.watch import SEEN, Watch
 
 
-def watch(directory: Path, jump: float | None = None, losses: list[float] | None = None) -> Watch:
+def watch(
+    directory: Path,
+    jump: float | None = None,
+    losses: list[float] | None = None,
+    signed: tuple[str, ...] = (),
+) -> Watch:
     module = nn.Linear(2, 1)
     part = Part(module, torch.optim.AdamW(module.parameters()))
     state = TrainingState({"model": part})
     state.losses.extend(losses or [])
-    return Watch(state, jump, Checkpoints(directory))
+    return Watch(state, jump, Checkpoints(directory), signed)
 
 
 def test_a_term_is_named_rather_than_the_sums_it_spoils(tmp_path: Path):
@@ -57,3 +62,18 @@ def test_steps_that_were_looked_at_count(tmp_path: Path):
 @pytest.mark.parametrize("usual", [0.0, -1.0])
 def test_a_median_that_is_not_positive_stops_nothing(tmp_path: Path, usual: float):
     watch(tmp_path, jump=2.0, losses=[usual] * 50).look(51, {"loss": 5.0})
+
+
+@pytest.mark.parametrize("fool", [9.0, -0.9])
+def test_a_signed_term_makes_no_jump_whichever_way_it_enters(tmp_path: Path, fool: float):
+    """The rest is 1 at each step: of the sum 10 would be a jump, and 1 after 0.1 one, too."""
+    looking = watch(tmp_path, jump=5.0, losses=[1.0] * SEEN, signed=("fool",))
+    for step in range(SEEN + 1, 3 * SEEN):
+        looking.look(step, {"loss": 1.0 + fool, "fit": 1.0, "fool": fool})
+    looking.look(3 * SEEN, {"loss": 1.0, "fit": 1.0})
+
+
+def test_a_signed_term_hides_no_jump_of_the_rest(tmp_path: Path):
+    looking = watch(tmp_path, jump=5.0, losses=[1.0] * SEEN, signed=("fool",))
+    with pytest.raises(RunError, match="the loss without fool jumps to 6: more than 5 times 1,"):
+        looking.look(SEEN + 1, {"loss": 1.0, "fit": 6.0, "fool": -5.0})

@@ -20,9 +20,8 @@ from pae_framework.hub import weights_path
 from pae_framework.tensor_files import load_state, read_checkpoint
 from pae_framework.tokenizer.discriminators.augment import augmented
 from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.tokenizer.imagenet import standardised
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's channel means and deviations."""
 SLOPE = 0.2
 """Of the LeakyReLUs."""
 
@@ -52,11 +51,10 @@ class DinoDiscriminator(Discriminator, UsesFrozen):
         """Patch tokens (B, D, N) after the last block, then after each block the config names."""
         size = self.config.resolution
         pixels = F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False)
-        mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         last, blocks = self.config.depth - 1, self.config.layers
         wanted = sorted({*blocks, last})
         found = self.frozen.forward_intermediates(  # type: ignore[operator]
-            (pixels - mean) / std,
+            standardised(pixels),
             indices=wanted,
             norm=False,
             output_fmt="NLC",

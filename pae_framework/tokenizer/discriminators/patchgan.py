@@ -15,9 +15,12 @@ from pae_framework.engine_components import PatchGANConfig
 class PatchGAN(Discriminator):
     """4x4 convolutions: some of stride 2 that widen, one of stride 1, one to a map of logits.
 
-    BatchNorm follows all but the first and the last; so logits of an image depend on the images
-    beside it while training, and on running statistics else.
+    BatchNorm follows all but the first and the last. It takes the batch's statistics in both
+    networks' steps (taming-transformers, latent diffusion and VA-VAE leave it in train mode), so
+    there logits of an image depend on the images beside it; in eval mode on running statistics.
     """
+
+    batch_statistics = True
 
     def __init__(self, config: PatchGANConfig, image_size: int):
         super().__init__(config, image_size)

@@ -1,0 +1,141 @@
+"""`pae export generator --format diffusers`: a run's generator as a folder that Diffusers loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import golden_generator as official
+import pytest
+import released_helpers as helpers
+import torch
+from safetensors.torch import load_file
+
+from pae_framework.cli.app import main
+
+Pae = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+    """Run one command in a folder with a run of the golden generator; shifts are those of RAE."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    recipe = official.RECIPE.replace("steps: 2, batch_size: 4, at", "shift_base: 4, steps: 2, at")
+    Path("small.yaml").write_text(recipe, encoding="utf-8")
+    official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))
+    official.write(official.weights(), Path("0100000.pt"))
+    torch.save(official.statistics(), "latents_stats.pt")
+
+    def pae(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
+    statistics = ("--statistics", "latents_stats.pt")
+    assert pae("import", "generator", "0100000.pt", "run", *statistics)[0] == 0
+    return pae
+
+
+def exported(pae: Pae, *more: str) -> tuple[int, str, str]:
+    return pae("export", "generator", "run", "folder", "--format", "diffusers", *more)
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
+    code, out, err = exported(pae)
+    assert (code, err) == (0, "")
+    assert out.startswith("folder: a Diffusers pipeline, ")
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert names(Path("folder")) == {
+        *("model_index.json", "scheduler/scheduler_config.json", "transformer/config.json"),
+        *(weights, "latents_stats.safetensors", "latents_stats.pt"),
+    }
+    assert helpers.same_bits(load_file(f"folder/{weights}"), official.weights())
+    assert helpers.same_bits(load_file("folder/latents_stats.safetensors"), official.statistics())
+    back = ("--statistics", "folder/latents_stats.safetensors")
+    assert pae("import", "generator", f"folder/{weights}", "run", *back)[::2] == (0, "")
+    assert helpers.same_bits(load_file("run/generator/weights.safetensors"), official.weights())
+
+
+def test_it_draws_what_the_run_draws(pae: Pae) -> None:
+    """4 x 4 x 4 latents have 64 values: our shift is sqrt(4 / 64) = 1/4, that of Diffusers 4."""
+    from rich.console import Console
+
+    from pae_framework.flow.noise import initial_noise
+    from pae_framework.flow.sampling import draw
+    from pae_framework.launch.opened import stage_context
+    from pae_framework.runs.opened import open_run
+    from pae_framework.stages.sampling import Sampler
+    from pae_generators.diffusers_pipeline import LatentFlowPipeline
+
+    exported(pae)
+    pipeline = LatentFlowPipeline.from_pretrained("folder")
+    assert pipeline.scheduler.config.shift == 4
+    opened = open_run(Path("run"), helpers.registry_with_renamed())
+    context = stage_context(opened, "generator", Console(stderr=True))
+    run, latent = Sampler.of(context), Sampler.of(context).tokenizer.latent
+    labels, indices, settings = torch.tensor([2, 7]), torch.arange(2), context.recipe.sample
+    assert settings is not None
+    ours = draw(run.model, labels, indices, settings, 0, latent)
+    noise = initial_noise(indices, 0, latent)
+    theirs = pipeline([2, 7], num_inference_steps=settings.steps, latents=noise).latents
+    mean = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
+    torch.testing.assert_close(theirs, 0.5 * ours + mean, rtol=0, atol=1e-4)
+
+
+def test_only_a_pipeline_is_replaced_and_only_when_told(pae: Pae) -> None:
+    Path("folder").mkdir()
+    assert exported(pae)[0] == 0  # an empty folder is no loss
+    Path("folder/later.txt").write_text("mine", encoding="utf-8")
+    code, _, err = exported(pae)
+    assert (code, "folder exists; --force replaces it" in err) == (2, True)
+    before = names(Path("folder"))
+    assert exported(pae, "--force")[0] == 0
+    assert before - names(Path("folder")) == {"later.txt"}
+    Path("folder/model_index.json").unlink()
+    code, _, err = exported(pae, "--force")
+    assert (code, "is no Diffusers pipeline" in err) == (2, True)
+    assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
+
+
+def test_a_failure_leaves_the_folder_that_was_there(
+    pae: Pae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(pae)
+    before = {name: Path("folder", name).read_bytes() for name in names(Path("folder"))}
+    for name in list(sys.modules):
+        if name.startswith("pae_generators.diffusers_"):
+            monkeypatch.delitem(sys.modules, name)
+        if name.partition(".")[0] == "diffusers":
+            monkeypatch.setitem(sys.modules, name, None)
+    code, _, err = exported(pae, "--force")
+    assert (code, "pae-framework[diffusers]" in err) == (2, True)
+    assert before == {name: Path("folder", name).read_bytes() for name in names(Path("folder"))}
+    assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
+
+
+def test_a_file_is_still_known_by_its_name(pae: Pae) -> None:
+    code, _, err = pae("export", "generator", "run", "generator")
+    assert (code, "ends in .safetensors or .pt" in err) == (2, True)
+    assert pae("export", "generator", "run", "generator.pt", "--format", "pt")[0] == 0
+    code, _, err = pae("export", "generator", "run", "other.pt", "--format", "safetensors")
+    assert (code, "does not go with the name" in err) == (2, True)
+
+
+def test_help_loads_neither_torch_nor_diffusers() -> None:
+    code = "import sys; from pae_framework.cli import export_generator as _;"
+    code += "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'diffusers'})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

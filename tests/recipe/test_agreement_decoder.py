@@ -1,0 +1,40 @@
+"""A decoder that cannot take the latents is refused when the recipe is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recipe_cases import SMALL
+
+from pae_framework.config import DecoderConfig, LatentShape
+from pae_framework.errors import RecipeError
+from pae_framework.plugins import ComponentSpec, Plugin, load_registry
+from pae_framework.recipe.load import load_recipe
+
+
+class SixteenConfig(DecoderConfig):
+    """A decoder whose first layer was made for 16 channels."""
+
+    def image_size(self, grid: int) -> int:
+        return 2 * grid
+
+    def check_latent(self, latent: LatentShape) -> None:
+        if latent.channels != 16:
+            raise ValueError(f"takes 16 channels, but the latents are {latent}")
+
+
+def test_a_latent_width_the_decoder_cannot_take_is_refused_at_its_line(tmp_path: Path) -> None:
+    registry = load_registry()
+    plugin = Plugin("sixteen", __name__, "sixteen", "1")
+    config = f"{__name__}:SixteenConfig"
+    registry.add(ComponentSpec("decoder", "sixteen", "absent:x", config, "", plugin))
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ["tokenizer.decoder={use: sixteen}"], registry)
+    (problem,) = caught.value.problems
+    assert problem.path == "tokenizer.decoder"
+    assert problem.message == "takes 16 channels, but the latents are 8 x 4 x 4"
+    wide = ["tokenizer.decoder={use: sixteen}", "tokenizer.bottleneck.channels=16"]
+    assert load_recipe(path, wide, registry).recipe.tokenizer.decoder.use == "sixteen"

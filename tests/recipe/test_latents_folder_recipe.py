@@ -1,0 +1,137 @@
+"""``latents.folder`` and ``latents.workers`` in a recipe: what goes with them, what they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recipe_cases import SMALL, Load, Problems
+
+from pae_framework.plugins import Registry
+from pae_framework.recipe.needs import missing_here
+from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.runs.plan import plan
+
+FOLDER = "latents.folder=theirs"
+SHARD = "latents_rank00_shard000.safetensors"
+LATER = {"latents", "generator", "sample", "evaluate"}
+READY = (
+    "tokenizer.weights=tokenizer.pt",
+    "extractor=null",
+    "evaluate=null",
+    "tokenizer.encoder={use: dinov2, model: vit_small_patch14_reg4_dinov2, weights: none}",
+    "tokenizer.decoder.patch=16",
+    "data.image_size=256",
+)
+"""Only the generator is left to be trained."""
+NOWHERE = "data.train={use: image_folder, folder: nowhere, images: 120, classes: 10}"
+
+
+@pytest.fixture
+def fingerprints(load: Load, registry: Registry):
+    def fingerprints(*overrides: str) -> dict[str, str]:
+        text = (
+            SMALL.replace(", train: {steps: 10, lr: 1e-4}}", "}") if READY[0] in overrides else None
+        )
+        loaded = load(*overrides, text=text) if text else load(*overrides)
+        return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, registry)}
+
+    return fingerprints
+
+
+@pytest.fixture
+def theirs(load: Load) -> Path:
+    """A folder with two shards and statistics; what is in them nobody reads here."""
+    folder = Path("theirs")
+    folder.mkdir()
+    for name in (SHARD, "latents_rank01_shard000.safetensors", "latents_stats.pt"):
+        (folder / name).write_text(name, encoding="utf-8")
+    return folder
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in after if before[name] != after[name]} - {"report"}
+
+
+# --- agreement and needs --------------------------------------------------------------------------
+
+
+def test_a_folder_has_statistics_of_its_own(problems: Problems) -> None:
+    (problem,) = problems(FOLDER, "latents.statistics=latents_stats.pt")
+    assert problem.path == "latents"
+    assert "say `folder` or `statistics`" in problem.message
+
+
+def test_the_folder_must_be_there_and_hold_latents(load: Load, theirs: Path) -> None:
+    assert missing_here(load(FOLDER)) == []
+    (problem,) = missing_here(load("latents.folder=nowhere"))
+    assert (problem.path, problem.where) == ("latents.folder", "command line")
+    assert problem.message.startswith("no latents in nowhere: expected files like latents_rank00")
+    assert missing_here(load("latents.folder=nowhere"), left=lambda _: {"sample"}) == []
+    for path in theirs.glob("*shard*"):
+        path.unlink()
+    assert [problem.path for problem in missing_here(load(FOLDER))] == ["latents.folder"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needed"),
+    [
+        ((FOLDER,), False),
+        ((), True),
+        ((FOLDER, "tokenizer.weights=null"), True),
+        ((FOLDER, "data.train={use: image_folder, folder: nowhere}"), True),  # how many classes?
+    ],
+    ids=str,
+)
+def test_training_images_are_not_needed_for_a_generator_alone(
+    load: Load, theirs: Path, overrides: tuple[str, ...], needed: bool
+) -> None:
+    Path("tokenizer.pt").touch()
+    text = SMALL.replace(", train: {steps: 10, lr: 1e-4}}", "}")
+    loaded = load(*READY, NOWHERE, *overrides, text=text)
+    assert ("data.train" in [problem.path for problem in missing_here(loaded)]) is needed
+
+
+def test_the_smoke_version_writes_latents_of_its_own(load: Load) -> None:
+    small = smoke_recipe(load(FOLDER, "latents.workers=8"))
+    assert (small.recipe.latents.folder, small.recipe.latents.workers) == (None, 0)
+    assert missing_here(small) == []
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_the_stages_depend_on_what_is_in_the_folder_not_on_where_it_is(
+    fingerprints, theirs: Path
+) -> None:
+    before = fingerprints(FOLDER)
+    assert changed(fingerprints(), before) == LATER
+    theirs.rename("moved")
+    assert changed(before, fingerprints("latents.folder=moved")) == set()
+    (Path("moved") / "stage.json").write_text("{}", encoding="utf-8")
+    assert changed(before, fingerprints("latents.folder=moved")) == set()
+
+
+@pytest.mark.parametrize(
+    "name", [SHARD, "latents_rank01_shard001.safetensors", "latents_stats.pt"], ids=str
+)
+def test_every_shard_and_the_statistics_count(fingerprints, theirs: Path, name: str) -> None:
+    before = fingerprints(FOLDER)
+    (theirs / name).write_text("others", encoding="utf-8")
+    assert changed(before, fingerprints(FOLDER)) == LATER
+
+
+def test_how_latents_would_be_written_does_not_matter_and_mirroring_does(
+    fingerprints, theirs: Path
+) -> None:
+    before = fingerprints(*READY, FOLDER)
+    writing = ("latents.dtype=bfloat16", "latents.shard_size=7", "latents.processes=2")
+    images = ("data.train={use: digits, mask_threshold: 0.2}",)
+    assert changed(before, fingerprints(*READY, FOLDER, *writing, *images)) == set()
+    mirrored = changed(before, fingerprints(*READY, FOLDER, "data.flip=true"))
+    assert mirrored == {"latents", "generator", "sample"}
+
+
+def test_who_reads_the_images_changes_nothing(fingerprints) -> None:
+    assert changed(fingerprints(), fingerprints("latents.workers=8")) == set()

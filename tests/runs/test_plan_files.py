@@ -1,0 +1,77 @@
+"""Files of weights count by what is in them: they may move, and a namesake is another file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.plan import STAGE_VERSIONS, plan
+
+REGISTRY = load_registry()
+FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
+FROM_REFINE = {"refine"} | FROM_TOKENIZER
+
+ENCODER = (
+    "tokenizer.encoder={{use: mae, model: vit_base_patch16_224, weights: {file},"
+    " size: {{width: 48, depth: 1, heads: 2}}, input_size: 64}}",
+    "tokenizer.decoder.patch=4",
+)
+LPIPS = ("tokenizer.reconstruction.lpips={{weight: 1, weights: {file}}}",)
+DISCRIMINATOR = ("tokenizer.adversarial={{discriminator: {{use: dino, weights: {file}}}}}",)
+ANYUP = (
+    "tokenizer.refinement.upsampler=anyup",
+    "tokenizer.refinement.anyup={{checkout: anyup, weights: {file}}}",
+)
+KINDS = {
+    "encoder": (ENCODER, FROM_REFINE),
+    "lpips": (LPIPS, FROM_TOKENIZER),
+    "discriminator": (DISCRIMINATOR, FROM_TOKENIZER),
+    "anyup": (ANYUP, FROM_REFINE),
+}
+
+
+def fingerprints(recipe: Path, *overrides: str) -> dict[str, str]:
+    loaded = load_recipe(recipe, overrides, REGISTRY)
+    return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, REGISTRY)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_moved_file_is_the_same_and_another_of_its_name_is_not(
+    tiny_recipe: Path, tmp_path: Path, kind: str
+) -> None:
+    overrides, affected = KINDS[kind]
+    here, there = tmp_path / "weights.safetensors", tmp_path / "elsewhere" / "w.safetensors"
+
+    def stages(file: Path) -> dict[str, str]:
+        return fingerprints(tiny_recipe, *(text.format(file=file) for text in overrides))
+
+    here.write_bytes(b"first")
+    first = stages(here)
+    there.parent.mkdir()
+    shutil.move(here, there)
+    assert stages(there) == first
+
+    here.write_bytes(b"other")
+    other = stages(here)
+    assert {name for name in other if other[name] != first[name]} == affected
+
+
+def test_a_file_that_is_not_here_counts_by_its_name(tiny_recipe: Path) -> None:
+    one, two = (fingerprints(tiny_recipe, LPIPS[0].format(file=f"./{name}")) for name in "ab")
+    assert {name for name in one if one[name] != two[name]} == FROM_TOKENIZER
+
+
+@pytest.mark.parametrize("word", ["default", "none"])
+def test_words_are_no_files_even_where_a_file_is_called_so(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = [text.format(file=word) for text in (*LPIPS, *DISCRIMINATOR)]
+    before = fingerprints(tiny_recipe, *overrides)
+    assert set(before) == set(STAGE_VERSIONS)
+    (tmp_path / word).write_bytes(b"not meant")
+    assert fingerprints(tiny_recipe, *overrides) == before

@@ -1,0 +1,59 @@
+"""A finished run made of a few files, as far as drawing from it looks at it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+from rich.console import Console
+
+from pae_framework.plugins import Registry
+from pae_framework.recipe.models import Recipe
+from pae_framework.runs.plan import PlannedStage
+
+FILES = {
+    "tokenizer": "tokenizer.safetensors",
+    "latents": "latents_stats.safetensors",
+    "generator": "weights.safetensors",
+}
+
+
+@contextmanager
+def no_progress(total, done=0):
+    yield SimpleNamespace(update=lambda done, note="": None)
+
+
+@dataclass
+class DrawnRun:
+    """In place of a StageContext; its folders lie in ``store``."""
+
+    store: Path
+    fingerprint: str = "a"
+    registry: Registry | None = None
+    recipe: Recipe = field(default_factory=lambda: Recipe.model_construct(generator=None))
+    directory: Path = Path()
+    console: Console = field(
+        default_factory=lambda: Console(record=True, width=200, file=StringIO())
+    )
+    progress = staticmethod(no_progress)
+    train_source = ()
+
+    def __post_init__(self):
+        for stage, name in FILES.items():
+            if not (path := self.require(stage) / name).exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(name)
+
+    @property
+    def plan(self):
+        return {name: PlannedStage(name, self.fingerprint, ()) for name in FILES}
+
+    @property
+    def run(self):
+        return SimpleNamespace(stage=lambda stage: SimpleNamespace(path=self.require(stage.name)))
+
+    def require(self, stage):
+        return self.store / stage

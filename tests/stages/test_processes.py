@@ -1,0 +1,107 @@
+"""Items of a stage done by one process or several: errors reach the user with their reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pae_framework.errors import CheckpointError, DataError, RunError
+from pae_framework.stages.processes import do_items
+
+
+@dataclass
+class Context:
+    """As much of a stage's context as the processes look at."""
+
+    directory: Path
+    console: Any = None
+    beat: Any = None
+
+    @property
+    def planned(self) -> Any:
+        return SimpleNamespace(name="latents")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+class Touch:
+    """Leaves a file for each item, in which stands the process."""
+
+    def __init__(self, context: Any):
+        self.directory = context.directory
+
+    def __call__(self, item: int) -> None:
+        (self.directory / str(item)).write_text(str(os.getpid()), encoding="utf-8")
+
+
+class WithoutWeights(Touch):
+    """Cannot be made."""
+
+    def __init__(self, context: Any):
+        raise CheckpointError("tokenizer.safetensors cannot be read: no such file")
+
+
+class OutOfMemory(Touch):
+    """Cannot be made either, for a reason that is not this project's."""
+
+    def __init__(self, context: Any):
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+
+class Unreadable(Touch):
+    """Fails at the third item."""
+
+    def __call__(self, item: int) -> None:
+        if item == 2:
+            raise DataError("2.png: cannot be read as an image")
+        super().__call__(item)
+
+
+class Dying(Touch):
+    """Ends its process, as the system does where memory is short."""
+
+    def __call__(self, item: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(worker: Callable[..., Any], folder: Path, items: int, processes: int) -> list[int]:
+    """What :func:`do_items` showed."""
+    shown: list[int] = []
+    context: Any = Context(folder)
+    assert do_items(context, worker, items, processes, shown.append) == len(shown)
+    return shown
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_item_is_done_once_and_counted(tmp_path: Path, processes: int) -> None:
+    assert run(Touch, tmp_path, 5, processes) == [1, 2, 3, 4, 5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == list("01234")
+    here = {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {str(os.getpid())}
+    assert here is (processes == 1)
+
+
+@pytest.mark.parametrize(
+    ("worker", "error", "message"),
+    [
+        (WithoutWeights, CheckpointError, r"^tokenizer\.safetensors cannot be read: no such file$"),
+        (OutOfMemory, RunError, r"latents failed: OutOfMemoryError: tried to allocate 20 GiB"),
+        (Unreadable, DataError, r"^2\.png: cannot be read as an image$"),
+        (Dying, RunError, r"a process of latents died"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_said(
+    tmp_path: Path, worker: type[Touch], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(worker, tmp_path, 40, 2)
+    assert len(list(tmp_path.iterdir())) < 5  # nothing more was begun

@@ -1,0 +1,216 @@
+"""The sample stage: its sets, drawn once, by whichever recipe of a store asked first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+from drawn_run import DrawnRun
+
+from pae_framework.config import LatentShape
+from pae_framework.data import image_sets
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.stages import sample
+from pae_framework.stages.sampling import Sampler
+from pae_framework.stages.set_identity import set_identity
+
+MAIN, FEW, EARLY = (
+    f"samples-step{name}.npz" for name in ("000006-euler004", "000006-euler002", "000003-euler004")
+)
+
+
+class CountingSampler(Sampler):
+    """Draws images of the values steps + number; says for which weights and steps it was asked."""
+
+    asked: ClassVar[list[tuple[str, int]]] = []
+    loaded: ClassVar[list[str]] = []
+
+    @classmethod
+    def of(cls, context):
+        tokenizer = SimpleNamespace(latent=LatentShape(4, 4))
+        return cls(SimpleNamespace(num_classes=10), tokenizer, None)
+
+    def load(self, weights):
+        self.loaded.append(weights.name)
+
+    def images(self, labels, indices, settings):
+        self.asked.append((self.loaded[-1], settings.steps))
+        self.count.add(len(indices), 20, 10)
+        return (settings.steps + indices).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path, tiny_recipe, registry):
+    """Run the stage of the tiny recipe, changed; each call in a folder of its own, if not named."""
+    monkeypatch.setattr(sample, "Sampler", CountingSampler)
+    CountingSampler.asked.clear()
+
+    def run(*overrides, folder=None, fingerprint="a"):
+        recipe = load_recipe(tiny_recipe, ["sample.batch_size=20", *overrides], registry).recipe
+        store = tmp_path / "stages"
+        number = len(list(store.glob("sample-*")))
+        context = DrawnRun(
+            store, fingerprint, registry, recipe, store / (folder or f"sample-{number}")
+        )
+        (context.require("generator") / "weights-step000003.safetensors").write_text("early")
+        CountingSampler.asked.clear()
+        sample.run(context)
+        return context
+
+    return run
+
+
+def listed(context):
+    return json.loads((context.directory / "sets.json").read_text(encoding="utf-8"))
+
+
+def printed(context):
+    return context.console.export_text()
+
+
+LAST, THIRD = "weights.safetensors", "weights-step000003.safetensors"
+
+
+def test_every_set_is_drawn_from_its_weights_in_its_steps(stage):
+    context = stage()
+    assert CountingSampler.asked == [(LAST, 4), (THIRD, 4), (LAST, 2)]
+    assert [entry["file"] for entry in listed(context)] == [MAIN, EARLY, FEW]
+    assert len({entry["identity"] for entry in listed(context)}) == 3
+
+
+def test_another_step_count_does_not_draw_again_what_is_there(stage):
+    first, second = stage("sample.few_steps=[]", "sample.at_steps=[]"), stage()
+    assert CountingSampler.asked == [(THIRD, 4), (LAST, 2)]
+    assert f"{MAIN} was drawn before: taken from sample-0" in printed(second)
+    ours, theirs = (context.directory / MAIN for context in (first, second))
+    assert ours.samefile(theirs)
+    assert len(sample.read_sets(second.directory)) == 3
+    ours.unlink()  # what one recipe removes, the other keeps
+    images, labels = image_sets.open_set(theirs)
+    assert images[:, 0, 0, 0].tolist() == list(range(4, 24))
+    assert len(labels) == 20
+
+
+def test_the_role_is_that_of_the_new_recipe(stage):
+    stage()
+    context = stage("sample.steps=2", "sample.few_steps=[]", "sample.at_steps=[]")
+    assert CountingSampler.asked == []
+    (entry,) = listed(context)
+    assert (entry["role"], entry["steps"]) == ("main", 2)
+
+
+def test_a_store_without_links_gets_a_copy(stage, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("not here")
+
+    first = stage()
+    monkeypatch.setattr("pae_framework.stages.finished_sets.os.link", refuse)
+    second = stage()
+    assert CountingSampler.asked == []
+    paths = [context.directory / MAIN for context in (first, second)]
+    assert not paths[0].samefile(paths[1])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change", ["count=21", "seed=1", "guidance.scale=2", "shift=0.5", "labels=uniform"]
+)
+def test_what_changes_images_is_drawn(stage, change):
+    stage()
+    context = stage(f"sample.{change}")
+    assert len(CountingSampler.asked) >= 3
+    assert printed(context) == ""
+
+
+@pytest.mark.parametrize("file", ["generator/weights", "tokenizer/tokenizer"])
+def test_other_weights_are_drawn_from(stage, file):
+    context = stage()
+    (context.store / f"{file}.safetensors").write_text("trained again")
+    stage()
+    assert (LAST, 4) in CountingSampler.asked
+
+
+def test_other_code_is_drawn_with(stage):
+    stage()
+    stage(fingerprint="b")
+    assert len(CountingSampler.asked) == 3
+
+
+@pytest.mark.parametrize("damage", ["set", "list", "other labels", "gone", "no identity"])
+def test_what_cannot_be_taken_is_drawn(stage, damage):
+    context = stage()
+    path, file = context.directory / MAIN, context.directory / "sets.json"
+    if damage == "set":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "list":
+        file.write_text("[")
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "no identity":  # as an earlier release listed them
+        entries = [{**entry, "identity": None} for entry in listed(context)]
+        file.write_text(json.dumps(entries))
+    else:
+        labels = torch.zeros(20, dtype=torch.int64)
+        images = torch.zeros(20, 3, 4, 4, dtype=torch.uint8)
+        list(image_sets.draw_set(path, labels, lambda indices: images, 20, ""))
+    stage()
+    assert (LAST, 4) in CountingSampler.asked
+
+
+def test_sets_finished_before_an_interruption_are_taken_and_keep_what_was_counted(
+    stage, monkeypatch
+):
+    """The first set takes 20 evaluations an image; the second is interrupted."""
+    dopri5 = ["sample.solver=dopri5", "sample.few_steps=[]"]
+    images = CountingSampler.images
+
+    def interrupted(self, labels, indices, settings):
+        if self.loaded[-1] == THIRD:
+            raise KeyboardInterrupt
+        return images(self, labels, indices, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CountingSampler, "images", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stage(*dopri5, folder="sample-x")
+    context = stage(*dopri5, folder="sample-x")
+    assert CountingSampler.asked == [(THIRD, 4)]
+    assert [entry["protocol"]["evaluations"] for entry in listed(context)] == [20, 20]
+    assert printed(context) == ""
+
+
+def test_the_network_that_guides_counts_by_its_weights(tmp_path, stage):
+    context = stage()
+
+    def identity(run, content):
+        weights = tmp_path / run / "generator" / "weights.safetensors"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        weights.write_text(content)
+        settings = context.recipe.sample
+        guidance = settings.guidance.model_copy(update={"autoguidance": str(tmp_path / run)})
+        settings = settings.model_copy(update={"guidance": guidance})
+        weights = context.require("generator") / LAST
+        return set_identity(context, weights, torch.arange(3), settings)
+
+    assert identity("one", "same") == identity("two", "same")
+    assert identity("one", "other") != identity("two", "same")
+
+
+def test_a_set_that_is_taken_keeps_how_its_products_were_rounded(stage, monkeypatch):
+    of = CountingSampler.of
+    with monkeypatch.context() as rounding:
+        rounding.setattr(CountingSampler, "of", lambda context: replace(of(context), tf32=True))
+        stage()
+    taken = stage()
+    assert CountingSampler.asked == []
+    assert all(entry["protocol"]["tf32"] for entry in listed(taken))
