@@ -36,8 +36,6 @@ def import_pae(
         pae import pae PAE_DINOv2L_d32/checkpoints/ep-last.pt --recipe dinov2_full
 
         pae reconstruct runs/dinov2_full-imported photo.jpg
-
-        pae run runs/dinov2_full-imported/resolved.yaml --run-dir runs/dinov2_full-imported
     """
     from rich.console import Console
 

@@ -1,6 +1,7 @@
 """Mean and deviation of latents per channel: what a generator's data are normalised by.
 
-Kept twice beside the shards: as ``latents_stats.safetensors``, and as ``latents_stats.pt``, which
+Kept twice: as ``statistics/latents_stats.safetensors`` (LightningDiT takes every safetensors file
+beside the shards for a shard), and, beside the shards, as ``latents_stats.pt``, which
 LightningDiT reads (hustvl/LightningDiT, commit 2725fed).
 """
 
@@ -21,7 +22,9 @@ from pae_framework.errors import DataError
 from pae_framework.files import replacing
 from pae_framework.seeding import generator
 
-SAFE_NAME = "latents_stats.safetensors"
+SAFE_NAME = "statistics/latents_stats.safetensors"
+BARE_NAME = "latents_stats.safetensors"
+"""The same file where it lies without shards, as in a folder exported for Diffusers."""
 TORCH_NAME = "latents_stats.pt"
 TOKENIZER = "tokenizer"
 """Metadata that names the tokenizer."""
@@ -101,7 +104,9 @@ def load_statistics(path: Path) -> LatentStatistics:
     """
     path = Path(path)
     if path.is_dir():
-        here = [path / name for name in (SAFE_NAME, TORCH_NAME) if (path / name).is_file()]
+        here = [
+            path / name for name in (SAFE_NAME, BARE_NAME, TORCH_NAME) if (path / name).is_file()
+        ]
         if not here:
             raise DataError(f"{path} holds neither {SAFE_NAME} nor {TORCH_NAME}")
         path = here[0]

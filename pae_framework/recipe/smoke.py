@@ -189,7 +189,7 @@ def _shrink_tokenizer(tokenizer: Data) -> None:
     adversarial = tokenizer["adversarial"]
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}
-        adversarial["start"] = adversarial["warmup"] = {"steps": 1}
+        adversarial["start"], adversarial["warmup"] = {"steps": 1}, {"steps": 0}
         adversarial["optimizer"]["warmup_steps"] = 0
 
 

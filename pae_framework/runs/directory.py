@@ -156,6 +156,7 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) ->
 
 
 def kept_store(path: Path) -> Path | None:
-    """Where a run that exists keeps its stages; None for a new one."""
+    """Where a run that exists keeps its stages; None for a new one, and for a sweep."""
     record = path / RECORD
-    return path / read_json(record)["store"] if record.is_file() else None
+    store = read_json(record).get("store") if record.is_file() else None
+    return path / store if store else None

@@ -12,7 +12,7 @@ from pae_framework.stages.normalisation import fitting_statistics, tokenizer_ide
 def take_statistics(context: StageContext, file: str) -> None:
     """Write the statistics in ``file`` as those of this run's latents. No image is read.
 
-    ``latents_stats.safetensors`` and ``.pt``, and ``statistics.json``, which says what the file
+    ``latents_stats`` as safetensors and ``.pt``, and ``statistics.json``, which says what the file
     was. That they are of this tokenizer's latents is the recipe's word.
 
     Raises:

@@ -145,7 +145,7 @@ def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: P
     assert f"  statistics: {folder / 'latents_stats.safetensors'}\n" in resolved
     assert helpers.same_bits(load_file(run / "generator/weights.safetensors"), official.weights())
     assert helpers.same_bits(
-        load_file(run / "latents/latents_stats.safetensors"), official.statistics()
+        load_file(run / "latents/statistics/latents_stats.safetensors"), official.statistics()
     )
     found = read_json(run / "generator/weights.json")
     assert (found["imported_from"], found["entry"]) == ("0100000.pt", "ema")

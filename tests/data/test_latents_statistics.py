@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pae_framework.data.latents import shard_name, write_shard
 from pae_framework.data.statistics import (
+    SAFE_NAME,
     LatentStatistics,
     compute_statistics,
     load_statistics,
@@ -77,8 +78,8 @@ def test_saved_for_us_and_for_lightningdit(tmp_path, latents):
     theirs = torch.load(tmp_path / "latents_stats.pt", weights_only=True)
     assert set(theirs) == {"mean", "std"}
     assert torch.equal(theirs["std"], statistics.std)
-    assert torch.equal(load_file(tmp_path / "latents_stats.safetensors")["mean"], statistics.mean)
-    for path in (tmp_path, tmp_path / "latents_stats.safetensors", tmp_path / "latents_stats.pt"):
+    assert torch.equal(load_file(tmp_path / SAFE_NAME)["mean"], statistics.mean)
+    for path in (tmp_path, tmp_path / SAFE_NAME, tmp_path / "latents_stats.pt"):
         read = load_statistics(path)
         assert torch.equal(read.mean, statistics.mean)
         assert torch.equal(read.std, statistics.std)
@@ -124,7 +125,7 @@ def test_figures_that_are_no_statistics(tmp_path, mean, std, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(DataError, match=r"neither latents_stats\.safetensors nor"):
+    with pytest.raises(DataError, match=r"neither statistics/latents_stats\.safetensors nor"):
         load_statistics(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         load_statistics(tmp_path / "gone.safetensors")
@@ -175,3 +176,12 @@ def test_statistics_name_the_tokenizer_they_belong_to(tmp_path):
     statistics.save(tmp_path, tokenizer="4af1")
     assert tokenizer_of(tmp_path) == "4af1"
     assert torch.equal(load_statistics(tmp_path).std, statistics.std)
+
+
+def test_every_safetensors_file_beside_the_shards_is_a_shard(tmp_path):
+    """LightningDiT's data set opens them all (`*.safetensors`) and asks each for its labels."""
+    write(tmp_path, torch.randn(4, 2, 3, 3))
+    compute_statistics(tmp_path).save(tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        assert "labels" in load_file(path)
+    assert (tmp_path / "latents_stats.pt").is_file()

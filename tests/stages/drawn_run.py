@@ -16,7 +16,7 @@ from pae_framework.runs.plan import PlannedStage
 
 FILES = {
     "tokenizer": "tokenizer.safetensors",
-    "latents": "latents_stats.safetensors",
+    "latents": "statistics/latents_stats.safetensors",
     "generator": "weights.safetensors",
 }
 

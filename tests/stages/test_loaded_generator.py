@@ -160,7 +160,7 @@ def test_the_generators_stage_writes_weights_and_what_they_were(context: Context
 def test_the_latents_stage_writes_the_statistics_alone(context: Context) -> None:
     latents.run(cast(StageContext, context))
     names = {path.name for path in context.directory.iterdir()}
-    assert names == {"latents_stats.safetensors", "latents_stats.pt", "statistics.json"}
+    assert names == {"statistics", "latents_stats.pt", "statistics.json"}
     found = torch.load(context.directory / "latents_stats.pt", weights_only=True)
     assert helpers.same_bits(found, official.statistics())
     assert context.recorded == {"weights": "latents_stats.pt"}

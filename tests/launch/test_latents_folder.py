@@ -1,0 +1,44 @@
+"""A generator trained on a folder of latents is the one trained on the run's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from safetensors.torch import load_file
+
+from pae_framework.files import read_json
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.directory import RunDirectory
+
+SHORT = (
+    *("extractor=null", "sample=null", "evaluate=null", "data.flip=true"),
+    *("tokenizer.encoder.train.steps=1", "tokenizer.train.steps=1"),
+)
+
+
+def trained(recipe: Path, run: Path, *overrides: str) -> dict[str, bytes]:
+    """Weights of the generator, as bytes."""
+    loaded = load_recipe(recipe, (*SHORT, *overrides), load_registry())
+    launcher = LocalLauncher(Console(quiet=True))
+    launcher.run(loaded, RunDirectory.at(run), "pae run", until="generator")
+    weights = load_file(run / "generator" / "weights.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+
+def test_the_same_bits_come_out_and_the_folder_stays_as_it_is(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = tmp_path / "run"
+    own = trained(tiny_recipe, run)
+    first = (run / "latents").resolve()
+    folder = first.rename(tmp_path / "elsewhere")
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert trained(tiny_recipe, run, f"latents.folder={folder}") == own
+    second = (run / "latents").resolve()
+    assert second != first
+    assert not list(second.glob("*shard*"))
+    assert read_json(second / "latents.json")["folder"] == str(folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before

@@ -1,0 +1,135 @@
+"""The latents stage of several processes, ended from outside: nobody is left, nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pae_framework.files import read_json
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.directory import RunDirectory
+
+SHORT = (
+    *("extractor=null", "sample=null", "evaluate=null", "latents.shard_size=3"),
+    *(f"{part}.train.steps=1" for part in ("tokenizer.encoder", "tokenizer", "generator")),
+    "generator.train.keep_steps=[]",
+)
+SECONDS = 120
+"""Most that anything here may take on a busy machine."""
+
+
+def run_until(folder: Path, stage: str) -> None:
+    loaded = load_recipe(folder / "tiny.yaml", SHORT, load_registry())
+    directory = RunDirectory.at(folder / "runs" / "tiny")
+    LocalLauncher(Console(quiet=True)).run(loaded, directory, "pae run", until=stage)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Path:
+    """A folder with the tiny recipe, run up to its tokenizer."""
+    folder = tmp_path_factory.mktemp("stopped")
+    (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
+    run_until(folder, "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> dict[str, dict[str, Tensor]]:
+    """The shards that one process writes in one go."""
+    run_until(place, "latents")
+    found = shards(place)
+    shutil.rmtree((place / "runs" / "tiny" / "latents").resolve())
+    return found
+
+
+def shards(place: Path) -> dict[str, dict[str, Tensor]]:
+    folder = place / "runs" / "tiny" / "latents"
+    return {path.name: load_file(path) for path in folder.glob("latents_rank*")}
+
+
+def parents() -> dict[int, int]:
+    """Every living process of the machine with its parent."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split() for line in listed.stdout.splitlines())
+    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+
+
+def descendants(ancestor: int) -> set[int]:
+    living, found = parents(), {ancestor}
+    while more := {pid for pid, parent in living.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
+    """`pae run` with two processes, ended amid the latents: exit code, output, its processes."""
+    command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
+    process = subprocess.Popen(
+        [*command, "run", "tiny.yaml", *SHORT, "latents.processes=2"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        folder = place / "runs" / "tiny" / "latents"
+        wait_for(lambda: len(list(folder.glob("latents_rank*"))) > 1, "no shard was written")
+        workers = descendants(process.pid)
+        process.send_signal(sent)
+        output, _ = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    return process.returncode, output, workers
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="processes are listed by ps")
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_no_process_is_left_and_another_run_finishes(
+    place: Path, undisturbed: dict[str, dict[str, Tensor]], sent: signal.Signals
+) -> None:
+    code, output, workers = ended_by(sent, place)
+    assert len(workers) >= 2
+    wait_for(lambda: not workers & parents().keys(), "workers outlive the run")
+    folder = place / "runs" / "tiny" / "latents"
+    left = {path: path.stat().st_mtime_ns for path in folder.glob("latents_rank*")}
+    assert 2 <= len(left) < len(undisturbed)
+    if sent == signal.SIGTERM:
+        assert code == 1
+        assert f"stopped with {len(left)} of {len(undisturbed)} shards" in " ".join(output.split())
+        assert read_json(folder / "stage.json")["state"] == "stopped"
+        assert not list(folder.glob(".*.new"))  # those under way were finished
+    run_until(place, "latents")
+    assert all(path.stat().st_mtime_ns == written for path, written in left.items())
+    assert not list(folder.glob(".*.new"))
+    found = shards(place)
+    assert found.keys() == undisturbed.keys()
+    for name, tensors in undisturbed.items():
+        assert all(same_values(tensors[key], found[name][key]) for key in tensors)
+    shutil.rmtree(folder.resolve())
+
+
+def same_values(one: Tensor, two: Tensor) -> bool:
+    return one.dtype == two.dtype and bool((one == two).all())
