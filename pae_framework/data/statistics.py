@@ -24,7 +24,7 @@ from pae_framework.seeding import generator
 
 SAFE_NAME = "statistics/latents_stats.safetensors"
 BARE_NAME = "latents_stats.safetensors"
-"""The same file where it lies without shards, as in a folder exported for Diffusers."""
+"""The same file where it lies beside the shards or alone."""
 TORCH_NAME = "latents_stats.pt"
 TOKENIZER = "tokenizer"
 """Metadata that names the tokenizer."""

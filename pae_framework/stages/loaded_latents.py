@@ -26,8 +26,9 @@ from pae_framework.stages.run_latents import latents_folder, run_latents
 def take_folder(context: StageContext) -> None:
     """Check the latents and write their statistics as those of this run. No image is read.
 
-    ``latents_stats`` in both forms, and ``latents.json``, which says what the folder was. Nothing is written into the folder; statistics that it lacks are measured. Latents whose
-    statistics name no tokenizer, as LightningDiT's, are of this one by the recipe's word.
+    ``latents_stats`` in both forms, and ``latents.json``, which says what the folder was. Nothing
+    is written into the folder; statistics that it lacks are measured. Latents whose statistics name
+    no tokenizer, as LightningDiT's, are of this one by the recipe's word.
 
     Raises:
         DataError: there are no latents or not all of them yet; a file is damaged; or they do not

@@ -60,11 +60,13 @@ def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
     weights = "transformer/diffusion_pytorch_model.safetensors"
     assert names(Path("folder")) == {
         *("model_index.json", "scheduler/scheduler_config.json", "transformer/config.json"),
-        *(weights, "latents_stats.safetensors", "latents_stats.pt"),
+        *(weights, "statistics/latents_stats.safetensors", "latents_stats.pt"),
     }
     assert helpers.same_bits(load_file(f"folder/{weights}"), official.weights())
-    assert helpers.same_bits(load_file("folder/latents_stats.safetensors"), official.statistics())
-    back = ("--statistics", "folder/latents_stats.safetensors")
+    assert helpers.same_bits(
+        load_file("folder/statistics/latents_stats.safetensors"), official.statistics()
+    )
+    back = ("--statistics", "folder/statistics/latents_stats.safetensors")
     assert pae("import", "generator", f"folder/{weights}", "run", *back)[::2] == (0, "")
     assert helpers.same_bits(load_file("run/generator/weights.safetensors"), official.weights())
 
