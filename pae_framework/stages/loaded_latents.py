@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pae_framework.data.statistics import (
+    BARE_NAME,
     SAFE_NAME,
     TORCH_NAME,
     LatentStatistics,
@@ -64,7 +65,7 @@ def _require_finished(folder: Path) -> None:
 
 def _statistics(context: StageContext, folder: Path) -> tuple[LatentStatistics, str]:
     """Statistics of the latents, and the file they are from."""
-    for name in (SAFE_NAME, TORCH_NAME):
+    for name in (SAFE_NAME, BARE_NAME, TORCH_NAME):
         if (folder / name).is_file():
             return fitting_statistics(folder / name, latent_shape(context.recipe)), name
     return compute_statistics(folder), "measured"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +65,9 @@ class Learner:
         terms = self._accumulate(micro_batches, randomness)
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         # Measured without clipping, too: a gradient that is not finite must be seen.
-        norm = nn.utils.clip_grad_norm_(weights, self.settings.clip or math.inf)
+        norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        if self.settings.clip is not None:
+            nn.utils.clip_grads_with_norm_(weights, self.settings.clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return terms | {"grad_norm": norm.detach()}
