@@ -18,6 +18,8 @@ UNITS = {
     "compile": ("Compiled blocks", "step"),
     "peer": ("Against diffusers' DiT of the same size", "step"),
     "guidance": ("Sampling", "batch"),
+    "compiled-sampling": ("Sampling with compiled blocks", "batch"),
+    "extraction": ("Making latents", "shard"),
     "reading": ("Reading latents", "batch"),
 }
 
@@ -53,6 +55,10 @@ def main() -> None:
         "compile": lambda: training.compilation(subject, given.rounds, given.steps),
         "peer": lambda: training.against_peer(subject, given.rounds, given.steps),
         "guidance": lambda: sampling.guidance_interval(subject, given.rounds, 2 * given.steps),
+        "compiled-sampling": lambda: sampling.compiled_sampling(
+            subject, given.rounds, 2 * given.steps
+        ),
+        "extraction": lambda: latents.extraction(subject, given.rounds, 200),
         "reading": lambda: latents.reading(subject, given.rounds, 50),
     }
     for name in given.what or measures:

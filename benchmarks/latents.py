@@ -1,4 +1,4 @@
-"""Latents: reading shuffled batches from shards, against reading them in order from memory."""
+"""Latents: making shards of them against encoding alone, reading them against memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
+from pae_framework.data.images import build_source, read_batch
 from pae_framework.data.latent_batches import LatentBatches
 from pae_framework.data.latents import LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.data.stream import CountStream
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.tokenizer.model import build_tokenizer
 
 ROWS = 4000
 
@@ -43,3 +48,34 @@ def reading(subject: Subject, rounds: int, batches: int) -> list[Timing]:
             },
             rounds,
         )
+
+
+def extraction(subject: Subject, rounds: int, images: int) -> list[Timing]:
+    """Images read, encoded plain and mirrored, and written as a shard, against encoding alone."""
+    loaded = load_recipe("quickstart", ["data.image_size=32"], load_registry())
+    data, section = loaded.recipe.data, loaded.recipe.tokenizer
+    source = build_source(data.train, data.image_size, loaded.registry)
+    encoder_class = loaded.registry.find("encoder", section.encoder.use).component_class()
+    encoder = encoder_class(section.encoder.config, data.image_size)
+    tokenizer = build_tokenizer(section, data.image_size, loaded.registry, encoder)
+    tokenizer.eval().to(subject.device)
+    still = read_batch(source, range(images))[0].to(subject.device)
+
+    @torch.no_grad()
+    def encode(batch: Tensor) -> Tensor:
+        return tokenizer.encode(batch).latents
+
+    def alone() -> None:
+        encode(still)
+        encode(still.flip(-1))
+
+    def whole() -> None:
+        batch, labels = read_batch(source, range(images))
+        batch = batch.to(subject.device)
+        with tempfile.TemporaryDirectory() as folder:
+            write_shard(
+                Path(folder) / shard_name(0, 0), encode(batch), encode(batch.flip(-1)), labels
+            )
+
+    ways = {"encoding alone": alone, "read, encoded, written": whole}
+    return in_turn({name: repeated(way, 1, subject.device) for name, way in ways.items()}, rounds)

@@ -1,6 +1,8 @@
-"""Sampling: what guidance and its interval cost."""
+"""Sampling: what guidance, its interval and compiled blocks cost."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 
@@ -8,6 +10,7 @@ from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
 from pae_framework.flow.sampling import draw
 from pae_framework.settings import Guidance, SampleSettings
+from pae_framework.training.blocks import compile_blocks
 
 
 @torch.no_grad()
@@ -32,3 +35,19 @@ def guidance_interval(subject: Subject, rounds: int, steps: int) -> list[Timing]
         {name: repeated(drawing(choice), 1, subject.device) for name, choice in choices.items()},
         rounds,
     )
+
+
+@torch.no_grad()
+def compiled_sampling(subject: Subject, rounds: int, steps: int) -> list[Timing]:
+    """The same batch drawn by a network with compiled blocks, against eager; no guidance."""
+    labels, indices = subject.data()[1], torch.arange(subject.batch)
+    settings = SampleSettings(batch_size=subject.batch, steps=steps, shift=0.4)
+    ways = {}
+    for name in ("eager", "compiled"):
+        network = subject.network().eval()
+        if name == "compiled":
+            compile_blocks(network)
+        ways[name] = repeated(
+            partial(draw, network, labels, indices, settings, 0, subject.latent), 1, subject.device
+        )
+    return in_turn(ways, rounds)

@@ -1,0 +1,58 @@
+"""benchmarks/: ratios are to the first way in the same round; every measurement runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from benchmarks import latents, sampling, training
+from benchmarks.subject import Subject
+from benchmarks.timing import in_turn
+
+TINY = Subject(
+    device=torch.device("cpu"),
+    preset=None,
+    depth=1,
+    width=48,
+    heads=2,
+    channels=4,
+    side=4,
+    batch=2,
+    bf16=False,
+)
+
+
+def test_ratios_are_medians_over_rounds_of_the_ratio_within_a_round() -> None:
+    def taking(seconds: Iterator[float]) -> float:
+        return next(seconds)
+
+    slow, fast = iter([9.0, 2.0, 4.0, 6.0]), iter([9.0, 1.0, 8.0, 3.0])  # the first warms up
+    found = in_turn({"slow": lambda: taking(slow), "fast": lambda: taking(fast)}, rounds=3)
+    assert [(t.name, t.seconds, t.ratio) for t in found] == [("slow", 4.0, 1.0), ("fast", 3.0, 0.5)]
+    assert found[1].spread == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda: training.engine_overhead(TINY, 1, 2),
+        lambda: training.against_peer(TINY, 1, 1),
+        lambda: sampling.guidance_interval(TINY, 1, 2),
+        lambda: latents.reading(TINY, 1, 2),
+        lambda: latents.extraction(TINY, 1, 4),
+    ],
+    ids=["engine", "peer", "guidance", "reading", "extraction"],
+)
+def test_every_measurement_runs(measure) -> None:
+    found = measure()
+    assert found[0].ratio == 1.0
+    assert all(timing.seconds > 0 for timing in found)
+
+
+def test_the_peer_has_the_networks_size() -> None:
+    """Also where a preset names it: B/1 is 12 blocks of width 768 with 12 heads."""
+    from dataclasses import replace
+
+    assert replace(TINY, preset="B/1").size == replace(TINY, depth=12, width=768, heads=12).size
