@@ -493,6 +493,12 @@ class SampleSettings(SolverSettings):
     batch_size: int = Field(
         250, gt=0, description="images drawn at once; changes no image but for rounding"
     )
+    processes: int = Field(
+        1,
+        gt=0,
+        description="processes of the sample stage that share the parts of its sets, 1000 images "
+        "each; the sets are those of one process, but dopri5's evaluations are not counted",
+    )
     seed: int = Field(
         0,
         ge=0,

@@ -49,23 +49,36 @@ def draw_set(
     Raises:
         DataError: the parts hold images of several sizes.
     """
+    parts = begin_parts(path, len(labels), identity)
+    for part in parts:
+        yield from draw_part(path, part, draw, batch_size)
+    _join(path, [_part_file(path, part) for part in parts], labels)
+    _remove_parts(_parts_folder(path))
+
+
+def begin_parts(path: Path, count: int, identity: str) -> list[range]:
+    """Make the folder of a set's parts, with none of something else in it.
+
+    Returns:
+        Sample numbers of every part of ``count`` images. Each may be drawn by a process of its own
+        before :func:`draw_set`, which takes those that are there.
+    """
     drop_other_parts(path, identity)
-    folder, parts = _parts_folder(path), []
-    write_text(folder / IDENTITY, identity)
-    for start in range(0, len(labels), PART):
-        indices = torch.arange(start, min(start + PART, len(labels)))
-        part = folder / f"{start:08d}.npy"
-        if not _is_whole(part, len(indices)):
-            drawn: list[Tensor] = []
-            for batch in indices.split(batch_size):
-                drawn.append(draw(batch))
-                yield int(batch[-1]) + 1
-            with replacing(part) as aside, aside.open("wb") as file:
-                np.save(file, torch.cat(drawn).permute(0, 2, 3, 1).contiguous().numpy())
-        parts.append(part)
-        yield int(indices[-1]) + 1
-    _join(path, parts, labels)
-    _remove_parts(folder)
+    write_text(_parts_folder(path) / IDENTITY, identity)
+    return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
+
+
+def draw_part(path: Path, part: range, draw: Draw, batch_size: int) -> Iterator[int]:
+    """Draw one part of the set ``path``, unless it is there; yields like :func:`draw_set`."""
+    file = _part_file(path, part)
+    if not _is_whole(file, len(part)):
+        drawn: list[Tensor] = []
+        for batch in torch.arange(part.start, part.stop).split(batch_size):
+            drawn.append(draw(batch))
+            yield int(batch[-1]) + 1
+        with replacing(file) as aside, aside.open("wb") as opened:
+            np.save(opened, torch.cat(drawn).permute(0, 2, 3, 1).contiguous().numpy())
+    yield part.stop
 
 
 def drop_other_parts(path: Path, identity: str) -> None:
@@ -100,6 +113,10 @@ def open_set(path: Path) -> tuple[Tensor, Tensor]:
 
 def _parts_folder(path: Path) -> Path:
     return path.with_suffix(".parts")
+
+
+def _part_file(path: Path, part: range) -> Path:
+    return _parts_folder(path) / f"{part.start:08d}.npy"
 
 
 def _remove_parts(folder: Path) -> None:

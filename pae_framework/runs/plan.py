@@ -212,7 +212,7 @@ def _generator(recipe: Recipe) -> Parts | None:
 def _sample(recipe: Recipe) -> Parts | None:
     if recipe.sample is None or recipe.generator is None:
         return None
-    settings = recipe.sample.model_copy(update={"batch_size": 1})
+    settings = recipe.sample.model_copy(update={"batch_size": 1, "processes": 1})
     parts: dict[str, Any] = {"sample": settings}
     if (run := settings.guidance.autoguidance) is not None:
         weights = generator_weights(run)

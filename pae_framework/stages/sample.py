@@ -18,6 +18,7 @@ from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.finished_sets import SETS, take_finished
 from pae_framework.stages.loaded_file import first_name
+from pae_framework.stages.sample_parts import PlannedSet, draw_parts
 from pae_framework.stages.sampling import Sampler
 from pae_framework.stages.set_identity import set_identity
 
@@ -26,6 +27,11 @@ def run(context: StageContext) -> None:
     """Draw every set that is not there yet, each an npz; one that was begun goes on.
 
     A set that the sample stage of an earlier recipe has drawn of the same things is taken from it.
+    Where several processes share the work, the parts of all sets are drawn first, then joined.
+
+    Raises:
+        StoppedError: several processes were asked to stop; the parts under way are written.
+        RunError: one of several processes failed; parts that are there stay.
     """
     settings = context.recipe.sample
     assert settings is not None
@@ -33,6 +39,9 @@ def run(context: StageContext) -> None:
     labels = label_plan(settings.count, sampler.model.num_classes, settings.seed, settings.labels)
     planned = list(_planned(context, settings, sampler, labels))
     there = [_take(context, entry, labels) for entry in planned]
+    lacking = [one for one, is_there in zip(planned, there, strict=True) if not is_there]
+    if lacking and settings.processes > 1:  # what follows finds all parts, and joins them
+        draw_parts(context, settings, [_planned_set(context, settings, one) for one in lacking])
     with context.progress(len(planned) * settings.count) as progress:
         for number, entry in enumerate(planned):
             before = number * settings.count
@@ -94,6 +103,17 @@ def _planned(
     for steps in settings.few_steps:
         if steps != settings.steps:
             yield entry("few_steps", last, steps)
+
+
+def _planned_set(
+    context: StageContext, settings: SampleSettings, entry: dict[str, Any]
+) -> PlannedSet:
+    return PlannedSet(
+        context.directory / entry["file"],
+        entry["identity"],
+        context.require("generator") / entry["weights"],
+        settings.model_copy(update={"steps": entry["steps"]}),
+    )
 
 
 def _last_step(context: StageContext, component: GeneratorComponent) -> int:

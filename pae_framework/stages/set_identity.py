@@ -16,7 +16,7 @@ from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.normalisation import tokenizer_identity
 
-WITHOUT_EFFECT = {"count", "labels", "batch_size", "at_steps", "few_steps"}
+WITHOUT_EFFECT = {"count", "labels", "batch_size", "processes", "at_steps", "few_steps"}
 """Settings that change no image; the first two are in the labels themselves."""
 
 

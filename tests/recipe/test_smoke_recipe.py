@@ -38,6 +38,7 @@ def test_it_keeps_the_wiring_and_shrinks_the_rest(load: Load) -> None:
         "generator.train={steps: 10, keep_steps: [5], workers: 4, warmup_steps: 3}",
         "sample.at_steps=[5]",
         "sample.few_steps=[5, 9]",
+        "sample.processes=3",
     )
     recipe, small = loaded.recipe, smoke_recipe(loaded).recipe
     for section in ("encoder", "modulator", "bottleneck", "decoder"):
@@ -53,7 +54,7 @@ def test_it_keeps_the_wiring_and_shrinks_the_rest(load: Load) -> None:
     assert (small.generator.train.workers, small.generator.train.warmup_steps) == (0, 0)
     assert small.sample is not None
     assert small.generator.train.keep_steps == small.sample.at_steps == (1,)
-    assert small.sample.few_steps == (2,)
+    assert (small.sample.few_steps, small.sample.processes) == ((2,), 1)
     assert small.data.train.use == small.data.test.use == "shapes"
 
 

@@ -67,6 +67,7 @@ def test_an_edit_reaches_its_stage_and_what_follows(tiny_recipe, override, affec
         "generator.train.workers=1",
         "latents.batch_size=7",
         "sample.batch_size=3",
+        "sample.processes=2",
         "runtime.threads=2",
         "runtime.tf32=true",
         "tokenizer.train.compile=true",

@@ -132,6 +132,13 @@ def test_what_changes_images_is_drawn(stage, change):
     assert printed(context) == ""
 
 
+@pytest.mark.parametrize("change", ["batch_size=3", "processes=2"])
+def test_what_changes_no_image_is_taken(stage, change):
+    stage()
+    stage(f"sample.{change}")
+    assert CountingSampler.asked == []
+
+
 @pytest.mark.parametrize("file", ["generator/weights", "tokenizer/tokenizer"])
 def test_other_weights_are_drawn_from(stage, file):
     context = stage()
