@@ -79,6 +79,11 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
     return [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Names of tensors that hold NaN or infinity, for a message; empty: none does."""
+    return _some([name for name, value in tensors.items() if not bool(value.isfinite().all())])
+
+
 def read_checkpoint(path: Path, entries: Sequence[str] = ("model",)) -> dict[str, Tensor]:
     """The weights in a file that another program wrote: safetensors, or a torch file.
 

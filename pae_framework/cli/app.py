@@ -26,7 +26,7 @@ from pae_framework.cli.sample import sample
 from pae_framework.cli.show import show
 from pae_framework.cli.show_plugin import show_plugin
 from pae_framework.cli.status import status
-from pae_framework.errors import PaeError
+from pae_framework.errors import PaeError, RunError
 
 app = typer.Typer(
     name="pae",
@@ -74,6 +74,13 @@ def pae(
     """Train, sample and measure prior-aligned autoencoders."""
 
 
+def _of_a_path(error: OSError) -> PaeError:
+    """What the system said of a file or folder, as a message; anything else is not for users."""
+    if error.filename is None:
+        raise error
+    return RunError(f"{error.filename}: {error.strerror}")
+
+
 def main() -> None:
     """Run one command.
 
@@ -82,7 +89,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="pae")
-    except PaeError as error:
+    except (PaeError, OSError) as raised:
+        error = raised if isinstance(raised, PaeError) else _of_a_path(raised)
         if "--debug" in sys.argv:  # wherever it stands on the command line
             traceback.print_exc()
         print_error(error)

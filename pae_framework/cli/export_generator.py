@@ -39,7 +39,7 @@ def export_generator(
 
     With `--format diffusers` a folder is written that Hugging Face's Diffusers loads as a pipeline
     (`pae_generators.diffusers_pipeline.LatentFlowPipeline`): config and weights, scheduler, and the
-    statistics of the latents. It needs the extra `pae-framework[diffusers]`.
+    statistics of the latents. It needs the extra `diffusers`.
 
     Examples:
         pae export generator runs/dinov2_full 0100000.pt

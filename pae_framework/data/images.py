@@ -44,11 +44,24 @@ def read_image(path: Path, size: int) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
+            rgb = _eight_bit(image).convert("RGB")
     # Pillow's decoders raise SyntaxError and ValueError, too, on damaged files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
     return torch.from_numpy(np.array(adm_centre_crop(rgb, size))).permute(2, 0, 1)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel: Pillow's own conversion cuts 16 bits off at 255.
+
+    Raises:
+        ValueError: its values have no known range.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range of values; save it with 8 bits")
+    return image
 
 
 def read_batch(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pae_framework.config import ComponentConfig
+from pae_framework.config import ComponentConfig, Settings
 from pae_framework.errors import DataError, Problem
 from pae_framework.hub import offline
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -93,6 +93,9 @@ def _fetch(path: str, part: Needy, dry_run: bool) -> FetchedPart:
     if (missing := part.missing()) is None:
         return FetchedPart(path, "here", "")
     bring = getattr(part, "fetch", None)
+    named = part.files().values() if isinstance(part, Settings) else ()
+    if any(not path.is_file() for path in named):  # the user's own, which nothing can bring
+        return FetchedPart(path, "missing", missing)
     if bring is None or getattr(type(part), "fetch", None) is ComponentConfig.fetch:
         return FetchedPart(path, "missing", missing)
     if dry_run:

@@ -59,12 +59,13 @@ def fitting(released: ReleasedTokenizer, recipe: Recipe, registry: Registry) -> 
             f"{released.source} brings weights of an encoder, but the run trains its own "
             f"({encoder.use}: `tokenizer.encoder.train`)"
         )
+    weights = fit(released, meta_tokenizer(recipe, registry))
     if not released.encoder and loads_nothing(encoder):
         raise CheckpointError(
             f"{released.source} brings no weights of the encoder, and `tokenizer.encoder.weights` "
             "is none: name those that the tokenizer was trained with"
         )
-    return fit(released, meta_tokenizer(recipe, registry))
+    return weights
 
 
 def loads_nothing(encoder: EncoderComponent) -> bool:

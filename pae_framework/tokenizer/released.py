@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pae_framework.contracts import Encoder
 from pae_framework.errors import CheckpointError
-from pae_framework.tensor_files import differences, read_checkpoint
+from pae_framework.tensor_files import differences, not_finite, read_checkpoint
 from pae_framework.tokenizer.model import Tokenizer
 
 ENCODER = "encoder."
@@ -75,7 +75,8 @@ def fit(released: ReleasedTokenizer, tokenizer: Tokenizer) -> TokenizerWeights:
             meta device.
 
     Raises:
-        CheckpointError: lists every name that is missing, unexpected or of another shape.
+        CheckpointError: lists every name that is missing, unexpected, of another shape, or not
+            finite.
     """
     expected, problems = tokenizer.state_dict(), []
     if found := differences(expected, released.tokenizer):
@@ -88,6 +89,8 @@ def fit(released: ReleasedTokenizer, tokenizer: Tokenizer) -> TokenizerWeights:
             problems += [f"encoder: {line.strip()}" for line in str(error).splitlines()]
     if problems:
         raise CheckpointError(f"{released.source} does not fit:\n  " + "\n  ".join(problems))
+    if broken := not_finite(released.state):
+        raise CheckpointError(f"{released.source} holds weights that are not finite: {broken}")
     return TokenizerWeights(_cast(released.tokenizer, expected), encoder)
 
 

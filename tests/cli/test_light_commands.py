@@ -358,3 +358,13 @@ def test_colour_only_where_it_is_wanted(pae: Pae, monkeypatch: pytest.MonkeyPatc
     assert pae("check", "nothing").err.startswith("\x1b[1;31merror:\x1b[0m ")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in pae("check", "nothing").err
+
+
+def test_a_file_where_a_folder_is_meant_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pae", "copy", "quickstart", "file/mine.yaml"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code
+    assert "file" in capsys.readouterr().err

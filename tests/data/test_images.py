@@ -196,3 +196,16 @@ def test_read_image_names_the_file_it_cannot_read(tmp_path, content):
 
     with pytest.raises(DataError, match=r"broken\.png: cannot be read as an image"):
         read_image(path, 16)
+
+
+def test_sixteen_bits_become_eight_and_are_not_cut_off(tmp_path):
+    levels = np.array([[0, 255, 256], [32768, 65280, 65535], [511, 512, 1024]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    image = read_image(tmp_path / "deep.png", 3)
+    assert image[0].tolist() == [[0, 0, 1], [128, 255, 255], [1, 2, 4]]
+
+
+def test_values_without_a_range_are_refused(tmp_path):
+    Image.fromarray(np.zeros((3, 3), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"float\.tiff: .* mode F has no fixed range"):
+        read_image(tmp_path / "float.tiff", 3)

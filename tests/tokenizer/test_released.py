@@ -232,3 +232,12 @@ def test_the_state_written_is_the_state_read(tmp_path: Path, with_encoder: bool)
     ours.load_state_dict(weights.tokenizer)
     ours.encoder.load_state_dict(weights.encoder)
     assert helpers.same_bits(released_state(ours, with_encoder), helpers.released(with_encoder))
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    tensors = helpers.released()
+    name = next(key for key in tensors if key.startswith("decoder."))
+    tensors[name] = torch.full_like(tensors[name], float("nan"))
+    file = read_released(helpers.write(tensors, tmp_path / "t.pt"))
+    with pytest.raises(CheckpointError, match=rf"not finite: {re.escape(name)}"):
+        fit(file, tokenizer())
