@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Literal, Self
 
@@ -145,17 +146,8 @@ class LightningDiTConfig(TransformerConfig):
 
     @model_validator(mode="after")
     def _one_size(self) -> LightningDiTConfig:
-        numbers = self._numbers()
-        given = [key for key, value in numbers.items() if value is not None]
-        missing = [key for key, value in numbers.items() if value is None]
-        if self.preset is not None and given:
-            raise ValueError(
-                f"`preset` {self.preset} already says {', '.join(given)}; give one way"
-            )
-        if self.preset is None and not given:
-            raise ValueError("no size: give `preset`, or `depth`, `width`, `heads` and `patch`")
-        if self.preset is None and missing:
-            raise ValueError(f"a size without `preset` also needs {', '.join(missing)}")
+        hint = "`preset`, or `depth`, `width`, `heads` and `patch`"
+        check_one_size(self.preset, self._numbers(), hint)
         return self
 
     @model_validator(mode="after")
@@ -180,6 +172,22 @@ class LightningDiTConfig(TransformerConfig):
         """Two blocks of width 64 over the same patches, on any latents and classes."""
         small = {"preset": None, **SMOKE_SIZE, "patch": self.architecture.patch}
         return self.model_copy(update={**self._anywhere(), **small})
+
+
+def check_one_size(preset: str | None, numbers: Mapping[str, int | None], hint: str) -> None:
+    """A size is a preset or all of its numbers, not both and not half; ``hint`` says which.
+
+    Raises:
+        ValueError: it is given twice, in part or not at all.
+    """
+    given = [key for key, value in numbers.items() if value is not None]
+    missing = [key for key, value in numbers.items() if value is None]
+    if preset is not None and given:
+        raise ValueError(f"`preset` {preset} already says {', '.join(given)}; give one way")
+    if preset is None and not given:
+        raise ValueError(f"no size: give {hint}")
+    if preset is None and missing:
+        raise ValueError(f"a size without `preset` also needs {', '.join(missing)}")
 
 
 def check_tiles(patch: int, latent: LatentShape) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pae_framework.config import LatentShape
 from pae_generators import counts
-from pae_generators.config import SMOKE_SIZE, TransformerConfig, check_tiles
+from pae_generators.config import SMOKE_SIZE, TransformerConfig, check_one_size, check_tiles
 from pae_generators.presets import DH_PRESETS, Architecture, DHPreset, HeadArchitecture
 
 
@@ -62,16 +62,7 @@ class DiTDHConfig(TransformerConfig):
     @model_validator(mode="after")
     def _one_size(self) -> DiTDHConfig:
         numbers = self._numbers()
-        given = [key for key, value in numbers.items() if value is not None]
-        missing = [key for key, value in numbers.items() if value is None]
-        if self.preset is not None and given:
-            raise ValueError(
-                f"`preset` {self.preset} already says {', '.join(given)}; give one way"
-            )
-        if self.preset is None and not given:
-            raise ValueError(f"no size: give `preset` (S or XL), or {', '.join(missing)}")
-        if self.preset is None and missing:
-            raise ValueError(f"a size without `preset` also needs {', '.join(missing)}")
+        check_one_size(self.preset, numbers, f"`preset` (S or XL), or {', '.join(numbers)}")
         return self
 
     @model_validator(mode="after")
