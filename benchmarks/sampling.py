@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
+from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import draw
-from pae_framework.settings import Guidance, SampleSettings
 from pae_framework.training.blocks import compile_blocks
 
 

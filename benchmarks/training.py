@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from benchmarks.subject import BareLoop, Subject
 from benchmarks.timing import Timing, Way, in_turn, repeated
 from pae_framework.contracts import Generator
+from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.objective import FlowObjective
-from pae_framework.settings import FlowSettings
 from pae_framework.training.loop import Trainee, Workplace, train
 from pae_framework.training.progress import ProgressLine
 

@@ -11,9 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+
+
+def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
+    twice = sorted({step for step in steps if steps.count(step) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(map(str, twice))} more than once")
+    return steps
+
+
+Steps = Annotated[tuple[PositiveInt, ...], AfterValidator(_distinct)]
+"""Counts of steps, each once."""
 
 
 class Settings(BaseModel):

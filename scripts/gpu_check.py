@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.config import LatentShape
 from pae_framework.files import read_json
+from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.objective import flow_loss
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
@@ -31,10 +32,10 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.seeding import generator
-from pae_framework.settings import FlowSettings, TrainSettings
 from pae_framework.testing.modules import as_if_trained
 from pae_framework.training.metrics_log import read_log
 from pae_framework.training.optimizer import build_optimizer
+from pae_framework.training.train_settings import TrainSettings
 
 STEPS = 8
 FULL = ("siglip2_full", "dinov2_full", "dinov3_full", "mae_full")

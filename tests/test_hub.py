@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pae_framework.engine_components import DinoDiscriminatorConfig
 from pae_framework.errors import DataError
 from pae_framework.hub import HubFile, UrlFile, weights_path
-from pae_framework.settings import LpipsSettings
+from pae_framework.tokenizer.tokenizer_settings import LpipsSettings
 
 CONTENT = bytes(range(256)) * 5000  # more than one piece of a download
 DIGEST = hashlib.sha256(CONTENT).hexdigest()[:16]

@@ -14,7 +14,7 @@ from pae_framework.recipe.components import Component
 from pae_framework.recipe.emit import inline as yaml
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.reference import type_words
-from pae_framework.settings import TrainSettings
+from pae_framework.training.train_settings import TrainSettings
 from pages.markdown import code, inline, table
 
 _INTRODUCTION = """\

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pae_framework.errors import UsageError
+from pae_framework.flow.flow_settings import SolverSettings
 from pae_framework.flow.path import Velocity
-from pae_framework.settings import SolverSettings
 
 
 def dopri5(velocity: Velocity, x: Tensor, times: Tensor, settings: SolverSettings) -> Tensor:

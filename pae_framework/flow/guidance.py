@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import Generator
+from pae_framework.flow.flow_settings import Guidance
 from pae_framework.flow.path import Velocity
-from pae_framework.settings import Guidance
 
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """x, t -> the velocity for the labels, and the one that it is driven away from."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pae_framework.flow.adaptive import dopri5
+from pae_framework.flow.flow_settings import SolverSettings
 from pae_framework.flow.guidance import GuidedVelocity
 from pae_framework.flow.path import Velocity
 from pae_framework.flow.solvers import adams_bashforth, euler, heun
 from pae_framework.flow.stochastic import Noise, euler_maruyama, last_step, sde_heun
 from pae_framework.flow.time import solver_times
-from pae_framework.settings import SolverSettings
 
 SOLVERS = {"euler": euler, "heun": heun, "ab2": adams_bashforth}
 STOCHASTIC_SOLVERS = {"euler_maruyama": euler_maruyama, "sde_heun": sde_heun}

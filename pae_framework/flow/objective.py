@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, Generator, LossTerms
+from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.path import interpolate, path_velocity
 from pae_framework.flow.time import sample_times
 from pae_framework.seeding import on_device
-from pae_framework.settings import FlowSettings
 
 
 class FlowObjective(nn.Module):

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.guidance import guided
 from pae_framework.flow.integrate import integrate
 from pae_framework.flow.noise import SampleNoise
 from pae_framework.seeding import generator
-from pae_framework.settings import SampleSettings
 
 
 @dataclass

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pae_framework.flow.flow_settings import SdeSettings
 from pae_framework.flow.path import Velocity
-from pae_framework.settings import SdeSettings
 
 Noise = Callable[[], Tensor]
 """The next standard normal of a batch, (B, C, h, w), on the CPU."""

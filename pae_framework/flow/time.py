@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pae_framework.settings import SolverSettings, TimeSettings
+from pae_framework.flow.flow_settings import SolverSettings, TimeSettings
 
 
 def shift_times(t: Tensor, shift: float) -> Tensor:

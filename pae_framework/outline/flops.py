@@ -14,11 +14,11 @@ from itertools import islice
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.outline.networks import META, Networks
 from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe
-from pae_framework.settings import SampleSettings
 
 TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
 

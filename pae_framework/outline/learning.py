@@ -10,10 +10,10 @@ from pae_framework.errors import UsageError
 from pae_framework.flow.objective import FlowObjective
 from pae_framework.outline.networks import META, Networks
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.settings import TrainSettings
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.tokenizer.regularization import build_regularizers
 from pae_framework.training.lr_factors import factors_by_name
+from pae_framework.training.train_settings import TrainSettings
 
 PATHS = {
     "extractor": "extractor.train",

@@ -19,8 +19,8 @@ from pae_framework.recipe.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.models import Recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
-from pae_framework.settings import TrainSettings
 from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.training.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)

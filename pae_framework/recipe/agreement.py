@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
 from pae_framework.engine_components import DAMConfig, GaussianConfig, IdentityConfig
+from pae_framework.flow.flow_settings import Guidance
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.labels import RESERVED, label_fault
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.settings import Guidance, Length, TrainSettings
+from pae_framework.training.train_settings import Length, TrainSettings
 
 
 @dataclass(frozen=True)

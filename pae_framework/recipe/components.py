@@ -36,8 +36,9 @@ from pae_framework.config import (
     Settings,
 )
 from pae_framework.errors import PluginError
+from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.plugins import Registry, UnknownComponentError
-from pae_framework.settings import FlowSettings, TrainSettings
+from pae_framework.training.train_settings import TrainSettings
 
 CONFIG = "<config>"
 """What the ``config`` field is called while validating, so that no key of a recipe is meant."""

@@ -19,7 +19,8 @@ from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.latent import latent_shape
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.settings import RefinementSettings, TrainSettings
+from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
+from pae_framework.training.train_settings import TrainSettings
 
 CLASSES = 1000
 """Taken where nobody has counted them: they only size the generator's label embedding."""

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from pae_framework.config import Settings
+from pae_framework.data.data_settings import LatentsSettings
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.components import (
     BottleneckComponent,
     DataSourceComponent,
@@ -18,16 +20,8 @@ from pae_framework.recipe.components import (
     ModulatorComponent,
     RegularizerComponent,
 )
-from pae_framework.settings import (
-    LatentsSettings,
-    Length,
-    OptimizerSettings,
-    ReconstructionSettings,
-    RefinementSettings,
-    RuntimeSettings,
-    SampleSettings,
-    TrainSettings,
-)
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, RefinementSettings
+from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 
 def _labelled(value: Any) -> Any:
@@ -40,6 +34,22 @@ def _labelled(value: Any) -> Any:
             for label, parameters in value.items()
         }
     return value
+
+
+class RuntimeSettings(Settings):
+    """The machine's part."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda where there is one"
+    )
+    tf32: bool = Field(
+        False, description="on cuda, float32 products round their factors to TF32's 10 bits: faster"
+    )
+    threads: int | None = Field(
+        None,
+        gt=0,
+        description="CPU threads of torch; fixed, since sums depend on it; null: torch's",
+    )
 
 
 class DataSection(Settings):

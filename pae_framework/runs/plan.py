@@ -28,7 +28,8 @@ from pae_framework.recipe.components import Component
 from pae_framework.recipe.latent import LATENT_FILES
 from pae_framework.recipe.models import AdversarialSection, Recipe
 from pae_framework.runs.guiding import generator_weights
-from pae_framework.settings import RefinementSettings, TrainSettings
+from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
+from pae_framework.training.train_settings import TrainSettings
 
 STAGE_VERSIONS = {
     "extractor": 1,

@@ -18,14 +18,14 @@ from pae_framework.data.damaged import SkippingSource
 from pae_framework.data.images import build_source
 from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import Beat
 from pae_framework.seeding import derive_seed
-from pae_framework.settings import RuntimeSettings, TrainSettings
 from pae_framework.training.loop import Workplace
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.train_settings import TrainSettings
 
 
 @dataclass

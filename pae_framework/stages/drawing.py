@@ -16,12 +16,12 @@ from torch import Tensor
 
 from pae_framework.data.image_sets import draw_set, drop_other_parts
 from pae_framework.errors import DataError, UsageError
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.agreement import disagreements
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.validate import explain_value
 from pae_framework.report.pictures import grid, save_png
 from pae_framework.runs.guiding import guiding_fault
-from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.drawn_folder import add, go_on, is_listed
 from pae_framework.stages.finished_sets import COUNTED

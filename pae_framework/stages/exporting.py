@@ -15,8 +15,8 @@ from pae_framework import __version__
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
 from pae_framework.files import replacing
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.latent import latent_shape
-from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.normalisation import run_statistics, tokenizer_identity
 from pae_framework.stages.parts import new_generator, trained_tokenizer

@@ -12,9 +12,9 @@ from torch import Tensor
 from pae_framework.contracts import SampleSet
 from pae_framework.data.image_sets import draw_set, open_set
 from pae_framework.files import read_json, write_json
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, label_plan
 from pae_framework.recipe.components import GeneratorComponent
-from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.finished_sets import SETS, take_finished
 from pae_framework.stages.loaded_file import first_name

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pae_framework.data.image_sets import begin_parts, draw_part
 from pae_framework.errors import StoppedError
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import label_plan
-from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.processes import do_items
 from pae_framework.stages.sampling import Sampler

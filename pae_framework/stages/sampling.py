@@ -12,10 +12,10 @@ from torch import Tensor
 from pae_framework.contracts import Generator
 from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import LatentStatistics
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.flow.sampling import EvaluationCount, draw
 from pae_framework.recipe.latent import latent_shape
-from pae_framework.settings import SampleSettings
 from pae_framework.stages.autoguidance import load_weak_generator
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.normalisation import run_statistics

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from pae_framework.data.statistics import SAFE_NAME
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.runs.guiding import generator_weights
 from pae_framework.runs.plan import STAGE_VERSIONS, file_identity
-from pae_framework.settings import SampleSettings
 from pae_framework.stages.context import StageContext
 from pae_framework.stages.normalisation import tokenizer_identity
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_framework.errors import DataError
-from pae_framework.settings import AnyUpSettings
 from pae_framework.tensor_files import load_state, read_checkpoint
 from pae_framework.tokenizer.imagenet import standardised
+from pae_framework.tokenizer.tokenizer_settings import AnyUpSettings
 
 
 def load_anyup(settings: AnyUpSettings) -> nn.Module:

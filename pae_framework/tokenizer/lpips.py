@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import is_file_name, weights_path
 from pae_framework.seeding import derive_seed
-from pae_framework.settings import LPIPS_HEADS, VGG16, LpipsSettings
 from pae_framework.tensor_files import differences, read_checkpoint
+from pae_framework.tokenizer.tokenizer_settings import LPIPS_HEADS, VGG16, LpipsSettings
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of VGG-16's convolutions; a pooling lies between two stages."""

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pae_framework.contracts import Encoder
 from pae_framework.errors import UsageError
-from pae_framework.settings import PerceptualSettings
 from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.tokenizer.tokenizer_settings import PerceptualSettings
 
 
 class FeatureDistance(Protocol):

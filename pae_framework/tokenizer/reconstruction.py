@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.contracts import Encoder, LossTerms
-from pae_framework.settings import ReconstructionSettings
 from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.lpips import LPIPS, build_lpips
 from pae_framework.tokenizer.perceptual import (
@@ -17,6 +16,7 @@ from pae_framework.tokenizer.perceptual import (
     RememberedFeatures,
     build_distance,
 )
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 Comparison = Callable[[Tensor, Tensor], LossTerms]
 """Weighted terms of two batches of images (B, 3, S, S), means over the batch."""

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.settings import OptimizerSettings
 from pae_framework.training.optimizer import learning_rate, set_learning_rate
+from pae_framework.training.train_settings import OptimizerSettings
 
 
 @dataclass(frozen=True)

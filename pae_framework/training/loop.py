@@ -11,7 +11,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pae_framework.errors import StoppedError, UsageError
-from pae_framework.settings import TrainSettings
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.checkpoint import Checkpoints
 from pae_framework.training.ema import EMA
@@ -19,6 +18,7 @@ from pae_framework.training.meter import Meter
 from pae_framework.training.metrics_log import MetricsLog
 from pae_framework.training.steps import Steps
 from pae_framework.training.stopping import StopRequest
+from pae_framework.training.train_settings import TrainSettings
 from pae_framework.training.trainee import Opponent, Trainee, Workplace
 from pae_framework.training.watch import Watch
 

@@ -9,8 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from pae_framework.settings import OptimizerSettings
 from pae_framework.training.lr_factors import factors_by_name
+from pae_framework.training.train_settings import OptimizerSettings
 
 NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 FUSED_DEVICES = frozenset({"cpu", "cuda"})

@@ -6,13 +6,13 @@ from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.seeding import generator
-from pae_framework.settings import TrainSettings
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
 from pae_framework.training.checkpoint import Part, TrainingState
 from pae_framework.training.ema import EMA
 from pae_framework.training.learner import Learner
 from pae_framework.training.lr_factors import freeze_parts
 from pae_framework.training.optimizer import build_optimizer
+from pae_framework.training.train_settings import TrainSettings
 from pae_framework.training.trainee import Trainee, Workplace
 
 OPPONENT = "opponent_"

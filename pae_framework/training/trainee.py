@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pae_framework.contracts import Batch
-from pae_framework.settings import OptimizerSettings
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.train_settings import OptimizerSettings
 
 
 @dataclass(frozen=True)

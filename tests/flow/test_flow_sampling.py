@@ -10,9 +10,9 @@ from torch import nn
 
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
+from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.noise import SampleNoise, initial_noise
 from pae_framework.flow.sampling import EvaluationCount, draw, label_plan
-from pae_framework.settings import Guidance, SampleSettings
 
 LATENT = LatentShape(channels=4, side=3)
 CLASSES = 5

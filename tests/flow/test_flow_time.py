@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pae_framework.config import LatentShape
+from pae_framework.flow.flow_settings import SdeSettings, SolverSettings, TimeSettings
 from pae_framework.flow.time import sample_times, shift_times, solver_times, time_grid
 from pae_framework.seeding import generator
-from pae_framework.settings import SdeSettings, SolverSettings, TimeSettings
 
 N = 40_000
 TOLERANCE = 4 * 0.5 / N**0.5  # four standard errors of a share

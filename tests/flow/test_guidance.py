@@ -5,8 +5,8 @@ import torch
 
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
+from pae_framework.flow.flow_settings import Guidance
 from pae_framework.flow.guidance import guided
-from pae_framework.settings import Guidance
 
 CLASSES = 10
 LABELS = torch.tensor([2, 7])

@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from pae_framework.errors import UsageError
+from pae_framework.flow.flow_settings import Guidance, SampleSettings, SdeSettings, SolverSettings
 from pae_framework.flow.integrate import integrate, planned_evaluations
-from pae_framework.settings import Guidance, SampleSettings, SdeSettings, SolverSettings
 
 START = torch.tensor([1.0, -2.0, 0.5]).view(1, 3, 1, 1)
 
@@ -124,7 +124,7 @@ def test_nobody_knows_beforehand_what_dopri5_costs():
 
 def test_without_torchdiffeq_dopri5_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
-    monkeypatch.setattr("pae_framework.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
     settings = SolverSettings(solver="dopri5")
     assert "pae-framework[ode]" in (settings.missing() or "")
     assert SolverSettings(solver="euler").missing() is None

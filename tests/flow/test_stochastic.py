@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from pae_framework.flow.flow_settings import SdeSettings, SolverSettings
 from pae_framework.flow.integrate import integrate
 from pae_framework.flow.stochastic import drift, euler_maruyama, last_step, sde_heun, strength
 from pae_framework.flow.time import solver_times
-from pae_framework.settings import SdeSettings, SolverSettings
 
 MEAN, DEVIATION = 1.5, 0.25
 N = 40_000

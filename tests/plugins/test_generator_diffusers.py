@@ -13,10 +13,10 @@ from golden_generator import golden, weights
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import CheckpointError, UsageError
+from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.noise import initial_noise
 from pae_framework.flow.sampling import draw
 from pae_framework.flow.time import time_grid
-from pae_framework.settings import Guidance, SampleSettings
 from pae_generators.config import LightningDiTConfig
 from pae_generators.config_dh import DiTDHConfig
 from pae_generators.diffusers_model import DiTDHModel, LightningDiTModel, diffusers_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from recipe_cases import Load, Problems
 
-from pae_framework.settings import Length
+from pae_framework.training.train_settings import Length
 
 NOTHING = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
 EPOCHS = "tokenizer.train={epochs: 3}"

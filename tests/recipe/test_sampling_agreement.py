@@ -103,7 +103,7 @@ def test_more_images_than_classes_divide_are_fine(load: Load) -> None:
 def test_dopri5_needs_torchdiffeq(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load("sample.solver=dopri5")
     assert missing_here(loaded) == []
-    monkeypatch.setattr("pae_framework.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
     (problem,) = missing_here(loaded)
     assert problem.message == "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
 

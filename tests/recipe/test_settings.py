@@ -8,8 +8,9 @@ import pytest
 from recipe_cases import Problems
 
 from pae_framework.config import Settings
+from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.models import Recipe
-from pae_framework.settings import SampleSettings, TrainSettings
+from pae_framework.training.train_settings import TrainSettings
 
 
 @pytest.mark.parametrize(

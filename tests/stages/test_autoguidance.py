@@ -11,8 +11,8 @@ from pae_framework.contracts import Generator
 from pae_framework.data.latents import shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.errors import CheckpointError, UsageError
+from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.plugins import load_registry
-from pae_framework.settings import Guidance, SampleSettings
 from pae_framework.stages import autoguidance
 from pae_framework.stages.autoguidance import load_weak_generator
 from pae_framework.tensor_files import save_tensors

@@ -12,8 +12,8 @@ from PIL import Image
 from pae_framework.data import image_sets
 from pae_framework.errors import DataError, UsageError
 from pae_framework.files import read_json
+from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import EvaluationCount
-from pae_framework.settings import Guidance, SampleSettings
 from pae_framework.stages import drawing
 from pae_framework.stages.drawing import choose_labels, draw_to_folder
 

@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.errors import DataError
 from pae_framework.plugins import load_registry
-from pae_framework.settings import LatentsSettings
 from pae_framework.stages import latents
 from pae_framework.stages.latents import ShardWriter
 

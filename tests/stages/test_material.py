@@ -6,9 +6,9 @@ import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, Item
-from pae_framework.settings import LpipsSettings, ReconstructionSettings
 from pae_framework.stages.material import RunMaterial
 from pae_framework.tokenizer.lpips import build_lpips
+from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
 
 
 class CountingExtractor:

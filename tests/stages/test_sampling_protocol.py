@@ -4,10 +4,10 @@ import pytest
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import UsageError
+from pae_framework.flow.flow_settings import Guidance, SampleSettings, SdeSettings
 from pae_framework.flow.sampling import EvaluationCount
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.settings import Guidance, SampleSettings, SdeSettings
 from pae_framework.stages.drawing import sampling_settings
 from pae_framework.stages.sampling import describe
 
@@ -123,7 +123,7 @@ def test_guidance_1_means_that_no_other_network_guides_either(tiny_recipe, tmp_p
 
 
 def test_a_solver_that_is_not_installed_is_refused(recipe, monkeypatch):
-    monkeypatch.setattr("pae_framework.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="dopri5 needs torchdiffeq"):
         sampling_settings(recipe, None, {"solver": "dopri5"})
 

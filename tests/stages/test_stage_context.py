@@ -7,7 +7,8 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import UsageError
-from pae_framework.settings import RuntimeSettings, SampleSettings
+from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.recipe.models import RuntimeSettings
 from pae_framework.stages.context import StageContext, pick_device
 from pae_framework.stages.sampling import Sampler
 

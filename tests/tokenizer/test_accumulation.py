@@ -14,11 +14,11 @@ from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator, LossTerms
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
-from pae_framework.settings import OptimizerSettings
 from pae_framework.tokenizer.adversary import Adversary, Schedule
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
 from pae_framework.training.learner import Learner
+from pae_framework.training.train_settings import OptimizerSettings
 
 
 class Reddish(Discriminator):

@@ -15,8 +15,8 @@ from torchvision.models import vgg
 
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.hub import HubFile, UrlFile
-from pae_framework.settings import LpipsSettings
 from pae_framework.tokenizer.lpips import LPIPS, STAGES, build_lpips
+from pae_framework.tokenizer.tokenizer_settings import LpipsSettings
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

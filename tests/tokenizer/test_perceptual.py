@@ -8,12 +8,12 @@ from tokenizer_fakes import FakeEncoder, fake_encoder
 from torch import Tensor
 
 from pae_framework.errors import UsageError
-from pae_framework.settings import PerceptualSettings
 from pae_framework.tokenizer.perceptual import (
     PerceptualDistance,
     RememberedFeatures,
     build_distance,
 )
+from pae_framework.tokenizer.tokenizer_settings import PerceptualSettings
 
 
 class Given(FakeEncoder):

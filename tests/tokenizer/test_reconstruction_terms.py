@@ -9,11 +9,11 @@ import torch
 from tokenizer_fakes import FakeEncoder
 from torch import Tensor
 
-from pae_framework.settings import ReconstructionSettings
 from pae_framework.tokenizer import reconstruction
 from pae_framework.tokenizer.lpips import build_lpips
 from pae_framework.tokenizer.perceptual import PerceptualDistance
 from pae_framework.tokenizer.reconstruction import ReconstructionTerms, total
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 
 def terms(encoder: FakeEncoder, **values: Any) -> ReconstructionTerms:

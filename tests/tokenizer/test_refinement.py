@@ -10,9 +10,9 @@ from tokenizer_fakes import FakeEncoder
 from torch import Tensor, nn
 
 from pae_framework.errors import DataError
-from pae_framework.settings import RefinementSettings
 from pae_framework.tokenizer.refinement import PriorRefiner, RefinementObjective
 from pae_framework.tokenizer.similarity import cosine_gram
+from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 
 
 def refiner(encoder: FakeEncoder, channels: int = 6, **changes: Any) -> PriorRefiner:

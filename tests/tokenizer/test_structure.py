@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.layers import map_to_tokens
-from pae_framework.settings import RefinementSettings
 from pae_framework.tokenizer.structure import StructureReference, low_passed, spatially_normalised
+from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 
 
 def reference(**changes: Any) -> StructureReference:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.settings import OptimizerSettings
 from pae_framework.training.learner import Learner
+from pae_framework.training.train_settings import OptimizerSettings
 
 
 class Mean(nn.Module):

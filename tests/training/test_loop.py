@@ -17,10 +17,10 @@ from torch import nn
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError, StoppedError, UsageError
 from pae_framework.seeding import generator
-from pae_framework.settings import TrainSettings
 from pae_framework.training import loop
 from pae_framework.training.loop import Trainee, Workplace, train
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.train_settings import TrainSettings
 
 STEPS = 12
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError
 from pae_framework.seeding import generator
-from pae_framework.settings import OptimizerSettings, TrainSettings
 from pae_framework.training.loop import Opponent, Trainee, Workplace, train
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
 STEPS = 6
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from pae_framework.settings import TrainSettings
 from pae_framework.training.optimizer import (
     build_optimizer,
     learning_rate,
     set_learning_rate,
 )
+from pae_framework.training.train_settings import TrainSettings
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak():
