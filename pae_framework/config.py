@@ -149,14 +149,39 @@ class EncoderConfig(ComponentConfig):
 class ModulatorConfig(ComponentConfig):
     """Parameters of a modulator, which adds pixel detail to the encoder's tokens."""
 
-    def parameters(self, width: int, grid: int, patch: int) -> int | None:
-        """How many numbers its weights hold, by D, tokens per side and px per token; None: not
-        known before it is built."""
+    attends: ClassVar[bool] = False
+    """Whether it attends over the tokens: its heads divide D, and D is divisible by 4 (positions).
+    """
+
+    def stated_heads(self) -> int | None:
+        """Attention heads that its parameters state; None: those of the encoder."""
         return None
+
+    def parameters(self, encoder: EncoderConfig, image_size: int) -> int | None:
+        """Number of parameters beside that encoder; None: not known before it is built."""
+        return None
+
+    def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
+        """Numbers one image leaves for the backward pass; None: not known.
+
+        The default takes the modulator for a transformer of blocks as wide as the tokens.
+        """
+        parameters = self.parameters(encoder, image_size)
+        if parameters is None:
+            return None
+        return block_activations(
+            parameters, encoder.token_grid(image_size) ** 2, encoder.token_width()
+        )
 
 
 class BottleneckConfig(ComponentConfig):
     """Parameters of a bottleneck, which turns tokens of width D into latents."""
+
+    projects: ClassVar[bool] = True
+    """Whether a projector comes before it and a deprojector after; without, nothing is refined."""
+
+    has_moments: ClassVar[bool] = False
+    """Whether its latents come with a mean and a variance."""
 
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents made from tokens of ``token_width``."""

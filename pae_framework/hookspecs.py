@@ -31,20 +31,6 @@ PAE_API = 1
 PROJECT = "pae_framework"
 """Name of the pluggy project and of the entry-point group."""
 
-KINDS = (
-    "dataset",
-    "encoder",
-    "modulator",
-    "bottleneck",
-    "decoder",
-    "discriminator",
-    "regularizer",
-    "generator",
-    "evaluator",
-)
-"""Kinds of component, in the order an image meets them. Modulators, bottlenecks and discriminators
-are the engine's own; each of the others has a hook below."""
-
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -74,8 +60,23 @@ def pae_register_encoders(register: Register) -> None:
 
 
 @hookspec
+def pae_register_modulators(register: Register) -> None:
+    """Register modulators: ``config`` is a ModulatorConfig, ``target`` a Modulator."""
+
+
+@hookspec
+def pae_register_bottlenecks(register: Register) -> None:
+    """Register bottlenecks: ``config`` is a BottleneckConfig, ``target`` a Bottleneck."""
+
+
+@hookspec
 def pae_register_decoders(register: Register) -> None:
     """Register decoders: ``config`` is a DecoderConfig, ``target`` a Decoder."""
+
+
+@hookspec
+def pae_register_discriminators(register: Register) -> None:
+    """Register discriminators: ``config`` is a DiscriminatorConfig, ``target`` a Discriminator."""
 
 
 @hookspec

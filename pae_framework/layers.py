@@ -122,3 +122,31 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     g = S // patch
     x = images.view(B, C, g, patch, g, patch)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(B, g * g, patch * patch * C)
+
+
+def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(mean_channels(x^2) + eps) of x (B, C, h, w), in float32: tokens of norm sqrt(C)."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
+
+
+def cosine_gram(tokens: Tensor) -> Tensor:
+    """Gram matrices (B, N, N) of l2-normalised tokens (B, N, D): the cosine of each pair.
+
+    Float32 even under autocast: in bf16 the differences between two Gram matrices drown.
+    """
+    with torch.autocast(tokens.device.type, enabled=False):
+        unit = F.normalize(tokens.float(), dim=-1)
+        return unit @ unit.mT
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's channel means and deviations, of values in [0, 1]."""
+
+
+def imagenet_standardize(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] less the means, over the deviations."""
+    mean, std = (
+        images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (images - mean) / std

@@ -15,13 +15,12 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 
-from pae_framework import __version__, hookspecs
-from pae_framework.engine_components import ENGINE_COMPONENTS
+from pae_framework import hookspecs
 from pae_framework.errors import PluginError
+from pae_framework.kinds import KINDS
 from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
 
 __all__ = [
-    "HOOKS",
     "ComponentSpec",
     "Plugin",
     "Registry",
@@ -29,30 +28,17 @@ __all__ = [
     "load_registry",
 ]
 
-HOOKS = {
-    "dataset": "pae_register_datasets",
-    "encoder": "pae_register_encoders",
-    "decoder": "pae_register_decoders",
-    "regularizer": "pae_register_regularizers",
-    "generator": "pae_register_generators",
-    "evaluator": "pae_register_evaluators",
-}
-ENGINE = "pae-framework"
-
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every plugin of the ``pae_framework`` entry-point group, and the engine's components.
+    """Load every plugin of the ``pae_framework`` entry-point group.
 
     Args:
         points: entry points to load instead of the installed ones (tests).
     """
     registry = Registry()
-    engine = Plugin(ENGINE, "pae_framework", ENGINE, __version__)
-    for kind, name, target, config, summary in ENGINE_COMPONENTS:
-        registry.add(ComponentSpec(kind, name, target, config, summary, engine))
     if points is None:
         points = entry_points(group=hookspecs.PROJECT)
     for point in sorted(points, key=lambda point: (point.name, point.value)):
@@ -98,8 +84,8 @@ def _collect(point: EntryPoint) -> list[_Registration]:
     manager.register(module, name=point.name)
     manager.check_pending()
     found: list[_Registration] = []
-    for kind, hook in HOOKS.items():
-        getattr(manager.hook, hook)(register=_register_into(found, kind))
+    for kind in KINDS.values():
+        getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
-from pae_framework.hookspecs import KINDS
+from pae_framework.kinds import KINDS
 
 _Config = TypeVar("_Config", bound=ComponentConfig)
 
@@ -110,7 +110,7 @@ class Registry:
         found = [spec for specs in self._specs.values() for spec in specs]
         if kind is not None:
             found = [spec for spec in found if spec.kind == kind]
-        return sorted(found, key=lambda spec: (KINDS.index(spec.kind), spec.name))
+        return sorted(found, key=lambda spec: (list(KINDS).index(spec.kind), spec.name))
 
     @property
     def broken(self) -> list[Plugin]:

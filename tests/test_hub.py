@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 from pydantic import ValidationError
 
-from pae_framework.engine_components import DinoDiscriminatorConfig
+from pae_discriminators.config import DinoDiscriminatorConfig
 from pae_framework.errors import DataError
 from pae_framework.hub import HubFile, UrlFile, weights_path
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pae_framework
-from pae_framework.hookspecs import KINDS
+from pae_framework.kinds import KINDS
 from pages.components import title
 from pages.markdown import inline, prose
 

@@ -10,7 +10,7 @@ import typer
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import installed_registry, print_json, print_table
 from pae_framework.errors import UsageError
-from pae_framework.hookspecs import KINDS
+from pae_framework.kinds import KINDS
 
 if TYPE_CHECKING:
     from pae_framework.plugins import ComponentSpec, Registry

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pae_framework.data.images import build_source
+from pae_framework.frozen import UsesFrozen
 from pae_framework.outline.flops import count_forward, per_image, set_steps
 from pae_framework.outline.learning import check_lr_factors
 from pae_framework.outline.networks import Networks, build_networks
@@ -19,7 +20,6 @@ from pae_framework.recipe.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.models import Recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
-from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.training.train_settings import TrainSettings
 
 

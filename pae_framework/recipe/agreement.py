@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
-from pae_framework.engine_components import DAMConfig, GaussianConfig, IdentityConfig
 from pae_framework.flow.flow_settings import Guidance
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.labels import RESERVED, label_fault
@@ -113,8 +112,8 @@ def _heads(recipe: Recipe, width: int) -> Iterator[Disagreement]:
         yield Disagreement(("tokenizer", "encoder"), message)
         return
     stated: list[tuple[KeyPath, int | None, int]] = []
-    if isinstance(modulator, DAMConfig):
-        stated.append((("tokenizer", "modulator", "heads"), modulator.heads, width))
+    if modulator.attends:
+        stated.append((("tokenizer", "modulator", "heads"), modulator.stated_heads(), width))
     if refinement is not None:
         across = refinement.width or width
         stated.append((("tokenizer", "refinement", "heads"), refinement.heads, across))
@@ -131,7 +130,7 @@ def _widths(recipe: Recipe, width: int) -> Iterator[Disagreement]:
     if width % 4 == 0:
         return
     message = f"its positions need a width divisible by 4, the encoder's is {width}"
-    if isinstance(recipe.tokenizer.modulator.config, DAMConfig):
+    if recipe.tokenizer.modulator.config.attends:
         yield Disagreement(("tokenizer", "modulator"), message, "use the modulator `none`")
     refinement = recipe.tokenizer.refinement
     if refinement is not None and refinement.width is None:
@@ -172,10 +171,10 @@ def _regularizers(recipe: Recipe) -> Iterator[Disagreement]:
             message = "pulls towards the refined prior, but the recipe refines none"
             hint = "add `tokenizer.refinement`, or say `tokenizer.target: raw`"
             yield Disagreement(path, message, hint)
-        if regularizer.config.needs_moments and not isinstance(bottleneck.config, GaussianConfig):
+        if regularizer.config.needs_moments and not bottleneck.config.has_moments:
             message = f"needs latents with a mean and a variance, {bottleneck.use!r} has none"
             yield Disagreement(path, message, "use the bottleneck `gaussian`")
-    if tokenizer.refinement is not None and isinstance(bottleneck.config, IdentityConfig):
+    if tokenizer.refinement is not None and not bottleneck.config.projects:
         message = f"the bottleneck {bottleneck.use!r} does not project, so nothing can be refined"
         yield Disagreement(("tokenizer", "refinement"), message, "remove one of the two")
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pae_framework.config import block_activations
-from pae_framework.engine_components import FinetuneConfig, IdentityConfig, NoModulatorConfig
 from pae_framework.recipe.classes import known_classes
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.latent import latent_shape
@@ -141,6 +140,7 @@ def _refinement(
 
 def _tokenizer(tokenizer: TokenizerSection, size: int) -> list[_Network]:
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
+    modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
     decoder = tokenizer.decoder.config
     # Every decode that a regularizer learns from keeps as much as the reconstruction.
@@ -148,12 +148,14 @@ def _tokenizer(tokenizer: TokenizerSection, size: int) -> list[_Network]:
     decodes = 1 + sum(term.decodes for term in terms)
     kept = decoder.activations(grid)
     networks = [
-        _modulator(tokenizer, size),
+        _Network(
+            "modulator", modulator.parameters(encoder, size), modulator.activations(encoder, size)
+        ),
         _Network(
             "decoder", decoder.parameters(width, grid), None if kept is None else kept * decodes
         ),
     ]
-    if not isinstance(bottleneck, IdentityConfig):
+    if bottleneck.projects:
         channels = bottleneck.latent_channels(width)
         inner = 6 * width * grid**2  # q, k, v, what attention gives, its projection, and the map
         parameters = 2 * _projection(width, channels)
@@ -168,18 +170,6 @@ def _tokenizer(tokenizer: TokenizerSection, size: int) -> list[_Network]:
         parameters_ = adversarial.discriminator.config.parameters(size)
         networks.append(_Network("discriminator", parameters_, None))
     return networks
-
-
-def _modulator(tokenizer: TokenizerSection, size: int) -> _Network:
-    encoder, modulator = tokenizer.encoder.config, tokenizer.modulator.config
-    if isinstance(modulator, NoModulatorConfig):
-        return _Network("modulator", 0)
-    if isinstance(modulator, FinetuneConfig):
-        return _Network("modulator", encoder.parameters(size), encoder.activations(size))
-    width, grid = encoder.token_width(), encoder.token_grid(size)
-    parameters = modulator.parameters(width, grid, size // grid)
-    kept = None if parameters is None else block_activations(parameters, grid**2, width)
-    return _Network("modulator", parameters, kept)
 
 
 def _projection(width: int, channels: int) -> int:

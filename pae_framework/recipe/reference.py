@@ -11,21 +11,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pae_framework.config import ComponentConfig, EncoderConfig, Settings
+from pae_framework.kinds import KINDS
 from pae_framework.recipe.emit import inline, lines
 
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", dict: "map"}
 _LIMITS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("multiple_of", "multiple of"))
-_PLACES: dict[str, tuple[str, ...]] = {
-    "dataset": ("data", "train"),
-    "encoder": ("tokenizer", "encoder"),
-    "modulator": ("tokenizer", "modulator"),
-    "bottleneck": ("tokenizer", "bottleneck"),
-    "decoder": ("tokenizer", "decoder"),
-    "discriminator": ("tokenizer", "adversarial", "discriminator"),
-    "regularizer": ("tokenizer", "regularizers", "{name}"),
-    "generator": ("generator",),
-    "evaluator": ("evaluate", "{name}"),
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ def type_words(field: FieldInfo) -> str:
 
 def example(kind: str, name: str, config: type[ComponentConfig]) -> str:
     """YAML to paste into a recipe: required parameters to fill in, optional ones as comments."""
-    place = tuple(part.format(name=name) for part in _PLACES[kind])
+    place = tuple(part.format(name=name) for part in KINDS[kind].place)
     found = list(parameters(config))
     values: dict[str, Any] = {"use": name}
     values |= {parameter.name: f"<{parameter.type}>" for parameter in found if parameter.required}

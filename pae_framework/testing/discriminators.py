@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator
+from pae_framework.frozen import UsesFrozen
 from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
 from pae_framework.testing.made_up import draw, made_up_images
 from pae_framework.testing.modules import (
@@ -17,7 +18,6 @@ from pae_framework.testing.modules import (
     expect_rows_apart,
 )
 from pae_framework.testing.state import expect_state
-from pae_framework.tokenizer.frozen import UsesFrozen
 
 
 def check_discriminator(

@@ -8,29 +8,18 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from types import ModuleType
-from typing import Any
 
-from pae_framework import config as configs
-from pae_framework import contracts
 from pae_framework.config import ComponentConfig
 from pae_framework.hookspecs import PROJECT
+from pae_framework.kinds import KINDS
 from pae_framework.plugins import load_registry
 from pae_framework.registry import ComponentSpec
 from pae_framework.testing.expect import expect
 
-BASES: dict[str, tuple[type[ComponentConfig], type[Any]]] = {
-    "dataset": (configs.DataSourceConfig, contracts.DataSource),
-    "encoder": (configs.EncoderConfig, contracts.Encoder),
-    "decoder": (configs.DecoderConfig, contracts.Decoder),
-    "regularizer": (configs.RegularizerConfig, contracts.Regularizer),
-    "generator": (configs.GeneratorConfig, contracts.Generator),
-    "evaluator": (configs.EvaluatorConfig, contracts.Evaluator),
-}
-"""Of each kind a plugin may bring: base class of the config and of the component."""
-
 _PROBE = """
 import json, sys
 from importlib.metadata import EntryPoint
+from pae_framework.kinds import KINDS
 from pae_framework.plugins import load_registry
 def torch_came_with(what):
     if "torch" in sys.modules:
@@ -68,7 +57,8 @@ def check_registration(module: ModuleType | str) -> None:
 
 
 def _check_strings(spec: ComponentSpec) -> None:
-    config_base, component_base = BASES[spec.kind]
+    kind = KINDS[spec.kind]
+    config_base, component_base = kind.config_class(), kind.contract_class()
     one_line = bool(spec.summary.strip()) and "\n" not in spec.summary
     expect(one_line, f"the summary of {spec.reference} is {spec.summary!r}, not one line")
     config, component = spec.config_class(), spec.component_class()

@@ -2,7 +2,7 @@
 
 AnyUp (Wimmer et al., 2025; repository wimmerth/anyup) is another project's code, run as it is.
 Inferred from its description, not checked against its code: its ``hubconf.py`` has an entry
-``anyup`` that takes ``pretrained``; the network takes images (B, 3, U, U), standardised as for
+``anyup`` that takes ``pretrained``; the network takes images (B, 3, U, U), standardized as for
 ImageNet, and features (B, D, g, g), and gives features (B, D, U, U).
 """
 
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_framework.errors import DataError
+from pae_framework.layers import imagenet_standardize
 from pae_framework.tensor_files import load_state, read_checkpoint
-from pae_framework.tokenizer.imagenet import standardised
 from pae_framework.tokenizer.tokenizer_settings import AnyUpSettings
 
 
@@ -47,7 +47,7 @@ def load_anyup(settings: AnyUpSettings) -> nn.Module:
 
 
 def imagenet_normalised(images: Tensor, size: int) -> Tensor:
-    """Images (B, 3, S, S) in [0, 1], resized to ``size`` px and standardised as for ImageNet."""
+    """Images (B, 3, S, S) in [0, 1], resized to ``size`` px and standardized as for ImageNet."""
     if images.shape[-1] != size:
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    return standardised(images)
+    return imagenet_standardize(images)

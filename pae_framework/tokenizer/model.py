@@ -21,10 +21,10 @@ from pae_framework.contracts import (
     Posterior,
 )
 from pae_framework.errors import UsageError
+from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import map_to_tokens, tokens_to_map
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
-from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.projection import Deprojector, Projector
 
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from pae_framework import seeding
 from pae_framework.contracts import Batch, LossTerms, Regularizer, RegularizerInputs
 from pae_framework.errors import UsageError
+from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import tokens_to_map
 from pae_framework.plugins import Registry
 from pae_framework.recipe.labels import FACTOR
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.adversary import Adversary
 from pae_framework.tokenizer.balance import ADVERSARIAL, REGULARIZER, Balance
-from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.refinement import PriorRefiner

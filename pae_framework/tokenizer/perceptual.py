@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pae_framework.contracts import Encoder
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.frozen import UsesFrozen
 from pae_framework.tokenizer.tokenizer_settings import PerceptualSettings
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.contracts import Encoder, LossTerms
-from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.frozen import UsesFrozen
 from pae_framework.tokenizer.lpips import LPIPS, build_lpips
 from pae_framework.tokenizer.perceptual import (
     PerceptualDistance,

@@ -22,11 +22,9 @@ from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, Encoder, LossTerms
 from pae_framework.errors import DataError
-from pae_framework.layers import Block, map_to_tokens, sincos_positions
-from pae_framework.tokenizer.bottleneck import rms_norm
-from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.frozen import UsesFrozen
+from pae_framework.layers import Block, cosine_gram, map_to_tokens, rms_norm, sincos_positions
 from pae_framework.tokenizer.projection import Projector
-from pae_framework.tokenizer.similarity import cosine_gram
 from pae_framework.tokenizer.structure import StructureReference
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_framework.errors import DataError
+from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import map_to_tokens, tokens_to_map
 from pae_framework.tokenizer.anyup import imagenet_normalised, load_anyup
-from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 
 

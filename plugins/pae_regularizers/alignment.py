@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Regularizer, RegularizerInputs
-from pae_framework.layers import map_to_tokens
-from pae_framework.tokenizer.similarity import cosine_gram
+from pae_framework.layers import cosine_gram, map_to_tokens
 from pae_regularizers.channels import channel_map
 from pae_regularizers.config import SCRConfig, SSRConfig
 

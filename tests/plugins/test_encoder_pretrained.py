@@ -22,11 +22,11 @@ from pae_encoders.remote import EitherFile
 from pae_encoders.vfm import FoundationEncoder
 from pae_encoders.vfm_config import DINOv2Config, DINOv3Config, MAEConfig, SigLIP2Config
 from pae_framework import hub
-from pae_framework.engine_components import FinetuneConfig
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.testing import check_encoder
-from pae_framework.tokenizer.finetune import FinetunedEncoder
 from pae_framework.training.blocks import find_blocks, recompute_blocks
+from pae_modulators.config import FinetuneConfig
+from pae_modulators.finetune import FinetunedEncoder
 
 CONFIGS = {
     "dinov2": DINOv2Config,

@@ -14,13 +14,13 @@ from pae_encoders.config import SmallCNNConfig, TinyViTConfig
 from pae_encoders.small_cnn import SmallCNN
 from pae_encoders.tiny_vit import TinyViT
 from pae_framework.config import LatentShape, block_activations
-from pae_framework.engine_components import DAMConfig
 from pae_framework.layers import Block
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.memory import training_memory
-from pae_framework.tokenizer.modulator import DetailAwareModulator
 from pae_generators.config import LightningDiTConfig
 from pae_generators.lightningdit import LightningDiT
+from pae_modulators.config import DAMConfig
+from pae_modulators.dam import DetailAwareModulator
 
 SIZE, GRID, WIDTH = 64, 8, 64
 ENCODER = TinyViTConfig(patch=8, width=WIDTH, depth=3, heads=2)
@@ -82,7 +82,7 @@ def test_numbers_kept_are_within_a_factor_of_two_of_a_measured_pass() -> None:
     encoder, cnn = TinyViT(ENCODER, SIZE), SmallCNN(CNN, SIZE)
     decoder, dam = VitDecoder(DECODER, WIDTH, GRID), DetailAwareModulator(DAMConfig(), encoder)
     dit = LightningDiT(GENERATOR, LATENT, 10)
-    dam_weights = DAMConfig().parameters(WIDTH, GRID, 8)
+    dam_weights = DAMConfig().parameters_at(WIDTH, GRID, 8)
     latents, label, time = torch.randn(1, 8, GRID, GRID), torch.zeros(1, dtype=int), torch.rand(1)
     for name, estimate, module, run in (
         ("tiny_vit", ENCODER.activations(SIZE), encoder, lambda: encoder(images).tokens),

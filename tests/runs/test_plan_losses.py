@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pae_framework.engine_components import PatchGANConfig
+from pae_discriminators.config import PatchGANConfig
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pae_discriminators.config import PatchGANConfig
+from pae_discriminators.dino import DinoDiscriminator
+from pae_discriminators.patchgan import PatchGAN
 from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator
-from pae_framework.engine_components import PatchGANConfig
 from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import AdversarialSection, TokenizerSection
@@ -25,8 +27,6 @@ from pae_framework.tokenizer.adversary import (
     judging,
     to_levels,
 )
-from pae_framework.tokenizer.discriminators.dino import DinoDiscriminator
-from pae_framework.tokenizer.discriminators.patchgan import PatchGAN
 from pae_framework.tokenizer.model import Tokenizer
 
 Build = Callable[..., Tokenizer]

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pae_framework.engine_components import GaussianConfig, IdentityConfig, SphereConfig
+from pae_bottlenecks.bottlenecks import Gaussian, Identity, Sphere
+from pae_bottlenecks.config import GaussianConfig, IdentityConfig, SphereConfig
 from pae_framework.errors import DataError
-from pae_framework.tokenizer.bottleneck import Gaussian, Identity, Sphere
 
 
 def generator(seed: int = 0) -> torch.Generator:

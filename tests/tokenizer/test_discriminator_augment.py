@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pae_framework.tokenizer.discriminators.augment import augmented, scaled_about, translated
+from pae_discriminators.augment import augmented, scaled_about, translated
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,10 +10,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pae_framework.engine_components import DINO_VIT_S8, DinoDiscriminatorConfig
+from pae_discriminators.config import DINO_VIT_S8, DinoDiscriminatorConfig
+from pae_discriminators.dino import DinoDiscriminator, Head, VirtualBatchNorm
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.hub import HubFile
-from pae_framework.tokenizer.discriminators.dino import DinoDiscriminator, Head, VirtualBatchNorm
 
 SMALL = DinoDiscriminatorConfig(
     weights="none", resolution=32, width=24, depth=3, heads=2, layers=(0, 2)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pae_framework.engine_components import PatchGANConfig
-from pae_framework.tokenizer.discriminators.patchgan import PatchGAN
+from pae_discriminators.config import PatchGANConfig
+from pae_discriminators.patchgan import PatchGAN
 
 
 def test_at_256_px_it_judges_30_by_30_patches_with_2_77_million_weights() -> None:

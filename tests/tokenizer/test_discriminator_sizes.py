@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from pae_framework.engine_components import DinoDiscriminatorConfig, PatchGANConfig
-from pae_framework.tokenizer.discriminators.dino import DinoDiscriminator
-from pae_framework.tokenizer.discriminators.patchgan import PatchGAN
+from pae_discriminators.config import DinoDiscriminatorConfig, PatchGANConfig
+from pae_discriminators.dino import DinoDiscriminator
+from pae_discriminators.patchgan import PatchGAN
 
 
 @pytest.mark.parametrize("parameters", [{}, {"layers": 1, "width": 8}, {"layers": 5, "width": 3}])

@@ -11,10 +11,10 @@ from tokenizer_fakes import FakeEncoder
 from torch import Tensor, nn
 
 from pae_framework.contracts import Features
-from pae_framework.engine_components import FinetuneConfig
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.finetune import FinetunedEncoder
 from pae_framework.tokenizer.model import Tokenizer
+from pae_modulators.config import FinetuneConfig
+from pae_modulators.finetune import FinetunedEncoder
 
 
 def finetuned(encoder: FakeEncoder) -> FinetunedEncoder:

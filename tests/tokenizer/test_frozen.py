@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from pae_framework.tokenizer.frozen import UsesFrozen
+from pae_framework.frozen import UsesFrozen
 
 
 def test_frozen_helpers_are_found_by_name_in_their_order_and_follow_casts():

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from tokenizer_fakes import FakeEncoder
 from torch import Tensor, nn
 
-from pae_framework.engine_components import DAMConfig, NoModulatorConfig
-from pae_framework.tokenizer.modulator import CrossAttention, DetailAwareModulator, NoModulator
+from pae_modulators.config import DAMConfig, NoModulatorConfig
+from pae_modulators.dam import CrossAttention, DetailAwareModulator
+from pae_modulators.none import NoModulator
 
 Shape = tuple[int, ...]
 

@@ -10,8 +10,8 @@ from tokenizer_fakes import FakeEncoder
 from torch import Tensor, nn
 
 from pae_framework.errors import DataError
+from pae_framework.layers import cosine_gram
 from pae_framework.tokenizer.refinement import PriorRefiner, RefinementObjective
-from pae_framework.tokenizer.similarity import cosine_gram
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 
 

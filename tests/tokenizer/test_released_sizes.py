@@ -9,9 +9,9 @@ from torch import nn
 
 from pae_decoders.config import VitDecoderConfig
 from pae_decoders.vit import VitDecoder
-from pae_framework.engine_components import DAMConfig
-from pae_framework.tokenizer.modulator import DetailAwareModulator
 from pae_framework.tokenizer.projection import Deprojector, Projector
+from pae_modulators.config import DAMConfig
+from pae_modulators.dam import DetailAwareModulator
 
 
 def millions(module: nn.Module) -> float:
@@ -27,7 +27,7 @@ def test_modulator(width: int, patch: int, expected: float) -> None:
         encoder = fake_encoder(16 * patch, width=width, heads=16, patch=patch)
         dam = DetailAwareModulator(DAMConfig(), encoder)
     assert millions(dam) == pytest.approx(expected, abs=0.005)
-    assert DAMConfig().parameters(width, 16, patch) / 1e6 == pytest.approx(expected, abs=0.005)
+    assert DAMConfig().parameters_at(width, 16, patch) / 1e6 == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.parametrize("fusion", ["sft", "add", "concat", "none"])
@@ -39,7 +39,7 @@ def test_modulator_counted_without_building_it(fusion: str, cross: bool) -> None
         encoder = fake_encoder(96, width=40, heads=4, patch=8)
         dam = DetailAwareModulator(config, encoder)
     counted = sum(tensor.numel() for tensor in dam.state_dict().values())
-    assert config.parameters(40, 12, 8) == counted
+    assert config.parameters_at(40, 12, 8) == counted
 
 
 @pytest.mark.parametrize(

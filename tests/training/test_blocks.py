@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, LossTerms
+from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block
-from pae_framework.tokenizer.frozen import UsesFrozen
 from pae_framework.training.blocks import compile_blocks, find_blocks, recompute_blocks
 from pae_framework.training.loop import Trainee, Workplace, train
 from pae_framework.training.progress import ProgressLine

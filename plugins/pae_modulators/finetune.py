@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import Encoder, Modulator
-from pae_framework.engine_components import FinetuneConfig
 from pae_framework.errors import UsageError
+from pae_modulators.config import FinetuneConfig
 
 
 class FinetunedEncoder(Modulator):

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from pae_discriminators.augment import augmented
+from pae_discriminators.config import DINO_VIT_S8, DinoDiscriminatorConfig
 from pae_framework.contracts import Discriminator
-from pae_framework.engine_components import DINO_VIT_S8, DinoDiscriminatorConfig
+from pae_framework.frozen import UsesFrozen
 from pae_framework.hub import weights_path
+from pae_framework.layers import imagenet_standardize
 from pae_framework.tensor_files import load_state, read_checkpoint
-from pae_framework.tokenizer.discriminators.augment import augmented
-from pae_framework.tokenizer.frozen import UsesFrozen
-from pae_framework.tokenizer.imagenet import standardised
 
 SLOPE = 0.2
 """Of the LeakyReLUs."""
@@ -54,7 +54,7 @@ class DinoDiscriminator(Discriminator, UsesFrozen):
         last, blocks = self.config.depth - 1, self.config.layers
         wanted = sorted({*blocks, last})
         found = self.frozen.forward_intermediates(  # type: ignore[operator]
-            standardised(pixels),
+            imagenet_standardize(pixels),
             indices=wanted,
             norm=False,
             output_fmt="NLC",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pae_discriminators.config import PatchGANConfig
 from pae_framework.contracts import Discriminator
-from pae_framework.engine_components import PatchGANConfig
 
 
 class PatchGAN(Discriminator):

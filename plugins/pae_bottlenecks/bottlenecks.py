@@ -11,16 +11,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from pae_bottlenecks.config import GaussianConfig, IdentityConfig, SphereConfig
 from pae_framework.contracts import Bottleneck, Posterior
-from pae_framework.engine_components import GaussianConfig, IdentityConfig, SphereConfig
 from pae_framework.errors import DataError
+from pae_framework.layers import rms_norm
 from pae_framework.seeding import on_device
-
-
-def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(mean_channels(x^2) + eps) of x (B, C, h, w), in float32: tokens of norm sqrt(C)."""
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
 
 
 class Sphere(Bottleneck):

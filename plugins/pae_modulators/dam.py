@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_framework.contracts import Encoder, Modulator
-from pae_framework.engine_components import DAMConfig, NoModulatorConfig
 from pae_framework.layers import (
     Attention,
     Mlp,
@@ -19,20 +18,10 @@ from pae_framework.layers import (
     sincos_positions,
     split_heads,
 )
+from pae_modulators.config import DAMConfig
 
 EPS = 1e-5
 """Of every LayerNorm of the released modulator."""
-
-
-class NoModulator(Modulator):
-    """Leaves the tokens as they are (RAE)."""
-
-    def __init__(self, config: NoModulatorConfig, encoder: Encoder):
-        super().__init__(config, encoder)
-
-    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """The tokens (B, N, D), untouched."""
-        return tokens
 
 
 class DetailAwareModulator(Modulator):

@@ -1,0 +1,74 @@
+"""The kinds of component: one table that hooks, registry, recipes, help and contract checks read.
+
+Both classes are named, not imported: listing the kinds loads neither pydantic nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pae_framework.config import ComponentConfig
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of component.
+
+    ``place`` is the key path where a recipe writes one; ``{name}`` stands for a label.
+    """
+
+    name: str
+    config: str
+    """Name of the class in :mod:`pae_framework.config` that its config models derive from."""
+    contract: str
+    """Name of the class in :mod:`pae_framework.contracts` that its components derive from."""
+    place: tuple[str, ...]
+
+    @property
+    def hook(self) -> str:
+        """Name of the hook that registers components of this kind."""
+        return f"pae_register_{self.name}s"
+
+    def config_class(self) -> type[ComponentConfig]:
+        """The base class of its config models."""
+        found: type[ComponentConfig] = _import("pae_framework.config", self.config)
+        return found
+
+    def contract_class(self) -> type[Any]:
+        """The base class of its components; imports torch."""
+        found: type[Any] = _import("pae_framework.contracts", self.contract)
+        return found
+
+
+def _import(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("dataset", "DataSourceConfig", "DataSource", ("data", "train")),
+        Kind("encoder", "EncoderConfig", "Encoder", ("tokenizer", "encoder")),
+        Kind("modulator", "ModulatorConfig", "Modulator", ("tokenizer", "modulator")),
+        Kind("bottleneck", "BottleneckConfig", "Bottleneck", ("tokenizer", "bottleneck")),
+        Kind("decoder", "DecoderConfig", "Decoder", ("tokenizer", "decoder")),
+        Kind(
+            "discriminator",
+            "DiscriminatorConfig",
+            "Discriminator",
+            ("tokenizer", "adversarial", "discriminator"),
+        ),
+        Kind(
+            "regularizer",
+            "RegularizerConfig",
+            "Regularizer",
+            ("tokenizer", "regularizers", "{name}"),
+        ),
+        Kind("generator", "GeneratorConfig", "Generator", ("generator",)),
+        Kind("evaluator", "EvaluatorConfig", "Evaluator", ("evaluate", "{name}")),
+    )
+}
+"""By name, in the order in which an image meets them."""

@@ -1,1 +1,0 @@
-"""Discriminators: the tokenizer's opponents in the adversarial term."""

@@ -1,0 +1,31 @@
+"""Built-in bottlenecks: sphere (PAE), gaussian (KL-VAE), identity (RAE)."""
+
+from __future__ import annotations
+
+from pae_framework import hookimpl
+from pae_framework.hookspecs import Register
+
+pae_api = 1
+
+
+@hookimpl
+def pae_register_bottlenecks(register: Register) -> None:
+    """Register the built-in bottlenecks."""
+    register(
+        "sphere",
+        target="pae_bottlenecks.bottlenecks:Sphere",
+        config="pae_bottlenecks.config:SphereConfig",
+        summary="few channels, every token on a sphere of radius sqrt(d) (PAE, GAE)",
+    )
+    register(
+        "gaussian",
+        target="pae_bottlenecks.bottlenecks:Gaussian",
+        config="pae_bottlenecks.config:GaussianConfig",
+        summary="few channels with a learned variance, sampled in training (KL-VAE)",
+    )
+    register(
+        "identity",
+        target="pae_bottlenecks.bottlenecks:Identity",
+        config="pae_bottlenecks.config:IdentityConfig",
+        summary="the tokens themselves, standardised by data statistics (RAE)",
+    )

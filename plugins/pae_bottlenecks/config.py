@@ -1,0 +1,46 @@
+"""Configs of the built-in bottlenecks. No torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from pae_framework.config import BottleneckConfig
+
+
+class SphereConfig(BottleneckConfig):
+    """Projection to few channels, then RMS norm per token: each token on a sphere (PAE)."""
+
+    channels: int = Field(32, gt=0, description="latent channels d; tokens have norm sqrt(d)")
+
+    def latent_channels(self, token_width: int) -> int:
+        """Channels of the latents: the configured ones."""
+        return self.channels
+
+
+class GaussianConfig(BottleneckConfig):
+    """Projection to a mean and a log-variance per channel, sampled in training (KL-VAE)."""
+
+    has_moments: ClassVar[bool] = True
+
+    channels: int = Field(32, gt=0, description="latent channels d")
+
+    def latent_channels(self, token_width: int) -> int:
+        """Channels of the latents: the configured ones."""
+        return self.channels
+
+
+class IdentityConfig(BottleneckConfig):
+    """No projection: tokens standardised by statistics of the training images (RAE)."""
+
+    projects: ClassVar[bool] = False
+
+    statistics_images: int = Field(
+        10_000, gt=0, description="training images the mean and variance are measured on"
+    )
+    eps: ClassVar[float] = 1e-5
+
+    def latent_channels(self, token_width: int) -> int:
+        """Channels of the latents: the width of the tokens."""
+        return token_width

@@ -1,0 +1,106 @@
+"""Configs of the built-in discriminators. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+
+from pae_framework.config import DiscriminatorConfig
+from pae_framework.hub import (
+    HubFile,
+    default_or_file,
+    missing_weights,
+    weights_files,
+    weights_path,
+)
+
+
+class PatchGANConfig(DiscriminatorConfig):
+    """Convolutional discriminator of overlapping patches (VQGAN, latent diffusion)."""
+
+    layers: int = Field(3, gt=0, description="convolutions between the first and the last")
+    width: int = Field(64, gt=0, description="channels after the first; doubled up to eightfold")
+
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images of which no patch is left."""
+        if (image_size >> self.layers) < 3:
+            least = 3 << self.layers
+            raise ValueError(
+                f"its {self.layers} `layers` need images of {least} px or more, not {image_size}"
+            )
+
+    def parameters(self, image_size: int) -> int:
+        """How many numbers its weights hold."""
+        widths = [self.width * min(1 << depth, 8) for depth in range(self.layers + 1)]
+        kernels = 16 * (3 * widths[0] + sum(a * b for a, b in pairwise(widths)) + widths[-1])
+        return kernels + widths[0] + 1 + 2 * sum(widths[1:])  # biases and norms
+
+    def smoke(self) -> Self:
+        """One layer and few channels."""
+        return self.model_copy(update={"layers": 1, "width": 8})
+
+
+DINO_VIT_S8 = HubFile("timm/vit_small_patch8_224.dino")
+"""DINO's ViT-S/8 (Caron et al. 2021)."""
+
+
+class DinoDiscriminatorConfig(DiscriminatorConfig):
+    """Heads on the features of a frozen DINO ViT-S/8 (RAE)."""
+
+    patch: ClassVar[int] = 8
+
+    layers: tuple[NonNegativeInt, ...] = Field(
+        (2, 5, 8, 11), description="blocks, from 0, with a head on each, besides that on the last"
+    )
+    weights: Annotated[str, AfterValidator(default_or_file)] = Field(
+        "default",
+        description="of the frozen network. `default`: from the hub; a local file in the layout of "
+        "timm, RAE's release or facebookresearch/dino; `none`: random",
+    )
+    resolution: int = Field(224, ge=16, multiple_of=8, description="side of its input, px")
+    width: int = Field(384, gt=0, description="its token width; 384 but with `weights: none`")
+    depth: int = Field(12, gt=0, description="its blocks; 12 but with `weights: none`")
+    heads: int = Field(6, gt=0, description="its attention heads; 6 but with `weights: none`")
+
+    @model_validator(mode="after")
+    def _of_one_network(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"`heads` {self.heads} does not divide `width` {self.width}")
+        if any(layer >= self.depth for layer in self.layers):
+            raise ValueError(f"`layers` go from 0 to {self.depth - 1}, the last block")
+        shape = (self.resolution, self.width, self.depth, self.heads)
+        if self.weights != "none" and shape != (224, 384, 12, 6):
+            raise ValueError("another network than DINO's ViT-S/8 at 224 px needs `weights: none`")
+        return self
+
+    def parameters(self, image_size: int) -> int:
+        """How many numbers its weights hold, the frozen network's with them."""
+        width, tokens = self.width, (self.resolution // self.patch) ** 2
+        head = 10 * width**2 + 7 * width + 1  # kernels 1 and 9; biases, norms and the last
+        block = 12 * width**2 + 13 * width
+        frozen = self.depth * block + (3 * self.patch**2 + tokens + 5) * width
+        return (1 + len(self.layers)) * head + frozen
+
+    def files(self) -> Mapping[str, Path]:
+        """Its weights, where they are a local file."""
+        return weights_files(self.weights)
+
+    def missing(self) -> str | None:
+        """Its weights, where they are not on this machine."""
+        return missing_weights(self.weights, DINO_VIT_S8)
+
+    def fetch(self) -> str | None:
+        """Download its weights."""
+        if self.missing() is None:
+            return None
+        weights_path(self.weights, DINO_VIT_S8)
+        return DINO_VIT_S8.where
+
+    def smoke(self) -> Self:
+        """A small untrained network."""
+        small = {"resolution": 32, "width": 48, "depth": 2, "heads": 2, "layers": (0, 1)}
+        return self.model_copy(update={**small, "weights": "none"})
