@@ -12,7 +12,7 @@ from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
 from pae_framework.data.images import build_source, read_batch
 from pae_framework.data.latent_batches import LatentBatches
-from pae_framework.data.latents import LatentDataset, shard_name, write_shard
+from pae_framework.data.latent_dataset import LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.data.stream import CountStream
 from pae_framework.plugins import load_registry

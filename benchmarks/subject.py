@@ -10,7 +10,7 @@ from torch import Tensor
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import FlowSettings
-from pae_framework.flow.objective import FlowObjective
+from pae_framework.flow.matching import FlowObjective
 from pae_framework.plugins import load_registry
 from pae_framework.seeding import generator
 from pae_framework.testing.modules import as_if_trained

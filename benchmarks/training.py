@@ -16,8 +16,8 @@ from benchmarks.subject import BareLoop, Subject
 from benchmarks.timing import Timing, Way, in_turn, repeated
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import FlowSettings
-from pae_framework.flow.objective import FlowObjective
-from pae_framework.training.loop import Trainee, Workplace, train
+from pae_framework.flow.matching import FlowObjective
+from pae_framework.training.loop import TrainContext, TrainTask, train
 from pae_framework.training.progress import ProgressLine
 
 
@@ -71,10 +71,10 @@ def through_the_engine(subject: Subject, network: Generator, steps: int, **chang
                 begun.append(time.perf_counter())
 
         objective = FlowObjective(network, FlowSettings())
-        trainee = Trainee(objective, batches, kept=network, begin_step=begin_step)
+        task = TrainTask(objective, batches, kept=network, begin_step=begin_step)
         with tempfile.TemporaryDirectory() as folder:
-            place = Workplace(Path(folder), subject.device, "benchmark", 0, _silent)
-            train(trainee, subject.settings(steps + 2, **changes), steps + 2, place)
+            place = TrainContext(Path(folder), subject.device, "benchmark", 0, _silent)
+            train(task, subject.settings(steps + 2, **changes), steps + 2, place)
         return (begun[1] - begun[0]) / steps
 
     return way

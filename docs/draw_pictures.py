@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.execution.finished_run import stage_context
 from pae_framework.files import read_json, write_text
-from pae_framework.launch.opened import stage_context
 from pae_framework.plugins import load_registry
 from pae_framework.report.colours import latent_colours
 from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
@@ -26,7 +27,6 @@ from pae_framework.report.plots import Line, curves, loss_panels
 from pae_framework.report.table import result_rows
 from pae_framework.report.text import results_markdown
 from pae_framework.runs.opened import open_run
-from pae_framework.stages.material import RunMaterial
 from pae_framework.training.metrics_log import read_log
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -39,7 +39,7 @@ TERMS = ("loss", "l1", "ssr", "mcr", "scr")
 def main(run: Path) -> None:
     """Draw every picture."""
     context = stage_context(open_run(run, load_registry()), "report", Console(stderr=True))
-    material = RunMaterial(context)
+    material = RunInputs(context)
     overview(material)
     reconstructions = material.reconstructions
     save_png(compare(material.images[:16], reconstructions[:16]), FOLDER / "reconstructions.png")
@@ -57,7 +57,7 @@ def main(run: Path) -> None:
     write_text(TUTORIAL, f"{before}{START}{table}\n{END}{rest.partition(END)[2]}")
 
 
-def overview(material: RunMaterial) -> None:
+def overview(material: RunInputs) -> None:
     """The README's picture: for each class its first test image, with what becomes of it."""
     first = _first_of_each_class(material.labels, material.class_names)
     drawn = material.sample_sets[0]
@@ -86,7 +86,7 @@ def _first_of_each_class(labels: Tensor, names: Sequence[str]) -> Tensor:
     return torch.cat([indices for _, indices in rows])
 
 
-def _colours(material: RunMaterial) -> Tensor:
+def _colours(material: RunInputs) -> Tensor:
     """Latents as colours, each cell as large as what it stands for in the image."""
     colours = latent_colours(material.latents)
     factor = material.images.shape[-1] // colours.shape[-1]

@@ -436,7 +436,7 @@ class Extractor(Protocol):
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
 
 
-class EvaluationMaterial(Protocol):
+class EvaluationInputs(Protocol):
     """What evaluators may ask for; the engine computes each thing once, when first asked.
 
     ``images`` (M, 3, S, S) uint8 test images with ``labels`` (M,) and, where the source has them,
@@ -492,5 +492,5 @@ class Evaluator(ABC):
         self.config = config
 
     @abstractmethod
-    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the figures; files worth keeping (pictures, tables) go into ``directory``."""

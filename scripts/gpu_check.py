@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pae_framework.config import LatentShape
 from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import FlowSettings
-from pae_framework.flow.objective import flow_loss
+from pae_framework.flow.matching import flow_loss
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe

@@ -9,23 +9,23 @@ from typing import Annotated
 import typer
 
 from pae_framework import __version__
-from pae_framework.cli.check import check
-from pae_framework.cli.copy import copy
-from pae_framework.cli.export_generator import export_generator
-from pae_framework.cli.export_pae import export_pae
-from pae_framework.cli.fetch import fetch
-from pae_framework.cli.import_generator import import_generator
-from pae_framework.cli.import_pae import import_pae
-from pae_framework.cli.list_plugins import list_plugins
-from pae_framework.cli.list_recipes import list_recipes
+from pae_framework.cli.commands.check import check
+from pae_framework.cli.commands.copy import copy
+from pae_framework.cli.commands.export_generator import export_generator
+from pae_framework.cli.commands.export_pae import export_pae
+from pae_framework.cli.commands.fetch import fetch
+from pae_framework.cli.commands.import_generator import import_generator
+from pae_framework.cli.commands.import_pae import import_pae
+from pae_framework.cli.commands.list_plugins import list_plugins
+from pae_framework.cli.commands.list_recipes import list_recipes
+from pae_framework.cli.commands.reconstruct import reconstruct
+from pae_framework.cli.commands.report import report
+from pae_framework.cli.commands.run import run
+from pae_framework.cli.commands.sample import sample
+from pae_framework.cli.commands.show import show
+from pae_framework.cli.commands.show_plugin import show_plugin
+from pae_framework.cli.commands.status import status
 from pae_framework.cli.output import print_error
-from pae_framework.cli.reconstruct import reconstruct
-from pae_framework.cli.report import report
-from pae_framework.cli.run import run
-from pae_framework.cli.sample import sample
-from pae_framework.cli.show import show
-from pae_framework.cli.show_plugin import show_plugin
-from pae_framework.cli.status import status
 from pae_framework.errors import PaeError, RunError
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.completion import complete_override, complete_recipe
+from pae_framework.cli.shell_completion import complete_override, complete_recipe
 
 RecipeArgument = Annotated[
     str,

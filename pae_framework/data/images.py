@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pae_framework.contracts import DataSource
 from pae_framework.data.pixels import adm_centre_crop, to_float
-from pae_framework.data.steps import read_steps
+from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
 from pae_framework.plugins import Registry

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pae_framework.data.latents import LatentDataset
+from pae_framework.data.latent_dataset import LatentDataset
+from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.statistics import LatentStatistics
-from pae_framework.data.steps import read_steps
 from pae_framework.data.stream import CountStream
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pae_framework.data.latents import LatentDataset
+from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import DataError
 from pae_framework.files import replacing
 from pae_framework.seeding import generator

@@ -10,7 +10,7 @@ from rich.console import Console
 from pae_framework.errors import PaeError, RunError
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import PlannedStage, plan, standing_on
+from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LocalLauncher:
             RunError: a stage failed; its record says why, and the same command goes on from there.
         """
         stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
-        chosen = list(stages) if until is None else standing_on(stages, until)
+        chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
             directory.write(loaded, list(stages.values()), command)
             for name in chosen:
@@ -63,18 +63,18 @@ class LocalLauncher:
                 return
             self._say(planned, "goes on" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
-            with record.working(inputs) as beat:
-                self._carry_out(loaded, directory, planned, stages, beat)
+            with record.working(inputs) as update_record:
+                self._carry_out(loaded, directory, planned, stages, update_record)
             self._say(planned, f"done in {record.info['seconds']:.1f} s")
 
-    def _carry_out(self, loaded, directory, planned, stages, beat) -> None:  # type: ignore[no-untyped-def]
-        from pae_framework.stages.context import StageContext
+    def _carry_out(self, loaded, directory, planned, stages, update_record) -> None:  # type: ignore[no-untyped-def]
+        from pae_framework.execution.context import StageContext
         from pae_framework.stages.table import stage_function
 
         context = StageContext(
-            loaded.recipe, loaded.registry, directory, planned, stages, self.console, beat
+            loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
         )
-        beat(machine=context.machine)
+        update_record(machine=context.machine)
         try:
             stage_function(planned.name)(context)
         except PaeError:

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pae_framework.plugins import Registry
-from pae_framework.recipe.fields import Slot, slot_at
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.schema import SchemaNode, slot_at
 
 
 def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:
@@ -27,21 +27,21 @@ def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:
     return [f"{before}{key}{_after(slot.enter(key, node, loaded.registry))}" for key in keys]
 
 
-def _keys(slot: Slot, node: Node, registry: Registry) -> Iterable[str]:
+def _keys(slot: SchemaNode, node: Node, registry: Registry) -> Iterable[str]:
     fields = slot.keys(node, registry)
     if fields is not None:
         return fields
     return (node.map or {}) if get_origin(slot.type) is dict else ()
 
 
-def _after(slot: Slot) -> str:
+def _after(slot: SchemaNode) -> str:
     """A dot where a map stands, else an equals sign."""
     kind = slot.type
     is_map = isinstance(kind, type) and issubclass(kind, BaseModel)
     return "." if is_map or get_origin(kind) is dict else "="
 
 
-def _values(slot: Slot, node: Node, key: str, registry: Registry) -> Iterable[Any]:
+def _values(slot: SchemaNode, node: Node, key: str, registry: Registry) -> Iterable[Any]:
     if key == "use" and slot.component is not None:
         return [spec.name for spec in registry.specs(slot.component.kind)]
     fields: Mapping[str, FieldInfo] = slot.keys(node, registry) or {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pae_framework
 from pae_framework.errors import RecipeError, UsageError
-from pae_framework.recipe.words import nearest
+from pae_framework.recipe.suggestions import nearest
 from pae_framework.recipe.yaml_source import read_file
 
 

@@ -12,8 +12,8 @@ from pae_framework.recipe import library
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.nodes import COMMAND_LINE, Node
+from pae_framework.recipe.suggestions import describe, nearest
 from pae_framework.recipe.sweep import variant_problems
-from pae_framework.recipe.words import describe, nearest
 from pae_framework.recipe.yaml_source import parse, read_file
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from pae_framework.errors import Problem, RecipeError
 from pae_framework.plugins import Registry
-from pae_framework.recipe.agreement import disagreements
+from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.emit import lines, to_yaml
-from pae_framework.recipe.merge import settle
+from pae_framework.recipe.merge import resolve_removals
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
 from pae_framework.recipe.validate import validate
@@ -68,11 +68,11 @@ def build(
         RecipeError: with every problem, each at its place.
         PluginError: nothing is wrong but plugins that the recipe needs.
     """
-    root = settle(root, registry)
+    root = resolve_removals(root, registry)
     recipe = validate(root, registry)
     problems = [
         Problem(found.message, dotted(found.path), root.place(found.path), found.hint)
-        for found in disagreements(recipe)
+        for found in inconsistencies(recipe)
     ]
     if problems:
         raise RecipeError(problems)

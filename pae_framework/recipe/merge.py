@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pae_framework.plugins import Registry
-from pae_framework.recipe.fields import RECIPE, Slot
 from pae_framework.recipe.nodes import Node, at_path
+from pae_framework.recipe.schema import RECIPE, SchemaNode
 
 
 def merge(base: Node, layer: Node) -> Node:
-    """``base`` with ``layer`` laid over it; call :func:`settle` after the last layer."""
+    """``base`` with ``layer`` laid over it; call :func:`resolve_removals` after the last layer."""
     return _merge(base, layer, RECIPE)
 
 
@@ -36,7 +36,7 @@ def override(key_path: str, value: Node) -> Node:
     return at_path(keys, replace(value, removes=value.value is None, replaces=True))
 
 
-def _merge(base: Node, layer: Node, slot: Slot) -> Node:
+def _merge(base: Node, layer: Node, slot: SchemaNode) -> Node:
     if layer.value is None:
         return replace(layer, removes=True)
     if layer.replaces:
@@ -52,7 +52,7 @@ def _merge(base: Node, layer: Node, slot: Slot) -> Node:
     return replace(layer, value=entries)
 
 
-def _same_component(base: Node, layer: Node, slot: Slot) -> tuple[Node, Node]:
+def _same_component(base: Node, layer: Node, slot: SchemaNode) -> tuple[Node, Node]:
     """Both as maps, the base without parameters that belong to another component."""
     assert slot.component is not None
     before, after = slot.use(base), slot.use(layer)
@@ -75,7 +75,7 @@ def _long_form(node: Node) -> Node:
     return node
 
 
-def settle(root: Node, registry: Registry) -> Node:
+def resolve_removals(root: Node, registry: Registry) -> Node:
     """Take out what layers removed; a null that is a value of its setting stays.
 
     A null over a key the models do not know stays too, for validation to refuse the key.
@@ -83,7 +83,7 @@ def settle(root: Node, registry: Registry) -> Node:
     return _settle(root, RECIPE, registry)
 
 
-def _settle(node: Node, slot: Slot, registry: Registry) -> Node:
+def _settle(node: Node, slot: SchemaNode, registry: Registry) -> Node:
     if node.map is None:
         return node
     entries: dict[str, Node] = {}

@@ -15,10 +15,10 @@ from pydantic_core import ErrorDetails
 from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import CONFIG
-from pae_framework.recipe.fields import slot_at
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
-from pae_framework.recipe.words import describe, nearest
+from pae_framework.recipe.schema import slot_at
+from pae_framework.recipe.suggestions import describe, nearest
 
 _EXPECTED = {
     "int_type": "an integer",

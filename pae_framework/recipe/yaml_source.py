@@ -15,7 +15,7 @@ import yaml
 
 from pae_framework.errors import Problem, RecipeError
 from pae_framework.recipe.nodes import KeyPath, Node, Scalar, dotted
-from pae_framework.recipe.words import describe
+from pae_framework.recipe.suggestions import describe
 
 _LARGEST = 10_000
 """Values a recipe may hold; stops aliases that multiply themselves."""

@@ -155,7 +155,7 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) ->
     write_json(path / "environment.json", describe_environment(loaded.registry))
 
 
-def kept_store(path: Path) -> Path | None:
+def stages_dir_of(path: Path) -> Path | None:
     """Where a run that exists keeps its stages; None for a new one, and for a sweep."""
     record = path / RECORD
     store = read_json(record).get("store") if record.is_file() else None

@@ -25,9 +25,9 @@ from pydantic import BaseModel
 from pae_framework.config import Settings
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import Component
-from pae_framework.recipe.latent import LATENT_FILES
+from pae_framework.recipe.derived import LATENT_FILES
 from pae_framework.recipe.models import AdversarialSection, Recipe
-from pae_framework.runs.guiding import generator_weights
+from pae_framework.runs.autoguidance_run import generator_weights
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 from pae_framework.training.train_settings import TrainSettings
 
@@ -91,7 +91,7 @@ def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
     return list(stages.values())
 
 
-def standing_on(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
+def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
     """A stage and all that it reads, directly or not, in the order they run."""
     needed, waiting = {name}, [name]
     while waiting:

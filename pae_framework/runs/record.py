@@ -15,7 +15,7 @@ from pae_framework.errors import StoppedError
 from pae_framework.files import read_json, write_json
 
 
-class Beat(Protocol):
+class UpdateRecord(Protocol):
     """Records values, and the time worked, in a stage's record."""
 
     def __call__(self, **values: Any) -> None: ...  # noqa: D102
@@ -56,7 +56,7 @@ class StageRecord:
         write_json(self.file, {**self.info, **values})
 
     @contextmanager
-    def working(self, inputs: dict[str, str]) -> Iterator[Beat]:
+    def working(self, inputs: dict[str, str]) -> Iterator[UpdateRecord]:
         """Record the stage as running, then as done, stopped, or failed with the reason.
 
         Yields a function that records progress (and the time worked so far, which adds up over
@@ -73,18 +73,18 @@ class StageRecord:
         )
         spent, start = float(before.get("seconds", 0.0)), time.monotonic()
 
-        def beat(**values: Any) -> None:
+        def update_record(**values: Any) -> None:
             self.update(seconds=round(spent + time.monotonic() - start, 3), **values)
 
         try:
-            yield beat
+            yield update_record
         except (StoppedError, KeyboardInterrupt):
-            beat(state="stopped")
+            update_record(state="stopped")
             raise
         except BaseException as error:
-            beat(state="failed", error=str(error) or type(error).__name__)
+            update_record(state="failed", error=str(error) or type(error).__name__)
             raise
-        beat(state="done", finished=_now())
+        update_record(state="done", finished=_now())
 
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_json
-from pae_framework.stages.context import StageContext
-from pae_framework.stages.material import RunMaterial
 
 
 def run(context: StageContext) -> None:
     """Evaluate; evaluators that are done are not done again after an interruption."""
     evaluators = context.recipe.evaluate
-    material = RunMaterial(context)
+    material = RunInputs(context)
     metrics = []
     with context.progress(len(evaluators)) as progress:
         for number, (label, component) in enumerate(evaluators.items()):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pae_framework.data.latent_batches import LatentBatches
 from pae_framework.data.stream import CountStream
-from pae_framework.flow.objective import FlowObjective
-from pae_framework.stages.context import StageContext, initial_weights
-from pae_framework.stages.loaded_generator import load_trained
-from pae_framework.stages.normalisation import run_statistics
-from pae_framework.stages.parts import new_generator
-from pae_framework.stages.run_latents import run_latents
-from pae_framework.training.loop import Trainee, train
+from pae_framework.execution.artifacts import new_generator
+from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.execution.latent_statistics import run_statistics
+from pae_framework.execution.run_latents import run_latents
+from pae_framework.flow.matching import FlowObjective
+from pae_framework.interop.generator_weights import load_trained
+from pae_framework.training.loop import TrainTask, train
 
 
 def run(context: StageContext) -> None:
@@ -29,5 +29,5 @@ def run(context: StageContext) -> None:
     flip = context.recipe.data.flip
     batches = LatentBatches(dataset, statistics, stream, settings.workers, flip)
     total = context.length(settings, len(dataset))
-    trainee = Trainee(FlowObjective(model, component.objective), batches, kept=model)
-    train(trainee, settings, total, context.workplace(settings))
+    task = TrainTask(FlowObjective(model, component.objective), batches, kept=model)
+    train(task, settings, total, context.train_context(settings))

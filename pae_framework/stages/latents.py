@@ -10,17 +10,17 @@ from torch import Tensor
 
 from pae_framework.contracts import DataSource
 from pae_framework.data.images import all_images
-from pae_framework.data.latents import shard_is_whole, shard_name, write_shard
+from pae_framework.data.latent_dataset import shard_is_whole, shard_name, write_shard
 from pae_framework.data.pixels import to_float
+from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.statistics import compute_statistics
-from pae_framework.data.steps import read_steps
 from pae_framework.errors import StoppedError
-from pae_framework.stages.context import StageContext
-from pae_framework.stages.loaded_latents import take_folder
-from pae_framework.stages.loaded_statistics import take_statistics
-from pae_framework.stages.normalisation import tokenizer_identity
-from pae_framework.stages.parts import trained_tokenizer
-from pae_framework.stages.processes import do_items
+from pae_framework.execution.artifacts import trained_tokenizer
+from pae_framework.execution.context import StageContext
+from pae_framework.execution.latent_statistics import tokenizer_identity
+from pae_framework.execution.processes import do_items
+from pae_framework.interop.latents_folder import take_folder
+from pae_framework.interop.statistics_file import take_statistics
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
-from pae_framework.stages.context import StageContext, initial_weights
-from pae_framework.stages.parts import new_encoder
+from pae_framework.execution.artifacts import new_encoder
+from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.tensor_files import save_tensors
-from pae_framework.training.loop import Trainee, train
+from pae_framework.training.loop import TrainTask, train
 
 
 def run(context: StageContext) -> None:
@@ -29,5 +29,5 @@ def run(context: StageContext) -> None:
     stream = CountStream(len(source), settings.batch_size, seed)
     batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
     total = context.length(settings, len(source))
-    train(Trainee(objective, batches), settings, total, context.workplace(settings))
+    train(TrainTask(objective, batches), settings, total, context.train_context(settings))
     save_tensors(encoder.state_dict(), context.directory / "encoder.safetensors")

@@ -10,10 +10,10 @@ from torch import Tensor
 from pae_framework.contracts import Encoder
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
-from pae_framework.stages.context import StageContext, initial_weights
-from pae_framework.stages.parts import frozen_encoder, new_refiner
+from pae_framework.execution.artifacts import frozen_encoder, new_refiner
+from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.tokenizer.refinement import RefinementObjective
-from pae_framework.training.loop import Trainee, train
+from pae_framework.training.loop import TrainTask, train
 
 STATISTICS_STEPS = 20
 """Batches the feature mean is measured on, where the recipe centres the features."""
@@ -38,8 +38,8 @@ def run(context: StageContext) -> None:
         refiner.measure(_tokens(encoder, batches, context.device))
 
     total = context.length(training, len(source))
-    trainee = Trainee(RefinementObjective(refiner, encoder), batches, kept=refiner)
-    train(trainee, training, total, context.workplace(training))
+    task = TrainTask(RefinementObjective(refiner, encoder), batches, kept=refiner)
+    train(task, training, total, context.train_context(training))
 
 
 @torch.no_grad()

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
 from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
 from pae_framework.report.html import render
 from pae_framework.report.metrics import generator_words
 from pae_framework.runs.directory import RECORD, REPORT
-from pae_framework.stages.context import StageContext
-from pae_framework.stages.material import RunMaterial
 from pae_framework.training.metrics_log import read_log
 
 SHOWN = 16
@@ -30,7 +30,7 @@ def run(context: StageContext) -> None:
 def gather(context: StageContext) -> ReportContent:
     """Collect what the report shows."""
     folder = context.run.path
-    material = RunMaterial(context, limit=SHOWN)
+    material = RunInputs(context, limit=SHOWN)
     evaluated = context.input("evaluate")
     return ReportContent(
         name=context.recipe.name,
@@ -69,7 +69,7 @@ def _summary(context: StageContext, name: str) -> StageSummary:
     )
 
 
-def _samples(material: RunMaterial) -> list[LabelledImages]:
+def _samples(material: RunInputs) -> list[LabelledImages]:
     return [
         LabelledImages(
             f"{generator_words(found.generator_step)}, {found.steps} sampling steps",

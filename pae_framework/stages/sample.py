@@ -10,17 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from pae_framework.contracts import SampleSet
-from pae_framework.data.image_sets import draw_set, open_set
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_json
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, label_plan
+from pae_framework.interop.provenance import first_name
 from pae_framework.recipe.components import GeneratorComponent
-from pae_framework.stages.context import StageContext
-from pae_framework.stages.finished_sets import SETS, take_finished
-from pae_framework.stages.loaded_file import first_name
-from pae_framework.stages.sample_parts import PlannedSet, draw_parts
-from pae_framework.stages.sampling import Sampler
-from pae_framework.stages.set_identity import set_identity
+from pae_framework.sampling.parallel import PlannedSet, draw_parts
+from pae_framework.sampling.reuse import SETS, take_finished
+from pae_framework.sampling.sample_set import draw_set, open_set
+from pae_framework.sampling.sampler import Sampler
+from pae_framework.sampling.set_identity import set_identity
 
 
 def run(context: StageContext) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
+from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
+from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.interop.tokenizer_weights import load_trained
 from pae_framework.recipe.models import AdversarialSection
-from pae_framework.stages.context import StageContext, initial_weights
-from pae_framework.stages.loaded_tokenizer import load_trained
-from pae_framework.stages.parts import frozen_encoder, trained_refiner
 from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.adversary import (
     Adversary,
@@ -17,7 +17,7 @@ from pae_framework.tokenizer.adversary import (
 )
 from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
 from pae_framework.tokenizer.objective import SIGNED, build_objective
-from pae_framework.training.loop import Opponent, Trainee, train
+from pae_framework.training.loop import Opponent, TrainTask, train
 
 
 def run(context: StageContext) -> None:
@@ -50,7 +50,7 @@ def run(context: StageContext) -> None:
         objective = build_objective(tokenizer, section, context.registry, refiner, adversary)
 
     opponent = _opponent(section.adversarial, adversary, tokenizer)
-    trainee = Trainee(
+    task = TrainTask(
         objective,
         batches,
         opponent=opponent,
@@ -58,7 +58,7 @@ def run(context: StageContext) -> None:
         check=objective.check,
         signed=SIGNED,
     )
-    train(trainee, settings, total, context.workplace(settings))
+    train(task, settings, total, context.train_context(settings))
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
 
 

@@ -19,15 +19,15 @@ from pae_framework.testing.data_sources import check_data_source
 from pae_framework.testing.decoders import check_decoder
 from pae_framework.testing.discriminators import check_discriminator
 from pae_framework.testing.encoders import check_encoder
+from pae_framework.testing.evaluation_inputs import SyntheticInputs
 from pae_framework.testing.evaluators import check_evaluator
 from pae_framework.testing.generators import check_generator
-from pae_framework.testing.material import MadeUpMaterial
 from pae_framework.testing.modulators import check_modulator
 from pae_framework.testing.registration import check_registration
 from pae_framework.testing.regularizers import check_regularizer
 
 __all__ = [
-    "MadeUpMaterial",
+    "SyntheticInputs",
     "check_bottleneck",
     "check_data_source",
     "check_decoder",

@@ -10,13 +10,13 @@ from torch import Tensor
 from pae_framework.config import BottleneckConfig
 from pae_framework.contracts import Bottleneck, Posterior
 from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
-from pae_framework.testing.made_up import draw
 from pae_framework.testing.modules import (
     expect_gradients,
     expect_repeatable,
     expect_rows_apart,
 )
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import draw
 
 
 def check_bottleneck(

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from pae_framework.config import DecoderConfig
 from pae_framework.contracts import Decoder
 from pae_framework.testing.expect import expect, expect_tensor
-from pae_framework.testing.made_up import draw
 from pae_framework.testing.modules import (
     as_if_trained,
     expect_bf16,
@@ -16,6 +15,7 @@ from pae_framework.testing.modules import (
     expect_rows_apart,
 )
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import draw
 
 
 def check_decoder(decoder: Decoder, config: DecoderConfig, width: int, grid: int) -> None:

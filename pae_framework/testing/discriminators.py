@@ -9,7 +9,6 @@ from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator
 from pae_framework.frozen import UsesFrozen
 from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
-from pae_framework.testing.made_up import draw, made_up_images
 from pae_framework.testing.modules import (
     as_if_trained,
     expect_bf16,
@@ -18,6 +17,7 @@ from pae_framework.testing.modules import (
     expect_rows_apart,
 )
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import draw, synthetic_images
 
 
 def check_discriminator(
@@ -36,7 +36,7 @@ def check_discriminator(
         f"{discriminator!r} is no contracts.Discriminator",
     )
     moved = as_if_trained(discriminator).train()
-    images = made_up_images(3, image_size)
+    images = synthetic_images(3, image_size)
     logits = moved(images)
     expect(logits.ndim == 2, f"logits have the shape {tuple(logits.shape)}, expected (B, M)")
     expect_tensor(logits, (3, logits.shape[1]), "logits", dtype=None)

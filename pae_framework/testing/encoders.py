@@ -10,7 +10,6 @@ from torch import Tensor
 from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.testing.expect import expect, expect_close, expect_tensor
-from pae_framework.testing.made_up import draw, made_up_images
 from pae_framework.testing.modules import (
     expect_bf16,
     expect_repeatable,
@@ -18,6 +17,7 @@ from pae_framework.testing.modules import (
 )
 from pae_framework.testing.pretraining import check_pretraining
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import draw, synthetic_images
 
 
 def check_encoder(encoder: Encoder) -> None:
@@ -34,7 +34,7 @@ def check_encoder(encoder: Encoder) -> None:
     expect(isinstance(encoder, Encoder), f"{encoder!r} is no pae_framework.contracts.Encoder")
     _check_attributes(encoder)
     frozen = copy.deepcopy(encoder).requires_grad_(False).eval()
-    images = made_up_images(3, encoder.image_size)
+    images = synthetic_images(3, encoder.image_size)
     _check_normalisation(frozen, images)
     pixels = frozen.normalize(images)
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 
 from pae_framework.config import EVALUATION_NEEDS, EvaluatorConfig
-from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
+from pae_framework.testing.evaluation_inputs import SyntheticInputs
 from pae_framework.testing.expect import expect, global_randomness_untouched
-from pae_framework.testing.material import MadeUpMaterial
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def check_evaluator(evaluator: Evaluator, material: EvaluationMaterial | None = None) -> None:
+def check_evaluator(evaluator: Evaluator, material: EvaluationInputs | None = None) -> None:
     """Check an evaluator on made-up material, or on ``material`` where that does not suit it.
 
     It asks only for what ``config.needs`` names; gives metrics with names ``group/metric``, finite
@@ -35,7 +35,7 @@ def check_evaluator(evaluator: Evaluator, material: EvaluationMaterial | None = 
     expect(isinstance(config, EvaluatorConfig), "the evaluator keeps no EvaluatorConfig")
     unknown = sorted(config.needs - EVALUATION_NEEDS)
     expect(not unknown, f"config.needs names {unknown}; there is {sorted(EVALUATION_NEEDS)}")
-    material = MadeUpMaterial(config.needs) if material is None else material
+    material = SyntheticInputs(config.needs) if material is None else material
     images, labels = material.images.clone(), material.labels.clone()
     metrics = _evaluate(evaluator, material)
     for metric in metrics:
@@ -46,7 +46,7 @@ def check_evaluator(evaluator: Evaluator, material: EvaluationMaterial | None = 
     expect(same, "the evaluator changed the material in place; the next one gets it too")
 
 
-def _evaluate(evaluator: Evaluator, material: EvaluationMaterial) -> list[Metric]:
+def _evaluate(evaluator: Evaluator, material: EvaluationInputs) -> list[Metric]:
     with tempfile.TemporaryDirectory() as folder, global_randomness_untouched("the evaluator"):
         metrics = evaluator.evaluate(material, Path(folder))
     expect(isinstance(metrics, list) and bool(metrics), "evaluate gives no list of metrics")

@@ -8,7 +8,6 @@ from torch import Tensor
 from pae_framework.config import GeneratorConfig
 from pae_framework.contracts import Generator
 from pae_framework.testing.expect import expect, expect_tensor
-from pae_framework.testing.made_up import draw
 from pae_framework.testing.modules import (
     as_if_trained,
     expect_bf16,
@@ -17,6 +16,7 @@ from pae_framework.testing.modules import (
     expect_rows_apart,
 )
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import draw
 
 
 def check_generator(generator: Generator, config: GeneratorConfig) -> None:

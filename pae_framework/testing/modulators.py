@@ -8,7 +8,6 @@ from torch import Tensor
 from pae_framework.config import ModulatorConfig
 from pae_framework.contracts import Encoder, Modulator
 from pae_framework.testing.expect import expect, expect_tensor
-from pae_framework.testing.made_up import made_up_images
 from pae_framework.testing.modules import (
     as_if_trained,
     expect_bf16,
@@ -17,6 +16,7 @@ from pae_framework.testing.modules import (
     expect_rows_apart,
 )
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import synthetic_images
 
 
 def check_modulator(modulator: Modulator, config: ModulatorConfig, encoder: Encoder) -> None:
@@ -30,7 +30,7 @@ def check_modulator(modulator: Modulator, config: ModulatorConfig, encoder: Enco
     """
     expect(isinstance(modulator, Modulator), f"{modulator!r} is no contracts.Modulator")
     with torch.no_grad():
-        pixels = encoder.normalize(made_up_images(3, encoder.image_size))
+        pixels = encoder.normalize(synthetic_images(3, encoder.image_size))
         tokens = encoder(pixels).tokens
     moved = as_if_trained(modulator).train()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.testing.expect import expect, expect_close, global_randomness_untouched
-from pae_framework.testing.made_up import draw
+from pae_framework.testing.synthetic import draw
 
 Module = TypeVar("Module", bound=nn.Module)
 

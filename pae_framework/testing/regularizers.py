@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from pae_framework.config import LatentShape, RegularizerConfig
 from pae_framework.contracts import Posterior, Regularizer, RegularizerInputs
 from pae_framework.testing.expect import expect, expect_tensor
-from pae_framework.testing.made_up import draw, made_up_images
 from pae_framework.testing.modules import expect_bf16, expect_repeatable
 from pae_framework.testing.state import expect_state
+from pae_framework.testing.synthetic import draw, synthetic_images
 
 IMAGES, GRID, PATCH, WIDTH, CHANNELS = 6, 4, 2, 8, 4
 
@@ -72,7 +72,7 @@ def made_up_inputs(
         config: the regularizer's.
         copies: how often each image is in the batch.
     """
-    images = made_up_images(IMAGES, GRID * PATCH).repeat(copies, 1, 1, 1)
+    images = synthetic_images(IMAGES, GRID * PATCH).repeat(copies, 1, 1, 1)
     shape = (IMAGES, CHANNELS, GRID, GRID)
     latents = draw(*shape, seed=1).repeat(copies, 1, 1, 1).requires_grad_()
     weight = (0.3 * draw(CHANNELS, 3, PATCH, PATCH, seed=2)).requires_grad_()

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from pae_framework.errors import StoppedError, UsageError
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.checkpoint import Checkpoints
+from pae_framework.training.divergence import DivergenceGuard
 from pae_framework.training.ema import EMA
 from pae_framework.training.meter import Meter
 from pae_framework.training.metrics_log import MetricsLog
 from pae_framework.training.steps import Steps
 from pae_framework.training.stopping import StopRequest
+from pae_framework.training.task import Opponent, TrainContext, TrainTask
 from pae_framework.training.train_settings import TrainSettings
-from pae_framework.training.trainee import Opponent, Trainee, Workplace
-from pae_framework.training.watch import Watch
 
-__all__ = ["Opponent", "Trainee", "Workplace", "averaged", "train"]
+__all__ = ["Opponent", "TrainContext", "TrainTask", "averaged", "train"]
 
 
-def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplace) -> None:
+def train(task: TrainTask, settings: TrainSettings, total: int, place: TrainContext) -> None:
     """Train for ``total`` optimiser steps, going on from the newest checkpoint if there is one.
 
     Leaves ``weights.safetensors`` (the average where one is kept, else the weights, with buffers)
@@ -35,21 +35,21 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
 
     Raises:
         UsageError: a step to keep is not one of the training's, a part in ``lr_factors`` not one of
-            the model's, or the trainee's check refuses; nothing was done.
+            the model's, or the task's check refuses; nothing was done.
         RunError: a term of a loss, a gradient's norm or a weight is not finite, or the loss jumps
             (says which, at which step, and the last good checkpoint).
         StoppedError: the training was asked to stop; there is a checkpoint of its last step.
     """
     _check_keep_steps(settings, total)
-    steps = Steps(trainee, settings, total, place)
+    steps = Steps(task, settings, total, place)
     checkpoints = Checkpoints(place.directory / "checkpoints")
     first = done = checkpoints.restore(steps.state)
-    watch = Watch(steps.state, settings.jump, checkpoints, trainee.signed)
+    watch = DivergenceGuard(steps.state, settings.jump, checkpoints, task.signed)
     meter = Meter(settings.batch_size, watch.look)
     log = MetricsLog(place.directory, first)
     try:
         with place.progress(total, first) as progress, StopRequest() as stop:
-            batches = meter.timed(trainee.batches(first, total))
+            batches = meter.timed(task.batches(first, total))
             for step, batch in enumerate(batches, start=first):
                 meter.add(steps.take(step, batch))
                 done = step + 1
@@ -73,10 +73,10 @@ def train(trainee: Trainee, settings: TrainSettings, total: int, place: Workplac
     finally:
         log.close()
     steps.kept.load_state_dict(_leave(steps, place, "weights"))
-    trainee.module.eval()
+    task.module.eval()
 
 
-def _leave(steps: Steps, place: Workplace, name: str) -> dict[str, Tensor]:
+def _leave(steps: Steps, place: TrainContext, name: str) -> dict[str, Tensor]:
     """Write what is kept, with its averages, into the folder; returns it."""
     tensors = averaged(steps.kept, steps.ema)
     save_tensors(tensors, place.directory / f"{name}.safetensors")

@@ -21,7 +21,7 @@ class ProgressLine:
         total: steps (or images) of the whole.
         done: how many were there before.
         console: where to show it.
-        beat: called with the progress whenever it is shown, to record it.
+        update_record: called with the progress whenever it is shown, to record it.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class ProgressLine:
         total: int,
         done: int = 0,
         console: Console | None = None,
-        beat: Callable[..., None] | None = None,
+        update_record: Callable[..., None] | None = None,
     ):
         self.title, self.total, self._first = title, total, done
         self._console = console or Console(stderr=True)
-        self._beat = beat
+        self._beat = update_record
         self._start = time.monotonic()
         self._shown = self._start
         self._bar: Progress | None = None

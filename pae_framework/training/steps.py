@@ -1,4 +1,4 @@
-"""The steps of a training: the trainee's, then its opponent's."""
+"""The steps of a training: the task's, then its opponent's."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pae_framework.training.ema import EMA
 from pae_framework.training.learner import Learner
 from pae_framework.training.lr_factors import freeze_parts
 from pae_framework.training.optimizer import build_optimizer
+from pae_framework.training.task import TrainContext, TrainTask
 from pae_framework.training.train_settings import TrainSettings
-from pae_framework.training.trainee import Trainee, Workplace
 
 OPPONENT = "opponent_"
 """Before the names of the opponent's ``loss``, ``grad_norm`` and ``lr`` in the log."""
 
 
 class Steps:
-    """Prepares a trainee and its opponent, and takes their steps.
+    """Prepares a task and its opponent, and takes their steps.
 
     ``state`` is what a checkpoint holds; ``kept`` is what is averaged and left behind, and ``ema``
     its average.
     """
 
-    def __init__(self, trainee: Trainee, settings: TrainSettings, total: int, place: Workplace):
-        self._trainee, self._settings, self._place = trainee, settings, place
-        self._learner = _learner(trainee, settings, total, place)
-        self._opponent = _opponent(trainee, settings, total, place)
-        self.kept: nn.Module = trainee.module if trainee.kept is None else trainee.kept
+    def __init__(self, task: TrainTask, settings: TrainSettings, total: int, place: TrainContext):
+        self._trainee, self._settings, self._place = task, settings, place
+        self._learner = _learner(task, settings, total, place)
+        self._opponent = _opponent(task, settings, total, place)
+        self.kept: nn.Module = task.module if task.kept is None else task.kept
         self.ema = EMA(self.kept, settings.ema) if settings.ema else None
         parts = {"model": Part(self._learner.module, self._learner.optimizer)}
         if self._opponent:
@@ -81,12 +81,12 @@ class Steps:
         return terms
 
 
-def _learner(trainee: Trainee, settings: TrainSettings, total: int, place: Workplace) -> Learner:
-    """The trainee, on the device, with its blocks as the settings want them."""
-    module = trainee.module.train().to(place.device)
+def _learner(task: TrainTask, settings: TrainSettings, total: int, place: TrainContext) -> Learner:
+    """The task, on the device, with its blocks as the settings want them."""
+    module = task.module.train().to(place.device)
     freeze_parts(module, settings.lr_factors)
-    if trainee.check:
-        trainee.check()
+    if task.check:
+        task.check()
     if settings.activation_checkpointing:
         recompute_blocks(module)
     if settings.compile:
@@ -96,10 +96,10 @@ def _learner(trainee: Trainee, settings: TrainSettings, total: int, place: Workp
 
 
 def _opponent(
-    trainee: Trainee, settings: TrainSettings, total: int, place: Workplace
+    task: TrainTask, settings: TrainSettings, total: int, place: TrainContext
 ) -> Learner | None:
-    """The trainee's opponent, on the device, if it has one."""
-    if (opponent := trainee.opponent) is None:
+    """The task's opponent, on the device, if it has one."""
+    if (opponent := task.opponent) is None:
         return None
     module = opponent.module.eval().to(place.device)
     return Learner(

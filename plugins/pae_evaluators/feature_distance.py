@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pae_evaluators.frechet import FeatureStatistics, frechet_distance
-from pae_framework.contracts import EvaluationMaterial, Extractor, Metric, SampleSet
+from pae_framework.contracts import EvaluationInputs, Extractor, Metric, SampleSet
 
 BATCH = 250
 
@@ -16,7 +16,7 @@ BATCH = 250
 class DistanceToTestImages:
     """Measures sets of images against all test images, whose features the material holds."""
 
-    def __init__(self, material: EvaluationMaterial):
+    def __init__(self, material: EvaluationInputs):
         self.material = material
         self.reference = FeatureStatistics(material.image_features.shape[1])
         self.reference.update(material.image_features)

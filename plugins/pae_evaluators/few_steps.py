@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pae_evaluators.feature_distance import DistanceToTestImages, drawn
-from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 
 
 class FewSteps(Evaluator):
     """Frechet distance of samples of the last weights to the test images, by solver steps."""
 
-    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
         """One figure per number of steps, fewest first; the recipe's own number is one of them."""
         judged = [samples for samples in material.sample_sets if samples.role != "checkpoint"]
         distance = DistanceToTestImages(material)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pae_evaluators.feature_distance import DistanceToTestImages, drawn
-from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 
 
 class Generation(Evaluator):
     """Frechet distance of the samples of the last and of earlier weights to the test images."""
 
-    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
         """One figure per set of weights, in the order they were trained."""
         judged = [samples for samples in material.sample_sets if samples.role != "few_steps"]
         distance = DistanceToTestImages(material)

@@ -20,7 +20,7 @@ from pae_evaluators.pooled_latents import (
     same_class_neighbours,
 )
 from pae_evaluators.spatial_coherence import image_coherences
-from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 from pae_framework.layers import map_to_tokens
 
 
@@ -34,7 +34,7 @@ class Manifold(Evaluator):
 
     config: ManifoldConfig
 
-    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the diagnostics that are turned on."""
         metrics: list[Metric] = []
         if self.config.ssc:
@@ -47,7 +47,7 @@ class Manifold(Evaluator):
             metrics.append(_effective_rank(material))
         return metrics
 
-    def _spatial_coherence(self, material: EvaluationMaterial) -> list[Metric]:
+    def _spatial_coherence(self, material: EvaluationInputs) -> list[Metric]:
         assert material.masks is not None, "SSC needs masks"
         chosen = self._chosen(material)
         masks = material.masks[chosen]
@@ -58,7 +58,7 @@ class Manifold(Evaluator):
         return latents + encoder
 
     def _ssc(
-        self, name: str, label: str, tokens: Tensor, masks: Tensor, material: EvaluationMaterial
+        self, name: str, label: str, tokens: Tensor, masks: Tensor, material: EvaluationInputs
     ) -> list[Metric]:
         values = image_coherences(tokens, masks, self.config.sigma, material.seed)
         if not values:
@@ -81,7 +81,7 @@ class Manifold(Evaluator):
         }
         return [_metric(name, label, sum(values) / len(values), protocol)]
 
-    def _local_continuity(self, material: EvaluationMaterial) -> Metric:
+    def _local_continuity(self, material: EvaluationInputs) -> Metric:
         chosen = self._chosen(material)
         changes = perceptual_change(
             material.latents[chosen],
@@ -103,7 +103,7 @@ class Manifold(Evaluator):
         }
         return _metric("lpc", "LPC", changes.mean().item(), protocol, higher_is_better=False)
 
-    def _semantic_neighbours(self, material: EvaluationMaterial) -> list[Metric]:
+    def _semantic_neighbours(self, material: EvaluationInputs) -> list[Metric]:
         draws = self._draws(material)
         latents = material.latents.flatten(2).mean(2)
         encoder = material.pooled_features
@@ -112,13 +112,13 @@ class Manifold(Evaluator):
             _gsq("gsq_encoder", "GSQ encoder", encoder, draws, material),
         ]
 
-    def _chosen(self, material: EvaluationMaterial) -> Tensor:
+    def _chosen(self, material: EvaluationInputs) -> Tensor:
         """Indices of the test images that SSC and LPC look at, in their order."""
         generator = torch.Generator().manual_seed(material.seed)
         order = torch.randperm(len(material.latents), generator=generator)
         return order[: self.config.images].sort().values
 
-    def _draws(self, material: EvaluationMaterial) -> list[Tensor]:
+    def _draws(self, material: EvaluationInputs) -> list[Tensor]:
         """Indices of the images of each draw; one draw where it holds all images anyway."""
         generator = torch.Generator().manual_seed(material.seed)
         draws = [
@@ -129,7 +129,7 @@ class Manifold(Evaluator):
 
 
 def _gsq(
-    name: str, label: str, pooled: Tensor, draws: Sequence[Tensor], material: EvaluationMaterial
+    name: str, label: str, pooled: Tensor, draws: Sequence[Tensor], material: EvaluationInputs
 ) -> Metric:
     labels = material.labels
     values = torch.tensor(
@@ -150,7 +150,7 @@ def _gsq(
     return _metric(name, label, values.mean().item(), protocol, std=std)
 
 
-def _effective_rank(material: EvaluationMaterial) -> Metric:
+def _effective_rank(material: EvaluationInputs) -> Metric:
     pooled = material.latents.flatten(2).mean(2)
     protocol = {
         **material.protocol,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_evaluators.image_quality import SIGMA, WINDOW, ssim
-from pae_framework.contracts import EvaluationMaterial, Evaluator, Metric
+from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 from pae_framework.data.quality import psnr
 
 BATCH = 50
@@ -26,7 +26,7 @@ class Reconstruction(Evaluator):
     image's index in its source.
     """
 
-    def evaluate(self, material: EvaluationMaterial, directory: Path) -> list[Metric]:
+    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the figures; SSIM only for images that its window fits into."""
         originals, copies = material.images, material.reconstructions
         protocol = {**material.protocol, "count": len(originals), "images": "test images, uint8"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pae_framework.cli.app import main
-from pae_framework.outline.flops import Forward, count_forward, per_image
-from pae_framework.outline.networks import build_networks
-from pae_framework.outline.text import number
+from pae_framework.dry_run.flops import Forward, count_forward, per_image
+from pae_framework.dry_run.networks import build_networks
+from pae_framework.dry_run.render import number
 from pae_framework.recipe.load import load_recipe
 
 Run = Callable[..., str]

@@ -75,11 +75,11 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
     """4 x 4 x 4 latents have 64 values: our shift is sqrt(4 / 64) = 1/4, that of Diffusers 4."""
     from rich.console import Console
 
+    from pae_framework.execution.finished_run import stage_context
     from pae_framework.flow.noise import initial_noise
     from pae_framework.flow.sampling import draw
-    from pae_framework.launch.opened import stage_context
     from pae_framework.runs.opened import open_run
-    from pae_framework.stages.sampling import Sampler
+    from pae_framework.sampling.sampler import Sampler
     from pae_generators.diffusers_pipeline import LatentFlowPipeline
 
     exported(pae)

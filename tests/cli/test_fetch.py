@@ -12,9 +12,9 @@ from pae_framework.cli.app import main
 from pae_framework.config import EncoderConfig
 from pae_framework.errors import DataError
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
-from pae_framework.recipe.fetching import fetch_at_first_use, fetch_parts
+from pae_framework.preflight.download import fetch_at_first_use, fetch_parts
+from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.needs import missing_here
 from pae_framework.recipe.reads import STAGES
 
 ENCODER = "tokenizer.encoder={use: downloaded, shelf: shelf}"

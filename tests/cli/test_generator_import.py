@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 
 from pae_framework.cli.app import main
 from pae_framework.data.pixels import to_uint8
+from pae_framework.execution.finished_run import stage_context
 from pae_framework.files import read_json
 from pae_framework.flow import sampling
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import draw
-from pae_framework.launch.opened import stage_context
 from pae_framework.runs.opened import open_run
-from pae_framework.stages.sampling import Sampler
+from pae_framework.sampling.sampler import Sampler
 
 MADE_UP = "data.train={use: shapes, count: 12}"
 TEST = "data.test={use: shapes, split: test, count: 6}"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pae_framework.cli.completion import complete_recipe
+from pae_framework.cli.shell_completion import complete_recipe
 
 
 def offered(line: str, words: int) -> list[str]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pae_framework.data import image_sets
-from pae_framework.data.image_sets import draw_set, open_set
 from pae_framework.errors import DataError
+from pae_framework.sampling import sample_set as image_sets
+from pae_framework.sampling.sample_set import draw_set, open_set
 
 LABELS = torch.arange(25) % 3
 

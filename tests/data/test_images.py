@@ -20,7 +20,7 @@ from pae_framework.data.images import (
     read_image,
     subset,
 )
-from pae_framework.data.steps import read_steps
+from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
 

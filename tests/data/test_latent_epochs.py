@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pae_framework.data.latent_batches import LatentBatches
-from pae_framework.data.latents import LatentDataset, shard_name, write_shard
+from pae_framework.data.latent_dataset import LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics
 from pae_framework.data.stream import CountStream
 

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pae_framework.config import LatentShape
-from pae_framework.data import latents as latents_module
-from pae_framework.data.latents import LatentDataset, shard_is_whole, shard_name, write_shard
+from pae_framework.data import latent_dataset as latents_module
+from pae_framework.data.latent_dataset import LatentDataset, shard_is_whole, shard_name, write_shard
 from pae_framework.errors import DataError, RunError
 
 SIZES = (4, 3, 5)

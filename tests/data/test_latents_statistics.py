@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pae_framework.data.latents import shard_name, write_shard
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.data.statistics import (
     SAFE_NAME,
     LatentStatistics,

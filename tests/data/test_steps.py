@@ -11,7 +11,7 @@ from PIL import Image
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.data.images import ImageBatches
-from pae_framework.data.steps import read_steps
+from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, PaeError
 from pae_framework.plugins import load_registry

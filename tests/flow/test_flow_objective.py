@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import FlowSettings, TimeSettings
-from pae_framework.flow.objective import FlowObjective, drop_labels, flow_loss, velocity_terms
+from pae_framework.flow.matching import FlowObjective, drop_labels, flow_loss, velocity_terms
 from pae_framework.flow.path import interpolate, path_velocity
 from pae_framework.seeding import generator
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from pae_framework.execution.artifacts import trained_tokenizer
+from pae_framework.execution.finished_run import stage_context
 from pae_framework.launch.local import LocalLauncher
-from pae_framework.launch.opened import stage_context
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import open_run
-from pae_framework.stages.parts import trained_tokenizer
 from pae_framework.training.metrics_log import read_log
 
 OVERRIDES = [

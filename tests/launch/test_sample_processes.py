@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pae_framework.data import image_sets
 from pae_framework.errors import StoppedError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.stages import sample_parts
+from pae_framework.sampling import parallel as sample_parts
+from pae_framework.sampling import sample_set as image_sets
 
 SHORT = (
     *("extractor=null", "evaluate=null", "runtime.threads=1", "generator.train.steps=3"),
@@ -81,7 +81,7 @@ def test_a_stop_loses_no_part_and_the_sets_are_those_of_one_process(
         return done
 
     monkeypatch.setattr(sample_parts, "do_items", kept)
-    monkeypatch.setattr("pae_framework.stages.sampling.Sampler.images", here)
+    monkeypatch.setattr("pae_framework.sampling.sampler.Sampler.images", here)
     sampled(tmp_path, "sample.processes=2")
     assert files(stage) == alone
     assert list(stage.glob("*.parts")) == []

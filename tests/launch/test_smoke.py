@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from pae_framework.launch.local import LocalLauncher
-from pae_framework.launch.sweep import SweepLauncher
+from pae_framework.launch.run_sweep import SweepLauncher
 from pae_framework.recipe.library import shipped
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pae_framework.cli.app import main
+from pae_framework.dry_run.lr_factors_check import PATHS, check_lr_factors, trained_module
+from pae_framework.dry_run.networks import build_networks
 from pae_framework.errors import UsageError
-from pae_framework.outline.learning import PATHS, check_lr_factors, trained_module
-from pae_framework.outline.networks import build_networks
+from pae_framework.execution.artifacts import new_encoder
 from pae_framework.recipe.load import load_recipe
-from pae_framework.stages.parts import new_encoder
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
 

@@ -8,7 +8,7 @@ import pytest
 from recipe_cases import SMALL, Load, Problems
 
 from pae_framework.plugins import Registry
-from pae_framework.recipe.needs import missing_here
+from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.plan import plan
 

@@ -9,10 +9,10 @@ import pytest
 from recipe_cases import SMALL, Load, Problems
 
 from pae_framework.plugins import Registry
-from pae_framework.recipe.fetching import fetch_parts
+from pae_framework.preflight.download import fetch_parts
+from pae_framework.preflight.memory import training_memory
+from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.memory import training_memory
-from pae_framework.recipe.needs import missing_here
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.plan import plan
 

@@ -15,8 +15,8 @@ from pae_encoders.small_cnn import SmallCNN
 from pae_encoders.tiny_vit import TinyViT
 from pae_framework.config import LatentShape, block_activations
 from pae_framework.layers import Block
+from pae_framework.preflight.memory import training_memory
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.memory import training_memory
 from pae_generators.config import LightningDiTConfig
 from pae_generators.lightningdit import LightningDiT
 from pae_modulators.config import DAMConfig

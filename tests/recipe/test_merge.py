@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pae_framework.plugins import Registry
-from pae_framework.recipe.merge import merge, override, settle
+from pae_framework.recipe.merge import merge, override, resolve_removals
 from pae_framework.recipe.nodes import Node
 from pae_framework.recipe.yaml_source import parse
 
@@ -23,7 +23,7 @@ def merged(registry: Registry, *layers: str) -> Any:
     root = tree(layers[0])
     for layer in layers[1:]:
         root = merge(root, tree(layer))
-    return settle(root, registry).plain()
+    return resolve_removals(root, registry).plain()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,10 @@ def test_the_null_of_an_override_removes_even_what_was_not_there(
     root = tree("{name: a, tokenizer: {regularizers: {scr: }}}")
     for path in ("tokenizer.regularizers.ssr", "tokenizer.regularizers.scr"):
         root = merge(root, override(path, null))
-    assert settle(root, registry).plain() == {"name": "a", "tokenizer": {"regularizers": {}}}
+    assert resolve_removals(root, registry).plain() == {
+        "name": "a",
+        "tokenizer": {"regularizers": {}},
+    }
 
 
 def test_an_override_is_an_assignment_so_its_map_replaces_the_one_that_was_there(
@@ -147,7 +150,7 @@ def test_an_override_is_an_assignment_so_its_map_replaces_the_one_that_was_there
         ("sample.count", "3"),
     ):
         root = merge(root, override(path, tree(value)))
-    assert settle(root, registry).plain() == {
+    assert resolve_removals(root, registry).plain() == {
         "sample": {"steps": 1, "guidance": {"channels": "all"}, "count": 3},
         "tokenizer": {"regularizers": {"scr": None}},
     }
@@ -158,7 +161,7 @@ def test_an_override_of_use_alone_changes_the_component_and_keeps_its_training(
 ) -> None:
     root = tree("{tokenizer: {encoder: {use: tiny_vit, depth: 2, train: {steps: 5}}}}")
     changed = merge(root, override("tokenizer.encoder.use", tree("small_cnn")))
-    assert settle(changed, registry).plain() == {
+    assert resolve_removals(changed, registry).plain() == {
         "tokenizer": {"encoder": {"use": "small_cnn", "train": {"steps": 5}}}
     }
 

@@ -10,9 +10,9 @@ from recipe_cases import SMALL, Load
 
 from pae_framework.config import EncoderConfig, RegularizerConfig
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.preflight.machine import Machine, this_machine
+from pae_framework.preflight.requirements import missing_here, tight_here
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.machine import Machine, this_machine
-from pae_framework.recipe.needs import missing_here, tight_here
 from pae_framework.recipe.sweep import chosen_members
 
 FOLDER = "{use: image_folder, folder: nowhere}"

@@ -11,8 +11,8 @@ from recipe_cases import Load, Problems
 from pae_framework.config import GeneratorConfig
 from pae_framework.errors import RecipeError
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.needs import missing_here
 from pae_framework.runs.plan import plan
 
 

@@ -10,9 +10,9 @@ from recipe_cases import SMALL, Load
 from pae_framework.config import DecoderConfig
 from pae_framework.errors import RecipeError
 from pae_framework.plugins import ComponentSpec, Plugin, load_registry
+from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.library import shipped
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.needs import missing_here
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import expand
 

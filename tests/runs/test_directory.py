@@ -100,8 +100,8 @@ def test_working_time_adds_up_over_interruptions(tmp_path: Path):
 
 def test_records_are_plain_json(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
-    with record.working({}) as beat:
-        beat(progress={"done": 3, "total": 9})
+    with record.working({}) as update_record:
+        update_record(progress={"done": 3, "total": 9})
     text = (record.path / "stage.json").read_text(encoding="utf-8")
     assert json.loads(text)["progress"] == {"done": 3, "total": 9}
 

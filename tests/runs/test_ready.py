@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pae_framework.files import write_json
 from pae_framework.plugins import load_registry
+from pae_framework.preflight.machine import Machine
+from pae_framework.preflight.readiness import lacking, stages_left
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.machine import Machine
 from pae_framework.runs.plan import plan
-from pae_framework.runs.ready import lacking, stages_left
 
 REGISTRY = load_registry()
 NOWHERE = "data.train={use: image_folder, folder: nowhere, images: 9, classes: 3}"

@@ -8,13 +8,13 @@ from torch import nn
 
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
-from pae_framework.data.latents import shard_name, write_shard
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.errors import CheckpointError, UsageError
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.plugins import load_registry
-from pae_framework.stages import autoguidance
-from pae_framework.stages.autoguidance import load_weak_generator
+from pae_framework.sampling import weak_generator as autoguidance
+from pae_framework.sampling.weak_generator import load_weak_generator
 from pae_framework.tensor_files import save_tensors
 
 LATENT = LatentShape(4, 3)

@@ -9,13 +9,13 @@ import torch
 from drawn_run import DrawnRun
 from PIL import Image
 
-from pae_framework.data import image_sets
 from pae_framework.errors import DataError, UsageError
 from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import EvaluationCount
-from pae_framework.stages import drawing
-from pae_framework.stages.drawing import choose_labels, draw_to_folder
+from pae_framework.sampling import sample_set as image_sets
+from pae_framework.sampling import sample_to_folder as drawing
+from pae_framework.sampling.sample_to_folder import choose_labels, draw_to_folder
 
 NAMES = ["ant", "bee", "cat"]
 

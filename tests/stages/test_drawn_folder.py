@@ -2,8 +2,8 @@
 
 import pytest
 
+from pae_framework.execution.output_folder import add, go_on, is_listed, start_again
 from pae_framework.files import read_json, write_json
-from pae_framework.stages.drawn_folder import add, go_on, is_listed, start_again
 
 RECORD, PATTERN = "drawn.json", r"\d+\.png"
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
+from pae_framework.interop.generator_weights import OfficialGenerator, fitting, read_official
 from pae_framework.recipe.load import load_recipe
 from pae_framework.stages import generator, latents
-from pae_framework.stages.context import StageContext
-from pae_framework.stages.loaded_generator import OfficialGenerator, fitting, read_official
 from pae_framework.tensor_files import save_tensors
 
 LATENT = LatentShape(2, 2)
@@ -115,7 +115,7 @@ class Context(SimpleNamespace):
     def train_source(self) -> None:
         pytest.fail("a stage that loads asked for images")
 
-    def beat(self, **values: Any) -> None:
+    def update_record(self, **values: Any) -> None:
         self.recorded.update(values)
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_gone_is_named(context: Context, stage: Any, file: str, k
 
 def test_the_tokenizer_is_known_by_its_statistics(context: Context) -> None:
     """A generator stage reads them only with the tokenizer they were taken for."""
-    from pae_framework.stages.normalisation import run_statistics
+    from pae_framework.execution.latent_statistics import run_statistics
 
     latents.run(cast(StageContext, context))
     context.require = lambda stage: context.directory

@@ -18,16 +18,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pae_framework.data.latents import shard_name, write_shard
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics, compute_statistics, load_statistics
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.execution.context import StageContext
+from pae_framework.execution.latent_statistics import run_statistics
+from pae_framework.execution.run_latents import run_latents
 from pae_framework.files import read_json, write_json
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import file_identity
 from pae_framework.stages import generator, latents
-from pae_framework.stages.context import StageContext
-from pae_framework.stages.normalisation import run_statistics
-from pae_framework.stages.run_latents import run_latents
 
 IMAGES, RANKS, PER_SHARD = 10, 2, 3
 """Rank 0 has images 0, 2, 4, ..., in shards of 3 and 2."""
@@ -90,7 +90,7 @@ class Context(SimpleNamespace):
     def train_source(self) -> None:
         pytest.fail("a stage asked for images")
 
-    def beat(self, **values: Any) -> None:
+    def update_record(self, **values: Any) -> None:
         self.recorded.update(values)
 
 

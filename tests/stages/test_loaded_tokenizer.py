@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.files import read_json
+from pae_framework.interop.import_check import keep
+from pae_framework.interop.released_layout import read_released
 from pae_framework.plugins import Registry
+from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.needs import missing_here
 from pae_framework.runs.plan import plan
 from pae_framework.stages import tokenizer as stage
-from pae_framework.stages.importing import keep
-from pae_framework.stages.parts import trained_tokenizer
-from pae_framework.tokenizer.released import read_released
 
 FORBIDDEN = "a stage that loads asked for images"
 
@@ -38,7 +38,7 @@ class Context(SimpleNamespace):
 
     test_source = train_source
 
-    def beat(self, **values: Any) -> None:
+    def update_record(self, **values: Any) -> None:
         self.recorded.update(values)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, Item
-from pae_framework.stages.material import RunMaterial
+from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.tokenizer.lpips import build_lpips
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
 
@@ -24,7 +24,7 @@ class CountingExtractor:
 
 def test_features_of_the_test_images_are_extracted_once():
     data = SimpleNamespace(test_images=None)
-    material = RunMaterial(SimpleNamespace(recipe=SimpleNamespace(data=data)))
+    material = RunInputs(SimpleNamespace(recipe=SimpleNamespace(data=data)))
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 2, 2)
     extractor = CountingExtractor()
     # Stand-ins for the run's test images and its trained extractor.
@@ -51,7 +51,7 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
     section = SimpleNamespace(reconstruction=ReconstructionSettings())
     recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
     # A context that can load nothing: a second encoder would be one too many.
-    material = RunMaterial(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
+    material = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
     encoder = Pixels(EncoderConfig(), 2)
     vars(material).update(tokenizer=SimpleNamespace(encoder=encoder))
     red, green = torch.zeros(2, 1, 3, 2, 2)
@@ -66,7 +66,7 @@ def judging_by(**reconstruction):
     settings = ReconstructionSettings.model_validate(reconstruction)
     section = SimpleNamespace(reconstruction=settings)
     recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
-    return RunMaterial(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
+    return RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
 
 
 def test_the_perceptual_distance_is_lpips_where_the_tokenizer_was_trained_by_it():
@@ -113,7 +113,7 @@ def judged(test_images, seed=0, limit=None):
         plan={},
         seed=lambda train: seed,
     )
-    material = RunMaterial(context, limit)
+    material = RunInputs(context, limit)
     vars(material).update(tokenizer=Halves())
     return material
 

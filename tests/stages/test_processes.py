@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pae_framework.errors import DataError, RunError
-from pae_framework.stages.processes import do_items
+from pae_framework.execution.processes import do_items
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Context:
 
     directory: Path
     console: Any = None
-    beat: Any = None
+    update_record: Any = None
 
     @property
     def planned(self) -> Any:

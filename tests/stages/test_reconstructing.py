@@ -8,9 +8,9 @@ from PIL import Image
 
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, Item
+from pae_framework.evaluation import reconstruct_to_folder as reconstructing
+from pae_framework.evaluation.reconstruct_to_folder import reconstruct_to_folder
 from pae_framework.files import read_json
-from pae_framework.stages import reconstructing
-from pae_framework.stages.reconstructing import reconstruct_to_folder
 
 
 class Darker(DataSource):

@@ -12,12 +12,12 @@ import torch
 from drawn_run import DrawnRun
 
 from pae_framework.config import LatentShape
-from pae_framework.data import image_sets
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.sampling import sample_set as image_sets
+from pae_framework.sampling.sampler import Sampler
+from pae_framework.sampling.set_identity import set_identity
 from pae_framework.stages import sample
-from pae_framework.stages.sampling import Sampler
-from pae_framework.stages.set_identity import set_identity
 
 MAIN, FEW, EARLY = (
     f"samples-step{name}.npz" for name in ("000006-euler004", "000006-euler002", "000003-euler004")
@@ -114,7 +114,7 @@ def test_a_store_without_links_gets_a_copy(stage, monkeypatch):
         raise OSError("not here")
 
     first = stage()
-    monkeypatch.setattr("pae_framework.stages.finished_sets.os.link", refuse)
+    monkeypatch.setattr("pae_framework.sampling.reuse.os.link", refuse)
     second = stage()
     assert CountingSampler.asked == []
     paths = [context.directory / MAIN for context in (first, second)]

@@ -8,8 +8,8 @@ from pae_framework.flow.flow_settings import Guidance, SampleSettings, SdeSettin
 from pae_framework.flow.sampling import EvaluationCount
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.stages.drawing import sampling_settings
-from pae_framework.stages.sampling import describe
+from pae_framework.sampling.sample_to_folder import sampling_settings
+from pae_framework.sampling.sampler import describe
 
 
 def test_the_published_guided_sampler():

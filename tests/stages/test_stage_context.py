@@ -7,10 +7,10 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import UsageError
+from pae_framework.execution.context import StageContext, pick_device
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.models import RuntimeSettings
-from pae_framework.stages.context import StageContext, pick_device
-from pae_framework.stages.sampling import Sampler
+from pae_framework.sampling.sampler import Sampler
 
 
 @pytest.fixture(autouse=True)

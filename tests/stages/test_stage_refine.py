@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, Item
 from pae_framework.errors import DataError
+from pae_framework.execution.artifacts import new_encoder
 from pae_framework.plugins import Registry, load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.stages.parts import new_encoder
 from pae_framework.stages.refine import run
 from pae_framework.tensor_files import save_tensors
-from pae_framework.training.loop import Workplace
+from pae_framework.training.loop import TrainContext
 from pae_framework.training.progress import ProgressLine
 
 CHANGES = [
@@ -79,7 +79,9 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
         seed=lambda train: 7,
         length=lambda train, images: train.total_steps(images),
         input=lambda stage: encoder if stage == "encoder" else None,
-        workplace=lambda train: Workplace(directory, torch.device("cpu"), "refine", 7, progress),
+        train_context=lambda train: TrainContext(
+            directory, torch.device("cpu"), "refine", 7, progress
+        ),
     )
     if not encoder.exists():
         fresh = new_encoder(recipe.tokenizer.encoder, context)  # type: ignore[arg-type]

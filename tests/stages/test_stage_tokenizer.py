@@ -17,13 +17,13 @@ from torch import nn
 from pae_framework.config import DataSourceConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Item, Regularizer
 from pae_framework.errors import UsageError
+from pae_framework.execution.artifacts import new_encoder
+from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.stages.context import initial_weights
-from pae_framework.stages.parts import new_encoder
 from pae_framework.stages.tokenizer import run
 from pae_framework.tensor_files import save_tensors
-from pae_framework.training.loop import Workplace
+from pae_framework.training.loop import TrainContext
 from pae_framework.training.progress import ProgressLine
 
 CHANGES = [
@@ -92,7 +92,9 @@ def trained(
         seed=lambda train: 7,
         length=lambda train, images: train.total_steps(images),
         input=lambda stage: encoder if stage == "encoder" else None,
-        workplace=lambda train: Workplace(directory, torch.device("cpu"), "tokenizer", 7, progress),
+        train_context=lambda train: TrainContext(
+            directory, torch.device("cpu"), "tokenizer", 7, progress
+        ),
     )
     if not encoder.exists():
         fresh = new_encoder(recipe.tokenizer.encoder, context)  # type: ignore[arg-type]

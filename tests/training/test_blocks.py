@@ -15,7 +15,7 @@ from pae_framework.contracts import Batch, LossTerms
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block
 from pae_framework.training.blocks import compile_blocks, find_blocks, recompute_blocks
-from pae_framework.training.loop import Trainee, Workplace, train
+from pae_framework.training.loop import TrainContext, TrainTask, train
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.train_settings import TrainSettings
 
@@ -224,14 +224,14 @@ def trained(directory: Path, total: int = 2, **changes: object) -> dict[str, Ten
     settings = TrainSettings.model_validate(
         {"steps": 2, "batch_size": 6, "lr": 0.01, "checkpoint_every": 1, **changes}
     )
-    place = Workplace(
+    place = TrainContext(
         directory,
         torch.device("cpu"),
         "test",
         seed=5,
         progress=lambda total, done: ProgressLine("test", total, done, Console(quiet=True)),
     )
-    train(Trainee(module, lambda start, stop: [(x,)] * (stop - start)), settings, total, place)
+    train(TrainTask(module, lambda start, stop: [(x,)] * (stop - start)), settings, total, place)
     return load_file(directory / "weights.safetensors")
 
 

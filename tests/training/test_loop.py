@@ -18,7 +18,7 @@ from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError, StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.training import loop
-from pae_framework.training.loop import Trainee, Workplace, train
+from pae_framework.training.loop import TrainContext, TrainTask, train
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.train_settings import TrainSettings
 
@@ -29,9 +29,9 @@ class KilledError(Exception):
     """Stands for a kill: nothing of the loop sees it coming."""
 
 
-def workplace(directory: Path) -> Workplace:
+def train_context(directory: Path) -> TrainContext:
     console = Console(quiet=True)
-    return Workplace(
+    return TrainContext(
         directory,
         torch.device("cpu"),
         "test",
@@ -63,7 +63,7 @@ class Regression(nn.Module):
         return {"fit": error, "loss": error}
 
 
-def trainee(kill_at: int | None = None, **given: object) -> Trainee:
+def task(kill_at: int | None = None, **given: object) -> TrainTask:
     module = Regression(**given)  # type: ignore[arg-type]
 
     def batches(start: int, stop: int) -> Iterator[Batch]:
@@ -73,7 +73,7 @@ def trainee(kill_at: int | None = None, **given: object) -> Trainee:
             x = torch.randn(6, 4, generator=generator(1, "data", step))
             yield x, x.sum(1, keepdim=True)
 
-    return Trainee(module, batches, kept=module.net)
+    return TrainTask(module, batches, kept=module.net)
 
 
 def settings(**changes: object) -> TrainSettings:
@@ -81,8 +81,8 @@ def settings(**changes: object) -> TrainSettings:
     return TrainSettings.model_validate({**values, "checkpoint_every": 4, **changes})
 
 
-def run(directory: Path, subject: Trainee, **changes: object) -> dict[str, torch.Tensor]:
-    train(subject, settings(**changes), STEPS, workplace(directory))
+def run(directory: Path, subject: TrainTask, **changes: object) -> dict[str, torch.Tensor]:
+    train(subject, settings(**changes), STEPS, train_context(directory))
     return load_file(directory / "weights.safetensors")
 
 
@@ -93,30 +93,30 @@ def steps_and_losses(directory: Path) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("kill_at", [1, 4, 7, 11])
 def test_a_killed_training_ends_with_the_same_bits_and_the_same_log(tmp_path: Path, kill_at: int):
-    whole = run(tmp_path / "whole", trainee())
+    whole = run(tmp_path / "whole", task())
     with pytest.raises(KilledError):
-        run(tmp_path / "killed", trainee(kill_at=kill_at))
-    resumed = run(tmp_path / "killed", trainee())
+        run(tmp_path / "killed", task(kill_at=kill_at))
+    resumed = run(tmp_path / "killed", task())
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert steps_and_losses(tmp_path / "killed") == steps_and_losses(tmp_path / "whole")
 
 
 def test_training_learns_something(tmp_path: Path):
-    run(tmp_path, trainee())
+    run(tmp_path, task())
     losses = [loss for _, loss in steps_and_losses(tmp_path)]
     assert losses[-1] < losses[0]
 
 
 def test_a_batch_in_parts_trains_as_the_whole_does(tmp_path: Path):
     """Without randomness in the loss, accumulation changes nothing but the order of sums."""
-    whole = run(tmp_path / "whole", trainee(noise=0.0))
-    parts = run(tmp_path / "parts", trainee(noise=0.0), accumulate=3)
+    whole = run(tmp_path / "whole", task(noise=0.0))
+    parts = run(tmp_path / "parts", task(noise=0.0), accumulate=3)
     for name, value in whole.items():
         assert torch.allclose(value, parts[name], atol=1e-5)
 
 
 def test_the_average_is_what_is_left_and_kept_steps_are_there(tmp_path: Path):
-    subject = trainee()
+    subject = task()
     averaged = run(tmp_path, subject, keep_steps=[5])
     assert (tmp_path / "weights-step000005.safetensors").is_file()
     assert torch.equal(subject.module.state_dict()["net.0.weight"], averaged["0.weight"])
@@ -125,7 +125,7 @@ def test_the_average_is_what_is_left_and_kept_steps_are_there(tmp_path: Path):
 
 
 def test_what_is_kept_loads_into_the_bare_part_and_a_checkpoint_into_the_whole(tmp_path: Path):
-    run(tmp_path, trainee(), keep_steps=[5])
+    run(tmp_path, task(), keep_steps=[5])
     for name in ("weights.safetensors", "weights-step000005.safetensors"):
         Regression().net.load_state_dict(load_file(tmp_path / name))
     checkpoint = tmp_path / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"
@@ -133,14 +133,14 @@ def test_what_is_kept_loads_into_the_bare_part_and_a_checkpoint_into_the_whole(t
 
 
 def test_without_a_part_named_the_whole_module_is_kept(tmp_path: Path):
-    subject = trainee()
-    weights = run(tmp_path, Trainee(subject.module, subject.batches))
+    subject = task()
+    weights = run(tmp_path, TrainTask(subject.module, subject.batches))
     Regression().load_state_dict(weights)
 
 
 def test_each_micro_batch_is_a_call_of_the_module(tmp_path: Path):
     """So what wraps the module (DDP, compilation) or hooks into it sees all of the training."""
-    subject, calls = trainee(), []
+    subject, calls = task(), []
     subject.module.register_forward_hook(lambda module, given, terms: calls.append(len(given[0])))
     run(tmp_path, subject, accumulate=3)
     assert calls == [2] * 3 * STEPS
@@ -148,12 +148,12 @@ def test_each_micro_batch_is_a_call_of_the_module(tmp_path: Path):
 
 def test_a_term_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
     with pytest.raises(RunError, match=r"at step 7 the term 'fit' is nan; .*step-00000004"):
-        run(tmp_path, trainee(poison_at=6))
+        run(tmp_path, task(poison_at=6))
 
 
 def test_the_message_says_that_trying_again_does_not_help(tmp_path: Path):
     with pytest.raises(RunError, match=r"deterministic: .* unless a setting is changed"):
-        run(tmp_path, trainee(poison_at=6))
+        run(tmp_path, task(poison_at=6))
 
 
 class BadGradient(Regression):
@@ -168,7 +168,7 @@ class BadGradient(Regression):
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_gradient_that_is_not_finite_stops_the_run_clipped_or_not(tmp_path: Path, clip):
-    subject = Trainee(BadGradient(), trainee().batches)
+    subject = TrainTask(BadGradient(), task().batches)
     with pytest.raises(RunError, match=r"at step 4 the term 'grad_norm' is nan"):
         run(tmp_path, subject, clip=clip, log_every=100, checkpoint_every=2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
@@ -189,8 +189,8 @@ class Slope(nn.Module):
     ("clip", "gradient"), [(1.0, (0.6, 0.8)), (10.0, (3.0, 4.0)), (None, (3.0, 4.0))]
 )
 def test_a_gradient_longer_than_clip_is_shortened_to_it(tmp_path: Path, clip, gradient):
-    subject = Trainee(Slope(), lambda start, stop: [(torch.zeros(6),)] * (stop - start))
-    train(subject, settings(clip=clip, betas=(0.75, 0.5)), 1, workplace(tmp_path))
+    subject = TrainTask(Slope(), lambda start, stop: [(torch.zeros(6),)] * (stop - start))
+    train(subject, settings(clip=clip, betas=(0.75, 0.5)), 1, train_context(tmp_path))
     saved = load_file(tmp_path / "checkpoints" / "step-00000001" / "optimizer.safetensors")
     # AdamW's first moments: (1 - 0.75) g and (1 - 0.5) g^2.
     assert saved["ab.exp_avg"].tolist() == pytest.approx([0.25 * g for g in gradient], rel=1e-5)
@@ -201,7 +201,7 @@ def test_a_gradient_longer_than_clip_is_shortened_to_it(tmp_path: Path, clip, gr
 
 def test_a_step_to_keep_that_never_comes_is_refused_before_anything_is_done(tmp_path: Path):
     with pytest.raises(UsageError, match=r"no step 13 to keep; .* steps 1 to 12"):
-        run(tmp_path / "new", trainee(), keep_steps=[5, 13])
+        run(tmp_path / "new", task(), keep_steps=[5, 13])
     assert not (tmp_path / "new").exists()
 
 
@@ -210,13 +210,13 @@ def test_the_first_step_that_was_not_finite_is_named_however_seldom_one_looks(
     tmp_path: Path, log_every: int
 ):
     with pytest.raises(RunError, match=r"at step 7 .*step-00000004"):
-        run(tmp_path, trainee(poison_at=6), log_every=log_every)
+        run(tmp_path, task(poison_at=6), log_every=log_every)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
 
 
 def test_before_the_first_checkpoint_the_message_says_that_there_is_none(tmp_path: Path):
     with pytest.raises(RunError, match=r"at step 2 .* there is no checkpoint yet"):
-        run(tmp_path, trainee(poison_at=1))
+        run(tmp_path, task(poison_at=1))
 
 
 class Cliff(Regression):
@@ -237,7 +237,7 @@ class Cliff(Regression):
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, kept: dict[str, object]):
     module = Cliff()
     with pytest.raises(RunError, match=r"after step 8 model: net\.2\.bias holds .*step-00000004"):
-        run(tmp_path, Trainee(module, trainee().batches, kept=module.net), **kept)
+        run(tmp_path, TrainTask(module, task().batches, kept=module.net), **kept)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
     assert not list(tmp_path.glob("weights*"))
 
@@ -257,9 +257,9 @@ def test_after_a_stop_training_goes_on_from_the_last_good_checkpoint(tmp_path: P
     """With 0.4 a step, w is 1, 0.6, 0.2, below 0; from 0.2 on with 0.01, it stays above."""
 
     def go(lr: float) -> None:
-        subject = Trainee(Root(), lambda start, stop: [(torch.zeros(6),)] * (stop - start))
+        subject = TrainTask(Root(), lambda start, stop: [(torch.zeros(6),)] * (stop - start))
         given = settings(ema=None, schedule="constant", checkpoint_every=2, lr=lr)
-        train(subject, given, STEPS, workplace(tmp_path))
+        train(subject, given, STEPS, train_context(tmp_path))
 
     with pytest.raises(RunError, match=r"at step 4 .* checkpoint is \S*step-00000002"):
         go(lr=0.4)
@@ -288,8 +288,8 @@ class Jumpy(nn.Module):
 def jumpy(directory: Path, at: int = 25, height: float = 5.5, total: int = 30, **changes) -> None:
     module = Jumpy(at, height)
     batches = lambda start, stop: [(torch.zeros(6),)] * (stop - start)  # noqa: E731
-    subject = Trainee(module, batches, begin_step=module.begin)
-    train(subject, settings(ema=None, **changes), total, workplace(directory))
+    subject = TrainTask(module, batches, begin_step=module.begin)
+    train(subject, settings(ema=None, **changes), total, train_context(directory))
 
 
 def test_a_loss_that_jumps_stops_the_run(tmp_path: Path):
@@ -318,7 +318,7 @@ def test_a_resumed_training_knows_the_losses_of_before(tmp_path: Path):
 
 
 def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
-    subject = trainee()
+    subject = task()
 
     def batches(start: int, stop: int) -> Iterator[Batch]:
         for step, batch in enumerate(subject.batches(start, stop), start):
@@ -326,12 +326,12 @@ def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    interrupted = Trainee(subject.module, batches, subject.kept)
+    interrupted = TrainTask(subject.module, batches, subject.kept)
     with pytest.raises(StoppedError, match="stopped at step 6 of 12"):
         run(tmp_path, interrupted)
     assert (tmp_path / "checkpoints" / "step-00000006").is_dir()
-    whole = run(tmp_path / "whole", trainee())
-    resumed = run(tmp_path, trainee())
+    whole = run(tmp_path / "whole", task())
+    resumed = run(tmp_path, task())
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -357,14 +357,14 @@ class AskedAfter:
 def test_whenever_the_request_comes_there_is_a_checkpoint_of_the_last_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
 ):
-    whole = run(tmp_path / "whole", trainee())
+    whole = run(tmp_path / "whole", task())
     with monkeypatch.context() as patch:
         patch.setattr(loop, "StopRequest", lambda: AskedAfter(looks))
         with pytest.raises(StoppedError) as stopped:
-            run(tmp_path, trainee(), checkpoint_every=100)
+            run(tmp_path, task(), checkpoint_every=100)
     step = int(str(stopped.value).split()[3])
     assert (tmp_path / "checkpoints" / f"step-{step:08d}").is_dir()
-    resumed = run(tmp_path, trainee())
+    resumed = run(tmp_path, task())
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -373,7 +373,7 @@ def test_whenever_the_request_comes_there_is_a_checkpoint_of_the_last_step(
 )
 def test_bf16_computes_in_bf16_and_keeps_the_weights_float32(tmp_path: Path, precision, dtype):
     module = Regression()
-    weights = run(tmp_path, Trainee(module, trainee().batches), precision=precision)
+    weights = run(tmp_path, TrainTask(module, task().batches), precision=precision)
     assert module.dtypes == {dtype}
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
@@ -381,7 +381,7 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_float32(tmp_path: Path, pre
 def test_tensorboard_gets_the_same_figures(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tmp_path, trainee())
+    run(tmp_path, task())
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     steps, losses = zip(*steps_and_losses(tmp_path), strict=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError
 from pae_framework.seeding import generator
-from pae_framework.training.loop import Opponent, Trainee, Workplace, train
+from pae_framework.training.loop import Opponent, TrainContext, TrainTask, train
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
@@ -75,7 +75,7 @@ class CriticLoss(nn.Module):
         return {"apart": apart * float("nan") if self.poison else apart, "loss": apart}
 
 
-def pair(first_step: int = 0, poison: bool = False, **given: object) -> Trainee:
+def pair(first_step: int = 0, poison: bool = False, **given: object) -> TrainTask:
     torch.manual_seed(0)
     critic = Critic()
     maker = Maker(critic)
@@ -86,12 +86,12 @@ def pair(first_step: int = 0, poison: bool = False, **given: object) -> Trainee:
 
     settings = OptimizerSettings.model_validate({"lr": 0.05, **given})
     opponent = Opponent(CriticLoss(critic, maker, poison), settings, first_step)
-    return Trainee(maker, batches, opponent=opponent)
+    return TrainTask(maker, batches, opponent=opponent)
 
 
-def run(directory: Path, subject: Trainee, total: int = STEPS, **changes: object) -> None:
+def run(directory: Path, subject: TrainTask, total: int = STEPS, **changes: object) -> None:
     values = {"steps": STEPS, "batch_size": 4, "lr": 0.02, "log_every": 1, "checkpoint_every": 3}
-    place = Workplace(
+    place = TrainContext(
         directory,
         torch.device("cpu"),
         "test",
@@ -107,7 +107,7 @@ def log(directory: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
 
 
-def opponent_of(subject: Trainee) -> CriticLoss:
+def opponent_of(subject: TrainTask) -> CriticLoss:
     assert subject.opponent
     module = subject.opponent.module
     assert isinstance(module, CriticLoss)
@@ -165,11 +165,11 @@ def test_it_takes_no_step_before_its_first_and_its_schedule_begins_there(tmp_pat
 
 def test_the_log_has_the_terms_of_both(tmp_path: Path):
     run(tmp_path, pair(first_step=1))
-    trainee = {"step", "loss", "size", "fool", "grad_norm", "lr"}
+    task = {"step", "loss", "size", "fool", "grad_norm", "lr"}
     opponent = {"apart", "opponent_loss", "opponent_grad_norm", "opponent_lr"}
     records = log(tmp_path)
-    assert records[0].keys() == trainee
-    assert records[1].keys() == trainee | opponent
+    assert records[0].keys() == task
+    assert records[1].keys() == task | opponent
     for record in records:
         assert record["loss"] == pytest.approx(record["size"] + record["fool"], abs=1e-6)
 
@@ -177,7 +177,7 @@ def test_the_log_has_the_terms_of_both(tmp_path: Path):
 def test_it_is_in_train_mode_for_its_own_step_only(tmp_path: Path):
     subject = pair()
     run(tmp_path, subject)
-    # The trainee asks once, then the opponent scores made and given points.
+    # The task asks once, then the opponent scores made and given points.
     assert opponent_of(subject).critic.modes == [False, True, True] * STEPS
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from pae_framework.errors import RunError
 from pae_framework.training.checkpoint import Checkpoints, Part, TrainingState
-from pae_framework.training.watch import SEEN, Watch
+from pae_framework.training.divergence import SEEN, DivergenceGuard
 
 
 def watch(
@@ -18,12 +18,12 @@ def watch(
     jump: float | None = None,
     losses: list[float] | None = None,
     signed: tuple[str, ...] = (),
-) -> Watch:
+) -> DivergenceGuard:
     module = nn.Linear(2, 1)
     part = Part(module, torch.optim.AdamW(module.parameters()))
     state = TrainingState({"model": part})
     state.losses.extend(losses or [])
-    return Watch(state, jump, Checkpoints(directory), signed)
+    return DivergenceGuard(state, jump, Checkpoints(directory), signed)
 
 
 def test_a_term_is_named_rather_than_the_sums_it_spoils(tmp_path: Path):

@@ -1,0 +1,55 @@
+"""``pae check``: is a recipe right, and could it run here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
+from pae_framework.cli.output import installed_registry, print_json
+from pae_framework.errors import Problem, RecipeError
+
+
+def check(
+    recipe: RecipeArgument, overrides: OverridesArgument = None, as_json: JsonOption = False
+) -> None:
+    """Check a recipe without running it: names, types, shapes that must agree.
+
+    What a run would lack on this machine (data, weights, a GPU, memory) is noted, all at once, and
+    is no error. Nothing is written.
+    """
+    from pae_framework.preflight.readiness import lacking, tight
+    from pae_framework.preflight.requirements import members_of
+    from pae_framework.recipe.load import load_recipe
+
+    try:
+        loaded = load_recipe(recipe, overrides or (), installed_registry())
+    except RecipeError as error:
+        if not as_json:
+            raise
+        print_json(_answer(problems=error.problems))
+        raise typer.Exit(error.exit_code) from None
+    members = members_of(loaded)
+    missing, scant = lacking(members), tight(members)
+    if as_json:
+        print_json(_answer(missing=missing, tight=scant))
+        return
+    needs = "; to run it here you still need:" if missing else ""
+    print(f"{loaded.recipe.name}: valid{needs}")
+    for problem in missing:
+        print(f"  {problem}")
+    if scant:
+        print("memory may not suffice:")
+    for problem in scant:
+        print(f"  {problem}")
+
+
+def _answer(
+    problems: Sequence[Problem] = (), missing: Sequence[Problem] = (), tight: Sequence[Problem] = ()
+) -> dict[str, Any]:
+    lists = {"problems": problems, "missing": missing, "tight": tight}
+    plain = {name: [asdict(problem) for problem in found] for name, found in lists.items()}
+    return {"valid": not problems, **plain}

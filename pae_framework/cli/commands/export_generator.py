@@ -1,0 +1,91 @@
+"""``pae export generator``: a run's generator in the layout of the official ones, or Diffusers'."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pae_framework.cli.weights_file import ForceOption, Format, chosen_format
+from pae_framework.errors import UsageError
+
+
+class GeneratorFormat(StrEnum):
+    """How a generator is written."""
+
+    SAFETENSORS = "safetensors"
+    PT = "pt"
+    DIFFUSERS = "diffusers"
+
+
+def export_generator(
+    run: Annotated[Path, typer.Argument(help="directory of a run whose generator is done")],
+    file: Annotated[Path, typer.Argument(help="file to write: .safetensors or .pt; or a folder")],
+    file_format: Annotated[
+        GeneratorFormat | None,
+        typer.Option(
+            "--format", help="default: what the file's name says; diffusers writes a folder"
+        ),
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Write a run's generator as official LightningDiT weights are: same names, same layout.
+
+    The weights are those the run samples with: the average, where the recipe keeps one. A .pt file
+    has them under `ema`, where official programs look for them, and under `model`; they are stored
+    once. `pae import generator` reads it back, bit for bit.
+
+    With `--format diffusers` a folder is written that Hugging Face's Diffusers loads as a pipeline
+    (`pae_generators.diffusers_pipeline.LatentFlowPipeline`): config and weights, scheduler, and the
+    statistics of the latents. It needs the extra `diffusers`.
+
+    Examples:
+        pae export generator runs/dinov2_full 0100000.pt
+
+        pae export generator runs/dinov2_full generator.safetensors
+
+        pae export generator runs/dinov2_full generator --format diffusers
+    """
+    from rich.console import Console
+
+    from pae_framework.execution.finished_run import stage_context
+    from pae_framework.plugins import load_registry
+    from pae_framework.runs.opened import open_run
+
+    as_folder = file_format is GeneratorFormat.DIFFUSERS
+    chosen = None if as_folder else chosen_format(file, _of_a_file(file_format), force)
+    if as_folder:
+        _check_folder(file, force)
+    opened = open_run(run, load_registry())
+    context = stage_context(opened, "generator", Console(stderr=True))
+    if as_folder:
+        from pae_framework.interop.export import export_diffusers
+
+        export_diffusers(context, file)
+        size = sum(part.stat().st_size for part in file.rglob("*") if part.is_file())
+        typer.echo(f"{file}: a Diffusers pipeline, {size / 1e6:.1f} MB")
+        return
+    from pae_framework.interop.export import export_generator
+
+    count = export_generator(context, file, chosen is Format.PT)
+    typer.echo(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")
+
+
+def _of_a_file(given: GeneratorFormat | None) -> Format | None:
+    return None if given is None else Format(given.value)
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    """Refuse a place that holds anything but an empty folder, or a pipeline that may go.
+
+    Raises:
+        UsageError: with what is there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(f"{folder} exists and is no Diffusers pipeline; choose another folder")
+    if not force:
+        raise UsageError(f"{folder} exists; --force replaces it")

@@ -1,0 +1,49 @@
+"""``pae fetch``: bring here what a recipe needs and can be downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
+from pae_framework.cli.output import installed_registry, print_json
+
+
+def fetch(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what is here and what would be brought")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Download the weights a recipe needs, into the caches that runs read.
+
+    For machines that work without network: run it where there is one (a login node). Data that has
+    to be placed by hand is listed with where. Exits with 1 if something is still missing.
+
+    Example:
+        pae fetch siglip2_full
+    """
+    from pae_framework.preflight.download import fetch_parts
+    from pae_framework.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), installed_registry())
+    answers = []
+    for part in fetch_parts(loaded, dry_run):
+        answers.append(part)
+        if not as_json:
+            print(
+                f"{part.state:<8} {part.path}: {part.text}"
+                if part.text
+                else f"{part.state:<8} {part.path}"
+            )
+    complete = all(part.state in ("here", "fetched") for part in answers)
+    if as_json:
+        print_json({"complete": complete, "parts": [asdict(part) for part in answers]})
+    elif complete:
+        print(f"{loaded.recipe.name}: everything is here")
+    if not complete and not dry_run:
+        raise typer.Exit(1)

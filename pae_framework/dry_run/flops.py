@@ -1,0 +1,128 @@
+"""Floating-point operations, counted by torch on the meta device; one multiply-add is two.
+
+A trained network counts three times its forward pass (the backward pass is twice as much: gradients
+of inputs and of weights), a frozen one that gradients pass through twice, any other once.
+Elementwise work, norms and optimiser are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pae_framework.dry_run.networks import META, Networks
+from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.flow.integrate import planned_evaluations
+from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.models import Recipe
+
+TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
+
+_VGG_FORWARD = 2 * 15.35e9 / 224**2
+"""LPIPS's VGG-16, per px: 15.35 G multiply-adds at 224 x 224 in its convolutions."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Operations of one image's forward pass through each part; 0 where there is none."""
+
+    encoder: int
+    extractor: int
+    encode: int
+    """Modulator, projector, bottleneck."""
+    decode: int
+    """Deprojector, decoder."""
+    refine: int
+    features: int
+    """The encoder as far as the perceptual distance looks."""
+    generator: int
+
+
+def count_forward(networks: Networks, recipe: Recipe) -> Forward:
+    """Count every part once, for one image."""
+    tokenizer, encoder, size = networks.tokenizer, networks.encoder, recipe.data.image_size
+    with META, torch.no_grad():
+        images = torch.empty(1, 3, size, size)
+        pixels = encoder.normalize(images)
+        tokens = torch.empty(1, encoder.grid**2, encoder.width)
+        latents = torch.empty(1, tokenizer.latent.channels, encoder.grid, encoder.grid)
+        label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
+        extractor, refiner, generator = networks.extractor, networks.refiner, networks.generator
+        perceptual = recipe.tokenizer.reconstruction.perceptual
+        last = None if perceptual.layers is None else max(perceptual.layers) + 1
+        return Forward(
+            encoder=_count(lambda: encoder(pixels)),
+            extractor=_count(lambda: extractor(extractor.normalize(images))) if extractor else 0,
+            encode=_count(lambda: tokenizer.encode_features(pixels, tokens)),
+            decode=_count(lambda: tokenizer.decode(latents)),
+            refine=_count(lambda: refiner.deprojector(refiner.targets(tokens))) if refiner else 0,
+            features=_count(lambda: list(islice(encoder.feature_maps(pixels), last))),
+            generator=_count(lambda: generator(latents, time, label)) if generator else 0,
+        )
+
+
+def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
+    """Sampling steps of each set the sample stage draws, the main one first.
+
+    Args:
+        sample: its settings.
+        last: the generator's last step, whose weights draw the main set; None: not known.
+    """
+    checkpoints = [sample.steps for step in sample.at_steps if step != last]
+    few = [steps for steps in sample.few_steps if steps != sample.steps]
+    return [sample.steps, *checkpoints, *few]
+
+
+def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict[str, float]:
+    """Operations per image of each stage that trains, of ``latents`` and of ``sample``.
+
+    Those of ``sample`` are the mean over all its sets; ``last`` as in :func:`set_steps`.
+    """
+    found = {
+        "extractor": TRAINED * forward.extractor,
+        "encoder": TRAINED * forward.encoder,
+        "refine": ONCE * forward.encoder + TRAINED * forward.refine,
+        "tokenizer": _tokenizer_step(forward, recipe),
+        "latents": (2 if recipe.data.flip else 1) * (forward.encoder + forward.encode),
+        "generator": TRAINED * forward.generator,
+    }
+    if recipe.sample is not None:
+        passes = _mean_passes(recipe.sample.for_latent(latent_shape(recipe)), last)
+        if passes is not None:
+            found["sample"] = passes * forward.generator + forward.decode
+    return {stage: value for stage, value in found.items() if value}
+
+
+def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
+    """Passes through the generator for one image, over all sets; None: the solver chooses."""
+    found = []
+    for steps in set_steps(sample, last):
+        evaluations = planned_evaluations(sample.model_copy(update={"steps": steps}))
+        if evaluations is None:
+            return None
+        found.append(evaluations.total + evaluations.guided)
+    return sum(found) / len(found)
+
+
+def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
+    """One image in a step of the tokenizer; without its discriminator."""
+    section = recipe.tokenizer
+    decodes = 1 + sum(t.config.decodes for t in section.regularizers.values() if t.config.weight)
+    total: float = forward.encoder + TRAINED * (forward.encode + decodes * forward.decode)
+    # The original is compared once without gradient, each decode with.
+    passes = ONCE + FROZEN_WITH_GRADIENT * decodes
+    if section.reconstruction.perceptual.weight:
+        total += passes * forward.features
+    if section.reconstruction.lpips.weight:
+        total += passes * _VGG_FORWARD * recipe.data.image_size**2
+    return total
+
+
+def _count(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()

@@ -1,0 +1,119 @@
+"""A dry run for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pae_framework.dry_run.summary import ComponentSize, DryRun, StageDryRun
+from pae_framework.preflight.requirements import gib
+
+Line = str | Table
+
+
+def dry_run_lines(found: DryRun) -> Iterator[Line]:
+    """The parts of the page, from top to bottom."""
+    channels, side, _ = found.latent
+    yield (
+        f"[bold]{found.name}[/bold]: images {found.image_size} px -> {found.grid} x {found.grid} "
+        f"tokens of width {found.token_width} -> latents {channels} x {side} x {side}"
+    )
+    if found.train_images is not None:
+        yield f"{found.train_images:,} training images of {found.classes} classes"
+    if found.parts:
+        yield _parts_table(found.parts)
+    yield _lengths_table(found.stages)
+    yield _work_table(found.stages)
+    yield (
+        "FLOPs: one multiply-add is two; a trained network counts three times its forward pass. "
+        "Memory is an estimate, right within a factor of two."
+    )
+    for note in found.notes:
+        yield escape(f"note: {note}")
+
+
+def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:
+    """Of a sweep: which stages of each member run, and which are there or shared."""
+    table = _table("member", "stages that run")
+    seen: set[str] = set()
+    for name, found in members:
+        own = [s.stage for s in found.stages if s.state != "done" and s.folder not in seen]
+        seen.update(stage.folder for stage in found.stages)
+        table.add_row(Text(name), Text(" ".join(own) or "none"))
+    return table
+
+
+def _parts_table(parts: Sequence[ComponentSize]) -> Table:
+    table = _table("part", "component", "trained>", "frozen>", "trained in")
+    for part in parts:
+        table.add_row(
+            part.part,
+            Text(part.component),
+            number(part.trained or None),
+            number(part.frozen or None),
+            part.trained_in or "comes trained",
+        )
+    trained, frozen = sum(p.trained for p in parts), sum(p.frozen for p in parts)
+    table.add_section()
+    table.add_row("all", "", number(trained or None), number(frozen or None), "")
+    return table
+
+
+def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
+    table = _table("stage", "", "steps>", "epochs>", "batch>", "at once>", "images>")
+    for stage in stages:
+        table.add_row(
+            stage.stage,
+            stage.state,
+            *(_count(value) for value in (stage.steps,)),
+            "" if stage.epochs is None else f"{stage.epochs:.4g}",
+            *(_count(value) for value in (stage.batch_size, stage.at_once)),
+            number(stage.images),
+        )
+    return table
+
+
+def _work_table(stages: Sequence[StageDryRun]) -> Table:
+    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in all>", "memory is without")
+    for stage in stages:
+        if stage.memory_bytes is None and stage.flops_per_image is None:
+            continue
+        bound = "> " if stage.memory_without else ""
+        table.add_row(
+            stage.stage,
+            "" if stage.memory_bytes is None else bound + gib(stage.memory_bytes),
+            number(stage.flops_per_image),
+            number(stage.flops),
+            ", ".join(stage.memory_without),
+        )
+    return table
+
+
+def _table(*headings: str) -> Table:
+    """A table; a heading that ends in ``>`` is of a column of numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(
+            heading.rstrip(">"),
+            justify="right" if heading.endswith(">") else "left",
+            overflow="fold",
+        )
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def number(value: float | None) -> str:
+    """Three digits and a unit: 104 M, 1.28 M, 3.4e+20 beyond all units."""
+    if value is None:
+        return ""
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value:.2e}"
+    return f"{value:.3g}"

@@ -1,0 +1,259 @@
+"""What a run would do: built on the meta device, nothing is read but the data's file names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from pae_framework.data.images import build_source
+from pae_framework.dry_run.flops import count_forward, per_image, set_steps
+from pae_framework.dry_run.lr_factors_check import check_lr_factors
+from pae_framework.dry_run.networks import Networks, build_networks
+from pae_framework.frozen import UsesFrozen
+from pae_framework.preflight.memory import CLASSES, StageMemory, training_memory
+from pae_framework.recipe.derived import known_classes, latent_shape
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.plan import plan
+from pae_framework.training.train_settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class ComponentSize:
+    """Parameters of one part, those that are trained and those that never change."""
+
+    part: str
+    component: str
+    trained: int
+    frozen: int
+    trained_in: str | None
+    """The stage; None: it comes trained."""
+
+
+@dataclass(frozen=True)
+class StageDryRun:
+    """One stage; None: it cannot be known here, or the stage has no such thing."""
+
+    stage: str
+    state: str
+    """``done``: it is there from an earlier run; else ``runs``, or ``goes on``."""
+    folder: str
+    batch_size: int | None = None
+    at_once: int | None = None
+    """Images of a micro-batch."""
+    steps: int | None = None
+    epochs: float | None = None
+    images: int | None = None
+    """How many images pass, each epoch counted."""
+    memory_bytes: int | None = None
+    memory_without: tuple[str, ...] = ()
+    """Parts whose size is not known: the memory is a lower bound."""
+    flops_per_image: float | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a recipe would do."""
+
+    name: str
+    image_size: int
+    train_images: int | None
+    classes: int | None
+    grid: int
+    token_width: int
+    latent: tuple[int, int, int]
+    parts: tuple[ComponentSize, ...]
+    stages: tuple[StageDryRun, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def plain(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return asdict(self)
+
+
+def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
+    """Say what a recipe would do in a run directory, which need not exist. Writes nothing.
+
+    Raises:
+        UsageError: ``lr_factors`` name a part that a model does not have.
+        PluginError: a component does not import.
+    """
+    recipe, notes = loaded.recipe, list[str]()
+    images, classes = _data_size(loaded, notes)
+    built_for = classes or CLASSES
+    networks, work = _built(loaded, built_for, images, notes)
+    if networks is not None:
+        check_lr_factors(_trainings(recipe), loaded, networks, built_for)
+    memory = {stage.stage: stage for stage in training_memory(recipe, built_for)}
+    if networks is not None and networks.discriminator is not None:
+        notes.append("the tokenizer's FLOPs are without its discriminator")
+    latent = latent_shape(recipe)
+    encoder = recipe.tokenizer.encoder.config
+    return DryRun(
+        name=recipe.name,
+        image_size=recipe.data.image_size,
+        train_images=images,
+        classes=classes,
+        grid=latent.side,
+        token_width=encoder.token_width(),
+        latent=(latent.channels, latent.side, latent.side),
+        parts=() if networks is None else tuple(_parts(networks, recipe)),
+        stages=tuple(_stages(loaded, directory, images, memory, work)),
+        notes=tuple(notes),
+    )
+
+
+def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int | None]:
+    """Training images and classes; None where the data is not here and the recipe does not say."""
+    data = loaded.recipe.data
+    if (missing := data.train.config.missing()) is not None:
+        if (expected := data.train.config.expected()) is not None:
+            notes.append(
+                f"data.train: {missing}; counted with the {expected[0]} images it is to hold"
+            )
+            return expected
+        notes.append(f"data.train: {missing}; so steps and epochs do not follow from each other")
+        classes = known_classes(loaded.recipe)
+        if loaded.recipe.generator is not None and classes is None:
+            notes.append(f"the generator is counted with {CLASSES} classes")
+        return None, classes
+    source = build_source(data.train, data.image_size, loaded.registry)
+    return len(source), len(source.class_names)
+
+
+def _built(
+    loaded: LoadedRecipe, classes: int, images: int | None, notes: list[str]
+) -> tuple[Networks | None, Mapping[str, float]]:
+    """The networks, and the operations per image of each stage; noted where they cannot be had."""
+    networks = None
+    try:
+        networks = build_networks(loaded.recipe, loaded.registry, classes)
+        forward = count_forward(networks, loaded.recipe)
+        return networks, per_image(forward, loaded.recipe, _last_step(loaded.recipe, images))
+    except (NotImplementedError, RuntimeError) as error:
+        what = "built" if networks is None else "run"
+        notes.append(f"a network cannot be {what} on the meta device, so some is left out: {error}")
+        return networks, {}
+
+
+def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
+    tokenizer, section = networks.tokenizer, recipe.tokenizer
+    encoder_stage = "encoder" if section.encoder.train is not None else None
+    extractor = "" if recipe.extractor is None else recipe.extractor.use
+    opponent = "" if section.adversarial is None else section.adversarial.discriminator.use
+    generator = "" if recipe.generator is None else recipe.generator.use
+    loaded = recipe.generator is not None and recipe.generator.weights is not None
+    generator_stage = None if loaded else "generator"
+    rows: list[tuple[str, str, nn.Module | None, str | None]] = [
+        ("extractor", extractor, networks.extractor, "extractor"),
+        ("encoder", section.encoder.use, networks.encoder, encoder_stage),
+        ("modulator", section.modulator.use, tokenizer.delta_encoder, "tokenizer"),
+        ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),
+        ("deprojector", section.bottleneck.use, tokenizer.latent_decompressor, "tokenizer"),
+        ("decoder", section.decoder.use, tokenizer.decoder, "tokenizer"),
+        ("discriminator", opponent, networks.discriminator, "tokenizer"),
+        ("refinement", "", networks.refiner, "refine"),
+        ("generator", generator, networks.generator, generator_stage),
+    ]
+    return [
+        _part(*row)
+        for row in rows
+        if row[2] is not None and next(row[2].parameters(), None) is not None
+    ]
+
+
+def _part(name: str, use: str, module: nn.Module | None, stage: str | None) -> ComponentSize:
+    assert module is not None
+    owners = (owner for owner in module.modules() if isinstance(owner, UsesFrozen))
+    beside = [held for owner in owners for held in owner.frozen_modules().values()]
+    total = sum(p.numel() for m in (module, *beside) for p in m.parameters())
+    learns = name == "encoder" or name == "extractor"  # frozen only once they are trained
+    trained = total if learns else sum(p.numel() for p in module.parameters() if p.requires_grad)
+    trained = 0 if stage is None else trained
+    return ComponentSize(name, use, trained, total - trained, stage)
+
+
+def _stages(
+    loaded: LoadedRecipe,
+    directory: RunDirectory,
+    images: int | None,
+    memory: Mapping[str, StageMemory],
+    work: Mapping[str, float],
+) -> Iterator[StageDryRun]:
+    trainings = _trainings(loaded.recipe)
+    for planned in plan(loaded.recipe, loaded.registry):
+        name, own_work = planned.name, work.get(planned.name)
+        estimate, train = memory.get(name), trainings.get(name)
+        passing = _passing(loaded.recipe, name, train, images)
+        found = StageDryRun(
+            stage=name,
+            state=_state(directory.stage(planned).info.get("state")),
+            folder=planned.folder,
+            images=passing,
+            flops_per_image=own_work,
+            flops=None if own_work is None or passing is None else own_work * passing,
+        )
+        if estimate is not None:
+            found = replace(found, memory_bytes=estimate.total, memory_without=estimate.unknown)
+        yield found if train is None else _with_length(found, train, images)
+
+
+def _with_length(found: StageDryRun, train: TrainSettings, images: int | None) -> StageDryRun:
+    return replace(
+        found,
+        batch_size=train.batch_size,
+        at_once=train.batch_size // train.accumulate,
+        steps=_steps(train, images),
+        epochs=_epochs(train, images),
+    )
+
+
+def _trainings(recipe: Recipe) -> dict[str, TrainSettings]:
+    tokenizer, extractor, generator = recipe.tokenizer, recipe.extractor, recipe.generator
+    found = {
+        "extractor": extractor.train if extractor else None,
+        "encoder": tokenizer.encoder.train,
+        "refine": tokenizer.refinement.train if tokenizer.refinement else None,
+        "tokenizer": tokenizer.train if tokenizer.weights is None else None,
+        "generator": generator.train if generator and generator.weights is None else None,
+    }
+    return {stage: train for stage, train in found.items() if train is not None}
+
+
+def _steps(train: TrainSettings, images: int | None) -> int | None:
+    return train.steps if images is None else train.total_steps(images)
+
+
+def _epochs(train: TrainSettings, images: int | None) -> float | None:
+    if images is None:
+        return train.epochs
+    return train.total_steps(images) * train.batch_size / images
+
+
+def _last_step(recipe: Recipe, images: int | None) -> int | None:
+    """The generator's last step; 0: its weights are loaded; None: not known."""
+    if recipe.generator is None or recipe.generator.weights is not None:
+        return 0
+    return _steps(recipe.generator.train, images)
+
+
+def _passing(
+    recipe: Recipe, stage: str, train: TrainSettings | None, images: int | None
+) -> int | None:
+    """Images that pass through a stage."""
+    if train is not None:
+        steps = _steps(train, images)
+        return None if steps is None else steps * train.batch_size
+    if stage == "sample" and recipe.sample is not None:
+        return recipe.sample.count * len(set_steps(recipe.sample, _last_step(recipe, images)))
+    writes = stage == "latents" and recipe.latents.written
+    return images if writes else None
+
+
+def _state(recorded: str | None) -> str:
+    return {"done": "done", None: "runs"}.get(recorded, "goes on")

@@ -1,0 +1,1 @@
+"""What a stage is given: its context, finished networks, latents, and processes."""

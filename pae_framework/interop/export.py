@@ -1,0 +1,137 @@
+"""What ``pae export`` does: weights of a run as files in the layout of the released ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pae_framework import __version__
+from pae_framework.contracts import Generator
+from pae_framework.errors import CheckpointError
+from pae_framework.execution.artifacts import new_generator, trained_tokenizer
+from pae_framework.execution.context import StageContext
+from pae_framework.execution.latent_statistics import run_statistics, tokenizer_identity
+from pae_framework.files import replacing
+from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.interop.released_layout import released_state
+from pae_framework.recipe.derived import latent_shape
+from pae_framework.tensor_files import load_weights, save_tensors
+
+
+def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_encoder: bool) -> int:
+    """Write the tokenizer of a run in the layout of :mod:`pae_framework.interop.released_layout`.
+
+    A torch file is ``{"model": weights, "metadata": texts}``; safetensors hold the weights and the
+    same texts as their metadata: what wrote them, and the recipe's name, encoder, image size and
+    stage. Returns how many tensors there are.
+
+    Raises:
+        CheckpointError: the encoder has no place in such a file.
+    """
+    tokenizer = trained_tokenizer(context).cpu()
+    try:
+        state = released_state(tokenizer, with_encoder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; --no-encoder leaves it out") from error
+    _write(state, file, ("model",) if as_torch else None, _metadata(context, "tokenizer"))
+    return len(state)
+
+
+def export_generator(context: StageContext, file: Path, as_torch: bool) -> int:
+    """Write the generator of a run as official LightningDiT files are, by official names.
+
+    A torch file is ``{"model": weights, "ema": weights, "metadata": texts}``: both are what the
+    run samples with (its average, where the recipe keeps one), stored once. Official programs
+    sample with ``ema``, and start a training from ``model``. Safetensors hold the weights alone,
+    with the texts as their metadata. Returns how many tensors there are.
+
+    Raises:
+        CheckpointError: this kind of generator has no official files.
+    """
+    state = _trained_generator(context).to_official()
+    entries = ("model", "ema") if as_torch else None
+    _write(state, file, entries, _metadata(context, "generator"))
+    return len(state)
+
+
+def export_diffusers(context: StageContext, folder: Path) -> None:
+    """Write the generator of a run as a folder that Diffusers loads, in place of what is there.
+
+    With it go the statistics of its latents, as a run keeps them, and the recipe's shift of
+    sampling times. Steps and guidance are given where the folder is used.
+
+    Raises:
+        UsageError: Diffusers is not installed.
+        CheckpointError: this kind of generator has no Diffusers form.
+    """
+    statistics = run_statistics(context)
+    sampling = (context.recipe.sample or SampleSettings()).for_latent(latent_shape(context.recipe))
+    generator = _trained_generator(context)
+    with _replacing_folder(folder) as aside:
+        generator.save_diffusers(aside, statistics.mean, statistics.std, sampling.shift)
+        statistics.save(aside, tokenizer_identity(context))
+
+
+def _trained_generator(context: StageContext) -> Generator:
+    """The run's generator on the CPU, with the weights that it samples with."""
+    generator = new_generator(context, latent_shape(context.recipe), context.num_classes)
+    load_weights(generator, context.require("generator") / "weights.safetensors")
+    return generator
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder under another name; it takes its own if all goes well."""
+    aside, old = (
+        folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old")
+    )
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            folder.replace(old)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+    state: Mapping[str, Tensor],
+    file: Path,
+    entries: tuple[str, ...] | None,
+    metadata: dict[str, str],
+) -> None:
+    """Write a torch file with the state under each of ``entries``; without any, safetensors."""
+    if entries is None:
+        save_tensors(state, file, metadata)
+        return
+    plain = {name: value.contiguous() for name, value in state.items()}
+    with replacing(file) as aside:
+        torch.save({**dict.fromkeys(entries, plain), "metadata": metadata}, aside)
+
+
+def _metadata(context: StageContext, stage: str) -> dict[str, str]:
+    recipe = context.recipe
+    encoder = recipe.tokenizer.encoder
+    model = getattr(encoder.config, "model", None)
+    texts = {
+        "format": "pt",
+        "written_by": f"pae-framework {__version__}",
+        "recipe": recipe.name,
+        "encoder": encoder.use if model is None else f"{encoder.use} {model}",
+        "image_size": str(recipe.data.image_size),
+        "stage": context.plan[stage].folder,
+    }
+    if stage == "generator" and recipe.generator is not None:
+        preset = getattr(recipe.generator.config, "preset", None)
+        texts["generator"] = f"{recipe.generator.use} {preset or ''}".strip()
+        texts["latents"] = str(latent_shape(recipe))
+        texts["classes"] = str(context.num_classes)
+    return texts

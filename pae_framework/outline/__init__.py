@@ -1,1 +1,0 @@
-"""What a recipe would do, before it does anything: sizes, lengths, memory, work."""

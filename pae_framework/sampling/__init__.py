@@ -1,0 +1,1 @@
+"""Sampling images from a finished generator."""
