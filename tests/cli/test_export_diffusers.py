@@ -137,7 +137,7 @@ def test_a_file_is_still_known_by_its_name(pae: Pae) -> None:
 
 
 def test_help_loads_neither_torch_nor_diffusers() -> None:
-    code = "import sys; from pae_framework.cli import export_generator as _;"
+    code = "import sys; from pae_framework.cli.commands import export_generator as _;"
     code += "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'diffusers'})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
