@@ -316,7 +316,7 @@ def answers(chains: Chains) -> dict[str, Any]:
 
 
 def components(chains: Chains) -> list[list[str]]:
-    """Kind, name and distribution of every built-in component; which plugin brings it may change."""
+    """Every built-in component; which plugin of the distribution brings it may change."""
     return sorted(
         [found["kind"], found["name"], found["distribution"]]
         for found in chains.json("list-plugins")["components"]
