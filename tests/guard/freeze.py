@@ -10,10 +10,11 @@ The guard exists so that code can be moved and renamed without changing what use
   earlier version began (old_run).
 
 It looks at files and at what commands print, and imports next to nothing, so renamed code cannot
-break it. Where a test of it fails, the change that made it fail is wrong, unless it is meant to
-change what users keep: then bump the stage's version (``STAGE_VERSIONS``), say so in the changelog,
-run this file and read the difference in git before it is committed. ``old_run`` is never frozen
-anew: a run that an older version began must go on in every later one.
+break it. Where a test of it fails, the change that made it fail is wrong, with two exceptions. A
+new component, recipe, metric or file only adds: run this file and see in git that nothing else
+changed. A change that is meant to alter what users keep needs a new version of its stage
+(``STAGE_VERSIONS``) and an entry in the changelog besides. ``old_run`` is never frozen anew: a run
+that an older version began must go on in every later one.
 """
 
 from __future__ import annotations

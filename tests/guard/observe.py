@@ -191,7 +191,7 @@ def drive(folder: Path, *commands: list[str]) -> list[dict[str, Any]]:
     asked, answered = folder / "commands.json", folder / "answers.json"
     asked.write_text(json.dumps(commands), encoding="utf-8")
     driver = [sys.executable, str(HERE / "drive.py"), str(asked), str(answered)]
-    ended = subprocess.run(driver, cwd=folder, capture_output=True, text=True, timeout=280)
+    ended = subprocess.run(driver, cwd=folder, capture_output=True, text=True, timeout=560)
     assert ended.returncode == 0, ended.stderr
     answers: list[dict[str, Any]] = json.loads(answered.read_text(encoding="utf-8"))
     assert not any(answer["code"] for answer in answers), ended.stderr

@@ -10,12 +10,24 @@ from observe import (
     answers,
     components,
     files,
+    finished_chains,
     frozen,
     losses,
+    member_fingerprints,
     records,
     seeds,
     tensors,
 )
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> Chains:
+    """A folder in which every command the guard looks at has run."""
+    return finished_chains(tmp_path_factory.mktemp("chains"))
+
+
+def test_fingerprints_of_every_member_of_a_sweep(chains: Chains):
+    assert member_fingerprints(chains) == frozen("members")
 
 
 def test_what_random_numbers_are_seeded_with(chains: Chains):

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from observe import (
     IGNORED,
-    Chains,
     frozen,
-    member_fingerprints,
     shipped_fingerprints,
     small_files,
     stages,
@@ -18,10 +16,6 @@ from observe import (
 
 def test_of_every_shipped_recipe():
     assert shipped_fingerprints() == frozen("fingerprints")["shipped"]
-
-
-def test_of_every_member_of_a_sweep(chains: Chains):
-    assert member_fingerprints(chains) == frozen("members")
 
 
 def test_of_every_branch(tmp_path: Path):
