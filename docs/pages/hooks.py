@@ -22,8 +22,9 @@ _INTRODUCTION = """\
 # Hooks and contracts
 
 The hooks a plugin implements and the interface of each kind of component.
-[plugins.md](../plugins.md) has a complete example. A component has two classes: a *config*, which validates the recipe's keys
-and imports no torch, and the component itself, which the engine builds from it."""
+[plugins.md](../plugins.md) has a complete example. A component has two classes: a *config*, which
+validates the recipe's keys and imports no torch, and the component itself, which the engine builds
+from it."""
 
 
 def page() -> str:
