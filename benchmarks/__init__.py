@@ -1,1 +1,1 @@
-"""Speed, as ratios measured in one run: ``python -m benchmarks`` prints the tables."""
+"""Speed as ratios within one run: ``python -m benchmarks`` prints the tables."""

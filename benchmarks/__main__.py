@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every measurement, as a table of ratios within this run."""
+"""``python -m benchmarks``: every benchmark, as a table of ratios within this run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from benchmarks.subject import Subject
 from benchmarks.timing import Timing
 
 UNITS = {
-    "engine": ("The training loop around a step", "step"),
+    "engine": ("Training loop overhead", "step"),
     "compile": ("Compiled blocks", "step"),
-    "peer": ("Against diffusers' DiT of the same size", "step"),
+    "peer": ("Compared with diffusers' DiT of the same size", "step"),
     "guidance": ("Sampling", "batch"),
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
-    "extraction": ("Making latents", "shard"),
+    "extraction": ("Writing latents", "shard"),
     "reading": ("Reading latents", "batch"),
 }
 
 
 def main() -> None:
-    """Measure what is asked for and print it."""
+    """Run the chosen benchmarks and print their tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[*UNITS, []], help="default: all")
+    parser.add_argument(
+        "what", nargs="*", choices=[*UNITS, []], help="benchmarks to run; default: all"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--preset", help="LightningDiT preset; default: B/1's width, 3 blocks")
+    parser.add_argument("--preset", help="LightningDiT preset; default: width of B/1, 3 blocks")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--side", type=int, default=8, help="latent side; side^2 tokens")
+    parser.add_argument(
+        "--side", type=int, default=8, help="side of the latents; gives side^2 tokens"
+    )
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="steps timed together")
@@ -73,7 +77,7 @@ def main() -> None:
 
 def _table(title: str, unit: str, timings: list[Timing]) -> Table:
     table = Table(title=title, title_justify="left")
-    for heading in ("", f"ms per {unit}", "ratio", "of rounds"):
+    for heading in ("", f"ms per {unit}", "ratio", "range over rounds"):
         table.add_column(heading, justify="left" if not heading else "right")
     for timing in timings:
         low, high = timing.spread

@@ -1,4 +1,4 @@
-"""Latents: making shards of them against encoding alone, reading them against memory."""
+"""Latents: writing shards compared with encoding alone; reading shards compared with memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = 4000
 
 
 def reading(subject: Subject, rounds: int, batches: int) -> list[Timing]:
-    """A shuffled, normalised batch from mapped shards, against slices of a tensor in memory."""
+    """A shuffled, normalised batch from memory-mapped shards, compared with slices in memory."""
     shape = (ROWS, subject.channels, subject.side, subject.side)
     everything = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(ROWS, dtype=torch.int64)
@@ -51,7 +51,7 @@ def reading(subject: Subject, rounds: int, batches: int) -> list[Timing]:
 
 
 def extraction(subject: Subject, rounds: int, images: int) -> list[Timing]:
-    """Images read, encoded plain and mirrored, and written as a shard, against encoding alone."""
+    """Read images, encode them and their mirror images, write a shard; compared with encoding."""
     loaded = load_recipe("quickstart", ["data.image_size=32"], load_registry())
     data, section = loaded.recipe.data, loaded.recipe.tokenizer
     source = build_source(data.train, data.image_size, loaded.registry)

@@ -1,4 +1,4 @@
-"""Sampling: what guidance, its interval and compiled blocks cost."""
+"""Sampling: the cost of guidance, of its interval and of compiled blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pae_framework.training.blocks import compile_blocks
 
 @torch.no_grad()
 def guidance_interval(subject: Subject, rounds: int, steps: int) -> list[Timing]:
-    """Guidance all the way, in the published interval, and none: seconds of one batch."""
+    """Guidance at every step, in the published interval, and none: seconds per batch."""
     network = subject.network().eval()
     labels = subject.data()[1]
     indices = torch.arange(subject.batch)
@@ -39,7 +39,7 @@ def guidance_interval(subject: Subject, rounds: int, steps: int) -> list[Timing]
 
 @torch.no_grad()
 def compiled_sampling(subject: Subject, rounds: int, steps: int) -> list[Timing]:
-    """The same batch drawn by a network with compiled blocks, against eager; no guidance."""
+    """The same batch, sampled with compiled blocks and eagerly; no guidance."""
     labels, indices = subject.data()[1], torch.arange(subject.batch)
     settings = SampleSettings(batch_size=subject.batch, steps=steps, shift=0.4)
     ways = {}

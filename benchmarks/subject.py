@@ -1,4 +1,4 @@
-"""What is measured: a LightningDiT, latents for it, and the plain way to train it."""
+"""The benchmarked network: a LightningDiT, its latents and a bare training loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Size:
-    """Of a transformer."""
+    """Size of a transformer."""
 
     width: int
     depth: int
@@ -31,7 +31,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Subject:
-    """Sizes of one measurement."""
+    """Sizes of one benchmark."""
 
     device: torch.device
     preset: str | None
@@ -55,7 +55,7 @@ class Subject:
         return f"LightningDiT {size}, {tokens} tokens, batch {self.batch}, {precision}"
 
     def network(self) -> Generator:
-        """A network with weights that are not zero anywhere, in train mode."""
+        """A network in train mode whose weights are all nonzero."""
         torch.manual_seed(0)
         spec = load_registry().find("generator", "lightningdit")
         size = {"preset": self.preset} if self.preset else {**asdict(self.size), "patch": 1}
@@ -64,7 +64,7 @@ class Subject:
 
     @property
     def size(self) -> Size:
-        """Of the network, also where a preset names it."""
+        """Size of the network, from the preset if there is one."""
         if self.preset is None:
             return Size(self.width, self.depth, self.heads)
         config = load_registry().find("generator", "lightningdit").config_class()
@@ -79,7 +79,7 @@ class Subject:
         return torch.randn(shape, generator=random), labels
 
     def settings(self, steps: int, **changes: object) -> TrainSettings:
-        """How it is trained: LightningDiT's optimiser, no average."""
+        """Training settings: LightningDiT's optimiser, no EMA."""
         values = {
             "steps": steps,
             "batch_size": self.batch,
@@ -95,7 +95,7 @@ class Subject:
 
 
 class BareLoop:
-    """A training step with nothing around it: forward, backward, fused AdamW."""
+    """A bare training step: forward pass, backward pass, fused AdamW."""
 
     def __init__(self, subject: Subject, network: Generator):
         self.subject = subject
@@ -104,7 +104,7 @@ class BareLoop:
         self.count = 0
 
     def __call__(self) -> Tensor:
-        """One step; returns the loss without waiting for it."""
+        """Run one step; return the loss without synchronising."""
         device = self.subject.device
         batch = tuple(tensor.to(device) for tensor in self.subject.data(self.count))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.subject.bf16):

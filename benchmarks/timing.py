@@ -1,4 +1,4 @@
-"""Timing ways of doing the same work against each other, in turn, so that drift hits all alike."""
+"""Time implementations of the same work alternately, so that drift affects all equally."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import torch
 
 Way = Callable[[], float]
-"""Does the work once or a few times; returns the seconds of one time."""
+"""Does the work once or a few times; returns seconds per repetition."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds of one time, and the median over rounds of the ratio to the first way."""
+    """Median seconds per repetition, and median over rounds of the ratio to the first way."""
 
     name: str
     seconds: float
     ratio: float
     spread: tuple[float, float]
-    """Smallest and largest ratio of a round."""
+    """Smallest and largest ratio over rounds."""
 
 
 def in_turn(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
@@ -42,7 +42,7 @@ def in_turn(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
 
 
 def repeated(work: Callable[[], object], times: int, device: torch.device) -> Way:
-    """The way that does ``work`` a few times and waits for the device at the end."""
+    """A way that does ``work`` a few times and waits for the device at the end."""
 
     def way() -> float:
         _wait(device)

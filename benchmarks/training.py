@@ -1,4 +1,4 @@
-"""A training step: the engine against a bare loop, compiled against eager, ours against a peer."""
+"""A training step: training loop vs bare loop, compiled vs eager, our network vs a peer's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pae_framework.training.progress import ProgressLine
 
 
 def engine_overhead(subject: Subject, rounds: int, steps: int) -> list[Timing]:
-    """A step of the training loop, logging and all, against the same step with nothing around."""
+    """A step of the training loop, with logging, compared with the same step in a bare loop."""
     ways = {
         "bare loop": repeated(BareLoop(subject, subject.network()), steps, subject.device),
         "training loop": through_the_engine(subject, subject.network(), steps),
@@ -31,7 +31,7 @@ def engine_overhead(subject: Subject, rounds: int, steps: int) -> list[Timing]:
 
 
 def compilation(subject: Subject, rounds: int, steps: int) -> list[Timing]:
-    """The training loop with ``compile: true`` against eager."""
+    """The training loop with ``compile: true``, compared with eager."""
     ways = {
         "eager": through_the_engine(subject, subject.network(), steps),
         "compiled": through_the_engine(subject, subject.network(), steps, compile=True),
@@ -40,9 +40,9 @@ def compilation(subject: Subject, rounds: int, steps: int) -> list[Timing]:
 
 
 def against_peer(subject: Subject, rounds: int, steps: int) -> list[Timing]:
-    """LightningDiT against diffusers' DiT of the same width, depth, heads and tokens.
+    """LightningDiT compared with diffusers' DiT of the same width, depth, heads and tokens.
 
-    Both do a forward and backward pass and a fused AdamW step on a squared error.
+    Both do a forward pass, a backward pass and a fused AdamW step on a squared error.
     """
     peer = _peer(subject)
     if peer is None:
@@ -55,7 +55,7 @@ def against_peer(subject: Subject, rounds: int, steps: int) -> list[Timing]:
 
 
 def through_the_engine(subject: Subject, network: Generator, steps: int, **changes: object) -> Way:
-    """The way that trains ``steps`` steps by the training loop; the first is not counted."""
+    """A way that trains ``steps`` steps with the training loop; the first is not counted."""
 
     def batches(start: int, stop: int) -> Iterator[tuple[Tensor, ...]]:
         return (subject.data(step) for step in range(start, stop))
@@ -64,7 +64,7 @@ def through_the_engine(subject: Subject, network: Generator, steps: int, **chang
         begun: list[float] = []
 
         def begin_step(step: int) -> None:
-            # At the ends only: waiting in between would slow the loop that is measured.
+            # At the ends only: synchronising in between would slow down the measured loop.
             if step in (1, steps + 1):
                 if subject.device.type == "cuda":
                     torch.cuda.synchronize()
@@ -81,7 +81,7 @@ def through_the_engine(subject: Subject, network: Generator, steps: int, **chang
 
 
 class _Regression:
-    """Steps of any network that maps (latents, times, labels) to latents."""
+    """Training steps of any network that maps (latents, times, labels) to latents."""
 
     def __init__(self, subject: Subject, network: nn.Module):
         self.subject, self.network = subject, network
@@ -99,7 +99,7 @@ class _Regression:
 
 
 def _peer(subject: Subject) -> nn.Module | None:
-    """diffusers' DiT; None where diffusers is not installed."""
+    """diffusers' DiT, or None if diffusers is not installed."""
     try:
         from diffusers import DiTTransformer2DModel
     except ImportError:

@@ -1,7 +1,7 @@
 """``python scripts/gpu_check.py``: every check that needs a GPU, in a few minutes, as a table.
 
-Exit codes: 0 all is well, or there is no CUDA device; 1 a check failed; 3 there is no CUDA device,
-with --require. A check takes a device and says what it measured, or raises.
+Exit codes: 0 all checks passed, or there is no CUDA device; 1 a check failed; 3 there is no CUDA
+device and --require was given. A check takes a device and returns what it measured, or raises.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ TRAINED = "extractor tokenizer.encoder tokenizer.refinement tokenizer generator"
 
 
 class SkippedError(Exception):
-    """What a check is about is not installed."""
+    """A package that the check needs is not installed."""
 
 
-def chain(device: torch.device) -> str:
-    """The quickstart, every stage with a few steps, in float32 and in bf16: alike and finite."""
+def pipeline(device: torch.device) -> str:
+    """The quickstart, a few steps per stage: float32 and bf16 agree, and metrics are finite."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [_run_chain(device, precision, Path(folder)) for precision in ("float32", "bf16")]
+        runs = [_run_pipeline(device, precision, Path(folder)) for precision in ("float32", "bf16")]
         found = []
         for stage in ("tokenizer", "generator"):
             logs = [read_log(run / stage / "metrics.jsonl") for run in runs]
@@ -57,15 +57,15 @@ def chain(device: torch.device) -> str:
             assert len(exact) == STEPS, f"{stage}: {len(exact)} steps were logged"
             apart = (rough / exact - 1).abs().max().item()
             assert apart < 0.05, f"{stage}: float32 {exact.tolist()}, bf16 {rough.tolist()}"
-            found.append(f"{stage} losses {apart:.2%} apart")
+            found.append(f"{stage} losses differ by {apart:.2%}")
         values = [m["value"] for run in runs for m in read_json(run / "evaluate/results.json")]
         assert all(map(math.isfinite, values)), f"metrics: {values}"
         assert all((run / "report.html").is_file() for run in runs), "no report was written"
     return f"{', '.join(found)}; {len(values)} finite metrics"
 
 
-def _run_chain(device: torch.device, precision: str, folder: Path) -> Path:
-    """The run's directory; both precisions share the stages that come before."""
+def _run_pipeline(device: torch.device, precision: str, folder: Path) -> Path:
+    """The run directory; both precisions share the stages before the tokenizer."""
     overrides = [f"runtime.device={device.type}", "data.test_images=60", "sample.count=20"]
     overrides += ["sample.at_steps=[4]", "generator.train.keep_steps=[4]", "sample.steps=4"]
     overrides += [f"{part}.train.precision={precision}" for part in ("tokenizer", "generator")]
@@ -78,20 +78,22 @@ def _run_chain(device: torch.device, precision: str, folder: Path) -> Path:
 
 
 def compiled(device: torch.device) -> str:
-    """torch.compile of LightningDiT's forward pass under bf16: as near to float32 as eager is."""
+    """torch.compile of LightningDiT's forward pass in bf16: as close to float32 as eager is."""
     model = as_if_trained(_lightningdit()).to(device).eval()
     given = [x.to(device) for x in _inputs(model.latent, 8)]
     with torch.no_grad():
         exact = model(*given)
         with torch.autocast(device.type, torch.bfloat16):
             eager, fast = model(*given), torch.compile(model)(*given)
-    rounding, error = _apart(eager, exact), _apart(fast, exact)
-    assert error < rounding + 1e-3, f"{error:.1e} from float32; eager is {rounding:.1e} from it"
-    return f"{_apart(fast, eager):.1e} from eager; from float32 {error:.1e}, eager {rounding:.1e}"
+    rounding, error = _difference(eager, exact), _difference(fast, exact)
+    assert error < rounding + 1e-3, f"from float32: compiled {error:.1e}, eager {rounding:.1e}"
+    return (
+        f"from eager {_difference(fast, eager):.1e}; from float32 {error:.1e}, eager {rounding:.1e}"
+    )
 
 
 def fused_adamw(device: torch.device) -> str:
-    """The optimiser on the device, fused, takes the steps it takes on the CPU."""
+    """Fused AdamW on the device takes the same steps as on the CPU."""
     models = [_lightningdit(), _lightningdit().to(device)]
     optimizers = [build_optimizer(model, TrainSettings(steps=1)) for model in models]
     fused = optimizers[1].defaults["fused"]
@@ -104,12 +106,12 @@ def fused_adamw(device: torch.device) -> str:
             optimizer.step()
     pairs = zip(*(model.parameters() for model in models), strict=True)
     apart = max((a - b.cpu()).abs().max().item() for a, b in pairs)
-    assert apart < 1e-5, f"weights are {apart:.1e} apart after 5 steps"
-    return f"fused: {fused}; 5 steps, weights at most {apart:.1e} apart"
+    assert apart < 1e-5, f"weights differ by {apart:.1e} after 5 steps"
+    return f"fused: {fused}; weights differ by at most {apart:.1e} after 5 steps"
 
 
 def speed(device: torch.device, preset: str = "XL/1", batch: int = 64, matrix: int = 8192) -> str:
-    """A training step of LightningDiT-XL/1 in bf16, against the card's own matmul rate."""
+    """A training step of LightningDiT-XL/1 in bf16, compared with the GPU's own matmul rate."""
     model = _lightningdit(channels=32, side=16, preset=preset).to(device)
     optimizer = build_optimizer(model, TrainSettings(steps=1))
 
@@ -154,7 +156,7 @@ def tokenizers(
 def _run_tokenizer(
     device: torch.device, recipe: str, compile: bool, steps: int, smoke: bool, folder: Path
 ) -> Path:
-    """The directory of a run that ends with the tokenizer; the last readings are after warm-up."""
+    """The directory of a run up to the tokenizer; its last log entry is after warm-up."""
     train = f"steps: {steps}, batch_size: 32, log_every: 10, precision: bf16, compile: {compile}"
     overrides = [
         f"runtime.device={device.type}",
@@ -176,16 +178,16 @@ def _run_tokenizer(
 
 
 def xformers(device: torch.device) -> str:
-    """Attention by xformers equals attention by PyTorch, in bf16."""
+    """xformers' attention equals PyTorch's, in bf16."""
     try:
         from xformers.ops import memory_efficient_attention
     except ImportError:
         raise SkippedError("xformers is not installed") from None
     q, k, v = torch.randn(3, 4, 256, 16, 72, generator=generator(0)).to(device, torch.bfloat16)
     ours = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    apart = _apart(memory_efficient_attention(q, k, v), ours)
-    assert apart < 1e-2, f"{apart:.1e} apart"
-    return f"{apart:.1e} apart on {tuple(q.shape)}"
+    apart = _difference(memory_efficient_attention(q, k, v), ours)
+    assert apart < 1e-2, f"outputs differ by {apart:.1e}"
+    return f"outputs differ by {apart:.1e} on {tuple(q.shape)}"
 
 
 def _lightningdit(channels: int = 8, side: int = 8, **size: Any) -> Any:
@@ -202,12 +204,12 @@ def _inputs(latent: LatentShape, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.rand(count, generator=rng), torch.randint(10, (count,), generator=rng)
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def _difference(found: Tensor, expected: Tensor) -> float:
     return ((found.float() - expected.float()).norm() / expected.float().norm()).item()
 
 
 def _seconds(work: Callable[[], Tensor], repeats: int = 10) -> float:
-    """Seconds of one call, after a warm-up."""
+    """Seconds per call, after a warm-up."""
     for count in (2, repeats):
         start = time.perf_counter()
         for _ in range(count):
@@ -217,17 +219,18 @@ def _seconds(work: Callable[[], Tensor], repeats: int = 10) -> float:
 
 
 CHECKS = {
-    check.__name__: check for check in (chain, compiled, fused_adamw, speed, tokenizers, xformers)
+    check.__name__: check
+    for check in (pipeline, compiled, fused_adamw, speed, tokenizers, xformers)
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the checks; the exit code."""
+    """Run the checks and return the exit code."""
     parser = argparse.ArgumentParser(description="Run every check that needs a GPU.")
-    parser.add_argument("--require", action="store_true", help="fail where there is no CUDA device")
+    parser.add_argument("--require", action="store_true", help="fail if there is no CUDA device")
     required, device = parser.parse_args(arguments).require, torch.device("cuda")
     if not torch.cuda.is_available():
-        print("no CUDA device here; nothing was checked")
+        print("No CUDA device; nothing was checked.")
         return 3 if required else 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     failed = 0

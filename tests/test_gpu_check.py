@@ -10,7 +10,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_check.py"
-NAMES = ("chain", "compiled", "fused_adamw", "speed", "tokenizers", "xformers")
+NAMES = ("pipeline", "compiled", "fused_adamw", "speed", "tokenizers", "xformers")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_without_a_gpu_it_says_that_nothing_was_checked(
 
     assert script.main([]) == 0
     assert script.main(["--require"]) == 3
-    assert capsys.readouterr().out == "no CUDA device here; nothing was checked\n" * 2
+    assert capsys.readouterr().out == "No CUDA device; nothing was checked.\n" * 2
 
 
 def test_every_check_is_called_below(script: ModuleType) -> None:
@@ -40,12 +40,12 @@ def test_every_check_is_called_below(script: ModuleType) -> None:
 def test_the_optimiser_check_holds_on_the_cpu_too(script: ModuleType) -> None:
     # The same arithmetic on both sides: not a bit apart.
     assert script.fused_adamw(torch.device("cpu")) == (
-        "fused: True; 5 steps, weights at most 0.0e+00 apart"
+        "fused: True; weights differ by at most 0.0e+00 after 5 steps"
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["chain", "compiled"])
+@pytest.mark.parametrize("name", ["pipeline", "compiled"])
 def test_on_the_cpu(script: ModuleType, name: str) -> None:
     print(script.CHECKS[name](torch.device("cpu")))
 

@@ -1,1 +1,1 @@
-"""The generated pages, one module each; :mod:`pages.markdown` holds what they share. No torch."""
+"""The generated pages, one module each; :mod:`pages.markdown` has shared helpers. No torch."""

@@ -1,4 +1,4 @@
-"""docs/reference/commands.md: every command, read off its function."""
+"""docs/reference/commands.md: every command, generated from its function."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def page() -> str:
         [
             "# Commands",
             _summary(overall.callback),
-            "What stands here is what `pae COMMAND --help` says.",
+            "`pae COMMAND --help` prints the same text.",
             table(("command", ""), rows),
-            "These two go before the command:",
+            "Options that go before the command:",
             _options(overall.callback, None),
             inline((inspect.getdoc(application.main) or "").partition("\n\n")[2]),
             *(_command(name, call) for name, call in commands.items()),
@@ -44,7 +44,7 @@ def page() -> str:
 
 
 def _commands() -> dict[str, Function]:
-    """Every command by what is typed after `pae`; those of a group have two words."""
+    """Every command by the words after `pae`; commands of a group have two."""
     found = {info.name: info.callback for info in application.app.registered_commands}
     for group in application.app.registered_groups:
         assert group.typer_instance is not None
@@ -72,19 +72,19 @@ def _command(name: str, function: Function) -> str:
 
 
 class _Parameter:
-    """One parameter of a command's function: its name, type, default and what typer is told."""
+    """One parameter of a command's function: its name, type, default and typer info."""
 
     def __init__(self, name: str, hint: Any, default: Any, info: ArgumentInfo | OptionInfo):
         self.name, self.default, self.info = name, default, info
         kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-        # `list[str] | None` and `list[str]` are several; `str | None` is one.
+        # `list[str] | None` and `list[str]` take several values; `str | None` takes one.
         several = [kind for kind in (hint, *kinds) if get_origin(kind) is list]
         self.several = bool(several)
         self.type = get_args(several[0])[0] if several else kinds[0]
 
     @property
     def metavar(self) -> str:
-        """What stands for an argument."""
+        """The placeholder of an argument."""
         return self.info.metavar or self.name.upper()
 
     @property
@@ -106,7 +106,7 @@ def _parameters(function: Function) -> list[_Parameter]:
 
 
 def _options(function: Function, command: str | None) -> str:
-    """A table of the options of a command, or of those before the command."""
+    """A table of a command's options, or of those before the command."""
     parsed: Any = typer.main.get_command(application.app)
     for word in (command or "").split():
         parsed = parsed.commands[word]
@@ -123,7 +123,7 @@ def _options(function: Function, command: str | None) -> str:
 
 
 def _word(kind: Any) -> str:
-    """What stands for an option's value: a word, or the choices there are."""
+    """The placeholder of an option's value: a word, or its choices."""
     return _WORDS[kind] if kind in _WORDS else "|".join(choice.value for choice in kind)
 
 

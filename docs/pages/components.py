@@ -1,4 +1,4 @@
-"""docs/reference/components.md: every built-in component, read off its config model."""
+"""docs/reference/components.md: every built-in component, generated from its config model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DISTRIBUTION = "pae-framework"
 _INTRODUCTION = """\
 # Components
 
-Every component that comes with the framework, by kind: what a recipe may write after `use:`, with
-its parameters. Other packages may bring more ([plugins.md](../plugins.md)); `pae list-plugins`
-lists all that are installed, and `pae show-plugin KIND:NAME` prints what stands here for any of
-them. *required* means that the parameter must be written."""
+Every built-in component by kind: the name to write after `use:`, and its parameters. Other packages
+can add more ([plugins.md](../plugins.md)). `pae list-plugins` lists all installed components, and
+`pae show-plugin KIND:NAME` prints the entry of one. *required* means that you must set the
+parameter."""
 
 
 def title(kind: str) -> str:

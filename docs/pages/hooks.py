@@ -1,4 +1,4 @@
-"""docs/reference/hooks.md: the hooks, the config bases and the contracts, read off their source.
+"""docs/reference/hooks.md: hooks, config base classes and contracts, generated from their source.
 
 The source is read, not imported: the contracts need torch.
 """
@@ -16,14 +16,15 @@ from pages.markdown import inline, prose
 
 PACKAGE = Path(pae_framework.__file__).parent
 _WORDS = {"dataset": "DataSource"}
-"""Kinds whose classes are not called after them."""
+"""Kinds whose class names differ from the kind."""
 
 _INTRODUCTION = """\
 # Hooks and contracts
 
-What a plugin registers, and what each kind of component must be. A worked example is in
-[plugins.md](../plugins.md). A component is two classes: a *config*, which a recipe's keys are
-checked by and which imports no torch, and the component itself, which the engine builds with it."""
+The hooks a plugin implements and the interface of each kind of component.
+[plugins.md](../plugins.md) has a complete example. A component has two classes: a *config*, which
+validates the recipe's keys and imports no torch, and the component itself, which the engine builds
+from it."""
 
 
 def page() -> str:
@@ -31,7 +32,7 @@ def page() -> str:
     specs, configs, contracts = (
         _read(name) for name in ("hookspecs.py", "config.py", "contracts.py")
     )
-    parts = [_INTRODUCTION, "## The hooks", prose(ast.get_docstring(specs) or "")]
+    parts = [_INTRODUCTION, "## Hooks", prose(ast.get_docstring(specs) or "")]
     parts.append("\n".join(map(_function, _hooks(specs))))
     (register,) = _methods(_classes(specs)["Register"])
     parts.append(_function(register).replace("__call__", "register"))
@@ -43,7 +44,7 @@ def page() -> str:
         parts += [f"## {title(kind)}", _class(_classes(configs)[f"{name}Config"], "config")]
         parts.append(_class(_classes(contracts)[name], "contracts"))
     rest = [("config", configs), ("contracts", contracts)]
-    parts.append("## What they are given and give back")
+    parts.append("## Inputs and outputs")
     parts += [
         _class(found, module)
         for module, tree in rest
@@ -70,7 +71,7 @@ def _hooks(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 
 def _methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
-    """Methods that are public or say how the class is built."""
+    """Public methods and the special methods that contracts define."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and (
             not item.name.startswith("_") or item.name in ("__call__", "__len__", "__getitem__")
@@ -85,7 +86,7 @@ def _class(node: ast.ClassDef, module: str) -> str:
 
 
 def _attributes(node: ast.ClassDef) -> Iterator[str]:
-    """Annotated attributes, with the string that follows them or what a pydantic field says."""
+    """Annotated attributes, with the docstring below them or the pydantic field's description."""
     for item, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(item, ast.AnnAssign):
             continue
@@ -97,7 +98,7 @@ def _attributes(node: ast.ClassDef) -> Iterator[str]:
 
 
 def _default(value: ast.expr | None) -> tuple[str, str]:
-    """The default as written, and the description a pydantic field carries."""
+    """The default as written, and the pydantic field's description."""
     if not isinstance(value, ast.Call):
         return (ast.unparse(value), "") if value is not None else ("", "")
     texts = [word.value for word in value.keywords if word.arg == "description"]
@@ -111,12 +112,12 @@ def _function(node: ast.FunctionDef) -> str:
     result = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
     marks = {ast.unparse(mark) for mark in node.decorator_list}
     signature = node.name if "property" in marks else f"{node.name}({arguments})"
-    # Config models are no abstract classes: what must be written there raises.
+    # Config models are not abstract classes: methods to be implemented raise.
     abstract = (
         "abstractmethod" in marks or ast.unparse(node.body[-1]) == "raise NotImplementedError"
     )
     text = ast.get_docstring(node) or ""
-    return _entry(signature + result, text, " *(yours to write)*" if abstract else "")
+    return _entry(signature + result, text, " *(required)*" if abstract else "")
 
 
 def _entry(signature: str, text: str, mark: str = "") -> str:

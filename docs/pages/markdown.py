@@ -1,4 +1,4 @@
-"""Pieces of Markdown: tables, code, and docstrings as prose."""
+"""Markdown helpers: tables, code, and docstrings as prose."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Text as code within a line."""
+    """Text as inline code."""
     return f"`{text}`"
 
 
 def block(text: str, language: str) -> str:
-    """Text as a block of code."""
+    """Text as a code block."""
     return f"```{language}\n{text.strip()}\n```"
 
 
 def inline(text: str) -> str:
-    """Docstring text on one line: ``x`` and roles become `x`, what looks like HTML stays text."""
+    """Docstring text on one line: ``x`` and roles become `x`; ``<`` is escaped."""
     words = _ROLE.sub(r"`\1`", " ".join(text.split())).replace("``", "`")
     parts = words.split("`")
     parts[::2] = [part.replace("<", "\\<") for part in parts[::2]]
@@ -57,7 +57,7 @@ def _paragraph(text: str) -> str:
 
 
 def _section(name: str, text: str) -> str:
-    """``Raises:`` and its like, each entry as a sentence."""
+    """A section such as ``Raises:``, each entry as a sentence."""
     if name == "Returns":
         return f"Returns {inline(text)}"
     entries: list[str] = []

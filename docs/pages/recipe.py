@@ -1,4 +1,4 @@
-"""docs/reference/recipe.md: every section and key of a recipe, read off the models."""
+"""docs/reference/recipe.md: every section and key of a recipe, generated from the models."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from pages.markdown import code, inline, table
 _INTRODUCTION = """\
 # Recipe reference
 
-Every key a recipe may hold, with its type, its default and its meaning. How recipes are put
-together (`extends`, overrides, sweeps) is told in [recipes.md](../recipes.md). *required* means
-that the key must be written; a section whose default is *absent* is left out of the run. Where a
-component stands (*`use: <kind>`*), its own parameters stand beside the keys given here:
-[components.md](components.md) lists them."""
+Every key of a recipe, with its type, default and meaning. [recipes.md](../recipes.md) explains
+`extends`, overrides and sweeps. *required* means that you must set the key; a section whose default
+is *absent* is left out of the run. A component (*`use: <kind>`*) takes its own parameters beside
+the keys listed here; see [components.md](components.md)."""
 
 
 def page() -> str:
@@ -33,7 +32,7 @@ def page() -> str:
 
 
 def _sections(path: tuple[str, ...], model: type[BaseModel]) -> Iterator[str]:
-    """A heading and a table for this model and for every one below it."""
+    """A heading and a table for this model and for every nested one."""
     fields = {key: field for key, field in model.model_fields.items() if key != "config"}
     heading = f"## `{'.'.join(path)}`" if path else "## Top level"
     rows = [_row(key, field) for key, field in fields.items()]
@@ -50,7 +49,7 @@ def _sections(path: tuple[str, ...], model: type[BaseModel]) -> Iterator[str]:
 
 
 def _extends() -> tuple[str, ...]:
-    text = "recipe this one is laid over: a file beside it, or the name of a shipped one"
+    text = "recipe to extend: a path relative to this file, or the name of a shipped recipe"
     return (code("extends"), "text", "", text)
 
 
@@ -63,7 +62,7 @@ def _row(key: str, field: FieldInfo) -> tuple[str, ...]:
         component = f"`use: <{inner.kind}>`"
         kind = f"labels with {component}" if many else component
     if inner is TrainSettings:
-        description = "how it is trained; see [`train`](#train)"
+        description = "training settings; see [`train`](#train)"
     if key == "use":
         description = "name of the component; in a map of labels, by default the label"
     return code(key), kind, _default(field), inline(description)
@@ -81,7 +80,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model a value is checked by: itself, behind ``| None``, or of a map's entries."""
+    """The model that validates a value, or each entry of a map; ``| None`` is ignored."""
     if get_origin(annotation) is dict:
         annotation = get_args(annotation)[1]
     if get_origin(annotation) in (Union, types.UnionType):
