@@ -17,6 +17,7 @@ from pae_framework.preflight.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.stage_table import trainings
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
 from pae_framework.training.train_settings import TrainSettings
@@ -88,7 +89,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
     built_for = classes or CLASSES
     networks, work = _built(loaded, built_for, images, notes)
     if networks is not None:
-        check_lr_factors(_trainings(recipe), loaded, networks, built_for)
+        check_lr_factors(loaded, networks, built_for)
     memory = {stage.stage: stage for stage in training_memory(recipe, built_for)}
     if networks is not None and networks.discriminator is not None:
         notes.append("the tokenizer's FLOPs are without its discriminator")
@@ -185,10 +186,10 @@ def _stages(
     memory: Mapping[str, StageMemory],
     work: Mapping[str, float],
 ) -> Iterator[StageDryRun]:
-    trainings = _trainings(loaded.recipe)
+    train_settings = trainings(loaded.recipe)
     for planned in plan(loaded.recipe, loaded.registry):
         name, own_work = planned.name, work.get(planned.name)
-        estimate, train = memory.get(name), trainings.get(name)
+        estimate, train = memory.get(name), train_settings.get(name)
         passing = _passing(loaded.recipe, name, train, images)
         found = StageDryRun(
             stage=name,
@@ -211,18 +212,6 @@ def _with_length(found: StageDryRun, train: TrainSettings, images: int | None) -
         steps=_steps(train, images),
         epochs=_epochs(train, images),
     )
-
-
-def _trainings(recipe: Recipe) -> dict[str, TrainSettings]:
-    tokenizer, extractor, generator = recipe.tokenizer, recipe.extractor, recipe.generator
-    found = {
-        "extractor": extractor.train if extractor else None,
-        "encoder": tokenizer.encoder.train,
-        "refine": tokenizer.refinement.train if tokenizer.refinement else None,
-        "tokenizer": tokenizer.train if tokenizer.weights is None else None,
-        "generator": generator.train if generator and generator.weights is None else None,
-    }
-    return {stage: train for stage, train in found.items() if train is not None}
 
 
 def _steps(train: TrainSettings, images: int | None) -> int | None:

@@ -19,7 +19,7 @@ from pae_framework.recipe.derived import missing_latents
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
-from pae_framework.recipe.reads import STAGES, reads
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
 
 
@@ -84,7 +84,7 @@ def tight_here(
 
 def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) -> Iterator[Problem]:
     for path, part in needy_parts(loaded.recipe):
-        if not any(reads(stage, path, loaded.recipe) for stage in stages):
+        if not any(STAGES[stage].needs(path, loaded.recipe) for stage in stages):
             continue
         if (missing := part.missing()) is not None:
             yield Problem(missing, dotted(path), loaded.root.place(path))

@@ -16,6 +16,7 @@ from pae_framework.errors import RecipeError
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, expand
 
 SMOKE = "--smoke"
@@ -150,18 +151,12 @@ def _fits(small: Recipe, side: int, grid: int) -> bool:
 
 def _trainings(data: Data) -> Iterator[Data]:
     """Every ``train`` map of a recipe."""
-    for path in (
-        ("extractor",),
-        ("tokenizer", "encoder"),
-        ("tokenizer", "refinement"),
-        ("tokenizer",),
-        ("generator",),
-    ):
+    for path in (stage.train_path for stage in STAGES.values() if stage.train_path):
         section: Data | None = data
         for key in path:
             section = section and section[key]
-        if section and section["train"] is not None:
-            yield section["train"]
+        if section:
+            yield section
 
 
 def _shrink_training(train: Data) -> None:

@@ -15,7 +15,7 @@ from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.preflight.download import fetch_at_first_use, fetch_parts
 from pae_framework.preflight.requirements import missing_here
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.reads import STAGES
+from pae_framework.recipe.stage_table import STAGES
 
 ENCODER = "tokenizer.encoder={use: downloaded, shelf: shelf}"
 

@@ -9,7 +9,8 @@ import pytest
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.readiness import lacking
 from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.autoguidance_run import generator_weights, guiding_fault
+from pae_framework.recipe.stage_table import generator_weights
+from pae_framework.runs.autoguidance_run import guiding_fault
 
 REGISTRY = load_registry()
 GUIDED = ("sample.guidance.scale=2", "sample.guidance.autoguidance=weak")

@@ -8,8 +8,9 @@ import pytest
 
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
-from pae_framework.runs.plan import STAGE_VERSIONS, plan
+from pae_framework.runs.plan import plan
 
 REGISTRY = load_registry()
 
@@ -24,12 +25,12 @@ def changed(recipe: Path, *overrides: str) -> set[str]:
     return {name for name in after if before.get(name) != after[name]}
 
 
-EVERYTHING = set(STAGE_VERSIONS)
+EVERYTHING = set(STAGES)
 FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
 
 
 def test_a_full_recipe_has_every_stage_in_order(tiny_recipe: Path):
-    assert list(fingerprints(tiny_recipe)) == list(STAGE_VERSIONS)
+    assert list(fingerprints(tiny_recipe)) == list(STAGES)
 
 
 def test_planning_twice_gives_the_same(tiny_recipe: Path):

@@ -9,7 +9,8 @@ import pytest
 
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.plan import STAGE_VERSIONS, plan
+from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.plan import plan
 
 REGISTRY = load_registry()
 FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
@@ -72,6 +73,6 @@ def test_words_are_no_files_even_where_a_file_is_called_so(
     monkeypatch.chdir(tmp_path)
     overrides = [text.format(file=word) for text in (*LPIPS, *DISCRIMINATOR)]
     before = fingerprints(tiny_recipe, *overrides)
-    assert set(before) == set(STAGE_VERSIONS)
+    assert set(before) == set(STAGES)
     (tmp_path / word).write_bytes(b"not meant")
     assert fingerprints(tiny_recipe, *overrides) == before
