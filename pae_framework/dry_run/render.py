@@ -78,17 +78,19 @@ def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
 
 
 def _work_table(stages: Sequence[StageDryRun]) -> Table:
-    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in all>", "memory is without")
+    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in total>", "not counted")
     for stage in stages:
-        if stage.memory_bytes is None and stage.flops_per_image is None:
+        trains = stage.batch_size is not None
+        if stage.memory_bytes is None and stage.flops_per_image is None and not trains:
             continue
+        left_out = ["memory"] if trains and stage.memory_bytes is None else stage.memory_without
         bound = "> " if stage.memory_without else ""
         table.add_row(
             stage.stage,
             "" if stage.memory_bytes is None else bound + gib(stage.memory_bytes),
             number(stage.flops_per_image),
             number(stage.flops),
-            ", ".join(stage.memory_without),
+            ", ".join(left_out),
         )
     return table
 

@@ -6,15 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from plan_helpers import FROM_REFINE, FROM_TOKENIZER, fingerprints
 
-from pae_framework.plugins import load_registry
-from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.stage_table import STAGES
-from pae_framework.runs.plan import plan
-
-REGISTRY = load_registry()
-FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
-FROM_REFINE = {"refine"} | FROM_TOKENIZER
 
 ENCODER = (
     "tokenizer.encoder={{use: mae, model: vit_base_patch16_224, weights: {file},"
@@ -33,11 +27,6 @@ KINDS = {
     "discriminator": (DISCRIMINATOR, FROM_TOKENIZER),
     "anyup": (ANYUP, FROM_REFINE),
 }
-
-
-def fingerprints(recipe: Path, *overrides: str) -> dict[str, str]:
-    loaded = load_recipe(recipe, overrides, REGISTRY)
-    return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, REGISTRY)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
