@@ -1,10 +1,10 @@
-"""What training needs in memory, estimated from a recipe alone: nothing is built, no torch.
+"""Training memory, estimated from a recipe alone: nothing is built. No torch.
 
-Per stage: the weights with their gradients, Adam's two moments and the average, all float32; the
-frozen networks; and what the images that are in work at once leave for the backward pass (see
-``block_activations`` in :mod:`pae_framework.config`). Left out: the CUDA context (about 0.5 GiB),
-workspaces of single operations, fragmentation. Right within a factor of two, which a test holds
-against measured steps of small networks; a part that does not tell its size makes it a lower bound.
+Counted for each stage: the weights with their gradients, Adam's two moments and the average, all
+float32; the frozen networks; and the activations of one micro-batch (see ``block_activations`` in
+:mod:`pae_framework.config`). Not counted: the CUDA context (about 0.5 GiB), workspaces of single
+operations, fragmentation. The estimate is right within a factor of two; a test compares it with
+measured steps of small networks. If a component does not know its size, it is a lower bound.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pae_framework.recipe.stage_table import STAGES, Stage, trainings
 from pae_framework.training.train_settings import TrainSettings
 
 CLASSES = 1000
-"""Taken where nobody has counted them: they only size the generator's label embedding."""
+"""Assumed if the number is unknown; it only sizes the generator's label embedding."""
 
 _VGG_WEIGHTS = 14_714_688
 _VGG_NUMBERS_PER_PIXEL = 600
@@ -30,12 +30,12 @@ _VGG_NUMBERS_PER_PIXEL = 600
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Bytes a training stage needs: ``weights`` whatever the batch, ``activations`` for the
-    ``images`` that are in work at once. ``unknown`` names parts whose size nobody can tell."""
+    """Bytes a training stage needs: ``weights`` for any batch size, ``activations`` for the
+    ``images`` of a micro-batch. ``unknown`` names components of unknown size."""
 
     stage: str
     path: KeyPath
-    """Where the recipe says how the stage trains."""
+    """Key path of the stage's training settings."""
     weights: int
     activations: int
     images: int
@@ -43,13 +43,13 @@ class StageMemory:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Weights and activations."""
         return self.weights + self.activations
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A part of a stage: its weights, and the numbers one image leaves for the backward pass."""
+    """A network in memory: parameters, and activations per image kept for the backward pass."""
 
     name: str
     parameters: int | None
@@ -96,7 +96,7 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
 
 
 def _frozen_encoder(encoder: EncoderComponent, size: int, passes: int = 0) -> _Network:
-    """The encoder as others use it; ``passes`` of an image through it have gradients."""
+    """The encoder as other stages use it; ``passes`` of each image through it have gradients."""
     kept = encoder.config.activations(size) if passes else 0
     kept = None if kept is None else kept * passes
     return _Network("encoder", encoder.config.parameters(size), kept, trained=False)
@@ -127,7 +127,7 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
     decoder = tokenizer.decoder.config
-    # Every decode that a regularizer learns from keeps as much as the reconstruction.
+    # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
     terms = [term.config for term in tokenizer.regularizers.values() if term.config.weight]
     decodes = 1 + sum(term.decodes for term in terms)
     kept = decoder.activations(grid)

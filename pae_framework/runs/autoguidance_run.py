@@ -1,4 +1,4 @@
-"""The run that ``sample.guidance.autoguidance`` names, as far as its directory tells. No torch."""
+"""Checks of the run that ``sample.guidance.autoguidance`` names, from its directory. No torch."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class RunDirectory:
             raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
 
     def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: str) -> None:
-        """Write what the run is, before its first step; drop links to what it is no longer."""
+        """Describe the run before its first step; drop links to stages of an earlier plan."""
         plan = [
             {
                 "stage": stage.name,
@@ -90,7 +90,7 @@ class RunDirectory:
         self._drop_old_links(stages)
 
     def _drop_old_links(self, stages: list[PlannedStage]) -> None:
-        """A link that leads to a stage of an earlier plan would show its results as this one's."""
+        """A link to a stage of an earlier plan would present its results as this plan's."""
         planned = {stage.name: self.store / stage.folder for stage in stages}
         for name in STAGES:
             link = self.path / name

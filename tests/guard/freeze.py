@@ -11,9 +11,9 @@ The guard exists so that code can be moved and renamed without changing what use
 
 It looks at files and at what commands print, and imports next to nothing, so renamed code cannot
 break it. Where a test of it fails, the change that made it fail is wrong, unless it is meant to
-change what users keep: then bump the stage's version (``STAGE_VERSIONS``), say so in the changelog,
-run this file and read the difference in git before it is committed. ``old_run`` is never frozen
-anew: a run that an older version began must go on in every later one.
+change what users keep: then bump the stage's version (in ``recipe/stage_table.py``), say so in the
+changelog, run this file and read the difference in git before it is committed. ``old_run`` is never
+frozen anew: a run that an older version began must go on in every later one.
 """
 
 from __future__ import annotations
