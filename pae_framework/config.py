@@ -32,6 +32,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change no result, or only its rounding, such as the kernel that computes it:
+    fingerprints leave them out."""
+
     def files(self) -> Mapping[str, Path]:
         """Files that values of this model name, by key. Fingerprints count what is in them, so that
         a file may move, and another of the same name is another."""
@@ -44,10 +48,6 @@ class ComponentConfig(Settings):
     version: ClassVar[int] = 1
     """Raise it when the component computes something else from the same parameters: stages that
     used the older one are then run again."""
-
-    without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that change no result but for rounding, such as the kernel that computes it: they
-    are left out of fingerprints."""
 
     def missing(self) -> str | None:
         """Say what is not on this machine (data, weights, a package) and where it was looked for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from pae_framework.config import Settings
 
 class LatentsSettings(Settings):
     """How the latents of the training images are written."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes", "workers"})
 
     shard_size: int = Field(10_000, gt=0, description="images per shard file")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="as stored")

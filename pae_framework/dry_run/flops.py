@@ -1,8 +1,8 @@
-"""Floating-point operations, counted by torch on the meta device; one multiply-add is two.
+"""FLOPs, counted by torch on the meta device; one multiply-add is two.
 
 A trained network counts three times its forward pass (the backward pass is twice as much: gradients
 of inputs and of weights), a frozen one that gradients pass through twice, any other once.
-Elementwise work, norms and optimiser are not counted.
+Elementwise work, norms and the optimizer are not counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VGG_FORWARD = 2 * 15.35e9 / 224**2
 
 @dataclass(frozen=True)
 class Forward:
-    """Operations of one image's forward pass through each part; 0 where there is none."""
+    """FLOPs of one image's forward pass through each component; 0: the recipe has none."""
 
     encoder: int
     extractor: int
@@ -38,12 +38,12 @@ class Forward:
     """Deprojector, decoder."""
     refine: int
     features: int
-    """The encoder as far as the perceptual distance looks."""
+    """The encoder up to the last layer that the perceptual distance uses."""
     generator: int
 
 
 def count_forward(networks: Networks, recipe: Recipe) -> Forward:
-    """Count every part once, for one image."""
+    """Count every component's forward pass for one image."""
     tokenizer, encoder, size = networks.tokenizer, networks.encoder, recipe.data.image_size
     with META, torch.no_grad():
         images = torch.empty(1, 3, size, size)
@@ -66,11 +66,11 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
 
 
 def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
-    """Sampling steps of each set the sample stage draws, the main one first.
+    """Sampling steps of each sample set, the main one first.
 
     Args:
         sample: its settings.
-        last: the generator's last step, whose weights draw the main set; None: not known.
+        last: the generator's last step, whose weights sample the main set; None: unknown.
     """
     checkpoints = [sample.steps for step in sample.at_steps if step != last]
     few = [steps for steps in sample.few_steps if steps != sample.steps]
@@ -78,9 +78,9 @@ def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
 
 
 def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict[str, float]:
-    """Operations per image of each stage that trains, of ``latents`` and of ``sample``.
+    """FLOPs per image by stage; stages without a rule are left out.
 
-    Those of ``sample`` are the mean over all its sets; ``last`` as in :func:`set_steps`.
+    For ``sample`` it is the mean over all its sets; ``last`` as in :func:`set_steps`.
     """
     found = {
         "extractor": TRAINED * forward.extractor,
@@ -98,7 +98,7 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
 
 
 def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
-    """Passes through the generator for one image, over all sets; None: the solver chooses."""
+    """Mean forward passes of the generator per image; None: an adaptive solver chooses."""
     found = []
     for steps in set_steps(sample, last):
         evaluations = planned_evaluations(sample.model_copy(update={"steps": steps}))
@@ -109,7 +109,7 @@ def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
 
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
-    """One image in a step of the tokenizer; without its discriminator."""
+    """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
     section = recipe.tokenizer
     decodes = 1 + sum(t.config.decodes for t in section.regularizers.values() if t.config.weight)
     total: float = forward.encoder + TRAINED * (forward.encode + decodes * forward.decode)

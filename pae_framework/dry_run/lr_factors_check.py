@@ -1,8 +1,6 @@
-"""Whether a recipe's ``lr_factors`` name parts that its models have."""
+"""Check of ``lr_factors``: each must name a part of the model that the stage trains."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from torch import nn
 
@@ -10,43 +8,37 @@ from pae_framework.dry_run.networks import META, Networks
 from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.nodes import dotted
+from pae_framework.recipe.stage_table import STAGES, trainings
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.tokenizer.regularization import build_regularizers
 from pae_framework.training.lr_factors import factors_by_name
-from pae_framework.training.train_settings import TrainSettings
-
-PATHS = {
-    "extractor": "extractor.train",
-    "encoder": "tokenizer.encoder.train",
-    "refine": "tokenizer.refinement.train",
-    "tokenizer": "tokenizer.train",
-    "generator": "generator.train",
-}
-"""Stage -> where its recipe describes its training."""
 
 
-def check_lr_factors(
-    trainings: Mapping[str, TrainSettings], loaded: LoadedRecipe, networks: Networks, classes: int
-) -> None:
-    """Look for every part that the stages' ``lr_factors`` name.
+def check_lr_factors(loaded: LoadedRecipe, networks: Networks, classes: int) -> None:
+    """Check that every stage's ``lr_factors`` name parts of the model it trains.
 
     Raises:
-        UsageError: a model has no such part; says the key and lists the parts it has.
+        UsageError: a model has no such part; names the key and lists the parts it has.
         PluginError: a component does not import.
     """
-    for stage, train in trainings.items():
+    for name, train in trainings(loaded.recipe).items():
         if not train.lr_factors:
             continue
         with META:
-            module = trained_module(stage, loaded, networks, classes)
+            module = trained_module(name, loaded, networks, classes)
         try:
-            factors_by_name(module, train.lr_factors)
+            if module is not None:
+                factors_by_name(module, train.lr_factors)
         except UsageError as error:
-            raise UsageError(f"{PATHS[stage]}.{error}") from error
+            path = dotted(STAGES[name].train_path or ())
+            raise UsageError(f"{path}.{error}") from error
 
 
-def trained_module(stage: str, loaded: LoadedRecipe, networks: Networks, classes: int) -> nn.Module:
-    """A module whose weights have the names they have where the stage trains them."""
+def trained_module(
+    stage: str, loaded: LoadedRecipe, networks: Networks, classes: int
+) -> nn.Module | None:
+    """A module whose weights have the names they have in the stage; None: not known here."""
     recipe, tokenizer = loaded.recipe, networks.tokenizer
     if stage in ("extractor", "encoder"):
         encoder = networks.extractor if stage == "extractor" else networks.encoder
@@ -58,6 +50,8 @@ def trained_module(stage: str, loaded: LoadedRecipe, networks: Networks, classes
     if stage == "tokenizer":
         terms = build_regularizers(recipe.tokenizer, loaded.registry, tokenizer)
         return nn.ModuleDict({"tokenizer": tokenizer, "regularizers": nn.ModuleDict(terms)})
-    assert recipe.generator is not None
-    assert networks.generator is not None
-    return FlowObjective(networks.generator, recipe.generator.objective)
+    if stage == "generator":
+        assert recipe.generator is not None
+        assert networks.generator is not None
+        return FlowObjective(networks.generator, recipe.generator.objective)
+    return None

@@ -1,4 +1,4 @@
-"""A dry run for a terminal of 80 columns or more."""
+"""Tables of a dry run, for a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Line = str | Table
 
 
 def dry_run_lines(found: DryRun) -> Iterator[Line]:
-    """The parts of the page, from top to bottom."""
+    """Lines and tables, from top to bottom."""
     channels, side, _ = found.latent
     yield (
         f"[bold]{found.name}[/bold]: images {found.image_size} px -> {found.grid} x {found.grid} "
@@ -37,7 +37,7 @@ def dry_run_lines(found: DryRun) -> Iterator[Line]:
 
 
 def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:
-    """Of a sweep: which stages of each member run, and which are there or shared."""
+    """For each member of a sweep, the stages that run; not those that are cached or shared."""
     table = _table("member", "stages that run")
     seen: set[str] = set()
     for name, found in members:
@@ -55,7 +55,7 @@ def _parts_table(parts: Sequence[ComponentSize]) -> Table:
             Text(part.component),
             number(part.trained or None),
             number(part.frozen or None),
-            part.trained_in or "comes trained",
+            part.trained_in or "pretrained",
         )
     trained, frozen = sum(p.trained for p in parts), sum(p.frozen for p in parts)
     table.add_section()
@@ -78,23 +78,25 @@ def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
 
 
 def _work_table(stages: Sequence[StageDryRun]) -> Table:
-    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in all>", "memory is without")
+    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in total>", "not counted")
     for stage in stages:
-        if stage.memory_bytes is None and stage.flops_per_image is None:
+        trains = stage.batch_size is not None
+        if stage.memory_bytes is None and stage.flops_per_image is None and not trains:
             continue
+        left_out = ["memory"] if trains and stage.memory_bytes is None else stage.memory_without
         bound = "> " if stage.memory_without else ""
         table.add_row(
             stage.stage,
             "" if stage.memory_bytes is None else bound + gib(stage.memory_bytes),
             number(stage.flops_per_image),
             number(stage.flops),
-            ", ".join(stage.memory_without),
+            ", ".join(left_out),
         )
     return table
 
 
 def _table(*headings: str) -> Table:
-    """A table; a heading that ends in ``>`` is of a column of numbers."""
+    """A table. A heading that ends in ``>`` is right-aligned, for numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         table.add_column(
@@ -110,7 +112,7 @@ def _count(value: int | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits and a unit: 104 M, 1.28 M, 3.4e+20 beyond all units."""
+    """Three digits and a unit, such as 104 M or 1.28 M; 3.4e+20 beyond the largest unit."""
     if value is None:
         return ""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -1,4 +1,4 @@
-"""What a run would do: built on the meta device, nothing is read but the data's file names."""
+"""What a run would do. Networks are built on the meta device; of the data, only names are read."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pae_framework.preflight.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.stage_table import trainings
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
 from pae_framework.training.train_settings import TrainSettings
@@ -24,34 +25,34 @@ from pae_framework.training.train_settings import TrainSettings
 
 @dataclass(frozen=True)
 class ComponentSize:
-    """Parameters of one part, those that are trained and those that never change."""
+    """Parameters of one component: trained ones and frozen ones."""
 
     part: str
     component: str
     trained: int
     frozen: int
     trained_in: str | None
-    """The stage; None: it comes trained."""
+    """The stage; None: it is pretrained."""
 
 
 @dataclass(frozen=True)
 class StageDryRun:
-    """One stage; None: it cannot be known here, or the stage has no such thing."""
+    """One stage; None: not known here, or not applicable to the stage."""
 
     stage: str
     state: str
-    """``done``: it is there from an earlier run; else ``runs``, or ``goes on``."""
+    """``done``: cached from an earlier run; ``runs``; ``goes on``: resumes."""
     folder: str
     batch_size: int | None = None
     at_once: int | None = None
-    """Images of a micro-batch."""
+    """Images per micro-batch."""
     steps: int | None = None
     epochs: float | None = None
     images: int | None = None
-    """How many images pass, each epoch counted."""
+    """Images processed, over all epochs."""
     memory_bytes: int | None = None
     memory_without: tuple[str, ...] = ()
-    """Parts whose size is not known: the memory is a lower bound."""
+    """Components whose size is unknown, so that ``memory_bytes`` is a lower bound."""
     flops_per_image: float | None = None
     flops: float | None = None
 
@@ -72,12 +73,12 @@ class DryRun:
     notes: tuple[str, ...] = field(default=())
 
     def plain(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """As plain JSON types."""
         return asdict(self)
 
 
 def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
-    """Say what a recipe would do in a run directory, which need not exist. Writes nothing.
+    """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
 
     Raises:
         UsageError: ``lr_factors`` name a part that a model does not have.
@@ -88,10 +89,10 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
     built_for = classes or CLASSES
     networks, work = _built(loaded, built_for, images, notes)
     if networks is not None:
-        check_lr_factors(_trainings(recipe), loaded, networks, built_for)
+        check_lr_factors(loaded, networks, built_for)
     memory = {stage.stage: stage for stage in training_memory(recipe, built_for)}
     if networks is not None and networks.discriminator is not None:
-        notes.append("the tokenizer's FLOPs are without its discriminator")
+        notes.append("the tokenizer's FLOPs do not include the discriminator")
     latent = latent_shape(recipe)
     encoder = recipe.tokenizer.encoder.config
     return DryRun(
@@ -109,18 +110,18 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
 
 
 def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int | None]:
-    """Training images and classes; None where the data is not here and the recipe does not say."""
+    """Training images and classes; None: the data is missing and the recipe does not state them."""
     data = loaded.recipe.data
     if (missing := data.train.config.missing()) is not None:
         if (expected := data.train.config.expected()) is not None:
             notes.append(
-                f"data.train: {missing}; counted with the {expected[0]} images it is to hold"
+                f"data.train: {missing}; assuming the {expected[0]} images that the recipe states"
             )
             return expected
-        notes.append(f"data.train: {missing}; so steps and epochs do not follow from each other")
+        notes.append(f"data.train: {missing}; so steps and epochs cannot be converted")
         classes = known_classes(loaded.recipe)
         if loaded.recipe.generator is not None and classes is None:
-            notes.append(f"the generator is counted with {CLASSES} classes")
+            notes.append(f"the generator's size assumes {CLASSES} classes")
         return None, classes
     source = build_source(data.train, data.image_size, loaded.registry)
     return len(source), len(source.class_names)
@@ -129,7 +130,7 @@ def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int 
 def _built(
     loaded: LoadedRecipe, classes: int, images: int | None, notes: list[str]
 ) -> tuple[Networks | None, Mapping[str, float]]:
-    """The networks, and the operations per image of each stage; noted where they cannot be had."""
+    """The networks, and the FLOPs per image of each stage; a note if they cannot be computed."""
     networks = None
     try:
         networks = build_networks(loaded.recipe, loaded.registry, classes)
@@ -137,7 +138,9 @@ def _built(
         return networks, per_image(forward, loaded.recipe, _last_step(loaded.recipe, images))
     except (NotImplementedError, RuntimeError) as error:
         what = "built" if networks is None else "run"
-        notes.append(f"a network cannot be {what} on the meta device, so some is left out: {error}")
+        notes.append(
+            f"a network cannot be {what} on the meta device, so sizes are incomplete: {error}"
+        )
         return networks, {}
 
 
@@ -145,7 +148,7 @@ def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
     tokenizer, section = networks.tokenizer, recipe.tokenizer
     encoder_stage = "encoder" if section.encoder.train is not None else None
     extractor = "" if recipe.extractor is None else recipe.extractor.use
-    opponent = "" if section.adversarial is None else section.adversarial.discriminator.use
+    discriminator = "" if section.adversarial is None else section.adversarial.discriminator.use
     generator = "" if recipe.generator is None else recipe.generator.use
     loaded = recipe.generator is not None and recipe.generator.weights is not None
     generator_stage = None if loaded else "generator"
@@ -156,7 +159,7 @@ def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
         ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),
         ("deprojector", section.bottleneck.use, tokenizer.latent_decompressor, "tokenizer"),
         ("decoder", section.decoder.use, tokenizer.decoder, "tokenizer"),
-        ("discriminator", opponent, networks.discriminator, "tokenizer"),
+        ("discriminator", discriminator, networks.discriminator, "tokenizer"),
         ("refinement", "", networks.refiner, "refine"),
         ("generator", generator, networks.generator, generator_stage),
     ]
@@ -185,18 +188,18 @@ def _stages(
     memory: Mapping[str, StageMemory],
     work: Mapping[str, float],
 ) -> Iterator[StageDryRun]:
-    trainings = _trainings(loaded.recipe)
+    train_settings = trainings(loaded.recipe)
     for planned in plan(loaded.recipe, loaded.registry):
         name, own_work = planned.name, work.get(planned.name)
-        estimate, train = memory.get(name), trainings.get(name)
-        passing = _passing(loaded.recipe, name, train, images)
+        estimate, train = memory.get(name), train_settings.get(name)
+        processed = _images_processed(loaded.recipe, name, train, images)
         found = StageDryRun(
             stage=name,
             state=_state(directory.stage(planned).info.get("state")),
             folder=planned.folder,
-            images=passing,
+            images=processed,
             flops_per_image=own_work,
-            flops=None if own_work is None or passing is None else own_work * passing,
+            flops=None if own_work is None or processed is None else own_work * processed,
         )
         if estimate is not None:
             found = replace(found, memory_bytes=estimate.total, memory_without=estimate.unknown)
@@ -213,18 +216,6 @@ def _with_length(found: StageDryRun, train: TrainSettings, images: int | None) -
     )
 
 
-def _trainings(recipe: Recipe) -> dict[str, TrainSettings]:
-    tokenizer, extractor, generator = recipe.tokenizer, recipe.extractor, recipe.generator
-    found = {
-        "extractor": extractor.train if extractor else None,
-        "encoder": tokenizer.encoder.train,
-        "refine": tokenizer.refinement.train if tokenizer.refinement else None,
-        "tokenizer": tokenizer.train if tokenizer.weights is None else None,
-        "generator": generator.train if generator and generator.weights is None else None,
-    }
-    return {stage: train for stage, train in found.items() if train is not None}
-
-
 def _steps(train: TrainSettings, images: int | None) -> int | None:
     return train.steps if images is None else train.total_steps(images)
 
@@ -236,16 +227,16 @@ def _epochs(train: TrainSettings, images: int | None) -> float | None:
 
 
 def _last_step(recipe: Recipe, images: int | None) -> int | None:
-    """The generator's last step; 0: its weights are loaded; None: not known."""
+    """The generator's last step; 0: its weights are loaded; None: unknown."""
     if recipe.generator is None or recipe.generator.weights is not None:
         return 0
     return _steps(recipe.generator.train, images)
 
 
-def _passing(
+def _images_processed(
     recipe: Recipe, stage: str, train: TrainSettings | None, images: int | None
 ) -> int | None:
-    """Images that pass through a stage."""
+    """Images that a stage processes."""
     if train is not None:
         steps = _steps(train, images)
         return None if steps is None else steps * train.batch_size

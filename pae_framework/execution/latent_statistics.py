@@ -8,8 +8,8 @@ from pae_framework.config import LatentShape
 from pae_framework.data.statistics import LatentStatistics, load_statistics, tokenizer_of
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
+from pae_framework.files import file_identity
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.runs.plan import file_identity
 
 
 def tokenizer_identity(context: StageContext) -> str:

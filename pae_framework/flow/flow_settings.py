@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -178,6 +178,8 @@ class SolverSettings(ShiftSettings):
 
 class SampleSettings(SolverSettings):
     """Which images the sample stage draws."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes"})
 
     count: int = Field(1000, ge=2, description="images of every sample set")
     batch_size: int = Field(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pae_framework.errors import PaeError, RunError
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
 
@@ -69,14 +70,13 @@ class LocalLauncher:
 
     def _carry_out(self, loaded, directory, planned, stages, update_record) -> None:  # type: ignore[no-untyped-def]
         from pae_framework.execution.context import StageContext
-        from pae_framework.stages.table import stage_function
 
         context = StageContext(
             loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
         )
         update_record(machine=context.machine)
         try:
-            stage_function(planned.name)(context)
+            STAGES[planned.name].function()(context)
         except PaeError:
             raise
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Bringing what a recipe needs: part after part, each asked by its own config. No torch."""
+"""Download of what recipes need: each component's config fetches its own. No torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pae_framework.config import ComponentConfig, Settings
 from pae_framework.errors import DataError, Problem
 from pae_framework.hub import offline
 from pae_framework.preflight.requirements import (
-    Needy,
-    members_of,
+    HasRequirements,
+    components_with_requirements,
     missing_file,
     named_files,
-    needy_parts,
 )
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
@@ -23,10 +22,10 @@ from pae_framework.recipe.nodes import dotted
 
 @dataclass(frozen=True)
 class FetchedPart:
-    """One part of a recipe that needs something of this machine.
+    """A component or section of a recipe that needs data or weights.
 
-    ``here``: it was there. ``fetched``: it was brought. ``fetch``: it would be brought (dry run).
-    ``missing``: it is not here and cannot be brought; ``text`` says what to do.
+    ``here``: present. ``fetched``: downloaded now. ``fetch``: would be downloaded (dry run).
+    ``missing``: absent, and cannot be downloaded; ``text`` says what to do.
     """
 
     path: str
@@ -35,24 +34,22 @@ class FetchedPart:
 
 
 def fetch_parts(
-    members: LoadedRecipe | Sequence[LoadedRecipe],
-    dry_run: bool,
-    only: Collection[str] | None = None,
+    recipes: Sequence[LoadedRecipe], dry_run: bool, only: Collection[str] | None = None
 ) -> Iterator[FetchedPart]:
-    """Bring what the parts of a recipe, or of any member of its sweep, need; each thing once.
+    """Download what recipes need; each item once.
 
     Args:
-        members: a recipe with all members it may have, or the recipes that are to run.
-        dry_run: only say what would be brought.
-        only: key paths of the parts that are brought; None: all.
+        recipes: the recipes that are to run.
+        dry_run: only report what would be downloaded.
+        only: key paths to download for; None: all.
     """
     seen: list[tuple[str, object]] = []
-    for member in members_of(members) if isinstance(members, LoadedRecipe) else members:
-        for path, part in _asked(member.recipe):
+    for loaded in recipes:
+        for path, part in _asked(loaded.recipe):
             if (path, part) not in seen and (only is None or path in only):
                 seen.append((path, part))
                 yield _fetch(path, part, dry_run)
-        for path, file in ((dotted(path), file) for path, file in named_files(member.recipe)):
+        for path, file in ((dotted(path), file) for path, file in named_files(loaded.recipe)):
             if (path, file) not in seen and (only is None or path in only):
                 seen.append((path, file))
                 missing = missing_file(file)
@@ -62,14 +59,14 @@ def fetch_parts(
 def fetch_at_first_use(
     recipes: Sequence[LoadedRecipe], missing: Sequence[Problem], say: Callable[[str], None]
 ) -> list[Problem]:
-    """Bring what is missing if that is all that keeps the recipes from running; what still is.
+    """Download what is missing, if the recipes can run afterwards; return what is still missing.
 
-    Nothing is downloaded on a machine that is offline, nor for a run that cannot start anyway.
+    Nothing is downloaded offline, nor for a run that cannot start anyway.
 
     Args:
-        recipes: what is to run.
-        missing: what :func:`~pae_framework.preflight.requirements.missing_here` found.
-        say: told of each part before it is brought.
+        recipes: the recipes that are to run.
+        missing: found by :func:`~pae_framework.preflight.requirements.missing_requirements`.
+        say: called with a message before the download begins.
     """
     needed = {problem.path for problem in missing}
     parts = fetch_parts(recipes, dry_run=True, only=needed)
@@ -77,32 +74,32 @@ def fetch_at_first_use(
     if offline() or not missing or any(problem.path not in wanted for problem in missing):
         return list(missing)
     say(f"fetching weights for {', '.join(sorted(wanted))}")
-    brought = fetch_parts(recipes, dry_run=False, only=needed)
-    failed = {part.path: part.text for part in brought if part.state == "missing"}
+    fetched = fetch_parts(recipes, dry_run=False, only=needed)
+    failed = {part.path: part.text for part in fetched if part.state == "missing"}
     return [replace(p, message=failed[p.path]) for p in missing if p.path in failed]
 
 
-def _asked(recipe: Recipe) -> Iterator[tuple[str, Needy]]:
-    """Parts that have an answer of their own, not the default one."""
-    for path, part in needy_parts(recipe):
+def _asked(recipe: Recipe) -> Iterator[tuple[str, HasRequirements]]:
+    """Components and sections that define ``missing`` themselves."""
+    for path, part in components_with_requirements(recipe):
         if type(part).missing is not ComponentConfig.missing:
             yield dotted(path), part
 
 
-def _fetch(path: str, part: Needy, dry_run: bool) -> FetchedPart:
+def _fetch(path: str, part: HasRequirements, dry_run: bool) -> FetchedPart:
     if (missing := part.missing()) is None:
         return FetchedPart(path, "here", "")
-    bring = getattr(part, "fetch", None)
+    fetch = getattr(part, "fetch", None)
     named = part.files().values() if isinstance(part, Settings) else ()
-    if any(not path.is_file() for path in named):  # the user's own, which nothing can bring
+    if any(not path.is_file() for path in named):  # the user's own files
         return FetchedPart(path, "missing", missing)
-    if bring is None or getattr(type(part), "fetch", None) is ComponentConfig.fetch:
+    if fetch is None or getattr(type(part), "fetch", None) is ComponentConfig.fetch:
         return FetchedPart(path, "missing", missing)
     if dry_run:
         return FetchedPart(path, "fetch", missing)
     try:
-        brought = bring()
+        fetched = fetch()
     except (DataError, OSError) as error:
         return FetchedPart(path, "missing", str(error))
     missing = part.missing()
-    return FetchedPart(path, "missing" if missing else "fetched", missing or brought or "")
+    return FetchedPart(path, "missing" if missing else "fetched", missing or fetched or "")

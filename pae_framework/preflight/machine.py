@@ -1,4 +1,4 @@
-"""What this machine has, found without torch: memory and GPUs."""
+"""Memory and GPUs of this machine, found without torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ _DRIVER_FILES = (Path("/proc/driver/nvidia/gpus"), Path("/sys/class/kfd/kfd/topo
 
 @dataclass(frozen=True)
 class Machine:
-    """``memory`` in bytes, None where it cannot be read; ``gpus`` that may be used, each with its
-    memory in bytes, 0 where that cannot be read."""
+    """``memory`` in bytes, None: unknown; the memory in bytes of each visible GPU, 0: unknown."""
 
     memory: int | None
     gpus: tuple[int, ...]
@@ -37,8 +36,8 @@ def _main_memory(table: Path = Path("/proc/meminfo")) -> int | None:
 def _gpus() -> tuple[int, ...]:
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return tuple(int(line) << 20 for line in told.stdout.split())
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return tuple(int(line) << 20 for line in answer.stdout.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         pass
     for folder in _DRIVER_FILES:
@@ -48,7 +47,7 @@ def _gpus() -> tuple[int, ...]:
 
 
 def _visible(gpus: tuple[int, ...]) -> tuple[int, ...]:
-    """Those that ``CUDA_VISIBLE_DEVICES`` leaves: all, some, or with an empty one none."""
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` selects; unset: all, empty: none."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return gpus

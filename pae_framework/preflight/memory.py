@@ -1,27 +1,27 @@
-"""What training needs in memory, estimated from a recipe alone: nothing is built, no torch.
+"""Training memory, estimated from a recipe alone: nothing is built. No torch.
 
-Per stage: the weights with their gradients, Adam's two moments and the average, all float32; the
-frozen networks; and what the images that are in work at once leave for the backward pass (see
-``block_activations`` in :mod:`pae_framework.config`). Left out: the CUDA context (about 0.5 GiB),
-workspaces of single operations, fragmentation. Right within a factor of two, which a test holds
-against measured steps of small networks; a part that does not tell its size makes it a lower bound.
+Counted for each stage: the weights with their gradients, Adam's two moments and the average, all
+float32; the frozen networks; and the activations of one micro-batch (see ``block_activations`` in
+:mod:`pae_framework.config`). Not counted: the CUDA context (about 0.5 GiB), workspaces of single
+operations, fragmentation. The estimate is right within a factor of two; a test compares it with
+measured steps of small networks. If a component does not know its size, it is a lower bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pae_framework.config import block_activations
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.derived import known_classes, latent_shape
-from pae_framework.recipe.models import Recipe, TokenizerSection
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
+from pae_framework.recipe.stage_table import STAGES, Stage, trainings
 from pae_framework.training.train_settings import TrainSettings
 
 CLASSES = 1000
-"""Taken where nobody has counted them: they only size the generator's label embedding."""
+"""Assumed if the number is unknown; it only sizes the generator's label embedding."""
 
 _VGG_WEIGHTS = 14_714_688
 _VGG_NUMBERS_PER_PIXEL = 600
@@ -30,12 +30,12 @@ _VGG_NUMBERS_PER_PIXEL = 600
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Bytes a training stage needs: ``weights`` whatever the batch, ``activations`` for the
-    ``images`` that are in work at once. ``unknown`` names parts whose size nobody can tell."""
+    """Bytes a training stage needs: ``weights`` for any batch size, ``activations`` for the
+    ``images`` of a micro-batch. ``unknown`` names components of unknown size."""
 
     stage: str
     path: KeyPath
-    """Where the recipe says how the stage trains."""
+    """Key path of the stage's training settings."""
     weights: int
     activations: int
     images: int
@@ -43,13 +43,13 @@ class StageMemory:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
+        """Weights and activations."""
         return self.weights + self.activations
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A part of a stage: its weights, and the numbers one image leaves for the backward pass."""
+    """A network in memory: parameters, and activations per image kept for the backward pass."""
 
     name: str
     parameters: int | None
@@ -58,43 +58,21 @@ class _Network:
 
 
 def training_memory(recipe: Recipe, num_classes: int | None = None) -> list[StageMemory]:
-    """An estimate for each stage of a recipe that trains, in the order they run.
+    """An estimate for each stage that trains and has a rule in ``_RULES``, in the order they run.
 
     Args:
         recipe: the recipe.
         num_classes: classes of the training images; None: as the recipe says, or ``CLASSES``.
     """
-    return list(_stages(recipe, num_classes or known_classes(recipe) or CLASSES))
+    classes = num_classes or known_classes(recipe) or CLASSES
+    return [
+        _estimate(STAGES[name], train, _RULES[name](recipe, classes))
+        for name, train in trainings(recipe).items()
+        if name in _RULES
+    ]
 
 
-def _stages(recipe: Recipe, num_classes: int) -> Iterator[StageMemory]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
-    for stage, encoder, path in (
-        ("extractor", recipe.extractor, ("extractor", "train")),
-        ("encoder", tokenizer.encoder, ("tokenizer", "encoder", "train")),
-    ):
-        if encoder is not None and encoder.train is not None:
-            config = encoder.config
-            own = _Network(stage, config.parameters(size), config.activations(size))
-            yield _estimate(stage, path, encoder.train, [own])
-    if tokenizer.weights is None:
-        refinement = tokenizer.refinement
-        if refinement is not None and tokenizer.target == "refined":
-            networks = _refinement(tokenizer, refinement, size)
-            path = ("tokenizer", "refinement", "train")
-            yield _estimate("refine", path, refinement.train, networks)
-        networks = _tokenizer(tokenizer, size)
-        yield _estimate("tokenizer", ("tokenizer", "train"), tokenizer.train, networks)
-    if recipe.generator is not None and recipe.generator.weights is None:
-        generator, latent = recipe.generator.config, latent_shape(recipe)
-        parameters = generator.parameters(latent, num_classes)
-        own = _Network("generator", parameters, generator.activations(latent))
-        yield _estimate("generator", ("generator", "train"), recipe.generator.train, [own])
-
-
-def _estimate(
-    stage: str, path: KeyPath, train: TrainSettings, networks: list[_Network]
-) -> StageMemory:
+def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> StageMemory:
     half = train.precision == "bf16"
     # weight, gradient, two moments; the average; autocast's copy, kept for the backward pass
     per_weight = 4 * 4 + (4 if train.ema else 0) + (2 if half else 0)
@@ -108,8 +86,8 @@ def _estimate(
     # Of the 16 numbers, autocast keeps both norms' inputs in float32 and the rest in half.
     per_number = 2.25 if half else 4
     return StageMemory(
-        stage,
-        path,
+        stage.name,
+        stage.train_path or (),
         weights=round(weights),
         activations=round(images * numbers * per_number),
         images=images,
@@ -118,16 +96,22 @@ def _estimate(
 
 
 def _frozen_encoder(encoder: EncoderComponent, size: int, passes: int = 0) -> _Network:
-    """The encoder as others use it; ``passes`` of an image through it have gradients."""
+    """The encoder as other stages use it; ``passes`` of each image through it have gradients."""
     kept = encoder.config.activations(size) if passes else 0
     kept = None if kept is None else kept * passes
     return _Network("encoder", encoder.config.parameters(size), kept, trained=False)
 
 
-def _refinement(
-    tokenizer: TokenizerSection, settings: RefinementSettings, size: int
-) -> list[_Network]:
-    encoder = tokenizer.encoder.config
+def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> list[_Network]:
+    assert component is not None
+    config = component.config
+    return [_Network(stage, config.parameters(size), config.activations(size))]
+
+
+def _refinement(recipe: Recipe) -> list[_Network]:
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    encoder, settings = tokenizer.encoder.config, tokenizer.refinement
+    assert settings is not None
     width, tokens = encoder.token_width(), encoder.token_grid(size) ** 2
     channels = tokenizer.bottleneck.config.latent_channels(width)
     inner = settings.width or width
@@ -137,12 +121,13 @@ def _refinement(
     return [_Network("refinement", parameters, kept), _frozen_encoder(tokenizer.encoder, size)]
 
 
-def _tokenizer(tokenizer: TokenizerSection, size: int) -> list[_Network]:
+def _tokenizer(recipe: Recipe) -> list[_Network]:
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
     decoder = tokenizer.decoder.config
-    # Every decode that a regularizer learns from keeps as much as the reconstruction.
+    # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
     terms = [term.config for term in tokenizer.regularizers.values() if term.config.weight]
     decodes = 1 + sum(term.decodes for term in terms)
     kept = decoder.activations(grid)
@@ -171,6 +156,27 @@ def _tokenizer(tokenizer: TokenizerSection, size: int) -> list[_Network]:
     return networks
 
 
+def _generator(recipe: Recipe, num_classes: int) -> list[_Network]:
+    assert recipe.generator is not None
+    generator, latent = recipe.generator.config, latent_shape(recipe)
+    parameters = generator.parameters(latent, num_classes)
+    return [_Network("generator", parameters, generator.activations(latent))]
+
+
 def _projection(width: int, channels: int) -> int:
     """An attention and a 3 x 3 convolution between D and the latents' channels."""
     return 4 * width**2 + 9 * width * channels
+
+
+_RULES: dict[str, Callable[[Recipe, int], list[_Network]]] = {
+    "extractor": lambda recipe, _: _pretraining(
+        "extractor", recipe.extractor, recipe.data.image_size
+    ),
+    "encoder": lambda recipe, _: _pretraining(
+        "encoder", recipe.tokenizer.encoder, recipe.data.image_size
+    ),
+    "refine": lambda recipe, _: _refinement(recipe),
+    "tokenizer": lambda recipe, _: _tokenizer(recipe),
+    "generator": _generator,
+}
+"""Networks in memory while a stage trains, by stage, from a recipe and the number of classes."""

@@ -1,12 +1,12 @@
-"""What a recipe needs from the machine it runs on, as far as it can be known before it runs.
+"""What a recipe needs from the machine that runs it, as far as it is known beforehand. No torch.
 
-Everything at once, each with what to do: data, weights, a GPU, memory. No torch. A launcher that
-submits jobs will add what it needs itself (its commands on the path) to :func:`missing_here`.
+All of it is reported at once, each item with what to do: data, weights, a GPU, memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,20 +19,23 @@ from pae_framework.recipe.derived import missing_latents
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
-from pae_framework.recipe.reads import STAGES, reads
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
+from pae_framework.runs.autoguidance_run import guiding_fault
+from pae_framework.runs.plan import plan
+from pae_framework.runs.record import StageRecord
 
 
 @runtime_checkable
-class Needy(Protocol):
-    """A part of a recipe that may need something: a component's config, or a section that says so.
+class HasRequirements(Protocol):
+    """A component's config, or a section of a recipe, that may need something.
 
-    It speaks for all it holds. Where it can be downloaded, ``fetch()`` brings it (see
+    It speaks for everything below it. If it has ``fetch()``, that downloads what is missing (see
     :class:`~pae_framework.config.ComponentConfig`).
     """
 
     def missing(self) -> str | None:
-        """What is not here; None: nothing."""
+        """What is missing on this machine; None: nothing."""
 
 
 def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
@@ -40,78 +43,77 @@ def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
     return [member.loaded for member in expand(loaded)] or [loaded]
 
 
-Stages = Callable[[LoadedRecipe], Collection[str]]
-"""Names of the stages of a recipe that are still to be done."""
+def unfinished_stages(loaded: LoadedRecipe, stages_dir: Path | None) -> frozenset[str]:
+    """Names of a recipe's stages that are not done in a directory of stages; None: all."""
+    return frozenset(
+        stage.name
+        for stage in plan(loaded.recipe, loaded.registry)
+        if stages_dir is None or not StageRecord(stages_dir / stage.folder).done
+    )
 
 
-def all_stages(loaded: LoadedRecipe) -> Collection[str]:
-    """Every stage there may be: nothing is done yet."""
-    return STAGES
-
-
-def missing_here(
-    members: LoadedRecipe | Sequence[LoadedRecipe],
-    machine: Machine | None = None,
-    left: Stages = all_stages,
+def missing_requirements(
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
 ) -> list[Problem]:
-    """What a recipe, or any member of its sweep, does not find on this machine: it cannot run.
+    """What is missing on this machine, so that recipes cannot run; each problem once.
 
     Args:
-        members: a recipe with all members it may have, or the recipes that are to run.
+        recipes: the recipes that are to run.
+        stages_dir: where their stages are kept; stages that are done there need nothing.
         machine: the machine; by default this one.
-        left: the stages that are still to be done, each asked for what it reads.
     """
-    recipes = members_of(members) if isinstance(members, LoadedRecipe) else members
     machine = machine or this_machine()
-    found = (problem for one in recipes for problem in _missing(one, machine, left(one)))
+    found = (
+        problem
+        for loaded in recipes
+        for problem in _missing(loaded, machine, unfinished_stages(loaded, stages_dir))
+    )
     return list(dict.fromkeys(found))
 
 
-def tight_here(
-    members: LoadedRecipe | Sequence[LoadedRecipe],
-    machine: Machine | None = None,
-    left: Stages = all_stages,
+def low_memory(
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
 ) -> list[Problem]:
-    """Stages whose estimated memory is more than there is, but by less than the estimate's error.
+    """Stages whose estimated memory exceeds what there is by less than the estimate's error.
 
-    They are worth a warning, and no reason to refuse a run.
+    They deserve a warning; the run may start. Arguments as in :func:`missing_requirements`.
     """
-    recipes = members_of(members) if isinstance(members, LoadedRecipe) else members
     machine = machine or this_machine()
-    found = (problem for one in recipes for problem in _memory(one, machine, left(one), tight=True))
+    found = (
+        problem
+        for loaded in recipes
+        for problem in _memory(loaded, machine, unfinished_stages(loaded, stages_dir), 1, 2)
+    )
     return list(dict.fromkeys(found))
 
 
 def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) -> Iterator[Problem]:
-    for path, part in needy_parts(loaded.recipe):
-        if not any(reads(stage, path, loaded.recipe) for stage in stages):
+    recipe, place = loaded.recipe, loaded.root.place
+    for path, part in components_with_requirements(recipe):
+        if not any(STAGES[stage].needs(path, recipe) for stage in stages):
             continue
         if (missing := part.missing()) is not None:
-            yield Problem(missing, dotted(path), loaded.root.place(path))
-    for path, file in named_files(loaded.recipe):  # each is copied by the stage of its section
+            yield Problem(missing, dotted(path), place(path))
+    for path, file in named_files(recipe):  # each is copied by the stage of its section
         if path[0] in stages and (missing := missing_file(file)) is not None:
-            yield Problem(missing, dotted(path), loaded.root.place(path))
-    if "latents" in stages:
-        yield from _missing_latents(loaded)
-    if stages and loaded.recipe.runtime.device == "cuda" and not machine.gpus:
+            yield Problem(missing, dotted(path), place(path))
+    if "latents" in stages and (folder := recipe.latents.folder) is not None:
+        path = ("latents", "folder")
+        if (missing := missing_latents(folder)) is not None:
+            yield Problem(missing, dotted(path), place(path))
+    if stages and recipe.runtime.device == "cuda" and not machine.gpus:
         path = ("runtime", "device")
-        hint = "run it on one that has, or say `runtime.device=cpu` or `auto`"
-        message = "asks for a GPU, and this machine has none that may be used"
-        yield Problem(message, dotted(path), loaded.root.place(path), hint)
-    yield from _memory(loaded, machine, stages, tight=False)
-
-
-def _missing_latents(loaded: LoadedRecipe) -> Iterator[Problem]:
-    """The folder of latents that the generator is to be trained on."""
-    folder, path = loaded.recipe.latents.folder, ("latents", "folder")
-    if loaded.recipe.generator is None or folder is None:
-        return
-    if (missing := missing_latents(folder)) is not None:
-        yield Problem(missing, dotted(path), loaded.root.place(path))
+        hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
+        message = "needs a GPU, but none is visible on this machine"
+        yield Problem(message, dotted(path), place(path), hint)
+    yield from _memory(loaded, machine, stages, above=2)
+    if "sample" in stages and (fault := guiding_fault(recipe, loaded.registry)) is not None:
+        path = ("sample", "guidance", "autoguidance")
+        yield Problem(fault, dotted(path), place(path))
 
 
 def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
-    """Files of what was trained elsewhere, each with the key path of the value that names it."""
+    """Files of weights and statistics that a recipe names, each with its key path."""
     if (weights := recipe.tokenizer.weights) is not None:
         yield ("tokenizer", "weights"), weights
     if recipe.generator is None:
@@ -123,21 +125,21 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 
 
 def missing_file(file: str) -> str | None:
-    """Say that a file which a recipe names is not there; None: it is."""
+    """A message if a file that a recipe names does not exist; else None."""
     path = Path(file).expanduser()
     return None if path.is_file() else f"no such file: {path}"
 
 
-def needy_parts(recipe: Recipe) -> Iterator[tuple[KeyPath, Needy]]:
-    """Every part of a recipe that can say what it needs, with its key path.
+def components_with_requirements(recipe: Recipe) -> Iterator[tuple[KeyPath, HasRequirements]]:
+    """Every component and section of a recipe that may need something, with its key path.
 
-    Parts that are switched off (weight 0) or that no stage uses need nothing.
+    Those that are switched off (weight 0) or that no stage uses are left out.
     """
-    yield from _needy(_in_use(recipe), ())
+    yield from _with_requirements(_in_use(recipe), ())
 
 
 def _in_use(recipe: Recipe) -> Recipe:
-    """The recipe without what its stages do not touch."""
+    """The recipe without the sections that its stages do not use."""
     tokenizer, unused = recipe.tokenizer, dict[str, object]()
     if tokenizer.weights is not None:  # loaded, not trained
         unused = {"refinement": None, "adversarial": None, "regularizers": {}}
@@ -151,7 +153,7 @@ def _in_use(recipe: Recipe) -> Recipe:
 
 
 def _reads_training_images(recipe: Recipe) -> bool:
-    """Whether a stage reads them, or must count their classes."""
+    """Whether a stage reads the training images, or must count their classes."""
     if recipe.tokenizer.weights is None:
         return True
     encoders = [recipe.extractor, recipe.tokenizer.encoder]
@@ -161,21 +163,21 @@ def _reads_training_images(recipe: Recipe) -> bool:
     return writes or recipe.data.train.config.expected() is None
 
 
-def _needy(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, Needy]]:
+def _with_requirements(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, HasRequirements]]:
     if isinstance(part, Component):
         if not _switched_off(part.config):
             yield path, part.config
     elif isinstance(part, Settings):
         if _switched_off(part):
             return
-        if isinstance(part, Needy):
+        if isinstance(part, HasRequirements):
             yield path, part
             return
         for key in type(part).model_fields:
-            yield from _needy(getattr(part, key), (*path, key))
+            yield from _with_requirements(getattr(part, key), (*path, key))
     elif isinstance(part, dict):
         for key, entry in part.items():
-            yield from _needy(entry, (*path, key))
+            yield from _with_requirements(entry, (*path, key))
 
 
 def _switched_off(part: Settings) -> bool:
@@ -186,47 +188,48 @@ def _switched_off(part: Settings) -> bool:
 
 
 def _memory(
-    loaded: LoadedRecipe, machine: Machine, stages: Collection[str], tight: bool
+    loaded: LoadedRecipe,
+    machine: Machine,
+    stages: Collection[str],
+    above: float,
+    up_to: float = math.inf,
 ) -> Iterator[Problem]:
+    """Stages that need more than ``above`` and at most ``up_to`` times the memory there is."""
     device = loaded.recipe.runtime.device
     on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
-    if on_gpu and not machine.gpus:
-        return  # there is no GPU to compare with
-    there = min(machine.gpus) if on_gpu else machine.memory
-    if not there:
+    available = min(machine.gpus, default=0) if on_gpu else machine.memory
+    if not available:
         return
     for stage in training_memory(loaded.recipe):
-        if stage.stage not in stages:
-            continue
-        # The estimate is right within a factor of two.
-        if (there < stage.total <= 2 * there) if tight else stage.total > 2 * there:
-            where = loaded.root.place(stage.path)
+        if stage.stage in stages and above * available < stage.total <= up_to * available:
             owner = "the GPU has" if on_gpu else "this machine has"
-            message = f"{_words(stage)}; {owner} {gib(there)}"
-            yield Problem(message, dotted(stage.path), where, _advice(stage, there))
+            message = f"{_needed(stage)}; {owner} {gib(available)}"
+            place = loaded.root.place(stage.path)
+            yield Problem(message, dotted(stage.path), place, _advice(stage, available))
 
 
-def _words(stage: StageMemory) -> str:
+def _needed(stage: StageMemory) -> str:
     bound = "at least" if stage.unknown else "about"
     return (
-        f"stage {stage.stage} takes {bound} {gib(stage.total)} of memory: {gib(stage.weights)} for "
-        f"weights and optimiser, {gib(stage.activations)} for {stage.images} images at once "
-        "(an estimate, right within a factor of two)"
+        f"stage {stage.stage} needs {bound} {gib(stage.total)} of memory: {gib(stage.weights)} for "
+        f"weights and optimizer, {gib(stage.activations)} for {stage.images} images at a time "
+        "(estimate, right within a factor of two)"
     )
 
 
-def _advice(stage: StageMemory, there: int) -> str:
-    if stage.weights > there:
-        return "a smaller model, or a machine with more memory"
+def _advice(stage: StageMemory, available: int) -> str:
+    if stage.weights > available:
+        return "use a smaller model, or a machine with more memory"
+    key = dotted(stage.path)
     return (
-        "say `activation_checkpointing: true`, which changes no result; `precision: bf16`, a lower "
-        "`batch_size` or a higher `accumulate` save more, but train anew (`accumulate` to the same "
-        "result only where a stage draws no noise and balances no terms)"
+        f"set {key}.activation_checkpointing=true, which changes no result; precision=bf16, a "
+        "lower batch_size or a higher accumulate save more memory but change the result (a higher "
+        "accumulate does not if the stage draws no noise and balances no terms)"
     )
 
 
 def gib(count: int) -> str:
-    """Bytes in words."""
+    """Bytes with their unit, such as ``1.5 GiB``."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
         if count >= size:
             value = count / size

@@ -11,7 +11,8 @@ from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.labels import RESERVED, label_fault
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.training.train_settings import Length, TrainSettings
+from pae_framework.recipe.stage_table import STAGES, trainings
+from pae_framework.training.train_settings import Length
 
 
 @dataclass(frozen=True)
@@ -238,25 +239,12 @@ def _something_to_learn(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _training_steps(recipe: Recipe) -> Iterator[Inconsistency]:
     """Weights can only be kept at steps that are reached."""
-    tokenizer = recipe.tokenizer
-    trains: list[tuple[KeyPath, TrainSettings | None]] = [
-        (("tokenizer", "encoder", "train"), tokenizer.encoder.train),
-        (("tokenizer", "train"), tokenizer.train),
-    ]
-    if recipe.extractor is not None:
-        trains.append((("extractor", "train"), recipe.extractor.train))
-    if tokenizer.refinement is not None:
-        trains.append((("tokenizer", "refinement", "train"), tokenizer.refinement.train))
-    if recipe.generator is not None:
-        trains.append((("generator", "train"), recipe.generator.train))
-    for path, train in trains:
-        if train is None:
-            continue
+    for name, train in trainings(recipe).items():
         beyond = [step for step in train.keep_steps if train.steps and step > train.steps]
         if beyond:
+            path = (*(STAGES[name].train_path or ()), "keep_steps")
             message = f"keeps weights at {list(train.keep_steps)}"
-            hint = f"steps go from 1 to {train.steps}"
-            yield Inconsistency((*path, "keep_steps"), message, hint)
+            yield Inconsistency(path, message, f"steps go from 1 to {train.steps}")
 
 
 def _statistics(recipe: Recipe) -> Iterator[Inconsistency]:

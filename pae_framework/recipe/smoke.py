@@ -1,7 +1,7 @@
-"""The smoke version of a recipe: the same wiring, so small that all stages run in seconds.
+"""The smoke version of a recipe: the same wiring, small enough to run in seconds.
 
 Components shrink themselves (:meth:`~pae_framework.config.ComponentConfig.smoke`); images come from
-the ``shapes`` source, which draws them; nothing is downloaded and no GPU is asked for. The result
+the synthetic source ``shapes``; nothing is downloaded and no GPU is used. The result
 is a recipe like any other: validated, written as ``resolved.yaml``, fingerprinted. No torch.
 """
 
@@ -16,11 +16,12 @@ from pae_framework.errors import RecipeError
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, expand
 
 SMOKE = "--smoke"
 SOURCE = "shapes"
-"""The data source that stands in: it needs no files, and has classes and masks."""
+"""The data source used instead: it needs no files, and has classes and masks."""
 
 Data = dict[str, Any]
 _Part = TypeVar("_Part")
@@ -37,7 +38,7 @@ def smoke_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
     """The smoke version of a recipe; of a sweep, with its first two variants and one seed.
 
     Raises:
-        RecipeError: the small parts do not fit together; says which component should shrink itself.
+        RecipeError: the small components do not fit together; names the one to shrink.
     """
     members = _first_of_each_variant(loaded)[:_VARIANTS]
     data = _smoke(loaded)
@@ -67,17 +68,17 @@ def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
     try:
         return build(_tree(data), loaded.source, loaded.text, loaded.overrides, loaded.registry)
     except RecipeError as error:
-        hint = "a component whose values do not fit small parts should define `smoke()`"
+        hint = "define `smoke()` in the config of the component whose values do not fit"
         raise RecipeError(
             [
-                replace(problem, message=f"in its smoke version: {problem.message}", hint=hint)
+                replace(problem, message=f"in the smoke version: {problem.message}", hint=hint)
                 for problem in error.problems
             ]
         ) from error
 
 
 def _tree(value: Any) -> Node:
-    """Plain data as a tree whose every value was written by ``--smoke``."""
+    """Plain data as a tree in which every value has the origin ``--smoke``."""
     if isinstance(value, dict):
         value = {key: _tree(entry) for key, entry in value.items()}
     elif isinstance(value, list | tuple):
@@ -111,7 +112,7 @@ def _smoke(loaded: LoadedRecipe) -> Data:
 
 
 def _shrunk(part: _Part) -> _Part:
-    """A part of a recipe with the smoke version of whatever has one, and weights of nothing."""
+    """A section with the smoke version of every component, and random weights."""
     if isinstance(part, dict):
         return {key: _shrunk(entry) for key, entry in part.items()}  # type: ignore[return-value]
     if not isinstance(part, Settings):
@@ -124,7 +125,7 @@ def _shrunk(part: _Part) -> _Part:
 
 
 def _image_size(recipe: Recipe, small: Recipe) -> int:
-    """The smallest images of at least 4 x 4 tokens that every part takes; else the recipe's."""
+    """The smallest images of at least 4 x 4 tokens that fit every component; else the recipe's."""
     size = recipe.data.image_size
     grid = recipe.tokenizer.encoder.config.token_grid(size)
     for shrunk in (4 << power for power in range(grid.bit_length())):
@@ -150,18 +151,12 @@ def _fits(small: Recipe, side: int, grid: int) -> bool:
 
 def _trainings(data: Data) -> Iterator[Data]:
     """Every ``train`` map of a recipe."""
-    for path in (
-        ("extractor",),
-        ("tokenizer", "encoder"),
-        ("tokenizer", "refinement"),
-        ("tokenizer",),
-        ("generator",),
-    ):
+    for path in (stage.train_path for stage in STAGES.values() if stage.train_path):
         section: Data | None = data
         for key in path:
             section = section and section[key]
-        if section and section["train"] is not None:
-            yield section["train"]
+        if section:
+            yield section
 
 
 def _shrink_training(train: Data) -> None:
@@ -183,7 +178,7 @@ def _shrink_training(train: Data) -> None:
 
 
 def _shrink_tokenizer(tokenizer: Data) -> None:
-    """The terms that enter after a while enter in the second step."""
+    """Terms that start later start in the second step."""
     tokenizer["weights"] = None
     tokenizer["reconstruction"]["perceptual"]["layers"] = None  # the encoder has fewer
     adversarial = tokenizer["adversarial"]
@@ -194,7 +189,7 @@ def _shrink_tokenizer(tokenizer: Data) -> None:
 
 
 def _shrink_sampling(data: Data) -> None:
-    """Few images in few steps; where the recipe draws from earlier weights, the first step's."""
+    """Few images in few steps; ``at_steps`` becomes the first step."""
     sample = data["sample"]
     earlier = [1] if sample["at_steps"] else []
     if data["generator"] is not None:
@@ -207,4 +202,4 @@ def _shrink_sampling(data: Data) -> None:
         at_steps=earlier,
         few_steps=[2] if sample["few_steps"] else [],
     )
-    sample["guidance"]["autoguidance"] = None  # another run's
+    sample["guidance"]["autoguidance"] = None  # it names another run

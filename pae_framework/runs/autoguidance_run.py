@@ -1,4 +1,4 @@
-"""The run that ``sample.guidance.autoguidance`` names, as far as its directory tells. No torch."""
+"""Checks of the run that ``sample.guidance.autoguidance`` names, from its directory. No torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from pae_framework.plugins import Registry
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
-
-
-def generator_weights(run: str) -> Path:
-    """Where the run in a directory keeps its finished generator."""
-    return Path(run).expanduser() / "generator" / "weights.safetensors"
+from pae_framework.recipe.stage_table import generator_weights
 
 
 def guiding_fault(recipe: Recipe, registry: Registry) -> str | None:

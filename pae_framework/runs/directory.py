@@ -29,8 +29,9 @@ from filelock import FileLock, Timeout
 from pae_framework.errors import RunError, UsageError
 from pae_framework.files import point, read_json, write_json, write_text
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.environment import describe_environment
-from pae_framework.runs.plan import STAGE_VERSIONS, PlannedStage
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 
 RECORD = "run.json"
@@ -73,7 +74,7 @@ class RunDirectory:
             raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
 
     def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: str) -> None:
-        """Write what the run is, before its first step; drop links to what it is no longer."""
+        """Describe the run before its first step; drop links to stages of an earlier plan."""
         plan = [
             {
                 "stage": stage.name,
@@ -89,9 +90,9 @@ class RunDirectory:
         self._drop_old_links(stages)
 
     def _drop_old_links(self, stages: list[PlannedStage]) -> None:
-        """A link that leads to a stage of an earlier plan would show its results as this one's."""
+        """A link to a stage of an earlier plan would present its results as this plan's."""
         planned = {stage.name: self.store / stage.folder for stage in stages}
-        for name in STAGE_VERSIONS:
+        for name in STAGES:
             link = self.path / name
             if link.is_symlink() and (
                 name not in planned or link.resolve() != planned[name].resolve()

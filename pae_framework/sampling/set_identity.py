@@ -12,12 +12,12 @@ from torch import Tensor
 from pae_framework.data.statistics import SAFE_NAME
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.latent_statistics import tokenizer_identity
+from pae_framework.files import file_identity
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.runs.autoguidance_run import generator_weights
-from pae_framework.runs.plan import STAGE_VERSIONS, file_identity
+from pae_framework.recipe.stage_table import STAGES, generator_weights
 
-WITHOUT_EFFECT = {"count", "labels", "batch_size", "processes", "at_steps", "few_steps"}
-"""Settings that change no image; the first two are in the labels themselves."""
+_NOT_HASHED = SampleSettings.without_effect | {"count", "labels", "at_steps", "few_steps"}
+"""The first two are in the labels themselves, the last two name other sets."""
 
 
 def set_identity(
@@ -33,7 +33,7 @@ def set_identity(
     """
     weak = settings.guidance.autoguidance
     content: dict[str, Any] = {
-        "version": STAGE_VERSIONS["sample"],
+        "version": STAGES["sample"].version,
         "generator": context.plan["generator"].fingerprint,  # stands for the stages it reads, too
         "weights": file_identity(weights),
         "tokenizer": tokenizer_identity(context),
@@ -43,7 +43,7 @@ def set_identity(
         "settings": settings.model_dump(
             mode="json",
             exclude_defaults=True,
-            exclude={**dict.fromkeys(WITHOUT_EFFECT, True), "guidance": {"autoguidance"}},
+            exclude={**dict.fromkeys(_NOT_HASHED, True), "guidance": {"autoguidance"}},
         ),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,17 @@ class OptimizerSettings(Settings):
 
 class TrainSettings(OptimizerSettings):
     """How a stage trains: length, batch, optimiser, schedule, averaging, checkpoints."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset(
+        {
+            "log_every",
+            "checkpoint_every",
+            "workers",
+            "jump",
+            "compile",
+            "activation_checkpointing",
+        }
+    )
 
     steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")
     epochs: float | None = Field(None, gt=0, description="passes over the data; or give `steps`")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ import pytest
 from pae_framework.cli.app import main
 from pae_framework.config import EncoderConfig
 from pae_framework.errors import DataError
+from pae_framework.files import write_json
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.preflight.download import fetch_at_first_use, fetch_parts
-from pae_framework.preflight.requirements import missing_here
+from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.reads import STAGES
+from pae_framework.runs.plan import plan
 
 ENCODER = "tokenizer.encoder={use: downloaded, shelf: shelf}"
 
@@ -58,7 +59,7 @@ def states(
     registry: Registry, *overrides: str, dry_run: bool = False
 ) -> dict[str, tuple[str, str]]:
     loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
-    return {part.path: (part.state, part.text) for part in fetch_parts(loaded, dry_run)}
+    return {part.path: (part.state, part.text) for part in fetch_parts([loaded], dry_run)}
 
 
 def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Registry) -> None:
@@ -102,12 +103,17 @@ def test_the_command_ends_with_1_while_something_is_missing(
 
 
 def at_first_use(
-    registry: Registry, *overrides: str, stages: Collection[str] = STAGES
+    registry: Registry, *overrides: str, unfinished: str | None = None
 ) -> tuple[list[str], list[str]]:
     """What is said, and what is still missing, when a run is about to start."""
     loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
     said: list[str] = []
-    missing = missing_here([loaded], left=lambda _: stages)
+    stages_dir = Path("stages")
+    for stage in plan(loaded.recipe, registry):
+        if unfinished is not None and stage.name != unfinished:
+            write_json(stages_dir / stage.folder / "stage.json", {"state": "done"})
+    missing = missing_requirements([loaded], stages_dir)
+    shutil.rmtree(stages_dir, ignore_errors=True)
     left = fetch_at_first_use([loaded], missing, said.append)
     return said, [problem.message for problem in left]
 
@@ -120,12 +126,12 @@ def test_a_run_brings_weights_at_their_first_use(registry: Registry) -> None:
 
 def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
     Path("shelf").touch()
-    assert at_first_use(registry, stages=["generator"]) == ([], [])
+    assert at_first_use(registry, unfinished="generator") == ([], [])
     assert Path("shelf").exists()
     loaded = load_recipe("quickstart", [ENCODER], registry)
-    assert list(fetch_parts(loaded, dry_run=False, only=["extractor"])) == []
+    assert list(fetch_parts([loaded], dry_run=False, only=["extractor"])) == []
     assert Path("shelf").exists()
-    assert at_first_use(registry, stages=["latents"])[0] == [
+    assert at_first_use(registry, unfinished="latents")[0] == [
         "fetching weights for tokenizer.encoder"
     ]
 

@@ -13,7 +13,7 @@ It looks at files and at what commands print, and imports next to nothing, so re
 break it. Where a test of it fails, the change that made it fail is wrong, with two exceptions. A
 new component, recipe, metric or file only adds: run this file and see in git that nothing else
 changed. A change that is meant to alter what users keep needs a new version of its stage
-(``STAGE_VERSIONS``) and an entry in the changelog besides. ``old_run`` is never frozen anew: a run
+(in ``recipe/stage_table.py``) and an entry in the changelog besides. ``old_run`` is never frozen anew: a run
 that an older version began must go on in every later one.
 """
 

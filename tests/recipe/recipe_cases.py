@@ -1,9 +1,12 @@
-"""A small valid recipe made of built-in components, and the types of this room's fixtures."""
+"""A small valid recipe made of built-in components, and helpers."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pae_framework.errors import Problem
+from pae_framework.files import write_json
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.runs.plan import plan
 
 SMALL = """\
 pae: 1
@@ -40,3 +43,12 @@ evaluate:
 
 Load = Callable[..., LoadedRecipe]
 Problems = Callable[..., list[Problem]]
+
+
+def unfinished_only(loaded: LoadedRecipe, folder: Path, *unfinished: str) -> Path:
+    """A folder of stages in which all stages of a recipe are done but those named."""
+    stages_dir = folder / f"all but {' '.join(unfinished)}"
+    for stage in plan(loaded.recipe, loaded.registry):
+        if stage.name not in unfinished:
+            write_json(stages_dir / stage.folder / "stage.json", {"state": "done"})
+    return stages_dir

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recipe_cases import SMALL, Load, Problems
+from recipe_cases import SMALL, Load, Problems, unfinished_only
 
 from pae_framework.plugins import Registry
-from pae_framework.preflight.requirements import missing_here
+from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.plan import plan
 
@@ -63,15 +63,18 @@ def test_a_folder_has_statistics_of_its_own(problems: Problems) -> None:
     assert "say `folder` or `statistics`" in problem.message
 
 
-def test_the_folder_must_be_there_and_hold_latents(load: Load, theirs: Path) -> None:
-    assert missing_here(load(FOLDER)) == []
-    (problem,) = missing_here(load("latents.folder=nowhere"))
+def test_the_folder_must_be_there_and_hold_latents(
+    load: Load, theirs: Path, tmp_path: Path
+) -> None:
+    assert missing_requirements([load(FOLDER)]) == []
+    (problem,) = missing_requirements([load("latents.folder=nowhere")])
     assert (problem.path, problem.where) == ("latents.folder", "command line")
     assert problem.message.startswith("no latents in nowhere: expected files like latents_rank00")
-    assert missing_here(load("latents.folder=nowhere"), left=lambda _: {"sample"}) == []
+    nowhere = load("latents.folder=nowhere")
+    assert missing_requirements([nowhere], unfinished_only(nowhere, tmp_path, "sample")) == []
     for path in theirs.glob("*shard*"):
         path.unlink()
-    assert [problem.path for problem in missing_here(load(FOLDER))] == ["latents.folder"]
+    assert [problem.path for problem in missing_requirements([load(FOLDER)])] == ["latents.folder"]
 
 
 @pytest.mark.parametrize(
@@ -90,13 +93,13 @@ def test_training_images_are_not_needed_for_a_generator_alone(
     Path("tokenizer.pt").touch()
     text = SMALL.replace(", train: {steps: 10, lr: 1e-4}}", "}")
     loaded = load(*READY, NOWHERE, *overrides, text=text)
-    assert ("data.train" in [problem.path for problem in missing_here(loaded)]) is needed
+    assert ("data.train" in [problem.path for problem in missing_requirements([loaded])]) is needed
 
 
 def test_the_smoke_version_writes_latents_of_its_own(load: Load) -> None:
     small = smoke_recipe(load(FOLDER, "latents.workers=8"))
     assert (small.recipe.latents.folder, small.recipe.latents.workers) == (None, 0)
-    assert missing_here(small) == []
+    assert missing_requirements([small]) == []
 
 
 # --- the plan -------------------------------------------------------------------------------------

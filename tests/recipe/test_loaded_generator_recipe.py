@@ -11,7 +11,7 @@ from recipe_cases import SMALL, Load, Problems
 from pae_framework.plugins import Registry
 from pae_framework.preflight.download import fetch_parts
 from pae_framework.preflight.memory import training_memory
-from pae_framework.preflight.requirements import missing_here
+from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.plan import plan
@@ -59,19 +59,19 @@ def test_a_loaded_generator_has_no_weights_of_other_steps(load: Load, problems: 
 def test_both_files_must_be_there(load: Load) -> None:
     loaded = load(*BOTH)
 
-    assert [problem.path for problem in missing_here(loaded)] == WANTED
+    assert [problem.path for problem in missing_requirements([loaded])] == WANTED
     assert fetched(loaded) == dict.fromkeys(WANTED, "missing")
     put("trained.pt", "")
-    (problem,) = missing_here(loaded)
+    (problem,) = missing_requirements([loaded])
     assert "no such file: latents_stats.pt" in problem.message
     put("latents_stats.pt", "")
-    assert missing_here(loaded) == []
+    assert missing_requirements([loaded]) == []
     assert fetched(loaded) == dict.fromkeys(WANTED, "here")
 
 
 def fetched(loaded: LoadedRecipe) -> dict[str, str]:
     """What `pae fetch` says of the two files."""
-    parts = fetch_parts(loaded, dry_run=True)
+    parts = fetch_parts([loaded], dry_run=True)
     return {part.path: part.state for part in parts if part.path in WANTED}
 
 
@@ -106,7 +106,7 @@ def test_training_images_are_needed_only_by_what_is_trained_or_measured_on_them(
     for file in ("trained.pt", "latents_stats.pt", "tokenizer.pt"):
         put(file, "")
     loaded = load(*READY, f"data.train={ABSENT}", *overrides, text=_without_training(SMALL))
-    assert ("data.train" in [problem.path for problem in missing_here(loaded)]) is needed
+    assert ("data.train" in [problem.path for problem in missing_requirements([loaded])]) is needed
 
 
 def _without_training(text: str) -> str:
@@ -123,7 +123,7 @@ def test_the_smoke_version_trains_a_small_one(load: Load) -> None:
     small = smoke_recipe(load(*BOTH)).recipe
     assert small.generator is not None
     assert (small.generator.weights, small.latents.statistics) == (None, None)
-    assert missing_here(smoke_recipe(load(*BOTH))) == []
+    assert missing_requirements([smoke_recipe(load(*BOTH))]) == []
 
 
 # --- the plan -------------------------------------------------------------------------------------

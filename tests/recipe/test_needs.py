@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from recipe_cases import SMALL, Load
+from recipe_cases import SMALL, Load, unfinished_only
 
 from pae_framework.config import EncoderConfig, RegularizerConfig
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.preflight.machine import Machine, this_machine
-from pae_framework.preflight.requirements import missing_here, tight_here
+from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.sweep import chosen_members
 
@@ -43,7 +43,7 @@ class TableConfig(RegularizerConfig):
 @pytest.fixture
 def with_needs() -> Registry:
     registry = load_registry()
-    plugin = Plugin("needy", __name__, "needy", "1")
+    plugin = Plugin("requiring", __name__, "requiring", "1")
     for kind, name, config in (
         ("encoder", "weights", "WeightsConfig"),
         ("regularizer", "table", "TableConfig"),
@@ -54,22 +54,24 @@ def with_needs() -> Registry:
 
 
 def test_data_that_is_not_here_is_named_with_the_place_that_asks_for_it(load: Load) -> None:
-    (problem,) = missing_here(load(text=SMALL.replace("train: digits", f"train: {FOLDER}")))
+    (problem,) = missing_requirements(
+        [load(text=SMALL.replace("train: digits", f"train: {FOLDER}"))]
+    )
     assert (problem.path, problem.where) == ("data.train", "small.yaml:5:3")
     assert "nowhere" in problem.message
-    assert missing_here(load(text=SMALL)) == []
+    assert missing_requirements([load(text=SMALL)]) == []
 
 
 def test_every_kind_of_component_is_asked(small: Path, with_needs: Registry) -> None:
     encoder = "tokenizer.encoder={use: weights, file: a.bin}"
     loaded = load_recipe(small, [encoder, "tokenizer.regularizers.table={}"], with_needs)
-    assert [(problem.path, problem.message) for problem in missing_here(loaded)] == [
+    assert [(problem.path, problem.message) for problem in missing_requirements([loaded])] == [
         ("tokenizer.encoder", "no weights at a.bin"),
         ("tokenizer.regularizers.table", "no table"),
     ]
     Path("a.bin").touch()
     switched_off = "tokenizer.regularizers.table.weight=0"
-    assert missing_here(load_recipe(small, [encoder, switched_off], with_needs)) == []
+    assert missing_requirements([load_recipe(small, [encoder, switched_off], with_needs)]) == []
 
 
 def test_every_member_of_a_sweep_is_asked_and_each_problem_comes_once(load: Load) -> None:
@@ -81,7 +83,7 @@ def test_every_member_of_a_sweep_is_asked_and_each_problem_comes_once(load: Load
         f"    there: {{data.train: {FOLDER}}}\n"
         "    both: {tokenizer.train.steps: 20}\n"
     )
-    assert [(p.path, p.where) for p in missing_here(load(text=text))] == [
+    assert [(p.path, p.where) for p in missing_requirements(members_of(load(text=text)))] == [
         ("data.train", "small.yaml:34:13")
     ]
 
@@ -89,8 +91,8 @@ def test_every_member_of_a_sweep_is_asked_and_each_problem_comes_once(load: Load
 def test_a_sweep_needs_what_its_members_need_and_not_what_they_replace(load: Load) -> None:
     text = SMALL.replace("train: digits", f"train: {FOLDER}")
     loaded = load(text=text + "sweep: {variants: {digits: {data.train: digits}}}\n")
-    assert missing_here(loaded) == []
-    assert missing_here(replace(loaded, recipe=load(text=text).recipe)) != []
+    assert missing_requirements(members_of(loaded)) == []
+    assert missing_requirements(members_of(replace(loaded, recipe=load(text=text).recipe))) != []
 
 
 def test_only_the_chosen_members_of_a_sweep_are_asked(load: Load) -> None:
@@ -99,7 +101,7 @@ def test_only_the_chosen_members_of_a_sweep_are_asked(load: Load) -> None:
 
     def chosen(only: str) -> list[str]:
         members = [member.loaded for member in chosen_members(loaded, only)]
-        return [problem.path for problem in missing_here(members)]
+        return [problem.path for problem in missing_requirements(members)]
 
     assert chosen("here-*") == []
     assert chosen("there-*") == ["data.train"]
@@ -110,62 +112,74 @@ def test_everything_is_said_at_once(load: Load) -> None:
         text=SMALL.replace("train: digits", f"train: {FOLDER}") + "runtime: {device: cuda}\n"
     )
     without_gpu = Machine(memory=1 << 40, gpus=())
-    assert [p.path for p in missing_here(loaded, without_gpu)] == ["data.train", "runtime.device"]
+    assert [p.path for p in missing_requirements([loaded], machine=without_gpu)] == [
+        "data.train",
+        "runtime.device",
+    ]
 
 
 def test_weights_of_a_trained_tokenizer_are_a_file_that_must_be_there(load: Load) -> None:
     override = "tokenizer.weights=trained.safetensors"
-    (problem,) = missing_here(load(override))
+    (problem,) = missing_requirements([load(override)])
     assert (problem.path, problem.where) == ("tokenizer.weights", "command line")
     assert "trained.safetensors" in problem.message
     Path("trained.safetensors").touch()
-    assert missing_here(load(override)) == []
+    assert missing_requirements([load(override)]) == []
 
 
 @pytest.mark.parametrize("key", ["tokenizer.weights", "generator.weights"])
 def test_any_word_there_is_the_name_of_a_file(load: Load, key: str) -> None:
     kept = "sample.at_steps=[]"  # a loaded generator has no weights of other steps
-    (problem,) = missing_here(load(f"{key}=trained", kept))
-    assert str(problem) == f"command line: {key}: no such file: trained"
+    (problem,) = missing_requirements([load(f"{key}=trained", kept)])
+    assert (problem.path, problem.where) == (key, "command line")
+    assert "trained" in problem.message
     Path("trained").touch()
-    assert missing_here(load(f"{key}=trained", kept)) == []
+    assert missing_requirements([load(f"{key}=trained", kept)]) == []
 
 
 def test_lpips_needs_its_weights_only_where_it_counts(load: Load) -> None:
     lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: "
-    assert missing_here(load(lpips + "0}")) == []
-    (problem,) = missing_here(load("data.image_size=16", lpips + "1}"))
+    assert missing_requirements([load(lpips + "0}")]) == []
+    (problem,) = missing_requirements([load("data.image_size=16", lpips + "1}")])
     assert problem.path == "tokenizer.reconstruction.lpips"
 
 
 def test_memory_that_cannot_suffice_refuses_and_memory_that_may_not_warns(load: Load) -> None:
     loaded = load()
     plenty, scant = Machine(1 << 40, ()), Machine(1 << 20, ())
-    assert missing_here(loaded, plenty) == tight_here(loaded, plenty) == []
-    refused = missing_here(loaded, scant)
+    assert missing_requirements([loaded], machine=plenty) == []
+    assert low_memory([loaded], machine=plenty) == []
+    refused = missing_requirements([loaded], machine=scant)
     assert "tokenizer.train" in [problem.path for problem in refused]
     assert "1.0 MiB" in refused[0].message
     assert "activation_checkpointing" in refused[-1].hint
-    assert not {p.path for p in tight_here(loaded, scant)} & {p.path for p in refused}
+    assert not {p.path for p in low_memory([loaded], machine=scant)} & {p.path for p in refused}
     # The GPU is what counts where one is used.
-    assert missing_here(loaded, Machine(1 << 40, (1 << 20,))) != []
-    assert missing_here(load("runtime.device=cpu"), Machine(1 << 40, (1 << 20,))) == []
+    assert missing_requirements([loaded], machine=Machine(1 << 40, (1 << 20,))) != []
+    assert (
+        missing_requirements([load("runtime.device=cpu")], machine=Machine(1 << 40, (1 << 20,)))
+        == []
+    )
 
 
 def test_advice_on_memory_begins_with_what_changes_nothing(load: Load) -> None:
     loaded = load("tokenizer.train={steps: 10, batch_size: 2048}")
-    (problem,) = missing_here(loaded, Machine(24 << 20, ()))
+    (problem,) = missing_requirements([loaded], machine=Machine(24 << 20, ()))
     assert problem.path == "tokenizer.train"
-    assert problem.hint.startswith("say `activation_checkpointing: true`, which changes no result")
+    options = ("activation_checkpointing=true", "precision=bf16", "batch_size", "accumulate")
+    positions = [problem.hint.find(option) for option in options]
+    assert -1 not in positions
+    assert positions == sorted(positions)
 
 
-def test_stages_that_are_done_need_nothing(load: Load) -> None:
+def test_stages_that_are_done_need_nothing(load: Load, tmp_path: Path) -> None:
     text = SMALL.replace("train: digits", f"train: {FOLDER}")
     lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: 1}"
     loaded = load(lpips, "data.image_size=16", "runtime.device=cuda", text=text)
 
     def asked(machine: Machine, *left: str) -> list[str]:
-        return [problem.path for problem in missing_here(loaded, machine, lambda _: left)]
+        stages_dir = unfinished_only(loaded, tmp_path, *left)
+        return [problem.path for problem in missing_requirements([loaded], stages_dir, machine)]
 
     scant, lpips_path = Machine(1 << 20, (0,)), "tokenizer.reconstruction.lpips"
     no_gpu = Machine(None, ())
@@ -175,16 +189,20 @@ def test_stages_that_are_done_need_nothing(load: Load) -> None:
     assert asked(no_gpu, "evaluate") == [lpips_path, "runtime.device"]
     assert asked(no_gpu) == []
     on_cpu = load("runtime.device=cpu", text=text)
-    trains = missing_here(on_cpu, Machine(1 << 16, ()), lambda _: ("generator",))
+    stages_dir = unfinished_only(on_cpu, tmp_path, "generator")
+    trains = missing_requirements([on_cpu], stages_dir, Machine(1 << 16, ()))
     assert [problem.path for problem in trains] == ["data.train", "generator.train"]
 
 
-def test_a_stage_that_only_counts_classes_needs_no_images_where_they_are_stated(load: Load) -> None:
+def test_a_stage_that_only_counts_classes_needs_no_images_where_they_are_stated(
+    load: Load, tmp_path: Path
+) -> None:
     stated = FOLDER.replace("}", ", images: 9, classes: 3}")
     loaded = load(text=SMALL.replace("train: digits", f"train: {stated}"))
 
     def asked(*left: str) -> list[str]:
-        return [problem.path for problem in missing_here(loaded, left=lambda _: left)]
+        stages_dir = unfinished_only(loaded, tmp_path, *left)
+        return [problem.path for problem in missing_requirements([loaded], stages_dir)]
 
     assert asked("generator", "report") == []
     assert asked("tokenizer") == ["data.train"]

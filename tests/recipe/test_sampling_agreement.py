@@ -11,7 +11,7 @@ from recipe_cases import Load, Problems
 from pae_framework.config import GeneratorConfig
 from pae_framework.errors import RecipeError
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
-from pae_framework.preflight.requirements import missing_here
+from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
 
@@ -102,9 +102,9 @@ def test_more_images_than_classes_divide_are_fine(load: Load) -> None:
 
 def test_dopri5_needs_torchdiffeq(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load("sample.solver=dopri5")
-    assert missing_here(loaded) == []
+    assert missing_requirements([loaded]) == []
     monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
-    (problem,) = missing_here(loaded)
+    (problem,) = missing_requirements([loaded])
     assert problem.message == "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,27 +31,29 @@ def test_a_run_of_the_same_recipe_goes_on(tmp_path: Path):
 
 def test_a_run_of_another_recipe_is_refused(tmp_path: Path):
     write_json(tmp_path / "run.json", {"name": "a"})
-    with pytest.raises(UsageError, match=r"run of the recipe 'a', not a run of 'b'.*--run-dir"):
+    with pytest.raises(UsageError) as refused:
         RunDirectory.at(tmp_path).claim("b")
+    assert all(fact in str(refused.value) for fact in ("'a'", "'b'", "--run-dir"))
 
 
 def test_other_files_are_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("x", encoding="utf-8")
-    with pytest.raises(UsageError, match="not empty and holds no run"):
-        RunDirectory.at(tmp_path).claim("a")
-    with pytest.raises(UsageError, match="is a file"):
-        RunDirectory.at(tmp_path / "thesis.tex").claim("a")
+    for path in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(UsageError) as refused:
+            RunDirectory.at(path).claim("a")
+        assert all(fact in str(refused.value) for fact in (str(path), "--run-dir"))
 
 
 def test_a_directory_without_a_run_is_named(tmp_path: Path):
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError) as refused:
         run_status(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in str(refused.value)
 
 
 def test_two_processes_do_not_work_on_one_run(tmp_path: Path):
     with (
         RunDirectory.at(tmp_path).lock(),
-        pytest.raises(RunError, match="another process"),
+        pytest.raises(RunError, match=re.escape(str(tmp_path))),
         RunDirectory.at(tmp_path).lock(),
     ):
         pass
@@ -109,7 +112,7 @@ def test_records_are_plain_json(tmp_path: Path):
 def test_a_sweep_and_a_run_of_one_name_are_told_apart(tmp_path: Path):
     write_json(tmp_path / "run.json", {"name": "a", "members": ["x-seed0"]})
     RunDirectory.at(tmp_path).claim("a", sweep=True)
-    with pytest.raises(UsageError, match="holds a sweep of the recipe 'a'"):
+    with pytest.raises(UsageError, match=r"sweep .*'a'"):
         RunDirectory.at(tmp_path).claim("a")
 
 
@@ -130,8 +133,9 @@ def test_links_to_stages_of_an_earlier_plan_are_dropped(tmp_path: Path, tiny_rec
     edited = load_recipe(tiny_recipe, ("sample.steps=3", "evaluate=null"), registry)
     run.write(edited, plan(edited.recipe, registry), "pae run")
     left = {path.name for path in run.path.iterdir() if path.is_symlink()}
-    assert left == {"extractor", "encoder", "refine", "tokenizer", "latents", "generator"}
-    assert len(list(run.store.iterdir())) == 9  # what the links led to is still there
+    kept = {stage.name for stage in stages} - {"sample", "evaluate", "report"}
+    assert left == kept
+    assert len(list(run.store.iterdir())) == len(stages)  # what the links led to is still there
 
 
 def test_a_stage_that_was_asked_to_stop_has_not_failed(tmp_path: Path):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pae_framework.plugins import load_registry
-from pae_framework.preflight.readiness import lacking
+from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.autoguidance_run import generator_weights, guiding_fault
+from pae_framework.recipe.stage_table import generator_weights
+from pae_framework.runs.autoguidance_run import guiding_fault
 
 REGISTRY = load_registry()
 GUIDED = ("sample.guidance.scale=2", "sample.guidance.autoguidance=weak")
@@ -76,6 +77,6 @@ def test_a_network_without_labels_guides_any_classes(weak, tiny_recipe: Path) ->
 def test_a_check_says_so_where_samples_are_still_to_be_drawn(weak, tiny_recipe: Path) -> None:
     weak("tokenizer.bottleneck.channels=6")
     loaded = load_recipe(tiny_recipe, GUIDED, REGISTRY)
-    (problem,) = lacking([loaded])
+    (problem,) = missing_requirements([loaded])
     assert (problem.path, problem.where) == ("sample.guidance.autoguidance", "command line")
     assert "6 x 4 x 4" in problem.message

@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from plan_helpers import FROM_REFINE, FROM_TOKENIZER, QUICKSTART, REGISTRY, fingerprints, from_stage
 
-from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
-from pae_framework.runs.plan import STAGE_VERSIONS, plan
-
-REGISTRY = load_registry()
-
-
-def fingerprints(recipe: Path, *overrides: str) -> dict[str, str]:
-    loaded = load_recipe(recipe, overrides, REGISTRY)
-    return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, REGISTRY)}
+from pae_framework.runs.plan import plan
 
 
 def changed(recipe: Path, *overrides: str) -> set[str]:
@@ -24,12 +18,13 @@ def changed(recipe: Path, *overrides: str) -> set[str]:
     return {name for name in after if before.get(name) != after[name]}
 
 
-EVERYTHING = set(STAGE_VERSIONS)
-FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
+EVERYTHING = set(STAGES)
+FROM_GENERATOR = from_stage("generator", QUICKSTART)
+FROM_EVALUATE = from_stage("evaluate", QUICKSTART)
 
 
 def test_a_full_recipe_has_every_stage_in_order(tiny_recipe: Path):
-    assert list(fingerprints(tiny_recipe)) == list(STAGE_VERSIONS)
+    assert list(fingerprints(tiny_recipe)) == list(STAGES)
 
 
 def test_planning_twice_gives_the_same(tiny_recipe: Path):
@@ -42,14 +37,14 @@ def test_planning_twice_gives_the_same(tiny_recipe: Path):
         ("tokenizer.regularizers.ssr.weight=0.3", FROM_TOKENIZER),
         ("tokenizer.train.seed=1", FROM_TOKENIZER),
         ("tokenizer.encoder.depth=3", EVERYTHING - {"extractor"}),
-        ("extractor.width=16", {"extractor", "evaluate", "report"}),
-        ("tokenizer.refinement.low_pass=0.1", {"refine"} | FROM_TOKENIZER),
-        ("generator.objective.cosine_weight=0", {"generator", "sample", "evaluate", "report"}),
-        ("generator.train.seed=1", {"generator", "sample", "evaluate", "report"}),
-        ("sample.steps=5", {"sample", "evaluate", "report"}),
-        ("evaluate.manifold.sigma=0.5", {"evaluate", "report"}),
-        ("data.test_images=30", {"evaluate", "report"}),
-        ("latents.shard_size=100", {"latents", "generator", "sample", "evaluate", "report"}),
+        ("extractor.width=16", from_stage("extractor", QUICKSTART)),
+        ("tokenizer.refinement.low_pass=0.1", FROM_REFINE),
+        ("generator.objective.cosine_weight=0", FROM_GENERATOR),
+        ("generator.train.seed=1", FROM_GENERATOR),
+        ("sample.steps=5", from_stage("sample", QUICKSTART)),
+        ("evaluate.manifold.sigma=0.5", FROM_EVALUATE),
+        ("data.test_images=30", FROM_EVALUATE),
+        ("latents.shard_size=100", from_stage("latents", QUICKSTART)),
         ("seed=1", EVERYTHING),
         ("data.image_size=32", EVERYTHING),
         ("description=another", {"report"}),

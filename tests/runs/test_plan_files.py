@@ -6,14 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from plan_helpers import FROM_REFINE, FROM_TOKENIZER, fingerprints
 
-from pae_framework.plugins import load_registry
-from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.plan import STAGE_VERSIONS, plan
-
-REGISTRY = load_registry()
-FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
-FROM_REFINE = {"refine"} | FROM_TOKENIZER
+from pae_framework.recipe.stage_table import STAGES
 
 ENCODER = (
     "tokenizer.encoder={{use: mae, model: vit_base_patch16_224, weights: {file},"
@@ -32,11 +27,6 @@ KINDS = {
     "discriminator": (DISCRIMINATOR, FROM_TOKENIZER),
     "anyup": (ANYUP, FROM_REFINE),
 }
-
-
-def fingerprints(recipe: Path, *overrides: str) -> dict[str, str]:
-    loaded = load_recipe(recipe, overrides, REGISTRY)
-    return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, REGISTRY)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,6 +62,6 @@ def test_words_are_no_files_even_where_a_file_is_called_so(
     monkeypatch.chdir(tmp_path)
     overrides = [text.format(file=word) for text in (*LPIPS, *DISCRIMINATOR)]
     before = fingerprints(tiny_recipe, *overrides)
-    assert set(before) == set(STAGE_VERSIONS)
+    assert set(before) == set(STAGES)
     (tmp_path / word).write_bytes(b"not meant")
     assert fingerprints(tiny_recipe, *overrides) == before

@@ -5,20 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from plan_helpers import FROM_TOKENIZER, fingerprints
 
 from pae_discriminators.config import PatchGANConfig
-from pae_framework.plugins import load_registry
-from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.plan import plan
 
-REGISTRY = load_registry()
 PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1}}"
-FROM_TOKENIZER = {"tokenizer", "latents", "generator", "sample", "evaluate", "report"}
-
-
-def fingerprints(recipe: Path, *overrides: str) -> dict[str, str]:
-    loaded = load_recipe(recipe, overrides, REGISTRY)
-    return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, REGISTRY)}
 
 
 def changed(recipe: Path, before: list[str], after: list[str]) -> set[str]:

@@ -24,9 +24,8 @@ from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.latent_statistics import run_statistics
 from pae_framework.execution.run_latents import run_latents
-from pae_framework.files import read_json, write_json
+from pae_framework.files import file_identity, read_json, write_json
 from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.plan import file_identity
 from pae_framework.stages import generator, latents
 
 IMAGES, RANKS, PER_SHARD = 10, 2, 3

@@ -18,7 +18,7 @@ from pae_framework.files import read_json
 from pae_framework.interop.import_check import keep
 from pae_framework.interop.released_layout import read_released
 from pae_framework.plugins import Registry
-from pae_framework.preflight.requirements import missing_here
+from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.plan import plan
@@ -165,7 +165,7 @@ def test_a_file_that_does_not_fit_leaves_nothing(load, tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_is_known_before_anything_runs(load, tmp_path: Path) -> None:
     loaded = load("tokenizer.weights=gone.pt", "tokenizer.encoder.weights=none")
-    found = {problem.path: problem.message for problem in missing_here(loaded)}
+    found = {problem.path: problem.message for problem in missing_requirements([loaded])}
     assert "gone.pt" in found["tokenizer.weights"]
     with pytest.raises(DataError, match=r"tokenizer\.weights: there is no file gone\.pt"):
         carried_out(loaded, tmp_path / "out")

@@ -21,8 +21,7 @@ def check(
     What a run would lack on this machine (data, weights, a GPU, memory) is noted, all at once, and
     is no error. Nothing is written.
     """
-    from pae_framework.preflight.readiness import lacking, tight
-    from pae_framework.preflight.requirements import members_of
+    from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
     from pae_framework.recipe.load import load_recipe
 
     try:
@@ -33,17 +32,17 @@ def check(
         print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
     members = members_of(loaded)
-    missing, scant = lacking(members), tight(members)
+    missing, tight = missing_requirements(members), low_memory(members)
     if as_json:
-        print_json(_answer(missing=missing, tight=scant))
+        print_json(_answer(missing=missing, tight=tight))
         return
     needs = "; to run it here you still need:" if missing else ""
     print(f"{loaded.recipe.name}: valid{needs}")
     for problem in missing:
         print(f"  {problem}")
-    if scant:
+    if tight:
         print("memory may not suffice:")
-    for problem in scant:
+    for problem in tight:
         print(f"  {problem}")
 
 

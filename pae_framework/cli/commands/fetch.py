@@ -28,11 +28,12 @@ def fetch(
         pae fetch siglip2_full
     """
     from pae_framework.preflight.download import fetch_parts
+    from pae_framework.preflight.requirements import members_of
     from pae_framework.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), installed_registry())
     answers = []
-    for part in fetch_parts(loaded, dry_run):
+    for part in fetch_parts(members_of(loaded), dry_run):
         answers.append(part)
         if not as_json:
             print(

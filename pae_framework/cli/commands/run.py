@@ -77,7 +77,7 @@ def run(
 
     from pae_framework.plugins import load_registry
     from pae_framework.preflight.download import fetch_at_first_use
-    from pae_framework.preflight.readiness import lacking, tight
+    from pae_framework.preflight.requirements import low_memory, missing_requirements
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.smoke import smoke_recipe
     from pae_framework.runs.directory import RunDirectory, stages_dir_of
@@ -102,9 +102,9 @@ def run(
     store = (
         path / "stages" if members else RunDirectory.at(path, stages or stages_dir_of(path)).store
     )
-    if missing := fetch_at_first_use(recipes, lacking(recipes, store), console.print):
+    if missing := fetch_at_first_use(recipes, missing_requirements(recipes, store), console.print):
         raise RecipeError(missing)
-    for problem in tight(recipes, store):
+    for problem in low_memory(recipes, store):
         warn(str(problem))
     RunDirectory.at(path).claim(loaded.recipe.name, sweep=loaded.recipe.sweep is not None)
     command = shlex.join(["pae", *sys.argv[1:]])

@@ -7,7 +7,7 @@ from pathlib import Path
 from pae_framework.files import write_json
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.machine import Machine
-from pae_framework.preflight.readiness import lacking, stages_left
+from pae_framework.preflight.requirements import missing_requirements, unfinished_stages
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.plan import plan
@@ -27,18 +27,22 @@ def finish(loaded: LoadedRecipe, store: Path, *names: str) -> None:
 def test_stages_are_left_until_they_are_done(tiny_recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(tiny_recipe, (), REGISTRY)
     everything = {stage.name for stage in plan(loaded.recipe, REGISTRY)}
-    assert stages_left(loaded, None) == stages_left(loaded, tmp_path) == everything
+    assert unfinished_stages(loaded, None) == unfinished_stages(loaded, tmp_path) == everything
     finish(loaded, tmp_path, "extractor", "encoder")
-    assert stages_left(loaded, tmp_path) == everything - {"extractor", "encoder"}
+    assert unfinished_stages(loaded, tmp_path) == everything - {"extractor", "encoder"}
     # of another recipe, other stages are done
     other = load_recipe(tiny_recipe, ["tokenizer.encoder.depth=3"], REGISTRY)
-    assert stages_left(other, tmp_path) == everything - {"extractor"}
+    assert unfinished_stages(other, tmp_path) == everything - {"extractor"}
 
 
 def test_images_that_were_learned_from_may_go(tiny_recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(tiny_recipe, [NOWHERE], REGISTRY)
-    assert [problem.path for problem in lacking([loaded], tmp_path, PLENTY)] == ["data.train"]
+    assert [problem.path for problem in missing_requirements([loaded], tmp_path, PLENTY)] == [
+        "data.train"
+    ]
     finish(loaded, tmp_path, "extractor", "encoder", "refine", "tokenizer", "latents")
-    assert [problem.path for problem in lacking([loaded], tmp_path, PLENTY)] == ["data.train"]
+    assert [problem.path for problem in missing_requirements([loaded], tmp_path, PLENTY)] == [
+        "data.train"
+    ]
     finish(loaded, tmp_path, "sample")
-    assert lacking([loaded], tmp_path, PLENTY) == []
+    assert missing_requirements([loaded], tmp_path, PLENTY) == []

@@ -1,0 +1,332 @@
+"""The table of stages: everything the rest of the code needs to know about each. No torch.
+
+To add a stage, write its file in ``pae_framework/stages/`` with ``run(context)`` and add one row to
+``STAGES``. Plan, checks, dry run, smoke run and status iterate over the table. Estimates of memory
+and FLOPs are optional: a stage without a rule in :mod:`pae_framework.preflight.memory` and
+:mod:`pae_framework.dry_run.flops` is shown as not counted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pae_framework.config import Settings
+from pae_framework.files import file_identity
+from pae_framework.recipe.derived import LATENT_FILES
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath
+from pae_framework.training.train_settings import TrainSettings
+
+Values = dict[str, Any]
+
+_SHARD_EDGE = 1 << 18
+"""Bytes hashed at either end of a shard of latents; there may be hundreds of shards."""
+
+
+def _always(recipe: Recipe) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: a row of the table."""
+
+    name: str
+    run: str
+    """Import string of its function, ``module:function``, which takes a ``StageContext``."""
+    fingerprint: Callable[[Recipe], Values]
+    """Values of the recipe that its result depends on. Keys and values are hashed."""
+    inputs: Callable[[Recipe], tuple[str, ...]]
+    """Stages whose results it reads; those that the recipe does not have are ignored."""
+    reads: tuple[KeyPath, ...]
+    """Sections whose data and weights must be on this machine when it runs."""
+    exists: Callable[[Recipe], bool] = _always
+    """Whether a recipe has this stage."""
+    train_path: tuple[str, ...] | None = None
+    """Key path of its ``TrainSettings``; None: it never trains."""
+    counts_classes: bool = False
+    """Whether it uses the training images only to count or name their classes."""
+    constants: Mapping[str, Values] = field(default_factory=dict)
+    """Entries added to sections of ``fingerprint`` as they are."""
+    version: int = 1
+    """Raise it when the stage's code produces something else from the same inputs."""
+
+    def function(self) -> Callable[[Any], None]:
+        """Import the function that runs the stage."""
+        module, _, name = self.run.partition(":")
+        function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
+        return function
+
+    def train(self, recipe: Recipe) -> TrainSettings | None:
+        """How the stage trains.
+
+        None: it does not train in this recipe, for instance because its weights are loaded.
+        """
+        if self.train_path is None or not self.exists(recipe):
+            return None
+        section: Any = recipe
+        for key in self.train_path[:-1]:
+            section = getattr(section, key)
+        if getattr(section, "weights", None) is not None:
+            return None
+        train: TrainSettings | None = getattr(section, self.train_path[-1])
+        return train
+
+    def needs(self, path: KeyPath, recipe: Recipe) -> bool:
+        """Whether the stage reads the section or component of the recipe at ``path``."""
+        paths = self.reads
+        if self.counts_classes and recipe.data.train.config.expected() is None:
+            paths = (*paths, _TRAIN)
+        return any(path[: len(read)] == read for read in paths)
+
+
+def trainings(recipe: Recipe) -> dict[str, TrainSettings]:
+    """Settings of every stage that trains in a recipe, by stage, in the order they run."""
+    found = {stage.name: stage.train(recipe) for stage in STAGES.values()}
+    return {name: train for name, train in found.items() if train is not None}
+
+
+def generator_weights(run: str) -> Path:
+    """File of the finished generator of the run in a directory."""
+    return Path(run).expanduser() / "generator" / "weights.safetensors"
+
+
+# --- what fingerprints depend on ------------------------------------------------------------------
+
+
+def _images(recipe: Recipe) -> Values:
+    data = recipe.data
+    return {"image_size": data.image_size, "train_images": data.train, "flip": data.flip}
+
+
+def _seed(recipe: Recipe, train: TrainSettings | None) -> Values:
+    return {"seed": recipe.seed if train is None or train.seed is None else train.seed}
+
+
+def _contents(file: str) -> str:
+    """Identity of a file's contents; its name if there is no such file."""
+    path = Path(file).expanduser()
+    return file_identity(path) if path.is_file() else file
+
+
+def _folder_contents(folder: str) -> dict[str, str] | str:
+    """Identities of the latents and statistics in a folder; its name if there are none."""
+    paths = sorted(Path(folder).expanduser().glob(LATENT_FILES))
+    return {path.name: file_identity(path, _SHARD_EDGE) for path in paths} or folder
+
+
+def _changed(section: Settings, *keys: str) -> Values:
+    """The values of ``keys`` that differ from their defaults."""
+    fields = type(section).model_fields
+    values = {key: getattr(section, key) for key in keys}
+    return {key: value for key, value in values.items() if value != fields[key].default}
+
+
+def _extractor(recipe: Recipe) -> Values:
+    component = recipe.extractor
+    assert component is not None
+    return {**_images(recipe), "component": component, **_seed(recipe, component.train)}
+
+
+def _encoder(recipe: Recipe) -> Values:
+    component = recipe.tokenizer.encoder
+    return {**_images(recipe), "component": component, **_seed(recipe, component.train)}
+
+
+def _refine(recipe: Recipe) -> Values:
+    tokenizer = recipe.tokenizer
+    assert tokenizer.refinement is not None
+    return {
+        **_images(recipe),
+        "encoder": tokenizer.encoder,
+        "bottleneck": tokenizer.bottleneck,
+        "refinement": tokenizer.refinement,
+        **_seed(recipe, tokenizer.refinement.train),
+    }
+
+
+def _tokenizer(recipe: Recipe) -> Values:
+    tokenizer = recipe.tokenizer
+    networks = {
+        "encoder": tokenizer.encoder,
+        "modulator": tokenizer.modulator,
+        "bottleneck": tokenizer.bottleneck,
+        "decoder": tokenizer.decoder,
+    }
+    if tokenizer.weights is not None:
+        weights = _contents(tokenizer.weights)
+        return {"image_size": recipe.data.image_size, **networks, "weights": weights}
+    values = {
+        **networks,
+        "reconstruction": tokenizer.reconstruction,
+        "regularizers": tokenizer.regularizers,
+        "train": tokenizer.train,
+        **_changed(tokenizer, "target", "noise"),
+    }
+    if tokenizer.adversarial is not None and tokenizer.adversarial.weight:
+        values["adversarial"] = tokenizer.adversarial
+    return {**_images(recipe), **values, **_seed(recipe, tokenizer.train)}
+
+
+def _tokenizer_inputs(recipe: Recipe) -> tuple[str, ...]:
+    """The refinement reaches the tokenizer only through a regularizer that uses its target."""
+    tokenizer = recipe.tokenizer
+    uses_target = any(
+        type(term.config).needs_target and term.config.weight > 0
+        for term in tokenizer.regularizers.values()
+    )
+    return ("encoder", "refine") if uses_target else ("encoder",)
+
+
+def _latents(recipe: Recipe) -> Values:
+    settings = recipe.latents
+    if settings.statistics is not None:
+        return {"statistics": _contents(settings.statistics)}
+    if settings.folder is not None:
+        return {"folder": _folder_contents(settings.folder), "flip": recipe.data.flip}
+    return {**_images(recipe), "latents": settings}
+
+
+def _generator(recipe: Recipe) -> Values:
+    component = recipe.generator
+    assert component is not None
+    if component.weights is not None:
+        untrained = {"weights": None, "train": None, "objective": None}
+        network = component.model_copy(update=untrained)
+        return {"generator": network, "weights": _contents(component.weights)}
+    return {"generator": component, **_seed(recipe, component.train)}
+
+
+def _sample(recipe: Recipe) -> Values:
+    settings = recipe.sample
+    assert settings is not None
+    if (run := settings.guidance.autoguidance) is None:
+        return {"sample": settings}
+    weights = generator_weights(run)
+    guidance = settings.guidance.model_copy(update={"autoguidance": None})
+    return {
+        "sample": settings.model_copy(update={"guidance": guidance}),
+        "autoguidance": file_identity(weights) if weights.is_file() else run,
+    }
+
+
+def _evaluate(recipe: Recipe) -> Values:
+    values = {
+        "evaluate": recipe.evaluate,
+        "image_size": recipe.data.image_size,
+        **_test_images(recipe),
+    }
+    if recipe.tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
+        values["reconstruction"] = recipe.tokenizer.reconstruction
+    return values
+
+
+def _report(recipe: Recipe) -> Values:
+    return {"name": recipe.name, "text": recipe.description, **_test_images(recipe)}
+
+
+def _test_images(recipe: Recipe) -> Values:
+    data = recipe.data
+    return {"test": data.test, "test_images": data.test_images, "seed": recipe.seed}
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+_TRAIN, _TEST = ("data", "train"), ("data", "test")
+_NETWORKS: tuple[KeyPath, ...] = tuple(
+    ("tokenizer", name) for name in ("encoder", "modulator", "bottleneck", "decoder")
+)
+_BATCH_OF_1 = {"batch_size": 1}
+"""Version 0.1.0 hashed a batch size of 1 in place of the one in use; its runs must stay valid."""
+
+_ROWS = (
+    Stage(
+        name="extractor",
+        run="pae_framework.stages.pretrain:run",
+        exists=lambda recipe: recipe.extractor is not None and recipe.extractor.train is not None,
+        fingerprint=_extractor,
+        inputs=lambda recipe: (),
+        reads=(_TRAIN, ("extractor",)),
+        train_path=("extractor", "train"),
+    ),
+    Stage(
+        name="encoder",
+        run="pae_framework.stages.pretrain:run",
+        exists=lambda recipe: recipe.tokenizer.encoder.train is not None,
+        fingerprint=_encoder,
+        inputs=lambda recipe: (),
+        reads=(_TRAIN, ("tokenizer", "encoder")),
+        train_path=("tokenizer", "encoder", "train"),
+    ),
+    Stage(
+        name="refine",
+        run="pae_framework.stages.refine:run",
+        exists=lambda recipe: (
+            recipe.tokenizer.refinement is not None
+            and recipe.tokenizer.weights is None
+            and recipe.tokenizer.target == "refined"
+        ),
+        fingerprint=_refine,
+        inputs=lambda recipe: ("encoder",),
+        reads=(_TRAIN, *_NETWORKS, ("tokenizer", "refinement")),
+        train_path=("tokenizer", "refinement", "train"),
+    ),
+    Stage(
+        name="tokenizer",
+        run="pae_framework.stages.tokenizer:run",
+        fingerprint=_tokenizer,
+        inputs=_tokenizer_inputs,
+        reads=(_TRAIN, ("tokenizer",)),
+        train_path=("tokenizer", "train"),
+    ),
+    Stage(
+        name="latents",
+        run="pae_framework.stages.latents:run",
+        exists=lambda recipe: recipe.generator is not None,
+        fingerprint=_latents,
+        inputs=lambda recipe: ("encoder", "tokenizer"),
+        reads=(_TRAIN, *_NETWORKS, ("latents",)),
+        constants={"latents": _BATCH_OF_1},
+    ),
+    Stage(
+        name="generator",
+        run="pae_framework.stages.generator:run",
+        exists=lambda recipe: recipe.generator is not None,
+        fingerprint=_generator,
+        inputs=lambda recipe: ("latents",),
+        reads=(("generator",),),
+        train_path=("generator", "train"),
+        counts_classes=True,
+    ),
+    Stage(
+        name="sample",
+        run="pae_framework.stages.sample:run",
+        exists=lambda recipe: recipe.sample is not None and recipe.generator is not None,
+        fingerprint=_sample,
+        inputs=lambda recipe: ("encoder", "tokenizer", "latents", "generator"),
+        reads=(_TRAIN, *_NETWORKS, ("generator",), ("sample",)),
+        constants={"sample": _BATCH_OF_1},
+    ),
+    Stage(
+        name="evaluate",
+        run="pae_framework.stages.evaluate:run",
+        exists=lambda recipe: bool(recipe.evaluate),
+        fingerprint=_evaluate,
+        inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
+        reads=(_TEST, *_NETWORKS, ("extractor",), ("tokenizer", "reconstruction"), ("evaluate",)),
+    ),
+    Stage(
+        name="report",
+        run="pae_framework.stages.report:run",
+        fingerprint=_report,
+        inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
+        reads=(_TEST, *_NETWORKS),
+        counts_classes=True,
+    ),
+)
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}
+"""Every stage by its name, in the order they run."""

@@ -1,0 +1,172 @@
+"""A stage is one row of the table; everything else follows from it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plan_helpers import FROM_REFINE, FROM_TOKENIZER, fingerprints
+
+from pae_framework.cli.app import main
+from pae_framework.config import Settings
+from pae_framework.preflight.memory import training_memory
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.stage_table import STAGES, Stage, trainings
+from pae_framework.training.train_settings import TrainSettings
+
+Pae = Callable[..., str]
+
+
+def run(context) -> None:
+    """The function of the added stage."""
+    context.directory.mkdir(parents=True, exist_ok=True)
+    (context.directory / "count.txt").write_text(str(context.recipe.sample.count), encoding="utf-8")
+
+
+@pytest.fixture
+def added() -> Iterator[Stage]:
+    """A stage between evaluate and report that counts samples and has a training of its own.
+
+    Its settings are the generator's: no other section is free.
+    """
+    stage = Stage(
+        name="count",
+        run=f"{__name__}:run",
+        fingerprint=lambda recipe: {"count": recipe.sample and recipe.sample.count},
+        inputs=lambda recipe: ("sample",),
+        reads=(("sample",),),
+        train_path=("generator", "train"),
+    )
+    before = dict(STAGES)
+    STAGES[stage.name] = stage
+    STAGES["report"] = STAGES.pop("report")  # stays last
+    yield stage
+    STAGES.clear()
+    STAGES.update(before)
+
+
+@pytest.fixture
+def pae(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Pae:
+    """The command, in the folder of the tiny recipe; returns what it printed."""
+    monkeypatch.chdir(tiny_recipe.parent)
+
+    def pae(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        told = capsys.readouterr()
+        assert not stop.value.code, told.err
+        return told.out
+
+    return pae
+
+
+def test_a_row_is_enough_for_the_dry_run_and_the_check(added: Stage, pae: Pae) -> None:
+    planned = json.loads(pae("run", "tiny.yaml", "--dry-run", "--json"))["stages"]
+    row = next(stage for stage in planned if stage["stage"] == "count")
+    assert row["steps"] == 6  # of generator.train
+    assert row["memory_bytes"] is row["flops_per_image"] is None  # no rule
+    assert "not counted" in pae("run", "tiny.yaml", "--dry-run")
+    factors = "generator.train.lr_factors={blocks: 0.5}"  # no module is known for the added stage
+    assert pae("run", "tiny.yaml", factors, "--dry-run")
+    assert json.loads(pae("check", "tiny.yaml", "--json"))["valid"]
+
+
+def test_a_row_is_enough_for_the_smoke_run_and_the_status(added: Stage, pae: Pae) -> None:
+    short = ("extractor=null", "evaluate=null")
+    pae("run", "tiny.yaml", *short, "--smoke", "--run-dir", "smoke")
+    rows = json.loads(pae("status", "smoke", "--json"))["tiny-smoke"]
+    expected = [name for name in STAGES if name not in ("extractor", "evaluate")]
+    assert [row["stage"] for row in rows] == expected
+    assert {row["state"] for row in rows} == {"done"}
+    assert int(Path("smoke/count/count.txt").read_text(encoding="utf-8")) > 0
+
+
+def test_every_row_names_a_module_that_exists() -> None:
+    for stage in STAGES.values():
+        module, colon, function = stage.run.partition(":")
+        assert find_spec(module) is not None
+        assert (colon, function) == (":", "run")
+
+
+def test_every_row_reads_earlier_stages_only(tiny_recipe: Path) -> None:
+    recipe, names = load_recipe(tiny_recipe).recipe, list(STAGES)
+    for position, stage in enumerate(STAGES.values()):
+        assert set(stage.inputs(recipe)) <= set(names[:position])
+
+
+def test_train_paths_lead_to_training_settings(tiny_recipe: Path) -> None:
+    found = trainings(load_recipe(tiny_recipe).recipe)
+    assert list(found) == [name for name, stage in STAGES.items() if stage.train_path]
+    assert all(type(train) is TrainSettings for train in found.values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "not_trained"),
+    [
+        (["generator.weights=g.pt", "sample.at_steps=[]"], {"generator"}),
+        (["tokenizer.weights=t.pt"], {"refine", "tokenizer"}),
+        (["tokenizer.target=raw"], {"refine"}),
+        (["extractor=null", "evaluate=null"], {"extractor"}),
+    ],
+)
+def test_what_is_loaded_or_absent_does_not_train(
+    tiny_recipe: Path, overrides: list[str], not_trained: set[str]
+) -> None:
+    before = trainings(load_recipe(tiny_recipe).recipe)
+    after = trainings(load_recipe(tiny_recipe, overrides).recipe)
+    assert before.keys() - after.keys() == not_trained
+
+
+def test_a_training_stage_without_memory_rule_is_left_out_of_the_estimates(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(tiny_recipe).recipe
+    before = training_memory(recipe)
+    monkeypatch.setitem(STAGES, "count", replace(STAGES["generator"], name="count"))
+    assert training_memory(recipe) == before
+
+
+class NewSection(Settings):
+    """A section of a recipe that nobody knows yet."""
+
+    width: int = 1
+    train: TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        *(({key: 3}, False) for key in ("log_every", "checkpoint_every", "workers", "jump")),
+        *(({key: True}, False) for key in ("compile", "activation_checkpointing")),
+        ({"lr": 0.5}, True),
+        ({"accumulate": 2}, True),
+    ],
+)
+def test_a_new_section_hashes_what_has_an_effect_in_its_training(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], counts: bool
+) -> None:
+    def fingerprint(train: TrainSettings, width: int = 1) -> str:
+        section = NewSection(width=width, train=train)
+        stage = replace(STAGES["tokenizer"], name="new", fingerprint=lambda _: {"new": section})
+        monkeypatch.setitem(STAGES, "new", stage)
+        return fingerprints(tiny_recipe)["new"]
+
+    train = TrainSettings(steps=4)
+    other = fingerprint(TrainSettings.model_validate({"steps": 4, **changed}))
+    assert (other != fingerprint(train)) is counts
+    assert fingerprint(train, width=2) != fingerprint(train)
+
+
+def test_what_follows_the_tokenizer_and_what_does_not() -> None:
+    assert {"latents", "generator", "sample", "evaluate", "report"} <= FROM_TOKENIZER
+    assert not FROM_TOKENIZER & {"extractor", "encoder", "refine"}
+    assert {"refine"} | FROM_TOKENIZER == FROM_REFINE
