@@ -68,12 +68,13 @@ class LocalLauncher:
             self._say(planned, f"done in {record.info['seconds']:.1f} s")
 
     def _carry_out(self, loaded, directory, planned, stages, update_record) -> None:  # type: ignore[no-untyped-def]
-        from pae_framework.execution.context import StageContext
+        from pae_framework.execution.context import StageContext, configure_torch
         from pae_framework.stages.table import stage_function
 
         context = StageContext(
             loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
         )
+        configure_torch(loaded.recipe.runtime)
         update_record(machine=context.machine)
         try:
             stage_function(planned.name)(context)
