@@ -12,7 +12,7 @@ from pae_framework.files import read_json, write_json
 def run(context: StageContext) -> None:
     """Evaluate; evaluators that are done are not done again after an interruption."""
     evaluators = context.recipe.evaluate
-    material = RunInputs(context)
+    inputs = RunInputs(context)
     metrics = []
     with context.progress(len(evaluators)) as progress:
         for number, (label, component) in enumerate(evaluators.items()):
@@ -22,7 +22,7 @@ def run(context: StageContext) -> None:
             if not results.exists():
                 directory.mkdir(parents=True, exist_ok=True)
                 cls = context.registry.find("evaluator", component.use).component_class()
-                found = cls(component.config).evaluate(material, directory)
+                found = cls(component.config).evaluate(inputs, directory)
                 write_json(results, [asdict(metric) for metric in found])
             metrics += read_json(results)
         progress.update(len(evaluators))

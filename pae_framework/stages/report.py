@@ -30,7 +30,7 @@ def run(context: StageContext) -> None:
 def gather(context: StageContext) -> ReportContent:
     """Collect what the report shows."""
     folder = context.run.path
-    material = RunInputs(context, limit=SHOWN)
+    inputs = RunInputs(context, limit=SHOWN)
     evaluated = context.input("evaluate")
     return ReportContent(
         name=context.recipe.name,
@@ -46,12 +46,12 @@ def gather(context: StageContext) -> ReportContent:
             if (rows := read_log(context.require(name) / "metrics.jsonl"))
         },
         metrics=read_json(evaluated / "results.json") if evaluated else [],
-        originals=material.images,
-        reconstructions=material.reconstructions,
-        samples=_samples(material) if context.input("sample") else [],
+        originals=inputs.images,
+        reconstructions=inputs.reconstructions,
+        samples=_samples(inputs) if context.input("sample") else [],
         class_names=list(context.class_names),
-        latents=material.latents,
-        latent_images=material.images,
+        latents=inputs.latents,
+        latent_images=inputs.images,
         commands=_commands(context),
     )
 
@@ -69,14 +69,14 @@ def _summary(context: StageContext, name: str) -> StageSummary:
     )
 
 
-def _samples(material: RunInputs) -> list[LabelledImages]:
+def _samples(inputs: RunInputs) -> list[LabelledImages]:
     return [
         LabelledImages(
             f"{generator_words(found.generator_step)}, {found.steps} sampling steps",
             found.images,
             found.labels,
         )
-        for found in material.sample_sets
+        for found in inputs.sample_sets
     ]
 
 

@@ -14,12 +14,12 @@ BATCH = 250
 
 
 class DistanceToTestImages:
-    """Measures sets of images against all test images, whose features the material holds."""
+    """Measures sets of images against all test images, whose features the inputs holds."""
 
-    def __init__(self, material: EvaluationInputs):
-        self.material = material
-        self.reference = FeatureStatistics(material.image_features.shape[1])
-        self.reference.update(material.image_features)
+    def __init__(self, inputs: EvaluationInputs):
+        self.inputs = inputs
+        self.reference = FeatureStatistics(inputs.image_features.shape[1])
+        self.reference.update(inputs.image_features)
 
     def metric(
         self,
@@ -31,7 +31,7 @@ class DistanceToTestImages:
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
         """``group/fd_<extractor>`` of images (M, 3, S, S) uint8, drawn as ``protocol`` says."""
-        extractor = self.material.extractor
+        extractor = self.inputs.extractor
         statistics = statistics_of(images, extractor)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
@@ -39,7 +39,7 @@ class DistanceToTestImages:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self.material.protocol,
+                **self.inputs.protocol,
                 **(protocol or {}),
                 "extractor": extractor.name,
                 "feature_width": self.reference.width,

@@ -11,10 +11,10 @@ from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 class FewSteps(Evaluator):
     """Frechet distance of samples of the last weights to the test images, by solver steps."""
 
-    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One figure per number of steps, fewest first; the recipe's own number is one of them."""
-        judged = [samples for samples in material.sample_sets if samples.role != "checkpoint"]
-        distance = DistanceToTestImages(material)
+        judged = [samples for samples in inputs.sample_sets if samples.role != "checkpoint"]
+        distance = DistanceToTestImages(inputs)
         return [
             distance.metric(
                 "few_steps",

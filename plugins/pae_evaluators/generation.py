@@ -11,10 +11,10 @@ from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 class Generation(Evaluator):
     """Frechet distance of the samples of the last and of earlier weights to the test images."""
 
-    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One figure per set of weights, in the order they were trained."""
-        judged = [samples for samples in material.sample_sets if samples.role != "few_steps"]
-        distance = DistanceToTestImages(material)
+        judged = [samples for samples in inputs.sample_sets if samples.role != "few_steps"]
+        distance = DistanceToTestImages(inputs)
         return [
             distance.metric(
                 "generation",
