@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: let every evaluator of the recipe judge the run; write ``results.json``."""
+"""Stage ``evaluate``: compute the metrics of every evaluator; write ``results.json``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pae_framework.files import read_json, write_json
 
 
 def run(context: StageContext) -> None:
-    """Evaluate; evaluators that are done are not done again after an interruption."""
+    """Run every evaluator; after an interruption, finished evaluators are not repeated."""
     evaluators = context.recipe.evaluate
     inputs = RunInputs(context)
     metrics = []

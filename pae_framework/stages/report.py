@@ -1,4 +1,4 @@
-"""Stage ``report``: everything the run found, as one HTML file that needs nothing else."""
+"""Stage ``report``: the results of the run as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SHOWN = 16
 
 
 def run(context: StageContext) -> None:
-    """Write ``report.html``, and let one at the top of the run lead to it."""
+    """Write ``report.html`` and link it at the top of the run."""
     write_text(context.directory / REPORT, render(gather(context)))
     context.run.link_report()
 
 
 @torch.no_grad()
 def gather(context: StageContext) -> ReportContent:
-    """Collect what the report shows."""
+    """Collect the content of the report."""
     folder = context.run.path
     inputs = RunInputs(context, limit=SHOWN)
     evaluated = context.input("evaluate")
@@ -81,7 +81,7 @@ def _samples(inputs: RunInputs) -> list[LabelledImages]:
 
 
 def _commands(context: StageContext) -> list[str]:
-    """The command as given, and the one that repeats the run here."""
+    """The command as given, and one that repeats the run on this machine."""
     path = shlex.quote(str(context.run.path))
     again = f"pae run {path}/resolved.yaml --run-dir {path}"
     return [read_json(context.run.path / RECORD)["command"], again]

@@ -1,4 +1,4 @@
-"""Frechet distances to the test images, in the extractor's features: one place for all."""
+"""Frechet distances to the test images, in the features of the extractor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DistanceToTestImages:
         at: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
-        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8, drawn as ``protocol`` says."""
+        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8, sampled as ``protocol`` says."""
         extractor = self.inputs.extractor
         statistics = statistics_of(images, extractor)
         return Metric(
@@ -63,8 +63,8 @@ def statistics_of(images: Tensor, extractor: Extractor) -> FeatureStatistics:
     return statistics
 
 
-def drawn(samples: SampleSet) -> dict[str, Any]:
-    """How a sample set was drawn, for the protocol of its figure."""
+def sampling_protocol(samples: SampleSet) -> dict[str, Any]:
+    """How a set was sampled, for the protocol of its metric."""
     return {
         **samples.protocol,
         "role": samples.role,

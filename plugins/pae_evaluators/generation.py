@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pae_evaluators.feature_distance import DistanceToTestImages, drawn
+from pae_evaluators.feature_distance import DistanceToTestImages, sampling_protocol
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 
 
@@ -12,7 +12,7 @@ class Generation(Evaluator):
     """Frechet distance of the samples of the last and of earlier weights to the test images."""
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
-        """One figure per set of weights, in the order they were trained."""
+        """One metric per set of weights, in the order they were trained."""
         judged = [samples for samples in inputs.sample_sets if samples.role != "few_steps"]
         distance = DistanceToTestImages(inputs)
         return [
@@ -21,7 +21,7 @@ class Generation(Evaluator):
                 "gFD",
                 samples.images,
                 at={"generator_step": samples.generator_step},
-                protocol=drawn(samples),
+                protocol=sampling_protocol(samples),
             )
             for samples in sorted(judged, key=lambda samples: samples.generator_step)
         ]

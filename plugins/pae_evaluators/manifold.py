@@ -1,4 +1,4 @@
-"""How easy are latents to diffuse in? SSC, LPC, GSQ and eRank (PAE, arXiv 2605.07915)."""
+"""How easy the latents are to model by diffusion: SSC, LPC, GSQ, eRank (PAE, arXiv 2605.07915)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pae_framework.layers import map_to_tokens
 class Manifold(Evaluator):
     """Diagnostics of the latents of the test images.
 
-    SSC and GSQ are given for the frozen encoder's own features too: they bound what alignment with
+    SSC and GSQ are also computed for the frozen encoder's features: they bound what alignment with
     those features can reach. Each diagnostic has its own randomness, so that turning one off leaves
     the others as they are.
     """
@@ -111,7 +111,7 @@ class Manifold(Evaluator):
         ]
 
     def _chosen(self, inputs: EvaluationInputs) -> Tensor:
-        """Indices of the test images that SSC and LPC look at, in their order."""
+        """Indices of the test images for SSC and LPC, ascending."""
         generator = torch.Generator().manual_seed(inputs.seed)
         order = torch.randperm(len(inputs.latents), generator=generator)
         return order[: self.config.images].sort().values

@@ -1,4 +1,4 @@
-"""How well images survive the way through the tokenizer."""
+"""How closely reconstructions match the test images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reconstruction(Evaluator):
     """
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
-        """Compute the figures; SSIM only for images that its window fits into."""
+        """Compute the metrics; SSIM is left out for images smaller than its window."""
         originals, copies = inputs.images, inputs.reconstructions
         protocol = {**inputs.protocol, "count": len(originals), "images": "test images, uint8"}
         measured = {"psnr": _per_image(psnr, originals, copies)}
