@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pae_framework.evaluation.inputs import RunInputs
-from pae_framework.execution.finished_run import stage_context
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
 from pae_framework.plugins import load_registry
 from pae_framework.report.colours import latent_colours
@@ -38,14 +38,16 @@ TERMS = ("loss", "l1", "ssr", "mcr", "scr")
 
 def main(run: Path) -> None:
     """Draw every picture."""
-    context = stage_context(open_run(run, load_registry()), "report", Console(stderr=True))
-    material = RunInputs(context)
-    overview(material)
-    reconstructions = material.reconstructions
-    save_png(compare(material.images[:16], reconstructions[:16]), FOLDER / "reconstructions.png")
-    save_png(compare(material.images[:16], _colours(material)[:16]), FOLDER / "latents.png")
-    drawn = material.sample_sets[0]
-    picture = by_class(drawn.images, drawn.labels, material.class_names, per_class=5)
+    context = StageContext.of_finished_run(
+        open_run(run, load_registry()), "report", Console(stderr=True)
+    )
+    inputs = RunInputs(context)
+    overview(inputs)
+    reconstructions = inputs.reconstructions
+    save_png(compare(inputs.images[:16], reconstructions[:16]), FOLDER / "reconstructions.png")
+    save_png(compare(inputs.images[:16], _colours(inputs)[:16]), FOLDER / "latents.png")
+    drawn = inputs.sample_sets[0]
+    picture = by_class(drawn.images, drawn.labels, inputs.class_names, per_class=5)
     save_png(picture, FOLDER / "samples.png")
     panels = loss_panels(read_log(context.require("tokenizer") / "metrics.jsonl"))
     for term in TERMS:
@@ -57,15 +59,15 @@ def main(run: Path) -> None:
     write_text(TUTORIAL, f"{before}{START}{table}\n{END}{rest.partition(END)[2]}")
 
 
-def overview(material: RunInputs) -> None:
+def overview(inputs: RunInputs) -> None:
     """The README's picture: for each class its first test image, with what becomes of it."""
-    first = _first_of_each_class(material.labels, material.class_names)
-    drawn = material.sample_sets[0]
-    samples = drawn.images[_first_of_each_class(drawn.labels, material.class_names)]
+    first = _first_of_each_class(inputs.labels, inputs.class_names)
+    drawn = inputs.sample_sets[0]
+    samples = drawn.images[_first_of_each_class(drawn.labels, inputs.class_names)]
     rows = {
-        "test image": material.images[first],
-        "its latent": _colours(material)[first],
-        "decoded": material.reconstructions[first],
+        "test image": inputs.images[first],
+        "its latent": _colours(inputs)[first],
+        "decoded": inputs.reconstructions[first],
         "sample": samples,
     }
     images = torch.cat(list(rows.values()))
@@ -86,10 +88,10 @@ def _first_of_each_class(labels: Tensor, names: Sequence[str]) -> Tensor:
     return torch.cat([indices for _, indices in rows])
 
 
-def _colours(material: RunInputs) -> Tensor:
+def _colours(inputs: RunInputs) -> Tensor:
     """Latents as colours, each cell as large as what it stands for in the image."""
-    colours = latent_colours(material.latents)
-    factor = material.images.shape[-1] // colours.shape[-1]
+    colours = latent_colours(inputs.latents)
+    factor = inputs.images.shape[-1] // colours.shape[-1]
     return colours.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 

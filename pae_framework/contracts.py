@@ -395,7 +395,7 @@ class Generator(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure with everything needed to compare it with another.
+    """One measured value with everything needed to compare it with others.
 
     ``name`` is ``group/metric`` (``generation/fd_small_cnn``); ``label`` a short table heading
     (``gFD``); ``at`` what varies within a group (``{"steps": 10}``); ``protocol`` the rest:
@@ -413,84 +413,127 @@ class Metric:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Generated images: ``images`` (M, 3, S, S) uint8, ``labels`` (M,), and how they were drawn."""
+    """Sampled images (M, 3, S, S) uint8 with labels (M,), and how they were sampled."""
 
     images: Tensor
     labels: Tensor
     generator_step: int
-    """Step of the training; 0: the weights were loaded, trained elsewhere."""
+    """Training step of the weights; 0 if they were trained elsewhere and loaded."""
     steps: int
     role: str
-    """``main`` the recipe's; ``checkpoint`` earlier weights; ``few_steps`` another step count."""
+    """``main``: as the recipe says; ``checkpoint``: earlier weights; ``few_steps``: fewer steps."""
     protocol: Mapping[str, Any]
 
 
 class Extractor(Protocol):
-    """Features for Frechet distances, from a network trained apart from everything judged."""
+    """Features for Frechet distances, from a network trained apart from the networks it judges."""
 
     @property
     def name(self) -> str:
-        """What the extractor is called in the names of metrics."""
+        """Name of the extractor in names of metrics."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
 
 
-class EvaluationInputs(Protocol):
-    """What evaluators may ask for; the engine computes each thing once, when first asked.
+class EvaluationInputs(ABC):
+    """What evaluators are given: M test images and what the run makes of them.
 
-    ``images`` (M, 3, S, S) uint8 test images with ``labels`` (M,) and, where the source has them,
-    ``masks`` (M, S, S); ``indices`` (M,) where they stand in their source; ``reconstructions``
-    uint8 of them; ``latents`` (M, C, h, w) of them, as the tokenizer gives them;
-    ``pooled_features`` (M, D) the mean over the encoder's tokens; ``sample_sets`` what the sample
-    stage drew; ``extractor`` and ``image_features`` (M, F), what it makes of ``images``;
-    ``decode`` latents -> images in [0, 1]; ``perceptual`` the per-image perceptual distance (B,)
-    between two batches in [0, 1], and ``perceptual_name``, which one it is (LPIPS or a stand-in);
-    ``seed``.
-
-    ``features`` gives the encoder's tokens (B, N, D) of chosen images: those at ``indices`` (B,)
-    of the M. They are computed at each call, for the tokens of all images may not fit into memory.
+    Everything is computed at first use and then kept, except where a method says otherwise.
     """
 
     @property
-    def images(self) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def images(self) -> Tensor:
+        """The test images (M, 3, S, S) uint8."""
+
     @property
-    def indices(self) -> Sequence[int]: ...  # noqa: D102
+    @abstractmethod
+    def indices(self) -> Sequence[int]:
+        """Indices (M,) of the test images in their data source."""
+
     @property
-    def labels(self) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def labels(self) -> Tensor:
+        """Labels (M,) of the test images."""
+
     @property
-    def class_names(self) -> Sequence[str]: ...  # noqa: D102
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Name of each class, by label."""
+
     @property
-    def masks(self) -> Tensor | None: ...  # noqa: D102
+    @abstractmethod
+    def masks(self) -> Tensor | None:
+        """Segmentation masks (M, S, S) of the test images; None if their source has none."""
+
     @property
-    def reconstructions(self) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def reconstructions(self) -> Tensor:
+        """The test images through the tokenizer and back, (M, 3, S, S) uint8."""
+
     @property
-    def latents(self) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def latents(self) -> Tensor:
+        """Latents (M, C, h, w) of the test images as the tokenizer gives them, on the CPU."""
+
     @property
-    def pooled_features(self) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def pooled_features(self) -> Tensor:
+        """Mean token (M, D) of the frozen encoder for each test image, on the CPU."""
+
     @property
-    def sample_sets(self) -> Sequence[SampleSet]: ...  # noqa: D102
+    @abstractmethod
+    def sample_sets(self) -> Sequence[SampleSet]:
+        """The sets that the sample stage wrote."""
+
     @property
-    def extractor(self) -> Extractor: ...  # noqa: D102
+    @abstractmethod
+    def extractor(self) -> Extractor:
+        """The network whose features Frechet distances are measured in."""
+
     @property
-    def image_features(self) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def image_features(self) -> Tensor:
+        """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
+
     @property
-    def perceptual_name(self) -> str: ...  # noqa: D102
+    @abstractmethod
+    def perceptual_name(self) -> str:
+        """Which distance :meth:`perceptual` is: LPIPS, or a substitute for it."""
+
     @property
-    def protocol(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @abstractmethod
+    def protocol(self) -> Mapping[str, Any]:
+        """The part of the protocol that all metrics of the run share."""
+
     @property
-    def seed(self) -> int: ...  # noqa: D102
-    def features(self, indices: Tensor) -> Tensor: ...  # noqa: D102
-    def decode(self, latents: Tensor) -> Tensor: ...  # noqa: D102
-    def perceptual(self, a: Tensor, b: Tensor) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def seed(self) -> int:
+        """The recipe's seed."""
+
+    @abstractmethod
+    def features(self, indices: Tensor) -> Tensor:
+        """Tokens (B, N, D) of the frozen encoder for the test images at ``indices`` (B,) of the M.
+
+        They are computed at each call, since those of all images may not fit into memory.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in about [0, 1] of latents (B, C, h, w)."""
+
+    @abstractmethod
+    def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
+        """Perceptual distance (B,) between two batches of images (B, 3, S, S) in [0, 1]."""
 
 
 class Evaluator(ABC):
-    """Turns a finished run into figures. Built as ``Evaluator(config)``."""
+    """Computes metrics of a finished run. Built as ``Evaluator(config)``."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config = config
 
     @abstractmethod
-    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
-        """Compute the figures; files worth keeping (pictures, tables) go into ``directory``."""
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
+        """Compute the metrics; files to keep (pictures, tables) go into ``directory``."""

@@ -1,20 +1,21 @@
-"""What evaluators are given: each part computed once, when the first of them asks for it."""
+"""The inputs of evaluators, computed from a run: each once, when it is first used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import Extractor, SampleSet
+from pae_framework.contracts import Encoder, EvaluationInputs, Extractor, SampleSet
 from pae_framework.data.images import all_images, all_masks, subset
 from pae_framework.data.pixels import to_float, to_uint8
-from pae_framework.execution.artifacts import FeatureExtractor, frozen_encoder, trained_tokenizer
+from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.stages.sample import read_sets
+from pae_framework.sampling.sample_set import read_sets
 from pae_framework.tokenizer.lpips import build_lpips
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.perceptual import build_distance
@@ -22,13 +23,31 @@ from pae_framework.tokenizer.perceptual import build_distance
 BATCH = 250
 
 
-class RunInputs:
-    """The material of one run: see :class:`pae_framework.contracts.EvaluationInputs`.
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Pooled features of a frozen network, for Frechet distances."""
+
+    name: str
+    network: Encoder
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
+        features = []
+        for batch in images.split(BATCH):
+            pixels = self.network.normalize(to_float(batch.to(self.device)))  # (B, 3, S, S)
+            features.append(self.network(pixels).pooled.double().cpu())  # (B, D)
+        return torch.cat(features)
+
+
+class RunInputs(EvaluationInputs):
+    """The inputs of one run.
 
     Args:
-        context: the stage that asks.
-        limit: how many test images; None: as many as the recipe judges. Fewer than there are, they
-            are drawn at random by the recipe's seed.
+        context: of the stage that evaluates.
+        limit: number of test images; None: the recipe's ``data.test_images``. A subset is chosen at
+            random with the recipe's seed.
     """
 
     def __init__(self, context: StageContext, limit: int | None = None):
@@ -37,17 +56,14 @@ class RunInputs:
 
     @property
     def seed(self) -> int:
-        """The recipe's seed."""
         return self._context.recipe.seed
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the classes."""
         return self._context.test_source.class_names
 
     @cached_property
     def protocol(self) -> Mapping[str, Any]:
-        """What all figures of the run have in common."""
         recipe = self._context.recipe
         test = recipe.data.test
         protocol: dict[str, Any] = {
@@ -70,7 +86,6 @@ class RunInputs:
 
     @cached_property
     def indices(self) -> Sequence[int]:
-        """Where the test images stand in their source."""
         return subset(len(self._context.test_source), self._limit, self.seed)
 
     @property
@@ -86,17 +101,14 @@ class RunInputs:
 
     @property
     def images(self) -> Tensor:
-        """Test images (M, 3, S, S) uint8."""
         return self._test[0]
 
     @property
     def labels(self) -> Tensor:
-        """Their labels (M,)."""
         return self._test[1]
 
     @cached_property
     def masks(self) -> Tensor | None:
-        """Their masks (M, S, S), where the source has them."""
         return all_masks(self._context.test_source, self.indices)
 
     @cached_property
@@ -106,33 +118,27 @@ class RunInputs:
 
     @cached_property
     def latents(self) -> Tensor:
-        """Latents (M, C, h, w) of the test images, on the CPU."""
         return self._batched(self.images, lambda x: self.tokenizer.encode(x).latents.float())
 
     @cached_property
     def pooled_features(self) -> Tensor:
-        """Mean token (M, D) of the frozen encoder for each test image, on the CPU."""
         return self._batched(self.images, lambda x: self._tokens(x).mean(1))
 
     def features(self, indices: Tensor) -> Tensor:
-        """Tokens (B, N, D) of the frozen encoder for the test images chosen (B,), on the CPU."""
         return self._batched(self.images[indices], self._tokens)
 
     @cached_property
     def reconstructions(self) -> Tensor:
-        """Test images through the tokenizer and back, (M, 3, S, S) uint8."""
         with torch.no_grad():
-            parts = [to_uint8(self.decode(chunk)).cpu() for chunk in self.latents.split(BATCH)]
-        return torch.cat(parts)
+            batches = [to_uint8(self.decode(z)).cpu() for z in self.latents.split(BATCH)]
+        return torch.cat(batches)
 
     @cached_property
     def sample_sets(self) -> Sequence[SampleSet]:
-        """What the sample stage drew."""
         return read_sets(self._context.require("sample"))
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The extractor the run trained, with what its own stage recorded."""
         component = self._context.recipe.extractor
         assert component is not None
         network = frozen_encoder(self._context, "extractor")
@@ -140,12 +146,10 @@ class RunInputs:
 
     @cached_property
     def image_features(self) -> Tensor:
-        """Features (M, F) float64 of the test images by the extractor, on the CPU."""
         return self.extractor(self.images)
 
     @property
     def perceptual_name(self) -> str:
-        """What :meth:`perceptual` is: LPIPS where the tokenizer was trained by it."""
         settings = self._context.recipe.tokenizer.reconstruction
         if settings.lpips.weight:
             return f"LPIPS (VGG-16, weights: {settings.lpips.weights})"
@@ -162,12 +166,10 @@ class RunInputs:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images in about [0, 1] of latents (B, C, h, w)."""
         return self.tokenizer.decode(latents.to(self._context.device))
 
     @torch.no_grad()
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
-        """Perceptual distance (B,): see :attr:`perceptual_name`."""
         device = self._context.device
         return self._distance(a.to(device), b.to(device))
 
@@ -176,7 +178,7 @@ class RunInputs:
 
     @torch.no_grad()
     def _batched(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = []
-        for chunk in images.split(BATCH):
-            parts.append(function(to_float(chunk.to(self._context.device))).cpu())
-        return torch.cat(parts)
+        """Apply a function to images (M, 3, S, S) uint8 as floats in [0, 1], batch by batch."""
+        device = self._context.device
+        batches = [function(to_float(b.to(device))).cpu() for b in images.split(BATCH)]
+        return torch.cat(batches)

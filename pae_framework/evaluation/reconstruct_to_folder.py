@@ -1,8 +1,8 @@
-"""What ``pae reconstruct`` does: images through the tokenizer and back, into a folder."""
+"""The command ``pae reconstruct``: images and their reconstructions in a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,8 +13,9 @@ from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.data.quality import psnr
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.output_folder import start_again
+from pae_framework.execution.output_folder import restart
 from pae_framework.report.pictures import compare, grid, save_png
+from pae_framework.tokenizer.model import Tokenizer
 
 BATCH = 64
 RECORD = "reconstructed.json"
@@ -24,21 +25,25 @@ WRITTEN = r"\d{3,}_.*\.png"
 
 @torch.no_grad()
 def reconstruct_to_folder(
-    context: StageContext, files: Sequence[Path], count: int, folder: Path
+    context: StageContext,
+    files: Sequence[Path],
+    count: int,
+    folder: Path,
+    load_tokenizer: Callable[[StageContext], Tokenizer] = trained_tokenizer,
 ) -> list[tuple[str, float]]:
-    """Reconstruct the files, or ``count`` test images drawn at random by the recipe's seed.
+    """Reconstruct the files, or ``count`` test images drawn at random with the recipe's seed.
 
-    Writes ``000_<name of the file>.png`` and so on, compare.png and reconstructed.json, and removes
-    the reconstructions that an earlier call left there. Returns file names with PSNR in dB.
+    Writes ``000_<name of the file>.png`` etc., compare.png and reconstructed.json, and removes the
+    reconstructions of an earlier call. Returns file names with PSNR in dB.
 
     Raises:
-        DataError: a file that is no image.
+        DataError: a file is not an image.
     """
     originals, stems = _originals(context, files, count)
-    reconstructions = _reconstructions(context, originals)
+    reconstructions = _reconstructions(load_tokenizer(context), originals, context.device)
     names = [f"{index:03d}_{stem}.png" for index, stem in enumerate(stems)]
     measured = list(zip(names, psnr(originals, reconstructions).tolist(), strict=True))
-    start_again(folder, RECORD, WRITTEN, names, {"psnr": dict(measured)})
+    restart(folder, RECORD, WRITTEN, names, {"psnr": dict(measured)})
     for name, image in zip(names, reconstructions, strict=True):
         save_png(grid(image[None], columns=1, scale=1), folder / name)
     save_png(compare(originals, reconstructions), folder / "compare.png")
@@ -48,7 +53,7 @@ def reconstruct_to_folder(
 def _originals(
     context: StageContext, files: Sequence[Path], count: int
 ) -> tuple[Tensor, list[str]]:
-    """Images (M, 3, S, S) uint8, and what to call them."""
+    """Images (M, 3, S, S) uint8, and their names."""
     if files:
         size = context.recipe.data.image_size
         return torch.stack([read_image(path, size) for path in files]), [f.stem for f in files]
@@ -57,10 +62,9 @@ def _originals(
     return all_images(source, indices)[0], [f"test{index:06d}" for index in indices]
 
 
-def _reconstructions(context: StageContext, originals: Tensor) -> Tensor:
-    tokenizer = trained_tokenizer(context)
-    parts = []
-    for chunk in originals.split(BATCH):
-        latents = tokenizer.encode(to_float(chunk.to(context.device))).latents
-        parts.append(to_uint8(tokenizer.decode(latents)).cpu())
-    return torch.cat(parts)
+def _reconstructions(tokenizer: Tokenizer, originals: Tensor, device: torch.device) -> Tensor:
+    batches = []
+    for batch in originals.split(BATCH):
+        latents = tokenizer.encode(to_float(batch.to(device))).latents  # (B, C, h, w)
+        batches.append(to_uint8(tokenizer.decode(latents)).cpu())
+    return torch.cat(batches)

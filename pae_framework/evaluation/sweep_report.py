@@ -1,4 +1,4 @@
-"""The page that sets a sweep's variants side by side."""
+"""The page that compares the variants of a sweep."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pae_framework.report.content import LabelledImages, SweepContent
 from pae_framework.report.html import render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
-from pae_framework.stages.sample import read_sets
+from pae_framework.sampling.sample_set import read_sets
 
 
 def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
-    """Write ``report.html`` of a sweep from its finished members' results; returns its path."""
+    """Write ``report.html`` of a sweep from its finished members; returns its path."""
     members = [
         MemberMetrics(found["variant"], found["seed"], found["metrics"]) for found in results
     ]
     samples: dict[str, LabelledImages] = {}
     for found in results:
         if found["variant"] not in samples and "samples" in found:
-            drawn = read_sets(directory / found["samples"])[0]
+            main = read_sets(directory / found["samples"])[0]
             samples[found["variant"]] = LabelledImages(
-                f"{found['member']}, {generator_words(drawn.generator_step)}",
-                drawn.images,
-                drawn.labels,
+                f"{found['member']}, {generator_words(main.generator_step)}",
+                main.images,
+                main.labels,
             )
     info = read_json(directory / "run.json")
     content = SweepContent(

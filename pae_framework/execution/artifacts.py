@@ -1,16 +1,11 @@
-"""Finished parts of a run, loaded from the stages that made them."""
+"""Finished networks of a run, loaded from the stages that trained them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Encoder, Generator
-from pae_framework.data.pixels import to_float
 from pae_framework.execution.context import StageContext
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.tensor_files import load_weights
@@ -27,10 +22,10 @@ def new_encoder(component: EncoderComponent, context: StageContext) -> Encoder:
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
-    """The recipe's encoder (or extractor) with its weights: frozen, on the device.
+    """The recipe's encoder (or extractor), frozen, on the device.
 
-    They are what its own stage learned, what came with an imported tokenizer, or those the encoder
-    loads itself.
+    Its weights come from its own stage, from an imported tokenizer, or are the pretrained ones that
+    the encoder loads itself.
     """
     recipe = context.recipe
     component = recipe.extractor if stage == "extractor" else recipe.tokenizer.encoder
@@ -44,7 +39,7 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
 
 
 def _encoder_file(context: StageContext, stage: str) -> Path | None:
-    """The encoder's weights among the files of the run, if they are."""
+    """The file of the run that holds the encoder's weights, if there is one."""
     if (folder := context.input(stage)) is not None:
         return folder / "encoder.safetensors"
     if stage == "encoder" and (folder := context.input("tokenizer")) is not None:
@@ -63,7 +58,7 @@ def new_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner:
 
 
 def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | None:
-    """The refinement's networks, frozen; None where this run has no refinement to look at."""
+    """The refinement's networks, frozen, on the device; None if the stage reads no refinement."""
     if (folder := context.input("refine")) is None:
         return None
     refiner = new_refiner(context, encoder)
@@ -72,7 +67,7 @@ def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | N
 
 
 def trained_tokenizer(context: StageContext) -> Tokenizer:
-    """The run's tokenizer, frozen."""
+    """The run's tokenizer, frozen, on the device."""
     recipe = context.recipe
     encoder = frozen_encoder(context)
     tokenizer = build_tokenizer(recipe.tokenizer, recipe.data.image_size, context.registry, encoder)
@@ -88,22 +83,3 @@ def new_generator(context: StageContext, latent: LatentShape, num_classes: int) 
     generator = cls(component.config, latent, num_classes)
     assert isinstance(generator, Generator)
     return generator
-
-
-@dataclass(frozen=True)
-class FeatureExtractor:
-    """Pooled features of a frozen network, for Frechet distances."""
-
-    name: str
-    network: Encoder
-    device: torch.device
-    batch: int = 250
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
-        parts = []
-        for chunk in images.split(self.batch):
-            pixels = self.network.normalize(to_float(chunk.to(self.device)))
-            parts.append(self.network(pixels).pooled.double().cpu())
-        return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""A folder that a command fills again and again, and that may hold files of others, too."""
+"""A folder that a command fills repeatedly, and that may also hold other files."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 from pae_framework.files import read_json, write_json
 
-LATER = ("further", "found")
-"""Keys of a record that :func:`add` writes; they do not tell one command from another."""
+_ADDED = ("further", "found")
+"""Keys that :func:`add_to_record` writes; they do not distinguish one command from another."""
 
 
-def start_again(
+def restart(
     folder: Path, record: str, pattern: str, files: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
     """Make the folder, remove what the command wrote there before, and record what it writes now.
 
-    Removed are the files that the record lists and that the pattern matches whole. The new record
-    is there before its files are, so that those of an interrupted command are found, too.
+    A file is removed if the record lists it and the pattern matches its full name. The new record
+    is written before the files, so that the files of an interrupted command are found, too.
 
     Args:
         folder: where the command writes.
         record: name of the JSON file that lists what it wrote, under ``files``.
-        pattern: regular expression of the names it gives to files.
+        pattern: regular expression of the file names that the command uses.
         files: names of the files it is about to write.
-        facts: what else to record.
+        facts: other values to record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in _listed(folder / record):
@@ -36,30 +36,31 @@ def start_again(
     write_json(folder / record, {**facts, "files": list(files)})
 
 
-def go_on(
+def resume_or_restart(
     folder: Path,
     record: str,
     pattern: str,
     files: Sequence[str],
     facts: Mapping[str, Any],
-    whole: Callable[[Path], bool] = Path.is_file,
+    is_complete: Callable[[Path], bool] = Path.is_file,
 ) -> list[str]:
-    """Names of the files still to be written, of a command that may have been interrupted.
+    """Names of the files that still have to be written.
 
-    Where the record says that the same files with the same facts were under way, those that are
-    ``whole`` count; else the folder is started again. Other arguments as in :func:`start_again`.
+    If the record holds the same files and facts, the command resumes: files for which
+    ``is_complete`` holds are kept. Otherwise the folder is emptied as by :func:`restart`, which
+    describes the other arguments.
     """
     wanted = json.loads(json.dumps({**facts, "files": list(files)}))
     content = _content(folder / record)
     if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in LATER}
+        content = {key: value for key, value in content.items() if key not in _ADDED}
     if content != wanted:
-        start_again(folder, record, pattern, files, facts)
-    return [name for name in files if not whole(folder / name)]
+        restart(folder, record, pattern, files, facts)
+    return [name for name in files if not is_complete(folder / name)]
 
 
-def add(folder: Path, record: str, further: Sequence[str] = (), **found: Any) -> None:
-    """Record further files, before they are written, and what was found while writing."""
+def add_to_record(folder: Path, record: str, further: Sequence[str] = (), **found: Any) -> None:
+    """Record further files before they are written, and values found while writing."""
     content = read_json(folder / record)
     if further:
         content["further"] = sorted({*content.get("further", ()), *further})
@@ -69,12 +70,12 @@ def add(folder: Path, record: str, further: Sequence[str] = (), **found: Any) ->
 
 
 def is_listed(folder: Path, record: str, name: str) -> bool:
-    """Whether the record says that the command wrote this file."""
+    """Whether the record lists this file."""
     return name in _listed(folder / record)
 
 
 def _listed(record: Path) -> list[str]:
-    """Names in the record; none where it is missing, damaged or not ours."""
+    """Names in the record; none if it is missing, damaged or not a record of ours."""
     content = _content(record)
     if not isinstance(content, dict):
         return []
@@ -84,7 +85,7 @@ def _listed(record: Path) -> list[str]:
 
 
 def _content(record: Path) -> Any:
-    """What the record says; None where it is missing or damaged."""
+    """The content of the record; None if it is missing or damaged."""
     try:
         return read_json(record)
     except (FileNotFoundError, ValueError):

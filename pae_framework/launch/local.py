@@ -69,11 +69,12 @@ class LocalLauncher:
             self._say(planned, f"done in {record.info['seconds']:.1f} s")
 
     def _carry_out(self, loaded, directory, planned, stages, update_record) -> None:  # type: ignore[no-untyped-def]
-        from pae_framework.execution.context import StageContext
+        from pae_framework.execution.context import StageContext, configure_torch
 
         context = StageContext(
             loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
         )
+        configure_torch(loaded.recipe.runtime)
         update_record(machine=context.machine)
         try:
             STAGES[planned.name].function()(context)

@@ -1,4 +1,4 @@
-"""The figures of a page: the headline table, and a card per figure with its protocol. No torch."""
+"""The metrics of a page: the headline table, and a card per metric with its protocol. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pae_framework.report.table import ResultRow, result_rows
 
 @dataclass(frozen=True)
 class Card:
-    """One figure with its protocol: what all its points share, and a table of where they differ."""
+    """One metric with its protocol: what its values share, and a table of where they differ."""
 
     main: ResultRow
     shared: dict[str, str]
@@ -27,7 +27,7 @@ class Card:
 
 
 def results(metrics: Sequence[MetricFields]) -> dict[str, list[ResultRow]]:
-    """The headline figures, by group."""
+    """The headline metrics, by group."""
     groups: dict[str, list[ResultRow]] = {}
     for row in result_rows(headline(metrics)):
         groups.setdefault(row.group, []).append(row)
@@ -35,7 +35,7 @@ def results(metrics: Sequence[MetricFields]) -> dict[str, list[ResultRow]]:
 
 
 def cards(metrics: Sequence[MetricFields]) -> list[Card]:
-    """One card per name, with the protocol of every figure under it."""
+    """One card per name, with the protocol of every value under it."""
     by_name: dict[str, list[MetricFields]] = {}
     for metric in ordered(metrics):
         by_name.setdefault(str(metric["name"]), []).append(metric)

@@ -1,4 +1,4 @@
-"""The curves of a page: training logs, and figures along an axis."""
+"""The curves of a page: training logs, and metrics along an axis."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def training(stages: Mapping[str, Sequence[CurveRow]]) -> dict[str, list[tuple[s
 
 
 def along(metrics: Sequence[MetricFields], axis: Axis) -> AxisSection | None:
-    """A table and a chart of figures along one axis."""
+    """A table and a chart of metrics along one axis."""
     found = series_along(metrics, axis)
     if not found:
         return None
@@ -62,7 +62,7 @@ def along(metrics: Sequence[MetricFields], axis: Axis) -> AxisSection | None:
 
 
 def axis_chart(lines: Sequence[Line], axis: Axis, y_label: str) -> Chart:
-    """The chart of figures along an axis."""
+    """The chart of metrics along an axis."""
     svg = curves(lines, axis.label, y_label, log_x=axis.doubling)
     return chart(svg, f"{y_label or ', '.join(line.label for line in lines)} over {axis.label}")
 

@@ -1,6 +1,6 @@
-"""What goes on a report's page. Only facts; how they look is :mod:`pae_framework.report.html`'s.
+"""The content of a report; :mod:`pae_framework.report.html` lays it out.
 
-Parts that are None or empty are left out of the page.
+Fields that are None or empty are left out of the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CurveRow = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a stage took: working time in s, optimiser steps and images/s where it trains."""
+    """Cost of a stage: working time in s, optimiser steps and images/s where it trains."""
 
     name: str
     seconds: float
@@ -69,7 +69,7 @@ class ReportContent:
 
 @dataclass(frozen=True)
 class SweepContent:
-    """A sweep: its members with their figures, and per variant the samples of one member."""
+    """A sweep: its members with their metrics, and per variant the samples of one member."""
 
     name: str
     members: Sequence[MemberMetrics]

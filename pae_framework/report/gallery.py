@@ -1,4 +1,4 @@
-"""The pictures of a page: samples, reconstructions, latents. What is missing is None.
+"""The pictures of a page: samples, reconstructions, latents. A missing section is None.
 
 Images go onto the page one by one, so that a row wraps on a phone instead of shrinking.
 """
@@ -81,7 +81,7 @@ def sample_strip(images: LabelledImages, class_names: Sequence[str], alt: str) -
 
 
 def reconstructions(originals: Tensor | None, others: Tensor | None) -> Tiles | None:
-    """Originals with what the tokenizer makes of them below."""
+    """Originals with their reconstructions below."""
     if originals is None or others is None or not len(originals):
         return None
     most = 2 * images_per_row(originals)

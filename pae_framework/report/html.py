@@ -51,19 +51,19 @@ def render_sweep(content: SweepContent) -> str:
 
 
 def _charts(columns: Sequence[Column], rows: Sequence[Row], axis: Axis) -> list[Chart]:
-    """One chart per figure that was measured along ``axis``: a line per variant."""
+    """One chart per metric that was measured along ``axis``: a line per variant."""
     names: dict[tuple[str, Place, str], list[tuple[float, int]]] = {}
     for i, column in enumerate(columns):
         position = axis.position(column.place)
         if position is not None:
             key = column.name, axis.others(column.place), column.label
             names.setdefault(key, []).append((position, i))
-    figures = []
+    found = []
     for (_, _, label), points in names.items():
         lines = [line for row in rows if (line := _line(row, points)).points]
         if len(points) > 1 and lines:
-            figures.append(charts.axis_chart(lines, axis, label))
-    return figures
+            found.append(charts.axis_chart(lines, axis, label))
+    return found
 
 
 def _line(row: Row, points: Sequence[tuple[float, int]]) -> Line:

@@ -1,4 +1,4 @@
-"""Reading figures as a run's JSON holds them: order, wording, series. No torch.
+"""Metrics as a run's JSON holds them: order, wording, series. No torch.
 
 A metric here is a mapping with the fields of :class:`pae_framework.contracts.Metric`.
 """
@@ -19,11 +19,11 @@ _LABELS = (
     *("rFD", "PSNR", "SSIM", "LPIPS"),
     *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFD"),
 )
-_MISSING = "–"  # noqa: RUF001 - an en dash, in the place of a figure
+_MISSING = "–"  # noqa: RUF001 - an en dash, in place of a missing value
 
 
 def group_of(metric: MetricFields) -> str:
-    """Part of the name before the slash."""
+    """The name before the slash."""
     return str(metric["name"]).partition("/")[0]
 
 
@@ -39,7 +39,7 @@ def place_of(metric: MetricFields) -> Place:
 
 
 def generator_words(step: Any) -> str:
-    """``generator step 250``; step 0 is a generator that was loaded, of no step of the run."""
+    """``generator step 250``; step 0 is a loaded generator."""
     return "loaded generator" if step == 0 else f"generator step {readable(step)}"
 
 
@@ -90,7 +90,7 @@ def headline(metrics: Sequence[MetricFields]) -> list[MetricFields]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Something figures are measured along: the keys of ``at`` that vary with it together, the
+    """Something metrics are measured along: the keys of ``at`` that vary with it together, the
     first one that is there being the position."""
 
     label: str
@@ -115,14 +115,14 @@ EVALUATIONS = Axis("network evaluations", ("evaluations", "steps"), doubling=Tru
 
 @dataclass(frozen=True)
 class Series:
-    """One figure along an axis: ``points`` are (position, metric), positions rising."""
+    """One metric along an axis: ``points`` are (position, metric), positions rising."""
 
     label: str
     points: tuple[tuple[float, MetricFields], ...]
 
 
 def series_along(metrics: Iterable[MetricFields], axis: Axis) -> list[Series]:
-    """Figures that were measured at two places or more along ``axis``, all else equal."""
+    """Metrics measured at two places or more along ``axis``, all else equal."""
     found: dict[tuple[str, Place], dict[float, MetricFields]] = {}
     labels: dict[tuple[str, Place], str] = {}
     for metric in ordered(metrics):
@@ -149,7 +149,7 @@ def decimals_for(values: Iterable[float | None]) -> int:
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """A figure with so many decimals; a dash where there is none."""
+    """A value with so many decimals; a dash if it is missing."""
     if value is None:
         return _MISSING
     return f"{value:.{decimals}f}" if math.isfinite(value) else f"{value:g}"

@@ -59,7 +59,7 @@ def loss_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def curves(lines: Sequence[Line], x_label: str, y_label: str, log_x: bool = False) -> str:
-    """Figures over an axis as one SVG: markers at what was measured, a band for the spread."""
+    """Metrics over an axis as one SVG: markers at measured values, a band for the spread."""
     figure, axes = _figure(5.0, 2.9)
     measured = sorted({point[0] for line in lines for point in line.points})
     for index, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Tables of figures: one run's results, and a sweep's variants side by side. No torch."""
+"""Tables of metrics: one run's results, and a sweep's variants side by side. No torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def arrow(higher_is_better: bool) -> str:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One figure of one run, as text. ``spread`` is its deviation over draws, empty without one."""
+    """One metric of one run, as text. ``spread`` is its deviation over draws, empty without one."""
 
     group: str
     name: str
@@ -44,7 +44,7 @@ class ResultRow:
 
 
 def result_rows(metrics: Sequence[MetricFields]) -> list[ResultRow]:
-    """All figures of a run, in reading order."""
+    """All metrics of a run, in reading order."""
     rows = []
     for metric in ordered(metrics):
         std = metric.get("std")
@@ -74,7 +74,7 @@ class MemberMetrics:
 
 @dataclass(frozen=True)
 class Column:
-    """One figure at one place, over all variants."""
+    """One metric at one place, over all variants."""
 
     name: str
     label: str
@@ -125,7 +125,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """``1.873 ± 0.021``, with ``(n=1)`` where some seeds of the variant lack the figure."""
+        """``1.873 ± 0.021``, with ``(n=1)`` where some seeds of the variant lack the metric."""
         return f"{self.value} {self.spread}".rstrip()
 
 
@@ -139,7 +139,7 @@ class Row:
 
 
 def comparison_table(members: Sequence[MemberMetrics]) -> tuple[list[Column], list[Row]]:
-    """Variants in the order given, figures in reading order: mean and half range over seeds."""
+    """Variants in the order given, metrics in reading order: mean and half range over seeds."""
     columns = _columns(members)
     by_variant: dict[str, list[MemberMetrics]] = {}
     for member in members:

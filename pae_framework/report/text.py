@@ -12,9 +12,9 @@ from pae_framework.report.table import Cell, Column, ResultRow, Row
 
 
 def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
-    """One run's figures for a terminal."""
+    """One run's metrics for a terminal."""
     table = Table(title=title, title_justify="left")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("at")
     table.add_column("value", justify="right")
     for _, group in groupby(rows, key=lambda row: row.group):
@@ -26,12 +26,12 @@ def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
 
 
 def results_markdown(rows: Sequence[ResultRow]) -> str:
-    """One run's figures as a Markdown table."""
+    """One run's metrics as a Markdown table."""
     lines = [
         (f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip())
         for row in rows
     ]
-    return _markdown(("figure", "at", "value"), lines, numbers_from=2)
+    return _markdown(("metric", "at", "value"), lines, numbers_from=2)
 
 
 def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Table]:
@@ -47,19 +47,19 @@ def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _comparison(columns: Sequence[Column], rows: Sequence[Row], chosen: Sequence[int]) -> Table:
-    """The chosen columns; where they are one figure at several places, it stands in the title."""
+    """The chosen columns; if they are one metric at several places, its name is in the title."""
     shown = [columns[i] for i in chosen]
     series = len({column.label for column in shown}) == 1 and all(c.place for c in shown)
-    figure = f": {shown[0].label} {shown[0].arrow}" if series else ""
-    table = Table(title=Text(shown[0].group_title + figure), title_justify="left")
+    metric = f": {shown[0].label} {shown[0].arrow}" if series else ""
+    table = Table(title=Text(shown[0].group_title + metric), title_justify="left")
     table.add_column("variant")
     table.add_column("seeds")
     for column in shown:
         table.add_column(Text(column.condition if series else column.heading), justify="right")
     for row in rows:
         cells = (row.cells[i] for i in chosen)
-        figures = (Text(cell.text, style="bold" if cell.best else "") for cell in cells)
-        table.add_row(Text(row.variant), _seeds(row), *figures)
+        values = (Text(cell.text, style="bold" if cell.best else "") for cell in cells)
+        table.add_row(Text(row.variant), _seeds(row), *values)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Parts of sample sets, drawn by several processes of this machine."""
+"""Chunks of sample sets, sampled by several processes of this machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.processes import do_items
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import label_plan
-from pae_framework.sampling.sample_set import begin_parts, draw_part
+from pae_framework.sampling.sample_set import CHUNK, prepare_chunks, write_chunk
 from pae_framework.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class PlannedSet:
-    """A set to draw: its npz, what tells it from others, weights to draw from, and how."""
+    """A set to sample: its npz, its identity, the weights to sample from, and the settings."""
 
     path: Path
     identity: str
@@ -28,53 +28,60 @@ class PlannedSet:
     settings: SampleSettings
 
 
-Part = tuple[PlannedSet, range]
+Chunk = tuple[PlannedSet, range]
 """Some sample numbers of a set."""
 
 
-def draw_parts(context: StageContext, settings: SampleSettings, sets: Sequence[PlannedSet]) -> None:
-    """Draw all parts of the sets that are not there, ``settings.processes`` at once.
+def sample_chunks(
+    context: StageContext,
+    settings: SampleSettings,
+    sets: Sequence[PlannedSet],
+    chunk_size: int = CHUNK,
+) -> None:
+    """Sample all missing chunks of the sets with ``settings.processes`` processes.
 
-    They lie where ``data.image_sets.draw_set``, called afterwards, finds them and joins them.
+    :func:`~pae_framework.sampling.sample_set.write_set`, called afterwards, finds and joins them.
 
     Raises:
-        StoppedError: it was asked to stop; the parts under way are written.
-        RunError: a process failed; parts that are there stay.
+        StoppedError: a signal asked to stop; chunks that had been started are finished.
+        RunError: a process failed; finished chunks stay.
     """
-    parts = [
-        (one, part) for one in sets for part in begin_parts(one.path, settings.count, one.identity)
+    chunks = [
+        (planned, chunk)
+        for planned in sets
+        for chunk in prepare_chunks(planned.path, settings.count, planned.identity, chunk_size)
     ]
     with context.progress(len(sets) * settings.count) as progress:
 
         def show(done: int) -> None:
-            progress.update(done * len(sets) * settings.count // len(parts))
+            progress.update(done * len(sets) * settings.count // len(chunks))
 
-        worker = partial(PartDrawer, parts)
-        done = do_items(context, worker, len(parts), settings.processes, show)
-    if done < len(parts):
-        raise StoppedError(f"stopped with {done} of {len(parts)} parts; run it again to go on")
+        worker = partial(ChunkSampler, chunks)
+        done = do_items(context, worker, len(chunks), settings.processes, show)
+    if done < len(chunks):
+        raise StoppedError(f"stopped with {done} of {len(chunks)} chunks; run it again to resume")
 
 
-class PartDrawer:
-    """Draws parts with one sampler, which takes other weights where a part is of another set."""
+class ChunkSampler:
+    """Samples chunks with one sampler, whose weights change with the set."""
 
-    def __init__(self, parts: Sequence[Part], context: StageContext):
+    def __init__(self, chunks: Sequence[Chunk], context: StageContext):
         settings = context.recipe.sample
         assert settings is not None
-        self.parts, self.sampler = parts, Sampler.of(context)
+        self.chunks, self.sampler = chunks, Sampler.of(context)
         classes = self.sampler.model.num_classes
         self.labels = label_plan(settings.count, classes, settings.seed, settings.labels)
         self.loaded: Path | None = None
 
     def __call__(self, number: int) -> None:
-        """Draw one part, unless it is there whole."""
-        planned, part = self.parts[number]
+        """Sample one chunk unless it is complete."""
+        planned, chunk = self.chunks[number]
         if self.loaded != planned.weights:
             self.sampler.load(planned.weights)
             self.loaded = planned.weights
 
-        def draw(indices: Tensor) -> Tensor:
+        def sample(indices: Tensor) -> Tensor:
             return self.sampler.images(self.labels[indices], indices, planned.settings)
 
-        for _ in draw_part(planned.path, part, draw, planned.settings.batch_size):
+        for _ in write_chunk(planned.path, chunk, sample, planned.settings.batch_size):
             pass

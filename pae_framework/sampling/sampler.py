@@ -1,4 +1,7 @@
-"""Drawing images from a finished generator: shared by the sample stage and ``pae sample``."""
+"""Sampling images from a finished generator, with the second network of autoguidance.
+
+Shared by the sample stage and ``pae sample``.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.data.pixels import to_uint8
-from pae_framework.data.statistics import LatentStatistics
+from pae_framework.data.statistics import LatentStatistics, load_statistics
+from pae_framework.errors import UsageError
 from pae_framework.execution.artifacts import new_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import run_statistics
+from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.flow.sampling import EvaluationCount, draw
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.sampling.weak_generator import load_weak_generator
+from pae_framework.runs.autoguidance_run import other_latents
+from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
+
+TOLERANCE = 0.05
+"""Largest difference between statistics of the same latents: of means in deviations, of deviations
+as a ratio. They are measured on some thousand images, which may differ."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A generator with the tokenizer and the statistics its latents need to become images.
+    """A generator with the tokenizer and the statistics that turn its latents into images.
 
-    ``weak`` is the second network of autoguidance, where the recipe names one; ``tf32`` tells
-    whether float32 products round their factors; ``count`` adds up the velocity evaluations of
-    everything drawn.
+    ``weak`` is the second network of autoguidance, if the recipe names one; ``tf32`` tells whether
+    float32 products round their factors; ``count`` adds up the velocity evaluations of all samples.
     """
 
     model: Generator
@@ -42,10 +51,10 @@ class Sampler:
 
     @classmethod
     def of(cls, context: StageContext) -> Sampler:
-        """The run's own, with the generator's last weights.
+        """The run's sampler, with the last weights of its generator.
 
         Raises:
-            UsageError: the run that autoguidance names is not finished, or is over other latents.
+            UsageError: the run for autoguidance is not finished or uses other latents.
         """
         shape = latent_shape(context.recipe)
         model = new_generator(context, shape, context.num_classes)
@@ -60,12 +69,15 @@ class Sampler:
         return sampler
 
     def load(self, weights: Path) -> None:
-        """Take other weights of the same generator."""
+        """Load other weights of the same generator."""
         load_weights(self.model, weights)
 
     @torch.no_grad()
     def images(self, labels: Tensor, indices: Tensor, settings: SampleSettings) -> Tensor:
-        """Images (M, 3, S, S) uint8 of the labels (M,); image i depends on (seed, indices[i])."""
+        """Images (M, 3, S, S) uint8 of labels (M,), on the CPU.
+
+        Image i depends on its label, the seed and ``indices[i]`` alone.
+        """
         latents = draw(
             self.model,
             labels,
@@ -75,23 +87,23 @@ class Sampler:
             self.tokenizer.latent,
             weak=self.weak,
             count=self.count,
-        )
-        decoded = self.tokenizer.decode(self.statistics.denormalize(latents))
+        )  # (M, C, h, w), normalised
+        decoded = self.tokenizer.decode(self.statistics.denormalize(latents))  # (M, 3, S, S)
         return to_uint8(decoded).cpu()
 
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
-        """How :meth:`images` draws, or has drawn, with these settings."""
+        """The protocol of :meth:`images` with these settings and the evaluations counted so far."""
         found = describe(settings.for_latent(self.tokenizer.latent), self.count)
         return {**found, "tf32": self.tf32}
 
 
 def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> dict[str, Any]:
-    """How images are drawn, for the protocol of what is measured on them.
+    """The protocol of sampled images: solver, evaluations, shift, guidance and seed.
 
     Args:
-        settings: the solver and its guidance. Of a shift that is not a number yet (see
-            ``for_latent``) it is said how it is made, and not where guidance falls.
-        count: evaluations as they happened, for dopri5, which chooses its steps; others' are known.
+        settings: the solver and its guidance. If the shift still depends on the shape of the
+            latents (see ``for_latent``), ``guided_evaluations`` is left out.
+        count: evaluations counted while sampling; only dopri5 needs it, which chooses its steps.
     """
     shift = (
         {"shift_base": settings.shift_base} if settings.shift_base else {"shift": settings.shift}
@@ -107,7 +119,7 @@ def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> 
 
 
 def _cost(settings: SampleSettings, count: EvaluationCount | None) -> dict[str, Any]:
-    """Steps, and velocity evaluations of one image: a guided one is two network passes."""
+    """Steps and velocity evaluations per image; a guided evaluation is two network passes."""
     if settings.adaptive:
         if count is None or count.samples == 0:
             return {"evaluations": "as many as the tolerances ask for"}
@@ -120,7 +132,6 @@ def _cost(settings: SampleSettings, count: EvaluationCount | None) -> dict[str, 
 
 
 def _solver_details(settings: SampleSettings) -> dict[str, Any]:
-    """What only some solvers have."""
     if settings.adaptive:
         return {"end": settings.end, "rtol": settings.rtol, "atol": settings.atol}
     if settings.stochastic:
@@ -144,3 +155,63 @@ def _guidance_details(settings: SampleSettings) -> dict[str, Any]:
         "guidance_interval": list(guidance.interval),
         **weak,
     }
+
+
+# --- autoguidance ---------------------------------------------------------------------------------
+
+
+def load_weak_generator(
+    context: StageContext, latent: LatentShape, num_classes: int
+) -> Generator | None:
+    """The generator of the run that ``sample.guidance.autoguidance`` names; None if it names none.
+
+    Raises:
+        UsageError: there is no such run, or see :func:`weak_generator_of`.
+        CheckpointError: see :func:`weak_generator_of`.
+    """
+    settings = context.recipe.sample
+    if settings is None or settings.guidance.autoguidance is None:
+        return None
+    other = open_run(Path(settings.guidance.autoguidance).expanduser(), context.registry)
+    return weak_generator_of(other, context, latent, num_classes)
+
+
+def weak_generator_of(
+    other: OpenedRun, context: StageContext, latent: LatentShape, num_classes: int
+) -> Generator:
+    """The generator of another run, frozen, on the device of ``context``.
+
+    Raises:
+        UsageError: the run is not finished, or its generator works on latents of another shape or
+            of another tokenizer.
+        CheckpointError: its weights do not fit: they are for another number of classes.
+    """
+    weights = _finished_folder(other, "generator") / "weights.safetensors"
+    _require_same_latents(context, other, latent)
+    component = other.loaded.recipe.generator
+    assert component is not None
+    cls = context.registry.find("generator", component.use).component_class()
+    model = cls(component.config, latent, num_classes)
+    assert isinstance(model, Generator)
+    load_weights(model, weights)
+    return model.requires_grad_(False).eval().to(context.device)
+
+
+def _finished_folder(run: OpenedRun, stage: str) -> Path:
+    return run.directory.stage(run.finished(stage)).path
+
+
+def _require_same_latents(context: StageContext, other: OpenedRun, latent: LatentShape) -> None:
+    """Refuse latents of another shape, and those that another tokenizer made or normalised."""
+    folder, found = _finished_folder(other, "latents"), latent_shape(other.loaded.recipe)
+    if (fault := other_latents(other.directory.path, found, latent)) is not None:
+        raise UsageError(fault)
+    ours, theirs = load_statistics(context.require("latents")), load_statistics(folder)
+    means = (ours.mean - theirs.mean).abs() / ours.std
+    deviations = (theirs.std / ours.std - 1).abs()
+    if max(means.max().item(), deviations.max().item()) > TOLERANCE:
+        raise UsageError(
+            f"autoguidance: the latents of {other.directory.path} have other means and deviations "
+            "than this run's: they come from another tokenizer or other images; name a run that "
+            "shares this run's `latents` stage"
+        )

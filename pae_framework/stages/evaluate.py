@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: let every evaluator of the recipe judge the run; write ``results.json``."""
+"""Stage ``evaluate``: compute the metrics of every evaluator; write ``results.json``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pae_framework.files import read_json, write_json
 
 
 def run(context: StageContext) -> None:
-    """Evaluate; evaluators that are done are not done again after an interruption."""
+    """Run every evaluator; after an interruption, finished evaluators are not repeated."""
     evaluators = context.recipe.evaluate
-    material = RunInputs(context)
+    inputs = RunInputs(context)
     metrics = []
     with context.progress(len(evaluators)) as progress:
         for number, (label, component) in enumerate(evaluators.items()):
@@ -22,7 +22,7 @@ def run(context: StageContext) -> None:
             if not results.exists():
                 directory.mkdir(parents=True, exist_ok=True)
                 cls = context.registry.find("evaluator", component.use).component_class()
-                found = cls(component.config).evaluate(material, directory)
+                found = cls(component.config).evaluate(inputs, directory)
                 write_json(results, [asdict(metric) for metric in found])
             metrics += read_json(results)
         progress.update(len(evaluators))

@@ -1,4 +1,4 @@
-"""Stage ``latents``: encode the training images into LightningDiT's shards, with statistics."""
+"""Stage ``latents``: encode the training images into shards as LightningDiT reads them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from pae_framework.data.statistics import compute_statistics
 from pae_framework.errors import StoppedError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import tokenizer_identity
 from pae_framework.execution.processes import do_items
+from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.interop.latents_folder import take_folder
 from pae_framework.interop.statistics_file import take_statistics
+from pae_framework.tokenizer.model import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def run(context: StageContext) -> None:
-    """Write every shard that is not there whole, then the statistics.
+    """Write every shard that is missing or incomplete, then the statistics of all latents.
 
-    Shards are named and cut as by one process, whichever process writes them. With
-    ``latents.folder`` there are shards already, with ``latents.statistics`` there are none, and the
-    statistics are those of that folder or file.
+    Names and contents of shards do not depend on the number of processes. With ``latents.folder``
+    the shards exist already; with ``latents.statistics`` no shards are needed. In both cases the
+    statistics are taken from there.
 
     Raises:
-        StoppedError: it was asked to stop; the shards under way are written.
-        RunError: a process failed; its shards that are whole stay.
+        StoppedError: a signal asked to stop; started shards are finished.
+        RunError: a process failed; finished shards stay.
     """
     settings = context.recipe.latents
     if settings.folder is not None:
@@ -59,11 +60,11 @@ def _write_shards(context: StageContext) -> None:
 
         written = do_items(context, ShardWriter, shards, settings.processes, show)
     if written < shards:
-        raise StoppedError(f"stopped with {written} of {shards} shards; run it again to go on")
+        raise StoppedError(f"stopped with {written} of {shards} shards; run it again to resume")
 
 
 def _remove_unfinished(context: StageContext) -> None:
-    """Remove what processes that were killed left of the shards they were writing."""
+    """Remove the partial files of processes that were killed."""
     for path in context.directory.glob(".latents_*.new"):
         path.unlink()
 
@@ -71,17 +72,17 @@ def _remove_unfinished(context: StageContext) -> None:
 class ShardWriter:
     """Writes shards of the training images' latents.
 
-    ``latents`` are those of the images as they are, ``latents_flip`` those of their mirror images;
-    both the same where the recipe mirrors nothing.
+    ``latents`` are those of the images, ``latents_flip`` those of the mirrored images. They are the
+    same unless ``data.flip`` is on.
     """
 
-    def __init__(self, context: StageContext):
+    def __init__(self, context: StageContext, tokenizer: Tokenizer | None = None):
         self.context = context
         self.settings = context.recipe.latents
-        self.tokenizer = trained_tokenizer(context)
+        self.tokenizer = tokenizer or trained_tokenizer(context)
 
     def __call__(self, shard: int) -> None:
-        """Write one shard, unless it is there whole."""
+        """Write one shard unless it is complete."""
         size, source = self.settings.shard_size, self.context.train_source
         indices = range(shard * size, min((shard + 1) * size, len(source)))
         path = self.context.directory / shard_name(0, shard)
@@ -90,16 +91,16 @@ class ShardWriter:
         plain, mirrored, labels = [], [], []
         for images, classes in self._read(indices):
             latents = self._encode(images)
-            plain.append(latents)
+            plain.append(latents)  # (B, C, h, w)
             flip = self.context.recipe.data.flip
             mirrored.append(self._encode(images.flip(-1)) if flip else latents)
             labels.append(classes)
         write_shard(path, torch.cat(plain), torch.cat(mirrored), torch.cat(labels))
 
     def _read(self, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (B, 3, S, S) in [0, 1], on the device, and labels (B,), batch after batch."""
-        chunks = _Chunks(self.context.train_source, indices, self.settings.batch_size)
-        for images, labels in read_steps(chunks.read, 0, len(chunks), self.settings.workers):
+        """Images (B, 3, S, S) in [0, 1], on the device, and labels (B,), batch by batch."""
+        batches = _Batches(self.context.train_source, indices, self.settings.batch_size)
+        for images, labels in read_steps(batches.read, 0, len(batches), self.settings.workers):
             yield to_float(images).to(self.context.device), labels
 
     @torch.no_grad()
@@ -109,8 +110,8 @@ class ShardWriter:
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """Images at some indices of a source, ``size`` at once; processes that read it get a copy."""
+class _Batches:
+    """Images at some indices of a source, in batches; each reading process gets a copy."""
 
     source: DataSource
     indices: range
@@ -119,6 +120,6 @@ class _Chunks:
     def __len__(self) -> int:
         return -(-len(self.indices) // self.size)
 
-    def read(self, chunk: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) uint8 and labels (B,) of one chunk."""
-        return all_images(self.source, self.indices[chunk * self.size : (chunk + 1) * self.size])
+    def read(self, number: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) uint8 and labels (B,) of one batch."""
+        return all_images(self.source, self.indices[number * self.size : (number + 1) * self.size])

@@ -1,4 +1,4 @@
-"""Stage ``report``: everything the run found, as one HTML file that needs nothing else."""
+"""Stage ``report``: the results of the run as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SHOWN = 16
 
 
 def run(context: StageContext) -> None:
-    """Write ``report.html``, and let one at the top of the run lead to it."""
+    """Write ``report.html`` and link it at the top of the run."""
     write_text(context.directory / REPORT, render(gather(context)))
     context.run.link_report()
 
 
 @torch.no_grad()
 def gather(context: StageContext) -> ReportContent:
-    """Collect what the report shows."""
+    """Collect the content of the report."""
     folder = context.run.path
-    material = RunInputs(context, limit=SHOWN)
+    inputs = RunInputs(context, limit=SHOWN)
     evaluated = context.input("evaluate")
     return ReportContent(
         name=context.recipe.name,
@@ -46,12 +46,12 @@ def gather(context: StageContext) -> ReportContent:
             if (rows := read_log(context.require(name) / "metrics.jsonl"))
         },
         metrics=read_json(evaluated / "results.json") if evaluated else [],
-        originals=material.images,
-        reconstructions=material.reconstructions,
-        samples=_samples(material) if context.input("sample") else [],
+        originals=inputs.images,
+        reconstructions=inputs.reconstructions,
+        samples=_samples(inputs) if context.input("sample") else [],
         class_names=list(context.class_names),
-        latents=material.latents,
-        latent_images=material.images,
+        latents=inputs.latents,
+        latent_images=inputs.images,
         commands=_commands(context),
     )
 
@@ -69,19 +69,19 @@ def _summary(context: StageContext, name: str) -> StageSummary:
     )
 
 
-def _samples(material: RunInputs) -> list[LabelledImages]:
+def _samples(inputs: RunInputs) -> list[LabelledImages]:
     return [
         LabelledImages(
             f"{generator_words(found.generator_step)}, {found.steps} sampling steps",
             found.images,
             found.labels,
         )
-        for found in material.sample_sets
+        for found in inputs.sample_sets
     ]
 
 
 def _commands(context: StageContext) -> list[str]:
-    """The command as given, and the one that repeats the run here."""
+    """The command as given, and one that repeats the run on this machine."""
     path = shlex.quote(str(context.run.path))
     again = f"pae run {path}/resolved.yaml --run-dir {path}"
     return [read_json(context.run.path / RECORD)["command"], again]

@@ -20,12 +20,12 @@ from pae_framework.testing.expect import expect, global_randomness_untouched
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def check_evaluator(evaluator: Evaluator, material: EvaluationInputs | None = None) -> None:
-    """Check an evaluator on made-up material, or on ``material`` where that does not suit it.
+def check_evaluator(evaluator: Evaluator, inputs: EvaluationInputs | None = None) -> None:
+    """Check an evaluator on made-up inputs, or on ``inputs`` where that does not suit it.
 
     It asks only for what ``config.needs`` names; gives metrics with names ``group/metric``, finite
     values and a protocol that JSON can hold, no two for the same thing; gives the same ones again;
-    and leaves the material, which the next evaluator gets too, as it was.
+    and leaves the inputs, which the next evaluator gets too, as it was.
 
     Raises:
         AssertionError: says what the contract is and what was found.
@@ -35,20 +35,20 @@ def check_evaluator(evaluator: Evaluator, material: EvaluationInputs | None = No
     expect(isinstance(config, EvaluatorConfig), "the evaluator keeps no EvaluatorConfig")
     unknown = sorted(config.needs - EVALUATION_NEEDS)
     expect(not unknown, f"config.needs names {unknown}; there is {sorted(EVALUATION_NEEDS)}")
-    material = SyntheticInputs(config.needs) if material is None else material
-    images, labels = material.images.clone(), material.labels.clone()
-    metrics = _evaluate(evaluator, material)
+    inputs = SyntheticInputs(config.needs) if inputs is None else inputs
+    images, labels = inputs.images.clone(), inputs.labels.clone()
+    metrics = _evaluate(evaluator, inputs)
     for metric in metrics:
         _check_metric(metric)
     _check_apart(metrics)
-    expect(_evaluate(evaluator, material) == metrics, "the same material gives other metrics")
-    same = torch.equal(material.images, images) and torch.equal(material.labels, labels)
-    expect(same, "the evaluator changed the material in place; the next one gets it too")
+    expect(_evaluate(evaluator, inputs) == metrics, "the same inputs gives other metrics")
+    same = torch.equal(inputs.images, images) and torch.equal(inputs.labels, labels)
+    expect(same, "the evaluator changed the inputs in place; the next one gets it too")
 
 
-def _evaluate(evaluator: Evaluator, material: EvaluationInputs) -> list[Metric]:
+def _evaluate(evaluator: Evaluator, inputs: EvaluationInputs) -> list[Metric]:
     with tempfile.TemporaryDirectory() as folder, global_randomness_untouched("the evaluator"):
-        metrics = evaluator.evaluate(material, Path(folder))
+        metrics = evaluator.evaluate(inputs, Path(folder))
     expect(isinstance(metrics, list) and bool(metrics), "evaluate gives no list of metrics")
     return metrics
 

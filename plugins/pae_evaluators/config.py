@@ -10,7 +10,7 @@ from pae_framework.config import EvaluatorConfig
 
 
 class ReconstructionConfig(EvaluatorConfig):
-    """Reconstructions against the test images they were made from."""
+    """Reconstructions compared with their test images."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -28,7 +28,7 @@ class GenerationConfig(EvaluatorConfig):
 
 
 class FewStepsConfig(EvaluatorConfig):
-    """Samples of the last weights, drawn with few and with all solver steps."""
+    """Samples of the last weights with few and with all solver steps."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -42,9 +42,7 @@ Radius = Annotated[float, Field(gt=0)]
 class ManifoldConfig(EvaluatorConfig):
     """Diagnostics of the latent manifold (PAE, arXiv 2605.07915)."""
 
-    images: int = Field(
-        500, gt=0, description="test images, drawn at random, that SSC and LPC look at"
-    )
+    images: int = Field(500, gt=0, description="test images, drawn at random, for SSC and LPC")
     ssc: bool = Field(True, description="spatial coherence of the tokens; needs masks")
     sigma: float = Field(
         0.2, ge=0.01, description="SSC: temperature of the affinity exp(cosine / sigma)"

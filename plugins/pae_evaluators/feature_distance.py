@@ -1,4 +1,4 @@
-"""Frechet distances to the test images, in the extractor's features: one place for all."""
+"""Frechet distances to the test images, in the features of the extractor."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BATCH = 250
 
 
 class DistanceToTestImages:
-    """Measures sets of images against all test images, whose features the material holds."""
+    """Measures sets of images against all test images, whose features the inputs holds."""
 
-    def __init__(self, material: EvaluationInputs):
-        self.material = material
-        self.reference = FeatureStatistics(material.image_features.shape[1])
-        self.reference.update(material.image_features)
+    def __init__(self, inputs: EvaluationInputs):
+        self.inputs = inputs
+        self.reference = FeatureStatistics(inputs.image_features.shape[1])
+        self.reference.update(inputs.image_features)
 
     def metric(
         self,
@@ -30,8 +30,8 @@ class DistanceToTestImages:
         at: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
-        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8, drawn as ``protocol`` says."""
-        extractor = self.material.extractor
+        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8, sampled as ``protocol`` says."""
+        extractor = self.inputs.extractor
         statistics = statistics_of(images, extractor)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
@@ -39,7 +39,7 @@ class DistanceToTestImages:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self.material.protocol,
+                **self.inputs.protocol,
                 **(protocol or {}),
                 "extractor": extractor.name,
                 "feature_width": self.reference.width,
@@ -63,8 +63,8 @@ def statistics_of(images: Tensor, extractor: Extractor) -> FeatureStatistics:
     return statistics
 
 
-def drawn(samples: SampleSet) -> dict[str, Any]:
-    """How a sample set was drawn, for the protocol of its figure."""
+def sampling_protocol(samples: SampleSet) -> dict[str, Any]:
+    """How a set was sampled, for the protocol of its metric."""
     return {
         **samples.protocol,
         "role": samples.role,

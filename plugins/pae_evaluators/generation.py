@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pae_evaluators.feature_distance import DistanceToTestImages, drawn
+from pae_evaluators.feature_distance import DistanceToTestImages, sampling_protocol
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 
 
 class Generation(Evaluator):
     """Frechet distance of the samples of the last and of earlier weights to the test images."""
 
-    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
-        """One figure per set of weights, in the order they were trained."""
-        judged = [samples for samples in material.sample_sets if samples.role != "few_steps"]
-        distance = DistanceToTestImages(material)
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
+        """One metric per set of weights, in the order they were trained."""
+        judged = [samples for samples in inputs.sample_sets if samples.role != "few_steps"]
+        distance = DistanceToTestImages(inputs)
         return [
             distance.metric(
                 "generation",
                 "gFD",
                 samples.images,
                 at={"generator_step": samples.generator_step},
-                protocol=drawn(samples),
+                protocol=sampling_protocol(samples),
             )
             for samples in sorted(judged, key=lambda samples: samples.generator_step)
         ]

@@ -1,4 +1,4 @@
-"""SSIM of image pairs, one figure per image."""
+"""SSIM of image pairs, one value per image."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """
     if min(a.shape[-2:]) < WINDOW:
         raise DataError(
-            f"SSIM looks through a window of {WINDOW} x {WINDOW} px; "
-            f"the images have {a.shape[-2]} x {a.shape[-1]}"
+            f"SSIM needs images of at least {WINDOW} x {WINDOW} px; "
+            f"these have {a.shape[-2]} x {a.shape[-1]}"
         )
-    x, y = unit_range(a), unit_range(b)
+    x, y = unit_range(a), unit_range(b)  # (B, C, H, W) float64 in [0, 1]
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
     variance_y = _blur(y * y) - mean_y.square()

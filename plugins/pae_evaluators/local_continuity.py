@@ -1,6 +1,6 @@
-"""LPC: how much does the decoded image change when the latent is pushed a little?
+"""LPC: how much the decoded image changes when the latent is perturbed.
 
-PAE (arXiv 2605.07915), diagnostics, with the perceptual distance it is given in the place of LPIPS.
+PAE (arXiv 2605.07915), diagnostics, with the given perceptual distance instead of LPIPS.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def perceptual_change(
 ) -> Tensor:
     """Weighted perceptual change (M,) of each image; lower is more continuous.
 
-    Every token z is moved by ``rho |z| u``, forth and back, with u uniform on the unit sphere; the
+    Every token z is moved by ``+-rho |z| u``, with u uniform on the unit sphere; the
     distances to the decoded latent are averaged over both signs and all directions, and over rho
     with weights proportional to 1 / rho.
 
@@ -46,9 +46,9 @@ def perceptual_change(
         batch_size: images decoded at once.
     """
     changes = []
-    for z in latents.split(batch_size):
-        moves = _token_directions(z, directions, generator)
-        clean = decode(z)
+    for z in latents.split(batch_size):  # (B, C, h, w)
+        moves = _token_directions(z, directions, generator)  # (directions, B, C, h, w)
+        clean = decode(z)  # (B, 3, S, S)
         change = torch.zeros(len(z), dtype=torch.float64)
         for rho, weight in zip(rhos, radius_weights(rhos), strict=True):
             for move in moves:

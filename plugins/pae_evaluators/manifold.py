@@ -1,4 +1,4 @@
-"""How easy are latents to diffuse in? SSC, LPC, GSQ and eRank (PAE, arXiv 2605.07915)."""
+"""How easy the latents are to model by diffusion: SSC, LPC, GSQ, eRank (PAE, arXiv 2605.07915)."""
 
 from __future__ import annotations
 
@@ -27,40 +27,38 @@ from pae_framework.layers import map_to_tokens
 class Manifold(Evaluator):
     """Diagnostics of the latents of the test images.
 
-    SSC and GSQ are given for the frozen encoder's own features too: they bound what alignment with
+    SSC and GSQ are also computed for the frozen encoder's features: they bound what alignment with
     those features can reach. Each diagnostic has its own randomness, so that turning one off leaves
     the others as they are.
     """
 
     config: ManifoldConfig
 
-    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the diagnostics that are turned on."""
         metrics: list[Metric] = []
         if self.config.ssc:
-            metrics += self._spatial_coherence(material)
+            metrics += self._spatial_coherence(inputs)
         if self.config.lpc:
-            metrics.append(self._local_continuity(material))
+            metrics.append(self._local_continuity(inputs))
         if self.config.gsq:
-            metrics += self._semantic_neighbours(material)
+            metrics += self._semantic_neighbours(inputs)
         if self.config.erank:
-            metrics.append(_effective_rank(material))
+            metrics.append(_effective_rank(inputs))
         return metrics
 
-    def _spatial_coherence(self, material: EvaluationInputs) -> list[Metric]:
-        assert material.masks is not None, "SSC needs masks"
-        chosen = self._chosen(material)
-        masks = material.masks[chosen]
-        latents = self._ssc("ssc", "SSC", map_to_tokens(material.latents[chosen]), masks, material)
-        encoder = self._ssc(
-            "ssc_encoder", "SSC encoder", material.features(chosen), masks, material
-        )
+    def _spatial_coherence(self, inputs: EvaluationInputs) -> list[Metric]:
+        assert inputs.masks is not None, "SSC needs masks"
+        chosen = self._chosen(inputs)
+        masks = inputs.masks[chosen]
+        latents = self._ssc("ssc", "SSC", map_to_tokens(inputs.latents[chosen]), masks, inputs)
+        encoder = self._ssc("ssc_encoder", "SSC encoder", inputs.features(chosen), masks, inputs)
         return latents + encoder
 
     def _ssc(
-        self, name: str, label: str, tokens: Tensor, masks: Tensor, material: EvaluationInputs
+        self, name: str, label: str, tokens: Tensor, masks: Tensor, inputs: EvaluationInputs
     ) -> list[Metric]:
-        values = image_coherences(tokens, masks, self.config.sigma, material.seed)
+        values = image_coherences(tokens, masks, self.config.sigma, inputs.seed)
         if not values:
             warnings.warn(
                 f"{label} is left out: no mask among {len(masks)} shows two segments on the grid "
@@ -69,91 +67,91 @@ class Manifold(Evaluator):
             )
             return []
         protocol = {
-            **material.protocol,
+            **inputs.protocol,
             "count": len(values),
             "skipped": f"{len(masks) - len(values)} images with one segment on the token grid",
             "images": "test images, drawn at random",
             "sigma": self.config.sigma,
             "clusters": "normalised spectral clustering, as many as segments in the image",
             "agreement": "normalised mutual information, geometric mean",
-            "seed": material.seed,
+            "seed": inputs.seed,
             "scikit-learn": sklearn.__version__,
         }
         return [_metric(name, label, sum(values) / len(values), protocol)]
 
-    def _local_continuity(self, material: EvaluationInputs) -> Metric:
-        chosen = self._chosen(material)
+    def _local_continuity(self, inputs: EvaluationInputs) -> Metric:
+        chosen = self._chosen(inputs)
         changes = perceptual_change(
-            material.latents[chosen],
-            material.decode,
-            material.perceptual,
+            inputs.latents[chosen],
+            inputs.decode,
+            inputs.perceptual,
             self.config.rhos,
             self.config.directions,
-            torch.Generator().manual_seed(material.seed),
+            torch.Generator().manual_seed(inputs.seed),
         )
         protocol = {
-            **material.protocol,
+            **inputs.protocol,
             "count": len(chosen),
             "images": "test images, drawn at random",
-            "distance": f"of D(z + move) and D(z): {material.perceptual_name}",
+            "distance": f"of D(z + move) and D(z): {inputs.perceptual_name}",
             "rhos": list(self.config.rhos),
             "weights": [round(weight, 6) for weight in radius_weights(self.config.rhos)],
             "directions": self.config.directions,
-            "seed": material.seed,
+            "seed": inputs.seed,
         }
         return _metric("lpc", "LPC", changes.mean().item(), protocol, higher_is_better=False)
 
-    def _semantic_neighbours(self, material: EvaluationInputs) -> list[Metric]:
-        draws = self._draws(material)
-        latents = material.latents.flatten(2).mean(2)
-        encoder = material.pooled_features
+    def _semantic_neighbours(self, inputs: EvaluationInputs) -> list[Metric]:
+        draws = self._draws(inputs)
+        latents = inputs.latents.flatten(2).mean(2)
+        encoder = inputs.pooled_features
         return [
-            _gsq("gsq", "GSQ", latents, draws, material),
-            _gsq("gsq_encoder", "GSQ encoder", encoder, draws, material),
+            _gsq("gsq", "GSQ", latents, draws, inputs),
+            _gsq("gsq_encoder", "GSQ encoder", encoder, draws, inputs),
         ]
 
-    def _chosen(self, material: EvaluationInputs) -> Tensor:
-        """Indices of the test images that SSC and LPC look at, in their order."""
-        generator = torch.Generator().manual_seed(material.seed)
-        order = torch.randperm(len(material.latents), generator=generator)
+    def _chosen(self, inputs: EvaluationInputs) -> Tensor:
+        """Indices of the test images for SSC and LPC, ascending."""
+        generator = torch.Generator().manual_seed(inputs.seed)
+        order = torch.randperm(len(inputs.latents), generator=generator)
         return order[: self.config.images].sort().values
 
-    def _draws(self, material: EvaluationInputs) -> list[Tensor]:
+    def _draws(self, inputs: EvaluationInputs) -> list[Tensor]:
         """Indices of the images of each draw; one draw where it holds all images anyway."""
-        generator = torch.Generator().manual_seed(material.seed)
+        generator = torch.Generator().manual_seed(inputs.seed)
         draws = [
-            draw_images(material.labels, self.config.draw_images, generator)
+            draw_images(inputs.labels, self.config.draw_images, generator)
             for _ in range(self.config.draws)
         ]
-        return draws[:1] if len(draws[0]) == len(material.labels) else draws
+        return draws[:1] if len(draws[0]) == len(inputs.labels) else draws
 
 
 def _gsq(
-    name: str, label: str, pooled: Tensor, draws: Sequence[Tensor], material: EvaluationInputs
+    name: str, label: str, pooled: Tensor, draws: Sequence[Tensor], inputs: EvaluationInputs
 ) -> Metric:
-    labels = material.labels
+    labels = inputs.labels
     values = torch.tensor(
         [same_class_neighbours(pooled[draw], labels[draw]) for draw in draws], dtype=torch.float64
     )
     classes = len(labels.unique())
     protocol = {
-        **material.protocol,
+        **inputs.protocol,
         "count": len(draws[0]),
         "of": len(labels),
         "classes": min(classes, CLASSES_OF_A_DRAW),
         "of_classes": classes,
         "draws": len(draws),
         "images": "test images; a draw's own mean is subtracted",
-        "seed": material.seed,
+        "seed": inputs.seed,
     }
     std = values.std().item() if len(draws) > 1 else None
     return _metric(name, label, values.mean().item(), protocol, std=std)
 
 
-def _effective_rank(material: EvaluationInputs) -> Metric:
-    pooled = material.latents.flatten(2).mean(2)
+def _effective_rank(inputs: EvaluationInputs) -> Metric:
+    pooled = inputs.latents.flatten(2).mean(2)
     protocol = {
-        **material.protocol,
+        **inputs.protocol,
         "count": len(pooled),
         "channels": pooled.shape[1],
         "images": "all test images, pooled, not centred",

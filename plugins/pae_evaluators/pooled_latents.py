@@ -1,4 +1,4 @@
-"""GSQ and eRank: what an image's pooled latent knows, and how many dimensions it uses.
+"""GSQ and eRank: whether pooled latents separate the classes, and how many dimensions they use.
 
 PAE (arXiv 2605.07915), diagnostics.
 """
@@ -21,10 +21,10 @@ def same_class_neighbours(pooled: Tensor, labels: Tensor, batch_size: int = 1000
         batch_size: rows of the similarity matrix held at once.
     """
     centred = pooled.double() - pooled.double().mean(0)
-    unit = F.normalize(centred, dim=-1)
+    unit = F.normalize(centred, dim=-1)  # (M, C)
     hits = 0
     for rows in torch.arange(len(unit)).split(batch_size):
-        similarity = unit[rows] @ unit.T
+        similarity = unit[rows] @ unit.T  # (batch_size, M)
         similarity[torch.arange(len(rows)), rows] = -torch.inf
         hits += int((labels[similarity.argmax(1)] == labels[rows]).sum())
     return hits / len(unit)

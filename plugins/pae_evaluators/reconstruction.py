@@ -1,4 +1,4 @@
-"""How well images survive the way through the tokenizer."""
+"""How closely reconstructions match the test images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Reconstruction(Evaluator):
     image's index in its source.
     """
 
-    def evaluate(self, material: EvaluationInputs, directory: Path) -> list[Metric]:
-        """Compute the figures; SSIM only for images that its window fits into."""
-        originals, copies = material.images, material.reconstructions
-        protocol = {**material.protocol, "count": len(originals), "images": "test images, uint8"}
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
+        """Compute the metrics; SSIM is left out for images smaller than its window."""
+        originals, copies = inputs.images, inputs.reconstructions
+        protocol = {**inputs.protocol, "count": len(originals), "images": "test images, uint8"}
         measured = {"psnr": _per_image(psnr, originals, copies)}
         metrics = [_psnr_metric(measured["psnr"], protocol)]
         if min(originals.shape[-2:]) >= WINDOW:
@@ -40,8 +40,8 @@ class Reconstruction(Evaluator):
                 f"SSIM is left out: its window of {WINDOW} px is larger than the images",
                 stacklevel=2,
             )
-        metrics.append(DistanceToTestImages(material).metric("reconstruction", "rFD", copies))
-        _write_per_image(directory / "per_image.jsonl", material.indices, measured)
+        metrics.append(DistanceToTestImages(inputs).metric("reconstruction", "rFD", copies))
+        _write_per_image(directory / "per_image.jsonl", inputs.indices, measured)
         return metrics
 
 

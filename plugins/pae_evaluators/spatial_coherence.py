@@ -1,4 +1,4 @@
-"""SSC: do an image's tokens fall into the segments one sees in it?
+"""SSC: whether an image's tokens cluster into its visible segments.
 
 PAE (arXiv 2605.07915), diagnostics: spectral clustering of the tokens, compared with a mask.
 """

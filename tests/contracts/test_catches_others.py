@@ -194,9 +194,9 @@ class BrightnessConfig(EvaluatorConfig):
 class Brightness(Evaluator):
     """Right: mean brightness of every sample set."""
 
-    def evaluate(self, material, directory: Path) -> list[Metric]:
+    def evaluate(self, inputs, directory: Path) -> list[Metric]:
         return [
-            self.metric(samples.images, {"role": samples.role}) for samples in material.sample_sets
+            self.metric(samples.images, {"role": samples.role}) for samples in inputs.sample_sets
         ]
 
     def metric(self, images: Tensor, at: dict) -> Metric:
@@ -205,8 +205,8 @@ class Brightness(Evaluator):
 
 
 class GreedyForLatents(Brightness):
-    def evaluate(self, material, directory):
-        return [self.metric(material.latents, {})]
+    def evaluate(self, inputs, directory):
+        return [self.metric(inputs.latents, {})]
 
 
 class SameTwice(Brightness):
@@ -240,8 +240,8 @@ class NoProtocol(Brightness):
 
 
 class Guessing(Brightness):
-    def evaluate(self, material, directory):
-        return super().evaluate(material, directory) if torch.rand(()) < 2 else []
+    def evaluate(self, inputs, directory):
+        return super().evaluate(inputs, directory) if torch.rand(()) < 2 else []
 
 
 class Counting(Brightness):
@@ -253,15 +253,15 @@ class Counting(Brightness):
 
 
 class Careless(Brightness):
-    def evaluate(self, material, directory):
-        material.images.zero_()
-        return super().evaluate(material, directory)
+    def evaluate(self, inputs, directory):
+        inputs.images.zero_()
+        return super().evaluate(inputs, directory)
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (GreedyForLatents, r"asked for latents, but config.needs is \['samples'\]"),
+        (GreedyForLatents, r"used latents, but config.needs is \['samples'\]"),
         (SameTwice, "more than one metric for made/brightness at {}"),
         (Nameless, "not `group/metric`"),
         (NotANumber, "leave out what has no value"),
@@ -269,8 +269,8 @@ class Careless(Brightness):
         (OddProtocol, "cannot be written as JSON"),
         (NoProtocol, "has no protocol"),
         (Guessing, "drew from torch's global random state"),
-        (Counting, "the same material gives other metrics"),
-        (Careless, "changed the material in place"),
+        (Counting, "the same inputs gives other metrics"),
+        (Careless, "changed the inputs in place"),
     ],
 )
 def test_broken_evaluators(broken: type[Evaluator], message: str):

@@ -13,8 +13,8 @@ It looks at files and at what commands print, and imports next to nothing, so re
 break it. Where a test of it fails, the change that made it fail is wrong, with two exceptions. A
 new component, recipe, metric or file only adds: run this file and see in git that nothing else
 changed. A change that is meant to alter what users keep needs a new version of its stage
-(in ``recipe/stage_table.py``) and an entry in the changelog besides. ``old_run`` is never frozen anew: a run
-that an older version began must go on in every later one.
+(in ``recipe/stage_table.py``) and an entry in the changelog besides. ``old_run`` is never frozen
+anew: a run that an older version began must go on in every later one.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ SETS = (
 
 
 def reconstruct(tmp_path, originals, copies):
-    material = Material(originals, copies)
-    found = Reconstruction(ReconstructionConfig()).evaluate(material, tmp_path)
+    inputs = Material(originals, copies)
+    found = Reconstruction(ReconstructionConfig()).evaluate(inputs, tmp_path)
     return {metric.name: metric for metric in found}
 
 
@@ -135,8 +135,8 @@ def test_ssim_is_left_out_where_its_window_does_not_fit(tmp_path):
 
 
 def test_generation_judges_each_set_of_weights(tmp_path):
-    material = Material(images(), sample_sets=SETS)
-    found = Generation(GenerationConfig()).evaluate(material, tmp_path)
+    inputs = Material(images(), sample_sets=SETS)
+    found = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
     assert {metric.name for metric in found} == {"generation/fd_mean_colour"}
     assert {metric.label for metric in found} == {"gFD"}
     assert [metric.at for metric in found] == [
@@ -149,8 +149,8 @@ def test_generation_judges_each_set_of_weights(tmp_path):
 
 
 def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
-    material = Material(images(), sample_sets=SETS)
-    found = FewSteps(FewStepsConfig()).evaluate(material, tmp_path)
+    inputs = Material(images(), sample_sets=SETS)
+    found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
     assert {metric.name for metric in found} == {"few_steps/fd_mean_colour"}
     assert [metric.at for metric in found] == [
         {"steps": 5, "evaluations": 10},
@@ -161,8 +161,8 @@ def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
 
 
 def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
-    material = Material(images(50, seed=1), sample_sets=SETS[:1])
-    (metric,) = Generation(GenerationConfig()).evaluate(material, tmp_path)
+    inputs = Material(images(50, seed=1), sample_sets=SETS[:1])
+    (metric,) = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
     assert metric.protocol == {
         "test_data": "made up",
         "image_size": 16,
@@ -189,8 +189,8 @@ def test_no_samples_no_figures(tmp_path):
 def test_many_images_pass_through_the_extractor_in_batches(tmp_path):
     many = images(1100)
     one_set = replace(SETS[0], images=many + 2)
-    material = Material(many, sample_sets=(one_set,))
-    (metric,) = Generation(GenerationConfig()).evaluate(material, tmp_path)
+    inputs = Material(many, sample_sets=(one_set,))
+    (metric,) = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
     assert metric.value == pytest.approx(12)
     assert metric.protocol["count"] == 1100
-    assert material.extractor.largest_batch < 1100
+    assert inputs.extractor.largest_batch < 1100

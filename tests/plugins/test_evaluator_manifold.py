@@ -66,8 +66,8 @@ class NoTokens(Material):
         raise AssertionError("no need for tokens")
 
 
-def evaluate(tmp_path, material=None, **parameters):
-    found = Manifold(ManifoldConfig(**parameters)).evaluate(material or Material(), tmp_path)
+def evaluate(tmp_path, inputs=None, **parameters):
+    found = Manifold(ManifoldConfig(**parameters)).evaluate(inputs or Material(), tmp_path)
     return {metric.name: metric for metric in found}
 
 
@@ -89,9 +89,9 @@ def test_random_features_of_the_encoder_know_nothing(tmp_path):
 
 
 def test_tokens_of_the_encoder_are_asked_for_the_images_that_ssc_looks_at(tmp_path):
-    material = Material()
-    evaluate(tmp_path, material, images=5, gsq=False)
-    assert material.asked == [5]
+    inputs = Material()
+    evaluate(tmp_path, inputs, images=5, gsq=False)
+    assert inputs.asked == [5]
     assert "manifold/gsq_encoder" in evaluate(tmp_path, NoTokens(), ssc=False)
 
 

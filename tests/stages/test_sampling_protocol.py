@@ -99,15 +99,15 @@ def recipe(tiny_recipe):
 )
 def test_options_that_cannot_be_are_refused(recipe, guidance, given, message):
     with pytest.raises(UsageError, match=message):
-        sampling_settings(recipe, guidance, given)
+        sampling_settings(recipe, load_registry(), guidance, given)
 
 
 def test_guidance_that_the_generator_never_learned_is_refused(tiny_recipe):
     override = "generator.objective.label_drop=0"
     recipe = load_recipe(tiny_recipe, [override, "sample.guidance.scale=1"], load_registry()).recipe
-    assert sampling_settings(recipe, None, {}).guidance.scale == 1
+    assert sampling_settings(recipe, load_registry(), None, {}).guidance.scale == 1
     with pytest.raises(UsageError, match="label_drop is 0"):
-        sampling_settings(recipe, 2.0, {})
+        sampling_settings(recipe, load_registry(), 2.0, {})
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -115,20 +115,30 @@ def test_guidance_1_means_that_no_other_network_guides_either(tiny_recipe, tmp_p
     weak = tmp_path / "weak"
     (weak / "generator").mkdir(parents=True)
     (weak / "generator" / "weights.safetensors").touch()
+    (weak / "resolved.yaml").write_text(tiny_recipe.read_text(encoding="utf-8"), encoding="utf-8")
     overrides = [f"sample.guidance.autoguidance={weak}", "sample.guidance.scale=3"]
     recipe = load_recipe(tiny_recipe, overrides, load_registry()).recipe
-    found = sampling_settings(recipe, guidance, {}).guidance
+    found = sampling_settings(recipe, load_registry(), guidance, {}).guidance
     assert (found.scale, found.autoguidance) == (guidance, None if guidance == 1 else str(weak))
     assert recipe.sample.guidance.autoguidance == str(weak)
+
+
+def test_a_run_that_cannot_guide_is_refused(tiny_recipe, tmp_path):
+    weak = tmp_path / "weak"
+    overrides = [f"sample.guidance.autoguidance={weak}", "sample.guidance.scale=3"]
+    recipe = load_recipe(tiny_recipe, overrides, load_registry()).recipe
+    with pytest.raises(UsageError) as refused:
+        sampling_settings(recipe, load_registry(), None, {})
+    assert str(weak / "generator" / "weights.safetensors") in str(refused.value)
 
 
 def test_a_solver_that_is_not_installed_is_refused(recipe, monkeypatch):
     monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="dopri5 needs torchdiffeq"):
-        sampling_settings(recipe, None, {"solver": "dopri5"})
+        sampling_settings(recipe, load_registry(), None, {"solver": "dopri5"})
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "euler_maruyama"])
 def test_further_sets_of_the_sample_stage_hinder_no_solver(recipe, solver):
-    settings = sampling_settings(recipe, None, {"solver": solver})
+    settings = sampling_settings(recipe, load_registry(), None, {"solver": solver})
     assert (settings.solver, settings.few_steps) == (solver, ())

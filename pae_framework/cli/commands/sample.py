@@ -1,4 +1,4 @@
-"""``pae sample``: draw images from a finished run."""
+"""``pae sample``: sample images from a finished run."""
 
 from __future__ import annotations
 
@@ -29,33 +29,34 @@ def sample(
         bool, typer.Option("--npz", help="also write images.npz, as the ADM evaluator reads it")
     ] = False,
 ) -> None:
-    """Draw images: one PNG each, and the first 64 as grid.png.
+    """Sample images: one PNG each, and the first 64 as grid.png.
 
-    What is not given is as the recipe's `sample:` says. Image i depends on the seed and on i alone.
-    The same command goes on where it was interrupted; another one into the same folder first
-    removes what was drawn there.
+    Options default to the recipe's `sample:` section. Image i depends on its label, the seed and i
+    alone. The same command resumes after an interruption; a command for other images first removes
+    the images of earlier commands from the folder.
 
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
     """
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
     opened = open_run(run, load_registry())
-    context = stage_context(opened, "generator", Console(stderr=True))
+    from pae_framework.execution.context import StageContext
+
+    context = StageContext.of_finished_run(opened, "generator", Console(stderr=True))
     from pae_framework.sampling.sample_to_folder import (
         choose_labels,
-        draw_to_folder,
+        sample_to_folder,
         sampling_settings,
     )
 
     given = {"steps": steps, "solver": solver, "seed": seed}
-    settings = sampling_settings(opened.loaded.recipe, guidance, given)
+    settings = sampling_settings(opened.loaded.recipe, context.registry, guidance, given)
     names = list(context.class_names)
     chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
-    draw_to_folder(context, chosen, settings, folder, npz)
+    sample_to_folder(context, chosen, settings, folder, npz)
     typer.echo(f"{len(chosen)} images in {folder} (grid.png shows the first)")

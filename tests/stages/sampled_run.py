@@ -1,4 +1,4 @@
-"""A finished run made of a few files, as far as drawing from it looks at it."""
+"""A finished run made of a few files, as far as sampling from it needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def no_progress(total, done=0):
 
 
 @dataclass
-class DrawnRun:
+class SampledRun:
     """In place of a StageContext; its folders lie in ``store``."""
 
     store: Path

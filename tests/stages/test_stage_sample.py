@@ -1,4 +1,4 @@
-"""The sample stage: its sets, drawn once, by whichever recipe of a store asked first."""
+"""The sample stage: each set is sampled once, by the first recipe of a store that asks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import ClassVar
 
 import pytest
 import torch
-from drawn_run import DrawnRun
+from sampled_run import SampledRun
 
 from pae_framework.config import LatentShape
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.sampling import sample_set as image_sets
+from pae_framework.sampling.sample_set import (
+    open_set,
+    read_sets,
+    reuse_finished,
+    set_identity,
+    write_set,
+)
 from pae_framework.sampling.sampler import Sampler
-from pae_framework.sampling.set_identity import set_identity
 from pae_framework.stages import sample
 
 MAIN, FEW, EARLY = (
@@ -25,7 +30,7 @@ MAIN, FEW, EARLY = (
 
 
 class CountingSampler(Sampler):
-    """Draws images of the values steps + number; says for which weights and steps it was asked."""
+    """Samples images of the values steps + number; records weights and steps of each call."""
 
     asked: ClassVar[list[tuple[str, int]]] = []
     loaded: ClassVar[list[str]] = []
@@ -50,21 +55,20 @@ def registry():
 
 
 @pytest.fixture
-def stage(monkeypatch, tmp_path, tiny_recipe, registry):
-    """Run the stage of the tiny recipe, changed; each call in a folder of its own, if not named."""
-    monkeypatch.setattr(sample, "Sampler", CountingSampler)
+def stage(tmp_path, tiny_recipe, registry):
+    """Run the stage of the tiny recipe, changed; each call in its own folder unless named."""
     CountingSampler.asked.clear()
 
-    def run(*overrides, folder=None, fingerprint="a"):
+    def run(*overrides, folder=None, fingerprint="a", sampler=CountingSampler, **facts):
         recipe = load_recipe(tiny_recipe, ["sample.batch_size=20", *overrides], registry).recipe
         store = tmp_path / "stages"
         number = len(list(store.glob("sample-*")))
-        context = DrawnRun(
+        context = SampledRun(
             store, fingerprint, registry, recipe, store / (folder or f"sample-{number}")
         )
         (context.require("generator") / "weights-step000003.safetensors").write_text("early")
         CountingSampler.asked.clear()
-        sample.run(context)
+        sample.run(context, lambda context: replace(sampler.of(context), **facts))
         return context
 
     return run
@@ -81,22 +85,24 @@ def printed(context):
 LAST, THIRD = "weights.safetensors", "weights-step000003.safetensors"
 
 
-def test_every_set_is_drawn_from_its_weights_in_its_steps(stage):
+def test_every_set_is_sampled_from_its_weights_in_its_steps(stage):
     context = stage()
     assert CountingSampler.asked == [(LAST, 4), (THIRD, 4), (LAST, 2)]
     assert [entry["file"] for entry in listed(context)] == [MAIN, EARLY, FEW]
     assert len({entry["identity"] for entry in listed(context)}) == 3
 
 
-def test_another_step_count_does_not_draw_again_what_is_there(stage):
+def test_another_step_count_samples_only_what_is_missing(stage):
     first, second = stage("sample.few_steps=[]", "sample.at_steps=[]"), stage()
     assert CountingSampler.asked == [(THIRD, 4), (LAST, 2)]
-    assert f"{MAIN} was drawn before: taken from sample-0" in printed(second)
+    text = printed(second)
+    assert MAIN in text
+    assert "sample-0" in text
     ours, theirs = (context.directory / MAIN for context in (first, second))
     assert ours.samefile(theirs)
-    assert len(sample.read_sets(second.directory)) == 3
+    assert len(read_sets(second.directory)) == 3
     ours.unlink()  # what one recipe removes, the other keeps
-    images, labels = image_sets.open_set(theirs)
+    images, labels = open_set(theirs)
     assert images[:, 0, 0, 0].tolist() == list(range(4, 24))
     assert len(labels) == 20
 
@@ -109,15 +115,17 @@ def test_the_role_is_that_of_the_new_recipe(stage):
     assert (entry["role"], entry["steps"]) == ("main", 2)
 
 
-def test_a_store_without_links_gets_a_copy(stage, monkeypatch):
+def test_a_store_without_links_gets_a_copy(stage, tmp_path):
     def refuse(*arguments):
         raise OSError("not here")
 
     first = stage()
-    monkeypatch.setattr("pae_framework.sampling.reuse.os.link", refuse)
-    second = stage()
-    assert CountingSampler.asked == []
-    paths = [context.directory / MAIN for context in (first, second)]
+    (entry,) = (entry for entry in listed(first) if entry["file"] == MAIN)
+    second = tmp_path / "stages" / "sample-1"
+    second.mkdir()
+    labels = open_set(first.directory / MAIN)[1]
+    assert reuse_finished(second, entry, labels, refuse) == first.directory
+    paths = [directory / MAIN for directory in (first.directory, second)]
     assert not paths[0].samefile(paths[1])
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
@@ -125,7 +133,7 @@ def test_a_store_without_links_gets_a_copy(stage, monkeypatch):
 @pytest.mark.parametrize(
     "change", ["count=21", "seed=1", "guidance.scale=2", "shift=0.5", "labels=uniform"]
 )
-def test_what_changes_images_is_drawn(stage, change):
+def test_what_changes_images_is_sampled(stage, change):
     stage()
     context = stage(f"sample.{change}")
     assert len(CountingSampler.asked) >= 3
@@ -140,21 +148,21 @@ def test_what_changes_no_image_is_taken(stage, change):
 
 
 @pytest.mark.parametrize("file", ["generator/weights", "tokenizer/tokenizer"])
-def test_other_weights_are_drawn_from(stage, file):
+def test_other_weights_are_sampled_from(stage, file):
     context = stage()
     (context.store / f"{file}.safetensors").write_text("trained again")
     stage()
     assert (LAST, 4) in CountingSampler.asked
 
 
-def test_other_code_is_drawn_with(stage):
+def test_other_code_samples_again(stage):
     stage()
     stage(fingerprint="b")
     assert len(CountingSampler.asked) == 3
 
 
 @pytest.mark.parametrize("damage", ["set", "list", "other labels", "gone", "no identity"])
-def test_what_cannot_be_taken_is_drawn(stage, damage):
+def test_what_cannot_be_reused_is_sampled(stage, damage):
     context = stage()
     path, file = context.directory / MAIN, context.directory / "sets.json"
     if damage == "set":
@@ -169,27 +177,25 @@ def test_what_cannot_be_taken_is_drawn(stage, damage):
     else:
         labels = torch.zeros(20, dtype=torch.int64)
         images = torch.zeros(20, 3, 4, 4, dtype=torch.uint8)
-        list(image_sets.draw_set(path, labels, lambda indices: images, 20, ""))
+        list(write_set(path, labels, lambda indices: images, 20, ""))
     stage()
     assert (LAST, 4) in CountingSampler.asked
 
 
-def test_sets_finished_before_an_interruption_are_taken_and_keep_what_was_counted(
-    stage, monkeypatch
-):
-    """The first set takes 20 evaluations an image; the second is interrupted."""
-    dopri5 = ["sample.solver=dopri5", "sample.few_steps=[]"]
-    images = CountingSampler.images
+class InterruptedSampler(CountingSampler):
+    """Is interrupted in the set of the earlier weights."""
 
-    def interrupted(self, labels, indices, settings):
+    def images(self, labels, indices, settings):
         if self.loaded[-1] == THIRD:
             raise KeyboardInterrupt
-        return images(self, labels, indices, settings)
+        return super().images(labels, indices, settings)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(CountingSampler, "images", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            stage(*dopri5, folder="sample-x")
+
+def test_sets_finished_before_an_interruption_are_taken_and_keep_what_was_counted(stage):
+    """The first set takes 20 evaluations an image; the second is interrupted."""
+    dopri5 = ["sample.solver=dopri5", "sample.few_steps=[]"]
+    with pytest.raises(KeyboardInterrupt):
+        stage(*dopri5, folder="sample-x", sampler=InterruptedSampler)
     context = stage(*dopri5, folder="sample-x")
     assert CountingSampler.asked == [(THIRD, 4)]
     assert [entry["protocol"]["evaluations"] for entry in listed(context)] == [20, 20]
@@ -213,11 +219,8 @@ def test_the_network_that_guides_counts_by_its_weights(tmp_path, stage):
     assert identity("one", "other") != identity("two", "same")
 
 
-def test_a_set_that_is_taken_keeps_how_its_products_were_rounded(stage, monkeypatch):
-    of = CountingSampler.of
-    with monkeypatch.context() as rounding:
-        rounding.setattr(CountingSampler, "of", lambda context: replace(of(context), tf32=True))
-        stage()
+def test_a_set_that_is_taken_keeps_how_its_products_were_rounded(stage):
+    stage(tf32=True)
     taken = stage()
     assert CountingSampler.asked == []
     assert all(entry["protocol"]["tf32"] for entry in listed(taken))

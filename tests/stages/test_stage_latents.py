@@ -16,7 +16,6 @@ from torch import Tensor
 from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.errors import DataError
 from pae_framework.plugins import load_registry
-from pae_framework.stages import latents
 from pae_framework.stages.latents import ShardWriter
 
 IMAGES = 11
@@ -42,11 +41,6 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-@pytest.fixture(autouse=True)
-def tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latents, "trained_tokenizer", lambda context: Halving())
-
-
 def context(pictures: Path, folder: str, workers: int, flip: bool = True) -> Any:
     spec = load_registry().find("dataset", "image_folder")
     source = spec.component_class()(spec.config_class()(folder=str(pictures)), 8)
@@ -61,7 +55,7 @@ def context(pictures: Path, folder: str, workers: int, flip: bool = True) -> Any
 
 
 def written(made: Any) -> list[dict[str, Tensor]]:
-    write = ShardWriter(made)
+    write = ShardWriter(made, Halving())  # type: ignore[arg-type]
     for shard in range(3):
         write(shard)
     return [load_file(path) for path in sorted(made.directory.glob("*.safetensors"))]
@@ -104,7 +98,8 @@ def test_processes_that_read_ahead_change_no_bit_and_do_the_reading(
 def test_an_image_that_cannot_be_read_is_named_by_either(pictures: Path) -> None:
     (pictures / "dog" / "06.jpg").write_bytes(b"no image")
     for workers in (0, 1):
-        write = ShardWriter(context(pictures, "out", workers))
+        write = ShardWriter(context(pictures, "out", workers), Halving())  # type: ignore[arg-type]
         write(0)
-        with pytest.raises(DataError, match=r"06\.jpg: cannot be read as an image"):
+        with pytest.raises(DataError) as refused:
             write(1)
+        assert str(pictures / "dog" / "06.jpg") in str(refused.value)

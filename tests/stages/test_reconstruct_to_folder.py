@@ -8,7 +8,6 @@ from PIL import Image
 
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, Item
-from pae_framework.evaluation import reconstruct_to_folder as reconstructing
 from pae_framework.evaluation.reconstruct_to_folder import reconstruct_to_folder
 from pae_framework.files import read_json
 
@@ -36,15 +35,19 @@ class Copy:
 
 
 @pytest.fixture
-def reconstruct(monkeypatch, tmp_path):
-    monkeypatch.setattr(reconstructing, "trained_tokenizer", lambda context: Copy())
+def reconstruct(tmp_path):
     recipe = SimpleNamespace(data=SimpleNamespace(image_size=4), seed=0)
     context = SimpleNamespace(
         recipe=recipe,
         test_source=Darker(DataSourceConfig(), 4),
         device=torch.device("cpu"),
     )
-    return lambda files=(), count=8: reconstruct_to_folder(context, files, count, tmp_path / "out")
+
+    def reconstruct(files=(), count=8):
+        out = tmp_path / "out"
+        return reconstruct_to_folder(context, files, count, out, lambda context: Copy())
+
+    return reconstruct
 
 
 def picture(path, level):

@@ -24,13 +24,13 @@ class CountingExtractor:
 
 def test_features_of_the_test_images_are_extracted_once():
     data = SimpleNamespace(test_images=None)
-    material = RunInputs(SimpleNamespace(recipe=SimpleNamespace(data=data)))
+    inputs = RunInputs(SimpleNamespace(recipe=SimpleNamespace(data=data)))
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 2, 2)
     extractor = CountingExtractor()
     # Stand-ins for the run's test images and its trained extractor.
-    vars(material).update(_test=(images, torch.zeros(5)), extractor=extractor)
+    vars(inputs).update(_test=(images, torch.zeros(5)), extractor=extractor)
 
-    first, again = material.image_features, material.image_features
+    first, again = inputs.image_features, inputs.image_features
 
     assert first.tolist() == [[float(level)] * 3 for level in range(5)]
     assert again is first
@@ -51,15 +51,15 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
     section = SimpleNamespace(reconstruction=ReconstructionSettings())
     recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
     # A context that can load nothing: a second encoder would be one too many.
-    material = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
+    inputs = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
     encoder = Pixels(EncoderConfig(), 2)
-    vars(material).update(tokenizer=SimpleNamespace(encoder=encoder))
+    vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder))
     red, green = torch.zeros(2, 1, 3, 2, 2)
     red[:, 0], green[:, 1] = 1, 0.5
 
     # Normalised features e_r and e_g are |e_r - e_g|^2 = 2 apart.
-    assert material.perceptual(red, green).tolist() == [2.0]
-    assert material.perceptual(red, red).tolist() == [0.0]
+    assert inputs.perceptual(red, green).tolist() == [2.0]
+    assert inputs.perceptual(red, red).tolist() == [0.0]
 
 
 def judging_by(**reconstruction):
@@ -70,10 +70,10 @@ def judging_by(**reconstruction):
 
 
 def test_the_perceptual_distance_is_lpips_where_the_tokenizer_was_trained_by_it():
-    material = judging_by(lpips={"weight": 0.5, "weights": "none"})
+    inputs = judging_by(lpips={"weight": 0.5, "weights": "none"})
     a, b = torch.rand(2, 2, 3, 16, 16)
     lpips = build_lpips(LpipsSettings(weight=1.0, weights="none"))
-    torch.testing.assert_close(material.perceptual(a, b), lpips(a, b))
+    torch.testing.assert_close(inputs.perceptual(a, b), lpips(a, b))
 
 
 def test_the_perceptual_distance_says_which_it_is():
@@ -98,7 +98,7 @@ class SortedByClass(DataSource):
 
 
 def judged(test_images, seed=0, limit=None):
-    """The material of a run with these settings, with a tokenizer that does next to nothing."""
+    """The inputs of a run with these settings, with a tokenizer that does next to nothing."""
     config = SimpleNamespace(model_dump=lambda mode: {})
     data = SimpleNamespace(
         test_images=test_images, test=SimpleNamespace(use="sorted", config=config), image_size=4
@@ -113,9 +113,9 @@ def judged(test_images, seed=0, limit=None):
         plan={},
         seed=lambda train: seed,
     )
-    material = RunInputs(context, limit)
-    vars(material).update(tokenizer=Halves())
-    return material
+    inputs = RunInputs(context, limit)
+    vars(inputs).update(tokenizer=Halves())
+    return inputs
 
 
 class Halves:
@@ -141,17 +141,17 @@ def shown(images):
 
 
 def test_everything_is_of_the_same_test_images_and_these_are_of_many_classes():
-    material = judged(test_images=60)
-    indices = list(material.indices)
+    inputs = judged(test_images=60)
+    indices = list(inputs.indices)
 
     assert len(indices) == 60
-    assert shown(material.images) == indices
-    assert material.labels.tolist() == [index // 20 for index in indices]
-    assert material.masks[:, 0, 0].tolist() == indices
-    assert shown(material.reconstructions) == indices
-    assert (material.latents[:, 0, 0, 0] * 255).round().tolist() == indices
-    assert (material.pooled_features[:, 0] * 255 - 127.5).round().tolist() == indices
-    assert len(material.labels.unique()) == 10
+    assert shown(inputs.images) == indices
+    assert inputs.labels.tolist() == [index // 20 for index in indices]
+    assert inputs.masks[:, 0, 0].tolist() == indices
+    assert shown(inputs.reconstructions) == indices
+    assert (inputs.latents[:, 0, 0, 0] * 255).round().tolist() == indices
+    assert (inputs.pooled_features[:, 0] * 255 - 127.5).round().tolist() == indices
+    assert len(inputs.labels.unique()) == 10
 
 
 def test_the_few_images_of_the_report_are_of_several_classes_and_among_those_judged():
@@ -167,20 +167,20 @@ def test_all_test_images_are_judged_in_order_where_the_recipe_says_no_number():
 
 
 def test_the_protocol_says_how_the_test_images_were_chosen():
-    def chosen(material):
-        return material.protocol["test_images"], material.protocol["test_images_chosen"]
+    def chosen(inputs):
+        return inputs.protocol["test_images"], inputs.protocol["test_images_chosen"]
 
     assert chosen(judged(60, seed=3)) == (60, "of 200, drawn at random, seed 3")
     assert chosen(judged(None)) == chosen(judged(200)) == (200, "all")
 
 
 def test_tokens_are_given_of_chosen_images_and_only_their_means_of_all():
-    material = judged(None)
-    tokens = material.features(torch.tensor([7, 3]))
+    inputs = judged(None)
+    tokens = inputs.features(torch.tensor([7, 3]))
 
     assert tokens.shape == (2, 2, 3)
     assert (tokens[:, 0, 0] * 255).round().tolist() == [7, 3]
-    assert material.tokenizer.batches == [2]
-    assert material.pooled_features.shape == (200, 3)
-    assert torch.equal(material.pooled_features[[7, 3]], tokens.mean(1))
-    assert material.pooled_features is material.pooled_features
+    assert inputs.tokenizer.batches == [2]
+    assert inputs.pooled_features.shape == (200, 3)
+    assert torch.equal(inputs.pooled_features[[7, 3]], tokens.mean(1))
+    assert inputs.pooled_features is inputs.pooled_features
