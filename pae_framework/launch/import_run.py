@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pae_framework.errors import UsageError
 from pae_framework.execution.finished_run import stage_context
-from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.launcher import choose_launcher
 from pae_framework.plugins import Registry
 from pae_framework.recipe.emit import inline
 from pae_framework.recipe.load import load_recipe
@@ -74,7 +74,7 @@ def import_tokenizer(
     own = _overrides(loaded, copy, brings_encoder)
     loaded = load_recipe(recipe, (*given, *own), registry)
     directory = RunDirectory.at(path, stages_dir_of(path))
-    LocalLauncher(console).run(loaded, directory, command, until="tokenizer")
+    choose_launcher(console).run(loaded, directory, command, until="tokenizer")
     return path
 
 
@@ -146,7 +146,7 @@ def import_generator(
     from pae_framework.interop.import_check import check_and_keep_generator
 
     check_and_keep_generator(file, statistics, context, copy, statistics_copy)
-    LocalLauncher(console).run(opened.loaded, opened.directory, command, until="generator")
+    choose_launcher(console).run(opened.loaded, opened.directory, command, until="generator")
 
 
 def _changed(opened: OpenedRun, changes: Sequence[str]) -> OpenedRun:

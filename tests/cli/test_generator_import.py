@@ -181,7 +181,7 @@ def test_what_follows_goes_on_without_training_images(pae: Pae, run: Path) -> No
     assert (answer.err, answer.code) == ("", 0)
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
     assert (answer.err, answer.code) == ("", 0)
-    assert "generator  done before" in answer.out
+    assert "generator  cached" in answer.out
     (drawn,) = read_json(run / "sample/sets.json")
     assert drawn["protocol"]["weights"] == "0100000.pt (ema)"
     page = (run / "report.html").read_text(encoding="utf-8")
@@ -211,7 +211,7 @@ def test_a_dry_run_counts_no_training_of_it(pae: Pae, run: Path) -> None:
 def test_importing_again_and_another_file(pae: Pae, run: Path) -> None:
     imported(pae)
     first = (run / "generator").resolve()
-    assert "done before" in imported(pae).out
+    assert "cached" in imported(pae).out
     assert (run / "generator").resolve() == first
     other = {**official.weights(), "final_layer.linear.bias": torch.ones(4)}
     official.write(other, Path("other.pt"))

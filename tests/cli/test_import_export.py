@@ -117,7 +117,7 @@ def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
     Path("ep-last.pt").unlink()
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
     assert (answer.code, answer.err) == (0, "")
-    assert "tokenizer  done before" in answer.out
+    assert "tokenizer  cached" in answer.out
     assert Path("run/tokenizer").resolve() == before
     assert Path("run/report.html").is_file()
     assert read_json(Path("run/evaluate/results.json"))
@@ -173,7 +173,7 @@ def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
     first = Path("run/tokenizer").resolve()
     again = imported(pae)
     assert again.code == 0
-    assert "done before" in again.out
+    assert "cached" in again.out
     assert Path("run/tokenizer").resolve() == first
     other = {**helpers.released(), "decoder.decoder_pred.bias": torch.ones(48)}
     helpers.write(other, Path("other.pt"))

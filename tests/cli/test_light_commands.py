@@ -120,7 +120,7 @@ def test_a_run_asks_for_nothing_that_only_finished_stages_read(pae: Pae) -> None
         write_json(Path("stages", stage.folder, "stage.json"), {"state": "done"})
     answer = pae("run", "quickstart", *changes, "--stages", "stages")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out.count("done before") == len(plan(loaded.recipe, loaded.registry))
+    assert answer.out.count("cached") == len(plan(loaded.recipe, loaded.registry))
 
 
 def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:

@@ -144,14 +144,14 @@ def test_running_again_does_no_work_twice(place: Path, run: Path):
     before = records(run)
     again = pae("run", "tiny.yaml", cwd=place)
     assert again.returncode == 0
-    assert again.stdout.count("done before") == len(STAGES)
+    assert again.stdout.count("cached") == len(STAGES)
     assert records(run) == before
 
 
 def test_the_resolved_recipe_is_the_same_run(place: Path, run: Path):
     again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place)
     assert again.returncode == 0
-    assert again.stdout.count("done before") == len(STAGES)
+    assert again.stdout.count("cached") == len(STAGES)
 
 
 def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, run: Path):
@@ -171,16 +171,16 @@ def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, 
 def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, run: Path):
     edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place)
     assert edited.returncode == 0, edited.stderr
-    assert edited.stdout.count("done before") == 6  # up to the generator
+    assert edited.stdout.count("cached") == 6  # up to the generator
     assert len(list((run / "stages").glob("sample-*"))) == 2
     back = pae("run", "tiny.yaml", cwd=place)
-    assert back.stdout.count("done before") == len(STAGES)
+    assert back.stdout.count("cached") == len(STAGES)
 
 
 def test_a_run_may_share_the_stages_of_another(place: Path, run: Path):
     shared = pae("run", "tiny.yaml", "--run-dir", "twin", "--stages", run / "stages", cwd=place)
     assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("done before") == len(STAGES)
+    assert shared.stdout.count("cached") == len(STAGES)
     assert results(place / "twin") == results(run)
     assert (place / "twin" / "report.html").is_file()
     assert not (place / "twin" / "stages").exists()

@@ -53,14 +53,13 @@ def _write_run(run: Path) -> None:
 
 
 def _write_sweep(run: Path) -> None:
-    from rich.console import Console
-
-    from pae_framework.launch.run_sweep import SweepLauncher
+    from pae_framework.launch.run_sweep import compare_members
     from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
+    from pae_framework.runs.directory import RunDirectory
 
     loaded = load_recipe(run / "resolved.yaml", (), load_registry())
-    SweepLauncher(Console(stderr=True)).compare(loaded, run)
+    compare_members(loaded, RunDirectory.at(run))
 
 
 def _markdown(run: Path, is_sweep: bool) -> str:
