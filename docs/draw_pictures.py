@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pae_framework.evaluation.inputs import RunInputs
-from pae_framework.execution.finished_run import stage_context
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
 from pae_framework.plugins import load_registry
 from pae_framework.report.colours import latent_colours
@@ -38,7 +38,9 @@ TERMS = ("loss", "l1", "ssr", "mcr", "scr")
 
 def main(run: Path) -> None:
     """Draw every picture."""
-    context = stage_context(open_run(run, load_registry()), "report", Console(stderr=True))
+    context = StageContext.of_finished_run(
+        open_run(run, load_registry()), "report", Console(stderr=True)
+    )
     material = RunInputs(context)
     overview(material)
     reconstructions = material.reconstructions

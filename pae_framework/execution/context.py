@@ -1,11 +1,11 @@
-"""What a stage is given: its part of the run, the device, and the way to the stages before it."""
+"""What a stage is given: its recipe and device, its images, and the folders of earlier stages."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.opened import OpenedRun
+from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.record import UpdateRecord
 from pae_framework.seeding import derive_seed
 from pae_framework.training.loop import TrainContext
@@ -30,7 +31,7 @@ from pae_framework.training.train_settings import TrainSettings
 
 @dataclass
 class StageContext:
-    """One stage at work. ``plan`` maps the names of the run's stages to what is planned."""
+    """One running stage. ``plan`` maps the names of the run's stages to what is planned."""
 
     recipe: Recipe
     registry: Registry
@@ -40,29 +41,62 @@ class StageContext:
     console: Console
     update_record: UpdateRecord
 
+    @classmethod
+    def of_finished_run(cls, opened: OpenedRun, stage: str, console: Console) -> StageContext:
+        """A context that reads the results of ``stage`` and of all stages it depends on.
+
+        Configures torch as the recipe asks. A recipe that asks for a GPU runs on the CPU where
+        there is none. The record of the stage is not updated. For ``report``, only the stages that
+        it reads must be finished.
+
+        Raises:
+            UsageError: the recipe has no such stage, or a stage it reads is not finished.
+        """
+        if stage not in opened.plan:
+            opened.finished(stage)  # raises
+        inputs = [name for name in upstream_stages(opened.plan, stage) if name != "report"]
+        for name in inputs:
+            opened.finished(name)
+        recipe = _for_any_machine(opened.loaded.recipe)
+        configure_torch(recipe.runtime)
+        planned = replace(opened.plan[stage], inputs=tuple(inputs))
+        return cls(
+            recipe,
+            opened.loaded.registry,
+            opened.directory,
+            planned,
+            opened.plan,
+            console,
+            _keep_record,
+        )
+
     @property
     def directory(self) -> Path:
         """The stage's own folder."""
         return self.run.stage(self.planned).path
 
     def input(self, stage: str) -> Path | None:
-        """Folder of a finished stage this one reads, or None where it reads no such stage."""
+        """Folder of a finished stage that this one reads; None if it does not read that stage."""
         return self.run.stage(self.plan[stage]).path if stage in self.planned.inputs else None
 
     def require(self, stage: str) -> Path:
-        """Folder of a stage that must be there."""
+        """Folder of a finished stage that this one must read."""
         folder = self.input(stage)
         assert folder is not None, f"{self.planned.name} does not read {stage}"
         return folder
 
     @cached_property
     def device(self) -> torch.device:
-        """The device the recipe asks for."""
+        """The device the recipe asks for.
+
+        Raises:
+            UsageError: the recipe asks for a GPU, but torch finds none.
+        """
         return pick_device(self.recipe.runtime)
 
     @property
     def machine(self) -> dict[str, Any]:
-        """Where the stage works, for its record: runs may be shared and continued elsewhere."""
+        """The machine the stage runs on, for its record: a run may continue on another machine."""
         on_gpu = self.device.type == "cuda"
         return {
             "host": platform.node(),
@@ -74,7 +108,7 @@ class StageContext:
 
     @cached_property
     def train_source(self) -> DataSource:
-        """Training images; damaged ones, as far as the recipe allows any, are replaced."""
+        """Training images. Up to ``data.max_damaged`` unreadable ones are replaced by others."""
         data = self.recipe.data
         source = build_source(data.train, data.image_size, self.registry)
         if not data.max_damaged:
@@ -83,14 +117,17 @@ class StageContext:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the training images have, as the recipe states it or as they are."""
+        """Number of classes of the training images: from the recipe, else from the images."""
         stated = self.recipe.data.train.config.expected()
         return len(self.train_source.class_names) if stated is None else stated[1]
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the classes; numbers where the images are not here and the recipe says how many
-        classes they have."""
+        """Names of the classes.
+
+        They are numbers if the images are not on this machine but the recipe states the number of
+        classes.
+        """
         config = self.recipe.data.train.config
         if config.expected() is not None and config.missing() is not None:
             return [str(label) for label in range(self.num_classes)]
@@ -127,33 +164,46 @@ class StageContext:
         )
 
 
-StageFunction = Callable[[StageContext], None]
-
-
-def pick_device(runtime: RuntimeSettings) -> torch.device:
-    """The device of ``runtime``; also sets how many threads add up, and how products round.
-
-    Raises:
-        UsageError: it is to be a GPU, and torch finds none.
-    """
+def configure_torch(runtime: RuntimeSettings) -> None:
+    """Set torch's number of threads and its use of TF32 for the whole process."""
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
     torch.backends.cudnn.allow_tf32 = runtime.tf32
+
+
+def pick_device(runtime: RuntimeSettings) -> torch.device:
+    """The device that ``runtime.device`` names; ``auto`` is a GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: a GPU is asked for, but torch finds none.
+    """
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        why = "finds none here" if torch.version.cuda else "was installed without CUDA"
+        why = "finds none" if torch.version.cuda else "was installed without CUDA"
         raise UsageError(
-            f"runtime.device asks for a GPU, and torch {torch.__version__} {why}; run it on a "
-            "machine that has one, or say `runtime.device=cpu` or `auto`"
+            f"runtime.device asks for a GPU, but torch {torch.__version__} {why}; use a machine "
+            "with a GPU, or set `runtime.device=cpu` or `runtime.device=auto`"
         )
     return torch.device(runtime.device)
 
 
 @contextmanager
 def initial_weights(seed: int, name: str) -> Iterator[None]:
-    """Within, new modules draw their weights from (seed, name), whatever was drawn before."""
+    """Initialise the modules built inside the block from (seed, name) alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, name, "initial weights"))
         yield
+
+
+def _for_any_machine(recipe: Recipe) -> Recipe:
+    """The recipe with a GPU made optional."""
+    if recipe.runtime.device != "cuda":
+        return recipe
+    runtime = recipe.runtime.model_copy(update={"device": "auto"})
+    return recipe.model_copy(update={"runtime": runtime})
+
+
+def _keep_record(**values: Any) -> None:
+    """Do not update the record of a finished stage."""

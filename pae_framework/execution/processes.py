@@ -23,14 +23,14 @@ import torch
 from rich.console import Console
 
 from pae_framework.errors import PaeError, RunError
-from pae_framework.execution.context import StageContext
+from pae_framework.execution.context import StageContext, configure_torch
 from pae_framework.training.stopping import StopRequest
 
 Work = Callable[[int], None]
 """Does one item, by its number."""
 
-LOOK = 0.2
-"""Seconds between looks whether to stop."""
+POLL_SECONDS = 0.2
+"""Time between two checks whether to stop."""
 
 
 def do_items(
@@ -77,9 +77,9 @@ def _in_processes(
     stop: StopRequest,
 ) -> int:
     spawn = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
-    parts = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
+    portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
     end, lifeline = spawn.Pipe(duplex=False)
-    begin = (parts, worker, spawn.Value("i", 0), end)
+    begin = (portable, worker, spawn.Value("i", 0), end)
     count = _Count(show)
     try:
         with ProcessPoolExecutor(processes, spawn, _begin, begin) as pool:
@@ -126,7 +126,7 @@ def _hand_out(
             under_way |= {pool.submit(_do, item) for item in islice(waiting, free)}
         if not under_way:
             return
-        finished, under_way = wait(under_way, LOOK, FIRST_COMPLETED)
+        finished, under_way = wait(under_way, POLL_SECONDS, FIRST_COMPLETED)
         for future in finished:
             future.result()
             count.add()
@@ -151,6 +151,7 @@ def _begin(
 
     def make() -> Work:
         own = replace(context, console=Console(quiet=True), update_record=_no_record)
+        configure_torch(own.recipe.runtime)
         if own.device.type == "cuda":
             torch.cuda.set_device(number % torch.cuda.device_count())
         return worker(own)

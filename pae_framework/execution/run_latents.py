@@ -1,4 +1,4 @@
-"""The latents that a run's generator trains on: its own, or those of a folder the recipe names."""
+"""The latents that a run's generator trains on, and the statistics that normalise them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.data.latent_dataset import LatentDataset
-from pae_framework.errors import DataError
+from pae_framework.data.statistics import LatentStatistics, load_statistics, tokenizer_of
+from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.recipe.derived import latent_shape
+from pae_framework.runs.plan import file_identity
 
 
 def latents_folder(context: StageContext) -> Path:
-    """Where the shards are. The recipe's word counts, so that a folder may be moved."""
+    """The folder of the latent shards: ``latents.folder`` of the recipe, else the stage's own.
+
+    The path comes from the recipe, not from the record of the stage, so the folder may be moved.
+    """
     named = context.recipe.latents.folder
     return context.require("latents") if named is None else Path(named).expanduser()
 
 
 def run_latents(context: StageContext) -> LatentDataset:
-    """All of them, checked against the recipe. Opens every shard and reads its labels.
+    """All latents of the run, checked against the recipe. Opens every shard and reads its labels.
 
     Raises:
-        DataError: there are none, a shard is damaged, or they are of another shape or have labels
-            that are no classes of this run; names the file.
+        DataError: there are no shards, a shard is damaged, the latents have another shape, or a
+            label is not a class of this run; names the file.
     """
     dataset = LatentDataset(latents_folder(context))
     _require_shape(dataset, latent_shape(context.recipe))
@@ -33,6 +38,56 @@ def run_latents(context: StageContext) -> LatentDataset:
     if component.config.conditional:
         _require_classes(dataset, context.num_classes)
     return dataset
+
+
+def run_statistics(context: StageContext) -> LatentStatistics:
+    """The statistics of the run's latents.
+
+    Raises:
+        DataError: they are missing, damaged, not finite, or of latents with other channels.
+        CheckpointError: they were measured on the latents of another tokenizer.
+    """
+    folder = context.require("latents")
+    require_own_tokenizer(context, folder, "remove that folder; `pae run` makes it again")
+    return load_statistics_for(latent_shape(context.recipe), folder)
+
+
+def load_statistics_for(latent: LatentShape, path: Path) -> LatentStatistics:
+    """Load statistics of latents with this shape from a file or a folder.
+
+    Raises:
+        DataError: the file is missing or damaged, holds no valid statistics, or holds those of
+            latents with other channels.
+    """
+    statistics = load_statistics(path)
+    channels = statistics.mean.shape[1]
+    if channels != latent.channels:
+        raise DataError(
+            f"{path}: statistics of latents with {channels} channels, but the run's are {latent}; "
+            "they are of another tokenizer"
+        )
+    return statistics
+
+
+def tokenizer_identity(context: StageContext) -> str:
+    """A hash of the file that holds the run's tokenizer."""
+    stage = context.run.stage(context.plan["tokenizer"])
+    return file_identity(stage.path / "tokenizer.safetensors")
+
+
+def require_own_tokenizer(context: StageContext, folder: Path, hint: str) -> None:
+    """Check that the statistics in ``folder`` are of this run's tokenizer, if they name one.
+
+    Raises:
+        CheckpointError: they name another tokenizer.
+        DataError: the file is damaged.
+    """
+    measured, ours = tokenizer_of(folder), tokenizer_identity(context)
+    if measured is not None and measured != ours:
+        raise CheckpointError(
+            f"the statistics in {folder} are of the latents of another tokenizer ({measured}) than "
+            f"this run's ({ours}); {hint}"
+        )
 
 
 def _require_shape(dataset: LatentDataset, shape: LatentShape) -> None:
@@ -44,10 +99,10 @@ def _require_shape(dataset: LatentDataset, shape: LatentShape) -> None:
 
 
 def _require_classes(dataset: LatentDataset, classes: int) -> None:
-    labels: Tensor = dataset.labels
-    strange = ((labels < 0) | (labels >= classes)).nonzero().flatten().tolist()
-    if strange:
+    labels: Tensor = dataset.labels  # (M,)
+    unknown = ((labels < 0) | (labels >= classes)).nonzero().flatten().tolist()
+    if unknown:
         raise DataError(
-            f"{dataset.path_of(strange[0])}: holds the label {labels[strange[0]]}, but data.train "
-            f"has {classes} classes, 0 to {classes - 1} ({len(strange)} such labels in all)"
+            f"{dataset.path_of(unknown[0])}: holds the label {labels[unknown[0]]}, but data.train "
+            f"has {classes} classes, 0 to {classes - 1} ({len(unknown)} such labels in total)"
         )

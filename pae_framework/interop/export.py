@@ -16,7 +16,7 @@ from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
 from pae_framework.execution.artifacts import new_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import run_statistics, tokenizer_identity
+from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
 from pae_framework.files import replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.released_layout import released_state

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import fitting_statistics
+from pae_framework.execution.run_latents import load_statistics_for
 from pae_framework.interop import generator_weights as loaded_generator
 from pae_framework.interop.provenance import ENTRY, origin
 from pae_framework.interop.released_layout import ReleasedTokenizer, read_released
@@ -65,7 +65,7 @@ def check_and_keep_generator(
     official = loaded_generator.read_official(file)
     loaded_generator.fitting(official, loaded_generator.meta_generator(context))
     latent = latent_shape(context.recipe)
-    found = None if statistics is None else fitting_statistics(statistics, latent)
+    found = None if statistics is None else load_statistics_for(latent, statistics)
     entry = {} if official.entry is None else {ENTRY: official.entry}
     _write(official.tensors, origin(file) | entry, copy)
     if statistics is not None and found is not None:

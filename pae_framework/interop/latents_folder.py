@@ -13,12 +13,13 @@ from pae_framework.data.statistics import (
 )
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import (
-    fitting_statistics,
+from pae_framework.execution.run_latents import (
+    latents_folder,
+    load_statistics_for,
     require_own_tokenizer,
+    run_latents,
     tokenizer_identity,
 )
-from pae_framework.execution.run_latents import latents_folder, run_latents
 from pae_framework.files import write_json
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.record import StageRecord
@@ -67,5 +68,5 @@ def _statistics(context: StageContext, folder: Path) -> tuple[LatentStatistics, 
     """Statistics of the latents, and the file they are from."""
     for name in (SAFE_NAME, BARE_NAME, TORCH_NAME):
         if (folder / name).is_file():
-            return fitting_statistics(folder / name, latent_shape(context.recipe)), name
+            return load_statistics_for(latent_shape(context.recipe), folder / name), name
     return compute_statistics(folder), "measured"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import fitting_statistics, tokenizer_identity
+from pae_framework.execution.run_latents import load_statistics_for, tokenizer_identity
 from pae_framework.files import write_json
 from pae_framework.interop.provenance import describe_file, existing, first_name
 from pae_framework.recipe.derived import latent_shape
@@ -20,7 +20,7 @@ def take_statistics(context: StageContext, file: str) -> None:
             of latents with other channels.
     """
     path = existing(file, "latents.statistics")
-    statistics = fitting_statistics(path, latent_shape(context.recipe))
+    statistics = load_statistics_for(latent_shape(context.recipe), path)
     statistics.save(context.directory, tokenizer_identity(context))
     description = describe_file(path)
     write_json(context.directory / "statistics.json", description)

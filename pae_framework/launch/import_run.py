@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 
 from pae_framework.errors import UsageError
-from pae_framework.execution.finished_run import stage_context
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.plugins import Registry
 from pae_framework.recipe.emit import inline
@@ -141,7 +140,9 @@ def import_generator(
     if statistics is not None:
         changes.append(f"latents.statistics={inline(str(statistics_copy))}")
     opened = _changed(opened, changes)
-    context = stage_context(opened, "tokenizer", console)
+    from pae_framework.execution.context import StageContext
+
+    context = StageContext.of_finished_run(opened, "tokenizer", console)
     _require_data(opened)
     from pae_framework.interop.import_check import check_and_keep_generator
 

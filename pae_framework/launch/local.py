@@ -74,12 +74,13 @@ class LocalLauncher:
         stages: Mapping[str, PlannedStage],
         update_record: UpdateRecord,
     ) -> None:
-        from pae_framework.execution.context import StageContext  # imports torch
+        from pae_framework.execution.context import StageContext, configure_torch  # torch
         from pae_framework.stages.table import stage_function
 
         context = StageContext(
             loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
         )
+        configure_torch(loaded.recipe.runtime)
         update_record(machine=context.machine)
         try:
             stage_function(planned.name)(context)

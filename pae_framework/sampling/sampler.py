@@ -14,7 +14,7 @@ from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import LatentStatistics
 from pae_framework.execution.artifacts import new_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import run_statistics
+from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.integrate import planned_evaluations
 from pae_framework.flow.sampling import EvaluationCount, draw

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pae_framework.data.statistics import SAFE_NAME
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import tokenizer_identity
+from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.runs.autoguidance_run import generator_weights
 from pae_framework.runs.plan import STAGE_VERSIONS, file_identity

@@ -6,8 +6,7 @@ from pae_framework.data.latent_batches import LatentBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext, initial_weights
-from pae_framework.execution.latent_statistics import run_statistics
-from pae_framework.execution.run_latents import run_latents
+from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_trained
 from pae_framework.training.loop import TrainTask, train

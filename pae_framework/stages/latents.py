@@ -17,8 +17,8 @@ from pae_framework.data.statistics import compute_statistics
 from pae_framework.errors import StoppedError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import tokenizer_identity
 from pae_framework.execution.processes import do_items
+from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.interop.latents_folder import take_folder
 from pae_framework.interop.statistics_file import take_statistics
 

@@ -75,7 +75,7 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
     """4 x 4 x 4 latents have 64 values: our shift is sqrt(4 / 64) = 1/4, that of Diffusers 4."""
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
+    from pae_framework.execution.context import StageContext
     from pae_framework.flow.noise import initial_noise
     from pae_framework.flow.sampling import draw
     from pae_framework.runs.opened import open_run
@@ -86,7 +86,7 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
     pipeline = LatentFlowPipeline.from_pretrained("folder")
     assert pipeline.scheduler.config.shift == 4
     opened = open_run(Path("run"), helpers.registry_with_renamed())
-    context = stage_context(opened, "generator", Console(stderr=True))
+    context = StageContext.of_finished_run(opened, "generator", Console(stderr=True))
     run, latent = Sampler.of(context), Sampler.of(context).tokenizer.latent
     labels, indices, settings = torch.tensor([2, 7]), torch.arange(2), context.recipe.sample
     assert settings is not None

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from pae_framework.cli.app import main
 from pae_framework.data.pixels import to_uint8
-from pae_framework.execution.finished_run import stage_context
+from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
 from pae_framework.flow import sampling
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
@@ -80,7 +80,7 @@ def imported(pae: Pae, file: str = "0100000.pt", *more: str) -> Answer:
 
 def sampler(run: Path) -> Sampler:
     opened = open_run(run, helpers.registry_with_renamed())
-    return Sampler.of(stage_context(opened, "generator", Console(stderr=True)))
+    return Sampler.of(StageContext.of_finished_run(opened, "generator", Console(stderr=True)))
 
 
 def content(run: Path) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from pae_framework.execution.artifacts import trained_tokenizer
-from pae_framework.execution.finished_run import stage_context
+from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -44,7 +44,9 @@ def test_siglip2_takes_a_step_with_all_three_terms_and_reconstructs(tmp_path: Pa
     assert step["loss"] == pytest.approx(sum(step[name] for name in terms), rel=1e-4)
 
     opened = open_run(run.path, load_registry())
-    tokenizer = trained_tokenizer(stage_context(opened, "tokenizer", Console(quiet=True)))
+    tokenizer = trained_tokenizer(
+        StageContext.of_finished_run(opened, "tokenizer", Console(quiet=True))
+    )
     with torch.no_grad():
         latents = tokenizer.encode(torch.rand(2, 3, 256, 256)).latents
         images = tokenizer.decode(latents)

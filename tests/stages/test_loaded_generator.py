@@ -183,7 +183,7 @@ def test_a_file_that_is_gone_is_named(context: Context, stage: Any, file: str, k
 
 def test_the_tokenizer_is_known_by_its_statistics(context: Context) -> None:
     """A generator stage reads them only with the tokenizer they were taken for."""
-    from pae_framework.execution.latent_statistics import run_statistics
+    from pae_framework.execution.run_latents import run_statistics
 
     latents.run(cast(StageContext, context))
     context.require = lambda stage: context.directory

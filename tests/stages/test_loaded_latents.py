@@ -22,8 +22,7 @@ from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics, compute_statistics, load_statistics
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.latent_statistics import run_statistics
-from pae_framework.execution.run_latents import run_latents
+from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.files import read_json, write_json
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import file_identity

@@ -15,6 +15,7 @@ import torch
 
 from pae_framework.errors import DataError, RunError
 from pae_framework.execution.processes import do_items
+from pae_framework.recipe.models import RuntimeSettings
 
 
 @dataclass
@@ -24,6 +25,10 @@ class Context:
     directory: Path
     console: Any = None
     update_record: Any = None
+
+    @property
+    def recipe(self) -> Any:
+        return SimpleNamespace(runtime=RuntimeSettings())
 
     @property
     def planned(self) -> Any:

@@ -1,4 +1,4 @@
-"""Where a stage works, and what its record says of that."""
+"""The device of a stage, and what its record says about it."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import UsageError
-from pae_framework.execution.context import StageContext, pick_device
+from pae_framework.execution.context import StageContext, configure_torch, pick_device
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.models import RuntimeSettings
 from pae_framework.sampling.sampler import Sampler
@@ -15,39 +15,64 @@ from pae_framework.sampling.sampler import Sampler
 
 @pytest.fixture(autouse=True)
 def flags():
-    """What torch is told here is taken back."""
+    """Restore torch's flags."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def machine(runtime: RuntimeSettings) -> dict:
+def context(runtime: RuntimeSettings) -> StageContext:
     recipe = SimpleNamespace(runtime=runtime)
-    return StageContext(recipe, None, None, None, {}, None, None).machine
+    return StageContext(recipe, None, None, None, {}, None, None)
 
 
 def test_without_a_gpu_asking_for_one_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=r"asks for a GPU.*say `runtime.device=cpu` or `auto`"):
+    with pytest.raises(UsageError) as refused:
         pick_device(RuntimeSettings(device="cuda"))
+    for fact in ("runtime.device", "`runtime.device=cpu`", "`runtime.device=auto`"):
+        assert fact in str(refused.value)
     assert pick_device(RuntimeSettings(device="auto")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("tf32", [False, True])
-def test_the_record_says_whether_products_were_rounded(monkeypatch, tf32):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    found = machine(RuntimeSettings(device="cuda", tf32=tf32))
-    assert (found["device"], found["tf32"]) == ("a GPU", tf32)
+def test_torch_is_configured_as_the_recipe_asks(tf32):
+    threads = torch.get_num_threads()
+    try:
+        configure_torch(RuntimeSettings(threads=2, tf32=tf32))
+        assert torch.get_num_threads() == 2
+        configure_torch(RuntimeSettings(tf32=tf32))  # no number: as it is
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     assert torch.backends.cuda.matmul.allow_tf32 is tf32
-
-
-def test_a_cpu_rounds_nothing():
-    assert machine(RuntimeSettings(device="cpu", tf32=True))["tf32"] is False
+    assert torch.backends.cudnn.allow_tf32 is tf32
 
 
 @pytest.mark.parametrize("tf32", [False, True])
-def test_so_does_the_protocol_of_what_is_drawn(tf32):
+def test_reading_the_device_changes_nothing(monkeypatch, tf32):
+    configure_torch(RuntimeSettings(tf32=not tf32))
+    threads = torch.get_num_threads()
+    asked = RuntimeSettings(device="cpu", tf32=tf32, threads=threads + 1)
+    assert context(asked).device == torch.device("cpu")
+    assert torch.get_num_threads() == threads
+    assert torch.backends.cuda.matmul.allow_tf32 is not tf32
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_record_says_whether_products_are_rounded(monkeypatch, tf32):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    found = context(RuntimeSettings(device="cuda", tf32=tf32)).machine
+    assert (found["device"], found["tf32"]) == ("a GPU", tf32)
+
+
+def test_a_cpu_rounds_nothing():
+    assert context(RuntimeSettings(device="cpu", tf32=True)).machine["tf32"] is False
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_so_does_the_protocol_of_sampled_images(tf32):
     tokenizer = SimpleNamespace(latent=LatentShape(4, 4))
     sampler = Sampler(None, tokenizer, None, tf32=tf32)
     assert sampler.describe(SampleSettings())["tf32"] is tf32

@@ -50,7 +50,6 @@ def export_generator(
     """
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
@@ -59,7 +58,9 @@ def export_generator(
     if as_folder:
         _check_folder(file, force)
     opened = open_run(run, load_registry())
-    context = stage_context(opened, "generator", Console(stderr=True))
+    from pae_framework.execution.context import StageContext
+
+    context = StageContext.of_finished_run(opened, "generator", Console(stderr=True))
     if as_folder:
         from pae_framework.interop.export import export_diffusers
 

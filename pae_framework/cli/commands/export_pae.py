@@ -30,13 +30,14 @@ def export_pae(
     """
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
     chosen = chosen_format(file, file_format, force)
     opened = open_run(run, load_registry())
-    context = stage_context(opened, "tokenizer", Console(stderr=True))
+    from pae_framework.execution.context import StageContext
+
+    context = StageContext.of_finished_run(opened, "tokenizer", Console(stderr=True))
     from pae_framework.interop.export import export_tokenizer
 
     count = export_tokenizer(context, file, chosen is Format.PT, not no_encoder)

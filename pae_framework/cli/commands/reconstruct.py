@@ -28,12 +28,13 @@ def reconstruct(
     """
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
     opened = open_run(run, load_registry())
-    context = stage_context(opened, "tokenizer", Console(stderr=True))
+    from pae_framework.execution.context import StageContext
+
+    context = StageContext.of_finished_run(opened, "tokenizer", Console(stderr=True))
     from pae_framework.evaluation.reconstruct_to_folder import reconstruct_to_folder
 
     folder = out or run / "reconstructed"

@@ -43,13 +43,14 @@ def report(
 def _write_run(run: Path) -> None:
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
-    from pae_framework.stages import report as stage
 
     opened = open_run(run, load_registry())
-    stage.run(stage_context(opened, "report", Console(stderr=True)))
+    from pae_framework.execution.context import StageContext
+    from pae_framework.stages import report as stage
+
+    stage.run(StageContext.of_finished_run(opened, "report", Console(stderr=True)))
 
 
 def _write_sweep(run: Path) -> None:

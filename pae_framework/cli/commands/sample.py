@@ -40,12 +40,13 @@ def sample(
     """
     from rich.console import Console
 
-    from pae_framework.execution.finished_run import stage_context
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
     opened = open_run(run, load_registry())
-    context = stage_context(opened, "generator", Console(stderr=True))
+    from pae_framework.execution.context import StageContext
+
+    context = StageContext.of_finished_run(opened, "generator", Console(stderr=True))
     from pae_framework.sampling.sample_to_folder import (
         choose_labels,
         draw_to_folder,
