@@ -102,7 +102,7 @@ def test_statistics_of_another_tokenizer_are_refused(place: Path, run: Path, tmp
     save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other)
     refused = pae("sample", "runs/tiny", "--count", "1", cwd=tmp_path)
     assert refused.returncode == 1
-    assert "are of the latents of another tokenizer" in refused.stderr
+    assert "another tokenizer" in refused.stderr
 
 
 def test_samples_are_what_adm_evaluators_read(run: Path):
