@@ -71,7 +71,7 @@ def run(
 
         pae run fashion_mnist generator.train.steps=2000 --run-dir runs/longer
 
-        pae run fashion_mnist sample.steps=5 --run-dir runs/five --stages runs/fashion_mnist/stages
+        pae run quickstart sample.steps=5 --run-dir runs/b --stages runs/a/stages
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""``pae sample``: draw images from a finished run."""
+"""``pae sample``: generate images with a finished run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 def sample(
     run: Annotated[Path, typer.Argument(help="directory of a finished run")],
     labels: Annotated[
-        str | None, typer.Option(help="classes, as numbers or names: 3,7; default: all in turn")
+        str | None, typer.Option(help="classes, by number or name: 3,7; default: all in turn")
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="images; default: one per label given, or 64")
+        int | None,
+        typer.Option(min=1, help="number of images; default: one per label, or 64"),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="integration steps")] = None,
     solver: Annotated[
@@ -29,11 +30,11 @@ def sample(
         bool, typer.Option("--npz", help="also write images.npz, as the ADM evaluator reads it")
     ] = False,
 ) -> None:
-    """Draw images: one PNG each, and the first 64 as grid.png.
+    """Generate images: one PNG each, and grid.png with the first 64.
 
-    What is not given is as the recipe's `sample:` says. Image i depends on the seed and on i alone.
-    The same command goes on where it was interrupted; another one into the same folder first
-    removes what was drawn there.
+    Options that are not given come from `sample:` in the recipe. Image i depends only on i and the
+    seed. The same command resumes where it was interrupted; a different command writing to this
+    folder deletes the earlier images first.
 
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
