@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pae_framework.interop.released_layout import released_state
+from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.model import build_tokenizer
 

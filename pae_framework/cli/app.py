@@ -1,9 +1,11 @@
-"""The ``pae`` command: one line for each command, and how errors end. No logic, no torch."""
+"""The ``pae`` command: lists the commands and prints errors. No logic, no torch."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -34,27 +36,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run)
-app.command("check")(check)
-app.command("fetch")(fetch)
-app.command("show")(show)
-app.command("list-recipes")(list_recipes)
-app.command("copy")(copy)
-app.command("status")(status)
-app.command("sample")(sample)
-app.command("reconstruct")(reconstruct)
-app.command("report")(report)
-app.command("list-plugins")(list_plugins)
-app.command("show-plugin")(show_plugin)
-
-importing = typer.Typer(no_args_is_help=True, help="Make a run of weights trained elsewhere.")
-importing.command("pae")(import_pae)
-importing.command("generator")(import_generator)
+importing = typer.Typer(no_args_is_help=True, help="Load weights trained elsewhere into a run.")
 app.add_typer(importing, name="import")
 exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for use elsewhere.")
-exporting.command("pae")(export_pae)
-exporting.command("generator")(export_generator)
 app.add_typer(exporting, name="export")
+
+
+def _add(group: typer.Typer, name: str, function: Callable[..., None]) -> None:
+    """Add a command; lines of its docstring are joined, since the terminal wraps its help."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    joined = (text if "\n    " in text else text.replace("\n", " ") for text in paragraphs)
+    group.command(name, help="\n\n".join(joined))(function)
+
+
+_add(app, "run", run)
+_add(app, "check", check)
+_add(app, "fetch", fetch)
+_add(app, "show", show)
+_add(app, "list-recipes", list_recipes)
+_add(app, "copy", copy)
+_add(app, "status", status)
+_add(app, "sample", sample)
+_add(app, "reconstruct", reconstruct)
+_add(app, "report", report)
+_add(app, "list-plugins", list_plugins)
+_add(app, "show-plugin", show_plugin)
+_add(importing, "pae", import_pae)
+_add(importing, "generator", import_generator)
+_add(exporting, "pae", export_pae)
+_add(exporting, "generator", export_generator)
 
 
 def _print_version(wanted: bool) -> None:
@@ -69,13 +79,13 @@ def pae(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
     """Train, sample and measure prior-aligned autoencoders."""
 
 
-def _of_a_path(error: OSError) -> PaeError:
-    """What the system said of a file or folder, as a message; anything else is not for users."""
+def _file_error(error: OSError) -> PaeError:
+    """A system error about a file or folder as a message for users; others are raised again."""
     if error.filename is None:
         raise error
     return RunError(f"{error.filename}: {error.strerror}")
@@ -84,13 +94,13 @@ def _of_a_path(error: OSError) -> PaeError:
 def main() -> None:
     """Run one command.
 
-    Exit codes: 0 fine, 1 a run failed, 2 the recipe or the usage is wrong, 3 a plugin is broken.
+    Exit codes: 0 done, 1 a run failed, 2 wrong recipe or usage, 3 a plugin is broken.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="pae")
     except (PaeError, OSError) as raised:
-        error = raised if isinstance(raised, PaeError) else _of_a_path(raised)
+        error = raised if isinstance(raised, PaeError) else _file_error(raised)
         if "--debug" in sys.argv:  # wherever it stands on the command line
             traceback.print_exc()
         print_error(error)

@@ -20,8 +20,8 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY.PATH=VALUE",
-        help="a value to set in the recipe; null removes a key",
+        help="set a value of the recipe; null removes the key",
         autocompletion=complete_override,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]

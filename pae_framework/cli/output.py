@@ -1,4 +1,4 @@
-"""How commands speak: tables and JSON on stdout, warnings and errors on stderr."""
+"""What commands print: tables and JSON on stdout, warnings and errors on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pae_framework.plugins import Registry
 
 _UNBROKEN = 100_000
-"""Width of tables that nobody looks at on a terminal: lines stay whole for other programs."""
+"""Table width if stdout is not a terminal, so that no line is broken."""
 
 
 def print_json(data: Any) -> None:
@@ -40,7 +40,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def console_for_tables() -> Console:
-    """A console for what is laid out in 80 columns or more, also where nobody looks at it."""
+    """A console for tables that need 80 columns or more, even if stdout is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -52,7 +52,7 @@ def warn(message: str) -> None:
 
 
 def installed_registry() -> Registry:
-    """The registry of what is installed; a plugin that does not load costs one line on stderr."""
+    """The installed plugins; those that fail to load are reported on stderr, one line each."""
     from pae_framework.plugins import load_registry
 
     registry = load_registry()
@@ -62,7 +62,7 @@ def installed_registry() -> Registry:
 
 
 def print_error(error: PaeError) -> None:
-    """Print what a user has to know of an error; of a recipe, every problem on its own line."""
+    """Print an error; for a recipe, every problem on its own line."""
     if isinstance(error, RecipeError):
         count = len(error.problems)
         heading = f"{count} problem{'s' if count != 1 else ''} with the recipe"

@@ -1,4 +1,4 @@
-"""What the shell is offered on TAB: recipes, their keys, and the values a key may have."""
+"""Shell completion of recipes, their keys, and the values of a key."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
-    """Keys of the recipe that stands before, and after ``=`` the values they may have.
+    """Keys of the recipe given before, and after ``=`` the values of that key.
 
-    Bash cuts words at ``=``: then the key stands among the words before, and only values count.
+    Bash splits words at ``=``: then the key is among the earlier words, and only values are given.
     """
     from pae_framework.errors import PaeError
     from pae_framework.plugins import load_registry

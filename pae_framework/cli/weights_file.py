@@ -1,4 +1,4 @@
-"""The file that a command writes weights to: its format, and whether it may be there."""
+"""Options for the weights file that a command writes."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="default: what the file's name says")
+    Format | None, typer.Option("--format", help="default: from the file name")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="replace a file that exists")]
+ForceOption = Annotated[bool, typer.Option("--force", help="replace an existing file")]
 
 
 def chosen_format(file: Path, given: Format | None, force: bool) -> Format:
-    """The format given, which must be what readers take the file's name for.
+    """The format of the file, from its suffix; ``given`` must agree.
 
     Raises:
-        UsageError: the name says nothing or something else, or the file exists and must not.
+        UsageError: the suffix is unknown or contradicts ``given``, or the file exists.
     """
     if file.suffix not in (".safetensors", *TORCH_SUFFIXES):
-        raise UsageError(f"{file}: a name that ends in .safetensors or .pt says how to read it")
+        raise UsageError(f"{file}: the file name must end in .safetensors or .pt")
     named = Format.PT if file.suffix in TORCH_SUFFIXES else Format.SAFETENSORS
     if given not in (None, named):
-        raise UsageError(f"--format {given.value} does not go with the name {file.name}")
+        raise UsageError(f"--format {given.value} contradicts the file name {file.name}")
     if file.exists() and not force:
-        raise UsageError(f"{file} exists; --force replaces it")
+        raise UsageError(f"{file} exists; replace it with --force")
     return named

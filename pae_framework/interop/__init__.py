@@ -1,1 +1,1 @@
-"""Files of other projects: import and export."""
+"""Files of other projects: weights and latents trained elsewhere, and exports for them."""

@@ -1,4 +1,4 @@
-"""What ``pae export`` does: weights of a run as files in the layout of the released ones."""
+"""Export a run's weights to files that other projects read."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
 from pae_framework.files import replacing
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.interop.released_layout import released_state
+from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.tensor_files import load_weights, save_tensors
 
 
 def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_encoder: bool) -> int:
-    """Write the tokenizer of a run in the layout of :mod:`pae_framework.interop.released_layout`.
+    """Write a run's tokenizer in the released layout (see :mod:`..tokenizer_weights`).
 
-    A torch file is ``{"model": weights, "metadata": texts}``; safetensors hold the weights and the
-    same texts as their metadata: what wrote them, and the recipe's name, encoder, image size and
-    stage. Returns how many tensors there are.
+    A torch file is ``{"model": weights, "metadata": texts}``; safetensors hold the weights, with
+    the same texts as metadata: what wrote them, and the recipe's name, encoder, image size and
+    stage. Returns the number of tensors.
 
     Raises:
-        CheckpointError: the encoder has no place in such a file.
+        CheckpointError: the released layout has no names for the encoder.
     """
     tokenizer = trained_tokenizer(context).cpu()
     try:
         state = released_state(tokenizer, with_encoder)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; --no-encoder leaves it out") from error
+        raise CheckpointError(f"{error}; export without it: --no-encoder") from error
     _write(state, file, ("model",) if as_torch else None, _metadata(context, "tokenizer"))
     return len(state)
 
 
 def export_generator(context: StageContext, file: Path, as_torch: bool) -> int:
-    """Write the generator of a run as official LightningDiT files are, by official names.
+    """Write a run's generator in the layout of official LightningDiT files.
 
-    A torch file is ``{"model": weights, "ema": weights, "metadata": texts}``: both are what the
-    run samples with (its average, where the recipe keeps one), stored once. Official programs
-    sample with ``ema``, and start a training from ``model``. Safetensors hold the weights alone,
-    with the texts as their metadata. Returns how many tensors there are.
+    A torch file is ``{"model": weights, "ema": weights, "metadata": texts}``. Both entries are the
+    weights the run samples with (the average, if the recipe keeps one), stored once: official
+    programs sample with ``ema`` and start training from ``model``. Safetensors hold the weights,
+    with the texts as metadata. Returns the number of tensors.
 
     Raises:
-        CheckpointError: this kind of generator has no official files.
+        CheckpointError: this kind of generator has no official layout.
     """
     state = _trained_generator(context).to_official()
     entries = ("model", "ema") if as_torch else None
@@ -61,14 +61,14 @@ def export_generator(context: StageContext, file: Path, as_torch: bool) -> int:
 
 
 def export_diffusers(context: StageContext, folder: Path) -> None:
-    """Write the generator of a run as a folder that Diffusers loads, in place of what is there.
+    """Write a run's generator as a folder that Diffusers loads, replacing what is there.
 
-    With it go the statistics of its latents, as a run keeps them, and the recipe's shift of
-    sampling times. Steps and guidance are given where the folder is used.
+    The folder includes the statistics of the latents and the recipe's shift of sampling times, but
+    neither steps nor guidance.
 
     Raises:
         UsageError: Diffusers is not installed.
-        CheckpointError: this kind of generator has no Diffusers form.
+        CheckpointError: this kind of generator cannot be converted to Diffusers.
     """
     statistics = run_statistics(context)
     sampling = (context.recipe.sample or SampleSettings()).for_latent(latent_shape(context.recipe))
@@ -79,7 +79,7 @@ def export_diffusers(context: StageContext, folder: Path) -> None:
 
 
 def _trained_generator(context: StageContext) -> Generator:
-    """The run's generator on the CPU, with the weights that it samples with."""
+    """The run's generator on the CPU, with the weights it samples with."""
     generator = new_generator(context, latent_shape(context.recipe), context.num_classes)
     load_weights(generator, context.require("generator") / "weights.safetensors")
     return generator
@@ -87,7 +87,7 @@ def _trained_generator(context: StageContext) -> Generator:
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Write a folder under another name; it takes its own if all goes well."""
+    """Write a folder under a temporary name; it replaces ``folder`` if nothing fails."""
     aside, old = (
         folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old")
     )
@@ -108,7 +108,7 @@ def _write(
     entries: tuple[str, ...] | None,
     metadata: dict[str, str],
 ) -> None:
-    """Write a torch file with the state under each of ``entries``; without any, safetensors."""
+    """Write a torch file with the state under each of ``entries``; safetensors if None."""
     if entries is None:
         save_tensors(state, file, metadata)
         return

@@ -1,4 +1,9 @@
-"""Stage ``generator`` of a recipe with ``generator.weights``: they are loaded, not trained."""
+"""Weights of generators trained elsewhere: read, matched with a recipe, loaded instead of trained.
+
+An official LightningDiT file is a torch file with the weights under ``ema`` and ``model``, or
+safetensors; our own ``weights.safetensors`` is read too. Wrapper prefixes (``module.``,
+``_orig_mod.``) are dropped.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +17,89 @@ from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
 from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext
+from pae_framework.execution.run_latents import load_statistics_for
 from pae_framework.files import write_json
-from pae_framework.interop.provenance import ENTRY, describe_file, existing, first_name
+from pae_framework.interop.provenance import (
+    ENTRY,
+    describe_file,
+    original_name,
+    require_file,
+    write_copy,
+)
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import differences, read_entry, save_tensors
+from pae_framework.tensor_files import differences, not_finite, read_entry, save_tensors
 
 ENTRIES = ("ema", "model")
-"""Where official torch files keep weights; the average is what their own programs sample with."""
+"""Where torch files keep weights; official programs sample with the average, ``ema``."""
 
 
 @dataclass(frozen=True)
 class OfficialGenerator:
-    """What a file holds: the weights by the names they have there, without wrapper prefixes, and
-    which of :data:`ENTRIES` they are; None: the file is the weights."""
+    """Weights read from a file, by the file's names without wrapper prefixes.
+
+    ``entry`` is the one of :data:`ENTRIES` that held them; None: the file is the state dict.
+    """
 
     path: Path
     entry: str | None
     tensors: dict[str, Tensor]
 
 
-def load_trained(context: StageContext) -> None:
-    """Check the file against the recipe and write what it holds as this run's generator.
+def load_generator_weights(context: StageContext) -> None:
+    """Run stage ``generator`` with ``generator.weights``: check the file and write its weights.
 
-    ``weights.safetensors``, and ``weights.json``, which says what the file was. No image and no
-    latent is read.
+    Writes ``weights.safetensors``, and ``weights.json``, which describes the file. Reads no image
+    and no latent.
 
     Raises:
         DataError: there is no such file.
-        CheckpointError: it is damaged, or of another network; says of which.
+        CheckpointError: it is damaged, not finite or for another network; says which.
     """
     component = context.recipe.generator
     assert component is not None
     assert component.weights is not None
-    official = read_official(existing(component.weights, "generator.weights"))
-    weights = fitting(official, meta_generator(context))
+    official = read_official(require_file(component.weights, "generator.weights"))
+    weights = match_state_dict(official, meta_generator(context))
     save_tensors(weights, context.directory / "weights.safetensors")
     found = describe_file(official.path)
     about = {"entry": found.pop(ENTRY, official.entry), "tensors": len(weights)}
     write_json(context.directory / "weights.json", {**found, **about})
-    context.update_record(weights=first_name(found))
+    context.update_record(weights=original_name(found))
+
+
+def validate_and_copy(
+    file: Path, statistics: Path | None, context: StageContext, copy: Path, statistics_copy: Path
+) -> None:
+    """Check a generator and the statistics it was trained with, then write copies of both.
+
+    The copies are safetensors, the generator's with the names of ``file``; both name the original.
+
+    Args:
+        file: the generator's weights, ours or official.
+        statistics: of the latents it was trained on; None: those of the run.
+        context: of the run the generator is for.
+        copy: where to write the weights.
+        statistics_copy: where to write the statistics.
+
+    Raises:
+        CheckpointError: the weights are damaged, not finite or for another network; says which.
+        DataError: the statistics are damaged, not finite, or have another number of channels.
+    """
+    official = read_official(file)
+    match_state_dict(official, meta_generator(context))
+    latent = latent_shape(context.recipe)
+    found = None if statistics is None else load_statistics_for(latent, statistics)
+    write_copy(official.tensors, file, copy, official.entry)
+    if statistics is not None and found is not None:
+        write_copy({"mean": found.mean, "std": found.std}, statistics, statistics_copy)
 
 
 def read_official(path: Path) -> OfficialGenerator:
     """Read a generator's weights, ours or official: safetensors, or a torch file.
 
     Raises:
-        CheckpointError: the file is damaged, holds more than tensors and plain values, or no
-            weights where official files have them.
+        CheckpointError: the file is damaged, holds more than tensors and plain values, or has no
+            weights.
     """
     entry, tensors = read_entry(path, ENTRIES)
     return OfficialGenerator(path, entry, tensors)
@@ -70,29 +111,27 @@ def meta_generator(context: StageContext) -> Generator:
         return new_generator(context, latent_shape(context.recipe), context.num_classes)
 
 
-def fitting(official: OfficialGenerator, model: Generator) -> dict[str, Tensor]:
+def match_state_dict(official: OfficialGenerator, model: Generator) -> dict[str, Tensor]:
     """The weights as the state dict of ``model``, which may be on the meta device.
 
     Raises:
-        CheckpointError: they are of another network, or not finite; says which.
+        CheckpointError: they are for another network, or not finite; says which.
     """
     own, tensors = model.state_dict(), official.tensors
-    if not _own_names(model, tensors):
+    if not _has_own_names(model, tensors):
         try:
             tensors = model.from_official(tensors)
         except CheckpointError as error:
             raise CheckpointError(f"{official.path}: {error}") from error
     if problems := differences(own, tensors):
         raise CheckpointError(f"{official.path} does not fit:\n  " + "\n  ".join(problems))
-    broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
-    if broken:
-        some = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise CheckpointError(f"{official.path}: weights that are not finite: {some}")
+    if broken := not_finite(tensors):
+        raise CheckpointError(f"{official.path}: weights that are not finite: {broken}")
     return {name: tensors[name].to(value.dtype) for name, value in own.items()}
 
 
-def _own_names(model: Generator, tensors: dict[str, Tensor]) -> bool:
-    """Whether these can only be weights as our runs write them, not as official files do."""
+def _has_own_names(model: Generator, tensors: dict[str, Tensor]) -> bool:
+    """Whether the names can only be those our runs write, not those of official files."""
     if type(model).from_official is Generator.from_official:
         return True
     return tensors.keys() == model.state_dict().keys() != model.to_official().keys()

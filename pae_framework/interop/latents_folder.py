@@ -1,4 +1,4 @@
-"""Stage ``latents`` of a recipe with ``latents.folder``: what others wrote, tied to this run."""
+"""Stage ``latents`` with ``latents.folder`` or ``latents.statistics``: nothing is encoded."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from pae_framework.execution.run_latents import (
     tokenizer_identity,
 )
 from pae_framework.files import write_json
+from pae_framework.interop.provenance import describe_file, original_name, require_file
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.record import StageRecord
 
 
-def take_folder(context: StageContext) -> None:
-    """Check the latents and write their statistics as those of this run. No image is read.
+def adopt_latents_folder(context: StageContext) -> None:
+    """Check the latents in ``latents.folder`` and write their statistics as this run's.
 
-    ``latents_stats`` in both forms, and ``latents.json``, which says what the folder was. Nothing
-    is written into the folder; statistics that it lacks are measured. Latents whose statistics name
-    no tokenizer, as LightningDiT's, are of this one by the recipe's word.
+    Reads no image and writes nothing into the folder. Writes ``latents_stats`` (safetensors and
+    ``.pt``), measured if the folder has none, and ``latents.json``, which describes the folder. If
+    the statistics name no tokenizer, as LightningDiT's do not, the recipe vouches that the latents
+    belong to this one.
 
     Raises:
-        DataError: there are no latents or not all of them yet; a file is damaged; or they do not
-            fit the recipe: channels, side, labels.
-        CheckpointError: they are of another tokenizer.
+        DataError: there are no latents, or the run that writes them has not finished; a file is
+            damaged; or channels, side or labels do not fit the recipe.
+        CheckpointError: the latents belong to another tokenizer.
     """
     folder = latents_folder(context)
     _require_finished(folder)
@@ -54,18 +56,36 @@ def take_folder(context: StageContext) -> None:
     context.update_record(weights=folder.name)
 
 
+def adopt_statistics_file(context: StageContext, file: str) -> None:
+    """Write the statistics in ``file`` as those of this run's latents. Reads no image.
+
+    Writes ``latents_stats`` (safetensors and ``.pt``) and ``statistics.json``, which describes the
+    file. The recipe vouches that the statistics belong to this tokenizer's latents.
+
+    Raises:
+        DataError: the file is missing or damaged, holds no valid statistics, or is for latents
+            with another number of channels.
+    """
+    path = require_file(file, "latents.statistics")
+    statistics = load_statistics_for(latent_shape(context.recipe), path)
+    statistics.save(context.directory, tokenizer_identity(context))
+    description = describe_file(path)
+    write_json(context.directory / "statistics.json", description)
+    context.update_record(weights=original_name(description))
+
+
 def _require_finished(folder: Path) -> None:
-    """Another run's latents are all there only when its stage says so."""
+    """If another run writes the folder, its stage must be done."""
     record = StageRecord(folder)
     if record.file.is_file() and not record.done:
         raise DataError(
-            f"{folder}: the run that writes these latents is not done with them "
+            f"{folder}: the run that writes these latents has not finished them "
             f"({record.info.get('state')}); finish it first"
         )
 
 
 def _statistics(context: StageContext, folder: Path) -> tuple[LatentStatistics, str]:
-    """Statistics of the latents, and the file they are from."""
+    """Statistics of the latents, and the name of the file they come from."""
     for name in (SAFE_NAME, BARE_NAME, TORCH_NAME):
         if (folder / name).is_file():
             return load_statistics_for(latent_shape(context.recipe), folder / name), name

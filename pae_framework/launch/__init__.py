@@ -1,1 +1,1 @@
-"""Carrying out a plan of stages."""
+"""Running a recipe: :func:`~pae_framework.launch.start.run_recipe`, launchers, sweeps, imports."""

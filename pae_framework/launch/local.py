@@ -1,4 +1,4 @@
-"""Carry out a plan here: one stage after the other, finished ones skipped."""
+"""Run stages in this process, one after the other; finished ones are skipped."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
+from pae_framework.runs.record import UpdateRecord
 
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs stages in this process and tells a console about them."""
+    """Runs stages in this process and reports them on a console."""
 
     console: Console
 
@@ -27,27 +28,27 @@ class LocalLauncher:
         command: str,
         until: str | None = None,
     ) -> None:
-        """Run every stage of a recipe that is not done.
+        """Run every unfinished stage of a recipe.
 
         Args:
-            loaded: the recipe.
-            directory: where its run is.
-            command: what was typed, for the record.
-            until: only this stage and those it stands on; the rest of the plan stays pending.
+            loaded: the recipe, without a sweep.
+            directory: the run's directory.
+            command: what the user typed, for the record.
+            until: run only this stage and the stages it depends on; the others stay pending.
 
         Raises:
-            RunError: a stage failed; its record says why, and the same command goes on from there.
+            RunError: a stage failed; its record has the reason, and running again resumes it.
         """
         stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
         chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
             directory.write(loaded, list(stages.values()), command)
             for name in chosen:
-                self._stage(loaded, directory, stages[name], stages)
+                self._run_unfinished(loaded, directory, stages[name], stages)
             if until is None:
                 directory.link_report()
 
-    def _stage(
+    def _run_unfinished(
         self,
         loaded: LoadedRecipe,
         directory: RunDirectory,
@@ -55,21 +56,26 @@ class LocalLauncher:
         stages: Mapping[str, PlannedStage],
     ) -> None:
         record = directory.stage(planned)
-        with record.lock(
-            waiting=lambda: self._say(planned, "another process works on it; waiting")
-        ):
+        with record.lock(waiting=lambda: self._print(planned, "waiting for another process")):
             directory.link(planned)
             if record.done:
-                self._say(planned, "done before")
+                self._print(planned, "cached")
                 return
-            self._say(planned, "goes on" if record.info else "starts")
+            self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             with record.working(inputs) as update_record:
-                self._carry_out(loaded, directory, planned, stages, update_record)
-            self._say(planned, f"done in {record.info['seconds']:.1f} s")
+                self._run_stage(loaded, directory, planned, stages, update_record)
+            self._print(planned, f"done in {record.info['seconds']:.1f} s")
 
-    def _carry_out(self, loaded, directory, planned, stages, update_record) -> None:  # type: ignore[no-untyped-def]
-        from pae_framework.execution.context import StageContext, configure_torch
+    def _run_stage(
+        self,
+        loaded: LoadedRecipe,
+        directory: RunDirectory,
+        planned: PlannedStage,
+        stages: Mapping[str, PlannedStage],
+        update_record: UpdateRecord,
+    ) -> None:
+        from pae_framework.execution.context import StageContext, configure_torch  # torch
 
         context = StageContext(
             loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
@@ -86,5 +92,5 @@ class LocalLauncher:
                 f"(folder {directory.stage(planned).path}; `--debug` shows the traceback)"
             ) from error
 
-    def _say(self, planned: PlannedStage, text: str) -> None:
+    def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)

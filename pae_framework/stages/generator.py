@@ -8,7 +8,7 @@ from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.flow.matching import FlowObjective
-from pae_framework.interop.generator_weights import load_trained
+from pae_framework.interop.generator_weights import load_generator_weights
 from pae_framework.training.loop import TrainTask, train
 
 
@@ -17,7 +17,7 @@ def run(context: StageContext) -> None:
     component = context.recipe.generator
     assert component is not None
     if component.weights is not None:
-        load_trained(context)
+        load_generator_weights(context)
         return
     settings = component.train
     seed = context.seed(settings)

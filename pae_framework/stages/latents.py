@@ -19,8 +19,7 @@ from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.processes import do_items
 from pae_framework.execution.run_latents import tokenizer_identity
-from pae_framework.interop.latents_folder import take_folder
-from pae_framework.interop.statistics_file import take_statistics
+from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
 from pae_framework.tokenizer.model import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,10 +38,10 @@ def run(context: StageContext) -> None:
     """
     settings = context.recipe.latents
     if settings.folder is not None:
-        take_folder(context)
+        adopt_latents_folder(context)
         return
     if settings.statistics is not None:
-        take_statistics(context, settings.statistics)
+        adopt_statistics_file(context, settings.statistics)
         return
     _write_shards(context)
     statistics = compute_statistics(context.directory)

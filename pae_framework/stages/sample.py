@@ -12,7 +12,7 @@ from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_json
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, label_plan
-from pae_framework.interop.provenance import first_name
+from pae_framework.interop.provenance import original_name
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.sampling.parallel import PlannedSet, sample_chunks
 from pae_framework.sampling.sample_set import CHUNK, SETS, reuse_finished, set_identity, write_set
@@ -130,7 +130,7 @@ def _origin(context: StageContext, component: GeneratorComponent) -> str:
         return "ema" if component.train.ema else "last"
     found = read_json(context.require("generator") / "weights.json")
     entry = f" ({found['entry']})" if found["entry"] else ""
-    return f"{first_name(found)}{entry}"
+    return f"{original_name(found)}{entry}"
 
 
 def _write(sampler: Sampler, labels: Tensor, planned: PlannedSet, chunk_size: int) -> Iterator[int]:

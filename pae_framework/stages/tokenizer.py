@@ -6,7 +6,7 @@ from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
-from pae_framework.interop.tokenizer_weights import load_trained
+from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
 from pae_framework.recipe.models import AdversarialSection
 from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.adversary import (
@@ -27,7 +27,7 @@ def run(context: StageContext) -> None:
     same checkpoints; ``tokenizer.safetensors`` is without both.
     """
     if context.recipe.tokenizer.weights is not None:
-        load_trained(context)
+        load_tokenizer_weights(context)
         return
     recipe, section = context.recipe, context.recipe.tokenizer
     settings = section.train

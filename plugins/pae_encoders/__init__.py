@@ -20,13 +20,13 @@ def pae_register_encoders(register: Register) -> None:
         "tiny_vit",
         target="pae_encoders.tiny_vit:TinyViT",
         config="pae_encoders.config:TinyViTConfig",
-        summary="small ViT that the run trains itself: masked autoencoding and classification",
+        summary="small ViT trained in the run by masked autoencoding and classification",
     )
     register(
         "small_cnn",
         target="pae_encoders.small_cnn:SmallCNN",
         config="pae_encoders.config:SmallCNNConfig",
-        summary="small convolutional classifier that the run trains itself; for Frechet features",
+        summary="small convolutional classifier trained in the run; for Frechet features",
     )
     for name, target, summary in PRETRAINED:
         register(

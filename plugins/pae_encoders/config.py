@@ -1,4 +1,4 @@
-"""What a recipe may say of each built-in encoder. No torch."""
+"""Configs of the encoders that a run trains itself. No torch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ class TinyViTConfig(EncoderConfig):
     heads: int = Field(3, gt=0, description="attention heads; divides the width")
     mlp_ratio: float = Field(4.0, gt=0, description="MLP width over token width")
     mask_ratio: float = Field(
-        0.5, gt=0, lt=1, description="training: share of the tokens hidden from the encoder"
+        0.5, gt=0, lt=1, description="training: fraction of the tokens hidden from the encoder"
     )
-    decoder_depth: int = Field(1, gt=0, description="training: blocks that predict hidden patches")
+    decoder_depth: int = Field(
+        1, gt=0, description="training: blocks that predict the hidden patches"
+    )
     class_weight: float = Field(
-        0.3, ge=0, description="training: factor of the cross-entropy; 0: no labels are used"
+        0.3, ge=0, description="training: weight of the cross-entropy; 0: labels are not used"
     )
     crop: float = Field(
-        0.8, gt=0, le=1, description="training: smallest side of the random crops, as a share"
+        0.8,
+        gt=0,
+        le=1,
+        description="training: smallest side of the random crops, as a fraction of the image side",
     )
 
     @model_validator(mode="after")
@@ -72,12 +77,15 @@ class SmallCNNConfig(EncoderConfig):
     width: int = Field(32, gt=0, multiple_of=8, description="channels of the first stage")
     depth: int = Field(3, gt=0, le=6, description="stages; each halves the side")
     crop: float = Field(
-        0.8, gt=0, le=1, description="training: smallest side of the random crops, as a share"
+        0.8,
+        gt=0,
+        le=1,
+        description="training: smallest side of the random crops, as a fraction of the image side",
     )
 
     @property
     def patch(self) -> int:
-        """Side in px of what one token of the last stage stands for."""
+        """Side in px of the area one token of the last stage covers."""
         return 1 << self.depth
 
     def token_grid(self, image_size: int) -> int:
@@ -89,7 +97,7 @@ class SmallCNNConfig(EncoderConfig):
         return self.width << (self.depth - 1)
 
     def token_heads(self) -> int:
-        """One for each 32 channels."""
+        """One per 32 channels."""
         return max(1, self.token_width() // 32)
 
     def parameters(self, image_size: int) -> int:
@@ -98,7 +106,7 @@ class SmallCNNConfig(EncoderConfig):
         return sum(9 * a * b + 9 * b * b + 4 * b for a, b in pairwise(channels))
 
     def activations(self, image_size: int) -> int:
-        """Of both convolutions of a stage: the norm's input, and the ReLU's output."""
+        """The norm's input and the ReLU's output, for both convolutions of each stage."""
         stages = range(self.depth)
         return sum(4 * (self.width << s) * (image_size >> s + 1) ** 2 for s in stages)
 
@@ -112,6 +120,7 @@ def _grid(image_size: int, patch: int) -> int:
         lower = image_size - image_size % patch
         sizes = f"{lower} or {lower + patch}" if lower else str(patch)
         raise ValueError(
-            f"images of {image_size} px do not divide into patches of {patch} px; {sizes} px would"
+            f"images of {image_size} px are not divisible into patches of {patch} px; "
+            f"use {sizes} px"
         )
     return image_size // patch

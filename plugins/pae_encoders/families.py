@@ -13,11 +13,11 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True)
 class Form:
-    """Size of a network and what its family gives it.
+    """Size and features of a network.
 
-    ``mlp`` is the width inside the MLP, ``grid`` the tokens per side its positions were learned
-    for (0: rotary positions, for any grid), ``biases`` how many of query, key and value have a bias
-    (2: not the key).
+    ``mlp`` is the MLP's hidden width; ``grid`` the tokens per side of its learned positions (0:
+    rotary positions, for any grid); ``biases`` how many of query, key and value have a bias (2: not
+    the key).
     """
 
     patch: int
@@ -45,7 +45,7 @@ class Form:
         return self.class_token and self.grid > 0
 
     def parameters(self) -> int:
-        """Numbers in its weights, without the affine part of the last norm."""
+        """Number of parameters, without the affine part of the last norm."""
         width, hidden = self.width, self.mlp
         plain = 2 * width * hidden + hidden + width
         mlp = plain + self.gated * (width * hidden + hidden)
@@ -59,20 +59,20 @@ class Form:
 
 @dataclass(frozen=True)
 class Variant:
-    """What a model name stands for: timm's name, a form, and the tags of its weights."""
+    """A model: timm's name, its form, and the tags of its weights."""
 
     name: str
     form: Form
     tags: tuple[str, ...]
 
     def hub_name(self, tag: str) -> str:
-        """``name.tag``, as timm and the hub have it."""
+        """``name.tag``, as timm and the hub write it."""
         return f"{self.name}.{tag}"
 
 
 @dataclass(frozen=True)
 class Family:
-    """One encoder's models. ``aliases`` are other names of some, to timm's."""
+    """The models of one encoder. ``aliases`` maps other names to timm's."""
 
     use: str
     variants: Mapping[str, Variant]
@@ -89,22 +89,22 @@ class Family:
         if variant is None:
             raise ValueError(self._unknown(name))
         if tag and tag not in variant.tags:
-            raise ValueError(f"{name!r} has no weights {tag!r} here; it has {_list(variant.tags)}")
+            raise ValueError(f"{name!r} has no weights {tag!r}; its tags: {_list(variant.tags)}")
         return variant, tag or None
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """Every name a recipe may write."""
+        """Every name a recipe may use."""
         return (*self.aliases, *self.variants)
 
     def _unknown(self, name: str) -> str:
         for other in FAMILIES:
             if other is not self and name in other.model_names:
-                return f"{name!r} is no {self.use} model; write `use: {other.use}` for it"
+                return f"{name!r} is a {other.use} model, not {self.use}; set use: {other.use}"
         lower = {known.lower(): known for known in self.model_names}
         near = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
         hint = f"; did you mean {lower[near[0]]!r}?" if near else "."
-        return f"no {self.use} model {name!r}{hint} There are {_list(self.model_names)}"
+        return f"unknown {self.use} model {name!r}{hint} Models: {_list(self.model_names)}"
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -1,29 +1,26 @@
-"""Files of pretrained weights, in whichever of the usual layouts, by an encoder's own names."""
+"""Read pretrained weights in any of the usual layouts, under our encoder's own names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pae_encoders.families import DINOV2, DINOV3, MAE
+from pae_encoders.families import DINOV2, DINOV3, MAE, Family
+from pae_encoders.transformers_names import Same, from_released
 from pae_framework.errors import CheckpointError
 from pae_framework.tensor_files import read_checkpoint
 
-if TYPE_CHECKING:
-    from pae_encoders.vfm import FoundationEncoder
-
 OPEN_CLIP = "visual.trunk."
-"""What stands before the image tower's names in open-clip's files of timm towers."""
+"""Prefix of the image tower's names in open-clip's files of timm towers."""
 TRANSFORMERS = ("vision_model.", "vit.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.")
-"""What may stand before an encoder's names in transformers' files of larger models."""
+"""Prefixes of the encoder's names in transformers' files of larger models."""
 LAST_NORM = ("norm.", "fc_norm.", "layernorm.", "post_layernorm.")
-"""The last norm, whose affine part is left away."""
+"""The last norm, whose affine part is dropped."""
 NOT_WEIGHTS = ("head.", "rope.", "rope_embed.", "projectors.", "local_cls_norm.")
-"""Classifiers, tables that are computed, and heads of the training, in timm's and Meta's files."""
+"""Classifiers, computed tables and training heads in timm's and Meta's files."""
 
 META = {
     DINOV2.use: {"register_tokens": "reg_token", ".mlp.w12.": ".mlp.fc1.", ".mlp.w3.": ".mlp.fc2."},
@@ -36,29 +33,37 @@ META = {
         ".mlp.w3.": ".mlp.fc2.",
     },
 }
-"""What timm calls otherwise than Meta's own files do."""
+"""Names in Meta's own files, and timm's names for them."""
 
 Tensors = dict[str, Tensor]
 
 
-def read_pretrained(path: Path, encoder: FoundationEncoder) -> Tensors:
-    """The weights in a file, by the names of ``encoder``'s state dict, whether they fit or not.
+def read_pretrained(
+    path: Path, family: Family, names: Sequence[Same], state: Mapping[str, Tensor]
+) -> Tensors:
+    """The weights in a file under the names of an encoder's state dict; they may not fit it.
 
     Layouts: timm's; open-clip's (the image tower's part); that of transformers' classes; Meta's own
     of DINOv2, DINOv3 and MAE.
 
+    Args:
+        path: the file.
+        family: the encoder's.
+        names: how the encoder's names map to those of its transformers class.
+        state: the encoder's state dict.
+
     Raises:
-        CheckpointError: the file cannot be read; or it has transformers' layout, and holds another
-            network: says what differs.
+        CheckpointError: the file cannot be read; or it has transformers' layout and holds another
+            network: lists what differs.
     """
     found = read_checkpoint(path, ("model", "state_dict", "teacher"))
     if tower := _after(found, OPEN_CLIP):
-        return _from_timm(tower, encoder)
+        return _from_timm(tower, state)
     if any("embeddings." in name for name in found):
-        return _from_transformers(found, encoder, path)
-    if encoder.mask_token is not None and "mask_token" in found:
-        found = _from_meta(found, encoder.settings.family.use)
-    return _from_timm(found, encoder)
+        return _from_transformers(found, family, names, state, path)
+    if "mask_token" in state and "mask_token" in found:
+        found = _from_meta(found, family.use)
+    return _from_timm(found, state)
 
 
 def _after(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
@@ -66,21 +71,23 @@ def _after(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _from_transformers(found: Tensors, encoder: FoundationEncoder, path: Path) -> Tensors:
+def _from_transformers(
+    found: Tensors, family: Family, names: Sequence[Same], state: Mapping[str, Tensor], path: Path
+) -> Tensors:
     for prefix in TRANSFORMERS:
         if part := _after(found, prefix):
             found = part
             break
-    released = "model." if encoder.settings.family is MAE else "encoder."
+    released = "model." if family is MAE else "encoder."
     named = {released + n: t for n, t in found.items() if not n.startswith(LAST_NORM)}
     try:
-        return encoder.from_released(named)
+        return from_released(named, names, state)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path} does not fit:\n  {error}") from error
 
 
 def _from_meta(found: Tensors, family: str) -> Tensors:
-    """timm's names for Meta's. DINOv3's fused bias falls apart, for its key part is always zero."""
+    """timm's names for Meta's. DINOv3's fused bias is split; its key part is always zero."""
     renamed = {}
     for name, tensor in found.items():
         for meta, timm in META[family].items():
@@ -93,12 +100,11 @@ def _from_meta(found: Tensors, family: str) -> Tensors:
     return renamed
 
 
-def _from_timm(found: Tensors, encoder: FoundationEncoder) -> Tensors:
-    """Our names for timm's; what its files leave out is zero."""
+def _from_timm(found: Tensors, state: Mapping[str, Tensor]) -> Tensors:
+    """Our names for timm's; what its files omit is zero."""
     kept = {n: t for n, t in found.items() if not n.startswith((*LAST_NORM, *NOT_WEIGHTS))}
     mask_token, positions = kept.pop("mask_token", None), kept.get("pos_embed")
     ours = {f"vit.{name}": tensor for name, tensor in kept.items()}
-    state = encoder.state_dict()
     if "class_position" in state and positions is not None:
         before = positions.shape[1] - state["vit.pos_embed"].shape[1]
         if before == 1:
@@ -110,8 +116,8 @@ def _from_timm(found: Tensors, encoder: FoundationEncoder) -> Tensors:
 
 
 def _zeros(state: Mapping[str, Tensor], found: Tensors) -> Tensors:
-    """What timm folds into others (the class token's position), drops (the mask token), or leaves
-    out because it is zero in the published weights (the biases of DINOv3)."""
+    """Zeros for what timm folds into another tensor (the class token's position), drops (the mask
+    token), or omits because the published values are zero (the biases of DINOv3)."""
     names = {"class_position", "mask_token"}
     if not any(name.endswith(".q_bias") for name in found):
         names |= {name for name in state if name.endswith((".q_bias", ".v_bias"))}

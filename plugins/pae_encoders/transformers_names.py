@@ -1,19 +1,20 @@
 """Names of an encoder's weights: ours, which are timm's, and those in released PAE tokenizers.
 
-A released file has the names of transformers' classes, as of its version 4.57, less the last norm.
-Each :class:`Same` says which tensors of one side are which of the other, so that both directions
-follow from one table.
+A released file uses the names of the transformers classes (version 4.57), without the last norm.
+Each :class:`Same` maps tensors of one side to tensors of the other; both directions use one table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Form
+from pae_framework.errors import CheckpointError
+from pae_framework.tensor_files import differences
 
 
 @dataclass(frozen=True)
@@ -32,29 +33,35 @@ class Same:
 Names = Callable[[Form], list[Same]]
 
 
-def to_released(state: Mapping[str, Tensor], names: Iterable[Same]) -> dict[str, Tensor]:
+def to_released(state: Mapping[str, Tensor], names: Sequence[Same]) -> dict[str, Tensor]:
     """Released tensors from our state dict."""
     released = {}
     for same in names:
         joined = _join([state[name] for name in same.ours], same.axis)
         if same.flat:
             joined = joined[0]
-        # Where one of ours is several there, they are query, key and value: of equal size.
+        # One of ours that is split there is query, key and value, of equal size.
         parts = joined.chunk(len(same.released), dim=same.axis)
         released.update({n: part.clone() for n, part in zip(same.released, parts, strict=True)})
     return released
 
 
 def from_released(
-    released: Mapping[str, Tensor], names: Iterable[Same], state: Mapping[str, Tensor]
+    released: Mapping[str, Tensor], names: Sequence[Same], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Our state dict from released tensors, all of which are there in their shapes.
+    """Our state dict from released tensors.
 
     Args:
-        released: by their names there.
-        names: which is which.
-        state: a state dict of ours, for its shapes.
+        released: tensors by their released names.
+        names: how our names map to released ones.
+        state: a state dict of ours; only its names and shapes are used.
+
+    Raises:
+        CheckpointError: lists the tensors that are missing, unexpected or of another shape.
     """
+    shapes = {name: tensor.to("meta") for name, tensor in state.items()}
+    if problems := differences(to_released(shapes, names), released):
+        raise CheckpointError("\n  ".join(problems))
     ours = {}
     for same in names:
         joined = _join([released[name] for name in same.released], same.axis)

@@ -1,6 +1,6 @@
 """Pretrained vision transformers as encoders.
 
-Legend: B batch, N patch tokens, P class and register tokens, D width, S' side of the input.
+Legend: B batch, N patch tokens, P class and register tokens, D width, S image side, S' input side.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_encoders.positions import resize_positions
 from pae_encoders.pretrained import read_pretrained
 from pae_encoders.transformers_names import NAMES, Same, from_released, to_released
 from pae_encoders.trunks import build_trunk, image_statistics
@@ -20,18 +19,19 @@ from pae_encoders.vfm_config import FoundationConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import weights_path
-from pae_framework.tensor_files import differences, load_state
+from pae_framework.layers import map_to_tokens, tokens_to_map
+from pae_framework.tensor_files import load_state
 
 
 class FoundationEncoder(Encoder):
     """A timm ViT without classifier: patch tokens after a last norm without affine (RAE, PAE).
 
-    Pooled is the class token, after the same norm, where there is one; else the mean of the tokens.
-    SigLIP2's own attention pooling would expect tokens after the affine part of the norm, which
-    released tokenizers do not keep, so its mean is taken too; its weights stay, unused, for those
-    files. So does the mask token of DINOv2 and DINOv3.
+    ``pooled`` is the class token after the same norm; without a class token, the mean of the
+    tokens. SigLIP2's attention pooling is not used: it expects the affine part of the norm, which
+    released tokenizers drop. Its weights are kept, unused, so that released files can be written;
+    so is the mask token of DINOv2 and DINOv3.
 
-    Always in eval mode. Whether weights learn is for who holds the encoder to say.
+    Always in eval mode. The caller decides whether parameters are trainable.
     """
 
     vit: Any  # nn.Module, whose attributes would all be unknown
@@ -46,8 +46,8 @@ class FoundationEncoder(Encoder):
         self.width, self.heads, self.patch = form.width, form.heads, form.patch
         self.mean, self.std = image_statistics(config.variant.hub_name(config.tag))
         self.vit = build_trunk(config.family, config.variant.name, form)
-        # timm adds it to the class token where there are registers, and keeps it among the
-        # positions where there are none; apart, it survives the way to a released file and back.
+        # The class token's position. With registers timm adds it to the class token, without them
+        # it is one of the positions; kept apart, it survives export and import bit for bit.
         position = nn.Parameter(torch.zeros(1, 1, form.width)) if form.class_position else None
         self.register_parameter("class_position", position)
         self.register_buffer("mask_token", self._mask_token() if form.mask_token else None)
@@ -86,21 +86,20 @@ class FoundationEncoder(Encoder):
         if config.weights == "none":
             return
         path = weights_path(config.weights, config.remote)
-        load_state(self, read_pretrained(path, self), f"{path}, taken for a {config.model},")
+        found = read_pretrained(path, config.family, self.names(), self.state_dict())
+        load_state(self, found, f"{path}, read as a {config.model},")
 
     def names(self) -> list[Same]:
-        """Which weights are which in released tokenizers."""
+        """How our names map to those in released tokenizers."""
         return NAMES[self.settings.family.use](self.form)
 
     def from_released(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This encoder's state dict from a released tokenizer; see the contract."""
-        state, names = self.state_dict(), self.names()
-        shapes = {name: tensor.to("meta") for name, tensor in state.items()}
-        if problems := differences(to_released(shapes, names), tensors):
+        try:
+            return from_released(tensors, self.names(), self.state_dict())
+        except CheckpointError as error:
             model = self.settings.model
-            lines = "\n  ".join(problems)
-            raise CheckpointError(f"its encoder is no {model} as released PAEs have:\n  {lines}")
-        return from_released(tensors, names, state)
+            raise CheckpointError(f"its encoder is not a released {model}:\n  {error}") from error
 
     def to_released(self) -> dict[str, Tensor]:
         """This encoder's weights by the names they have in a released tokenizer."""
@@ -128,11 +127,11 @@ class FoundationEncoder(Encoder):
 
     @property
     def _antialias(self) -> bool:
-        """Of the resized positions: only DINOv2 with registers has it."""
+        """Whether positions are resized with antialiasing: only in DINOv2 with registers."""
         return self.form.registers > 0
 
     def _block_arguments(self) -> dict[str, Any]:
-        """What each block is given besides the tokens."""
+        """Keyword arguments of every block."""
         return {}
 
     def _mask_token(self) -> Tensor:
@@ -144,7 +143,7 @@ class DINOv2(FoundationEncoder):
 
 
 class DINOv3(FoundationEncoder):
-    """DINOv3: positions are rotations of queries and keys, for any grid."""
+    """DINOv3: rotary positions, for any grid."""
 
     def _block_arguments(self) -> dict[str, Any]:
         return {"rope": self.vit.rope.get_embed(shape=[self.grid, self.grid])}
@@ -154,8 +153,25 @@ class DINOv3(FoundationEncoder):
 
 
 class MAE(FoundationEncoder):
-    """The encoder of a masked autoencoder: no token is masked."""
+    """The encoder of a masked autoencoder; it masks no tokens here."""
 
 
 class SigLIP2(FoundationEncoder):
     """SigLIP2's image tower."""
+
+
+def resize_positions(positions: Tensor, grid: int, antialias: bool) -> Tensor:
+    """Resize learned positions (1, n * n, D) to (1, grid * grid, D).
+
+    Bicubic (``align_corners`` False), in float32; unchanged if the grid is the same. transformers
+    4.57 does this at every forward pass, with antialiasing for DINOv2 with registers and without it
+    for DINOv2 without registers, MAE and SigLIP. (timm resizes once, when it loads the weights, and
+    always with antialiasing.)
+    """
+    if positions.shape[1] == grid * grid:
+        return positions
+    learned = tokens_to_map(positions.float())
+    resized = F.interpolate(
+        learned, size=(grid, grid), mode="bicubic", align_corners=False, antialias=antialias
+    )
+    return map_to_tokens(resized).to(positions.dtype)

@@ -1,18 +1,18 @@
-"""What a recipe may say of the pretrained encoders. No torch, no timm."""
+"""Configs of the pretrained encoders, and where their weights are. No torch, no timm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
-from pae_encoders.remote import remote_file
 from pae_framework.config import EncoderConfig, Settings
 from pae_framework.hub import (
+    HubFile,
     RemoteFile,
     is_file_name,
     missing_weights,
@@ -22,7 +22,7 @@ from pae_framework.hub import (
 
 
 class NetworkSize(Settings):
-    """Another size for a network of the model's form: for tests, and networks of one's own."""
+    """Another size for the model's architecture, for tests and for your own networks."""
 
     width: int = Field(gt=0, multiple_of=4, description="token width D")
     depth: int = Field(gt=0, description="transformer blocks")
@@ -48,26 +48,26 @@ class NetworkSize(Settings):
 
 
 class FoundationConfig(EncoderConfig):
-    """A pretrained vision transformer, frozen: a family's form at one of its sizes."""
+    """A pretrained, frozen vision transformer."""
 
     family: ClassVar[Family]
 
     model: str
     weights: str = Field(
         "default",
-        description="`default`: the model's own, from the hub; another tag of it; a local "
-        ".safetensors or .pt file; `none`: random",
+        description="`default`: the model's own, from the hub; another of its tags; a local "
+        ".safetensors or .pt file; `none`: random weights",
     )
     input_size: int | None = Field(
         None,
         gt=0,
-        description="side in px images are resized to for the encoder; null: the image size, with "
-        "patches of 14 px 14/16 of it, so that 256 px give 16 x 16 tokens",
+        description="images are resized to this side in px for the encoder; null: the image size, "
+        "or 14/16 of it if patches are 14 px, so that 256 px give 16 x 16 tokens",
     )
     size: NetworkSize | None = Field(
         None,
-        description="a network of the model's form at another size; `weights` must be `none` or a "
-        "file; null: the model's",
+        description="another size for the model's architecture; needs `weights: none` or a file; "
+        "null: the model's own size",
     )
 
     @model_validator(mode="after")
@@ -90,12 +90,12 @@ class FoundationConfig(EncoderConfig):
 
     @property
     def variant(self) -> Variant:
-        """What the model name stands for."""
+        """The model that the recipe names."""
         return self.family.find(self.model)[0]
 
     @property
     def tag(self) -> str:
-        """The tag of the weights, or, without any, the one whose image statistics are used."""
+        """The tag of the weights; without weights, the one whose image statistics are used."""
         variant, tag = self.family.find(self.model)
         return self.weights if self.weights in variant.tags else tag or variant.tags[0]
 
@@ -107,15 +107,15 @@ class FoundationConfig(EncoderConfig):
 
     @property
     def remote(self) -> RemoteFile:
-        """Where the weights can be had."""
+        """Where the weights can be downloaded."""
         return remote_file(self.family, self.variant, self.tag)
 
     def files(self) -> Mapping[str, Path]:
-        """The weights, where they are a local file."""
+        """The weights, if they are a local file."""
         return weights_files(self.weights)
 
     def missing(self) -> str | None:
-        """The weights, where they are not on this machine."""
+        """The weights, if they are not on this machine."""
         return missing_weights(self.weights, self.remote)
 
     def fetch(self) -> str | None:
@@ -126,30 +126,30 @@ class FoundationConfig(EncoderConfig):
         return self.remote.where
 
     def smoke(self) -> Self:
-        """Two narrow blocks of the same form, untrained, with inputs of the usual size."""
+        """Two narrow blocks of the same architecture, untrained, with the default input size."""
         tiny = NetworkSize(width=32, depth=2, heads=2)
         return self.model_copy(update={"size": tiny, "weights": "none", "input_size": None})
 
     def input_side(self, image_size: int) -> int:
-        """Side in px of what the network is given for images of ``image_size`` px.
+        """Side in px of the network's input for images of ``image_size`` px.
 
         Raises:
-            ValueError: the patch does not divide it.
+            ValueError: it is not a multiple of the patch.
         """
         patch = self.form.patch
         unit = 16 if patch == 14 else patch
         if self.input_size is None and image_size % unit:
-            why = " (shown at 14/16 of their size)" if patch == 14 else ""
+            why = " (images are resized to 14/16 of their size)" if patch == 14 else ""
             raise ValueError(
-                f"images of {image_size} px do not divide into patches of {patch} px{why}; "
-                f"{_nearest(image_size, unit)} px would, or give `input_size`"
+                f"images of {image_size} px are not divisible into patches of {patch} px{why}; "
+                f"use {_nearest(image_size, unit)} px, or set input_size"
             )
         if self.input_size is None:
             return image_size * patch // unit
         if self.input_size % patch:
             raise ValueError(
-                f"`input_size` {self.input_size} px does not divide into patches of {patch} px; "
-                f"{_nearest(self.input_size, patch)} px would"
+                f"input_size {self.input_size} px is not divisible into patches of {patch} px; "
+                f"use {_nearest(self.input_size, patch)} px"
             )
         return self.input_size
 
@@ -166,7 +166,7 @@ class FoundationConfig(EncoderConfig):
         return self.form.heads
 
     def parameters(self, image_size: int) -> int:
-        """The same for images of every size."""
+        """Number of parameters; does not depend on the image size."""
         return self.form.parameters()
 
 
@@ -191,7 +191,7 @@ class DINOv3Config(FoundationConfig):
 
 
 class MAEConfig(FoundationConfig):
-    """The encoder of a masked autoencoder (He et al. 2021), shown the whole image."""
+    """The encoder of a masked autoencoder (He et al. 2021); it sees the whole image."""
 
     family: ClassVar[Family] = MAE
     model: str = _model(
@@ -213,3 +213,36 @@ class SigLIP2Config(FoundationConfig):
 def _nearest(size: int, unit: int) -> str:
     lower = size - size % unit
     return f"{lower} or {lower + unit}" if lower else str(unit)
+
+
+@dataclass(frozen=True)
+class EitherFile:
+    """Files with the same weights: one that is cached is used, else the first is downloaded."""
+
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def where(self) -> str:
+        """Address of the first."""
+        return self.files[0].where
+
+    def cached(self) -> Path | None:
+        """Path of one that is on this machine, or None."""
+        return next((path for file in self.files if (path := file.cached()) is not None), None)
+
+    def fetch(self) -> Path:
+        """Path of one on this machine; downloads the first if there is none."""
+        return self.cached() or self.files[0].fetch()
+
+
+def remote_file(family: Family, variant: Variant, tag: str) -> RemoteFile:
+    """The file of a variant's weights: timm's, or open-clip's if only that one is cached.
+
+    timm's is smaller: open-clip's also contains the text tower.
+    """
+    own = HubFile(f"timm/{variant.hub_name(tag)}")
+    twins = [alias for alias, name in family.aliases.items() if name == variant.name]
+    if not twins:
+        return own
+    open_clip = (HubFile(f"timm/{alias}", "open_clip_model.safetensors") for alias in twins)
+    return EitherFile((own, *open_clip))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,13 +103,13 @@ def test_only_a_pipeline_is_replaced_and_only_when_told(pae: Pae) -> None:
     assert exported(pae)[0] == 0  # an empty folder is no loss
     Path("folder/later.txt").write_text("mine", encoding="utf-8")
     code, _, err = exported(pae)
-    assert (code, "folder exists; --force replaces it" in err) == (2, True)
+    assert (code, re.search("folder exists.*--force", err) is not None) == (2, True)
     before = names(Path("folder"))
     assert exported(pae, "--force")[0] == 0
     assert before - names(Path("folder")) == {"later.txt"}
     Path("folder/model_index.json").unlink()
     code, _, err = exported(pae, "--force")
-    assert (code, "is no Diffusers pipeline" in err) == (2, True)
+    assert (code, "Diffusers pipeline" in err) == (2, True)
     assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
 
 
@@ -130,10 +131,10 @@ def test_a_failure_leaves_the_folder_that_was_there(
 
 def test_a_file_is_still_known_by_its_name(pae: Pae) -> None:
     code, _, err = pae("export", "generator", "run", "generator")
-    assert (code, "ends in .safetensors or .pt" in err) == (2, True)
+    assert (code, ".safetensors or .pt" in err) == (2, True)
     assert pae("export", "generator", "run", "generator.pt", "--format", "pt")[0] == 0
     code, _, err = pae("export", "generator", "run", "other.pt", "--format", "safetensors")
-    assert (code, "does not go with the name" in err) == (2, True)
+    assert (code, "--format" in err) == (2, True)
 
 
 def test_help_loads_neither_torch_nor_diffusers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
         assert image.size == (16, 16)
     answer = pae("sample", "run", "--labels", "10")
     assert answer.code == 2
-    assert "no class '10'; classes are 0 to 9" in answer.err
+    assert re.search(r"'10'.*0 to 9", answer.err)
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def test_what_follows_goes_on_without_training_images(pae: Pae, run: Path) -> No
     assert (answer.err, answer.code) == ("", 0)
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
     assert (answer.err, answer.code) == ("", 0)
-    assert "generator  done before" in answer.out
+    assert "generator  cached" in answer.out
     (drawn,) = read_json(run / "sample/sets.json")
     assert drawn["protocol"]["weights"] == "0100000.pt (ema)"
     page = (run / "report.html").read_text(encoding="utf-8")
@@ -211,7 +212,7 @@ def test_a_dry_run_counts_no_training_of_it(pae: Pae, run: Path) -> None:
 def test_importing_again_and_another_file(pae: Pae, run: Path) -> None:
     imported(pae)
     first = (run / "generator").resolve()
-    assert "done before" in imported(pae).out
+    assert "cached" in imported(pae).out
     assert (run / "generator").resolve() == first
     other = {**official.weights(), "final_layer.linear.bias": torch.ones(4)}
     official.write(other, Path("other.pt"))
@@ -243,7 +244,8 @@ def test_a_recipe_without_generator_is_told_which_it_is(pae: Pae) -> None:
     pae(*line, "generator=null", "sample=null")
     answer = imported(pae)
     assert answer.code == 2
-    assert "the recipe of run has no generator; say of which network the file is" in answer.err
+    assert "the recipe of run has no generator" in answer.err
+    assert "generator={use:" in answer.err  # what to write
     network = "{use: lightningdit, width: 32, depth: 2, heads: 4, patch: 1, train: {steps: 1}}"
     assert imported(pae, "0100000.pt", f"generator={network}").code == 0
     assert pae("sample", "run", "--count", "2", "--steps", "2").code == 0
@@ -338,8 +340,8 @@ def test_without_statistics_and_images_nothing_says_how_latents_are_normalised(
 ) -> None:
     answer = pae("import", "generator", "0100000.pt", "run")
     assert answer.code == 2
-    assert "give --statistics, the file that came with the generator" in answer.err
-    assert "no such folder: nowhere/train" in answer.err
+    assert "--statistics" in answer.err
+    assert "nowhere/train" in answer.err
 
 
 def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) -> None:
@@ -362,17 +364,17 @@ def test_an_unknown_number_of_classes_is_said(pae: Pae) -> None:
     pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
     answer = imported(pae)
     assert answer.code == 2
-    assert "the number of classes is not known" in answer.err
+    assert "number of classes" in answer.err
 
 
 def test_files_and_runs_that_are_not_there(pae: Pae, run: Path) -> None:
-    assert "there is no file gone.pt" in imported(pae, "gone.pt").err
+    assert "gone.pt" in imported(pae, "gone.pt").err
     answer = pae("import", "generator", "0100000.pt", "run", "--statistics", "gone.pt")
-    assert "there is no file gone.pt" in answer.err
+    assert "gone.pt" in answer.err
     assert "holds no run" in pae("import", "generator", "0100000.pt", "nowhere").err
     answer = imported(pae, "0100000.pt", "tokenizer.bottleneck.channels=8")
     assert answer.code == 2
-    assert "stage 'tokenizer' of run is pending" in answer.err
+    assert "'tokenizer' of run is pending" in answer.err
 
 
 # --- export ---------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ def test_an_exported_file_says_where_it_is_from(pae: Pae, run: Path) -> None:
 def test_names_formats_and_runs_that_do_not_do(pae: Pae, run: Path) -> None:
     answer = pae("export", "generator", "run", "out.pt")
     assert answer.code == 2
-    assert "is pending; finish it with" in answer.err
+    assert "is pending" in answer.err
     imported(pae)
     assert pae("export", "generator", "run", "out.pt", "--format", "safetensors").code == 2
     Path("out.pt").write_text("precious", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
     Path("ep-last.pt").unlink()
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
     assert (answer.code, answer.err) == (0, "")
-    assert "tokenizer  done before" in answer.out
+    assert "tokenizer  cached" in answer.out
     assert Path("run/tokenizer").resolve() == before
     assert Path("run/report.html").is_file()
     assert read_json(Path("run/evaluate/results.json"))
@@ -137,8 +138,9 @@ def test_status_says_what_is_loaded_and_what_is_still_to_come(pae: Pae) -> None:
 def test_without_encoder_weights_anywhere_nothing_is_written(pae: Pae) -> None:
     answer = imported(pae, "bare.safetensors")
     assert answer.code == 2
-    assert "bare.safetensors brings no weights of the encoder" in answer.err
-    assert "its weights are not in the cache" in answer.err
+    assert "bare.safetensors" in answer.err
+    assert "tokenizer.encoder" in answer.err
+    assert "not in the cache" in answer.err
     assert not Path("run").exists()
 
 
@@ -162,7 +164,7 @@ def test_a_directory_with_a_trained_run_is_left_alone(pae: Pae) -> None:
     Path("run/run.json").write_text('{"name": "small", "plan": []}', encoding="utf-8")
     answer = imported(pae)
     assert answer.code == 2
-    assert "holds a run that was not imported; choose another --run-dir" in answer.err
+    assert "choose another --run-dir" in answer.err
     assert sorted(path.name for path in Path("run").iterdir()) == ["run.json"]
 
 
@@ -173,7 +175,7 @@ def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
     first = Path("run/tokenizer").resolve()
     again = imported(pae)
     assert again.code == 0
-    assert "done before" in again.out
+    assert "cached" in again.out
     assert Path("run/tokenizer").resolve() == first
     other = {**helpers.released(), "decoder.decoder_pred.bias": torch.ones(48)}
     helpers.write(other, Path("other.pt"))
@@ -210,7 +212,7 @@ def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
         file.write("sweep: {variants: {one: {data.flip: true}}}\n")
     answer = imported(pae)
     assert answer.code == 2
-    assert "small is a sweep" in answer.err
+    assert "sweep" in answer.err
 
 
 # --- export ---------------------------------------------------------------------------------------
@@ -245,10 +247,10 @@ def test_names_and_formats_that_contradict_are_refused(pae: Pae) -> None:
     imported(pae)
     answer = pae("export", "pae", "run", "out.pt", "--format", "safetensors")
     assert (answer.code, Path("out.pt").exists()) == (2, False)
-    assert "--format safetensors does not go with the name out.pt" in answer.err
+    assert re.search(r"--format safetensors.*out\.pt", answer.err)
     answer = pae("export", "pae", "run", "weights")
     assert answer.code == 2
-    assert "ends in .safetensors or .pt" in answer.err
+    assert ".safetensors or .pt" in answer.err
 
 
 def test_a_file_is_replaced_only_with_force(pae: Pae) -> None:
@@ -256,7 +258,7 @@ def test_a_file_is_replaced_only_with_force(pae: Pae) -> None:
     Path("out.pt").write_text("precious", encoding="utf-8")
     answer = pae("export", "pae", "run", "out.pt")
     assert (answer.code, Path("out.pt").read_text(encoding="utf-8")) == (2, "precious")
-    assert "--force replaces it" in answer.err
+    assert "--force" in answer.err
     assert pae("export", "pae", "run", "out.pt", "--force").code == 0
     assert helpers.same_bits(weights("out.pt"), helpers.released())
 
@@ -264,4 +266,4 @@ def test_a_file_is_replaced_only_with_force(pae: Pae) -> None:
 def test_a_run_without_a_finished_tokenizer_has_nothing_to_export(pae: Pae) -> None:
     answer = pae("export", "pae", "nowhere", "out.pt")
     assert answer.code == 2
-    assert "holds no run" in answer.err
+    assert "no run" in answer.err

@@ -64,7 +64,7 @@ def test_status_tells_where_the_stopped_run_is(continued: Continued):
 
 
 def test_finished_stages_are_not_trained_again(continued: Continued):
-    assert continued.out["run"].count("done before") == len(FINISHED)
+    assert continued.out["run"].count("cached") == len(FINISHED)
     for stage in FINISHED:
         for name in ("stage.json", "metrics.jsonl", "weights.safetensors"):
             before, after = (run / stage / name for run in (OLD / "stopped", continued.stopped))
@@ -97,7 +97,7 @@ def test_the_stages_have_the_names_they_had(continued: Continued):
 
 def test_a_finished_run_is_done_and_stays_so(continued: Continued):
     assert states(continued.out["status"]) == dict.fromkeys(STAGES, "done")
-    assert continued.out["run of the finished run"].count("done before") == len(STAGES)
+    assert continued.out["run of the finished run"].count("cached") == len(STAGES)
 
 
 def test_a_finished_run_still_draws_its_images(continued: Continued):

@@ -94,7 +94,7 @@ def test_statistics_of_another_tokenizer_are_refused(place: Path, run: Path, tmp
     save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other)
     refused = pae("sample", "runs/tiny", "--count", "1", cwd=tmp_path)
     assert refused.returncode == 1
-    assert "are of the latents of another tokenizer" in refused.stderr
+    assert "another tokenizer" in refused.stderr
 
 
 def test_samples_are_what_adm_evaluators_read(run: Path):
@@ -136,14 +136,14 @@ def test_running_again_does_no_work_twice(place: Path, run: Path):
     before = records(run)
     again = pae("run", "tiny.yaml", cwd=place)
     assert again.returncode == 0
-    assert again.stdout.count("done before") == len(STAGES)
+    assert again.stdout.count("cached") == len(STAGES)
     assert records(run) == before
 
 
 def test_the_resolved_recipe_is_the_same_run(place: Path, run: Path):
     again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place)
     assert again.returncode == 0
-    assert again.stdout.count("done before") == len(STAGES)
+    assert again.stdout.count("cached") == len(STAGES)
 
 
 def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, run: Path):
@@ -164,16 +164,16 @@ def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, r
     edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place)
     assert edited.returncode == 0, edited.stderr
     reruns = {"sample", "evaluate", "report"}
-    assert edited.stdout.count("done before") == len(STAGES) - len(reruns)
+    assert edited.stdout.count("cached") == len(STAGES) - len(reruns)
     assert len(list((run / "stages").glob("sample-*"))) == 2
     back = pae("run", "tiny.yaml", cwd=place)
-    assert back.stdout.count("done before") == len(STAGES)
+    assert back.stdout.count("cached") == len(STAGES)
 
 
 def test_a_run_may_share_the_stages_of_another(place: Path, run: Path):
     shared = pae("run", "tiny.yaml", "--run-dir", "twin", "--stages", run / "stages", cwd=place)
     assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("done before") == len(STAGES)
+    assert shared.stdout.count("cached") == len(STAGES)
     assert results(place / "twin") == results(run)
     assert (place / "twin" / "report.html").is_file()
     assert not (place / "twin" / "stages").exists()

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from pae_framework.launch.local import LocalLauncher
-from pae_framework.launch.run_sweep import SweepLauncher
+from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.recipe.library import shipped
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -43,10 +43,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def carry_out(loaded: LoadedRecipe, path: Path, store: Path) -> None:
     console = Console(file=io.StringIO())
+    launcher = LocalLauncher(console)
     if loaded.recipe.sweep is None:
-        LocalLauncher(console).run(loaded, RunDirectory.at(path, store), "pae run --smoke")
+        launcher.run(loaded, RunDirectory.at(path, store), "pae run --smoke")
     else:
-        SweepLauncher(console).run(loaded, path, expand(loaded), "pae run --smoke")
+        members = expand(loaded)
+        run_sweep(loaded, RunDirectory.at(path), members, launcher, "pae run --smoke", console)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -34,7 +34,7 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     folders = [path.name.rpartition("-")[0] for path in (run / "stages").iterdir()]
     assert folders.count("extractor") == folders.count("encoder") == folders.count("refine") == 1
     assert folders.count("tokenizer") == folders.count("generator") == 4
-    assert whole.stdout.count("done before") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
+    assert whole.stdout.count("cached") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
 
     found = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [(member["variant"], member["seed"]) for member in found] == [

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from pae_encoders import vfm
 from pae_encoders.families import DINOV2, DINOV3, FAMILIES, MAE, SIGLIP2, Family, Variant
-from pae_encoders.remote import EitherFile
 from pae_encoders.vfm import FoundationEncoder
-from pae_encoders.vfm_config import DINOv2Config, DINOv3Config, MAEConfig, SigLIP2Config
+from pae_encoders.vfm_config import DINOv2Config, DINOv3Config, EitherFile, MAEConfig, SigLIP2Config
 from pae_framework import hub
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.testing import check_encoder
@@ -68,12 +67,24 @@ def test_every_model_is_what_timm_builds(family: Family, variant: Variant) -> No
     assert form.parameters() == count + added * form.width
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.use)
-def test_every_tag_is_one_of_timm_s_with_its_statistics(family: Family) -> None:
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.use)
+
+
+@every_family
+def test_every_tag_is_one_of_timm_s(family: Family) -> None:
     for variant in family.variants.values():
         tags = set(timm.list_pretrained(f"{variant.name}.*"))
         assert {variant.hub_name(tag) for tag in variant.tags} <= tags
-    # Every model timm has of the family is in the table.
+    assert set(family.variants) <= timm_s_models(family)
+
+
+@pytest.mark.upstream
+@every_family
+def test_every_model_of_timm_s_is_in_the_table(family: Family) -> None:
+    assert set(family.variants) == timm_s_models(family)
+
+
+def timm_s_models(family: Family) -> set[str]:
     if family is DINOV3:
         known = timm.list_models("vit_*_dinov3*")
     elif family is SIGLIP2:
@@ -83,14 +94,21 @@ def test_every_tag_is_one_of_timm_s_with_its_statistics(family: Family) -> None:
         known = [name.split(".")[0] for name in timm.list_pretrained("vit_*.mae")]
     else:
         known = timm.list_models("vit_*_dinov2")
-    assert set(family.variants) == set(known)
+    return set(known)
+
+
+def open_clip_s_models() -> set[str]:
+    names = open_clip.list_models()
+    return {name for name in names if name.startswith("ViT-") and "SigLIP2" in name}
+
+
+@pytest.mark.upstream
+def test_every_siglip2_of_open_clip_s_is_in_the_table() -> None:
+    assert set(SIGLIP2.aliases) == open_clip_s_models()
 
 
 def test_open_clip_s_names_are_towers_of_timm_s() -> None:
-    names = {
-        name for name in open_clip.list_models() if name.startswith("ViT-") and "SigLIP2" in name
-    }
-    assert set(SIGLIP2.aliases) == names
+    assert set(SIGLIP2.aliases) <= open_clip_s_models()
     for alias, name in SIGLIP2.aliases.items():
         vision = open_clip.get_model_config(alias)["vision_cfg"]
         form = SIGLIP2.variants[name].form
@@ -381,7 +399,7 @@ def test_offline_machines_are_told_what_to_do_and_download_nothing(
     with torch.device("meta"):
         encoder = getattr(vfm, CLASSES[use])(CONFIGS[use](), 256)
 
-    with pytest.raises(DataError, match=r"pae fetch RECIPE.*on a machine with network access"):
+    with pytest.raises(DataError, match="pae fetch"):
         encoder.load_pretrained()
     assert not fake_hub.fetched
 
@@ -404,8 +422,8 @@ def test_unknown_models_name_the_family_and_the_nearest() -> None:
         DINOv2Config(model="vit_large_patch14_reg_dinov2")
 
     message = str(caught.value)
-    assert "no dinov2 model 'vit_large_patch14_reg_dinov2'" in message
-    assert "did you mean 'vit_large_patch14_reg4_dinov2'?" in message
+    assert "dinov2 model 'vit_large_patch14_reg_dinov2'" in message
+    assert "did you mean 'vit_large_patch14_reg4_dinov2'" in message
     assert "vit_small_patch14_dinov2" in message
     assert "vit_large_patch16_dinov3" not in message
 
@@ -427,23 +445,23 @@ def test_the_nearest_name_does_not_depend_on_capitals() -> None:
 def test_a_name_of_another_family_is_sent_there(
     config: Callable[..., Any], model: str, other: str
 ) -> None:
-    with pytest.raises(ValidationError, match=rf"is no \w+ model; write `use: {other}` for it"):
+    with pytest.raises(ValidationError, match=rf"use[=: ]+{other}\b"):
         config(model=model)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weights": "imagenet"}, "no weights 'imagenet'.*one of its tags: lvd1689m, sat493m"),
-        ({"model": "vit_large_patch16_dinov3.x"}, "no weights 'x' here; it has lvd1689m, sat493m"),
+        ({"weights": "imagenet"}, "'imagenet'.*lvd1689m, sat493m"),
+        ({"model": "vit_large_patch16_dinov3.x"}, "'x'.*lvd1689m, sat493m"),
         (
             {"model": "vit_large_patch16_dinov3.sat493m", "weights": "lvd1689m"},
-            "`model` names the weights 'sat493m', `weights` 'lvd1689m'",
+            "model.*'sat493m'.*weights.*'lvd1689m'",
         ),
-        ({"size": SIZE}, "with `size`, `weights` must be `none` or a file"),
-        ({"size": SIZE, "weights": "sat493m"}, "with `size`, `weights` must be `none` or a file"),
-        ({"size": {**SIZE, "heads": 5}, "weights": "none"}, "`heads` 5 does not divide `width` 32"),
-        ({"size": {**SIZE, "heads": 16}, "weights": "none"}, "width per head that is divisible"),
+        ({"size": SIZE}, "size.*weights.*none.*file"),
+        ({"size": SIZE, "weights": "sat493m"}, "size.*weights.*none.*file"),
+        ({"size": {**SIZE, "heads": 5}, "weights": "none"}, "heads.*5.*width.*32"),
+        ({"size": {**SIZE, "heads": 16}, "weights": "none"}, "width per head"),
     ],
 )
 def test_parameters_that_contradict_each_other(arguments: dict[str, Any], message: str) -> None:
@@ -454,14 +472,14 @@ def test_parameters_that_contradict_each_other(arguments: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("config", "size", "message"),
     [
-        (MAEConfig(), 250, "250 px do not divide into patches of 16 px; 240 or 256 px would"),
-        (DINOv2Config(), 250, r"patches of 14 px \(shown at 14/16 of their size\); 240 or 256 px"),
+        (MAEConfig(), 250, "250 px.*16 px.*240 or 256 px"),
+        (DINOv2Config(), 250, "250 px.*14 px.*14/16.*240 or 256 px"),
         (
             DINOv2Config(input_size=225),
             256,
-            "`input_size` 225 px does not divide into patches of 14 px; 224 or 238 px would",
+            "input_size.*225.*14 px.*224 or 238",
         ),
-        (MAEConfig(input_size=8), 256, "`input_size` 8 px .*; 16 px would"),
+        (MAEConfig(input_size=8), 256, "input_size.*8 px.*16 px"),
     ],
 )
 def test_sizes_the_patch_does_not_divide(config: Any, size: int, message: str) -> None:
@@ -482,7 +500,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     config = MAEConfig(weights=str(tmp_path / "absent.safetensors"))
 
     assert config.missing() == f"no such file of weights: {tmp_path / 'absent.safetensors'}"
-    with pytest.raises(DataError, match="no such file of weights"):
+    with pytest.raises(DataError, match=r"absent\.safetensors"):
         config.fetch()
 
 
@@ -494,7 +512,8 @@ def test_a_file_of_another_network_says_what_differs(tmp_path: Path) -> None:
         load(CASES["dinov2 with registers"], other.state_dict(), tmp_path / "mae.safetensors")
 
     message = str(caught.value)
-    assert "mae.safetensors, taken for a vit_small_patch14_reg4_dinov2, does not fit" in message
+    assert "mae.safetensors" in message
+    assert "vit_small_patch14_reg4_dinov2" in message
     assert "missing: vit.reg_token, vit.blocks.0.ls1.gamma" in message
     assert "vit.patch_embed.proj.weight is 32x3x16x16, not 32x3x14x14" in message
 

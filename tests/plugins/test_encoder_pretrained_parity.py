@@ -19,7 +19,7 @@ from pretrained_helpers import (
 )
 
 from pae_encoders import vfm, vfm_config
-from pae_encoders.positions import resize_positions
+from pae_encoders.vfm import resize_positions
 from pae_framework.errors import CheckpointError
 
 TOLERANCE = 1e-4

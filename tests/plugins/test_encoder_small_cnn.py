@@ -26,9 +26,9 @@ def test_each_stage_halves_the_side_and_doubles_the_channels():
 
     # 32 -> 16 -> 8 -> 4; 16, 32, 64 channels
     assert (config.token_grid(32), config.token_width(), config.patch) == (4, 64, 8)
-    with pytest.raises(ValueError, match=r"28 px do not divide into patches of 8 px; 24 or 32"):
+    with pytest.raises(ValueError, match=r"28 px.*8 px.*24 or 32"):
         config.token_grid(28)
-    with pytest.raises(ValueError, match="4 px do not divide into patches of 8 px; 8 px would"):
+    with pytest.raises(ValueError, match=r"4 px.*8 px.*8 px"):
         config.token_grid(4)
     with pytest.raises(ValidationError, match="multiple of 8"):
         SmallCNNConfig(width=12)

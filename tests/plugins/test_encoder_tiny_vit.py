@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from pae_datasets.config import DigitsConfig
 from pae_datasets.digits import Digits
 from pae_encoders.config import TinyViTConfig
-from pae_encoders.masked_objective import random_orders, take
-from pae_encoders.tiny_vit import TinyViT
+from pae_encoders.tiny_vit import TinyViT, random_orders, take_tokens
 from pae_framework.data.images import all_images
 from pae_framework.data.pixels import to_float
 from pae_framework.layers import patchify, unpatchify
@@ -31,9 +30,9 @@ def test_the_config_knows_grid_and_width_before_anything_is_built():
     config = TinyViTConfig(**SMALL)
 
     assert (config.token_grid(32), config.token_width()) == (8, 32)
-    with pytest.raises(ValueError, match=r"30 px do not divide into patches of 4 px; 28 or 32"):
+    with pytest.raises(ValueError, match=r"30 px.*4 px.*28 or 32"):
         config.token_grid(30)
-    with pytest.raises(ValidationError, match="`heads` 3 does not divide `width` 32"):
+    with pytest.raises(ValidationError, match=r"heads.*3.*width.*32"):
         TinyViTConfig(width=32, heads=3)
 
 
@@ -121,7 +120,7 @@ def test_each_image_gets_a_permutation_of_its_own():
 def test_take_gathers_tokens_by_place():
     tokens = torch.arange(12.0).view(1, 6, 2)
 
-    assert take(tokens, torch.tensor([[5, 0]])).tolist() == [[[10, 11], [0, 1]]]
+    assert take_tokens(tokens, torch.tensor([[5, 0]])).tolist() == [[[10, 11], [0, 1]]]
 
 
 def test_predicting_the_mean_costs_one_and_guessing_costs_log_k():

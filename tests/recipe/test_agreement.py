@@ -21,7 +21,7 @@ from pae_framework.plugins import Registry
         (
             ["data.image_size=4", "sample.at_steps=[]"],
             "extractor",
-            "images of 4 px do not divide into patches of 8 px",
+            "images of 4 px are not divisible into patches of 8 px",
         ),
         (["generator.channels=4"], "generator", "the latents are 8 x 4 x 4"),
         (

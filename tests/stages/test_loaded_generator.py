@@ -21,7 +21,11 @@ from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
-from pae_framework.interop.generator_weights import OfficialGenerator, fitting, read_official
+from pae_framework.interop.generator_weights import (
+    OfficialGenerator,
+    match_state_dict,
+    read_official,
+)
 from pae_framework.recipe.load import load_recipe
 from pae_framework.stages import generator, latents
 from pae_framework.tensor_files import save_tensors
@@ -68,24 +72,26 @@ def found(tensors: dict[str, Tensor]) -> OfficialGenerator:
 
 def test_a_generator_without_official_files_takes_its_own() -> None:
     own = dict(plain().state_dict())
-    assert helpers.same_bits(fitting(found(own), plain(seed=1)), own)
+    assert helpers.same_bits(match_state_dict(found(own), plain(seed=1)), own)
     with pytest.raises(CheckpointError, match=r"weights.pt does not fit:\n  1 missing: table"):
-        fitting(found({}), plain())
+        match_state_dict(found({}), plain())
 
 
 def test_a_generator_with_other_official_names_takes_both() -> None:
     own = plain(Renamed)
     for tensors in (own.to_official(), dict(own.state_dict())):
-        assert helpers.same_bits(fitting(found(tensors), plain(Renamed, 1)), own.state_dict())
+        assert helpers.same_bits(
+            match_state_dict(found(tensors), plain(Renamed, 1)), own.state_dict()
+        )
     with pytest.raises(CheckpointError, match=r"weights.pt: expected labels, found other"):
-        fitting(found({"other": torch.zeros(1)}), plain(Renamed))
+        match_state_dict(found({"other": torch.zeros(1)}), plain(Renamed))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(value: float) -> None:
     tensors = {"table.weight": torch.full((4, 2), value)}
     with pytest.raises(CheckpointError, match=r"not finite: table\.weight"):
-        fitting(found(tensors), plain())
+        match_state_dict(found(tensors), plain())
 
 
 def test_the_average_is_taken_and_wrappers_come_off(tmp_path: Path) -> None:
@@ -234,4 +240,4 @@ def test_without_images_the_recipe_says_how_many_there_are(tmp_path: Path) -> No
 def test_own_weights_of_a_run_are_taken_too(tmp_path: Path) -> None:
     save_tensors(plain().state_dict(), tmp_path / "weights.safetensors")
     read = read_official(tmp_path / "weights.safetensors")
-    assert helpers.same_bits(fitting(read, plain(seed=1)), plain().state_dict())
+    assert helpers.same_bits(match_state_dict(read, plain(seed=1)), plain().state_dict())

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.files import read_json
-from pae_framework.interop.import_check import keep
-from pae_framework.interop.released_layout import read_released
+from pae_framework.interop.provenance import write_copy
+from pae_framework.interop.tokenizer_weights import read_released
 from pae_framework.plugins import Registry
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
@@ -105,8 +105,8 @@ def test_it_says_what_the_file_was(load, tmp_path: Path, file: Path) -> None:
 
 def test_a_copy_says_what_it_is_a_copy_of(load, tmp_path: Path, file: Path) -> None:
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    keep(read_released(file), file, first)
-    keep(read_released(first), first, second)
+    write_copy(read_released(file).state, file, first)
+    write_copy(read_released(first).state, first, second)
     context = carried_out(load(f"tokenizer.weights={second}"), tmp_path / "out")
     found = read_json(tmp_path / "out" / "weights.json")
     assert found["file"] == "second.safetensors"
@@ -144,13 +144,13 @@ def test_without_encoder_in_the_file_the_recipes_own_is_asked_for(load, tmp_path
 def test_a_random_encoder_is_never_put_before_a_trained_tokenizer(load, tmp_path: Path) -> None:
     file = helpers.write(helpers.released(with_encoder=False), tmp_path / "t.pt")
     loaded = load(f"tokenizer.weights={file}", "tokenizer.encoder.weights=none")
-    with pytest.raises(CheckpointError, match=r"encoder\.weights` is none: name those"):
+    with pytest.raises(CheckpointError, match=r"set tokenizer\.encoder\.weights="):
         carried_out(loaded, tmp_path / "out")
 
 
 def test_two_sources_of_the_encoder_are_one_too_many(load, tmp_path: Path, file: Path) -> None:
     own = "tokenizer.encoder={use: tiny_vit, width: 32, heads: 4, train: {steps: 1}}"
-    with pytest.raises(CheckpointError, match="but the run trains its own"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.encoder\.train"):
         carried_out(load(f"tokenizer.weights={file}", own), tmp_path / "out")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pae_framework.errors import CheckpointError
-from pae_framework.interop.released_layout import fit, read_released, released_state
+from pae_framework.interop.tokenizer_weights import match_state_dict, read_released, released_state
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.yaml_source import parse
 from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
@@ -38,7 +38,7 @@ def problems(tensors: dict[str, Tensor], path: Path, **changes: object) -> list[
     """The lines that say why the tensors do not fit."""
     file = read_released(helpers.write(tensors, path / "t.safetensors"))
     with pytest.raises(CheckpointError) as caught:
-        fit(file, tokenizer(**changes))
+        match_state_dict(file, tokenizer(**changes))
     first, *lines = str(caught.value).splitlines()
     assert first == f"{path / 't.safetensors'} does not fit:"
     return [line.strip() for line in lines]
@@ -61,7 +61,7 @@ def test_wrapper_prefixes_are_taken_off_and_the_encoder_parted(
 
 def test_a_file_without_encoder_is_whole(tmp_path: Path) -> None:
     path = helpers.write(helpers.released(with_encoder=False), tmp_path / "t.pt")
-    found = fit(read_released(path), tokenizer())
+    found = match_state_dict(read_released(path), tokenizer())
     assert found.encoder is None
     assert helpers.same_bits(found.tokenizer, helpers.tokenizer_part())
 
@@ -80,7 +80,9 @@ def test_the_average_is_never_read(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_what_was_read_computes_what_the_reference_did(tmp_path: Path) -> None:
     golden, ours = helpers.golden(), tokenizer()
-    weights = fit(read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), ours)
+    weights = match_state_dict(
+        read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), ours
+    )
     assert weights.encoder is not None
     ours.load_state_dict(weights.tokenizer)
     ours.encoder.load_state_dict(weights.encoder)
@@ -96,14 +98,18 @@ def test_positions_are_those_of_the_file(tmp_path: Path) -> None:
     tensors = helpers.released()
     tensors["delta_encoder.pos_embed"] = tensors["delta_encoder.pos_embed"] + 0.25
     ours = tokenizer()
-    weights = fit(read_released(helpers.write(tensors, tmp_path / "t.pt")), ours).tokenizer
+    weights = match_state_dict(
+        read_released(helpers.write(tensors, tmp_path / "t.pt")), ours
+    ).tokenizer
     ours.load_state_dict(weights)
     assert torch.equal(ours.delta_encoder.pos_embed, tensors["delta_encoder.pos_embed"])
 
 
 def test_half_precision_becomes_the_modules_own_with_the_same_values(tmp_path: Path) -> None:
     tensors = {name: tensor.bfloat16() for name, tensor in helpers.released().items()}
-    weights = fit(read_released(helpers.write(tensors, tmp_path / "t.pt")), tokenizer())
+    weights = match_state_dict(
+        read_released(helpers.write(tensors, tmp_path / "t.pt")), tokenizer()
+    )
     expected = {name: x.bfloat16().float() for name, x in helpers.tokenizer_part().items()}
     assert helpers.same_bits(weights.tokenizer, expected)
 
@@ -111,7 +117,9 @@ def test_half_precision_becomes_the_modules_own_with_the_same_values(tmp_path: P
 def test_names_and_shapes_are_checked_without_numbers(tmp_path: Path) -> None:
     with torch.device("meta"):
         outline = tokenizer()
-    found = fit(read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), outline)
+    found = match_state_dict(
+        read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), outline
+    )
     assert helpers.same_bits(found.tokenizer, helpers.tokenizer_part())
 
 
@@ -164,7 +172,7 @@ def test_statistics_of_a_bottleneck_must_be_in_the_file(tmp_path: Path) -> None:
     statistics = {"bottleneck.mean": torch.rand(32, 4, 4), "bottleneck.var": torch.rand(32, 4, 4)}
     whole = read_released(helpers.write({**plain, **statistics}, tmp_path / "whole.pt"))
     ours = tokenizer(bottleneck=bottleneck)
-    ours.load_state_dict(fit(whole, ours).tokenizer)
+    ours.load_state_dict(match_state_dict(whole, ours).tokenizer)
     assert torch.equal(ours.bottleneck.var, statistics["bottleneck.var"])
 
 
@@ -227,7 +235,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_encoder", [True, False])
 def test_the_state_written_is_the_state_read(tmp_path: Path, with_encoder: bool) -> None:
     ours = tokenizer()
-    weights = fit(read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), ours)
+    weights = match_state_dict(
+        read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), ours
+    )
     assert weights.encoder is not None
     ours.load_state_dict(weights.tokenizer)
     ours.encoder.load_state_dict(weights.encoder)
@@ -240,4 +250,4 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
     tensors[name] = torch.full_like(tensors[name], float("nan"))
     file = read_released(helpers.write(tensors, tmp_path / "t.pt"))
     with pytest.raises(CheckpointError, match=rf"not finite: {re.escape(name)}"):
-        fit(file, tokenizer())
+        match_state_dict(file, tokenizer())

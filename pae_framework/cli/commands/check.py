@@ -1,4 +1,4 @@
-"""``pae check``: is a recipe right, and could it run here."""
+"""``pae check``: validate a recipe, and list what it lacks on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pae_framework.errors import Problem, RecipeError
 def check(
     recipe: RecipeArgument, overrides: OverridesArgument = None, as_json: JsonOption = False
 ) -> None:
-    """Check a recipe without running it: names, types, shapes that must agree.
+    """Check a recipe without running it: names, types, and shapes that must agree.
 
-    What a run would lack on this machine (data, weights, a GPU, memory) is noted, all at once, and
-    is no error. Nothing is written.
+    Also lists everything this machine lacks to run it (data, weights, a GPU, memory), which is not
+    an error. Writes nothing.
     """
     from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
     from pae_framework.recipe.load import load_recipe

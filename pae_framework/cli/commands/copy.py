@@ -1,4 +1,4 @@
-"""``pae copy``: a recipe to make one's own."""
+"""``pae copy``: copy a recipe to edit it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def copy(
     recipe: RecipeArgument,
     destination: Annotated[
         Path | None,
-        typer.Argument(metavar="DEST", help="file or folder; default: the working directory"),
+        typer.Argument(metavar="DEST", help="file or folder to write; default: the current one"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a file that exists")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
 ) -> None:
-    """Copy a recipe, to change it and run it as your own. Never overwrites without --force."""
+    """Copy a recipe, to edit it and run it as your own."""
     from pae_framework.recipe.library import find
 
     source = find(recipe)
@@ -30,8 +30,8 @@ def copy(
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}")
     if target.exists() and target.samefile(source):
-        raise UsageError(f"{target} is that recipe itself; say where to copy it")
+        raise UsageError(f"{target} is that recipe itself; give another destination")
     if target.exists() and not force:
-        raise UsageError(f"{target} exists; --force replaces it")
+        raise UsageError(f"{target} exists; replace it with --force")
     shutil.copyfile(source, target)
     print(f"{target}: copied; change its `name`, which names the run's directory")

@@ -1,4 +1,4 @@
-"""``pae export generator``: a run's generator in the layout of the official ones, or Diffusers'."""
+"""``pae export generator``: write a run's generator for LightningDiT or Diffusers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ class GeneratorFormat(StrEnum):
 
 
 def export_generator(
-    run: Annotated[Path, typer.Argument(help="directory of a run whose generator is done")],
-    file: Annotated[Path, typer.Argument(help="file to write: .safetensors or .pt; or a folder")],
+    run: Annotated[Path, typer.Argument(help="directory of a run with a finished generator")],
+    file: Annotated[Path, typer.Argument(help="file to write (.safetensors or .pt), or a folder")],
     file_format: Annotated[
         GeneratorFormat | None,
-        typer.Option(
-            "--format", help="default: what the file's name says; diffusers writes a folder"
-        ),
+        typer.Option("--format", help="default: from the file name; diffusers writes a folder"),
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Write a run's generator as official LightningDiT weights are: same names, same layout.
+    """Write a run's generator in the layout of the official LightningDiT weights.
 
-    The weights are those the run samples with: the average, where the recipe keeps one. A .pt file
-    has them under `ema`, where official programs look for them, and under `model`; they are stored
-    once. `pae import generator` reads it back, bit for bit.
+    The weights are those the run samples with: the average, if the recipe keeps one. A .pt file
+    holds them under `ema`, where official programs look for them, and under `model`, stored once.
+    `pae import generator` reads it back bit for bit.
 
-    With `--format diffusers` a folder is written that Hugging Face's Diffusers loads as a pipeline
+    `--format diffusers` writes a folder that Hugging Face's Diffusers loads as a pipeline
     (`pae_generators.diffusers_pipeline.LatentFlowPipeline`): config and weights, scheduler, and the
     statistics of the latents. It needs the extra `diffusers`.
 
@@ -54,9 +52,12 @@ def export_generator(
     from pae_framework.runs.opened import open_run
 
     as_folder = file_format is GeneratorFormat.DIFFUSERS
-    chosen = None if as_folder else chosen_format(file, _of_a_file(file_format), force)
+    chosen = None
     if as_folder:
         _check_folder(file, force)
+    else:
+        given = None if file_format is None else Format(file_format.value)
+        chosen = chosen_format(file, given, force)
     opened = open_run(run, load_registry())
     from pae_framework.execution.context import StageContext
 
@@ -74,19 +75,15 @@ def export_generator(
     typer.echo(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")
 
 
-def _of_a_file(given: GeneratorFormat | None) -> Format | None:
-    return None if given is None else Format(given.value)
-
-
 def _check_folder(folder: Path, force: bool) -> None:
-    """Refuse a place that holds anything but an empty folder, or a pipeline that may go.
+    """Require a free or empty folder, or with --force an earlier pipeline.
 
     Raises:
-        UsageError: with what is there.
+        UsageError: the folder holds something else.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / "model_index.json").is_file():
-        raise UsageError(f"{folder} exists and is no Diffusers pipeline; choose another folder")
+        raise UsageError(f"{folder} exists and is not a Diffusers pipeline; choose another folder")
     if not force:
-        raise UsageError(f"{folder} exists; --force replaces it")
+        raise UsageError(f"{folder} exists; replace it with --force")

@@ -1,4 +1,4 @@
-"""``pae export pae``: a run's tokenizer in the layout of the released ones."""
+"""``pae export pae``: write a run's tokenizer in the layout of released PAE tokenizers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pae_framework.cli.weights_file import ForceOption, Format, FormatOption, ch
 
 
 def export_pae(
-    run: Annotated[Path, typer.Argument(help="directory of a run whose tokenizer is done")],
+    run: Annotated[Path, typer.Argument(help="directory of a run with a finished tokenizer")],
     file: Annotated[Path, typer.Argument(help="file to write: .safetensors or .pt")],
     file_format: FormatOption = None,
     no_encoder: Annotated[
-        bool, typer.Option("--no-encoder", help="leave out the frozen encoder's weights")
+        bool, typer.Option("--no-encoder", help="omit the frozen encoder's weights")
     ] = False,
     force: ForceOption = False,
 ) -> None:
-    """Write a run's tokenizer as the released PAE tokenizers are: same names, same layout.
+    """Write a run's tokenizer in the layout of the released PAE tokenizers.
 
-    `pae import pae` reads it back, bit for bit. A .pt file keeps the weights under `model`.
+    `pae import pae` reads it back bit for bit. A .pt file holds the weights under `model`.
 
     Examples:
         pae export pae runs/dinov2_full tokenizer.pt

@@ -1,4 +1,4 @@
-"""``pae fetch``: bring here what a recipe needs and can be downloaded."""
+"""``pae fetch``: download the weights a recipe needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def fetch(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only say what is here and what would be brought")
+        bool, typer.Option("--dry-run", help="only list what is here and what would be downloaded")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Download the weights a recipe needs, into the caches that runs read.
+    """Download the weights a recipe needs into the caches that runs read.
 
-    For machines that work without network: run it where there is one (a login node). Data that has
-    to be placed by hand is listed with where. Exits with 1 if something is still missing.
+    If the machines that train have no network, run it on one that does (a login node). Data that
+    you must place by hand is listed with its location. Exits with 1 if something is still missing.
 
     Example:
         pae fetch siglip2_full

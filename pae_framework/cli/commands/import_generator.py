@@ -1,4 +1,4 @@
-"""``pae import generator``: official generator weights, into a run that has a tokenizer."""
+"""``pae import generator``: load generator weights trained elsewhere into a run."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pae_framework.cli.arguments import OverridesArgument
 
 def import_generator(
     file: Annotated[Path, typer.Argument(help="the generator's weights: .pt or .safetensors")],
-    run: Annotated[Path, typer.Argument(help="directory of a run whose tokenizer is done")],
+    run: Annotated[Path, typer.Argument(help="directory of a run with a finished tokenizer")],
     overrides: OverridesArgument = None,
     statistics: Annotated[
         Path | None,
         typer.Option(
             help="statistics of the latents it was trained on: latents_stats.pt or .safetensors; "
-            "default: those of the run's latents, written if need be"
+            "default: those of the run's latents, computed if needed"
         ),
     ] = None,
 ) -> None:
-    """Give a run the weights of a generator trained elsewhere, as if it had been trained here.
+    """Load a generator trained elsewhere into a run, as if it had been trained there.
 
-    Takes LightningDiT's files (of `ema`, `model` or bare weights the first there is) and what our
-    runs write. They are read without unpickling anything but tensors and plain values, and checked
-    whole before anything is written: a file of another network is described. The run keeps copies;
-    what it trained before stays in its `stages` folder. With --statistics no images are needed.
+    Reads LightningDiT files (`ema`, else `model`, else bare weights) and those our runs write. Only
+    tensors and plain values are unpickled. The whole file is checked before anything is written; if
+    it is for another network, the error lists the differences. The run keeps copies; what it
+    trained before stays in its `stages` folder. With --statistics no images are needed.
 
     Examples:
         pae import generator 0100000.pt runs/dinov2_full-imported --statistics latents_stats.pt
@@ -46,6 +46,6 @@ def import_generator(
     console = Console(highlight=False)
     command = shlex.join(["pae", *sys.argv[1:]])
     import_generator(file, run, statistics, overrides or (), load_registry(), command, console)
-    console.print(f"imported into {run}; draw with it, or go on with what follows:")
+    console.print(f"imported into {run}; sample from it, or run the remaining stages:")
     console.print(f"  pae sample {run} --count 16", soft_wrap=True)
     console.print(f"  pae run {run / 'resolved.yaml'} --run-dir {run}", soft_wrap=True)

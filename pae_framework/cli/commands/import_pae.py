@@ -1,4 +1,4 @@
-"""``pae import pae``: a released PAE tokenizer as a run."""
+"""``pae import pae``: make a run from a released PAE tokenizer."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def import_pae(
     recipe: Annotated[
         str,
         typer.Option(
-            metavar="RECIPE", help="what it was made for: a recipe file or a shipped recipe's name"
+            metavar="RECIPE", help="recipe it was trained with: a file or the name of a shipped one"
         ),
     ],
     overrides: OverridesArgument = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="the run's directory; default: runs/<recipe name>-imported")
+        Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>-imported")
     ] = None,
 ) -> None:
-    """Make a run of a released PAE tokenizer, as if its tokenizer had been trained here.
+    """Make a run from a released PAE tokenizer, as if the tokenizer had been trained there.
 
-    The file is read without unpickling anything but tensors and plain values, and checked whole
-    before anything is written: weights that are missing, unexpected or of another shape are listed.
-    It may bring the encoder's weights or not; without, the recipe's encoder loads its own. The run
-    keeps a copy. No images are needed.
+    Only tensors and plain values are unpickled. The whole file is checked before anything is
+    written; the error lists weights that are missing, unexpected or of another shape. If the file
+    does not contain the encoder's weights, the recipe's encoder loads its own. The run keeps a
+    copy. No images are needed.
 
     Examples:
         pae import pae PAE_DINOv2L_d32/checkpoints/ep-last.pt --recipe dinov2_full
@@ -47,6 +47,6 @@ def import_pae(
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, load_registry(), command, console
     )
-    console.print(f"imported into {path}; see for yourself, or go on with what follows:")
+    console.print(f"imported into {path}; reconstruct images, or run the remaining stages:")
     console.print(f"  pae reconstruct {path} IMAGE...", soft_wrap=True)
     console.print(f"  pae run {path / 'resolved.yaml'} --run-dir {path}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``pae list-recipes``: the recipes that come with the framework."""
+"""``pae list-recipes``: list the shipped recipes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pae_framework.cli.output import print_json, print_table
 
 
 def list_recipes(as_json: JsonOption = False) -> None:
-    """List the recipes that come with the framework; each runs, checks and copies by its name."""
+    """List the shipped recipes; use their names with `pae run`, `pae check`, `pae copy`..."""
     from pae_framework.recipe.library import shipped
 
     found = shipped()

@@ -1,4 +1,4 @@
-"""``pae reconstruct``: send images through a finished tokenizer and back."""
+"""``pae reconstruct``: encode and decode images with a run's tokenizer."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import typer
 
 
 def reconstruct(
-    run: Annotated[Path, typer.Argument(help="directory of a run whose tokenizer is trained")],
+    run: Annotated[Path, typer.Argument(help="directory of a run with a finished tokenizer")],
     images: Annotated[
-        list[Path] | None, typer.Argument(help="image files; default: test images, drawn at random")
+        list[Path] | None, typer.Argument(help="image files; default: random test images")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="test images, where no file is given")] = 16,
+    count: Annotated[int, typer.Option(min=1, help="number of test images without files")] = 16,
     out: Annotated[
         Path | None, typer.Option(help="folder for the PNG files; default: RUN/reconstructed")
     ] = None,
 ) -> None:
-    """Reconstruct images: originals over reconstructions in compare.png, and one PNG each.
+    """Reconstruct images: one PNG each, and compare.png with the originals above them.
 
-    Image files are cropped at the centre and resized to the recipe's size; test images are drawn by
-    the recipe's seed. Prints name and PSNR of each. Earlier reconstructions there are removed.
+    Image files are center-cropped and resized to the recipe's image size; test images are chosen by
+    the recipe's seed. Prints the PSNR of each image. Deletes earlier reconstructions in the folder.
 
     Example:
         pae reconstruct runs/quickstart --count 8

@@ -1,4 +1,4 @@
-"""``pae report``: write the report of a run, or of a sweep, again."""
+"""``pae report``: rewrite the report of a run or a sweep."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pae_framework.files import read_json
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="directory of a finished run or of a sweep")],
+    run: Annotated[Path, typer.Argument(help="directory of a finished run or a sweep")],
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="print the table of results as Markdown, write nothing"),
+        typer.Option("--markdown", help="print the results table as Markdown, write nothing"),
     ] = False,
 ) -> None:
-    """Write report.html from what the run's stages left behind, or print its table.
+    """Write report.html from the results of the run's stages, or print its table.
 
-    Of a sweep, its members that are finished so far are set side by side.
+    For a sweep, compares the members finished so far.
 
     Examples:
         pae report runs/quickstart
@@ -54,14 +54,13 @@ def _write_run(run: Path) -> None:
 
 
 def _write_sweep(run: Path) -> None:
-    from rich.console import Console
-
-    from pae_framework.launch.run_sweep import SweepLauncher
+    from pae_framework.launch.run_sweep import compare_members
     from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
+    from pae_framework.runs.directory import RunDirectory
 
     loaded = load_recipe(run / "resolved.yaml", (), load_registry())
-    SweepLauncher(Console(stderr=True)).compare(loaded, run)
+    compare_members(loaded, RunDirectory.at(run))
 
 
 def _markdown(run: Path, is_sweep: bool) -> str:

@@ -11,10 +11,11 @@ import typer
 def sample(
     run: Annotated[Path, typer.Argument(help="directory of a finished run")],
     labels: Annotated[
-        str | None, typer.Option(help="classes, as numbers or names: 3,7; default: all in turn")
+        str | None, typer.Option(help="classes, by number or name: 3,7; default: all in turn")
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="images; default: one per label given, or 64")
+        int | None,
+        typer.Option(min=1, help="number of images; default: one per label, or 64"),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="integration steps")] = None,
     solver: Annotated[

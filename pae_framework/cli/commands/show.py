@@ -1,4 +1,4 @@
-"""``pae show``: a recipe as it will run."""
+"""``pae show``: print a recipe with every value filled in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pae_framework.cli.output import installed_registry
 def show(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    origin: Annotated[
-        bool, typer.Option("--origin", help="say beside each value where it was written")
-    ] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="show where each value was set")] = False,
 ) -> None:
-    """Print a recipe as it will run: parents and overrides merged in, every default filled in."""
+    """Print a recipe as it will run: parents and overrides merged, defaults filled in."""
     from pae_framework.recipe.emit import lines
     from pae_framework.recipe.load import load_recipe
 

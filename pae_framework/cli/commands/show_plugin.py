@@ -1,4 +1,4 @@
-"""``pae show-plugin``: one component, its parameters, and how a recipe writes it."""
+"""``pae show-plugin``: describe one component."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show_plugin(
     reference: Annotated[str, typer.Argument(metavar="KIND:NAME", help="such as encoder:tiny_vit")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show a component: what it is, its parameters, and a block to paste into a recipe."""
+    """Describe a component: its parameters, and a block to paste into a recipe."""
     from pae_framework.recipe.emit import inline
     from pae_framework.recipe.reference import example, parameters
 
@@ -61,7 +61,7 @@ def _find(registry: Registry, reference: str) -> ComponentSpec:
 
     kind, colon, name = reference.partition(":")
     if not colon or kind not in KINDS:
-        raise UsageError(f"{reference!r} is not KIND:NAME, with a KIND of {', '.join(KINDS)}")
+        raise UsageError(f"{reference!r} is not KIND:NAME; kinds: {', '.join(KINDS)}")
     try:
         return registry.find(kind, name)
     except UnknownComponentError as error:

@@ -1,12 +1,15 @@
-"""``pae status``: how far a run is."""
+"""``pae status``: show the progress of a run."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.output import print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,17 +18,15 @@ if TYPE_CHECKING:
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="directory of a run or of a sweep")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, nothing else")] = False,
+    run: Annotated[Path, typer.Argument(help="directory of a run or a sweep")],
+    as_json: JsonOption = False,
 ) -> None:
     """Show each stage of a run: done, running, stopped, failed (with the reason) or pending."""
     from pae_framework.runs.status import run_status
 
     members = run_status(run)
     if as_json:
-        print(
-            json.dumps({name: [stage.__dict__ for stage in rows] for name, rows in members.items()})
-        )
+        print_json({name: [asdict(stage) for stage in rows] for name, rows in members.items()})
         return
     from rich.console import Console
 

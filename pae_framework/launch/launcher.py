@@ -1,0 +1,33 @@
+"""What a launcher is, and which one runs a recipe.
+
+To add a launcher (Slurm, say), write a class with this ``run`` in a file beside ``local.py`` and
+let :func:`choose_launcher` return it. ``pae run``, sweeps and ``pae import`` all ask that function.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rich.console import Console
+
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.runs.directory import RunDirectory
+
+
+class Launcher(Protocol):
+    """Runs the stages of one recipe, here or elsewhere."""
+
+    def run(
+        self,
+        loaded: LoadedRecipe,
+        directory: RunDirectory,
+        command: str,
+        until: str | None = None,
+    ) -> None:
+        """Run every unfinished stage; see :meth:`pae_framework.launch.local.LocalLauncher.run`."""
+
+
+def choose_launcher(console: Console) -> Launcher:
+    """The launcher that runs recipes; the only one so far runs them in this process."""
+    return LocalLauncher(console)

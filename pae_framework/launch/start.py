@@ -1,0 +1,126 @@
+"""Start a recipe, from the command line or a notebook. No torch before a stage runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from pae_framework.errors import RecipeError, UsageError
+from pae_framework.launch.launcher import choose_launcher
+from pae_framework.launch.run_sweep import run_sweep
+from pae_framework.preflight.download import fetch_at_first_use
+from pae_framework.preflight.requirements import low_memory, missing_requirements
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.recipe.sweep import Member, chosen_members
+from pae_framework.runs.directory import RunDirectory, stages_dir_of
+
+if TYPE_CHECKING:
+    from pae_framework.dry_run.summary import DryRun
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a recipe; the defaults are those of ``pae run``."""
+
+    run_dir: Path | None = None
+    """Directory of the run; None: ``runs/<recipe name>``, or a new temporary folder for smoke."""
+    stages: Path | None = None
+    """Folder that holds the stages, to share another run's; None: the run's own."""
+    only: str | None = None
+    """Sweeps only: run the members whose names match this pattern (``ssr-*``); None: all."""
+    smoke: bool = False
+    """Run the smoke version: small untrained models, generated images, a few steps, CPU."""
+    command: str = "run_recipe"
+    """What started the run, for ``run.json``."""
+
+
+def run_recipe(
+    loaded: LoadedRecipe,
+    options: RunOptions | None = None,
+    console: Console | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> RunDirectory:
+    """Run every unfinished stage of a recipe, or of the members of its sweep.
+
+    Missing weights are downloaded if nothing else is missing. In a notebook::
+
+        from pae_framework.launch.start import RunOptions, run_recipe
+        from pae_framework.recipe.load import load_recipe
+
+        run = run_recipe(load_recipe("quickstart"), RunOptions(smoke=True))
+        print((run.path / "evaluate" / "results.json").read_text())
+
+    Args:
+        loaded: the recipe.
+        options: how to run it; None: the defaults.
+        console: shows progress; None: standard output.
+        warn: called with each warning that memory may not suffice; None: print on the console.
+
+    Returns:
+        The directory of the run, or of the sweep.
+
+    Raises:
+        UsageError: an option does not fit the recipe, or the directory holds something else.
+        RecipeError: this machine lacks something the recipe needs; lists everything.
+        RunError: a stage failed.
+        StoppedError: stopped on request; calling it again with the same directory resumes.
+    """
+    options, console = options or RunOptions(), console or Console(highlight=False)
+    loaded, members = _prepare(loaded, options)
+    directory = _directory(options.run_dir or _default_path(loaded, options.smoke), options)
+    recipes = [member.loaded for member in members] or [loaded]
+    missing = missing_requirements(recipes, directory.store)
+    if problems := fetch_at_first_use(recipes, missing, console.print):
+        raise RecipeError(problems)
+    for problem in low_memory(recipes, directory.store):
+        (warn or console.print)(str(problem))
+    directory.claim(loaded.recipe.name, sweep=bool(members))
+    launcher = choose_launcher(console)
+    if members:
+        run_sweep(loaded, directory, members, launcher, options.command, console)
+    else:
+        launcher.run(loaded, directory, options.command)
+    return directory
+
+
+def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRun]:
+    """What :func:`run_recipe` would do, for the recipe or each member of its sweep, by name.
+
+    Needs no data and no weights, and writes nothing.
+
+    Raises:
+        UsageError: an option does not fit the recipe.
+    """
+    from pae_framework.dry_run.summary import dry_run  # imports torch
+
+    loaded, members = _prepare(loaded, options)
+    directory = _directory(options.run_dir or _default_path(loaded), options)
+    recipes = {member.name: member.loaded for member in members} or {loaded.recipe.name: loaded}
+    return {name: dry_run(recipe, directory) for name, recipe in recipes.items()}
+
+
+def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, list[Member]]:
+    """The recipe to run and, for a sweep, its members to run."""
+    if loaded.recipe.sweep and options.stages:
+        raise UsageError("--stages is for single runs; a sweep shares its stages already")
+    if options.only and not loaded.recipe.sweep:
+        raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
+    if options.smoke:
+        loaded = smoke_recipe(loaded)
+    return loaded, chosen_members(loaded, options.only) if loaded.recipe.sweep else []
+
+
+def _directory(path: Path, options: RunOptions) -> RunDirectory:
+    return RunDirectory.at(path, options.stages or stages_dir_of(path))
+
+
+def _default_path(loaded: LoadedRecipe, smoke: bool = False) -> Path:
+    """``runs/<name>``; for a smoke run a new folder each time, so that no stage is cached."""
+    name = loaded.recipe.name
+    return Path(tempfile.mkdtemp(prefix=f"pae-{name}-")) if smoke else Path("runs") / name
