@@ -12,7 +12,7 @@ from pae_framework.flow.matching import FlowObjective
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.tokenizer.regularization import build_regularizers
-from pae_framework.training.lr_factors import factors_by_name
+from pae_framework.training.optimizer import parameter_factors
 from pae_framework.training.train_settings import TrainSettings
 
 PATHS = {
@@ -40,7 +40,7 @@ def check_lr_factors(
         with META:
             module = trained_module(stage, loaded, networks, classes)
         try:
-            factors_by_name(module, train.lr_factors)
+            parameter_factors(module, train.lr_factors)
         except UsageError as error:
             raise UsageError(f"{PATHS[stage]}.{error}") from error
 

@@ -10,7 +10,8 @@ from pae_framework.execution.latent_statistics import run_statistics
 from pae_framework.execution.run_latents import run_latents
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_trained
-from pae_framework.training.loop import TrainTask, train
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
@@ -28,6 +29,7 @@ def run(context: StageContext) -> None:
     stream = CountStream(len(dataset), settings.batch_size, seed)
     flip = context.recipe.data.flip
     batches = LatentBatches(dataset, statistics, stream, settings.workers, flip)
-    total = context.length(settings, len(dataset))
-    task = TrainTask(FlowObjective(model, component.objective), batches, kept=model)
+    total = settings.total_steps(len(dataset))
+    context.print_length(settings, len(dataset))
+    task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
     train(task, settings, total, context.train_context(settings))
