@@ -16,8 +16,7 @@ from pae_framework.execution.artifacts import new_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.latent_statistics import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.flow.integrate import planned_evaluations
-from pae_framework.flow.sampling import EvaluationCount, draw
+from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sample_latents
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.sampling.weak_generator import load_weak_generator
 from pae_framework.tensor_files import load_weights
@@ -66,7 +65,7 @@ class Sampler:
     @torch.no_grad()
     def images(self, labels: Tensor, indices: Tensor, settings: SampleSettings) -> Tensor:
         """Images (M, 3, S, S) uint8 of the labels (M,); image i depends on (seed, indices[i])."""
-        latents = draw(
+        latents = sample_latents(
             self.model,
             labels,
             indices,

@@ -11,7 +11,7 @@ from torch import Tensor
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.errors import DataError, UsageError
-from pae_framework.flow.reversed import reversed_velocity
+from pae_framework.flow.path import reversed_velocity
 from pae_generators.config import TransformerConfig
 from pae_generators.official import fitted
 
