@@ -53,8 +53,9 @@ class SampleNoise:
     """
 
     def __init__(self, indices: Tensor | Sequence[int], seed: int, latent: LatentShape):
-        # torch's CPU generator keeps only 32 bits of a seed. With a hash of (seed, i), two of 50 000
-        # samples would share their noise for one seed in four. Counting up from a hash avoids it.
+        # torch's CPU generator keeps only 32 bits of a seed. With a hash of (seed, i), two of
+        # 50 000 samples would share their noise for one seed in four. Counting up from a hash
+        # avoids that.
         first = derive_seed(seed, "noise")
         self._streams = [
             torch.Generator().manual_seed((first + int(index)) % 2**32) for index in indices

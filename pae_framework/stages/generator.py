@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pae_framework.data.latent_batches import LatentBatches
+from pae_framework.data.latent_dataset import LatentBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext, initial_weights
@@ -28,7 +28,7 @@ def run(context: StageContext) -> None:
         model = new_generator(context, dataset.shape, context.num_classes)
     stream = CountStream(len(dataset), settings.batch_size, seed)
     flip = context.recipe.data.flip
-    batches = LatentBatches(dataset, statistics, stream, settings.workers, flip)
+    batches = LatentBatches(dataset, statistics.normalize, stream, settings.workers, flip)
     total = settings.total_steps(len(dataset))
     context.print_length(settings, len(dataset))
     task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
