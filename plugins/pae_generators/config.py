@@ -20,7 +20,7 @@ FOURIER = 256
 
 
 class TransformerConfig(GeneratorConfig):
-    """What both generators can be told; the defaults are those of the released weights."""
+    """Parameters of both generators; the defaults are those of the released weights."""
 
     without_effect = frozenset({"attention"})
 
@@ -56,41 +56,42 @@ class TransformerConfig(GeneratorConfig):
         return self.classes != 0
 
     def stated_classes(self) -> int | None:
-        """The class count, where one is given."""
+        """The class count, if one is given."""
         return self.classes or None
 
     def class_count(self, num_classes: int) -> int:
         """Classes in the label table, for images of ``num_classes`` classes; 0: unconditional.
 
         Raises:
-            ValueError: another count is stated.
+            ValueError: the config states another count.
         """
         if self.classes in (None, 0, num_classes):
             return num_classes if self.conditional else 0
         raise ValueError(
             f"`classes` is {self.classes}, but the images have {num_classes} classes; "
-            f"say {num_classes}, null, or 0 for an unconditional network"
+            f"set it to {num_classes}, null, or 0 for an unconditional network"
         )
 
     def missing(self) -> str | None:
-        """Say so if attention is to be that of xformers and it is not installed."""
+        """A message if xformers is needed and not installed, else None."""
         if self.attention == "xformers" and find_spec("xformers") is None:
             return (
                 "`attention: xformers` needs the package xformers: pip install "
-                "'pae-framework[xformers]', or say sdpa"
+                "'pae-framework[xformers]', or set attention=sdpa"
             )
         return None
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of another shape than stated."""
+        """Refuse latents of a shape other than the config states."""
         if self.channels is not None and self.channels != latent.channels:
             raise ValueError(
                 f"`channels` is {self.channels}, but the latents are {latent}; "
-                f"say {latent.channels} or null"
+                f"set it to {latent.channels} or null"
             )
         if self.side is not None and self.side != latent.side:
             raise ValueError(
-                f"`side` is {self.side}, but the latents are {latent}; say {latent.side} or null"
+                f"`side` is {self.side}, but the latents are {latent}; "
+                f"set it to {latent.side} or null"
             )
 
     def input_parameters(self, size: Architecture, latent: LatentShape, num_classes: int) -> int:
@@ -174,7 +175,7 @@ class LightningDiTConfig(TransformerConfig):
 
     @property
     def architecture(self) -> Architecture:
-        """The size, from either way of writing it."""
+        """The size, by preset or by numbers."""
         if self.preset is not None:
             return PRESETS[self.preset]
         return Architecture(**{key: value for key, value in self._numbers().items() if value})
@@ -199,7 +200,7 @@ class LightningDiTConfig(TransformerConfig):
         return self
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of another shape than stated, or that patches do not tile."""
+        """Refuse latents of a shape other than the config states, or that patches do not tile."""
         super().check_latent(latent)
         check_tiles(self.architecture.patch, latent)
 

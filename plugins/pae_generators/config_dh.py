@@ -39,7 +39,7 @@ class DiTDHConfig(TransformerConfig):
 
     @property
     def architecture(self) -> HeadArchitecture:
-        """The size, from either way of writing it."""
+        """The size, by preset or by numbers."""
         if self.preset is None:
             size = {key: value for key, value in self._numbers().items() if value}
             assert len(size) == 6
@@ -78,7 +78,7 @@ class DiTDHConfig(TransformerConfig):
         return self
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of another shape than stated, or that patches do not tile."""
+        """Refuse latents of a shape other than the config states, or that patches do not tile."""
         super().check_latent(latent)
         check_tiles(self.patch, latent)
 
