@@ -11,8 +11,7 @@ from torch import Tensor
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
 from pae_framework.data.images import build_source, read_batch
-from pae_framework.data.latent_batches import LatentBatches
-from pae_framework.data.latent_dataset import LatentDataset, shard_name, write_shard
+from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.data.stream import CountStream
 from pae_framework.plugins import load_registry
@@ -32,7 +31,7 @@ def reading(subject: Subject, rounds: int, batches: int) -> list[Timing]:
         for shard, part in enumerate(everything.split(1000)):
             write_shard(folder / shard_name(0, shard), part, part.flip(-1), labels[: len(part)])
         stream = CountStream(ROWS, subject.batch, seed=0)
-        ours = LatentBatches(LatentDataset(folder), compute_statistics(folder), stream)
+        ours = LatentBatches(LatentDataset(folder), compute_statistics(folder).normalize, stream)
         steps = iter(range(10**9))
 
         def slices() -> None:

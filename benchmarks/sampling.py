@@ -9,7 +9,7 @@ import torch
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
-from pae_framework.flow.sampling import draw
+from pae_framework.flow.sampling import sample_latents
 from pae_framework.training.blocks import compile_blocks
 
 
@@ -24,7 +24,7 @@ def guidance_interval(subject: Subject, rounds: int, steps: int) -> list[Timing]
         settings = SampleSettings(
             batch_size=subject.batch, steps=steps, shift=0.4, guidance=guidance
         )
-        return lambda: draw(network, labels, indices, settings, 0, subject.latent)
+        return lambda: sample_latents(network, labels, indices, settings, 0, subject.latent)
 
     choices = {
         "guidance at every step": Guidance(scale=2.5),
@@ -48,6 +48,8 @@ def compiled_sampling(subject: Subject, rounds: int, steps: int) -> list[Timing]
         if name == "compiled":
             compile_blocks(network)
         ways[name] = repeated(
-            partial(draw, network, labels, indices, settings, 0, subject.latent), 1, subject.device
+            partial(sample_latents, network, labels, indices, settings, 0, subject.latent),
+            1,
+            subject.device,
         )
     return in_turn(ways, rounds)

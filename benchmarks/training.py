@@ -17,8 +17,9 @@ from benchmarks.timing import Timing, Way, in_turn, repeated
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import FlowObjective
-from pae_framework.training.loop import TrainContext, TrainTask, train
+from pae_framework.training.loop import train
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.task import TrainContext, TrainTask
 
 
 def engine_overhead(subject: Subject, rounds: int, steps: int) -> list[Timing]:
@@ -71,10 +72,10 @@ def through_the_engine(subject: Subject, network: Generator, steps: int, **chang
                 begun.append(time.perf_counter())
 
         objective = FlowObjective(network, FlowSettings())
-        task = TrainTask(objective, batches, kept=network, begin_step=begin_step)
+        task = TrainTask(objective, batches, saved=network, begin_step=begin_step)
         with tempfile.TemporaryDirectory() as folder:
-            place = TrainContext(Path(folder), subject.device, "benchmark", 0, _silent)
-            train(task, subject.settings(steps + 2, **changes), steps + 2, place)
+            context = TrainContext(Path(folder), subject.device, "benchmark", 0, _silent)
+            train(task, subject.settings(steps + 2, **changes), steps + 2, context)
         return (begun[1] - begun[0]) / steps
 
     return way

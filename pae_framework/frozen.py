@@ -11,10 +11,10 @@ from torch import nn
 class UsesFrozen(nn.Module):
     """A module with frozen helpers beside it, outside the module tree.
 
-    A frozen helper has no part in ``state_dict()``, ``parameters()`` or ``train()``: it comes from
-    its own file, is never optimised and stays in eval mode. Were it a sub-module, every checkpoint
-    would carry hundreds of millions of numbers that never change, and ``train()`` would wake its
-    dropout. It does follow ``to()``, ``cuda()`` and their like.
+    A frozen helper is excluded from ``state_dict()``, ``parameters()`` and ``train()``: it comes
+    from its own file, is never optimized and stays in eval mode. As a sub-module it would put
+    hundreds of millions of constant numbers into every checkpoint, and ``train()`` would enable its
+    dropout. It does follow ``to()``, ``cuda()`` and the like.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class UsesFrozen(nn.Module):
         self._frozen.append(name)
 
     def frozen_modules(self) -> dict[str, nn.Module]:
-        """The frozen helpers this module holds itself, by name, in the order they were given."""
+        """This module's own frozen helpers, by name, in the order they were added."""
         return {name: getattr(self, name) for name in self._frozen}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        # Everything that moves or casts a module (to, cuda, float) goes through here.
+        # to, cuda, float and the like all call this.
         for module in self.frozen_modules().values():
             module._apply(fn, recurse)
         return super()._apply(fn, recurse)

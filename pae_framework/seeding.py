@@ -1,7 +1,7 @@
-"""Seeds made from what a random number is for, so that any of it can be drawn again alone.
+"""Seeds derived from the purpose of a random number, so that each can be drawn again alone.
 
-A seed is a hash of its parts, as in ``derive_seed(seed, "order", epoch)``: each use has its own,
-and nothing depends on what was drawn before, so a run that resumes sees the same numbers.
+A seed is a hash of its parts, as in ``derive_seed(seed, "order", epoch)``. Each use has its own
+seed and nothing depends on earlier draws, so a resumed run draws the same numbers.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def on_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Random numbers drawn on the CPU, moved without waiting for what the device is doing.
+    """Move random numbers drawn on the CPU to the device without synchronising with it.
 
-    A copy from ordinary memory would wait until the device has done all work given to it before.
+    A copy from pageable memory would wait until the device has finished its queued work.
     """
     if device.type != "cuda" or drawn.is_cuda:
         return drawn.to(device)

@@ -1,4 +1,4 @@
-"""Training images that cannot be read: counted, named in a file, replaced, up to a limit."""
+"""Training images that cannot be read: replace, record and count them, up to a limit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from pae_framework.files import write_text
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.5
-"""Seconds until a file is read once more that the machine did not give."""
+"""Seconds before a second try to read a file after an operating system error."""
 
 
 class SkippingSource(DataSource):
-    """A source in whose place of each damaged image stands the next one that can be read.
+    """A source that replaces each damaged image by the next readable one.
 
-    Which image that is depends on the files alone, so a training that goes on, or has other loader
-    processes, sees the same images. Every damaged image is a line ``index <tab> reason`` of the
-    record, which all processes of a stage append to. No image is called damaged that can be read
-    at the second try.
+    The replacement depends on the files alone, so a resumed training, or one with other workers,
+    sees the same images. Each damaged image is a line ``index <tab> reason`` of the record, which
+    all processes of a stage append to. An image that a second try reads does not count.
 
     Args:
-        source: where images are read.
-        record: the file that names damaged images; those it names from earlier that can be read by
-            now are taken out.
-        limit: how many there may be.
+        source: the images.
+        record: the file that lists damaged images. Entries that are readable again are removed.
+        limit: largest number of damaged images.
     """
 
     def __init__(self, source: DataSource, record: Path, limit: int):
@@ -51,13 +49,13 @@ class SkippingSource(DataSource):
         """The image at ``index``, or the first readable one after it.
 
         Raises:
-            DataError: more images are damaged than may be.
+            DataError: more images are damaged than the limit.
         """
-        for place in range(index, index + len(self)):
+        for candidate in range(index, index + len(self)):
             try:
-                return self._read(place % len(self))
+                return self._read(candidate % len(self))
             except DataError as error:
-                self._note(place % len(self), error)
+                self._record_damage(candidate % len(self), error)
         raise DataError(f"none of the {len(self)} training images can be read; see {self._record}")
 
     def mask(self, index: int) -> Tensor | None:
@@ -65,11 +63,10 @@ class SkippingSource(DataSource):
         return self._source.mask(index)
 
     def _read(self, index: int) -> Item:
-        """The image at ``index`` at the first try or the second."""
         try:
             return self._source[index]
         except DataError as error:
-            # With a number it is the machine that fails (a disk, too many open files).
+            # An error number means the operating system failed (disk, too many open files).
             if getattr(error.__cause__, "errno", None) is not None:
                 time.sleep(PAUSE)
             return self._source[index]
@@ -89,27 +86,27 @@ class SkippingSource(DataSource):
             return False
         return True
 
-    def _note(self, index: int, error: DataError) -> None:
-        """Name a damaged image, once; stop when it is one too many."""
+    def _record_damage(self, index: int, error: DataError) -> None:
+        """Record a damaged image once; raise if the limit is exceeded."""
         known = damaged_indices(self._record)
         if index not in known:
             known.add(index)
             self._record.parent.mkdir(parents=True, exist_ok=True)
             reason = " ".join(str(error).split())
-            # One short write in append mode: lines of several processes do not mix.
+            # One short write in append mode, so lines of several processes do not mix.
             with self._record.open("a", encoding="utf-8") as file:
                 file.write(f"{index}\t{reason}\n")
-            logger.warning("%s; the next image takes its place", reason)
+            logger.warning("%s; using the next image instead", reason)
         if len(known) > self._limit:
             raise DataError(
-                f"{len(known)} training images are damaged, data.max_damaged allows {self._limit}; "
-                f"they are named in {self._record}. Repair them or allow as many, and run again; "
-                f"repaired ones no longer count. The last: {error}"
+                f"{len(known)} training images are damaged, but data.max_damaged is {self._limit}; "
+                f"{self._record} lists them. Repair them or set a larger data.max_damaged, and run "
+                f"again. The last: {error}"
             ) from error
 
 
 def damaged_indices(record: Path) -> set[int]:
-    """Indices of the images a record names."""
+    """Indices of the images that a record lists."""
     if not record.is_file():
         return set()
     lines = record.read_text(encoding="utf-8").splitlines()

@@ -2,13 +2,17 @@
 
 A shard is a safetensors file ``latents_rank{RR:02d}_shard{SSS:03d}.safetensors``: ``latents`` and
 ``latents_flip`` (n, C, h, w), of the images and of their mirror images, ``labels`` (n,) int64, and
-the strings ``total_size``, ``dtype`` and ``device`` as metadata. Rows of a directory are counted
-through its shards in the order of their numbers (hustvl/LightningDiT, commit 2725fed).
+the strings ``total_size``, ``dtype`` and ``device`` as metadata. Row numbers run through the shards
+of a directory in the order of their numbers (hustvl/LightningDiT, commit 2725fed).
+
+Shapes: n rows of a shard, B rows of a batch, latents (C, h, w).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_framework.config import LatentShape
+from pae_framework.data.read_ahead import read_steps
+from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, RunError
 from pae_framework.files import replacing
 from pae_framework.recipe.derived import SHARDS
@@ -30,7 +36,7 @@ def shard_name(rank: int, shard: int) -> str:
 
 
 def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tensor) -> None:
-    """Write one shard, whole or not at all, and read it back before it gets its name.
+    """Write one shard completely or not at all: it is read back before it gets its name.
 
     Args:
         path: where; see :func:`shard_name`.
@@ -39,7 +45,7 @@ def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tenso
         labels: (n,) int64.
 
     Raises:
-        RunError: the latents are not finite, or the disk gave back something else.
+        RunError: the latents are not finite, or reading back gives something else.
     """
     assert latents.shape == latents_flip.shape
     assert labels.shape == latents.shape[:1]
@@ -54,38 +60,38 @@ def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tenso
         if not tensors[key].isfinite().all():
             raise RunError(f"{path.name} was not written: its {key} hold NaN or infinity")
     metadata = {"total_size": str(len(labels)), "dtype": str(latents.dtype), "device": "cpu"}
-    with replacing(path) as aside:
-        save_file(tensors, aside, metadata)
-        written = _open(aside)
+    with replacing(path) as unfinished:
+        save_file(tensors, unfinished, metadata)
+        written = _open(unfinished)
         if not all(torch.equal(written[key], tensor) for key, tensor in tensors.items()):
-            raise RunError(f"{path}: the disk does not give back what was written to it")
+            raise RunError(f"{path}: reading the file back gives other values than were written")
 
 
 def shard_is_whole(path: Path, rows: int) -> bool:
     """Whether ``path`` is a complete shard of ``rows`` rows, which need not be written again."""
     try:
-        return path.exists() and len(_checked(path)["labels"]) == rows
+        return path.exists() and len(_read_checked(path)["labels"]) == rows
     except DataError:
         return False
 
 
 class LatentDataset:
-    """All shards of a directory as one data set; rows are read from mapped memory when asked for.
+    """All shards of a directory as one data set; rows are read from mapped memory on demand.
 
     Attributes:
-        paths: the shards, in the order in which rows are counted.
+        paths: the shards, in the order of their rows.
         shape: shape of one latent.
         labels: (length,) int64.
 
     Raises:
-        DataError: no shard, a damaged one, or two that disagree; names the file.
+        DataError: no shard, a damaged one, or two of different shapes or types; names the file.
     """
 
     def __init__(self, directory: Path):
         self.paths = shard_paths(directory)
-        self._shards = [_checked(path) for path in self.paths]
+        self._shards = [_read_checked(path) for path in self.paths]
         for path, shard in zip(self.paths, self._shards, strict=True):
-            _require_alike(path, shard, self.paths[0], self._shards[0])
+            _require_same_kind(path, shard, self.paths[0], self._shards[0])
         _, channels, side, _ = self._shards[0]["latents"].shape
         self.shape = LatentShape(channels, side)
         self.labels = torch.cat([shard["labels"] for shard in self._shards])
@@ -97,14 +103,14 @@ class LatentDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The latent (C, h, w) float32 of an image as it is (not mirrored), and its label."""
+        """The latent (C, h, w) float32 of an image, not mirrored, and its label."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         latents, labels = self.batch(torch.tensor([index]))
         return latents[0], int(labels[0])
 
     def path_of(self, index: int) -> Path:
-        """The shard that holds a row."""
+        """The shard of a row."""
         return self.paths[int(torch.bucketize(index, self._ends, right=True))]
 
     def batch(self, indices: Tensor, flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -117,8 +123,8 @@ class LatentDataset:
         if flips is None:
             flips = torch.zeros(len(indices), dtype=torch.bool)
         size = (len(indices), self.shape.channels, self.shape.side, self.shape.side)
-        latents = torch.empty(size)
-        shards = torch.bucketize(indices, self._ends, right=True)
+        latents = torch.empty(size)  # (B, C, h, w)
+        shards = torch.bucketize(indices, self._ends, right=True)  # (B,)
         for number in shards.unique().tolist():
             for key, mirrored in (("latents", False), ("latents_flip", True)):
                 rows = ((shards == number) & (flips == mirrored)).nonzero().squeeze(1)
@@ -127,8 +133,38 @@ class LatentDataset:
         return latents, self.labels[indices]
 
 
+@dataclass(frozen=True)
+class LatentBatches:
+    """Normalised latents by step: ``batches(start, stop)`` iterates over those steps.
+
+    Args:
+        dataset: the latents.
+        normalize: of (B, C, h, w) to (B, C, h, w), such as ``LatentStatistics.normalize``; must
+            pickle if there are workers.
+        stream: which latents each step gets, and which of them are of the mirrored image.
+        workers: processes that read ahead; 0: read in this one. The batches are the same.
+        flip: whether latents of mirrored images are used.
+    """
+
+    dataset: LatentDataset
+    normalize: Callable[[Tensor], Tensor]
+    stream: CountStream
+    workers: int = 0
+    flip: bool = True
+
+    def __call__(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Latents (B, C, h, w) float32 and labels (B,) of steps from ``start`` to ``stop``."""
+        return read_steps(self.read, start, stop, self.workers)
+
+    def read(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of one step."""
+        flips = self.stream.flips(step) if self.flip else None  # (B,)
+        latents, labels = self.dataset.batch(self.stream.batch(step), flips)
+        return self.normalize(latents), labels
+
+
 def shard_paths(directory: Path) -> list[Path]:
-    """The shards of a directory, in the order in which rows are counted.
+    """The shards of a directory, in the order of their rows.
 
     Raises:
         DataError: there is none.
@@ -140,7 +176,7 @@ def shard_paths(directory: Path) -> list[Path]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Rank and shard in a file's name: names alone would sort shard 1000 before shard 999."""
+    """Rank and shard of a file name; as strings, shard 1000 would sort before shard 999."""
     return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
@@ -161,8 +197,8 @@ def _open(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _checked(path: Path) -> dict[str, Tensor]:
-    """A shard whose tensors fit one another."""
+def _read_checked(path: Path) -> dict[str, Tensor]:
+    """A shard; refuses one whose tensors do not fit each other."""
     shard = _open(path)
     shapes = {key: tuple(tensor.shape) for key, tensor in shard.items()}
     found = shapes["latents"]
@@ -178,10 +214,10 @@ def _checked(path: Path) -> dict[str, Tensor]:
     return shard
 
 
-def _require_alike(
+def _require_same_kind(
     path: Path, shard: dict[str, Tensor], other: Path, model: dict[str, Tensor]
 ) -> None:
-    """Refuse two shards of different latents."""
+    """Refuse two shards whose latents differ in shape or type."""
     for here, there in (
         (tuple(shard["latents"].shape[1:]), tuple(model["latents"].shape[1:])),
         (shard["latents"].dtype, model["latents"].dtype),

@@ -1,4 +1,7 @@
-"""The one place where pixels change their kind: uint8 and float, and the crop of ADM."""
+"""Pixels: conversion between uint8 and float, ADM's crop, and PSNR.
+
+Shapes: images (B, C, H, W).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+_MSE_FLOOR = 1e-10  # identical images have 100 dB, which can be averaged
+
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [0, 1], in pinned memory where the images are in such."""
+    """uint8 0..255 to float32 in [0, 1]; pinned if the images are."""
     floats = torch.empty_like(images, dtype=torch.float32, pin_memory=images.is_pinned())
     return floats.copy_(images).div_(255)
 
@@ -19,10 +24,10 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def adm_centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Centre square of ``size`` px, as ADM (guided-diffusion) makes its training images.
+    """Centre square of ``size`` px, as ADM (guided-diffusion) crops its training images.
 
-    Halve with a box filter while the shorter side is at least ``2 size``, shrink or enlarge to
-    ``size`` with a bicubic filter, cut the middle. LightningDiT, RAE and PAE do the same.
+    Halves with a box filter while the shorter side is at least ``2 size``, resizes it to ``size``
+    with a bicubic filter, and crops the centre. LightningDiT, RAE and PAE do the same.
     """
     while min(image.size) >= 2 * size:
         width, height = image.size
@@ -32,3 +37,19 @@ def adm_centre_crop(image: Image.Image, size: int) -> Image.Image:
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, (B,) float64, at most 100 (RAE's lower bound of the error).
+
+    Args:
+        a: images (B, C, H, W), uint8 or floats in [0, 1].
+        b: images of the same shape.
+    """
+    error = (to_unit_float64(a) - to_unit_float64(b)).square().flatten(1).mean(1)  # (B,)
+    return -10 * error.clamp_min(_MSE_FLOOR).log10()
+
+
+def to_unit_float64(images: Tensor) -> Tensor:
+    """uint8 0..255, or floats in [0, 1], to float64 in [0, 1]: sums of squares need the digits."""
+    return images.double() / 255 if images.dtype == torch.uint8 else images.double()

@@ -1,4 +1,4 @@
-"""Reading the batches of steps, here or in processes that read ahead."""
+"""Read the batches of steps, in this process or ahead in worker processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0
     """Batches of the steps from ``start`` up to, not including, ``stop``, in order.
 
     Args:
-        read: gives the batch of a step, a function of the step alone; with workers it must pickle.
+        read: returns the batch of a step; depends on the step alone. Must pickle if there are
+            workers.
         start: the first step.
         stop: the step after the last.
-        workers: processes that read ahead; 0 reads here. The batches are the same, and so are this
-            project's errors; others come as torch wraps them.
+        workers: processes that read ahead; 0: read in this one. Batches and this project's errors
+            are the same; torch wraps other errors.
     """
     if not workers:
         return map(read, range(start, stop))
@@ -33,25 +34,24 @@ def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
-    return map(_batch, loader)
+    return map(_unwrap, loader)
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a step's batch could not be read. Raised in a worker, the error would reach the user as
-    a traceback of torch's that holds another."""
+    """Why a step's batch could not be read. torch would wrap an error raised in a worker."""
 
     error: PaeError
 
 
-def _batch(read: T | _Failure) -> T:
-    if isinstance(read, _Failure):
-        raise read.error
-    return read
+def _unwrap(item: T | _Failure) -> T:
+    if isinstance(item, _Failure):
+        raise item.error
+    return item
 
 
 class _Steps(Dataset[T | _Failure], Generic[T]):
-    """Item k is the batch of step k, or why it could not be read."""
+    """Item k is the batch of step k, or the reason it could not be read."""
 
     def __init__(self, read: Callable[[int], T]):
         self._read = read

@@ -1,8 +1,10 @@
-"""Mean and deviation of latents per channel: what a generator's data are normalised by.
+"""Mean and standard deviation of latents per channel, which normalise a generator's data.
 
-Kept twice: as ``statistics/latents_stats.safetensors`` (LightningDiT takes every safetensors file
-beside the shards for a shard), and, beside the shards, as ``latents_stats.pt``, which
-LightningDiT reads (hustvl/LightningDiT, commit 2725fed).
+Saved twice: as ``statistics/latents_stats.safetensors`` (in a folder of its own, because
+LightningDiT takes every safetensors file beside the shards for a shard), and beside the shards as
+``latents_stats.pt``, which LightningDiT reads (hustvl/LightningDiT, commit 2725fed).
+
+Shapes: latents (B, C, h, w), statistics (1, C, 1, 1).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pae_framework.seeding import generator
 
 SAFE_NAME = "statistics/latents_stats.safetensors"
 BARE_NAME = "latents_stats.safetensors"
-"""The same file where it lies beside the shards or alone."""
+"""The same file beside the shards or alone."""
 TORCH_NAME = "latents_stats.pt"
 TOKENIZER = "tokenizer"
 """Metadata that names the tokenizer."""
@@ -47,16 +49,16 @@ class LatentStatistics:
         return z * self.std.to(z.device) + self.mean.to(z.device)
 
     def save(self, directory: Path, tokenizer: str | None = None) -> None:
-        """Write both files into ``directory``; the first says whose latents were measured."""
+        """Write both files into ``directory``; the first names the tokenizer of the latents."""
         tensors = {"mean": self.mean, "std": self.std}
-        with replacing(directory / SAFE_NAME) as aside:
-            save_file(tensors, aside, {TOKENIZER: tokenizer} if tokenizer else None)
-        with replacing(directory / TORCH_NAME) as aside:
-            torch.save(tensors, aside)
+        with replacing(directory / SAFE_NAME) as unfinished:
+            save_file(tensors, unfinished, {TOKENIZER: tokenizer} if tokenizer else None)
+        with replacing(directory / TORCH_NAME) as unfinished:
+            torch.save(tensors, unfinished)
 
 
 def tokenizer_of(directory: Path) -> str | None:
-    """What :meth:`LatentStatistics.save` was told of the tokenizer; None: nothing, or no file."""
+    """The tokenizer that :meth:`LatentStatistics.save` recorded; None: none, or no file."""
     path = directory / SAFE_NAME
     if not path.is_file():
         return None
@@ -69,12 +71,12 @@ def tokenizer_of(directory: Path) -> str | None:
 
 
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
-    """Measure the latents of a directory, mirrored ones not counted.
+    """Measure the latents of a directory, without the mirrored ones.
 
     Args:
         directory: of the shards.
-        seed: chooses the rows where there are more than ``rows``.
-        rows: most latents that are read.
+        seed: chooses the rows if there are more than ``rows``.
+        rows: largest number of latents that are read.
 
     Returns:
         Mean and unbiased deviation over (rows, h, w), summed in float64.
@@ -86,13 +88,13 @@ def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> La
     chosen = torch.randperm(len(dataset), generator=generator(seed, "latent statistics"))[:rows]
     chunks = chosen.sort().values.split(CHUNK)
 
-    def total(of: Callable[[Tensor], Tensor]) -> Tensor:
+    def sum_over_chunks(of: Callable[[Tensor], Tensor]) -> Tensor:
         sums = [of(dataset.batch(chunk)[0].double()).sum(dim=(0, 2, 3)) for chunk in chunks]
-        return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)
+        return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)  # (1, C, 1, 1)
 
     values = len(chosen) * dataset.shape.side**2
-    mean = total(lambda z: z) / values
-    variance = total(lambda z: (z - mean).square()) / max(1, values - 1)
+    mean = sum_over_chunks(lambda z: z) / values
+    variance = sum_over_chunks(lambda z: (z - mean).square()) / max(1, values - 1)
     return _checked(LatentStatistics(mean.float(), variance.sqrt().float()), directory)
 
 
@@ -100,7 +102,7 @@ def load_statistics(path: Path) -> LatentStatistics:
     """Read statistics from a file, or from a directory that holds one of the two.
 
     Raises:
-        DataError: there is no file, it is damaged, or its figures are no statistics.
+        DataError: there is no file, it is damaged, or its values are not statistics.
     """
     path = Path(path)
     if path.is_dir():

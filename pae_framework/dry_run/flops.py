@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.dry_run.networks import META, Networks
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.flow.integrate import planned_evaluations
+from pae_framework.flow.sampling import planned_evaluations
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.models import Recipe
 

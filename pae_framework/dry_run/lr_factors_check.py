@@ -12,7 +12,7 @@ from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES, trainings
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.tokenizer.regularization import build_regularizers
-from pae_framework.training.lr_factors import factors_by_name
+from pae_framework.training.optimizer import parameter_factors
 
 
 def check_lr_factors(loaded: LoadedRecipe, networks: Networks, classes: int) -> None:
@@ -29,7 +29,7 @@ def check_lr_factors(loaded: LoadedRecipe, networks: Networks, classes: int) -> 
             module = trained_module(name, loaded, networks, classes)
         try:
             if module is not None:
-                factors_by_name(module, train.lr_factors)
+                parameter_factors(module, train.lr_factors)
         except UsageError as error:
             path = dotted(STAGES[name].train_path or ())
             raise UsageError(f"{path}.{error}") from error

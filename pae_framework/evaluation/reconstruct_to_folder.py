@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.data.images import all_images, read_image, subset
-from pae_framework.data.pixels import to_float, to_uint8
-from pae_framework.data.quality import psnr
+from pae_framework.data.pixels import psnr, to_float, to_uint8
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.output_folder import restart

@@ -24,8 +24,8 @@ from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.record import UpdateRecord
 from pae_framework.seeding import derive_seed
-from pae_framework.training.loop import TrainContext
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
 
 
@@ -140,25 +140,24 @@ class StageContext:
         return build_source(data.test, data.image_size, self.registry)
 
     def seed(self, train: TrainSettings) -> int:
-        """Seed of a stage that trains: its own, or the recipe's."""
+        """The stage's own training seed, or the recipe's."""
         return self.recipe.seed if train.seed is None else train.seed
 
-    def length(self, train: TrainSettings, images: int) -> int:
-        """Optimiser steps of a stage that trains on ``images`` images; says them, and as epochs."""
+    def print_length(self, train: TrainSettings, images: int) -> None:
+        """Print the steps and epochs of a training on ``images`` images."""
         total = train.total_steps(images)
         epochs = total * train.batch_size / images
         self.console.print(
             f"{'':<10} {total} steps of {train.batch_size} images = {epochs:.2f} epochs",
             highlight=False,
         )
-        return total
 
     def progress(self, total: int, done: int = 0) -> ProgressLine:
-        """A progress display under the stage's name."""
+        """A progress display with the stage's name."""
         return ProgressLine(self.planned.name, total, done, self.console, self.update_record)
 
     def train_context(self, train: TrainSettings) -> TrainContext:
-        """Where the training loop works."""
+        """Folder, device, name, seed and display for the training loop."""
         return TrainContext(
             self.directory, self.device, self.planned.name, self.seed(train), self.progress
         )

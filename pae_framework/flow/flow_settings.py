@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from pae_framework.config import LatentShape, Settings, Steps
 
 
 class ShiftSettings(Settings):
-    """The shift of times, stated or made from the size of the latents."""
+    """The shift of times: a number, or computed from the size of the latents."""
 
     shift: float = Field(
         1.0, gt=0, description="s of t' = s t / (1 + (s-1) t); below 1 moves towards noise; 1: none"
@@ -31,7 +31,7 @@ class ShiftSettings(Settings):
         return self
 
     def for_latent(self, latent: LatentShape) -> Self:
-        """The same settings with the shift as a number (RAE's is 1 / s: its time runs back)."""
+        """The same settings with the shift as a number (RAE's is 1 / s: its time is reversed)."""
         if self.shift_base is None:
             return self
         values = latent.channels * latent.side**2
@@ -40,7 +40,7 @@ class ShiftSettings(Settings):
 
 
 class TimeSettings(ShiftSettings):
-    """Distribution of the training time t (0 noise, 1 data); the shift comes after the draw."""
+    """Distribution of the training time t (0 noise, 1 data), before the shift."""
 
     distribution: Literal["logit_normal", "uniform"] = Field(
         "logit_normal", description="logit_normal: the sigmoid of a normal"
@@ -61,7 +61,7 @@ class FlowSettings(Settings):
 
 
 class Guidance(Settings):
-    """Guidance g + scale (c - g) where t lies inside the interval.
+    """Guidance g + scale (c - g) for times t inside the interval.
 
     c is the velocity for the label; g the one without a label (classifier-free), or that of another
     network for the same label (autoguidance).
@@ -92,7 +92,7 @@ class Guidance(Settings):
 
 
 class SdeSettings(Settings):
-    """How the stochastic solvers step; the defaults are those of GAE and PAE."""
+    """Steps of the stochastic solvers; the defaults are those of GAE and PAE."""
 
     diffusion: Literal["sbdm", "linear"] = Field(
         "sbdm", description="strength w(t) of the noise: sbdm (1-t)/t, linear 1-t"
@@ -121,10 +121,19 @@ class SdeSettings(Settings):
         return 1.0 if self.last_step == "none" else 1 - self.last_step_size
 
 
+FixedSolver = Literal["euler", "heun", "ab2"]
+"""Deterministic, on a grid of times."""
+StochasticSolver = Literal["euler_maruyama", "sde_heun"]
+"""Adds noise at each step."""
+AdaptiveSolver = Literal["dopri5"]
+"""Chooses its own steps."""
+SolverName = Literal[FixedSolver, StochasticSolver, AdaptiveSolver]
+
+
 class SolverSettings(ShiftSettings):
     """How the flow is integrated from noise (t=0) to data (t=1)."""
 
-    solver: Literal["euler", "heun", "ab2", "euler_maruyama", "sde_heun", "dopri5"] = Field(
+    solver: SolverName = Field(
         "euler",
         description="euler: order 1. heun: order 2, two evaluations a step. ab2: order 2, one "
         "evaluation a step. euler_maruyama, sde_heun: stochastic. dopri5: order 5, chooses its own "
@@ -156,28 +165,28 @@ class SolverSettings(ShiftSettings):
         return self
 
     def all_steps(self) -> tuple[int, ...]:
-        """Every number of steps that is asked for."""
+        """Every number of steps that is used."""
         return (self.steps,)
 
     @property
     def stochastic(self) -> bool:
-        """Whether the solver adds noise as it goes."""
-        return self.solver in ("euler_maruyama", "sde_heun")
+        """Whether the solver adds noise."""
+        return self.solver in get_args(StochasticSolver)
 
     @property
     def adaptive(self) -> bool:
         """Whether the solver chooses its own steps."""
-        return self.solver == "dopri5"
+        return self.solver in get_args(AdaptiveSolver)
 
     def missing(self) -> str | None:
-        """Say which package of the solver is not here; None: all are."""
+        """A message if the solver needs a package that is not installed, else None."""
         if self.adaptive and find_spec("torchdiffeq") is None:
             return "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
         return None
 
 
 class SampleSettings(SolverSettings):
-    """Which images the sample stage draws."""
+    """Which images the sample stage generates."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes"})
 
@@ -213,5 +222,5 @@ class SampleSettings(SolverSettings):
         return self
 
     def all_steps(self) -> tuple[int, ...]:
-        """Every number of steps that is asked for."""
+        """Every number of steps that is used."""
         return (self.steps, *self.few_steps)

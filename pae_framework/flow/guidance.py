@@ -1,4 +1,7 @@
-"""Guidance: networks and labels become a velocity field x, t -> v that counts what it is asked."""
+"""Guidance: a velocity field x, t -> v of networks and labels, which counts its evaluations.
+
+Shapes: x, v (B, C, h, w); t one time for all; labels (B,).
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from pae_framework.flow.flow_settings import Guidance
 from pae_framework.flow.path import Velocity
 
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""x, t -> the velocity for the labels, and the one that it is driven away from."""
+"""x, t -> the velocity for the labels c, and the one to guide away from g."""
 
 
 class GuidedVelocity:
     """A velocity field: ``plain``, or g + scale (c - g) of a ``pair`` (c, g) inside the interval.
 
-    Both ends belong to the interval. Outside it, and without a pair, ``plain`` alone is computed.
+    The interval includes both ends. Outside it, or without a pair, only ``plain`` is computed.
 
     Attributes:
-        evaluations: how often the field was asked.
-        guided_evaluations: how often guidance was on: each costs two network passes a sample.
+        evaluations: number of calls.
+        guided_evaluations: number of guided calls; each costs two network passes per sample.
     """
 
     def __init__(self, plain: Velocity, pair: Pair | None, guidance: Guidance):
@@ -46,22 +49,22 @@ class GuidedVelocity:
 def guided(
     model: Generator, labels: Tensor, guidance: Guidance, weak: Generator | None = None
 ) -> GuidedVelocity:
-    """Velocity field of ``model`` for the labels (B,), guided where the settings say so.
+    """Velocity field of ``model`` for the labels (B,), guided according to the settings.
 
     Args:
-        model: the network that is sampled.
+        model: the network to sample from.
         labels: classes (B,) int64.
         guidance: scale (1: none), channels, interval.
-        weak: for autoguidance (Karras et al. 2024; RAE) a weaker network over the same latents and
-            classes, asked for the same labels; None: classifier-free guidance, by the null label.
+        weak: for autoguidance (Karras et al. 2024; RAE): a weaker network over the same latents and
+            classes, called with the same labels; None: classifier-free, with the null label.
     """
 
     def plain(x: Tensor, t: Tensor) -> Tensor:
         return model(x, _per_sample(t, x), labels)
 
     def with_and_without_label(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        doubled = torch.cat([x, x])
-        both = torch.cat([labels, torch.full_like(labels, model.num_classes)])
+        doubled = torch.cat([x, x])  # (2 B, C, h, w)
+        both = torch.cat([labels, torch.full_like(labels, model.num_classes)])  # (2 B,)
         conditional, unconditional = model(doubled, _per_sample(t, doubled), both).chunk(2)
         return conditional, unconditional
 
@@ -79,9 +82,9 @@ def guided(
 def combine(conditional: Tensor, other: Tensor, guidance: Guidance) -> Tensor:
     """g + scale (c - g) of c and g, both (B, C, h, w).
 
-    With ``first_three`` only channels 0, 1, 2 are guided and the others stay conditional: what
-    LightningDiT's samplers do to latents of any width, which is why its scales (6.7 to 10) are
-    larger than those of samplers that guide all channels, such as GAE's.
+    With ``first_three`` only channels 0, 1, 2 are guided and the others stay conditional.
+    LightningDiT's samplers do this for latents of any width, so its scales (6.7 to 10) are larger
+    than those of samplers that guide all channels, such as GAE's.
     """
     chosen = slice(0, 3) if guidance.channels == "first_three" else slice(None)
     c, g = conditional[:, chosen], other[:, chosen]

@@ -1,4 +1,7 @@
-"""The flow-matching objective: mean squared velocity error plus a direction term."""
+"""The flow-matching objective: mean squared velocity error plus a direction term.
+
+Shapes: B samples, latents (B, C, h, w).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, Generator, LossTerms
 from pae_framework.flow.flow_settings import FlowSettings
-from pae_framework.flow.path import interpolate, path_velocity
-from pae_framework.flow.time import sample_times
+from pae_framework.flow.path import interpolate, path_velocity, sample_times
 from pae_framework.seeding import on_device
 
 
@@ -17,7 +19,7 @@ class FlowObjective(nn.Module):
     """A velocity model with its loss.
 
     Args:
-        model: what is trained.
+        model: the trained network.
         settings: see :func:`flow_loss`.
     """
 
@@ -27,7 +29,7 @@ class FlowObjective(nn.Module):
         self.settings = settings
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """What the training loop calls: :func:`flow_loss` of normalised latents and labels."""
+        """Loss terms of (normalised latents (B, C, h, w), labels (B,)): :func:`flow_loss`."""
         latents, labels = batch
         return flow_loss(self.model, latents, labels, self.settings, generator)
 
@@ -35,7 +37,7 @@ class FlowObjective(nn.Module):
 def flow_loss(
     model: Generator, x1: Tensor, labels: Tensor, settings: FlowSettings, rng: torch.Generator
 ) -> LossTerms:
-    """Loss of a velocity model on a batch of latents, with x_0, t and dropped labels from ``rng``.
+    """Loss of a velocity model on a batch; ``rng`` draws noise x_0, times and dropped labels.
 
     Args:
         model: the velocity model; label ``model.num_classes`` is its null label.
@@ -46,15 +48,15 @@ def flow_loss(
         rng: source of all randomness, on any device.
 
     Returns:
-        ``mse``, ``cosine`` (weighted; absent where its weight is 0) and ``loss``, their sum.
+        ``mse``, ``cosine`` (weighted; absent if its weight is 0) and ``loss``, their sum.
     """
-    x1 = x1.float()
+    x1 = x1.float()  # (B, C, h, w)
     x0 = torch.randn(x1.shape, generator=rng, device=rng.device)
-    x0 = on_device(x0, x1.device)
+    x0 = on_device(x0, x1.device)  # (B, C, h, w)
     time = settings.time.for_latent(model.latent)
-    t = on_device(sample_times(time, len(x1), rng), x1.device)
-    labels = drop_labels(labels, model.num_classes, settings.label_drop, rng)
-    velocity = model(interpolate(x0, x1, t), t, labels)
+    t = on_device(sample_times(time, len(x1), rng), x1.device)  # (B,)
+    labels = drop_labels(labels, model.num_classes, settings.label_drop, rng)  # (B,)
+    velocity = model(interpolate(x0, x1, t), t, labels)  # (B, C, h, w)
     mse, cosine = velocity_terms(velocity, path_velocity(x0, x1))
     if settings.cosine_weight == 0:
         return {"mse": mse, "loss": mse}
@@ -66,8 +68,8 @@ def velocity_terms(v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Compare velocities v with targets u, both (B, C, h, w), in float32 (LightningDiT).
 
     Returns:
-        The mean squared error over everything, and the mean over places of 1 - cos(v, u) with the
-        cosine along the channels (eps 1e-8).
+        The mean squared error, and the mean over samples and positions of 1 - cos(v, u), the cosine
+        along the channels (eps 1e-8).
     """
     v, u = v.float(), u.float()
     return F.mse_loss(v, u), (1 - F.cosine_similarity(v, u, dim=1, eps=1e-8)).mean()

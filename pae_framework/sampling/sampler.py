@@ -21,8 +21,7 @@ from pae_framework.execution.artifacts import new_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.flow.integrate import planned_evaluations
-from pae_framework.flow.sampling import EvaluationCount, draw
+from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sample_latents
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.autoguidance_run import other_latents
 from pae_framework.runs.opened import OpenedRun, open_run
@@ -78,7 +77,7 @@ class Sampler:
 
         Image i depends on its label, the seed and ``indices[i]`` alone.
         """
-        latents = draw(
+        latents = sample_latents(
             self.model,
             labels,
             indices,

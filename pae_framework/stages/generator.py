@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pae_framework.data.latent_batches import LatentBatches
+from pae_framework.data.latent_dataset import LatentBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_generator_weights
-from pae_framework.training.loop import TrainTask, train
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
@@ -26,7 +27,8 @@ def run(context: StageContext) -> None:
         model = new_generator(context, dataset.shape, context.num_classes)
     stream = CountStream(len(dataset), settings.batch_size, seed)
     flip = context.recipe.data.flip
-    batches = LatentBatches(dataset, statistics, stream, settings.workers, flip)
-    total = context.length(settings, len(dataset))
-    task = TrainTask(FlowObjective(model, component.objective), batches, kept=model)
+    batches = LatentBatches(dataset, statistics.normalize, stream, settings.workers, flip)
+    total = settings.total_steps(len(dataset))
+    context.print_length(settings, len(dataset))
+    task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
     train(task, settings, total, context.train_context(settings))

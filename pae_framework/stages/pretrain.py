@@ -11,7 +11,8 @@ from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import new_encoder
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.tensor_files import save_tensors
-from pae_framework.training.loop import TrainTask, train
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
@@ -28,6 +29,7 @@ def run(context: StageContext) -> None:
 
     stream = CountStream(len(source), settings.batch_size, seed)
     batches = ImageBatches(source, stream, recipe.data.flip, settings.workers)
-    total = context.length(settings, len(source))
+    total = settings.total_steps(len(source))
+    context.print_length(settings, len(source))
     train(TrainTask(objective, batches), settings, total, context.train_context(settings))
     save_tensors(encoder.state_dict(), context.directory / "encoder.safetensors")

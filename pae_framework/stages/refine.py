@@ -13,7 +13,8 @@ from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import frozen_encoder, new_refiner
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.tokenizer.refinement import RefinementObjective
-from pae_framework.training.loop import TrainTask, train
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
 
 STATISTICS_STEPS = 20
 """Batches the feature mean is measured on, where the recipe centres the features."""
@@ -37,8 +38,9 @@ def run(context: StageContext) -> None:
         refiner.to(context.device)
         refiner.measure(_tokens(encoder, batches, context.device))
 
-    total = context.length(training, len(source))
-    task = TrainTask(RefinementObjective(refiner, encoder), batches, kept=refiner)
+    total = training.total_steps(len(source))
+    context.print_length(training, len(source))
+    task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
     train(task, training, total, context.train_context(training))
 
 

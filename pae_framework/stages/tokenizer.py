@@ -17,7 +17,8 @@ from pae_framework.tokenizer.adversary import (
 )
 from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
 from pae_framework.tokenizer.objective import SIGNED, build_objective
-from pae_framework.training.loop import Opponent, TrainTask, train
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
@@ -44,16 +45,17 @@ def run(context: StageContext) -> None:
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
 
     refiner = trained_refiner(context, encoder)
-    total = context.length(settings, len(source))
+    total = settings.total_steps(len(source))
+    context.print_length(settings, len(source))
     adversary = _adversary(context, seed, len(source) / settings.batch_size, total)
     with initial_weights(seed, "regularizers"):
         objective = build_objective(tokenizer, section, context.registry, refiner, adversary)
 
-    opponent = _opponent(section.adversarial, adversary, tokenizer)
+    discriminator = _discriminator_task(section.adversarial, adversary, tokenizer)
     task = TrainTask(
         objective,
         batches,
-        opponent=opponent,
+        discriminator=discriminator,
         begin_step=objective.begin_step,
         check=objective.check,
         signed=SIGNED,
@@ -75,11 +77,11 @@ def _adversary(
     return Adversary(discriminator.to(context.device), schedule, section.weight, section.adaptive)
 
 
-def _opponent(
+def _discriminator_task(
     section: AdversarialSection | None, adversary: Adversary | None, tokenizer: Tokenizer
-) -> Opponent | None:
-    """The discriminator as the training loop knows it."""
+) -> TrainTask | None:
     if section is None or adversary is None:
         return None
     module = DiscriminatorObjective(adversary.discriminator, tokenizer)
-    return Opponent(module, section.optimizer, adversary.schedule.update_from)
+    first_step = adversary.schedule.update_from
+    return TrainTask(module, optimizer=section.optimizer, first_step=first_step)

@@ -1,7 +1,7 @@
-"""Transformer blocks of a network: found, compiled, or computed again in the backward pass.
+"""Transformer blocks of a network: find, compile or checkpoint (recompute) them.
 
-Both work on the blocks in place: no module is wrapped, so names of weights stay what they are and
-checkpoints of either kind of run fit the other.
+Blocks are changed in place. No module is wrapped, so weights keep their names and checkpoints fit
+with or without it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CONTAINERS = (nn.ModuleList, nn.Sequential)
 
 
 def find_blocks(network: nn.Module) -> list[nn.Module]:
-    """The blocks of a network and of the frozen networks it uses, each once, in order.
+    """Blocks of a network and of the frozen networks it uses, each once, in order.
 
-    Blocks are the items of a list (``nn.ModuleList`` or ``nn.Sequential``, as timm has) that are
-    all of one class and have parts of their own; blocks within blocks are not looked for.
+    Blocks are the items of an ``nn.ModuleList`` or ``nn.Sequential`` (as in timm) that all have one
+    class and sub-modules. Blocks within blocks are not searched.
     """
     seen: set[int] = set()
     return list(_blocks(network, seen))
@@ -36,10 +36,10 @@ def _blocks(module: nn.Module, seen: set[int]) -> Iterator[nn.Module]:
         yield from (item for item in module if id(item) not in seen)
         seen.update(id(item) for item in module)
         return
-    # Frozen helpers stand outside the module tree (tokenizer.frozen.UsesFrozen).
+    # Frozen helpers are outside the module tree (frozen.UsesFrozen).
     frozen: Callable[[], dict[str, nn.Module]] = getattr(module, "frozen_modules", dict)
-    for part in (*module.children(), *frozen().values()):
-        yield from _blocks(part, seen)
+    for child in (*module.children(), *frozen().values()):
+        yield from _blocks(child, seen)
 
 
 def _alike(items: list[nn.Module]) -> bool:
@@ -50,14 +50,13 @@ def _alike(items: list[nn.Module]) -> bool:
 
 
 def compile_blocks(network: nn.Module) -> None:
-    """Have each block compiled when it is first called; blocks of one class share the result.
+    """Compile each block at its first call; blocks of one class share the compiled code.
 
-    Block by block, not as a whole: quick to compile, and what stands between the blocks may be any
-    Python.
+    Compiling blocks instead of the whole network is quick and allows any Python between them.
     """
-    # An adaptive loss weight goes backward twice through the same graph (retain_graph), which
-    # compiled code refuses where it gives its buffers away. Private, yet the only switch there is.
-    from torch._functorch import config  # loads the compiler: only where something is compiled
+    # An adaptive loss weight runs backward twice through one graph (retain_graph). Compiled code
+    # with donated buffers refuses that. The switch is private, but the only one.
+    from torch._functorch import config  # imports the compiler, so only if needed
 
     config.donated_buffer = False
     for block in find_blocks(network):
@@ -65,16 +64,16 @@ def compile_blocks(network: nn.Module) -> None:
 
 
 def recompute_blocks(network: nn.Module) -> None:
-    """Keep a block's inputs only, and compute its activations again in the backward pass.
+    """Store only a block's inputs and recompute its activations in the backward pass.
 
-    Where no gradient passes (in evaluation, or in a frozen encoder under ``no_grad``) a block works
-    as before. So it does where computing twice is not computing the same: with batch norm, whose
-    statistics would move twice, and in calls that are given a ``torch.Generator``, which would draw
-    on. Numbers of torch's own streams (dropout) are drawn the same again.
+    A call without gradients (evaluation, a frozen encoder under ``no_grad``) runs as before. So
+    does a block that a second computation would change: one with batch norm, whose statistics would
+    be updated twice, and a call that takes a ``torch.Generator``, which would advance. Dropout is
+    safe, because torch restores its own random state.
     """
     for block in find_blocks(network):
-        again = isinstance(block.forward, partial) and block.forward.func is _recomputed
-        if not again and not any(isinstance(part, _BatchNorm) for part in block.modules()):
+        is_done = isinstance(block.forward, partial) and block.forward.func is _recomputed
+        if not is_done and not any(isinstance(child, _BatchNorm) for child in block.modules()):
             learns = any(weight.requires_grad for weight in block.parameters())
             block.forward = partial(_recomputed, block.forward, learns)
 

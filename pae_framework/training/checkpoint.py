@@ -1,9 +1,9 @@
 """Checkpoints of a training: safetensors in a folder that appears whole or not at all.
 
-``checkpoints/step-00000200/`` holds ``model``, ``optimizer`` and, where there are such, ``ema``,
-``opponent`` and ``opponent_optimizer`` as safetensors, and ``state.json`` with the step, the last
-losses and a digest of each file. The two newest are kept; a damaged newest one is passed over with
-a warning. Nothing is pickled.
+``checkpoints/step-00000200/`` holds ``model`` and ``optimizer`` as safetensors; ``ema`` with an
+EMA; ``opponent`` and ``opponent_optimizer`` with a discriminator; and ``state.json`` with the step,
+the last losses and a digest of each file. The two newest checkpoints are kept. If the newest is
+damaged, the one before it is used, with a warning. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pae_framework.training.ema import EMA
 
 KEPT = 2
 RECENT = 100
-"""Losses of the last steps that are kept, to tell a jump."""
+"""Number of last losses that are stored, to detect a jump."""
 
 OPTIMIZER_FILES = {"model": "optimizer", "opponent": "opponent_optimizer"}
-"""Part of the state -> file of its optimiser; its weights' file is named like the part."""
+"""Network -> file of its optimizer's state. The file of its weights has the network's name."""
 
 Files = dict[str, dict[str, Tensor]]
 """Tensors by file and name."""
@@ -38,8 +38,8 @@ Files = dict[str, dict[str, Tensor]]
 logger = logging.getLogger(__name__)
 
 
-class Part(NamedTuple):
-    """A network that is trained, and its optimiser."""
+class NetworkState(NamedTuple):
+    """A network that is trained, and its optimizer."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -51,59 +51,59 @@ def _losses() -> deque[float]:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training needs to go on exactly.
+    """What a training needs to resume exactly.
 
     Args:
-        parts: ``model`` and, if there is one, ``opponent``.
+        networks: ``model`` and, if there is a discriminator, ``opponent``.
         ema: average of the model's weights.
-        losses: those the watch saw in the last steps, oldest first.
+        losses: of the last steps the divergence guard checked, oldest first.
     """
 
-    parts: Mapping[str, Part]
+    networks: Mapping[str, NetworkState]
     ema: EMA | None = None
     losses: deque[float] = field(default_factory=_losses)
 
     def tensors(self) -> Files:
         """Everything but the losses as named tensors, by file."""
         files: Files = {}
-        for name, part in self.parts.items():
-            files[name] = dict(part.module.state_dict())
-            files[OPTIMIZER_FILES[name]] = _optimizer_tensors(part)
+        for name, network in self.networks.items():
+            files[name] = dict(network.module.state_dict())
+            files[OPTIMIZER_FILES[name]] = _optimizer_tensors(network)
         if self.ema:
             files["ema"] = self.ema.state_dict()
         return files
 
     def restore(self, files: Mapping[str, dict[str, Tensor]]) -> None:
-        """Take what :meth:`tensors` gave.
+        """Load what :meth:`tensors` returned.
 
-        An opponent or averages that were not kept begin as if they were new.
+        A discriminator or an EMA that the files lack starts as new.
         """
-        for name, part in self.parts.items():
+        for name, network in self.networks.items():
             if name in files:
-                part.module.load_state_dict(files[name])
-                _restore_optimizer(part, files[OPTIMIZER_FILES[name]])
+                network.module.load_state_dict(files[name])
+                _restore_optimizer(network, files[OPTIMIZER_FILES[name]])
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
 
     def not_finite(self) -> str | None:
-        """A file of :meth:`tensors` and a name in it that is not finite; None: all is.
+        """The first tensor that is not finite, as ``FILE: NAME``; None if there is none.
 
-        Buffers are left out: a mask may well hold infinities.
+        Buffers are not checked: a mask may hold infinities.
         """
         for file, tensors in self.tensors().items():
             buffers: set[str] = set()
-            if file in self.parts:
-                buffers = {name for name, _ in self.parts[file].module.named_buffers()}
-            looked_at = {name: value for name, value in tensors.items() if name not in buffers}
-            finite = [value.isfinite().all() for value in looked_at.values()]
-            for name, fine in zip(looked_at, _together(finite), strict=True):
+            if file in self.networks:
+                buffers = {name for name, _ in self.networks[file].module.named_buffers()}
+            checked = {name: value for name, value in tensors.items() if name not in buffers}
+            finite = [value.isfinite().all() for value in checked.values()]
+            for name, fine in zip(checked, _fetch_flags(finite), strict=True):
                 if not fine:
                     return f"{file}: {name}"
         return None
 
 
-def _together(flags: list[Tensor]) -> list[bool]:
-    """The values of flags in one transfer from each device."""
+def _fetch_flags(flags: list[Tensor]) -> list[bool]:
+    """Values of the flags, with one transfer from each device."""
     values: dict[int, bool] = {}
     for device in {flag.device for flag in flags}:
         here = [index for index, flag in enumerate(flags) if flag.device == device]
@@ -111,34 +111,34 @@ def _together(flags: list[Tensor]) -> list[bool]:
     return [values[index] for index in range(len(flags))]
 
 
-def _optimizer_tensors(part: Part) -> dict[str, Tensor]:
-    """The optimiser's state as ``NAME OF THE WEIGHT.KEY``, so that it does not depend on groups."""
-    names = _names_by_index(part)
+def _optimizer_tensors(network: NetworkState) -> dict[str, Tensor]:
+    """The optimizer's state as ``WEIGHT NAME.KEY``, independent of parameter groups."""
+    names = _names_by_index(network)
     return {
         f"{names[index]}.{key}": torch.as_tensor(value)
-        for index, state in part.optimizer.state_dict()["state"].items()
+        for index, state in network.optimizer.state_dict()["state"].items()
         for key, value in state.items()
     }
 
 
-def _restore_optimizer(part: Part, tensors: Mapping[str, Tensor]) -> None:
-    """Take the state of the weights that are trained; those without any begin anew."""
-    indices = {name: index for index, name in _names_by_index(part).items()}
+def _restore_optimizer(network: NetworkState, tensors: Mapping[str, Tensor]) -> None:
+    """Load the state of the trained weights; a weight without saved state starts as new."""
+    indices = {name: index for index, name in _names_by_index(network).items()}
     state: dict[int, dict[str, Any]] = {}
     for entry, value in tensors.items():
         name, _, key = entry.rpartition(".")
-        # Checkpoints of version 0.1 have the weight's index in place of its name.
+        # Checkpoints of version 0.1 have the weight's index instead of its name.
         index = int(name) if name not in indices and name.isdigit() else indices.get(name)
         if index is not None:
             state.setdefault(index, {})[key] = value
-    groups = part.optimizer.state_dict()["param_groups"]
-    part.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    groups = network.optimizer.state_dict()["param_groups"]
+    network.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _names_by_index(part: Part) -> dict[int, str]:
-    """Names of the weights by their index in the optimiser, counted through its groups."""
-    names = {id(weight): name for name, weight in part.module.named_parameters()}
-    weights = [weight for group in part.optimizer.param_groups for weight in group["params"]]
+def _names_by_index(network: NetworkState) -> dict[int, str]:
+    """Names of the weights by their index in the optimizer, counted through its groups."""
+    names = {id(weight): name for name, weight in network.module.named_parameters()}
+    weights = [weight for group in network.optimizer.param_groups for weight in group["params"]]
     return {index: names[id(weight)] for index, weight in enumerate(weights)}
 
 
@@ -149,27 +149,27 @@ class Checkpoints:
         self.directory = directory
 
     def save(self, step: int, state: TrainingState) -> None:
-        """Write a checkpoint after ``step`` optimiser steps, then drop all but the newest two."""
+        """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest."""
         self.directory.mkdir(parents=True, exist_ok=True)
         final = self._folder(step)
-        aside = final.with_suffix(".new")
-        for leftover in (aside, final):
-            shutil.rmtree(leftover, ignore_errors=True)
-        aside.mkdir()
+        unfinished = final.with_suffix(".new")
+        for stale in (unfinished, final):
+            shutil.rmtree(stale, ignore_errors=True)
+        unfinished.mkdir()
         digests = {}
         for name, tensors in state.tensors().items():
-            path = aside / f"{name}.safetensors"
+            path = unfinished / f"{name}.safetensors"
             save_tensors(tensors, path)
             digests[name] = _digest(path)
         record = {"step": step, "losses": list(state.losses), "digests": digests}
-        write_json(aside / "state.json", record)
-        aside.rename(final)
-        for folder in self._whole()[KEPT:]:
+        write_json(unfinished / "state.json", record)
+        unfinished.rename(final)
+        for folder in self._folders()[KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)
 
     def restore(self, state: TrainingState) -> int:
-        """Load the newest undamaged checkpoint; returns its step, 0 where there is none."""
-        for folder in self._whole():
+        """Load the newest undamaged checkpoint; returns its step, 0 if there is none."""
+        for folder in self._folders():
             try:
                 files = self._read(folder)
             except CheckpointError as error:
@@ -184,7 +184,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint."""
-        return next(iter(self._whole()), None)
+        return next(iter(self._folders()), None)
 
     def _read(self, folder: Path) -> Files:
         try:
@@ -202,7 +202,7 @@ class Checkpoints:
     def _folder(self, step: int) -> Path:
         return self.directory / f"step-{step:08d}"
 
-    def _whole(self) -> list[Path]:
+    def _folders(self) -> list[Path]:
         folders = [path for path in self.directory.glob("step-*") if path.suffix != ".new"]
         return sorted(folders, reverse=True)
 

@@ -1,4 +1,4 @@
-"""Stops a training that has gone wrong: terms or weights that are not finite, a loss that jumps."""
+"""Stops a training that diverges: loss terms or weights are not finite, or the loss jumps."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from statistics import median
 from pae_framework.errors import RunError
 from pae_framework.training.checkpoint import Checkpoints, TrainingState
 
-SEEN = 20
-"""Losses a median is taken of, at least."""
+MIN_LOSSES = 20
+"""Fewer losses give no median."""
 
 DERIVED = frozenset({"loss", "grad_norm", "opponent_loss", "opponent_grad_norm"})
-"""Not finite where a term is not: named only where no other is."""
+"""Not finite whenever a term is not, so another term is named if there is one."""
 
 
 class DivergenceGuard:
-    """Looks at every step, in order, before a checkpoint of it is written.
+    """Checks every step, in order, before a checkpoint of it is written.
 
     Args:
-        state: what is trained; its ``losses`` are those of the steps before, and looked-at steps
-            are added to them.
-        jump: how many times the median of the last losses a step's loss may be; None: any. A median
-            that is not positive tells nothing and stops nothing.
-        checkpoints: named in messages.
-        signed: terms that do not count in the losses (:class:`TrainTask`).
+        state: what is trained; the loss of each checked step is appended to its ``losses``.
+        jump: largest loss of a step, as a multiple of the median of the last losses; None: no
+            limit. A median that is not positive stops nothing.
+        checkpoints: messages name the newest.
+        signed: terms left out of the loss that is measured (:class:`TrainTask`).
     """
 
     def __init__(
@@ -38,8 +37,8 @@ class DivergenceGuard:
         self._state, self._jump, self._checkpoints = state, jump, checkpoints
         self._signed = signed
 
-    def look(self, step: int, terms: Mapping[str, float]) -> None:
-        """Look at what the training logged of ``step`` (the first is 1).
+    def check(self, step: int, terms: Mapping[str, float]) -> None:
+        """Check the loss terms of ``step`` (the first is 1).
 
         Raises:
             RunError: a term is not finite, or the loss jumps.
@@ -51,8 +50,8 @@ class DivergenceGuard:
                 f"at step {step} the term {name!r} is {terms[name]}",
                 "a lower `lr`, a smaller `clip`, `precision: float32`",
             )
-        loss, losses = self._watched(terms), self._state.losses
-        if self._jump and len(losses) >= SEEN:
+        loss, losses = self._unsigned_loss(terms), self._state.losses
+        if self._jump and len(losses) >= MIN_LOSSES:
             usual = median(losses)
             if 0 < usual * self._jump < loss:
                 without = f" without {', '.join(self._signed)}" if self._signed else ""
@@ -64,18 +63,18 @@ class DivergenceGuard:
                 )
         losses.append(loss)
 
-    def _watched(self, terms: Mapping[str, float]) -> float:
+    def _unsigned_loss(self, terms: Mapping[str, float]) -> float:
         return terms["loss"] - math.fsum(terms.get(name, 0.0) for name in self._signed)
 
-    def look_at_weights(self, step: int) -> None:
-        """Look at what a checkpoint after ``step`` would hold.
+    def check_weights(self, step: int) -> None:
+        """Check what a checkpoint after ``step`` would hold.
 
         Raises:
-            RunError: a weight, an average or the optimiser's state is not finite.
+            RunError: a weight, its average or the optimizer's state is not finite.
         """
         if (name := self._state.not_finite()) is not None:
             self._stop(
-                f"after step {step} {name} holds numbers that are not finite",
+                f"after step {step} {name} is not finite",
                 "a lower `lr`, a smaller `clip`",
             )
 
@@ -87,6 +86,6 @@ class DivergenceGuard:
             else f"the last good checkpoint is {newest}"
         )
         raise RunError(
-            f"{what}; {good}. Training is deterministic: going on from there ends here again "
-            f"unless a setting is changed ({remedy})"
+            f"{what}; {good}. Training is deterministic: resuming from there fails again unless "
+            f"you change a setting ({remedy})"
         )

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Average of a module's trainable parameters, updated once per optimiser step.
+    """Average of a module's trainable parameters, updated once per optimizer step.
 
-    Starts as a copy; after each step ``average = decay * average + (1 - decay) * weight``, from the
-    first step on (LightningDiT, DiT). Buffers and frozen parameters are not averaged.
+    Starts as a copy; each step, from the first on, sets it to ``decay * average + (1 - decay) *
+    weight`` (LightningDiT, DiT). Buffers and frozen parameters are not averaged.
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -30,6 +30,6 @@ class EMA:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take averages saved by :meth:`state_dict`; one that was not kept begins at its weight."""
+        """Load what :meth:`state_dict` returned; a missing average starts at its weight."""
         for name, average, weight in zip(self._names, self._averages, self._weights, strict=True):
             average.copy_(state.get(name, weight))

@@ -1,96 +1,286 @@
-"""The one training loop: every stage that trains goes through here.
+"""The training loop: every stage that trains goes through :func:`train`.
 
-Its only state is the count of steps done, with weights, averages, optimisers and the last losses.
-The data of a step and its randomness are functions of (seed, step), so a training that was killed
-and goes on from a checkpoint ends with the bits it would have had (the idea of EDM2's training
-loop).
+Its only state is the number of steps done, with weights, averages, optimizers and the last losses.
+The data and the randomness of a step are functions of (seed, step), so a training that is killed
+and resumed from a checkpoint ends with the same bits (the idea of EDM2's training loop).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 
+from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import StoppedError, UsageError
+from pae_framework.seeding import generator
 from pae_framework.tensor_files import save_tensors
-from pae_framework.training.checkpoint import Checkpoints
+from pae_framework.training.blocks import compile_blocks, recompute_blocks
+from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
 from pae_framework.training.divergence import DivergenceGuard
 from pae_framework.training.ema import EMA
-from pae_framework.training.meter import Meter
-from pae_framework.training.metrics_log import MetricsLog
-from pae_framework.training.steps import Steps
+from pae_framework.training.metrics_log import MetricAverages, MetricsLog
+from pae_framework.training.optimizer import (
+    build_optimizer,
+    freeze_parameters,
+    learning_rate,
+    set_learning_rate,
+)
 from pae_framework.training.stopping import StopRequest
-from pae_framework.training.task import Opponent, TrainContext, TrainTask
-from pae_framework.training.train_settings import TrainSettings
+from pae_framework.training.task import TrainContext, TrainTask
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
-__all__ = ["Opponent", "TrainContext", "TrainTask", "averaged", "train"]
+DISCRIMINATOR_PREFIX = "opponent_"
+"""Precedes the discriminator's ``loss``, ``grad_norm`` and ``lr`` in the log."""
 
 
-def train(task: TrainTask, settings: TrainSettings, total: int, place: TrainContext) -> None:
-    """Train for ``total`` optimiser steps, going on from the newest checkpoint if there is one.
+def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainContext) -> None:
+    """Train for ``total`` optimizer steps, resuming from the newest checkpoint if there is one.
 
-    Leaves ``weights.safetensors`` (the average where one is kept, else the weights, with buffers)
-    of what is kept in the folder, and ``weights-stepNNNNNN.safetensors`` for
-    ``settings.keep_steps``; what is kept ends with those weights. Parts whose learning rate has the
-    factor 0 stay frozen.
+    Writes ``weights.safetensors`` into the folder: the task's saved module with its buffers, the
+    EMA in place of its weights if there is one. Writes ``weights-stepNNNNNN.safetensors`` for each
+    of ``settings.keep_steps``. Afterwards the saved module holds the final weights, in eval mode.
 
     Raises:
-        UsageError: a step to keep is not one of the training's, a part in ``lr_factors`` not one of
-            the model's, or the task's check refuses; nothing was done.
-        RunError: a term of a loss, a gradient's norm or a weight is not finite, or the loss jumps
-            (says which, at which step, and the last good checkpoint).
-        StoppedError: the training was asked to stop; there is a checkpoint of its last step.
+        UsageError: a step to keep is beyond the last, ``lr_factors`` names no weights of the
+            module, or the task's check fails; nothing was trained.
+        RunError: a loss term, a gradient norm or a weight is not finite, or the loss jumps.
+            Names it, the step and the last good checkpoint.
+        StoppedError: the training was asked to stop; the last step has a checkpoint.
     """
     _check_keep_steps(settings, total)
-    steps = Steps(task, settings, total, place)
-    checkpoints = Checkpoints(place.directory / "checkpoints")
-    first = done = checkpoints.restore(steps.state)
-    watch = DivergenceGuard(steps.state, settings.jump, checkpoints, task.signed)
-    meter = Meter(settings.batch_size, watch.look)
-    log = MetricsLog(place.directory, first)
+    assert task.batches is not None
+    world = context.world
+    trainer = Trainer(task, settings, total, context)
+    checkpoints = Checkpoints(context.directory / "checkpoints")
+    first = done = checkpoints.restore(trainer.state)
+    guard = DivergenceGuard(trainer.state, settings.jump, checkpoints, task.signed)
+    averages = MetricAverages(settings.batch_size, world)
+    log = MetricsLog(context.directory, first) if world.is_main else None
     try:
-        with place.progress(total, first) as progress, StopRequest() as stop:
-            batches = meter.timed(task.batches(first, total))
+        with context.progress(total, first) as progress, StopRequest() as stop:
+            batches = averages.timed(task.batches(first, total))
             for step, batch in enumerate(batches, start=first):
-                meter.add(steps.take(step, batch))
+                averages.add(trainer.train_step(step, batch))
                 done = step + 1
-                stopping = stop.asked  # once: what is decided below must agree
+                stopping = world.any(stop.asked)  # read once: everything below must agree
                 saving = stopping or done % settings.checkpoint_every == 0 or done == total
                 keeping = done in settings.keep_steps
                 if done % settings.log_every == 0 or saving or keeping:
-                    values = meter.read(done)
-                    log.write(done, values | steps.learning_rates(step))
-                    progress.update(done, meter.note(values))
+                    # Every step is checked, but only here: reading its terms waits for the device.
+                    # Nothing is saved before its steps are checked.
+                    recent = averages.fetch(done)
+                    for checked, terms in recent:
+                        guard.check(checked, terms)
+                    values = averages.summarize([terms for _, terms in recent])
+                    if log:
+                        log.write(done, values | trainer.learning_rates(step))
+                        progress.update(done, averages.note(values))
                 if saving or keeping:
-                    watch.look_at_weights(done)
+                    guard.check_weights(done)
                 if keeping:
-                    _leave(steps, place, f"weights-step{done:06d}")
-                if saving:
-                    checkpoints.save(done, steps.state)
+                    trainer.save_weights(f"weights-step{done:06d}")
+                if saving and world.is_main:
+                    checkpoints.save(done, trainer.state)
                 if stopping:
                     break
-            if stop.asked:
+            if world.any(stop.asked):
                 raise StoppedError(f"stopped at step {done} of {total}; run it again to go on")
     finally:
-        log.close()
-    steps.kept.load_state_dict(_leave(steps, place, "weights"))
+        if log:
+            log.close()
+    trainer.saved.load_state_dict(trainer.save_weights("weights"))
     task.module.eval()
 
 
-def _leave(steps: Steps, place: TrainContext, name: str) -> dict[str, Tensor]:
-    """Write what is kept, with its averages, into the folder; returns it."""
-    tensors = averaged(steps.kept, steps.ema)
-    save_tensors(tensors, place.directory / f"{name}.safetensors")
-    return tensors
+@dataclass(frozen=True)
+class Network:
+    """A network with its optimizer and schedule.
+
+    Args:
+        module: ``module(batch, generator)`` returns the loss terms of a micro-batch.
+        optimizer: of its trainable weights.
+        settings: clipping and schedule.
+        total: steps of the training.
+        first_step: earlier steps do not train it; its schedule starts here.
+        bf16: compute losses under autocast; weights keep their type.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    settings: OptimizerSettings
+    total: int
+    first_step: int = 0
+    bf16: bool = False
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate at ``step`` of the training (the first is 0), before ``lr_factors``."""
+        return learning_rate(step - self.first_step, self.total - self.first_step, self.settings)
+
+
+class Trainer:
+    """The networks of a task, on the device, and the step that trains them.
+
+    Attributes:
+        state: what a checkpoint holds.
+        saved: the module whose weights are averaged and saved.
+        ema: its EMA; None without ``settings.ema``.
+    """
+
+    def __init__(
+        self, task: TrainTask, settings: TrainSettings, total: int, context: TrainContext
+    ) -> None:
+        self._task, self._context = task, context
+        self._accumulate = settings.accumulate
+        self._network = _prepare_network(task, settings, total, context)
+        self._discriminator = _prepare_discriminator(task, settings, total, context)
+        self.saved = task.module if task.saved is None else task.saved
+        self.ema = EMA(self.saved, settings.ema) if settings.ema else None
+        networks = {"model": NetworkState(self._network.module, self._network.optimizer)}
+        if d := self._discriminator:
+            networks["opponent"] = NetworkState(d.module, d.optimizer)
+        self.state = TrainingState(networks, self.ema)
+
+    def train_step(self, step: int, batch: Batch) -> LossTerms:
+        """Take step ``step`` (the first is 0): the network's, the EMA's, the discriminator's.
+
+        Returns:
+            The batch's mean loss terms and gradient norms, scalars on the device.
+        """
+        if self._task.begin_step:
+            self._task.begin_step(step)
+        chunks = zip(*(tensor.chunk(self._accumulate) for tensor in batch), strict=True)
+        micro_batches = [
+            tuple(tensor.to(self._context.device, non_blocking=True) for tensor in chunk)
+            for chunk in chunks
+        ]
+        # Generators are on the CPU: the same numbers on every device.
+        seed, name = self._context.seed, self._context.name
+        terms = optimizer_step(
+            self._network, step, micro_batches, lambda index: generator(seed, name, step, index)
+        )
+        if self.ema:
+            self.ema.update()
+        if self._discriminator and step >= self._discriminator.first_step:
+            found = self.discriminator_step(self._discriminator, step, micro_batches)
+            assert not found.keys() & terms.keys(), f"terms of both: {found.keys() & terms.keys()}"
+            terms |= found
+        return terms
+
+    def discriminator_step(
+        self, discriminator: Network, step: int, micro_batches: Sequence[Batch]
+    ) -> LossTerms:
+        """Take the discriminator's step on the same batch; returns its terms, for the log."""
+        seed, name = self._context.seed, self._context.name
+        discriminator.module.train()
+        terms = optimizer_step(
+            discriminator,
+            step,
+            micro_batches,
+            lambda index: generator(seed, name, "opponent", step, index),
+        )
+        discriminator.module.eval()
+        for key in ("loss", "grad_norm"):
+            terms[f"{DISCRIMINATOR_PREFIX}{key}"] = terms.pop(key)
+        return terms
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """Learning rates of step ``step``, by their names in the log."""
+        rates = {"lr": self._network.learning_rate(step)}
+        if self._discriminator and step >= self._discriminator.first_step:
+            rates[f"{DISCRIMINATOR_PREFIX}lr"] = self._discriminator.learning_rate(step)
+        return rates
+
+    def save_weights(self, name: str) -> dict[str, Tensor]:
+        """Write ``NAME.safetensors``: the saved module's state, averaged; returns the tensors."""
+        averages = self.ema.state_dict() if self.ema else {}
+        state = self.saved.state_dict()
+        tensors = {key: value.detach().clone() for key, value in state.items()} | averages
+        if self._context.world.is_main:
+            save_tensors(tensors, self._context.directory / f"{name}.safetensors")
+        return tensors
+
+
+def optimizer_step(
+    network: Network,
+    step: int,
+    micro_batches: Sequence[Batch],
+    generator_of: Callable[[int], torch.Generator],
+) -> LossTerms:
+    """Accumulate gradients over the micro-batches, clip them and step the optimizer.
+
+    Each micro-batch's loss is weighted by its share of the images. For losses that are means over
+    images the gradient is that of the whole batch, wherever it is split. Adaptive weights and batch
+    norm see one micro-batch at a time, and random numbers differ with the split.
+
+    Args:
+        network: what is trained.
+        step: of the training; the first is 0.
+        micro_batches: chunks of the batch, on the device.
+        generator_of: the generator of a micro-batch, by its index.
+
+    Returns:
+        The batch's mean terms and ``grad_norm``, the gradient norm before clipping: scalars on the
+        device.
+    """
+    set_learning_rate(network.optimizer, network.learning_rate(step))
+    # The other network's backward pass may have left gradients.
+    network.optimizer.zero_grad(set_to_none=True)
+    images = sum(len(micro_batch[0]) for micro_batch in micro_batches)
+    means: LossTerms = {}
+    for index, micro_batch in enumerate(micro_batches):
+        share = len(micro_batch[0]) / images
+        with torch.autocast(micro_batch[0].device.type, torch.bfloat16, enabled=network.bf16):
+            terms = network.module(micro_batch, generator_of(index))
+        (terms["loss"] * share).backward()
+        for name, value in terms.items():
+            means[name] = means.get(name, 0.0) + value.detach() * share
+    weights = [weight for group in network.optimizer.param_groups for weight in group["params"]]
+    # Measured even without clipping: the guard must see a gradient that is not finite.
+    norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+    if network.settings.clip is not None:
+        nn.utils.clip_grads_with_norm_(weights, network.settings.clip, norm)
+    network.optimizer.step()
+    network.optimizer.zero_grad(set_to_none=True)
+    return means | {"grad_norm": norm.detach()}
+
+
+def _prepare_network(
+    task: TrainTask, settings: TrainSettings, total: int, context: TrainContext
+) -> Network:
+    module = task.module.train().to(context.device)
+    freeze_parameters(module, settings.lr_factors)
+    if task.check:
+        task.check()
+    if settings.activation_checkpointing:
+        recompute_blocks(module)
+    if settings.compile:
+        compile_blocks(module)
+    optimizer_settings = task.optimizer or settings
+    optimizer = build_optimizer(module, optimizer_settings, settings.lr_factors)
+    bf16 = settings.precision == "bf16"
+    return Network(module, optimizer, optimizer_settings, total, task.first_step, bf16)
+
+
+def _prepare_discriminator(
+    task: TrainTask, settings: TrainSettings, total: int, context: TrainContext
+) -> Network | None:
+    if (discriminator := task.discriminator) is None:
+        return None
+    module = discriminator.module.eval().to(context.device)
+    optimizer_settings = discriminator.optimizer or settings
+    optimizer = build_optimizer(module, optimizer_settings)
+    bf16 = settings.precision == "bf16"
+    return Network(module, optimizer, optimizer_settings, total, discriminator.first_step, bf16)
 
 
 def _check_keep_steps(settings: TrainSettings, total: int) -> None:
-    if wrong := [step for step in settings.keep_steps if step > total]:
+    """With ``steps`` the recipe's check did this; with ``epochs`` the total is only known here."""
+    beyond = [step for step in settings.keep_steps if step > total]
+    assert not beyond or settings.epochs is not None, f"keep_steps beyond {total}: {beyond}"
+    if beyond:
         raise UsageError(
-            f"keep_steps: there is no step {wrong[0]} to keep; this training has steps 1 to {total}"
+            f"keep_steps: step {beyond[0]} is beyond the last; this training has steps 1 to {total}"
         )
-
-
-def averaged(module: nn.Module, ema: EMA | None) -> dict[str, Tensor]:
-    """State dict of the module with its averages in place of its weights."""
-    state = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    return state | (ema.state_dict() if ema else {})

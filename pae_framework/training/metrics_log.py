@@ -1,18 +1,23 @@
-"""The log of a training: JSON lines, and the same figures for TensorBoard."""
+"""Metrics of a training: averaged over steps, logged as JSON lines and for TensorBoard."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import fsum
 from pathlib import Path
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from pae_framework.contracts import Batch, LossTerms
 from pae_framework.files import write_text
+from pae_framework.training.task import World
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Records of a metrics log; a last line cut short by a kill is left out."""
+    """Records of a metrics log, without a last line that a kill cut short."""
     records = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -26,7 +31,8 @@ def read_log(path: Path) -> list[dict[str, float]]:
 class MetricsLog:
     """Appends records ``{"step": n, ...}`` to ``metrics.jsonl`` and to ``tensorboard/``.
 
-    Opened at the step a training goes on from: records of later steps are cut, none stands twice.
+    ``step`` is the step a training resumes from. Records of later steps are removed, so no step
+    appears twice.
     """
 
     def __init__(self, directory: Path, step: int):
@@ -47,3 +53,71 @@ class MetricsLog:
         """Flush and close."""
         self._file.close()
         self._board.close()
+
+
+class MetricAverages:
+    """Collects the loss terms of steps and averages them for a log line; measures the speed.
+
+    Args:
+        images_per_step: for ``images_per_s``.
+        world: terms are averaged over its processes.
+    """
+
+    def __init__(self, images_per_step: int, world: World):
+        self._images, self._world = images_per_step, world
+        self._terms: list[LossTerms] = []
+        self._waited = 0.0
+        self._since = time.monotonic()
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; the time spent waiting for them is measured."""
+        iterator = iter(batches)
+        while True:
+            start = time.monotonic()
+            batch = next(iterator, None)
+            self._waited += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, terms: LossTerms) -> None:
+        """Store the terms of one step (does not synchronise with the device)."""
+        self._terms.append(terms)
+
+    def fetch(self, step: int) -> list[tuple[int, dict[str, float]]]:
+        """Number and terms of each step since the last fetch, up to ``step``.
+
+        One transfer from the device, after one reduction over the processes. Every process must
+        have the same terms at the same step.
+        """
+        scalars = [value.float() for terms in self._terms for value in terms.values()]
+        values = iter(self._world.reduce(torch.stack(scalars), "mean").tolist())
+        fetched = [{name: next(values) for name in terms} for terms in self._terms]
+        self._terms = []
+        return list(enumerate(fetched, start=step - len(fetched) + 1))
+
+    def summarize(self, steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Mean terms of the steps since the last summary, images per second, share of data wait.
+
+        A term that only some steps have is averaged over those.
+        """
+        names = dict.fromkeys(name for terms in steps for name in terms)
+        values = {name: _mean([t[name] for t in steps if name in t]) for name in names}
+        now = time.monotonic()
+        seconds = max(1e-9, now - self._since)
+        values["images_per_s"] = round(len(steps) * self._images / seconds, 2)
+        values["data_wait"] = round(self._waited / seconds, 4)
+        self._waited, self._since = 0.0, now
+        return values
+
+    @staticmethod
+    def note(values: Mapping[str, float]) -> str:
+        """The summary as text for the progress display."""
+        return (
+            f"loss {values['loss']:.4f}  {values['images_per_s']:.0f} images/s  "
+            f"data wait {values['data_wait']:.0%}"
+        )
+
+
+def _mean(values: list[float]) -> float:
+    return fsum(values) / len(values)

@@ -1,4 +1,4 @@
-"""AdamW and its learning-rate schedule."""
+"""AdamW, its learning-rate schedule, and learning-rate factors of parts of a model."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from pae_framework.training.lr_factors import factors_by_name
+from pae_framework.errors import UsageError
 from pae_framework.training.train_settings import OptimizerSettings
 
 NO_FACTORS: Mapping[str, float] = MappingProxyType({})
 FUSED_DEVICES = frozenset({"cpu", "cuda"})
+
+NameComponents = tuple[str, ...]
 
 
 def build_optimizer(
@@ -23,13 +25,13 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; weight decay on matrices only (not biases, norms).
 
-    Parameters with the same factor of the learning rate make two groups, matrices first; each has
-    its factor as ``lr_factor``. Fused where the device has that, else as torch chooses.
+    Parameters with the same learning-rate factor form two groups, matrices first; each group holds
+    its factor as ``lr_factor``. Fused if the device supports it, else torch chooses.
 
     Raises:
-        UsageError: ``lr_factors`` names a part that the module does not have.
+        UsageError: a prefix in ``lr_factors`` covers no parameter.
     """
-    factors = factors_by_name(module, lr_factors)
+    factors = parameter_factors(module, lr_factors)
     by_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -55,7 +57,7 @@ def _can_fuse(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give each group ``lr`` times its factor."""
+    """Set each group's learning rate to ``lr`` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
 
@@ -74,3 +76,60 @@ def learning_rate(step: int, total: int, settings: OptimizerSettings) -> float:
     share = min(1.0, (step - settings.warmup_steps) / span)
     low = settings.final_lr * settings.lr
     return low + (settings.lr - low) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def parameter_factors(module: nn.Module, lr_factors: Mapping[str, float]) -> dict[str, float]:
+    """The learning-rate factor of each parameter, by its name; 1 for those no prefix covers.
+
+    A prefix in ``lr_factors`` is one or more whole components of a parameter's name: ``decoder``
+    covers ``decoder.norm.weight``, not ``decoder_head.weight``. Objectives wrap what they train
+    (``tokenizer.decoder.norm.weight``), so a prefix that no name starts with is tried again behind
+    the names' first component. The longest prefix wins.
+
+    Raises:
+        UsageError: a prefix covers no parameter; lists the module's prefixes.
+    """
+    names = {name: tuple(name.split(".")) for name, _ in module.named_parameters()}
+    longest: dict[str, tuple[int, float]] = dict.fromkeys(names, (0, 1.0))
+    for prefix, factor in lr_factors.items():
+        covered = _covered(prefix, names)
+        if not covered:
+            raise UsageError(
+                f"lr_factors.{prefix}: the model has no such part; it has "
+                f"{_prefixes(names.values())}"
+            )
+        for name, length in covered.items():
+            if length > longest[name][0]:
+                longest[name] = (length, factor)
+    return {name: factor for name, (_, factor) in longest.items()}
+
+
+def freeze_parameters(module: nn.Module, lr_factors: Mapping[str, float]) -> None:
+    """Freeze the parameters with factor 0: no gradient, no optimizer state, no EMA.
+
+    Raises:
+        UsageError: a prefix covers no parameter, or nothing is left to train.
+    """
+    factors = parameter_factors(module, lr_factors)
+    frozen = [p for name, p in module.named_parameters() if factors[name] == 0]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    if frozen and not any(parameter.requires_grad for parameter in module.parameters()):
+        raise UsageError("lr_factors: all weights are frozen; nothing is left to train")
+
+
+def _covered(prefix: str, names: Mapping[str, NameComponents]) -> dict[str, int]:
+    """Names that a prefix covers, with the number of components of each that it covers."""
+    wanted = tuple(prefix.split("."))
+    size = len(wanted)
+    covered = {name: size for name, parts in names.items() if parts[:size] == wanted}
+    if covered:
+        return covered
+    behind_first = slice(1, size + 1)
+    return {name: size + 1 for name, parts in names.items() if parts[behind_first] == wanted}
+
+
+def _prefixes(names: Iterable[NameComponents]) -> str:
+    """Prefixes to suggest: modules one and two levels down, without items of lists."""
+    modules = {name[:depth] for name in names for depth in (1, 2) if len(name) > depth}
+    return ", ".join(sorted(".".join(m) for m in modules if not m[-1].isdigit())) or "none"

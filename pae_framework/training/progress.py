@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log."""
+"""Progress of a stage: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PLAIN_SECONDS = 10.0
 
 
 class ProgressLine:
-    """Shows how far one stage is. Use as a context manager.
+    """Shows the progress of one stage. Use as a context manager.
 
     Args:
         title: name of the stage.
         total: steps (or images) of the whole.
-        done: how many were there before.
+        done: how many were done before.
         console: where to show it.
-        update_record: called with the progress whenever it is shown, to record it.
+        update_record: called with the progress whenever it is shown.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ProgressLine:
     ):
         self.title, self.total, self._first = title, total, done
         self._console = console or Console(stderr=True)
-        self._beat = update_record
+        self._update_record = update_record
         self._start = time.monotonic()
         self._shown = self._start
         self._bar: Progress | None = None
@@ -64,15 +64,15 @@ class ProgressLine:
             self._bar.stop()
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that ``done`` of the total are done."""
+        """Show that ``done`` of ``total`` are done."""
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()
         if now - self._shown < PLAIN_SECONDS and done < self.total:
             return
         self._shown = now
-        if self._beat:
-            self._beat(progress={"done": done, "total": self.total})
+        if self._update_record:
+            self._update_record(progress={"done": done, "total": self.total})
         if not self._bar:
             rate = (done - self._first) / max(1e-9, now - self._start)
             left = format_seconds((self.total - done) / rate) if rate > 0 else "?"

@@ -1,4 +1,4 @@
-"""Stopping at a step boundary when the process is asked to end."""
+"""Stop between two steps when the process receives a signal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """While entered, SIGINT and SIGTERM set :attr:`asked` instead of ending the process.
 
-    The loop looks at it between steps and saves a checkpoint first: nothing is saved inside a
-    signal handler. A second signal ends the process as usual. Outside the main thread it does
-    nothing.
+    The training loop reads it between steps and saves a checkpoint before it stops; the signal
+    handler itself saves nothing. A second signal ends the process as usual. Outside the main thread
+    this does nothing.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,14 @@
-"""What a stage hands to the training loop, and where the loop works."""
+"""What a stage hands to the training loop: the task, and where and with whom it is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pae_framework.contracts import Batch
 from pae_framework.training.progress import ProgressLine
@@ -15,53 +16,86 @@ from pae_framework.training.train_settings import OptimizerSettings
 
 
 @dataclass(frozen=True)
-class Opponent:
-    """A second network trained against the first, with an optimiser of its own.
-
-    It takes its step after each step of the first, on the same batch. ``module(batch, generator)``
-    gives its terms, under names that the task's terms do not have; its sub-modules hold its own
-    weights only, so that the task is reached from outside the module tree. It is in train mode
-    for its own step and in eval mode else; a task that wants to ask it in another mode sets that
-    itself, for the time it asks. Gradients that the task's backward pass leaves in it are
-    dropped. Steps before ``first_step`` do not train it, and its learning rates count its own
-    steps.
-    """
-
-    module: nn.Module
-    settings: OptimizerSettings
-    first_step: int = 0
-
-
-@dataclass(frozen=True)
 class TrainTask:
-    """What a stage trains.
+    """A network, its loss and its batches; optionally a discriminator trained against it.
 
-    ``module(batch, generator)`` gives the terms of one micro-batch, its randomness from the
-    generator, and holds the weights that are trained; ``batches(start, stop)`` yields the batch of
-    each step in [start, stop); ``kept`` is the part of the module whose weights are averaged and
-    left behind, under its own names; None: all of it. Checkpoints hold the whole module.
-    ``begin_step`` is told the index of each step before it, for schedules inside the module: what
-    it sets must be a function of the index alone. ``check`` is called once, when the parts that
-    ``lr_factors`` freeze are frozen and nothing is trained yet; it may refuse. ``signed`` names
-    terms of the loss that may be negative, or weighted by what they are: where they are small or
-    large nothing has gone wrong, so ``jump`` watches the loss without them.
+    The discriminator is a task of its own. It takes its step after each step of the first network,
+    on the same batch, so it has no ``batches``. It is in train mode during its own step and in
+    eval mode otherwise. Gradients that the first network's backward pass leaves in it are dropped.
+    Its module must not contain the first network as a sub-module, and its terms need names that
+    the first network's terms do not have.
+
+    Args:
+        module: ``module(batch, generator)`` returns the loss terms of one micro-batch, ``loss``
+            among them, and takes its randomness from the generator. It holds the trained weights.
+        batches: ``batches(start, stop)`` yields the batch of each step in [start, stop).
+        saved: the sub-module whose weights are averaged and saved, under its own names; None: the
+            whole module. Checkpoints hold the whole module.
+        optimizer: settings of the optimizer and its schedule; None: those of the training.
+        first_step: earlier steps do not train this network; its schedule starts here.
+        discriminator: the second network's task.
+        begin_step: called with the index of each step before it, for schedules inside the module.
+            What it sets must depend on the index alone.
+        check: called once, after ``lr_factors`` froze weights and before any training; may raise.
+        signed: loss terms that may be negative or have an adaptive weight. Their size does not
+            indicate divergence, so ``jump`` measures the loss without them.
     """
 
     module: nn.Module
-    batches: Callable[[int, int], Iterable[Batch]]
-    kept: nn.Module | None = None
-    opponent: Opponent | None = None
+    batches: Callable[[int, int], Iterable[Batch]] | None = None
+    saved: nn.Module | None = None
+    optimizer: OptimizerSettings | None = None
+    first_step: int = 0
+    discriminator: TrainTask | None = None
     begin_step: Callable[[int], None] | None = None
     check: Callable[[], None] | None = None
     signed: tuple[str, ...] = ()
 
 
+Reduction = Literal["mean", "max"]
+
+
+def _alone(values: Tensor, how: Reduction) -> Tensor:
+    return values
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together; by default one.
+
+    Args:
+        rank: index of this process.
+        size: number of processes.
+        reduce: ``reduce(values, how)`` returns the element-wise mean or maximum of ``values`` over
+            all processes. Every process must call it, in the same order, with the same shape.
+    """
+
+    rank: int = 0
+    size: int = 1
+    reduce: Callable[[Tensor, Reduction], Tensor] = _alone
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes checkpoints, weights and logs, and shows progress."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        return bool(self.reduce(torch.tensor([float(flag)]), "max").item())
+
+
 @dataclass(frozen=True)
 class TrainContext:
-    """Where a training works: its folder, device, name (part of its randomness) and display."""
+    """Where a training runs: its folder, device, name (part of its seeds), display and processes.
+
+    ``progress(total, done)`` makes the progress display.
+    """
 
     directory: Path
     device: torch.device
     name: str
     seed: int
     progress: Callable[[int, int], ProgressLine]
+    world: World = field(default_factory=World)

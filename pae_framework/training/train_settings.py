@@ -15,7 +15,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Length(Settings):
-    """A point in a training, in steps or in epochs."""
+    """A point of a training, in steps or epochs."""
 
     steps: int | None = Field(None, ge=0, description="optimiser steps; or give `epochs`")
     epochs: float | None = Field(None, ge=0, description="passes over the data; or give `steps`")
@@ -34,7 +34,7 @@ class Length(Settings):
         return round(self.epochs * steps_per_epoch)
 
     def before(self, other: Length) -> bool:
-        """Whether it is certainly earlier: both are in one unit, or this one is the beginning."""
+        """Whether this is known to be earlier: both have one unit, or this is the start."""
         if self.steps is not None and other.steps is not None:
             return self.steps < other.steps
         if self.epochs is not None and other.epochs is not None:
@@ -42,7 +42,7 @@ class Length(Settings):
         return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
 
     def reaches(self, other: Length) -> bool:
-        """Whether it is certainly not earlier: both are in one unit."""
+        """Whether this is known not to be earlier: both have one unit."""
         return (self.steps is None) == (other.steps is None) and not self.before(other)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pae_framework.data.quality import unit_range
+from pae_framework.data.pixels import to_unit_float64
 from pae_framework.errors import DataError
 
 WINDOW = 11
@@ -31,7 +31,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
             f"SSIM needs images of at least {WINDOW} x {WINDOW} px; "
             f"these have {a.shape[-2]} x {a.shape[-1]}"
         )
-    x, y = unit_range(a), unit_range(b)  # (B, C, H, W) float64 in [0, 1]
+    x, y = to_unit_float64(a), to_unit_float64(b)  # (B, C, H, W)
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x.square()
     variance_y = _blur(y * y) - mean_y.square()

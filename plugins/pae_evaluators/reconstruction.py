@@ -14,7 +14,7 @@ from torch import Tensor
 from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_evaluators.image_quality import SIGMA, WINDOW, ssim
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
-from pae_framework.data.quality import psnr
+from pae_framework.data.pixels import psnr
 
 BATCH = 50
 

@@ -1,4 +1,7 @@
-"""Self-attention of the generators; the kernel is chosen here and nowhere else."""
+"""Self-attention of the generators; the only place that chooses the kernel.
+
+Legend: B batch, N tokens, D width, H heads, K = D / H.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class SelfAttention(nn.Module):
-    """Self-attention, with rotary positions and normalised queries and keys where wanted.
+    """Self-attention, optionally with rotary positions and normalised queries and keys.
 
-    Rows of the fused projection are ``[q | k | v]``, heads inner. Heads stay beside each other in
-    memory, (B, N, H, K), from the projection to the result: kernels get strided views, no copies.
+    Rows of the fused projection are ``[q | k | v]``, heads inner. Heads stay adjacent in memory,
+    (B, N, H, K), from the projection to the result: kernels get strided views, not copies.
     """
 
     def __init__(self, width: int, heads: int, config: TransformerConfig):
@@ -36,8 +39,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        # Weights of the norms are float32 also under autocast; kernels want one type.
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, N, H, K)
+        # The norms' weights are float32 even under autocast; kernels need one type.
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
@@ -45,28 +48,26 @@ class SelfAttention(nn.Module):
 
 
 def attention_kernel(name: str) -> Kernel:
-    """The kernel a config names.
+    """The kernel that a config names.
 
     Raises:
-        UsageError: it is that of xformers, which is not installed.
+        UsageError: it is xformers', which is not installed.
     """
     return _sdpa if name == "sdpa" else _xformers()
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Torch's own, which takes heads before tokens."""
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, K)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def _xformers() -> Kernel:
-    """That of xformers, which takes our layout as it is."""
     try:
         kernel = import_module("xformers.ops").memory_efficient_attention
     except ImportError as error:
         raise UsageError(
             f"`attention: xformers` cannot be used: {error}; install 'pae-framework[xformers]', or "
-            "say `attention: sdpa`"
+            "set attention=sdpa"
         ) from error
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ def _xformers() -> Kernel:
         except NotImplementedError as error:
             raise UsageError(
                 f"xformers has no attention kernel for {q.dtype} with {q.shape[-1]} dimensions per "
-                f"head on {q.device.type}; say `attention: sdpa`"
+                f"head on {q.device.type}; set attention=sdpa"
             ) from error
 
     return attend

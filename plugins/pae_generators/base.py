@@ -1,9 +1,13 @@
-"""What the built-in generators share: the direction of time, checks of inputs, official weights."""
+"""Shared by the built-in generators: direction of time, input checks, official weights.
+
+Shapes: B samples, latents (B, C, h, w).
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 from torch import Tensor
@@ -11,21 +15,21 @@ from torch import Tensor
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.errors import DataError, UsageError
-from pae_framework.flow.reversed import reversed_velocity
+from pae_framework.flow.path import reversed_velocity
 from pae_generators.config import TransformerConfig
 from pae_generators.official import fitted
 
 
 class FlowTransformer(Generator):
-    """A transformer with a time of its own behind the generator contract.
+    """A transformer generator; its weights may use the reversed time convention.
 
     **Time.** Outside, t = 0 is noise and t = 1 is data, and the velocity points from noise to data.
-    A network with ``time: data_first`` (the weights of RAE) was trained the other way round, on
-    t = 0 for data and noise - data for the velocity. Both walk the same straight lines, so
+    A network with ``time: data_first`` (the weights of RAE) was trained the other way round, with
+    t = 0 for data and velocity noise - data. Both follow the same straight lines, so
 
-        v(x, t) = -v_network(x, 1 - t),
+        v(x, t) = -v_network(x, 1 - t).
 
-    and this class is the only place that knows.
+    Only this class converts.
 
     Raises:
         UsageError: latents or classes are not those the config states.
@@ -72,9 +76,10 @@ class FlowTransformer(Generator):
     def save_diffusers(self, folder: Path, mean: Tensor, std: Tensor, shift: float) -> None:
         """Write a folder for Diffusers; see :mod:`pae_generators.diffusers_pipeline`."""
         try:
-            from pae_generators.diffusers_pipeline import save_pipeline
+            # By name: the pipeline imports this module, and Diffusers may not be installed.
+            pipeline = import_module("pae_generators.diffusers_pipeline")
         except ImportError as error:
             raise UsageError(
                 f"Diffusers cannot be used: {error}; install 'pae-framework[diffusers]'"
             ) from error
-        save_pipeline(self, folder, mean, std, shift)
+        pipeline.save_pipeline(self, folder, mean, std, shift)

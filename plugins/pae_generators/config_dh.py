@@ -7,8 +7,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pae_framework.config import LatentShape
-from pae_generators import counts
-from pae_generators.config import SMOKE_SIZE, TransformerConfig, check_one_size, check_tiles
+from pae_generators.config import (
+    SMOKE_SIZE,
+    TransformerConfig,
+    check_one_size,
+    check_tiles,
+    linear_parameters,
+    time_parameters,
+)
 from pae_generators.presets import DH_PRESETS, Architecture, DHPreset, HeadArchitecture
 
 
@@ -33,7 +39,7 @@ class DiTDHConfig(TransformerConfig):
 
     @property
     def architecture(self) -> HeadArchitecture:
-        """The size, from either way of writing it."""
+        """The size, by preset or by numbers."""
         if self.preset is None:
             size = {key: value for key, value in self._numbers().items() if value}
             assert len(size) == 6
@@ -72,26 +78,36 @@ class DiTDHConfig(TransformerConfig):
         return self
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of another shape than stated, or that patches do not tile."""
+        """Refuse latents of a shape other than the config states, or that patches do not tile."""
         super().check_latent(latent)
         check_tiles(self.patch, latent)
 
     def parameters(self, latent: LatentShape, num_classes: int) -> int:
         """Number of parameters, fixed positions and frequencies included."""
-        return counts.dit_dh(self, latent, num_classes)
+        encoder, head = self.architecture.encoder, self.architecture.head
+        same = encoder.width == head.width
+        return (
+            self.input_parameters(encoder, latent, num_classes)
+            + time_parameters(encoder.width, "fourier")
+            + encoder.depth * self.block_parameters(encoder)
+            + (0 if same else linear_parameters(encoder.width, head.width))
+            + linear_parameters(latent.channels * head.patch**2, head.width)
+            + head.depth * self.block_parameters(head)
+            + self.final_parameters(head, latent.channels)
+        )
 
     def activations(self, latent: LatentShape) -> int:
-        """Numbers one latent leaves for the backward pass.
+        """Numbers stored for the backward pass of one latent.
 
-        Each head block also keeps its modulation, 6 (or 4) numbers per token and channel.
+        Each head block also stores its modulation, 6 (or 4) numbers per token and channel.
         """
         size = self.architecture
-        blocks = counts.activations(self, [size.encoder, size.head], latent.side)
-        parts = 6 if self.adaln_shift else 4
+        blocks = self.block_activations([size.encoder, size.head], latent.side)
+        modulations = 6 if self.adaln_shift else 4
         tokens = (latent.side // self.patch) ** 2
-        return blocks + tokens * parts * size.head.depth * size.head.width
+        return blocks + tokens * modulations * size.head.depth * size.head.width
 
     def smoke(self) -> Self:
         """Two encoder and two head blocks of width 64 on the same patches, on any latents."""
         head = {f"head_{key}": value for key, value in SMOKE_SIZE.items()}
-        return self.model_copy(update={**self._anywhere(), "preset": None, **SMOKE_SIZE, **head})
+        return self.model_copy(update={**self._relaxed(), "preset": None, **SMOKE_SIZE, **head})

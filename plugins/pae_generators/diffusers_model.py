@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import CheckpointError
-from pae_framework.flow.reversed import reversed_velocity
+from pae_framework.flow.path import reversed_velocity
 from pae_generators.base import FlowTransformer
 from pae_generators.config import LightningDiTConfig, TransformerConfig
 from pae_generators.config_dh import DiTDHConfig

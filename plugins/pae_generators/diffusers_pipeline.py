@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from pae_framework.errors import UsageError
-from pae_framework.flow.reversed import reversed_shift
+from pae_framework.flow.path import reversed_shift
 from pae_generators.base import FlowTransformer
 from pae_generators.diffusers_model import TIMESTEPS, diffusers_model
 

@@ -1,8 +1,8 @@
 """DiT-DH, the generator of RAE (bytetriper/RAE, commit a4d18c4; Zheng et al. 2025).
 
-An encoder of narrow blocks reads the noisy latents under time and label; its tokens, with the time
-once more, then condition a head of few wide blocks, each token its own place (after DDT's decoder).
-State-dict keys are the original's, so that its weights load.
+An encoder of narrow blocks reads the noisy latents, conditioned on time and label. Its tokens plus
+the time then condition a head of few wide blocks, token by token (like DDT's decoder). State-dict
+keys are the original's, so its weights load.
 
 Legend: B batch, N tokens, De and Dd widths of encoder and head, C latent channels, p patch.
 """
@@ -29,7 +29,7 @@ from pae_generators.rope import RotaryPositions
 class DiTDH(FlowTransformer):
     """The network; :class:`~pae_generators.config_dh.DiTDHConfig` has its parameters.
 
-    A new one gives velocity 0 everywhere (adaLN-Zero).
+    A new network returns velocity 0 everywhere (adaLN-Zero).
     """
 
     def __init__(self, config: DiTDHConfig, latent: LatentShape, num_classes: int):
@@ -53,9 +53,9 @@ class DiTDH(FlowTransformer):
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Velocity in the network's own time and direction; shapes as in :meth:`forward`."""
-        time = self.t_embedder(t)[:, None]
-        per_token = self.s_projector(F.silu(time + self._encode(x, time, y)))
-        tokens = self.x_embedder(x)
+        time = self.t_embedder(t)[:, None]  # (B, 1, De)
+        per_token = self.s_projector(F.silu(time + self._encode(x, time, y)))  # (B, N, Dd)
+        tokens = self.x_embedder(x)  # (B, N, Dd)
         rotation = None if self.dec_feat_rope is None else self.dec_feat_rope(tokens)
         for block in self.blocks[self.encoder_depth :]:
             tokens = block(tokens, per_token, rotation)
@@ -63,18 +63,18 @@ class DiTDH(FlowTransformer):
 
     def _encode(self, x: Tensor, time: Tensor, y: Tensor) -> Tensor:
         """Tokens (B, N, De) of the encoder, under time (B, 1, De) and labels (B,)."""
-        tokens = self.s_embedder(x)
+        tokens = self.s_embedder(x)  # (B, N, De)
         if self.pos_embed is not None:
             tokens = tokens + self.pos_embed
-        # Modulations apply SiLU again: the condition passes it twice, in the original as here.
-        condition = F.silu(time + self.y_embedder(y)[:, None])
+        # Modulations apply SiLU again: it is applied twice, as in the original.
+        condition = F.silu(time + self.y_embedder(y)[:, None])  # (B, 1, De)
         rotation = None if self.enc_feat_rope is None else self.enc_feat_rope(tokens)
         for block in self.blocks[: self.encoder_depth]:
             tokens = block(tokens, condition, rotation)
         return tokens
 
     def _initialize(self) -> None:
-        """As the original: linear layers as torch makes them, except for these."""
+        """Initialise as the original: torch's defaults, except for these layers."""
         self.s_embedder.initialize()
         self.x_embedder.initialize()
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)

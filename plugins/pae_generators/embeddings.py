@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.layers import map_to_tokens, sincos_positions
-from pae_generators.counts import FOURIER, SINUSOIDS
+from pae_generators.config import FOURIER, SINUSOIDS
 
 
 class PatchEmbedding(nn.Module):

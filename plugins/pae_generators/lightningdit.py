@@ -1,8 +1,10 @@
 """LightningDiT (hustvl/LightningDiT, commit 2725fed), with all its flags.
 
 A diffusion transformer with adaLN-Zero conditioning, by default with RMSNorm, SwiGLU, rotary
-positions and fixed absolute ones, as its released weights are. State-dict keys are the original's,
-so that its weights load.
+positions and fixed absolute ones, like its released weights. State-dict keys are the original's, so
+its weights load.
+
+Legend: B batch, N tokens, D width, C latent channels, p patch.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pae_generators.rope import RotaryPositions
 class LightningDiT(FlowTransformer):
     """The network; :class:`~pae_generators.config.LightningDiTConfig` has its parameters.
 
-    A new one gives velocity 0 everywhere (adaLN-Zero).
+    A new network returns velocity 0 everywhere (adaLN-Zero).
     """
 
     def __init__(self, config: LightningDiTConfig, latent: LatentShape, num_classes: int):
@@ -48,14 +50,14 @@ class LightningDiT(FlowTransformer):
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Velocity in the network's own time and direction; shapes as in :meth:`forward`."""
-        tokens = self.x_embedder(x)
+        tokens = self.x_embedder(x)  # (B, N, D)
         if self.pos_embed is not None:
             tokens = tokens + self.pos_embed
-        condition = (self.t_embedder(t) + self.y_embedder(y))[:, None]
+        condition = (self.t_embedder(t) + self.y_embedder(y))[:, None]  # (B, 1, D)
         rotation = None if self.feat_rope is None else self.feat_rope(tokens)
         for block in self.blocks:
             tokens = block(tokens, condition, rotation)
-        patches = self.final_layer(tokens, condition)
+        patches = self.final_layer(tokens, condition)  # (B, N, p p C), twice the C with learn_sigma
         return unpatchify(patches, self.patch, self.channels_out)[:, : self.latent.channels]
 
     def _initialize(self) -> None:

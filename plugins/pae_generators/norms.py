@@ -1,4 +1,4 @@
-"""The normalisations a generator can have."""
+"""Normalisations of the generators, over the last axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rotary positions on a map of tokens (RoFormer, Su et al. 2021, in two dimensions)."""
+"""Rotary positions on a map of tokens (RoFormer, Su et al. 2021, in two dimensions).
+
+Legend: B batch, N tokens, H heads, K dimensions of a head, g tokens per side.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, each (N, 1, K), in the type queries and keys are computed in."""
+"""Cosines and sines, each (N, 1, K), in the type of queries and keys."""
 
 
 class RotaryPositions(nn.Module):
     """Rotary positions on a grid x grid map: one table for all blocks and heads.
 
-    The first half of a head's K dimensions turns with the row, the second with the column. In each
-    half, adjacent dimensions are a pair that turns by m f_j, f_j = 10000^(-2j / (K/2)), at place m.
+    The first half of a head's K dimensions rotates with the row, the second with the column. In
+    each half, adjacent dimensions are a pair that rotates by m f_j at position m, with
+    f_j = 10000^(-2j / (K/2)).
 
     Args:
         grid: tokens per side.
@@ -27,36 +31,36 @@ class RotaryPositions(nn.Module):
         super().__init__()
         axis = head_width // 2
         frequencies = 10_000.0 ** -(torch.arange(0, axis, 2, dtype=torch.float32) / axis)
-        angles = torch.arange(grid, dtype=torch.float32)[:, None] * frequencies
-        angles = angles.repeat_interleave(2, dim=1)
-        rows = angles[:, None, :].expand(grid, grid, axis)
+        angles = torch.arange(grid, dtype=torch.float32)[:, None] * frequencies  # (g, K/4)
+        angles = angles.repeat_interleave(2, dim=1)  # (g, K/2)
+        rows = angles[:, None, :].expand(grid, grid, axis)  # (g, g, K/2)
         columns = angles[None, :, :].expand(grid, grid, axis)
-        table = torch.cat([rows, columns], dim=-1).reshape(grid * grid, head_width)
+        table = torch.cat([rows, columns], dim=-1).reshape(grid * grid, head_width)  # (N, K)
         self.register_buffer("freqs_cos", table.cos())
         self.register_buffer("freqs_sin", table.sin())
 
     def forward(self, like: Tensor) -> Rotation:
-        """The table for one pass over tokens ``like``, cast once for all blocks.
+        """The table for tokens ``like``, cast once for all blocks.
 
-        Angles, cosines and sines are made in float32. Only the finished table is rounded to the
-        type in which linear layers compute (autocast's, where it is on), which costs what rounding
-        queries and keys to that type costs anyway; turning them in float32, as the original does
-        under autocast, would double the memory they pass through.
+        Angles, cosines and sines are computed in float32. Only the finished table is rounded to the
+        type of linear layers (autocast's, if it is on); queries and keys are rounded to that type
+        anyway. Rotating them in float32, as the original does under autocast, would double their
+        memory traffic.
         """
         dtype = compute_dtype(like)
         return self.freqs_cos[:, None].to(dtype), self.freqs_sin[:, None].to(dtype)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn queries or keys (B, N, H, K): x cos + (-x_1, x_0, -x_3, x_2, ...) sin."""
+    """Rotate queries or keys (B, N, H, K): x cos + (-x_1, x_0, -x_3, x_2, ...) sin."""
     cos, sin = rotation
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return x * cos + turned * sin
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, N, H, K/2)
+    rotated = torch.stack([-odd, even], dim=-1).flatten(-2)
+    return x * cos + rotated * sin
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type linear layers give for x: autocast's, where it is on."""
+    """The type of a linear layer's output for x: autocast's, if it is on."""
     device = x.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocast else x.dtype

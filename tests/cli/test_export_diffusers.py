@@ -77,8 +77,7 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
     from rich.console import Console
 
     from pae_framework.execution.context import StageContext
-    from pae_framework.flow.noise import initial_noise
-    from pae_framework.flow.sampling import draw
+    from pae_framework.flow.sampling import SampleNoise, sample_latents
     from pae_framework.runs.opened import open_run
     from pae_framework.sampling.sampler import Sampler
     from pae_generators.diffusers_pipeline import LatentFlowPipeline
@@ -91,8 +90,8 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
     run, latent = Sampler.of(context), Sampler.of(context).tokenizer.latent
     labels, indices, settings = torch.tensor([2, 7]), torch.arange(2), context.recipe.sample
     assert settings is not None
-    ours = draw(run.model, labels, indices, settings, 0, latent)
-    noise = initial_noise(indices, 0, latent)
+    ours = sample_latents(run.model, labels, indices, settings, 0, latent)
+    noise = SampleNoise(indices, 0, latent).draw()
     theirs = pipeline([2, 7], num_inference_steps=settings.steps, latents=noise).latents
     mean = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
     torch.testing.assert_close(theirs, 0.5 * ours + mean, rtol=0, atol=1e-4)

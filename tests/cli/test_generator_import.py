@@ -25,7 +25,7 @@ from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
 from pae_framework.flow import sampling
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
-from pae_framework.flow.sampling import draw
+from pae_framework.flow.sampling import sample_latents
 from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
 
@@ -103,13 +103,13 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     golden, drawn = official.golden(), sampler(run)
 
     class OfficialNoise(sampling.SampleNoise):
-        def draw(self):
+        def sample_latents(self):
             return golden["in.z"]
 
     monkeypatch.setattr(sampling, "SampleNoise", OfficialNoise)
     settings = SampleSettings(steps=10, shift=shift, guidance=guidance)
     labels, indices = golden["in.labels"], torch.arange(2)
-    latents = draw(drawn.model, labels, indices, settings, 0, drawn.tokenizer.latent)
+    latents = sample_latents(drawn.model, labels, indices, settings, 0, drawn.tokenizer.latent)
     expected = golden[f"out.euler11_shift{0.0 if shift == 1 else shift}_{named}"]
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-4)
     # mean 1 to 4, deviation 0.5: the imported statistics turn them into the tokenizer's latents

@@ -66,7 +66,7 @@ def test_one_too_many_stops_with_the_limit_and_the_record(folder, tmp_path):
     record = tmp_path / "damaged.txt"
     source = SkippingSource(open_folder(folder), record, limit=1)
     source[1]
-    with pytest.raises(DataError, match=r"2 training images .*max_damaged allows 1") as caught:
+    with pytest.raises(DataError, match=r"\b2 training images .*max_damaged.* 1\b") as caught:
         source[4]
     assert str(record) in str(caught.value)
     assert damaged_indices(record) == {1, 4}
@@ -100,7 +100,7 @@ def test_repaired_images_no_longer_count_when_the_source_is_opened_again(folder,
     record = tmp_path / "damaged.txt"
     source = SkippingSource(open_folder(folder), record, limit=2)
     source[1]  # gives way to the third image, past the second
-    with pytest.raises(DataError, match=r"Repair them or allow as many, and run again"):
+    with pytest.raises(DataError, match=r"max_damaged"):
         source[4]
     for name in names[:2]:
         (folder / name).write_bytes(whole[name])

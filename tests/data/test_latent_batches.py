@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pae_framework.data.latent_batches import LatentBatches
-from pae_framework.data.latent_dataset import LatentDataset, shard_name, write_shard
+from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics
 from pae_framework.data.stream import CountStream
 
@@ -25,7 +24,7 @@ def dataset(tmp_path: Path) -> LatentDataset:
 def batches(dataset: LatentDataset, workers: int = 0) -> LatentBatches:
     mean, std = (torch.full((1, 2, 1, 1), value) for value in (1.0, 2.0))
     stream = CountStream(len(dataset), batch_size=4, seed=3)
-    return LatentBatches(dataset, LatentStatistics(mean, std), stream, workers)
+    return LatentBatches(dataset, LatentStatistics(mean, std).normalize, stream, workers)
 
 
 def test_a_batch_is_the_streams_rows_mirrored_as_it_says_and_normalised(dataset):
@@ -57,6 +56,8 @@ def test_mirrored_latents_are_left_alone_where_nothing_is_mirrored(dataset):
     """Latents that others wrote have mirrored ones, whether the recipe wants them or not."""
     unit = LatentStatistics(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
     stream = CountStream(len(dataset), batch_size=5, seed=3)
-    mirrored, plain = (LatentBatches(dataset, unit, stream, flip=flip) for flip in (True, False))
+    mirrored, plain = (
+        LatentBatches(dataset, unit.normalize, stream, flip=flip) for flip in (True, False)
+    )
     assert any((latents < 0).any() for latents, _ in mirrored(0, 4))
     assert all((latents >= 0).all() for latents, _ in plain(0, 4))

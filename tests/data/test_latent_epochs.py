@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pae_framework.data.latent_batches import LatentBatches
-from pae_framework.data.latent_dataset import LatentDataset, shard_name, write_shard
+from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics
 from pae_framework.data.stream import CountStream
 
@@ -43,7 +42,7 @@ def rows_read(
     first = -(-start * batch_size // length) * length  # position of that epoch's first sample
     stop = -(-(first + EPOCHS * length) // batch_size)
     found: list[int] = []
-    for latents, labels in LatentBatches(dataset, unit, stream, workers)(start, stop):
+    for latents, labels in LatentBatches(dataset, unit.normalize, stream, workers)(start, stop):
         numbers = latents[:, 0, 0, 0].abs().long()
         assert (latents.abs() == numbers.view(-1, 1, 1, 1)).all()  # of one row, whole
         assert labels.tolist() == (numbers % 5).tolist()

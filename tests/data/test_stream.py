@@ -68,5 +68,5 @@ def test_flips_are_even_and_belong_to_the_sample_not_to_its_place():
 
 
 def test_no_sample_is_an_error():
-    with pytest.raises(DataError, match="no sample"):
+    with pytest.raises(DataError, match="empty"):
         CountStream(0, 4, seed=0)

@@ -11,8 +11,7 @@ from torch import nn
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
-from pae_framework.flow.noise import SampleNoise, initial_noise
-from pae_framework.flow.sampling import EvaluationCount, draw, label_plan
+from pae_framework.flow.sampling import EvaluationCount, SampleNoise, label_plan, sample_latents
 
 LATENT = LatentShape(channels=4, side=3)
 CLASSES = 5
@@ -42,7 +41,7 @@ SOLVERS = ["euler", "heun", "ab2", "euler_maruyama", "sde_heun", "dopri5"]
 
 def drawn(labels=PLAN, indices=range(COUNT), seed=0, **changes):
     how = SampleSettings(**{"steps": 4, "guidance": Guidance(scale=2.0), **changes})
-    return draw(MODEL, labels, indices, how, seed, LATENT)
+    return sample_latents(MODEL, labels, indices, how, seed, LATENT)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -89,7 +88,7 @@ def test_evaluations_are_added_up_over_samples():
     count = EvaluationCount()
     guidance = Guidance(scale=2.0, interval=(0.25, 1.0))
     how = SampleSettings(steps=4, guidance=guidance, batch_size=3)
-    draw(MODEL, PLAN, range(COUNT), how, 0, LATENT, count=count)
+    sample_latents(MODEL, PLAN, range(COUNT), how, 0, LATENT, count=count)
     assert (count.samples, count.total, count.guided) == (COUNT, 4 * COUNT, 3 * COUNT)
     assert count.mean == (4, 3)
 
@@ -97,7 +96,7 @@ def test_evaluations_are_added_up_over_samples():
 def test_dopri5_counts_what_each_sample_needed():
     count = EvaluationCount()
     how = SampleSettings(solver="dopri5")
-    draw(MODEL, PLAN, range(COUNT), how, 0, LATENT, count=count)
+    sample_latents(MODEL, PLAN, range(COUNT), how, 0, LATENT, count=count)
     assert count.samples == COUNT
     assert count.mean[0] > 6  # one step of dopri5 has seven stages
     assert count.mean[1] == 0
@@ -106,7 +105,7 @@ def test_dopri5_counts_what_each_sample_needed():
 def test_autoguidance_by_the_model_itself_is_no_guidance():
     guidance = Guidance(scale=3.0, autoguidance="another-run")
     how = SampleSettings(steps=4, guidance=guidance)
-    end = draw(MODEL, PLAN, range(COUNT), how, 0, LATENT, weak=MODEL)
+    end = sample_latents(MODEL, PLAN, range(COUNT), how, 0, LATENT, weak=MODEL)
     torch.testing.assert_close(end, drawn(guidance=Guidance()), rtol=0, atol=1e-5)
 
 
@@ -133,24 +132,26 @@ def test_uniform_labels_are_not_balanced():
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.integers(0, 3))
 def test_noise_of_a_sample_is_the_same_in_any_company(indices, seed):
-    together = initial_noise(indices, seed, LATENT)
+    together = SampleNoise(indices, seed, LATENT).draw()
     for row, index in enumerate(indices):
-        assert torch.equal(together[row], initial_noise(torch.tensor([index]), seed, LATENT)[0])
+        assert torch.equal(
+            together[row], SampleNoise(torch.tensor([index]), seed, LATENT).draw()[0]
+        )
 
 
 def test_noise_is_standard_normal_and_its_own_for_each_sample_and_seed():
     latent = LatentShape(8, 16)
-    noise = initial_noise(range(200), 0, latent).flatten(1)
+    noise = SampleNoise(range(200), 0, latent).draw().flatten(1)
     assert noise.mean().item() == pytest.approx(0, abs=4 / noise.numel() ** 0.5)
     assert noise.std().item() == pytest.approx(1, abs=0.01)
     # Correlations of independent samples of n values deviate by 1 / sqrt(n).
     correlation = torch.corrcoef(noise).fill_diagonal_(0)
     assert correlation.abs().max().item() < 6 / noise.shape[1] ** 0.5
-    assert not torch.equal(initial_noise([0], 0, latent), initial_noise([0], 1, latent))
+    assert not torch.equal(SampleNoise([0], 0, latent).draw(), SampleNoise([0], 1, latent).draw())
 
 
 def test_one_step_of_euler_is_noise_plus_the_velocity_at_noise():
-    noise = initial_noise(range(COUNT), 3, LATENT)
+    noise = SampleNoise(range(COUNT), 3, LATENT).draw()
     with torch.no_grad():
         velocity = MODEL(noise, torch.zeros(COUNT), PLAN)
     end = drawn(seed=3, steps=1, guidance=Guidance())

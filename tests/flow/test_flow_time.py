@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pae_framework.config import LatentShape
 from pae_framework.flow.flow_settings import SdeSettings, SolverSettings, TimeSettings
-from pae_framework.flow.time import sample_times, shift_times, solver_times, time_grid
+from pae_framework.flow.path import sample_times, shift_times, solver_times, time_grid
 from pae_framework.seeding import generator
 
 N = 40_000

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from pae_framework.errors import UsageError
 from pae_framework.flow.flow_settings import Guidance, SampleSettings, SdeSettings, SolverSettings
-from pae_framework.flow.integrate import integrate, planned_evaluations
+from pae_framework.flow.sampling import planned_evaluations
+from pae_framework.flow.solvers import integrate
 
 START = torch.tensor([1.0, -2.0, 0.5]).view(1, 3, 1, 1)
 

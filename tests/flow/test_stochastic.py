@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from pae_framework.flow.flow_settings import SdeSettings, SolverSettings
-from pae_framework.flow.integrate import integrate
-from pae_framework.flow.stochastic import drift, euler_maruyama, last_step, sde_heun, strength
-from pae_framework.flow.time import solver_times
+from pae_framework.flow.path import solver_times
+from pae_framework.flow.solvers import (
+    drift,
+    euler_maruyama,
+    integrate,
+    last_step,
+    noise_strength,
+    sde_heun,
+)
 
 MEAN, DEVIATION = 1.5, 0.25
 N = 40_000
@@ -37,7 +43,7 @@ def test_the_drift_is_velocity_plus_strength_times_score(diffusion):
     """x = 0.6, v = 2, t = 0.5: score (1 - 0.6) / 0.5 = 0.8; w = 1 or 0.5; 2 + 0.8 w."""
     t = torch.tensor(0.5)
     found = drift(scalar(0.6), t, scalar(2.0), diffusion).item()
-    assert strength(t, diffusion).item() == (1.0 if diffusion == "sbdm" else 0.5)
+    assert noise_strength(t, diffusion).item() == (1.0 if diffusion == "sbdm" else 0.5)
     assert found == pytest.approx(2.8 if diffusion == "sbdm" else 2.4)
 
 
@@ -48,7 +54,7 @@ def test_the_score_is_the_slope_of_the_log_density(diffusion, t):
     t, x = torch.tensor(t, dtype=torch.float64), torch.tensor([0.2, 1.7], dtype=torch.float64)
     score = -(x - t * MEAN) / (t**2 * DEVIATION**2 + (1 - t) ** 2)
     v = gaussian(x, t)
-    found = (drift(x, t, v, diffusion) - v) / strength(t, diffusion)
+    found = (drift(x, t, v, diffusion) - v) / noise_strength(t, diffusion)
     torch.testing.assert_close(found, score, rtol=1e-9, atol=1e-9)
 
 

@@ -91,8 +91,8 @@ def test_a_size_that_cannot_be(parameters, message):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"channels": 16}, "`channels` is 16, but the latents are 32 x 8 x 8; say 32 or null"),
-        ({"side": 16}, "`side` is 16, but the latents are 32 x 8 x 8; say 8 or null"),
+        ({"channels": 16}, "`channels` is 16, but the latents are 32 x 8 x 8; set it to 32"),
+        ({"side": 16}, "`side` is 16, but the latents are 32 x 8 x 8; set it to 8"),
         ({"patch": 3}, "patch 3 does not divide the side of the latents, 32 x 8 x 8"),
     ],
 )

@@ -14,9 +14,8 @@ from golden_generator import golden, weights
 from pae_framework.config import LatentShape
 from pae_framework.errors import CheckpointError, UsageError
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
-from pae_framework.flow.noise import initial_noise
-from pae_framework.flow.sampling import draw
-from pae_framework.flow.time import time_grid
+from pae_framework.flow.path import time_grid
+from pae_framework.flow.sampling import SampleNoise, sample_latents
 from pae_generators.config import LightningDiTConfig
 from pae_generators.config_dh import DiTDHConfig
 from pae_generators.diffusers_model import DiTDHModel, LightningDiTModel, diffusers_model
@@ -171,7 +170,7 @@ def test_the_pipeline_draws_what_our_sampler_draws(tmp_path, make, named) -> Non
     """From the same noise; 1e-4 for latents of deviation 1."""
     network, settings = make(), SAMPLING[named]
     labels, indices = torch.tensor([3, 7, 3]), torch.arange(3)
-    ours = draw(network, labels, indices, settings, 0, LATENT)
+    ours = sample_latents(network, labels, indices, settings, 0, LATENT)
     guidance = settings.guidance
     theirs = pipeline_of(network, tmp_path, settings.shift)(
         labels.tolist(),
@@ -180,7 +179,7 @@ def test_the_pipeline_draws_what_our_sampler_draws(tmp_path, make, named) -> Non
         guidance_interval=guidance.interval,
         guidance_channels=3 if guidance.channels == "first_three" else None,
         end=settings.end,
-        latents=initial_noise(indices, 0, LATENT),
+        latents=SampleNoise(indices, 0, LATENT).draw(),
     ).latents
     assert ours.isfinite().all()
     torch.testing.assert_close((theirs - MEAN) / STD, ours, rtol=1e-4, atol=1e-4)
@@ -219,7 +218,7 @@ def test_noise_comes_from_the_generator_given(tmp_path) -> None:
 
 
 def test_it_samples_in_half_precision_with_float32_latents(tmp_path) -> None:
-    pipeline, noise = pipeline_of(lightningdit(), tmp_path), initial_noise([0, 1], 0, LATENT)
+    pipeline, noise = pipeline_of(lightningdit(), tmp_path), SampleNoise([0, 1], 0, LATENT).draw()
     exact = pipeline([1, 2], num_inference_steps=4, latents=noise).latents
     half = pipeline.to(torch.bfloat16)([1, 2], num_inference_steps=4, latents=noise).latents
     assert half.dtype == torch.float32

@@ -12,8 +12,8 @@ from pae_framework.config import LatentShape
 from pae_framework.errors import DataError, UsageError
 from pae_framework.flow.flow_settings import Guidance
 from pae_framework.flow.guidance import guided
+from pae_framework.flow.path import time_grid
 from pae_framework.flow.solvers import euler
-from pae_framework.flow.time import time_grid
 from pae_framework.testing.generators import check_generator
 from pae_generators.blocks import SwiGLU
 from pae_generators.config import LightningDiTConfig

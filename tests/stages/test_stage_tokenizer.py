@@ -23,8 +23,8 @@ from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.stages.tokenizer import run
 from pae_framework.tensor_files import save_tensors
-from pae_framework.training.loop import TrainContext
 from pae_framework.training.progress import ProgressLine
+from pae_framework.training.task import TrainContext
 
 CHANGES = [
     "data.image_size=16",
@@ -90,7 +90,7 @@ def trained(
         directory=directory,
         train_source=Noise(DataSourceConfig(), 16),
         seed=lambda train: 7,
-        length=lambda train, images: train.total_steps(images),
+        print_length=lambda train, images: None,
         input=lambda stage: encoder if stage == "encoder" else None,
         train_context=lambda train: TrainContext(
             directory, torch.device("cpu"), "tokenizer", 7, progress

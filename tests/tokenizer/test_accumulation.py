@@ -17,7 +17,7 @@ from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.adversary import Adversary, Schedule
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
-from pae_framework.training.learner import Learner
+from pae_framework.training.loop import Network, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings
 
 
@@ -51,9 +51,9 @@ def step(
         optimizer.register_step_pre_hook(
             lambda *_: found.extend(p.grad.flatten() for p in module.parameters())
         )
-        learner = Learner(module, optimizer, OptimizerSettings(clip=None), total=1)
+        network = Network(module, optimizer, OptimizerSettings(clip=None), total=1)
         batches = [(part,) for part in images.chunk(parts)]
-        terms = learner.learn(batches, 0, lambda index: torch.Generator().manual_seed(index))
+        terms = optimizer_step(network, 0, batches, lambda i: torch.Generator().manual_seed(i))
         return torch.cat(found), terms
 
     return step

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from toy_training import repeated, train_context, train_settings
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block
 from pae_framework.training.blocks import compile_blocks, find_blocks, recompute_blocks
-from pae_framework.training.loop import TrainContext, TrainTask, train
-from pae_framework.training.progress import ProgressLine
-from pae_framework.training.train_settings import TrainSettings
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
 
 
 class Tower(nn.Module):
@@ -221,17 +220,8 @@ def trained(directory: Path, total: int = 2, **changes: object) -> dict[str, Ten
     torch.manual_seed(0)
     module = Seen()
     x = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(1))
-    settings = TrainSettings.model_validate(
-        {"steps": 2, "batch_size": 6, "lr": 0.01, "checkpoint_every": 1, **changes}
-    )
-    place = TrainContext(
-        directory,
-        torch.device("cpu"),
-        "test",
-        seed=5,
-        progress=lambda total, done: ProgressLine("test", total, done, Console(quiet=True)),
-    )
-    train(TrainTask(module, lambda start, stop: [(x,)] * (stop - start)), settings, total, place)
+    settings = train_settings(2, lr=0.01, checkpoint_every=1, **changes)
+    train(TrainTask(module, repeated((x,))), settings, total, train_context(directory))
     return load_file(directory / "weights.safetensors")
 
 

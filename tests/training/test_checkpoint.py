@@ -12,7 +12,7 @@ from torch import nn
 from pae_framework.errors import CheckpointError
 from pae_framework.files import read_json, write_json
 from pae_framework.tensor_files import load_tensors, load_weights, save_tensors
-from pae_framework.training.checkpoint import Checkpoints, Part, TrainingState
+from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
 from pae_framework.training.ema import EMA
 
 
@@ -26,13 +26,13 @@ def trained_state(steps: int = 3) -> TrainingState:
         optimizer.step()
         optimizer.zero_grad()
         ema.update()
-    return TrainingState({"model": Part(module, optimizer)}, ema)
+    return TrainingState({"model": NetworkState(module, optimizer)}, ema)
 
 
 def fresh_state() -> TrainingState:
     module = nn.Linear(4, 2)
-    part = Part(module, torch.optim.AdamW(module.parameters(), lr=0.1))
-    return TrainingState({"model": part}, EMA(module, 0.9))
+    network = NetworkState(module, torch.optim.AdamW(module.parameters(), lr=0.1))
+    return TrainingState({"model": network}, EMA(module, 0.9))
 
 
 def same(a: TrainingState, b: TrainingState) -> bool:
@@ -44,7 +44,7 @@ def same(a: TrainingState, b: TrainingState) -> bool:
     )
 
 
-def test_weights_average_and_optimiser_come_back_bit_for_bit(tmp_path: Path):
+def test_weights_average_and_optimizer_come_back_bit_for_bit(tmp_path: Path):
     state, checkpoints = trained_state(), Checkpoints(tmp_path)
     checkpoints.save(3, state)
     restored = fresh_state()
@@ -52,40 +52,43 @@ def test_weights_average_and_optimiser_come_back_bit_for_bit(tmp_path: Path):
     assert same(state, restored)
 
 
-def with_opponent(state: TrainingState, seed: int) -> TrainingState:
+def with_discriminator(state: TrainingState, seed: int) -> TrainingState:
     torch.manual_seed(seed)
     module = nn.Linear(2, 1)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    return TrainingState({**state.parts, "opponent": Part(module, optimizer)}, state.ema)
+    return TrainingState({**state.networks, "opponent": NetworkState(module, optimizer)}, state.ema)
 
 
-def test_an_opponent_and_its_optimiser_come_back_too(tmp_path: Path):
-    state, checkpoints = with_opponent(trained_state(), seed=1), Checkpoints(tmp_path)
+def test_a_discriminator_and_its_optimizer_come_back_too(tmp_path: Path):
+    state, checkpoints = with_discriminator(trained_state(), seed=1), Checkpoints(tmp_path)
     checkpoints.save(3, state)
     files = sorted(path.stem for path in (tmp_path / "step-00000003").glob("*.safetensors"))
     assert files == ["ema", "model", "opponent", "opponent_optimizer", "optimizer"]
-    restored = with_opponent(fresh_state(), seed=2)
+    restored = with_discriminator(fresh_state(), seed=2)
     assert not same(state, restored)
     checkpoints.restore(restored)
     assert same(state, restored)
 
 
-def test_an_opponent_that_a_checkpoint_does_not_have_stays_new(tmp_path: Path):
+def test_a_discriminator_that_a_checkpoint_does_not_have_stays_new(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, trained_state())
-    state, untouched = with_opponent(fresh_state(), seed=2), with_opponent(fresh_state(), seed=2)
+    state, untouched = (
+        with_discriminator(fresh_state(), seed=2),
+        with_discriminator(fresh_state(), seed=2),
+    )
     assert checkpoints.restore(state) == 3
     assert torch.equal(
-        state.parts["opponent"].module.state_dict()["weight"],
-        untouched.parts["opponent"].module.state_dict()["weight"],
+        state.networks["opponent"].module.state_dict()["weight"],
+        untouched.networks["opponent"].module.state_dict()["weight"],
     )
-    assert same(trained_state(), TrainingState({"model": state.parts["model"]}, state.ema))
+    assert same(trained_state(), TrainingState({"model": state.networks["model"]}, state.ema))
 
 
 def test_checkpoints_with_weights_by_index_still_restore(tmp_path: Path):
-    """As version 0.1 wrote them: optimiser entries named 0.exp_avg, no losses."""
+    """As version 0.1 wrote them: optimizer entries named 0.exp_avg, no losses."""
     state, checkpoints = trained_state(), Checkpoints(tmp_path)
     files = state.tensors()
     names = {"weight": "0", "bias": "1"}
@@ -105,21 +108,21 @@ def test_checkpoints_with_weights_by_index_still_restore(tmp_path: Path):
 
 def test_averages_that_were_not_kept_begin_at_the_weights(tmp_path: Path):
     state = trained_state()
-    Checkpoints(tmp_path).save(3, TrainingState(state.parts))
+    Checkpoints(tmp_path).save(3, TrainingState(state.networks))
     restored = fresh_state()
     Checkpoints(tmp_path).restore(restored)
     assert restored.ema
-    weights = restored.parts["model"].module.state_dict()
+    weights = restored.networks["model"].module.state_dict()
     assert all(torch.equal(weights[name], v) for name, v in restored.ema.state_dict().items())
 
 
-def test_optimiser_state_follows_the_name_of_a_weight_not_its_place(tmp_path: Path):
+def test_optimizer_state_follows_the_name_of_a_weight_not_its_place(tmp_path: Path):
     """Other groups (another factor of one part's learning rate) change the order of weights."""
     Checkpoints(tmp_path).save(3, trained_state())
     module = nn.Linear(4, 2)
     groups = [{"params": [module.bias]}, {"params": [module.weight]}]
     optimizer = torch.optim.AdamW(groups, lr=0.1)
-    Checkpoints(tmp_path).restore(TrainingState({"model": Part(module, optimizer)}))
+    Checkpoints(tmp_path).restore(TrainingState({"model": NetworkState(module, optimizer)}))
     saved = load_tensors(tmp_path / "step-00000003" / "optimizer.safetensors")
     for name, weight in module.named_parameters():
         assert torch.equal(optimizer.state[weight]["exp_avg"], saved[f"{name}.exp_avg"])
@@ -142,21 +145,21 @@ class TestNotFinite:
     def test_a_weight_is_named(self):
         state = trained_state()
         with torch.no_grad():
-            state.parts["model"].module.bias[1] = float("inf")
+            state.networks["model"].module.bias[1] = float("inf")
         assert state.not_finite() == "model: bias"
 
-    def test_an_average_and_a_moment_are_looked_at(self):
+    def test_an_average_and_a_moment_are_checked(self):
         state = trained_state()
         assert state.ema
         state.ema.state_dict()["weight"][0, 0] = float("nan")
         assert state.not_finite() == "ema: weight"
-        part = state.parts["model"]
-        part.optimizer.state[part.module.bias]["exp_avg_sq"][0] = float("inf")
+        network = state.networks["model"]
+        network.optimizer.state[network.module.bias]["exp_avg_sq"][0] = float("inf")
         assert state.not_finite() == "optimizer: bias.exp_avg_sq"
 
     def test_a_mask_may_hold_infinities(self):
         state = trained_state()
-        state.parts["model"].module.register_buffer("mask", torch.tensor(-float("inf")))
+        state.networks["model"].module.register_buffer("mask", torch.tensor(-float("inf")))
         assert state.not_finite() is None
 
 

@@ -1,11 +1,16 @@
-"""The metrics log after an interruption."""
+"""The metrics log after an interruption; averages of loss terms."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from pae_framework.training.metrics_log import MetricsLog, read_log
+import pytest
+import torch
+
+from pae_framework.training.metrics_log import MetricAverages, MetricsLog, read_log
 from pae_framework.training.progress import format_seconds
+from pae_framework.training.task import World
 
 
 def steps(path: Path) -> list[float]:
@@ -34,3 +39,26 @@ def test_times_in_words():
     assert format_seconds(41.6) == "42 s"
     assert format_seconds(200) == "3 min 20 s"
     assert format_seconds(7500) == "2 h 05 min"
+
+
+def collected(*steps: Mapping[str, float]) -> MetricAverages:
+    averages = MetricAverages(6, World())
+    for terms in steps:
+        averages.add({name: torch.tensor(value) for name, value in terms.items()})
+    return averages
+
+
+EARLY, LATE = {"loss": 1.0, "ends": 3.0}, {"loss": 2.0, "starts": 5.0}
+
+
+def test_a_term_is_averaged_over_the_steps_that_have_it():
+    values = collected().summarize([EARLY, LATE, LATE | {"starts": 7.0}])
+    assert (values["ends"], values["starts"]) == (3.0, 6.0)
+    assert values["loss"] == pytest.approx(5 / 3)
+
+
+def test_every_step_is_fetched_once_with_its_number_and_its_own_terms():
+    averages = collected(EARLY, LATE)
+    assert averages.fetch(12) == [(11, EARLY), (12, LATE)]
+    averages.add({"loss": torch.tensor(4.0)})
+    assert averages.fetch(13) == [(13, {"loss": 4.0})]

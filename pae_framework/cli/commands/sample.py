@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
+
+from pae_framework.flow.flow_settings import SolverName
 
 
 def sample(
@@ -18,9 +20,7 @@ def sample(
         typer.Option(min=1, help="number of images; default: one per label, or 64"),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="integration steps")] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="euler, heun, ab2, euler_maruyama, sde_heun or dopri5")
-    ] = None,
+    solver: Annotated[str | None, typer.Option(help=", ".join(get_args(SolverName)))] = None,
     guidance: Annotated[float | None, typer.Option(min=1, help="guidance scale; 1: none")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of the noise")] = None,
     out: Annotated[

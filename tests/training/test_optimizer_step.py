@@ -1,4 +1,4 @@
-"""Accumulation: parts of a batch give the gradients of the whole."""
+"""Gradient accumulation: micro-batches give the gradient of the whole batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.training.learner import Learner
+from pae_framework.training.loop import Network, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings
 
 
@@ -29,7 +29,7 @@ class Mean(nn.Module):
 
 
 def gradients(sizes: list[int]) -> tuple[dict[str, torch.Tensor], LossTerms]:
-    """What reaches the optimiser, and the terms, for a batch of 7 images cut into these sizes."""
+    """Gradient at the optimizer, and the terms, for a batch of 7 images split into these sizes."""
     module = Mean()
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     for group in optimizer.param_groups:
@@ -40,9 +40,8 @@ def gradients(sizes: list[int]) -> tuple[dict[str, torch.Tensor], LossTerms]:
     y = torch.randn(7, 1, dtype=torch.float64, generator=draw)
     parts = list(zip(x.split(sizes), y.split(sizes), strict=True))
     settings = OptimizerSettings(lr=1.0, schedule="constant", clip=None)
-    terms = Learner(module, optimizer, settings, total=1).learn(
-        parts, 0, lambda index: torch.Generator()
-    )
+    network = Network(module, optimizer, settings, total=1)
+    terms = optimizer_step(network, 0, parts, lambda index: torch.Generator())
     # Plain gradient descent with rate 1: the step is the gradient.
     return {name: before[name] - p.detach() for name, p in module.named_parameters()}, terms
 

@@ -1,24 +1,23 @@
-"""An opponent: two networks trained against each other, each with its own optimiser."""
+"""A discriminator: two networks trained against each other, each with its own optimizer."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from toy_training import KilledError, killed_at, read_metrics, train_context, train_settings
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError
 from pae_framework.seeding import generator
-from pae_framework.training.loop import Opponent, TrainContext, TrainTask, train
-from pae_framework.training.progress import ProgressLine
-from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
+from pae_framework.training.loop import train
+from pae_framework.training.task import TrainTask
+from pae_framework.training.train_settings import OptimizerSettings
 
 STEPS = 6
 
@@ -58,11 +57,11 @@ class Maker(nn.Module):
 class CriticLoss(nn.Module):
     """Tells points from made ones; the maker is reached from outside the module tree."""
 
-    def __init__(self, critic: Critic, maker: Maker, poison: bool = False):
+    def __init__(self, critic: Critic, maker: Maker, diverges: bool = False):
         super().__init__()
         self.critic = critic
         self.maker = (maker,)
-        self.poison = poison
+        self.diverges = diverges
         self.gradients: list[Tensor | None] = []
         self.seeds: list[int] = []
 
@@ -72,10 +71,10 @@ class CriticLoss(nn.Module):
         with torch.no_grad():
             made = self.maker[0].made(batch, generator)
         apart = self.critic(made) - self.critic(batch[0])
-        return {"apart": apart * float("nan") if self.poison else apart, "loss": apart}
+        return {"apart": apart * float("nan") if self.diverges else apart, "loss": apart}
 
 
-def pair(first_step: int = 0, poison: bool = False, **given: object) -> TrainTask:
+def pair(first_step: int = 0, diverges: bool = False, **given: object) -> TrainTask:
     torch.manual_seed(0)
     critic = Critic()
     maker = Maker(critic)
@@ -85,37 +84,21 @@ def pair(first_step: int = 0, poison: bool = False, **given: object) -> TrainTas
             yield (torch.randn(4, 2, generator=generator(1, "data", step)),)
 
     settings = OptimizerSettings.model_validate({"lr": 0.05, **given})
-    opponent = Opponent(CriticLoss(critic, maker, poison), settings, first_step)
-    return TrainTask(maker, batches, opponent=opponent)
+    module = CriticLoss(critic, maker, diverges)
+    discriminator = TrainTask(module, optimizer=settings, first_step=first_step)
+    return TrainTask(maker, batches, discriminator=discriminator)
 
 
 def run(directory: Path, subject: TrainTask, total: int = STEPS, **changes: object) -> None:
-    values = {"steps": STEPS, "batch_size": 4, "lr": 0.02, "log_every": 1, "checkpoint_every": 3}
-    place = TrainContext(
-        directory,
-        torch.device("cpu"),
-        "test",
-        seed=5,
-        progress=lambda total, done: ProgressLine("test", total, done, Console(quiet=True)),
-    )
-    train(subject, TrainSettings.model_validate({**values, **changes}), total, place)
+    values = {"batch_size": 4, "lr": 0.02, "checkpoint_every": 3, **changes}
+    train(subject, train_settings(STEPS, **values), total, train_context(directory))
 
 
-def log(directory: Path) -> list[dict[str, float]]:
-    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    timing = {"images_per_s", "data_wait"}
-    return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
-
-
-def opponent_of(subject: TrainTask) -> CriticLoss:
-    assert subject.opponent
-    module = subject.opponent.module
+def critic_loss(subject: TrainTask) -> CriticLoss:
+    assert subject.discriminator
+    module = subject.discriminator.module
     assert isinstance(module, CriticLoss)
     return module
-
-
-class KilledError(Exception):
-    """Stands for a kill."""
 
 
 @pytest.mark.parametrize("kill_at", [3, 4, 5])
@@ -125,15 +108,9 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, kill_at: 
     run(tmp_path / "whole", pair(first_step=2), **given)
 
     subject = pair(first_step=2)
-
-    def batches(start: int, stop: int) -> Iterator[Batch]:
-        for step, batch in enumerate(subject.batches(start, stop), start):
-            if step == kill_at:
-                raise KilledError
-            yield batch
-
+    killed = replace(subject, batches=killed_at(kill_at, subject.batches))
     with pytest.raises(KilledError):
-        run(tmp_path / "parts", replace(subject, batches=batches), **given)
+        run(tmp_path / "parts", killed, **given)
     run(tmp_path / "parts", pair(first_step=2), **given)
 
     whole, parts = (
@@ -145,29 +122,29 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, kill_at: 
         expected, found = load_file(whole / name), load_file(parts / name)
         assert expected.keys() == found.keys()
         assert all(torch.equal(value, found[key]) for key, value in expected.items())
-    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+    assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "parts")
 
 
 def test_it_takes_no_step_before_its_first_and_its_schedule_begins_there(tmp_path: Path):
     subject = pair(first_step=2, warmup_steps=2, schedule="cosine", final_lr=0.5, lr=0.1)
-    start = opponent_of(subject).critic.net.weight.detach().clone()
+    start = critic_loss(subject).critic.net.weight.detach().clone()
     run(tmp_path, subject)
-    rates = [record.get("opponent_lr") for record in log(tmp_path)]
+    rates = [record.get("opponent_lr") for record in read_metrics(tmp_path)]
     # Four steps of its own: half, all, then a cosine over its steps 2 and 3 to half of the peak.
     assert rates == [None, None, *map(pytest.approx, (0.05, 0.1, 0.1, 0.05))]
-    assert not torch.equal(start, opponent_of(subject).critic.net.weight)
+    assert not torch.equal(start, critic_loss(subject).critic.net.weight)
 
     never = pair(first_step=STEPS)
-    start = opponent_of(never).critic.net.weight.detach().clone()
+    start = critic_loss(never).critic.net.weight.detach().clone()
     run(tmp_path / "never", never)
-    assert torch.equal(start, opponent_of(never).critic.net.weight)
+    assert torch.equal(start, critic_loss(never).critic.net.weight)
 
 
 def test_the_log_has_the_terms_of_both(tmp_path: Path):
     run(tmp_path, pair(first_step=1))
     task = {"step", "loss", "size", "fool", "grad_norm", "lr"}
     opponent = {"apart", "opponent_loss", "opponent_grad_norm", "opponent_lr"}
-    records = log(tmp_path)
+    records = read_metrics(tmp_path)
     assert records[0].keys() == task
     assert records[1].keys() == task | opponent
     for record in records:
@@ -177,15 +154,15 @@ def test_the_log_has_the_terms_of_both(tmp_path: Path):
 def test_it_is_in_train_mode_for_its_own_step_only(tmp_path: Path):
     subject = pair()
     run(tmp_path, subject)
-    # The task asks once, then the opponent scores made and given points.
-    assert opponent_of(subject).critic.modes == [False, True, True] * STEPS
+    # The task asks once, then the discriminator scores made and given points.
+    assert critic_loss(subject).critic.modes == [False, True, True] * STEPS
 
 
-def test_gradients_that_the_trainee_leaves_in_it_are_dropped(tmp_path: Path):
+def test_gradients_that_the_task_leaves_in_it_are_dropped(tmp_path: Path):
     """The loss 'fool' reaches the critic's weights; in its own step it begins without."""
     subject = pair()
     run(tmp_path, subject, accumulate=2)
-    firsts = opponent_of(subject).gradients[::2]
+    firsts = critic_loss(subject).gradients[::2]
     assert firsts == [None] * STEPS
 
 
@@ -196,29 +173,29 @@ def test_clipping_is_its_own(tmp_path: Path):
     moments = [value for name, value in saved.items() if name.endswith(".exp_avg")]
     norm = torch.cat([moment.flatten() for moment in moments]).norm().item()
     assert norm == pytest.approx(0.1 * 0.001, rel=1e-3)
-    assert log(tmp_path)[0]["opponent_grad_norm"] > 0.001
+    assert read_metrics(tmp_path)[0]["opponent_grad_norm"] > 0.001
 
 
 def test_each_micro_batch_of_each_step_has_a_generator_of_its_own(tmp_path: Path):
     subject = pair()
     run(tmp_path, subject, accumulate=2)
-    seeds = opponent_of(subject).seeds
+    seeds = critic_loss(subject).seeds
     assert len(set(seeds)) == len(seeds) == 2 * STEPS
     expected = generator(5, "test", "opponent", 1, 0).initial_seed()
     assert seeds[2] == expected
 
 
 def test_one_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
-    with pytest.raises(RunError, match="at step 3 the term 'apart' is nan"):
-        run(tmp_path, pair(first_step=2, poison=True), log_every=50)
+    with pytest.raises(RunError, match=r"step 3 .*'apart'.* nan\b"):
+        run(tmp_path, pair(first_step=2, diverges=True), log_every=50)
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_training_without_one_goes_on_with_one(tmp_path: Path):
-    """A checkpoint without an opponent, as all were once: it begins as if it were new."""
-    run(tmp_path, replace(pair(), opponent=None), total=3)
+    """A checkpoint without a discriminator, as all were once: it starts as new."""
+    run(tmp_path, replace(pair(), discriminator=None), total=3)
     run(tmp_path, pair())
-    assert [("apart" in record) for record in log(tmp_path)] == [False] * 3 + [True] * 3
+    assert [("apart" in record) for record in read_metrics(tmp_path)] == [False] * 3 + [True] * 3
 
 
 def test_the_module_is_told_each_step_before_it(tmp_path: Path):
