@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["pae_framework.testing.pytest"]
+
 # A loaded machine is no failure.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_tokenizer as helpers
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pae_framework.cli.app import main
 from pae_framework.files import read_json
+from pae_framework.testing.pytest import Pae, Result
 
 GENERATES = """\
 extractor: {use: small_cnn, width: 8, depth: 2, train: {steps: 2, batch_size: 4}}
@@ -39,39 +35,17 @@ MADE_UP = [
 ]
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-Pae = Callable[..., Answer]
-
-
 @pytest.fixture
-def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a recipe and two released files; its data is nowhere."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")
     helpers.write(helpers.released(), Path("ep-last.pt"))
     helpers.write(helpers.released(with_encoder=False), Path("bare.safetensors"))
-
-    def pae(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
     return pae
 
 
-def imported(pae: Pae, file: str = "ep-last.pt", *overrides: str, run_dir: str = "run") -> Answer:
+def imported(pae: Pae, file: str = "ep-last.pt", *overrides: str, run_dir: str = "run") -> Result:
     return pae("import", "pae", file, "--recipe", "small.yaml", "--run-dir", run_dir, *overrides)
 
 
@@ -86,12 +60,12 @@ def weights(path: str) -> dict[str, Tensor]:
 
 
 def test_an_imported_run_reconstructs_images_without_any_data(pae: Pae) -> None:
-    answer = imported(pae)
-    assert (answer.code, answer.err) == (0, "")
+    answer = imported(pae).ok()
+    assert answer.err == ""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
-    answer = pae("reconstruct", "run", "photo.png")
-    assert (answer.code, answer.err) == (0, "")
+    answer = pae("reconstruct", "run", "photo.png").ok()
+    assert answer.err == ""
     with Image.open("run/reconstructed/000_photo.png") as image:
         assert image.size == (16, 16)
 
@@ -111,12 +85,12 @@ def test_the_run_stands_alone(pae: Pae) -> None:
 def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
-    assert imported(pae, "ep-last.pt", *MADE_UP).code == 0
+    imported(pae, "ep-last.pt", *MADE_UP).ok()
     before = Path("run/tokenizer").resolve()
     assert not Path("run/report.html").is_symlink()
     Path("ep-last.pt").unlink()
-    answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
-    assert (answer.code, answer.err) == (0, "")
+    answer = pae("run", "run/resolved.yaml", "--run-dir", "run").ok()
+    assert answer.err == ""
     assert "tokenizer  done before" in answer.out
     assert Path("run/tokenizer").resolve() == before
     assert Path("run/report.html").is_file()
@@ -127,7 +101,7 @@ def test_status_says_what_is_loaded_and_what_is_still_to_come(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
     imported(pae)
-    (rows,) = json.loads(pae("status", "run", "--json").out).values()
+    (rows,) = pae("status", "run", "--json").json.values()
     states = {row["stage"]: (row["state"], row["progress"]) for row in rows}
     assert states.pop("tokenizer") == ("done", "from ep-last.pt")
     assert set(states) == {"extractor", "latents", "generator", "sample", "evaluate", "report"}
@@ -135,23 +109,21 @@ def test_status_says_what_is_loaded_and_what_is_still_to_come(pae: Pae) -> None:
 
 
 def test_without_encoder_weights_anywhere_nothing_is_written(pae: Pae) -> None:
-    answer = imported(pae, "bare.safetensors")
-    assert answer.code == 2
+    answer = imported(pae, "bare.safetensors").fails(2)
     assert "bare.safetensors brings no weights of the encoder" in answer.err
     assert "its weights are not in the cache" in answer.err
     assert not Path("run").exists()
 
 
 def test_without_encoder_weights_the_recipes_own_stay(pae: Pae) -> None:
-    answer = imported(pae, "bare.safetensors", "tokenizer.encoder.weights=here")
-    assert (answer.code, answer.err) == (0, "")
+    answer = imported(pae, "bare.safetensors", "tokenizer.encoder.weights=here").ok()
+    assert answer.err == ""
     assert "    weights: here\n" in Path("run/resolved.yaml").read_text(encoding="utf-8")
     assert not Path("run/tokenizer/encoder.safetensors").exists()
 
 
 def test_a_file_for_another_recipe_is_refused_before_anything_is_written(pae: Pae) -> None:
-    answer = imported(pae, "ep-last.pt", "tokenizer.bottleneck.channels=8")
-    assert answer.code == 1
+    answer = imported(pae, "ep-last.pt", "tokenizer.bottleneck.channels=8").fails(1)
     assert "latent_compressor.1.weight is 6x32x3x3, not 8x32x3x3" in answer.err
     assert "Traceback" not in answer.err
     assert not Path("run").exists()
@@ -160,8 +132,7 @@ def test_a_file_for_another_recipe_is_refused_before_anything_is_written(pae: Pa
 def test_a_directory_with_a_trained_run_is_left_alone(pae: Pae) -> None:
     Path("run").mkdir()
     Path("run/run.json").write_text('{"name": "small", "plan": []}', encoding="utf-8")
-    answer = imported(pae)
-    assert answer.code == 2
+    answer = imported(pae).fails(2)
     assert "holds a run that was not imported; choose another --run-dir" in answer.err
     assert sorted(path.name for path in Path("run").iterdir()) == ["run.json"]
 
@@ -169,7 +140,7 @@ def test_a_directory_with_a_trained_run_is_left_alone(pae: Pae) -> None:
 def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
     Path("run/imported").mkdir(parents=True)  # all that a killed import may have left
     Path("run/imported/tokenizer.safetensors").write_bytes(b"half")
-    assert imported(pae).code == 0
+    imported(pae).ok()
     first = Path("run/tokenizer").resolve()
     again = imported(pae)
     assert again.code == 0
@@ -177,20 +148,20 @@ def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
     assert Path("run/tokenizer").resolve() == first
     other = {**helpers.released(), "decoder.decoder_pred.bias": torch.ones(48)}
     helpers.write(other, Path("other.pt"))
-    assert imported(pae, "other.pt").code == 0
+    imported(pae, "other.pt").ok()
     assert Path("run/tokenizer").resolve() != first
     assert load_file("run/tokenizer/tokenizer.safetensors")["decoder.decoder_pred.bias"].all()
 
 
 def test_the_default_directory_is_not_that_of_training(pae: Pae) -> None:
-    assert pae("import", "pae", "ep-last.pt", "--recipe", "small.yaml").code == 0
+    pae("import", "pae", "ep-last.pt", "--recipe", "small.yaml").ok()
     assert Path("runs/small-imported/tokenizer/tokenizer.safetensors").is_file()
 
 
 def test_a_recipe_for_gpus_is_imported_without_one(pae: Pae) -> None:
     text = helpers.RECIPE.replace("device: cpu", "device: cuda")
     Path("small.yaml").write_text(text, encoding="utf-8")
-    assert imported(pae).code == 0
+    imported(pae).ok()
 
 
 def test_a_run_made_on_a_gpu_is_used_without_one(pae: Pae) -> None:
@@ -199,17 +170,15 @@ def test_a_run_made_on_a_gpu_is_used_without_one(pae: Pae) -> None:
     text = recipe.read_text(encoding="utf-8")
     recipe.write_text(text.replace("  device: auto\n", "  device: cuda\n"), encoding="utf-8")
     assert "device: cuda" in recipe.read_text(encoding="utf-8")
-    assert pae("export", "pae", "run", "out.pt").code == 0
+    pae("export", "pae", "run", "out.pt").ok()
 
 
 def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
-    answer = imported(pae, "gone.pt")
-    assert answer.code == 2
+    answer = imported(pae, "gone.pt").fails(2)
     assert "gone.pt" in answer.err
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write("sweep: {variants: {one: {data.flip: true}}}\n")
-    answer = imported(pae)
-    assert answer.code == 2
+    answer = imported(pae).fails(2)
     assert "small is a sweep" in answer.err
 
 
@@ -218,13 +187,13 @@ def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
 
 def test_import_and_export_give_the_file_back_bit_for_bit(pae: Pae) -> None:
     imported(pae)
-    assert pae("export", "pae", "run", "out.pt").code == 0
+    pae("export", "pae", "run", "out.pt").ok()
     assert helpers.same_bits(weights("out.pt"), helpers.released())
-    assert pae("export", "pae", "run", "out.safetensors").code == 0
+    pae("export", "pae", "run", "out.safetensors").ok()
     assert helpers.same_bits(load_file("out.safetensors"), helpers.released())
-    assert pae("export", "pae", "run", "bare.pt", "--no-encoder").code == 0
+    pae("export", "pae", "run", "bare.pt", "--no-encoder").ok()
     assert helpers.same_bits(weights("bare.pt"), helpers.released(with_encoder=False))
-    assert imported(pae, "out.safetensors", run_dir="again").code == 0
+    imported(pae, "out.safetensors", run_dir="again").ok()
     one, two = (f"{run}/tokenizer/tokenizer.safetensors" for run in ("run", "again"))
     assert helpers.same_bits(load_file(one), load_file(two))
 
@@ -246,8 +215,7 @@ def test_names_and_formats_that_contradict_are_refused(pae: Pae) -> None:
     answer = pae("export", "pae", "run", "out.pt", "--format", "safetensors")
     assert (answer.code, Path("out.pt").exists()) == (2, False)
     assert "--format safetensors does not go with the name out.pt" in answer.err
-    answer = pae("export", "pae", "run", "weights")
-    assert answer.code == 2
+    answer = pae("export", "pae", "run", "weights").fails(2)
     assert "ends in .safetensors or .pt" in answer.err
 
 
@@ -257,11 +225,10 @@ def test_a_file_is_replaced_only_with_force(pae: Pae) -> None:
     answer = pae("export", "pae", "run", "out.pt")
     assert (answer.code, Path("out.pt").read_text(encoding="utf-8")) == (2, "precious")
     assert "--force replaces it" in answer.err
-    assert pae("export", "pae", "run", "out.pt", "--force").code == 0
+    pae("export", "pae", "run", "out.pt", "--force").ok()
     assert helpers.same_bits(weights("out.pt"), helpers.released())
 
 
 def test_a_run_without_a_finished_tokenizer_has_nothing_to_export(pae: Pae) -> None:
-    answer = pae("export", "pae", "nowhere", "out.pt")
-    assert answer.code == 2
+    answer = pae("export", "pae", "nowhere", "out.pt").fails(2)
     assert "holds no run" in answer.err

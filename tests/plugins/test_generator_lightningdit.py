@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from generator_formulas import lightningdit
+from layouts.generator_formulas import lightningdit
 from safetensors import safe_open
 
 from pae_framework.config import LatentShape

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import golden_generator as official
 import numpy as np
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_generator as official
+from layouts import tiny_tokenizer as helpers
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_tokenizer as helpers
 from safetensors.torch import load_file
 
 from pae_framework.errors import CheckpointError, DataError
