@@ -75,6 +75,7 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     """From the same noise; the official grid of 11 points is 10 steps, and 0.0 is no shift."""
     imported(pae).ok()
     golden, drawn = official.golden(), sampler(run)
+    assert not any(parameter.requires_grad for parameter in drawn.tokenizer.parameters())
 
     class OfficialNoise(sampling.SampleNoise):
         def draw(self):
@@ -122,6 +123,8 @@ def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: P
         load_file(run / "latents/statistics/latents_stats.safetensors"), official.statistics()
     )
     found = read_json(run / "generator/weights.json")
+    original = {"imported_from", "imported_bytes", "imported_sha256"}
+    assert found.keys() == {"file", "bytes", "sha256", "entry", "tensors", *original}
     assert (found["imported_from"], found["entry"]) == ("0100000.pt", "ema")
     assert found["tensors"] == 15 + 2 * 12  # 12 of each of the two blocks
     (rows,) = pae("status", "run", "--json").json.values()
@@ -134,8 +137,15 @@ def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: P
 
 def test_only_what_a_loaded_generator_needs_is_written(pae: Pae, run: Path) -> None:
     imported(pae)
-    names = {path.name for path in (run / "generator").iterdir()}
-    assert {name for name in names if not name.startswith(".")} >= {"weights.safetensors"}
+    statistics = {"latents_stats.safetensors", "latents_stats.pt", "statistics.json"}
+    for stage, expected in (
+        ("generator", {"weights.safetensors", "weights.json"}),
+        ("latents", statistics),
+    ):
+        files = {path.name for path in (run / stage).rglob("*") if path.is_file()}
+        assert expected <= files <= {*expected, "stage.json", ".lock"}
+    found = torch.load(run / "latents/latents_stats.pt", weights_only=True)
+    assert helpers.same_bits(found, official.statistics())
     assert not list(run.rglob("*shard*")) + list(run.rglob("checkpoint*"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,40 @@ def test_the_run_stands_alone(pae: Pae) -> None:
     assert f"  weights: {copy}\n" in resolved
     assert "    weights: none\n" in resolved  # the hub's are not asked for: the file brought them
     assert helpers.same_bits(load_file(copy), helpers.released())
-    found = read_json(Path("run/tokenizer/weights.json"))
-    assert (found["file"], found["imported_from"]) == ("tokenizer.safetensors", "ep-last.pt")
+
+
+def test_the_files_weights_become_the_runs(pae: Pae) -> None:
+    imported(pae)
+    stage = Path("run/tokenizer")
+    files = {"tokenizer.safetensors", "encoder.safetensors", "weights.json"}
+    assert files <= {path.name for path in stage.iterdir()} <= {*files, "stage.json", ".lock"}
+    assert helpers.same_bits(load_file(stage / "tokenizer.safetensors"), helpers.tokenizer_part())
+    value = helpers.encoder_part()[f"encoder.{helpers.SPLIT[2]}"]
+    assert torch.equal(load_file(stage / "encoder.safetensors")["fused.weight"][64:], value)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a file", "a copy of it"])
+def test_it_says_what_the_file_was(pae: Pae, again: bool) -> None:
+    def described(file: str, prefix: str) -> dict[str, object]:
+        content = Path(file).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return {f"{prefix}bytes": len(content), f"{prefix}sha256": digest}
+
+    imported(pae)
+    copy, found = "run/imported/tokenizer.safetensors", Path("run/tokenizer/weights.json")
+    if again:
+        imported(pae, copy, run_dir="again").ok()
+        copy, found = "again/imported/tokenizer.safetensors", Path("again/tokenizer/weights.json")
+    first = {name: str(value) for name, value in described("ep-last.pt", "imported_").items()}
+    assert read_json(found) == {
+        "file": "tokenizer.safetensors",
+        **described(copy, ""),
+        "imported_from": "ep-last.pt",
+        **first,
+        "layout": "tokenizer with encoder",
+        "tensors": len(helpers.tokenizer_part()),
+        "encoder_tensors": 5,
+    }
 
 
 def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
@@ -120,6 +153,39 @@ def test_without_encoder_weights_the_recipes_own_stay(pae: Pae) -> None:
     assert answer.err == ""
     assert "    weights: here\n" in Path("run/resolved.yaml").read_text(encoding="utf-8")
     assert not Path("run/tokenizer/encoder.safetensors").exists()
+
+
+OWN_ENCODER = "tokenizer.encoder={use: tiny_vit, width: 32, heads: 4, train: {steps: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("file", "override", "facts"),
+    [
+        ("bare.safetensors", "tokenizer.encoder.weights=none", ("encoder.weights", "none")),
+        ("ep-last.pt", OWN_ENCODER, ("encoder", "trains its own", "tokenizer.encoder.train")),
+    ],
+    ids=["a random encoder", "two encoders"],
+)
+def test_an_encoder_that_is_not_the_files_is_refused(
+    pae: Pae, file: str, override: str, facts: tuple[str, ...]
+) -> None:
+    answer = imported(pae, file, override).fails(1)
+    assert all(fact in answer.err for fact in (file, *facts))
+    assert not Path("run").exists()
+
+
+def test_a_file_that_is_gone_is_known_before_anything_runs(pae: Pae) -> None:
+    gone = ("small.yaml", "tokenizer.weights=gone.pt", "tokenizer.encoder.weights=none")
+    answer = pae("run", *gone).fails(2)
+    assert "tokenizer.weights" in answer.err
+    assert "gone.pt" in answer.err
+    assert list(Path().glob("runs/*/stages/*")) == []
+
+
+def test_an_unknown_tensor_is_refused_before_anything_is_written(pae: Pae) -> None:
+    helpers.write({**helpers.released(), "decoder.mystery": torch.zeros(2)}, Path("other.pt"))
+    assert "unexpected: decoder.mystery" in imported(pae, "other.pt").fails(1).err
+    assert not Path("run").exists()
 
 
 def test_a_file_for_another_recipe_is_refused_before_anything_is_written(pae: Pae) -> None:
