@@ -168,6 +168,9 @@ def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, r
     edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place).ok()
     assert edited.out.count("done before") == 6  # up to the generator
     assert len(list((run / "stages").glob("sample-*"))) == 2
+
+
+def test_the_recipe_as_it_was_before_the_edit_does_no_work_twice(place: Path, run: Path):
     back = pae("run", "tiny.yaml", cwd=place)
     assert back.out.count("done before") == len(STAGES)
 
