@@ -186,14 +186,6 @@ def test_velocity_depends_on_time_label_and_place():
 
 
 @torch.no_grad()
-def test_samples_of_a_batch_do_not_see_each_other():
-    model = awake()
-    x, t, y = inputs()
-    alone = model(x[1:2], t[1:2], y[1:2])
-    torch.testing.assert_close(alone, model(x, t, y)[1:2], rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
 def test_bfloat16_autocast_stays_near_float32():
     """bfloat16 has 8 bits: an error of some per cent of the largest value, not more."""
     model = awake()
