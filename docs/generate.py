@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pages import commands, components, hooks, recipe
+from pages import commands, components, hooks, messages, recipe
 
 FOLDER = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py from the code. Change the code, then `make docs`. -->"
@@ -23,6 +23,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipe.md": recipe.page,
     "components.md": components.page,
     "hooks.md": hooks.page,
+    "messages.md": messages.page,
 }
 
 

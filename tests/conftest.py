@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["pae_framework.testing.pytest"]
+
 # A loaded machine is no failure.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
@@ -60,3 +62,13 @@ def tiny_recipe(tmp_path: Path, tiny_text: str) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_text, encoding="utf-8")
     return path
+
+
+LONG = {"slow", "slurm", "gpu", "network"}
+"""Marks of tests that may take longer than others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not LONG.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker(pytest.mark.timeout(600))

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pae_framework.cli.app import main
 from pae_framework.dry_run.flops import Forward, count_forward, per_image
 from pae_framework.dry_run.networks import build_networks
 from pae_framework.dry_run.render import number
 from pae_framework.recipe.load import load_recipe
+from pae_framework.testing.pytest import Pae
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(pae: Pae) -> Run:
     """Run ``pae run``, in an empty folder, and give what it prints."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["pae", "run", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return captured.out if not stop.value.code else captured.err
+        answer = pae("run", *arguments)
+        return answer.err if answer.code else answer.out
 
     return run
 

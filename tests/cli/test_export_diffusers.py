@@ -5,24 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import golden_generator as official
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_generator as official
+from layouts import tiny_tokenizer as helpers
 from safetensors.torch import load_file
 
-from pae_framework.cli.app import main
-
-Pae = Callable[..., tuple[int, str, str]]
+from pae_framework.testing.pytest import Pae, Result
 
 
 @pytest.fixture
-def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a run of the golden generator; shifts are those of RAE."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
     recipe = official.RECIPE.replace("steps: 2, batch_size: 4, at", "shift_base: 4, steps: 2, at")
     Path("small.yaml").write_text(recipe, encoding="utf-8")
@@ -30,23 +26,13 @@ def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     official.write(official.weights(), Path("0100000.pt"))
     torch.save(official.statistics(), "latents_stats.pt")
 
-    def pae(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
     pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
     statistics = ("--statistics", "latents_stats.pt")
-    assert pae("import", "generator", "0100000.pt", "run", *statistics)[0] == 0
+    pae("import", "generator", "0100000.pt", "run", *statistics).ok()
     return pae
 
 
-def exported(pae: Pae, *more: str) -> tuple[int, str, str]:
+def exported(pae: Pae, *more: str) -> Result:
     return pae("export", "generator", "run", "folder", "--format", "diffusers", *more)
 
 
@@ -55,9 +41,9 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
-    code, out, err = exported(pae)
-    assert (code, err) == (0, "")
-    assert out.startswith("folder: a Diffusers pipeline, ")
+    answer = exported(pae).ok()
+    assert answer.err == ""
+    assert answer.out.startswith("folder: a Diffusers pipeline, ")
     weights = "transformer/diffusion_pytorch_model.safetensors"
     assert names(Path("folder")) == {
         *("model_index.json", "scheduler/scheduler_config.json", "transformer/config.json"),
@@ -68,7 +54,7 @@ def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
         load_file("folder/statistics/latents_stats.safetensors"), official.statistics()
     )
     back = ("--statistics", "folder/statistics/latents_stats.safetensors")
-    assert pae("import", "generator", f"folder/{weights}", "run", *back)[::2] == (0, "")
+    assert pae("import", "generator", f"folder/{weights}", "run", *back).ok().err == ""
     assert helpers.same_bits(load_file("run/generator/weights.safetensors"), official.weights())
 
 
@@ -99,16 +85,14 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
 
 def test_only_a_pipeline_is_replaced_and_only_when_told(pae: Pae) -> None:
     Path("folder").mkdir()
-    assert exported(pae)[0] == 0  # an empty folder is no loss
+    exported(pae).ok()  # an empty folder is no loss
     Path("folder/later.txt").write_text("mine", encoding="utf-8")
-    code, _, err = exported(pae)
-    assert (code, re.search("folder exists.*--force", err) is not None) == (2, True)
+    assert re.search("folder exists.*--force", exported(pae).fails(2).err)
     before = names(Path("folder"))
-    assert exported(pae, "--force")[0] == 0
+    exported(pae, "--force").ok()
     assert before - names(Path("folder")) == {"later.txt"}
     Path("folder/model_index.json").unlink()
-    code, _, err = exported(pae, "--force")
-    assert (code, "Diffusers pipeline" in err) == (2, True)
+    assert "Diffusers pipeline" in exported(pae, "--force").fails(2).err
     assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
 
 
@@ -122,18 +106,17 @@ def test_a_failure_leaves_the_folder_that_was_there(
             monkeypatch.delitem(sys.modules, name)
         if name.partition(".")[0] == "diffusers":
             monkeypatch.setitem(sys.modules, name, None)
-    code, _, err = exported(pae, "--force")
-    assert (code, "pae-framework[diffusers]" in err) == (2, True)
+    assert "pae-framework[diffusers]" in exported(pae, "--force").fails(2).err
     assert before == {name: Path("folder", name).read_bytes() for name in names(Path("folder"))}
     assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
 
 
 def test_a_file_is_still_known_by_its_name(pae: Pae) -> None:
-    code, _, err = pae("export", "generator", "run", "generator")
-    assert (code, ".safetensors or .pt" in err) == (2, True)
-    assert pae("export", "generator", "run", "generator.pt", "--format", "pt")[0] == 0
-    code, _, err = pae("export", "generator", "run", "other.pt", "--format", "safetensors")
-    assert (code, "--format" in err) == (2, True)
+    export = ("export", "generator", "run")
+    assert ".safetensors or .pt" in pae(*export, "generator").fails(2).err
+    pae(*export, "generator.pt", "--format", "pt").ok()
+    answer = pae(*export, "other.pt", "--format", "safetensors").fails(2)
+    assert "--format" in answer.err
 
 
 def test_help_loads_neither_torch_nor_diffusers() -> None:

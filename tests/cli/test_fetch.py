@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from pae_framework.cli.app import main
 from pae_framework.config import EncoderConfig
 from pae_framework.errors import DataError
 from pae_framework.files import write_json
@@ -17,6 +15,7 @@ from pae_framework.preflight.download import fetch_at_first_use, fetch_parts
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
+from pae_framework.testing.pytest import Pae
 
 ENCODER = "tokenizer.encoder={use: downloaded, shelf: shelf}"
 
@@ -81,25 +80,12 @@ def test_data_that_is_placed_by_hand_is_listed_with_where(registry: Registry) ->
     assert "nowhere" in text
 
 
-def test_the_command_ends_with_1_while_something_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def fetch(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["pae", "fetch", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0), capsys.readouterr().out
-
-    code, text = fetch("quickstart")
-    assert code == 0
-    assert text.splitlines()[-1] == "quickstart: everything is here"
+def test_the_command_ends_with_1_while_something_is_missing(pae: Pae) -> None:
+    assert pae("fetch", "quickstart").ok().out.splitlines()[-1] == "quickstart: everything is here"
     nowhere = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
-    code, text = fetch("quickstart", *nowhere)
-    assert code == 1
-    assert text.startswith("missing  data.train: no such folder")
-    assert fetch("quickstart", *nowhere, "--dry-run")[0] == 0
+    answer = pae("fetch", "quickstart", *nowhere).fails(1)
+    assert answer.out.startswith("missing  data.train: no such folder")
+    pae("fetch", "quickstart", *nowhere, "--dry-run").ok()
 
 
 def at_first_use(

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import golden_generator as official
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_generator as official
+from layouts import tiny_tokenizer as helpers
 from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pae_framework.cli.app import main
 from pae_framework.data.pixels import to_uint8
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
@@ -28,54 +24,33 @@ from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import sample_latents
 from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
+from pae_framework.testing.pytest import Pae, Result
 
 MADE_UP = "data.train={use: shapes, count: 12}"
 TEST = "data.test={use: shapes, split: test, count: 6}"
 GUIDED = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-Pae = Callable[..., Answer]
-
-
 @pytest.fixture
-def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a recipe and files trained elsewhere; no images."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
     Path("small.yaml").write_text(official.RECIPE, encoding="utf-8")
     official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))
     official.write(official.weights(), Path("0100000.pt"))
     torch.save(official.statistics(), "latents_stats.pt")
-
-    def pae(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
     return pae
 
 
 @pytest.fixture
 def run(pae: Pae) -> Path:
     """A run that has a tokenizer and nothing else."""
-    answer = pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
-    assert (answer.code, answer.err) == (0, "")
+    answer = pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run").ok()
+    assert answer.err == ""
     return Path("run")
 
 
-def imported(pae: Pae, file: str = "0100000.pt", *more: str) -> Answer:
+def imported(pae: Pae, file: str = "0100000.pt", *more: str) -> Result:
     return pae("import", "generator", file, "run", "--statistics", "latents_stats.pt", *more)
 
 
@@ -99,8 +74,9 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     pae: Pae, run: Path, monkeypatch: pytest.MonkeyPatch, named: str, guidance: Guidance, shift
 ) -> None:
     """From the same noise; the official grid of 11 points is 10 steps, and 0.0 is no shift."""
-    assert imported(pae).code == 0
+    imported(pae).ok()
     golden, drawn = official.golden(), sampler(run)
+    assert not any(parameter.requires_grad for parameter in drawn.tokenizer.parameters())
 
     class OfficialNoise(sampling.SampleNoise):
         def sample_latents(self):
@@ -136,8 +112,8 @@ def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
 
 
 def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: Path) -> None:
-    answer = imported(pae)
-    assert (answer.code, answer.err) == (0, "")
+    answer = imported(pae).ok()
+    assert answer.err == ""
     Path("0100000.pt").unlink()
     Path("latents_stats.pt").unlink()
     resolved = (run / "resolved.yaml").read_text(encoding="utf-8")
@@ -149,20 +125,29 @@ def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: P
         load_file(run / "latents/statistics/latents_stats.safetensors"), official.statistics()
     )
     found = read_json(run / "generator/weights.json")
+    original = {"imported_from", "imported_bytes", "imported_sha256"}
+    assert found.keys() == {"file", "bytes", "sha256", "entry", "tensors", *original}
     assert (found["imported_from"], found["entry"]) == ("0100000.pt", "ema")
     assert found["tensors"] == 15 + 2 * 12  # 12 of each of the two blocks
-    (rows,) = json.loads(pae("status", "run", "--json").out).values()
+    (rows,) = pae("status", "run", "--json").json.values()
     states = {row["stage"]: (row["state"], row["progress"]) for row in rows}
     assert states["latents"] == ("done", "from latents_stats.pt")
     assert states["generator"] == ("done", "from 0100000.pt")
     assert states["sample"] == ("pending", "")
-    assert pae("sample", "run", "--count", "2").code == 0
+    pae("sample", "run", "--count", "2").ok()
 
 
 def test_only_what_a_loaded_generator_needs_is_written(pae: Pae, run: Path) -> None:
     imported(pae)
-    names = {path.name for path in (run / "generator").iterdir()}
-    assert {name for name in names if not name.startswith(".")} >= {"weights.safetensors"}
+    statistics = {"latents_stats.safetensors", "latents_stats.pt", "statistics.json"}
+    for stage, expected in (
+        ("generator", {"weights.safetensors", "weights.json"}),
+        ("latents", statistics),
+    ):
+        files = {path.name for path in (run / stage).rglob("*") if path.is_file()}
+        assert expected <= files <= {*expected, "stage.json", ".lock"}
+    found = torch.load(run / "latents/latents_stats.pt", weights_only=True)
+    assert helpers.same_bits(found, official.statistics())
     assert not list(run.rglob("*shard*")) + list(run.rglob("checkpoint*"))
 
 
@@ -225,16 +210,16 @@ def test_weights_trained_in_the_run_itself_come_back_as_they_were(pae: Pae) -> N
     """Over its own latents, so without statistics; its trained stage stays in `stages`."""
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
     pae(*line, MADE_UP, TEST)
-    assert pae("run", "run/resolved.yaml", "--run-dir", "run").code == 0
+    pae("run", "run/resolved.yaml", "--run-dir", "run").ok()
     pae("sample", "run", "--count", "2", "--out", "before")
     trained, latents = Path("run/generator").resolve(), Path("run/latents").resolve()
-    assert pae("export", "generator", "run", "own.safetensors").code == 0
-    answer = pae("import", "generator", "own.safetensors", "run")
-    assert (answer.code, answer.err) == (0, "")
+    pae("export", "generator", "run", "own.safetensors").ok()
+    answer = pae("import", "generator", "own.safetensors", "run").ok()
+    assert answer.err == ""
     assert Path("run/generator").resolve() != trained
     assert trained.is_dir()
     assert Path("run/latents").resolve() == latents
-    assert pae("sample", "run", "--count", "2", "--out", "after").code == 0
+    pae("sample", "run", "--count", "2", "--out", "after").ok()
     for name in ("000000.png", "000001.png"):
         assert Path("before", name).read_bytes() == Path("after", name).read_bytes()
 
@@ -247,8 +232,8 @@ def test_a_recipe_without_generator_is_told_which_it_is(pae: Pae) -> None:
     assert "the recipe of run has no generator" in answer.err
     assert "generator={use:" in answer.err  # what to write
     network = "{use: lightningdit, width: 32, depth: 2, heads: 4, patch: 1, train: {steps: 1}}"
-    assert imported(pae, "0100000.pt", f"generator={network}").code == 0
-    assert pae("sample", "run", "--count", "2", "--steps", "2").code == 0
+    imported(pae, "0100000.pt", f"generator={network}").ok()
+    pae("sample", "run", "--count", "2", "--steps", "2").ok()
 
 
 def test_a_run_made_on_a_gpu_goes_on_without_one(pae: Pae, run: Path) -> None:
@@ -256,7 +241,7 @@ def test_a_run_made_on_a_gpu_goes_on_without_one(pae: Pae, run: Path) -> None:
     text = recipe.read_text(encoding="utf-8")
     assert "  device: auto\n" in text
     recipe.write_text(text.replace("  device: auto\n", "  device: cuda\n"), encoding="utf-8")
-    assert imported(pae).code == 0
+    imported(pae).ok()
     assert "  device: auto\n" in recipe.read_text(encoding="utf-8")
 
 
@@ -282,8 +267,7 @@ def test_a_file_of_another_network_changes_nothing(pae: Pae, run: Path, fault: s
     changes, message = REFUSED[fault]
     official.write({**official.weights(), **changes}, Path("other.pt"))
     before = content(run)
-    answer = imported(pae, "other.pt")
-    assert answer.code == 1
+    answer = imported(pae, "other.pt").fails(1)
     assert message in " ".join(answer.err.split())
     assert "other.pt" in answer.err
     assert "Traceback" not in answer.err
@@ -352,8 +336,8 @@ def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) ->
         for name, tensor in official.weights().items()
     }  # the shapes' 8 classes, and the null label
     official.write(network, Path("shapes.pt"))
-    answer = pae("import", "generator", "shapes.pt", "run")
-    assert (answer.err, answer.code) == ("", 0)
+    answer = pae("import", "generator", "shapes.pt", "run").ok()
+    assert answer.err == ""
     shard = load_file("run/latents/latents_rank00_shard000.safetensors")
     assert shard["latents"].shape == (12, 4, 4, 4)
 
@@ -382,17 +366,17 @@ def test_files_and_runs_that_are_not_there(pae: Pae, run: Path) -> None:
 
 def test_import_and_export_give_the_file_back_bit_for_bit(pae: Pae, run: Path) -> None:
     imported(pae)
-    assert pae("export", "generator", "run", "out.pt").code == 0
+    pae("export", "generator", "run", "out.pt").ok()
     found: dict[str, Any] = torch.load("out.pt", weights_only=True)
     assert helpers.same_bits(found["ema"], official.weights())
     assert helpers.same_bits(found["model"], official.weights())
     once = sum(x.numel() * x.element_size() for x in official.weights().values())
     assert once < Path("out.pt").stat().st_size < 1.5 * once
-    assert pae("export", "generator", "run", "out.safetensors").code == 0
+    pae("export", "generator", "run", "out.safetensors").ok()
     assert helpers.same_bits(load_file("out.safetensors"), official.weights())
     first = load_file(run / "generator/weights.safetensors")
     for file in ("out.pt", "out.safetensors"):
-        assert imported(pae, file).code == 0
+        imported(pae, file).ok()
         assert helpers.same_bits(load_file(run / "generator/weights.safetensors"), first)
 
 
@@ -417,13 +401,13 @@ def test_names_formats_and_runs_that_do_not_do(pae: Pae, run: Path) -> None:
     Path("out.pt").write_text("precious", encoding="utf-8")
     answer = pae("export", "generator", "run", "out.pt")
     assert (answer.code, Path("out.pt").read_text(encoding="utf-8")) == (2, "precious")
-    assert pae("export", "generator", "run", "out.pt", "--force").code == 0
+    pae("export", "generator", "run", "out.pt", "--force").ok()
 
 
 def test_bare_weights_and_half_precision_come_in(pae: Pae, run: Path) -> None:
     halves = {name: x.bfloat16() for name, x in official.weights().items()}
     save_file(halves, "half.safetensors")
-    assert imported(pae, "half.safetensors").code == 0
+    imported(pae, "half.safetensors").ok()
     found = load_file(run / "generator/weights.safetensors")
     assert {x.dtype for x in found.values()} == {torch.float32}
     key = "blocks.0.attn.qkv.weight"

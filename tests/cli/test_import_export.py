@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_tokenizer as helpers
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pae_framework.cli.app import main
 from pae_framework.files import read_json
+from pae_framework.testing.pytest import Pae, Result
 
 GENERATES = """\
 extractor: {use: small_cnn, width: 8, depth: 2, train: {steps: 2, batch_size: 4}}
@@ -40,39 +37,17 @@ MADE_UP = [
 ]
 
 
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-Pae = Callable[..., Answer]
-
-
 @pytest.fixture
-def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
+def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a recipe and two released files; its data is nowhere."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")
     helpers.write(helpers.released(), Path("ep-last.pt"))
     helpers.write(helpers.released(with_encoder=False), Path("bare.safetensors"))
-
-    def pae(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
     return pae
 
 
-def imported(pae: Pae, file: str = "ep-last.pt", *overrides: str, run_dir: str = "run") -> Answer:
+def imported(pae: Pae, file: str = "ep-last.pt", *overrides: str, run_dir: str = "run") -> Result:
     return pae("import", "pae", file, "--recipe", "small.yaml", "--run-dir", run_dir, *overrides)
 
 
@@ -87,12 +62,12 @@ def weights(path: str) -> dict[str, Tensor]:
 
 
 def test_an_imported_run_reconstructs_images_without_any_data(pae: Pae) -> None:
-    answer = imported(pae)
-    assert (answer.code, answer.err) == (0, "")
+    answer = imported(pae).ok()
+    assert answer.err == ""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
-    answer = pae("reconstruct", "run", "photo.png")
-    assert (answer.code, answer.err) == (0, "")
+    answer = pae("reconstruct", "run", "photo.png").ok()
+    assert answer.err == ""
     with Image.open("run/reconstructed/000_photo.png") as image:
         assert image.size == (16, 16)
 
@@ -105,14 +80,46 @@ def test_the_run_stands_alone(pae: Pae) -> None:
     assert f"  weights: {copy}\n" in resolved
     assert "    weights: none\n" in resolved  # the hub's are not asked for: the file brought them
     assert helpers.same_bits(load_file(copy), helpers.released())
-    found = read_json(Path("run/tokenizer/weights.json"))
-    assert (found["file"], found["imported_from"]) == ("tokenizer.safetensors", "ep-last.pt")
+
+
+def test_the_files_weights_become_the_runs(pae: Pae) -> None:
+    imported(pae)
+    stage = Path("run/tokenizer")
+    files = {"tokenizer.safetensors", "encoder.safetensors", "weights.json"}
+    assert files <= {path.name for path in stage.iterdir()} <= {*files, "stage.json", ".lock"}
+    assert helpers.same_bits(load_file(stage / "tokenizer.safetensors"), helpers.tokenizer_part())
+    value = helpers.encoder_part()[f"encoder.{helpers.SPLIT[2]}"]
+    assert torch.equal(load_file(stage / "encoder.safetensors")["fused.weight"][64:], value)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a file", "a copy of it"])
+def test_it_says_what_the_file_was(pae: Pae, again: bool) -> None:
+    def described(file: str, prefix: str) -> dict[str, object]:
+        content = Path(file).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return {f"{prefix}bytes": len(content), f"{prefix}sha256": digest}
+
+    imported(pae)
+    copy, found = "run/imported/tokenizer.safetensors", Path("run/tokenizer/weights.json")
+    if again:
+        imported(pae, copy, run_dir="again").ok()
+        copy, found = "again/imported/tokenizer.safetensors", Path("again/tokenizer/weights.json")
+    first = {name: str(value) for name, value in described("ep-last.pt", "imported_").items()}
+    assert read_json(found) == {
+        "file": "tokenizer.safetensors",
+        **described(copy, ""),
+        "imported_from": "ep-last.pt",
+        **first,
+        "layout": "tokenizer with encoder",
+        "tensors": len(helpers.tokenizer_part()),
+        "encoder_tensors": 5,
+    }
 
 
 def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
-    assert imported(pae, "ep-last.pt", *MADE_UP).code == 0
+    imported(pae, "ep-last.pt", *MADE_UP).ok()
     before = Path("run/tokenizer").resolve()
     assert not Path("run/report.html").is_symlink()
     Path("ep-last.pt").unlink()
@@ -128,7 +135,7 @@ def test_status_says_what_is_loaded_and_what_is_still_to_come(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
     imported(pae)
-    (rows,) = json.loads(pae("status", "run", "--json").out).values()
+    (rows,) = pae("status", "run", "--json").json.values()
     states = {row["stage"]: (row["state"], row["progress"]) for row in rows}
     assert states.pop("tokenizer") == ("done", "from ep-last.pt")
     assert set(states) == {"extractor", "latents", "generator", "sample", "evaluate", "report"}
@@ -145,15 +152,47 @@ def test_without_encoder_weights_anywhere_nothing_is_written(pae: Pae) -> None:
 
 
 def test_without_encoder_weights_the_recipes_own_stay(pae: Pae) -> None:
-    answer = imported(pae, "bare.safetensors", "tokenizer.encoder.weights=here")
-    assert (answer.code, answer.err) == (0, "")
+    answer = imported(pae, "bare.safetensors", "tokenizer.encoder.weights=here").ok()
+    assert answer.err == ""
     assert "    weights: here\n" in Path("run/resolved.yaml").read_text(encoding="utf-8")
     assert not Path("run/tokenizer/encoder.safetensors").exists()
 
 
+OWN_ENCODER = "tokenizer.encoder={use: tiny_vit, width: 32, heads: 4, train: {steps: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("file", "override", "facts"),
+    [
+        ("bare.safetensors", "tokenizer.encoder.weights=none", ("encoder.weights", "none")),
+        ("ep-last.pt", OWN_ENCODER, ("encoder", "trains its own", "tokenizer.encoder.train")),
+    ],
+    ids=["a random encoder", "two encoders"],
+)
+def test_an_encoder_that_is_not_the_files_is_refused(
+    pae: Pae, file: str, override: str, facts: tuple[str, ...]
+) -> None:
+    answer = imported(pae, file, override).fails(1)
+    assert all(fact in answer.err for fact in (file, *facts))
+    assert not Path("run").exists()
+
+
+def test_a_file_that_is_gone_is_known_before_anything_runs(pae: Pae) -> None:
+    gone = ("small.yaml", "tokenizer.weights=gone.pt", "tokenizer.encoder.weights=none")
+    answer = pae("run", *gone).fails(2)
+    assert "tokenizer.weights" in answer.err
+    assert "gone.pt" in answer.err
+    assert list(Path().glob("runs/*/stages/*")) == []
+
+
+def test_an_unknown_tensor_is_refused_before_anything_is_written(pae: Pae) -> None:
+    helpers.write({**helpers.released(), "decoder.mystery": torch.zeros(2)}, Path("other.pt"))
+    assert "unexpected: decoder.mystery" in imported(pae, "other.pt").fails(1).err
+    assert not Path("run").exists()
+
+
 def test_a_file_for_another_recipe_is_refused_before_anything_is_written(pae: Pae) -> None:
-    answer = imported(pae, "ep-last.pt", "tokenizer.bottleneck.channels=8")
-    assert answer.code == 1
+    answer = imported(pae, "ep-last.pt", "tokenizer.bottleneck.channels=8").fails(1)
     assert "latent_compressor.1.weight is 6x32x3x3, not 8x32x3x3" in answer.err
     assert "Traceback" not in answer.err
     assert not Path("run").exists()
@@ -171,7 +210,7 @@ def test_a_directory_with_a_trained_run_is_left_alone(pae: Pae) -> None:
 def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
     Path("run/imported").mkdir(parents=True)  # all that a killed import may have left
     Path("run/imported/tokenizer.safetensors").write_bytes(b"half")
-    assert imported(pae).code == 0
+    imported(pae).ok()
     first = Path("run/tokenizer").resolve()
     again = imported(pae)
     assert again.code == 0
@@ -179,20 +218,20 @@ def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
     assert Path("run/tokenizer").resolve() == first
     other = {**helpers.released(), "decoder.decoder_pred.bias": torch.ones(48)}
     helpers.write(other, Path("other.pt"))
-    assert imported(pae, "other.pt").code == 0
+    imported(pae, "other.pt").ok()
     assert Path("run/tokenizer").resolve() != first
     assert load_file("run/tokenizer/tokenizer.safetensors")["decoder.decoder_pred.bias"].all()
 
 
 def test_the_default_directory_is_not_that_of_training(pae: Pae) -> None:
-    assert pae("import", "pae", "ep-last.pt", "--recipe", "small.yaml").code == 0
+    pae("import", "pae", "ep-last.pt", "--recipe", "small.yaml").ok()
     assert Path("runs/small-imported/tokenizer/tokenizer.safetensors").is_file()
 
 
 def test_a_recipe_for_gpus_is_imported_without_one(pae: Pae) -> None:
     text = helpers.RECIPE.replace("device: cpu", "device: cuda")
     Path("small.yaml").write_text(text, encoding="utf-8")
-    assert imported(pae).code == 0
+    imported(pae).ok()
 
 
 def test_a_run_made_on_a_gpu_is_used_without_one(pae: Pae) -> None:
@@ -201,12 +240,11 @@ def test_a_run_made_on_a_gpu_is_used_without_one(pae: Pae) -> None:
     text = recipe.read_text(encoding="utf-8")
     recipe.write_text(text.replace("  device: auto\n", "  device: cuda\n"), encoding="utf-8")
     assert "device: cuda" in recipe.read_text(encoding="utf-8")
-    assert pae("export", "pae", "run", "out.pt").code == 0
+    pae("export", "pae", "run", "out.pt").ok()
 
 
 def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
-    answer = imported(pae, "gone.pt")
-    assert answer.code == 2
+    answer = imported(pae, "gone.pt").fails(2)
     assert "gone.pt" in answer.err
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write("sweep: {variants: {one: {data.flip: true}}}\n")
@@ -220,13 +258,13 @@ def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
 
 def test_import_and_export_give_the_file_back_bit_for_bit(pae: Pae) -> None:
     imported(pae)
-    assert pae("export", "pae", "run", "out.pt").code == 0
+    pae("export", "pae", "run", "out.pt").ok()
     assert helpers.same_bits(weights("out.pt"), helpers.released())
-    assert pae("export", "pae", "run", "out.safetensors").code == 0
+    pae("export", "pae", "run", "out.safetensors").ok()
     assert helpers.same_bits(load_file("out.safetensors"), helpers.released())
-    assert pae("export", "pae", "run", "bare.pt", "--no-encoder").code == 0
+    pae("export", "pae", "run", "bare.pt", "--no-encoder").ok()
     assert helpers.same_bits(weights("bare.pt"), helpers.released(with_encoder=False))
-    assert imported(pae, "out.safetensors", run_dir="again").code == 0
+    imported(pae, "out.safetensors", run_dir="again").ok()
     one, two = (f"{run}/tokenizer/tokenizer.safetensors" for run in ("run", "again"))
     assert helpers.same_bits(load_file(one), load_file(two))
 

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from pae_framework import __version__
-from pae_framework.cli.app import main
 from pae_framework.files import write_json
 from pae_framework.recipe.library import folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Pae = Callable[..., Answer]
-
-
-@pytest.fixture
-def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pae:
-    """Run one command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def pae(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return pae
+from pae_framework.testing.pytest import Pae, Result
 
 
 @pytest.fixture
@@ -69,7 +32,7 @@ def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_check_says_that_a_recipe_is_valid(pae: Pae) -> None:
-    assert pae("check", "quickstart") == Answer(0, "quickstart: valid\n", "")
+    assert pae("check", "quickstart") == Result(0, "quickstart: valid\n", "")
 
 
 def test_check_notes_data_that_is_not_here_and_exits_0(pae: Pae) -> None:
@@ -114,8 +77,7 @@ def test_a_run_asks_for_nothing_that_only_finished_stages_read(pae: Pae) -> None
     nowhere = "{use: image_folder, folder: nowhere, images: 9, classes: 3}"
     changes = (f"data.train={nowhere}", f"data.test={nowhere}", "evaluate=null")
     loaded = load_recipe("quickstart", changes)
-    answer = pae("run", "quickstart", *changes)
-    assert answer.code == 2
+    answer = pae("run", "quickstart", *changes).fails(2)
     assert answer.err.count("no such folder: nowhere") == 2
     for stage in plan(loaded.recipe, loaded.registry):
         write_json(Path("stages", stage.folder, "stage.json"), {"state": "done"})
@@ -180,7 +142,7 @@ def test_bad_input_is_one_clear_message_and_nothing_is_written(
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(pae: Pae) -> None:
     answer = pae("check", "quikstart")
-    assert answer == Answer(
+    assert answer == Result(
         2,
         "",
         "error: no recipe 'quikstart': neither a file nor a shipped recipe "
@@ -225,7 +187,7 @@ def test_list_recipes_names_and_describes_them(pae: Pae) -> None:
 
 def test_copy_writes_the_recipe_and_never_overwrites(pae: Pae) -> None:
     original = (folder() / "quickstart.yaml").read_text()
-    assert pae("copy", "quickstart").code == 0
+    pae("copy", "quickstart").ok()
     assert Path("quickstart.yaml").read_text() == original
 
     Path("quickstart.yaml").write_text("mine")
@@ -234,14 +196,14 @@ def test_copy_writes_the_recipe_and_never_overwrites(pae: Pae) -> None:
     assert refused.err == "error: quickstart.yaml exists; --force replaces it\n"
     assert Path("quickstart.yaml").read_text() == "mine"
 
-    assert pae("copy", f"{folder() / 'quickstart.yaml'}", "--force").code == 0
+    pae("copy", f"{folder() / 'quickstart.yaml'}", "--force").ok()
     assert Path("quickstart.yaml").read_text() == original
 
 
 def test_copy_goes_where_it_is_told(pae: Pae) -> None:
     Path("folder").mkdir()
-    assert pae("copy", "quickstart", "folder").code == 0
-    assert pae("copy", "quickstart", "other.yaml").code == 0
+    pae("copy", "quickstart", "folder").ok()
+    pae("copy", "quickstart", "other.yaml").ok()
     assert Path("folder/quickstart.yaml").read_text() == Path("other.yaml").read_text()
     assert pae("copy", "quickstart", "absent/a.yaml").err == "error: there is no folder absent\n"
     itself = pae("copy", "other.yaml", "other.yaml", "--force")
@@ -326,7 +288,7 @@ def test_show_plugin_of_nothing_is_a_usage_error(pae: Pae, reference: str) -> No
 
 
 def test_version(pae: Pae) -> None:
-    assert pae("--version") == Answer(0, f"pae-framework {__version__}\n", "")
+    assert pae("--version") == Result(0, f"pae-framework {__version__}\n", "")
 
 
 def test_debug_shows_where_an_error_was_raised(pae: Pae) -> None:
@@ -361,11 +323,9 @@ def test_colour_only_where_it_is_wanted(pae: Pae, monkeypatch: pytest.MonkeyPatc
     assert "\x1b" not in pae("check", "nothing").err
 
 
-def test_a_file_where_a_folder_is_meant_is_one_sentence(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pae", "copy", "quickstart", "file/mine.yaml"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code
-    assert "file" in capsys.readouterr().err
+def test_a_file_where_a_folder_is_meant_is_one_sentence(pae: Pae) -> None:
+    Path("file").touch()
+    answer = pae("copy", "quickstart", "file/mine.yaml")
+    assert answer.code != 0
+    assert "file" in answer.err
+    assert "Traceback" not in answer.err

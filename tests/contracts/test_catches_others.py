@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from pae_framework.testing import (
     check_registration,
     check_regularizer,
 )
+
+Check = Callable[[type], None]
 
 # --- data sources ---------------------------------------------------------------------------------
 
@@ -84,30 +87,6 @@ class OpenHandle(Grey):
         self.handle = (number for number in range(3))
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (Floats, "float32, expected torch.uint8"),
-        (OtherSize, r"the shape \(3, 7, 8\), expected \(3, 8, 8\)"),
-        (LabelBeyond, "not an int from 0 to 1"),
-        (SharedNames, "two classes share a name"),
-        (Empty, "holds no image"),
-        (Dice, "drew from numpy's global random state"),
-        (Cursor, "read again after others, is another one"),
-        (OpenHandle, "cannot be pickled"),
-    ],
-)
-def test_broken_data_sources(broken: type[DataSource], message: str):
-    check_data_source(Grey(DataSourceConfig(), 8))
-    with pytest.raises(AssertionError, match=message):
-        check_data_source(broken(DataSourceConfig(), 8))
-
-
-def test_promised_masks_must_be_there():
-    with pytest.raises(AssertionError, match=r"MaskedConfig.provides_masks is True.*is None"):
-        check_data_source(Grey(MaskedConfig(), 8))
-
-
 # --- regularizers ---------------------------------------------------------------------------------
 
 
@@ -157,29 +136,6 @@ class InPlace(Pull):
 class Undefined(Pull):
     def forward(self, inputs):
         return (inputs.posterior.latents.abs().sum() * -1).sqrt()
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (Vector, r"the shape \(2,\), expected \(\)"),
-        (Sum, "take the mean over images"),
-        (NoGradient, "sends no gradient anywhere"),
-        (FlatGradient, "no gradient of the term reaches the latents or the decoder"),
-        (OwnDice, "drew from torch's global random state"),
-        (InPlace, "changed inputs.target in place"),
-        (Undefined, "NaN or infinity"),
-    ],
-)
-def test_broken_regularizers(broken: type[Regularizer], message: str):
-    check_regularizer(Pull(TargetConfig()), TargetConfig())
-    with pytest.raises(AssertionError, match=message):
-        check_regularizer(broken(TargetConfig()), TargetConfig())
-
-
-def test_what_a_regularizer_needs_its_config_must_say():
-    with pytest.raises(AssertionError, match=r"RegularizerConfig states no needs; given just that"):
-        check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
 
 
 # --- evaluators -----------------------------------------------------------------------------------
@@ -258,25 +214,71 @@ class Careless(Brightness):
         return super().evaluate(inputs, directory)
 
 
+# --- the checks -----------------------------------------------------------------------------------
+
+
+def data_source(cls: type[DataSource]) -> None:
+    check_data_source(cls(DataSourceConfig(), 8))
+
+
+def regularizer(cls: type[Regularizer]) -> None:
+    check_regularizer(cls(TargetConfig()), TargetConfig())
+
+
+def evaluator(cls: type[Evaluator]) -> None:
+    check_evaluator(cls(BrightnessConfig()))
+
+
+CASES = [
+    (data_source, Floats, "float32, expected torch.uint8"),
+    (data_source, OtherSize, r"the shape \(3, 7, 8\), expected \(3, 8, 8\)"),
+    (data_source, LabelBeyond, "not an int from 0 to 1"),
+    (data_source, SharedNames, "two classes share a name"),
+    (data_source, Empty, "holds no image"),
+    (data_source, Dice, "drew from numpy's global random state"),
+    (data_source, Cursor, "read again after others, is another one"),
+    (data_source, OpenHandle, "cannot be pickled"),
+    (regularizer, Vector, r"the shape \(2,\), expected \(\)"),
+    (regularizer, Sum, "take the mean over images"),
+    (regularizer, NoGradient, "sends no gradient anywhere"),
+    (regularizer, FlatGradient, "no gradient of the term reaches the latents or the decoder"),
+    (regularizer, OwnDice, "drew from torch's global random state"),
+    (regularizer, InPlace, "changed inputs.target in place"),
+    (regularizer, Undefined, "NaN or infinity"),
+    (evaluator, GreedyForLatents, r"used latents, but config.needs is \['samples'\]"),
+    (evaluator, SameTwice, "more than one metric for made/brightness at {}"),
+    (evaluator, Nameless, "not `group/metric`"),
+    (evaluator, NotANumber, "leave out what has no value"),
+    (evaluator, ATensor, "not a float"),
+    (evaluator, OddProtocol, "cannot be written as JSON"),
+    (evaluator, NoProtocol, "has no protocol"),
+    (evaluator, Guessing, "drew from torch's global random state"),
+    (evaluator, Counting, "the same inputs gives other metrics"),
+    (evaluator, Careless, "changed the inputs in place"),
+]
+
+
+@pytest.mark.parametrize(("check", "broken", "fact"), CASES)
+def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None:
+    with pytest.raises(AssertionError, match=fact):
+        check(broken)
+
+
 @pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (GreedyForLatents, r"used latents, but config.needs is \['samples'\]"),
-        (SameTwice, "more than one metric for made/brightness at {}"),
-        (Nameless, "not `group/metric`"),
-        (NotANumber, "leave out what has no value"),
-        (ATensor, "not a float"),
-        (OddProtocol, "cannot be written as JSON"),
-        (NoProtocol, "has no protocol"),
-        (Guessing, "drew from torch's global random state"),
-        (Counting, "the same inputs gives other metrics"),
-        (Careless, "changed the inputs in place"),
-    ],
+    ("check", "right"), [(data_source, Grey), (regularizer, Pull), (evaluator, Brightness)]
 )
-def test_broken_evaluators(broken: type[Evaluator], message: str):
-    check_evaluator(Brightness(BrightnessConfig()))
-    with pytest.raises(AssertionError, match=message):
-        check_evaluator(broken(BrightnessConfig()))
+def test_what_is_right_passes(check: Check, right: type) -> None:
+    check(right)
+
+
+def test_promised_masks_must_be_there():
+    with pytest.raises(AssertionError, match=r"MaskedConfig.provides_masks is True.*is None"):
+        check_data_source(Grey(MaskedConfig(), 8))
+
+
+def test_what_a_regularizer_needs_its_config_must_say():
+    with pytest.raises(AssertionError, match=r"RegularizerConfig states no needs; given just that"):
+        check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
 
 
 # --- registration ---------------------------------------------------------------------------------

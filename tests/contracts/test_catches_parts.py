@@ -5,6 +5,8 @@ Each broken component differs from one that passes in one thing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,10 +40,7 @@ from pae_framework.testing import (
 )
 
 SIZE, PATCH, GRID, WIDTH = 8, 2, 4, 8
-
-
-def catches(message: str) -> pytest.RaisesExc[AssertionError]:
-    return pytest.raises(AssertionError, match=message)
+Check = Callable[[type], None]
 
 
 # --- encoders -------------------------------------------------------------------------------------
@@ -200,52 +199,6 @@ class HeadOnly(Trained):
         return objective
 
 
-def test_right_encoders_pass():
-    check_encoder(Patches(PatchesConfig(), SIZE))
-    check_encoder(Trained(TrainedConfig(), SIZE))
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (WrongGrid, "token_grid gives 4, but encoder.grid is 2"),
-        (WrongHeads, "3 heads do not divide the width 8"),
-        (OneWayNormalisation, "denormalize"),
-        (ClassTokenLeft, r"tokens .* has the shape \(3, 17, 8\), expected \(3, 16, 8\)"),
-        (NoNorm, "mean square of 1e\\+02"),
-        (Blind, "two different images have equal features"),
-        (Noisy, "drew from torch's global random state"),
-        (BatchStatistics, "depends on the images beside it"),
-        (NoGradient, "no gradient flows from feature map 0"),
-        (PlainTensor, "offset of PlainTensor is a plain tensor"),
-        (ForgottenState, "neither a parameter nor a persistent buffer"),
-        (TiedWeights, "cannot be written as safetensors"),
-        (Overflowing, "under bf16 autocast is 200% away"),
-    ],
-)
-def test_broken_encoders(broken: type[Encoder], message: str):
-    with catches(message):
-        check_encoder(broken(PatchesConfig(), SIZE))
-
-
-def test_heads_are_those_the_config_promises():
-    with catches("token_heads gives 4, but encoder.heads is 2"):
-        check_encoder(Patches(OtherHeadsConfig(), SIZE))
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (GlobalDice, "the pretraining loss drew from torch's global random state"),
-        (LossWithoutName, "have no `loss`"),
-        (HeadOnly, "sends no gradient to the encoder"),
-    ],
-)
-def test_broken_objectives(broken: type[Encoder], message: str):
-    with catches(message):
-        check_encoder(broken(TrainedConfig(), SIZE))
-
-
 # --- modulators -----------------------------------------------------------------------------------
 
 
@@ -281,22 +234,6 @@ class UnusedWeight(Detail):
     def __init__(self, config, encoder):
         super().__init__(config, encoder)
         self.more = nn.Linear(2, 2)
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (OtherShape, r"the shape \(3, 4, 8\), expected \(3, 16, 8\)"),
-        (Dropping, "drew from torch's global random state"),
-        (OverTheBatch, "depends on the images beside it"),
-        (UnusedWeight, "the weight more.weight takes no part"),
-    ],
-)
-def test_broken_modulators(broken: type[Modulator], message: str):
-    encoder, config = Patches(PatchesConfig(), SIZE), ModulatorConfig()
-    check_modulator(Detail(config, encoder), config, encoder)
-    with catches(message):
-        check_modulator(broken(config, encoder), config, encoder)
 
 
 # --- bottlenecks ----------------------------------------------------------------------------------
@@ -368,25 +305,6 @@ class LosesStatistics(Half):
         self.register_buffer("scale", torch.ones(()), persistent=False)
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (OtherChannels, "latent_channels gives 3, but the latents have 6"),
-        (UnprojectedHalf, r"it is not `projected`, .* tokens' 8 channels, not \(6, 3\)"),
-        (AlwaysNoisy, "the bottleneck without a generator"),
-        (OwnDice, "given a generator, drew from torch's global random state"),
-        (Detached, "no gradient flows from the latents"),
-        (MeanOnly, "both a mean and a logvar, or neither"),
-        (LosesStatistics, "neither a parameter nor a persistent buffer"),
-    ],
-)
-def test_broken_bottlenecks(broken: type[Bottleneck], message: str):
-    config = HalfConfig()
-    check_bottleneck(Half(config, WIDTH, GRID), config, WIDTH, GRID)
-    with catches(message):
-        check_bottleneck(broken(config, WIDTH, GRID), config, WIDTH, GRID)
-
-
 # --- decoders -------------------------------------------------------------------------------------
 
 
@@ -440,23 +358,6 @@ class Exploding(Linear):
         return super().forward(tokens) / 0
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (OtherSize, r"the shape \(3, 3, 4, 4\), expected \(3, 3, 8, 8\)"),
-        (BatchNorm, "depends on the images beside it"),
-        (ForeignLastLayer, "last_layer gives a weight that is not one of"),
-        (CutOff, "all gradients are zero"),
-        (Exploding, "NaN or infinity"),
-    ],
-)
-def test_broken_decoders(broken: type[Decoder], message: str):
-    config = PatchConfig()
-    check_decoder(Linear(config, WIDTH, GRID), config, WIDTH, GRID)
-    with catches(message):
-        check_decoder(broken(config, WIDTH, GRID), config, WIDTH, GRID)
-
-
 # --- generators -----------------------------------------------------------------------------------
 
 
@@ -499,21 +400,102 @@ class LookingAround(Net):
         return super().forward(x, t.mean().expand(len(t)), y)
 
 
+# --- the checks -----------------------------------------------------------------------------------
+
+
+def encoder(cls: type[Encoder], config: type[EncoderConfig] = PatchesConfig) -> None:
+    check_encoder(cls(config(), SIZE))
+
+
+def trained(cls: type[Encoder]) -> None:
+    encoder(cls, TrainedConfig)
+
+
+def modulator(cls: type[Modulator]) -> None:
+    of, config = Patches(PatchesConfig(), SIZE), ModulatorConfig()
+    check_modulator(cls(config, of), config, of)
+
+
+def bottleneck(cls: type[Bottleneck]) -> None:
+    config = HalfConfig()
+    check_bottleneck(cls(config, WIDTH, GRID), config, WIDTH, GRID)
+
+
+def decoder(cls: type[Decoder]) -> None:
+    config = PatchConfig()
+    check_decoder(cls(config, WIDTH, GRID), config, WIDTH, GRID)
+
+
+def generator(cls: type[Generator]) -> None:
+    config = GeneratorConfig()
+    check_generator(cls(config, LatentShape(3, 4), 2), config)
+
+
+CASES = [
+    (encoder, WrongGrid, "token_grid gives 4, but encoder.grid is 2"),
+    (encoder, WrongHeads, "3 heads do not divide the width 8"),
+    (encoder, OneWayNormalisation, "denormalize"),
+    (encoder, ClassTokenLeft, r"tokens .* has the shape \(3, 17, 8\), expected \(3, 16, 8\)"),
+    (encoder, NoNorm, "mean square of 1e\\+02"),
+    (encoder, Blind, "two different images have equal features"),
+    (encoder, Noisy, "drew from torch's global random state"),
+    (encoder, BatchStatistics, "depends on the images beside it"),
+    (encoder, NoGradient, "no gradient flows from feature map 0"),
+    (encoder, PlainTensor, "offset of PlainTensor is a plain tensor"),
+    (encoder, ForgottenState, "neither a parameter nor a persistent buffer"),
+    (encoder, TiedWeights, "cannot be written as safetensors"),
+    (encoder, Overflowing, "under bf16 autocast is 200% away"),
+    (trained, GlobalDice, "the pretraining loss drew from torch's global random state"),
+    (trained, LossWithoutName, "have no `loss`"),
+    (trained, HeadOnly, "sends no gradient to the encoder"),
+    (modulator, OtherShape, r"the shape \(3, 4, 8\), expected \(3, 16, 8\)"),
+    (modulator, Dropping, "drew from torch's global random state"),
+    (modulator, OverTheBatch, "depends on the images beside it"),
+    (modulator, UnusedWeight, "the weight more.weight takes no part"),
+    (bottleneck, OtherChannels, "latent_channels gives 3, but the latents have 6"),
+    (bottleneck, UnprojectedHalf, r"it is not `projected`, .* tokens' 8 channels, not \(6, 3\)"),
+    (bottleneck, AlwaysNoisy, "the bottleneck without a generator"),
+    (bottleneck, OwnDice, "given a generator, drew from torch's global random state"),
+    (bottleneck, Detached, "no gradient flows from the latents"),
+    (bottleneck, MeanOnly, "both a mean and a logvar, or neither"),
+    (bottleneck, LosesStatistics, "neither a parameter nor a persistent buffer"),
+    (decoder, OtherSize, r"the shape \(3, 3, 4, 4\), expected \(3, 3, 8, 8\)"),
+    (decoder, BatchNorm, "depends on the images beside it"),
+    (decoder, ForeignLastLayer, "last_layer gives a weight that is not one of"),
+    (decoder, CutOff, "all gradients are zero"),
+    (decoder, Exploding, "NaN or infinity"),
+    (generator, NoNull, "does not depend on the label"),
+    (generator, Timeless, "does not depend on the time"),
+    (generator, BlowsUpAtTheEnd, "the velocity holds NaN or infinity"),
+    (generator, Half16, "float16, expected torch.float32"),
+    (generator, LookingAround, "depends on the images beside it"),
+]
+
+
+@pytest.mark.parametrize(("check", "broken", "fact"), CASES)
+def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None:
+    with pytest.raises(AssertionError, match=fact):
+        check(broken)
+
+
 @pytest.mark.parametrize(
-    ("broken", "message"),
+    ("check", "right"),
     [
-        (NoNull, "does not depend on the label"),
-        (Timeless, "does not depend on the time"),
-        (BlowsUpAtTheEnd, "the velocity holds NaN or infinity"),
-        (Half16, "float16, expected torch.float32"),
-        (LookingAround, "depends on the images beside it"),
+        (encoder, Patches),
+        (trained, Trained),
+        (modulator, Detail),
+        (bottleneck, Half),
+        (decoder, Linear),
+        (generator, Net),
     ],
 )
-def test_broken_generators(broken: type[Generator], message: str):
-    config, latent = GeneratorConfig(), LatentShape(3, 4)
-    check_generator(Net(config, latent, 2), config)
-    with catches(message):
-        check_generator(broken(config, latent, 2), config)
+def test_what_is_right_passes(check: Check, right: type) -> None:
+    check(right)
+
+
+def test_heads_are_those_the_config_promises() -> None:
+    with pytest.raises(AssertionError, match=r"token_heads gives 4, but encoder\.heads is 2"):
+        encoder(Patches, OtherHeadsConfig)
 
 
 def test_a_check_leaves_the_component_as_it_was():

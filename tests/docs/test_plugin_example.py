@@ -5,14 +5,13 @@ No pip run: a distribution is a folder on the import path with metadata that nam
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from doc_blocks import ROOT, build_plugin
+
+from pae_framework.testing.pytest import Result, run_process
 
 TERM = "tokenizer.regularizers.neighbours"
 
@@ -22,37 +21,25 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return build_plugin(ROOT / request.param, tmp_path)
 
 
-def python(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(site: Path, *arguments: str) -> Result:
     """A Python that has the plugin installed, working in its folder."""
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=site,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    return run_process(*arguments, cwd=site, env={**os.environ, "PYTHONPATH": path})
 
 
-def pae(site: Path, *arguments: str) -> str:
-    answer = python(site, "-m", "pae_framework", *arguments)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
+def pae(site: Path, *arguments: str) -> Result:
+    return python(site, "-m", "pae_framework", *arguments)
 
 
 def test_it_is_listed_and_recipes_may_use_it(site: Path) -> None:
-    listed = json.loads(pae(site, "list-plugins", "regularizer", "--json"))
+    listed = pae(site, "list-plugins", "regularizer", "--json").ok().json
     (found,) = [entry for entry in listed["components"] if entry["name"] == "neighbours"]
     assert (found["distribution"], found["version"]) == ("pae-neighbours", "0.1.0")
     assert found["state"] == "ok"  # light: registering imports no torch
-    assert pae(site, "check", "quickstart", f"{TERM}.weight=0.1") == "quickstart: valid\n"
-    refused = python(
-        site, "-m", "pae_framework", "check", "quickstart", f"{TERM}.reach=0", "--json"
-    )
-    assert refused.returncode == 2
-    (problem,) = json.loads(refused.stdout)["problems"]
+    checked = pae(site, "check", "quickstart", f"{TERM}.weight=0.1").ok()
+    assert checked.out == "quickstart: valid\n"
+    refused = pae(site, "check", "quickstart", f"{TERM}.reach=0", "--json").fails(2)
+    (problem,) = refused.json["problems"]
     assert (problem["path"], problem["where"]) == (f"{TERM}.reach", "command line")
 
 
@@ -81,13 +68,11 @@ assert tokenizer.latent_compressor[1].weight.grad.any()
 
 
 def test_its_term_is_part_of_the_loss_and_reaches_the_weights(site: Path) -> None:
-    answer = python(site, "-c", IN_THE_OBJECTIVE)
-    assert answer.returncode == 0, answer.stderr
+    python(site, "-c", IN_THE_OBJECTIVE).ok()
 
 
 def test_the_page_on_plugins_brings_a_right_recipe_and_tests_that_pass(tmp_path: Path) -> None:
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path)
-    assert pae(site, "check", "neighbours.yaml") == "neighbours: valid\n"
+    assert pae(site, "check", "neighbours.yaml").ok().out == "neighbours: valid\n"
     answer = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_neighbours.py")
-    assert answer.returncode == 0, answer.stdout
-    assert "3 passed" in answer.stdout
+    assert "3 passed" in answer.ok().out

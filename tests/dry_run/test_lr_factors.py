@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-from pae_framework.cli.app import main
 from pae_framework.dry_run.lr_factors_check import check_lr_factors, trained_module
 from pae_framework.dry_run.networks import build_networks
 from pae_framework.errors import UsageError
@@ -16,6 +13,7 @@ from pae_framework.execution.artifacts import new_encoder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.testing.pytest import Pae
 from pae_framework.tokenizer.model import build_tokenizer
 from pae_framework.tokenizer.objective import build_objective
 
@@ -72,16 +70,11 @@ def test_weights_have_the_names_of_the_tokenizers_objective() -> None:
     assert {name for name, _ in module.named_parameters()} == names
 
 
-def test_a_dry_run_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_dry_run_says_so(pae: Pae) -> None:
     wrong = "tokenizer.train.lr_factors={decodr: 0.1}"
-    monkeypatch.setattr(sys, "argv", ["pae", "run", "quickstart", wrong, "--dry-run"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code
-    error = " ".join(capsys.readouterr().err.split())
+    answer = pae("run", "quickstart", wrong, "--dry-run")
+    assert answer.code != 0
+    error = " ".join(answer.err.split())
     assert "tokenizer.train.lr_factors.decodr: the model has no such part" in error
 
 

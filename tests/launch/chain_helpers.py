@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
+
+from pae_framework.testing.pytest import Result, run_process
+
+LIMIT = 55
+"""Seconds; a test has 60."""
 
 KILLER = """\
 import os, signal, sys
@@ -32,22 +36,12 @@ main()
 """
 
 
-def pae(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def pae(*arguments: str | Path, cwd: Path) -> Result:
     """The command line in a process of its own."""
-    command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
-    return subprocess.run(
-        [*command, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=280
-    )
+    return run_process("-m", "pae_framework", *arguments, cwd=cwd, timeout=LIMIT)
 
 
-def pae_killed_in(stage: str, *arguments: str | Path, cwd: Path, env: dict[str, str]) -> int:
+def pae_killed_in(stage: str, *arguments: str | Path, cwd: Path) -> int:
     """The same, killed by SIGKILL half-way through a stage; returns its exit code."""
-    finished = subprocess.run(
-        [sys.executable, "-c", KILLER, *map(str, arguments)],
-        cwd=cwd,
-        env={**env, "KILL_STAGE": stage},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    return finished.returncode
+    env = {**os.environ, "KILL_STAGE": stage}
+    return run_process("-c", KILLER, *arguments, cwd=cwd, timeout=LIMIT, env=env).code

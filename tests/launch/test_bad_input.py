@@ -35,16 +35,13 @@ def test_refused_with_a_place_and_nothing_written(tmp_path: Path, case: str):
     (tmp_path / "tiny.yaml").write_text(head + change + "\n", encoding="utf-8")
     (tmp_path / "hollow").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    failed = pae("run", "tiny.yaml", cwd=tmp_path)
-    assert failed.returncode == 2, failed.stdout + failed.stderr
-    assert expected in " ".join(failed.stderr.split())
-    assert ".yaml:" in failed.stderr or not change  # a place, in the file or in its parent
-    assert "Traceback" not in failed.stderr
+    failed = pae("run", "tiny.yaml", cwd=tmp_path).fails(2)
+    assert expected in " ".join(failed.err.split())
+    assert ".yaml:" in failed.err or not change  # a place, in the file or in its parent
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_recipe_that_does_not_exist(tmp_path: Path):
-    failed = pae("run", "quickstrat", cwd=tmp_path)
-    assert failed.returncode == 2
-    assert "quickstart" in failed.stderr
+    failed = pae("run", "quickstrat", cwd=tmp_path).fails(2)
+    assert "quickstart" in failed.err
     assert list(tmp_path.iterdir()) == []

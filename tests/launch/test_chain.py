@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -25,8 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Path:
     """A folder with the tiny recipe, in which `pae run` has finished once."""
     folder = tmp_path_factory.mktemp("chain")
     (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    finished = pae("run", "tiny.yaml", cwd=folder)
-    assert finished.returncode == 0, finished.stderr
+    pae("run", "tiny.yaml", cwd=folder).ok()
     return folder
 
 
@@ -80,8 +78,7 @@ def shards(run: Path) -> dict[str, tuple[dict[str, str], dict[str, bytes]]]:
 def test_several_processes_write_the_latents_of_one(place: Path, run: Path):
     before = shards(run)
     shutil.rmtree((run / "latents").resolve())
-    again = pae("run", "tiny.yaml", "latents.processes=2", cwd=place)
-    assert again.returncode == 0, again.stderr
+    pae("run", "tiny.yaml", "latents.processes=2", cwd=place).ok()
     assert shards(run) == before
     assert len(before) == 3
     assert records(run)["latents"]["state"] == "done"
@@ -92,9 +89,8 @@ def test_statistics_of_another_tokenizer_are_refused(place: Path, run: Path, tmp
     other = tmp_path / "runs" / "tiny" / "tokenizer" / "tokenizer.safetensors"
     weights = load_file(other)
     save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other)
-    refused = pae("sample", "runs/tiny", "--count", "1", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "another tokenizer" in refused.stderr
+    refused = pae("sample", "runs/tiny", "--count", "1", cwd=tmp_path).fails(1)
+    assert "another tokenizer" in refused.err
 
 
 def test_samples_are_what_adm_evaluators_read(run: Path):
@@ -134,25 +130,25 @@ def test_every_metric_carries_its_protocol(run: Path):
 
 def test_running_again_does_no_work_twice(place: Path, run: Path):
     before = records(run)
-    again = pae("run", "tiny.yaml", cwd=place)
-    assert again.returncode == 0
-    assert again.stdout.count("cached") == len(STAGES)
+    again = pae("run", "tiny.yaml", cwd=place).ok()
+    assert again.out.count("cached") == len(STAGES)
     assert records(run) == before
 
 
 def test_the_resolved_recipe_is_the_same_run(place: Path, run: Path):
-    again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place)
-    assert again.returncode == 0
-    assert again.stdout.count("cached") == len(STAGES)
+    again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place).ok()
+    assert again.out.count("cached") == len(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_is_killed_in_each_stage(place: Path, stage: str):
+    """One run, killed again and again; the next test finishes it."""
+    code = pae_killed_in(stage, "run", "tiny.yaml", "--run-dir", "killed", cwd=place)
+    assert code == -signal.SIGKILL, f"{stage} was not reached"
 
 
 def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, run: Path):
-    env = dict(os.environ)
-    for stage in STAGES:
-        code = pae_killed_in(stage, "run", "tiny.yaml", "--run-dir", "killed", cwd=place, env=env)
-        assert code == -signal.SIGKILL, f"{stage} was not reached"
-    finished = pae("run", "tiny.yaml", "--run-dir", "killed", cwd=place)
-    assert finished.returncode == 0, finished.stderr
+    pae("run", "tiny.yaml", "--run-dir", "killed", cwd=place).ok()
     assert results(place / "killed") == results(run)
     for stage in ("encoder", "refine", "generator"):
         whole = load_file(run / stage / "weights.safetensors")
@@ -161,19 +157,21 @@ def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, 
 
 
 def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, run: Path):
-    edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place)
-    assert edited.returncode == 0, edited.stderr
+    edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place).ok()
     reruns = {"sample", "evaluate", "report"}
-    assert edited.stdout.count("cached") == len(STAGES) - len(reruns)
+    assert edited.out.count("cached") == len(STAGES) - len(reruns)
     assert len(list((run / "stages").glob("sample-*"))) == 2
+
+
+def test_the_recipe_as_it_was_before_the_edit_does_no_work_twice(place: Path, run: Path):
     back = pae("run", "tiny.yaml", cwd=place)
-    assert back.stdout.count("cached") == len(STAGES)
+    assert back.out.count("cached") == len(STAGES)
 
 
 def test_a_run_may_share_the_stages_of_another(place: Path, run: Path):
-    shared = pae("run", "tiny.yaml", "--run-dir", "twin", "--stages", run / "stages", cwd=place)
-    assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("cached") == len(STAGES)
+    options = ("--run-dir", "twin", "--stages", run / "stages")
+    shared = pae("run", "tiny.yaml", *options, cwd=place).ok()
+    assert shared.out.count("cached") == len(STAGES)
     assert results(place / "twin") == results(run)
     assert (place / "twin" / "report.html").is_file()
     assert not (place / "twin" / "stages").exists()
@@ -181,16 +179,14 @@ def test_a_run_may_share_the_stages_of_another(place: Path, run: Path):
 
 def test_status_says_done_and_is_json_when_asked(place: Path, run: Path):
     plain = pae("status", run, cwd=place)
-    assert plain.stdout.count("done") >= len(STAGES)
-    rows = json.loads(pae("status", run, "--json", cwd=place).stdout)["tiny"]
+    assert plain.out.count("done") >= len(STAGES)
+    rows = pae("status", run, "--json", cwd=place).json["tiny"]
     assert [row["stage"] for row in rows] == STAGES
 
 
 def test_sample_draws_the_same_image_whatever_is_drawn_with_it(place: Path, run: Path):
-    three = pae("sample", run, "--labels", "3,7,1", "--out", "three", cwd=place)
-    assert three.returncode == 0, three.stderr
-    one = pae("sample", run, "--labels", "3", "--out", "one", cwd=place)
-    assert one.returncode == 0, one.stderr
+    pae("sample", run, "--labels", "3,7,1", "--out", "three", cwd=place).ok()
+    pae("sample", run, "--labels", "3", "--out", "one", cwd=place).ok()
     first, alone = (
         np.asarray(Image.open(place / folder / "000000.png").convert("RGB")).astype(int)
         for folder in ("three", "one")
@@ -201,28 +197,24 @@ def test_sample_draws_the_same_image_whatever_is_drawn_with_it(place: Path, run:
 
 
 def test_reconstruct_takes_test_images_and_files(place: Path, run: Path):
-    own = pae("reconstruct", run, "--count", "3", "--out", "own", cwd=place)
-    assert own.returncode == 0, own.stderr
-    assert own.stdout.count(" dB") == 3
+    own = pae("reconstruct", run, "--count", "3", "--out", "own", cwd=place).ok()
+    assert own.out.count(" dB") == 3
     picture = place / "picture.png"
     Image.fromarray(np.full((40, 30, 3), 200, dtype=np.uint8)).save(picture)
-    given = pae("reconstruct", run, picture, "--out", "given", cwd=place)
-    assert given.returncode == 0, given.stderr
+    pae("reconstruct", run, picture, "--out", "given", cwd=place).ok()
     assert Image.open(place / "given" / "000_picture.png").size == (16, 16)
 
 
 def test_report_is_written_again_and_needs_nothing_else(place: Path, run: Path):
     (run / "report.html").unlink()
-    again = pae("report", run, cwd=place)
-    assert again.returncode == 0, again.stderr
+    pae("report", run, cwd=place).ok()
     text = (run / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in text
 
 
 def test_the_table_is_there_as_markdown(place: Path, run: Path):
-    table = pae("report", run, "--markdown", cwd=place)
-    assert table.returncode == 0, table.stderr
-    lines = table.stdout.splitlines()
+    table = pae("report", run, "--markdown", cwd=place).ok()
+    lines = table.out.splitlines()
     assert lines[0].startswith("| figure | at | value |")
     assert any(line.startswith("| rFD") for line in lines)
 
@@ -242,7 +234,5 @@ def test_the_table_is_there_as_markdown(place: Path, run: Path):
 )
 def test_mistakes_get_one_message_and_exit_code_2(place: Path, run: Path, arguments, message):
     assert run.is_dir()
-    failed = pae(*arguments, cwd=place)
-    assert failed.returncode == 2, failed.stdout
-    assert message in " ".join(failed.stderr.split())
-    assert "Traceback" not in failed.stderr
+    failed = pae(*arguments, cwd=place).fails(2)
+    assert message in " ".join(failed.err.split())

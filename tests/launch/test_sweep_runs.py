@@ -25,16 +25,14 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     assert tiny_recipe.parent == tmp_path
     (tmp_path / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
 
-    half = pae("run", "sweep.yaml", "--only", "*-seed0", cwd=tmp_path)
-    assert half.returncode == 0, half.stderr
-    whole = pae("run", "sweep.yaml", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    pae("run", "sweep.yaml", "--only", "*-seed0", cwd=tmp_path).ok()
+    whole = pae("run", "sweep.yaml", cwd=tmp_path).ok()
 
     run = tmp_path / "runs" / "sweep"
     folders = [path.name.rpartition("-")[0] for path in (run / "stages").iterdir()]
     assert folders.count("extractor") == folders.count("encoder") == folders.count("refine") == 1
     assert folders.count("tokenizer") == folders.count("generator") == 4
-    assert whole.stdout.count("cached") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
+    assert whole.out.count("cached") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
 
     found = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [(member["variant"], member["seed"]) for member in found] == [
@@ -43,24 +41,21 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
         ("scr", 0),
         ("scr", 1),
     ]
-    assert "PSNR" in whole.stdout
-    assert "±" in whole.stdout
+    assert "PSNR" in whole.out
+    assert "±" in whole.out
     assert (run / "report.html").is_file()
     # a member is an ordinary run
     member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
-    assert {row["state"] for row in json.loads(member.stdout)["sweep"]} == {"done"}
+    assert {row["state"] for row in member.json["sweep"]} == {"done"}
 
     # after an edit, one member alone: the others' old results are not shown as the new recipe's
-    edited = pae("run", "sweep.yaml", "sample.steps=3", "--only", "none-seed0", cwd=tmp_path)
-    assert edited.returncode == 0, edited.stderr
+    pae("run", "sweep.yaml", "sample.steps=3", "--only", "none-seed0", cwd=tmp_path).ok()
     found = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [member["member"] for member in found] == ["none-seed0"]
 
     # a member's recipe, run without its directory, does not overwrite the sweep
-    loose = pae("run", run / "members" / "none-seed0" / "resolved.yaml", cwd=tmp_path)
-    assert loose.returncode == 2
-    assert "holds a sweep" in loose.stderr
+    loose = pae("run", run / "members" / "none-seed0" / "resolved.yaml", cwd=tmp_path).fails(2)
+    assert "holds a sweep" in loose.err
 
-    wrong = pae("run", "sweep.yaml", "--only", "mcr*", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "scr-seed1" in wrong.stderr
+    wrong = pae("run", "sweep.yaml", "--only", "mcr*", cwd=tmp_path).fails(2)
+    assert "scr-seed1" in wrong.err

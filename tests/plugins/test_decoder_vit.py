@@ -8,7 +8,6 @@ from torch import nn
 from pae_decoders.config import VitDecoderConfig
 from pae_decoders.vit import VitBlock, VitDecoder
 from pae_framework.layers import patchify
-from pae_framework.plugins import load_registry
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +20,6 @@ def _reproducible():
 def decoder(**changes) -> VitDecoder:
     config = {"width": 24, "depth": 2, "heads": 3, "patch": 2} | changes
     return VitDecoder(VitDecoderConfig(**config), width=10, grid=4)
-
-
-def test_is_registered_by_its_name() -> None:
-    spec = load_registry().find("decoder", "vit")
-    assert spec.component_class() is VitDecoder
-    assert spec.config_class() is VitDecoderConfig
 
 
 def test_block_agrees_with_torchs_transformer_layer() -> None:

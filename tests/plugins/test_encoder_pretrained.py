@@ -11,7 +11,7 @@ import open_clip
 import pytest
 import timm
 import torch
-from pretrained_helpers import CASES, GRID, SIZE, Case, every_case, images
+from layouts.transformers_encoders import CASES, GRID, SIZE, Case, every_case, images
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from pretrained_helpers import (
+from layouts.pae_tokenizers import ENCODERS, FULL
+from layouts.transformers_encoders import (
     GRID,
     Case,
     every_case,
@@ -143,70 +144,22 @@ def test_released_tensors_that_do_not_fit_are_listed(case: Case, tmp_path: Path)
     assert case.model in message
 
 
-# Names and shapes as printed from PAE's own modules at full size (facts of the released files).
-PRINTED = {
-    "DINOv2": (
-        304.37,
-        {
-            "encoder.embeddings.cls_token": (1, 1, 1024),
-            "encoder.embeddings.mask_token": (1, 1024),
-            "encoder.embeddings.register_tokens": (1, 4, 1024),
-            "encoder.embeddings.position_embeddings": (1, 1370, 1024),
-            "encoder.embeddings.patch_embeddings.projection.weight": (1024, 3, 14, 14),
-            "encoder.encoder.layer.23.attention.attention.query.bias": (1024,),
-            "encoder.encoder.layer.23.attention.output.dense.weight": (1024, 1024),
-            "encoder.encoder.layer.23.layer_scale2.lambda1": (1024,),
-            "encoder.encoder.layer.23.mlp.fc1.weight": (4096, 1024),
-        },
-    ),
-    "DINOv3": (
-        303.13,
-        {
-            "encoder.embeddings.mask_token": (1, 1, 1024),
-            "encoder.embeddings.patch_embeddings.weight": (1024, 3, 16, 16),
-            "encoder.layer.23.attention.k_proj.weight": (1024, 1024),
-            "encoder.layer.23.attention.v_proj.bias": (1024,),
-            "encoder.layer.23.mlp.up_proj.weight": (4096, 1024),
-            "encoder.layer.23.mlp.down_proj.weight": (1024, 4096),
-        },
-    ),
-    "SigLIP2": (
-        427.89,
-        {
-            "encoder.embeddings.patch_embedding.weight": (1152, 3, 16, 16),
-            "encoder.embeddings.position_embedding.weight": (256, 1152),
-            "encoder.encoder.layers.26.self_attn.out_proj.bias": (1152,),
-            "encoder.encoder.layers.26.mlp.fc1.weight": (4304, 1152),
-            "encoder.head.probe": (1, 1, 1152),
-            "encoder.head.attention.in_proj_weight": (3456, 1152),
-            "encoder.head.mlp.fc2.weight": (1152, 4304),
-        },
-    ),
-    "MAE": (
-        303.30,
-        {
-            "model.embeddings.position_embeddings": (1, 197, 1024),
-            "model.encoder.layer.23.attention.attention.key.weight": (1024, 1024),
-            "model.encoder.layer.23.intermediate.dense.weight": (4096, 1024),
-            "model.encoder.layer.23.layernorm_after.bias": (1024,),
-        },
-    ),
-}
+MILLIONS = {"DINOv2": 304.37, "DINOv3": 303.13, "SigLIP2": 427.89, "MAE": 303.30}
+"""Weights of each, as PAE's own modules print them at full size."""
 
 
-@pytest.mark.parametrize("family", PRINTED)
+@pytest.mark.parametrize("family", MILLIONS)
 def test_the_paper_s_models_have_the_released_names_shapes_and_count(family: str) -> None:
     config = getattr(vfm_config, f"{family}Config")(weights="none")
     with torch.device("meta"):
         encoder = getattr(vfm, family)(config, 256)
-    shapes = {name: tuple(t.shape) for name, t in encoder.to_released().items()}
-    millions, printed = PRINTED[family]
+    found = {f"encoder.{name}": tuple(t.shape) for name, t in encoder.to_released().items()}
+    use = family.lower()
 
     assert encoder.grid == 16
-    assert {name: shapes.get(name) for name in printed} == printed
-    assert not [name for name in shapes if "layernorm." in name and "head" not in name]
+    assert found == ENCODERS[use](FULL[use][1])
     assert sum(t.numel() for t in encoder.to_released().values()) / 1e6 == pytest.approx(
-        millions, abs=0.005
+        MILLIONS[family], abs=0.005
     )
 
 

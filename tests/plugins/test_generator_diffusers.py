@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoModel, FlowMatchEulerDiscreteScheduler
-from golden_generator import golden, weights
+from layouts.tiny_generator import golden, weights
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import CheckpointError, UsageError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from generator_formulas import dit_dh
+from layouts.generator_formulas import dit_dh
 
 from pae_framework.config import LatentShape
 from pae_framework.layers import sincos_positions

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Posterior, Regularizer, RegularizerInputs
 from pae_framework.layers import tokens_to_map
-from pae_framework.plugins import load_registry
 from pae_regularizers.alignment import SCR, SSR
 from pae_regularizers.config import SCRConfig, SSRConfig
 
@@ -247,10 +246,3 @@ class TestTargetsOfOtherChannels:
         term = SSR(SSRConfig())
         term.prepare(LatentShape(2, 2), width=7, target_channels=7)
         assert not list(term.parameters())
-
-
-@pytest.mark.parametrize(("name", "component"), [("ssr", SSR), ("scr", SCR)])
-def test_registered_and_in_need_of_a_target(name: str, component: type[Regularizer]) -> None:
-    spec = load_registry().find("regularizer", name)
-    assert spec.component_class() is component
-    assert spec.config_class().needs_target  # type: ignore[attr-defined]

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pae_framework.contracts import Posterior, RegularizerInputs
 from pae_framework.errors import UsageError
-from pae_framework.plugins import load_registry
 from pae_regularizers.config import MCRConfig
 from pae_regularizers.continuity import MCR, random_tangent, rotate
 
@@ -229,6 +228,3 @@ class TestConfig:
     def test_one_channel_has_no_direction_to_turn_to(self) -> None:
         with pytest.raises(UsageError, match="at least 2 latent channels"):
             MCR(MCRConfig())(inputs(torch.ones(1, 1, 2, 2), lambda z: z))
-
-    def test_registered(self) -> None:
-        assert load_registry().find("regularizer", "mcr").component_class() is MCR

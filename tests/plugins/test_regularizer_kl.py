@@ -9,7 +9,6 @@ from torch.distributions import Normal, kl_divergence
 
 from pae_framework.contracts import Posterior, RegularizerInputs
 from pae_framework.errors import UsageError
-from pae_framework.plugins import load_registry
 from pae_regularizers.config import KLConfig
 from pae_regularizers.kl import KL
 
@@ -65,9 +64,3 @@ def test_gradient_by_hand() -> None:
 def test_a_bottleneck_without_moments_is_an_error() -> None:
     with pytest.raises(UsageError, match="gaussian"):
         KL(KLConfig())(inputs(None, None))
-
-
-def test_registered_and_in_need_of_moments() -> None:
-    spec = load_registry().find("regularizer", "kl")
-    assert spec.component_class() is KL
-    assert KLConfig.needs_moments

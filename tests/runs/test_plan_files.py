@@ -17,6 +17,7 @@ ENCODER = (
 )
 LPIPS = ("tokenizer.reconstruction.lpips={{weight: 1, weights: {file}}}",)
 DISCRIMINATOR = ("tokenizer.adversarial={{discriminator: {{use: dino, weights: {file}}}}}",)
+TOKENIZER = ("tokenizer.weights={file}",)
 ANYUP = (
     "tokenizer.refinement.upsampler=anyup",
     "tokenizer.refinement.anyup={{checkout: anyup, weights: {file}}}",
@@ -25,6 +26,7 @@ KINDS = {
     "encoder": (ENCODER, FROM_REFINE),
     "lpips": (LPIPS, FROM_TOKENIZER),
     "discriminator": (DISCRIMINATOR, FROM_TOKENIZER),
+    "tokenizer": (TOKENIZER, FROM_TOKENIZER),
     "anyup": (ANYUP, FROM_REFINE),
 }
 

@@ -1,33 +1,31 @@
-"""Stages ``generator`` and ``latents`` with files: whose weights fit, and how classes are known."""
+"""Files of generators: whose weights fit, and how classes are known without images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import golden_generator as official
 import numpy as np
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_generator as official
+from layouts import tiny_tokenizer as helpers
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json
 from pae_framework.interop.generator_weights import (
     OfficialGenerator,
     match_state_dict,
     read_official,
 )
+from pae_framework.interop.provenance import existing
 from pae_framework.recipe.load import load_recipe
-from pae_framework.stages import generator, latents
 from pae_framework.tensor_files import save_tensors
 
 LATENT = LatentShape(2, 2)
@@ -108,97 +106,15 @@ def test_the_average_is_taken_and_wrappers_come_off(tmp_path: Path) -> None:
     assert torch.equal(read.tensors[key], official.weights()[key] + 1)
 
 
-# --- the stages -----------------------------------------------------------------------------------
+def test_a_file_that_is_gone_is_named_with_its_key() -> None:
+    with pytest.raises(DataError, match=r"generator\.weights.*gone\.pt"):
+        existing("gone.pt", "generator.weights")
 
 
-class Context(SimpleNamespace):
-    """What the stages are given, less images."""
-
-    num_classes = 10
-    recorded: dict[str, Any]
-
-    @property
-    def train_source(self) -> None:
-        pytest.fail("a stage that loads asked for images")
-
-    def update_record(self, **values: Any) -> None:
-        self.recorded.update(values)
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    recipe = tmp_path / "small.yaml"
-    recipe.write_text(official.RECIPE, encoding="utf-8")
-    official.write(official.weights(), tmp_path / "0000001.pt")
-    torch.save(official.statistics(), tmp_path / "latents_stats.pt")
-    overrides = (
-        f"generator.weights={tmp_path / '0000001.pt'}",
-        f"latents.statistics={tmp_path / 'latents_stats.pt'}",
-        "sample.at_steps=[]",
-    )
-    loaded = load_recipe(recipe, overrides, helpers.registry_with_renamed())
-    (tmp_path / "tokenizer").mkdir()
-    (tmp_path / "tokenizer" / "tokenizer.safetensors").write_bytes(b"weights")
-    (tmp_path / "out").mkdir()
-    return Context(
-        recipe=loaded.recipe,
-        registry=loaded.registry,
-        directory=tmp_path / "out",
-        plan={"tokenizer": "tokenizer"},
-        run=SimpleNamespace(stage=lambda name: SimpleNamespace(path=tmp_path / name)),
-        recorded={},
-    )
-
-
-def test_the_generators_stage_writes_weights_and_what_they_were(context: Context) -> None:
-    generator.run(cast(StageContext, context))
-    names = {path.name for path in context.directory.iterdir()}
-    assert names == {"weights.safetensors", "weights.json"}
-    assert helpers.same_bits(
-        load_file(context.directory / "weights.safetensors"), official.weights()
-    )
-    about = read_json(context.directory / "weights.json")
-    assert about.keys() == {"file", "bytes", "sha256", "entry", "tensors"}
-    assert (about["file"], about["entry"]) == ("0000001.pt", "ema")
-    assert context.recorded == {"weights": "0000001.pt"}
-
-
-def test_the_latents_stage_writes_the_statistics_alone(context: Context) -> None:
-    latents.run(cast(StageContext, context))
-    names = {path.name for path in context.directory.iterdir()}
-    assert names == {"statistics", "latents_stats.pt", "statistics.json"}
-    found = torch.load(context.directory / "latents_stats.pt", weights_only=True)
-    assert helpers.same_bits(found, official.statistics())
-    assert context.recorded == {"weights": "latents_stats.pt"}
-
-
-@pytest.mark.parametrize(
-    ("stage", "file", "key"),
-    [
-        (generator, "0000001.pt", "generator.weights"),
-        (latents, "latents_stats.pt", "latents.statistics"),
-    ],
-    ids=["generator", "latents"],
-)
-def test_a_file_that_is_gone_is_named(context: Context, stage: Any, file: str, key: str) -> None:
-    (context.directory.parent / file).unlink()
-    with pytest.raises(DataError, match=rf"{key}: there is no file .*{file}"):
-        stage.run(context)
-    assert not list(context.directory.iterdir())
-
-
-def test_the_tokenizer_is_known_by_its_statistics(context: Context) -> None:
-    """A generator stage reads them only with the tokenizer they were taken for."""
-    from pae_framework.execution.run_latents import run_statistics
-
-    latents.run(cast(StageContext, context))
-    context.require = lambda stage: context.directory
-    statistics = run_statistics(cast(StageContext, context))
-    assert torch.equal(statistics.mean, official.statistics()["mean"])
-    tokenizer = context.directory.parent / "tokenizer" / "tokenizer.safetensors"
-    tokenizer.write_bytes(b"other weights")
-    with pytest.raises(CheckpointError, match="of the latents of another tokenizer"):
-        run_statistics(cast(StageContext, context))
+def test_own_weights_of_a_run_are_taken_too(tmp_path: Path) -> None:
+    save_tensors(plain().state_dict(), tmp_path / "weights.safetensors")
+    read = read_official(tmp_path / "weights.safetensors")
+    assert helpers.same_bits(match_state_dict(read, plain(seed=1)), plain().state_dict())
 
 
 # --- classes --------------------------------------------------------------------------------------
@@ -235,9 +151,3 @@ def test_without_images_the_recipe_says_how_many_there_are(tmp_path: Path) -> No
     silent = stage_context(tmp_path, ", classes: 3")
     with pytest.raises(DataError, match="no such folder"):
         len(silent.class_names)
-
-
-def test_own_weights_of_a_run_are_taken_too(tmp_path: Path) -> None:
-    save_tensors(plain().state_dict(), tmp_path / "weights.safetensors")
-    read = read_official(tmp_path / "weights.safetensors")
-    assert helpers.same_bits(match_state_dict(read, plain(seed=1)), plain().state_dict())

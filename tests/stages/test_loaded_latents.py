@@ -10,10 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import golden_generator as official
 import pytest
-import released_helpers as helpers
 import torch
+from layouts import tiny_generator as official
+from layouts import tiny_tokenizer as helpers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
-import released_helpers as helpers
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layouts import tiny_tokenizer as helpers
 from torch import Tensor
 
 from pae_framework.errors import CheckpointError

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import gc
-import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
+from layouts.pae_tokenizers import FULL, FULL_TAIL, Size, Tail, random_tensors, released_shapes
+from layouts.tiny_tokenizer import same_bits
 from PIL import Image
-from released_helpers import same_bits
-from released_layout import Size, Tail, random_tensors, released_shapes
 from safetensors.torch import load_file, save_file
 
-from pae_framework.cli.app import main
 from pae_framework.interop.tokenizer_weights import meta_tokenizer, released_state
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.testing.pytest import Pae
 
-FULL = {
-    # family: model, its size, number of tensors of a whole file
-    "dinov2": ("vit_large_patch14_reg4_dinov2", Size(14, 1024, 24, 4096, 37), 991),
-    "dinov3": ("vit_large_patch16_dinov3", Size(16, 1024, 24, 4096, 0), 966),
-    "siglip2": ("ViT-SO400M-16-SigLIP2-256", Size(16, 1152, 27, 4304, 16), 999),
-    "mae": ("vit_large_patch16_224", Size(16, 1024, 24, 4096, 14), 941),
-}
-FULL_TAIL = Tail(grid=16, latent=32, dam_depth=6, width=1024, depth=24, mlp=4096, patch=16)
 TAIL = Tail(grid=2, latent=4, dam_depth=1, width=12, depth=2, mlp=20, patch=16)
 FAMILIES = sorted(FULL)
 
@@ -74,27 +64,19 @@ def recipe_file(directory: Path, family: str, size: Size | None) -> Path:
     return path
 
 
-def pae(*arguments: str | Path) -> None:
-    """One command, in this process."""
-    with (
-        patch.object(sys, "argv", ["pae", *map(str, arguments)]),
-        pytest.raises(SystemExit) as stop,
-    ):
-        main()
-    assert not stop.value.code
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_file_of_tiny_size_is_imported_used_and_exported(family: str, tmp_path: Path) -> None:
+def test_a_file_of_tiny_size_is_imported_used_and_exported(
+    pae: Pae, family: str, tmp_path: Path
+) -> None:
     tensors = random_tensors(released_shapes(family, small(family), TAIL), seed=1)
     save_file(tensors, tmp_path / "t.safetensors")
     recipe, run = recipe_file(tmp_path, family, small(family)), tmp_path / "run"
-    pae("import", "pae", tmp_path / "t.safetensors", "--recipe", recipe, "--run-dir", run)
+    pae("import", "pae", tmp_path / "t.safetensors", "--recipe", recipe, "--run-dir", run).ok()
     Image.effect_noise((50, 40), 60).save(tmp_path / "noise.png")
-    pae("reconstruct", run, tmp_path / "noise.png")
+    pae("reconstruct", run, tmp_path / "noise.png").ok()
     with Image.open(run / "reconstructed" / "000_noise.png") as image:
         assert image.size == (32, 32)
-    pae("export", "pae", run, tmp_path / "out.pt")
+    pae("export", "pae", run, tmp_path / "out.pt").ok()
     assert same_bits(torch.load(tmp_path / "out.pt", weights_only=True)["model"], tensors)
 
 
@@ -111,13 +93,15 @@ def test_names_and_shapes_at_full_size_are_those_of_released_files(
 
 
 @pytest.mark.slow
-def test_a_file_of_full_size_is_imported_and_exported(tmp_path: Path) -> None:
+def test_a_file_of_full_size_is_imported_and_exported(pae: Pae, tmp_path: Path) -> None:
     tensors = random_tensors(released_shapes("dinov2", FULL["dinov2"][1], FULL_TAIL), seed=1)
     torch.save({"model": tensors}, tmp_path / "ep-last.pt")
     del tensors
     gc.collect()
     recipe = recipe_file(tmp_path, "dinov2", None)
-    pae("import", "pae", tmp_path / "ep-last.pt", "--recipe", recipe, "--run-dir", tmp_path / "run")
-    pae("export", "pae", tmp_path / "run", tmp_path / "out.safetensors")
+    pae(
+        "import", "pae", tmp_path / "ep-last.pt", "--recipe", recipe, "--run-dir", tmp_path / "run"
+    ).ok()
+    pae("export", "pae", tmp_path / "run", tmp_path / "out.safetensors").ok()
     original = torch.load(tmp_path / "ep-last.pt", weights_only=True, mmap=True)["model"]
     assert same_bits(load_file(tmp_path / "out.safetensors"), original)

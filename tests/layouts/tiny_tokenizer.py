@@ -20,7 +20,7 @@ from pae_framework.errors import CheckpointError, DataError
 from pae_framework.layers import map_to_tokens
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 
-GOLDEN = Path(__file__).parent / "golden" / "pae_tail_tiny.safetensors"
+GOLDEN = Path(__file__).parents[1] / "golden" / "pae_tail_tiny.safetensors"
 
 RECIPE = """\
 pae: 1
@@ -103,8 +103,8 @@ class Renamed(Encoder):
 def registry_with_renamed() -> Registry:
     """What is installed, and the encoder ``renamed``."""
     registry = load_registry()
-    classes = ("released_helpers:Renamed", "released_helpers:RenamedConfig")
-    plugin = Plugin("here", "released_helpers", "tests", "0")
+    classes = ("layouts.tiny_tokenizer:Renamed", "layouts.tiny_tokenizer:RenamedConfig")
+    plugin = Plugin("here", "layouts.tiny_tokenizer", "tests", "0")
     registry.add(ComponentSpec("encoder", "renamed", *classes, "renames its weights", plugin))
     return registry
 

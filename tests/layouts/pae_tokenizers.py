@@ -50,53 +50,88 @@ def layers(prefix: str, names: Iterable[str], *shape: int) -> Shapes:
     return {key: s for name in names for key, s in affine(f"{prefix}.{name}", *shape).items()}
 
 
+@dataclass(frozen=True)
+class Block:
+    """What the layers of a transformer block are called."""
+
+    norms: tuple[str, str]
+    square: tuple[str, ...]
+    up: str
+    down: str
+    scaled: bool = False
+
+    def shapes(self, at: str, width: int, mlp: int) -> Shapes:
+        scales = (1, 2) if self.scaled else ()
+        return {
+            **layers(at, self.norms, width),
+            **layers(at, self.square, width, width),
+            **{f"{at}.layer_scale{k}.lambda1": (width,) for k in scales},
+            **affine(f"{at}.{self.up}", mlp, width),
+            **affine(f"{at}.{self.down}", width, mlp),
+        }
+
+
+OLD_ATTENTION = (
+    *(f"attention.attention.{matrix}" for matrix in ("query", "key", "value")),
+    "attention.output.dense",
+)
+DINOV2 = Block(("norm1", "norm2"), OLD_ATTENTION, "mlp.fc1", "mlp.fc2", scaled=True)
+DINOV3 = Block(
+    ("norm1", "norm2"),
+    tuple(f"attention.{matrix}_proj" for matrix in "qkvo"),
+    "mlp.up_proj",
+    "mlp.down_proj",
+    scaled=True,
+)
+SIGLIP2 = Block(
+    ("layer_norm1", "layer_norm2"),
+    tuple(f"self_attn.{matrix}_proj" for matrix in ("q", "k", "v", "out")),
+    "mlp.fc1",
+    "mlp.fc2",
+)
+VIT_MAE = Block(
+    ("layernorm_before", "layernorm_after"), OLD_ATTENTION, "intermediate.dense", "output.dense"
+)
+"""A block of transformers' ViT-MAE: the encoder's, and the decoder's."""
+
+
+def blocks(block: Block, at: str, size: Size | Tail) -> Shapes:
+    """All blocks, each under its number."""
+    found = (block.shapes(f"{at}.{i}", size.width, size.mlp) for i in range(size.depth))
+    return {name: shape for shapes in found for name, shape in shapes.items()}
+
+
 def dinov2(size: Size) -> Shapes:
     """Dinov2WithRegistersModel without its last norm."""
     width, before = size.width, "encoder.encoder.embeddings"
-    shapes: Shapes = {
+    return {
         f"{before}.cls_token": (1, 1, width),
         f"{before}.mask_token": (1, width),
         f"{before}.register_tokens": (1, 4, width),
         f"{before}.position_embeddings": (1, size.grid**2 + 1, width),
         **affine(f"{before}.patch_embeddings.projection", width, 3, size.patch, size.patch),
+        **blocks(DINOV2, "encoder.encoder.encoder.layer", size),
     }
-    square = [f"attention.attention.{part}" for part in ("query", "key", "value")]
-    for i in range(size.depth):
-        block = f"encoder.encoder.encoder.layer.{i}"
-        shapes |= layers(block, ("norm1", "norm2"), width)
-        shapes |= layers(block, (*square, "attention.output.dense"), width, width)
-        shapes |= {f"{block}.layer_scale{k}.lambda1": (width,) for k in (1, 2)}
-        shapes |= affine(f"{block}.mlp.fc1", size.mlp, width)
-        shapes |= affine(f"{block}.mlp.fc2", width, size.mlp)
-    return shapes
 
 
 def dinov3(size: Size) -> Shapes:
-    """DINOv3ViTModel without its last norm."""
+    """DINOv3ViTModel without its last norm; its keys have no bias."""
     width, before = size.width, "encoder.encoder.embeddings"
-    shapes: Shapes = {
+    shapes = {
         f"{before}.cls_token": (1, 1, width),
         f"{before}.mask_token": (1, 1, width),
         f"{before}.register_tokens": (1, 4, width),
         **affine(f"{before}.patch_embeddings", width, 3, size.patch, size.patch),
+        **blocks(DINOV3, "encoder.encoder.layer", size),
     }
-    for i in range(size.depth):
-        block = f"encoder.encoder.layer.{i}"
-        square = [f"attention.{part}_proj" for part in "qvo"]
-        shapes |= layers(block, ("norm1", "norm2"), width)
-        shapes |= layers(block, square, width, width)
-        shapes |= {f"{block}.attention.k_proj.weight": (width, width)}
-        shapes |= {f"{block}.layer_scale{k}.lambda1": (width,) for k in (1, 2)}
-        shapes |= affine(f"{block}.mlp.up_proj", size.mlp, width)
-        shapes |= affine(f"{block}.mlp.down_proj", width, size.mlp)
-    return shapes
+    return {name: shape for name, shape in shapes.items() if not name.endswith("k_proj.bias")}
 
 
 def siglip2(size: Size) -> Shapes:
     """SiglipVisionTransformer without its last norm, with its pooling head."""
     width, before = size.width, "encoder.encoder.embeddings"
     head = "encoder.encoder.head"
-    shapes: Shapes = {
+    return {
         **affine(f"{before}.patch_embedding", width, 3, size.patch, size.patch),
         f"{before}.position_embedding.weight": (size.grid**2, width),
         f"{head}.probe": (1, 1, width),
@@ -106,38 +141,18 @@ def siglip2(size: Size) -> Shapes:
         **affine(f"{head}.layernorm", width),
         **affine(f"{head}.mlp.fc1", size.mlp, width),
         **affine(f"{head}.mlp.fc2", width, size.mlp),
+        **blocks(SIGLIP2, "encoder.encoder.encoder.layers", size),
     }
-    square = [f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")]
-    for i in range(size.depth):
-        block = f"encoder.encoder.encoder.layers.{i}"
-        shapes |= layers(block, ("layer_norm1", "layer_norm2"), width)
-        shapes |= layers(block, square, width, width)
-        shapes |= affine(f"{block}.mlp.fc1", size.mlp, width)
-        shapes |= affine(f"{block}.mlp.fc2", width, size.mlp)
-    return shapes
 
 
 def mae(size: Size) -> Shapes:
     """The ``vit`` of ViTMAEForPreTraining without its last norm."""
     width, before = size.width, "encoder.model.embeddings"
-    shapes: Shapes = {
+    return {
         f"{before}.cls_token": (1, 1, width),
         f"{before}.position_embeddings": (1, size.grid**2 + 1, width),
         **affine(f"{before}.patch_embeddings.projection", width, 3, size.patch, size.patch),
-    }
-    for i in range(size.depth):
-        shapes |= vit_mae_layer(f"encoder.model.encoder.layer.{i}", width, size.mlp)
-    return shapes
-
-
-def vit_mae_layer(block: str, width: int, mlp: int) -> Shapes:
-    """A block of transformers' ViT-MAE: the encoder's, and the decoder's."""
-    square = [f"attention.attention.{part}" for part in ("query", "key", "value")]
-    return {
-        **layers(block, ("layernorm_before", "layernorm_after"), width),
-        **layers(block, (*square, "attention.output.dense"), width, width),
-        **affine(f"{block}.intermediate.dense", mlp, width),
-        **affine(f"{block}.output.dense", width, mlp),
+        **blocks(VIT_MAE, "encoder.model.encoder.layer", size),
     }
 
 
@@ -177,19 +192,28 @@ def compressors(size: Size, tail: Tail) -> Shapes:
 def decoder(size: Size, tail: Tail) -> Shapes:
     """GeneralDecoder."""
     width, before = tail.width, "decoder"
-    shapes: Shapes = {
+    return {
         f"{before}.decoder_pos_embed": (1, tail.grid**2 + 1, width),
         f"{before}.trainable_cls_token": (1, 1, width),
         **affine(f"{before}.decoder_embed", width, size.width),
         **affine(f"{before}.decoder_norm", width),
         **affine(f"{before}.decoder_pred", 3 * tail.patch**2, width),
+        **blocks(VIT_MAE, f"{before}.decoder_layers", tail),
     }
-    for i in range(tail.depth):
-        shapes |= vit_mae_layer(f"{before}.decoder_layers.{i}", width, tail.mlp)
-    return shapes
 
 
 ENCODERS = {"dinov2": dinov2, "dinov3": dinov3, "siglip2": siglip2, "mae": mae}
+
+
+FULL = {
+    # family: model, its size, number of tensors of a whole file
+    "dinov2": ("vit_large_patch14_reg4_dinov2", Size(14, 1024, 24, 4096, 37), 991),
+    "dinov3": ("vit_large_patch16_dinov3", Size(16, 1024, 24, 4096, 0), 966),
+    "siglip2": ("ViT-SO400M-16-SigLIP2-256", Size(16, 1152, 27, 4304, 16), 999),
+    "mae": ("vit_large_patch16_224", Size(16, 1024, 24, 4096, 14), 941),
+}
+FULL_TAIL = Tail(grid=16, latent=32, dam_depth=6, width=1024, depth=24, mlp=4096, patch=16)
+"""The sizes that were released."""
 
 
 def released_shapes(family: str, size: Size, tail: Tail) -> Shapes:

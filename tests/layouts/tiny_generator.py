@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import released_helpers as helpers
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from layouts import tiny_tokenizer as helpers
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.model import build_tokenizer
 
-GOLDEN = Path(__file__).parent / "golden" / "lightningdit_tiny.safetensors"
+GOLDEN = Path(__file__).parents[1] / "golden" / "lightningdit_tiny.safetensors"
 
 RECIPE = (
     helpers.RECIPE.replace("channels: 6", "channels: 4")
