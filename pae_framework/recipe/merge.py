@@ -59,7 +59,7 @@ def _same_component(base: Node, layer: Node, slot: SchemaNode) -> tuple[Node, No
     renamed = _names_component(layer) and before != after
     base, layer = _long_form(base), _long_form(layer)
     if renamed and base.map is not None:
-        own = slot.component.envelope()
+        own = slot.component.engine_keys()
         base = replace(base, value={key: node for key, node in base.map.items() if key in own})
     return base, layer
 

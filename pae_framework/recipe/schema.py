@@ -31,7 +31,7 @@ class SchemaNode:
     """The key of a map of labelled components; it names the component where ``use`` does not."""
 
     @property
-    def component(self) -> type[Component] | None:
+    def component(self) -> type[Component[Any]] | None:
         """The component class expected here, or None where another thing is."""
         if isinstance(self.type, type) and issubclass(self.type, Component):
             return self.type
@@ -59,7 +59,7 @@ class SchemaNode:
     def enter(self, key: str | int, node: Node, registry: Registry | None) -> SchemaNode:
         """The slot of an entry of the map or list at ``node``."""
         component = self.component
-        if component is not None and key in component.envelope():
+        if component is not None and key in component.engine_keys():
             return _slot(component.model_fields[str(key)].annotation)
         fields = self.keys(node, registry)
         if fields is not None:
@@ -96,12 +96,13 @@ def _slot(annotation: Any) -> SchemaNode:
 
 
 def _parameters(
-    component: type[Component], use: str | None, registry: Registry | None
+    component: type[Component[Any]], use: str | None, registry: Registry | None
 ) -> Mapping[str, FieldInfo] | None:
     """The parameters of a component; None where it is not known."""
     if use is None or registry is None:
         return None
     try:
-        return registry.config_class(component.kind, use, component.base).model_fields
+        fields: Mapping[str, FieldInfo] = component.config_class(use, registry).model_fields
     except (UnknownComponentError, PluginError):
         return None
+    return fields
