@@ -241,6 +241,15 @@ class RegularizerConfig(ComponentConfig):
     weight: float = Field(1.0, ge=0, description="factor of the term; 0 skips it altogether")
 
     @property
+    def adapts_weight(self) -> bool:
+        """Whether ``|grad of reconstruction| / |grad of the term|`` also multiplies the term.
+
+        Both gradients are those of the last layer before the latents: the term needs a bottleneck
+        with a projector and a reconstruction term.
+        """
+        return False
+
+    @property
     def decodes(self) -> int:
         """Decodes with gradient in each step, besides the reconstruction."""
         return 0

@@ -102,7 +102,8 @@ def _explain_missing(
         return f"names no {outer.component.kind}", f"expected `use: <{outer.component.kind}>`"
     fields = outer.keys(node, registry) or {}
     field = fields.get(str(path[-1]))
-    return "missing", (field.description or "") if field is not None else ""
+    described = field is not None and field.description
+    return f"missing ({described})" if described else "missing", ""
 
 
 def _explain_unknown_key(

@@ -93,7 +93,7 @@ def test_check_reports_every_problem_on_stderr_and_exits_2(pae: Pae) -> None:
     assert problems == [
         "  command line: seed: expected 0 or more, found -1",
         "  mine.yaml:4:14: data.flip: expected true or false, found 'x'",
-        "  mine.yaml:3:1: sed: unknown key (did you mean 'seed'?)",
+        "  mine.yaml:3:1: sed: unknown key; did you mean 'seed'?",
     ]
 
 
@@ -101,7 +101,7 @@ def test_check_knows_how_many_classes_the_images_have(pae: Pae) -> None:
     assert pae("check", "quickstart", "generator.classes=10").out == "quickstart: valid\n"
     answer = pae("check", "quickstart", "generator.classes=1000")
     assert (answer.code, answer.out) == (2, "")
-    assert "generator: is for 1000 classes, but data.train has 10" in answer.err
+    assert "generator: expects 1000 classes, but data.train has 10" in answer.err
 
 
 def test_check_names_the_models_there_are_in_a_sentence_of_its_own(pae: Pae) -> None:
@@ -161,7 +161,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
         (
             "extends: quickstart\ntokenizer: {decoder: {patch: 8}}",
             "mine.yaml:2:13: tokenizer.decoder: decodes 8 x 8 tokens to 64 px, "
-            "but images have 32 px",
+            "but data.image_size is 32",
         ),
         ("pae: 1\nname: a", "mine.yaml:1:1: data: missing"),
     ],

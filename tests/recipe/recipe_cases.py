@@ -1,4 +1,4 @@
-"""A small valid recipe made of built-in components, and the types of this room's fixtures."""
+"""A small valid recipe made of built-in components, and the types of this folder's fixtures."""
 
 from collections.abc import Callable
 
@@ -40,3 +40,9 @@ evaluate:
 
 Load = Callable[..., LoadedRecipe]
 Problems = Callable[..., list[Problem]]
+
+
+def unstated(problem: Problem, *facts: str) -> list[str]:
+    """Those of the facts (keys, values found, remedies) that a problem does not state."""
+    text = str(problem)
+    return [fact for fact in facts if fact not in text]

@@ -115,7 +115,7 @@ def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
             "all: {}",
             "all: {tokenizer.refinement: null}",
             "tokenizer.regularizers.ssr",
-            "in variant 'all': pulls towards",
+            "in variant 'all': aligns with the refined prior",
         ),
         ("all: {}", "all: {tokenizer..train: 1}", "sweep.variants.all", "is not a key path"),
         ("all: {}", "all: {name: b}", "sweep.variants.all.name", "a variant cannot change this"),

@@ -116,8 +116,8 @@ def test_every_key_and_value_knows_its_place() -> None:
 
 def test_a_duplicate_key_is_refused_with_both_places() -> None:
     assert refused("a: 1\nb: {c: 1, c: 2}\na: 3\n") == [
-        "2:11: b.c: duplicate key (first written at 2:5)",
-        "3:1: a: duplicate key (first written at 1:1)",
+        "2:11: b.c: duplicate key; first written at 2:5",
+        "3:1: a: duplicate key; first written at 1:1",
     ]
 
 
