@@ -23,9 +23,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from pae_framework.config import Settings
+from pae_framework.data.data_settings import LATENT_FILES
 from pae_framework.plugins import Registry
 from pae_framework.recipe.components import Component
-from pae_framework.recipe.derived import LATENT_FILES
 from pae_framework.recipe.models import AdversarialSection, Recipe
 from pae_framework.runs.autoguidance_run import generator_weights
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
