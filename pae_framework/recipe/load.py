@@ -12,7 +12,7 @@ from pae_framework.recipe import library
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.nodes import COMMAND_LINE, Node
-from pae_framework.recipe.suggestions import describe, nearest
+from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.sweep import variant_problems
 from pae_framework.recipe.yaml_source import parse, read_file
 
@@ -76,7 +76,7 @@ def _parent(path: Path, family: tuple[Path, ...], extends: Node) -> Path:
     if parent is None:
         names = [shipped for shipped, _, _ in library.shipped()]
         message = f"no recipe {name!r}: neither a file beside this one nor a shipped recipe"
-        raise refuse(message, nearest(name.removesuffix(".yaml"), names))
+        raise refuse(message, suggestion(name.removesuffix(".yaml"), names))
     if parent.resolve() in family:
         raise refuse(f"{name!r} extends this recipe in turn")
     return parent
