@@ -79,6 +79,11 @@ def good(name: str, module: str) -> str:
     return GOOD.format(name=name, module=module)
 
 
+def bottleneck(name: str, module: str) -> str:
+    """The same for a bottleneck."""
+    return good(name, module).replace("pae_register_encoders", "pae_register_bottlenecks")
+
+
 def broken_by(install: Install, source: str) -> Plugin:
     """The one plugin that breaks, beside a good one that still brings its encoder."""
     install("acme-bad", source, "acme_bad")
@@ -91,11 +96,6 @@ def broken_by(install: Install, source: str) -> Plugin:
 
 
 # --- what comes with the framework ----------------------------------------------------------------
-
-
-def bottleneck(name: str, module: str) -> str:
-    """The same for a bottleneck."""
-    return good(name, module).replace("pae_register_encoders", "pae_register_bottlenecks")
 
 
 def test_the_built_in_components_come_in_through_entry_points() -> None:
