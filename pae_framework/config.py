@@ -1,9 +1,9 @@
-"""Config models of components: what a recipe writes after ``use:``, in one place.
+"""Base classes of config models: the parameters of components in a recipe. No torch.
 
-Each component has one small pydantic model; it is what the recipe may contain, what validation
-checks and what ``pae show-plugin`` prints. This module and every module that holds a config model
-import no torch. The base classes add the few questions the engine asks of a component before it is
-built; an answer that cannot be given is a ``ValueError`` whose text the user will read.
+Each component has one pydantic model. It defines the keys that a recipe may contain, validates
+them, and is what ``pae show-plugin`` prints. Modules with config models must not import torch. The
+base classes also declare what the engine asks of a component before it is built. A method that
+cannot answer raises a ``ValueError``, whose text is shown to the user.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Steps = Annotated[tuple[PositiveInt, ...], AfterValidator(_distinct)]
-"""Counts of steps, each once."""
+"""Distinct step counts."""
 
 
 class Settings(BaseModel):
-    """Base of everything a recipe holds: unknown keys are refused, values do not change."""
+    """Base of all models of a recipe: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -37,8 +37,10 @@ class Settings(BaseModel):
     fingerprints leave them out."""
 
     def files(self) -> Mapping[str, Path]:
-        """Files that values of this model name, by key. Fingerprints count what is in them, so that
-        a file may move, and another of the same name is another."""
+        """Files that values of this model name, by key.
+
+        Fingerprints use their contents, not their names.
+        """
         return {}
 
 
@@ -46,32 +48,31 @@ class ComponentConfig(Settings):
     """Parameters of one component."""
 
     version: ClassVar[int] = 1
-    """Raise it when the component computes something else from the same parameters: stages that
-    used the older one are then run again."""
+    """Increase it if the component computes different results from the same parameters. Stages that
+    used an older version are then run again."""
 
     def missing(self) -> str | None:
-        """Say what is not on this machine (data, weights, a package) and where it was looked for.
+        """Describe data, weights or packages that this machine lacks, and where they were expected.
 
-        None: nothing is. Called by ``pae check``, which reports it, and before a run starts, which
-        refuses.
+        None if nothing is missing. ``pae check`` reports it; ``pae run`` does not start with it.
         """
         return None
 
     def fetch(self) -> str | None:
-        """Bring here what :meth:`missing` names, where it can be downloaded; ``pae fetch`` asks.
+        """Download what :meth:`missing` describes, if it can be downloaded; for ``pae fetch``.
 
-        Returns what was brought, or None where there was nothing to bring.
+        Returns what was downloaded, or None if nothing was.
 
         Raises:
-            DataError: it cannot be had; says why.
+            DataError: the download failed; states the reason.
         """
         return None
 
     def smoke(self) -> Self:
-        """The same component made small and untrained, for ``pae run RECIPE --smoke``.
+        """A small, untrained version of this component, for ``pae run RECIPE --smoke``.
 
-        What keeps its shape: patch sizes and latent channels, which the parts of a recipe agree on.
-        The default changes nothing.
+        Patch sizes and latent channels must not change, so that components still fit together. The
+        default changes nothing.
         """
         return self
 
@@ -94,16 +95,16 @@ class DataSourceConfig(ComponentConfig):
     """Whether each image comes with a segmentation mask."""
 
     def expected(self) -> tuple[int, int] | None:
-        """Images and classes of the data where the parameters alone tell them, else None.
+        """Number of images and of classes, if the parameters determine them; else None.
 
-        ``pae run --dry-run`` counts with them where the data are not at hand.
+        ``pae run --dry-run`` uses them if the data are missing.
         """
         return None
 
     def class_count(self) -> int | None:
-        """Classes of the data where the parameters alone tell them, else None.
+        """Number of classes, if the parameters determine it; else None.
 
-        A generator that states another count is refused when the recipe is read.
+        A recipe whose generator has another number of classes is rejected.
         """
         expected = self.expected()
         return None if expected is None else expected[1]
@@ -113,7 +114,7 @@ class EncoderConfig(ComponentConfig):
     """Parameters of an encoder."""
 
     trainable: ClassVar[bool] = False
-    """Whether the encoder knows how to train itself in a stage of the run (a ``train:`` block)."""
+    """Whether a stage of the run trains the encoder (it needs a ``train`` map)."""
 
     def token_grid(self, image_size: int) -> int:
         """Tokens per side for square images of ``image_size`` px.
@@ -128,17 +129,17 @@ class EncoderConfig(ComponentConfig):
         raise NotImplementedError
 
     def token_heads(self) -> int | None:
-        """Attention heads H that divide D, as the encoder's ``heads``; None: not known yet."""
+        """Number of attention heads H, as the encoder's ``heads``, a divisor of D; or None."""
         return None
 
     def parameters(self, image_size: int) -> int | None:
-        """How many numbers its weights hold; None: not known before it is built."""
+        """Number of parameters; None if unknown before it is built."""
         return None
 
     def activations(self, image_size: int) -> int | None:
-        """Numbers one image leaves for the backward pass; None: not known.
+        """Numbers kept for the backward pass, per image; None if unknown.
 
-        The default takes the encoder for a transformer of blocks of one width.
+        The default assumes a transformer whose blocks have one width.
         """
         parameters = self.parameters(image_size)
         if parameters is None:
@@ -150,21 +151,20 @@ class ModulatorConfig(ComponentConfig):
     """Parameters of a modulator, which adds pixel detail to the encoder's tokens."""
 
     attends: ClassVar[bool] = False
-    """Whether it attends over the tokens: its heads divide D, and D is divisible by 4 (positions).
-    """
+    """Whether it attends over the tokens: its heads must divide D, and 4 must (positions)."""
 
     def stated_heads(self) -> int | None:
-        """Attention heads that its parameters state; None: those of the encoder."""
+        """Number of attention heads set by its parameters; None: as many as the encoder."""
         return None
 
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """Number of parameters beside that encoder; None: not known before it is built."""
+        """Number of parameters with that encoder; None if unknown before it is built."""
         return None
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """Numbers one image leaves for the backward pass; None: not known.
+        """Numbers kept for the backward pass, per image; None if unknown.
 
-        The default takes the modulator for a transformer of blocks as wide as the tokens.
+        The default assumes a transformer whose blocks are as wide as the tokens.
         """
         parameters = self.parameters(encoder, image_size)
         if parameters is None:
@@ -178,7 +178,7 @@ class BottleneckConfig(ComponentConfig):
     """Parameters of a bottleneck, which turns tokens of width D into latents."""
 
     projects: ClassVar[bool] = True
-    """Whether a projector comes before it and a deprojector after; without, nothing is refined."""
+    """Whether a projector precedes and a deprojector follows it; prior refinement needs both."""
 
     has_moments: ClassVar[bool] = False
     """Whether its latents come with a mean and a variance."""
@@ -196,33 +196,33 @@ class DecoderConfig(ComponentConfig):
         raise NotImplementedError
 
     def parameters(self, width: int, grid: int) -> int | None:
-        """How many numbers its weights hold, by D and tokens per side; None: not known."""
+        """Number of parameters, for width D and tokens per side; None if unknown."""
         return None
 
     def activations(self, grid: int) -> int | None:
-        """Numbers one image leaves for the backward pass; None: not known."""
+        """Numbers kept for the backward pass, per image; None if unknown."""
         return None
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents whose tokens this decoder cannot take.
+        """Reject latents whose tokens this decoder cannot process.
 
         Raises:
-            ValueError: with what was found and what would be right.
+            ValueError: states what was found and what is allowed.
         """
 
 
 class DiscriminatorConfig(ComponentConfig):
-    """Parameters of a discriminator, the opponent in the adversarial term."""
+    """Parameters of a discriminator, for the adversarial term."""
 
     def check_image_size(self, image_size: int) -> None:
-        """Refuse images this network cannot take.
+        """Reject image sizes that this network cannot process.
 
         Raises:
-            ValueError: with what was found and what would be right.
+            ValueError: states what was found and what is allowed.
         """
 
     def parameters(self, image_size: int) -> int | None:
-        """How many numbers its weights hold; None: not known before it is built."""
+        """Number of parameters; None if unknown before it is built."""
         return None
 
 
@@ -236,20 +236,29 @@ class RegularizerConfig(ComponentConfig):
     """Whether the term needs a bottleneck with a mean and a variance (``gaussian``)."""
 
     needs_distance: ClassVar[bool] = False
-    """Whether the term is measured by the reconstruction terms' distance, so is 0 without any."""
+    """Whether the term uses the distance of the reconstruction terms, and is 0 without any."""
 
     weight: float = Field(1.0, ge=0, description="factor of the term; 0 skips it altogether")
 
     @property
+    def adapts_weight(self) -> bool:
+        """Whether ``|grad of reconstruction| / |grad of the term|`` also multiplies the term.
+
+        Both gradients are those of the last layer before the latents: the term needs a bottleneck
+        with a projector and a reconstruction term.
+        """
+        return False
+
+    @property
     def decodes(self) -> int:
-        """Decodes with gradient in each step, besides the reconstruction."""
+        """Decoder passes with gradient per step, besides the reconstruction."""
         return 0
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents this term cannot work on.
+        """Reject latents that this term cannot process.
 
         Raises:
-            ValueError: with what was found and what would be right.
+            ValueError: states what was found and what is allowed.
         """
 
 
@@ -258,29 +267,29 @@ class GeneratorConfig(ComponentConfig):
 
     @property
     def conditional(self) -> bool:
-        """Whether the velocity depends on the label; without, there is no classifier-free guidance.
+        """Whether the velocity depends on the label, as classifier-free guidance requires.
 
-        It needs a null label as well as the others.
+        Labels include a null label.
         """
         return True
 
     def stated_classes(self) -> int | None:
-        """How many classes the labels must have, where the parameters say so; None: any number."""
+        """Number of classes set by the parameters; None: any number."""
         return None
 
     def parameters(self, latent: LatentShape, num_classes: int) -> int | None:
-        """How many numbers its weights hold; None: not known before it is built."""
+        """Number of parameters; None if unknown before it is built."""
         return None
 
     def activations(self, latent: LatentShape) -> int | None:
-        """Numbers one latent leaves for the backward pass; None: not known."""
+        """Numbers kept for the backward pass, per latent; None if unknown."""
         return None
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents this network cannot take.
+        """Reject latents that this network cannot process.
 
         Raises:
-            ValueError: with what was found and what would be right.
+            ValueError: states what was found and what is allowed.
         """
 
 
@@ -289,9 +298,9 @@ class EvaluatorConfig(ComponentConfig):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it must be given with these parameters, from ``EVALUATION_NEEDS``.
+        """The inputs it needs with these parameters, from ``EVALUATION_NEEDS``.
 
-        The engine computes each once.
+        The engine computes each input once.
         """
         return frozenset()
 

@@ -1,7 +1,7 @@
-"""What can go wrong, and which exit code says so.
+"""Error types and their exit codes.
 
-A user's mistake gets one message: what is wrong, where, and what would be right. The command line
-prints it without a traceback (``--debug`` shows one).
+A user error gets one message: what is wrong, where, and how to fix it. The command line prints it
+without a traceback; ``--debug`` shows one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class PaeError(Exception):
 
 
 class RunError(PaeError):
-    """A run that was rightly described failed while it worked."""
+    """A valid run failed during execution."""
 
 
 class StoppedError(RunError):
-    """A run was asked to stop, and did so where it can go on."""
+    """Stopped on request; the run can be resumed."""
 
 
 class CheckpointError(RunError):
@@ -29,43 +29,43 @@ class CheckpointError(RunError):
 
 
 class UsageError(PaeError):
-    """The command or what it was given is wrong; nothing was written."""
+    """The command or its arguments are invalid; nothing was written."""
 
     exit_code = 2
 
 
 class DataError(UsageError):
-    """Images, labels or latents that are missing, unreadable or of the wrong shape."""
+    """Images, labels or latents are missing, unreadable or of the wrong shape."""
 
 
 class PluginError(PaeError):
-    """A plugin is broken, and something asked for needs it."""
+    """A plugin that is needed is broken."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a recipe.
-
-    ``path`` is the key path (``tokenizer.encoder.patch``), ``where`` the place it was written
-    (``recipes/a.yaml:12:5`` or ``command line``), ``hint`` what would be right.
-    """
+    """One problem of a recipe."""
 
     message: str
+    """The fact: what was found and what was expected."""
     path: str = ""
+    """Key path: ``tokenizer.encoder.patch``."""
     where: str = ""
+    """Position: ``recipes/a.yaml:12:5`` or ``command line``."""
     hint: str = ""
+    """The remedy, such as ``set <key>=<value>``."""
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         key = f"{self.path}: " if self.path else ""
-        hint = f" ({self.hint})" if self.hint else ""
+        hint = f"; {self.hint}" if self.hint else ""
         return f"{place}{key}{self.message}{hint}"
 
 
 class RecipeError(UsageError):
-    """Everything wrong with a recipe, at once."""
+    """All problems of a recipe."""
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. No torch."""
+"""Atomic writes. No torch."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under another name; it takes its own, flushed to the disk, if all goes well.
+    """Write a file atomically: yields a temporary path and renames it to ``path`` on success.
 
-    The folder is made if it is not there.
+    The data are flushed to disk before the rename. Missing parent folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        yield aside
-        with aside.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically."""
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -45,14 +45,14 @@ def read_json(path: Path) -> Any:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make ``link`` a relative symbolic link to ``target``, replacing one that was there."""
+    """Make ``link`` a relative symbolic link to ``target``, replacing an earlier link."""
     relative = os.path.relpath(target, link.parent)
     if link.is_symlink() and str(link.readlink()) == relative:
         return
-    aside = link.with_name(f".{link.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(relative)
-    aside.replace(link)
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(relative)
+    temporary.replace(link)
 
 
 def file_identity(path: Path, edge: int = 1 << 20) -> str:

@@ -1,8 +1,9 @@
 """The hooks a plugin may implement: one for each kind of component.
 
-A plugin is an importable module, named by an entry point of the group ``pae_framework``. It states
-the API version it was written for and registers its components as import strings, so that listing
-plugins imports no torch::
+The kinds are those of :mod:`pae_framework.kinds`: datasets, encoders, modulators, bottlenecks,
+decoders, discriminators, regularizers, generators and evaluators. A plugin is an importable module
+named by an entry point of the group ``pae_framework``. It states the API version it was written for
+and registers its components as import strings, so that listing plugins does not import torch::
 
     from pae_framework import hookimpl
 
@@ -36,13 +37,13 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """What a hook gets: call it once for each component."""
+    """The argument of a hook; call it once for each component."""
 
     def __call__(self, name: str, *, target: str, config: str, summary: str) -> None:
         """Register a component.
 
         Args:
-            name: what a recipe writes after ``use:``; lower case, words joined by ``_`` or ``-``.
+            name: the value of ``use:`` in a recipe; lower case, words joined by ``_`` or ``-``.
             target: import string ``package.module:Class`` of the component.
             config: import string of its config model, in a module that imports no torch.
             summary: one line for ``pae list-plugins``.

@@ -1,7 +1,7 @@
-"""Files of weights: on this machine, or where they can be had. No torch.
+"""Weights files on this machine, and their downloads. No torch.
 
-Nothing is downloaded unless ``fetch()`` is called: by ``pae fetch``, and at the first use on a
-machine that is not offline (``HF_HUB_OFFLINE`` or ``PAE_OFFLINE`` set).
+Only ``fetch()`` downloads: ``pae fetch`` calls it, and so does the first use of the weights unless
+the machine is offline (``HF_HUB_OFFLINE`` or ``PAE_OFFLINE`` is set).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 class RemoteFile(Protocol):
-    """A file of weights that can be downloaded."""
+    """A weights file that can be downloaded."""
 
     @property
     def where(self) -> str:
-        """Where it is, for people."""
+        """Its address, for messages."""
 
     def cached(self) -> Path | None:
-        """Where it lies on this machine, or None. Asks no network."""
+        """Its path on this machine, or None. Does not access the network."""
 
     def fetch(self) -> Path:
-        """Where it lies on this machine, downloaded if need be.
+        """Its path on this machine, after downloading it if necessary.
 
         Raises:
-            OSError: it cannot be had.
+            OSError: the download failed.
         """
 
 
@@ -43,8 +43,7 @@ class RemoteFile(Protocol):
 class HubFile:
     """A file of a repository on the Hugging Face hub, in that hub's own cache (``HF_HOME``).
 
-    ``revision`` is a commit, a tag or a branch of it; None means ``main``, whatever that holds when
-    the file is fetched.
+    ``revision`` is a commit, tag or branch. None means ``main`` at the time of the download.
     """
 
     repository: str
@@ -53,35 +52,35 @@ class HubFile:
 
     @property
     def where(self) -> str:
-        """``hub:<repository>/<file>``, with ``@<revision>`` where one is pinned."""
+        """``hub:<repository>/<file>``, with ``@<revision>`` if one is pinned."""
         pinned = f"@{self.revision}" if self.revision else ""
         return f"hub:{self.repository}/{self.name}{pinned}"
 
     def cached(self) -> Path | None:
-        """Where it lies on this machine, or None."""
+        """Its path on this machine, or None."""
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.repository, self.name, revision=self.revision)
         return Path(found) if isinstance(found, str) else None
 
     def fetch(self) -> Path:
-        """Where it lies on this machine, downloaded if need be."""
+        """Its path on this machine, after downloading it if necessary."""
         from huggingface_hub import hf_hub_download
 
         try:
             return Path(hf_hub_download(self.repository, self.name, revision=self.revision))
         except OSError:
             raise
-        except Exception as error:  # of whichever library carries its downloads
+        except Exception as error:  # from the HTTP library of the hub
             raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class UrlFile:
-    """A file at an address, kept where torch.hub keeps its own (``TORCH_HOME``).
+    """A file at a URL, stored in the cache of torch.hub (``TORCH_HOME``).
 
-    ``digest`` is what its SHA-256 begins with. A download that has another, or is shorter than the
-    server said, is thrown away; a file that is there is taken as it is.
+    ``digest`` is a prefix of its SHA-256. A download is discarded if its digest differs or if it is
+    shorter than announced; a cached file is not checked.
     """
 
     url: str
@@ -89,7 +88,7 @@ class UrlFile:
 
     @property
     def where(self) -> str:
-        """The address."""
+        """The URL."""
         return self.url
 
     @property
@@ -99,16 +98,16 @@ class UrlFile:
         return home / "hub" / "checkpoints" / self.url.rsplit("/", 1)[-1]
 
     def cached(self) -> Path | None:
-        """Where it lies on this machine, or None."""
+        """Its path on this machine, or None."""
         return self._place if self._place.is_file() else None
 
     def fetch(self) -> Path:
-        """Where it lies on this machine, downloaded if need be."""
+        """Its path on this machine, after downloading it if necessary."""
         if (found := self.cached()) is not None:
             return found
-        with replacing(self._place) as aside:
+        with replacing(self._place) as temporary:
             try:
-                digest = _download(self.url, aside)
+                digest = _download(self.url, temporary)
             except http.client.HTTPException as error:
                 raise OSError(f"{type(error).__name__}: {error}") from error
             if not digest.startswith(self.digest):
@@ -117,10 +116,10 @@ class UrlFile:
 
 
 def _download(url: str, path: Path) -> str:
-    """Write what is at an address to a file; gives its SHA-256.
+    """Download a URL to a file and return its SHA-256.
 
     Raises:
-        OSError, HTTPException: it cannot be had whole.
+        OSError, HTTPException: the download failed or is incomplete.
     """
     digest, count = hashlib.sha256(), 0
     with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
@@ -134,31 +133,31 @@ def _download(url: str, path: Path) -> str:
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether a recipe's ``weights`` name a file rather than a tag of a hub."""
+    """Whether ``weights`` of a recipe is a file name rather than a tag of a hub."""
     return weights.endswith(FILE_SUFFIXES) or os.sep in weights
 
 
 def default_or_file(weights: str) -> str:
-    """Refuse a recipe's ``weights`` that mean nothing, where no tags are known.
+    """Validate ``weights`` of a component that has no tags.
 
     Raises:
-        ValueError: they are neither ``default`` nor ``none`` nor the name of a file.
+        ValueError: the value is neither ``default``, ``none`` nor a file name.
     """
     if weights in ("default", "none") or is_file_name(weights):
         return weights
     raise ValueError(
-        f"there are no weights {weights!r}; say `default`, `none` or the name of a file, which has "
-        f"a folder (./{weights}) or ends in {', '.join(FILE_SUFFIXES)}"
+        f"unknown weights {weights!r}; set `weights` to default, none or a file name, which has a "
+        f"folder (./{weights}) or ends in {', '.join(FILE_SUFFIXES)}"
     )
 
 
 def weights_files(weights: str) -> Mapping[str, Path]:
-    """What ``files()`` of a model answers whose key ``weights`` may name one."""
+    """The result of ``files()`` for a model whose ``weights`` may be a file name."""
     return {"weights": Path(weights).expanduser()} if is_file_name(weights) else {}
 
 
 def offline() -> bool:
-    """Whether this machine was told not to ask any network."""
+    """Whether network access is disabled by an environment variable."""
     return any(
         os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
         for name in ("HF_HUB_OFFLINE", "PAE_OFFLINE")
@@ -166,33 +165,32 @@ def offline() -> bool:
 
 
 def missing_weights(weights: str, remote: RemoteFile | None) -> str | None:
-    """Say what is not on this machine, and how to get it; None: nothing is missing.
+    """Describe missing weights and how to get them; None if nothing is missing.
 
     Args:
-        weights: a recipe's ``weights``: ``none``, the name of a file, or anything else for the
-            file at ``remote``.
-        remote: what the tag stands for; not looked at for ``none`` and files.
+        weights: ``weights`` of a recipe: ``none``, a file name, or any other value for ``remote``.
+        remote: the file that a tag refers to; ignored for ``none`` and file names.
     """
     if weights == "none":
         return None
     if is_file_name(weights):
         path = Path(weights).expanduser()
-        return None if path.is_file() else f"no such file of weights: {path}"
+        return None if path.is_file() else f"no such weights file: {path}"
     assert remote is not None
     if remote.cached() is not None:
         return None
-    return f"its weights ({remote.where}) are not in the cache; `pae fetch RECIPE` brings them"
+    return f"its weights ({remote.where}) are not in the cache; run `pae fetch RECIPE`"
 
 
 def weights_path(weights: str, remote: RemoteFile | None) -> Path:
-    """The file of weights on this machine, downloaded at need where that is allowed.
+    """Path of the weights file on this machine, after downloading it if necessary and allowed.
 
     Args:
         weights: as in :func:`missing_weights`, but not ``none``.
-        remote: what the tag stands for.
+        remote: the file that a tag refers to.
 
     Raises:
-        DataError: the file is not there, and cannot be downloaded; says what to do.
+        DataError: the file is missing and cannot be downloaded; states the remedy.
     """
     problem = missing_weights(weights, remote)
     if is_file_name(weights):
@@ -201,11 +199,11 @@ def weights_path(weights: str, remote: RemoteFile | None) -> Path:
         return Path(weights).expanduser()
     assert remote is not None
     if problem and offline():
-        raise DataError(f"{problem} on a machine with network access, into a cache both can read")
+        raise DataError(f"{problem} on a machine with network access and a shared cache")
     try:
         return remote.fetch()
     except OSError as error:
         raise DataError(
             f"{remote.where} cannot be downloaded here ({type(error).__name__}: {error}); run "
-            "`pae fetch RECIPE` on a machine with network access, or name a local file in `weights`"
+            "`pae fetch RECIPE` on a machine with network access, or set `weights` to a local file"
         ) from error

@@ -1,6 +1,7 @@
-"""The kinds of component: one table that hooks, registry, recipes, help and contract checks read.
+"""The table of component kinds, used by hooks, registry, recipes, help and contract checks.
 
-Both classes are named, not imported: listing the kinds loads neither pydantic nor torch.
+Classes are given by name and imported on demand: importing this module loads neither pydantic nor
+torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Kind:
     """One kind of component.
 
-    ``place`` is the key path where a recipe writes one; ``{name}`` stands for a label.
+    ``place`` is the key path of such a component in a recipe; ``{name}`` stands for its label.
     """
 
     name: str
@@ -71,4 +72,4 @@ KINDS = {
         Kind("evaluator", "EvaluatorConfig", "Evaluator", ("evaluate", "{name}")),
     )
 }
-"""By name, in the order in which an image meets them."""
+"""By name, in the order of the data flow."""

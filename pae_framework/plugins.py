@@ -1,8 +1,8 @@
 """Discovery of plugins. No torch.
 
-Our own loader stands around pluggy, because pluggy loads all entry points at once: here a plugin
-that fails to load is kept as a broken one with its reason and stops nobody else; two plugins that
-bring one name make that name ambiguous until a recipe says ``distribution/name``.
+pluggy's own loader loads all entry points at once and stops at the first error. This one records a
+plugin that fails to load as broken, with the reason, and continues. If two plugins register the
+same name, a recipe must write ``distribution/name``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _Registration = tuple[str, str, str, str, str]
 
 
 def _collect(point: EntryPoint) -> list[_Registration]:
-    """What one plugin registers; nothing of it counts if any of it fails."""
+    """The registrations of one plugin; all are discarded if any of them fails."""
     module = point.load()
     api = getattr(module, "pae_api", None)
     if api != hookspecs.PAE_API:
@@ -90,12 +90,12 @@ def _collect(point: EntryPoint) -> list[_Registration]:
 
 
 def _register_into(found: list[_Registration], kind: str) -> hookspecs.Register:
-    """The ``register`` a hook of one kind is given."""
+    """The ``register`` argument of a hook."""
 
     def register(name: str, *, target: str, config: str, summary: str) -> None:
         if not _NAME.fullmatch(name):
             raise PluginError(
-                f"registers {kind} {name!r}; a name is lower case, its words joined by '_' or '-'"
+                f"registers {kind} {name!r}; a name is lower case with words joined by '_' or '-'"
             )
         for role, reference in (("target", target), ("config", config)):
             if not _REFERENCE.fullmatch(reference):

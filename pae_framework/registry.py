@@ -1,4 +1,4 @@
-"""The registry: which components are installed, and where each came from. No torch."""
+"""The registry of installed components and the plugins that provide them. No torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _Config = TypeVar("_Config", bound=ComponentConfig)
 
 
 class UnknownComponentError(LookupError):
-    """A name that is not registered, or that two distributions registered."""
+    """The name is not registered, or registered by more than one distribution."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: where it comes from and whether it loaded."""
+    """One entry point: its distribution and whether it loaded."""
 
     name: str
     module: str
@@ -39,7 +39,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """One registered component; its class and config are imported only when asked for."""
+    """One registered component; its class and its config are imported on demand."""
 
     kind: str
     name: str
@@ -62,7 +62,7 @@ class ComponentSpec:
         """Import the config model (no torch).
 
         Raises:
-            PluginError: the import string leads nowhere or not to a ComponentConfig.
+            PluginError: the import fails, or the object is not a ComponentConfig.
         """
         found = self._import(self.config, "config")
         if not (isinstance(found, type) and issubclass(found, ComponentConfig)):
@@ -73,10 +73,10 @@ class ComponentSpec:
         return found
 
     def component_class(self) -> type[Any]:
-        """Import the component itself (this is where torch comes in).
+        """Import the component's class; this imports torch.
 
         Raises:
-            PluginError: the import string leads nowhere or not to a class.
+            PluginError: the import fails, or the object is not a class.
         """
         found = self._import(self.target, "target")
         if not isinstance(found, type):
@@ -96,17 +96,17 @@ class ComponentSpec:
 
 @dataclass
 class Registry:
-    """All components by kind and name, and all plugins, broken ones too."""
+    """All components by kind and name, and all plugins, including broken ones."""
 
     plugins: list[Plugin] = field(default_factory=list)
     _specs: dict[tuple[str, str], list[ComponentSpec]] = field(default_factory=dict)
 
     def add(self, spec: ComponentSpec) -> None:
-        """Add one component; a second one of that name makes the name ambiguous."""
+        """Add a component; a second one of the same name makes the name ambiguous."""
         self._specs.setdefault((spec.kind, spec.name), []).append(spec)
 
     def specs(self, kind: str | None = None) -> list[ComponentSpec]:
-        """All components, of one kind or of all, in the order of KINDS and then by name."""
+        """All components, or those of one kind, in the order of KINDS and then by name."""
         found = [spec for specs in self._specs.values() for spec in specs]
         if kind is not None:
             found = [spec for spec in found if spec.kind == kind]
@@ -114,15 +114,15 @@ class Registry:
 
     @property
     def broken(self) -> list[Plugin]:
-        """Plugins that did not load."""
+        """Plugins that failed to load."""
         return [plugin for plugin in self.plugins if plugin.error]
 
     def find(self, kind: str, name: str) -> ComponentSpec:
         """Look a component up by ``name`` or ``distribution/name``.
 
         Raises:
-            UnknownComponentError: with the nearest names, all names of the kind and the plugins
-                that failed to load; or with the distributions that share the name.
+            UnknownComponentError: lists the closest name, all names of the kind and the plugins
+                that failed to load, or the distributions that share the name.
         """
         distribution, _, plain = name.rpartition("/")
         found = self._specs.get((kind, plain), [])
@@ -139,7 +139,7 @@ class Registry:
 
         Raises:
             UnknownComponentError: as :meth:`find`.
-            PluginError: it does not import, or is not a ``base``.
+            PluginError: the import fails, or the model is not a ``base``.
         """
         spec = self.find(kind, name)
         model = spec.config_class()
@@ -150,7 +150,7 @@ class Registry:
         return model
 
     def use_name(self, spec: ComponentSpec) -> str:
-        """What a recipe writes after ``use:`` for this one: with its distribution where it must."""
+        """The value of ``use:`` for a component, with its distribution if the name is ambiguous."""
         shared = len(self._specs[spec.kind, spec.name]) > 1
         return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
 
@@ -171,11 +171,11 @@ class Registry:
 
 
 def _ambiguous(specs: list[ComponentSpec]) -> str:
-    """Two owners of one name: how to pick one, or, inside one distribution, that nobody can."""
+    """The message for a name that is registered more than once."""
     kind, name = specs[0].kind, specs[0].name
     owners = sorted({f"{spec.plugin.distribution}/{name}" for spec in specs})
     if len(owners) > 1:
-        return f"{kind} {name!r} is registered more than once; say {' or '.join(owners)}"
+        return f"{kind} {name!r} is registered more than once; set `use:` to {' or '.join(owners)}"
     plugins = " and ".join(spec.plugin.name for spec in specs)
     return (
         f"{kind} {name!r} is registered by both plugins {plugins} of "

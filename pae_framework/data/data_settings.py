@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pae_framework.config import Settings
+
+SHARDS = "latents_rank*_shard*.safetensors"
+"""File names of latents, as LightningDiT writes them."""
+
+LATENT_FILES = "latents_*"
+"""File names of latents (:data:`SHARDS`) and of their statistics."""
 
 
 class LatentsSettings(Settings):
@@ -44,3 +51,11 @@ class LatentsSettings(Settings):
         if self.folder is not None and self.statistics is not None:
             raise ValueError("`folder` has statistics of its own; say `folder` or `statistics`")
         return self
+
+
+def missing_latents(folder: str) -> str | None:
+    """Say that a folder holds no latents; None if it does."""
+    path = Path(folder).expanduser()
+    if any(path.glob(SHARDS)):
+        return None
+    return f"no latents in {path}: expected files like latents_rank00_shard000.safetensors"

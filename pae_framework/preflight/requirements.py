@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pae_framework.config import Settings
+from pae_framework.data.data_settings import missing_latents
 from pae_framework.errors import Problem
 from pae_framework.preflight.machine import Machine, this_machine
 from pae_framework.preflight.memory import StageMemory, training_memory
 from pae_framework.recipe.components import Component
-from pae_framework.recipe.derived import missing_latents
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted

@@ -1,4 +1,4 @@
-"""What a shell may offer for a ``key.path=value`` of a recipe. No torch."""
+"""Shell completion of ``key.path=value`` overrides. No torch."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from pydantic.fields import FieldInfo
 from pae_framework.plugins import Registry
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import Node
-from pae_framework.recipe.schema import SchemaNode, slot_at
+from pae_framework.recipe.schema import SchemaNode, schema_at
 
 
 def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:
-    """Every continuation of ``incomplete``: keys up to the ``=``, after it the values known."""
+    """Completions of ``incomplete``: keys before the ``=``, known values after it."""
     key_path, equals, value = incomplete.partition("=")
     *parents, last = key_path.split(".")
-    slot, node = slot_at(loaded.root, tuple(parents), loaded.registry)
+    schema, node = schema_at(loaded.root, tuple(parents), loaded.registry)
     if equals:
-        found = [str(choice) for choice in _values(slot, node, last, loaded.registry)]
+        found = [str(choice) for choice in _values(schema, node, last, loaded.registry)]
         return [f"{key_path}={choice}" for choice in found if choice.startswith(value)]
     before = "".join(f"{parent}." for parent in parents)
-    keys = [key for key in _keys(slot, node, loaded.registry) if key.startswith(last)]
-    return [f"{before}{key}{_after(slot.enter(key, node, loaded.registry))}" for key in keys]
+    keys = [key for key in _keys(schema, node, loaded.registry) if key.startswith(last)]
+    return [f"{before}{key}{_suffix(schema.enter(key, node, loaded.registry))}" for key in keys]
 
 
-def _keys(slot: SchemaNode, node: Node, registry: Registry) -> Iterable[str]:
-    fields = slot.keys(node, registry)
+def _keys(schema: SchemaNode, node: Node, registry: Registry) -> Iterable[str]:
+    fields = schema.keys(node, registry)
     if fields is not None:
         return fields
-    return (node.map or {}) if get_origin(slot.type) is dict else ()
+    return (node.map or {}) if get_origin(schema.type) is dict else ()
 
 
-def _after(slot: SchemaNode) -> str:
-    """A dot where a map stands, else an equals sign."""
-    kind = slot.type
+def _suffix(schema: SchemaNode) -> str:
+    """A dot if the value is a map, else an equals sign."""
+    kind = schema.type
     is_map = isinstance(kind, type) and issubclass(kind, BaseModel)
     return "." if is_map or get_origin(kind) is dict else "="
 
 
-def _values(slot: SchemaNode, node: Node, key: str, registry: Registry) -> Iterable[Any]:
-    if key == "use" and slot.component is not None:
-        return [spec.name for spec in registry.specs(slot.component.kind)]
-    fields: Mapping[str, FieldInfo] = slot.keys(node, registry) or {}
+def _values(schema: SchemaNode, node: Node, key: str, registry: Registry) -> Iterable[Any]:
+    if key == "use" and schema.component is not None:
+        return [spec.name for spec in registry.specs(schema.component.kind)]
+    fields: Mapping[str, FieldInfo] = schema.keys(node, registry) or {}
     if key not in fields:
         return []
     field = fields[key]
@@ -52,7 +52,7 @@ def _values(slot: SchemaNode, node: Node, key: str, registry: Registry) -> Itera
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The values of a type that has few."""
+    """All values of a type that has few values."""
     if annotation is bool:
         return ["true", "false"]
     if annotation is type(None):

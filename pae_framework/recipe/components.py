@@ -1,14 +1,15 @@
-"""``{use: name, ...parameters}``: a component as a recipe writes it, checked by its own config.
+"""A component as a recipe writes it: ``{use: name, ...parameters}``. No torch.
 
-A component is an envelope (``use`` and the engine's own keys, such as ``train``) and parameters,
-which are checked by the config model the registry names for it. So an error speaks of one model
-only, never of a union of all, and errors of both halves come together. Needs a registry as
-validation context: ``{"registry": registry}``.
+``use`` and the keys the engine adds (such as ``train``) are fields of :class:`Component`. All other
+keys are parameters of the component. They are validated by the config model that the registry has
+for that name, so an error refers to one model and never to a union of all of them, and errors in
+both groups of keys are reported together. Validation needs the registry as its context:
+``{"registry": registry}``.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -37,33 +38,58 @@ from pae_framework.config import (
 )
 from pae_framework.errors import PluginError
 from pae_framework.flow.flow_settings import FlowSettings
+from pae_framework.kinds import KINDS
 from pae_framework.plugins import Registry, UnknownComponentError
 from pae_framework.training.train_settings import TrainSettings
 
 CONFIG = "<config>"
-"""What the ``config`` field is called while validating, so that no key of a recipe is meant."""
+"""Alias of the ``config`` field in validation; no recipe key can have this name."""
+
+C = TypeVar("C", bound=ComponentConfig)
 
 
-class Component(Settings):
-    """Base of all kinds: which component, and its parameters (``config``)."""
+class Component(Settings, Generic[C]):
+    """Which component to use, and its parameters (``config``).
+
+    ``Component[EncoderConfig]`` is an encoder: the base class of its config determines the kind.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    kind: ClassVar[str]
-    base: ClassVar[type[ComponentConfig]]
-
     use: str
-    config: SerializeAsAny[ComponentConfig] = Field(validation_alias=CONFIG)
+    config: SerializeAsAny[C] = Field(validation_alias=CONFIG)
+
+    kind: ClassVar[str]
+    """Name in :data:`~pae_framework.kinds.KINDS`."""
 
     @classmethod
-    def envelope(cls) -> frozenset[str]:
-        """Keys beside the component's parameters that are the engine's own."""
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        name = cls._config_base().__name__
+        cls.kind = next(kind.name for kind in KINDS.values() if kind.config == name)
+
+    @classmethod
+    def _config_base(cls) -> type[C]:
+        """The base class of the component's config: the argument in ``Component[...]``."""
+        return cast(type[C], cls.model_fields["config"].annotation)
+
+    @classmethod
+    def engine_keys(cls) -> frozenset[str]:
+        """Keys that are not parameters of the component, such as ``use`` and ``train``."""
         return frozenset(cls.model_fields) - {"config"}
+
+    @classmethod
+    def config_class(cls, use: str, registry: Registry) -> type[C]:
+        """Import the config model of the component named ``use``.
+
+        Raises:
+            UnknownComponentError: no component of this kind has that name.
+            PluginError: the config model cannot be imported or is of another kind.
+        """
+        return registry.config_class(cls.kind, use, cls._config_base())
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, data: Any) -> Any:
-        """Part the engine's keys from the component's, which go to ``config`` as a whole."""
+    def _separate_parameters(cls, data: Any) -> Any:
         if isinstance(data, str):
             data = {"use": data}
         if not isinstance(data, dict):
@@ -72,40 +98,39 @@ class Component(Settings):
             )
         if isinstance(data.get("config"), ComponentConfig):
             return data
-        own = cls.envelope()
+        own = cls.engine_keys()
         parameters = {key: value for key, value in data.items() if key not in own}
         return {**{key: data[key] for key in own if key in data}, CONFIG: parameters}
 
     @field_validator("use")
     @classmethod
-    def _registered(cls, use: str, info: ValidationInfo) -> str:
-        cls._config_model(use, info)
+    def _check_registered(cls, use: str, info: ValidationInfo) -> str:
+        cls._find_config_class(use, info)
         return use
 
     @field_validator("config", mode="plain")
     @classmethod
-    def _of_that_component(cls, parameters: Any, info: ValidationInfo) -> ComponentConfig:
+    def _validate_parameters(cls, parameters: Any, info: ValidationInfo) -> ComponentConfig:
         if isinstance(parameters, ComponentConfig):
             return parameters
-        if "use" not in info.data:  # it is missing or unknown, which is reported already
-            return cls.base()
+        if "use" not in info.data:  # missing or unknown: already reported
+            return cls._config_base()()
         # A ValidationError raised here is merged into the outer one, with the key path prefixed.
-        return cls._config_model(info.data["use"], info).model_validate(
+        return cls._find_config_class(info.data["use"], info).model_validate(
             parameters, context=info.context
         )
 
     @classmethod
-    def _config_model(cls, use: str, info: ValidationInfo) -> type[ComponentConfig]:
-        registry: Registry = (info.context or {})["registry"]
+    def _find_config_class(cls, use: str, info: ValidationInfo) -> type[C]:
         try:
-            return registry.config_class(cls.kind, use, cls.base)
+            return cls.config_class(use, (info.context or {})["registry"])
         except UnknownComponentError as error:
             raise PydanticCustomError("unknown_component", "{text}", {"text": str(error)}) from None
         except PluginError as error:
             raise PydanticCustomError("broken_plugin", "{text}", {"text": str(error)}) from None
 
     @model_serializer(mode="plain")
-    def _flat(self) -> dict[str, Any]:
+    def _serialize_flat(self) -> dict[str, Any]:
         own = {
             key: getattr(self, key)
             for key in type(self).model_fields
@@ -118,80 +143,27 @@ class Component(Settings):
         return {"use": self.use, **self.config.model_dump(mode="json"), **dumped}
 
 
-class DataSourceComponent(Component):
-    """A data source."""
+DataSourceComponent = Component[DataSourceConfig]
+ModulatorComponent = Component[ModulatorConfig]
+BottleneckComponent = Component[BottleneckConfig]
+DecoderComponent = Component[DecoderConfig]
+DiscriminatorComponent = Component[DiscriminatorConfig]
+RegularizerComponent = Component[RegularizerConfig]
+EvaluatorComponent = Component[EvaluatorConfig]
 
-    kind = "dataset"
-    base = DataSourceConfig
-    config: SerializeAsAny[DataSourceConfig] = Field(validation_alias=CONFIG)
 
-
-class EncoderComponent(Component):
+class EncoderComponent(Component[EncoderConfig]):
     """An encoder; with ``train``, one that a stage of the run trains first."""
 
-    kind = "encoder"
-    base = EncoderConfig
-    config: SerializeAsAny[EncoderConfig] = Field(validation_alias=CONFIG)
     train: TrainSettings | None = None
 
 
-class ModulatorComponent(Component):
-    """A modulator."""
-
-    kind = "modulator"
-    base = ModulatorConfig
-    config: SerializeAsAny[ModulatorConfig] = Field(validation_alias=CONFIG)
-
-
-class BottleneckComponent(Component):
-    """A bottleneck."""
-
-    kind = "bottleneck"
-    base = BottleneckConfig
-    config: SerializeAsAny[BottleneckConfig] = Field(validation_alias=CONFIG)
-
-
-class DecoderComponent(Component):
-    """A decoder."""
-
-    kind = "decoder"
-    base = DecoderConfig
-    config: SerializeAsAny[DecoderConfig] = Field(validation_alias=CONFIG)
-
-
-class DiscriminatorComponent(Component):
-    """A discriminator."""
-
-    kind = "discriminator"
-    base = DiscriminatorConfig
-    config: SerializeAsAny[DiscriminatorConfig] = Field(validation_alias=CONFIG)
-
-
-class RegularizerComponent(Component):
-    """A regularizer."""
-
-    kind = "regularizer"
-    base = RegularizerConfig
-    config: SerializeAsAny[RegularizerConfig] = Field(validation_alias=CONFIG)
-
-
-class GeneratorComponent(Component):
+class GeneratorComponent(Component[GeneratorConfig]):
     """A generator with its objective and its training."""
 
-    kind = "generator"
-    base = GeneratorConfig
-    config: SerializeAsAny[GeneratorConfig] = Field(validation_alias=CONFIG)
     objective: FlowSettings = FlowSettings()
     weights: str | None = Field(
         None,
         description="file of a trained generator, ours or an official one: loaded, not trained",
     )
     train: TrainSettings
-
-
-class EvaluatorComponent(Component):
-    """An evaluator."""
-
-    kind = "evaluator"
-    base = EvaluatorConfig
-    config: SerializeAsAny[EvaluatorConfig] = Field(validation_alias=CONFIG)

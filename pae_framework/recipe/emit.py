@@ -1,4 +1,4 @@
-"""Writes a recipe as YAML, one line for each value. No torch."""
+"""Writes a recipe as YAML, one value per line. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pae_framework.recipe.yaml_source import use_core_schema
 
 
 class _CoreDumper(yaml.SafeDumper):
-    """Quotes exactly what our loader would otherwise read as something else than text."""
+    """Quotes exactly the strings that our loader would otherwise read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -28,7 +28,7 @@ _CoreDumper.add_representer(str, _represent_text)
 
 
 def lines(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath | None]]:
-    """Lines of YAML, each with the key path of the value it holds (None: it only opens a map)."""
+    """Lines of YAML, each with the key path of its value; None for the line that starts a map."""
     indent = "  " * len(path)
     for key, value in data.items():
         inner = (*path, key)
@@ -40,7 +40,7 @@ def lines(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath | None]]
 
 
 def inline(value: Any) -> str:
-    """One value on one line."""
+    """YAML of one value on one line."""
     text = yaml.dump(
         value,
         Dumper=_CoreDumper,
@@ -53,5 +53,5 @@ def inline(value: Any) -> str:
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """A whole recipe."""
+    """YAML of a whole recipe."""
     return "".join(f"{line}\n" for line, _ in lines(data)) or "{}\n"

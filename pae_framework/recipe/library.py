@@ -1,4 +1,4 @@
-"""The recipes that come with the framework, and how a recipe is found by name. No torch."""
+"""Shipped recipes, and finding a recipe by path or name. No torch."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from pathlib import Path
 
 import pae_framework
 from pae_framework.errors import RecipeError, UsageError
-from pae_framework.recipe.suggestions import nearest
+from pae_framework.recipe.suggestions import suggestion
 from pae_framework.recipe.yaml_source import read_file
 
 
 def folder() -> Path:
-    """Where shipped recipes lie: inside the installed package, or in the checkout beside it."""
+    """Folder of the shipped recipes: in the installed package, or beside it in a checkout."""
     package = Path(pae_framework.__file__).parent
     installed = package / "_recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
 def shipped() -> list[tuple[str, Path, str]]:
-    """Name, file and one-line description of every shipped recipe, by name."""
+    """Name, file and one-line description of every shipped recipe, sorted by name."""
     return [(path.stem, path, _description(path)) for path in sorted(folder().glob("*.yaml"))]
 
 
 def find(reference: str | Path) -> Path:
-    """The file a user means: a path, or the name of a shipped recipe with or without ``.yaml``.
+    """The file of a recipe: a path, or the name of a shipped recipe with or without ``.yaml``.
 
     Raises:
-        UsageError: there is neither, with the nearest name.
+        UsageError: neither exists; suggests the closest name.
     """
     path = Path(reference)
     if path.is_file():
@@ -37,12 +37,12 @@ def find(reference: str | Path) -> Path:
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a recipe{_of_run(path)}")
     names = [file.stem for file in sorted(folder().glob("*.yaml"))]
-    hint = nearest(str(reference).removesuffix(".yaml"), names)
+    hint = suggestion(str(reference).removesuffix(".yaml"), names)
     raise UsageError(f"no recipe {str(reference)!r}: neither a file nor a shipped recipe ({hint})")
 
 
 def shipped_file(name: str) -> Path | None:
-    """The file of a shipped recipe, or None where no recipe has that name."""
+    """The file of a shipped recipe, or None if no shipped recipe has that name."""
     stem = name.removesuffix(".yaml")
     path = folder() / f"{stem}.yaml"
     return path if stem == Path(stem).name and path.is_file() else None

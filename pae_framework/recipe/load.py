@@ -1,4 +1,4 @@
-"""Loads a recipe: file, parents, overrides; all that is wrong is reported at once. No torch."""
+"""Loads a recipe: its file, its parents and overrides. Reports all errors at once. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pae_framework.recipe import library
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.nodes import COMMAND_LINE, Node
-from pae_framework.recipe.suggestions import describe, nearest
+from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.sweep import variant_problems
 from pae_framework.recipe.yaml_source import parse, read_file
 
@@ -20,24 +20,24 @@ from pae_framework.recipe.yaml_source import parse, read_file
 def load_recipe(
     reference: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
 ) -> LoadedRecipe:
-    """Read a recipe with its parents, lay the overrides over it, and check all of it.
+    """Read a recipe and its parents, apply the overrides, and check the result.
 
     Args:
         reference: path of a recipe, or name of a shipped one.
-        overrides: ``key.path=value``, the value in YAML; a null value removes the key.
-        registry: components to check against; by default those of the installed plugins.
+        overrides: ``key.path=value`` with the value in YAML; null removes the key.
+        registry: known components; by default those of the installed plugins.
 
     Raises:
         UsageError: there is no such recipe.
-        RecipeError: it is wrong; holds every problem.
-        PluginError: it is right, but a plugin it needs is broken.
+        RecipeError: the recipe is invalid; holds every problem.
+        PluginError: the recipe is valid, but a plugin it needs is broken.
     """
     registry = load_registry() if registry is None else registry
     source = library.find(reference)
     problems: list[Problem] = []
     root, text = _read(source, (), problems)
     for text_of_override in overrides:
-        root = _override(root, text_of_override, problems)
+        root = _apply_override(root, text_of_override, problems)
     try:
         loaded = build(root, source, text, tuple(overrides), registry)
         problems.extend(variant_problems(loaded))
@@ -49,7 +49,7 @@ def load_recipe(
 
 
 def _read(path: Path, children: tuple[Path, ...], problems: list[Problem]) -> tuple[Node, str]:
-    """The tree of a file over that of its parent, and the file's text."""
+    """The tree of a file merged into that of its parent, and the file's text."""
     root, text, found = read_file(path)
     problems.extend(found)
     entries = dict(root.map or {})
@@ -57,12 +57,12 @@ def _read(path: Path, children: tuple[Path, ...], problems: list[Problem]) -> tu
     root = replace(root, value=entries)
     if extends is None:
         return root, text
-    parent = _parent(path, (*children, path.resolve()), extends)
+    parent = _find_parent(path, (*children, path.resolve()), extends)
     return merge(_read(parent, (*children, path.resolve()), problems)[0], root), text
 
 
-def _parent(path: Path, family: tuple[Path, ...], extends: Node) -> Path:
-    """The file that ``extends`` names: relative to this file, or a shipped recipe."""
+def _find_parent(path: Path, descendants: tuple[Path, ...], extends: Node) -> Path:
+    """The file that ``extends`` names: a path relative to this file, or a shipped recipe."""
     name = extends.value
 
     def refuse(message: str, hint: str = "") -> RecipeError:
@@ -70,20 +70,19 @@ def _parent(path: Path, family: tuple[Path, ...], extends: Node) -> Path:
 
     if not isinstance(name, str):
         found = describe(extends.plain())
-        raise refuse(f"expected the path or the name of one recipe, found {found}")
+        raise refuse(f"expected the path or name of one recipe, found {found}")
     beside = path.parent / name
     parent = beside if beside.is_file() else library.shipped_file(name)
     if parent is None:
         names = [shipped for shipped, _, _ in library.shipped()]
         message = f"no recipe {name!r}: neither a file beside this one nor a shipped recipe"
-        raise refuse(message, nearest(name.removesuffix(".yaml"), names))
-    if parent.resolve() in family:
-        raise refuse(f"{name!r} extends this recipe in turn")
+        raise refuse(message, suggestion(name.removesuffix(".yaml"), names))
+    if parent.resolve() in descendants:
+        raise refuse(f"circular: {name!r} extends this recipe")
     return parent
 
 
-def _override(root: Node, text: str, problems: list[Problem]) -> Node:
-    """``root`` with one ``key.path=value`` laid over it."""
+def _apply_override(root: Node, text: str, problems: list[Problem]) -> Node:
     key_path, equals, value_text = text.partition("=")
     try:
         if not equals:

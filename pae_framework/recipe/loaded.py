@@ -1,4 +1,4 @@
-"""A recipe that was read and found right, with everything needed to say where it came from."""
+"""A valid recipe together with its sources. No torch."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class LoadedRecipe:
     source: Path
     """The file it was read from."""
     text: str
-    """That file, as written."""
+    """Contents of that file."""
     root: Node
-    """Everything written (file, parents, overrides) as one tree with positions."""
+    """File, parents and overrides merged into one tree with positions."""
     overrides: tuple[str, ...]
     """``key.path=value`` as given on the command line."""
     registry: Registry
 
     @property
     def data(self) -> dict[str, Any]:
-        """What was written, merged, without defaults."""
+        """The merged recipe without defaults."""
         written: dict[str, Any] = self.root.plain()
         return written
 
     def resolved(self) -> dict[str, Any]:
-        """The whole recipe with every default, in JSON types; loads to an equal recipe."""
+        """The recipe with all defaults, in JSON types. Loading it gives an equal recipe."""
         return self.recipe.model_dump(mode="json")
 
     def resolved_yaml(self) -> str:
@@ -51,9 +51,9 @@ class LoadedRecipe:
 
     @cached_property
     def origins(self) -> Mapping[KeyPath, str]:
-        """Where each value of :meth:`resolved` comes from.
+        """Where each value of :meth:`resolved` was set.
 
-        ``file:line:column``, ``command line`` or ``default``.
+        One of ``file:line:column``, ``command line`` and ``default``.
         """
         leaves = [path for _, path in lines(self.resolved()) if path is not None]
         return {path: _origin(path, self.root) for path in leaves}
@@ -62,11 +62,11 @@ class LoadedRecipe:
 def build(
     root: Node, source: Path, text: str, overrides: tuple[str, ...], registry: Registry
 ) -> LoadedRecipe:
-    """Validate a merged tree and check that its parts agree.
+    """Validate a merged tree and check that its sections are consistent.
 
     Raises:
-        RecipeError: with every problem, each at its place.
-        PluginError: nothing is wrong but plugins that the recipe needs.
+        RecipeError: with every problem and its location.
+        PluginError: the only problems are broken plugins that the recipe needs.
     """
     root = resolve_removals(root, registry)
     recipe = validate(root, registry)
@@ -84,6 +84,6 @@ def _origin(path: KeyPath, root: Node) -> str:
     if written is not None:
         return written.where
     component = root.find(path[:-1])
-    if path[-1] == "use" and component is not None:  # written short, or named by its label
+    if path[-1] == "use" and component is not None:  # from the short form or the label
         return component.where if isinstance(component.value, str) else component.key_where
     return DEFAULT

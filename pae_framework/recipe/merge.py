@@ -1,11 +1,11 @@
-"""Lays one recipe over another: ``extends``, command-line overrides and sweep variants alike.
+"""Merges a layer into a recipe: for ``extends``, command-line overrides and sweep variants.
 
-Maps merge, everything else is replaced, null removes a key. What that means:
+Maps are merged key by key, every other value is replaced, and null removes a key. In detail:
 
-- An override (``key.path=value``) is an assignment: a map it gives replaces the one that was there.
-- Where null is itself a value of the setting (``clip: null``: no clipping), it is set, not removed.
-- A layer that changes ``use:`` drops the parameters of the component that was there before; the
-  engine's own keys beside them (``train``, ``objective``) stay.
+- An override (``key.path=value``) is an assignment: a map replaces the earlier map.
+- If null is a valid value of the setting (``clip: null``: no clipping), it is set, not removed.
+- A layer that changes ``use`` drops the parameters of the earlier component. The keys that belong
+  to the engine (``train``, ``objective``) are kept.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pae_framework.recipe.schema import RECIPE, SchemaNode
 
 
 def merge(base: Node, layer: Node) -> Node:
-    """``base`` with ``layer`` laid over it; call :func:`resolve_removals` after the last layer."""
+    """Merge ``layer`` into ``base``; call :func:`resolve_removals` after the last layer."""
     return _merge(base, layer, RECIPE)
 
 
 def override(key_path: str, value: Node) -> Node:
     """The layer of one assignment ``key.path=value``.
 
-    A map replaces what was there; a null removes it, and is nothing where nothing was.
+    A map replaces the earlier value. Null removes it and has no effect if there is none.
 
     Raises:
-        ValueError: the key path has an empty part.
+        ValueError: a key of the path is empty.
     """
     keys = key_path.split(".")
     if not all(keys):
@@ -36,30 +36,31 @@ def override(key_path: str, value: Node) -> Node:
     return at_path(keys, replace(value, removes=value.value is None, replaces=True))
 
 
-def _merge(base: Node, layer: Node, slot: SchemaNode) -> Node:
+def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
     if layer.value is None:
         return replace(layer, removes=True)
     if layer.replaces:
         return layer
-    if slot.component is not None:
-        base, layer = _same_component(base, layer, slot)
+    if schema.component is not None:
+        base, layer = _drop_other_parameters(base, layer, schema)
     if base.map is None or layer.map is None:
         return layer
     entries = dict(base.map)
     for key, node in layer.map.items():
-        under = entries.get(key)
-        entries[key] = node if under is None else _merge(under, node, slot.enter(key, base, None))
+        earlier = entries.get(key)
+        inner = schema.enter(key, base, None)
+        entries[key] = node if earlier is None else _merge(earlier, node, inner)
     return replace(layer, value=entries)
 
 
-def _same_component(base: Node, layer: Node, slot: SchemaNode) -> tuple[Node, Node]:
-    """Both as maps, the base without parameters that belong to another component."""
-    assert slot.component is not None
-    before, after = slot.use(base), slot.use(layer)
+def _drop_other_parameters(base: Node, layer: Node, schema: SchemaNode) -> tuple[Node, Node]:
+    """Both in long form; the base without its parameters if the layer changes the component."""
+    assert schema.component is not None
+    before, after = schema.use(base), schema.use(layer)
     renamed = _names_component(layer) and before != after
     base, layer = _long_form(base), _long_form(layer)
     if renamed and base.map is not None:
-        own = slot.component.envelope()
+        own = schema.component.engine_keys()
         base = replace(base, value={key: node for key, node in base.map.items() if key in own})
     return base, layer
 
@@ -76,20 +77,21 @@ def _long_form(node: Node) -> Node:
 
 
 def resolve_removals(root: Node, registry: Registry) -> Node:
-    """Take out what layers removed; a null that is a value of its setting stays.
+    """Delete the keys that layers removed.
 
-    A null over a key the models do not know stays too, for validation to refuse the key.
+    A null that is a valid value of its setting is kept. So is a null at an unknown key, for
+    validation to report the key.
     """
-    return _settle(root, RECIPE, registry)
+    return _remove(root, RECIPE, registry)
 
 
-def _settle(node: Node, slot: SchemaNode, registry: Registry) -> Node:
+def _remove(node: Node, schema: SchemaNode, registry: Registry) -> Node:
     if node.map is None:
         return node
     entries: dict[str, Node] = {}
     for key, child in node.map.items():
-        inner = slot.enter(key, node, registry)
+        inner = schema.enter(key, node, registry)
         if child.removes and inner.declared and not inner.nullable:
             continue
-        entries[key] = _settle(child, inner, registry)
+        entries[key] = _remove(child, inner, registry)
     return replace(node, value=entries)

@@ -1,7 +1,7 @@
-"""A recipe as a tree that remembers where every key and value was written. No torch.
+"""A recipe as a tree that records the position of every key and value. No torch.
 
-Everything that happens to a recipe before it is validated (reading, ``extends``, overrides, sweep
-variants) happens to this tree, so a problem found at the end still points to its line.
+All processing before validation (reading, ``extends``, overrides, sweep variants) works on this
+tree, so errors found in validation still point to a line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
-"""The keys and list indices that lead to a value: ``("tokenizer", "encoder", "patch")``."""
+"""Keys and list indices from the root to a value: ``("tokenizer", "encoder", "patch")``."""
 
 Scalar = str | int | float | bool | None
 COMMAND_LINE = "command line"
@@ -23,21 +23,21 @@ class Node:
 
     value: Scalar | dict[str, Node] | list[Node]
     where: str
-    """Where the value was written: ``file:line:column``, or ``command line``."""
+    """Position of the value: ``file:line:column`` or ``command line``."""
     key_where: str
-    """Where its key was written; of a list's entry or the root, the same as ``where``."""
+    """Position of its key; for the root and for entries of lists, the same as ``where``."""
     removes: bool = False
-    """Whether this null stands for "remove the key" (see :mod:`pae_framework.recipe.merge`)."""
+    """Whether this null removes the key (see :mod:`pae_framework.recipe.merge`)."""
     replaces: bool = False
-    """Whether this value replaces a map below it instead of merging with it (an override)."""
+    """Whether this map replaces the earlier map instead of being merged into it (an override)."""
 
     @property
     def map(self) -> dict[str, Node] | None:
-        """The entries of a map, or None where this is none."""
+        """The entries of a map; None if this is not a map."""
         return self.value if isinstance(self.value, dict) else None
 
     def child(self, key: str | int) -> Node | None:
-        """The entry of a map or a list, or None where there is none."""
+        """The entry of a map or list; None if there is none."""
         if isinstance(self.value, dict) and isinstance(key, str):
             return self.value.get(key)
         if isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
@@ -45,7 +45,7 @@ class Node:
         return None
 
     def find(self, path: Sequence[str | int]) -> Node | None:
-        """The node at a key path, or None where there is none."""
+        """The node at a key path; None if there is none."""
         node: Node | None = self
         for key in path:
             if node is None:
@@ -54,7 +54,7 @@ class Node:
         return node
 
     def nearest(self, path: Sequence[str | int]) -> Node:
-        """The node at a key path or, where nothing was written there, its nearest ancestor."""
+        """The node at a key path, or its nearest ancestor if there is none."""
         node = self
         for key in path:
             child = node.child(key)
@@ -64,7 +64,7 @@ class Node:
         return node
 
     def place(self, path: Sequence[str | int]) -> str:
-        """Where to point: at a value, else at its key, else at the key of what should hold it."""
+        """Position to report for a key path: the value's, else its key's, else its ancestor's."""
         written = self.find(path)
         if written is not None and written.map is None and written.value is not None:
             return written.where
@@ -80,7 +80,7 @@ class Node:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """A key path as messages write it: ``a.b``, and ``a.b[0]`` for entries of lists."""
+    """Format a key path: ``a.b``, or ``a.b[0]`` for entries of lists."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
@@ -88,7 +88,7 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def at_path(path: Sequence[str], node: Node) -> Node:
-    """A tree with nothing in it but ``node`` at a key path: one override as a layer to merge."""
+    """A tree that holds only ``node``, at a key path: an override as a layer to merge."""
     for key in reversed(path):
         node = Node({key: node}, node.where, node.where)
     return node

@@ -1,4 +1,4 @@
-"""Describes what a recipe may contain, read off the models: for help and examples. No torch."""
+"""Documents the keys of a recipe from the pydantic models, for help and examples. No torch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _LIMITS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("multiple_of",
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key a recipe may set."""
+    """One key of a model."""
 
     name: str
-    """Dotted below the model it was asked for."""
+    """Key path relative to the model."""
     type: str
     """In words, with its limits: ``integer > 0``, ``'train' or 'test'``, ``number or null``."""
     required: bool
     default: Any
-    """In JSON types; None where it is required."""
+    """In JSON types; None if the key is required."""
     description: str
 
 
 def parameters(model: type[BaseModel], prefix: str = "") -> Iterator[Parameter]:
-    """The parameters of a model in the order written, those of nested models dotted."""
+    """The parameters of a model in order of declaration, those of nested models as key paths."""
     for key, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Settings) and not field.is_required():

@@ -1,4 +1,4 @@
-"""What may stand at a key path of a recipe: read off the models, so there is no second list."""
+"""The schema of a recipe by key path, derived from the pydantic models. No torch."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from pae_framework.recipe.nodes import KeyPath, Node
 
 @dataclass(frozen=True)
 class SchemaNode:
-    """A place in a recipe and what the models say about it."""
+    """The schema of the value at one key path."""
 
     type: Any = None
-    """Model class or type of the value; None where the models cannot say."""
+    """Model class or type of the value; None if unknown."""
     nullable: bool = False
-    """Whether null is one of its values."""
+    """Whether null is a valid value."""
     declared: bool = True
-    """Whether the models know this key (False: it is a mistake)."""
+    """Whether the key exists in the models; False: the key is an error."""
     label: str | None = None
-    """The key of a map of labelled components; it names the component where ``use`` does not."""
+    """Label of an entry of ``regularizers`` or ``evaluate``: the default of its ``use``."""
 
     @property
-    def component(self) -> type[Component] | None:
-        """The component class expected here, or None where another thing is."""
+    def component(self) -> type[Component[Any]] | None:
+        """The component class expected here, or None if the value is not a component."""
         if isinstance(self.type, type) and issubclass(self.type, Component):
             return self.type
         return None
 
     def use(self, node: Node) -> str | None:
-        """The component's name as written at ``node``, in whichever of the three ways."""
+        """Name of the component at ``node``: its ``use``, its short form (a string) or label."""
         value = node.value
         written = value if isinstance(value, str) else None
         if isinstance(value, dict) and "use" in value and isinstance(value["use"].value, str):
@@ -46,7 +46,7 @@ class SchemaNode:
         return written or self.label
 
     def keys(self, node: Node, registry: Registry | None) -> Mapping[str, FieldInfo] | None:
-        """The fields of the map at ``node``; None where any key, or nothing known, may stand."""
+        """Fields of the map at ``node``; None if any key is allowed or the fields are unknown."""
         component = self.component
         if component is not None:
             own = {k: f for k, f in component.model_fields.items() if k != "config"}
@@ -57,16 +57,16 @@ class SchemaNode:
         return None
 
     def enter(self, key: str | int, node: Node, registry: Registry | None) -> SchemaNode:
-        """The slot of an entry of the map or list at ``node``."""
+        """The schema of an entry of the map or list at ``node``."""
         component = self.component
-        if component is not None and key in component.envelope():
-            return _slot(component.model_fields[str(key)].annotation)
+        if component is not None and key in component.engine_keys():
+            return _schema_of(component.model_fields[str(key)].annotation)
         fields = self.keys(node, registry)
         if fields is not None:
             field = fields.get(str(key))
-            return SchemaNode(declared=False) if field is None else _slot(field.annotation)
+            return SchemaNode(declared=False) if field is None else _schema_of(field.annotation)
         if get_origin(self.type) is dict:
-            entry = _slot(get_args(self.type)[1])
+            entry = _schema_of(get_args(self.type)[1])
             return SchemaNode(
                 entry.type, entry.nullable, label=str(key) if entry.component else None
             )
@@ -76,32 +76,33 @@ class SchemaNode:
 RECIPE = SchemaNode(Recipe)
 
 
-def slot_at(root: Node, path: KeyPath, registry: Registry) -> tuple[SchemaNode, Node]:
-    """The slot at a key path, and the node there or, past what was written, its last ancestor."""
-    slot, node = RECIPE, root
+def schema_at(root: Node, path: KeyPath, registry: Registry) -> tuple[SchemaNode, Node]:
+    """The schema at a key path, and the node there or, if nothing is written, its last ancestor."""
+    schema, node = RECIPE, root
     for key in path:
-        slot = slot.enter(key, node, registry)
+        schema = schema.enter(key, node, registry)
         node = node.child(key) or node
-    return slot, node
+    return schema, node
 
 
-def _slot(annotation: Any) -> SchemaNode:
+def _schema_of(annotation: Any) -> SchemaNode:
     if get_origin(annotation) is Annotated:
-        return _slot(get_args(annotation)[0])
+        return _schema_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         nullable = len(kinds) < len(get_args(annotation))
-        return SchemaNode(_slot(kinds[0]).type if len(kinds) == 1 else None, nullable)
+        return SchemaNode(_schema_of(kinds[0]).type if len(kinds) == 1 else None, nullable)
     return SchemaNode(annotation, nullable=annotation is Any or annotation is type(None))
 
 
 def _parameters(
-    component: type[Component], use: str | None, registry: Registry | None
+    component: type[Component[Any]], use: str | None, registry: Registry | None
 ) -> Mapping[str, FieldInfo] | None:
-    """The parameters of a component; None where it is not known."""
+    """Fields of the component's config; None if the component is unknown."""
     if use is None or registry is None:
         return None
     try:
-        return registry.config_class(component.kind, use, component.base).model_fields
+        fields: Mapping[str, FieldInfo] = component.config_class(use, registry).model_fields
     except (UnknownComponentError, PluginError):
         return None
+    return fields

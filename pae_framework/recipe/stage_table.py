@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pae_framework.config import Settings
+from pae_framework.data.data_settings import LATENT_FILES
 from pae_framework.files import file_identity
-from pae_framework.recipe.derived import LATENT_FILES
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.training.train_settings import TrainSettings

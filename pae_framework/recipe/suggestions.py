@@ -1,4 +1,4 @@
-"""Words of messages: how a value is called, and which known word was probably meant."""
+"""Wording shared by messages: values, and suggestions for unknown names. No torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def describe(value: Any) -> str:
-    """A value as messages name it: ``'x'``, ``3``, ``null``, ``a map``, ``a list``."""
+    """Format a value for a message: ``'x'``, ``3``, ``null``, ``a map``, ``a list``."""
     if isinstance(value, dict):
         return "a map"
     if isinstance(value, list | tuple):
@@ -21,10 +21,10 @@ def describe(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for an unknown word: the nearest known one, or all of them."""
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the closest known one, or all of them if none is close."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known here: {', '.join(names)}" if names else "there are no keys here"
+    return f"expected one of: {', '.join(names)}" if names else "no key is allowed here"

@@ -1,8 +1,8 @@
-"""Expands a recipe with a ``sweep`` into its members, each a recipe of its own.
+"""Expands a recipe with a ``sweep`` into its members, each a recipe of its own. No torch.
 
-A member is the recipe without ``sweep``, with one variant's overrides, and one seed for tokenizer
-and generator. Encoder, extractor and refinement keep the recipe's seed, so members that do not
-change them share their stages.
+A member is the recipe without ``sweep``, with the overrides of one variant and with one seed for
+tokenizer and generator. Encoder, extractor and refinement keep the recipe's seed, so members that
+do not change them share their stages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Member:
 
 
 def expand(loaded: LoadedRecipe) -> list[Member]:
-    """Every variant with every seed, variants in the order written; none without a ``sweep``."""
+    """Every variant with every seed, in the order written; empty without a ``sweep``."""
     sweep = loaded.recipe.sweep
     if sweep is None:
         return []
@@ -48,7 +48,7 @@ def chosen_members(loaded: LoadedRecipe, only: str | None) -> list[Member]:
     """The members of a sweep whose names match ``only`` (a pattern such as ``ssr-*``), or all.
 
     Raises:
-        UsageError: none matches.
+        UsageError: no name matches.
     """
     members = expand(loaded)
     chosen = [m for m in members if only is None or fnmatch.fnmatch(m.name, only)]
@@ -59,29 +59,31 @@ def chosen_members(loaded: LoadedRecipe, only: str | None) -> list[Member]:
 
 
 def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:
-    """What is wrong with the variants of a recipe that is otherwise right."""
+    """Problems in the variants of an otherwise valid recipe."""
     sweep = loaded.recipe.sweep
     if sweep is None:
         return
     if len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
         where = loaded.root.place(("sweep", "seeds"))
-        message = f"{list(sweep.seeds)} are not distinct seeds, 0 or more"
+        message = f"seeds must be distinct and 0 or more, found {list(sweep.seeds)}"
         yield Problem(message, "sweep.seeds", where)
     for variant, changes in sweep.variants.items():
-        yield from _one_variant(loaded, variant, changes)
+        yield from _check_variant(loaded, variant, changes)
 
 
-def _one_variant(
+def _check_variant(
     loaded: LoadedRecipe, variant: str, changes: dict[str, object]
 ) -> Iterator[Problem]:
     place = ("sweep", "variants", variant)
     path, where = f"sweep.variants.{variant}", loaded.root.place(place)
     if not _NAME.fullmatch(variant):
-        yield Problem("names a folder; use letters, digits, '.', '_' and '-'", path, where)
+        yield Problem(
+            "is used as a folder name; use only letters, digits, '.', '_' and '-'", path, where
+        )
     fixed = [key for key in changes if key.split(".")[0] in _FIXED]
     for key in fixed:
         yield Problem(
-            "a variant cannot change this", f"{path}.{key}", loaded.root.place((*place, key))
+            "cannot be changed by a variant", f"{path}.{key}", loaded.root.place((*place, key))
         )
     if fixed:
         return
@@ -107,7 +109,7 @@ def _member(loaded: LoadedRecipe, variant: str, seed: int) -> LoadedRecipe:
 
 
 def _with_seed(root: Node, seed: Node) -> Node:
-    """The seed of the two stages that a sweep repeats, where the member has them."""
+    """Set the seed of tokenizer and generator, if the member trains them."""
     for section in ("tokenizer", "generator"):
         train = root.find((section, "train"))
         if train is not None and train.map is not None:

@@ -1,4 +1,4 @@
-"""Checks a recipe against the models and says in plain words what does not fit."""
+"""Validates a recipe against the pydantic models, with errors written for its author. No torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pae_framework.plugins import Registry
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
-from pae_framework.recipe.schema import slot_at
-from pae_framework.recipe.suggestions import describe, nearest
+from pae_framework.recipe.schema import schema_at
+from pae_framework.recipe.suggestions import describe, suggestion
 
 _EXPECTED = {
     "int_type": "an integer",
@@ -43,16 +43,16 @@ _EXPECTED = {
     "multiple_of": "a multiple of {multiple_of}",
     "string_pattern_mismatch": "text that matches {pattern}",
 }
-_SPEAKING = frozenset({"component", "unknown_component", "broken_plugin", "value_error"})
-"""Errors whose text was written for the reader already."""
+_READABLE = frozenset({"component", "unknown_component", "broken_plugin", "value_error"})
+"""Types of errors whose text was written for the reader and is used unchanged."""
 
 
 def validate(root: Node, registry: Registry) -> Recipe:
     """Check a whole recipe.
 
     Raises:
-        RecipeError: with every problem, each at its place.
-        PluginError: nothing is wrong but plugins that the recipe needs.
+        RecipeError: with every problem and its location.
+        PluginError: the only problems are broken plugins that the recipe needs.
     """
     try:
         return Recipe.model_validate(root.plain(), context={"registry": registry})
@@ -69,7 +69,7 @@ def validate(root: Node, registry: Registry) -> Recipe:
 
 
 def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry) -> Problem:
-    """One problem from what pydantic says of one place; several things only where types join."""
+    """One problem from pydantic's errors at one key path (several for a union of types)."""
     explain = _BY_TYPE.get(found[0]["type"], _explain_value)
     message, hint = explain(found, path, root, registry)
     unknown = root.find(path) if found[0]["type"] == "extra_forbidden" else None
@@ -78,7 +78,7 @@ def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Reg
 
 
 def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
-    """pydantic's location as a key path: without steps that only exist in the models."""
+    """pydantic's location as a key path of the recipe, without steps that exist only in models."""
     path: list[str | int] = []
     node: Node | None = root
     for position, key in enumerate(loc):
@@ -97,19 +97,20 @@ Explanation = tuple[str, str]
 def _explain_missing(
     found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
 ) -> Explanation:
-    outer, node = slot_at(root, path[:-1], registry)
+    outer, node = schema_at(root, path[:-1], registry)
     if path[-1] == "use" and outer.component is not None:
-        return f"names no {outer.component.kind}", f"expected `use: <{outer.component.kind}>`"
+        return "missing", f"set `use: <{outer.component.kind}>`"
     fields = outer.keys(node, registry) or {}
     field = fields.get(str(path[-1]))
-    return "missing", (field.description or "") if field is not None else ""
+    described = field is not None and field.description
+    return f"missing ({described})" if described else "missing", ""
 
 
 def _explain_unknown_key(
     found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
 ) -> Explanation:
-    outer, node = slot_at(root, path[:-1], registry)
-    return "unknown key", nearest(str(path[-1]), outer.keys(node, registry) or ())
+    outer, node = schema_at(root, path[:-1], registry)
+    return "unknown key", suggestion(str(path[-1]), outer.keys(node, registry) or ())
 
 
 def _explain_value(
@@ -119,10 +120,10 @@ def _explain_value(
 
 
 def explain_value(found: Sequence[ErrorDetails]) -> Explanation:
-    """What is wrong with a value, and a hint, from all that pydantic says of it."""
+    """Message and hint for an invalid value, from all of pydantic's errors about it."""
     first = found[0]
     context: dict[str, Any] = first.get("ctx", {})
-    if first["type"] in _SPEAKING:
+    if first["type"] in _READABLE:
         return str(context.get("error", first["msg"])), ""
     written = describe(first["input"])
     expected = [_expected(details) for details in found]
@@ -137,7 +138,7 @@ def explain_value(found: Sequence[ErrorDetails]) -> Explanation:
 
 
 def _expected(details: ErrorDetails) -> str | None:
-    """What should have been there; None where only pydantic knows."""
+    """The expected value in words; None if pydantic's own message must be used."""
     expected = _EXPECTED.get(details["type"])
     return None if expected is None else expected.format(**details.get("ctx", {}))
 

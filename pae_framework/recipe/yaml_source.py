@@ -1,7 +1,8 @@
 """Reads YAML into a tree with positions. No torch.
 
-Numbers and words follow YAML 1.2 (core schema), not PyYAML's 1.1: ``1e-4`` is a float, ``0o17`` is
-octal, ``on``, ``yes`` and ``12:30:00`` are text. Keys are text and stand once; tags are refused.
+Scalars follow the core schema of YAML 1.2, not PyYAML's 1.1: ``1e-4`` is a float, ``0o17`` is
+octal, and ``on``, ``yes`` and ``12:30:00`` are strings. Keys are strings and must be unique. Tags
+are rejected.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pae_framework.errors import Problem, RecipeError
 from pae_framework.recipe.nodes import KeyPath, Node, Scalar, dotted
 from pae_framework.recipe.suggestions import describe
 
-_LARGEST = 10_000
-"""Values a recipe may hold; stops aliases that multiply themselves."""
+_MAX_VALUES = 10_000
+"""Maximum number of values in a recipe; stops aliases that expand exponentially."""
 
 _CORE = (
     # tag, spelling, first characters (YAML 1.2.2, section 10.3.2)
@@ -67,7 +68,7 @@ _SCALARS: dict[str, Callable[[str], Scalar]] = {
 
 
 def display(path: Path) -> str:
-    """A path as messages write it: relative to the working directory where it lies below it."""
+    """Format a path for messages: relative to the working directory if it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -75,7 +76,7 @@ def display(path: Path) -> str:
 
 
 def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
-    """Read a recipe file: its tree, its text, and what is wrong with single keys.
+    """Read a recipe file: its tree, its text, and problems with single keys.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML map.
@@ -97,11 +98,11 @@ def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
 
 
 def parse(text: str, place: Callable[[int, int], str]) -> tuple[Node | None, list[Problem]]:
-    """Turn YAML text into a tree (None: there is nothing in it), with what is wrong with its keys.
+    """Parse YAML text into a tree (None if it is empty) and problems with single keys.
 
     Args:
         text: one YAML document.
-        place: names a position, from line and column counted from 1.
+        place: formats a position from line and column, both counted from 1.
 
     Raises:
         RecipeError: the text is not YAML.
@@ -125,7 +126,7 @@ def parse(text: str, place: Callable[[int, int], str]) -> tuple[Node | None, lis
 
 
 def _code(error: yaml.reader.ReaderError) -> int:
-    """The character it is about, which the reader gives as text, as bytes or as a number."""
+    """Code point of the invalid character, which PyYAML gives as str, bytes or int."""
     found = error.character
     return found if isinstance(found, int) else ord(found[:1])
 
@@ -135,7 +136,7 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Builder:
-    """Turns PyYAML's nodes into ours and collects what is wrong on the way."""
+    """Converts PyYAML's nodes to ours and collects problems."""
 
     def __init__(self, place: Callable[[int, int], str]):
         self.problems: list[Problem] = []
@@ -147,8 +148,8 @@ class _Builder:
         where = self._where(node)
         key_where = where if key is None else self._where(key)
         self._count += 1
-        if any(node is outer for outer in self._open) or self._count > _LARGEST:
-            message = "an alias that contains itself, or more values than a recipe can hold"
+        if any(node is outer for outer in self._open) or self._count > _MAX_VALUES:
+            message = f"has an alias that contains itself, or more than {_MAX_VALUES} values"
             raise RecipeError([Problem(message, dotted(path), where)])
         self._open.append(node)
         try:
@@ -169,7 +170,7 @@ class _Builder:
             except ValueError:
                 self._problem(f"{node.value[:40]!r} is not a number", path, where)
                 return None
-        self._problem(f"the tag {node.tag!r} is not part of a recipe", path, where)
+        self._problem(f"the tag {node.tag!r} is not allowed in a recipe", path, where)
         return None
 
     def _map(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Node]:
@@ -182,7 +183,9 @@ class _Builder:
                     if isinstance(key_node, yaml.ScalarNode)
                     else "a collection"
                 )
-                self._problem(f"a key must be text, found {found}", path, where, "put it in quotes")
+                self._problem(
+                    f"a key must be a string, found {found}", path, where, "put it in quotes"
+                )
                 continue
             key = key_node.value
             child = self.build(value_node, (*path, key), key_node)

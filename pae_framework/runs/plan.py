@@ -83,7 +83,7 @@ def _dump(value: Any, registry: Registry) -> Any:
     return value
 
 
-def _dump_component(component: Component, registry: Registry) -> dict[str, Any]:
+def _dump_component(component: Component[Any], registry: Registry) -> dict[str, Any]:
     spec = registry.find(component.kind, component.use)
     own = {
         key: _dump(getattr(component, key), registry)

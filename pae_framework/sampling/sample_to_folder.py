@@ -66,11 +66,11 @@ def sampling_settings(
         first = error.errors()[0]
         message, hint = explain_value([first])
         option = f"--{first['loc'][0]}: " if first["loc"] else ""
-        raise UsageError(f"{option}{message}{f' ({hint})' if hint else ''}") from None
+        raise UsageError(f"{option}{message}{f'; {hint}' if hint else ''}") from None
     changed = recipe.model_copy(update={"sample": settings})
     for fault in inconsistencies(changed):
         if fault.path[0] == "sample":
-            raise UsageError(f"{fault.message} ({fault.hint})")
+            raise UsageError(f"{fault.message}; {fault.hint}")
     if (missing := settings.missing()) is not None:
         raise UsageError(missing)
     if (unusable := guiding_fault(changed, registry)) is not None:

@@ -97,6 +97,11 @@ class VFConfig(RegularizerConfig):
         "layer before the latents",
     )
 
+    @property
+    def adapts_weight(self) -> bool:
+        """As ``adaptive`` says."""
+        return self.adaptive
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> VFConfig:
         if not self.distance_weight and not self.cosine_weight:

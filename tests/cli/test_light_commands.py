@@ -57,7 +57,7 @@ def test_check_reports_every_problem_on_stderr_and_exits_2(pae: Pae) -> None:
     assert problems == [
         "  command line: seed: expected 0 or more, found -1",
         "  mine.yaml:4:14: data.flip: expected true or false, found 'x'",
-        "  mine.yaml:3:1: sed: unknown key (did you mean 'seed'?)",
+        "  mine.yaml:3:1: sed: unknown key; did you mean 'seed'?",
     ]
 
 
@@ -124,7 +124,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
         (
             "extends: quickstart\ntokenizer: {decoder: {patch: 8}}",
             "mine.yaml:2:13: tokenizer.decoder: decodes 8 x 8 tokens to 64 px, "
-            "but images have 32 px",
+            "but data.image_size is 32",
         ),
         ("pae: 1\nname: a", "mine.yaml:1:1: data: missing"),
     ],

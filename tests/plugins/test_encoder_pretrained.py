@@ -359,7 +359,7 @@ def test_missing_weights_are_named_and_fetched_once(use: str, fake_hub: Hub) -> 
     config = CONFIGS[use]()
 
     assert config.missing() == (
-        f"its weights ({WHERE[use]}) are not in the cache; `pae fetch RECIPE` brings them"
+        f"its weights ({WHERE[use]}) are not in the cache; run `pae fetch RECIPE`"
     )
     assert config.fetch() == WHERE[use]
     assert config.missing() is None
@@ -499,7 +499,7 @@ def test_grids_of_default_and_chosen_inputs() -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     config = MAEConfig(weights=str(tmp_path / "absent.safetensors"))
 
-    assert config.missing() == f"no such file of weights: {tmp_path / 'absent.safetensors'}"
+    assert config.missing() == f"no such weights file: {tmp_path / 'absent.safetensors'}"
     with pytest.raises(DataError, match=r"absent\.safetensors"):
         config.fetch()
 

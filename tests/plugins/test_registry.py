@@ -79,6 +79,11 @@ def good(name: str, module: str) -> str:
     return GOOD.format(name=name, module=module)
 
 
+def bottleneck(name: str, module: str) -> str:
+    """The same for a bottleneck."""
+    return good(name, module).replace("pae_register_encoders", "pae_register_bottlenecks")
+
+
 def broken_by(install: Install, source: str) -> Plugin:
     """The one plugin that breaks, beside a good one that still brings its encoder."""
     install("acme-bad", source, "acme_bad")
@@ -170,10 +175,9 @@ def test_nothing_counts_of_a_plugin_that_breaks_half_way(install: Install) -> No
     assert registry.specs("encoder") == []
 
 
-def test_the_engine_s_own_components_need_no_plugin() -> None:
+def test_without_plugins_there_is_no_component() -> None:
     registry = load_registry([])
-    kinds = {spec.kind for spec in registry.specs()}
-    assert kinds == {"modulator", "bottleneck", "discriminator"}
+    assert (registry.specs(), registry.plugins) == ([], [])
 
 
 def test_a_plugin_that_imports_torch_to_register_is_marked(
@@ -198,14 +202,13 @@ def test_a_name_two_distributions_share_is_picked_by_distribution(install: Insta
     registry = load_registry(install("acme-two", good("shared", "acme_two"), "acme_two", "2.5"))
     with pytest.raises(UnknownComponentError) as caught:
         registry.find("encoder", "shared")
-    assert str(caught.value) == (
-        "encoder 'shared' is registered more than once; say acme-one/shared or acme-two/shared"
-    )
+    for fact in ("encoder 'shared'", "acme-one/shared", "acme-two/shared"):
+        assert fact in str(caught.value)
     found = registry.find("encoder", "acme-two/shared")
     assert (found.plugin.distribution, found.plugin.version) == ("acme-two", "2.5")
     assert registry.find("encoder", "Acme_Two/shared") is found
     assert registry.use_name(found) == "acme-two/shared"
-    with pytest.raises(UnknownComponentError, match="unknown encoder 'acme-three/shared'"):
+    with pytest.raises(UnknownComponentError, match="'acme-three/shared'"):
         registry.find("encoder", "acme-three/shared")
 
 
@@ -213,7 +216,7 @@ def test_a_name_one_distribution_brings_twice_cannot_be_picked(install: Install)
     install("acme", good("shared", "acme_first"), "acme_first")
     registry = load_registry(install("acme", good("shared", "acme_second"), "acme_second"))
     for name in ("shared", "acme/shared"):
-        with pytest.raises(UnknownComponentError, match="both plugins acme_first and acme_second"):
+        with pytest.raises(UnknownComponentError, match="acme_first and acme_second"):
             registry.find("encoder", name)
 
 
@@ -225,26 +228,28 @@ def test_a_name_alone_may_still_carry_its_distribution(install: Install) -> None
 
 
 def test_one_name_may_be_used_by_components_of_two_kinds(install: Install) -> None:
+    install("acme-two", bottleneck("sphere", "acme_two"), "acme_two")
     registry = load_registry(install("acme", good("sphere", "acme_sphere"), "acme_sphere"))
     assert registry.find("encoder", "sphere").plugin.distribution == "acme"
-    assert registry.find("bottleneck", "sphere").plugin.distribution == "pae-framework"
+    assert registry.find("bottleneck", "sphere").plugin.distribution == "acme-two"
 
 
 def test_an_unknown_name_is_answered_with_what_there_is(install: Install) -> None:
     install("acme-bad", "1 / 0", "acme_bad")
+    install("acme-two", bottleneck("sphere", "acme_two"), "acme_two")
     registry = load_registry(install("acme", good("big_vit", "acme_vit"), "acme_vit"))
     messages = {}
     for name in ("big_vti", "sphere", "zzz"):
         with pytest.raises(UnknownComponentError) as caught:
             registry.find("encoder", name)
         messages[name] = str(caught.value)
-    failed = " Plugins that failed to load: acme_bad (see `pae list-plugins --broken`)."
-    installed = f" Installed: big_vit.{failed}"
-    assert messages == {
-        "big_vti": f"unknown encoder 'big_vti', did you mean 'big_vit'?{installed}",
-        "sphere": f"unknown encoder 'sphere', which is registered as bottleneck.{installed}",
-        "zzz": f"unknown encoder 'zzz'; does its plugin need installing?{installed}",
-    }
+    assert "did you mean 'big_vit'?" in messages["big_vti"]
+    assert "registered as bottleneck" in messages["sphere"]
+    assert "need installing" in messages["zzz"]
+    for name, message in messages.items():
+        assert message.startswith(f"unknown encoder {name!r}")
+        assert "Installed: big_vit." in message
+        assert "failed to load: acme_bad (see `pae list-plugins --broken`)" in message
 
 
 # --- what a registration leads to -----------------------------------------------------------------

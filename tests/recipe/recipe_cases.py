@@ -1,4 +1,4 @@
-"""A small valid recipe made of built-in components, and helpers."""
+"""A small valid recipe made of built-in components, and the types of this folder's fixtures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,3 +52,9 @@ def unfinished_only(loaded: LoadedRecipe, folder: Path, *unfinished: str) -> Pat
         if stage.name not in unfinished:
             write_json(stages_dir / stage.folder / "stage.json", {"state": "done"})
     return stages_dir
+
+
+def unstated(problem: Problem, *facts: str) -> list[str]:
+    """Those of the facts (keys, values found, remedies) that a problem does not state."""
+    text = str(problem)
+    return [fact for fact in facts if fact not in text]

@@ -52,7 +52,7 @@ def test_statistics_need_a_generator_that_was_trained_elsewhere(problems: Proble
 
 def test_a_loaded_generator_has_no_weights_of_other_steps(load: Load, problems: Problems) -> None:
     (problem,) = problems(WEIGHTS[0])
-    assert (problem.path, problem.hint) == ("sample.at_steps", "say []")
+    assert (problem.path, problem.hint) == ("sample.at_steps", "set sample.at_steps=[]")
     assert load(*WEIGHTS).recipe.sample is not None
 
 

