@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pae_framework.build import build_tokenizer
 from pae_framework.interop.released_layout import released_state
 from pae_framework.recipe.load import load_recipe
-from pae_framework.tokenizer.model import build_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden" / "lightningdit_tiny.safetensors"
 

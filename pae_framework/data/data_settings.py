@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from pae_framework.config import Settings
 
+SHARDS = "latents_rank*_shard*.safetensors"
+"""File names of latents, as LightningDiT writes them."""
+
 
 class LatentsSettings(Settings):
     """How the latents of the training images are written."""

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_framework.config import LatentShape
+from pae_framework.data.data_settings import SHARDS
 from pae_framework.errors import DataError, RunError
 from pae_framework.files import replacing
-from pae_framework.recipe.derived import SHARDS
 
 KEYS = ("labels", "latents", "latents_flip")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from pae_framework.contracts import Encoder
+from pae_framework.build import meta_tokenizer
 from pae_framework.errors import CheckpointError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import write_json
@@ -21,7 +19,6 @@ from pae_framework.plugins import Registry
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.tensor_files import save_tensors
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
 
 
 def load_trained(context: StageContext) -> None:
@@ -71,16 +68,6 @@ def fitting(released: ReleasedTokenizer, recipe: Recipe, registry: Registry) -> 
 def loads_nothing(encoder: EncoderComponent) -> bool:
     """Whether a pretrained encoder was told to stay random: ``weights: none``."""
     return getattr(encoder.config, "weights", None) == "none"
-
-
-def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
-    """The recipe's tokenizer on the meta device: names and shapes, no numbers."""
-    component, size = recipe.tokenizer.encoder, recipe.data.image_size
-    cls = registry.find("encoder", component.use).component_class()
-    with torch.device("meta"):
-        encoder = cls(component.config, size)
-        assert isinstance(encoder, Encoder)
-        return build_tokenizer(recipe.tokenizer, size, registry, encoder)
 
 
 def _contents(released: ReleasedTokenizer) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.reads import STAGES, reads
 from pae_framework.recipe.sweep import expand
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 
 @runtime_checkable
@@ -138,11 +139,15 @@ def needy_parts(recipe: Recipe) -> Iterator[tuple[KeyPath, Needy]]:
 
 def _in_use(recipe: Recipe) -> Recipe:
     """The recipe without what its stages do not touch."""
-    tokenizer, unused = recipe.tokenizer, dict[str, object]()
+    tokenizer = recipe.tokenizer
+    unused: dict[str, object] = {
+        "regularizers": tokenizer.active_regularizers,
+        "adversarial": tokenizer.active_adversarial,
+    }
     if tokenizer.weights is not None:  # loaded, not trained
         unused = {"refinement": None, "adversarial": None, "regularizers": {}}
     elif tokenizer.target == "raw":
-        unused = {"refinement": None}
+        unused |= {"refinement": None}
     data = recipe.data
     if not _reads_training_images(recipe):
         data = data.model_copy(update={"train": None})
@@ -163,23 +168,19 @@ def _reads_training_images(recipe: Recipe) -> bool:
 
 def _needy(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, Needy]]:
     if isinstance(part, Component):
-        if not _switched_off(part.config):
-            yield path, part.config
+        yield path, part.config
     elif isinstance(part, Settings):
-        if _switched_off(part):
-            return
         if isinstance(part, Needy):
             yield path, part
+            return
+        if isinstance(part, ReconstructionSettings):
+            yield from _needy(part.active_terms, path)
             return
         for key in type(part).model_fields:
             yield from _needy(getattr(part, key), (*path, key))
     elif isinstance(part, dict):
         for key, entry in part.items():
             yield from _needy(entry, (*path, key))
-
-
-def _switched_off(part: Settings) -> bool:
-    return getattr(part, "weight", None) == 0
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
         *_shapes(recipe),
         *_encoder_training(recipe),
         *_regularizers(recipe),
-        *_lpips(recipe),
+        *_reconstruction(recipe),
         *_adversarial(recipe),
         *_something_to_learn(recipe),
         *_training_steps(recipe),
@@ -91,8 +91,7 @@ def _latents(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency]:
     ]
     takers += [
         (("tokenizer", "regularizers", label), regularizer.config)
-        for label, regularizer in recipe.tokenizer.regularizers.items()
-        if regularizer.config.weight
+        for label, regularizer in recipe.tokenizer.active_regularizers.items()
     ]
     if recipe.generator is not None:
         takers.append((("generator",), recipe.generator.config))
@@ -161,12 +160,10 @@ def _encoder_training(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Terms find what they work on; a term of weight 0 is skipped and needs nothing."""
+    """Active terms find what they work on."""
     tokenizer = recipe.tokenizer
     bottleneck = tokenizer.bottleneck
-    for label, regularizer in tokenizer.regularizers.items():
-        if regularizer.config.weight == 0:
-            continue
+    for label, regularizer in tokenizer.active_regularizers.items():
         path = ("tokenizer", "regularizers", label)
         refined = tokenizer.target == "refined"
         if regularizer.config.needs_target and refined and tokenizer.refinement is None:
@@ -181,25 +178,21 @@ def _regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
         yield Inconsistency(("tokenizer", "refinement"), message, "remove one of the two")
 
 
-def _reconstructs(recipe: Recipe) -> bool:
-    """Whether a reconstruction term has a weight."""
-    settings = recipe.tokenizer.reconstruction
-    return any((settings.l1, settings.perceptual.weight, settings.lpips.weight))
-
-
-def _lpips(recipe: Recipe) -> Iterator[Inconsistency]:
-    """VGG-16 halves images four times before its last features."""
-    lpips, size = recipe.tokenizer.reconstruction.lpips, recipe.data.image_size
-    if lpips.weight and size < 16:
-        path = ("tokenizer", "reconstruction", "lpips")
-        message = f"compares images of 16 px or more, but data.image_size is {size}"
-        yield Inconsistency(path, message, "use `perceptual` in its place")
+def _reconstruction(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Reconstruction terms can compare images of this size."""
+    size = recipe.data.image_size
+    for name, term in recipe.tokenizer.reconstruction.active_terms.items():
+        if size < term.smallest_image:
+            path = ("tokenizer", "reconstruction", name)
+            least = term.smallest_image
+            message = f"compares images of {least} px or more, but data.image_size is {size}"
+            yield Inconsistency(path, message, f"set {'.'.join(path)}.weight=0")
 
 
 def _adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
     """The discriminator can take the images, learns before it counts, and can be balanced."""
-    section = recipe.tokenizer.adversarial
-    if section is None or not section.weight:
+    section = recipe.tokenizer.active_adversarial
+    if section is None:
         return
     path = ("tokenizer", "adversarial")
     try:
@@ -215,24 +208,23 @@ def _adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
         if trained and getattr(section, key).reaches(end):
             hint = "give an earlier point, or train longer"
             yield Inconsistency((*path, key), f"the training ends before {what}", hint)
-    if section.adaptive and not _reconstructs(recipe):
+    if section.adaptive and not recipe.tokenizer.reconstruction.active_terms:
         message = "is measured by the reconstruction terms, which all have weight 0"
         yield Inconsistency((*path, "adaptive"), message, "say `adaptive: false`")
 
 
 def _something_to_learn(recipe: Recipe) -> Iterator[Inconsistency]:
     """The tokenizer's loss has a term with a gradient; no term is 0 for want of a distance."""
-    tokenizer, reconstructs = recipe.tokenizer, _reconstructs(recipe)
-    active = {label: r for label, r in tokenizer.regularizers.items() if r.config.weight}
+    tokenizer, active = recipe.tokenizer, recipe.tokenizer.active_regularizers
+    reconstructs = bool(tokenizer.reconstruction.active_terms)
     blind = [label for label, r in active.items() if r.config.needs_distance and not reconstructs]
     for label in blind:
         message = "compares images by the reconstruction terms, which all have weight 0"
         hint = "give `tokenizer.reconstruction.l1` a weight, or this term none"
         yield Inconsistency(("tokenizer", "regularizers", label), message, hint)
-    adversarial = tokenizer.adversarial is not None and tokenizer.adversarial.weight > 0
-    if not (reconstructs or adversarial or active):
+    if not (reconstructs or tokenizer.active_adversarial or active):
         message = "every term of the tokenizer's loss has weight 0"
-        hint = "give `l1`, `perceptual.weight`, `lpips.weight` or a regularizer a weight"
+        hint = "set tokenizer.reconstruction.l1=1, or give another term or a regularizer a weight"
         yield Inconsistency(("tokenizer", "reconstruction"), message, hint)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pae_framework.config import LatentShape
+from pae_framework.data.data_settings import SHARDS
 from pae_framework.recipe.models import Recipe
 
-SHARDS = "latents_rank*_shard*.safetensors"
-"""File names of latents, as LightningDiT writes them."""
 LATENT_FILES = "latents_*"
-"""Those and the files of their statistics."""
+"""File names of latents (:data:`SHARDS`) and of their statistics."""
 
 
 def latent_shape(recipe: Recipe) -> LatentShape:

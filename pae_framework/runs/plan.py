@@ -133,10 +133,7 @@ def _tokenizer(recipe: Recipe) -> Parts:
     if tokenizer.weights is not None:
         return _trained_tokenizer(recipe, tokenizer.weights), ("encoder",)
     # The refinement reaches the tokenizer only through a regularizer that looks at its target.
-    uses_target = tokenizer.target == "refined" and any(
-        type(term.config).needs_target and term.config.weight > 0
-        for term in tokenizer.regularizers.values()
-    )
+    uses_target = tokenizer.active_target == "refined"
     parts = {
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
@@ -147,8 +144,8 @@ def _tokenizer(recipe: Recipe) -> Parts:
         "encoder": tokenizer.encoder,
         **_set(tokenizer, "target", "noise"),
     }
-    if tokenizer.adversarial is not None and tokenizer.adversarial.weight:
-        parts["adversarial"] = tokenizer.adversarial
+    if tokenizer.active_adversarial is not None:
+        parts["adversarial"] = tokenizer.active_adversarial
     inputs = ("encoder", "refine") if uses_target else ("encoder",)
     return {**_images(recipe), **parts, **_seed(recipe, tokenizer.train)}, inputs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pae_framework.build import build_generator
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.data.statistics import load_statistics
@@ -39,9 +40,7 @@ def load_weak_generator(
     _require_same_latents(context, other, latent)
     component = other.loaded.recipe.generator
     assert component is not None
-    cls = context.registry.find("generator", component.use).component_class()
-    model = cls(component.config, latent, num_classes)
-    assert isinstance(model, Generator)
+    model = build_generator(component, latent, num_classes, context.registry)
     load_weights(model, weights)
     return model.requires_grad_(False).eval().to(context.device)
 

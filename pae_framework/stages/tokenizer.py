@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from pae_framework.build import build_discriminator, build_objective, build_tokenizer
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.interop.tokenizer_weights import load_trained
-from pae_framework.recipe.models import AdversarialSection
 from pae_framework.tensor_files import save_tensors
-from pae_framework.tokenizer.adversary import (
-    Adversary,
-    DiscriminatorObjective,
-    Schedule,
-    build_discriminator,
-)
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
-from pae_framework.tokenizer.objective import SIGNED, build_objective
+from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
+from pae_framework.tokenizer.losses.objective import SIGNED
 from pae_framework.training.loop import Opponent, TrainTask, train
 
 
 def run(context: StageContext) -> None:
-    """Train the tokenizer with the recipe's reconstruction terms, regularizers and adversary.
+    """Train the tokenizer and write ``tokenizer.safetensors``; with ``tokenizer.weights``, load it.
 
-    Parameters that regularizers bring are trained with it, and the discriminator against it, in the
-    same checkpoints; ``tokenizer.safetensors`` is without both.
+    The parameters of regularizers are trained with the tokenizer and the discriminator against it.
+    Checkpoints hold both; ``tokenizer.safetensors`` holds neither.
     """
     if context.recipe.tokenizer.weights is not None:
         load_trained(context)
@@ -45,11 +39,15 @@ def run(context: StageContext) -> None:
 
     refiner = trained_refiner(context, encoder)
     total = context.length(settings, len(source))
-    adversary = _adversary(context, seed, len(source) / settings.batch_size, total)
+    adversarial = _adversarial_term(context, seed, len(source) / settings.batch_size, total)
     with initial_weights(seed, "regularizers"):
-        objective = build_objective(tokenizer, section, context.registry, refiner, adversary)
+        objective = build_objective(tokenizer, section, context.registry, refiner, adversarial)
 
-    opponent = _opponent(section.adversarial, adversary, tokenizer)
+    opponent = None
+    if section.adversarial is not None and adversarial is not None:
+        discriminator_loss = DiscriminatorLoss(adversarial.discriminator, tokenizer)
+        first_step = adversarial.schedule.update_from
+        opponent = Opponent(discriminator_loss, section.adversarial.optimizer, first_step)
     task = TrainTask(
         objective,
         batches,
@@ -62,24 +60,18 @@ def run(context: StageContext) -> None:
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
 
 
-def _adversary(
+def _adversarial_term(
     context: StageContext, seed: int, steps_per_epoch: float, total: int
-) -> Adversary | None:
-    """The recipe's discriminator and when it counts; None where the term has weight 0."""
-    recipe, section = context.recipe, context.recipe.tokenizer.adversarial
-    if section is None or not section.weight:
+) -> AdversarialTerm | None:
+    section = context.recipe.tokenizer.active_adversarial
+    if section is None:
         return None
-    schedule = Schedule.of(section, steps_per_epoch, total)
+    schedule = Schedule.in_steps(
+        section.update_from, section.start, section.warmup, per_epoch=steps_per_epoch, total=total
+    )
+    size = context.recipe.data.image_size
     with initial_weights(seed, "discriminator"):
-        discriminator = build_discriminator(section, recipe.data.image_size, context.registry)
-    return Adversary(discriminator.to(context.device), schedule, section.weight, section.adaptive)
-
-
-def _opponent(
-    section: AdversarialSection | None, adversary: Adversary | None, tokenizer: Tokenizer
-) -> Opponent | None:
-    """The discriminator as the training loop knows it."""
-    if section is None or adversary is None:
-        return None
-    module = DiscriminatorObjective(adversary.discriminator, tokenizer)
-    return Opponent(module, section.optimizer, adversary.schedule.update_from)
+        discriminator = build_discriminator(section.discriminator, size, context.registry)
+        discriminator.load_pretrained()
+    discriminator.to(context.device)
+    return AdversarialTerm(discriminator, schedule, section.weight, section.adaptive)

@@ -24,7 +24,7 @@ from pae_framework.contracts import Batch, Encoder, LossTerms
 from pae_framework.errors import DataError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block, cosine_gram, map_to_tokens, rms_norm, sincos_positions
-from pae_framework.tokenizer.projection import Projector
+from pae_framework.tokenizer.model import Projector
 from pae_framework.tokenizer.structure import StructureReference
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pae_framework.build import build_encoder, build_networks, build_objective, build_tokenizer
 from pae_framework.cli.app import main
 from pae_framework.dry_run.lr_factors_check import PATHS, check_lr_factors, trained_module
-from pae_framework.dry_run.networks import build_networks
 from pae_framework.errors import UsageError
-from pae_framework.execution.artifacts import new_encoder
 from pae_framework.recipe.load import load_recipe
-from pae_framework.tokenizer.model import build_tokenizer
-from pae_framework.tokenizer.objective import build_objective
 
 
 def check(stage: str, part: str) -> None:
@@ -55,11 +52,8 @@ def test_weights_have_the_names_of_the_tokenizers_objective() -> None:
     networks = build_networks(loaded.recipe, loaded.registry, 10)
     outlined = trained_module("tokenizer", loaded, networks, 10)
 
-    class Context:
-        recipe, registry = loaded.recipe, loaded.registry
-
-    encoder = new_encoder(section.encoder, Context)  # type: ignore[arg-type]
     size = loaded.recipe.data.image_size
+    encoder = build_encoder(section.encoder, size, loaded.registry)
     tokenizer = build_tokenizer(section, size, loaded.registry, encoder)
     objective = build_objective(tokenizer, section, loaded.registry)
     names = {name for name, _ in objective.named_parameters()}

@@ -15,9 +15,9 @@ from released_helpers import same_bits
 from released_layout import Size, Tail, random_tensors, released_shapes
 from safetensors.torch import load_file, save_file
 
+from pae_framework.build import meta_tokenizer
 from pae_framework.cli.app import main
 from pae_framework.interop.released_layout import released_state
-from pae_framework.interop.tokenizer_weights import meta_tokenizer
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 
