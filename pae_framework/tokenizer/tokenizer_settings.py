@@ -179,7 +179,7 @@ FACTOR = "_weight"
 
 
 class AnyUpSettings(Settings):
-    """Where AnyUp, a learned upsampler of features, lies on this machine; none is downloaded."""
+    """Local files of AnyUp, a learned upsampler of features; nothing is downloaded."""
 
     checkout: str = Field(description="folder of its repository, with its hubconf.py")
     weights: str = Field(description="file of its weights")
@@ -189,12 +189,12 @@ class AnyUpSettings(Settings):
         return {"weights": Path(self.weights).expanduser()}
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is."""
+        """Say what is not on this machine; None: nothing is missing."""
         folder = Path(self.checkout).expanduser()
         if not (folder / "hubconf.py").is_file():
             return (
                 f"no AnyUp checkout at {folder}: it has no hubconf.py; clone the repository "
-                "wimmerth/anyup there, or use the upsampler `bilinear`"
+                "wimmerth/anyup there, or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
         if file.is_file():
@@ -259,10 +259,10 @@ class RefinementSettings(Settings):
         return self
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is."""
+        """Say what is not on this machine; None: nothing is missing."""
         return self.anyup.missing() if self.upsampler == "anyup" and self.anyup else None
 
     def smoke(self) -> RefinementSettings:
-        """The same refinement made small, with nothing it would need from elsewhere."""
+        """A small version that needs no files."""
         small = {"depth": 1, "width": None, "heads": None, "upsampler": "none", "anyup": None}
         return self.model_copy(update=small)
