@@ -10,13 +10,13 @@ from torch import Tensor
 
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
-from pae_framework.data.images import build_source, read_batch
+from pae_framework.build import build_source, build_tokenizer
+from pae_framework.data.images import read_batch
 from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.data.stream import CountStream
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.tokenizer.model import build_tokenizer
 
 ROWS = 4000
 

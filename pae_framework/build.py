@@ -1,1 +1,201 @@
-"""From a recipe to networks: the one place that builds components, on a device or on meta."""
+"""From a recipe to modules: the one place that looks components up and builds them.
+
+Initial weights are drawn from torch's default generator. Within ``with META`` everything is built
+on the meta device: names and shapes without memory, weights or files. Any function here may raise
+PluginError: a component does not import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pae_framework.config import LatentShape
+from pae_framework.contracts import (
+    DataSource,
+    Discriminator,
+    Encoder,
+    Evaluator,
+    Generator,
+    Regularizer,
+)
+from pae_framework.recipe.components import (
+    Component,
+    DataSourceComponent,
+    DiscriminatorComponent,
+    EncoderComponent,
+    EvaluatorComponent,
+    GeneratorComponent,
+)
+from pae_framework.recipe.models import Recipe, TokenizerSection
+from pae_framework.registry import Registry
+from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
+from pae_framework.tokenizer.losses.objective import TokenizerObjective
+from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
+from pae_framework.tokenizer.losses.terms import RegularizerTerm
+from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.refinement import PriorRefiner
+
+META = torch.device("meta")
+
+
+def build_source(component: DataSourceComponent, image_size: int, registry: Registry) -> DataSource:
+    """The data source, open for reading.
+
+    Raises:
+        DataError: its files are missing or damaged.
+    """
+    source: DataSource = _class(component, registry)(component.config, image_size)
+    return source
+
+
+def build_encoder(component: EncoderComponent, image_size: int, registry: Registry) -> Encoder:
+    """The encoder, untrained."""
+    encoder: Encoder = _class(component, registry)(component.config, image_size)
+    return encoder
+
+
+def build_tokenizer(
+    section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
+) -> Tokenizer:
+    """The tokenizer around an encoder, untrained."""
+    assert section.decoder.config.image_size(encoder.grid) == image_size
+    modulator, bottleneck, decoder = (
+        _class(component, registry)
+        for component in (section.modulator, section.bottleneck, section.decoder)
+    )
+    return Tokenizer(
+        encoder,
+        modulator(section.modulator.config, encoder),
+        bottleneck(section.bottleneck.config, encoder.width, encoder.grid),
+        decoder(section.decoder.config, encoder.width, encoder.grid),
+    )
+
+
+def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
+    """The networks of prior refinement, untrained; the section must have a ``refinement``."""
+    assert section.refinement is not None
+    channels = section.bottleneck.config.latent_channels(encoder.width)
+    return PriorRefiner(section.refinement, encoder, channels)
+
+
+def build_generator(
+    component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
+) -> Generator:
+    """The generator, untrained."""
+    generator: Generator = _class(component, registry)(component.config, latent, num_classes)
+    return generator
+
+
+def build_discriminator(
+    component: DiscriminatorComponent, image_size: int, registry: Registry
+) -> Discriminator:
+    """The discriminator, untrained; :meth:`Discriminator.load_pretrained` loads its frozen part.
+
+    Raises:
+        ValueError: it cannot take images of this size.
+    """
+    component.config.check_image_size(image_size)
+    discriminator: Discriminator = _class(component, registry)(component.config, image_size)
+    return discriminator
+
+
+def build_regularizers(
+    section: TokenizerSection, registry: Registry, tokenizer: Tokenizer
+) -> list[RegularizerTerm]:
+    """The active regularizers, prepared for their tokenizer."""
+    width, latent = tokenizer.encoder.width, tokenizer.latent
+    channels = width if section.target == "raw" else latent.channels
+    terms: list[RegularizerTerm] = []
+    for label, component in section.active_regularizers.items():
+        config = component.config
+        regularizer: Regularizer = _class(component, registry)(config)
+        regularizer.prepare(latent, width, channels if config.needs_target else None)
+        terms.append(RegularizerTerm(label, regularizer, config.weight))
+    return terms
+
+
+def build_objective(
+    tokenizer: Tokenizer,
+    section: TokenizerSection,
+    registry: Registry,
+    refiner: PriorRefiner | None = None,
+    adversarial: AdversarialTerm | None = None,
+) -> TokenizerObjective:
+    """The tokenizer with its loss; terms that are off are not built.
+
+    Raises:
+        UsageError, DataError, CheckpointError: see TokenizerObjective and ReconstructionTerms.
+    """
+    return TokenizerObjective(
+        tokenizer,
+        regularizers=build_regularizers(section, registry, tokenizer),
+        reconstruction=ReconstructionTerms(section.reconstruction, tokenizer.encoder),
+        adversarial=adversarial,
+        target=section.active_target,
+        refiner=refiner,
+        noise=section.noise,
+    )
+
+
+def build_evaluator(component: EvaluatorComponent, registry: Registry) -> Evaluator:
+    """The evaluator."""
+    evaluator: Evaluator = _class(component, registry)(component.config)
+    return evaluator
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a recipe; None: the recipe has none."""
+
+    tokenizer: Tokenizer
+    extractor: Encoder | None
+    refiner: PriorRefiner | None
+    generator: Generator | None
+    discriminator: Discriminator | None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The tokenizer's."""
+        return self.tokenizer.encoder
+
+
+def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Networks:
+    """Every network of a recipe, on the meta device.
+
+    Raises:
+        NotImplementedError, RuntimeError: a network cannot be built there.
+    """
+    section, size, adversarial = (
+        recipe.tokenizer,
+        recipe.data.image_size,
+        recipe.tokenizer.active_adversarial,
+    )
+    # In train mode a finetuned encoder tells which of its weights learn.
+    tokenizer = meta_tokenizer(recipe, registry).train()
+    with META:
+        extractor = refiner = generator = discriminator = None
+        if recipe.extractor is not None:
+            extractor = build_encoder(recipe.extractor, size, registry).eval()
+        if section.refinement is not None:
+            refiner = build_refiner(section, tokenizer.encoder)
+        if recipe.generator is not None:
+            generator = build_generator(recipe.generator, tokenizer.latent, num_classes, registry)
+            generator.eval()
+        if adversarial is not None:
+            discriminator = build_discriminator(adversarial.discriminator, size, registry)
+    return Networks(tokenizer, extractor, refiner, generator, discriminator)
+
+
+def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
+    """The recipe's tokenizer on the meta device."""
+    section, size = recipe.tokenizer, recipe.data.image_size
+    with META:
+        encoder = build_encoder(section.encoder, size, registry).eval()
+        return build_tokenizer(section, size, registry, encoder)
+
+
+def _class(component: Component, registry: Registry) -> type[Any]:
+    return registry.find(component.kind, component.use).component_class()

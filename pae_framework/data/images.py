@@ -15,25 +15,10 @@ from pae_framework.data.pixels import adm_centre_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
-from pae_framework.plugins import Registry
-from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.seeding import generator
 
 ImageBatch = tuple[Tensor, Tensor]
 """Images (B, 3, S, S) float32 in [0, 1] and labels (B,) int64."""
-
-
-def build_source(component: DataSourceComponent, image_size: int, registry: Registry) -> DataSource:
-    """The data source a recipe names, open for reading.
-
-    Raises:
-        PluginError: its plugin does not import.
-        DataError: its files are missing or damaged.
-    """
-    source: DataSource = registry.find("dataset", component.use).component_class()(
-        component.config, image_size
-    )
-    return source
 
 
 def read_image(path: Path, size: int) -> Tensor:

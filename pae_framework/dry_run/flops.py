@@ -14,16 +14,13 @@ from itertools import islice
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pae_framework.dry_run.networks import META, Networks
+from pae_framework.build import META, Networks
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import planned_evaluations
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.models import Recipe
 
 TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
-
-_VGG_FORWARD = 2 * 15.35e9 / 224**2
-"""LPIPS's VGG-16, per px: 15.35 G multiply-adds at 224 x 224 in its convolutions."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Forward:
     decode: int
     """Deprojector, decoder."""
     refine: int
-    features: int
-    """The encoder up to the last layer that the perceptual distance uses."""
+    compare: tuple[float, ...]
+    """Features of the image for each active reconstruction term."""
     generator: int
 
 
@@ -52,15 +49,18 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         latents = torch.empty(1, tokenizer.latent.channels, encoder.grid, encoder.grid)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
         extractor, refiner, generator = networks.extractor, networks.refiner, networks.generator
-        perceptual = recipe.tokenizer.reconstruction.perceptual
-        last = None if perceptual.layers is None else max(perceptual.layers) + 1
+        terms = recipe.tokenizer.reconstruction.active_terms.values()
+
+        def encoder_flops(blocks: int | None) -> int:
+            return _count(lambda: list(islice(encoder.feature_maps(pixels), blocks)))
+
         return Forward(
             encoder=_count(lambda: encoder(pixels)),
             extractor=_count(lambda: extractor(extractor.normalize(images))) if extractor else 0,
             encode=_count(lambda: tokenizer.encode_features(pixels, tokens)),
             decode=_count(lambda: tokenizer.decode(latents)),
             refine=_count(lambda: refiner.deprojector(refiner.targets(tokens))) if refiner else 0,
-            features=_count(lambda: list(islice(encoder.feature_maps(pixels), last))),
+            compare=tuple(term.flops(size, encoder_flops) for term in terms),
             generator=_count(lambda: generator(latents, time, label)) if generator else 0,
         )
 
@@ -110,16 +110,11 @@ def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
-    section = recipe.tokenizer
-    decodes = 1 + sum(t.config.decodes for t in section.regularizers.values() if t.config.weight)
+    decodes = recipe.tokenizer.decodes
     total: float = forward.encoder + TRAINED * (forward.encode + decodes * forward.decode)
     # The original is compared once without gradient, each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes
-    if section.reconstruction.perceptual.weight:
-        total += passes * forward.features
-    if section.reconstruction.lpips.weight:
-        total += passes * _VGG_FORWARD * recipe.data.image_size**2
-    return total
+    return total + sum(passes * flops for flops in forward.compare)
 
 
 def _count(work: Callable[[], object]) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from pae_framework.dry_run.networks import META, Networks
+from pae_framework.build import META, Networks, build_regularizers
 from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES, trainings
+from pae_framework.tokenizer.losses.terms import NamedModules
 from pae_framework.tokenizer.refinement import RefinementObjective
-from pae_framework.tokenizer.regularization import build_regularizers
 from pae_framework.training.optimizer import parameter_factors
 
 
@@ -49,7 +49,8 @@ def trained_module(
         return RefinementObjective(networks.refiner, networks.encoder)
     if stage == "tokenizer":
         terms = build_regularizers(recipe.tokenizer, loaded.registry, tokenizer)
-        return nn.ModuleDict({"tokenizer": tokenizer, "regularizers": nn.ModuleDict(terms)})
+        regularizers = NamedModules({term.name: term.regularizer for term in terms})
+        return NamedModules({"tokenizer": tokenizer, "regularizers": regularizers})
     if stage == "generator":
         assert recipe.generator is not None
         assert networks.generator is not None

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from pae_framework.data.images import build_source
+from pae_framework.build import Networks, build_networks, build_source
 from pae_framework.dry_run.flops import count_forward, per_image, set_steps
 from pae_framework.dry_run.lr_factors_check import check_lr_factors
-from pae_framework.dry_run.networks import Networks, build_networks
 from pae_framework.frozen import UsesFrozen
 from pae_framework.preflight.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.derived import known_classes, latent_shape
@@ -148,7 +147,8 @@ def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
     tokenizer, section = networks.tokenizer, recipe.tokenizer
     encoder_stage = "encoder" if section.encoder.train is not None else None
     extractor = "" if recipe.extractor is None else recipe.extractor.use
-    discriminator = "" if section.adversarial is None else section.adversarial.discriminator.use
+    adversarial = section.active_adversarial
+    discriminator = "" if adversarial is None else adversarial.discriminator.use
     generator = "" if recipe.generator is None else recipe.generator.use
     loaded = recipe.generator is not None and recipe.generator.weights is not None
     generator_stage = None if loaded else "generator"

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pae_framework.contracts import Encoder, EvaluationInputs, Extractor, SampleSet
 from pae_framework.data.images import all_images, all_masks, subset
@@ -16,9 +16,8 @@ from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.sampling.sample_set import read_sets
-from pae_framework.tokenizer.lpips import build_lpips
+from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.tokenizer.perceptual import build_distance
 
 BATCH = 250
 
@@ -151,18 +150,13 @@ class RunInputs(EvaluationInputs):
     @property
     def perceptual_name(self) -> str:
         settings = self._context.recipe.tokenizer.reconstruction
-        if settings.lpips.weight:
-            return f"LPIPS (VGG-16, weights: {settings.lpips.weights})"
-        layers = settings.perceptual.layers
-        which = "all layers" if layers is None else f"layers {', '.join(map(str, layers))}"
-        return f"distance of the frozen encoder's features, {which} (a stand-in for LPIPS)"
+        return str(settings.terms[settings.judge])
 
     @cached_property
     def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
         settings = self._context.recipe.tokenizer.reconstruction
-        if settings.lpips.weight:
-            return build_lpips(settings.lpips).to(self._context.device)
-        return build_distance(settings.perceptual, self.tokenizer.encoder)
+        distance = build_distance(settings.judge, settings, self.tokenizer.encoder)
+        return distance.to(self._context.device) if isinstance(distance, nn.Module) else distance
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

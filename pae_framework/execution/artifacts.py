@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pae_framework.config import LatentShape
-from pae_framework.contracts import Encoder, Generator
+from pae_framework.build import build_encoder, build_refiner, build_tokenizer
+from pae_framework.contracts import Encoder
 from pae_framework.execution.context import StageContext
-from pae_framework.recipe.components import EncoderComponent
 from pae_framework.tensor_files import load_weights
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
+from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
-
-
-def new_encoder(component: EncoderComponent, context: StageContext) -> Encoder:
-    """An encoder as the recipe names it, not yet trained by the run."""
-    cls = context.registry.find("encoder", component.use).component_class()
-    encoder = cls(component.config, context.recipe.data.image_size)
-    assert isinstance(encoder, Encoder)
-    return encoder
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
@@ -30,7 +21,7 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
     recipe = context.recipe
     component = recipe.extractor if stage == "extractor" else recipe.tokenizer.encoder
     assert component is not None
-    encoder = new_encoder(component, context)
+    encoder = build_encoder(component, recipe.data.image_size, context.registry)
     if (path := _encoder_file(context, stage)) is not None:
         load_weights(encoder, path)
     else:
@@ -48,20 +39,11 @@ def _encoder_file(context: StageContext, stage: str) -> Path | None:
     return None
 
 
-def new_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner:
-    """The refinement's networks, untrained."""
-    settings = context.recipe.tokenizer.refinement
-    assert settings is not None
-    config = context.recipe.tokenizer.bottleneck.config
-    channels = config.latent_channels(encoder.width)
-    return PriorRefiner(settings, encoder, channels)
-
-
 def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | None:
     """The refinement's networks, frozen, on the device; None if the stage reads no refinement."""
     if (folder := context.input("refine")) is None:
         return None
-    refiner = new_refiner(context, encoder)
+    refiner = build_refiner(context.recipe.tokenizer, encoder)
     load_weights(refiner, folder / "weights.safetensors")
     return refiner.requires_grad_(False).eval().to(context.device)
 
@@ -73,13 +55,3 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
     tokenizer = build_tokenizer(recipe.tokenizer, recipe.data.image_size, context.registry, encoder)
     load_weights(tokenizer, context.require("tokenizer") / "tokenizer.safetensors")
     return tokenizer.requires_grad_(False).eval().to(context.device)
-
-
-def new_generator(context: StageContext, latent: LatentShape, num_classes: int) -> Generator:
-    """The recipe's generator, untrained."""
-    component = context.recipe.generator
-    assert component is not None
-    cls = context.registry.find("generator", component.use).component_class()
-    generator = cls(component.config, latent, num_classes)
-    assert isinstance(generator, Generator)
-    return generator

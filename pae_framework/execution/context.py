@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from pae_framework.build import build_source
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
-from pae_framework.data.images import build_source
 from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe, RuntimeSettings

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pae_framework import __version__
+from pae_framework.build import build_generator
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
-from pae_framework.execution.artifacts import new_generator, trained_tokenizer
+from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
 from pae_framework.files import replacing
@@ -80,7 +81,9 @@ def export_diffusers(context: StageContext, folder: Path) -> None:
 
 def _trained_generator(context: StageContext) -> Generator:
     """The run's generator on the CPU, with the weights it samples with."""
-    generator = new_generator(context, latent_shape(context.recipe), context.num_classes)
+    component, latent = context.recipe.generator, latent_shape(context.recipe)
+    assert component is not None
+    generator = build_generator(component, latent, context.num_classes, context.registry)
     load_weights(generator, context.require("generator") / "weights.safetensors")
     return generator
 

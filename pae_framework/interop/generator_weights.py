@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from pae_framework.build import META, build_generator
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
-from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import load_statistics_for
 from pae_framework.files import write_json
@@ -107,8 +106,12 @@ def read_official(path: Path) -> OfficialGenerator:
 
 def meta_generator(context: StageContext) -> Generator:
     """The recipe's generator on the meta device: names and shapes, no numbers."""
-    with torch.device("meta"):
-        return new_generator(context, latent_shape(context.recipe), context.num_classes)
+    recipe = context.recipe
+    assert recipe.generator is not None
+    with META:
+        return build_generator(
+            recipe.generator, latent_shape(recipe), context.num_classes, context.registry
+        )
 
 
 def match_state_dict(official: OfficialGenerator, model: Generator) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from pae_framework.build import meta_tokenizer
 from pae_framework.contracts import Encoder
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
@@ -31,7 +31,7 @@ from pae_framework.interop.provenance import (
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe
 from pae_framework.tensor_files import differences, not_finite, read_checkpoint, save_tensors
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
+from pae_framework.tokenizer.model import Tokenizer
 
 ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
@@ -145,16 +145,6 @@ def match_recipe(
             "set tokenizer.encoder.weights=<the weights the tokenizer was trained with>"
         )
     return weights
-
-
-def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
-    """The recipe's tokenizer on the meta device: names and shapes, no numbers."""
-    component, size = recipe.tokenizer.encoder, recipe.data.image_size
-    cls = registry.find("encoder", component.use).component_class()
-    with torch.device("meta"):
-        encoder = cls(component.config, size)
-        assert isinstance(encoder, Encoder)
-        return build_tokenizer(recipe.tokenizer, size, registry, encoder)
 
 
 def match_state_dict(released: ReleasedTokenizer, tokenizer: Tokenizer) -> TokenizerWeights:

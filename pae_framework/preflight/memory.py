@@ -23,10 +23,6 @@ from pae_framework.training.train_settings import TrainSettings
 CLASSES = 1000
 """Assumed if the number is unknown; it only sizes the generator's label embedding."""
 
-_VGG_WEIGHTS = 14_714_688
-_VGG_NUMBERS_PER_PIXEL = 600
-"""Outputs of VGG-16's 13 convolutions, 270 per px, and LPIPS's normalised features of five."""
-
 
 @dataclass(frozen=True)
 class StageMemory:
@@ -95,11 +91,8 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
     )
 
 
-def _frozen_encoder(encoder: EncoderComponent, size: int, passes: int = 0) -> _Network:
-    """The encoder as other stages use it; ``passes`` of each image through it have gradients."""
-    kept = encoder.config.activations(size) if passes else 0
-    kept = None if kept is None else kept * passes
-    return _Network("encoder", encoder.config.parameters(size), kept, trained=False)
+def _frozen_encoder(encoder: EncoderComponent, size: int) -> _Network:
+    return _Network("encoder", encoder.config.parameters(size), trained=False)
 
 
 def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> list[_Network]:
@@ -128,8 +121,7 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
     width, grid = encoder.token_width(), encoder.token_grid(size)
     decoder = tokenizer.decoder.config
     # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
-    terms = [term.config for term in tokenizer.regularizers.values() if term.config.weight]
-    decodes = 1 + sum(term.decodes for term in terms)
+    decodes = tokenizer.decodes
     kept = decoder.activations(grid)
     networks = [
         _Network(
@@ -144,13 +136,12 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
         inner = 6 * width * grid**2  # q, k, v, what attention gives, its projection, and the map
         parameters = 2 * _projection(width, channels)
         networks.append(_Network("projection", parameters, inner * (1 + decodes)))
-    compares = decodes if tokenizer.reconstruction.perceptual.weight else 0
-    networks.append(_frozen_encoder(tokenizer.encoder, size, compares))
-    if tokenizer.reconstruction.lpips.weight:
-        kept = _VGG_NUMBERS_PER_PIXEL * size**2 * decodes
-        networks.append(_Network("lpips", _VGG_WEIGHTS, kept, trained=False))
-    adversarial = tokenizer.adversarial
-    if adversarial is not None and adversarial.weight:
+    networks.append(_frozen_encoder(tokenizer.encoder, size))
+    for name, term in tokenizer.reconstruction.active_terms.items():
+        kept = term.activations(encoder, size)
+        kept = None if kept is None else kept * decodes
+        networks.append(_Network(name, term.parameters(), kept, trained=False))
+    if (adversarial := tokenizer.active_adversarial) is not None:
         parameters_ = adversarial.discriminator.config.parameters(size)
         networks.append(_Network("discriminator", parameters_, None))
     return networks

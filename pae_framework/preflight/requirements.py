@@ -24,6 +24,7 @@ from pae_framework.recipe.sweep import expand
 from pae_framework.runs.autoguidance_run import guiding_fault
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 
 @runtime_checkable
@@ -140,11 +141,15 @@ def components_with_requirements(recipe: Recipe) -> Iterator[tuple[KeyPath, HasR
 
 def _in_use(recipe: Recipe) -> Recipe:
     """The recipe without the sections that its stages do not use."""
-    tokenizer, unused = recipe.tokenizer, dict[str, object]()
+    tokenizer = recipe.tokenizer
+    unused: dict[str, object] = {
+        "regularizers": tokenizer.active_regularizers,
+        "adversarial": tokenizer.active_adversarial,
+    }
     if tokenizer.weights is not None:  # loaded, not trained
         unused = {"refinement": None, "adversarial": None, "regularizers": {}}
     elif tokenizer.target == "raw":
-        unused = {"refinement": None}
+        unused |= {"refinement": None}
     data = recipe.data
     if not _reads_training_images(recipe):
         data = data.model_copy(update={"train": None})
@@ -165,23 +170,19 @@ def _reads_training_images(recipe: Recipe) -> bool:
 
 def _with_requirements(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, HasRequirements]]:
     if isinstance(part, Component):
-        if not _switched_off(part.config):
-            yield path, part.config
+        yield path, part.config
     elif isinstance(part, Settings):
-        if _switched_off(part):
-            return
         if isinstance(part, HasRequirements):
             yield path, part
+            return
+        if isinstance(part, ReconstructionSettings):
+            yield from _with_requirements(part.active_terms, path)
             return
         for key in type(part).model_fields:
             yield from _with_requirements(getattr(part, key), (*path, key))
     elif isinstance(part, dict):
         for key, entry in part.items():
             yield from _with_requirements(entry, (*path, key))
-
-
-def _switched_off(part: Settings) -> bool:
-    return getattr(part, "weight", None) == 0
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -120,6 +120,27 @@ class TokenizerSection(Settings):
     )
     train: TrainSettings
 
+    @property
+    def active_regularizers(self) -> dict[str, RegularizerComponent]:
+        """The regularizers that are on, by label: a weight of 0 switches one off."""
+        return {label: term for label, term in self.regularizers.items() if term.config.weight}
+
+    @property
+    def active_adversarial(self) -> AdversarialSection | None:
+        """The adversarial term, if it is on: a weight of 0 switches it off."""
+        return self.adversarial if self.adversarial and self.adversarial.weight else None
+
+    @property
+    def active_target(self) -> Literal["refined", "raw"] | None:
+        """What the regularizers align with; None: no active one needs a target."""
+        needed = any(term.config.needs_target for term in self.active_regularizers.values())
+        return self.target if needed else None
+
+    @property
+    def decodes(self) -> int:
+        """Decodes with gradient per image and step: the reconstruction's and the regularizers'."""
+        return 1 + sum(term.config.decodes for term in self.active_regularizers.values())
+
 
 class SweepSection(Settings):
     """Variants of a recipe, each a map of overrides; what they do not change is run once."""

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pae_framework.build import build_generator
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import LatentStatistics, load_statistics
 from pae_framework.errors import UsageError
-from pae_framework.execution.artifacts import new_generator, trained_tokenizer
+from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
@@ -55,8 +56,9 @@ class Sampler:
         Raises:
             UsageError: the run for autoguidance is not finished or uses other latents.
         """
-        shape = latent_shape(context.recipe)
-        model = new_generator(context, shape, context.num_classes)
+        component, shape = context.recipe.generator, latent_shape(context.recipe)
+        assert component is not None
+        model = build_generator(component, shape, context.num_classes, context.registry)
         sampler = cls(
             model.requires_grad_(False).eval().to(context.device),
             trained_tokenizer(context),

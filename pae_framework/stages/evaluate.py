@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_json
@@ -21,8 +22,8 @@ def run(context: StageContext) -> None:
             results = directory / "metrics.json"
             if not results.exists():
                 directory.mkdir(parents=True, exist_ok=True)
-                cls = context.registry.find("evaluator", component.use).component_class()
-                found = cls(component.config).evaluate(inputs, directory)
+                evaluator = build_evaluator(component, context.registry)
+                found = evaluator.evaluate(inputs, directory)
                 write_json(results, [asdict(metric) for metric in found])
             metrics += read_json(results)
         progress.update(len(evaluators))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pae_framework.build import build_generator
 from pae_framework.data.latent_dataset import LatentBatches
 from pae_framework.data.stream import CountStream
-from pae_framework.execution.artifacts import new_generator
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.flow.matching import FlowObjective
@@ -24,7 +24,7 @@ def run(context: StageContext) -> None:
     seed = context.seed(settings)
     dataset, statistics = run_latents(context), run_statistics(context)
     with initial_weights(seed, "generator"):
-        model = new_generator(context, dataset.shape, context.num_classes)
+        model = build_generator(component, dataset.shape, context.num_classes, context.registry)
     stream = CountStream(len(dataset), settings.batch_size, seed)
     flip = context.recipe.data.flip
     batches = LatentBatches(dataset, statistics.normalize, stream, settings.workers, flip)

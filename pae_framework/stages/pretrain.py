@@ -6,9 +6,9 @@ They are the same kind of thing trained for different ends, and never share weig
 
 from __future__ import annotations
 
+from pae_framework.build import build_encoder
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
-from pae_framework.execution.artifacts import new_encoder
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.loop import train
@@ -24,7 +24,7 @@ def run(context: StageContext) -> None:
     assert settings is not None
     seed, source = context.seed(settings), context.train_source
     with initial_weights(seed, name):
-        encoder = new_encoder(component, context)
+        encoder = build_encoder(component, recipe.data.image_size, context.registry)
         objective = encoder.pretraining(len(source.class_names))
 
     stream = CountStream(len(source), settings.batch_size, seed)

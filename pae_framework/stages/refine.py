@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pae_framework.build import build_refiner
 from pae_framework.contracts import Encoder
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
-from pae_framework.execution.artifacts import frozen_encoder, new_refiner
+from pae_framework.execution.artifacts import frozen_encoder
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.training.loop import train
@@ -29,7 +30,7 @@ def run(context: StageContext) -> None:
     seed, source = context.seed(training), context.train_source
     encoder = frozen_encoder(context)
     with initial_weights(seed, "refine"):
-        refiner = new_refiner(context, encoder)
+        refiner = build_refiner(recipe.tokenizer, encoder)
     refiner.structure.load_pretrained()
 
     stream = CountStream(len(source), training.batch_size, seed)

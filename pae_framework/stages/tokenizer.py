@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from pae_framework.build import build_discriminator, build_objective, build_tokenizer
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
-from pae_framework.recipe.models import AdversarialSection
 from pae_framework.tensor_files import save_tensors
-from pae_framework.tokenizer.adversary import (
-    Adversary,
-    DiscriminatorObjective,
-    Schedule,
-    build_discriminator,
-)
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
-from pae_framework.tokenizer.objective import SIGNED, build_objective
+from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
+from pae_framework.tokenizer.losses.objective import SIGNED
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
-    """Train the tokenizer with the recipe's reconstruction terms, regularizers and adversary.
+    """Train the tokenizer and write ``tokenizer.safetensors``; with ``tokenizer.weights``, load it.
 
-    Parameters that regularizers bring are trained with it, and the discriminator against it, in the
-    same checkpoints; ``tokenizer.safetensors`` is without both.
+    The parameters of regularizers are trained with the tokenizer and the discriminator against it.
+    Checkpoints hold both; ``tokenizer.safetensors`` holds neither.
     """
     if context.recipe.tokenizer.weights is not None:
         load_tokenizer_weights(context)
@@ -47,11 +41,17 @@ def run(context: StageContext) -> None:
     refiner = trained_refiner(context, encoder)
     total = settings.total_steps(len(source))
     context.print_length(settings, len(source))
-    adversary = _adversary(context, seed, len(source) / settings.batch_size, total)
+    adversarial = _adversarial_term(context, seed, len(source) / settings.batch_size, total)
     with initial_weights(seed, "regularizers"):
-        objective = build_objective(tokenizer, section, context.registry, refiner, adversary)
+        objective = build_objective(tokenizer, section, context.registry, refiner, adversarial)
 
-    discriminator = _discriminator_task(section.adversarial, adversary, tokenizer)
+    discriminator = None
+    if section.adversarial is not None and adversarial is not None:
+        discriminator = TrainTask(
+            DiscriminatorLoss(adversarial.discriminator, tokenizer),
+            optimizer=section.adversarial.optimizer,
+            first_step=adversarial.schedule.update_from,
+        )
     task = TrainTask(
         objective,
         batches,
@@ -64,24 +64,18 @@ def run(context: StageContext) -> None:
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
 
 
-def _adversary(
+def _adversarial_term(
     context: StageContext, seed: int, steps_per_epoch: float, total: int
-) -> Adversary | None:
-    """The recipe's discriminator and when it counts; None where the term has weight 0."""
-    recipe, section = context.recipe, context.recipe.tokenizer.adversarial
-    if section is None or not section.weight:
+) -> AdversarialTerm | None:
+    section = context.recipe.tokenizer.active_adversarial
+    if section is None:
         return None
-    schedule = Schedule.of(section, steps_per_epoch, total)
+    schedule = Schedule.in_steps(
+        section.update_from, section.start, section.warmup, per_epoch=steps_per_epoch, total=total
+    )
+    size = context.recipe.data.image_size
     with initial_weights(seed, "discriminator"):
-        discriminator = build_discriminator(section, recipe.data.image_size, context.registry)
-    return Adversary(discriminator.to(context.device), schedule, section.weight, section.adaptive)
-
-
-def _discriminator_task(
-    section: AdversarialSection | None, adversary: Adversary | None, tokenizer: Tokenizer
-) -> TrainTask | None:
-    if section is None or adversary is None:
-        return None
-    module = DiscriminatorObjective(adversary.discriminator, tokenizer)
-    first_step = adversary.schedule.update_from
-    return TrainTask(module, optimizer=section.optimizer, first_step=first_step)
+        discriminator = build_discriminator(section.discriminator, size, context.registry)
+        discriminator.load_pretrained()
+    discriminator.to(context.device)
+    return AdversarialTerm(discriminator, schedule, section.weight, section.adaptive)

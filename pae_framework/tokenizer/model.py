@@ -1,7 +1,12 @@
-"""The tokenizer: pixels <-> latents, put together from its parts.
+"""The tokenizer: pixels <-> latents.
 
-The way of an image: encoder (frozen) -> modulator -> projector -> bottleneck -> latents ->
-deprojector -> decoder. Legend: B batch, N tokens, D width, C latent channels, S image side in px.
+Data flow: encoder (frozen) -> modulator -> projector -> bottleneck -> latents -> deprojector ->
+decoder. The projector and deprojector (PAE, section 3) are Sequentials, so that their sub-modules
+have the names of the released checkpoints: ``latent_compressor.0`` is the attention and ``.1`` the
+convolution, in ``latent_decompressor`` the other way round.
+
+Legend: B batch, N tokens, D encoder width, d bottleneck input channels, C latent channels, h = w =
+token grid side, S image side in px.
 """
 
 from __future__ import annotations
@@ -22,10 +27,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.errors import UsageError
 from pae_framework.frozen import UsesFrozen
-from pae_framework.layers import map_to_tokens, tokens_to_map
-from pae_framework.plugins import Registry
-from pae_framework.recipe.models import TokenizerSection
-from pae_framework.tokenizer.projection import Deprojector, Projector
+from pae_framework.layers import Attention, map_to_tokens, tokens_to_map
 
 
 class Tokenizer(UsesFrozen):
@@ -37,10 +39,10 @@ class Tokenizer(UsesFrozen):
 
     Args:
         encoder: gets frozen.
-        modulator: adds pixel detail to its tokens.
-        bottleneck: makes latents; where it is ``projected``, a projector and a deprojector with the
-            encoder's number of heads are put around it.
-        decoder: makes pixels of tokens.
+        modulator: adds pixel detail to the encoder's tokens.
+        bottleneck: turns tokens into latents; if it is ``projected``, between a projector and a
+            deprojector with the encoder's number of heads.
+        decoder: turns tokens into pixels.
     """
 
     encoder: Encoder
@@ -62,18 +64,18 @@ class Tokenizer(UsesFrozen):
         self.decoder = decoder
 
     def features(self, images: Tensor) -> Features:
-        """What the frozen encoder sees in images (B, 3, S, S) in [0, 1]; without gradient."""
+        """The frozen encoder's features of images (B, 3, S, S) in [0, 1]; without gradient."""
         return self.features_of_pixels(self.encoder.normalize(images))
 
     @torch.no_grad()
     def features_of_pixels(self, pixels: Tensor) -> Features:
-        """The same for pixels that are normalised already."""
+        """The same for normalised pixels (B, 3, S', S')."""
         return self.encoder(pixels)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
 
-        With a generator a random bottleneck draws; without one, its mean is taken.
+        A random bottleneck draws from the generator; without one, it gives its mean.
         """
         pixels = self.encoder.normalize(images)
         return self.encode_features(pixels, self.features_of_pixels(pixels).tokens, generator)
@@ -87,28 +89,28 @@ class Tokenizer(UsesFrozen):
     def decode(
         self, latents: Tensor, tau: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Images (B, 3, S, S), float32, in about [0, 1], not clamped, of latents (B, C, h, w).
+        """Images (B, 3, S, S) of latents (B, C, h, w): float32, about [0, 1], not clamped.
 
-        With a ``tau`` and a generator, of a noisy version of what the decoder side takes.
+        With ``tau``, noise from the generator is added to the input of the deprojector.
         """
-        x = self.bottleneck.invert(latents)
+        x = self.bottleneck.invert(latents)  # (B, C, h, w)
         if tau:
             assert generator is not None
             x = noisy(x, tau, generator)
         decompress = self.latent_decompressor
-        tokens = map_to_tokens(x) if decompress is None else decompress(x)
+        tokens = map_to_tokens(x) if decompress is None else decompress(x)  # (B, N, D)
         return self.encoder.denormalize(self.decoder(tokens).float())
 
     def layer_before_latents(self) -> nn.Parameter:
-        """The weight whose gradients balance adaptive regularizers: of the projector's convolution.
+        """The weight of the projector's convolution, at which adaptive regularizers are balanced.
 
         Raises:
-            UsageError: the bottleneck does without a projector.
+            UsageError: the bottleneck has no projector.
         """
         if self.latent_compressor is None:
             raise UsageError(
                 "tokenizer.bottleneck: an adaptive regularizer is balanced at the projector, which "
-                "this bottleneck does without; use another, such as `sphere` or `gaussian`"
+                "this bottleneck does without; set tokenizer.bottleneck.use=sphere"
             )
         weight = self.latent_compressor[1].weight
         assert isinstance(weight, nn.Parameter)
@@ -116,14 +118,14 @@ class Tokenizer(UsesFrozen):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Give the bottleneck the statistics of image batches (B, 3, S, S) it asks for."""
+        """Measure the bottleneck's statistics on image batches (B, 3, S, S) in [0, 1]."""
         self.bottleneck.measure(
             self._bottleneck_input(pixels, self.encoder(pixels).tokens)
             for pixels in map(self.encoder.normalize, batches)
         )
 
     def _bottleneck_input(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        tokens = self.delta_encoder(pixels, tokens)
+        tokens = self.delta_encoder(pixels, tokens)  # (B, N, D)
         compress = self.latent_compressor
         return tokens_to_map(tokens) if compress is None else compress(tokens)
 
@@ -131,44 +133,51 @@ class Tokenizer(UsesFrozen):
 def noisy(x: Tensor, tau: float, generator: torch.Generator) -> Tensor:
     """x (B, C, h, w) + sigma N(0, 1) with one sigma ~ U(0, tau) per image (RAE, arXiv 2510.11690).
 
-    A decoder that learns from it forgives latents that are a little off. RAE adds it to the
-    encoder's features before they are standardised.
+    A decoder trained with it tolerates small errors in the latents. RAE adds it to the encoder's
+    features before they are standardised.
     """
     sigma = tau * torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device)
     noise = torch.randn(x.shape, generator=generator, device=generator.device)
     return x + (sigma * noise).to(x)
 
 
-def build_tokenizer(
-    section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
-) -> Tokenizer:
-    """Build the tokenizer a recipe describes around an encoder that exists already.
-
-    Initial weights are drawn from torch's default generator.
+class Projector(nn.Sequential):
+    """One attention, then a 3x3 convolution. No residual, pre-norm or position code (as released).
 
     Args:
-        section: the recipe's ``tokenizer``.
-        image_size: S, side of the images in px.
-        registry: where components are looked up.
-        encoder: built and loaded by the caller.
-
-    Raises:
-        UsageError: the decoder makes images of another size.
-        PluginError: a component does not import.
+        width: D of the tokens.
+        heads: attention heads.
+        channels: d of the map.
     """
-    size = section.decoder.config.image_size(encoder.grid)
-    if size != image_size:
-        raise UsageError(
-            f"tokenizer.decoder: {section.decoder.use} makes images of {size} px from the "
-            f"encoder's {encoder.grid} x {encoder.grid} tokens, but data.image_size is {image_size}"
+
+    def __init__(self, width: int, heads: int, channels: int):
+        super().__init__(
+            Attention(width, heads, qkv_bias=False),
+            nn.Conv2d(width, channels, kernel_size=3, padding=1),
         )
-    modulator, bottleneck, decoder = (
-        registry.find(part.kind, part.use).component_class()
-        for part in (section.modulator, section.bottleneck, section.decoder)
-    )
-    return Tokenizer(
-        encoder,
-        modulator(section.modulator.config, encoder),
-        bottleneck(section.bottleneck.config, encoder.width, encoder.grid),
-        decoder(section.decoder.config, encoder.width, encoder.grid),
-    )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) to (B, d, g, g)."""
+        attention, convolution = self
+        return convolution(tokens_to_map(attention(tokens)))
+
+
+class Deprojector(nn.Sequential):
+    """A 3x3 convolution, then one attention: the projector's mirror image.
+
+    Args:
+        channels: d of the map.
+        width: D of the tokens.
+        heads: attention heads.
+    """
+
+    def __init__(self, channels: int, width: int, heads: int):
+        super().__init__(
+            nn.Conv2d(channels, width, kernel_size=3, padding=1),
+            Attention(width, heads, qkv_bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, g, g) to (B, N, D)."""
+        convolution, attention = self
+        return attention(map_to_tokens(convolution(x)))

@@ -5,7 +5,7 @@ as many channels as the latents; a 4-layer ViT Q_t of width 1024 reproduces H fr
 ``rep |Q_t(Z_T) - H|^2 + gram |Gram(Z_T) - Gram(H_ref)|_F^2``. H_ref: see ``structure.py``.
 
 Inferred here: P_t has the form of the tokenizer's projector with its RMS norm, whatever the
-tokenizer's bottleneck (the losses that use the targets look at directions of tokens); Q_t is a
+tokenizer's bottleneck (the losses that use the targets compare directions of tokens); Q_t is a
 linear map, fixed positions, pre-norm blocks, a norm and a linear map; both squares are means per
 entry; Gram matrices hold cosines.
 
@@ -24,7 +24,7 @@ from pae_framework.contracts import Batch, Encoder, LossTerms
 from pae_framework.errors import DataError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block, cosine_gram, map_to_tokens, rms_norm, sincos_positions
-from pae_framework.tokenizer.projection import Projector
+from pae_framework.tokenizer.model import Projector
 from pae_framework.tokenizer.structure import StructureReference
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 
@@ -34,7 +34,7 @@ class PriorRefiner(nn.Module):
 
     Args:
         settings: the recipe's ``tokenizer.refinement``.
-        encoder: gives D, g and the projector's attention heads; it is not kept.
+        encoder: gives D, g and the projector's attention heads; not kept.
         channels: d.
     """
 
@@ -54,15 +54,15 @@ class PriorRefiner(nn.Module):
         return self._project(self._centred(tokens))
 
     def loss(self, tokens: Tensor, images: Tensor) -> LossTerms:
-        """``reproduction`` and ``gram``, what refinement minimises.
+        """The weighted terms ``reproduction`` and ``gram``, and their sum ``loss``.
 
         Args:
             tokens: H, (B, N, D), of the frozen encoder.
-            images: what it saw, (B, 3, S, S) in [0, 1].
+            images: their images, (B, 3, S, S) in [0, 1].
         """
         settings = self.settings
         tokens = self._centred(tokens)
-        targets = self._project(tokens)
+        targets = self._project(tokens)  # (B, d, g, g)
         terms: LossTerms = {}
         if settings.reproduction:
             reproduced = self.deprojector(targets)
@@ -76,7 +76,7 @@ class PriorRefiner(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Where ``centre`` is on: learn the mean token of ``batches`` of tokens, each (B, N, D).
+        """If ``centre`` is on: measure the mean token (D,) of ``batches`` of tokens (B, N, D).
 
         Raises:
             DataError: there is no token to measure.
@@ -85,7 +85,7 @@ class PriorRefiner(nn.Module):
             return
         count, total = 0, torch.zeros_like(self.mean, dtype=torch.float64)
         for tokens in batches:
-            flat = tokens.flatten(0, 1)
+            flat = tokens.flatten(0, 1)  # (B N, D)
             total += flat.sum(dim=0, dtype=torch.float64)
             count += len(flat)
         if not count:
@@ -101,7 +101,7 @@ class PriorRefiner(nn.Module):
 
 
 class RefinementObjective(UsesFrozen):
-    """A refiner with the frozen encoder whose tokens it learns from.
+    """The refiner with the frozen encoder whose tokens it is trained on.
 
     Args:
         refiner: what is trained.
@@ -140,7 +140,7 @@ class TargetDecoder(nn.Module):
 
     def forward(self, targets: Tensor) -> Tensor:
         """Tokens (B, N, D) of targets (B, d, g, g)."""
-        x = self.embed(map_to_tokens(targets)) + self.positions
+        x = self.embed(map_to_tokens(targets)) + self.positions  # (B, N, width)
         for block in self.blocks:
             x = block(x)
         return self.predict(self.norm(x))

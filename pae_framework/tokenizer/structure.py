@@ -4,17 +4,25 @@ Stated by the paper (arXiv 2605.07915, section 3): H is upsampled to 256 x 256 w
 "low-pass spatial normalisation" of strength 0.4 and is downsampled bilinearly to the token grid.
 
 Inferred here: the normalisation subtracts ``strength`` times the low-passed features, by default
-their mean over the image, from the features; a division by each channel's deviation over the image
-is offered beside it and off. Bilinear means without antialiasing, corners not aligned. With the
-upsampler ``none`` the features stay on the token grid: bilinear up- and downsampling would only
+their mean over the image, from the features. Optionally (off by default) it divides by each
+channel's deviation over the image. Bilinear means without antialiasing, corners not aligned. With
+the upsampler ``none`` the features stay on the token grid: bilinear up- and downsampling would only
 smooth them a little.
 
-Legend: B batch, N tokens, D encoder width, g grid side, U side of the dense features.
+AnyUp (Wimmer et al., 2025; repository wimmerth/anyup), a learned upsampler of any encoder's
+features, is another project's code, run from a checkout as it is. Inferred from its description,
+not checked against its code: its ``hubconf.py`` has an entry ``anyup`` that takes ``pretrained``;
+the network takes images (B, 3, U, U), standardized as for ImageNet, and features (B, D, g, g), and
+returns features (B, D, U, U).
+
+Legend: B batch, N tokens, D encoder width, g grid side, S image side in px, U side of the dense
+features.
 """
 
 from __future__ import annotations
 
 from math import isqrt
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +30,16 @@ from torch import Tensor, nn
 
 from pae_framework.errors import DataError
 from pae_framework.frozen import UsesFrozen
-from pae_framework.layers import map_to_tokens, tokens_to_map
-from pae_framework.tokenizer.anyup import imagenet_normalised, load_anyup
-from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
+from pae_framework.layers import imagenet_standardize, map_to_tokens, tokens_to_map
+from pae_framework.tensor_files import load_state, read_checkpoint
+from pae_framework.tokenizer.tokenizer_settings import AnyUpSettings, RefinementSettings
 
 
 class StructureReference(UsesFrozen):
-    """Makes H_ref as the recipe's ``tokenizer.refinement`` says; learns nothing.
+    """Computes H_ref from frozen features; has no parameters.
 
-    AnyUp, where the recipe asks for it, stays outside the module tree; it is not there until
-    :meth:`load_pretrained`, since only the training of the refinement needs it.
+    AnyUp stays outside the module tree. It is loaded by :meth:`load_pretrained`, since only the
+    training of the refinement needs it.
     """
 
     anyup: nn.Module | None
@@ -42,10 +50,10 @@ class StructureReference(UsesFrozen):
         self.anyup = None
 
     def load_pretrained(self) -> None:
-        """Load AnyUp from this machine, where the recipe asks for it.
+        """Load AnyUp if it is the upsampler.
 
         Raises:
-            DataError: it is not here, or what is here is not AnyUp.
+            DataError: it is missing, or its checkout gives no network.
             CheckpointError: its weights do not fit.
         """
         if self.settings.upsampler == "anyup":
@@ -57,19 +65,19 @@ class StructureReference(UsesFrozen):
         """H_ref (B, N, D) of tokens (B, N, D) and their images (B, 3, S, S) in [0, 1].
 
         Raises:
-            DataError: AnyUp gives something else than dense features.
+            DataError: AnyUp does not return dense features.
         """
         settings = self.settings
         if settings.upsampler == "none":
             return self._normalised(tokens, per_token=1.0)
-        # One image after the other: dense features of 1024 channels take 268 MB each.
-        parts = zip(tokens.split(1), images.split(1), strict=True)
-        return torch.cat([self._by_way_of_dense(*part) for part in parts])
+        # One image at a time: dense features of 1024 channels take 268 MB each.
+        pairs = zip(tokens.split(1), images.split(1), strict=True)
+        return torch.cat([self._dense_reference(*pair) for pair in pairs])
 
-    def _by_way_of_dense(self, tokens: Tensor, images: Tensor) -> Tensor:
+    def _dense_reference(self, tokens: Tensor, images: Tensor) -> Tensor:
         grid = isqrt(tokens.shape[1])
         size = self.settings.upsample_size or images.shape[-1]
-        dense = self._upsampled(tokens_to_map(tokens), images, size)
+        dense = self._upsampled(tokens_to_map(tokens), images, size)  # (1, D, U, U)
         dense = tokens_to_map(self._normalised(map_to_tokens(dense), per_token=size / grid))
         return map_to_tokens(_resized(dense, grid))
 
@@ -77,7 +85,7 @@ class StructureReference(UsesFrozen):
         """Dense features (B, D, U, U) of features (B, D, g, g)."""
         if self.settings.upsampler == "bilinear":
             return _resized(features, size)
-        assert self.anyup is not None, "load_pretrained comes before"
+        assert self.anyup is not None, "call load_pretrained first"
         dense = self.anyup(imagenet_normalised(images, size), features)
         expected = (*features.shape[:2], size, size)
         if not isinstance(dense, Tensor) or dense.shape != expected:
@@ -96,11 +104,11 @@ def spatially_normalised(
 ) -> Tensor:
     """(x - strength * low_pass(x)) / (sd + 1e-6)^deviation_power of tokens x (B, N, D).
 
-    What neighbouring tokens share hides what sets them apart: the Gram matrix gains contrast.
+    Removing what neighbouring tokens share increases the contrast of the Gram matrix.
 
     Args:
         tokens: of a square grid.
-        strength: share of the low-passed tokens that is taken away.
+        strength: share of the low-passed tokens that is subtracted.
         size: deviation of the low pass's Gaussian, in tokens; None: the mean over the image.
         deviation_power: of sd, each channel's (biased) deviation over the image after that.
     """
@@ -113,15 +121,47 @@ def spatially_normalised(
 def low_passed(tokens: Tensor, size: float | None) -> Tensor:
     """Tokens (B, N, D) under a Gaussian blur; (B, 1, D), their mean, where ``size`` is None.
 
-    At the border the kernel is cut and its weights sum to 1 all the same, so a constant stays what
-    it is and a very large ``size`` gives the mean.
+    At the border the kernel is cut off and renormalised: constants stay constant, and a very large
+    ``size`` gives the mean.
     """
     if size is None:
         return tokens.mean(dim=1, keepdim=True)
     with torch.autocast(tokens.device.type, enabled=False):  # as for cosine_gram
-        places = torch.arange(isqrt(tokens.shape[1]), device=tokens.device, dtype=tokens.dtype)
-        kernel = (-0.5 * ((places[:, None] - places) / size).square()).softmax(dim=1)
+        positions = torch.arange(isqrt(tokens.shape[1]), device=tokens.device, dtype=tokens.dtype)
+        kernel = (-0.5 * ((positions[:, None] - positions) / size).square()).softmax(dim=1)
         return map_to_tokens(kernel @ tokens_to_map(tokens) @ kernel.mT)
+
+
+def load_anyup(settings: AnyUpSettings) -> nn.Module:
+    """Run the checkout's code to build the network, and load its weights from the file.
+
+    The network is built with ``pretrained=False``, so that nothing is downloaded.
+
+    Raises:
+        DataError: checkout or weights are missing, or the checkout gives no network.
+        CheckpointError: the weights do not fit.
+    """
+    if (problem := settings.missing()) is not None:
+        raise DataError(problem)
+    checkout, weights = Path(settings.checkout).expanduser(), Path(settings.weights).expanduser()
+    try:
+        network = torch.hub.load(str(checkout), "anyup", source="local", pretrained=False)
+    except Exception as error:  # another project's code: whatever it raises
+        raise DataError(
+            f"{checkout}: its hubconf.py gives no `anyup(pretrained=False)` "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise DataError(f"{checkout}: its `anyup` is of type {type(network).__name__}, no network")
+    load_state(network, read_checkpoint(weights, ("model", "state_dict")), str(weights))
+    return network
+
+
+def imagenet_normalised(images: Tensor, size: int) -> Tensor:
+    """Images (B, 3, S, S) in [0, 1], resized to ``size`` px and standardized as for ImageNet."""
+    if images.shape[-1] != size:
+        images = F.interpolate(images, size, mode="bilinear", antialias=True)
+    return imagenet_standardize(images)
 
 
 def _resized(x: Tensor, size: int) -> Tensor:

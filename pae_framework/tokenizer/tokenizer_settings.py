@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
-from pae_framework.config import Settings
+from pae_framework.config import EncoderConfig, Settings
 from pae_framework.hub import (
     HubFile,
     UrlFile,
@@ -20,13 +20,63 @@ from pae_framework.hub import (
 from pae_framework.training.train_settings import TrainSettings
 
 
-class PerceptualSettings(Settings):
+class ReconstructionTermSettings(Settings):
+    """Settings of one reconstruction term, and the questions the engine asks of it.
+
+    A term whose weight is 0 is off: it is not in :attr:`ReconstructionSettings.active_terms`, which
+    is what the engine iterates over. The defaults are those of a term without a network.
+    """
+
+    weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
+
+    smallest_image: ClassVar[int] = 1
+    """Side in px of the smallest images the term can compare."""
+
+    def parameters(self) -> int | None:
+        """Number of weights in a network of its own; None: unknown."""
+        return 0
+
+    def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
+        """Numbers one reconstruction leaves for the backward pass; None: unknown."""
+        return 0
+
+    def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
+        """Floating-point operations that describe one image in the features that are compared."""
+        return 0
+
+    def missing(self) -> str | None:
+        """Say what is not on this machine; see :meth:`ComponentConfig.missing`."""
+        return None
+
+    def fetch(self) -> str | None:
+        """Download what is missing; see :meth:`ComponentConfig.fetch`."""
+        return None
+
+
+EncoderFlops = Callable[[int | None], int]
+"""FLOPs of the frozen encoder's first n blocks for one image; of all blocks with None."""
+
+
+class PerceptualSettings(ReconstructionTermSettings):
     """A distance in the frozen encoder's own features: a stand-in for LPIPS, not LPIPS."""
 
     weight: float = Field(1.0, ge=0, description="factor of the term")
     layers: tuple[NonNegativeInt, ...] | None = Field(
         None, min_length=1, description="encoder blocks, from 0, that are compared; null: all"
     )
+
+    def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
+        """Those of the encoder, whose weights count elsewhere."""
+        return encoder.activations(image_size)
+
+    def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
+        """Those of the encoder up to the last layer compared."""
+        return encoder_flops(None if self.layers is None else max(self.layers) + 1)
+
+    def __str__(self) -> str:
+        layers = self.layers
+        which = "all layers" if layers is None else f"layers {', '.join(map(str, layers))}"
+        return f"distance of the frozen encoder's features, {which} (a stand-in for LPIPS)"
 
 
 VGG16 = HubFile("timm/vgg16.tv_in1k")
@@ -37,11 +87,18 @@ LPIPS_HEADS = UrlFile(
 )
 """LPIPS's channel weights, version 0.1 for VGG-16."""
 
+_VGG_PARAMETERS = 14_714_688
+_VGG_ACTIVATIONS = 600
+"""Per px: 270 outputs of VGG-16's 13 convolutions, and LPIPS's normalised features of five."""
+_VGG_FLOPS = 2 * 15.35e9 / 224**2
+"""Per px: 15.35 G multiply-adds at 224 x 224 in the convolutions."""
 
-class LpipsSettings(Settings):
+
+class LpipsSettings(ReconstructionTermSettings):
     """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
 
-    weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
+    smallest_image = 16  # VGG-16 halves images four times before its last features
+
     weights: Annotated[str, AfterValidator(default_or_file)] = Field(
         "default",
         description="`default`: VGG-16 from the hub with the channel weights of torch-fidelity's "
@@ -52,21 +109,34 @@ class LpipsSettings(Settings):
         """The weights, where they are a local file."""
         return weights_files(self.weights)
 
+    def parameters(self) -> int:
+        """VGG-16's."""
+        return _VGG_PARAMETERS
+
+    def activations(self, encoder: EncoderConfig, image_size: int) -> int:
+        """VGG-16's."""
+        return _VGG_ACTIVATIONS * image_size**2
+
+    def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
+        """VGG-16's."""
+        return _VGG_FLOPS * image_size**2
+
     def missing(self) -> str | None:
-        """Say what is not on this machine; see :meth:`ComponentConfig.missing`."""
-        if not self.weight:
-            return None
+        """Say which weights are not on this machine."""
         found = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
         problem = next((one for one in found if one), None)
         return f"LPIPS: {problem}" if problem else None
 
     def fetch(self) -> str | None:
-        """Bring the weights here; see :meth:`ComponentConfig.fetch`."""
+        """Download the weights."""
         if self.missing() is None:
             return None
         for remote in (VGG16, LPIPS_HEADS):
             weights_path(self.weights, remote)
         return "weights of LPIPS"
+
+    def __str__(self) -> str:
+        return f"LPIPS (VGG-16, weights: {self.weights})"
 
 
 class ReconstructionSettings(Settings):
@@ -76,9 +146,40 @@ class ReconstructionSettings(Settings):
     perceptual: PerceptualSettings = PerceptualSettings()
     lpips: LpipsSettings = LpipsSettings()
 
+    @property
+    def terms(self) -> dict[str, ReconstructionTermSettings]:
+        """Every term by name, in the order of the sum; also ``l1``, in recipes a plain number."""
+        values = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {
+            name: value
+            if isinstance(value, ReconstructionTermSettings)
+            else ReconstructionTermSettings(weight=value)
+            for name, value in values
+        }
+
+    @property
+    def active_terms(self) -> dict[str, ReconstructionTermSettings]:
+        """The terms that are on, by name: a weight of 0 switches a term off."""
+        return {name: term for name, term in self.terms.items() if term.weight}
+
+    @property
+    def judge(self) -> str:
+        """The term evaluators measure perceptual distance by: LPIPS if the tokenizer learns it."""
+        return "lpips" if "lpips" in self.active_terms else "perceptual"
+
+
+DISCRIMINATOR_TERMS = ("discriminator", "logits_real", "logits_fake")
+"""What the discriminator's training logs: its loss and the mean logits of both sides."""
+
+ADVERSARIAL = "adversarial"
+"""The adversarial term's name in the log."""
+
+FACTOR = "_weight"
+"""Suffix to an adaptive term's name: the log's column of its factor."""
+
 
 class AnyUpSettings(Settings):
-    """Where AnyUp, a learned upsampler of features, lies on this machine; none is downloaded."""
+    """Local files of AnyUp, a learned upsampler of features; nothing is downloaded."""
 
     checkout: str = Field(description="folder of its repository, with its hubconf.py")
     weights: str = Field(description="file of its weights")
@@ -88,12 +189,12 @@ class AnyUpSettings(Settings):
         return {"weights": Path(self.weights).expanduser()}
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is."""
+        """Say what is not on this machine; None: nothing is missing."""
         folder = Path(self.checkout).expanduser()
         if not (folder / "hubconf.py").is_file():
             return (
                 f"no AnyUp checkout at {folder}: it has no hubconf.py; clone the repository "
-                "wimmerth/anyup there, or use the upsampler `bilinear`"
+                "wimmerth/anyup there, or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
         if file.is_file():
@@ -158,10 +259,10 @@ class RefinementSettings(Settings):
         return self
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is."""
+        """Say what is not on this machine; None: nothing is missing."""
         return self.anyup.missing() if self.upsampler == "anyup" and self.anyup else None
 
     def smoke(self) -> RefinementSettings:
-        """The same refinement made small, with nothing it would need from elsewhere."""
+        """A small version that needs no files."""
         small = {"depth": 1, "width": None, "heads": None, "upsampler": "none", "anyup": None}
         return self.model_copy(update=small)

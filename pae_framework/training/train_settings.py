@@ -14,6 +14,13 @@ Precision = Literal["float32", "bf16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+LOG_COLUMNS = (
+    *("step", "loss", "lr", "grad_norm", "images_per_s", "data_wait"),
+    *("opponent_loss", "opponent_lr", "opponent_grad_norm"),
+)
+"""Columns that the training loop itself logs, beside the terms of the losses."""
+
+
 class Length(Settings):
     """A point of a training, in steps or epochs."""
 

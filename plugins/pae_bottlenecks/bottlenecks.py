@@ -1,6 +1,6 @@
-"""Bottlenecks: what turns the projector's output, or the tokens themselves, into latents.
+"""Bottlenecks: turn the projector's output, or the tokens themselves, into latents.
 
-Latents are float32 whatever the precision around them: they are compared, rotated and stored.
+Latents are always float32, also under autocast: they are compared, rotated and stored.
 Legend: B batch, D token width, C latent channels, h = w grid side.
 """
 
@@ -46,8 +46,8 @@ class Gaussian(Bottleneck):
         self.in_channels = 2 * config.channels
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
-        """Latents (B, C, h, w) of x (B, 2C, h, w): drawn with a generator, the mean without."""
-        mean, logvar = x.float().chunk(2, dim=1)
+        """Latents (B, C, h, w) of x (B, 2C, h, w): sampled; without a generator, the mean."""
+        mean, logvar = x.float().chunk(2, dim=1)  # each (B, C, h, w)
         logvar = logvar.clamp(-30.0, 20.0)
         if generator is None:
             return Posterior(mean, mean, logvar)
@@ -60,8 +60,8 @@ class Identity(Bottleneck):
     """The tokens themselves, standardised (RAE, arXiv 2510.11690).
 
     z = (x - mean) / sqrt(var + 1e-5), with a mean and a biased variance per channel and position,
-    measured on training images. Before :meth:`measure` they are 0 and 1. RAE's code keeps running
-    averages over batches; here the statistics are those of all images, whatever the batches.
+    measured on training images; 0 and 1 before :meth:`measure`. RAE's code keeps running averages
+    over batches; these are exact statistics over all images.
     """
 
     projected = False
@@ -81,7 +81,7 @@ class Identity(Bottleneck):
         return Posterior((x.float() - self.mean) * torch.rsqrt(self.var + self.eps))
 
     def invert(self, latents: Tensor) -> Tensor:
-        """The x (B, D, h, w) whose latents these are."""
+        """x (B, D, h, w) of latents (B, D, h, w)."""
         return latents * torch.sqrt(self.var + self.eps) + self.mean
 
     @torch.no_grad()
@@ -97,7 +97,7 @@ class Identity(Bottleneck):
         for batch in batches:
             batch = batch.double()
             more = len(batch)
-            shift = batch.mean(dim=0) - mean
+            shift = batch.mean(dim=0) - mean  # (D, h, w)
             # Chan, Golub and LeVeque (1979): merging two sets' means and squared deviations.
             square += batch.var(dim=0, unbiased=False) * more
             square += shift.square() * (count * more / (count + more))

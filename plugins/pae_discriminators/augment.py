@@ -1,8 +1,8 @@
-"""What RAE's discriminator does to images before it judges them.
+"""The augmentation of images in front of RAE's discriminator.
 
 Differentiable augmentation (Zhao, Liu, Lin, Zhu and Han, NeurIPS 2020, arXiv 2006.10738) with the
-numbers of RAE (arXiv 2510.11690). There pixels lie in [-1, 1], so here, in [0, 1], moves of
-brightness are halved and the empty border is grey.
+numbers of RAE (arXiv 2510.11690). RAE's pixels are in [-1, 1], ours in [0, 1]: so changes of
+brightness are halved, and the empty border is grey. Legend: B batch, S image side in px.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 SHIFT = 1 / 8
 """Largest translation, as a share of the side."""
 GREY = 0.5
-"""What a translation leaves empty."""
+"""Fills the border that a translation leaves empty."""
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -23,8 +23,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     Translation by whole pixels up to an eighth of the side; brightness U(-0.25, 0.25); saturation
     by a factor U(0, 2); contrast by a factor U(0.5, 1.5), in this order. Gradients flow through.
     """
-    drawn = torch.rand(5, len(images), generator=generator, device=generator.device)
-    across, down, brightness, saturation, contrast = drawn.to(images.device)
+    uniform = torch.rand(5, len(images), generator=generator, device=generator.device)
+    across, down, brightness, saturation, contrast = uniform.to(images.device)  # each (B,)
     images = translated(images.float(), _pixels(across, images), _pixels(down, images))
     images = images + _each(brightness - 0.5) / 2
     images = scaled_about(images, images.mean(dim=1, keepdim=True), 2 * saturation)
@@ -32,7 +32,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def translated(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Images moved by (B,) whole pixels to the right and down; what becomes empty is grey."""
+    """Images moved right and down by (B,) whole pixels; the empty border is grey."""
     B, _, S, _ = images.shape
     most = round(S * SHIFT)
     padded = F.pad(images, [most] * 4, value=GREY)
@@ -44,12 +44,12 @@ def translated(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
 
 
 def scaled_about(images: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
-    """What differs from ``centre``, times ``factor`` (B,)."""
+    """Images with their difference from ``centre`` multiplied by ``factor`` (B,)."""
     return centre + (images - centre) * _each(factor)
 
 
 def _pixels(uniform: Tensor, images: Tensor) -> Tensor:
-    """U(0, 1) to whole pixels, each from -most to most alike."""
+    """U(0, 1) to whole pixels, uniform from -most to most."""
     most = round(images.shape[-1] * SHIFT)
     return (uniform * (2 * most + 1)).floor().long() - most
 

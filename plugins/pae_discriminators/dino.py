@@ -23,14 +23,14 @@ from pae_framework.layers import imagenet_standardize
 from pae_framework.tensor_files import load_state, read_checkpoint
 
 SLOPE = 0.2
-"""Of the LeakyReLUs."""
+"""Negative slope of the LeakyReLUs."""
 
 
 class DinoDiscriminator(Discriminator, UsesFrozen):
     """Five heads: one on the last block's patch tokens, one on those after each of four blocks.
 
-    Only the heads learn and stand in the state dict. Images are resized to the frozen network's
-    input (bilinear, not antialiased); gradients flow through it to them.
+    Only the heads are trained and in the state dict. Images are resized to the frozen network's
+    input (bilinear, not antialiased); gradients flow through the network to them.
     """
 
     frozen: nn.Module
@@ -77,7 +77,7 @@ class DinoDiscriminator(Discriminator, UsesFrozen):
 
 
 class Head(nn.Module):
-    """1x1 convolution, a residual one that sees nine tokens in a row, and one to a logit."""
+    """A 1x1 convolution, a residual one over nine tokens in a row, and one to a logit."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -124,12 +124,12 @@ def _vit(config: DinoDiscriminatorConfig) -> nn.Module:
 
 
 _OTHERS = ("head.", "x_scale", "x_shift")
-"""What released files hold besides the network: its projection head, constants of the input."""
+"""Not the network's: a projection head and input constants in released files."""
 
 
 def _without_others(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's tensors. timm, RAE and facebookresearch/dino share their names; the training
-    checkpoints of the last put ``backbone.`` before them."""
+    """The network's tensors. timm, RAE and facebookresearch/dino use the same names; training
+    checkpoints of the last have the prefix ``backbone.``."""
     plain = {name.removeprefix("backbone."): value for name, value in tensors.items()}
     return {name: value for name, value in plain.items() if not name.startswith(_OTHERS)}
 
@@ -137,7 +137,7 @@ def _without_others(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _without_key_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same with the biases of the keys at zero, as RAE loads them.
 
-    They add the same to all logits of a query, so attention is what it was, but for rounding.
+    They shift all logits of a query equally, so attention only changes by rounding.
     """
     changed = dict(tensors)
     for name, value in tensors.items():

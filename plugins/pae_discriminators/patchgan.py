@@ -15,9 +15,9 @@ from pae_framework.contracts import Discriminator
 class PatchGAN(Discriminator):
     """4x4 convolutions: some of stride 2 that widen, one of stride 1, one to a map of logits.
 
-    BatchNorm follows all but the first and the last. It takes the batch's statistics in both
-    networks' steps (taming-transformers, latent diffusion and VA-VAE leave it in train mode), so
-    there logits of an image depend on the images beside it; in eval mode on running statistics.
+    BatchNorm follows all but the first and the last. In the steps of both networks it uses the
+    statistics of the batch (taming-transformers, latent diffusion and VA-VAE leave it in train
+    mode), so an image's logits depend on the rest of the batch; in eval mode they do not.
     """
 
     batch_statistics = True

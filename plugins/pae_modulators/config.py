@@ -27,7 +27,7 @@ class DAMConfig(ModulatorConfig):
     attends: ClassVar[bool] = True
 
     def stated_heads(self) -> int | None:
-        """The configured ones."""
+        """As configured."""
         return self.heads
 
     def smoke(self) -> Self:

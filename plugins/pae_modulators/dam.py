@@ -1,4 +1,4 @@
-"""Modulators: what adds pixel detail to the frozen encoder's tokens.
+"""The detail-aware modulator: adds pixel detail to the frozen encoder's tokens.
 
 Legend: B batch, N tokens, D width, H heads, P patch side in px, S' side of the encoder's input.
 """
@@ -21,16 +21,16 @@ from pae_framework.layers import (
 from pae_modulators.config import DAMConfig
 
 EPS = 1e-5
-"""Of every LayerNorm of the released modulator."""
+"""Epsilon of every LayerNorm in the released modulator."""
 
 
 class DetailAwareModulator(Modulator):
     """Detail-aware modulator, DAM (PAE, arXiv 2605.07915, section 3; ``DeltaEncoder`` in its code).
 
-    Patches of the image attend to each other and, block after block, to the encoder's tokens u;
-    what they gather, h, is brought into u by :meth:`fuse`. For ``sft`` and ``add`` the projection
-    of h starts at zero, so training starts from ``LN(u)`` and detail is learned in. The keys of the
-    state dict are those of the released checkpoints (prefix ``delta_encoder.``).
+    In each block, image patches attend to each other and to the encoder's tokens u. The result, the
+    detail h, is merged into u by :meth:`fuse`. For ``sft`` and ``add`` the projection of h starts
+    at zero, so training starts from ``LN(u)``. State-dict keys are those of the released
+    checkpoints (prefix ``delta_encoder.``).
     """
 
     pos_embed: Tensor
@@ -39,7 +39,7 @@ class DetailAwareModulator(Modulator):
         super().__init__(config, encoder)
         width, heads = encoder.width, config.heads or encoder.heads
         self.patch_embed = PatchEmbed(encoder.patch, width)
-        # Fixed, but part of the released files. Their angles were computed in float32.
+        # Fixed, but part of the released files, which computed the angles in float32.
         self.register_buffer("pos_embed", sincos_positions(encoder.grid, width, torch.float32))
         self.layers = nn.ModuleList(
             DAMLayer(width, heads, config.mlp_ratio, config.cross) for _ in range(config.depth)
@@ -51,13 +51,13 @@ class DetailAwareModulator(Modulator):
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Modulated tokens (B, N, D) of normalised pixels (B, 3, S', S') and tokens (B, N, D)."""
-        detail = self.patch_embed(pixels) + self.pos_embed
+        detail = self.patch_embed(pixels) + self.pos_embed  # (B, N, D)
         for layer in self.layers:
             detail = layer(detail, tokens)
         return self.fuse(detail, tokens)
 
     def fuse(self, detail: Tensor, tokens: Tensor) -> Tensor:
-        """Bring what the patches gathered, h, into the tokens u; both (B, N, D).
+        """Merge the detail h into the tokens u; both (B, N, D).
 
         ``sft``: LN(u (1 + gamma) + beta) with (gamma, beta) = W h. ``add``: LN(W h + u).
         ``concat``: LN(W [u, h]). ``none``: h alone. (PAE's code; compared in the paper's Table 3b.)
@@ -69,13 +69,13 @@ class DetailAwareModulator(Modulator):
         elif self.fusion == "add":
             fused = self.fusion_proj(detail) + tokens
         else:
-            gamma, beta = self.fusion_proj(detail).chunk(2, dim=-1)
+            gamma, beta = self.fusion_proj(detail).chunk(2, dim=-1)  # each (B, N, D)
             fused = tokens * (1 + gamma) + beta
         return self.final_ln(fused)
 
 
 def _fusion_projection(fusion: str, width: int) -> nn.Linear:
-    """The W of :meth:`DetailAwareModulator.fuse`: zero at first, but for ``concat``."""
+    """The W of :meth:`DetailAwareModulator.fuse`; starts at zero except for ``concat``."""
     if fusion == "concat":
         return nn.Linear(2 * width, width)
     projection = nn.Linear(width, 2 * width if fusion == "sft" else width)
@@ -129,7 +129,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, N, D) and the context (B, M, D) to (B, N, D)."""
-        q = split_heads(self.q_proj(x), self.heads)
+        q = split_heads(self.q_proj(x), self.heads)  # (B, H, N, D / H)
         k = split_heads(self.k_proj(context), self.heads)
         v = split_heads(self.v_proj(context), self.heads)
         return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v)))

@@ -17,54 +17,53 @@ from pae_modulators.config import FinetuneConfig
 
 
 class FinetunedEncoder(Modulator):
-    """The encoder, finetuned: a copy of it makes the tokens and learns with the tokenizer.
+    """A copy of the encoder, which makes the tokens and is trained with the tokenizer.
 
     The paper (arXiv 2605.07915, Table 3b) compares the modulator with finetuning the foundation
-    model and states no more; inferred here: every weight the tokens depend on is trained, from the
-    pretrained values on, and features and targets still come from the frozen original. Weights that
-    take no part in the tokens (a pooling head, a mask token) stay as they are. The copy stays in
-    eval mode: pretrained networks are finetuned here without dropout and coordinate jitter.
+    model and gives no details. Inferred here: every weight the tokens depend on is trained from its
+    pretrained value; features and targets still come from the frozen original. Other weights (a
+    pooling head, a mask token) are frozen. The copy stays in eval mode, so it is finetuned without
+    dropout and coordinate jitter.
 
-    Which weights those are is found where the training begins, when :meth:`train` is first called,
-    for it takes a forward and a backward pass.
+    The first call of :meth:`train` finds the weights to freeze, by a forward and a backward pass.
 
     Args:
         config: nothing to set.
-        encoder: copied with the weights it has, so it must be loaded before.
+        encoder: copied with its weights, so load them first.
     """
 
     def __init__(self, config: FinetuneConfig, encoder: Encoder):
         super().__init__(config, encoder)
         self.encoder = copy.deepcopy(encoder).eval().requires_grad_()
-        self._looked = False
+        self._unused_frozen = False
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """The copy's tokens (B, N, D) of normalised pixels (B, 3, S', S').
 
-        ``tokens``, the frozen encoder's, are not looked at.
+        The frozen encoder's ``tokens`` are not used.
         """
         features: Tensor = self.encoder(pixels).tokens
         return features
 
     def train(self, mode: bool = True) -> Self:
-        """Like any module's, but the copy stays in eval mode.
+        """Set the mode; the copy stays in eval mode.
 
         Raises:
             UsageError: gradients do not pass through the encoder.
         """
         super().train(mode)
         self.encoder.eval()
-        if mode and not self._looked:
-            self._looked = True
-            _freeze_what_tokens_do_without(self.encoder)
+        if mode and not self._unused_frozen:
+            self._unused_frozen = True
+            _freeze_unused_weights(self.encoder)
         return self
 
 
-def _freeze_what_tokens_do_without(encoder: Encoder) -> None:
-    """Turn gradients off for the weights through which a blank image's tokens do not go."""
+def _freeze_unused_weights(encoder: Encoder) -> None:
+    """Freeze the weights that the tokens of a blank image do not depend on."""
     weights = list(encoder.parameters())
     if weights and not any(weight.requires_grad for weight in weights):
-        return  # somebody froze them all
+        return  # all frozen already
     size = encoder.image_size
     blank = torch.zeros(1, 3, size, size, device=weights[0].device if weights else None)
     with torch.enable_grad():

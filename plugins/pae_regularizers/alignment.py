@@ -1,7 +1,7 @@
 """SSR and SCR: latents aligned with the prior target (PAE, arXiv 2605.07915, section 3).
 
-Both look at directions of tokens only, so neither cares how long the targets' tokens are, but for
-the pooled term of SCR. Legend: B batch, N tokens, C latent channels, h = w grid side; z latents,
+Both compare directions of tokens only; the norms of the target's tokens count in the pooled term of
+SCR alone. Legend: B batch, N tokens, C latent channels, h = w grid side; z latents,
 Z_T targets.
 """
 
@@ -41,9 +41,9 @@ class SCR(Regularizer):
 
     ``pool`` is the mean token. Means over the batch. ``level`` keeps one of the two terms.
 
-    Cosines need equal numbers of channels. Where the target has others than the latents (raw
-    features; the paper's Table 2b, which does not say how), z stands for its image under a learned
-    1x1 convolution, inferred here after VA-VAE's; see :func:`channel_map`.
+    Cosines need equal numbers of channels. If the target has more than the latents (raw features;
+    the paper's Table 2b does not say how), a learned 1x1 convolution maps z to them first, as in
+    VA-VAE; see :func:`channel_map`.
     """
 
     def __init__(self, config: SCRConfig):
@@ -52,7 +52,7 @@ class SCR(Regularizer):
         self.project: nn.Module = nn.Identity()
 
     def prepare(self, latent: LatentShape, width: int, target_channels: int | None) -> None:
-        """Make the projection to the target's channels, where it has others than the latents."""
+        """Make the projection to the target's channels, if the latents have another number."""
         assert target_channels is not None, "the engine says what the target looks like"
         if target_channels != latent.channels:
             self.project = channel_map(latent.channels, target_channels)

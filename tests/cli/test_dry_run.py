@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pae_framework.build import build_networks
 from pae_framework.dry_run.flops import Forward, count_forward, per_image
-from pae_framework.dry_run.networks import build_networks
 from pae_framework.dry_run.render import number
 from pae_framework.recipe.load import load_recipe
 from pae_framework.testing.pytest import Pae
@@ -124,7 +124,7 @@ def test_operations_of_a_decoder_are_those_of_its_matrices() -> None:
 
 def test_a_step_counts_frozen_parts_once_and_trained_ones_three_times() -> None:
     forward = Forward(
-        encoder=1, extractor=10, encode=100, decode=1000, refine=7, features=0, generator=10_000
+        encoder=1, extractor=10, encode=100, decode=1000, refine=7, compare=(), generator=10_000
     )
     recipe = load_recipe("quickstart", ["tokenizer.regularizers.mcr=null"]).recipe
     found = per_image(forward, recipe)

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pae_framework.build import build_source
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, Item
 from pae_framework.data.images import (
     ImageBatches,
     all_images,
     all_masks,
-    build_source,
     read_batch,
     read_image,
     subset,
@@ -172,7 +172,7 @@ def test_build_source_passes_config_and_size_to_the_registered_class():
     )
     config = DataSourceConfig()
 
-    source = build_source(SimpleNamespace(use="c", config=config), 8, registry)
+    source = build_source(SimpleNamespace(kind="dataset", use="c", config=config), 8, registry)
 
     assert isinstance(source, Columns)
     assert source.config is config

@@ -45,10 +45,9 @@ def test_it_is_listed_and_recipes_may_use_it(site: Path) -> None:
 
 IN_THE_OBJECTIVE = """
 import torch
+from pae_framework.build import build_objective, build_tokenizer
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.tokenizer.model import build_tokenizer
-from pae_framework.tokenizer.objective import build_objective
 
 alone = ["data.image_size=16", "tokenizer.refinement=null"]
 alone.append("tokenizer.regularizers={neighbours: {weight: 0.25, reach: 2}}")

@@ -6,16 +6,13 @@ import re
 
 import pytest
 
+from pae_framework.build import build_encoder, build_networks, build_objective, build_tokenizer
 from pae_framework.dry_run.lr_factors_check import check_lr_factors, trained_module
-from pae_framework.dry_run.networks import build_networks
 from pae_framework.errors import UsageError
-from pae_framework.execution.artifacts import new_encoder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.testing.pytest import Pae
-from pae_framework.tokenizer.model import build_tokenizer
-from pae_framework.tokenizer.objective import build_objective
 
 PATHS = {name: dotted(stage.train_path) for name, stage in STAGES.items() if stage.train_path}
 
@@ -57,11 +54,8 @@ def test_weights_have_the_names_of_the_tokenizers_objective() -> None:
     networks = build_networks(loaded.recipe, loaded.registry, 10)
     module = trained_module("tokenizer", loaded, networks, 10)
 
-    class Context:
-        recipe, registry = loaded.recipe, loaded.registry
-
-    encoder = new_encoder(section.encoder, Context)  # type: ignore[arg-type]
     size = loaded.recipe.data.image_size
+    encoder = build_encoder(section.encoder, size, loaded.registry)
     tokenizer = build_tokenizer(section, size, loaded.registry, encoder)
     objective = build_objective(tokenizer, section, loaded.registry)
     names = {name for name, _ in objective.named_parameters()}

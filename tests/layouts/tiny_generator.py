@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from layouts import tiny_tokenizer as helpers
+from pae_framework.build import build_tokenizer
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.load import load_recipe
-from pae_framework.tokenizer.model import build_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lightningdit_tiny.safetensors"
 

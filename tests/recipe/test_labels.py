@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from recipe_cases import SMALL, Load, Problems
-from torch import nn
 
-from pae_framework.recipe.labels import LOGGED, RESERVED, label_fault
+from pae_framework.recipe.labels import RESERVED, label_fault
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 SHAPE = "a label is a small letter, then small letters, digits, '_' and '-'"
 
@@ -33,28 +33,21 @@ def test_no_regularizer_takes_a_name_of_the_log() -> None:
         "logits_real",
         "logits_fake",
     }
-    assert loop | opponent | adversarial | {"l1", "perceptual", "lpips"} == LOGGED
-    assert all(label_fault(name, RESERVED) for name in LOGGED)
+    reconstruction = set(ReconstructionSettings().terms)
+    assert reconstruction == {"l1", "perceptual", "lpips"}
+    assert loop | opponent | adversarial | reconstruction == RESERVED
+    assert all(label_fault(name, RESERVED) for name in RESERVED)
 
 
-def _module_of(thing: object, attribute: str) -> str:
-    return getattr(getattr(thing, attribute), "__module__", None) or ""
+def test_a_regularizer_may_have_a_name_of_torchs_modules(load: Load) -> None:
+    for label in ("half", "type", "train"):
+        text = SMALL.replace("    scr:\n", f"    {label}: {{use: scr}}\n")
+        assert label in load(text=text).recipe.tokenizer.regularizers
 
 
-def test_every_label_is_a_name_that_module_dict_takes() -> None:
-    """Whatever the installed torch refuses is refused here, and what passes here can be added."""
-    modules = nn.ModuleDict()
-    # transformers, which other tests import, adds to torch's classes.
-    foreign = {
-        name for name in dir(modules) if _module_of(modules, name).startswith("transformers")
-    }
-    names = [name for name in dir(modules) if label_fault(name) is None and name not in foreign]
-    assert {"type", "keys", "train"} <= set(names)
-    allowed = [name for name in names if label_fault(name, RESERVED) is None]
-    assert allowed == []
-
-
-@pytest.mark.parametrize("label", ["a.b", "../../x", "loss", "l1", "grad_norm", "type", "train"])
+@pytest.mark.parametrize(
+    "label", ["a.b", "../../x", "loss", "l1", "lpips", "grad_norm", "adversarial", "vf_weight"]
+)
 def test_a_label_that_no_regularizer_can_have_is_reported_at_its_line(
     problems: Problems, label: str
 ) -> None:

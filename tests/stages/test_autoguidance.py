@@ -54,7 +54,7 @@ class OtherRun:
         write_latents(path / "latents", **latents)
         self.model = Small(GeneratorConfig(), latents.get("latent", LATENT), classes)
         save_tensors(self.model.state_dict(), path / "generator" / "weights.safetensors")
-        component = SimpleNamespace(use="small", config=GeneratorConfig())
+        component = SimpleNamespace(kind="generator", use="small", config=GeneratorConfig())
         recipe = recipe_for(latents.get("latent", LATENT))
         self.loaded = SimpleNamespace(recipe=SimpleNamespace(generator=component, **recipe))
         self.directory = SimpleNamespace(

@@ -7,7 +7,7 @@ import torch
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, Item
 from pae_framework.evaluation.inputs import RunInputs
-from pae_framework.tokenizer.lpips import build_lpips
+from pae_framework.tokenizer.losses.lpips import build_lpips
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
 
 
@@ -71,6 +71,7 @@ def judging_by(**reconstruction):
 
 def test_the_perceptual_distance_is_lpips_where_the_tokenizer_was_trained_by_it():
     inputs = judging_by(lpips={"weight": 0.5, "weights": "none"})
+    vars(inputs).update(tokenizer=SimpleNamespace(encoder=None))
     a, b = torch.rand(2, 2, 3, 16, 16)
     lpips = build_lpips(LpipsSettings(weight=1.0, weights="none"))
     torch.testing.assert_close(inputs.perceptual(a, b), lpips(a, b))

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, Item
 from pae_framework.errors import DataError
-from pae_framework.execution.artifacts import new_encoder
 from pae_framework.plugins import Registry, load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.stages.refine import run
@@ -84,7 +84,7 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
         ),
     )
     if not encoder.exists():
-        fresh = new_encoder(recipe.tokenizer.encoder, context)  # type: ignore[arg-type]
+        fresh = build_encoder(recipe.tokenizer.encoder, 16, registry)
         save_tensors(fresh.state_dict(), encoder / "encoder.safetensors")
     run(context)  # type: ignore[arg-type]
     return load_file(directory / "weights.safetensors")

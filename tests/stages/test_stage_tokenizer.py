@@ -14,10 +14,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
+from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Item, Regularizer
 from pae_framework.errors import UsageError
-from pae_framework.execution.artifacts import new_encoder
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
@@ -97,7 +97,7 @@ def trained(
         ),
     )
     if not encoder.exists():
-        fresh = new_encoder(recipe.tokenizer.encoder, context)  # type: ignore[arg-type]
+        fresh = build_encoder(recipe.tokenizer.encoder, 16, registry)
         save_tensors(fresh.state_dict(), encoder / "encoder.safetensors")
     run(context)  # type: ignore[arg-type]
     return load_file(directory / "weights.safetensors")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from tokenizer_fakes import FakeEncoder, fake_encoder, registry_with_fakes, tokenizer_section
 
+from pae_framework.build import build_tokenizer
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
+from pae_framework.tokenizer.model import Tokenizer
 
 
 @pytest.fixture(autouse=True)

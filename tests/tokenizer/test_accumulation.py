@@ -10,13 +10,12 @@ import torch
 from tokenizer_fakes import FakeEncoder
 from torch import Tensor, nn
 
+from pae_framework.build import build_objective, build_tokenizer
 from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator, LossTerms
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
-from pae_framework.tokenizer.adversary import Adversary, Schedule
-from pae_framework.tokenizer.model import build_tokenizer
-from pae_framework.tokenizer.objective import build_objective
+from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.training.loop import Network, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings
 
@@ -43,8 +42,8 @@ def step(
     images *= torch.tensor([0.1, 0.2, 0.4, 0.6, 0.8, 1.0]).view(6, 1, 1, 1)
 
     def step(parts: int, adaptive: bool) -> tuple[Tensor, LossTerms]:
-        adversary = Adversary(Reddish(), Schedule(0, 0, 0), 0.5, adaptive)
-        module = build_objective(tokenizer, described, registry, None, adversary).train()
+        term = AdversarialTerm(Reddish(), Schedule(0, 0, 0), 0.5, adaptive)
+        module = build_objective(tokenizer, described, registry, None, term).train()
         found: list[Tensor] = []
         optimizer: Any = torch.optim.SGD(module.parameters(), lr=0.0)
         optimizer.param_groups[0]["lr_factor"] = 0.0  # the weights stay

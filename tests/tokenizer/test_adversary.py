@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from pae_discriminators.config import PatchGANConfig
 from pae_discriminators.dino import DinoDiscriminator
 from pae_discriminators.patchgan import PatchGAN
+from pae_framework.build import build_discriminator
 from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator
 from pae_framework.errors import UsageError
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import AdversarialSection, TokenizerSection
-from pae_framework.tokenizer.adversary import (
-    Adversary,
-    DiscriminatorObjective,
+from pae_framework.tokenizer.losses.adversarial import (
+    AdversarialTerm,
+    DiscriminatorLoss,
     Schedule,
-    build_discriminator,
-    evaluating,
+    eval_mode,
     hinge,
-    judging,
     to_levels,
+    without_updates,
 )
 from pae_framework.tokenizer.model import Tokenizer
 
@@ -56,6 +56,11 @@ class Plain(Brightness):
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def schedule(section: AdversarialSection, per_epoch: float, total: int) -> Schedule:
+    points = (section.update_from, section.start, section.warmup)
+    return Schedule.in_steps(*points, per_epoch=per_epoch, total=total)
 
 
 def section(registry: Registry, **values: object) -> AdversarialSection:
@@ -92,41 +97,41 @@ class TestSchedule:
         assert Schedule(update_from=5, start=10, warmup=4).share(step) == share
 
     def test_without_warmup_it_is_all_there_at_once(self) -> None:
-        schedule = Schedule(update_from=0, start=3, warmup=0)
-        assert [schedule.share(step) for step in range(5)] == [0, 0, 0, 1, 1]
+        at_once = Schedule(update_from=0, start=3, warmup=0)
+        assert [at_once.share(step) for step in range(5)] == [0, 0, 0, 1, 1]
 
     def test_in_epochs_and_steps(self, registry: Registry) -> None:
         """RAE: the discriminator learns from epoch 6 on, the term counts from epoch 8 on."""
         described = section(
             registry, update_from={"epochs": 6}, start={"epochs": 8}, warmup={"steps": 7}
         )
-        assert Schedule.of(described, 2.5, 40) == Schedule(update_from=15, start=20, warmup=7)
+        assert schedule(described, 2.5, 40) == Schedule(update_from=15, start=20, warmup=7)
 
     def test_by_default_everything_begins_at_once(self, registry: Registry) -> None:
-        assert Schedule.of(section(registry), 100.0, 1) == NOW
+        assert schedule(section(registry), 100.0, 1) == NOW
 
     def test_a_term_before_its_discriminator_is_refused_whatever_the_units(
         self, registry: Registry
     ) -> None:
         described = section(registry, update_from={"epochs": 2}, start={"steps": 19})
         with pytest.raises(UsageError, match=r"from step 19 on, before .*`update_from`, step 20\)"):
-            Schedule.of(described, 10.0, 100)
-        assert Schedule.of(described, 9.5, 100) == Schedule(update_from=19, start=19, warmup=0)
+            schedule(described, 10.0, 100)
+        assert schedule(described, 9.5, 100) == Schedule(update_from=19, start=19, warmup=0)
 
     def test_a_term_that_would_never_count_is_refused(self, registry: Registry) -> None:
         described = section(registry, start={"epochs": 2})
         with pytest.raises(
             UsageError, match=r"adversarial.start: .* step 20 on .* training has 20"
         ):
-            Schedule.of(described, 10.0, 20)
-        assert Schedule.of(described, 10.0, 21).start == 20
+            schedule(described, 10.0, 20)
+        assert schedule(described, 10.0, 21).start == 20
 
 
 class TestTerm:
     def test_is_minus_the_mean_logit_of_what_was_augmented(self) -> None:
         discriminator = Brightness(3.0)
         images = torch.full((2, 3, 4, 4), 0.5)
-        found = Adversary(discriminator, NOW, 1.0, True).term(images, generator(4))
+        found = AdversarialTerm(discriminator, NOW, 1.0, True).of(images, generator(4))
         moved = 0.5 + torch.rand((), generator=generator(4))
         torch.testing.assert_close(found, -3 * moved)
 
@@ -135,7 +140,7 @@ class TestTerm:
         discriminator = PatchGAN(PatchGANConfig(layers=1, width=4), 16).train()
         before = {name: value.clone() for name, value in discriminator.state_dict().items()}
         images = torch.rand(2, 3, 16, 16, requires_grad=True)
-        Adversary(discriminator, NOW, 1.0, True).term(images, generator()).backward()
+        AdversarialTerm(discriminator, NOW, 1.0, True).of(images, generator()).backward()
         assert images.grad is not None
         assert images.grad.any()
         assert all(p.grad is None and p.requires_grad for p in discriminator.parameters())
@@ -164,8 +169,8 @@ class TestTerm:
         expected = slope(lambda x: -learning(x).mean())
         assert not torch.allclose(expected, slope(lambda x: -resting(x).mean()), rtol=0.1)
 
-        opponent = Adversary(discriminator, NOW, 1.0, True)
-        torch.testing.assert_close(slope(lambda x: opponent.term(x, generator())), expected)
+        term = AdversarialTerm(discriminator, NOW, 1.0, True)
+        torch.testing.assert_close(slope(lambda x: term.of(x, generator())), expected)
         torch.testing.assert_close(discriminator.state_dict(), before, rtol=0, atol=0)
         norms = [m for m in discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
         assert [norm.training for norm in norms] == [training] * 2
@@ -180,7 +185,7 @@ class TestTerm:
 
         discriminator = Resting(PatchGANConfig(layers=1, width=4), 16).train()
         images = torch.rand(3, 3, 16, 16)
-        found = Adversary(discriminator, NOW, 1.0, True).term(images, generator())
+        found = AdversarialTerm(discriminator, NOW, 1.0, True).of(images, generator())
         torch.testing.assert_close(found, -discriminator.eval()(images).mean())
 
     def test_what_was_frozen_stays_frozen_also_after_an_error(self) -> None:
@@ -190,7 +195,7 @@ class TestTerm:
         assert set(before) == {True, False}
 
         def fail() -> None:
-            with judging(discriminator):
+            with without_updates(discriminator):
                 assert not any(p.requires_grad for p in discriminator.parameters())
                 raise RuntimeError
 
@@ -201,17 +206,17 @@ class TestTerm:
     def test_evaluation_ends_with_every_part_as_it_was(self) -> None:
         module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout())).train()
         module[1].eval()
-        with evaluating(module):
+        with eval_mode(module):
             assert not any(part.training for part in module.modules())
         assert [part.training for part in module.modules()] == [True, True, False, False]
 
 
-class TestDiscriminatorObjective:
+class TestDiscriminatorLoss:
     def test_terms_are_those_of_images_and_reconstructions(
         self, build: Build, images: Tensor
     ) -> None:
         tokenizer, discriminator = build(), Plain(2.0)
-        terms = DiscriminatorObjective(discriminator, tokenizer)((images,), generator())
+        terms = DiscriminatorLoss(discriminator, tokenizer)((images,), generator())
         made = to_levels(tokenizer.decode(tokenizer.encode(images).latents)).detach()
         real, false = 2 * images.mean((1, 2, 3)), 2 * made.mean((1, 2, 3))
         torch.testing.assert_close(terms["logits_real"], real.mean())
@@ -226,7 +231,7 @@ class TestDiscriminatorObjective:
         self, build: Build, images: Tensor
     ) -> None:
         discriminator = Brightness()
-        DiscriminatorObjective(discriminator, build())((images,), generator(7))
+        DiscriminatorLoss(discriminator, build())((images,), generator(7))
         numbers = generator(7)
         first, second = (torch.rand((), generator=numbers) for _ in range(2))
         assert torch.equal(discriminator.seen[0], images + first)
@@ -235,7 +240,7 @@ class TestDiscriminatorObjective:
 
     def test_only_the_discriminator_learns(self, build: Build, images: Tensor) -> None:
         tokenizer, discriminator = build().train(), Brightness()
-        objective = DiscriminatorObjective(discriminator, tokenizer)
+        objective = DiscriminatorLoss(discriminator, tokenizer)
         objective((images,), generator())["loss"].backward()
         assert discriminator.slope.grad is not None
         assert all(p.grad is None and p.requires_grad for p in tokenizer.parameters())
@@ -248,7 +253,7 @@ class TestDiscriminatorObjective:
         self, build: Build, images: Tensor
     ) -> None:
         tokenizer, discriminator = build(), Plain()
-        objective = DiscriminatorObjective(discriminator, tokenizer)
+        objective = DiscriminatorLoss(discriminator, tokenizer)
         objective((images,), generator())
         with torch.no_grad():
             tokenizer.decoder.last_layer().mul_(3.0)
@@ -260,7 +265,7 @@ class TestDiscriminatorObjective:
     ) -> None:
         torch.manual_seed(0)
         discriminator = PatchGAN(PatchGANConfig(layers=1, width=8), 16)
-        objective = DiscriminatorObjective(discriminator, build())
+        objective = DiscriminatorLoss(discriminator, build())
         optimizer = torch.optim.Adam(objective.parameters(), lr=2e-3)
         losses = []
         for step in range(30):
@@ -276,14 +281,14 @@ class TestDiscriminatorObjective:
 
 class TestBuilding:
     def test_by_its_name_for_the_image_size(self, registry: Registry) -> None:
-        found = build_discriminator(section(registry), 16, registry)
+        found = build_discriminator(section(registry).discriminator, 16, registry)
         assert isinstance(found, PatchGAN)
         assert found.main[0].out_channels == 4
 
     def test_images_too_small_are_refused(self, registry: Registry) -> None:
         described = section(registry, discriminator="patchgan")
-        with pytest.raises(UsageError, match=r"adversarial.discriminator: .* 24 px or more"):
-            build_discriminator(described, 16, registry)
+        with pytest.raises(ValueError, match="24 px or more"):
+            build_discriminator(described.discriminator, 16, registry)
 
     def test_a_recipe_holds_it(self, section: Callable[..., TokenizerSection]) -> None:
         described = section(adversarial={"discriminator": {"use": "dino", "weights": "none"}})

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.balance import ADVERSARIAL, REGULARIZER, Balance, Bounds, gradient_norm
+from pae_framework.tokenizer.losses.adaptive_weight import (
+    ADVERSARIAL,
+    REGULARIZER,
+    Balance,
+    Bounds,
+    gradient_norm,
+)
 
 
 @pytest.fixture

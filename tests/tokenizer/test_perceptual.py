@@ -8,10 +8,9 @@ from tokenizer_fakes import FakeEncoder, fake_encoder
 from torch import Tensor
 
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.perceptual import (
+from pae_framework.tokenizer.losses.perceptual import (
     PerceptualDistance,
     RememberedFeatures,
-    build_distance,
 )
 from pae_framework.tokenizer.tokenizer_settings import PerceptualSettings
 
@@ -98,10 +97,10 @@ def test_a_layer_the_encoder_does_not_have_is_refused(encoder: FakeEncoder) -> N
 
 
 def test_a_recipe_chooses_the_layers(given_maps: Given) -> None:
-    distance = build_distance(PerceptualSettings(layers=None), given_maps)
+    distance = PerceptualDistance(given_maps, PerceptualSettings().layers)
     assert distance(image(0), image(1)).item() == pytest.approx((3 - math.sqrt(2)) / 2, rel=1e-6)
     with pytest.raises(UsageError, match="no layer 5"):
-        build_distance(PerceptualSettings(layers=(5,)), fake_encoder())
+        PerceptualDistance(fake_encoder(), (5,))
 
 
 class TestRemembered:

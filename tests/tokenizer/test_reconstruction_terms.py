@@ -9,10 +9,15 @@ import torch
 from tokenizer_fakes import FakeEncoder
 from torch import Tensor
 
-from pae_framework.tokenizer import reconstruction
-from pae_framework.tokenizer.lpips import build_lpips
-from pae_framework.tokenizer.perceptual import PerceptualDistance
-from pae_framework.tokenizer.reconstruction import ReconstructionTerms, total
+from pae_framework.build import build_networks
+from pae_framework.dry_run.flops import count_forward
+from pae_framework.preflight.memory import training_memory
+from pae_framework.recipe.labels import RESERVED, label_fault
+from pae_framework.recipe.load import load_recipe
+from pae_framework.tokenizer.losses import reconstruction
+from pae_framework.tokenizer.losses.lpips import build_lpips
+from pae_framework.tokenizer.losses.perceptual import PerceptualDistance
+from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 
@@ -39,14 +44,46 @@ def test_every_term_by_its_definition(encoder: FakeEncoder, images: Tensor) -> N
     torch.testing.assert_close(total(found, images), sum(expected.values()))
 
 
+def test_every_term_is_described_and_its_name_reserved() -> None:
+    """What a new term must bring: a key of the settings and a row in the table."""
+    described = ReconstructionSettings().terms
+    assert list(described) == list(reconstruction.TERMS)
+    for name, settings in described.items():
+        assert label_fault(name, RESERVED) is not None
+        assert settings.smallest_image >= 1
+        assert settings.missing() is None or "LPIPS" in str(settings)
+
+
+@pytest.mark.parametrize("name", reconstruction.TERMS)
+def test_every_term_that_is_on_is_counted_in_memory_and_operations(name: str) -> None:
+    alone = ["tokenizer.reconstruction.perceptual.weight=0", "tokenizer.regularizers={}"]
+    weight = f"tokenizer.reconstruction.{name}" + ("=1" if name == "l1" else ".weight=1")
+    none = load_recipe("quickstart", alone)  # but l1, which costs nothing
+    one = load_recipe("quickstart", [*alone, weight])
+    size, settings = one.recipe.data.image_size, one.recipe.tokenizer.reconstruction
+    assert list(settings.active_terms) == list(dict.fromkeys(["l1", name]))
+    term = settings.active_terms[name]
+
+    networks = build_networks(one.recipe, one.registry, 10)
+    *_, flops = count_forward(networks, one.recipe).compare
+    assert (flops > 0) == (name != "l1")
+    before, after = (
+        next(stage for stage in training_memory(loaded.recipe) if stage.stage == "tokenizer")
+        for loaded in (none, one)
+    )
+    kept = term.activations(one.recipe.tokenizer.encoder.config, size)
+    assert kept is not None
+    assert after.activations - before.activations == after.images * kept * 4
+
+
 def test_what_has_weight_0_is_neither_built_nor_computed(
     encoder: FakeEncoder, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("built")
 
-    monkeypatch.setattr(reconstruction, "build_lpips", refuse)
-    monkeypatch.setattr(reconstruction, "build_distance", refuse)
+    for name in reconstruction.TERMS:
+        monkeypatch.setitem(reconstruction.TERMS, name, refuse)
     module = terms(encoder, l1=0.0, perceptual={"weight": 0.0}, lpips={"weight": 0.0})
     assert module.comparison()(images, images) == {}
     assert total({}, images).item() == 0.0

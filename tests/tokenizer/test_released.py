@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from layouts import tiny_tokenizer as helpers
 from torch import Tensor
 
+from pae_framework.build import build_tokenizer
 from pae_framework.errors import CheckpointError
 from pae_framework.interop.tokenizer_weights import match_state_dict, read_released, released_state
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.yaml_source import parse
-from pae_framework.tokenizer.model import Tokenizer, build_tokenizer
+from pae_framework.tokenizer.model import Tokenizer
 
 
 def tokenizer(**changes: object) -> Tokenizer:

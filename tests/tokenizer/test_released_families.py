@@ -13,7 +13,8 @@ from layouts.tiny_tokenizer import same_bits
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pae_framework.interop.tokenizer_weights import meta_tokenizer, released_state
+from pae_framework.build import meta_tokenizer
+from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.testing.pytest import Pae

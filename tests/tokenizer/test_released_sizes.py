@@ -9,7 +9,7 @@ from torch import nn
 
 from pae_decoders.config import VitDecoderConfig
 from pae_decoders.vit import VitDecoder
-from pae_framework.tokenizer.projection import Deprojector, Projector
+from pae_framework.tokenizer.model import Deprojector, Projector
 from pae_modulators.config import DAMConfig
 from pae_modulators.dam import DetailAwareModulator
 

@@ -1,7 +1,9 @@
 """LPIPS: a perceptual distance whose channel weights were learned from human judgements.
 
 Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018, arXiv 1801.03924: version 0.1 on VGG-16, the
-numbers those of torch-fidelity 0.4. The networks are frozen.
+values those of torch-fidelity 0.4. The networks are frozen.
+
+Legend: B batch, S image side in px; a stage has c channels and s x s places.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pae_framework.tensor_files import differences, read_checkpoint
 from pae_framework.tokenizer.tokenizer_settings import LPIPS_HEADS, VGG16, LpipsSettings
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-"""Channels of VGG-16's convolutions; a pooling lies between two stages."""
+"""Channels of VGG-16's convolutions; stages are separated by max pooling."""
 MEAN, STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """LPIPS's channel means and deviations of images in [-1, 1]."""
 
@@ -50,14 +52,14 @@ class LPIPS(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """Channel-normalised features, one (B, c, s, s) per stage, float32."""
         found = []
-        # Not in bf16: images that nearly agree differ in digits it lacks, which changes their
-        # distance by tens of percent and turns its gradient. TF32 (`runtime.tf32`) keeps float32
-        # cheap on GPUs; CPUs are slow at bf16.
+        # Not in bf16: nearly equal images differ in digits it does not have, which changes their
+        # distance by tens of percent and the direction of its gradient. TF32 (`runtime.tf32`)
+        # keeps float32 cheap on GPUs; CPUs are slow at bf16.
         with torch.autocast(images.device.type, enabled=False):
-            x = (2 * images.float() - 1 - self.mean) / self.std
+            x = (2 * images.float() - 1 - self.mean) / self.std  # (B, 3, S, S)
             for layer in self.network:
                 if isinstance(layer, nn.MaxPool2d):
-                    found.append(self._unit(x))
+                    found.append(self._unit(x))  # (B, c, s, s)
                 x = layer(x)
             return [*found, self._unit(x)]
 
@@ -73,8 +75,8 @@ class LPIPS(nn.Module):
         """Take the weights of a file in torchvision's, LPIPS's or torch-fidelity's names.
 
         Raises:
-            CheckpointError: they are not those of this network, or a channel weight is negative;
-                says what differs.
+            CheckpointError: they belong to another network (says what differs), or a channel weight
+                is negative.
         """
         ours = {_our_name(name): value for name, value in tensors.items()}
         found = {name: _flat(name, value) for name, value in ours.items() if name is not None}
@@ -89,15 +91,15 @@ class LPIPS(nn.Module):
 
     def _unit(self, x: Tensor) -> Tensor:
         wide = x.float()
-        # vector_norm: where all channels are 0 the gradient is 0, and not NaN as that of sqrt.
+        # vector_norm: its gradient is 0 if all channels are 0; that of sqrt is NaN.
         return wide / (torch.linalg.vector_norm(wide, dim=1, keepdim=True) + self.eps)
 
 
 def build_lpips(settings: LpipsSettings) -> LPIPS:
-    """LPIPS with the weights a recipe names; with ``none`` a random one, the same every time.
+    """LPIPS with the weights that the settings name; ``none``: random ones, always the same.
 
     Raises:
-        DataError: the weights are not here and cannot be downloaded.
+        DataError: the weights are missing and cannot be downloaded.
         CheckpointError: they belong to another network.
     """
     with torch.random.fork_rng(devices=[]):
@@ -115,7 +117,7 @@ def build_lpips(settings: LpipsSettings) -> LPIPS:
 
 
 def _vgg16() -> list[nn.Module]:
-    """The convolutions of VGG-16 (configuration D) with torchvision's numbers and first weights."""
+    """The convolutions of VGG-16 (configuration D), initialised as in torchvision."""
     layers: list[nn.Module] = []
     channels = 3
     for index, stage in enumerate(STAGES):
@@ -132,11 +134,11 @@ def _vgg16() -> list[nn.Module]:
 _NETWORK = re.compile(r"(?:features|net\.slice\d)\.(\d+\.(?:weight|bias))")
 _HEAD = re.compile(r"lin(\d)\.model\.1\.weight")
 _UNUSED = ("classifier.", "pre_logits.", "head.", "lins.", "scaling_layer.")
-"""VGG-16's own head in torchvision and timm; what LPIPS's state dict holds twice or as numbers."""
+"""VGG-16's classifier in torchvision and timm; duplicates and constants in LPIPS's files."""
 
 
 def _our_name(name: str) -> str | None:
-    """The name here of what a file calls ``name``; None: it is of no use here."""
+    """Our name of a file's tensor; None: the tensor is not used."""
     if match := _NETWORK.fullmatch(name):
         return f"network.{match[1]}"
     if match := _HEAD.fullmatch(name):
@@ -145,5 +147,5 @@ def _our_name(name: str) -> str | None:
 
 
 def _flat(name: str, value: Tensor) -> Tensor:
-    """Channel weights are kept as 1 x 1 convolutions (1, c, 1, 1)."""
+    """Files keep channel weights as 1 x 1 convolutions (1, c, 1, 1)."""
     return value.flatten() if name.startswith("heads.") else value

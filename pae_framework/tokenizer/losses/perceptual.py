@@ -2,8 +2,10 @@
 
 LPIPS (Zhang et al. 2018) compares images in a network trained for classification and weights its
 channels by human judgements. Here the network is the tokenizer's encoder and all channels count the
-same, so the distance needs no weights beyond those at hand, and its values compare with themselves
-only, never with published LPIPS figures.
+same, so the distance needs no other weights. Its values compare with each other only, never with
+published LPIPS values.
+
+Legend: B batch, S image side in px, n tokens of a layer, d its width.
 """
 
 from __future__ import annotations
@@ -19,14 +21,13 @@ from torch import Tensor
 from pae_framework.contracts import Encoder
 from pae_framework.errors import UsageError
 from pae_framework.frozen import UsesFrozen
-from pae_framework.tokenizer.tokenizer_settings import PerceptualSettings
 
 
 class FeatureDistance(Protocol):
     """A distance (B,) between images (B, 3, S, S) that compares features of each."""
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """What is compared, layer by layer."""
+        """Features that are compared, one tensor (B, ...) per layer."""
 
     def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Distances (B,) between two batches given by their features."""
@@ -65,7 +66,7 @@ class PerceptualDistance(UsesFrozen):
         """Channel-normalised features, one (B, n, d) per layer, float32."""
         maps = self.encoder.feature_maps(self.encoder.normalize(images))
         if self.layers is not None:
-            # The encoder stops after the last layer that is asked for.
+            # islice: the encoder skips the layers after the last one that is compared.
             found = list(islice(maps, max(self.layers) + 1))
             maps = [found[index] for index in self.layers]
         return [F.normalize(x.float(), dim=-1, eps=self.eps) for x in maps]
@@ -73,25 +74,17 @@ class PerceptualDistance(UsesFrozen):
     @staticmethod
     def compare(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Distances (B,) between two batches given by their :meth:`features`."""
-        layers = [(x - y).square().sum(dim=-1).mean(dim=-1) for x, y in zip(a, b, strict=True)]
+        pairs = zip(a, b, strict=True)
+        layers = [(x - y).square().sum(dim=-1).mean(dim=-1) for x, y in pairs]  # each (B,)
         return torch.stack(layers).mean(dim=0)
 
 
-def build_distance(settings: PerceptualSettings, encoder: Encoder) -> PerceptualDistance:
-    """The distance a recipe describes: what the tokenizer is trained with and judged by.
-
-    Raises:
-        UsageError: see PerceptualDistance.
-    """
-    return PerceptualDistance(encoder, settings.layers)
-
-
 class RememberedFeatures:
-    """The same distance for one training step: images met again are not encoded again.
+    """The same distance, with features cached: make a new one for each training step.
 
-    Images are known by their memory, which a stop-gradient shares, so a reconstruction that was
-    compared with its original is ready when a regularizer compares with it, without gradient. The
-    images must not be changed in place meanwhile. Made anew for each step.
+    The cache key is the images' memory, which a detached tensor shares. So the features of a
+    reconstruction that was compared with its original are reused when a regularizer compares with
+    it without gradient. Images must not be changed in place meanwhile.
     """
 
     def __init__(self, distance: FeatureDistance):
@@ -107,14 +100,14 @@ class RememberedFeatures:
         seen, features = self._seen.get(key, (None, []))
         if seen is None or (images.requires_grad and not seen.requires_grad):
             features = self._distance.features(images)
-            # Kept with its images: their memory cannot become that of others while it is known.
+            # Keeps the images too: their memory is not reused while its address is a key.
             self._seen[key] = (images, features)
         return features if images.requires_grad else [x.detach() for x in features]
 
 
 @torch.no_grad()
 def _check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
-    """Ask the encoder once, with an empty image, rather than fail in the first training step."""
+    """Refuse a wrong layer before the first training step."""
     where = "tokenizer.reconstruction.perceptual.layers"
     if not layers:
         raise UsageError(f"{where}: names no layer; null takes all")

@@ -1,7 +1,7 @@
 """Adaptive weights: factors that keep a term's gradients in proportion to the reconstruction's.
 
-VQGAN (Esser, Rombach and Ommer, CVPR 2021, arXiv 2012.09841) balances its adversarial term so;
-VA-VAE (arXiv 2501.01423) its alignment with a vision model.
+As VQGAN (Esser, Rombach and Ommer, CVPR 2021, arXiv 2012.09841) does for its adversarial term, and
+VA-VAE (arXiv 2501.01423) for its alignment with a vision model.
 """
 
 from __future__ import annotations
@@ -56,12 +56,10 @@ class Balance:
 
 
 def gradient_norm(term: Tensor, layer: nn.Parameter, name: str) -> Tensor:
-    """Length of the gradient of a scalar at one weight, itself without gradient.
-
-    The graph is kept, and no ``.grad`` is touched.
+    """L2 norm of a scalar's gradient at one weight; detached. Keeps the graph and every ``.grad``.
 
     Raises:
-        UsageError: there is no such gradient; ``name`` says of what.
+        UsageError: there is no such gradient; the message calls the scalar ``name``.
     """
     found: Tensor | None = None
     if term.requires_grad and layer.requires_grad:
@@ -69,6 +67,6 @@ def gradient_norm(term: Tensor, layer: nn.Parameter, name: str) -> Tensor:
     if found is None:
         raise UsageError(
             f"adaptive weights: {name} has no gradient at the layer where they are measured. It "
-            "does not depend on that layer, or `lr_factors` freeze it; switch `adaptive` off"
+            "does not depend on that layer, or `lr_factors` freeze it; set `adaptive` to false"
         )
     return found.float().norm()

@@ -1,0 +1,1 @@
+"""The tokenizer's loss: its terms, how they are weighted, and their sum."""
