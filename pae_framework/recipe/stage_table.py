@@ -167,19 +167,15 @@ def _tokenizer(recipe: Recipe) -> Values:
         "train": tokenizer.train,
         **_changed(tokenizer, "target", "noise"),
     }
-    if tokenizer.adversarial is not None and tokenizer.adversarial.weight:
-        values["adversarial"] = tokenizer.adversarial
+    if tokenizer.active_adversarial is not None:
+        values["adversarial"] = tokenizer.active_adversarial
     return {**_images(recipe), **values, **_seed(recipe, tokenizer.train)}
 
 
 def _tokenizer_inputs(recipe: Recipe) -> tuple[str, ...]:
     """The refinement reaches the tokenizer only through a regularizer that uses its target."""
-    tokenizer = recipe.tokenizer
-    uses_target = any(
-        type(term.config).needs_target and term.config.weight > 0
-        for term in tokenizer.regularizers.values()
-    )
-    return ("encoder", "refine") if uses_target else ("encoder",)
+    refined = recipe.tokenizer.active_target == "refined"
+    return ("encoder", "refine") if refined else ("encoder",)
 
 
 def _latents(recipe: Recipe) -> Values:

@@ -191,9 +191,7 @@ def weak_generator_of(
     _require_same_latents(context, other, latent)
     component = other.loaded.recipe.generator
     assert component is not None
-    cls = context.registry.find("generator", component.use).component_class()
-    model = cls(component.config, latent, num_classes)
-    assert isinstance(model, Generator)
+    model = build_generator(component, latent, num_classes, context.registry)
     load_weights(model, weights)
     return model.requires_grad_(False).eval().to(context.device)
 

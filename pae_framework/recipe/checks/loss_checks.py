@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pae_framework.recipe.checks.inconsistency import (
-    Inconsistency,
-    active_regularizers,
-    reconstructs,
-)
+from pae_framework.recipe.checks.inconsistency import Inconsistency
 from pae_framework.recipe.labels import RESERVED, label_fault
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
@@ -22,7 +18,7 @@ def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_labels(recipe)
     yield from _check_regularizers(recipe)
     yield from _check_refinement(recipe)
-    yield from _check_lpips(recipe)
+    yield from _check_reconstruction(recipe)
     yield from _check_adversarial(recipe)
     yield from _check_any_term(recipe)
 
@@ -41,8 +37,9 @@ def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
     tokenizer, bottleneck = recipe.tokenizer, recipe.tokenizer.bottleneck
-    for label, config in active_regularizers(recipe).items():
-        path = (*_REGULARIZERS, label)
+    reconstructs = bool(tokenizer.reconstruction.active_terms)
+    for label, component in tokenizer.active_regularizers.items():
+        path, config = (*_REGULARIZERS, label), component.config
         if config.needs_target and tokenizer.target == "refined" and tokenizer.refinement is None:
             message = "aligns with the refined prior, but the recipe has no tokenizer.refinement"
             hint = "add `tokenizer.refinement` or set tokenizer.target=raw"
@@ -50,7 +47,7 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
         if config.needs_moments and not bottleneck.config.has_moments:
             message = f"needs latents with a mean and a variance, but {bottleneck.use!r} has none"
             yield Inconsistency(path, message, "set tokenizer.bottleneck.use=gaussian")
-        if config.needs_distance and not reconstructs(recipe):
+        if config.needs_distance and not reconstructs:
             message = "compares images by the reconstruction terms, which all have weight 0"
             hint = f"set tokenizer.reconstruction.l1=1 or tokenizer.regularizers.{label}.weight=0"
             yield Inconsistency(path, message, hint)
@@ -60,7 +57,7 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             )
             hint = f"set tokenizer.regularizers.{label}.adaptive=false"
             yield Inconsistency(path, message, hint)
-        elif config.adapts_weight and not reconstructs(recipe):
+        elif config.adapts_weight and not reconstructs:
             message = "its adaptive weight needs a reconstruction term, but all have weight 0"
             hint = f"set tokenizer.regularizers.{label}.adaptive=false"
             yield Inconsistency(path, message, hint)
@@ -74,19 +71,20 @@ def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
         yield Inconsistency(("tokenizer", "refinement"), message, hint)
 
 
-def _check_lpips(recipe: Recipe) -> Iterator[Inconsistency]:
-    """VGG-16 halves images four times before its last features."""
-    lpips, size = recipe.tokenizer.reconstruction.lpips, recipe.data.image_size
-    if lpips.weight and size < 16:
-        path = ("tokenizer", "reconstruction", "lpips")
-        message = f"needs images of 16 px or more, but data.image_size is {size}"
-        hint = "set tokenizer.reconstruction.lpips.weight=0 and use `perceptual` instead"
-        yield Inconsistency(path, message, hint)
+def _check_reconstruction(recipe: Recipe) -> Iterator[Inconsistency]:
+    size = recipe.data.image_size
+    for name, term in recipe.tokenizer.reconstruction.active_terms.items():
+        if size < term.smallest_image:
+            path = ("tokenizer", "reconstruction", name)
+            message = (
+                f"needs images of {term.smallest_image} px or more, but data.image_size is {size}"
+            )
+            yield Inconsistency(path, message, f"set {'.'.join(path)}.weight=0")
 
 
 def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
-    section = recipe.tokenizer.adversarial
-    if section is None or not section.weight:
+    section = recipe.tokenizer.active_adversarial
+    if section is None:
         return
     path = ("tokenizer", "adversarial")
     try:
@@ -107,7 +105,7 @@ def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
             message = f"the training ends at {_yaml(end)}, before {event}"
             hint = f"set an earlier tokenizer.adversarial.{key} or a longer tokenizer.train"
             yield Inconsistency((*path, key), message, hint)
-    if section.adaptive and not reconstructs(recipe):
+    if section.adaptive and not recipe.tokenizer.reconstruction.active_terms:
         message = "an adaptive weight needs a reconstruction term, but all have weight 0"
         yield Inconsistency(
             (*path, "adaptive"), message, "set tokenizer.adversarial.adaptive=false"
@@ -121,8 +119,9 @@ def _yaml(length: Length) -> str:
 
 
 def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
-    adversarial = recipe.tokenizer.adversarial
-    if reconstructs(recipe) or active_regularizers(recipe) or (adversarial and adversarial.weight):
+    tokenizer = recipe.tokenizer
+    terms = tokenizer.reconstruction.active_terms or tokenizer.active_regularizers
+    if terms or tokenizer.active_adversarial:
         return
     message = "every term of the tokenizer's loss has weight 0"
     hint = "set tokenizer.reconstruction.l1=1"

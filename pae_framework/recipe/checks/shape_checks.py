@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
-from pae_framework.recipe.checks.inconsistency import Inconsistency, active_regularizers
+from pae_framework.recipe.checks.inconsistency import Inconsistency
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 
@@ -45,8 +45,8 @@ def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency
         (("tokenizer", "decoder"), recipe.tokenizer.decoder.config)
     ]
     configs += [
-        (("tokenizer", "regularizers", label), config)
-        for label, config in active_regularizers(recipe).items()
+        (("tokenizer", "regularizers", label), regularizer.config)
+        for label, regularizer in recipe.tokenizer.active_regularizers.items()
     ]
     if recipe.generator is not None:
         configs.append((("generator",), recipe.generator.config))
