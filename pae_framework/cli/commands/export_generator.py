@@ -51,12 +51,12 @@ def export_generator(
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
-    as_folder = file_format is GeneratorFormat.DIFFUSERS
-    chosen = (
-        None if as_folder else chosen_format(file, file_format and Format(file_format.value), force)
-    )
+    as_folder, chosen = file_format is GeneratorFormat.DIFFUSERS, None
     if as_folder:
         _check_folder(file, force)
+    else:
+        given = None if file_format is None else Format(file_format.value)
+        chosen = chosen_format(file, given, force)
     opened = open_run(run, load_registry())
     from pae_framework.execution.context import StageContext
 
