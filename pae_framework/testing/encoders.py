@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from pae_framework.config import EncoderConfig
-from pae_framework.contracts import Encoder, Features
-from pae_framework.testing.expect import expect, expect_close, expect_tensor
+from pae_framework.contracts import Encoder, Features, PretrainingObjective
+from pae_framework.testing.expect import (
+    expect,
+    expect_close,
+    expect_tensor,
+    global_randomness_untouched,
+)
 from pae_framework.testing.modules import (
     expect_bf16,
     expect_repeatable,
     expect_rows_apart,
 )
-from pae_framework.testing.pretraining import check_pretraining
 from pae_framework.testing.state import expect_state
 from pae_framework.testing.synthetic import draw, synthetic_images
 
@@ -52,7 +56,7 @@ def check_encoder(encoder: Encoder) -> None:
 
     expect_state(frozen, build, lambda module: module(pixels).tokens)
     if type(encoder.config).trainable:
-        check_pretraining(build(), images)
+        _check_pretraining(build(), images)
 
 
 def _check_attributes(encoder: Encoder) -> None:
@@ -117,3 +121,34 @@ def _check_feature_maps(encoder: Encoder, pixels: Tensor) -> None:
         (gradient,) = torch.autograd.grad(loss, pixels, retain_graph=True)
         whole = bool(gradient.isfinite().all() and gradient.flatten(1).any(dim=1).all())
         expect(whole, f"the gradient of feature map {index} at the pixels is zero or not finite")
+
+
+def _check_pretraining(encoder: Encoder, images: Tensor) -> None:
+    """Check the objective of a ``trainable`` encoder, whose gradients this changes.
+
+    It gives named scalar terms with ``loss``, sends gradients to the encoder, and draws all
+    randomness from the given generator.
+
+    Args:
+        encoder: a fresh one.
+        images: (B, 3, S, S) in [0, 1].
+    """
+    objective = encoder.pretraining(num_classes=3)
+    expect(isinstance(objective, PretrainingObjective), "pretraining gives no PretrainingObjective")
+    held = {id(parameter) for parameter in objective.parameters()}
+    weights = list(encoder.parameters())
+    expect(all(id(p) in held for p in weights), "the objective does not hold the encoder's weights")
+    objective.train()
+    labels = torch.arange(len(images)) % 3
+    with global_randomness_untouched("the pretraining loss"):
+        terms = objective.loss(images, labels, torch.Generator().manual_seed(0))
+    expect("loss" in terms, f"the terms {sorted(terms)} have no `loss`, which is what is minimised")
+    for name, term in terms.items():
+        expect_tensor(term, (), f"the term {name!r}", dtype=None)
+    terms["loss"].backward()
+    expect(
+        any(p.grad is not None and bool(p.grad.any()) for p in weights),
+        "the pretraining loss sends no gradient to the encoder",
+    )
+    again = objective.loss(images, labels, torch.Generator().manual_seed(0))["loss"]
+    expect(torch.equal(again, terms["loss"]), "the same generator gives another pretraining loss")

@@ -51,8 +51,7 @@ def export_generator(
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
-    as_folder = file_format is GeneratorFormat.DIFFUSERS
-    chosen = None
+    as_folder, chosen = file_format is GeneratorFormat.DIFFUSERS, None
     if as_folder:
         _check_folder(file, force)
     else:
