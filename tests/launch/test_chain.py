@@ -202,7 +202,8 @@ def test_reconstruct_takes_test_images_and_files(place: Path, run: Path):
     picture = place / "picture.png"
     Image.fromarray(np.full((40, 30, 3), 200, dtype=np.uint8)).save(picture)
     pae("reconstruct", run, picture, "--out", "given", cwd=place).ok()
-    assert Image.open(place / "given" / "000_picture.png").size == (16, 16)
+    with Image.open(place / "given" / "000_picture.png") as image:
+        assert image.size == (16, 16)
 
 
 def test_report_is_written_again_and_needs_nothing_else(place: Path, run: Path):

@@ -67,7 +67,8 @@ def test_files_of_one_name_and_one_called_compare_are_all_kept(reconstruct, tmp_
 
     assert found == [("000_x.png", 100.0), ("001_x.png", 100.0), ("002_compare.png", 100.0)]
     assert [level(tmp_path / "out" / name) for name, _ in found] == [10, 20, 30]
-    assert Image.open(tmp_path / "out" / "compare.png").width > 4  # originals and copies, enlarged
+    with Image.open(tmp_path / "out" / "compare.png") as sheet:
+        assert sheet.width > 4  # originals and copies, enlarged
 
 
 def test_test_images_are_of_several_classes_and_named_by_their_place(reconstruct, tmp_path):
