@@ -140,27 +140,27 @@ def test_the_last_hundred_losses_come_back(tmp_path: Path):
 
 class TestNotFinite:
     def test_all_is(self):
-        assert trained_state().not_finite() is None
+        assert trained_state().find_nonfinite() is None
 
     def test_a_weight_is_named(self):
         state = trained_state()
         with torch.no_grad():
             state.networks["model"].module.bias[1] = float("inf")
-        assert state.not_finite() == "model: bias"
+        assert state.find_nonfinite() == "model: bias"
 
     def test_an_average_and_a_moment_are_checked(self):
         state = trained_state()
         assert state.ema
         state.ema.state_dict()["weight"][0, 0] = float("nan")
-        assert state.not_finite() == "ema: weight"
+        assert state.find_nonfinite() == "ema: weight"
         network = state.networks["model"]
         network.optimizer.state[network.module.bias]["exp_avg_sq"][0] = float("inf")
-        assert state.not_finite() == "optimizer: bias.exp_avg_sq"
+        assert state.find_nonfinite() == "optimizer: bias.exp_avg_sq"
 
     def test_a_mask_may_hold_infinities(self):
         state = trained_state()
         state.networks["model"].module.register_buffer("mask", torch.tensor(-float("inf")))
-        assert state.not_finite() is None
+        assert state.find_nonfinite() is None
 
 
 def test_without_a_checkpoint_training_begins_at_step_0(tmp_path: Path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.training.loop import Network, optimizer_step
+from pae_framework.training.loop import TrainedNetwork, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings
 
 
@@ -40,7 +40,7 @@ def gradients(sizes: list[int]) -> tuple[dict[str, torch.Tensor], LossTerms]:
     y = torch.randn(7, 1, dtype=torch.float64, generator=draw)
     parts = list(zip(x.split(sizes), y.split(sizes), strict=True))
     settings = OptimizerSettings(lr=1.0, schedule="constant", clip=None)
-    network = Network(module, optimizer, settings, total=1)
+    network = TrainedNetwork(module, optimizer, settings, total=1)
     terms = optimizer_step(network, 0, parts, lambda index: torch.Generator())
     # Plain gradient descent with rate 1: the step is the gradient.
     return {name: before[name] - p.detach() for name, p in module.named_parameters()}, terms
