@@ -45,7 +45,7 @@ Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Item:
+class LabelledImage:
     """One image: ``image`` (3, S, S) uint8, ``label`` from 0 to the class count - 1."""
 
     image: Tensor
@@ -72,7 +72,7 @@ class DataSource(ABC):
         """Number of images."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         """Read one image, resized to ``image_size``.
 
         Raises:

@@ -57,9 +57,7 @@ class OptimizerSettings(Settings):
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (matrices only)")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="after the warm-up")
-    final_lr: float = Field(
-        0.1, ge=0, le=1, description="last learning rate, as a fraction of `lr`"
-    )
+    final_lr: float = Field(0.1, ge=0, le=1, description="last learning rate, as a share of `lr`")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
 
@@ -82,7 +80,8 @@ class TrainSettings(OptimizerSettings):
     )
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="prefix of weight names (`decoder`) -> factor of their learning rate; 0: frozen",
+        description="prefix of weight names, such as `decoder` -> factor of their learning rate; "
+        "0: frozen",
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of the weight average per step; null: no average"
@@ -98,9 +97,7 @@ class TrainSettings(OptimizerSettings):
         description="stop if the loss, without the adversarial term, exceeds this multiple of its "
         "recent median; null: stop only if a term is not finite",
     )
-    workers: int = Field(
-        0, ge=0, description="processes that load data; 0: load in the main process"
-    )
+    workers: int = Field(0, ge=0, description="processes that load data; 0: the main process")
     log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
     checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
     keep_steps: Steps = Field(

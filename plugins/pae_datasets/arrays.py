@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, Item
+from pae_framework.contracts import DataSource, LabelledImage
 
 
 class GreyArrays(DataSource):
@@ -45,9 +45,9 @@ class GreyArrays(DataSource):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         # A view: three channels cost no memory until a batch is stacked.
-        return Item(self._images[index].expand(3, -1, -1), self._labels[index])
+        return LabelledImage(self._images[index].expand(3, -1, -1), self._labels[index])
 
     def mask(self, index: int) -> Tensor:
         """1 where the image is brighter than the threshold, else 0; (S, S) int64."""

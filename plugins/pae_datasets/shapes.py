@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pae_datasets.config import ShapesConfig
 from pae_datasets.outlines import OUTLINES, Array
-from pae_framework.contracts import DataSource, Item
+from pae_framework.contracts import DataSource, LabelledImage
 from pae_framework.seeding import generator
 
 _KINDS = tuple(OUTLINES)
@@ -43,7 +43,7 @@ class Shapes(DataSource):
     def __len__(self) -> int:
         return self._settings.count
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         background, shapes = self._scene(index)
         picture = _background(self._x, self._y, background)
         for shape in shapes:
@@ -52,7 +52,7 @@ class Shapes(DataSource):
             coverage = np.clip(0.5 - distance * (self.image_size / 2), 0, 1)
             picture += coverage * (shape.shading(self._x, self._y) - picture)
         pixels = np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-        return Item(torch.from_numpy(pixels), index % len(_KINDS))
+        return LabelledImage(torch.from_numpy(pixels), index % len(_KINDS))
 
     def mask(self, index: int) -> Tensor:
         """Which shape each pixel centre lies in, the frontmost one; (S, S) int64."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pae_datasets.config import IdxConfig
 from pae_datasets.idx import Idx, read_idx
-from pae_framework.data.images import all_images, all_masks
+from pae_framework.data.images import read_images, read_masks
 from pae_framework.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
@@ -38,7 +38,7 @@ def test_reads_plain_and_gzipped_files_under_both_names(tmp_path, dash, compress
     folder = write(tmp_path, dash=dash, compressed=compressed)
     source = Idx(IdxConfig(folder=str(folder)), 28)
 
-    images, labels = all_images(source)
+    images, labels = read_images(source)
 
     assert torch.equal(images[:, 1], torch.from_numpy(PIXELS))
     assert torch.equal(images[:, 0], images[:, 2])
@@ -73,7 +73,7 @@ def test_missing_names_every_folder_it_looked_for(tmp_path):
 
 
 def test_28_px_are_padded_to_32_with_two_black_pixels_all_around(tmp_path):
-    images, _ = all_images(Idx(IdxConfig(folder=str(write(tmp_path))), 32))
+    images, _ = read_images(Idx(IdxConfig(folder=str(write(tmp_path))), 32))
 
     assert torch.equal(images[:, 0, 2:30, 2:30], torch.from_numpy(PIXELS))
     assert images[:, :, :2].max() == 0
@@ -82,9 +82,9 @@ def test_28_px_are_padded_to_32_with_two_black_pixels_all_around(tmp_path):
 
 def test_larger_and_smaller_sizes_are_resized_unless_padding_is_asked_for(tmp_path):
     folder = str(write(tmp_path))
-    doubled, _ = all_images(Idx(IdxConfig(folder=folder), 56))
-    halved, _ = all_images(Idx(IdxConfig(folder=folder), 14))
-    padded, _ = all_images(Idx(IdxConfig(folder=folder, fit="pad"), 56))
+    doubled, _ = read_images(Idx(IdxConfig(folder=folder), 56))
+    halved, _ = read_images(Idx(IdxConfig(folder=folder), 14))
+    padded, _ = read_images(Idx(IdxConfig(folder=folder, fit="pad"), 56))
 
     assert doubled.shape == (6, 3, 56, 56)
     # Half-pixel bilinear: new pixel 1 lies a quarter of the way from old pixel 0 to old pixel 1.
@@ -119,7 +119,7 @@ def test_masks_are_the_pixels_above_the_threshold(tmp_path):
     source = Idx(IdxConfig(folder=str(write(tmp_path)), mask_threshold=0.5), 28)
 
     # 0.5 * 255 = 127.5
-    assert torch.equal(all_masks(source) == 1, torch.from_numpy(PIXELS) >= 128)
+    assert torch.equal(read_masks(source) == 1, torch.from_numpy(PIXELS) >= 128)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pae_datasets.config import ImageFolderConfig
 from pae_datasets.image_folder import ImageFolder
-from pae_framework.data.images import all_images
+from pae_framework.data.images import read_images
 from pae_framework.data.pixels import adm_centre_crop
 from pae_framework.errors import DataError
 
@@ -35,7 +35,7 @@ def root(tmp_path) -> Path:
 def test_classes_and_files_are_sorted_and_nested_files_count(root):
     source = ImageFolder(ImageFolderConfig(folder=str(root), split="train"), 16)
 
-    images, labels = all_images(source)
+    images, labels = read_images(source)
 
     assert list(source.class_names) == ["ant", "zebra"]
     assert labels.tolist() == [0, 0, 0, 1]

@@ -9,7 +9,7 @@ import torch
 from pae_datasets.config import ShapesConfig
 from pae_datasets.outlines import OUTLINES
 from pae_datasets.shapes import Shapes
-from pae_framework.data.images import all_images, all_masks
+from pae_framework.data.images import read_images, read_masks
 
 
 def test_an_image_depends_on_seed_split_and_index_only():
@@ -28,13 +28,13 @@ def test_reading_twice_or_out_of_order_changes_nothing():
     source = Shapes(ShapesConfig(count=10), 16)
     backwards = [source[index].image for index in reversed(range(10))]
 
-    assert torch.equal(all_images(source)[0], torch.stack(backwards[::-1]))
+    assert torch.equal(read_images(source)[0], torch.stack(backwards[::-1]))
 
 
 def test_classes_take_turns():
     source = Shapes(ShapesConfig(count=20), 16)
 
-    assert all_images(source)[1].tolist() == [index % 8 for index in range(20)]
+    assert read_images(source)[1].tolist() == [index % 8 for index in range(20)]
     assert len(source.class_names) == 8
 
 
@@ -47,8 +47,8 @@ def test_images_end_where_the_count_says():
 
 
 def test_a_scene_is_the_same_at_every_size():
-    large = all_images(Shapes(ShapesConfig(count=8), 128))[0].float()
-    small = all_images(Shapes(ShapesConfig(count=8), 32))[0].float()
+    large = read_images(Shapes(ShapesConfig(count=8), 128))[0].float()
+    small = read_images(Shapes(ShapesConfig(count=8), 32))[0].float()
 
     # Means over 4 x 4 px differ from the small picture only along outlines.
     means = torch.nn.functional.avg_pool2d(large, 4)
@@ -56,7 +56,7 @@ def test_a_scene_is_the_same_at_every_size():
 
 
 def test_masks_hold_the_large_shape_as_1_and_the_small_ones_behind_it():
-    masks = all_masks(Shapes(ShapesConfig(count=40, objects=4), 32))
+    masks = read_masks(Shapes(ShapesConfig(count=40, objects=4), 32))
 
     assert masks.dtype == torch.int64
     assert set(masks.unique().tolist()) == {0, 1, 2, 3, 4}
@@ -70,7 +70,7 @@ def test_masks_hold_the_large_shape_as_1_and_the_small_ones_behind_it():
 def test_pixels_change_across_mask_edges_and_not_inside():
     # Inside a segment colours drift slowly; across its edge they jump.
     source = Shapes(ShapesConfig(count=40, objects=1), 64)
-    images, masks = all_images(source)[0].float(), all_masks(source)
+    images, masks = read_images(source)[0].float(), read_masks(source)
     step = (images[..., 2:] - images[..., :-2]).abs().amax(dim=1)
     edge = masks[..., 2:] != masks[..., :-2]
 
@@ -79,7 +79,7 @@ def test_pixels_change_across_mask_edges_and_not_inside():
 
 
 def test_a_lone_shape_has_one_segment_of_its_kinds_area():
-    masks = all_masks(Shapes(ShapesConfig(count=80, objects=1), 128))
+    masks = read_masks(Shapes(ShapesConfig(count=80, objects=1), 128))
     areas = (masks == 1).float().mean((1, 2)) * 4  # the frame spans [-1, 1]
     circles = areas[0::8]
 
