@@ -47,7 +47,7 @@ def gradients(sizes: list[int]) -> tuple[dict[str, torch.Tensor], LossTerms]:
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
-def test_parts_of_any_sizes_give_the_gradient_and_the_terms_of_the_whole(cuts: list[int]):
+def test_micro_batches_of_any_sizes_give_gradient_and_terms_of_the_batch(cuts: list[int]):
     edges = sorted({0, 7, *cuts})
     sizes = [b - a for a, b in pairwise(edges)]
     whole, terms = gradients([7])
