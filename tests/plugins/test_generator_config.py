@@ -55,19 +55,19 @@ def test_a_size_in_numbers():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "no size: give `preset`, or"),
-        ({"preset": "B/1", "width": 64, "heads": 4}, "already says width, heads; give one way"),
-        ({"width": 32, "heads": 4}, "also needs depth, patch"),
-        ({**SMALL, "heads": 5}, "5 heads do not divide the width 32"),
+        ({}, "`preset`, or `depth`, `width`, `heads`, `patch`"),
+        ({"preset": "B/1", "width": 64, "heads": 4}, r"`preset` B/1 .*\bwidth, heads\b"),
+        ({"width": 32, "heads": 4}, "`depth`, `patch`"),
+        ({**SMALL, "heads": 5}, "`heads` 5 .*`width` 32"),
         (
             {**SMALL, "width": 24},
-            "24 / 4 heads = 6 per head; rotary positions need a multiple of 4",
+            r"`width` 24 .*`heads` 4 .*\b6\b.*\b4\b",
         ),
         ({"preset": "L/1"}, "XL/1"),
-        ({**SMALL, "use_rope": False}, "Extra inputs are not permitted"),
+        ({**SMALL, "use_rope": False}, "use_rope"),
         (
             {**SMALL, "width": 30, "heads": 3, "rope": False},
-            "sine-cosine positions need a width divisible by 4, not 30",
+            r"`width` 30 .*\b4\b",
         ),
         ({**SMALL, "mlp": "relu"}, "'swiglu' or 'gelu'"),
         ({**SMALL, "attention": "flash"}, "'sdpa' or 'xformers'"),
@@ -81,9 +81,9 @@ def test_a_size_that_cannot_be(parameters, message):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"channels": 16}, "`channels` is 16, but the latents are 32 x 8 x 8; set it to 32"),
-        ({"side": 16}, "`side` is 16, but the latents are 32 x 8 x 8; set it to 8"),
-        ({"patch": 3}, "patch 3 does not divide the side of the latents, 32 x 8 x 8"),
+        ({"channels": 16}, r"`channels` is 16\b.*32 x 8 x 8.* 32\b"),
+        ({"side": 16}, r"`side` is 16\b.*32 x 8 x 8.* 8\b"),
+        ({"patch": 3}, "`patch` 3 .*32 x 8 x 8"),
     ],
 )
 def test_latents_that_do_not_fit(parameters, message):
@@ -127,10 +127,10 @@ def test_dit_dh_in_numbers():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, r"no size: give `preset` \(S or XL\), or depth, width, heads, head_depth"),
-        ({"preset": "S", "head_depth": 4}, "already says head_depth; give one way"),
-        ({"depth": 2, "width": 32}, "also needs heads, head_depth, head_width, head_heads"),
-        ({**SMALL_DH, "head_heads": 5}, "5 heads do not divide the width 24"),
+        ({}, "`preset`, or `depth`, `width`, `heads`, `head_depth`"),
+        ({"preset": "S", "head_depth": 4}, r"`preset` S .*\bhead_depth\b"),
+        ({"depth": 2, "width": 32}, "`heads`, `head_depth`, `head_width`, `head_heads`"),
+        ({**SMALL_DH, "head_heads": 5}, "`heads` 5 .*`width` 24"),
     ],
 )
 def test_a_dit_dh_that_cannot_be(parameters, message):
@@ -139,7 +139,7 @@ def test_a_dit_dh_that_cannot_be(parameters, message):
 
 
 def test_patches_of_dit_dh_must_tile_the_latents():
-    with pytest.raises(ValueError, match="patch 3 does not divide the side of the latents, 4 x 8"):
+    with pytest.raises(ValueError, match=r"`patch` 3 .*4 x 8"):
         DiTDHConfig(**SMALL_DH, patch=3).check_latent(LatentShape(4, 8))
 
 
@@ -155,7 +155,7 @@ def test_classes_are_the_images_or_none_at_all():
     assert LightningDiTConfig(**SMALL).class_count(10) == 10
     assert LightningDiTConfig(**SMALL, classes=10).class_count(10) == 10
     assert LightningDiTConfig(**SMALL, classes=0).class_count(10) == 0
-    with pytest.raises(ValueError, match="`classes` is 12, but the images have 10 classes"):
+    with pytest.raises(ValueError, match=r"`classes` is 12\b.*\b10\b"):
         LightningDiTConfig(**SMALL, classes=12).class_count(10)
 
 

@@ -228,12 +228,12 @@ def test_it_samples_in_half_precision_with_float32_latents(tmp_path) -> None:
 
 def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
     pipeline = pipeline_of(lightningdit(), tmp_path / "labels")
-    with pytest.raises(UsageError, match="no class 10; classes are 0 to 9"):
+    with pytest.raises(UsageError, match=r"class_labels.*\b10\b.*\b0 to 9\b"):
         pipeline([1, 10])
-    with pytest.raises(UsageError, match=r"\(1, 4, 4, 4\); expected \(2, 4, 4, 4\)"):
+    with pytest.raises(UsageError, match=r"latents .*\(1, 4, 4, 4\).*\(2, 4, 4, 4\)"):
         pipeline([1, 2], latents=torch.zeros(1, 4, 4, 4))
     pipeline = pipeline_of(lightningdit(classes=0), tmp_path / "none")
-    with pytest.raises(UsageError, match="unconditional"):
+    with pytest.raises(UsageError, match="guidance_scale=1"):
         pipeline([1], guidance_scale=2.0)
 
 
@@ -246,7 +246,7 @@ def test_without_diffusers_it_says_what_to_install(tmp_path, monkeypatch) -> Non
             monkeypatch.delitem(sys.modules, name)
         if name.partition(".")[0] == "diffusers":
             monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=r"install 'pae-framework\[diffusers\]'"):
+    with pytest.raises(UsageError, match=r"pae-framework\[diffusers\]"):
         lightningdit().save_diffusers(tmp_path / "folder", MEAN, STD, 1.0)
     assert not (tmp_path / "folder").exists()
 
@@ -256,7 +256,7 @@ def test_other_generators_have_no_diffusers_form(tmp_path) -> None:
         """Computes something else from the same weights."""
 
     other = Other(LightningDiTConfig(**SMALL), LATENT, CLASSES)
-    with pytest.raises(CheckpointError, match="Other has no Diffusers form"):
+    with pytest.raises(CheckpointError, match=r"\bOther\b"):
         other.save_diffusers(tmp_path / "folder", MEAN, STD, 1.0)
 
 

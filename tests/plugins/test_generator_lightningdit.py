@@ -314,7 +314,7 @@ def test_a_network_of_the_other_time_is_seen_through_a_mirror():
     ("shape", "found"), [((3, 5, 8, 8), "5 x 8 x 8"), ((3, 4, 16, 16), "4 x 16 x 16")]
 )
 def test_latents_of_another_shape_are_refused(shape, found):
-    with pytest.raises(DataError, match=f"built for latents of 4 x 8 x 8, not {found}"):
+    with pytest.raises(DataError, match=f"4 x 8 x 8.*{found}"):
         small()(torch.zeros(shape), torch.zeros(3), torch.zeros(3, dtype=torch.int64))
 
 
@@ -323,10 +323,10 @@ def test_latents_of_another_shape_are_refused(shape, found):
     [
         (
             {"classes": 1000},
-            "`classes` is 1000, but the images have 10 classes; say 10, null, or 0",
+            r"`classes` is 1000\b.*\b10 classes\b.* 10, null, or 0\b",
         ),
-        ({"channels": 32}, "`channels` is 32, but the latents are 4 x 8 x 8"),
-        ({"patch": 3}, "patch 3 does not divide the side of the latents, 4 x 8 x 8"),
+        ({"channels": 32}, r"`channels` is 32\b.*4 x 8 x 8"),
+        ({"patch": 3}, "`patch` 3 .*4 x 8 x 8"),
     ],
 )
 def test_what_does_not_fit_is_refused_when_built(changes, message):

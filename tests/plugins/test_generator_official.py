@@ -74,9 +74,7 @@ def test_half_precision_comes_in_as_float32():
 def test_values_that_are_not_finite_are_named(value):
     tensors = lightningdit().to_official()
     tensors["blocks.1.mlp.w3.bias"] = torch.full((16,), value)
-    with pytest.raises(
-        CheckpointError, match=r"not finite: blocks\.1\.mlp\.w3\.bias; the training"
-    ):
+    with pytest.raises(CheckpointError, match=r"not finite: blocks\.1\.mlp\.w3\.bias"):
         lightningdit().from_official(tensors)
 
 
@@ -130,11 +128,9 @@ def test_presets_of_dit_dh_are_recognised(preset):
 
 
 def test_the_other_generators_file_is_recognised():
-    with pytest.raises(CheckpointError, match="these are the weights of a DiT-DH of 2 blocks"):
+    with pytest.raises(CheckpointError, match="weights of a DiT-DH of 2 blocks"):
         lightningdit().from_official(dit_dh().to_official())
-    with pytest.raises(
-        CheckpointError, match="these are the weights of a LightningDiT of 2 blocks"
-    ):
+    with pytest.raises(CheckpointError, match="weights of a LightningDiT of 2 blocks"):
         dit_dh().from_official(lightningdit().to_official())
 
 
@@ -144,5 +140,5 @@ def test_blocks_of_encoder_and_head_that_are_equally_wide_are_counted_together()
 
 
 def test_a_file_of_anything_else():
-    with pytest.raises(CheckpointError, match="weights of another kind of network; the recipe's"):
+    with pytest.raises(CheckpointError, match="another kind of network"):
         lightningdit().from_official({"encoder.weight": torch.zeros(2)})
