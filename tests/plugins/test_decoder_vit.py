@@ -88,7 +88,7 @@ def test_image_size_is_patch_times_grid() -> None:
     assert config.image_size(16) == 256
 
 
-def test_mlp_is_four_widths_unless_said() -> None:
+def test_mlp_is_four_widths_by_default() -> None:
     assert decoder().decoder_layers[0].intermediate.dense.out_features == 96
     assert decoder(mlp=7).decoder_layers[0].intermediate.dense.out_features == 7
 
@@ -96,11 +96,11 @@ def test_mlp_is_four_widths_unless_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 5}, "`heads` 5 does not divide `width` 24"),
+        ({"heads": 5}, "`heads` 5 .*`width` 24"),
         ({"width": 30, "heads": 5}, "multiple of 4"),
         ({"patch": 0}, "greater than 0"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused(changes: dict[str, int], message: str) -> None:
+def test_invalid_parameters_are_rejected(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         VitDecoderConfig(**({"width": 24, "depth": 1, "heads": 3, "patch": 2} | changes))
