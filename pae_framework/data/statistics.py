@@ -129,7 +129,7 @@ def _checked(statistics: LatentStatistics, path: Path) -> LatentStatistics:
             f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)}; expected (1, C, 1, 1)"
         )
     if not (mean.isfinite().all() and std.isfinite().all()):
-        raise DataError(f"{path}: the statistics contain NaN or infinity")
+        raise DataError(f"{path}: the statistics hold NaN or infinity")
     if not (std > 0).all():
         constant = (std.flatten() <= 0).nonzero().flatten().tolist()
         raise DataError(f"{path}: no deviation above 0 in latent channels {constant}")

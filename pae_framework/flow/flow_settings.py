@@ -87,8 +87,8 @@ class Guidance(Settings):
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise ValueError(
-                f"`interval` [{low:g}, {high:g}] is empty or exceeds [0, 1]; set [low, high], such "
-                "as [0.25, 1]"
+                f"the interval [{low:g}, {high:g}] is empty or leaves [0, 1]; set [low, "
+                "high], such as [0.25, 1]"
             )
         return self
 
@@ -162,7 +162,7 @@ class SolverSettings(ShiftSettings):
     def _steps_before_the_last(self) -> Self:
         has_last_step = self.stochastic and self.sde.last_step != "none"
         if has_last_step and min(self.all_steps()) < 2:
-            raise ValueError(f"{self.solver} needs at least 2 steps: noisy ones and the last one")
+            raise ValueError(f"{self.solver} needs 2 steps or more: noisy ones and the last one")
         return self
 
     def all_steps(self) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ class SampleSettings(SolverSettings):
     seed: int = Field(
         0,
         ge=0,
-        description="seed of sampling, independent of the recipe's; the noise of image i is a "
+        description="seed of sampling, not the recipe's; the noise of image i is a "
         "function of (seed, i)",
     )
     at_steps: Steps = Field(
