@@ -67,7 +67,7 @@ def test_bfloat16_is_kept_on_disk_and_read_as_float32(tmp_path):
     assert torch.equal(read, values)
 
 
-def test_a_failed_write_leaves_the_old_shard_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_shard(tmp_path, monkeypatch):
     path = tmp_path / shard_name(0, 0)
     write_shard(path, *rows(0, 4))
     before = path.read_bytes()

@@ -42,7 +42,7 @@ def test_by_hand(tmp_path):
     assert statistics.std.item() == pytest.approx(2**0.5)
 
 
-def test_over_batch_and_places_per_channel(tmp_path, latents):
+def test_statistics_are_per_channel_over_rows_and_positions(tmp_path, latents):
     write(tmp_path, latents[:25], latents[25:])
     statistics = compute_statistics(tmp_path)
     array = latents.double().numpy()
@@ -51,7 +51,7 @@ def test_over_batch_and_places_per_channel(tmp_path, latents):
     np.testing.assert_allclose(statistics.std.flatten(), std, rtol=1e-5)
 
 
-def test_at_most_so_many_rows_chosen_by_the_seed(tmp_path, latents):
+def test_the_seed_chooses_at_most_the_given_number_of_rows(tmp_path, latents):
     write(tmp_path, latents)
     some = compute_statistics(tmp_path, seed=0, rows=10)
     again = compute_statistics(tmp_path, seed=0, rows=10)
@@ -63,7 +63,7 @@ def test_at_most_so_many_rows_chosen_by_the_seed(tmp_path, latents):
     assert torch.equal(*everything)
 
 
-def test_normalised_latents_are_standard_and_come_back(tmp_path, latents):
+def test_denormalize_inverts_normalize(tmp_path, latents):
     write(tmp_path, latents)
     statistics = compute_statistics(tmp_path)
     z = statistics.normalize(latents)
@@ -163,7 +163,7 @@ def plain_pickle(value, path):
 
 
 @pytest.mark.parametrize("save", [torch.save, plain_pickle])
-def test_code_in_a_pickle_is_not_run(tmp_path, save):
+def test_code_in_a_pickle_is_not_executed(tmp_path, save):
     path, trace = tmp_path / "latents_stats.pt", tmp_path / "trace"
     save({"mean": Touch(trace), "std": torch.ones(1)}, path)
     with pytest.raises(DataError, match=r"latents_stats\.pt"):
@@ -171,7 +171,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, save):
     assert not trace.exists()
 
 
-def test_statistics_name_the_tokenizer_they_belong_to(tmp_path):
+def test_statistics_record_their_tokenizer(tmp_path):
     statistics = LatentStatistics(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
     assert recorded_tokenizer(tmp_path) is None
     statistics.save(tmp_path)
@@ -181,7 +181,7 @@ def test_statistics_name_the_tokenizer_they_belong_to(tmp_path):
     assert torch.equal(load_statistics(tmp_path).std, statistics.std)
 
 
-def test_every_safetensors_file_beside_the_shards_is_a_shard(tmp_path):
+def test_only_shards_are_safetensors_files_beside_the_shards(tmp_path):
     """LightningDiT's data set opens them all (`*.safetensors`) and asks each for its labels."""
     write(tmp_path, torch.randn(4, 2, 3, 3))
     compute_statistics(tmp_path).save(tmp_path)

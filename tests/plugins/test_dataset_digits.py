@@ -26,7 +26,7 @@ def test_every_fifth_of_each_class_is_a_test_image():
     assert is_test(labels).nonzero()[:, 0].tolist() == [6, 9]
 
 
-def test_the_splits_part_all_images_and_keep_the_classes_balanced(train, test_split):
+def test_the_splits_partition_the_images_and_balance_the_classes(train, test_split):
     counts = [(load_digits().target == digit).sum() for digit in range(10)]
 
     train_counts = read_images(train)[1].bincount(minlength=10).tolist()
@@ -37,7 +37,7 @@ def test_the_splits_part_all_images_and_keep_the_classes_balanced(train, test_sp
     assert len(test_split) == 355
 
 
-def test_at_8_px_the_pixels_are_scikit_learns(train):
+def test_at_8_px_the_pixels_equal_scikit_learns(train):
     images, labels = read_images(train)
     bunch = load_digits()
     # The first digit of the file is the first of its class, so a training image.
@@ -58,7 +58,7 @@ def test_enlarged_digits_keep_their_mean_grey(train):
     assert difference.abs().mean() < 2
 
 
-def test_masks_are_where_the_ink_is_brighter_than_the_threshold():
+def test_masks_are_the_pixels_above_the_threshold():
     source = Digits(DigitsConfig(mask_threshold=0.5), 16)
     masks, images = read_masks(source, range(20)), read_images(source, range(20))[0]
 

@@ -31,14 +31,14 @@ def test_reading_twice_or_out_of_order_changes_nothing():
     assert torch.equal(read_images(source)[0], torch.stack(backwards[::-1]))
 
 
-def test_classes_take_turns():
+def test_classes_alternate():
     source = Shapes(ShapesConfig(count=20), 16)
 
     assert read_images(source)[1].tolist() == [index % 8 for index in range(20)]
     assert len(source.class_names) == 8
 
 
-def test_images_end_where_the_count_says():
+def test_the_number_of_images_is_count():
     source = Shapes(ShapesConfig(count=3), 16)
 
     assert len(list(source)) == 3
@@ -55,7 +55,7 @@ def test_a_scene_is_the_same_at_every_size():
     assert (means - small).abs().mean() < 3
 
 
-def test_masks_hold_the_large_shape_as_1_and_the_small_ones_behind_it():
+def test_the_large_shape_is_segment_1_before_the_small_ones():
     masks = read_masks(Shapes(ShapesConfig(count=40, objects=4), 32))
 
     assert masks.dtype == torch.int64
@@ -67,7 +67,7 @@ def test_masks_hold_the_large_shape_as_1_and_the_small_ones_behind_it():
     assert (small < large).all()
 
 
-def test_pixels_change_across_mask_edges_and_not_inside():
+def test_pixels_change_at_mask_edges_but_not_inside():
     # Inside a segment colours drift slowly; across its edge they jump.
     source = Shapes(ShapesConfig(count=40, objects=1), 64)
     images, masks = read_images(source)[0].float(), read_masks(source)
@@ -78,7 +78,7 @@ def test_pixels_change_across_mask_edges_and_not_inside():
     assert step[~edge].quantile(0.99) < step[edge].mean()
 
 
-def test_a_lone_shape_has_one_segment_of_its_kinds_area():
+def test_a_single_shape_has_one_segment_with_the_area_of_its_kind():
     masks = read_masks(Shapes(ShapesConfig(count=80, objects=1), 128))
     areas = (masks == 1).float().mean((1, 2)) * 4  # the frame spans [-1, 1]
     circles = areas[0::8]
@@ -101,7 +101,7 @@ AREAS = {
 
 
 @pytest.mark.parametrize("kind", sorted(OUTLINES))
-def test_outlines_enclose_the_area_geometry_says(kind):
+def test_outlines_enclose_the_exact_area(kind):
     axis = (np.arange(1000) + 0.5) * 2.4 / 1000 - 1.2
     x, y = np.meshgrid(axis, axis)
 
@@ -111,7 +111,7 @@ def test_outlines_enclose_the_area_geometry_says(kind):
 
 
 @pytest.mark.parametrize("kind", sorted(OUTLINES))
-def test_distances_never_grow_faster_than_the_way_walked(kind):
+def test_distances_have_slope_at_most_1(kind):
     axis = (np.arange(400) + 0.5) * 2.4 / 400 - 1.2
     distance = OUTLINES[kind](*np.meshgrid(axis, axis))
 

@@ -59,7 +59,7 @@ def test_one_token_becomes_one_patch() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 4, 5)
 
 
-def test_class_token_takes_part_in_attention_but_not_in_the_image() -> None:
+def test_the_class_token_affects_the_image_only_by_attention() -> None:
     model, tokens = decoder(), torch.randn(2, 16, 10)
     before = model(tokens)
     assert before.shape == (2, 3, 8, 8)
