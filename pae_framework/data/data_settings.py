@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from pae_framework.config import Settings
 
 SHARDS = "latents_rank*_shard*.safetensors"
-"""Pattern of shard names, as LightningDiT writes them."""
+"""File names of latents, as LightningDiT writes them."""
 
 LATENT_FILES = "latents_*"
-"""Pattern of the names of shards and of ``latents_stats.pt``."""
+"""File names of latents (:data:`SHARDS`) and of their statistics."""
 
 
 class LatentsSettings(Settings):
@@ -22,39 +22,39 @@ class LatentsSettings(Settings):
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes", "workers"})
 
     shard_size: int = Field(10_000, gt=0, description="images per shard file")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="type of stored latents")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="as stored")
     batch_size: int = Field(128, gt=0, description="images encoded at once")
     processes: int = Field(
-        1, gt=0, description="processes that write shards; the files do not depend on it"
+        1, gt=0, description="processes that share the shards; the files are those of one process"
     )
     workers: int = Field(
-        0, ge=0, description="worker processes that read images, for each of `processes`; 0: none"
+        0, ge=0, description="processes that read images ahead, for each of `processes`; 0: none"
     )
     folder: str | None = Field(
         None,
-        description="folder of latents of this tokenizer, written by LightningDiT or another run; "
-        "the generator trains on them, and the run writes none",
+        description="folder of latents of this tokenizer that LightningDiT or another run wrote: "
+        "the generator trains on them as they are; none are written",
     )
     statistics: str | None = Field(
         None,
-        description="file with the statistics of the latents that `generator.weights` was trained "
-        "on (latents_stats.pt or .safetensors); the run writes no latents",
+        description="statistics of the latents that `generator.weights` was trained on "
+        "(latents_stats.pt or .safetensors): taken as they are; no latents are written",
     )
 
     @property
     def written(self) -> bool:
-        """Whether the run encodes its training images; not with ``folder`` or ``statistics``."""
+        """Whether the run encodes its training images, as it does where nothing stands for them."""
         return self.folder is None and self.statistics is None
 
     @model_validator(mode="after")
     def _one_source(self) -> LatentsSettings:
         if self.folder is not None and self.statistics is not None:
-            raise ValueError("`folder` contains statistics; set either `folder` or `statistics`")
+            raise ValueError("`folder` has statistics of its own; say `folder` or `statistics`")
         return self
 
 
 def missing_latents(folder: str) -> str | None:
-    """A message if the folder contains no latents, else None."""
+    """Say that a folder holds no latents; None if it does."""
     path = Path(folder).expanduser()
     if any(path.glob(SHARDS)):
         return None

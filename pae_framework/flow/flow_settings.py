@@ -15,9 +15,7 @@ class ShiftSettings(Settings):
     """The shift of times: a number, or computed from the size of the latents."""
 
     shift: float = Field(
-        1.0,
-        gt=0,
-        description="s of t' = s t / (1 + (s-1) t); below 1 shifts towards noise; 1: none",
+        1.0, gt=0, description="s of t' = s t / (1 + (s-1) t); below 1 moves towards noise; 1: none"
     )
     shift_base: float | None = Field(
         None,
@@ -29,7 +27,7 @@ class ShiftSettings(Settings):
     @model_validator(mode="after")
     def _one_shift(self) -> Self:
         if self.shift_base is not None and self.shift != 1:
-            raise ValueError("set either `shift` or `shift_base`")
+            raise ValueError("give either `shift` or `shift_base`")
         return self
 
     def for_latent(self, latent: LatentShape) -> Self:
@@ -50,7 +48,7 @@ class TimeSettings(ShiftSettings):
     mean: float = Field(0.0, description="location of the normal under the sigmoid")
     std: float = Field(1.0, gt=0, description="scale of the normal under the sigmoid")
     lowest: float = Field(
-        0.0, ge=0, lt=1, description="smallest time, before the shift (RAE: 0.001)"
+        0.0, ge=0, lt=1, description="times below are not drawn, before the shift (RAE: 0.001)"
     )
 
 
@@ -59,7 +57,7 @@ class FlowSettings(Settings):
 
     time: TimeSettings = TimeSettings()
     cosine_weight: float = Field(1.0, ge=0, description="weight of the direction term 1 - cos")
-    label_drop: float = Field(0.1, ge=0, le=1, description="probability of the null label")
+    label_drop: float = Field(0.1, ge=0, le=1, description="share of labels replaced by null")
 
 
 class Guidance(Settings):
@@ -78,8 +76,8 @@ class Guidance(Settings):
     )
     autoguidance: str | None = Field(
         None,
-        description="directory of another finished run on the same latents, whose weaker generator "
-        "replaces the velocity without a label",
+        description="directory of another finished run over the same latents: its generator, a "
+        "weaker one, guides in place of the velocity without a label",
     )
 
     @model_validator(mode="after")
@@ -87,8 +85,8 @@ class Guidance(Settings):
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise ValueError(
-                f"the interval [{low:g}, {high:g}] is empty or leaves [0, 1]; set [low, "
-                "high], such as [0.25, 1]"
+                f"the interval [{low:g}, {high:g}] is empty or leaves [0, 1]; say [low, high], as "
+                "in [0.25, 1]"
             )
         return self
 
@@ -104,8 +102,8 @@ class SdeSettings(Settings):
     )
     last_step: Literal["mean", "tweedie", "euler", "none"] = Field(
         "mean",
-        description="last step, without noise: mean follows the drift; euler and tweedie, the same "
-        "on this path, follow the velocity; none: noisy steps up to t = 1",
+        description="last step, without noise: mean along the drift, euler (on this path the same "
+        "as tweedie) along the velocity; none: noisy steps up to t = 1",
     )
     last_step_size: float = Field(
         0.004, gt=0, lt=1, description="the noisy steps end this far from t = 1, before the shift"
@@ -114,7 +112,7 @@ class SdeSettings(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> SdeSettings:
         if self.start >= self.end:
-            raise ValueError(f"`start` {self.start:g} must be below the last time, {self.end:g}")
+            raise ValueError(f"nothing lies between `start` {self.start:g} and {self.end:g}")
         return self
 
     @property
@@ -144,24 +142,25 @@ class SolverSettings(ShiftSettings):
     steps: int = Field(
         50,
         gt=0,
-        description="integration steps, including the last one of stochastic solvers (250 points "
-        "in time are 249 steps); no effect on dopri5",
+        description="integration steps, the last one of stochastic solvers included (250 points in "
+        "time are 249 steps); without effect for dopri5",
     )
     end: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="last time of deterministic solvers, before the shift (RAE: 0.999)",
+        description="last time, before the shift, of the solvers that are not stochastic (RAE: "
+        "0.999)",
     )
-    sde: SdeSettings = Field(SdeSettings(), description="steps of euler_maruyama and sde_heun")
+    sde: SdeSettings = Field(SdeSettings(), description="of euler_maruyama and sde_heun")
     rtol: float = Field(1e-3, gt=0, description="relative tolerance of dopri5")
     atol: float = Field(1e-6, gt=0, description="absolute tolerance of dopri5")
     guidance: Guidance = Guidance()
 
     @model_validator(mode="after")
     def _steps_before_the_last(self) -> Self:
-        has_last_step = self.stochastic and self.sde.last_step != "none"
-        if has_last_step and min(self.all_steps()) < 2:
+        few = min(self.all_steps())
+        if self.stochastic and self.sde.last_step != "none" and few < 2:
             raise ValueError(f"{self.solver} needs 2 steps or more: noisy ones and the last one")
         return self
 
@@ -191,29 +190,29 @@ class SampleSettings(SolverSettings):
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes"})
 
-    count: int = Field(1000, ge=2, description="images per sample set")
+    count: int = Field(1000, ge=2, description="images of every sample set")
     batch_size: int = Field(
-        250, gt=0, description="images sampled at once; affects images only by rounding"
+        250, gt=0, description="images drawn at once; changes no image but for rounding"
     )
     processes: int = Field(
         1,
         gt=0,
-        description="processes that sample, in chunks of 1000 images; the sets do not depend on "
-        "it, but with more than one dopri5's evaluations are not counted",
+        description="processes of the sample stage that share the parts of its sets, 1000 images "
+        "each; the sets are those of one process, but dopri5's evaluations are not counted",
     )
     seed: int = Field(
         0,
         ge=0,
-        description="seed of sampling, not the recipe's; the noise of image i is a "
-        "function of (seed, i)",
+        description="sampling's own seed, not the recipe's; noise of image i is a function of "
+        "(seed, i)",
     )
     at_steps: Steps = Field(
-        (), description="training steps to sample in addition to the last; their weights are kept"
+        (), description="generator steps to sample besides the last; kept by generator.train"
     )
-    few_steps: Steps = Field((), description="more `steps` to sample the last weights with")
+    few_steps: Steps = Field((), description="further step counts drawn from the last weights")
     labels: Literal["balanced", "uniform"] = Field(
         "balanced",
-        description="balanced: class counts differ by at most 1; uniform: independent labels",
+        description="balanced: class counts differ by 1 at most; uniform: each drawn by itself",
     )
 
     @model_validator(mode="after")

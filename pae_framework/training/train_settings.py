@@ -9,19 +9,22 @@ from pydantic import Field, model_validator
 from pae_framework.config import Settings, Steps
 
 Precision = Literal["float32", "bf16"]
+
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 LOG_COLUMNS = (
     *("step", "loss", "lr", "grad_norm", "images_per_s", "data_wait"),
     *("opponent_loss", "opponent_lr", "opponent_grad_norm"),
 )
-"""Columns that the training loop logs in addition to the loss terms."""
+"""Columns that the training loop itself logs, beside the terms of the losses."""
 
 
 class Length(Settings):
     """A point of a training, in steps or epochs."""
 
-    steps: int | None = Field(None, ge=0, description="optimizer steps; or give `epochs`")
+    steps: int | None = Field(None, ge=0, description="optimiser steps; or give `epochs`")
     epochs: float | None = Field(None, ge=0, description="passes over the data; or give `steps`")
 
     @model_validator(mode="after")
@@ -31,14 +34,14 @@ class Length(Settings):
         return self
 
     def in_steps(self, steps_per_epoch: float) -> int:
-        """The same point in optimizer steps."""
+        """The same point in optimiser steps."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
         return round(self.epochs * steps_per_epoch)
 
     def before(self, other: Length) -> bool:
-        """Whether this is certainly earlier. Unknown if the units differ, except from the start."""
+        """Whether this is known to be earlier: both have one unit, or this is the start."""
         if self.steps is not None and other.steps is not None:
             return self.steps < other.steps
         if self.epochs is not None and other.epochs is not None:
@@ -46,7 +49,7 @@ class Length(Settings):
         return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
 
     def reaches(self, other: Length) -> bool:
-        """Whether this is certainly not earlier. Unknown if the units differ."""
+        """Whether this is known not to be earlier: both have one unit."""
         return (self.steps is None) == (other.steps is None) and not self.before(other)
 
 
@@ -63,45 +66,45 @@ class OptimizerSettings(Settings):
 
 
 class TrainSettings(OptimizerSettings):
-    """How a stage trains: length, batch size, optimizer, schedule, averaging, checkpoints."""
+    """How a stage trains: length, batch, optimiser, schedule, averaging, checkpoints."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset(
         {"log_every", "checkpoint_every", "workers", "jump", "compile", "activation_checkpointing"}
     )
 
-    steps: int | None = Field(None, gt=0, description="optimizer steps; or give `epochs`")
+    steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")
     epochs: float | None = Field(None, gt=0, description="passes over the data; or give `steps`")
-    batch_size: int = Field(64, gt=0, description="images per optimizer step")
+    batch_size: int = Field(64, gt=0, description="images per optimiser step")
     accumulate: int = Field(
         1,
         gt=0,
-        description="number of micro-batches per step; adaptive weights and batch norm see one "
-        "micro-batch at a time",
+        description="micro-batches a step's batch is split into; adaptive weights and batch norm "
+        "work on each by itself",
     )
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="prefix of weight names, such as `decoder` -> factor of their learning rate; "
-        "0: frozen",
+        description="part of the model -> factor of its learning rate; a part is the beginning of "
+        "its weights' names (`decoder`); 0 freezes it",
     )
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of the weight average per step; null: no average"
+        None, gt=0, lt=1, description="decay of the weight average per step; null: none is kept"
     )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
     compile: bool = Field(False, description="torch.compile of the transformer blocks")
     activation_checkpointing: bool = Field(
-        False, description="recompute the blocks' activations in the backward pass, to save memory"
+        False, description="compute the blocks' activations again in the backward pass: less memory"
     )
     jump: float | None = Field(
         None,
         gt=1,
-        description="stop if the loss, without the adversarial term, exceeds this multiple of its "
-        "recent median; null: stop only if a term is not finite",
+        description="stop where the loss, without the adversarial term, exceeds this many times "
+        "its median of late; null: only where a term is not finite",
     )
-    workers: int = Field(0, ge=0, description="processes that load data; 0: the main process")
+    workers: int = Field(0, ge=0, description="processes that load data; 0: the main one")
     log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
     checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
     keep_steps: Steps = Field(
-        (), description="steps whose (averaged) weights are kept in addition to the last"
+        (), description="steps at which the (averaged) weights are kept besides the last"
     )
     seed: int | None = Field(None, ge=0, description="seed of this stage; null: the recipe's")
 
@@ -116,7 +119,7 @@ class TrainSettings(OptimizerSettings):
         return self
 
     def total_steps(self, images: int) -> int:
-        """Optimizer steps for a data set of ``images`` images."""
+        """Optimiser steps for a data set of ``images`` images."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None

@@ -79,7 +79,7 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     assert not any(parameter.requires_grad for parameter in drawn.tokenizer.parameters())
 
     class OfficialNoise(sampling.SampleNoise):
-        def draw(self):
+        def sample_latents(self):
             return golden["in.z"]
 
     monkeypatch.setattr(sampling, "SampleNoise", OfficialNoise)

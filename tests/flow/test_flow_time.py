@@ -135,7 +135,7 @@ def test_a_numeric_shift_does_not_depend_on_the_latents():
 
 
 @pytest.mark.parametrize("settings", [TimeSettings, SolverSettings])
-def test_shift_and_shift_base_exclude_each_other(settings):
+def test_the_shift_is_said_in_one_way(settings):
     with pytest.raises(ValueError, match=r"`shift`.*`shift_base`"):
         settings(shift=0.4, shift_base=4096)
 

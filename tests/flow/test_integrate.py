@@ -137,24 +137,25 @@ def test_without_torchdiffeq_the_error_names_the_package_to_install(monkeypatch)
 
 
 @pytest.mark.parametrize("interval", [(0.5, 0.5), (0.7, 0.3), (-0.1, 1), (0, 1.5)])
-def test_an_invalid_guidance_interval_is_rejected(interval):
-    with pytest.raises(ValidationError, match=r"interval.*\[0, 1\]"):
+def test_an_interval_that_is_empty_or_leaves_the_unit_interval_is_refused(interval):
+    low, high = interval
+    with pytest.raises(ValidationError, match=rf"interval.*\[{low:g}, {high:g}\]"):
         Guidance(scale=2, interval=interval)
 
 
 @pytest.mark.parametrize("steps", [{"steps": 1}, {"steps": 10, "few_steps": (1, 5)}])
-def test_a_stochastic_solver_with_a_last_step_needs_two_steps(steps):
-    with pytest.raises(ValidationError, match=r"\b2 steps\b"):
+def test_a_stochastic_solver_has_noisy_steps_and_a_last_one(steps):
+    with pytest.raises(ValidationError, match="2 steps"):
         SampleSettings(solver="euler_maruyama", **steps)
     assert SampleSettings(solver="euler", **steps)
     assert SampleSettings(solver="euler_maruyama", sde=SdeSettings(last_step="none"), **steps)
 
 
-def test_dopri5_rejects_few_steps():
-    with pytest.raises(ValidationError, match="`few_steps`"):
+def test_step_counts_mean_nothing_to_dopri5():
+    with pytest.raises(ValidationError, match="few_steps"):
         SampleSettings(solver="dopri5", few_steps=(5,))
 
 
-def test_sde_start_must_be_below_the_last_time():
-    with pytest.raises(ValidationError, match=r"`start` 0\.5 .*0\.4\b"):
+def test_the_noisy_steps_have_room():
+    with pytest.raises(ValidationError, match=r"`start` 0\.5.* 0\.4"):
         SdeSettings(start=0.5, last_step_size=0.6)

@@ -60,7 +60,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 def test_a_folder_has_statistics_of_its_own(problems: Problems) -> None:
     (problem,) = problems(FOLDER, "latents.statistics=latents_stats.pt")
     assert problem.path == "latents"
-    assert "set either `folder` or `statistics`" in problem.message
+    assert "say `folder` or `statistics`" in problem.message
 
 
 def test_the_folder_must_be_there_and_hold_latents(
