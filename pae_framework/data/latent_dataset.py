@@ -165,7 +165,7 @@ def shard_paths(directory: Path) -> list[Path]:
     """
     paths = sorted(Path(directory).glob(SHARDS), key=_numbers)
     if not paths:
-        raise DataError(f"{directory} contains no latents; expected files like {shard_name(0, 0)}")
+        raise DataError(f"{directory} holds no latents; expected files like {shard_name(0, 0)}")
     return paths
 
 
