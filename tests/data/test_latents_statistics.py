@@ -1,4 +1,4 @@
-"""Statistics of latents: the formula, both files, and what is refused."""
+"""Statistics of latents: formula, files, errors."""
 
 import pickle
 import re
@@ -20,7 +20,7 @@ from pae_framework.errors import DataError
 
 
 def write(directory, *shards):
-    """Shards of these latents; the mirrored ones are far off, and must not count."""
+    """Shards of these latents; the mirrored ones differ by 1000 and must not count."""
     for number, latents in enumerate(shards):
         labels = torch.zeros(len(latents))
         write_shard(directory / shard_name(0, number), latents, latents + 1000, labels)

@@ -1,4 +1,4 @@
-"""What a recipe may say of the generators: one size, written one way, that fits the latents."""
+"""Configs of the generators: size, latents, classes, parameter counts, smoke versions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Official files of weights: read, checked, described where they do not fit, and written back."""
+"""Official weight files: reading, checks, descriptions of other networks, export."""
 
 import pytest
 import torch

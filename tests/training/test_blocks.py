@@ -1,4 +1,4 @@
-"""Blocks: which modules are such, compiled and recomputed in place."""
+"""Blocks: finding, compiling and recomputing them in place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tower(nn.Module):
 
 
 class Seen(UsesFrozen):
-    """A tower whose output a frozen tower looks at, as a perceptual distance does."""
+    """A tower whose output goes through a frozen tower, as in a perceptual distance."""
 
     def __init__(self) -> None:
         super().__init__()

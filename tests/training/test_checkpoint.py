@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, and what happens to damaged ones."""
+"""Checkpoints: restored state, damaged files, checkpoints of older versions."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_last_hundred_losses_are_restored(tmp_path: Path):
     assert list(restored.losses) == [n / 3 for n in range(30, 130)]
 
 
-class TestNotFinite:
+class TestFindNonfinite:
     def test_returns_none_if_all_is_finite(self):
         assert trained_state().find_nonfinite() is None
 

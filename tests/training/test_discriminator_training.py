@@ -23,7 +23,7 @@ STEPS = 6
 
 
 class Critic(nn.Module):
-    """Scores; notes in which mode it was asked."""
+    """Scores points; records its mode at each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Critic(nn.Module):
 
 
 class Maker(nn.Module):
-    """Moves points; the critic, which it does not own, says how well."""
+    """Moves points to raise their score by the critic, which is not a sub-module."""
 
     def __init__(self, critic: Critic):
         super().__init__()
@@ -55,7 +55,7 @@ class Maker(nn.Module):
 
 
 class CriticLoss(nn.Module):
-    """Tells points from made ones; the maker is reached from outside the module tree."""
+    """Separates given points from made ones; the maker is not a sub-module."""
 
     def __init__(self, critic: Critic, maker: Maker, diverges: bool = False):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The training loop: exact resume, exact accumulation, what it leaves, what stops it."""
+"""The training loop: exact resume, accumulation, saved files, divergence, stop requests."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_without_saved_the_whole_module_is_saved(tmp_path: Path):
 
 
 def test_the_module_is_called_once_per_micro_batch(tmp_path: Path):
-    """So what wraps the module (DDP, compilation) or hooks into it sees all of the training."""
+    """Wrappers (DDP, compilation) and hooks of the module therefore see every micro-batch."""
     subject, calls = regression(), []
     subject.module.register_forward_hook(lambda module, given, terms: calls.append(len(given[0])))
     run(tmp_path, subject, accumulate=3)
@@ -102,7 +102,7 @@ def test_a_term_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
 
 
 class BadGradient(Regression):
-    """Its loss is finite, its gradient is not: that of sqrt at 0."""
+    """Its loss is finite, but its gradient is not: the derivative of sqrt at 0."""
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         terms = super().forward(batch, generator)
@@ -145,7 +145,7 @@ def test_a_gradient_is_clipped_to_the_norm_clip(tmp_path: Path, clip, gradient):
 
 
 def test_keep_steps_beyond_the_last_are_rejected_before_training(tmp_path: Path):
-    """In a training of epochs; of one in steps, the recipe's check knows."""
+    """With `epochs`; with `steps` the check of the recipe does it."""
     with pytest.raises(UsageError, match=r"keep_steps.*\b13\b.*\b12\b"):
         run(tmp_path / "new", regression(), epochs=2, keep_steps=[5, 13])
     assert not (tmp_path / "new").exists()
@@ -164,7 +164,7 @@ def test_without_a_checkpoint_the_error_says_so(tmp_path: Path):
 
 
 class Cliff(Regression):
-    """Its loss is finite; where its learning rate was 0.05, one step's weights are not."""
+    """Its loss is finite, but its weights are not after step 8."""
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         terms = super().forward(batch, generator)
@@ -278,10 +278,10 @@ def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
 
 
 class AskedAfter:
-    """A stop request that comes after it was looked at some number of times."""
+    """A stop request that is set after it was read a number of times."""
 
-    def __init__(self, looks: int):
-        self.looks = looks
+    def __init__(self, reads: int):
+        self.reads = reads
 
     def __enter__(self) -> AskedAfter:
         return self
@@ -291,17 +291,17 @@ class AskedAfter:
 
     @property
     def asked(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
+        self.reads -= 1
+        return self.reads < 0
 
 
-@pytest.mark.parametrize("looks", [0, 1, 2, 3, STEPS])
+@pytest.mark.parametrize("reads", [0, 1, 2, 3, STEPS])
 def test_a_stop_at_any_time_leaves_a_checkpoint_of_the_last_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int
 ):
     whole = run(tmp_path / "whole", regression())
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "StopRequest", lambda: AskedAfter(looks))
+        patch.setattr(loop, "StopRequest", lambda: AskedAfter(reads))
         with pytest.raises(StoppedError) as stopped:
             run(tmp_path, regression(), checkpoint_every=100)
     step = int(str(stopped.value).split()[3])
