@@ -1,10 +1,9 @@
-"""What a component of each kind must be: the classes plugins derive from, and what they exchange.
+"""The base classes of components, one per kind, and the types they exchange.
 
-Conventions, everywhere: images are RGB, ``(B, 3, S, S)``, float32 in [0, 1] (uint8 0..255 where a
-name says so), square. Tokens are ``(B, N, D)`` with N = grid * grid in row-major order. Latents are
-``(B, C, h, w)``. Time t is 0 at noise and 1 at data. Random generators that components are given
-are on the CPU, so that the same numbers come out on every device. A component is built with its
-config model first and then what only the engine knows.
+Conventions: images are square RGB ``(B, 3, S, S)``, float32 in [0, 1] unless uint8 is stated.
+Tokens are ``(B, N, D)`` with N = grid * grid in row-major order. Latents are ``(B, C, h, w)``. Time
+t is 0 at noise and 1 at data. Components get random generators on the CPU, so every device sees the
+same numbers. The first argument of a component's constructor is its config.
 
 Legend: B batch, N tokens, D token width, C latent channels, h = w grid side, S image side in px.
 """
@@ -35,7 +34,7 @@ from pae_framework.config import (
 from pae_framework.errors import CheckpointError
 
 LossTerms = dict[str, Tensor]
-"""Terms of a loss, scalars, already weighted; the key ``loss`` is what is minimised."""
+"""Weighted loss terms by name, scalars; ``loss`` is the term to minimise."""
 
 Batch = tuple[Tensor, ...]
 """A training batch: tensors with one row per image."""
@@ -45,15 +44,15 @@ Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image: ``image`` (3, S, S) uint8, ``label`` from 0 to the class count - 1."""
+class LabelledImage:
+    """An ``image`` (3, S, S) uint8 and its ``label``, from 0 to the number of classes - 1."""
 
     image: Tensor
     label: int
 
 
 class DataSource(ABC):
-    """A fixed, ordered set of labelled images of one size. Reading index i twice gives the same.
+    """A fixed, ordered set of labelled images of one size; image i is the same at every read.
 
     Built as ``Source(config, image_size)``.
     """
@@ -72,7 +71,7 @@ class DataSource(ABC):
         """Number of images."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         """Read one image, resized to ``image_size``.
 
         Raises:
@@ -80,7 +79,7 @@ class DataSource(ABC):
         """
 
     def mask(self, index: int) -> Tensor | None:
-        """Segments of the image as (S, S) int64, or None where the source has no masks."""
+        """Segmentation mask (S, S) int64 of the image; None if the source has no masks."""
         return None
 
 
@@ -89,8 +88,8 @@ class DataSource(ABC):
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder sees in a batch: ``tokens`` (B, N, D) without class or register tokens, after
-    a final norm without affine; ``pooled`` (B, D)."""
+    """Output of an encoder: ``tokens`` (B, N, D) without class or register tokens, after a final
+    norm without affine; ``pooled`` (B, D)."""
 
     tokens: Tensor
     pooled: Tensor
@@ -99,8 +98,8 @@ class Features:
 class Encoder(nn.Module, ABC):
     """Images to features. The engine freezes it, keeps it in eval mode and gives it float32 images.
 
-    The encoder owns its input convention: :meth:`normalize` resizes and standardises [0, 1] images
-    to what :meth:`forward` takes. Built as ``Encoder(config, image_size)``.
+    :meth:`normalize` resizes and standardises images in [0, 1] to the input of :meth:`forward`.
+    Built as ``Encoder(config, image_size)``.
     """
 
     grid: int
@@ -108,13 +107,13 @@ class Encoder(nn.Module, ABC):
     width: int
     """Token width D."""
     heads: int
-    """Attention heads; modulator and projector use as many."""
+    """Attention heads; modulator and projector have as many."""
     patch: int
-    """Side in px of the patch one token stands for, in the encoder's input."""
+    """Side in px of the patch that becomes one token, in the encoder's input."""
     mean: tuple[float, float, float]
-    """Channel means :meth:`normalize` subtracts."""
+    """Channel means that :meth:`normalize` subtracts."""
     std: tuple[float, float, float]
-    """Channel deviations :meth:`normalize` divides by."""
+    """Channel deviations that :meth:`normalize` divides by."""
 
     def __init__(self, config: EncoderConfig, image_size: int):
         super().__init__()
@@ -128,7 +127,7 @@ class Encoder(nn.Module, ABC):
         return (images - mean) / std
 
     def denormalize(self, pixels: Tensor) -> Tensor:
-        """Inverse of the standardisation, not of the resize: (B, 3, H, W) to about [0, 1]."""
+        """Undo the standardisation, but not the resize: (B, 3, H, W) to about [0, 1]."""
         mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
         std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
         return pixels * std + mean
@@ -138,66 +137,66 @@ class Encoder(nn.Module, ABC):
         """Features of normalised pixels (B, 3, S', S')."""
 
     def feature_maps(self, pixels: Tensor) -> Iterable[Tensor]:
-        """Features after each block, each (B, n, d): what perceptual distances compare.
+        """Features (B, n, d) after each block, for perceptual distances; by default the tokens.
 
-        Gradients flow to ``pixels``. Best a generator: who needs the first blocks only stops there
-        and the rest is not computed. The default is the final tokens alone.
+        Gradients flow to ``pixels``. Prefer a generator function, so that callers that need only
+        the first blocks skip the others.
         """
         return [self.forward(pixels).tokens]
 
     def load_pretrained(self) -> None:
-        """Load the weights the config names; until then they are random.
+        """Load the pretrained weights that the config names; until then weights are random.
 
         The engine calls it once after construction, unless a stage of the run or an imported
-        tokenizer brings the weights. The default, for encoders without any, does nothing.
+        tokenizer provides the weights. The default does nothing.
 
         Raises:
-            DataError: the weights are not here and cannot be downloaded; says what to do.
-            CheckpointError: they belong to another network; says what differs.
+            DataError: the weights are missing and cannot be downloaded; says what to do.
+            CheckpointError: they belong to another network; lists the differences.
         """
 
     def from_released(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The encoder's weights inside a released PAE tokenizer, as this encoder's state dict.
+        """Convert the encoder's weights in a released PAE tokenizer to this encoder's state dict.
 
-        ``tensors`` carry the names they have there, less the leading ``encoder.``.
+        The names of ``tensors`` are those of the file, without the leading ``encoder.``.
 
         Raises:
             CheckpointError: names are missing or unknown; lists them.
         """
-        raise CheckpointError(f"{type(self).__name__} has no place in released PAE tokenizers")
+        raise CheckpointError(f"released PAE tokenizers have no names for {type(self).__name__}")
 
     def to_released(self) -> dict[str, Tensor]:
         """The inverse of :meth:`from_released`: this encoder's weights by their released names."""
-        raise CheckpointError(f"{type(self).__name__} has no place in released PAE tokenizers")
+        raise CheckpointError(f"released PAE tokenizers have no names for {type(self).__name__}")
 
     def pretraining(self, num_classes: int) -> PretrainingObjective:
-        """The objective the encoder is trained by in its own stage (``trainable`` encoders only).
+        """The objective of the encoder's own training (``trainable`` encoders only).
 
-        The objective holds the encoder and any heads it needs; only the encoder is kept.
+        The objective holds the encoder and its heads; only the encoder is kept.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not train itself")
+        raise NotImplementedError(f"{type(self).__name__} has no training objective")
 
 
 class PretrainingObjective(nn.Module, ABC):
-    """How a trainable encoder is trained: a module that holds the encoder and its heads."""
+    """Training objective of an encoder: a module that holds the encoder and its heads."""
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """What the training loop calls: :meth:`loss` of a batch of images and labels."""
+        """:meth:`loss` of a batch of images and labels, as the training loop calls it."""
         images, labels = batch
         return self.loss(images, labels, generator)
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> LossTerms:
-        """Loss of images (B, 3, S, S) in [0, 1] with labels (B,); randomness from ``generator``."""
+        """Loss terms of images (B, 3, S, S) in [0, 1] and labels (B,); random by ``generator``."""
 
 
-# --- tokenizer parts ------------------------------------------------------------------------------
+# --- tokenizer ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """What a bottleneck makes of a batch: ``latents`` (B, C, h, w), and for variational ones the
-    ``mean`` and ``logvar`` they were drawn from."""
+    """Output of a bottleneck: ``latents`` (B, C, h, w); of a variational one also ``mean`` and
+    ``logvar``, the moments of the normal that the latents were sampled from, of the same shape."""
 
     latents: Tensor
     mean: Tensor | None = None
@@ -216,14 +215,14 @@ class Modulator(nn.Module, ABC):
 
 
 class Bottleneck(nn.Module, ABC):
-    """Turns what the projector gives into latents. Built as ``Bottleneck(config, width, grid)``."""
+    """Turns the projector's output into latents. Built as ``Bottleneck(config, width, grid)``."""
 
     projected: ClassVar[bool] = True
-    """Whether a projector to ``in_channels`` comes before (and a deprojector after)."""
+    """Whether there is a projector to ``in_channels`` before it and a deprojector after it."""
     statistics_images: int = 0
-    """Training images :meth:`measure` is shown before training; 0: it needs none."""
+    """Number of training images that :meth:`measure` needs before training."""
     in_channels: int
-    """Channels it takes."""
+    """Input channels."""
     channels: int
     """Latent channels C."""
 
@@ -232,15 +231,18 @@ class Bottleneck(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Posterior:
-        """Latents of x (B, in_channels, h, w). With a generator: drawn at random where the
-        bottleneck is random (training); without: deterministic (extraction, reconstruction)."""
+        """Latents of x (B, in_channels, h, w).
+
+        With a generator (training) a random bottleneck samples; without one (reconstruction) it is
+        deterministic.
+        """
 
     def invert(self, latents: Tensor) -> Tensor:
-        """What the decoder side takes, from latents; the identity unless latents were scaled."""
+        """Undo the scaling of latents before decoding; the default returns them unchanged."""
         return latents
 
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Set the statistics from inputs (B, in_channels, h, w), where the bottleneck needs any."""
+        """Compute the statistics it needs from inputs (B, in_channels, h, w); by default none."""
 
 
 class Decoder(nn.Module, ABC):
@@ -255,36 +257,35 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
-        """The weight whose gradients balance adaptive loss weights."""
+        """The weight whose gradients determine adaptive loss weights."""
 
 
 class Discriminator(nn.Module, ABC):
-    """Tells images from reconstructions. Built as ``Discriminator(config, image_size)``.
+    """Classifies images as real or reconstructed. Built as ``Discriminator(config, image_size)``.
 
-    It is in train mode for its own steps. While the tokenizer learns from it, it is in eval mode.
+    It is in train mode in its own training steps, and in eval mode in those of the tokenizer.
     """
 
     batch_statistics: ClassVar[bool] = False
-    """Whether its batch norm takes the batch's statistics also while the tokenizer learns from it,
-    as in its own steps (running ones lag behind and are of other batches); these do not move."""
+    """Whether its batch norm also uses batch statistics in the tokenizer's steps, because running
+    averages lag behind; running averages are then not updated."""
 
     def __init__(self, config: DiscriminatorConfig, image_size: int):
         super().__init__()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, M) of images (B, 3, S, S) in [0, 1]; high: taken for real. One for each of
-        the M places it looks at."""
+        """Logits (B, M) of images (B, 3, S, S) in [0, 1], at M positions; high means real."""
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (B, 3, S, S) changed at random before they are judged, real and false alike.
+        """Augment images (B, 3, S, S), real and reconstructed, before they are classified.
 
-        Gradients flow through. The default changes nothing.
+        Gradients flow through. The default returns the images unchanged.
         """
         return images
 
     def load_pretrained(self) -> None:
-        """Load the weights of its frozen part, if it has one; see :class:`Encoder`."""
+        """Load the pretrained weights of a frozen backbone, if any; see :class:`Encoder`."""
 
 
 # --- regularizers ---------------------------------------------------------------------------------
@@ -292,15 +293,19 @@ class Discriminator(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class RegularizerInputs:
-    """What a regularizer may look at in one training step.
+    """Inputs of a regularizer in one training step.
 
-    ``images`` (B, 3, S, S) in [0, 1]; ``reconstruction`` the same shape, with gradient;
-    ``features`` (B, N, D) frozen encoder tokens; ``posterior`` with latents (B, C, h, w);
-    ``target`` (B, C', h, w) the prior to align with, without gradient, for terms that need one: the
-    refined prior, with as many channels as the latents, or the raw features, with D;
-    ``decode`` latents -> images; ``distance`` the L1 + perceptual terms of the recipe's
-    reconstruction, between two image batches, a scalar; ``generator`` the term's own random
-    numbers of the step, the same whichever other terms there are.
+    Args:
+        images: (B, 3, S, S) in [0, 1].
+        reconstruction: same shape, with gradient.
+        features: tokens (B, N, D) of the frozen encoder.
+        posterior: output of the bottleneck, with latents (B, C, h, w).
+        target: prior (B, C', h, w) to align with, without gradient, for terms that need one: the
+            refined prior, with C' = C, or the raw features, with C' = D.
+        decode: latents -> images.
+        distance: L1 and perceptual distance of two image batches, weighted as in the
+            reconstruction loss, a scalar.
+        generator: random numbers of this term in this step, independent of other terms.
     """
 
     images: Tensor
@@ -325,7 +330,7 @@ class Regularizer(nn.Module, ABC):
         super().__init__()
 
     def prepare(self, latent: LatentShape, width: int, target_channels: int | None) -> None:
-        """Make parameters whose shapes depend on the tokenizer. Called once, before training.
+        """Create parameters whose shapes depend on the tokenizer. Called once, before training.
 
         Args:
             latent: shape of the latents.
@@ -348,7 +353,7 @@ class Generator(nn.Module, ABC):
     """
 
     conditional: bool = True
-    """Whether the velocity depends on the label; where not, there is nothing to guide by."""
+    """Whether the velocity depends on the label, as guidance requires."""
 
     def __init__(self, config: GeneratorConfig, latent: LatentShape, num_classes: int):
         super().__init__()
@@ -360,13 +365,14 @@ class Generator(nn.Module, ABC):
         """Velocity dx/dt (B, C, h, w) at x (B, C, h, w), time t (B,) in [0, 1], labels y (B,)."""
 
     def from_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights in an official checkpoint of this network, as this generator's state dict.
+        """Convert the weights of an official checkpoint to this generator's state dict.
 
-        ``tensors`` carry the names they have there, without wrapper prefixes
-        (:func:`~pae_framework.tensor_files.read_checkpoint` takes them off).
+        The names of ``tensors`` are those of the file without wrapper prefixes, which
+        :func:`~pae_framework.tensor_files.read_checkpoint` removes.
 
         Raises:
-            CheckpointError: they belong to another network or size, or are not finite; says which.
+            CheckpointError: they belong to another network or size (describes it), or are not
+                finite.
         """
         raise CheckpointError(f"{type(self).__name__} has no official checkpoints")
 
@@ -375,17 +381,17 @@ class Generator(nn.Module, ABC):
         raise CheckpointError(f"{type(self).__name__} has no official checkpoints")
 
     def save_diffusers(self, folder: Path, mean: Tensor, std: Tensor, shift: float) -> None:
-        """Write the generator as a pipeline folder that Hugging Face's Diffusers loads.
+        """Write the generator as a pipeline folder for Hugging Face's Diffusers.
 
         Args:
-            folder: is made if it is not there.
-            mean: of the latents it was trained on, (1, C, 1, 1).
-            std: their deviation, (1, C, 1, 1).
-            shift: of sampling times, in our time.
+            folder: created if missing.
+            mean: mean of the training latents, (1, C, 1, 1).
+            std: their standard deviation, (1, C, 1, 1).
+            shift: shift of sampling times, in our time convention.
 
         Raises:
-            UsageError: Diffusers is not installed; says how.
-            CheckpointError: this kind of generator has no Diffusers form.
+            UsageError: Diffusers is not installed; names the package to install.
+            CheckpointError: the generator has no Diffusers form.
         """
         raise CheckpointError(f"{type(self).__name__} has no Diffusers form")
 
@@ -395,11 +401,17 @@ class Generator(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured value with everything needed to compare it with others.
+    """A value with the protocol needed to compare it.
 
-    ``name`` is ``group/metric`` (``generation/fd_small_cnn``); ``label`` a short table heading
-    (``gFD``); ``at`` what varies within a group (``{"steps": 10}``); ``protocol`` the rest:
-    reference, counts, features, weights, solver, evaluations, guidance, seed.
+    Args:
+        name: ``group/metric``, such as ``generation/fd_small_cnn``.
+        label: a short table heading, such as ``gFD``.
+        value: the value.
+        higher_is_better: whether a larger value is better.
+        protocol: how it was measured: reference, counts, features, weights, solver, evaluations,
+            guidance, seed.
+        std: its standard deviation, if known.
+        at: what varies within the group, such as ``{"steps": 10}``.
     """
 
     name: str
@@ -418,28 +430,29 @@ class SampleSet:
     images: Tensor
     labels: Tensor
     generator_step: int
-    """Training step of the weights; 0 if they were trained elsewhere and loaded."""
+    """Training step of the weights; 0 if they were imported."""
     steps: int
     role: str
-    """``main``: as the recipe says; ``checkpoint``: earlier weights; ``few_steps``: fewer steps."""
+    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``few_steps``: other
+    ``steps``."""
     protocol: Mapping[str, Any]
 
 
 class Extractor(Protocol):
-    """Features for Frechet distances, from a network trained apart from the networks it judges."""
+    """Features for Frechet distances, from a network used only for evaluation."""
 
     @property
     def name(self) -> str:
-        """Name of the extractor in names of metrics."""
+        """Its name in the names of metrics."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
 
 
 class EvaluationInputs(ABC):
-    """What evaluators are given: M test images and what the run makes of them.
+    """Inputs of evaluators: M test images, and what the run computes from them.
 
-    Everything is computed at first use and then kept, except where a method says otherwise.
+    Properties are computed at first use and cached.
     """
 
     @property
@@ -470,12 +483,12 @@ class EvaluationInputs(ABC):
     @property
     @abstractmethod
     def reconstructions(self) -> Tensor:
-        """The test images through the tokenizer and back, (M, 3, S, S) uint8."""
+        """Reconstructions (M, 3, S, S) uint8 of the test images."""
 
     @property
     @abstractmethod
     def latents(self) -> Tensor:
-        """Latents (M, C, h, w) of the test images as the tokenizer gives them, on the CPU."""
+        """Latents (M, C, h, w) of the test images, not normalised, on the CPU."""
 
     @property
     @abstractmethod
@@ -485,12 +498,12 @@ class EvaluationInputs(ABC):
     @property
     @abstractmethod
     def sample_sets(self) -> Sequence[SampleSet]:
-        """The sets that the sample stage wrote."""
+        """The sample sets of the sample stage."""
 
     @property
     @abstractmethod
     def extractor(self) -> Extractor:
-        """The network whose features Frechet distances are measured in."""
+        """The network that computes features for Frechet distances."""
 
     @property
     @abstractmethod
@@ -500,12 +513,12 @@ class EvaluationInputs(ABC):
     @property
     @abstractmethod
     def perceptual_name(self) -> str:
-        """Which distance :meth:`perceptual` is: LPIPS, or a substitute for it."""
+        """Name of the distance that :meth:`perceptual` computes: LPIPS, or its substitute."""
 
     @property
     @abstractmethod
     def protocol(self) -> Mapping[str, Any]:
-        """The part of the protocol that all metrics of the run share."""
+        """The part of the protocol that is common to all metrics of the run."""
 
     @property
     @abstractmethod
@@ -514,9 +527,9 @@ class EvaluationInputs(ABC):
 
     @abstractmethod
     def features(self, indices: Tensor) -> Tensor:
-        """Tokens (B, N, D) of the frozen encoder for the test images at ``indices`` (B,) of the M.
+        """Tokens (B, N, D) of the frozen encoder for B of the M test images.
 
-        They are computed at each call, since those of all images may not fit into memory.
+        Computed at each call, because the tokens of all images may not fit into memory.
         """
 
     @abstractmethod
@@ -536,4 +549,4 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
-        """Compute the metrics; files to keep (pictures, tables) go into ``directory``."""
+        """Compute the metrics; write pictures and tables into ``directory``."""

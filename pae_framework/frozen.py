@@ -9,12 +9,12 @@ from torch import nn
 
 
 class UsesFrozen(nn.Module):
-    """A module with frozen helpers beside it, outside the module tree.
+    """A module that uses frozen networks outside its module tree.
 
-    A frozen helper is excluded from ``state_dict()``, ``parameters()`` and ``train()``: it comes
-    from its own file, is never optimized and stays in eval mode. As a sub-module it would put
-    hundreds of millions of constant numbers into every checkpoint, and ``train()`` would enable its
-    dropout. It does follow ``to()``, ``cuda()`` and the like.
+    They are excluded from ``state_dict()``, ``parameters()`` and ``train()``: their weights come
+    from other files and are never optimized, and they stay in eval mode. Sub-modules would add
+    hundreds of millions of constant weights to every checkpoint, and ``train()`` would enable their
+    dropout. ``to()``, ``cuda()`` and the like do apply to them.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class UsesFrozen(nn.Module):
         self._frozen: list[str] = []
 
     def hold_frozen(self, name: str, module: nn.Module) -> None:
-        """Freeze ``module`` (eval mode, no gradients for its weights) and keep it as ``name``.
+        """Freeze ``module`` (eval mode, no gradients for its weights) and set it as ``name``.
 
         Gradients still flow through it to its input.
         """
@@ -32,7 +32,7 @@ class UsesFrozen(nn.Module):
         self._frozen.append(name)
 
     def frozen_modules(self) -> dict[str, nn.Module]:
-        """This module's own frozen helpers, by name, in the order they were added."""
+        """The frozen networks of this module itself, by name, in the order they were added."""
         return {name: getattr(self, name) for name in self._frozen}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:

@@ -1,6 +1,6 @@
-"""Transformer parts that several networks share. Key names follow timm's.
+"""Transformer layers and tensor functions of several networks. State-dict keys follow timm.
 
-Legend: B batch, N tokens, D width, H heads, K = D / H.
+Legend: B batch, N = g * g tokens, D width, H heads, K = D / H, S image side, p patch side in px.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Self-attention with one fused projection, rows ``[q | k | v]``, heads inner (timm layout).
+    """Self-attention with one fused projection, rows ``[q | k | v]``, heads inner (as in timm).
 
     Args:
         width: D.
         heads: H; divides D.
-        qkv_bias: whether the fused projection has a bias (the output projection always has).
+        qkv_bias: whether the fused projection has a bias; the output projection always has one.
     """
 
     def __init__(self, width: int, heads: int, qkv_bias: bool = True):
@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, dim=-1))  # (B, H, N, K)
         return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
@@ -83,16 +83,16 @@ def sincos_positions(grid: int, width: int, dtype: torch.dtype = torch.float64) 
     Args:
         grid: tokens per side.
         width: D, a multiple of 4.
-        dtype: in which the angles are computed: float64 in LightningDiT and the ViT-MAE decoder,
-            float32 in PAE's modulator.
+        dtype: type of the angles: float64 in LightningDiT and the ViT-MAE decoder, float32 in PAE's
+            modulator.
     """
     if width % 4:
         raise ValueError(f"sine-cosine positions need a width divisible by 4, not {width}")
     omega = 10_000.0 ** -(torch.arange(width // 4, dtype=dtype) / (width / 4))
-    axis = torch.arange(grid, dtype=dtype)[:, None] * omega
-    code = torch.cat([axis.sin(), axis.cos()], dim=1)
-    columns = code[None, :, :].expand(grid, grid, -1)
-    rows = code[:, None, :].expand(grid, grid, -1)
+    angles = torch.arange(grid, dtype=dtype)[:, None] * omega  # (g, D/4)
+    code = torch.cat([angles.sin(), angles.cos()], dim=1)  # (g, D/2)
+    columns = code[None, :, :].expand(grid, grid, -1)  # (g, g, D/2)
+    rows = code[:, None, :].expand(grid, grid, -1)  # (g, g, D/2)
     return torch.cat([columns, rows], dim=-1).reshape(1, grid * grid, width).float()
 
 
@@ -109,23 +109,23 @@ def map_to_tokens(x: Tensor) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch: int, channels: int = 3) -> Tensor:
-    """Patches (B, N, p * p * C), each laid out (row, column, channel), to images (B, C, S, S)."""
+    """Patches (B, N, p * p * C), laid out (row, column, channel), to images (B, C, S, S)."""
     B, N, _ = patches.shape
     g = int(N**0.5)
-    x = patches.view(B, g, g, patch, patch, channels)
+    x = patches.view(B, g, g, patch, patch, channels)  # (B, row, column, p, p, C)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(B, channels, g * patch, g * patch)
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """Inverse of :func:`unpatchify`."""
+    """Images (B, C, S, S) to patches (B, N, p * p * C); inverse of :func:`unpatchify`."""
     B, C, S, _ = images.shape
     g = S // patch
-    x = images.view(B, C, g, patch, g, patch)
+    x = images.view(B, C, g, patch, g, patch)  # (B, C, row, p, column, p)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(B, g * g, patch * patch * C)
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(mean_channels(x^2) + eps) of x (B, C, h, w), in float32: tokens of norm sqrt(C)."""
+    """x / sqrt(mean_channels(x^2) + eps), float32, of x (B, C, h, w): tokens of norm sqrt(C)."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
 
@@ -133,7 +133,7 @@ def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
 def cosine_gram(tokens: Tensor) -> Tensor:
     """Gram matrices (B, N, N) of l2-normalised tokens (B, N, D): the cosine of each pair.
 
-    Float32 even under autocast: in bf16 the differences between two Gram matrices drown.
+    Float32 even under autocast: bf16 is too coarse for the difference of two Gram matrices.
     """
     with torch.autocast(tokens.device.type, enabled=False):
         unit = F.normalize(tokens.float(), dim=-1)
@@ -141,11 +141,11 @@ def cosine_gram(tokens: Tensor) -> Tensor:
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's channel means and deviations, of values in [0, 1]."""
+"""ImageNet's channel means and standard deviations, for values in [0, 1]."""
 
 
 def imagenet_standardize(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] less the means, over the deviations."""
+    """Standardise images (B, 3, H, W) in [0, 1] by ImageNet's means and standard deviations."""
     mean, std = (
         images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
     )

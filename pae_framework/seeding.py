@@ -1,4 +1,4 @@
-"""Seeds derived from the purpose of a random number, so that each can be drawn again alone.
+"""Seeds derived from the purpose of random numbers, so that each can be reproduced alone.
 
 A seed is a hash of its parts, as in ``derive_seed(seed, "order", epoch)``. Each use has its own
 seed and nothing depends on earlier draws, so a resumed run draws the same numbers.
@@ -15,7 +15,7 @@ from torch import Tensor
 def derive_seed(*parts: int | str) -> int:
     """Hash the parts to a seed from 0 to 2**63 - 1.
 
-    The same on every machine and in every Python. ``1`` and ``"1"`` differ, and so do
+    It is the same on every machine and in every Python. ``1`` and ``"1"`` differ, and so do
     ``("ab", "c")`` and ``("a", "bc")``.
     """
     digest = hashlib.blake2b(digest_size=8)
@@ -27,18 +27,19 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a random generator on ``device``, seeded by :func:`derive_seed` of the parts.
+    """Create a random generator on ``device``, seeded by :func:`derive_seed` of the parts.
 
-    On the CPU torch uses the lower 32 bits of a seed: of n, about n^2 / 2^33 pairs are equal.
+    torch uses only the lower 32 bits of a seed on the CPU: of n seeds, about n^2 / 2^33 pairs are
+    equal.
     """
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
 
 
-def on_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Move random numbers drawn on the CPU to the device without synchronising with it.
+def on_device(numbers: Tensor, device: torch.device) -> Tensor:
+    """Move random numbers from the CPU to the device without synchronising with it.
 
     A copy from pageable memory would wait until the device has finished its queued work.
     """
-    if device.type != "cuda" or drawn.is_cuda:
-        return drawn.to(device)
-    return drawn.pin_memory().to(device, non_blocking=True)
+    if device.type != "cuda" or numbers.is_cuda:
+        return numbers.to(device)
+    return numbers.pin_memory().to(device, non_blocking=True)

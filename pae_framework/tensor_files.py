@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors of our own, and checkpoints that others wrote. Never unpickles."""
+"""Files of tensors: our safetensors, and checkpoints of other programs, read without unpickling."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from pae_framework.errors import CheckpointError
 from pae_framework.files import replacing
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before the names of weights."""
+"""Prefixes that DistributedDataParallel and torch.compile add to the names of weights."""
 
 
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, on the CPU, contiguous, atomically."""
+    """Write a safetensors file atomically; tensors may be on any device, with any strides."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as aside:
-        save_file(plain, aside, metadata=dict(metadata) if metadata else None)
+    with replacing(path) as unfinished:
+        save_file(plain, unfinished, metadata=dict(metadata) if metadata else None)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: the file is missing or damaged.
     """
     try:
         return load_file(path)
@@ -45,21 +45,22 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load a module's weights from a safetensors file of this project.
 
     Raises:
-        CheckpointError: the file is damaged, or names or shapes differ; lists what does.
+        CheckpointError: the file is missing or damaged, or names or shapes differ; lists the
+            differences.
     """
     load_state(module, load_tensors(path), str(path))
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load a module's weights; every name must be there, with its shape.
+    """Load a module's weights; names and shapes must be those of its state dict.
 
     Args:
-        module: takes them.
-        tensors: by the names of the module's state dict.
-        source: where they come from, for the message.
+        module: the module to load.
+        tensors: its weights by name.
+        source: where they come from, for the error message.
 
     Raises:
-        CheckpointError: lists what is missing, unexpected or of another shape.
+        CheckpointError: lists the tensors that are missing, unexpected or of another shape.
     """
     if problems := differences(module.state_dict(), tensors):
         raise CheckpointError(f"{source} does not fit:\n  " + "\n  ".join(problems))
@@ -67,7 +68,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
 
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps ``found`` from being loaded as ``expected``: a line for each kind of fault."""
+    """How ``found`` differs from ``expected`` in names and shapes: one line per kind."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     shapes = [
@@ -79,50 +80,55 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
     return [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
 
 
-def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Names of tensors that hold NaN or infinity, for a message; empty: none does."""
+def nonfinite_names(tensors: Mapping[str, Tensor]) -> str:
+    """Names of the tensors with NaN or infinity, for a message; empty if all are finite."""
     return _some([name for name, value in tensors.items() if not bool(value.isfinite().all())])
 
 
 def read_checkpoint(path: Path, entries: Sequence[str] = ("model",)) -> dict[str, Tensor]:
-    """The weights in a file that another program wrote: safetensors, or a torch file.
+    """Read the weights in a file of another program: safetensors, or a torch file.
 
-    Torch files are read with the restricted unpickler (``weights_only``). The weights are the file
-    itself, or the first of ``entries`` that it has; wrapper prefixes of names are taken off.
+    The weights are the first of ``entries`` that a torch file has, else the file itself. Wrapper
+    prefixes of names (:data:`WRAPPERS`) are removed.
 
     Raises:
-        CheckpointError: the file is missing, damaged, needs unrestricted unpickling, or holds no
-            weights where they were looked for.
+        CheckpointError: the file is missing or damaged, would have to be unpickled, or contains no
+            weights in these places.
     """
     return read_entry(path, entries)[1]
 
 
 def read_entry(path: Path, entries: Sequence[str]) -> tuple[str | None, dict[str, Tensor]]:
-    """The same, and under which of ``entries`` they were; None: the file is the weights."""
+    """Like :func:`read_checkpoint`; also returns which entry held the weights, None: the file."""
     if path.suffix == ".safetensors":
-        return None, without_wrappers(load_tensors(path))
+        return None, _without_wrappers(load_tensors(path))
+    entry, tensors = _weights(load_torch_file(path), path, entries)
+    return entry, _without_wrappers(tensors)
+
+
+def load_torch_file(path: Path) -> Any:
+    """Read a torch file of tensors and plain values with torch's restricted unpickler.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or would have to be unpickled.
+    """
     try:
-        # Mapped, so that averages and optimisers beside the weights are never read.
-        mapped = is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        # Mapped, so that averages and optimizers beside the weights are never read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values, and is not read: unpickling it "
-            "could run any code. Save its state dict alone, best as safetensors"
+            f"{path} cannot be read: it is damaged or contains more than tensors and plain values, "
+            "and unpickling those could run any code; save only the tensors, as safetensors"
         ) from error
     except Exception as error:  # a damaged pickle fails in more ways than can be listed
-        reason = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
-    entry, tensors = _weights(content, path, entries)
-    return entry, without_wrappers(tensors)
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, their names without leading ``module.`` and ``_orig_mod.``."""
+def _without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     plain = {}
     for name, value in tensors.items():
         while name.startswith(WRAPPERS):
-            name = name.removeprefix("module.").removeprefix("_orig_mod.")
+            name = name.partition(".")[2]
         plain[name] = value
     return plain
 
@@ -130,20 +136,19 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _weights(
     content: Any, path: Path, entries: Sequence[str]
 ) -> tuple[str | None, dict[str, Tensor]]:
-    """The state dict in what was read, and which of ``entries`` it was."""
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not named weights")
-    found = next((entry for entry in entries if isinstance(content.get(entry), Mapping)), None)
-    content = content if found is None else content[found]
+        raise CheckpointError(f"{path} contains a {type(content).__name__}, not a state dict")
+    entry = next((name for name in entries if isinstance(content.get(name), Mapping)), None)
+    content = content if entry is None else content[entry]
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(content):
         known = ", ".join(map(str, list(content)[:8]))
-        wanted = " or ".join(repr(entry) for entry in entries)
+        wanted = " or ".join(map(repr, entries))
         raise CheckpointError(
-            f"{path} holds no weights: expected a state dict, alone or under {wanted}; found the "
-            f"keys {known}"
+            f"{path} contains no weights: expected a state dict, alone or as entry {wanted}; found "
+            f"the keys {known}"
         )
-    return found, tensors
+    return entry, tensors
 
 
 def _shape(tensor: Tensor) -> str:

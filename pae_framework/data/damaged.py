@@ -1,4 +1,4 @@
-"""Training images that cannot be read: replace, record and count them, up to a limit."""
+"""Replace, record and count training images that cannot be read, up to a limit."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pae_framework.contracts import DataSource, Item
+from pae_framework.contracts import DataSource, LabelledImage
 from pae_framework.errors import DataError
 from pae_framework.files import write_text
 
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.5
-"""Seconds before a second try to read a file after an operating system error."""
+"""Seconds before the second attempt to read a file after an error of the operating system."""
 
 
 class SkippingSource(DataSource):
     """A source that replaces each damaged image by the next readable one.
 
-    The replacement depends on the files alone, so a resumed training, or one with other workers,
-    sees the same images. Each damaged image is a line ``index <tab> reason`` of the record, which
-    all processes of a stage append to. An image that a second try reads does not count.
+    The replacement depends on the files alone, so a resumed training, or one with another number of
+    workers, sees the same images. Each damaged image is one line ``index <tab> reason`` of a record
+    to which all processes of a stage append. An image that a second attempt reads is not damaged.
 
     Args:
         source: the images.
-        record: the file that lists damaged images. Entries that are readable again are removed.
+        record: the file that lists damaged images. Images that are readable again are removed.
         limit: largest number of damaged images.
     """
 
@@ -39,34 +39,35 @@ class SkippingSource(DataSource):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The source's."""
+        """Class names of the source."""
         return self._source.class_names
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         """The image at ``index``, or the first readable one after it.
 
         Raises:
             DataError: more images are damaged than the limit.
         """
-        for candidate in range(index, index + len(self)):
+        for offset in range(len(self)):
+            candidate = (index + offset) % len(self)
             try:
-                return self._read(candidate % len(self))
+                return self._read(candidate)
             except DataError as error:
-                self._record_damage(candidate % len(self), error)
+                self._record_damage(candidate, error)
         raise DataError(f"none of the {len(self)} training images can be read; see {self._record}")
 
     def mask(self, index: int) -> Tensor | None:
-        """The source's mask at ``index``."""
+        """Mask of the source at ``index``."""
         return self._source.mask(index)
 
-    def _read(self, index: int) -> Item:
+    def _read(self, index: int) -> LabelledImage:
         try:
             return self._source[index]
         except DataError as error:
-            # An error number means the operating system failed (disk, too many open files).
+            # Errors with a number come from the operating system (disk, too many open files).
             if getattr(error.__cause__, "errno", None) is not None:
                 time.sleep(PAUSE)
             return self._source[index]
@@ -76,8 +77,8 @@ class SkippingSource(DataSource):
         repaired = {index for index in known if index >= len(self) or self._is_readable(index)}
         if repaired:
             lines = self._record.read_text(encoding="utf-8").splitlines(keepends=True)
-            left = [line for line in lines if _index(line) not in repaired]
-            write_text(self._record, "".join(left))
+            damaged = [line for line in lines if _index(line) not in repaired]
+            write_text(self._record, "".join(damaged))
 
     def _is_readable(self, index: int) -> bool:
         try:
@@ -87,7 +88,6 @@ class SkippingSource(DataSource):
         return True
 
     def _record_damage(self, index: int, error: DataError) -> None:
-        """Record a damaged image once; raise if the limit is exceeded."""
         known = damaged_indices(self._record)
         if index not in known:
             known.add(index)
@@ -100,17 +100,15 @@ class SkippingSource(DataSource):
         if len(known) > self._limit:
             raise DataError(
                 f"{len(known)} training images are damaged, but data.max_damaged is {self._limit}; "
-                f"{self._record} lists them. Repair them or set a larger data.max_damaged, and run "
-                f"again. The last: {error}"
+                f"repair the images listed in {self._record}, or set data.max_damaged={len(known)} "
+                f"or more. Last error: {error}"
             ) from error
 
 
 def damaged_indices(record: Path) -> set[int]:
-    """Indices of the images that a record lists."""
-    if not record.is_file():
-        return set()
-    lines = record.read_text(encoding="utf-8").splitlines()
-    return {_index(line) for line in lines}
+    """Indices of the damaged images that a record lists."""
+    text = record.read_text(encoding="utf-8") if record.is_file() else ""
+    return {_index(line) for line in text.splitlines()}
 
 
 def _index(line: str) -> int:

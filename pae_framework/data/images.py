@@ -1,8 +1,12 @@
-"""Batches of images: from a data source, by step, the same whatever reads them."""
+"""Read images: files, images of a data source by index, training batches by step.
+
+Shapes: B images of a batch, M images of a set, S image side in px.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +26,22 @@ ImageBatch = tuple[Tensor, Tensor]
 
 
 def read_image(path: Path, size: int) -> Tensor:
-    """An image file as (3, size, size) uint8 RGB, cropped as ADM crops.
+    """Read an image file as (3, size, size) uint8 RGB, with ADM's centre crop.
 
     Raises:
         DataError: names the file and why it cannot be read.
     """
     try:
         with Image.open(path) as image:
-            rgb = _eight_bit(image).convert("RGB")
-    # Pillow's decoders raise SyntaxError and ValueError, too, on damaged files.
+            rgb = _to_8_bit(image).convert("RGB")
+    # Pillow's decoders also raise SyntaxError and ValueError on damaged files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
     return torch.from_numpy(np.array(adm_centre_crop(rgb, size))).permute(2, 0, 1)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """The image with 8 bits a channel: Pillow's own conversion cuts 16 bits off at 255.
-
-    Raises:
-        ValueError: its values have no known range.
-    """
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion of 16 bits clips at 255.
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -49,81 +49,77 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image
 
 
-def read_batch(
-    source: DataSource, indices: Tensor | Sequence[int], flips: Tensor | None = None
-) -> ImageBatch:
-    """Images at the indices (B,), mirrored where ``flips`` (B,) says so, and their labels.
+def read_images(
+    source: DataSource,
+    indices: Tensor | Sequence[int] | None = None,
+    flips: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Read images (M, 3, S, S) uint8 and labels (M,) int64 of a source.
+
+    Args:
+        source: where the images come from.
+        indices: M indices; None: all.
+        flips: (M,) bool, whether to mirror each image; None: mirror none.
 
     Raises:
         DataError: an image cannot be read.
     """
-    return _as_floats(_read_uint8(source, indices, flips))
+    items = [source[int(index)] for index in _all_or(indices, source)]
+    images = torch.stack([item.image for item in items])  # (M, 3, S, S)
+    if flips is not None:
+        images = torch.where(flips[:, None, None, None], images.flip(-1), images)
+    return images, torch.tensor([item.label for item in items])
 
 
-class ImageBatches:
-    """Batches of training images by step: ``batches(start, stop)`` iterates over those steps.
-
-    Args:
-        source: where the images come from.
-        stream: which images, and which of them mirrored, each step gets.
-        flip: whether images are mirrored at random at all.
-        workers: processes that read ahead; 0 reads here. The batches are the same.
-    """
-
-    def __init__(self, source: DataSource, stream: CountStream, flip: bool, workers: int = 0):
-        self._source, self._stream, self._flip = source, stream, flip
-        self._workers = workers
-
-    def __call__(self, start: int, stop: int) -> Iterator[ImageBatch]:
-        """Batches of the steps from ``start`` up to, not including, ``stop``."""
-        # uint8 is a quarter of what the processes would have to hand over as float32.
-        return map(_as_floats, read_steps(self._read, start, stop, self._workers))
-
-    def _read(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) uint8 and labels (B,) of one step."""
-        flips = self._stream.flips(step) if self._flip else None
-        return _read_uint8(self._source, self._stream.batch(step), flips)
-
-
-def subset(length: int, count: int | None, seed: int) -> list[int]:
-    """``count`` of the indices 0 to ``length`` - 1, drawn at random by the seed, in their order.
-
-    All of them where ``count`` is None or not smaller. The first of a source would not do: many are
-    sorted by class. Of one length and seed, a smaller subset is part of every larger one.
-    """
-    if count is None or count >= length:
-        return list(range(length))
-    order = torch.randperm(length, generator=generator(seed, "test images"))
-    return sorted(order[:count].tolist())
-
-
-def all_images(source: DataSource, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-    """Images (M, 3, S, S) uint8 and labels (M,) at the indices; of the whole source with None."""
-    return _read_uint8(source, range(len(source)) if indices is None else indices)
-
-
-def all_masks(source: DataSource, indices: Sequence[int] | None = None) -> Tensor | None:
-    """Masks (M, S, S) int64 at the indices, all with None; None where the source has none."""
+def read_masks(source: DataSource, indices: Sequence[int] | None = None) -> Tensor | None:
+    """Read masks (M, S, S) int64 at the indices (None: all); None if an image has no mask."""
     masks = []
-    for index in range(len(source)) if indices is None else indices:
-        mask = source.mask(index)
-        if mask is None:
+    for index in _all_or(indices, source):
+        if (mask := source.mask(int(index))) is None:
             return None
         masks.append(mask)
     return torch.stack(masks)
 
 
-def _as_floats(batch: tuple[Tensor, Tensor]) -> ImageBatch:
-    images, labels = batch
-    return to_float(images), labels
+def _all_or(indices: Tensor | Sequence[int] | None, source: DataSource) -> Iterable[int | Tensor]:
+    return range(len(source)) if indices is None else indices
 
 
-def _read_uint8(
-    source: DataSource, indices: Tensor | Sequence[int], flips: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    places = indices.tolist() if isinstance(indices, Tensor) else list(indices)
-    items = [source[index] for index in places]
-    images = torch.stack([item.image for item in items])
-    if flips is not None:
-        images = torch.where(flips[:, None, None, None], images.flip(-1), images)
-    return images, torch.tensor([item.label for item in items])
+@dataclass(frozen=True)
+class ImageBatches:
+    """Batches of training images by step: ``batches(start, stop)`` iterates over those steps.
+
+    Args:
+        source: where the images come from.
+        stream: decides which images each step gets, and which of them are mirrored.
+        flip: whether to mirror images at random.
+        workers: processes that read ahead; 0: read in this one. The batches are the same.
+    """
+
+    source: DataSource
+    stream: CountStream
+    flip: bool
+    workers: int = 0
+
+    def __call__(self, start: int, stop: int) -> Iterator[ImageBatch]:
+        """Batches of the steps from ``start`` up to, not including, ``stop``."""
+        # Workers send uint8, a quarter of the size of float32.
+        for images, labels in read_steps(self._read, start, stop, self.workers):
+            yield to_float(images), labels
+
+    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+        flips = self.stream.flips(step) if self.flip else None  # (B,)
+        return read_images(self.source, self.stream.batch(step), flips)
+
+
+def random_subset(length: int, count: int | None, seed: int) -> list[int]:
+    """Choose ``count`` of the indices 0 to ``length`` - 1 at random by the seed; sorted.
+
+    All indices if ``count`` is None or not smaller than ``length``. The choice is random because
+    many sources are sorted by class. With the same length and seed, a larger subset contains every
+    smaller one.
+    """
+    if count is None or count >= length:
+        return list(range(length))
+    order = torch.randperm(length, generator=generator(seed, "test images"))
+    return sorted(order[:count].tolist())

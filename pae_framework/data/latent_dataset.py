@@ -36,16 +36,16 @@ def shard_name(rank: int, shard: int) -> str:
 
 
 def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tensor) -> None:
-    """Write one shard completely or not at all: it is read back before it gets its name.
+    """Write one shard completely or not at all. It is verified before it gets its name.
 
     Args:
-        path: where; see :func:`shard_name`.
-        latents: (n, C, h, w), float32 or bfloat16, written as they are.
-        latents_flip: the same of the mirrored images.
+        path: file to write; see :func:`shard_name`.
+        latents: (n, C, h, w), float32 or bfloat16, stored in this type.
+        latents_flip: latents of the mirrored images, with the same shape.
         labels: (n,) int64.
 
     Raises:
-        RunError: the latents are not finite, or reading back gives something else.
+        RunError: the latents are not finite, or the file does not read back the same.
     """
     assert latents.shape == latents_flip.shape
     assert labels.shape == latents.shape[:1]
@@ -58,17 +58,17 @@ def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tenso
         tensors["latents_flip"] = tensors["latents"].clone()  # safetensors refuses shared memory
     for key in ("latents", "latents_flip"):
         if not tensors[key].isfinite().all():
-            raise RunError(f"{path.name} was not written: its {key} hold NaN or infinity")
+            raise RunError(f"{path.name} was not written: {key} contains NaN or infinity")
     metadata = {"total_size": str(len(labels)), "dtype": str(latents.dtype), "device": "cpu"}
     with replacing(path) as unfinished:
         save_file(tensors, unfinished, metadata)
         written = _open(unfinished)
         if not all(torch.equal(written[key], tensor) for key, tensor in tensors.items()):
-            raise RunError(f"{path}: reading the file back gives other values than were written")
+            raise RunError(f"{path}: the values on disk differ from those written")
 
 
-def shard_is_whole(path: Path, rows: int) -> bool:
-    """Whether ``path`` is a complete shard of ``rows`` rows, which need not be written again."""
+def is_complete_shard(path: Path, rows: int) -> bool:
+    """Whether ``path`` is a valid shard of ``rows`` rows."""
     try:
         return path.exists() and len(_read_checked(path)["labels"]) == rows
     except DataError:
@@ -76,7 +76,7 @@ def shard_is_whole(path: Path, rows: int) -> bool:
 
 
 class LatentDataset:
-    """All shards of a directory as one data set; rows are read from mapped memory on demand.
+    """All shards of a directory as one data set; rows are read from mapped files on demand.
 
     Attributes:
         paths: the shards, in the order of their rows.
@@ -84,7 +84,8 @@ class LatentDataset:
         labels: (length,) int64.
 
     Raises:
-        DataError: no shard, a damaged one, or two of different shapes or types; names the file.
+        DataError: there is no shard, a shard is damaged, or two differ in the shape or type of
+            their latents; names the file.
     """
 
     def __init__(self, directory: Path):
@@ -102,15 +103,8 @@ class LatentDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The latent (C, h, w) float32 of an image, not mirrored, and its label."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        latents, labels = self.batch(torch.tensor([index]))
-        return latents[0], int(labels[0])
-
     def path_of(self, index: int) -> Path:
-        """The shard of a row."""
+        """The shard that contains a row."""
         return self.paths[int(torch.bucketize(index, self._ends, right=True))]
 
     def batch(self, indices: Tensor, flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -118,7 +112,7 @@ class LatentDataset:
 
         Args:
             indices: row numbers (B,) int64.
-            flips: (B,) bool, whether to take the mirrored image's latent; None: never.
+            flips: (B,) bool, whether to read the latent of the mirrored image; None: none.
         """
         if flips is None:
             flips = torch.zeros(len(indices), dtype=torch.bool)
@@ -128,8 +122,8 @@ class LatentDataset:
         for number in shards.unique().tolist():
             for key, mirrored in (("latents", False), ("latents_flip", True)):
                 rows = ((shards == number) & (flips == mirrored)).nonzero().squeeze(1)
-                within = indices[rows] - self._starts[number]
-                latents[rows] = self._shards[number][key][within].float()
+                shard_rows = indices[rows] - self._starts[number]
+                latents[rows] = self._shards[number][key][shard_rows].float()
         return latents, self.labels[indices]
 
 
@@ -139,11 +133,11 @@ class LatentBatches:
 
     Args:
         dataset: the latents.
-        normalize: of (B, C, h, w) to (B, C, h, w), such as ``LatentStatistics.normalize``; must
-            pickle if there are workers.
-        stream: which latents each step gets, and which of them are of the mirrored image.
+        normalize: (B, C, h, w) to (B, C, h, w), such as ``LatentStatistics.normalize``; must pickle
+            if there are workers.
+        stream: decides which latents each step gets, and which are of mirrored images.
         workers: processes that read ahead; 0: read in this one. The batches are the same.
-        flip: whether latents of mirrored images are used.
+        flip: whether to use latents of mirrored images.
     """
 
     dataset: LatentDataset
@@ -153,7 +147,7 @@ class LatentBatches:
     flip: bool = True
 
     def __call__(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Latents (B, C, h, w) float32 and labels (B,) of steps from ``start`` to ``stop``."""
+        """Latents (B, C, h, w) float32 and labels (B,) of each step in [``start``, ``stop``)."""
         return read_steps(self.read, start, stop, self.workers)
 
     def read(self, step: int) -> tuple[Tensor, Tensor]:
@@ -181,11 +175,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _open(path: Path) -> dict[str, Tensor]:
-    """Tensors of a shard, in mapped memory.
-
-    Raises:
-        DataError: the file is missing, cut short or no shard.
-    """
+    """Tensors of a shard, in mapped memory."""
     try:
         with safe_open(path, "pt") as file:
             missing = sorted(set(KEYS) - set(file.keys()))
@@ -193,37 +183,35 @@ def _open(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: not a readable shard of latents: {error}") from error
     if missing:
-        raise DataError(f"{path}: holds no {', '.join(missing)}; a shard has {', '.join(KEYS)}")
+        raise DataError(f"{path}: {', '.join(missing)} missing; a shard has {', '.join(KEYS)}")
     return tensors
 
 
 def _read_checked(path: Path) -> dict[str, Tensor]:
-    """A shard; refuses one whose tensors do not fit each other."""
     shard = _open(path)
     shapes = {key: tuple(tensor.shape) for key, tensor in shard.items()}
-    found = shapes["latents"]
-    if len(found) != 4 or found[2] != found[3] or not shard["latents"].is_floating_point():
-        raise DataError(f"{path}: latents are {found}; expected (n, C, h, h) of floats")
-    if shapes["latents_flip"] != found:
-        raise DataError(f"{path}: latents are {found}, latents_flip {shapes['latents_flip']}")
-    if shapes["labels"] != found[:1] or shard["labels"].dtype != torch.int64:
+    shape = shapes["latents"]
+    if len(shape) != 4 or shape[2] != shape[3] or not shard["latents"].is_floating_point():
+        raise DataError(f"{path}: latents are {shape}; expected (n, C, h, h) of floats")
+    if shapes["latents_flip"] != shape:
+        raise DataError(f"{path}: latents are {shape}, but latents_flip {shapes['latents_flip']}")
+    if shapes["labels"] != shape[:1] or shard["labels"].dtype != torch.int64:
         raise DataError(
             f"{path}: labels are {shapes['labels']} {shard['labels'].dtype}; expected "
-            f"{found[:1]} torch.int64"
+            f"{shape[:1]} torch.int64"
         )
     return shard
 
 
 def _require_same_kind(
-    path: Path, shard: dict[str, Tensor], other: Path, model: dict[str, Tensor]
+    path: Path, shard: dict[str, Tensor], first_path: Path, first: dict[str, Tensor]
 ) -> None:
-    """Refuse two shards whose latents differ in shape or type."""
-    for here, there in (
-        (tuple(shard["latents"].shape[1:]), tuple(model["latents"].shape[1:])),
-        (shard["latents"].dtype, model["latents"].dtype),
-    ):
-        if here != there:
-            raise DataError(
-                f"{path}: its latents are {here}, those of {other.name} are {there}; "
-                "one directory holds the latents of one tokenizer"
-            )
+    kind, first_kind = (
+        (tuple(latents.shape[1:]), latents.dtype)
+        for latents in (shard["latents"], first["latents"])
+    )
+    if kind != first_kind:
+        raise DataError(
+            f"{path}: its latents are {kind[0]} {kind[1]}, but those of {first_path.name} are "
+            f"{first_kind[0]} {first_kind[1]}; the shards of a directory must be of one tokenizer"
+        )

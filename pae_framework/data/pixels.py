@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_MSE_FLOOR = 1e-10  # identical images have 100 dB, which can be averaged
+_MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [0, 1]; pinned if the images are."""
+    """uint8 0..255 to float32 in [0, 1]; in pinned memory if the images are."""
     floats = torch.empty_like(images, dtype=torch.float32, pin_memory=images.is_pinned())
     return floats.copy_(images).div_(255)
 
@@ -40,7 +40,7 @@ def adm_centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (B,) float64, at most 100 (RAE's lower bound of the error).
+    """Peak signal-to-noise ratio (B,) float64 in dB, at most 100 (RAE's lower bound of the error).
 
     Args:
         a: images (B, C, H, W), uint8 or floats in [0, 1].
@@ -51,5 +51,5 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def to_unit_float64(images: Tensor) -> Tensor:
-    """uint8 0..255, or floats in [0, 1], to float64 in [0, 1]: sums of squares need the digits."""
+    """uint8 0..255, or floats in [0, 1], to float64 in [0, 1], for exact sums of squares."""
     return images.double() / 255 if images.dtype == torch.uint8 else images.double()

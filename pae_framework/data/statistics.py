@@ -1,47 +1,47 @@
 """Mean and standard deviation of latents per channel, which normalise a generator's data.
 
-Saved twice: as ``statistics/latents_stats.safetensors`` (in a folder of its own, because
-LightningDiT takes every safetensors file beside the shards for a shard), and beside the shards as
-``latents_stats.pt``, which LightningDiT reads (hustvl/LightningDiT, commit 2725fed).
+They are saved twice: as ``latents_stats.pt`` beside the shards, which LightningDiT reads
+(hustvl/LightningDiT, commit 2725fed), and as ``statistics/latents_stats.safetensors``. The second
+has its own folder because LightningDiT reads every safetensors file beside the shards as a shard.
 
-Shapes: latents (B, C, h, w), statistics (1, C, 1, 1).
+Shapes: B latents of a batch (B, C, h, w), statistics (1, C, 1, 1).
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_framework.data.latent_dataset import LatentDataset
-from pae_framework.errors import DataError
+from pae_framework.errors import CheckpointError, DataError
 from pae_framework.files import replacing
 from pae_framework.seeding import generator
+from pae_framework.tensor_files import load_tensors, load_torch_file
 
 SAFE_NAME = "statistics/latents_stats.safetensors"
 BARE_NAME = "latents_stats.safetensors"
-"""The same file beside the shards or alone."""
+"""Name of the first file outside its folder."""
 TORCH_NAME = "latents_stats.pt"
 TOKENIZER = "tokenizer"
-"""Metadata that names the tokenizer."""
+"""Key of the metadata that identifies the tokenizer."""
 CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """Mean and standard deviation of latents, each (1, C, 1, 1) float32."""
+    """Mean and standard deviation of latents per channel, each (1, C, 1, 1) float32."""
 
     mean: Tensor
     std: Tensor
 
     def normalize(self, z: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to mean 0 and deviation 1 per channel."""
+        """Scale latents (B, C, h, w) to mean 0 and deviation 1 per channel."""
         return (z - self.mean.to(z.device)) / self.std.to(z.device)
 
     def denormalize(self, z: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class LatentStatistics:
         return z * self.std.to(z.device) + self.mean.to(z.device)
 
     def save(self, directory: Path, tokenizer: str | None = None) -> None:
-        """Write both files into ``directory``; the first names the tokenizer of the latents."""
+        """Write both files into ``directory``; the safetensors file records the tokenizer."""
         tensors = {"mean": self.mean, "std": self.std}
         with replacing(directory / SAFE_NAME) as unfinished:
             save_file(tensors, unfinished, {TOKENIZER: tokenizer} if tokenizer else None)
@@ -57,8 +57,8 @@ class LatentStatistics:
             torch.save(tensors, unfinished)
 
 
-def tokenizer_of(directory: Path) -> str | None:
-    """The tokenizer that :meth:`LatentStatistics.save` recorded; None: none, or no file."""
+def recorded_tokenizer(directory: Path) -> str | None:
+    """The tokenizer that :meth:`LatentStatistics.save` recorded; None if there is no record."""
     path = directory / SAFE_NAME
     if not path.is_file():
         return None
@@ -66,15 +66,15 @@ def tokenizer_of(directory: Path) -> str | None:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: statistics cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}") from error
     return metadata.get(TOKENIZER)
 
 
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
-    """Measure the latents of a directory, without the mirrored ones.
+    """Compute the statistics of the latents in a directory, without the mirrored ones.
 
     Args:
-        directory: of the shards.
+        directory: folder of the shards.
         seed: chooses the rows if there are more than ``rows``.
         rows: largest number of latents that are read.
 
@@ -99,32 +99,22 @@ def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> La
 
 
 def load_statistics(path: Path) -> LatentStatistics:
-    """Read statistics from a file, or from a directory that holds one of the two.
+    """Read statistics from a file, or from a directory that contains one of the two files.
 
     Raises:
-        DataError: there is no file, it is damaged, or its values are not statistics.
+        DataError: the file is missing or damaged, or its values are not valid statistics.
     """
     path = Path(path)
     if path.is_dir():
-        here = [
-            path / name for name in (SAFE_NAME, BARE_NAME, TORCH_NAME) if (path / name).is_file()
-        ]
-        if not here:
-            raise DataError(f"{path} holds neither {SAFE_NAME} nor {TORCH_NAME}")
-        path = here[0]
+        candidates = [path / name for name in (SAFE_NAME, BARE_NAME, TORCH_NAME)]
+        existing = [candidate for candidate in candidates if candidate.is_file()]
+        if not existing:
+            raise DataError(f"{path} contains neither {SAFE_NAME} nor {TORCH_NAME}")
+        path = existing[0]
     try:
-        tensors = (
-            torch.load(path, map_location="cpu", weights_only=True)
-            if path.suffix == ".pt"
-            else load_file(path)
-        )
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: statistics cannot be read: the file is damaged, or holds more than tensors, "
-            "and unpickling that could run any code; save `mean` and `std` alone as safetensors"
-        ) from error
-    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{path}: statistics cannot be read: {error}") from error
+        tensors = load_torch_file(path) if path.suffix == ".pt" else load_tensors(path)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(tensors.get(key), Tensor) for key in ("mean", "std")
     ):
@@ -132,15 +122,15 @@ def load_statistics(path: Path) -> LatentStatistics:
     return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
 
 
-def _checked(statistics: LatentStatistics, where: Path) -> LatentStatistics:
+def _checked(statistics: LatentStatistics, path: Path) -> LatentStatistics:
     mean, std = statistics.mean, statistics.std
     if mean.dim() != 4 or mean.shape != std.shape or mean.numel() != mean.shape[1]:
         raise DataError(
-            f"{where}: mean {tuple(mean.shape)} and std {tuple(std.shape)}; expected (1, C, 1, 1)"
+            f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)}; expected (1, C, 1, 1)"
         )
     if not (mean.isfinite().all() and std.isfinite().all()):
-        raise DataError(f"{where}: the statistics hold NaN or infinity")
+        raise DataError(f"{path}: the statistics hold NaN or infinity")
     if not (std > 0).all():
         constant = (std.flatten() <= 0).nonzero().flatten().tolist()
-        raise DataError(f"{where}: no deviation above 0 in latent channel(s) {constant}")
+        raise DataError(f"{path}: no deviation above 0 in latent channels {constant}")
     return statistics

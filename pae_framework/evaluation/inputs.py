@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.contracts import Encoder, EvaluationInputs, Extractor, SampleSet
-from pae_framework.data.images import all_images, all_masks, subset
+from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
@@ -85,7 +85,7 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def indices(self) -> Sequence[int]:
-        return subset(len(self._context.test_source), self._limit, self.seed)
+        return random_subset(len(self._context.test_source), self._limit, self.seed)
 
     @property
     def _chosen(self) -> str:
@@ -96,7 +96,7 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:
-        return all_images(self._context.test_source, self.indices)
+        return read_images(self._context.test_source, self.indices)
 
     @property
     def images(self) -> Tensor:
@@ -108,7 +108,7 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def masks(self) -> Tensor | None:
-        return all_masks(self._context.test_source, self.indices)
+        return read_masks(self._context.test_source, self.indices)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

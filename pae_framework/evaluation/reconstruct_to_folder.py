@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pae_framework.data.images import all_images, read_image, subset
+from pae_framework.data.images import random_subset, read_image, read_images
 from pae_framework.data.pixels import psnr, to_float, to_uint8
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
@@ -57,8 +57,8 @@ def _originals(
         size = context.recipe.data.image_size
         return torch.stack([read_image(path, size) for path in files]), [f.stem for f in files]
     source = context.test_source
-    indices = subset(len(source), count, context.recipe.seed)
-    return all_images(source, indices)[0], [f"test{index:06d}" for index in indices]
+    indices = random_subset(len(source), count, context.recipe.seed)
+    return read_images(source, indices)[0], [f"test{index:06d}" for index in indices]
 
 
 def _reconstructions(tokenizer: Tokenizer, originals: Tensor, device: torch.device) -> Tensor:

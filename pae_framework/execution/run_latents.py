@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.data.latent_dataset import LatentDataset
-from pae_framework.data.statistics import LatentStatistics, load_statistics, tokenizer_of
+from pae_framework.data.statistics import LatentStatistics, load_statistics, recorded_tokenizer
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import file_identity
@@ -82,7 +82,7 @@ def require_own_tokenizer(context: StageContext, folder: Path, hint: str) -> Non
         CheckpointError: they name another tokenizer.
         DataError: the file is damaged.
     """
-    measured, ours = tokenizer_of(folder), tokenizer_identity(context)
+    measured, ours = recorded_tokenizer(folder), tokenizer_identity(context)
     if measured is not None and measured != ours:
         raise CheckpointError(
             f"the statistics in {folder} are of the latents of another tokenizer ({measured}) than "

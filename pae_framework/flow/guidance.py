@@ -1,4 +1,4 @@
-"""Guidance: a velocity field x, t -> v of networks and labels, which counts its evaluations.
+"""Guidance: a velocity field x, t -> v from networks and labels, which counts its evaluations.
 
 Shapes: x, v (B, C, h, w); t one time for all; labels (B,).
 """
@@ -15,7 +15,7 @@ from pae_framework.flow.flow_settings import Guidance
 from pae_framework.flow.path import Velocity
 
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""x, t -> the velocity for the labels c, and the one to guide away from g."""
+"""x, t -> (c, g): the velocity for the labels, and the one to guide away from."""
 
 
 class GuidedVelocity:
@@ -42,8 +42,7 @@ class GuidedVelocity:
         if self._pair is None or not low <= t <= high:
             return self._plain(x, t).to(x.dtype)
         self.guided_evaluations += 1
-        conditional, other = self._pair(x, t)
-        return combine(conditional, other, self._guidance).to(x.dtype)
+        return combine(*self._pair(x, t), self._guidance).to(x.dtype)
 
 
 def guided(
@@ -63,9 +62,9 @@ def guided(
         return model(x, _per_sample(t, x), labels)
 
     def with_and_without_label(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        doubled = torch.cat([x, x])  # (2 B, C, h, w)
+        x_twice = torch.cat([x, x])  # (2 B, C, h, w)
         both = torch.cat([labels, torch.full_like(labels, model.num_classes)])  # (2 B,)
-        conditional, unconditional = model(doubled, _per_sample(t, doubled), both).chunk(2)
+        conditional, unconditional = model(x_twice, _per_sample(t, x_twice), both).chunk(2)
         return conditional, unconditional
 
     def of_both_networks(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,11 +85,11 @@ def combine(conditional: Tensor, other: Tensor, guidance: Guidance) -> Tensor:
     LightningDiT's samplers do this for latents of any width, so its scales (6.7 to 10) are larger
     than those of samplers that guide all channels, such as GAE's.
     """
-    chosen = slice(0, 3) if guidance.channels == "first_three" else slice(None)
-    c, g = conditional[:, chosen], other[:, chosen]
-    result = conditional.clone()
-    result[:, chosen] = g + guidance.scale * (c - g)
-    return result
+    channels = slice(0, 3) if guidance.channels == "first_three" else slice(None)
+    c, g = conditional[:, channels], other[:, channels]
+    guided = conditional.clone()
+    guided[:, channels] = g + guidance.scale * (c - g)
+    return guided
 
 
 def _per_sample(t: Tensor, x: Tensor) -> Tensor:

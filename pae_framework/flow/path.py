@@ -1,9 +1,9 @@
-"""The path from noise to data and its times, stated once for the whole project.
+"""The path from noise to data and its time convention, defined here for the whole project.
 
 **t = 0 is noise, t = 1 is data**: x_t = t x_1 + (1 - t) x_0 with x_0 ~ N(0, I), and the velocity a
-generator learns is x_1 - x_0 (LightningDiT, GAE, PAE). RAE writes the reverse, t = 0 for data and
-noise - data for the velocity (Zheng et al. 2025, and its published code). A network of that
-convention is wrapped where it is loaded, by :func:`reversed_velocity`.
+generator learns is x_1 - x_0 (LightningDiT, GAE, PAE). RAE uses the reverse: t = 0 is data, and the
+velocity is noise - data (Zheng et al. 2025 and its released code). :func:`reversed_velocity` wraps
+networks of that convention.
 
 Shapes: B samples, latents (B, C, h, w).
 """
@@ -49,7 +49,7 @@ def reversed_velocity(velocity: Velocity) -> Velocity:
 
 
 def reversed_shift(shift: float) -> float:
-    """The shift of t that equals ``shift`` of 1 - t: its inverse.
+    """The shift of t that equals the shift ``shift`` of 1 - t: its inverse.
 
     RAE's a = sqrt(m / 4096) for latents of m values is sqrt(4096 / m) here: ``shift_base: 4096``.
     """
@@ -82,7 +82,7 @@ def _draw_unshifted(settings: TimeSettings, n: int, generator: torch.Generator) 
     if lowest == 0:
         normal = torch.randn(n, generator=generator, device=device)
         return torch.sigmoid(settings.mean + settings.std * normal)
-    # Inverse transform of a uniform number above the quantile of `lowest`: rejects no draw.
+    # Inverse transform of a uniform number above the quantile of `lowest`, without rejection.
     cut = (math.log(lowest / (1 - lowest)) - settings.mean) / settings.std
     below = 0.5 * math.erfc(-cut / math.sqrt(2))
     share = torch.rand(n, generator=generator, device=device, dtype=torch.float64)

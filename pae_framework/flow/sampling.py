@@ -1,4 +1,4 @@
-"""Sample latents: noise by sample number, labels by plan, one integration per batch.
+"""Sample latents: noise by sample number, a plan of labels, one integration per batch.
 
 Shapes: M samples, latents (M, C, h, w).
 """
@@ -21,7 +21,10 @@ from pae_framework.seeding import derive_seed, generator
 
 @dataclass
 class EvaluationCount:
-    """Velocity evaluations that were made, summed over samples."""
+    """Velocity evaluations, summed over samples.
+
+    A guided evaluation costs two network passes: with and without a label, or of two networks.
+    """
 
     samples: int = 0
     total: int = 0
@@ -41,10 +44,10 @@ class EvaluationCount:
 
 
 class SampleNoise:
-    """Standard normal noise of some samples, each with a random stream of its own.
+    """Standard normal noise of samples, each with its own random stream.
 
-    The first draw is a sample's start; later draws are the noise of its steps. Draw k of sample i
-    depends only on (seed, i, k) and the latent's shape, not on the other samples.
+    The first draw is the start of a sample; later draws are the noise of its steps. Draw k of
+    sample i depends only on (seed, i, k) and the shape of the latent, not on the other samples.
 
     Args:
         indices: sample numbers (M,).
@@ -53,9 +56,9 @@ class SampleNoise:
     """
 
     def __init__(self, indices: Tensor | Sequence[int], seed: int, latent: LatentShape):
-        # torch's CPU generator keeps only 32 bits of a seed. With a hash of (seed, i), two of
-        # 50 000 samples would share their noise for one seed in four. Counting up from a hash
-        # avoids that.
+        # torch's CPU generator keeps only 32 bits of a seed. If each seed were a hash of (seed, i),
+        # two of 50 000 samples would have the same noise for one seed in four. Counting up from
+        # one hash avoids that.
         first = derive_seed(seed, "noise")
         self._streams = [
             torch.Generator().manual_seed((first + int(index)) % 2**32) for index in indices
@@ -66,7 +69,7 @@ class SampleNoise:
         """The next noise (M, C, h, w) float32, on the CPU."""
         if not self._streams:
             return torch.empty(0, *self._shape)
-        return torch.stack([torch.randn(self._shape, generator=own) for own in self._streams])
+        return torch.stack([torch.randn(self._shape, generator=stream) for stream in self._streams])
 
 
 @torch.no_grad()
@@ -83,9 +86,9 @@ def sample_latents(
 ) -> Tensor:
     """Sample one latent per label, ``settings.batch_size`` at a time.
 
-    All noise of sample i depends only on (seed, i), so neither the batch size nor the other samples
-    change it. For the same reason adaptive solvers, which choose one step size for a whole batch,
-    get one sample at a time.
+    The noise of sample i depends only on (seed, i), not on the batch size or the other samples. For
+    the same reason adaptive solvers, which choose one step size for a batch, get one sample at a
+    time.
 
     Args:
         model: velocity model; put it in eval mode first.
@@ -94,8 +97,8 @@ def sample_latents(
         settings: solver, steps, shift, guidance, batch size.
         seed: seed of the noise.
         latent: shape of one latent.
-        weak: the second network of autoguidance, if the settings name one.
-        count: the evaluations are added to it.
+        weak: the second network, if the settings use autoguidance.
+        count: counts the evaluations.
 
     Returns:
         Normalised latents (M, C, h, w) float32, on the model's device.
@@ -119,45 +122,30 @@ def sample_latents(
 def label_plan(count: int, num_classes: int, seed: int, labels: str = "balanced") -> Tensor:
     """Labels (count,) int64 of a sample set, in an order shuffled by the seed.
 
-    ``balanced``: class counts differ by at most one; which classes get one more is random. The
+    ``balanced``: class counts differ by at most one, and which classes have one more is random. The
     order is shuffled because scores over consecutive splits (inception score) need mixed classes.
-    ``uniform``: each label is drawn independently.
+    ``uniform``: labels are independent.
     """
     random = generator(seed, "labels")
     if labels == "uniform":
         return torch.randint(num_classes, (count,), generator=random)
     assert labels == "balanced"
-    whole_rounds = torch.arange(num_classes).repeat(count // num_classes)
+    full_rounds = torch.arange(num_classes).repeat(count // num_classes)
     rest = torch.randperm(num_classes, generator=random)[: count % num_classes]
-    plan = torch.cat([whole_rounds, rest])
+    plan = torch.cat([full_rounds, rest])  # (count,)
     return plan[torch.randperm(count, generator=random)]
 
 
-@dataclass(frozen=True)
-class Evaluations:
-    """Velocity evaluations of one integration, and how many of them are guided.
+def planned_evaluations(settings: SolverSettings) -> EvaluationCount | None:
+    """Evaluations for one sample, counted with velocity 0.
 
-    A guided evaluation costs two network passes per sample: with and without a label, or of two
-    networks.
-    """
-
-    total: int
-    guided: int
-
-
-def planned_evaluations(settings: SolverSettings) -> Evaluations | None:
-    """Evaluations of one integration, counted on a field of zeros.
-
-    None for adaptive solvers, whose steps depend on the field.
+    None for adaptive solvers, whose steps depend on the velocity.
     """
     if settings.adaptive:
         return None
 
-    def pair(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
-
     zero = torch.zeros(1, 1, 1, 1)
-    guided_pair = pair if settings.guidance.scale > 1 else None
+    guided_pair = (lambda x, t: (zero, zero)) if settings.guidance.scale > 1 else None
     field = GuidedVelocity(lambda x, t: zero, guided_pair, settings.guidance)
     integrate(field, zero, settings, lambda: zero)
-    return Evaluations(field.evaluations, field.guided_evaluations)
+    return EvaluationCount(1, field.evaluations, field.guided_evaluations)

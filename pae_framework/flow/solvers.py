@@ -36,8 +36,8 @@ def integrate(velocity: Velocity, x: Tensor, settings: SolverSettings, noise: No
     Args:
         velocity: the field; times are float32 scalars on the CPU (dopri5: on the device of x).
         x: standard normal noise, float32 or better.
-        settings: solver, steps, shift (a number: see ``for_latent``). Guidance is the field's.
-        noise: the next normal of every sample; only stochastic solvers call it.
+        settings: solver, steps, shift (a number: see ``for_latent``). The field applies guidance.
+        noise: draws the next normal of every sample; only stochastic solvers call it.
 
     Raises:
         UsageError: dopri5 without torchdiffeq.

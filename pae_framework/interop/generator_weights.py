@@ -26,7 +26,7 @@ from pae_framework.interop.provenance import (
     write_copy,
 )
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import differences, not_finite, read_entry, save_tensors
+from pae_framework.tensor_files import differences, nonfinite_names, read_entry, save_tensors
 
 ENTRIES = ("ema", "model")
 """Where torch files keep weights; official programs sample with the average, ``ema``."""
@@ -128,7 +128,7 @@ def match_state_dict(official: OfficialGenerator, model: Generator) -> dict[str,
             raise CheckpointError(f"{official.path}: {error}") from error
     if problems := differences(own, tensors):
         raise CheckpointError(f"{official.path} does not fit:\n  " + "\n  ".join(problems))
-    if broken := not_finite(tensors):
+    if broken := nonfinite_names(tensors):
         raise CheckpointError(f"{official.path}: weights that are not finite: {broken}")
     return {name: tensors[name].to(value.dtype) for name, value in own.items()}
 

@@ -30,7 +30,7 @@ from pae_framework.interop.provenance import (
 )
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe
-from pae_framework.tensor_files import differences, not_finite, read_checkpoint, save_tensors
+from pae_framework.tensor_files import differences, nonfinite_names, read_checkpoint, save_tensors
 from pae_framework.tokenizer.model import Tokenizer
 
 ENCODER = "encoder."
@@ -170,7 +170,7 @@ def match_state_dict(released: ReleasedTokenizer, tokenizer: Tokenizer) -> Token
             problems += [f"encoder: {line.strip()}" for line in str(error).splitlines()]
     if problems:
         raise CheckpointError(f"{released.source} does not fit:\n  " + "\n  ".join(problems))
-    if broken := not_finite(released.state):
+    if broken := nonfinite_names(released.state):
         raise CheckpointError(f"{released.source} contains weights that are not finite: {broken}")
     return TokenizerWeights(_cast(released.tokenizer, expected), encoder)
 

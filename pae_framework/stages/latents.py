@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
-from pae_framework.data.images import all_images
-from pae_framework.data.latent_dataset import shard_is_whole, shard_name, write_shard
+from pae_framework.data.images import read_images
+from pae_framework.data.latent_dataset import is_complete_shard, shard_name, write_shard
 from pae_framework.data.pixels import to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.statistics import compute_statistics
@@ -85,7 +85,7 @@ class ShardWriter:
         size, source = self.settings.shard_size, self.context.train_source
         indices = range(shard * size, min((shard + 1) * size, len(source)))
         path = self.context.directory / shard_name(0, shard)
-        if shard_is_whole(path, len(indices)):
+        if is_complete_shard(path, len(indices)):
             return
         plain, mirrored, labels = [], [], []
         for images, classes in self._read(indices):
@@ -121,4 +121,4 @@ class _Batches:
 
     def read(self, number: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) uint8 and labels (B,) of one batch."""
-        return all_images(self.source, self.indices[number * self.size : (number + 1) * self.size])
+        return read_images(self.source, self.indices[number * self.size : (number + 1) * self.size])

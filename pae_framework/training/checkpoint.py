@@ -1,9 +1,9 @@
-"""Checkpoints of a training: safetensors in a folder that appears whole or not at all.
+"""Checkpoints of a training: folders of safetensors, each written completely or not at all.
 
-``checkpoints/step-00000200/`` holds ``model`` and ``optimizer`` as safetensors; ``ema`` with an
-EMA; ``opponent`` and ``opponent_optimizer`` with a discriminator; and ``state.json`` with the step,
-the last losses and a digest of each file. The two newest checkpoints are kept. If the newest is
-damaged, the one before it is used, with a warning. Nothing is pickled.
+``checkpoints/step-00000200/`` holds ``model`` and ``optimizer`` as safetensors; ``ema`` if there is
+an EMA; ``opponent`` and ``opponent_optimizer`` if there is a discriminator; and ``state.json`` with
+the step, the last losses and a digest of each file. The two newest checkpoints are kept. If the
+newest is damaged, the one before it is used, with a warning. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,28 +25,25 @@ from pae_framework.files import read_json, write_json
 from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 
-KEPT = 2
-RECENT = 100
+MAX_CHECKPOINTS = 2
+MAX_LOSSES = 100
 """Number of last losses that are stored, to detect a jump."""
 
 OPTIMIZER_FILES = {"model": "optimizer", "opponent": "opponent_optimizer"}
-"""Network -> file of its optimizer's state. The file of its weights has the network's name."""
+"""Name of a network -> file of its optimizer's state. The file of its weights has its name."""
 
 Files = dict[str, dict[str, Tensor]]
-"""Tensors by file and name."""
+"""File -> name -> tensor."""
 
 logger = logging.getLogger(__name__)
 
 
-class NetworkState(NamedTuple):
+@dataclass(frozen=True)
+class NetworkState:
     """A network that is trained, and its optimizer."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
-
-
-def _losses() -> deque[float]:
-    return deque(maxlen=RECENT)
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class TrainingState:
 
     networks: Mapping[str, NetworkState]
     ema: EMA | None = None
-    losses: deque[float] = field(default_factory=_losses)
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LOSSES))
 
     def tensors(self) -> Files:
         """Everything but the losses as named tensors, by file."""
@@ -76,7 +73,7 @@ class TrainingState:
     def restore(self, files: Mapping[str, dict[str, Tensor]]) -> None:
         """Load what :meth:`tensors` returned.
 
-        A discriminator or an EMA that the files lack starts as new.
+        A discriminator or an EMA that the files lack starts anew.
         """
         for name, network in self.networks.items():
             if name in files:
@@ -85,8 +82,8 @@ class TrainingState:
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
 
-    def not_finite(self) -> str | None:
-        """The first tensor that is not finite, as ``FILE: NAME``; None if there is none.
+    def find_nonfinite(self) -> str | None:
+        """Name the first tensor that is not finite, as ``FILE: NAME``; None if all are finite.
 
         Buffers are not checked: a mask may hold infinities.
         """
@@ -94,10 +91,10 @@ class TrainingState:
             buffers: set[str] = set()
             if file in self.networks:
                 buffers = {name for name, _ in self.networks[file].module.named_buffers()}
-            checked = {name: value for name, value in tensors.items() if name not in buffers}
-            finite = [value.isfinite().all() for value in checked.values()]
-            for name, fine in zip(checked, _fetch_flags(finite), strict=True):
-                if not fine:
+            checked = [name for name in tensors if name not in buffers]
+            flags = _fetch_flags([tensors[name].isfinite().all() for name in checked])
+            for name, is_finite in zip(checked, flags, strict=True):
+                if not is_finite:
                     return f"{file}: {name}"
         return None
 
@@ -106,8 +103,9 @@ def _fetch_flags(flags: list[Tensor]) -> list[bool]:
     """Values of the flags, with one transfer from each device."""
     values: dict[int, bool] = {}
     for device in {flag.device for flag in flags}:
-        here = [index for index, flag in enumerate(flags) if flag.device == device]
-        values |= dict(zip(here, torch.stack([flags[i] for i in here]).tolist(), strict=True))
+        indices = [index for index, flag in enumerate(flags) if flag.device == device]
+        fetched = torch.stack([flags[index] for index in indices]).tolist()
+        values |= dict(zip(indices, fetched, strict=True))
     return [values[index] for index in range(len(flags))]
 
 
@@ -122,7 +120,7 @@ def _optimizer_tensors(network: NetworkState) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(network: NetworkState, tensors: Mapping[str, Tensor]) -> None:
-    """Load the state of the trained weights; a weight without saved state starts as new."""
+    """Load the state of the trained weights; a weight without saved state starts anew."""
     indices = {name: index for index, name in _names_by_index(network).items()}
     state: dict[int, dict[str, Any]] = {}
     for entry, value in tensors.items():
@@ -151,7 +149,7 @@ class Checkpoints:
     def save(self, step: int, state: TrainingState) -> None:
         """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        final = self._folder(step)
+        final = self.directory / f"step-{step:08d}"
         unfinished = final.with_suffix(".new")
         for stale in (unfinished, final):
             shutil.rmtree(stale, ignore_errors=True)
@@ -164,11 +162,11 @@ class Checkpoints:
         record = {"step": step, "losses": list(state.losses), "digests": digests}
         write_json(unfinished / "state.json", record)
         unfinished.rename(final)
-        for folder in self._folders()[KEPT:]:
+        for folder in self._folders()[MAX_CHECKPOINTS:]:
             shutil.rmtree(folder, ignore_errors=True)
 
     def restore(self, state: TrainingState) -> int:
-        """Load the newest undamaged checkpoint; returns its step, 0 if there is none."""
+        """Load the newest undamaged checkpoint; return its step, or 0 if there is none."""
         for folder in self._folders():
             try:
                 files = self._read(folder)
@@ -183,7 +181,7 @@ class Checkpoints:
         return 0
 
     def newest(self) -> Path | None:
-        """Folder of the newest checkpoint."""
+        """Folder of the newest checkpoint; None if there is none."""
         return next(iter(self._folders()), None)
 
     def _read(self, folder: Path) -> Files:
@@ -198,9 +196,6 @@ class Checkpoints:
                 raise CheckpointError(f"{path} is damaged")
             files[name] = load_tensors(path)
         return files
-
-    def _folder(self, step: int) -> Path:
-        return self.directory / f"step-{step:08d}"
 
     def _folders(self) -> list[Path]:
         folders = [path for path in self.directory.glob("step-*") if path.suffix != ".new"]

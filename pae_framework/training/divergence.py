@@ -1,4 +1,4 @@
-"""Stops a training that diverges: loss terms or weights are not finite, or the loss jumps."""
+"""Stop a training that diverges: a loss term or a weight is not finite, or the loss jumps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pae_framework.errors import RunError
 from pae_framework.training.checkpoint import Checkpoints, TrainingState
 
 MIN_LOSSES = 20
-"""Fewer losses give no median."""
+"""A jump is only detected after so many losses."""
 
 DERIVED = frozenset({"loss", "grad_norm", "opponent_loss", "opponent_grad_norm"})
-"""Not finite whenever a term is not, so another term is named if there is one."""
+"""Computed from the other terms. The message names one of the others if that is not finite."""
 
 
 class DivergenceGuard:
@@ -22,9 +22,10 @@ class DivergenceGuard:
     Args:
         state: what is trained; the loss of each checked step is appended to its ``losses``.
         jump: largest loss of a step, as a multiple of the median of the last losses; None: no
-            limit. A median that is not positive stops nothing.
-        checkpoints: messages name the newest.
-        signed: terms left out of the loss that is measured (:class:`TrainTask`).
+            limit. There is no limit either while the median is not positive.
+        checkpoints: error messages name the newest.
+        signed: terms that are subtracted from the loss before it is compared, see
+            :class:`TrainTask`.
     """
 
     def __init__(
@@ -50,21 +51,19 @@ class DivergenceGuard:
                 f"at step {step} the term {name!r} is {terms[name]}",
                 "a lower `lr`, a smaller `clip`, `precision: float32`",
             )
-        loss, losses = self._unsigned_loss(terms), self._state.losses
+        loss = terms["loss"] - math.fsum(terms.get(name, 0.0) for name in self._signed)
+        losses = self._state.losses
         if self._jump and len(losses) >= MIN_LOSSES:
-            usual = median(losses)
-            if 0 < usual * self._jump < loss:
+            typical = median(losses)
+            if 0 < typical * self._jump < loss:
                 without = f" without {', '.join(self._signed)}" if self._signed else ""
                 self._stop(
-                    f"at step {step} the loss{without} jumps to {loss:.6g}: more than "
-                    f"{self._jump:g} times {usual:.6g}, its median over the {len(losses)} steps "
-                    "before",
+                    f"at step {step} the loss{without} jumps to {loss:.6g}, more than "
+                    f"{self._jump:g} times {typical:.6g}, its median over the last {len(losses)} "
+                    "steps",
                     "a lower `lr`, a smaller `clip`, more `warmup_steps`, a larger `jump`",
                 )
         losses.append(loss)
-
-    def _unsigned_loss(self, terms: Mapping[str, float]) -> float:
-        return terms["loss"] - math.fsum(terms.get(name, 0.0) for name in self._signed)
 
     def check_weights(self, step: int) -> None:
         """Check what a checkpoint after ``step`` would hold.
@@ -72,20 +71,13 @@ class DivergenceGuard:
         Raises:
             RunError: a weight, its average or the optimizer's state is not finite.
         """
-        if (name := self._state.not_finite()) is not None:
-            self._stop(
-                f"after step {step} {name} is not finite",
-                "a lower `lr`, a smaller `clip`",
-            )
+        if (name := self._state.find_nonfinite()) is not None:
+            self._stop(f"after step {step} {name} is not finite", "a lower `lr`, a smaller `clip`")
 
-    def _stop(self, what: str, remedy: str) -> None:
+    def _stop(self, problem: str, remedy: str) -> None:
         newest = self._checkpoints.newest()
-        good = (
-            "there is no checkpoint yet"
-            if newest is None
-            else f"the last good checkpoint is {newest}"
-        )
+        last = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         raise RunError(
-            f"{what}; {good}. Training is deterministic: resuming from there fails again unless "
+            f"{problem}; {last}. Training is deterministic: resuming fails at the same step unless "
             f"you change a setting ({remedy})"
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class EMA:
     """Average of a module's trainable parameters, updated once per optimizer step.
 
-    Starts as a copy; each step, from the first on, sets it to ``decay * average + (1 - decay) *
+    It starts as a copy of the weights. Each update sets it to ``decay * average + (1 - decay) *
     weight`` (LightningDiT, DiT). Buffers and frozen parameters are not averaged.
     """
 

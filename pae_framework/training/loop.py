@@ -7,8 +7,9 @@ and resumed from a checkpoint ends with the same bits (the idea of EDM2's traini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from pae_framework.training.divergence import DivergenceGuard
 from pae_framework.training.ema import EMA
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog
 from pae_framework.training.optimizer import (
+    NO_FACTORS,
     build_optimizer,
     freeze_parameters,
     learning_rate,
@@ -87,7 +89,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if stopping:
                     break
             if world.any(stop.asked):
-                raise StoppedError(f"stopped at step {done} of {total}; run it again to go on")
+                raise StoppedError(f"stopped at step {done} of {total}; run it again to resume")
     finally:
         if log:
             log.close()
@@ -96,20 +98,18 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
 
 
 @dataclass(frozen=True)
-class Network:
+class TrainedNetwork(NetworkState):
     """A network with its optimizer and schedule.
 
+    Its ``module(batch, generator)`` returns the loss terms of a micro-batch.
+
     Args:
-        module: ``module(batch, generator)`` returns the loss terms of a micro-batch.
-        optimizer: of its trainable weights.
         settings: clipping and schedule.
         total: steps of the training.
         first_step: earlier steps do not train it; its schedule starts here.
         bf16: compute losses under autocast; weights keep their type.
     """
 
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
     settings: OptimizerSettings
     total: int
     first_step: int = 0
@@ -134,13 +134,23 @@ class Trainer:
     ) -> None:
         self._task, self._context = task, context
         self._accumulate = settings.accumulate
-        self._network = _prepare_network(task, settings, total, context)
-        self._discriminator = _prepare_discriminator(task, settings, total, context)
+        module = task.module.train().to(context.device)
+        freeze_parameters(module, settings.lr_factors)
+        if task.check:
+            task.check()
+        if settings.activation_checkpointing:
+            recompute_blocks(module)
+        if settings.compile:
+            compile_blocks(module)
+        self._network = _with_optimizer(task, settings, total, settings.lr_factors)
         self.saved = task.module if task.saved is None else task.saved
         self.ema = EMA(self.saved, settings.ema) if settings.ema else None
-        networks = {"model": NetworkState(self._network.module, self._network.optimizer)}
-        if d := self._discriminator:
-            networks["opponent"] = NetworkState(d.module, d.optimizer)
+        networks: dict[str, NetworkState] = {"model": self._network}
+        self._discriminator: TrainedNetwork | None = None
+        if task.discriminator:
+            task.discriminator.module.eval().to(context.device)
+            self._discriminator = _with_optimizer(task.discriminator, settings, total)
+            networks["opponent"] = self._discriminator
         self.state = TrainingState(networks, self.ema)
 
     def train_step(self, step: int, batch: Batch) -> LossTerms:
@@ -158,32 +168,20 @@ class Trainer:
         ]
         # Generators are on the CPU: the same numbers on every device.
         seed, name = self._context.seed, self._context.name
-        terms = optimizer_step(
-            self._network, step, micro_batches, lambda index: generator(seed, name, step, index)
-        )
+        generator_of = partial(generator, seed, name, step)
+        terms = optimizer_step(self._network, step, micro_batches, generator_of)
         if self.ema:
             self.ema.update()
-        if self._discriminator and step >= self._discriminator.first_step:
-            found = self.discriminator_step(self._discriminator, step, micro_batches)
-            assert not found.keys() & terms.keys(), f"terms of both: {found.keys() & terms.keys()}"
-            terms |= found
-        return terms
-
-    def discriminator_step(
-        self, discriminator: Network, step: int, micro_batches: Sequence[Batch]
-    ) -> LossTerms:
-        """Take the discriminator's step on the same batch; returns its terms, for the log."""
-        seed, name = self._context.seed, self._context.name
-        discriminator.module.train()
-        terms = optimizer_step(
-            discriminator,
-            step,
-            micro_batches,
-            lambda index: generator(seed, name, "opponent", step, index),
-        )
-        discriminator.module.eval()
-        for key in ("loss", "grad_norm"):
-            terms[f"{DISCRIMINATOR_PREFIX}{key}"] = terms.pop(key)
+        if (discriminator := self._discriminator) and step >= discriminator.first_step:
+            discriminator.module.train()
+            generator_of = partial(generator, seed, name, "opponent", step)
+            own_terms = optimizer_step(discriminator, step, micro_batches, generator_of)
+            discriminator.module.eval()
+            for key in ("loss", "grad_norm"):
+                own_terms[f"{DISCRIMINATOR_PREFIX}{key}"] = own_terms.pop(key)
+            shared = own_terms.keys() & terms.keys()
+            assert not shared, f"terms of both networks: {shared}"
+            terms |= own_terms
         return terms
 
     def learning_rates(self, step: int) -> dict[str, float]:
@@ -204,7 +202,7 @@ class Trainer:
 
 
 def optimizer_step(
-    network: Network,
+    network: TrainedNetwork,
     step: int,
     micro_batches: Sequence[Batch],
     generator_of: Callable[[int], torch.Generator],
@@ -247,33 +245,16 @@ def optimizer_step(
     return means | {"grad_norm": norm.detach()}
 
 
-def _prepare_network(
-    task: TrainTask, settings: TrainSettings, total: int, context: TrainContext
-) -> Network:
-    module = task.module.train().to(context.device)
-    freeze_parameters(module, settings.lr_factors)
-    if task.check:
-        task.check()
-    if settings.activation_checkpointing:
-        recompute_blocks(module)
-    if settings.compile:
-        compile_blocks(module)
-    optimizer_settings = task.optimizer or settings
-    optimizer = build_optimizer(module, optimizer_settings, settings.lr_factors)
+def _with_optimizer(
+    task: TrainTask,
+    settings: TrainSettings,
+    total: int,
+    lr_factors: Mapping[str, float] = NO_FACTORS,
+) -> TrainedNetwork:
+    own = task.optimizer or settings
+    optimizer = build_optimizer(task.module, own, lr_factors)
     bf16 = settings.precision == "bf16"
-    return Network(module, optimizer, optimizer_settings, total, task.first_step, bf16)
-
-
-def _prepare_discriminator(
-    task: TrainTask, settings: TrainSettings, total: int, context: TrainContext
-) -> Network | None:
-    if (discriminator := task.discriminator) is None:
-        return None
-    module = discriminator.module.eval().to(context.device)
-    optimizer_settings = discriminator.optimizer or settings
-    optimizer = build_optimizer(module, optimizer_settings)
-    bf16 = settings.precision == "bf16"
-    return Network(module, optimizer, optimizer_settings, total, discriminator.first_step, bf16)
+    return TrainedNetwork(task.module, optimizer, own, total, task.first_step, bf16)
 
 
 def _check_keep_steps(settings: TrainSettings, total: int) -> None:

@@ -17,7 +17,7 @@ from pae_framework.training.task import World
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Records of a metrics log, without a last line that a kill cut short."""
+    """Records of a metrics log, up to the first line that cannot be read (cut by a kill)."""
     records = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -70,7 +70,7 @@ class MetricAverages:
         self._since = time.monotonic()
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; the time spent waiting for them is measured."""
+        """Yield the batches and measure the time spent waiting for them."""
         iterator = iter(batches)
         while True:
             start = time.monotonic()
@@ -81,7 +81,7 @@ class MetricAverages:
             yield batch
 
     def add(self, terms: LossTerms) -> None:
-        """Store the terms of one step (does not synchronise with the device)."""
+        """Store the terms of one step, without synchronising with the device."""
         self._terms.append(terms)
 
     def fetch(self, step: int) -> list[tuple[int, dict[str, float]]]:

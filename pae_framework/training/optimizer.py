@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule, and learning-rate factors of parts of a model."""
+"""AdamW, its learning-rate schedule, and learning-rate factors by prefix of weight names."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(step: int, total: int, settings: OptimizerSettings) -> float:
-    """Learning rate of optimiser step ``step`` (the first is 0) of ``total``.
+    """Learning rate of optimizer step ``step`` (the first is 0) of ``total``.
 
     Linear warm-up over ``warmup_steps`` (step 0 takes 1/warmup of the peak), then constant, or half
     a cosine from ``lr`` down to ``final_lr * lr`` at the last step.
@@ -79,7 +79,7 @@ def learning_rate(step: int, total: int, settings: OptimizerSettings) -> float:
 
 
 def parameter_factors(module: nn.Module, lr_factors: Mapping[str, float]) -> dict[str, float]:
-    """The learning-rate factor of each parameter, by its name; 1 for those no prefix covers.
+    """The learning-rate factor of each parameter, by its name; 1 if no prefix covers it.
 
     A prefix in ``lr_factors`` is one or more whole components of a parameter's name: ``decoder``
     covers ``decoder.norm.weight``, not ``decoder_head.weight``. Objectives wrap what they train
@@ -95,7 +95,7 @@ def parameter_factors(module: nn.Module, lr_factors: Mapping[str, float]) -> dic
         covered = _covered(prefix, names)
         if not covered:
             raise UsageError(
-                f"lr_factors.{prefix}: the model has no such part; it has "
+                f"lr_factors.{prefix}: no weight has this prefix; prefixes of this model: "
                 f"{_prefixes(names.values())}"
             )
         for name, length in covered.items():
@@ -115,18 +115,20 @@ def freeze_parameters(module: nn.Module, lr_factors: Mapping[str, float]) -> Non
     for parameter in frozen:
         parameter.requires_grad_(False)
     if frozen and not any(parameter.requires_grad for parameter in module.parameters()):
-        raise UsageError("lr_factors: all weights are frozen; nothing is left to train")
+        raise UsageError("lr_factors freeze all weights; set one above 0")
 
 
 def _covered(prefix: str, names: Mapping[str, NameComponents]) -> dict[str, int]:
-    """Names that a prefix covers, with the number of components of each that it covers."""
+    """Names that a prefix covers, with the number of their components up to its end."""
     wanted = tuple(prefix.split("."))
-    size = len(wanted)
-    covered = {name: size for name, parts in names.items() if parts[:size] == wanted}
-    if covered:
-        return covered
-    behind_first = slice(1, size + 1)
-    return {name: size + 1 for name, parts in names.items() if parts[behind_first] == wanted}
+    for skipped in (0, 1):
+        end = skipped + len(wanted)
+        covered = {
+            name: end for name, components in names.items() if components[skipped:end] == wanted
+        }
+        if covered:
+            break
+    return covered
 
 
 def _prefixes(names: Iterable[NameComponents]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,9 +17,9 @@ class ProgressLine:
 
     Args:
         title: name of the stage.
-        total: steps (or images) of the whole.
-        done: how many were done before.
-        console: where to show it.
+        total: number of steps or images.
+        done: how many of them are done at the start.
+        console: where to show it; None: standard error.
         update_record: called with the progress whenever it is shown.
     """
 
@@ -36,7 +35,7 @@ class ProgressLine:
         self._console = console or Console(stderr=True)
         self._update_record = update_record
         self._start = time.monotonic()
-        self._shown = self._start
+        self._last_shown = self._start
         self._bar: Progress | None = None
         if self._console.is_terminal:
             columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
@@ -54,23 +53,18 @@ class ProgressLine:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar:
             self._bar.stop()
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that ``done`` of ``total`` are done."""
+        """Show that ``done`` of ``total`` are done, with a note about them."""
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()
-        if now - self._shown < PLAIN_SECONDS and done < self.total:
+        if now - self._last_shown < PLAIN_SECONDS and done < self.total:
             return
-        self._shown = now
+        self._last_shown = now
         if self._update_record:
             self._update_record(progress={"done": done, "total": self.total})
         if not self._bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -13,26 +13,21 @@ class StopRequest:
     """While entered, SIGINT and SIGTERM set :attr:`asked` instead of ending the process.
 
     The training loop reads it between steps and saves a checkpoint before it stops; the signal
-    handler itself saves nothing. A second signal ends the process as usual. Outside the main thread
-    this does nothing.
+    handler itself saves nothing. A second signal ends the process as usual. Signals can only be
+    handled in the main thread; in other threads this class does nothing.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: dict[int, object] = {}
+        self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._ask)
+                self._handlers[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -40,6 +35,6 @@ class StopRequest:
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
+        self._handlers = {}

@@ -1,4 +1,4 @@
-"""What a stage hands to the training loop: the task, and where and with whom it is trained."""
+"""What a stage gives to the training loop: the task, its context and the processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pae_framework.training.train_settings import OptimizerSettings
 
 @dataclass(frozen=True)
 class TrainTask:
-    """A network, its loss and its batches; optionally a discriminator trained against it.
+    """A network, its loss and its batches; optionally a discriminator.
 
     The discriminator is a task of its own. It takes its step after each step of the first network,
     on the same batch, so it has no ``batches``. It is in train mode during its own step and in
     eval mode otherwise. Gradients that the first network's backward pass leaves in it are dropped.
-    Its module must not contain the first network as a sub-module, and its terms need names that
-    the first network's terms do not have.
+    Its module must not contain the first network as a sub-module, and the names of its loss terms
+    must differ from those of the first network.
 
     Args:
         module: ``module(batch, generator)`` returns the loss terms of one micro-batch, ``loss``
@@ -55,7 +55,7 @@ class TrainTask:
 Reduction = Literal["mean", "max"]
 
 
-def _alone(values: Tensor, how: Reduction) -> Tensor:
+def _one_process(values: Tensor, how: Reduction) -> Tensor:
     return values
 
 
@@ -72,7 +72,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    reduce: Callable[[Tensor, Reduction], Tensor] = _alone
+    reduce: Callable[[Tensor, Reduction], Tensor] = _one_process
 
     @property
     def is_main(self) -> bool:

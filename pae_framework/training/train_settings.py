@@ -69,14 +69,7 @@ class TrainSettings(OptimizerSettings):
     """How a stage trains: length, batch, optimiser, schedule, averaging, checkpoints."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset(
-        {
-            "log_every",
-            "checkpoint_every",
-            "workers",
-            "jump",
-            "compile",
-            "activation_checkpointing",
-        }
+        {"log_every", "checkpoint_every", "workers", "jump", "compile", "activation_checkpointing"}
     )
 
     steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")

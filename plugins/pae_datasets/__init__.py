@@ -1,4 +1,4 @@
-"""Built-in data sources. This module registers them and imports no torch."""
+"""Built-in data sources. This registration module imports no torch."""
 
 from pae_framework import hookimpl
 from pae_framework.hookspecs import Register
@@ -13,7 +13,7 @@ def pae_register_datasets(register: Register) -> None:
         "digits",
         target="pae_datasets.digits:Digits",
         config="pae_datasets.config:DigitsConfig",
-        summary="1797 handwritten digits that ship inside scikit-learn; no download",
+        summary="1797 handwritten digits of scikit-learn; no download",
     )
     register(
         "idx",
@@ -25,7 +25,7 @@ def pae_register_datasets(register: Register) -> None:
         "image_folder",
         target="pae_datasets.image_folder:ImageFolder",
         config="pae_datasets.config:ImageFolderConfig",
-        summary="one folder of images per class, as ImageNet lies on disk; ADM centre crop",
+        summary="one folder of images per class, like ImageNet; ADM centre crop",
     )
     register(
         "shapes",

@@ -1,4 +1,7 @@
-"""Small grey data sets that are held in memory."""
+"""Small grey-scale data sets in memory.
+
+Shapes: M images, H and W height and width in the file, S image side in px.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, Item
+from pae_framework.contracts import DataSource, LabelledImage
 
 
 class GreyArrays(DataSource):
-    """Grey images in memory as uint8, shown as RGB; bright pixels are the foreground.
+    """Grey-scale images, returned as RGB, with bright pixels as the foreground.
 
     Args:
-        config: of the data source.
-        images: (M, S, S) uint8, already of the final size.
+        config: config of the data source.
+        images: (M, S, S) uint8, of the final size.
         labels: (M,).
-        class_names: names of the labels.
-        mask_threshold: a pixel above this share of 255 belongs to segment 1, others to 0.
+        class_names: name of each label.
+        mask_threshold: pixels above this fraction of 255 are segment 1, others segment 0.
     """
 
     def __init__(
@@ -45,27 +48,27 @@ class GreyArrays(DataSource):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> Item:
-        # A view: three channels cost no memory until a batch is stacked.
-        return Item(self._images[index].expand(3, -1, -1), self._labels[index])
+    def __getitem__(self, index: int) -> LabelledImage:
+        # A view: three channels take no memory until a batch is stacked.
+        return LabelledImage(self._images[index].expand(3, -1, -1), self._labels[index])
 
     def mask(self, index: int) -> Tensor:
-        """1 where the image is brighter than the threshold, else 0; (S, S) int64."""
+        """Mask (S, S) int64: 1 if a pixel is brighter than the threshold, else 0."""
         return (self._images[index] > 255 * self._mask_threshold).long()
 
 
 def resize_grey(images: Tensor, size: int) -> Tensor:
-    """Bilinear resize of (M, H, W) uint8 to (M, size, size) uint8; antialiased when it shrinks."""
+    """Bilinear resize of (M, H, W) uint8 to (M, size, size) uint8, antialiased if it shrinks."""
     shrinks = size < images.shape[-1]
     resized = [
-        F.interpolate(part[:, None].float(), size=(size, size), mode="bilinear", antialias=shrinks)
-        for part in images.split(4096)  # bounds the float copy
-    ]
+        F.interpolate(chunk[:, None].float(), size=(size, size), mode="bilinear", antialias=shrinks)
+        for chunk in images.split(4096)  # limits the size of the float copy
+    ]  # each (m, 1, S, S)
     return torch.cat(resized)[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
 def pad_grey(images: Tensor, size: int) -> Tensor:
-    """Centre (M, H, W) on a black square of ``size`` px; an odd margin is wider below and right."""
+    """Pad (M, H, W) to (M, size, size) with zeros; odd margins are larger at bottom and right."""
     height, width = images.shape[-2:]
     top, left = (size - height) // 2, (size - width) // 2
     return F.pad(images, (left, size - width - left, top, size - height - top))

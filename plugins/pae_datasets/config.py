@@ -1,7 +1,8 @@
-"""What a recipe may say of each built-in data source. No torch."""
+"""Parameters of the built-in data sources. No torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -17,36 +18,36 @@ class DigitsConfig(DataSourceConfig):
 
     provides_masks: ClassVar[bool] = True
 
-    split: Split = Field("train", description="test: every fifth image of each class, 355 in all")
+    split: Split = Field("train", description="test: every fifth image of each class, 355 in total")
     mask_threshold: float = Field(
-        0.4, ge=0, lt=1, description="a pixel brighter than this (0 to 1) is ink, segment 1"
+        0.4, ge=0, lt=1, description="pixels brighter than this (0 to 1) are segment 1 of the mask"
     )
 
     def class_count(self) -> int:
-        """The ten digits."""
+        """Ten digits."""
         return 10
 
 
 class IdxConfig(DataSourceConfig):
-    """Files in MNIST's format: ``train-images-idx3-ubyte`` and its sisters, plain or ``.gz``."""
+    """Files in MNIST's format: ``train-images-idx3-ubyte`` and the like, plain or ``.gz``."""
 
     provides_masks: ClassVar[bool] = True
 
     folder: str | tuple[str, ...] = Field(
-        description="folder of the four files, or several, of which the first that exists counts"
+        description="folder of the four files, or several folders; the first that exists is used"
     )
-    split: Split = Field("train", description="test: the files whose names begin with t10k")
+    split: Split = Field("train", description="test: the files named t10k-...")
     class_names: tuple[str, ...] | None = Field(
-        None, min_length=1, description="names in the order of the labels; null: the numbers"
+        None, min_length=1, description="names in the order of the labels; null: the labels"
     )
-    limit: int | None = Field(None, gt=0, description="only the first images; null: all")
+    limit: int | None = Field(None, gt=0, description="use only the first images; null: all")
     fit: Literal["pad", "resize"] | None = Field(
         None,
-        description="how images meet `data.image_size`: zero margins or bilinear resize; "
-        "null: margins where it is larger by a quarter at most, else resize",
+        description="how to reach `data.image_size`: pad with zeros, or resize bilinearly; null: "
+        "pad if it is at most a quarter larger, else resize",
     )
     mask_threshold: float = Field(
-        0.05, ge=0, lt=1, description="a pixel brighter than this (0 to 1) is foreground, segment 1"
+        0.05, ge=0, lt=1, description="pixels brighter than this (0 to 1) are segment 1 of the mask"
     )
 
     @property
@@ -55,59 +56,65 @@ class IdxConfig(DataSourceConfig):
         return (self.folder,) if isinstance(self.folder, str) else self.folder
 
     def class_count(self) -> int | None:
-        """As many as there are names, where they are given."""
+        """Number of ``class_names``; None without them."""
         return None if self.class_names is None else len(self.class_names)
 
     def missing(self) -> str | None:
-        """Say which folder or file of the split was not found."""
-        found = find_idx_files(self.folders, self.split)
-        return found if isinstance(found, str) else None
+        """A message if a folder or file of the split is missing, else None."""
+        files = find_idx_files(self.folders, self.split)
+        return files if isinstance(files, str) else None
 
 
 class ImageFolderConfig(DataSourceConfig):
     """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name."""
 
-    without_effect = frozenset({"images", "classes"})  # what there is must be that many
+    without_effect = frozenset({"images", "classes"})  # they only check the files
 
     folder: str = Field(description="root of the data set")
     split: str | None = Field(
         None, description="subfolder that holds the class folders (train, val); null: the root"
     )
     images: int | None = Field(
-        None, gt=0, description="images there must be, so that none is missing; null: any number"
+        None, gt=0, description="expected number of images, to detect missing ones; null: any"
     )
     classes: int | None = Field(
-        None, gt=0, description="class folders there must be; null: any number"
+        None, gt=0, description="expected number of class folders; null: any"
     )
 
+    @property
+    def root(self) -> Path:
+        """The folder of the class folders."""
+        root = Path(self.folder).expanduser()
+        return root / self.split if self.split else root
+
     def expected(self) -> tuple[int, int] | None:
-        """The images and classes the recipe states, if it states both."""
+        """Expected numbers of images and classes, if both are set."""
         if self.images is None or self.classes is None:
             return None
         return self.images, self.classes
 
     def class_count(self) -> int | None:
-        """The stated classes."""
+        """The expected number of classes; None if not set."""
         return self.classes
 
     def missing(self) -> str | None:
-        """Say that the folder, its class folders or their images are not there."""
-        return image_folder_problem(self.folder, self.split, self.classes)
+        """A message if the folder, class folders or images are missing, else None."""
+        return image_folder_problem(self.root, self.classes)
 
 
-KINDS_OF_SHAPES = 8
+SHAPE_CLASSES = 8
 
 
 class ShapesConfig(DataSourceConfig):
-    """Scenes drawn from a seed: one large shape, which is the class, and smaller ones behind it."""
+    """Scenes generated from a seed: a large shape, which is the class, before smaller ones."""
 
     provides_masks: ClassVar[bool] = True
 
-    split: Split = Field("train", description="the two splits hold different scenes")
+    split: Split = Field("train", description="the two splits have different scenes")
     count: int = Field(5000, gt=0, description="number of images")
     seed: int = Field(0, ge=0, description="image i is a function of (seed, split, i) only")
-    objects: int = Field(3, ge=1, le=8, description="shapes per scene, the large one included")
+    objects: int = Field(3, ge=1, le=8, description="shapes per scene, including the large one")
 
     def class_count(self) -> int:
-        """The kinds of shapes."""
-        return KINDS_OF_SHAPES
+        """One class per kind of shape."""
+        return SHAPE_CLASSES

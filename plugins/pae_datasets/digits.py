@@ -1,4 +1,4 @@
-"""Handwritten digits that ship inside scikit-learn."""
+"""The handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class Digits(GreyArrays):
     """1797 digits of 8 x 8 px and 17 grey levels, enlarged to ``image_size``."""
 
     def __init__(self, config: DigitsConfig, image_size: int):
-        # scikit-learn takes a second to import: only where digits are really read.
+        # scikit-learn takes a second to import.
         from sklearn.datasets import load_digits
 
         pixels, target = load_digits(return_X_y=True)
         labels = torch.from_numpy(target).long()
         images = (torch.from_numpy(pixels).view(-1, 8, 8) * (255 / 16)).round().to(torch.uint8)
-        chosen = is_test(labels) == (config.split == "test")
+        in_split = is_test(labels) == (config.split == "test")  # (M,)
         super().__init__(
             config,
-            resize_grey(images[chosen], image_size),
-            labels[chosen],
+            resize_grey(images[in_split], image_size),
+            labels[in_split],
             class_names=[str(digit) for digit in range(10)],
             mask_threshold=config.mask_threshold,
         )
 
 
 def is_test(labels: Tensor) -> Tensor:
-    """Which images (M,) are test images: every fifth of each class, in the order of the file."""
+    """Whether each image is a test image, (M,) bool: every fifth of each class, in file order."""
     test = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
-        places = (labels == label).nonzero()[:, 0]
-        test[places[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
+        indices = (labels == label).nonzero()[:, 0]
+        test[indices[_TEST_EVERY - 1 :: _TEST_EVERY]] = True
     return test

@@ -24,31 +24,26 @@ class Idx(GreyArrays):
     """Grey images and labels from a pair of idx files."""
 
     def __init__(self, config: IdxConfig, image_size: int):
-        found = find_idx_files(config.folders, config.split)
-        if isinstance(found, str):
-            raise DataError(found)
-        images, labels = read_pair(*found)
-        names = _class_names(config, labels, found[1])
-        kept = slice(config.limit)
-        super().__init__(
-            config,
-            _fit(images[kept], image_size, config.fit),
-            labels[kept],
-            names,
-            config.mask_threshold,
-        )
+        files = find_idx_files(config.folders, config.split)
+        if isinstance(files, str):
+            raise DataError(files)
+        images, labels = read_pair(*files)  # (M, H, H), (M,)
+        names = _class_names(config, labels, files[1])
+        images, labels = images[: config.limit], labels[: config.limit]
+        images = _fit(images, image_size, config.fit)  # (M, S, S)
+        super().__init__(config, images, labels, names, config.mask_threshold)
 
 
 def read_pair(image_file: Path, label_file: Path) -> tuple[Tensor, Tensor]:
-    """Square images (M, H, H) uint8 and their labels (M,) int64.
+    """Read square images (M, H, H) uint8 and their labels (M,) int64.
 
     Raises:
-        DataError: a damaged file, images that are not square, or counts that differ.
+        DataError: a file is damaged, images are not square, or counts differ.
     """
     images, labels = read_idx(image_file, dimensions=3), read_idx(label_file, dimensions=1)
     if len(images) != len(labels):
         raise DataError(
-            f"{image_file} holds {len(images)} images but {label_file} {len(labels)} labels"
+            f"{image_file} has {len(images)} images, but {label_file} has {len(labels)} labels"
         )
     if not len(images) or images.shape[1] != images.shape[2]:
         raise DataError(f"{image_file}: expected square images, found {tuple(images.shape)}")
@@ -56,29 +51,29 @@ def read_pair(image_file: Path, label_file: Path) -> tuple[Tensor, Tensor]:
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The uint8 array of an idx file, plain or ``.gz``, as its header shapes it.
+    """Read the uint8 array of an idx file, plain or ``.gz``, in the shape of its header.
 
     Layout (LeCun's MNIST page): two zero bytes, a type byte (8: uint8), the number of dimensions,
     then each dimension as a big-endian 32-bit number, then the bytes.
 
     Raises:
-        DataError: names the file and what is wrong with it.
+        DataError: the file is damaged or of another type; names it.
     """
     content = _read(path)
     start = 4 + 4 * dimensions
     expected = bytes([0, 0, _UINT8, dimensions])
     if content[:4] != expected:
         raise DataError(
-            f"{path}: not an idx file of {dimensions}-dimensional uint8: it begins with "
+            f"{path}: not an idx file of {dimensions}-dimensional uint8: begins with "
             f"{content[:4].hex() or 'nothing'}, expected {expected.hex()}"
         )
     if len(content) < start:
-        raise DataError(f"{path}: truncated inside its header ({len(content)} bytes)")
+        raise DataError(f"{path}: truncated in its header, after {len(content)} bytes")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{path}: truncated or damaged: its header announces {math.prod(shape)} bytes "
-            f"({' x '.join(map(str, shape))}), it holds {len(content) - start}"
+            f"{path}: damaged: its header says {math.prod(shape)} bytes "
+            f"({' x '.join(map(str, shape))}), but it has {len(content) - start}"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
@@ -98,7 +93,7 @@ def _class_names(config: IdxConfig, labels: Tensor, label_file: Path) -> list[st
     if len(config.class_names) < count:
         raise DataError(
             f"{label_file} has labels up to {count - 1}, "
-            f"but `class_names` gives {len(config.class_names)} names"
+            f"but `class_names` has {len(config.class_names)} names"
         )
     return list(config.class_names)
 
@@ -108,7 +103,5 @@ def _fit(images: Tensor, size: int, fit: str | None) -> Tensor:
     if fit is None:
         fit = "pad" if side <= size <= side * 1.25 else "resize"
     if fit == "pad" and side > size:
-        raise DataError(
-            f"`fit: pad` cannot bring images of {side} px to {size} px; use `fit: resize`"
-        )
+        raise DataError(f"fit=pad cannot shrink images of {side} px to {size} px; set fit=resize")
     return pad_grey(images, size) if fit == "pad" else resize_grey(images, size)

@@ -1,4 +1,4 @@
-"""A folder of images per class, as ImageNet lies on disk."""
+"""A folder of images per class, like ImageNet."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pae_datasets.config import ImageFolderConfig
-from pae_datasets.layout import class_folders, image_folder_root, images_below
-from pae_framework.contracts import DataSource, Item
+from pae_datasets.layout import class_folders, images_below
+from pae_framework.contracts import DataSource, LabelledImage
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
 
 
 class ImageFolder(DataSource):
-    """Images read from disk one by one; the listing is made once, sorted by class and path."""
+    """Images read from disk one by one, in the order of class names and paths."""
 
     def __init__(self, config: ImageFolderConfig, image_size: int):
         super().__init__(config, image_size)
         if problem := config.missing():
             raise DataError(problem)
-        folders = class_folders(image_folder_root(config.folder, config.split))
+        folders = class_folders(config.root)
         self._class_names = tuple(folder.name for folder in folders)
         self._files: list[tuple[Path, int]] = [
             (file, label)
@@ -27,9 +27,9 @@ class ImageFolder(DataSource):
             for file in sorted(images_below(folder))
         ]
         if config.images not in (None, len(self._files)):
-            root = image_folder_root(config.folder, config.split)
-            found = f"{root} holds {len(self._files)} images"
-            raise DataError(f"{found}; the recipe says {config.images}")
+            raise DataError(
+                f"{config.root} contains {len(self._files)} images, but `images` is {config.images}"
+            )
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -39,6 +39,6 @@ class ImageFolder(DataSource):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         file, label = self._files[index]
-        return Item(read_image(file, self.image_size), label)
+        return LabelledImage(read_image(file, self.image_size), label)

@@ -1,4 +1,4 @@
-"""How data sets lie on disk: finding files before anything is read. No torch."""
+"""Find the files of data sets on disk, before any is read. No torch."""
 
 from __future__ import annotations
 
@@ -15,78 +15,62 @@ _PREFIX = {"train": "train", "test": "t10k"}
 
 
 def find_idx_files(folders: Sequence[str], split: str) -> tuple[Path, Path] | str:
-    """Image file and label file of a split in the first folder that exists, or what is missing."""
+    """Image and label file of a split in the first existing folder, or what is missing."""
     existing = [path for folder in folders if (path := Path(folder).expanduser()).is_dir()]
     if not existing:
-        looked = ", ".join(folders)
-        return f"no such folder: {looked} (expected one with {idx_name(split, 'images')}[.gz])"
-    files = [_idx_file(existing[0], split, part) for part in ("images", "labels")]
-    for part, file in zip(("images", "labels"), files, strict=True):
+        expected = _idx_name(split, "images")
+        return f"no such folder: {', '.join(folders)} (expected one with {expected}[.gz])"
+    files = []
+    for content in ("images", "labels"):
+        name = _idx_name(split, content)
+        # Some copies of MNIST have a dot in place of the second dash.
+        stems = (name, name.replace("-idx", ".idx"))
+        candidates = [existing[0] / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz")]
+        file = next((path for path in candidates if path.is_file()), None)
         if file is None:
-            return f"{existing[0]} holds no {idx_name(split, part)}, plain or .gz"
-    images, labels = files
-    assert images is not None
-    assert labels is not None
-    return images, labels
+            return f"{existing[0]} contains neither {name} nor {name}.gz"
+        files.append(file)
+    return files[0], files[1]
 
 
-def idx_name(split: str, part: str) -> str:
-    """The standard name of a file: ``train-images-idx3-ubyte``."""
-    return f"{_PREFIX[split]}-{part}-idx{3 if part == 'images' else 1}-ubyte"
-
-
-def _idx_file(folder: Path, split: str, part: str) -> Path | None:
-    standard = idx_name(split, part)
-    # Some copies of MNIST write a dot where the standard name has its second dash.
-    dotted = standard.replace("-idx", ".idx")
-    for name in (standard, f"{standard}.gz", dotted, f"{dotted}.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+def _idx_name(split: str, content: str) -> str:
+    return f"{_PREFIX[split]}-{content}-idx{3 if content == 'images' else 1}-ubyte"
 
 
 # --- image folders --------------------------------------------------------------------------------
 
 
-def image_folder_root(folder: str, split: str | None) -> Path:
-    """The folder that holds the class folders."""
-    root = Path(folder).expanduser()
-    return root / split if split else root
+def image_folder_problem(root: Path, expected: int | None = None) -> str | None:
+    """A message if a folder does not consist of class folders with images, else None.
 
-
-def image_folder_problem(folder: str, split: str | None, expected: int | None = None) -> str | None:
-    """What keeps a folder from being one of class folders with images, or None. Reads no image.
+    Reads no image.
 
     Args:
-        folder: root of the data set.
-        split: its subfolder that holds the class folders; None: the root does.
-        expected: how many class folders there must be; None: any number.
+        root: folder of the class folders.
+        expected: number of class folders; None: any number.
     """
-    root = image_folder_root(folder, split)
     if not root.is_dir():
         return f"no such folder: {root} (expected one folder of images per class in it)"
     classes = class_folders(root)
     if not classes:
-        return f"{root} holds no class folder (expected {root}/<class>/<image>.jpg)"
+        return f"{root} contains no class folder (expected {root}/<class>/<image>.jpg)"
     if expected not in (None, len(classes)):
-        return f"{root} holds {len(classes)} classes; the recipe says {expected}"
+        return f"{root} contains {len(classes)} classes, but `classes` is {expected}"
     for path in classes:
         if next(images_below(path), None) is None:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-            return f"class folder {path} holds no image ({suffixes}); fill it or remove it"
+            return f"class folder {path} contains no image ({suffixes}); fill it or remove it"
     return None
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The class folders, sorted by name; hidden folders are none."""
-    return sorted(
-        (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")),
-        key=lambda path: path.name,
-    )
+    """The class folders, sorted by name, without hidden folders."""
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    return sorted(path for path in folders if not path.name.startswith("."))
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """All image files in a folder and its subfolders, in no particular order."""
+    """Image files in a folder and its subfolders, in any order, without hidden files."""
     for directory, _, names in os.walk(folder):
         for name in names:
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):  # noqa: PTH122

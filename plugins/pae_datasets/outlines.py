@@ -1,7 +1,7 @@
 """Outlines of shapes as signed distances: negative inside, 0 on the outline. No torch.
 
-Each takes coordinates in which the shape has circumradius about 1 (x to the right, y downwards).
-Distances are exact or, near corners, a lower bound; that is all antialiasing needs.
+Coordinates (x to the right, y downwards) are scaled so that the circumradius is about 1. Distances
+are exact or, near corners, a lower bound, which is enough for antialiasing. Shapes: all (S, S).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
 
-# Python floats, not NumPy scalars, which would raise every array to float64.
+# Python floats: NumPy scalars would convert every array to float64.
 _SQRT3 = math.sqrt(3)
 
 
@@ -41,7 +41,7 @@ def diamond(x: Array, y: Array) -> Array:
 
 
 def triangle(x: Array, y: Array) -> Array:
-    """An equilateral triangle with its corner up; circumradius 1.05."""
+    """An equilateral triangle with a corner at the top; circumradius 1.05."""
     side = _SQRT3 / 2 * np.abs(x) - y / 2
     return np.maximum(side, y) - 0.525
 
@@ -53,8 +53,8 @@ def cross(x: Array, y: Array) -> Array:
 
 
 def star(x: Array, y: Array) -> Array:
-    """A five-pointed star, one point up; radii 1.05 and 0.45."""
-    # Fold the plane into half a point: the outline is one segment from the tip to the notch.
+    """A five-pointed star with a point at the top; radii 1.05 and 0.45."""
+    # By symmetry fold the plane into half a point, whose outline is a segment from tip to notch.
     turn = math.pi / 5
     angle = np.abs(np.mod(np.arctan2(x, -y) + turn, 2 * turn) - turn)
     radius = np.hypot(x, y)
@@ -65,7 +65,7 @@ def star(x: Array, y: Array) -> Array:
 
 
 def hexagon(x: Array, y: Array) -> Array:
-    """A regular hexagon with a corner to each side; circumradius 0.95."""
+    """A regular hexagon with corners at the left and right; circumradius 0.95."""
     a, b = np.abs(x), np.abs(y)
     slanted = _SQRT3 / 2 * a + b / 2
     return np.maximum(slanted, b) - 0.95 * _SQRT3 / 2

@@ -1,4 +1,7 @@
-"""Generated scenes: coloured shapes before a textured background, with exact masks."""
+"""Generated scenes: coloured shapes before a textured background, with exact masks.
+
+Shapes: S image side in px; images (3, S, S), coordinates, distances and masks (S, S).
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ from torch import Tensor
 
 from pae_datasets.config import ShapesConfig
 from pae_datasets.outlines import OUTLINES, Array
-from pae_framework.contracts import DataSource, Item
+from pae_framework.contracts import DataSource, LabelledImage
 from pae_framework.seeding import generator
 
 _KINDS = tuple(OUTLINES)
-_NUMBERS_PER_SHAPE = 8
-_NUMBERS_FOR_BACKGROUND = 8
+_NUMBERS = 8
+"""Random numbers per shape, and for the background."""
 
 
 class Shapes(DataSource):
-    """Image i is drawn from (seed, split, i) each time it is read; nothing is stored.
+    """Generated scenes. Image i is a function of (seed, split, i); nothing is stored.
 
-    The class is the kind of the large shape, and classes take turns, so that the first n images
-    are as balanced as n allows. Mask: 0 background, 1 the large shape, 2, 3, ... the small ones.
+    The class is the kind of the large shape. Classes alternate, so that the first n images are
+    balanced. Mask: 0 is the background, 1 the large shape, 2, 3, ... the small ones.
     """
 
     def __init__(self, config: ShapesConfig, image_size: int):
@@ -43,43 +46,41 @@ class Shapes(DataSource):
     def __len__(self) -> int:
         return self._settings.count
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         background, shapes = self._scene(index)
-        picture = _background(self._x, self._y, background)
+        image = _background(self._x, self._y, background)  # (3, S, S)
         for shape in shapes:
             distance = shape.distance(self._x, self._y)
             # One pixel is 2 / S wide: coverage falls from 1 to 0 across the pixel on the outline.
             coverage = np.clip(0.5 - distance * (self.image_size / 2), 0, 1)
-            picture += coverage * (shape.shading(self._x, self._y) - picture)
-        pixels = np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-        return Item(torch.from_numpy(pixels), index % len(_KINDS))
+            image += coverage * (shape.shading(self._x, self._y) - image)
+        pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+        return LabelledImage(torch.from_numpy(pixels), index % len(_KINDS))
 
     def mask(self, index: int) -> Tensor:
-        """Which shape each pixel centre lies in, the frontmost one; (S, S) int64."""
+        """Mask (S, S) int64: the frontmost shape at each pixel centre."""
         segments = np.zeros(self._x.shape, dtype=np.int64)
         _, shapes = self._scene(index)
-        for place, shape in enumerate(shapes):
-            # Shapes are drawn back to front, the large one, which is 1, last.
-            segments[shape.distance(self._x, self._y) < 0] = len(shapes) - place
+        for position, shape in enumerate(shapes):
+            # From back to front; the last is the large shape, segment 1.
+            segments[shape.distance(self._x, self._y) < 0] = len(shapes) - position
         return torch.from_numpy(segments)
 
     def _scene(self, index: int) -> tuple[Sequence[float], list[Shape]]:
-        """Numbers of the background, and the shapes from back to front."""
+        """Random numbers of the background, and the shapes from back to front."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         count = self._settings.objects
         random = generator("shapes", self._settings.seed, self._settings.split, index)
-        needed = _NUMBERS_FOR_BACKGROUND + _NUMBERS_PER_SHAPE * count
-        numbers: list[float] = torch.rand(needed, generator=random).tolist()
-        background, rest = numbers[:_NUMBERS_FOR_BACKGROUND], numbers[_NUMBERS_FOR_BACKGROUND:]
-        parts = [rest[_NUMBERS_PER_SHAPE * k :][:_NUMBERS_PER_SHAPE] for k in range(count)]
-        small = [_small_shape(part) for part in parts[1:]]
-        return background, [*small, _large_shape(_KINDS[index % len(_KINDS)], parts[0])]
+        # A row for the background, one for the large shape, one for each small one.
+        numbers = torch.rand((1 + count) * _NUMBERS, generator=random).view(-1, _NUMBERS).tolist()
+        small = [_small_shape(row) for row in numbers[2:]]
+        return numbers[0], [*small, _large_shape(_KINDS[index % len(_KINDS)], numbers[1])]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape: where it lies in [-1, 1], how large, how turned (radians), its RGB colour."""
+    """A shape: kind, centre in [-1, 1], radius, rotation in radians, RGB colour."""
 
     kind: str
     x: float
@@ -89,14 +90,14 @@ class Shape:
     colour: tuple[float, float, float]
 
     def distance(self, x: Array, y: Array) -> Array:
-        """Signed distance (S, S) to the outline in units of the frame, negative inside."""
+        """Signed distance (S, S) to the outline, negative inside; the image side is 2."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         u, v = (x - self.x) / self.radius, (y - self.y) / self.radius
-        turned: Array = OUTLINES[self.kind](cos * u + sin * v, cos * v - sin * u) * self.radius
-        return turned
+        distance: Array = OUTLINES[self.kind](cos * u + sin * v, cos * v - sin * u) * self.radius
+        return distance
 
     def shading(self, x: Array, y: Array) -> Array:
-        """Its colour (3, S, S), lit from above on the left."""
+        """Its colour (3, S, S), lit from the top left."""
         light = 1 - 0.22 * ((x - self.x) + (y - self.y)) / self.radius
         return _rgb(self.colour) * light
 
@@ -126,7 +127,7 @@ def _small_shape(numbers: Sequence[float]) -> Shape:
 
 
 def _background(x: Array, y: Array, numbers: Sequence[float]) -> Array:
-    """A dull gradient between two shades with faint waves, (3, S, S)."""
+    """A dull gradient between two colours with faint waves, (3, S, S)."""
     hue, drift, direction, dark, wave_direction, pitch, phase, strength = numbers
     value = 0.25 + 0.3 * dark
     first = _rgb(colorsys.hsv_to_rgb(hue, 0.3, value))
@@ -138,7 +139,7 @@ def _background(x: Array, y: Array, numbers: Sequence[float]) -> Array:
 
 
 def _along(x: Array, y: Array, turn: float) -> Array:
-    """Coordinate along a direction, given as a share of a full turn."""
+    """Coordinate along a direction, which is a fraction of a full turn."""
     angle = 2 * math.pi * turn
     return math.cos(angle) * x + math.sin(angle) * y
 

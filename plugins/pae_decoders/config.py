@@ -16,7 +16,7 @@ class VitDecoderConfig(DecoderConfig):
     depth: int = Field(gt=0, description="transformer blocks")
     heads: int = Field(gt=0, description="attention heads; divides `width`")
     mlp: int | None = Field(None, gt=0, description="hidden width of the MLPs; null: 4 x `width`")
-    patch: int = Field(gt=0, description="side in px of the image patch one token becomes")
+    patch: int = Field(gt=0, description="side in px of the image patch of a token")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> VitDecoderConfig:
@@ -29,7 +29,7 @@ class VitDecoderConfig(DecoderConfig):
         return self.patch * grid
 
     def parameters(self, width: int, grid: int) -> int:
-        """Embedding, class token, blocks, norm and head; the fixed positions are no weights."""
+        """Parameters of embedding, class token, blocks, norm and head; positions are fixed."""
         inner, hidden = self.width, self.mlp or 4 * self.width
         mlp = (inner + 1) * hidden + (hidden + 1) * inner
         block = 4 * inner * (inner + 1) + mlp + 4 * inner
@@ -37,7 +37,7 @@ class VitDecoderConfig(DecoderConfig):
         return (width + 1) * inner + inner + self.depth * block + head
 
     def activations(self, grid: int) -> int:
-        """Of the blocks, which see a class token besides."""
+        """Numbers stored by the blocks, which also process a class token."""
         weights = self.depth * 12 * self.width**2
         return block_activations(weights, grid**2 + 1, self.width)
 

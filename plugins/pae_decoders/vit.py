@@ -1,8 +1,10 @@
 """The ViT decoder of PAE and RAE (ViT-MAE's decoder, He et al. 2022, with a trainable class token).
 
-State-dict keys are those of the released checkpoints (prefix ``decoder.``), which follow the naming
-of the ViT-MAE in transformers. Legend: B batch, N tokens, D width of the tokens that come in, Dd
-width inside, F hidden width of the MLPs, H heads, P patch side in px, S image side in px.
+State-dict keys are those of the released checkpoints (prefix ``decoder.``), which follow ViT-MAE in
+transformers.
+
+Legend: B batch, N tokens, D width of the input tokens, Dd width of the decoder, F hidden width of
+the MLPs, H heads, K = Dd / H, P patch side in px, S image side in px.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from pae_framework.contracts import Decoder
 from pae_framework.layers import join_heads, sincos_positions, split_heads, unpatchify
 
 EPS = 1e-12
-"""Of every LayerNorm of ViT-MAE."""
+"""Epsilon of every LayerNorm in ViT-MAE."""
 
 
 class VitDecoder(Decoder):
     """Tokens to normalised pixels: linear embedding, class token, fixed positions, pre-norm blocks,
-    linear head. Needs as many tokens as its grid has; resizing other grids is not part of it."""
+    linear head. The number of tokens is fixed by the grid."""
 
     decoder_pos_embed: Tensor
 
@@ -31,8 +33,8 @@ class VitDecoder(Decoder):
         self.patch = config.patch
         self.decoder_embed = nn.Linear(width, inner)
         self.trainable_cls_token = nn.Parameter(torch.zeros(1, 1, inner))
-        # Fixed, but part of the released files; the class token's row is zero.
-        positions = F.pad(sincos_positions(grid, inner), (0, 0, 1, 0))
+        # Fixed, but part of the released files. The position of the class token is zero.
+        positions = F.pad(sincos_positions(grid, inner), (0, 0, 1, 0))  # (1, 1 + N, Dd)
         self.register_buffer("decoder_pos_embed", positions)
         self.decoder_layers = nn.ModuleList(
             VitBlock(inner, config.heads, hidden) for _ in range(config.depth)
@@ -42,17 +44,17 @@ class VitDecoder(Decoder):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S), S = P * grid, of tokens (B, N, D)."""
-        x = self.decoder_embed(tokens)
-        x = torch.cat([self.trainable_cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        x = self.decoder_embed(tokens)  # (B, N, Dd)
+        class_token = self.trainable_cls_token.expand(len(x), -1, -1).to(x.dtype)  # (B, 1, Dd)
+        x = torch.cat([class_token, x], dim=1)  # (B, 1 + N, Dd)
         x = x + self.decoder_pos_embed
         for block in self.decoder_layers:
             x = block(x)
-        # The class token only takes part in the attention.
-        patches = self.decoder_pred(self.decoder_norm(x[:, 1:]))
+        patches = self.decoder_pred(self.decoder_norm(x[:, 1:]))  # (B, N, 3 P P)
         return unpatchify(patches, self.patch)
 
     def last_layer(self) -> nn.Parameter:
-        """The weight (3 P P, Dd) of the linear head."""
+        """Weight (3 P P, Dd) of the linear head."""
         weight = self.decoder_pred.weight
         assert isinstance(weight, nn.Parameter)
         return weight
@@ -76,7 +78,7 @@ class VitBlock(nn.Module):
 
 
 class VitAttention(nn.Module):
-    """Self-attention with separate projections, named as ViT-MAE names them."""
+    """Self-attention with separate projections and ViT-MAE's key names."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -93,7 +95,7 @@ class VitAttention(nn.Module):
 
 
 class Dense(nn.Module):
-    """A linear layer one level down, where the released keys have it (``output.dense.weight``)."""
+    """A linear layer one level deeper, as in the released keys (``output.dense.weight``)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

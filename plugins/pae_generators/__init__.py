@@ -1,4 +1,4 @@
-"""Built-in generators: velocity models over latents. This module imports no torch."""
+"""Built-in generators. This registration module imports no torch."""
 
 from pae_framework import hookimpl
 from pae_framework.hookspecs import Register

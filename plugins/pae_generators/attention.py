@@ -1,4 +1,4 @@
-"""Self-attention of the generators; the only place that chooses the kernel.
+"""Self-attention of the generators and its kernels.
 
 Legend: B batch, N tokens, D width, H heads, K = D / H.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pae_framework.errors import UsageError
 from pae_generators.config import TransformerConfig
 from pae_generators.norms import head_norm
-from pae_generators.rope import Rotation, rotate
+from pae_generators.positions import Rotation, rotate
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Softmax attention of q, k, v (B, N, H, K), scaled by K^-1/2; the result has their shape."""
@@ -23,8 +23,8 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 class SelfAttention(nn.Module):
     """Self-attention, optionally with rotary positions and normalised queries and keys.
 
-    Rows of the fused projection are ``[q | k | v]``, heads inner. Heads stay adjacent in memory,
-    (B, N, H, K), from the projection to the result: kernels get strided views, not copies.
+    Rows of the fused projection are ``[q | k | v]``, heads inner. Tensors keep the layout
+    (B, N, H, K) from the projection to the result, so kernels get strided views, not copies.
     """
 
     def __init__(self, width: int, heads: int, config: TransformerConfig):
@@ -41,17 +41,17 @@ class SelfAttention(nn.Module):
         """(B, N, D) to (B, N, D)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, N, H, K)
         # The norms' weights are float32 even under autocast; kernels need one type.
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # (B, N, H, K)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         return self.proj(self.kernel(q, k, v).flatten(2))
 
 
 def attention_kernel(name: str) -> Kernel:
-    """The kernel that a config names.
+    """The kernel ``sdpa`` or ``xformers``.
 
     Raises:
-        UsageError: it is xformers', which is not installed.
+        UsageError: xformers is not installed.
     """
     return _sdpa if name == "sdpa" else _xformers()
 

@@ -1,4 +1,4 @@
-"""Shared by the built-in generators: direction of time, input checks, official weights.
+"""The base of the built-in generators: time convention, input checks, official weights.
 
 Shapes: B samples, latents (B, C, h, w).
 """
@@ -17,22 +17,22 @@ from pae_framework.contracts import Generator
 from pae_framework.errors import DataError, UsageError
 from pae_framework.flow.path import reversed_velocity
 from pae_generators.config import TransformerConfig
-from pae_generators.official import fitted
+from pae_generators.official import check_official
 
 
 class FlowTransformer(Generator):
     """A transformer generator; its weights may use the reversed time convention.
 
-    **Time.** Outside, t = 0 is noise and t = 1 is data, and the velocity points from noise to data.
-    A network with ``time: data_first`` (the weights of RAE) was trained the other way round, with
-    t = 0 for data and velocity noise - data. Both follow the same straight lines, so
+    **Time.** For callers t = 0 is noise, t = 1 is data, and the velocity points from noise to data.
+    A network with ``time: data_first`` (the weights of RAE) was trained in reverse, with t = 0 for
+    data and velocity noise - data. Both follow the same straight lines, so
 
         v(x, t) = -v_network(x, 1 - t).
 
     Only this class converts.
 
     Raises:
-        UsageError: latents or classes are not those the config states.
+        UsageError: the config is for other latents or another number of classes.
     """
 
     def __init__(self, config: TransformerConfig, latent: LatentShape, num_classes: int):
@@ -49,34 +49,34 @@ class FlowTransformer(Generator):
         """Velocity (B, C, h, w) at x (B, C, h, w), time t (B,), labels y (B,).
 
         Raises:
-            DataError: x is not of the shape the network was built for.
+            DataError: the network was built for another shape of latents.
         """
         expected = (self.latent.channels, self.latent.side, self.latent.side)
         if x.shape[1:] != expected:
-            found = " x ".join(map(str, x.shape[1:]))
-            raise DataError(f"the generator was built for latents of {self.latent}, not {found}")
+            shape = " x ".join(map(str, x.shape[1:]))
+            raise DataError(f"the generator was built for latents of {self.latent}, not {shape}")
 
-        def own(x: Tensor, t: Tensor) -> Tensor:
+        def field(x: Tensor, t: Tensor) -> Tensor:
             return self.velocity(x, t, y)
 
-        return reversed_velocity(own)(x, t) if self.data_first else own(x, t)
+        return reversed_velocity(field)(x, t) if self.data_first else field(x, t)
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Velocity in the network's own time and direction."""
+        """Velocity in the network's own time convention; shapes as in :meth:`forward`."""
 
     def from_official(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This network's state dict from official weights; see :func:`official.fitted`."""
-        return fitted(self.state_dict(), tensors)
+        """This network's state dict from official weights; see :func:`check_official`."""
+        return check_official(self.state_dict(), tensors)
 
     def to_official(self) -> dict[str, Tensor]:
         """The weights by their official names, which are ours."""
         return {name: value.detach() for name, value in self.state_dict().items()}
 
     def save_diffusers(self, folder: Path, mean: Tensor, std: Tensor, shift: float) -> None:
-        """Write a folder for Diffusers; see :mod:`pae_generators.diffusers_pipeline`."""
+        """Write a Diffusers pipeline; see :mod:`pae_generators.diffusers_pipeline`."""
         try:
-            # By name: the pipeline imports this module, and Diffusers may not be installed.
+            # Imported here: the pipeline imports this module, and Diffusers is optional.
             pipeline = import_module("pae_generators.diffusers_pipeline")
         except ImportError as error:
             raise UsageError(

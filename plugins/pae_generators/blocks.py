@@ -1,7 +1,9 @@
 """Blocks with adaLN-Zero conditioning (DiT, Peebles and Xie 2023; LightningDiT's variants).
 
-A condition is (B, M, D): M = 1 where it is one for the whole image, M = N where each token has its
-own (the head of DiT-DH). Legend: B batch, N tokens, D width, C latent channels, p patch.
+A condition is (B, M, D): M = 1 if the image has one condition, M = N if each token has its own (the
+head of DiT-DH).
+
+Legend: B batch, N tokens, D width, C latent channels, p patch.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from pae_framework.layers import Mlp
 from pae_generators.attention import SelfAttention
 from pae_generators.config import TransformerConfig
 from pae_generators.norms import token_norm
+from pae_generators.positions import Rotation
 from pae_generators.presets import gated_width
-from pae_generators.rope import Rotation
 
 
 class DiTBlock(nn.Module):
@@ -29,19 +31,19 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = Modulation(width, 6 if config.adaln_shift else 4)
 
     def forward(self, x: Tensor, condition: Tensor, rotation: Rotation | None) -> Tensor:
-        """Tokens (B, N, D) to tokens, under the condition (B, M, D)."""
-        parts = self.adaLN_modulation(condition)
-        if len(parts) == 6:
-            shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = parts
+        """Tokens (B, N, D) to tokens (B, N, D), given the condition (B, M, D)."""
+        outputs = self.adaLN_modulation(condition)  # each (B, M, D)
+        if len(outputs) == 6:
+            shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = outputs
         else:
-            scale_msa, gate_msa, scale_mlp, gate_mlp = parts
+            scale_msa, gate_msa, scale_mlp, gate_mlp = outputs
             shift_msa = shift_mlp = None
         x = x + gate_msa * self.attn(modulate(self.norm1(x), shift_msa, scale_msa), rotation)
         return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
 
 
 class SwiGLU(nn.Module):
-    """Gated MLP w3(silu(a) * b), [a | b] = w12(x) (Shazeer 2020), about as large as one of 4 D."""
+    """Gated MLP w3(silu(a) * b), [a | b] = w12(x) (Shazeer 2020), as large as an MLP of 4 D."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -51,7 +53,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        a, b = self.w12(x).chunk(2, dim=-1)
+        a, b = self.w12(x).chunk(2, dim=-1)  # each (B, N, hidden)
         return self.w3(F.silu(a) * b)
 
 
@@ -64,7 +66,7 @@ class TanhMlp(Mlp):
 
 
 class FinalLayer(nn.Module):
-    """Norm, modulation, and projection of each token to its patch: (row, column, channel)."""
+    """Norm, modulation, and projection of a token to its patch, laid out (row, column, channel)."""
 
     def __init__(self, width: int, out: int, config: TransformerConfig):
         super().__init__()
@@ -73,38 +75,38 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = Modulation(width, 2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, p * p * C), under the condition (B, M, D)."""
+        """(B, N, D) to (B, N, p * p * C), given the condition (B, M, D)."""
         shift, scale = self.adaLN_modulation(condition)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
 class Modulation(nn.Sequential):
-    """Shifts, scales and gates from the condition: (B, M, D) to ``parts`` of (B, M, D)."""
+    """Shifts, scales and gates from the condition: (B, M, D) to ``outputs`` of (B, M, D)."""
 
-    def __init__(self, width: int, parts: int):
-        super().__init__(nn.SiLU(), nn.Linear(width, parts * width))
-        self.parts = parts
+    def __init__(self, width: int, outputs: int):
+        super().__init__(nn.SiLU(), nn.Linear(width, outputs * width))
+        self.outputs = outputs
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """Make the parts."""
-        return super().forward(condition).chunk(self.parts, dim=-1)
+        """(B, M, D) to ``outputs`` tensors (B, M, D)."""
+        return super().forward(condition).chunk(self.outputs, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor | None, scale: Tensor) -> Tensor:
-    """Scale and shift tokens (B, N, D) by a condition (B, M, D); no shift: scale only."""
+    """Scale tokens (B, N, D) by 1 + scale and add the shift; both are (B, M, D)."""
     scaled = x * (1 + scale)
     return scaled if shift is None else scaled + shift
 
 
 def linear_layers(module: nn.Module) -> list[nn.Linear]:
-    """All linear layers in a module, itself included."""
+    """All linear layers in a module, including itself."""
     return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
 def zero_modulations(network: nn.Module) -> None:
-    """Zero every modulation and the output of final layers, so that a new network gives 0."""
-    for part in network.modules():
-        if isinstance(part, Modulation | FinalLayer):
-            for layer in linear_layers(part):
+    """Zero every modulation and final layer, so that a new network returns 0."""
+    for module in network.modules():
+        if isinstance(module, Modulation | FinalLayer):
+            for layer in linear_layers(module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)

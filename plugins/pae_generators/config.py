@@ -1,8 +1,8 @@
-"""Parameters of the built-in generators: what they share, and LightningDiT's. No torch."""
+"""Parameters of LightningDiT, and those that all built-in generators share. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Literal, Self
 
@@ -13,10 +13,12 @@ from pae_generators.presets import PRESETS, Architecture, Preset, gated_width
 
 SMOKE_SIZE = {"depth": 2, "width": 64, "heads": 4}
 """Size of smoke versions."""
+SIZE_FIELDS = ("depth", "width", "heads", "patch")
+"""Fields of LightningDiT's size, in the order of :class:`Architecture`."""
 SINUSOIDS = 256
-"""Sines and cosines of LightningDiT's time embedding, together."""
+"""Width of LightningDiT's time code: sines and cosines together."""
 FOURIER = 256
-"""Frequencies of RAE's time embedding; each gives a sine and a cosine."""
+"""Frequencies of RAE's time code; each gives a sine and a cosine."""
 
 
 class TransformerConfig(GeneratorConfig):
@@ -24,30 +26,31 @@ class TransformerConfig(GeneratorConfig):
 
     without_effect = frozenset({"attention"})
 
-    qk_norm: bool = Field(False, description="normalise queries and keys; steadier in long runs")
+    qk_norm: bool = Field(False, description="normalise queries and keys; stabilises long runs")
     mlp: Literal["swiglu", "gelu"] = Field(
-        "swiglu", description="swiglu: gated, 2/3 of 4 widths; gelu: DiT's, 4 widths"
+        "swiglu",
+        description="swiglu: gated, hidden width 2/3 of 4 `width`; gelu: 4 `width` (DiT)",
     )
     norm: Literal["rms", "layer"] = Field(
-        "rms", description="rms: RMSNorm with a weight; layer: LayerNorm without (DiT)"
+        "rms", description="rms: RMSNorm with a weight; layer: LayerNorm without weights (DiT)"
     )
     rope: bool = Field(True, description="rotary positions in attention")
-    absolute_positions: bool = Field(True, description="fixed sine-cosine positions on the tokens")
+    absolute_positions: bool = Field(True, description="add fixed sine-cosine positions")
     adaln_shift: bool = Field(
-        True, description="false: the condition scales and gates blocks but does not shift them"
+        True, description="false: time and label scale and gate the blocks but do not shift them"
     )
     attention: Literal["sdpa", "xformers"] = Field(
-        "sdpa", description="kernel: torch's own, or that of xformers (CUDA only)"
+        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
     )
     time: Literal["noise_first", "data_first"] = Field(
         "noise_first",
-        description="what t = 0 means inside the network: noise, or data (weights of RAE); "
-        "outside it is always noise",
+        description="what t = 0 means to the network: noise, or data (weights of RAE); everywhere "
+        "else it means noise",
     )
-    channels: int | None = Field(None, gt=0, description="latent channels; null: as the latents")
-    side: int | None = Field(None, gt=0, description="latent side; null: as the latents")
+    channels: int | None = Field(None, gt=0, description="latent channels; null: any")
+    side: int | None = Field(None, gt=0, description="latent side; null: any")
     classes: int | None = Field(
-        None, ge=0, description="class count; null: as the images; 0: unconditional, without labels"
+        None, ge=0, description="number of classes; null: that of the images; 0: unconditional"
     )
 
     @property
@@ -56,14 +59,14 @@ class TransformerConfig(GeneratorConfig):
         return self.classes != 0
 
     def stated_classes(self) -> int | None:
-        """The class count, if one is given."""
+        """Number of classes set by ``classes``; None: any number, or unconditional."""
         return self.classes or None
 
     def class_count(self, num_classes: int) -> int:
         """Classes in the label table, for images of ``num_classes`` classes; 0: unconditional.
 
         Raises:
-            ValueError: the config states another count.
+            ValueError: ``classes`` is another number.
         """
         if self.classes in (None, 0, num_classes):
             return num_classes if self.conditional else 0
@@ -82,17 +85,14 @@ class TransformerConfig(GeneratorConfig):
         return None
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of a shape other than the config states."""
-        if self.channels is not None and self.channels != latent.channels:
-            raise ValueError(
-                f"`channels` is {self.channels}, but the latents are {latent}; "
-                f"set it to {latent.channels} or null"
-            )
-        if self.side is not None and self.side != latent.side:
-            raise ValueError(
-                f"`side` is {self.side}, but the latents are {latent}; "
-                f"set it to {latent.side} or null"
-            )
+        """Reject latents whose shape is not ``channels`` and ``side``."""
+        for key in ("channels", "side"):
+            expected, actual = getattr(self, key), getattr(latent, key)
+            if expected not in (None, actual):
+                raise ValueError(
+                    f"`{key}` is {expected}, but the latents are {latent}; set it to {actual} or "
+                    "null"
+                )
 
     def input_parameters(self, size: Architecture, latent: LatentShape, num_classes: int) -> int:
         """Parameters of patch embedding, fixed positions, and label table with a null row."""
@@ -121,7 +121,7 @@ class TransformerConfig(GeneratorConfig):
         return norm + out + linear_parameters(size.width, 2 * size.width)
 
     def block_activations(self, sizes: Sequence[Architecture], side: int) -> int:
-        """Numbers that blocks of these sizes store for the backward pass of one latent.
+        """Numbers that blocks of these sizes store for the backward pass, per latent.
 
         Per token and channel: inputs, outputs and modulated outputs of both norms (6); q, k, v and
         the attention output (4); the gated values (2); the MLP (8 around GELU; with SwiGLU four
@@ -135,39 +135,53 @@ class TransformerConfig(GeneratorConfig):
         return total
 
     def _relaxed(self) -> dict[str, object]:
-        """Updates for a smoke version besides the size: any images, on the CPU."""
+        """Updates for a smoke version, apart from the size: any latents and classes, any device."""
         classes = None if self.conditional else 0
         return {"channels": None, "side": None, "classes": classes, "attention": "sdpa"}
 
-    def _check_size(self, size: Architecture) -> None:
-        """Refuse widths that heads or positions do not divide."""
+    def _check_one_size(self, preset: str | None, fields: Sequence[str]) -> None:
+        given = [key for key in fields if getattr(self, key) is not None]
+        missing = [f"`{key}`" for key in fields if key not in given]
+        if preset is not None and given:
+            raise ValueError(f"`preset` {preset} already sets {', '.join(given)}; remove either")
+        if preset is None and missing:
+            start = "" if given else "`preset`, or "
+            raise ValueError(f"the size is incomplete; set {start}{', '.join(missing)}")
+
+    def _check_tiles(self, patch: int, latent: LatentShape) -> None:
+        if latent.side % patch:
+            raise ValueError(f"`patch` {patch} does not divide the side of the latents, {latent}")
+
+    def _check_width(self, size: Architecture) -> None:
         if size.width % size.heads:
-            raise ValueError(f"{size.heads} heads do not divide the width {size.width}")
+            raise ValueError(f"`heads` {size.heads} does not divide `width` {size.width}")
         head_width = size.width // size.heads
         if self.rope and head_width % 4:
             raise ValueError(
-                f"width {size.width} / {size.heads} heads = {head_width} per head; "
-                "rotary positions need a multiple of 4"
+                f"`width` {size.width} / `heads` {size.heads} is {head_width}; rotary positions "
+                "need a multiple of 4"
             )
         if self.absolute_positions and size.width % 4:
-            raise ValueError(f"sine-cosine positions need a width divisible by 4, not {size.width}")
+            raise ValueError(
+                f"`width` {size.width} is no multiple of 4, as sine-cosine positions need"
+            )
 
 
 class LightningDiTConfig(TransformerConfig):
-    """LightningDiT: a size by `preset`, or by `depth`, `width`, `heads` and `patch`.
+    """LightningDiT. Its size is a `preset`, or `depth`, `width`, `heads` and `patch`.
 
     With `mlp: gelu`, `norm: layer` and `rope: false` it is a plain DiT.
     """
 
     preset: Preset | None = Field(None, description="named size, such as XL/1: size / patch")
-    depth: int | None = Field(None, gt=0, description="blocks, where no preset is given")
-    width: int | None = Field(None, gt=0, description="token width, where no preset is given")
-    heads: int | None = Field(None, gt=0, description="attention heads, where no preset is given")
+    depth: int | None = Field(None, gt=0, description="blocks, without a preset")
+    width: int | None = Field(None, gt=0, description="token width, without a preset")
+    heads: int | None = Field(None, gt=0, description="attention heads, without a preset")
     patch: int | None = Field(
-        None, gt=0, description="side of a token in latent cells, where no preset is given"
+        None, gt=0, description="side of a patch in latent cells, without a preset"
     )
     learn_sigma: bool = Field(
-        False, description="twice the output channels, of which the second half is not used"
+        False, description="twice as many output channels; the second half is not used"
     )
     time_embedding: Literal["sinusoid", "fourier"] = Field(
         "sinusoid", description="fourier: random Gaussian frequencies, as in RAE's LightningDiT"
@@ -175,37 +189,24 @@ class LightningDiTConfig(TransformerConfig):
 
     @property
     def architecture(self) -> Architecture:
-        """The size, by preset or by numbers."""
+        """The size of the preset, or of the fields."""
         if self.preset is not None:
             return PRESETS[self.preset]
-        return Architecture(**{key: value for key, value in self._numbers().items() if value})
-
-    def _numbers(self) -> dict[str, int | None]:
-        return {
-            "depth": self.depth,
-            "width": self.width,
-            "heads": self.heads,
-            "patch": self.patch,
-        }
+        return Architecture(*(getattr(self, key) for key in SIZE_FIELDS))
 
     @model_validator(mode="after")
-    def _one_size(self) -> LightningDiTConfig:
-        hint = "`preset`, or `depth`, `width`, `heads` and `patch`"
-        check_one_size(self.preset, self._numbers(), hint)
-        return self
-
-    @model_validator(mode="after")
-    def _size_fits(self) -> LightningDiTConfig:
-        self._check_size(self.architecture)
+    def _check_architecture(self) -> LightningDiTConfig:
+        self._check_one_size(self.preset, SIZE_FIELDS)
+        self._check_width(self.architecture)
         return self
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of a shape other than the config states, or that patches do not tile."""
+        """Reject latents whose shape is not the configured one or that patches do not tile."""
         super().check_latent(latent)
-        check_tiles(self.architecture.patch, latent)
+        self._check_tiles(self.architecture.patch, latent)
 
     def parameters(self, latent: LatentShape, num_classes: int) -> int:
-        """Number of parameters, fixed positions included."""
+        """Number of parameters, including fixed positions."""
         size = self.architecture
         return (
             self.input_parameters(size, latent, num_classes)
@@ -215,35 +216,13 @@ class LightningDiTConfig(TransformerConfig):
         )
 
     def activations(self, latent: LatentShape) -> int:
-        """Numbers stored for the backward pass of one latent."""
+        """Numbers stored for the backward pass, per latent."""
         return self.block_activations([self.architecture], latent.side)
 
     def smoke(self) -> Self:
-        """Two blocks of width 64 over the same patches, on any latents and classes."""
+        """Two blocks of width 64 with the same patches, for any latents and classes."""
         small = {"preset": None, **SMOKE_SIZE, "patch": self.architecture.patch}
         return self.model_copy(update={**self._relaxed(), **small})
-
-
-def check_one_size(preset: str | None, numbers: Mapping[str, int | None], hint: str) -> None:
-    """A size is a preset or all of its numbers, not both and not half; ``hint`` says which.
-
-    Raises:
-        ValueError: it is given twice, in part or not at all.
-    """
-    given = [key for key, value in numbers.items() if value is not None]
-    missing = [key for key, value in numbers.items() if value is None]
-    if preset is not None and given:
-        raise ValueError(f"`preset` {preset} already says {', '.join(given)}; give one way")
-    if preset is None and not given:
-        raise ValueError(f"no size: give {hint}")
-    if preset is None and missing:
-        raise ValueError(f"a size without `preset` also needs {', '.join(missing)}")
-
-
-def check_tiles(patch: int, latent: LatentShape) -> None:
-    """Refuse patches that do not tile the latents."""
-    if latent.side % patch:
-        raise ValueError(f"patch {patch} does not divide the side of the latents, {latent}")
 
 
 def linear_parameters(inputs: int, outputs: int) -> int:
@@ -252,7 +231,7 @@ def linear_parameters(inputs: int, outputs: int) -> int:
 
 
 def time_parameters(width: int, embedding: Literal["sinusoid", "fourier"]) -> int:
-    """Parameters of a time embedding, fixed frequencies included."""
+    """Parameters of a time embedding, including fixed frequencies."""
     if embedding == "fourier":
         first = FOURIER + linear_parameters(2 * FOURIER, width)
     else:

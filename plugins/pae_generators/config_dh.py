@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from pae_framework.config import LatentShape
-from pae_generators.config import (
-    SMOKE_SIZE,
-    TransformerConfig,
-    check_one_size,
-    check_tiles,
-    linear_parameters,
-    time_parameters,
-)
+from pae_generators.config import SMOKE_SIZE, TransformerConfig, linear_parameters, time_parameters
 from pae_generators.presets import DH_PRESETS, Architecture, DHPreset, HeadArchitecture
+
+DH_SIZE_FIELDS = ("depth", "width", "heads", "head_depth", "head_width", "head_heads")
+"""Fields of the size: those of the encoder, then those of the head."""
 
 
 class DiTDHConfig(TransformerConfig):
-    """DiT-DH: a size by `preset`, or by the depth, width and heads of encoder and head."""
+    """DiT-DH. Its size is a `preset`, or the depth, width and heads of encoder and head."""
 
     time: Literal["noise_first", "data_first"] = Field(
         "data_first",
-        description="what t = 0 means inside the network: data, as in RAE's weights, or noise; "
-        "outside it is always noise",
+        description="what t = 0 means to the network: data (weights of RAE), or noise; everywhere "
+        "else it means noise",
     )
     preset: DHPreset | None = Field(None, description="named size: S or XL")
     depth: int | None = Field(None, gt=0, description="encoder blocks, without a preset")
@@ -35,55 +32,35 @@ class DiTDHConfig(TransformerConfig):
     head_heads: int | None = Field(
         None, gt=0, description="attention heads of the head, without a preset"
     )
-    patch: int = Field(1, gt=0, description="side of a token in latent cells; 1 in RAE")
+    patch: int = Field(1, gt=0, description="side of a patch in latent cells; 1 in RAE")
 
     @property
     def architecture(self) -> HeadArchitecture:
-        """The size, by preset or by numbers."""
-        if self.preset is None:
-            size = {key: value for key, value in self._numbers().items() if value}
-            assert len(size) == 6
-            return HeadArchitecture(
-                Architecture(size["depth"], size["width"], size["heads"], self.patch),
-                Architecture(
-                    size["head_depth"], size["head_width"], size["head_heads"], self.patch
-                ),
-            )
-        encoder, head = DH_PRESETS[self.preset].encoder, DH_PRESETS[self.preset].head
-        return HeadArchitecture(
-            Architecture(encoder.depth, encoder.width, encoder.heads, self.patch),
-            Architecture(head.depth, head.width, head.heads, self.patch),
+        """The size of the preset or of the fields, with ``patch``."""
+        if self.preset is not None:
+            size = DH_PRESETS[self.preset]
+            encoder, head = (replace(part, patch=self.patch) for part in (size.encoder, size.head))
+            return HeadArchitecture(encoder, head)
+        depth, width, heads, head_depth, head_width, head_heads = (
+            getattr(self, key) for key in DH_SIZE_FIELDS
         )
-
-    def _numbers(self) -> dict[str, int | None]:
-        return {
-            "depth": self.depth,
-            "width": self.width,
-            "heads": self.heads,
-            "head_depth": self.head_depth,
-            "head_width": self.head_width,
-            "head_heads": self.head_heads,
-        }
+        head = Architecture(head_depth, head_width, head_heads, self.patch)
+        return HeadArchitecture(Architecture(depth, width, heads, self.patch), head)
 
     @model_validator(mode="after")
-    def _one_size(self) -> DiTDHConfig:
-        numbers = self._numbers()
-        check_one_size(self.preset, numbers, f"`preset` (S or XL), or {', '.join(numbers)}")
-        return self
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> DiTDHConfig:
-        self._check_size(self.architecture.encoder)
-        self._check_size(self.architecture.head)
+    def _check_architecture(self) -> DiTDHConfig:
+        self._check_one_size(self.preset, DH_SIZE_FIELDS)
+        self._check_width(self.architecture.encoder)
+        self._check_width(self.architecture.head)
         return self
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of a shape other than the config states, or that patches do not tile."""
+        """Reject latents whose shape is not the configured one or that patches do not tile."""
         super().check_latent(latent)
-        check_tiles(self.patch, latent)
+        self._check_tiles(self.patch, latent)
 
     def parameters(self, latent: LatentShape, num_classes: int) -> int:
-        """Number of parameters, fixed positions and frequencies included."""
+        """Number of parameters, including fixed positions and frequencies."""
         encoder, head = self.architecture.encoder, self.architecture.head
         same = encoder.width == head.width
         return (
@@ -97,7 +74,7 @@ class DiTDHConfig(TransformerConfig):
         )
 
     def activations(self, latent: LatentShape) -> int:
-        """Numbers stored for the backward pass of one latent.
+        """Numbers stored for the backward pass, per latent.
 
         Each head block also stores its modulation, 6 (or 4) numbers per token and channel.
         """
@@ -108,6 +85,6 @@ class DiTDHConfig(TransformerConfig):
         return blocks + tokens * modulations * size.head.depth * size.head.width
 
     def smoke(self) -> Self:
-        """Two encoder and two head blocks of width 64 on the same patches, on any latents."""
+        """Two encoder and two head blocks of width 64 with the same patches, for any latents."""
         head = {f"head_{key}": value for key, value in SMOKE_SIZE.items()}
         return self.model_copy(update={**self._relaxed(), "preset": None, **SMOKE_SIZE, **head})

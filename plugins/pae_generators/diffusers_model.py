@@ -1,9 +1,9 @@
-"""The generators as models of Hugging Face's Diffusers: its configs, its files, its time.
+"""The generators as models of Hugging Face's Diffusers.
 
-Imported on demand only: Diffusers is an optional dependency. Weights keep their official names.
+Imported only on demand: Diffusers is an optional dependency. Weights keep their official names.
 
-**Time.** Diffusers' flow-matching schedulers count noise levels, sigma = 0 at data and 1 at noise,
-as ``timestep = 1000 sigma``, and step along dx/dsigma. With our t = 1 - sigma that is -v(x, t).
+**Time.** Diffusers' flow-matching schedulers use noise levels: sigma = 0 is data, sigma = 1 noise,
+``timestep = 1000 sigma``. They step along dx/dsigma, which is -v(x, t) at our t = 1 - sigma.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ TIMESTEPS = 1000
 """Diffusers' timestep of pure noise."""
 
 
-class DiffusersForm(FlowTransformer):
-    """What makes a generator a Diffusers model: its config is all that rebuilds it.
+class DiffusersGenerator(FlowTransformer):
+    """A generator as a Diffusers model, which can be rebuilt from its config.
 
     Args:
         in_channels: latent channels C.
         sample_size: latent side h = w.
         num_classes: K; label K is the null label of classifier-free guidance.
         network: fields of the generator's config.
-        latents_mean: C numbers, and ``latents_std`` C more: latents are x * std + mean of the x
-            that the network makes.
+        latents_mean: C numbers m; latents are x * s + m for samples x of the network.
+        latents_std: C numbers s.
     """
 
     network_config: ClassVar[type[TransformerConfig]]
@@ -57,7 +57,7 @@ class DiffusersForm(FlowTransformer):
         latent = LatentShape(in_channels, sample_size)
         super().__init__(self.network_config(**network), latent, num_classes)
 
-    def forward(  # type: ignore[override]  # the convention of Diffusers in place of ours
+    def forward(  # type: ignore[override]  # Diffusers' convention
         self,
         hidden_states: Tensor,
         timestep: Tensor | float,
@@ -70,27 +70,27 @@ class DiffusersForm(FlowTransformer):
             hidden_states: latents (B, C, h, w).
             timestep: 1000 sigma, (B,) or one for all.
             class_labels: classes (B,) int64; None: the null label for all.
-            return_dict: False: a tuple.
+            return_dict: whether to return an object instead of a tuple.
         """
-        x, ours, labels = hidden_states, super().forward, class_labels
+        x, forward, labels = hidden_states, super().forward, class_labels
         if labels is None:
             labels = torch.full((len(x),), self.num_classes, device=x.device)
 
         def field(x: Tensor, t: Tensor) -> Tensor:
-            return ours(x, t, labels)
+            return forward(x, t, labels)
 
         sigma = torch.as_tensor(timestep, dtype=torch.float32, device=x.device) / TIMESTEPS
         velocity = reversed_velocity(field)(x, sigma.expand(len(x)))
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
 
-class LightningDiTModel(DiffusersForm, LightningDiT, ModelMixin, ConfigMixin):  # type: ignore[misc]
+class LightningDiTModel(DiffusersGenerator, LightningDiT, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """LightningDiT for Diffusers."""
 
     network_config = LightningDiTConfig
 
 
-class DiTDHModel(DiffusersForm, DiTDH, ModelMixin, ConfigMixin):  # type: ignore[misc]
+class DiTDHModel(DiffusersGenerator, DiTDH, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """DiT-DH for Diffusers."""
 
     network_config = DiTDHConfig
@@ -105,22 +105,23 @@ MODELS: dict[type[FlowTransformer], type[LightningDiTModel] | type[DiTDHModel]] 
 def diffusers_model(
     generator: FlowTransformer, mean: Tensor, std: Tensor
 ) -> LightningDiTModel | DiTDHModel:
-    """A generator as a Diffusers model that shares its weights.
+    """Convert a generator to a Diffusers model that shares its weights.
 
     Args:
-        generator: one of the two networks.
-        mean: of its training latents, C values in any shape; ``std`` the deviation.
+        generator: a LightningDiT or DiT-DH.
+        mean: mean of its training latents, C values in any shape.
+        std: their standard deviation.
 
     Raises:
-        CheckpointError: it is another network.
+        CheckpointError: the generator is another network.
     """
-    form = MODELS.get(type(generator))
-    if form is None:
+    model_class = MODELS.get(type(generator))
+    if model_class is None:
         raise CheckpointError(f"{type(generator).__name__} has no Diffusers form")
-    # Another machine may lack the kernel; the result is the same.
+    # Another machine may lack xformers; the result is the same.
     network = generator.settings.model_copy(update={"attention": "sdpa"})
     with torch.device("meta"):
-        model = form(
+        model = model_class(
             in_channels=generator.latent.channels,
             sample_size=generator.latent.side,
             num_classes=generator.num_classes,

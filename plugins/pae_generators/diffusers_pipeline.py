@@ -1,4 +1,7 @@
-"""A Diffusers pipeline that draws latents, and the folder it is kept in; imported on demand."""
+"""A Diffusers pipeline that samples latents, and its folder. Imported only on demand.
+
+Shapes: B samples, latents (B, C, h, w).
+"""
 
 from __future__ import annotations
 
@@ -21,22 +24,22 @@ from pae_generators.base import FlowTransformer
 from pae_generators.diffusers_model import TIMESTEPS, diffusers_model
 
 ROUNDING = 1e-6
-"""How far float32 may carry a time over the end of a guidance interval."""
+"""Tolerance for float32 times at the ends of a guidance interval."""
 
 
 @dataclass
 class LatentFlowOutput(BaseOutput):
-    """What the pipeline gives: ``latents`` (B, C, h, w) float32, as the tokenizer decodes them."""
+    """Output of the pipeline: ``latents`` (B, C, h, w) float32, as the tokenizer decodes them."""
 
     latents: Tensor
 
 
 class LatentFlowPipeline(DiffusionPipeline):
-    """Latents by Euler's rule with classifier-free guidance, as ``pae sample`` draws them.
+    """Samples latents by Euler's rule with classifier-free guidance, like ``pae sample``.
 
     Args:
         transformer: a model of :mod:`pae_generators.diffusers_model`.
-        scheduler: its ``shift`` is the inverse of ours, for its time runs the other way.
+        scheduler: its ``shift`` is the inverse of ours, because its time is reversed.
     """
 
     model_cpu_offload_seq = "transformer"  # type: ignore[assignment]
@@ -58,27 +61,27 @@ class LatentFlowPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         return_dict: bool = True,
     ) -> LatentFlowOutput | tuple[Tensor]:
-        """Draw one latent per label.
+        """Sample one latent per label.
 
         Args:
             class_labels: B classes.
             num_inference_steps: Euler steps.
             guidance_scale: s in g + s (c - g); 1: none.
             guidance_interval: times t (0 noise, 1 data) between which guidance is on.
-            guidance_channels: how many of the first channels are guided (LightningDiT: 3); None:
+            guidance_channels: guide only so many of the first channels (LightningDiT: 3); None:
                 all.
             end: last time, before the shift (RAE: 0.999).
-            generator: of the noise.
-            latents: the noise itself, (B, C, h, w).
-            return_dict: False: a tuple.
+            generator: draws the noise.
+            latents: noise (B, C, h, w) to use instead.
+            return_dict: whether to return an object instead of a tuple.
 
         Raises:
-            UsageError: a class there is not, noise of another shape, or guidance of an
-                unconditional network.
+            UsageError: a label is not a class, the noise has another shape, or guidance is on for
+                an unconditional network.
         """
         labels = self._labels(class_labels, guidance_scale)
         x = self._noise(len(labels), generator, latents)
-        # One noise level more than steps: the scheduler adds sigma = 0 behind the last.
+        # One noise level more than steps, and the scheduler appends sigma = 0.
         sigmas = np.linspace(1, 1 - end, num_inference_steps + 1)
         self.scheduler.set_timesteps(sigmas=sigmas, device=x.device)
         timesteps = self.scheduler.timesteps[:-1]
@@ -95,14 +98,15 @@ class LatentFlowPipeline(DiffusionPipeline):
     def _velocity(
         self, x: Tensor, timestep: Tensor, labels: Tensor, scale: float, channels: int | None
     ) -> Tensor:
-        """dx/dsigma (B, C, h, w) float32, of two passes where the scale is not 1."""
+        """Guided dx/dsigma (B, C, h, w) float32."""
         if scale == 1:
             return self._predict(x, timestep, labels)
         null = torch.full_like(labels, self.transformer.config.num_classes)
         both = self._predict(torch.cat([x, x]), timestep, torch.cat([labels, null]))
         conditional, unconditional = both.chunk(2)
-        chosen, guided = slice(channels), conditional.clone()
-        guided[:, chosen] = (unconditional + scale * (conditional - unconditional))[:, chosen]
+        guided = conditional.clone()
+        full = unconditional + scale * (conditional - unconditional)  # (B, C, h, w)
+        guided[:, :channels] = full[:, :channels]
         return guided
 
     def _predict(self, x: Tensor, timestep: Tensor, labels: Tensor) -> Tensor:
@@ -112,24 +116,24 @@ class LatentFlowPipeline(DiffusionPipeline):
     def _labels(self, class_labels: Sequence[int], scale: float) -> Tensor:
         classes = self.transformer.config.num_classes
         if wrong := [label for label in class_labels if not 0 <= label < classes]:
-            raise UsageError(f"there is no class {wrong[0]}; classes are 0 to {classes - 1}")
+            raise UsageError(f"class_labels: {wrong[0]} is not in 0 to {classes - 1}")
         if scale != 1 and not self.transformer.conditional:
-            raise UsageError("guidance needs labels, and this network is unconditional; say 1")
+            raise UsageError("this network is unconditional; set guidance_scale=1")
         return torch.tensor(list(class_labels), device=self._execution_device)
 
     def _noise(
         self,
         count: int,
         generator: torch.Generator | list[torch.Generator] | None,
-        given: Tensor | None,
+        latents: Tensor | None,
     ) -> Tensor:
         config, device = self.transformer.config, self._execution_device
         shape = (count, config.in_channels, config.sample_size, config.sample_size)
-        if given is None:
+        if latents is None:
             return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        if given.shape != shape:
-            raise UsageError(f"latents: noise is {tuple(given.shape)}; expected {shape}")
-        return given.to(device, torch.float32)
+        if latents.shape != shape:
+            raise UsageError(f"latents are {tuple(latents.shape)}; expected {shape}")
+        return latents.to(device, torch.float32)
 
     def _per_channel(self, name: str) -> Tensor:
         values = self.transformer.config[name]
@@ -139,19 +143,21 @@ class LatentFlowPipeline(DiffusionPipeline):
 def save_pipeline(
     generator: FlowTransformer, folder: Path, mean: Tensor, std: Tensor, shift: float
 ) -> None:
-    """Write a generator as the folder :class:`LatentFlowPipeline` is loaded from.
+    """Write a generator as a folder that :class:`LatentFlowPipeline` loads.
 
-    ``model_index.json``, ``transformer/`` (config and weights) and ``scheduler/`` (config).
+    It contains ``model_index.json``, ``transformer/`` (config and weights) and ``scheduler/``
+    (config).
 
     Args:
         generator: in float32, on the CPU.
-        folder: is made if it is not there.
-        mean: of its training latents, (1, C, 1, 1); ``std`` the deviation.
-        shift: of sampling times, ours: t' = s t / (1 + (s - 1) t). With sigma = 1 - t that is
+        folder: created if missing.
+        mean: mean of its training latents, (1, C, 1, 1).
+        std: their standard deviation, (1, C, 1, 1).
+        shift: shift s of our sampling times, t' = s t / (1 + (s - 1) t). With sigma = 1 - t that is
             sigma' = a sigma / (1 + (a - 1) sigma), the scheduler's formula, for a = 1 / s.
 
     Raises:
-        CheckpointError: this kind of generator has no Diffusers form.
+        CheckpointError: the generator has no Diffusers form.
     """
     scheduler = FlowMatchEulerDiscreteScheduler(TIMESTEPS, shift=reversed_shift(shift))
     LatentFlowPipeline(diffusers_model(generator, mean, std), scheduler).save_pretrained(folder)

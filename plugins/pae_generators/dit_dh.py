@@ -2,7 +2,7 @@
 
 An encoder of narrow blocks reads the noisy latents, conditioned on time and label. Its tokens plus
 the time then condition a head of few wide blocks, token by token (like DDT's decoder). State-dict
-keys are the original's, so its weights load.
+keys are those of the released files.
 
 Legend: B batch, N tokens, De and Dd widths of encoder and head, C latent channels, p patch.
 """
@@ -17,17 +17,12 @@ from pae_framework.layers import unpatchify
 from pae_generators.base import FlowTransformer
 from pae_generators.blocks import DiTBlock, FinalLayer, linear_layers, zero_modulations
 from pae_generators.config_dh import DiTDHConfig
-from pae_generators.embeddings import (
-    FourierTimeEmbedding,
-    LabelEmbedding,
-    PatchEmbedding,
-    fixed_positions,
-)
-from pae_generators.rope import RotaryPositions
+from pae_generators.embeddings import LabelEmbedding, PatchEmbedding, time_embedding
+from pae_generators.positions import RotaryPositions, fixed_positions
 
 
 class DiTDH(FlowTransformer):
-    """The network; :class:`~pae_generators.config_dh.DiTDHConfig` has its parameters.
+    """The network; for its parameters see :class:`~pae_generators.config_dh.DiTDHConfig`.
 
     A new network returns velocity 0 everywhere (adaLN-Zero).
     """
@@ -41,7 +36,7 @@ class DiTDH(FlowTransformer):
         self.s_embedder = PatchEmbedding(latent.channels, narrow, config.patch)
         self.x_embedder = PatchEmbedding(latent.channels, wide, config.patch)
         self.s_projector = nn.Identity() if narrow == wide else nn.Linear(narrow, wide)
-        self.t_embedder = FourierTimeEmbedding(narrow)
+        self.t_embedder = time_embedding("fourier", narrow)
         self.y_embedder = LabelEmbedding(config.class_count(num_classes), narrow)
         self.pos_embed = fixed_positions(grid, narrow) if config.absolute_positions else None
         self.enc_feat_rope = RotaryPositions(grid, narrow // encoder.heads) if config.rope else None
@@ -52,7 +47,7 @@ class DiTDH(FlowTransformer):
         self._initialize()
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Velocity in the network's own time and direction; shapes as in :meth:`forward`."""
+        """Velocity in the network's own time convention; shapes as in :meth:`forward`."""
         time = self.t_embedder(t)[:, None]  # (B, 1, De)
         per_token = self.s_projector(F.silu(time + self._encode(x, time, y)))  # (B, N, Dd)
         tokens = self.x_embedder(x)  # (B, N, Dd)
@@ -62,7 +57,7 @@ class DiTDH(FlowTransformer):
         return unpatchify(self.final_layer(tokens, per_token), self.patch, self.latent.channels)
 
     def _encode(self, x: Tensor, time: Tensor, y: Tensor) -> Tensor:
-        """Tokens (B, N, De) of the encoder, under time (B, 1, De) and labels (B,)."""
+        """Tokens (B, N, De) of the encoder, given time (B, 1, De) and labels (B,)."""
         tokens = self.s_embedder(x)  # (B, N, De)
         if self.pos_embed is not None:
             tokens = tokens + self.pos_embed
@@ -74,7 +69,7 @@ class DiTDH(FlowTransformer):
         return tokens
 
     def _initialize(self) -> None:
-        """Initialise as the original: torch's defaults, except for these layers."""
+        """Initialise as the original does: torch's defaults, except for these layers."""
         self.s_embedder.initialize()
         self.x_embedder.initialize()
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)

@@ -1,13 +1,17 @@
-"""How the generators take in latents, times and labels."""
+"""Embeddings of latents, times and labels.
+
+Legend: B batch, N tokens, D width, C latent channels, p patch, F frequencies.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pae_framework.layers import map_to_tokens, sincos_positions
+from pae_framework.layers import map_to_tokens
 from pae_generators.config import FOURIER, SINUSOIDS
 
 
@@ -19,28 +23,25 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
 
     def initialize(self) -> None:
-        """Xavier-uniform over the flattened patches, no bias: as if it were a linear layer."""
+        """Initialise like a linear layer on flattened patches: Xavier-uniform, bias 0."""
         nn.init.xavier_uniform_(self.proj.weight.view(self.proj.out_channels, -1))
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed the patches."""
+        """(B, C, h, w) to (B, N, D)."""
         return map_to_tokens(self.proj(x))
 
 
-def fixed_positions(grid: int, width: int) -> nn.Parameter:
-    """Sine-cosine codes (1, N, D): a parameter, though it never learns.
-
-    The originals count it and save it as one.
-    """
-    return nn.Parameter(sincos_positions(grid, width), requires_grad=False)
+def time_embedding(kind: Literal["sinusoid", "fourier"], width: int) -> nn.Module:
+    """A module that embeds times: (B,) to (B, D)."""
+    return TimeEmbedding(width) if kind == "sinusoid" else FourierTimeEmbedding(width)
 
 
 class TimeEmbedding(nn.Module):
     """Sinusoids of t, cosines first, then a two-layer MLP: (B,) to (B, D) (LightningDiT).
 
-    t in [0, 1] is taken as it is, not times 1000; the sinusoids are always float32.
+    t in [0, 1] is not multiplied by 1000; the sinusoids are always float32.
     """
 
     def __init__(self, width: int):
@@ -48,10 +49,10 @@ class TimeEmbedding(nn.Module):
         self.mlp = TimeMlp(SINUSOIDS, width)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed the times."""
+        """(B,) to (B, D)."""
         half = SINUSOIDS // 2
         exponents = torch.arange(half, dtype=torch.float32, device=t.device) / half
-        angles = t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)
+        angles = t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)  # (B, F)
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
 
@@ -60,18 +61,18 @@ class FourierTimeEmbedding(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        # A parameter, though it never learns: the original saves it as one.
+        # Not trained, but a weight in released files.
         self.W = nn.Parameter(torch.randn(FOURIER), requires_grad=False)
         self.mlp = TimeMlp(2 * FOURIER, width)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embed the times."""
-        angles = 2 * math.pi * t.float()[:, None] * self.W.float()
+        """(B,) to (B, D)."""
+        angles = 2 * math.pi * t.float()[:, None] * self.W.float()  # (B, F)
         return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
 
 
 class TimeMlp(nn.Sequential):
-    """Two linear layers around SiLU; takes float32 also where its weights are of another type."""
+    """Two linear layers around SiLU; converts its input to the type of its weights."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
@@ -82,9 +83,9 @@ class TimeMlp(nn.Sequential):
 
 
 class LabelEmbedding(nn.Module):
-    """One row for each of K classes and a last one for the null label: (B,) to (B, D).
+    """A table of K classes and, last, the null label: (B,) to (B, D).
 
-    Unconditional networks have K = 0: the null row alone, whatever the labels are.
+    Unconditional networks have K = 0: every label gets the null row.
     """
 
     def __init__(self, num_classes: int, width: int):
@@ -93,5 +94,5 @@ class LabelEmbedding(nn.Module):
         self.embedding_table = nn.Embedding(num_classes + 1, width)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed the labels."""
+        """(B,) to (B, D)."""
         return self.embedding_table(labels if self.conditional else torch.zeros_like(labels))

@@ -1,8 +1,8 @@
 """LightningDiT (hustvl/LightningDiT, commit 2725fed), with all its flags.
 
 A diffusion transformer with adaLN-Zero conditioning, by default with RMSNorm, SwiGLU, rotary
-positions and fixed absolute ones, like its released weights. State-dict keys are the original's, so
-its weights load.
+positions and fixed absolute ones, like its released weights. State-dict keys are those of the
+released files.
 
 Legend: B batch, N tokens, D width, C latent channels, p patch.
 """
@@ -16,18 +16,12 @@ from pae_framework.layers import unpatchify
 from pae_generators.base import FlowTransformer
 from pae_generators.blocks import DiTBlock, FinalLayer, linear_layers, zero_modulations
 from pae_generators.config import LightningDiTConfig
-from pae_generators.embeddings import (
-    FourierTimeEmbedding,
-    LabelEmbedding,
-    PatchEmbedding,
-    TimeEmbedding,
-    fixed_positions,
-)
-from pae_generators.rope import RotaryPositions
+from pae_generators.embeddings import LabelEmbedding, PatchEmbedding, time_embedding
+from pae_generators.positions import RotaryPositions, fixed_positions
 
 
 class LightningDiT(FlowTransformer):
-    """The network; :class:`~pae_generators.config.LightningDiTConfig` has its parameters.
+    """The network; for its parameters see :class:`~pae_generators.config.LightningDiTConfig`.
 
     A new network returns velocity 0 everywhere (adaLN-Zero).
     """
@@ -40,8 +34,7 @@ class LightningDiT(FlowTransformer):
         self.channels_out = latent.channels * (2 if config.learn_sigma else 1)
         self.x_embedder = PatchEmbedding(latent.channels, width, size.patch)
         self.pos_embed = fixed_positions(grid, width) if config.absolute_positions else None
-        fourier = config.time_embedding == "fourier"
-        self.t_embedder = FourierTimeEmbedding(width) if fourier else TimeEmbedding(width)
+        self.t_embedder = time_embedding(config.time_embedding, width)
         self.y_embedder = LabelEmbedding(config.class_count(num_classes), width)
         self.feat_rope = RotaryPositions(grid, width // size.heads) if config.rope else None
         self.blocks = nn.ModuleList(DiTBlock(width, size.heads, config) for _ in range(size.depth))
@@ -49,7 +42,7 @@ class LightningDiT(FlowTransformer):
         self._initialize()
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Velocity in the network's own time and direction; shapes as in :meth:`forward`."""
+        """Velocity in the network's own time convention; shapes as in :meth:`forward`."""
         tokens = self.x_embedder(x)  # (B, N, D)
         if self.pos_embed is not None:
             tokens = tokens + self.pos_embed
@@ -57,7 +50,7 @@ class LightningDiT(FlowTransformer):
         rotation = None if self.feat_rope is None else self.feat_rope(tokens)
         for block in self.blocks:
             tokens = block(tokens, condition, rotation)
-        patches = self.final_layer(tokens, condition)  # (B, N, p p C), twice the C with learn_sigma
+        patches = self.final_layer(tokens, condition)  # (B, N, p p C), or 2 C with learn_sigma
         return unpatchify(patches, self.patch, self.channels_out)[:, : self.latent.channels]
 
     def _initialize(self) -> None:

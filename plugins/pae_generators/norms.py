@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-6) in float32, back in the type of x, times a learned weight."""
+    """x / sqrt(mean(x^2) + 1e-6), computed in float32, in the type of x, times a learned weight."""
 
     def __init__(self, width: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis."""
+        """Normalise the last axis; same shape."""
         unit = F.rms_norm(x.float(), x.shape[-1:], eps=1e-6)
         return unit.to(x.dtype) * self.weight
 

@@ -1,7 +1,8 @@
-"""Official weights (LightningDiT, GAE, PAE, RAE): do they fit, and if not, what are they?
+"""Check official weights (LightningDiT, GAE, PAE, RAE), and describe those of another network.
 
-Names in our state dicts are the official ones, so nothing is translated. What is checked are names,
-shapes and values; a file that does not fit is described, so that the recipe can be put right.
+Names in our state dicts are the official ones, so no name is translated. Names, shapes and values
+are checked. If they do not fit, the error describes the network they belong to, so that the recipe
+can be corrected.
 """
 
 from __future__ import annotations
@@ -12,34 +13,33 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pae_framework.errors import CheckpointError
-from pae_framework.tensor_files import differences
+from pae_framework.tensor_files import differences, nonfinite_names
 from pae_generators.presets import DH_PRESETS, PRESETS, Architecture
 
 
-def fitted(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``found`` as a state dict like ``expected``, in its types.
+def check_official(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Check that tensors fit a state dict and convert them to its types.
 
     Raises:
-        CheckpointError: names or shapes differ (says which network the weights look like), or a
-            value is not finite.
+        CheckpointError: names or shapes differ (describes the network that the weights belong to),
+            or a value is not finite.
     """
-    if problems := differences(expected, found):
+    if problems := differences(expected, tensors):
         raise CheckpointError(
-            f"these are the weights of {describe(found)}; the recipe's network is "
+            f"these are weights of {describe(tensors)}; the recipe's network is "
             f"{describe(expected)}:\n  " + "\n  ".join(problems)
         )
-    broken = [name for name, value in found.items() if not bool(value.isfinite().all())]
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+    if broken := nonfinite_names(tensors):
         raise CheckpointError(
-            f"weights that are not finite: {', '.join(broken[:3])}{more}; the training they come "
-            "from has diverged, or the file is damaged"
+            f"weights that are not finite: {broken}; their training diverged or the file is damaged"
         )
-    return {name: found[name].to(value.dtype) for name, value in expected.items()}
+    return {name: tensors[name].to(value.dtype) for name, value in expected.items()}
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
-    """What network weights belong to, in words, from names and shapes alone."""
+    """Describe the network that weights belong to, by their names and shapes."""
     try:
         return _describe(tensors)
     except (KeyError, IndexError, ValueError):
@@ -52,7 +52,7 @@ def _describe(tensors: Mapping[str, Tensor]) -> str:
     _, channels, patch, _ = first.shape
     classes = len(tensors["y_embedder.embedding_table.weight"]) - 1
     groups = _block_groups(tensors)
-    size = _dh_name(groups) if wide_head else _name(groups[0], patch)
+    size = _dh_name(groups) if wide_head else _lightningdit_name(groups[0], patch)
     tokens = _tokens(tensors)
     side = f" {round(tokens**0.5) * patch} x {round(tokens**0.5) * patch}" if tokens else ""
     latents = f"latents of {channels}{' x' if side else ' channels'}{side}"
@@ -62,7 +62,7 @@ def _describe(tensors: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Neighbouring blocks of one width; ``heads`` is 0 where no table tells."""
+    """Consecutive blocks of one width; ``heads`` is 0 if unknown."""
 
     depth: int
     width: int
@@ -70,7 +70,7 @@ class _Blocks:
 
 
 def _block_groups(tensors: Mapping[str, Tensor]) -> list[_Blocks]:
-    """The encoder's blocks, and those of another width or with another rotary table."""
+    """Blocks by width: those of the encoder, then those of the head. Rotary tables give heads."""
     widths: list[int] = []
     while (key := f"blocks.{len(widths)}.attn.proj.weight") in tensors:
         widths.append(len(tensors[key]))
@@ -83,26 +83,27 @@ def _block_groups(tensors: Mapping[str, Tensor]) -> list[_Blocks]:
     return groups
 
 
-def _same(blocks: _Blocks, size: Architecture) -> bool:
+def _has_size(blocks: _Blocks, size: Architecture) -> bool:
     heads = blocks.heads in (0, size.heads)
     return heads and (blocks.depth, blocks.width) == (size.depth, size.width)
 
 
-def _name(blocks: _Blocks, patch: int) -> str:
+def _lightningdit_name(blocks: _Blocks, patch: int) -> str:
     for name, size in PRESETS.items():
-        if _same(blocks, size) and size.patch == patch:
+        if _has_size(blocks, size) and size.patch == patch:
             return f"LightningDiT {name}"
-    return f"a LightningDiT of {_size(blocks)} and patch {patch}"
+    return f"a LightningDiT of {_size_text(blocks)} and patch {patch}"
 
 
 def _dh_name(groups: list[_Blocks]) -> str:
     for name, size in DH_PRESETS.items():
-        if len(groups) == 2 and _same(groups[0], size.encoder) and _same(groups[1], size.head):
+        sizes = (size.encoder, size.head)
+        if len(groups) == 2 and all(map(_has_size, groups, sizes)):
             return f"DiT-DH {name}"
-    return f"a DiT-DH of {' and '.join(map(_size, groups))}"
+    return f"a DiT-DH of {' and '.join(map(_size_text, groups))}"
 
 
-def _size(blocks: _Blocks) -> str:
+def _size_text(blocks: _Blocks) -> str:
     heads = f" and {blocks.heads} heads" if blocks.heads else ""
     return f"{blocks.depth} blocks of width {blocks.width}{heads}"
 
@@ -115,14 +116,14 @@ def _tokens(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _flags(tensors: Mapping[str, Tensor]) -> str:
-    """The flags as a recipe would write them."""
     width = len(tensors["blocks.0.attn.proj.weight"])
     flags = {
-        "qk_norm": str("blocks.0.attn.q_norm.weight" in tensors).lower(),
+        "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
         "mlp": "swiglu" if "blocks.0.mlp.w12.weight" in tensors else "gelu",
         "norm": "rms" if "blocks.0.norm1.weight" in tensors else "layer",
-        "rope": str(any("rope." in name for name in tensors)).lower(),
-        "absolute_positions": str("pos_embed" in tensors).lower(),
-        "adaln_shift": str(len(tensors["blocks.0.adaLN_modulation.1.weight"]) == 6 * width).lower(),
+        "rope": any("rope." in name for name in tensors),
+        "absolute_positions": "pos_embed" in tensors,
+        "adaln_shift": len(tensors["blocks.0.adaLN_modulation.1.weight"]) == 6 * width,
     }
-    return ", ".join(f"{key}: {value}" for key, value in flags.items())
+    # As a recipe writes them.
+    return ", ".join(f"{key}: {str(value).lower()}" for key, value in flags.items())

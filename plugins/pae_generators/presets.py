@@ -18,7 +18,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class HeadArchitecture:
-    """Size of a DiT-DH: an encoder, and a head of few wide blocks, over the same patches."""
+    """Size of a DiT-DH: an encoder, and a head of few wide blocks, with the same patches."""
 
     encoder: Architecture
     head: Architecture
@@ -35,7 +35,7 @@ PRESETS = {
     "1p6B/1": Architecture(28, 1792, 28, 1),
     "1p6B/2": Architecture(28, 1792, 28, 2),
 }
-"""The sizes LightningDiT names; there is no L/1."""
+"""Sizes of LightningDiT's code; it has no L/1."""
 
 Preset = Literal["B/1", "B/2", "L/2", "XL/1", "XL/2", "1p0B/1", "1p0B/2", "1p6B/1", "1p6B/2"]
 
@@ -51,5 +51,5 @@ DHPreset = Literal["S", "XL"]
 
 
 def gated_width(width: int) -> int:
-    """Hidden width of the gated MLP: 2/3 of 4 D, rounded down, to no multiple of anything."""
+    """Hidden width of the gated MLP: 2/3 of 4 D, rounded down."""
     return int(2 / 3 * (4 * width))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig, EvaluatorConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, Evaluator, Item, Metric, Regularizer
+from pae_framework.contracts import DataSource, Evaluator, LabelledImage, Metric, Regularizer
 from pae_framework.testing import (
     check_data_source,
     check_evaluator,
@@ -33,10 +33,10 @@ class Grey(DataSource):
     def __len__(self) -> int:
         return 20
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         level = 10 * index
         image = torch.full((3, self.image_size, self.image_size), level, dtype=torch.uint8)
-        return Item(image, int(level > 90))
+        return LabelledImage(image, int(level > 90))
 
 
 class MaskedConfig(DataSourceConfig):
@@ -46,17 +46,17 @@ class MaskedConfig(DataSourceConfig):
 class Floats(Grey):
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        return Item(item.image / 255, item.label)
+        return LabelledImage(item.image / 255, item.label)
 
 
 class OtherSize(Grey):
     def __getitem__(self, index):
-        return Item(super().__getitem__(index).image[:, 1:], 0)
+        return LabelledImage(super().__getitem__(index).image[:, 1:], 0)
 
 
 class LabelBeyond(Grey):
     def __getitem__(self, index):
-        return Item(super().__getitem__(index).image, index)
+        return LabelledImage(super().__getitem__(index).image, index)
 
 
 class SharedNames(Grey):

@@ -43,7 +43,7 @@ def grey(item) -> int:
     return int(item.image.unique().item())
 
 
-def test_a_damaged_image_gives_way_to_the_next_and_is_named_once(folder, tmp_path):
+def test_a_damaged_image_is_replaced_by_the_next_and_recorded_once(folder, tmp_path):
     damage(folder, "class0/1.png", "class0/2.png")
     record = tmp_path / "damaged.txt"
     source = SkippingSource(open_folder(folder), record, limit=2)
@@ -54,14 +54,14 @@ def test_a_damaged_image_gives_way_to_the_next_and_is_named_once(folder, tmp_pat
     assert "class0/1.png: cannot be read as an image" in lines[0]
 
 
-def test_the_label_is_that_of_the_image_that_is_shown(folder, tmp_path):
+def test_the_label_is_that_of_the_replacement(folder, tmp_path):
     damage(folder, "class0/3.png", "class1/3.png")
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
     assert (grey(source[3]), source[3].label) == (40, 1)
     assert (grey(source[7]), source[7].label) == (0, 0)  # the last gives way to the first
 
 
-def test_one_too_many_stops_with_the_limit_and_the_record(folder, tmp_path):
+def test_exceeding_the_limit_is_an_error_with_limit_and_record(folder, tmp_path):
     damage(folder, "class0/1.png", "class1/0.png")
     record = tmp_path / "damaged.txt"
     source = SkippingSource(open_folder(folder), record, limit=1)
@@ -72,7 +72,7 @@ def test_one_too_many_stops_with_the_limit_and_the_record(folder, tmp_path):
     assert damaged_indices(record) == {1, 4}
 
 
-def test_nothing_readable_is_an_error(folder, tmp_path):
+def test_a_source_without_readable_images_is_an_error(folder, tmp_path):
     damage(folder, *(f"class{c}/{k}.png" for c in (0, 1) for k in range(4)))
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=100)
     with pytest.raises(DataError, match="none of the 8 training images"):
@@ -80,7 +80,7 @@ def test_nothing_readable_is_an_error(folder, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_do_not_depend_on_the_loader_processes(folder, tmp_path, workers):
+def test_replacements_do_not_depend_on_workers(folder, tmp_path, workers):
     damage(folder, "class0/1.png")
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)
     stream = CountStream(len(source), batch_size=4, seed=0)
@@ -93,7 +93,7 @@ def test_batches_do_not_depend_on_the_loader_processes(folder, tmp_path, workers
     assert damaged_indices(tmp_path / "damaged.txt") == {1}
 
 
-def test_repaired_images_no_longer_count_when_the_source_is_opened_again(folder, tmp_path):
+def test_repaired_images_are_removed_from_the_record(folder, tmp_path):
     names = ["class0/1.png", "class0/2.png", "class1/0.png"]
     whole = {name: (folder / name).read_bytes() for name in names}
     damage(folder, *names)
@@ -110,7 +110,7 @@ def test_repaired_images_no_longer_count_when_the_source_is_opened_again(folder,
     assert "class1/0.png: cannot be read as an image" in record.read_text()
 
 
-def test_damaged_images_that_were_removed_no_longer_count(folder, tmp_path):
+def test_deleted_images_are_removed_from_the_record(folder, tmp_path):
     damage(folder, "class1/3.png")
     record = tmp_path / "damaged.txt"
     SkippingSource(open_folder(folder), record, limit=1)[7]
@@ -121,7 +121,7 @@ def test_damaged_images_that_were_removed_no_longer_count(folder, tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
-def test_an_image_the_machine_fails_to_give_once_is_read_again(
+def test_an_image_is_read_again_after_an_error_of_the_operating_system(
     folder, tmp_path, monkeypatch, number
 ):
     opened, pauses, failures = Image.open, [], [OSError(number, "of the machine")]
@@ -139,7 +139,7 @@ def test_an_image_the_machine_fails_to_give_once_is_read_again(
     assert pauses == [damaged.PAUSE]
 
 
-def test_damage_itself_is_not_waited_for(folder, tmp_path, monkeypatch):
+def test_there_is_no_pause_after_other_errors(folder, tmp_path, monkeypatch):
     damage(folder, "class0/1.png")
     (folder / "class0/2.png").write_bytes(b"no image")
     monkeypatch.setattr(damaged.time, "sleep", lambda seconds: pytest.fail("waited"))

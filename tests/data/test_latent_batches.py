@@ -27,7 +27,7 @@ def batches(dataset: LatentDataset, workers: int = 0) -> LatentBatches:
     return LatentBatches(dataset, LatentStatistics(mean, std).normalize, stream, workers)
 
 
-def test_a_batch_is_the_streams_rows_mirrored_as_it_says_and_normalised(dataset):
+def test_a_batch_has_the_rows_and_flips_of_the_stream_normalised(dataset):
     stream = CountStream(len(dataset), batch_size=4, seed=3)
     flips = [stream.flips(step).tolist() for step in range(2, 6)]
     assert any(map(any, flips))
@@ -40,7 +40,7 @@ def test_a_batch_is_the_streams_rows_mirrored_as_it_says_and_normalised(dataset)
         assert labels.tolist() == (rows % 4).tolist()
 
 
-def test_batches_are_the_same_with_two_workers_which_do_the_reading(dataset, monkeypatch):
+def test_batches_are_the_same_with_two_workers(dataset, monkeypatch):
     here = list(batches(dataset)(1, 5))
     apart = batches(dataset, workers=2)(1, 5)
     found = [next(apart)]
@@ -52,7 +52,7 @@ def test_batches_are_the_same_with_two_workers_which_do_the_reading(dataset, mon
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_mirrored_latents_are_left_alone_where_nothing_is_mirrored(dataset):
+def test_without_flip_mirrored_latents_are_not_used(dataset):
     """Latents that others wrote have mirrored ones, whether the recipe wants them or not."""
     unit = LatentStatistics(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
     stream = CountStream(len(dataset), batch_size=5, seed=3)

@@ -62,7 +62,7 @@ def check(sizes: Sequence[int], batch_size: int, start: int, seed: int, workers:
 
 @settings(max_examples=40)
 @given(SHARDS, BATCH, START, SEED)
-def test_no_row_is_lost_or_doubled(
+def test_each_epoch_has_each_row_once(
     sizes: list[int], batch_size: int, start: int, seed: int
 ) -> None:
     check(sizes, batch_size, start, seed, workers=0)
@@ -70,7 +70,7 @@ def test_no_row_is_lost_or_doubled(
 
 @settings(max_examples=5)
 @given(SHARDS, BATCH, START, SEED, st.integers(1, 2))
-def test_no_row_is_lost_or_doubled_by_processes_that_read_ahead(
+def test_each_epoch_has_each_row_once_with_workers(
     sizes: list[int], batch_size: int, start: int, seed: int, workers: int
 ) -> None:
     check(sizes, batch_size, start, seed, workers)

@@ -1,4 +1,4 @@
-"""Latent shards: LightningDiT's layout, whole files or none, rows in any order."""
+"""Latent shards: LightningDiT's layout, atomic writes, rows in any order."""
 
 import pytest
 import torch
@@ -8,8 +8,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pae_framework.config import LatentShape
-from pae_framework.data import latent_dataset as latents_module
-from pae_framework.data.latent_dataset import LatentDataset, shard_is_whole, shard_name, write_shard
+from pae_framework.data import latent_dataset
+from pae_framework.data.latent_dataset import (
+    LatentDataset,
+    is_complete_shard,
+    shard_name,
+    write_shard,
+)
 from pae_framework.errors import DataError, RunError
 
 SIZES = (4, 3, 5)
@@ -62,7 +67,7 @@ def test_bfloat16_is_kept_on_disk_and_read_as_float32(tmp_path):
     assert torch.equal(read, values)
 
 
-def test_a_failed_write_leaves_the_old_shard_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_shard(tmp_path, monkeypatch):
     path = tmp_path / shard_name(0, 0)
     write_shard(path, *rows(0, 4))
     before = path.read_bytes()
@@ -71,18 +76,18 @@ def test_a_failed_write_leaves_the_old_shard_and_nothing_else(tmp_path, monkeypa
         target.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(latents_module, "save_file", half_written)
+    monkeypatch.setattr(latent_dataset, "save_file", half_written)
     with pytest.raises(OSError, match="disk full"):
         write_shard(path, *rows(7, 4))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_the_disk_gives_back_is_compared(tmp_path, monkeypatch):
+def test_a_written_shard_is_verified(tmp_path, monkeypatch):
     def forgetful(tensors, target, metadata):
         save_file({key: torch.zeros_like(tensor) for key, tensor in tensors.items()}, target)
 
-    monkeypatch.setattr(latents_module, "save_file", forgetful)
+    monkeypatch.setattr(latent_dataset, "save_file", forgetful)
     with pytest.raises(RunError, match=r"latents_rank00_shard000\.safetensors"):
         write_shard(tmp_path / shard_name(0, 0), *rows(1, 4))
     assert list(tmp_path.iterdir()) == []
@@ -93,39 +98,35 @@ def test_latents_that_are_not_finite_are_not_written(tmp_path, bad):
     plain, mirrored, labels = rows(0, 4)
     mirrored = mirrored.clone()
     mirrored[1, 0, 0, 0] = bad
-    with pytest.raises(RunError, match="latents_flip hold NaN or infinity"):
+    with pytest.raises(RunError, match=r"shard000.* latents_flip\b"):
         write_shard(tmp_path / shard_name(0, 0), plain, mirrored, labels)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_whole_shard_is_told_from_a_missing_short_or_cut_one(tmp_path):
+def test_missing_short_and_truncated_shards_are_not_complete(tmp_path):
     path = tmp_path / shard_name(0, 0)
-    assert not shard_is_whole(path, 4)
+    assert not is_complete_shard(path, 4)
     write_shard(path, *rows(0, 4))
-    assert shard_is_whole(path, 4)
-    assert not shard_is_whole(path, 5)
+    assert is_complete_shard(path, 4)
+    assert not is_complete_shard(path, 5)
     path.write_bytes(path.read_bytes()[:-1])
-    assert not shard_is_whole(path, 4)
+    assert not is_complete_shard(path, 4)
 
 
 # --- the data set -----------------------------------------------------------------------------
 
 
-def test_rows_are_counted_through_the_shards_by_name(directory):
+def test_rows_are_numbered_through_the_shards_in_order_of_their_names(directory):
     dataset = LatentDataset(directory)
     assert len(dataset) == 12
     assert dataset.shape == SHAPE
+    latents, labels = dataset.batch(torch.arange(12))
     for index in range(12):
-        latent, label = dataset[index]
-        assert torch.equal(latent, torch.full((2, 3, 3), float(index)))
-        assert label == index % 10
+        assert torch.equal(latents[index], torch.full((2, 3, 3), float(index)))
+        assert labels[index] == index % 10
 
 
-def test_iteration_ends(directory):
-    assert len(list(LatentDataset(directory))) == 12
-
-
-def test_ranks_come_one_after_the_other(tmp_path):
+def test_shards_are_ordered_by_rank(tmp_path):
     """Written by LightningDiT's own means: save_file, one set of shards per rank."""
     for rank, first in ((1, 5), (0, 0)):
         plain, mirrored, labels = rows(first, 5)
@@ -144,7 +145,7 @@ def test_ranks_come_one_after_the_other(tmp_path):
     deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(st.integers(0, 11), st.booleans()), max_size=20))
-def test_a_batch_is_its_rows_each_plain_or_mirrored(directory, wanted):
+def test_a_batch_contains_the_given_rows_plain_or_mirrored(directory, wanted):
     indices = torch.tensor([index for index, _ in wanted], dtype=torch.int64)
     flips = torch.tensor([flip for _, flip in wanted], dtype=torch.bool)
     latents, labels = LatentDataset(directory).batch(indices, flips)
@@ -154,24 +155,18 @@ def test_a_batch_is_its_rows_each_plain_or_mirrored(directory, wanted):
         assert (latent == (-index if flip else index)).all()
 
 
-@pytest.mark.parametrize("index", [-1, 12])
-def test_a_row_that_is_not_there(directory, index):
-    with pytest.raises(IndexError, match="of 12"):
-        LatentDataset(directory)[index]
-
-
 # --- bad directories --------------------------------------------------------------------------
 
 
 def test_a_directory_without_shards(tmp_path):
-    with pytest.raises(DataError, match=r"holds no latents.*latents_rank00_shard000\.safetensors"):
+    with pytest.raises(DataError, match=r"no latents.*latents_rank00_shard000\.safetensors"):
         LatentDataset(tmp_path)
 
 
 def test_a_damaged_shard_is_named(directory):
     path = directory / shard_name(0, 1)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match=r"shard001\.safetensors: not a readable shard"):
+    with pytest.raises(DataError, match=r"shard001\.safetensors"):
         LatentDataset(directory)
 
 
@@ -184,22 +179,22 @@ def tensors_with(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latents_flip": None}, "holds no latents_flip"),
+        ({"latents_flip": None}, r"\blatents_flip\b"),
         ({"latents_flip": torch.zeros(3, 2, 3, 3)}, r"latents_flip \(3, 2, 3, 3\)"),
-        ({"labels": torch.zeros(5, dtype=torch.int64)}, r"labels are \(5,\).*expected \(4,\)"),
-        ({"labels": torch.zeros(4)}, r"torch\.float32; expected \(4,\) torch\.int64"),
-        ({"latents": torch.zeros(4, 18)}, r"latents are \(4, 18\); expected \(n, C, h, h\)"),
-        ({"latents": torch.tensor(0.0)}, r"latents are \(\)"),
-        ({"latents": torch.zeros(4, 2, 3, 2)}, r"latents are \(4, 2, 3, 2\)"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, r"labels .*\(5,\).*\(4,\)"),
+        ({"labels": torch.zeros(4)}, r"torch\.float32.*\(4,\) torch\.int64"),
+        ({"latents": torch.zeros(4, 18)}, r"latents .*\(4, 18\).*\(n, C, h, h\)"),
+        ({"latents": torch.tensor(0.0)}, r"latents .*\(\)"),
+        ({"latents": torch.zeros(4, 2, 3, 2)}, r"latents .*\(4, 2, 3, 2\)"),
     ],
 )
-def test_a_shard_that_contradicts_itself(tmp_path, changes, message):
+def test_a_shard_with_inconsistent_tensors_is_rejected(tmp_path, changes, message):
     save_file(tensors_with(**changes), tmp_path / shard_name(0, 0))
     with pytest.raises(DataError, match=message):
         LatentDataset(tmp_path)
 
 
-def test_unmirrored_latents_may_be_given_twice(tmp_path):
+def test_the_same_tensor_may_be_written_as_plain_and_mirrored(tmp_path):
     plain, _, labels = rows(0, 4)
     plain = plain.contiguous()
     write_shard(tmp_path / shard_name(0, 0), plain, plain, labels)
@@ -207,13 +202,13 @@ def test_unmirrored_latents_may_be_given_twice(tmp_path):
     assert torch.equal(mirrored, plain)
 
 
-def test_shards_of_two_tokenizers(directory):
+def test_shards_with_different_shapes_are_rejected(directory):
     write_shard(directory / shard_name(0, 3), *(torch.zeros(4, 8, 3, 3),) * 2, torch.zeros(4))
     with pytest.raises(DataError, match=r"shard003.*\(8, 3, 3\).*shard000.*\(2, 3, 3\)"):
         LatentDataset(directory)
 
 
-def test_shards_of_two_precisions(directory):
+def test_shards_with_different_types_are_rejected(directory):
     write_shard(directory / shard_name(0, 3), *rows(12, 4, torch.bfloat16))
     with pytest.raises(DataError, match=r"shard003.*bfloat16.*float32"):
         LatentDataset(directory)

@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from pae_framework.data.pixels import adm_centre_crop, psnr, to_float, to_uint8
 
 
-def test_every_grey_level_survives_the_way_to_float_and_back():
+def test_every_grey_level_survives_conversion_to_float_and_back():
     levels = torch.arange(256, dtype=torch.uint8)
 
     assert torch.equal(to_uint8(to_float(levels)), levels)
@@ -36,7 +36,7 @@ def ramp(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_no_resize_when_the_shorter_side_fits_only_the_middle_is_cut():
+def test_an_image_of_the_right_shorter_side_is_only_cropped():
     # 41 x 32 to 32: scale 1; left = (41 - 32) // 2 = 4, top = 0.
     cropped = np.asarray(adm_centre_crop(ramp(41, 32), 32))
 
@@ -104,6 +104,6 @@ def test_psnr_of_uint8_has_data_range_255():
     torch.testing.assert_close(psnr(a, b), psnr(a.double() / 255, b.double() / 255))
 
 
-def test_psnr_of_identical_images_is_a_number():
+def test_psnr_of_identical_images_is_finite():
     a, _ = noisy_pair(8, seed=1)
     assert psnr(a, a).tolist() == pytest.approx([100] * 4)

@@ -1,7 +1,8 @@
-"""Reading steps in other processes: errors reach the user as if they were met here."""
+"""Reading steps in worker processes: errors are those of the main process."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,28 +37,28 @@ def in_order(source: DataSource) -> ImageBatches:
 
 
 def one_line(error: PaeError) -> str:
-    """The message, with nothing of the traceback that torch would put into it."""
+    """The message, which must not contain the traceback that torch adds."""
     (line,) = str(error).splitlines()
     assert "worker" not in line
     return line
 
 
-def test_an_unreadable_image_met_by_a_worker_is_named_in_one_line(source: DataSource) -> None:
+def test_an_unreadable_image_in_a_worker_is_a_one_line_error(source: DataSource) -> None:
     batches = in_order(source)(0, 4)
     images, _ = next(batches)
     assert (images[:, 0, 0, 0] * 255).round().tolist() == [0, 10]
     with pytest.raises(DataError) as caught:
         next(batches)
-    assert "2.png: cannot be read as an image" in one_line(caught.value)
+    assert "2.png" in one_line(caught.value)
 
 
-def test_one_damaged_image_too_many_met_by_a_worker_is_said_in_one_line(
+def test_exceeding_the_limit_of_damaged_images_in_a_worker_is_a_one_line_error(
     source: DataSource, tmp_path: Path
 ) -> None:
     batches = in_order(SkippingSource(source, tmp_path / "damaged.txt", limit=1))
     with pytest.raises(DataError) as caught:
         list(batches(0, 4))
-    assert "max_damaged allows 1" in one_line(caught.value)
+    assert re.search(r"\b2 .*data\.max_damaged is 1\b", one_line(caught.value))
 
 
 def _divide(step: int) -> float:

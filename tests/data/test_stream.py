@@ -24,7 +24,7 @@ def test_every_epoch_holds_every_sample_once(length, batch_size, seed, shuffle):
 
 @settings(deadline=None, max_examples=50)
 @given(lengths, batch_sizes, st.lists(st.integers(0, 30), min_size=1, max_size=10))
-def test_any_step_alone_is_what_it_was_in_sequence(length, batch_size, steps):
+def test_a_step_does_not_depend_on_earlier_ones(length, batch_size, steps):
     sequential = CountStream(length, batch_size, seed=1)
     batches = [sequential.batch(step) for step in range(31)]
     flips = [sequential.flips(step) for step in range(31)]
@@ -47,18 +47,18 @@ def test_order_and_flips_do_not_depend_on_the_batch_size(length, one, other):
         assert torch.equal(a, b)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_orders_differ_by_epoch_and_seed():
     stream, other = CountStream(1000, 1000, seed=0), CountStream(1000, 1000, seed=1)
     assert not torch.equal(stream.batch(0), stream.batch(1))
     assert not torch.equal(stream.batch(0), other.batch(0))
 
 
-def test_unshuffled_counts_up_over_and_over():
+def test_without_shuffle_the_order_repeats():
     stream = CountStream(5, 3, seed=0, shuffle=False)
     assert [stream.batch(step).tolist() for step in range(3)] == [[0, 1, 2], [3, 4, 0], [1, 2, 3]]
 
 
-def test_flips_are_even_and_belong_to_the_sample_not_to_its_place():
+def test_flips_have_even_odds_and_depend_on_the_sample():
     length = 4000
     shuffled, plain = CountStream(length, length, 3), CountStream(length, length, 3, shuffle=False)
     share = shuffled.flips(0).float().mean().item()
@@ -67,6 +67,6 @@ def test_flips_are_even_and_belong_to_the_sample_not_to_its_place():
     assert not torch.equal(plain.flips(0), plain.flips(1))
 
 
-def test_no_sample_is_an_error():
+def test_an_empty_data_set_is_an_error():
     with pytest.raises(DataError, match="empty"):
         CountStream(0, 4, seed=0)

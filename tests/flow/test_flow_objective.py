@@ -36,7 +36,7 @@ def data():
     return torch.randn(1, 4, 3, 3, generator=generator(0, "data")).expand(64, -1, -1, -1)
 
 
-def test_terms_are_the_references():
+def test_terms_equal_those_of_the_reference_code():
     golden = load_file(GOLDEN)
     mse, cosine = velocity_terms(golden["in.v"], golden["in.u"])
     torch.testing.assert_close(mse, golden["out.loss_mse"].squeeze(), rtol=0, atol=1e-5)
@@ -63,7 +63,7 @@ def test_path_runs_from_noise_at_0_to_data_at_1_at_constant_velocity():
     torch.testing.assert_close((late - early) / 0.5, path_velocity(x0, x1))
 
 
-def test_an_exact_model_has_no_loss(data):
+def test_an_exact_model_has_zero_loss(data):
     """Not so if time ran backwards, the target were x0 - x1 or x_t were off the path."""
     labels = torch.zeros(64, dtype=torch.int64)
     terms = flow_loss(Exact(data[:1]), data, labels, FlowSettings(), generator(1, "step"))
@@ -104,7 +104,7 @@ def test_all_randomness_comes_from_the_generator(data):
     assert not torch.equal(first[0], seen(2)[0])
 
 
-def test_the_objective_is_the_loss_as_a_module_around_the_model(data):
+def test_the_objective_returns_flow_loss_of_its_model(data):
     model, settings = Exact(data[:1] + 1), FlowSettings(label_drop=0.5)
     labels = torch.arange(64) % CLASSES
     objective = FlowObjective(model, settings)
@@ -125,7 +125,7 @@ def test_noise_is_independent_per_latent_and_times_differ(data):
     assert noise.std().item() == pytest.approx(1, abs=0.1)
 
 
-def test_times_noise_and_loss_are_float32_for_latents_of_fewer_bits(data):
+def test_times_noise_and_loss_are_float32_for_half_precision_latents(data):
     model, half = Exact(data[:1]), data.bfloat16()
     terms = flow_loss(
         model, half, torch.zeros(64, dtype=torch.int64), FlowSettings(), generator(1, "s")
@@ -137,7 +137,7 @@ def test_times_noise_and_loss_are_float32_for_latents_of_fewer_bits(data):
     assert not torch.equal(t, t.bfloat16().float())
 
 
-def test_the_shift_by_dimension_is_that_of_the_models_latents(data):
+def test_shift_base_uses_the_shape_of_the_models_latents(data):
     """Latents of 4 x 3 x 3 = 36 values: a base of 9 is a shift of sqrt(9 / 36) = 1/2."""
 
     def times(**time):
@@ -159,7 +159,7 @@ def test_labels_are_dropped_to_the_null_label_at_the_given_rate():
 
 
 @pytest.mark.parametrize(("share", "null"), [(0.0, False), (1.0, True)])
-def test_dropping_none_or_all(share, null):
+def test_label_drop_0_and_1(share, null):
     labels = torch.arange(100) % CLASSES
     dropped = drop_labels(labels, CLASSES, share, generator(0, "drop"))
     assert torch.equal(dropped, torch.full_like(labels, CLASSES) if null else labels)

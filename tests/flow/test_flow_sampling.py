@@ -46,25 +46,25 @@ def drawn(labels=PLAN, indices=range(COUNT), seed=0, **changes):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batch_size_changes_no_sample(solver, batch_size):
+def test_samples_do_not_depend_on_the_batch_size(solver, batch_size):
     together = drawn(solver=solver, batch_size=COUNT)
     apart = drawn(solver=solver, batch_size=batch_size)
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_sample_alone_is_what_it_was_among_others(solver):
+def test_a_sample_does_not_depend_on_the_others(solver):
     alone = drawn(PLAN[5:6], [5], solver=solver)
     torch.testing.assert_close(alone, drawn(solver=solver)[5:6], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("solver", ["euler_maruyama", "sde_heun"])
-def test_stochastic_samples_repeat_and_differ_by_seed(solver):
+def test_stochastic_samples_are_reproducible_and_differ_by_seed(solver):
     assert torch.equal(drawn(solver=solver), drawn(solver=solver))
     assert not torch.equal(drawn(solver=solver), drawn(solver=solver, seed=1))
 
 
-def test_each_step_of_each_sample_has_noise_of_its_own():
+def test_each_step_of_each_sample_has_its_own_noise():
     latent = LatentShape(8, 16)
     noise = SampleNoise(range(12), 0, latent)
     draws = torch.cat([noise.draw() for _ in range(12)]).flatten(1)
@@ -76,14 +76,14 @@ def test_each_step_of_each_sample_has_noise_of_its_own():
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True), st.integers(0, 3))
-def test_noise_of_a_step_is_the_same_in_any_company(indices, seed):
+def test_noise_of_a_step_does_not_depend_on_other_samples(indices, seed):
     together = SampleNoise(indices, seed, LATENT)
     alone = [SampleNoise([index], seed, LATENT) for index in indices]
     for _ in range(3):
         assert torch.equal(together.draw(), torch.cat([own.draw() for own in alone]))
 
 
-def test_evaluations_are_added_up_over_samples():
+def test_evaluations_are_summed_over_samples():
     """Times 0, 1/4, 1/2, 3/4: three of four lie in [0.25, 1]."""
     count = EvaluationCount()
     guidance = Guidance(scale=2.0, interval=(0.25, 1.0))
@@ -93,7 +93,7 @@ def test_evaluations_are_added_up_over_samples():
     assert count.mean == (4, 3)
 
 
-def test_dopri5_counts_what_each_sample_needed():
+def test_dopri5_counts_the_evaluations_of_each_sample():
     count = EvaluationCount()
     how = SampleSettings(solver="dopri5")
     sample_latents(MODEL, PLAN, range(COUNT), how, 0, LATENT, count=count)
@@ -109,13 +109,13 @@ def test_autoguidance_by_the_model_itself_is_no_guidance():
     torch.testing.assert_close(end, drawn(guidance=Guidance()), rtol=0, atol=1e-5)
 
 
-def test_no_samples_are_an_empty_tensor():
+def test_zero_samples_give_an_empty_tensor():
     assert drawn(PLAN[:0], []).shape == (0, 4, 3, 3)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 12), st.integers(0, 5))
-def test_uniform_labels_are_drawn_one_by_one(classes, seed):
+def test_uniform_labels_are_independent(classes, seed):
     """The share of a class deviates by at most half / sqrt(count)."""
     labels = label_plan(4000, classes, seed, "uniform")
     assert labels.shape == (4000,)
@@ -131,7 +131,7 @@ def test_uniform_labels_are_not_balanced():
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.integers(0, 3))
-def test_noise_of_a_sample_is_the_same_in_any_company(indices, seed):
+def test_noise_of_a_sample_does_not_depend_on_other_samples(indices, seed):
     together = SampleNoise(indices, seed, LATENT).draw()
     for row, index in enumerate(indices):
         assert torch.equal(
@@ -139,7 +139,7 @@ def test_noise_of_a_sample_is_the_same_in_any_company(indices, seed):
         )
 
 
-def test_noise_is_standard_normal_and_its_own_for_each_sample_and_seed():
+def test_noise_is_standard_normal_and_differs_by_sample_and_seed():
     latent = LatentShape(8, 16)
     noise = SampleNoise(range(200), 0, latent).draw().flatten(1)
     assert noise.mean().item() == pytest.approx(0, abs=4 / noise.numel() ** 0.5)
@@ -158,7 +158,7 @@ def test_one_step_of_euler_is_noise_plus_the_velocity_at_noise():
     torch.testing.assert_close(end, noise + velocity)
 
 
-def test_no_gradient_is_kept_and_global_randomness_is_untouched():
+def test_sampling_stores_no_gradient_and_uses_no_global_randomness():
     before = torch.get_rng_state()
     assert not drawn().requires_grad
     assert torch.equal(torch.get_rng_state(), before)
@@ -166,7 +166,7 @@ def test_no_gradient_is_kept_and_global_randomness_is_untouched():
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 60), st.integers(1, 12), st.integers(0, 5))
-def test_labels_are_as_even_as_they_can_be(count, classes, seed):
+def test_class_counts_differ_by_at_most_one(count, classes, seed):
     labels = label_plan(count, classes, seed)
     assert labels.shape == (count,)
     counts = Counter(labels.tolist())

@@ -48,7 +48,7 @@ def test_all_channels_by_hand():
     torch.testing.assert_close(v, expected(rows))
 
 
-def test_first_three_channels_leave_the_others_conditional():
+def test_first_three_leaves_other_channels_conditional():
     v, _ = velocity(0.5, scale=3.0, channels="first_three")
     rows = [[-14.0, -13.9, -13.8, 2.3, 2.4], [1.0, 1.1, 1.2, 7.3, 7.4]]
     torch.testing.assert_close(v, expected(rows))
@@ -70,14 +70,14 @@ def test_guidance_is_one_pass_of_twice_the_batch():
     assert model.rows == [4]
 
 
-def test_scale_one_computes_no_unconditional_half():
+def test_scale_1_computes_no_unconditional_velocity():
     v, model = velocity(0.5, scale=1.0)
     assert model.rows == [2]
     torch.testing.assert_close(v, expected(CONDITIONAL))
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_every_row_is_asked_at_the_same_time(scale):
+def test_every_row_gets_the_same_time(scale):
     _, model = velocity(0.25, scale=scale)
     assert torch.equal(model.times[0], torch.full((model.rows[0],), 0.25))
 
@@ -105,13 +105,13 @@ def test_autoguidance_of_the_first_three_channels():
     torch.testing.assert_close(v, expected(rows))
 
 
-def test_a_network_that_is_no_weaker_changes_nothing():
+def test_autoguidance_by_an_equal_network_changes_nothing():
     v, _, _ = driven(0.5, factor=1, scale=3.0)
     torch.testing.assert_close(v, expected(CONDITIONAL))
 
 
 @pytest.mark.parametrize(("t", "on"), [(0.29, False), (0.3, True), (0.7, True), (0.71, False)])
-def test_each_network_sees_the_batch_once_and_the_weak_one_only_in_the_interval(t, on):
+def test_the_weak_network_is_called_only_inside_the_interval(t, on):
     v, model, weak = driven(t, scale=3.0, interval=(0.3, 0.7))
     assert model.rows == [2]
     assert weak.rows == ([2] if on else [])
@@ -119,7 +119,7 @@ def test_each_network_sees_the_batch_once_and_the_weak_one_only_in_the_interval(
         torch.testing.assert_close(v, expected(CONDITIONAL))
 
 
-def test_scale_one_asks_no_second_network():
+def test_scale_1_does_not_call_the_weak_network():
     _, model, weak = driven(0.5, scale=1.0)
     assert (model.rows, weak.rows) == ([2], [])
 
@@ -127,7 +127,7 @@ def test_scale_one_asks_no_second_network():
 # --- counting ------------------------------------------------------------------------------------
 
 
-def test_the_field_counts_evaluations_and_those_that_were_guided():
+def test_the_field_counts_evaluations_and_guided_ones():
     model = Labelled()
     field = guided(model, LABELS, Guidance(scale=3.0, interval=(0.3, 0.7)))
     for t in (0.1, 0.3, 0.5, 0.9):
@@ -136,7 +136,7 @@ def test_the_field_counts_evaluations_and_those_that_were_guided():
     assert sum(model.rows) == 2 * (4 + 2)
 
 
-def test_a_network_of_fewer_bits_leaves_the_state_in_its_own():
+def test_the_velocity_has_the_type_of_x_not_of_the_network():
     class Half(Labelled):
         def forward(self, x, t, y):
             return super().forward(x, t, y).bfloat16()

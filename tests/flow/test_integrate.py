@@ -53,7 +53,7 @@ def test_evaluations_of_250_steps(settings, evaluations):
     # Times 0, 1/4, 1/2, 3/4, and Heun's ends 1/4, 1/2, 3/4, 1: inside [1/4, 3/4] are 3, and 3 more.
     [("euler", 3), ("ab2", 3), ("heun", 6)],
 )
-def test_guided_evaluations_are_those_inside_the_interval(solver, guided):
+def test_only_evaluations_inside_the_interval_are_guided(solver, guided):
     guidance = Guidance(scale=2, interval=(0.25, 0.75))
     planned = planned_evaluations(SolverSettings(solver=solver, steps=4, guidance=guidance))
     assert planned is not None
@@ -72,7 +72,7 @@ def test_the_published_guided_sampler_by_hand():
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "ab2", "dopri5"])
-def test_deterministic_solvers_ask_for_no_noise(solver):
+def test_deterministic_solvers_draw_no_noise(solver):
     integrate(lambda x, t: x, START, SolverSettings(solver=solver), refused)
 
 
@@ -83,18 +83,18 @@ def wave(x, t):
     return x * torch.cos(t)
 
 
-def test_dopri5_is_as_near_as_its_tolerances_ask():
+def test_dopri5_meets_its_tolerances():
     expected = START * torch.tensor(1.0).sin().exp()
     tight = integrate(wave, START, SolverSettings(solver="dopri5", rtol=1e-6), refused)
     torch.testing.assert_close(tight, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_dopri5_stops_at_the_end_it_is_given():
+def test_dopri5_stops_at_end():
     half = integrate(wave, START, SolverSettings(solver="dopri5", end=0.5), refused)
     torch.testing.assert_close(half, START * torch.tensor(0.5).sin().exp(), rtol=1e-3, atol=1e-3)
 
 
-def test_dopri5_sees_guidance_go_on_and_off():
+def test_dopri5_ends_steps_where_guidance_switches():
     """Velocity 1, and 3 in [0.3, 0.7]: 0.6 + 3 * 0.4 = 1.8 from start to end."""
 
     def jumping(x, t):
@@ -107,7 +107,7 @@ def test_dopri5_sees_guidance_go_on_and_off():
 
 
 @pytest.mark.parametrize("end", [0.9, 1.0])
-def test_dopri5_asks_for_no_time_outside_its_ends(end):
+def test_dopri5_evaluates_no_time_outside_its_ends(end):
     times = []
 
     def velocity(x, t):
@@ -119,11 +119,11 @@ def test_dopri5_asks_for_no_time_outside_its_ends(end):
     assert end - 1e-6 < max(times) <= torch.tensor(end)
 
 
-def test_nobody_knows_beforehand_what_dopri5_costs():
+def test_evaluations_of_dopri5_are_not_planned():
     assert planned_evaluations(SolverSettings(solver="dopri5")) is None
 
 
-def test_without_torchdiffeq_dopri5_says_what_to_install(monkeypatch):
+def test_without_torchdiffeq_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
     settings = SolverSettings(solver="dopri5")
@@ -138,23 +138,24 @@ def test_without_torchdiffeq_dopri5_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("interval", [(0.5, 0.5), (0.7, 0.3), (-0.1, 1), (0, 1.5)])
 def test_an_interval_that_is_empty_or_leaves_the_unit_interval_is_refused(interval):
-    with pytest.raises(ValidationError, match=r"is empty or leaves \[0, 1\]"):
+    low, high = interval
+    with pytest.raises(ValidationError, match=rf"interval.*\[{low:g}, {high:g}\]"):
         Guidance(scale=2, interval=interval)
 
 
 @pytest.mark.parametrize("steps", [{"steps": 1}, {"steps": 10, "few_steps": (1, 5)}])
 def test_a_stochastic_solver_has_noisy_steps_and_a_last_one(steps):
-    with pytest.raises(ValidationError, match="needs 2 steps or more"):
+    with pytest.raises(ValidationError, match="2 steps"):
         SampleSettings(solver="euler_maruyama", **steps)
     assert SampleSettings(solver="euler", **steps)
     assert SampleSettings(solver="euler_maruyama", sde=SdeSettings(last_step="none"), **steps)
 
 
 def test_step_counts_mean_nothing_to_dopri5():
-    with pytest.raises(ValidationError, match="remove `few_steps`"):
+    with pytest.raises(ValidationError, match="few_steps"):
         SampleSettings(solver="dopri5", few_steps=(5,))
 
 
 def test_the_noisy_steps_have_room():
-    with pytest.raises(ValidationError, match=r"nothing lies between `start` 0\.5 and 0\.4"):
+    with pytest.raises(ValidationError, match=r"`start` 0\.5.* 0\.4"):
         SdeSettings(start=0.5, last_step_size=0.6)

@@ -30,7 +30,7 @@ def raes_euler(velocity, x, points, a):
     return x
 
 
-def test_a_field_of_the_other_convention_is_ours_seen_from_the_data():
+def test_a_reversed_field_solves_the_same_flow():
     """Theirs: x_t = (1 - t) data + t noise, velocity noise - data; of one noise and one image."""
     noise, data = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0)).unbind()
     theirs = reversed_velocity(lambda x, t: noise - data)
@@ -39,7 +39,7 @@ def test_a_field_of_the_other_convention_is_ours_seen_from_the_data():
     torch.testing.assert_close(theirs(x, torch.tensor(0.3)), path_velocity(noise, data))
 
 
-def test_the_field_is_asked_at_its_own_time():
+def test_a_reversed_field_is_evaluated_at_1_minus_t():
     asked = []
 
     def theirs(x, t):
@@ -51,13 +51,13 @@ def test_the_field_is_asked_at_its_own_time():
 
 
 @given(st.floats(0.05, 20), st.floats(0, 1))
-def test_shifts_commute_with_turning_time_round(shift, t):
+def test_the_reversed_shift_is_the_shift_of_1_minus_t(shift, t):
     time = torch.tensor(t, dtype=torch.float64)
     there = 1 - shift_times(1 - time, shift)
     assert there.item() == pytest.approx(shift_times(time, reversed_shift(shift)).item(), abs=1e-9)
 
 
-def test_our_solver_gives_raes_samples():
+def test_the_solver_reproduces_samples_of_raes_convention():
     a = math.sqrt(768 * 16 * 16 / 4096)
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
 

@@ -56,32 +56,32 @@ def test_halving_the_step_divides_the_error_by_two_to_the_order(solver, order, f
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("evaluations", [10, 20])
-def test_for_as_many_evaluations_the_multistep_rule_is_nearer_than_eulers(field, evaluations):
+def test_ab2_is_more_accurate_than_euler_with_as_many_evaluations(field, evaluations):
     assert error("ab2", field, evaluations, 1.0) < 0.5 * error("euler", field, evaluations, 1.0)
 
 
 @pytest.mark.parametrize("solver", get_args(FixedSolver))
 @pytest.mark.parametrize("shift", [1.0, 0.3])
-def test_a_straight_path_is_exact_in_any_number_of_steps(solver, shift):
+def test_a_straight_path_is_exact_with_any_number_of_steps(solver, shift):
     for steps in (1, 3, 10):
         end = SOLVERS[solver](lambda x, t: 2 * START, START, time_grid(steps, shift))
         torch.testing.assert_close(end, 3 * START, rtol=0, atol=1e-6)
 
 
-def test_heun_is_exact_where_the_velocity_is_linear_in_time():
+def test_heun_is_exact_if_the_velocity_is_linear_in_time():
     end = heun(lambda x, t: 2 * t * torch.ones_like(x), START, time_grid(3, 0.5))
     torch.testing.assert_close(end, START + 1, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [1.0, 0.5])
-def test_two_steps_where_the_velocity_is_linear_in_time_miss_by_the_first_one_alone(shift):
+def test_ab2_errs_only_in_its_first_step_if_the_velocity_is_linear_in_time(shift):
     """v = 2 t from 0: Euler's first step to t_1 stays at 0 and misses t_1^2; the rest is exact."""
     times = time_grid(6, shift)
     end = adams_bashforth(lambda x, t: 2 * t * torch.ones_like(x), START, times)
     torch.testing.assert_close(end, START + 1 - times[1] ** 2, rtol=0, atol=1e-6)
 
 
-def test_steps_of_each_by_hand():
+def test_steps_of_each_solver_by_hand():
     """x = 2, v = x + t.
 
     One step from 0 to 1: Euler 2 + 2 = 4; Heun 2 + (2 + (4 + 1)) / 2 = 5.5. Two steps of 1/2 by
@@ -98,7 +98,7 @@ def test_steps_of_each_by_hand():
 
 
 @pytest.mark.parametrize("shift", [1.0, 0.3])
-def test_euler_is_torchdiffeqs_on_the_same_grid(shift):
+def test_euler_equals_torchdiffeqs_on_the_same_grid(shift):
     def velocity(x, t):
         return torch.sin(3 * x) - t * x
 

@@ -112,7 +112,7 @@ def test_tweedies_formula_is_the_mean_of_the_data_given_the_state():
     torch.testing.assert_close(found, expected)
 
 
-def test_gaes_first_steps_as_the_facts_say():
+def test_first_steps_of_gaes_sampler():
     """The first multiplies x by 1 - dt / t = about -400, the second by about -0.002."""
     times = solver_times(SolverSettings(solver="euler_maruyama", steps=250, shift=0.4)).double()
 
@@ -142,7 +142,7 @@ def gaes_sampler(velocity, x, noise):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gaes_sampler_comes_out(dtype):
+def test_gaes_sampler_is_reproduced(dtype):
     """In float32 too, however far the first step throws x."""
 
     def velocity(x, t):
@@ -180,7 +180,7 @@ def test_samples_have_the_mean_and_variance_of_the_target(solver, diffusion, rul
     assert end.std().item() == pytest.approx(DEVIATION, rel=0.05)
 
 
-def test_the_noise_of_the_steps_makes_the_end_forget_the_start():
+def test_stochastic_steps_decorrelate_end_and_start():
     """The flow maps a start to its end; a strong SDE hardly correlates them."""
     noise = normals(1)
     start = noise()

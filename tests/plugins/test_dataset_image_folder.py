@@ -9,7 +9,7 @@ from PIL import Image
 
 from pae_datasets.config import ImageFolderConfig
 from pae_datasets.image_folder import ImageFolder
-from pae_framework.data.images import all_images
+from pae_framework.data.images import read_images
 from pae_framework.data.pixels import adm_centre_crop
 from pae_framework.errors import DataError
 
@@ -35,7 +35,7 @@ def root(tmp_path) -> Path:
 def test_classes_and_files_are_sorted_and_nested_files_count(root):
     source = ImageFolder(ImageFolderConfig(folder=str(root), split="train"), 16)
 
-    images, labels = all_images(source)
+    images, labels = read_images(source)
 
     assert list(source.class_names) == ["ant", "zebra"]
     assert labels.tolist() == [0, 0, 0, 1]
@@ -80,23 +80,23 @@ def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 32)
 
-    with pytest.raises(DataError, match=r"half\.jpg: cannot be read as an image"):
+    with pytest.raises(DataError, match=r"half\.jpg"):
         source[0]
 
 
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda root: None, "no such folder: .*imagenet/val"),
-        (lambda root: (root / "val").mkdir(parents=True), "val holds no class folder"),
-        (lambda root: save(root / "val/a.png", 1), "val holds no class folder"),
+        (lambda root: None, "imagenet/val"),
+        (lambda root: (root / "val").mkdir(parents=True), "imagenet/val/<class>"),
+        (lambda root: save(root / "val/a.png", 1), "imagenet/val/<class>"),
         (
             lambda root: (save(root / "val/ant/a.png", 1), (root / "val/bee").mkdir()),
-            "class folder .*val/bee holds no image",
+            "imagenet/val/bee ",
         ),
     ],
 )
-def test_missing_says_what_is_not_there(tmp_path, make, expected):
+def test_missing_names_what_is_missing(tmp_path, make, expected):
     root = tmp_path / "imagenet"
     make(root)
     config = ImageFolderConfig(folder=str(root), split="val")
@@ -107,18 +107,18 @@ def test_missing_says_what_is_not_there(tmp_path, make, expected):
     assert config.missing() == str(error.value)
 
 
-def test_nothing_is_missing_from_a_good_folder(root):
+def test_a_valid_folder_lacks_nothing(root):
     assert ImageFolderConfig(folder=str(root), split="train").missing() is None
 
 
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"images": 5}, r"train holds 4 images; the recipe says 5"),
-        ({"classes": 3}, r"train holds 2 classes; the recipe says 3"),
+        ({"images": 5}, r"train .*\b4 images\b.*`images` is 5"),
+        ({"classes": 3}, r"train .*\b2 classes\b.*`classes` is 3"),
     ],
 )
-def test_a_folder_with_another_number_than_stated_is_refused(root, stated, message):
+def test_unexpected_numbers_of_images_or_classes_are_rejected(root, stated, message):
     config = ImageFolderConfig(folder=str(root), split="train", **stated)
     with pytest.raises(DataError, match=message):
         ImageFolder(config, 32)
@@ -126,7 +126,7 @@ def test_a_folder_with_another_number_than_stated_is_refused(root, stated, messa
     assert (config.missing() is not None) == ("classes" in stated)
 
 
-def test_stated_numbers_that_are_right_are_fine_and_known_beforehand(root):
+def test_expected_numbers_are_known_before_reading(root):
     source = ImageFolder(ImageFolderConfig(folder=str(root), split="train"), 32)
     images, classes = len(source), len(source.class_names)
     config = ImageFolderConfig(folder=str(root), split="train", images=images, classes=classes)

@@ -9,7 +9,7 @@ import torch
 from pae_datasets.config import ShapesConfig
 from pae_datasets.outlines import OUTLINES
 from pae_datasets.shapes import Shapes
-from pae_framework.data.images import all_images, all_masks
+from pae_framework.data.images import read_images, read_masks
 
 
 def test_an_image_depends_on_seed_split_and_index_only():
@@ -28,17 +28,17 @@ def test_reading_twice_or_out_of_order_changes_nothing():
     source = Shapes(ShapesConfig(count=10), 16)
     backwards = [source[index].image for index in reversed(range(10))]
 
-    assert torch.equal(all_images(source)[0], torch.stack(backwards[::-1]))
+    assert torch.equal(read_images(source)[0], torch.stack(backwards[::-1]))
 
 
-def test_classes_take_turns():
+def test_classes_alternate():
     source = Shapes(ShapesConfig(count=20), 16)
 
-    assert all_images(source)[1].tolist() == [index % 8 for index in range(20)]
+    assert read_images(source)[1].tolist() == [index % 8 for index in range(20)]
     assert len(source.class_names) == 8
 
 
-def test_images_end_where_the_count_says():
+def test_the_number_of_images_is_count():
     source = Shapes(ShapesConfig(count=3), 16)
 
     assert len(list(source)) == 3
@@ -47,16 +47,16 @@ def test_images_end_where_the_count_says():
 
 
 def test_a_scene_is_the_same_at_every_size():
-    large = all_images(Shapes(ShapesConfig(count=8), 128))[0].float()
-    small = all_images(Shapes(ShapesConfig(count=8), 32))[0].float()
+    large = read_images(Shapes(ShapesConfig(count=8), 128))[0].float()
+    small = read_images(Shapes(ShapesConfig(count=8), 32))[0].float()
 
     # Means over 4 x 4 px differ from the small picture only along outlines.
     means = torch.nn.functional.avg_pool2d(large, 4)
     assert (means - small).abs().mean() < 3
 
 
-def test_masks_hold_the_large_shape_as_1_and_the_small_ones_behind_it():
-    masks = all_masks(Shapes(ShapesConfig(count=40, objects=4), 32))
+def test_the_large_shape_is_segment_1_before_the_small_ones():
+    masks = read_masks(Shapes(ShapesConfig(count=40, objects=4), 32))
 
     assert masks.dtype == torch.int64
     assert set(masks.unique().tolist()) == {0, 1, 2, 3, 4}
@@ -67,10 +67,10 @@ def test_masks_hold_the_large_shape_as_1_and_the_small_ones_behind_it():
     assert (small < large).all()
 
 
-def test_pixels_change_across_mask_edges_and_not_inside():
+def test_pixels_change_at_mask_edges_but_not_inside():
     # Inside a segment colours drift slowly; across its edge they jump.
     source = Shapes(ShapesConfig(count=40, objects=1), 64)
-    images, masks = all_images(source)[0].float(), all_masks(source)
+    images, masks = read_images(source)[0].float(), read_masks(source)
     step = (images[..., 2:] - images[..., :-2]).abs().amax(dim=1)
     edge = masks[..., 2:] != masks[..., :-2]
 
@@ -78,8 +78,8 @@ def test_pixels_change_across_mask_edges_and_not_inside():
     assert step[~edge].quantile(0.99) < step[edge].mean()
 
 
-def test_a_lone_shape_has_one_segment_of_its_kinds_area():
-    masks = all_masks(Shapes(ShapesConfig(count=80, objects=1), 128))
+def test_a_single_shape_has_one_segment_with_the_area_of_its_kind():
+    masks = read_masks(Shapes(ShapesConfig(count=80, objects=1), 128))
     areas = (masks == 1).float().mean((1, 2)) * 4  # the frame spans [-1, 1]
     circles = areas[0::8]
 
@@ -101,7 +101,7 @@ AREAS = {
 
 
 @pytest.mark.parametrize("kind", sorted(OUTLINES))
-def test_outlines_enclose_the_area_geometry_says(kind):
+def test_outlines_enclose_the_exact_area(kind):
     axis = (np.arange(1000) + 0.5) * 2.4 / 1000 - 1.2
     x, y = np.meshgrid(axis, axis)
 
@@ -111,7 +111,7 @@ def test_outlines_enclose_the_area_geometry_says(kind):
 
 
 @pytest.mark.parametrize("kind", sorted(OUTLINES))
-def test_distances_never_grow_faster_than_the_way_walked(kind):
+def test_distances_have_slope_at_most_1(kind):
     axis = (np.arange(400) + 0.5) * 2.4 / 400 - 1.2
     distance = OUTLINES[kind](*np.meshgrid(axis, axis))
 

@@ -59,7 +59,7 @@ def test_one_token_becomes_one_patch() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 3, 4, 5)
 
 
-def test_class_token_takes_part_in_attention_but_not_in_the_image() -> None:
+def test_the_class_token_affects_the_image_only_by_attention() -> None:
     model, tokens = decoder(), torch.randn(2, 16, 10)
     before = model(tokens)
     assert before.shape == (2, 3, 8, 8)
@@ -88,7 +88,7 @@ def test_image_size_is_patch_times_grid() -> None:
     assert config.image_size(16) == 256
 
 
-def test_mlp_is_four_widths_unless_said() -> None:
+def test_mlp_is_four_widths_by_default() -> None:
     assert decoder().decoder_layers[0].intermediate.dense.out_features == 96
     assert decoder(mlp=7).decoder_layers[0].intermediate.dense.out_features == 7
 
@@ -96,11 +96,11 @@ def test_mlp_is_four_widths_unless_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 5}, "`heads` 5 does not divide `width` 24"),
+        ({"heads": 5}, "`heads` 5 .*`width` 24"),
         ({"width": 30, "heads": 5}, "multiple of 4"),
         ({"patch": 0}, "greater than 0"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused(changes: dict[str, int], message: str) -> None:
+def test_invalid_parameters_are_rejected(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         VitDecoderConfig(**({"width": 24, "depth": 1, "heads": 3, "patch": 2} | changes))

@@ -8,7 +8,7 @@ from pae_datasets.config import DigitsConfig
 from pae_datasets.digits import Digits
 from pae_encoders.config import SmallCNNConfig
 from pae_encoders.small_cnn import SmallCNN
-from pae_framework.data.images import all_images
+from pae_framework.data.images import read_images
 from pae_framework.data.pixels import to_float
 
 
@@ -80,7 +80,7 @@ def test_weights_survive_a_state_dict():
 
 
 def test_sixty_steps_on_digits_learn_most_of_them():
-    pictures, labels = all_images(Digits(DigitsConfig(), 16))
+    pictures, labels = read_images(Digits(DigitsConfig(), 16))
     objective = build().pretraining(10)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     random = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def test_sixty_steps_on_digits_learn_most_of_them():
         terms["loss"].backward()
         optimizer.step()
 
-    test, answers = all_images(Digits(DigitsConfig(split="test"), 16))
+    test, answers = read_images(Digits(DigitsConfig(split="test"), 16))
     with torch.no_grad():
         encoder = objective.encoder
         guesses = objective.classifier(encoder(encoder.normalize(to_float(test))).pooled).argmax(1)

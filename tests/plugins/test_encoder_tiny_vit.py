@@ -10,7 +10,7 @@ from pae_datasets.config import DigitsConfig
 from pae_datasets.digits import Digits
 from pae_encoders.config import TinyViTConfig
 from pae_encoders.tiny_vit import TinyViT, random_orders, take_tokens
-from pae_framework.data.images import all_images
+from pae_framework.data.images import read_images
 from pae_framework.data.pixels import to_float
 from pae_framework.layers import patchify, unpatchify
 
@@ -184,7 +184,7 @@ def test_without_class_weight_labels_do_not_matter():
 
 
 def test_forty_steps_on_digits_lower_both_terms():
-    pictures, labels = all_images(Digits(DigitsConfig(), 16))
+    pictures, labels = read_images(Digits(DigitsConfig(), 16))
     objective = build(width=64).pretraining(10)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     random = torch.Generator().manual_seed(0)

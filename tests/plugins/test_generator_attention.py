@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pae_framework.errors import UsageError
 from pae_generators.attention import SelfAttention, attention_kernel
 from pae_generators.config import LightningDiTConfig
-from pae_generators.rope import RotaryPositions, rotate
+from pae_generators.positions import RotaryPositions, rotate
 
 WIDTH, HEADS, GRID = 32, 4, 4
 
@@ -34,7 +34,7 @@ def tokens(batch=2):
 # --- rotations ------------------------------------------------------------------------------------
 
 
-def test_rotation_keeps_lengths_and_products_depend_on_the_way_between_two_places():
+def test_rotation_keeps_lengths_and_products_depend_on_relative_positions():
     """(1, 1) and (2, 3) are as far apart as (0, 0) and (1, 2), and not as (0, 0) and (2, 1)."""
     rope = RotaryPositions(grid=4, head_width=8)
     q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
@@ -46,7 +46,7 @@ def test_rotation_keeps_lengths_and_products_depend_on_the_way_between_two_place
     assert abs(products[0, 0, 1, 2] - products[0, 0, 2, 1]) > 1e-3
 
 
-def test_the_first_pair_turns_by_one_radian_a_row_and_the_middle_one_a_column():
+def test_the_first_pair_rotates_one_radian_per_row_and_the_middle_one_per_column():
     """Head of 8: pairs 0, 1 turn with the row by 1 and 10000^-1/2, pairs 2, 3 with the column."""
     x = torch.tensor([1.0, 0.0] * 4).expand(1, 4, 1, 8)
     turned = rotate(x, RotaryPositions(grid=2, head_width=8)(x))[0, :, 0].unflatten(-1, (4, 2))
@@ -56,7 +56,7 @@ def test_the_first_pair_turns_by_one_radian_a_row_and_the_middle_one_a_column():
         torch.testing.assert_close(turned[place], expected)
 
 
-def test_tables_are_float32_in_files_and_of_the_computing_type_in_a_pass():
+def test_tables_are_stored_in_float32_and_cast_to_the_compute_type():
     rope = RotaryPositions(grid=2, head_width=8)
     assert all(value.dtype == torch.float32 for value in rope.state_dict().values())
     x = torch.zeros(1, 4, 16)
@@ -80,7 +80,7 @@ def test_queries_and_keys_reach_the_kernel_in_the_type_of_the_values():
 
 
 @pytest.mark.parametrize("rope", [True, False])
-def test_no_copies_between_the_projections(monkeypatch, rope):
+def test_the_kernel_gets_views_not_copies(monkeypatch, rope):
     """The kernel gets views with adjacent channels; unturned, they are the fused projection."""
     attend = attention()
     fused, given, made = [], [], []
@@ -122,14 +122,14 @@ def plain_attention(q, k, v):
     return torch.einsum("bhnm,bmhk->bnhk", scores.softmax(dim=-1), v)
 
 
-def test_xformers_gives_what_sdpa_gives(monkeypatch):
+def test_xformers_equals_sdpa(monkeypatch):
     stand_in(monkeypatch, plain_attention)
     rope = RotaryPositions(GRID, WIDTH // HEADS)(tokens())
     ours, theirs = attention(), attention(attention="xformers")
     torch.testing.assert_close(theirs(tokens(), rope), ours(tokens(), rope))
 
 
-def test_xformers_is_not_imported_unless_asked_for(monkeypatch):
+def test_sdpa_does_not_import_xformers(monkeypatch):
     real, seen = builtins.__import__, []
 
     def watched(name, *rest, **more):
@@ -142,12 +142,10 @@ def test_xformers_is_not_imported_unless_asked_for(monkeypatch):
     assert "xformers" not in sys.modules
 
 
-def test_xformers_that_is_not_installed(monkeypatch):
+def test_missing_xformers_is_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "xformers", None)
     monkeypatch.delitem(sys.modules, "xformers.ops", raising=False)
-    with pytest.raises(
-        UsageError, match=r"`attention: xformers` cannot be used: .*say `attention:"
-    ):
+    with pytest.raises(UsageError, match=r"pae-framework\[xformers\].*attention=sdpa"):
         attention_kernel("xformers")
 
 
@@ -156,14 +154,14 @@ def test_xformers_without_a_kernel_for_the_device(monkeypatch):
         raise NotImplementedError("No operator found for `memory_efficient_attention_forward`")
 
     stand_in(monkeypatch, kernel)
-    message = "no attention kernel for torch.float32 with 8 dimensions per head on cpu"
+    message = r"torch\.float32 .*\b8\b.* cpu\b.*attention=sdpa"
     with pytest.raises(UsageError, match=message):
         attention(attention="xformers")(tokens(), None)
 
 
 @pytest.mark.gpu
 @torch.no_grad()
-def test_xformers_is_sdpa_in_bfloat16_on_a_gpu():
+def test_xformers_equals_sdpa_in_bfloat16_on_a_gpu():
     """Heads of 72 dimensions as in XL, outputs of the size of 1: equal to 1e-3 on average."""
     pytest.importorskip("xformers")
     random = torch.Generator().manual_seed(0)

@@ -86,7 +86,7 @@ def pipeline_of(model, folder: Path, shift: float = 1.0) -> LatentFlowPipeline:
 # --- the model ------------------------------------------------------------------------------------
 
 
-def test_diffusers_reads_what_was_written_bit_for_bit(tmp_path, network) -> None:
+def test_diffusers_loads_the_same_weights(tmp_path, network) -> None:
     network.save_diffusers(tmp_path, MEAN, STD, 0.3)
     model = AutoModel.from_pretrained(str(tmp_path), subfolder="transformer")
     assert type(model) is {LightningDiT: LightningDiTModel, DiTDH: DiTDHModel}[type(network)]
@@ -104,7 +104,7 @@ def test_diffusers_reads_what_was_written_bit_for_bit(tmp_path, network) -> None
     assert all(torch.equal(again.state_dict()[name], value) for name, value in expected.items())
 
 
-def test_nothing_is_left_to_make_where_diffusers_skips_initialisation(network) -> None:
+def test_files_contain_every_tensor_that_diffusers_does_not_initialise(network) -> None:
     """Under ``low_cpu_mem_usage`` models are made without numbers; files must bring all of them."""
     model = diffusers_model(network, MEAN, STD)
     held = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
@@ -112,7 +112,7 @@ def test_nothing_is_left_to_make_where_diffusers_skips_initialisation(network) -
     assert not any(value.is_meta for value in model.state_dict().values())
 
 
-def test_the_velocity_is_that_of_the_other_time(network) -> None:
+def test_the_velocity_follows_diffusers_time(network) -> None:
     """timestep = 1000 sigma, sigma = 1 - t, and dx/dsigma = -dx/dt."""
     model = diffusers_model(network, MEAN, STD)
     random = torch.Generator().manual_seed(1)
@@ -131,7 +131,7 @@ def test_the_velocity_is_that_of_the_other_time(network) -> None:
     torch.testing.assert_close(without[2], theirs[2], rtol=1e-4, atol=1e-5)  # the null label
 
 
-def test_an_exported_network_asks_for_no_kernel_of_this_machine() -> None:
+def test_an_exported_network_uses_sdpa() -> None:
     network = lightningdit()
     network.settings = network.settings.model_copy(update={"attention": "xformers"})
     assert diffusers_model(network, MEAN, STD).config.network["attention"] == "sdpa"
@@ -142,7 +142,7 @@ def test_an_exported_network_asks_for_no_kernel_of_this_machine() -> None:
 
 @pytest.mark.parametrize("shift", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("steps", [1, 7, 50])
-def test_the_scheduler_steps_on_our_grid(tmp_path, shift, steps) -> None:
+def test_the_scheduler_has_our_time_grid(tmp_path, shift, steps) -> None:
     """t' = s t / (1 + (s-1) t) and sigma' = a sigma / (1 + (a-1) sigma) agree for a = 1 / s."""
     lightningdit().save_diffusers(tmp_path, MEAN, STD, shift)
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path, subfolder="scheduler")
@@ -166,7 +166,7 @@ SAMPLING = {
 
 @pytest.mark.parametrize("named", SAMPLING)
 @pytest.mark.parametrize("make", [lightningdit, dit_dh])
-def test_the_pipeline_draws_what_our_sampler_draws(tmp_path, make, named) -> None:
+def test_the_pipeline_samples_what_our_sampler_samples(tmp_path, make, named) -> None:
     """From the same noise; 1e-4 for latents of deviation 1."""
     network, settings = make(), SAMPLING[named]
     labels, indices = torch.tensor([3, 7, 3]), torch.arange(3)
@@ -187,7 +187,7 @@ def test_the_pipeline_draws_what_our_sampler_draws(tmp_path, make, named) -> Non
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 @pytest.mark.parametrize("named", ["unguided", "guided"])
-def test_the_pipeline_draws_what_the_official_program_draws(tmp_path, shift, named) -> None:
+def test_the_pipeline_samples_what_the_official_code_samples(tmp_path, shift, named) -> None:
     """Trajectories of LightningDiT's own code, 11 points; its 0.0 is no shift."""
     given = golden()
     config = LightningDiTConfig(width=32, depth=2, heads=4, patch=1)
@@ -206,7 +206,7 @@ def test_the_pipeline_draws_what_the_official_program_draws(tmp_path, shift, nam
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-4)
 
 
-def test_noise_comes_from_the_generator_given(tmp_path) -> None:
+def test_noise_comes_from_the_generator(tmp_path) -> None:
     pipeline = pipeline_of(lightningdit(), tmp_path)
 
     def drawn(seed: int, **options):
@@ -217,7 +217,7 @@ def test_noise_comes_from_the_generator_given(tmp_path) -> None:
     assert not torch.equal(drawn(1), drawn(2))
 
 
-def test_it_samples_in_half_precision_with_float32_latents(tmp_path) -> None:
+def test_the_pipeline_samples_in_half_precision_with_float32_latents(tmp_path) -> None:
     pipeline, noise = pipeline_of(lightningdit(), tmp_path), SampleNoise([0, 1], 0, LATENT).draw()
     exact = pipeline([1, 2], num_inference_steps=4, latents=noise).latents
     half = pipeline.to(torch.bfloat16)([1, 2], num_inference_steps=4, latents=noise).latents
@@ -226,27 +226,27 @@ def test_it_samples_in_half_precision_with_float32_latents(tmp_path) -> None:
     assert (half - exact).norm() < 0.05 * exact.norm()
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
+def test_invalid_arguments_of_the_pipeline_are_rejected(tmp_path) -> None:
     pipeline = pipeline_of(lightningdit(), tmp_path / "labels")
-    with pytest.raises(UsageError, match="no class 10; classes are 0 to 9"):
+    with pytest.raises(UsageError, match=r"class_labels.*\b10\b.*\b0 to 9\b"):
         pipeline([1, 10])
-    with pytest.raises(UsageError, match=r"\(1, 4, 4, 4\); expected \(2, 4, 4, 4\)"):
+    with pytest.raises(UsageError, match=r"latents .*\(1, 4, 4, 4\).*\(2, 4, 4, 4\)"):
         pipeline([1, 2], latents=torch.zeros(1, 4, 4, 4))
     pipeline = pipeline_of(lightningdit(classes=0), tmp_path / "none")
-    with pytest.raises(UsageError, match="unconditional"):
+    with pytest.raises(UsageError, match="guidance_scale=1"):
         pipeline([1], guidance_scale=2.0)
 
 
 # --- where there is no Diffusers ------------------------------------------------------------------
 
 
-def test_without_diffusers_it_says_what_to_install(tmp_path, monkeypatch) -> None:
+def test_without_diffusers_the_error_names_the_package_to_install(tmp_path, monkeypatch) -> None:
     for name in list(sys.modules):
         if name.startswith("pae_generators.diffusers_"):
             monkeypatch.delitem(sys.modules, name)
         if name.partition(".")[0] == "diffusers":
             monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=r"install 'pae-framework\[diffusers\]'"):
+    with pytest.raises(UsageError, match=r"pae-framework\[diffusers\]"):
         lightningdit().save_diffusers(tmp_path / "folder", MEAN, STD, 1.0)
     assert not (tmp_path / "folder").exists()
 
@@ -256,11 +256,11 @@ def test_other_generators_have_no_diffusers_form(tmp_path) -> None:
         """Computes something else from the same weights."""
 
     other = Other(LightningDiTConfig(**SMALL), LATENT, CLASSES)
-    with pytest.raises(CheckpointError, match="Other has no Diffusers form"):
+    with pytest.raises(CheckpointError, match=r"\bOther\b"):
         other.save_diffusers(tmp_path / "folder", MEAN, STD, 1.0)
 
 
-def test_the_generators_themselves_load_no_diffusers() -> None:
+def test_generators_do_not_import_diffusers() -> None:
     code = "import json, sys, pae_generators.dit_dh, pae_generators.lightningdit as _;"
     code += "print(json.dumps([m for m in sys.modules if m.partition('.')[0] == 'diffusers']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

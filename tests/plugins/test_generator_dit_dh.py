@@ -41,7 +41,7 @@ def inputs(batch=3):
 
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, NARROW_HEAD, {"qk_norm": True}, {"mlp": "gelu"}], ids=str)
-def test_velocity_is_the_formulas_in_raes_time(changes):
+def test_velocity_equals_the_formulas_in_raes_time(changes):
     model = with_random_weights(**changes)
     x, t, y = inputs()
     heads = (2, changes.get("head_heads", 3))
@@ -51,7 +51,7 @@ def test_velocity_is_the_formulas_in_raes_time(changes):
 
 
 @torch.no_grad()
-def test_outside_time_runs_from_noise_to_data():
+def test_for_callers_time_runs_from_noise_to_data():
     """RAE's network is asked at 1 - t, and its noise - data becomes data - noise."""
     model = with_random_weights()
     x, t, y = inputs()
@@ -62,7 +62,7 @@ def test_outside_time_runs_from_noise_to_data():
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("XL", 838.68), ("S", 196.46)])
-def test_parameter_counts_are_the_published_ones(preset, millions):
+def test_parameter_counts_equal_the_published_ones(preset, millions):
     """Counted for latents of 768 x 16 x 16 (DINOv2-B) and ImageNet's classes."""
     with torch.device("meta"):
         model = DiTDH(DiTDHConfig(preset=preset), LatentShape(768, 16), 1000)
@@ -118,15 +118,15 @@ def test_names_and_shapes_are_those_of_the_released_files():
     assert {name: tuple(value.shape) for name, value in state.items()} == expected
 
 
-def test_encoder_and_head_of_one_width_need_no_projector():
+def test_encoder_and_head_of_equal_width_have_no_projector():
     assert not [name for name in small(**NARROW_HEAD).state_dict() if "s_projector" in name]
 
 
-def test_a_new_network_gives_exactly_zero():
+def test_a_new_network_returns_zero():
     assert (small()(*inputs()) == 0).all()
 
 
-def test_frequencies_and_positions_do_not_learn():
+def test_frequencies_and_positions_are_not_trained():
     model = small()
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"pos_embed", "t_embedder.W"}
@@ -170,7 +170,7 @@ def test_patches_of_two():
 
 
 @torch.no_grad()
-def test_an_unconditional_one_ignores_labels():
+def test_an_unconditional_network_ignores_labels():
     model = with_random_weights(classes=0)
     x, t, y = inputs()
     assert not model.conditional

@@ -53,7 +53,7 @@ def reference(golden):
 
 
 @torch.no_grad()
-def test_velocity_is_the_references(golden, reference):
+def test_velocity_equals_the_reference(golden, reference):
     velocity = reference(golden["in.x"], golden["in.t"], golden["in.y"])
     torch.testing.assert_close(velocity, golden["out.velocity"], rtol=0, atol=1e-5)
 
@@ -63,7 +63,7 @@ GUIDANCE = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
 
 @torch.no_grad()
 @pytest.mark.parametrize("t", [0.1, 0.5])
-def test_guided_velocity_is_the_references(golden, reference, t):
+def test_guided_velocity_equals_the_reference(golden, reference, t):
     field = guided(reference, golden["in.labels"], GUIDANCE)
     expected = golden[f"out.guided_3ch_t{t}"]
     torch.testing.assert_close(field(golden["in.z"], torch.tensor(t)), expected, rtol=0, atol=1e-5)
@@ -72,7 +72,7 @@ def test_guided_velocity_is_the_references(golden, reference, t):
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", ["guided", "unguided"])
 @pytest.mark.parametrize(("named", "shift"), [("0.0", 1.0), ("0.3", 0.3)])
-def test_sampling_ends_where_the_reference_does(golden, reference, named, shift, guidance):
+def test_samples_equal_the_reference(golden, reference, named, shift, guidance):
     """An 11-point grid is 10 steps; the reference writes 0.0 for no shift."""
     scale = GUIDANCE if guidance == "guided" else Guidance()
     field = guided(reference, golden["in.labels"], scale)
@@ -91,7 +91,7 @@ def test_sampling_ends_where_the_reference_does(golden, reference, named, shift,
         ("1p6B/1", False, 1631.77),
     ],
 )
-def test_parameter_counts_are_the_published_ones(preset, qk_norm, millions):
+def test_parameter_counts_equal_the_published_ones(preset, qk_norm, millions):
     """Counted for ImageNet at 256 px with 32 channels, the fixed position table included."""
     with torch.device("meta"):
         config = LightningDiTConfig(preset=preset, qk_norm=qk_norm)
@@ -129,7 +129,7 @@ def inputs(batch=3):
     return x, torch.rand(batch, generator=random), torch.arange(batch)
 
 
-def test_a_new_network_gives_exactly_zero():
+def test_a_new_network_returns_zero():
     assert (small()(*inputs()) == 0).all()
 
 
@@ -141,7 +141,7 @@ def test_first_gradients_reach_only_the_last_layer():
     assert moved == {"final_layer.linear.weight", "final_layer.linear.bias"}
 
 
-def test_the_position_table_does_not_learn():
+def test_fixed_positions_are_not_trained():
     frozen = {name for name, p in small().named_parameters() if not p.requires_grad}
     assert frozen == {"pos_embed"}
 
@@ -175,7 +175,7 @@ def test_gated_mlp_is_two_thirds_of_four_widths_rounded_down(width, hidden):
 
 
 @torch.no_grad()
-def test_velocity_depends_on_time_label_and_place():
+def test_velocity_depends_on_time_label_and_position():
     model = awake()
     x, t, y = inputs()
     v = model(x, t, y)
@@ -195,7 +195,7 @@ def test_bfloat16_autocast_stays_near_float32():
     assert (half.float() - full).abs().max() < 0.05 * full.abs().max()
 
 
-def test_query_and_key_norms_are_there_only_when_asked_for():
+def test_query_and_key_norms_exist_only_with_qk_norm():
     """A head is 32 / 4 = 8 wide; every other key is the same."""
     with_norm, without = (small(qk_norm=on).state_dict() for on in (True, False))
     extra = with_norm.keys() - without.keys()
@@ -205,7 +205,7 @@ def test_query_and_key_norms_are_there_only_when_asked_for():
 
 @torch.no_grad()
 @pytest.mark.parametrize("qk_norm", [True, False])
-def test_only_normalised_queries_and_keys_do_not_feel_their_scale(qk_norm):
+def test_only_normalised_queries_and_keys_are_independent_of_their_scale(qk_norm):
     model = awake(qk_norm=qk_norm)
     attention = model.blocks[0].attn
     tokens = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(2))
@@ -259,7 +259,7 @@ def with_random_weights(**changes):
 
 @torch.no_grad()
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_velocity_is_the_formulas(flags):
+def test_velocity_equals_the_formulas(flags):
     model = with_random_weights(**flags)
     x, t, y = inputs()
     expected = lightningdit(model.state_dict(), x, t, y, heads=4, patch=model.patch)
@@ -267,7 +267,7 @@ def test_velocity_is_the_formulas(flags):
     torch.testing.assert_close(model(x, t, y).double(), expected, rtol=0, atol=1e-5)
 
 
-def test_a_plain_dit_has_dits_names_only():
+def test_a_plain_dit_has_only_names_of_dit():
     names = {name for name in small(**FLAGS["a plain DiT"]).state_dict() if "blocks.1" not in name}
     block = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "adaLN_modulation.1")
     layers = ["x_embedder.proj", "t_embedder.mlp.0", "t_embedder.mlp.2", "final_layer.linear"]
@@ -276,14 +276,14 @@ def test_a_plain_dit_has_dits_names_only():
     assert names == expected | {"pos_embed", "y_embedder.embedding_table.weight"}
 
 
-def test_learned_sigma_doubles_what_the_last_layer_gives():
+def test_learn_sigma_doubles_the_output_of_the_last_layer():
     """4 channels in patches of 2 x 2: 16 numbers a token, and as many for sigma."""
     assert small(learn_sigma=True).final_layer.linear.out_features == 2 * 16
     assert small().final_layer.linear.out_features == 16
 
 
 @torch.no_grad()
-def test_an_unconditional_network_has_the_null_row_alone_and_ignores_labels():
+def test_an_unconditional_network_has_only_the_null_label_and_ignores_labels():
     model = with_random_weights(classes=0)
     x, t, y = inputs()
     assert model.y_embedder.embedding_table.weight.shape == (1, 32)
@@ -299,7 +299,7 @@ def test_an_unconditional_network_has_the_null_row_alone_and_ignores_labels():
 
 
 @torch.no_grad()
-def test_a_network_of_the_other_time_is_seen_through_a_mirror():
+def test_data_first_reverses_time_and_velocity():
     """Its own velocity is noise - data at 1 - t; ours is its negative."""
     ours, theirs = with_random_weights(), with_random_weights(time="data_first")
     x, t, y = inputs()
@@ -313,8 +313,8 @@ def test_a_network_of_the_other_time_is_seen_through_a_mirror():
 @pytest.mark.parametrize(
     ("shape", "found"), [((3, 5, 8, 8), "5 x 8 x 8"), ((3, 4, 16, 16), "4 x 16 x 16")]
 )
-def test_latents_of_another_shape_are_refused(shape, found):
-    with pytest.raises(DataError, match=f"built for latents of 4 x 8 x 8, not {found}"):
+def test_latents_of_another_shape_are_rejected(shape, found):
+    with pytest.raises(DataError, match=f"4 x 8 x 8.*{found}"):
         small()(torch.zeros(shape), torch.zeros(3), torch.zeros(3, dtype=torch.int64))
 
 
@@ -323,13 +323,13 @@ def test_latents_of_another_shape_are_refused(shape, found):
     [
         (
             {"classes": 1000},
-            "`classes` is 1000, but the images have 10 classes; say 10, null, or 0",
+            r"`classes` is 1000\b.*\b10 classes\b.* 10, null, or 0\b",
         ),
-        ({"channels": 32}, "`channels` is 32, but the latents are 4 x 8 x 8"),
-        ({"patch": 3}, "patch 3 does not divide the side of the latents, 4 x 8 x 8"),
+        ({"channels": 32}, r"`channels` is 32\b.*4 x 8 x 8"),
+        ({"patch": 3}, "`patch` 3 .*4 x 8 x 8"),
     ],
 )
-def test_what_does_not_fit_is_refused_when_built(changes, message):
+def test_configs_for_other_data_are_rejected(changes, message):
     with pytest.raises(UsageError, match=message):
         small(**changes)
 
@@ -338,7 +338,7 @@ def test_what_does_not_fit_is_refused_when_built(changes, message):
 
 
 @torch.no_grad()
-def test_a_bfloat16_rotary_table_costs_no_accuracy_beside_bfloat16_itself():
+def test_a_bfloat16_rotary_table_adds_no_error_to_bfloat16():
     """Under autocast, against the same network with its queries and keys turned in float32."""
     model = with_random_weights()
     full = model(*inputs())
@@ -354,7 +354,7 @@ def test_a_bfloat16_rotary_table_costs_no_accuracy_beside_bfloat16_itself():
 
 
 @torch.no_grad()
-def test_one_graph_without_breaks():
+def test_the_network_compiles_to_one_graph():
     """What torch.compile sees is one graph, also under autocast; it computes the same."""
     model = with_random_weights()
     graph = torch.compile(model, backend="eager", fullgraph=True)
@@ -364,7 +364,7 @@ def test_one_graph_without_breaks():
 
 
 @torch.no_grad()
-def test_all_of_it_in_bfloat16_stays_near_float32():
+def test_bfloat16_weights_and_latents_stay_near_float32():
     """Weights and latents in bfloat16, as for sampling in little memory; times stay float32."""
     model = with_random_weights()
     x, t, y = inputs()
@@ -377,7 +377,7 @@ def test_all_of_it_in_bfloat16_stays_near_float32():
 # --- the contract -------------------------------------------------------------------------------
 
 
-def test_the_contract_catches_a_network_that_says_it_ignores_labels_but_does_not():
+def test_the_contract_rejects_a_wrong_conditional_attribute():
     config = LightningDiTConfig(**SMALL)
     model = LightningDiT(config, LatentShape(4, 8), 10)
     check_generator(model, config)

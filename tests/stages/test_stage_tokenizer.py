@@ -16,7 +16,7 @@ from torch import nn
 
 from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, Item, Regularizer
+from pae_framework.contracts import DataSource, LabelledImage, Regularizer
 from pae_framework.errors import UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
@@ -62,10 +62,11 @@ class Noise(DataSource):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> LabelledImage:
         random = torch.Generator().manual_seed(index)
         size = (3, self.image_size, self.image_size)
-        return Item(torch.randint(256, size, generator=random, dtype=torch.uint8), index % 2)
+        image = torch.randint(256, size, generator=random, dtype=torch.uint8)
+        return LabelledImage(image, index % 2)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pae_framework.contracts import Discriminator, LossTerms
 from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
-from pae_framework.training.loop import Network, optimizer_step
+from pae_framework.training.loop import TrainedNetwork, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings
 
 
@@ -50,7 +50,7 @@ def step(
         optimizer.register_step_pre_hook(
             lambda *_: found.extend(p.grad.flatten() for p in module.parameters())
         )
-        network = Network(module, optimizer, OptimizerSettings(clip=None), total=1)
+        network = TrainedNetwork(module, optimizer, OptimizerSettings(clip=None), total=1)
         batches = [(part,) for part in images.chunk(parts)]
         terms = optimizer_step(network, 0, batches, lambda i: torch.Generator().manual_seed(i))
         return torch.cat(found), terms

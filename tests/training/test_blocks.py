@@ -1,4 +1,4 @@
-"""Blocks: which modules are such, compiled and recomputed in place."""
+"""Blocks: finding, compiling and recomputing them in place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tower(nn.Module):
 
 
 class Seen(UsesFrozen):
-    """A tower whose output a frozen tower looks at, as a perceptual distance does."""
+    """A tower whose output goes through a frozen tower, as in a perceptual distance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,29 +56,29 @@ class TestFindBlocks:
         tower = Tower(3, container)
         assert find_blocks(tower) == list(tower.blocks)
 
-    def test_frozen_networks_beside_the_tree_have_blocks_too(self):
+    def test_blocks_of_frozen_helpers_are_found(self):
         seen = Seen()
         assert find_blocks(seen) == [*seen.tower.blocks, *seen.judge.blocks]
 
-    def test_a_network_held_twice_counts_once(self):
+    def test_a_shared_network_is_searched_once(self):
         seen = Seen()
         seen.hold_frozen("again", seen.judge)
         assert len(find_blocks(seen)) == 5
 
-    def test_single_layers_and_mixed_lists_are_none(self):
+    def test_single_layers_and_mixed_lists_are_not_blocks(self):
         assert find_blocks(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
         assert find_blocks(nn.ModuleList([Block(8, 2), nn.Linear(2, 2)])) == []
 
-    def test_blocks_in_blocks_are_not_looked_for(self):
+    def test_blocks_inside_blocks_are_not_searched(self):
         outer = nn.ModuleList([Tower(2), Tower(2)])
         assert find_blocks(outer) == list(outer)
 
-    def test_lists_in_lists_are_opened(self):
+    def test_nested_lists_are_searched(self):
         stages = nn.ModuleList([nn.Sequential(Block(8, 2)), nn.Sequential(Block(8, 2))])
         assert find_blocks(stages) == [stages[0][0], stages[1][0]]
 
 
-def test_each_block_is_asked_to_compile_itself(monkeypatch: pytest.MonkeyPatch):
+def test_each_block_is_compiled(monkeypatch: pytest.MonkeyPatch):
     asked: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: asked.append(module))
     seen = Seen()
@@ -117,13 +117,13 @@ class TestRecompute:
         # keep what they kept.
         assert less < saved / 3
 
-    def test_names_stay_what_they_are(self):
+    def test_names_of_weights_do_not_change(self):
         network = Seen()
         names = list(network.state_dict())
         recompute_blocks(network)
         assert list(network.state_dict()) == names
 
-    def test_twice_asked_is_once_done(self):
+    def test_recomputing_twice_wraps_once(self):
         network = Seen()
         recompute_blocks(network)
         first = network.tower.blocks[0].forward
@@ -139,7 +139,7 @@ class TestRecompute:
                 weight.zero_()
         assert copied(torch.ones(1, 5, 4)).abs().sum() > 0
 
-    def test_without_gradients_nothing_is_different(self, monkeypatch: pytest.MonkeyPatch):
+    def test_without_gradients_nothing_is_recomputed(self, monkeypatch: pytest.MonkeyPatch):
         plain, again = Tower().eval(), Tower().eval()
         again.load_state_dict(plain.state_dict())
         recompute_blocks(again)
@@ -152,7 +152,7 @@ class TestRecompute:
         recompute_blocks(frozen)
         frozen(x)
 
-    def test_a_graph_can_be_walked_twice(self):
+    def test_a_graph_supports_two_backward_passes(self):
         """As for an adaptive weight of a loss term."""
         network = Seen()
         expected, _ = backward(network)
@@ -166,7 +166,7 @@ class TestRecompute:
         assert torch.allclose(first, expected["tower.head.2.weight"], rtol=1e-6)
         assert torch.allclose(network.widen.weight.grad, expected["widen.weight"], rtol=1e-6)
 
-    def test_dropout_drops_the_same_again(self):
+    def test_recomputed_dropout_is_the_same(self):
         class Dropping(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -185,7 +185,7 @@ class TestRecompute:
             found.append(network[0].linear.weight.grad)
         assert torch.allclose(*found, rtol=1e-6)
 
-    def test_a_block_that_draws_from_a_generator_draws_once(self):
+    def test_a_block_with_a_generator_is_not_recomputed(self):
         class Noisy(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -201,7 +201,7 @@ class TestRecompute:
         torch.randn(8, generator=other)
         assert torch.equal(draw.get_state(), other.get_state())
 
-    def test_batch_norm_counts_a_batch_once(self):
+    def test_batch_norm_is_updated_once(self):
         class Normed(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -225,7 +225,7 @@ def trained(directory: Path, total: int = 2, **changes: object) -> dict[str, Ten
     return load_file(directory / "weights.safetensors")
 
 
-def test_a_training_that_recomputes_ends_like_one_that_does_not(tmp_path: Path):
+def test_recomputation_does_not_change_a_training(tmp_path: Path):
     plain = trained(tmp_path / "plain")
     again = trained(tmp_path / "again", activation_checkpointing=True)
     assert plain.keys() == again.keys()
@@ -260,7 +260,7 @@ def test_blocks_of_one_class_are_compiled_once(monkeypatch: pytest.MonkeyPatch):
     torch._dynamo.reset()
 
 
-def test_a_compiled_graph_can_be_walked_twice(monkeypatch: pytest.MonkeyPatch):
+def test_a_compiled_graph_supports_two_backward_passes(monkeypatch: pytest.MonkeyPatch):
     """As for an adaptive weight that begins late: compiled code must not give its buffers away."""
     compiled = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend="aot_eager"))
@@ -280,9 +280,7 @@ def test_a_compiled_graph_can_be_walked_twice(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_training_goes_on_from_an_eager_checkpoint_and_ends_alike(
-    tmp_path: Path, recompute: bool
-):
+def test_compiled_training_resumes_from_an_eager_checkpoint(tmp_path: Path, recompute: bool):
     eager = trained(tmp_path / "eager")
     trained(tmp_path / "mixed", total=1)
     mixed = trained(tmp_path / "mixed", compile=True, activation_checkpointing=recompute)

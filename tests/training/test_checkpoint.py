@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, and what happens to damaged ones."""
+"""Checkpoints: restored state, damaged files, checkpoints of older versions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def same(a: TrainingState, b: TrainingState) -> bool:
     )
 
 
-def test_weights_average_and_optimizer_come_back_bit_for_bit(tmp_path: Path):
+def test_weights_ema_and_optimizer_are_restored_exactly(tmp_path: Path):
     state, checkpoints = trained_state(), Checkpoints(tmp_path)
     checkpoints.save(3, state)
     restored = fresh_state()
@@ -61,7 +61,7 @@ def with_discriminator(state: TrainingState, seed: int) -> TrainingState:
     return TrainingState({**state.networks, "opponent": NetworkState(module, optimizer)}, state.ema)
 
 
-def test_a_discriminator_and_its_optimizer_come_back_too(tmp_path: Path):
+def test_a_discriminator_and_its_optimizer_are_restored(tmp_path: Path):
     state, checkpoints = with_discriminator(trained_state(), seed=1), Checkpoints(tmp_path)
     checkpoints.save(3, state)
     files = sorted(path.stem for path in (tmp_path / "step-00000003").glob("*.safetensors"))
@@ -72,7 +72,7 @@ def test_a_discriminator_and_its_optimizer_come_back_too(tmp_path: Path):
     assert same(state, restored)
 
 
-def test_a_discriminator_that_a_checkpoint_does_not_have_stays_new(tmp_path: Path):
+def test_a_discriminator_missing_from_the_checkpoint_starts_anew(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, trained_state())
     state, untouched = (
@@ -106,7 +106,7 @@ def test_checkpoints_with_weights_by_index_still_restore(tmp_path: Path):
     assert checkpoints.restore(fresh_state()) == 3
 
 
-def test_averages_that_were_not_kept_begin_at_the_weights(tmp_path: Path):
+def test_an_ema_missing_from_the_checkpoint_starts_at_the_weights(tmp_path: Path):
     state = trained_state()
     Checkpoints(tmp_path).save(3, TrainingState(state.networks))
     restored = fresh_state()
@@ -116,7 +116,7 @@ def test_averages_that_were_not_kept_begin_at_the_weights(tmp_path: Path):
     assert all(torch.equal(weights[name], v) for name, v in restored.ema.state_dict().items())
 
 
-def test_optimizer_state_follows_the_name_of_a_weight_not_its_place(tmp_path: Path):
+def test_optimizer_state_follows_names_of_weights_not_their_order(tmp_path: Path):
     """Other groups (another factor of one part's learning rate) change the order of weights."""
     Checkpoints(tmp_path).save(3, trained_state())
     module = nn.Linear(4, 2)
@@ -128,7 +128,7 @@ def test_optimizer_state_follows_the_name_of_a_weight_not_its_place(tmp_path: Pa
         assert torch.equal(optimizer.state[weight]["exp_avg"], saved[f"{name}.exp_avg"])
 
 
-def test_the_last_hundred_losses_come_back(tmp_path: Path):
+def test_the_last_hundred_losses_are_restored(tmp_path: Path):
     state, checkpoints = trained_state(), Checkpoints(tmp_path)
     state.losses.extend(float(n) / 3 for n in range(130))
     checkpoints.save(3, state)
@@ -138,32 +138,32 @@ def test_the_last_hundred_losses_come_back(tmp_path: Path):
     assert list(restored.losses) == [n / 3 for n in range(30, 130)]
 
 
-class TestNotFinite:
-    def test_all_is(self):
-        assert trained_state().not_finite() is None
+class TestFindNonfinite:
+    def test_returns_none_if_all_is_finite(self):
+        assert trained_state().find_nonfinite() is None
 
     def test_a_weight_is_named(self):
         state = trained_state()
         with torch.no_grad():
             state.networks["model"].module.bias[1] = float("inf")
-        assert state.not_finite() == "model: bias"
+        assert state.find_nonfinite() == "model: bias"
 
     def test_an_average_and_a_moment_are_checked(self):
         state = trained_state()
         assert state.ema
         state.ema.state_dict()["weight"][0, 0] = float("nan")
-        assert state.not_finite() == "ema: weight"
+        assert state.find_nonfinite() == "ema: weight"
         network = state.networks["model"]
         network.optimizer.state[network.module.bias]["exp_avg_sq"][0] = float("inf")
-        assert state.not_finite() == "optimizer: bias.exp_avg_sq"
+        assert state.find_nonfinite() == "optimizer: bias.exp_avg_sq"
 
     def test_a_mask_may_hold_infinities(self):
         state = trained_state()
         state.networks["model"].module.register_buffer("mask", torch.tensor(-float("inf")))
-        assert state.not_finite() is None
+        assert state.find_nonfinite() is None
 
 
-def test_without_a_checkpoint_training_begins_at_step_0(tmp_path: Path):
+def test_without_a_checkpoint_the_step_is_0(tmp_path: Path):
     assert Checkpoints(tmp_path / "none").restore(fresh_state()) == 0
 
 
@@ -175,7 +175,7 @@ def test_the_two_newest_are_kept(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["flip a byte", "cut the file", "remove the file", "no state"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ):
     checkpoints = Checkpoints(tmp_path)
@@ -200,21 +200,21 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     assert "step-00000002" in caplog.text
 
 
-def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path):
+def test_an_unfinished_checkpoint_is_ignored(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, trained_state(1))
     (tmp_path / "step-00000002.new").mkdir()
     assert checkpoints.restore(fresh_state()) == 1
 
 
-def test_weights_of_another_shape_are_refused_with_the_names(tmp_path: Path):
+def test_weights_of_another_shape_are_rejected_and_named(tmp_path: Path):
     path = tmp_path / "weights.safetensors"
     save_tensors(nn.Linear(3, 2).state_dict(), path)
     with pytest.raises(CheckpointError, match=r"(?s)weights\.safetensors.*weight"):
         load_weights(nn.Linear(4, 2), path)
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path):
+def test_a_file_that_is_not_safetensors_is_rejected(tmp_path: Path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="cannot be read"):

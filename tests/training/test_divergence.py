@@ -26,7 +26,7 @@ def guard(
     return DivergenceGuard(state, jump, Checkpoints(directory), signed)
 
 
-def test_a_term_is_named_rather_than_the_sums_it_spoils(tmp_path: Path):
+def test_the_error_names_a_term_rather_than_sums_of_terms(tmp_path: Path):
     terms = {"loss": float("nan"), "l1": 1.0, "ssr": float("inf"), "grad_norm": float("nan")}
     with pytest.raises(RunError, match=r"step 9 .*'ssr'.* inf\b"):
         guard(tmp_path).check(9, terms)
@@ -37,7 +37,7 @@ def test_the_terms_of_the_discriminator_are_checked(tmp_path: Path):
         guard(tmp_path).check(9, {"loss": 1.0, "opponent_loss": float("nan")})
 
 
-def test_the_median_not_the_mean_is_what_a_jump_is_measured_by(tmp_path: Path):
+def test_a_jump_is_measured_by_the_median_not_the_mean(tmp_path: Path):
     """Median 2 of ten 1s, one 2 and ten 100s: 20 is more than 5 times it; the mean is 48."""
     before = [1.0] * 10 + [2.0] + [100.0] * 10
     guard(tmp_path, jump=5.0, losses=before).check(22, {"loss": 10.0})
@@ -45,13 +45,13 @@ def test_the_median_not_the_mean_is_what_a_jump_is_measured_by(tmp_path: Path):
         guard(tmp_path, jump=5.0, losses=before).check(22, {"loss": 20.0})
 
 
-def test_twenty_losses_make_a_median(tmp_path: Path):
+def test_a_jump_needs_twenty_earlier_losses(tmp_path: Path):
     guard(tmp_path, jump=2.0, losses=[1.0] * (MIN_LOSSES - 1)).check(20, {"loss": 9.0})
     with pytest.raises(RunError, match="jumps"):
         guard(tmp_path, jump=2.0, losses=[1.0] * MIN_LOSSES).check(21, {"loss": 9.0})
 
 
-def test_checked_steps_count(tmp_path: Path):
+def test_checked_steps_count_as_earlier_losses(tmp_path: Path):
     guarding = guard(tmp_path, jump=2.0)
     for step in range(1, MIN_LOSSES + 1):
         guarding.check(step, {"loss": 1.0})
@@ -60,12 +60,12 @@ def test_checked_steps_count(tmp_path: Path):
 
 
 @pytest.mark.parametrize("usual", [0.0, -1.0])
-def test_a_median_that_is_not_positive_stops_nothing(tmp_path: Path, usual: float):
+def test_there_is_no_jump_if_the_median_is_not_positive(tmp_path: Path, usual: float):
     guard(tmp_path, jump=2.0, losses=[usual] * 50).check(51, {"loss": 5.0})
 
 
 @pytest.mark.parametrize("fool", [9.0, -0.9])
-def test_a_signed_term_makes_no_jump_whichever_way_it_enters(tmp_path: Path, fool: float):
+def test_a_signed_term_causes_no_jump(tmp_path: Path, fool: float):
     """The rest is 1 at each step: of the sum 10 would be a jump, and 1 after 0.1 one, too."""
     guarding = guard(tmp_path, jump=5.0, losses=[1.0] * MIN_LOSSES, signed=("fool",))
     for step in range(MIN_LOSSES + 1, 3 * MIN_LOSSES):
@@ -73,7 +73,7 @@ def test_a_signed_term_makes_no_jump_whichever_way_it_enters(tmp_path: Path, foo
     guarding.check(3 * MIN_LOSSES, {"loss": 1.0, "fit": 1.0})
 
 
-def test_a_signed_term_hides_no_jump_of_the_rest(tmp_path: Path):
+def test_a_signed_term_hides_no_jump_of_the_other_terms(tmp_path: Path):
     guarding = guard(tmp_path, jump=5.0, losses=[1.0] * MIN_LOSSES, signed=("fool",))
     with pytest.raises(RunError, match=r"loss without fool jumps.* 6\b.*\b5 times 1\b"):
         guarding.check(MIN_LOSSES + 1, {"loss": 1.0, "fit": 6.0, "fool": -5.0})

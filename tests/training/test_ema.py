@@ -14,7 +14,7 @@ def module_with(value: float) -> nn.Module:
     return module
 
 
-def test_average_moves_by_one_minus_decay():
+def test_the_average_moves_by_one_minus_decay():
     module = module_with(1.0)
     ema = EMA(module, decay=0.75)
     nn.init.constant_(module.weight, 3.0)
@@ -37,7 +37,7 @@ def test_frozen_parameters_are_not_averaged():
     assert list(EMA(module, 0.9).state_dict()) == ["0.weight"]
 
 
-def test_state_comes_back():
+def test_state_is_restored():
     ema = EMA(module_with(1.0), 0.9)
     ema.load_state_dict({"weight": torch.tensor([[7.0]])})
     assert ema.state_dict()["weight"].item() == 7.0

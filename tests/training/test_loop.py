@@ -1,4 +1,4 @@
-"""The training loop: exact resume, exact accumulation, what it leaves, what stops it."""
+"""The training loop: exact resume, accumulation, saved files, divergence, stop requests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_training_learns_something(tmp_path: Path):
     assert losses[-1] < losses[0]
 
 
-def test_a_batch_in_parts_trains_as_the_whole_does(tmp_path: Path):
+def test_accumulation_trains_like_the_whole_batch(tmp_path: Path):
     """Without randomness in the loss, accumulation changes nothing but the order of sums."""
     whole = run(tmp_path / "whole", regression(noise=0.0))
     parts = run(tmp_path / "parts", regression(noise=0.0), accumulate=3)
@@ -64,7 +64,7 @@ def test_a_batch_in_parts_trains_as_the_whole_does(tmp_path: Path):
         assert torch.allclose(value, parts[name], atol=1e-5)
 
 
-def test_the_average_is_what_is_left_and_kept_steps_are_there(tmp_path: Path):
+def test_the_final_weights_are_the_average_and_kept_steps_are_saved(tmp_path: Path):
     subject = regression()
     averaged = run(tmp_path, subject, keep_steps=[5])
     assert (tmp_path / "weights-step000005.safetensors").is_file()
@@ -73,7 +73,7 @@ def test_the_average_is_what_is_left_and_kept_steps_are_there(tmp_path: Path):
     assert not torch.equal(checkpoint["net.0.weight"], averaged["0.weight"])
 
 
-def test_what_is_kept_loads_into_the_bare_part_and_a_checkpoint_into_the_whole(tmp_path: Path):
+def test_weights_fit_the_saved_submodule_and_checkpoints_the_whole_module(tmp_path: Path):
     run(tmp_path, regression(), keep_steps=[5])
     for name in ("weights.safetensors", "weights-step000005.safetensors"):
         Regression().net.load_state_dict(load_file(tmp_path / name))
@@ -81,14 +81,14 @@ def test_what_is_kept_loads_into_the_bare_part_and_a_checkpoint_into_the_whole(t
     Regression().load_state_dict(load_file(checkpoint))
 
 
-def test_without_a_part_named_the_whole_module_is_kept(tmp_path: Path):
+def test_without_saved_the_whole_module_is_saved(tmp_path: Path):
     subject = regression()
     weights = run(tmp_path, TrainTask(subject.module, subject.batches))
     Regression().load_state_dict(weights)
 
 
-def test_each_micro_batch_is_a_call_of_the_module(tmp_path: Path):
-    """So what wraps the module (DDP, compilation) or hooks into it sees all of the training."""
+def test_the_module_is_called_once_per_micro_batch(tmp_path: Path):
+    """Wrappers (DDP, compilation) and hooks of the module therefore see every micro-batch."""
     subject, calls = regression(), []
     subject.module.register_forward_hook(lambda module, given, terms: calls.append(len(given[0])))
     run(tmp_path, subject, accumulate=3)
@@ -102,7 +102,7 @@ def test_a_term_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
 
 
 class BadGradient(Regression):
-    """Its loss is finite, its gradient is not: that of sqrt at 0."""
+    """Its loss is finite, but its gradient is not: the derivative of sqrt at 0."""
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         terms = super().forward(batch, generator)
@@ -133,7 +133,7 @@ class Slope(nn.Module):
 @pytest.mark.parametrize(
     ("clip", "gradient"), [(1.0, (0.6, 0.8)), (10.0, (3.0, 4.0)), (None, (3.0, 4.0))]
 )
-def test_a_gradient_longer_than_clip_is_shortened_to_it(tmp_path: Path, clip, gradient):
+def test_a_gradient_is_clipped_to_the_norm_clip(tmp_path: Path, clip, gradient):
     subject = TrainTask(Slope(), repeated((torch.zeros(6),)))
     train(subject, train_settings(clip=clip, betas=(0.75, 0.5)), 1, train_context(tmp_path))
     saved = load_file(tmp_path / "checkpoints" / "step-00000001" / "optimizer.safetensors")
@@ -144,29 +144,27 @@ def test_a_gradient_longer_than_clip_is_shortened_to_it(tmp_path: Path, clip, gr
     assert logged["grad_norm"] == pytest.approx(5.0)
 
 
-def test_a_step_to_keep_that_never_comes_is_refused_before_anything_is_done(tmp_path: Path):
-    """In a training of epochs; of one in steps, the recipe's check knows."""
+def test_keep_steps_beyond_the_last_are_rejected_before_training(tmp_path: Path):
+    """With `epochs`; with `steps` the check of the recipe does it."""
     with pytest.raises(UsageError, match=r"keep_steps.*\b13\b.*\b12\b"):
         run(tmp_path / "new", regression(), epochs=2, keep_steps=[5, 13])
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("log_every", [1, 5, 100])
-def test_the_first_step_that_was_not_finite_is_named_however_seldom_one_looks(
-    tmp_path: Path, log_every: int
-):
+def test_the_first_nonfinite_step_is_named_for_any_log_interval(tmp_path: Path, log_every: int):
     with pytest.raises(RunError, match=r"step 7 .*step-00000004"):
         run(tmp_path, regression(nan_at=6), log_every=log_every)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
 
 
-def test_before_the_first_checkpoint_the_message_says_that_there_is_none(tmp_path: Path):
+def test_without_a_checkpoint_the_error_says_so(tmp_path: Path):
     with pytest.raises(RunError, match=r"step 2 .* no checkpoint"):
         run(tmp_path, regression(nan_at=1))
 
 
 class Cliff(Regression):
-    """Its loss is finite; where its learning rate was 0.05, one step's weights are not."""
+    """Its loss is finite, but its weights are not after step 8."""
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         terms = super().forward(batch, generator)
@@ -199,7 +197,7 @@ class Root(nn.Module):
         return {"loss": self.w.sqrt()}
 
 
-def test_after_a_stop_training_goes_on_from_the_last_good_checkpoint(tmp_path: Path):
+def test_after_divergence_training_resumes_from_the_last_good_checkpoint(tmp_path: Path):
     """With 0.4 a step, w is 1, 0.6, 0.2, below 0; from 0.2 on with 0.01, it stays above."""
 
     def go(lr: float) -> None:
@@ -245,18 +243,18 @@ def test_a_loss_that_jumps_stops_the_run(tmp_path: Path):
 @pytest.mark.parametrize(
     "calm", [{"jump": None}, {"jump": 6.0}, {"jump": 5.0, "at": 19}], ids=["off", "lower", "early"]
 )
-def test_a_loss_stops_nothing_below_the_limit_or_within_twenty_steps(tmp_path: Path, calm):
+def test_no_jump_below_the_limit_or_within_the_first_steps(tmp_path: Path, calm):
     jumpy(tmp_path, **calm)
 
 
-def test_after_a_jump_a_larger_limit_lets_training_go_on(tmp_path: Path):
+def test_after_a_jump_training_resumes_with_a_larger_limit(tmp_path: Path):
     with pytest.raises(RunError, match="step 26 "):
         jumpy(tmp_path, jump=5.0)
     jumpy(tmp_path, jump=6.0)
     assert [step for step, _ in steps_and_losses(tmp_path)] == list(range(1, 31))
 
 
-def test_a_resumed_training_knows_the_losses_of_before(tmp_path: Path):
+def test_a_resumed_training_knows_earlier_losses(tmp_path: Path):
     jumpy(tmp_path, total=24, jump=5.0)
     with pytest.raises(RunError, match=r"step 26 .*\b25 steps"):
         jumpy(tmp_path, jump=5.0)
@@ -280,10 +278,10 @@ def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
 
 
 class AskedAfter:
-    """A stop request that comes after it was looked at some number of times."""
+    """A stop request that is set after it was read a number of times."""
 
-    def __init__(self, looks: int):
-        self.looks = looks
+    def __init__(self, reads: int):
+        self.reads = reads
 
     def __enter__(self) -> AskedAfter:
         return self
@@ -293,17 +291,17 @@ class AskedAfter:
 
     @property
     def asked(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
+        self.reads -= 1
+        return self.reads < 0
 
 
-@pytest.mark.parametrize("looks", [0, 1, 2, 3, STEPS])
-def test_whenever_the_request_comes_there_is_a_checkpoint_of_the_last_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+@pytest.mark.parametrize("reads", [0, 1, 2, 3, STEPS])
+def test_a_stop_at_any_time_leaves_a_checkpoint_of_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int
 ):
     whole = run(tmp_path / "whole", regression())
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "StopRequest", lambda: AskedAfter(looks))
+        patch.setattr(loop, "StopRequest", lambda: AskedAfter(reads))
         with pytest.raises(StoppedError) as stopped:
             run(tmp_path, regression(), checkpoint_every=100)
     step = int(str(stopped.value).split()[3])
@@ -322,7 +320,7 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_float32(tmp_path: Path, pre
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 
-def test_tensorboard_gets_the_same_figures(tmp_path: Path):
+def test_tensorboard_gets_the_same_values(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run(tmp_path, regression())

@@ -18,7 +18,7 @@ def leaf() -> nn.Module:
     return nn.ParameterDict({"w": nn.Parameter(torch.zeros(1))})
 
 
-def test_a_part_is_whole_components_at_the_beginning_of_a_name():
+def test_a_prefix_consists_of_whole_name_components():
     module = tree(decoder=tree(head=leaf(), norm=leaf()), decoder_head=leaf())
     assert parameter_factors(module, {"decoder": 0.1}) == {
         "decoder.head.w": 0.1,
@@ -27,13 +27,13 @@ def test_a_part_is_whole_components_at_the_beginning_of_a_name():
     }
 
 
-def test_the_longer_of_two_parts_counts_in_whatever_order():
+def test_the_longest_prefix_wins_in_any_order():
     module = tree(decoder=tree(head=leaf(), norm=leaf()))
     for parts in ({"decoder": 0.1, "decoder.head": 3.0}, {"decoder.head": 3.0, "decoder": 0.1}):
         assert parameter_factors(module, parts) == {"decoder.head.w": 3.0, "decoder.norm.w": 0.1}
 
 
-def test_behind_a_wrapper_a_part_is_found_by_its_own_name_or_by_both():
+def test_a_prefix_may_omit_the_wrapper():
     module = tree(tokenizer=tree(decoder=leaf(), encoder=leaf()), regularizers=tree(vf=leaf()))
     for part in ("decoder", "tokenizer.decoder"):
         factors = parameter_factors(module, {part: 0.5})
@@ -42,13 +42,13 @@ def test_behind_a_wrapper_a_part_is_found_by_its_own_name_or_by_both():
         ]
 
 
-def test_a_name_that_begins_so_is_preferred_to_one_behind_a_wrapper():
+def test_a_prefix_of_the_full_name_is_preferred():
     module = tree(encoder=leaf(), decoder=tree(encoder=leaf()))
     factors = parameter_factors(module, {"encoder": 0.5})
     assert factors == {"encoder.w": 0.5, "decoder.encoder.w": 1.0}
 
 
-def test_a_part_that_is_not_there_is_refused_with_those_that_are():
+def test_an_unknown_prefix_is_rejected_with_suggestions():
     blocks = nn.ModuleList([leaf(), leaf()])
     module = tree(tokenizer=tree(decoder=tree(blocks=blocks), projector=leaf()))
     expected = r"lr_factors\.decode: .* tokenizer, tokenizer\.decoder, tokenizer\.projector$"
@@ -65,6 +65,6 @@ def test_a_factor_of_0_freezes():
     }
 
 
-def test_something_must_be_left_to_train():
+def test_freezing_everything_is_rejected():
     with pytest.raises(UsageError, match="lr_factors"):
         freeze_parameters(tree(decoder=leaf()), {"decoder": 0.0})

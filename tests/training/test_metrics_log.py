@@ -17,7 +17,7 @@ def steps(path: Path) -> list[float]:
     return [record["step"] for record in read_log(path)]
 
 
-def test_records_after_the_resumed_step_are_cut(tmp_path: Path):
+def test_records_after_the_resumed_step_are_removed(tmp_path: Path):
     first = MetricsLog(tmp_path, 0)
     for step in (1, 2, 3):
         first.write(step, {"loss": 1.0 / step})
@@ -29,13 +29,13 @@ def test_records_after_the_resumed_step_are_cut(tmp_path: Path):
     assert read_log(tmp_path / "metrics.jsonl")[-1]["loss"] == 0.5
 
 
-def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path):
+def test_a_truncated_last_line_is_ignored(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', encoding="utf-8")
     assert steps(path) == [1]
 
 
-def test_times_in_words():
+def test_seconds_are_formatted():
     assert format_seconds(41.6) == "42 s"
     assert format_seconds(200) == "3 min 20 s"
     assert format_seconds(7500) == "2 h 05 min"
@@ -57,7 +57,7 @@ def test_a_term_is_averaged_over_the_steps_that_have_it():
     assert values["loss"] == pytest.approx(5 / 3)
 
 
-def test_every_step_is_fetched_once_with_its_number_and_its_own_terms():
+def test_each_step_is_fetched_once_with_its_number_and_terms():
     averages = collected(EARLY, LATE)
     assert averages.fetch(12) == [(11, EARLY), (12, LATE)]
     averages.add({"loss": torch.tensor(4.0)})

@@ -20,7 +20,7 @@ def test_warm_up_is_linear_and_ends_at_the_peak():
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
 
-def test_cosine_goes_from_the_peak_over_the_middle_to_the_final_share():
+def test_cosine_decays_from_the_peak_to_the_final_share():
     settings = TrainSettings(steps=11, lr=1.0, schedule="cosine", final_lr=0.2)
     assert learning_rate(0, 11, settings) == pytest.approx(1.0)
     assert learning_rate(5, 11, settings) == pytest.approx(0.6)  # (1 + 0.2) / 2
@@ -61,7 +61,7 @@ def test_each_factor_has_groups_of_its_own_and_multiplies_every_learning_rate():
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.1, 0.1, 0.02, 0.02])
 
 
-def test_a_step_is_as_long_as_its_factor_says():
+def test_a_factor_scales_the_step():
     """AdamW's first step is lr * sign(gradient)."""
     module = nn.ParameterDict(
         {"a": nn.Parameter(torch.zeros(1)), "b": nn.Parameter(torch.zeros(1))}
@@ -92,7 +92,7 @@ def test_the_fused_step_is_the_plain_one():
     assert torch.allclose(plain.weight, fused.weight, atol=1e-6)
 
 
-def test_where_there_is_no_fused_step_torch_chooses():
+def test_without_a_fused_step_torch_chooses():
     module = nn.Linear(3, 4, device="meta")
     assert not build_optimizer(module, TrainSettings(steps=1)).defaults["fused"]
 
@@ -104,6 +104,6 @@ def test_epochs_become_steps():
 
 
 @pytest.mark.parametrize("lengths", [{}, {"steps": 3, "epochs": 1}])
-def test_exactly_one_length_is_asked_for(lengths):
-    with pytest.raises(ValueError, match="either `steps` or `epochs`"):
+def test_exactly_one_length_is_required(lengths):
+    with pytest.raises(ValueError, match=r"`steps`.*`epochs`"):
         TrainSettings(**lengths)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.training.loop import Network, optimizer_step
+from pae_framework.training.loop import TrainedNetwork, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings
 
 
@@ -40,14 +40,14 @@ def gradients(sizes: list[int]) -> tuple[dict[str, torch.Tensor], LossTerms]:
     y = torch.randn(7, 1, dtype=torch.float64, generator=draw)
     parts = list(zip(x.split(sizes), y.split(sizes), strict=True))
     settings = OptimizerSettings(lr=1.0, schedule="constant", clip=None)
-    network = Network(module, optimizer, settings, total=1)
+    network = TrainedNetwork(module, optimizer, settings, total=1)
     terms = optimizer_step(network, 0, parts, lambda index: torch.Generator())
     # Plain gradient descent with rate 1: the step is the gradient.
     return {name: before[name] - p.detach() for name, p in module.named_parameters()}, terms
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
-def test_parts_of_any_sizes_give_the_gradient_and_the_terms_of_the_whole(cuts: list[int]):
+def test_micro_batches_of_any_sizes_give_gradient_and_terms_of_the_batch(cuts: list[int]):
     edges = sorted({0, 7, *cuts})
     sizes = [b - a for a, b in pairwise(edges)]
     whole, terms = gradients([7])

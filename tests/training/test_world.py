@@ -82,7 +82,7 @@ def test_only_rank_0_writes(tmp_path: Path):
     assert list((tmp_path / "rank1").iterdir()) == []
 
 
-def test_the_log_has_the_means_over_both(tmp_path: Path):
+def test_the_log_has_the_means_over_both_processes(tmp_path: Path):
     """Each rank's weights follow its own batches here, so that its losses are known."""
     alone = []
     for rank, batches in enumerate((regression_batches, shifted)):
@@ -96,7 +96,7 @@ def test_the_log_has_the_means_over_both(tmp_path: Path):
 
 
 @pytest.mark.parametrize("log_every", [1, 100])
-def test_a_term_that_is_not_finite_in_one_stops_both(tmp_path: Path, log_every: int):
+def test_a_nonfinite_term_in_one_process_stops_both(tmp_path: Path, log_every: int):
     raised = train_both(tmp_path, regression(), regression(nan_at=6), log_every=log_every)
     for error in raised:
         assert isinstance(error, RunError)
@@ -106,7 +106,7 @@ def test_a_term_that_is_not_finite_in_one_stops_both(tmp_path: Path, log_every: 
     assert [path.name for path in folders] == ["step-00000004"]
 
 
-def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path: Path):
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path: Path):
     def batches(start: int, stop: int) -> Iterator[Batch]:
         for step, batch in enumerate(regression_batches(start, stop), start):
             if step == 5:
@@ -121,7 +121,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path: Path):
     assert [record["step"] for record in read_metrics(tmp_path / "rank0")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_one_process_reduces_nothing():
+def test_a_single_process_does_not_reduce():
     world = World()
     values = torch.tensor([1.0, 2.0])
     assert world.is_main

@@ -23,7 +23,7 @@ STEPS = 6
 
 
 class Critic(nn.Module):
-    """Scores; notes in which mode it was asked."""
+    """Scores points; records its mode at each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Critic(nn.Module):
 
 
 class Maker(nn.Module):
-    """Moves points; the critic, which it does not own, says how well."""
+    """Moves points to raise their score by the critic, which is not a sub-module."""
 
     def __init__(self, critic: Critic):
         super().__init__()
@@ -55,7 +55,7 @@ class Maker(nn.Module):
 
 
 class CriticLoss(nn.Module):
-    """Tells points from made ones; the maker is reached from outside the module tree."""
+    """Separates given points from made ones; the maker is not a sub-module."""
 
     def __init__(self, critic: Critic, maker: Maker, diverges: bool = False):
         super().__init__()
@@ -102,7 +102,9 @@ def critic_loss(subject: TrainTask) -> CriticLoss:
 
 
 @pytest.mark.parametrize("kill_at", [3, 4, 5])
-def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, kill_at: int):
+def test_a_killed_training_with_a_discriminator_ends_with_the_same_bits(
+    tmp_path: Path, kill_at: int
+):
     """Both networks, their optimisers and the average, with accumulation and a late start."""
     given = {"accumulate": 2, "ema": 0.8}
     run(tmp_path / "whole", pair(first_step=2), **given)
@@ -125,7 +127,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path, kill_at: 
     assert read_metrics(tmp_path / "whole") == read_metrics(tmp_path / "parts")
 
 
-def test_it_takes_no_step_before_its_first_and_its_schedule_begins_there(tmp_path: Path):
+def test_the_discriminator_and_its_schedule_start_at_first_step(tmp_path: Path):
     subject = pair(first_step=2, warmup_steps=2, schedule="cosine", final_lr=0.5, lr=0.1)
     start = critic_loss(subject).critic.net.weight.detach().clone()
     run(tmp_path, subject)
@@ -140,7 +142,7 @@ def test_it_takes_no_step_before_its_first_and_its_schedule_begins_there(tmp_pat
     assert torch.equal(start, critic_loss(never).critic.net.weight)
 
 
-def test_the_log_has_the_terms_of_both(tmp_path: Path):
+def test_the_log_has_the_terms_of_both_networks(tmp_path: Path):
     run(tmp_path, pair(first_step=1))
     task = {"step", "loss", "size", "fool", "grad_norm", "lr"}
     opponent = {"apart", "opponent_loss", "opponent_grad_norm", "opponent_lr"}
@@ -151,14 +153,14 @@ def test_the_log_has_the_terms_of_both(tmp_path: Path):
         assert record["loss"] == pytest.approx(record["size"] + record["fool"], abs=1e-6)
 
 
-def test_it_is_in_train_mode_for_its_own_step_only(tmp_path: Path):
+def test_the_discriminator_is_in_train_mode_only_for_its_own_step(tmp_path: Path):
     subject = pair()
     run(tmp_path, subject)
     # The task asks once, then the discriminator scores made and given points.
     assert critic_loss(subject).critic.modes == [False, True, True] * STEPS
 
 
-def test_gradients_that_the_task_leaves_in_it_are_dropped(tmp_path: Path):
+def test_gradients_of_the_other_network_are_dropped(tmp_path: Path):
     """The loss 'fool' reaches the critic's weights; in its own step it begins without."""
     subject = pair()
     run(tmp_path, subject, accumulate=2)
@@ -166,7 +168,7 @@ def test_gradients_that_the_task_leaves_in_it_are_dropped(tmp_path: Path):
     assert firsts == [None] * STEPS
 
 
-def test_clipping_is_its_own(tmp_path: Path):
+def test_the_discriminator_has_its_own_clipping(tmp_path: Path):
     """The first moments after one step are (1 - 0.9) times the clipped gradient."""
     run(tmp_path, pair(clip=0.001), total=1, clip=None)
     saved = load_file(tmp_path / "checkpoints" / "step-00000001" / "opponent_optimizer.safetensors")
@@ -176,7 +178,7 @@ def test_clipping_is_its_own(tmp_path: Path):
     assert read_metrics(tmp_path)[0]["opponent_grad_norm"] > 0.001
 
 
-def test_each_micro_batch_of_each_step_has_a_generator_of_its_own(tmp_path: Path):
+def test_each_micro_batch_of_each_step_has_its_own_generator(tmp_path: Path):
     subject = pair()
     run(tmp_path, subject, accumulate=2)
     seeds = critic_loss(subject).seeds
@@ -185,20 +187,20 @@ def test_each_micro_batch_of_each_step_has_a_generator_of_its_own(tmp_path: Path
     assert seeds[2] == expected
 
 
-def test_one_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path):
+def test_a_nonfinite_discriminator_term_stops_the_run_and_is_named(tmp_path: Path):
     with pytest.raises(RunError, match=r"step 3 .*'apart'.* nan\b"):
         run(tmp_path, pair(first_step=2, diverges=True), log_every=50)
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_training_without_one_goes_on_with_one(tmp_path: Path):
+def test_a_training_without_a_discriminator_resumes_with_one(tmp_path: Path):
     """A checkpoint without a discriminator, as all were once: it starts as new."""
     run(tmp_path, replace(pair(), discriminator=None), total=3)
     run(tmp_path, pair())
     assert [("apart" in record) for record in read_metrics(tmp_path)] == [False] * 3 + [True] * 3
 
 
-def test_the_module_is_told_each_step_before_it(tmp_path: Path):
+def test_begin_step_is_called_before_each_step(tmp_path: Path):
     begun: list[int] = []
     subject = pair()
     run(tmp_path, replace(subject, begin_step=begun.append), total=3)

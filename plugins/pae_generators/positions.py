@@ -1,6 +1,6 @@
-"""Rotary positions on a map of tokens (RoFormer, Su et al. 2021, in two dimensions).
+"""Positions of tokens on a map: fixed sine-cosine codes, and rotary positions.
 
-Legend: B batch, N tokens, H heads, K dimensions of a head, g tokens per side.
+Legend: B batch, N tokens, D width, H heads, K dimensions of a head, g tokens per side.
 """
 
 from __future__ import annotations
@@ -8,12 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pae_framework.layers import sincos_positions
+
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each (N, 1, K), in the type of queries and keys."""
 
 
+def fixed_positions(grid: int, width: int) -> nn.Parameter:
+    """Sine-cosine codes (1, N, D). Not trained, but a weight in released files."""
+    return nn.Parameter(sincos_positions(grid, width), requires_grad=False)
+
+
 class RotaryPositions(nn.Module):
-    """Rotary positions on a grid x grid map: one table for all blocks and heads.
+    """Rotary positions on a grid x grid map (RoFormer, Su et al. 2021): one table for all blocks.
 
     The first half of a head's K dimensions rotates with the row, the second with the column. In
     each half, adjacent dimensions are a pair that rotates by m f_j at position m, with
