@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
-from pae_framework.recipe.labels import RESERVED, label_fault
+from pae_framework.recipe.labels import RESERVED, label_problem
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 SHAPE = "a label is a small letter, then small letters, digits, '_' and '-'"
@@ -13,14 +13,14 @@ SHAPE = "a label is a small letter, then small letters, digits, '_' and '-'"
 
 @pytest.mark.parametrize("label", ["ssr", "my_term", "mcr-20", "m2", "a"])
 def test_a_plain_name_is_a_label(label: str) -> None:
-    assert label_fault(label, RESERVED) is None
+    assert label_problem(label, RESERVED) is None
 
 
 @pytest.mark.parametrize(
     "label", ["a.b", "../../x", "a/b", "/x", "", "A", "2a", "_a", "a b", "a\n"]
 )
 def test_what_is_no_plain_name_is_none(label: str) -> None:
-    assert label_fault(label) == SHAPE
+    assert label_problem(label) == SHAPE
 
 
 def test_no_regularizer_takes_a_name_of_the_log() -> None:
@@ -36,7 +36,7 @@ def test_no_regularizer_takes_a_name_of_the_log() -> None:
     reconstruction = set(ReconstructionSettings().terms)
     assert reconstruction == {"l1", "perceptual", "lpips"}
     assert loop | opponent | adversarial | reconstruction == RESERVED
-    assert all(label_fault(name, RESERVED) for name in RESERVED)
+    assert all(label_problem(name, RESERVED) for name in RESERVED)
 
 
 def test_a_regularizer_may_have_a_name_of_torchs_modules(load: Load) -> None:

@@ -10,7 +10,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.stage_table import generator_weights
-from pae_framework.runs.autoguidance_run import guiding_fault
+from pae_framework.runs.autoguidance_run import autoguidance_problem
 
 REGISTRY = load_registry()
 GUIDED = ("sample.guidance.scale=2", "sample.guidance.autoguidance=weak")
@@ -33,7 +33,7 @@ def weak(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch):
 
 def fault(recipe: Path, *overrides: str) -> str:
     loaded = load_recipe(recipe, [*GUIDED, *overrides], REGISTRY)
-    return guiding_fault(loaded.recipe, REGISTRY) or ""
+    return autoguidance_problem(loaded.recipe, REGISTRY) or ""
 
 
 def test_a_run_over_the_same_latents_may_guide(weak, tiny_recipe: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_run_over_the_same_latents_may_guide(weak, tiny_recipe: Path) -> None:
 
 
 def test_without_autoguidance_there_is_nothing_to_find(tiny_recipe: Path) -> None:
-    assert guiding_fault(load_recipe(tiny_recipe, (), REGISTRY).recipe, REGISTRY) is None
+    assert autoguidance_problem(load_recipe(tiny_recipe, (), REGISTRY).recipe, REGISTRY) is None
 
 
 def test_it_must_be_there_and_finished(weak, tiny_recipe: Path) -> None:
