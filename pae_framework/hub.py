@@ -179,7 +179,7 @@ def missing_weights(weights: str, remote: RemoteFile | None) -> str | None:
     assert remote is not None
     if remote.cached() is not None:
         return None
-    return f"weights {remote.where} are not in the cache; run `pae fetch RECIPE`"
+    return f"its weights ({remote.where}) are not in the cache; run `pae fetch RECIPE`"
 
 
 def weights_path(weights: str, remote: RemoteFile | None) -> Path:

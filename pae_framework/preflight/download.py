@@ -77,7 +77,7 @@ def fetch_at_first_use(
     wanted = {part.path for part in parts if part.state == "fetch"}
     if offline() or not missing or any(problem.path not in wanted for problem in missing):
         return list(missing)
-    say(f"downloading weights for {', '.join(sorted(wanted))}")
+    say(f"fetching weights for {', '.join(sorted(wanted))}")
     fetched = fetch_parts(recipes, dry_run=False, only=needed)
     failed = {part.path: part.text for part in fetched if part.state == "missing"}
     return [replace(p, message=failed[p.path]) for p in missing if p.path in failed]

@@ -40,7 +40,7 @@ def find(reference: str | Path) -> Path:
         raise UsageError(f"{path} is a folder, not a recipe{suggested}")
     names = [file.stem for file in sorted(folder().glob("*.yaml"))]
     hint = suggestion(str(reference).removesuffix(".yaml"), names)
-    raise UsageError(f"no recipe {str(reference)!r}: no such file or shipped recipe; {hint}")
+    raise UsageError(f"no recipe {str(reference)!r}: neither a file nor a shipped recipe ({hint})")
 
 
 def shipped_file(name: str) -> Path | None:

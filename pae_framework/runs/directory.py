@@ -104,7 +104,7 @@ class RunDirectory:
         """
         path = self.path / RECORD
         if not path.is_file():
-            raise UsageError(f"{self.path} is not a run directory: it has no {RECORD}")
+            raise UsageError(f"{self.path} holds no run: it has no {RECORD}")
         found = read_json(path)
         assert isinstance(found, dict)
         return found
