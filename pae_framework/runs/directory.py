@@ -63,7 +63,10 @@ class RunDirectory:
             info = read_json(self.path / RECORD)
             if info.get("name") != name or ("members" in info) != sweep:
                 found, wanted = ("sweep" if s else "run" for s in ("members" in info, sweep))
-                problem = f"holds a {found} of {info.get('name')!r}, not a {wanted} of {name!r}"
+                problem = (
+                    f"holds a {found} of the recipe {info.get('name')!r}, not a {wanted} of "
+                    f"{name!r}"
+                )
         elif self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
             problem = "is not empty and not a run directory"
         if problem is not None:

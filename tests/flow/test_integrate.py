@@ -138,20 +138,21 @@ def test_without_torchdiffeq_dopri5_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("interval", [(0.5, 0.5), (0.7, 0.3), (-0.1, 1), (0, 1.5)])
 def test_an_interval_that_is_empty_or_leaves_the_unit_interval_is_refused(interval):
-    with pytest.raises(ValidationError, match=r"is empty or leaves \[0, 1\]"):
+    low, high = interval
+    with pytest.raises(ValidationError, match=rf"interval.*\[{low:g}, {high:g}\]"):
         Guidance(scale=2, interval=interval)
 
 
 @pytest.mark.parametrize("steps", [{"steps": 1}, {"steps": 10, "few_steps": (1, 5)}])
 def test_a_stochastic_solver_has_noisy_steps_and_a_last_one(steps):
-    with pytest.raises(ValidationError, match="needs 2 steps or more"):
+    with pytest.raises(ValidationError, match="2 steps"):
         SampleSettings(solver="euler_maruyama", **steps)
     assert SampleSettings(solver="euler", **steps)
     assert SampleSettings(solver="euler_maruyama", sde=SdeSettings(last_step="none"), **steps)
 
 
 def test_step_counts_mean_nothing_to_dopri5():
-    with pytest.raises(ValidationError, match="remove `few_steps`"):
+    with pytest.raises(ValidationError, match="few_steps"):
         SampleSettings(solver="dopri5", few_steps=(5,))
 
 
