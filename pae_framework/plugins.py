@@ -68,8 +68,8 @@ def _collect(point: EntryPoint) -> list[_Registration]:
     module = point.load()
     api = getattr(module, "pae_api", None)
     if api != hookspecs.PAE_API:
-        found = "does not set `pae_api`" if api is None else f"was written for plugin API {api}"
-        raise PluginError(f"{found}; set `pae_api = {hookspecs.PAE_API}`")
+        fact = "does not set `pae_api`" if api is None else f"was written for plugin API {api}"
+        raise PluginError(f"{fact}; set `pae_api = {hookspecs.PAE_API}`")
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=point.name)

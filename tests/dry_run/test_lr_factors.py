@@ -34,7 +34,7 @@ def check(stage: str, part: str) -> None:
         ("generator", "blocks.0"),
     ],
 )
-def test_a_part_that_is_there_is_found(stage: str, part: str) -> None:
+def test_an_existing_part_is_valid(stage: str, part: str) -> None:
     check(stage, part)
 
 

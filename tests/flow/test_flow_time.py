@@ -136,7 +136,7 @@ def test_a_shift_that_is_stated_does_not_depend_on_the_latents():
 
 @pytest.mark.parametrize("settings", [TimeSettings, SolverSettings])
 def test_the_shift_is_said_in_one_way(settings):
-    with pytest.raises(ValueError, match="`shift`.*`shift_base`"):
+    with pytest.raises(ValueError, match=r"`shift`.*`shift_base`"):
         settings(shift=0.4, shift_base=4096)
 
 
