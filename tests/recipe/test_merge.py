@@ -130,7 +130,7 @@ def test_a_child_can_restore_a_key_that_its_parent_removed(registry: Registry) -
     }
 
 
-def test_a_null_override_of_a_missing_key_has_no_effect(
+def test_null_overrides_remove_present_and_missing_keys(
     registry: Registry,
 ) -> None:
     null = Node(None, "here", "here")
