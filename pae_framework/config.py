@@ -1,9 +1,9 @@
 """Base classes of config models: the parameters of components in a recipe. No torch.
 
-Each component has one pydantic model. It defines the keys that a recipe may contain, validates
-them, and is what ``pae show-plugin`` prints. Modules with config models must not import torch. The
-base classes also declare what the engine asks of a component before it is built. A method that
-cannot answer raises a ``ValueError``, whose text is shown to the user.
+Each component has one pydantic model. It defines and validates the keys that a recipe may contain;
+``pae show-plugin`` prints them. Modules with config models must not import torch. The methods of
+the base classes are called before a component is built. A method raises a ``ValueError`` if it
+cannot return a valid result; its text is shown to the user.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 
 def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
-    twice = sorted({step for step in steps if steps.count(step) > 1})
-    if twice:
-        raise ValueError(f"names {', '.join(map(str, twice))} more than once")
+    repeated = sorted({step for step in steps if steps.count(step) > 1})
+    if repeated:
+        raise ValueError(f"steps must be distinct, but {', '.join(map(str, repeated))} is repeated")
     return steps
 
 
@@ -33,13 +33,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Settings that change no result, or only its rounding, such as the kernel that computes it:
-    fingerprints leave them out."""
+    """Settings that change no result, or only its rounding. Fingerprints do not include them."""
 
     def files(self) -> Mapping[str, Path]:
-        """Files that values of this model name, by key.
+        """Files named by values of this model, by key.
 
-        Fingerprints use their contents, not their names.
+        Fingerprints include their contents, not their names.
         """
         return {}
 
@@ -49,12 +48,12 @@ class ComponentConfig(Settings):
 
     version: ClassVar[int] = 1
     """Increase it if the component computes different results from the same parameters. Stages that
-    used an older version are then run again."""
+    used an older version then run again."""
 
     def missing(self) -> str | None:
         """Describe data, weights or packages that this machine lacks, and where they were expected.
 
-        None if nothing is missing. ``pae check`` reports it; ``pae run`` does not start with it.
+        None if nothing is missing. ``pae check`` reports it, and ``pae run`` does not start.
         """
         return None
 
@@ -129,7 +128,7 @@ class EncoderConfig(ComponentConfig):
         raise NotImplementedError
 
     def token_heads(self) -> int | None:
-        """Number of attention heads H, as the encoder's ``heads``, a divisor of D; or None."""
+        """Number of attention heads, a divisor of D; None if the encoder has none."""
         return None
 
     def parameters(self, image_size: int) -> int | None:
@@ -151,7 +150,7 @@ class ModulatorConfig(ComponentConfig):
     """Parameters of a modulator, which adds pixel detail to the encoder's tokens."""
 
     attends: ClassVar[bool] = False
-    """Whether it attends over the tokens: its heads must divide D, and 4 must (positions)."""
+    """Whether it attends over the tokens. D must then be a multiple of its heads, and of 4."""
 
     def stated_heads(self) -> int | None:
         """Number of attention heads set by its parameters; None: as many as the encoder."""
@@ -236,16 +235,16 @@ class RegularizerConfig(ComponentConfig):
     """Whether the term needs a bottleneck with a mean and a variance (``gaussian``)."""
 
     needs_distance: ClassVar[bool] = False
-    """Whether the term uses the distance of the reconstruction terms, and is 0 without any."""
+    """Whether the term uses the distance that the reconstruction terms define."""
 
-    weight: float = Field(1.0, ge=0, description="factor of the term; 0 skips it altogether")
+    weight: float = Field(1.0, ge=0, description="weight of the term; 0: off")
 
     @property
     def adapts_weight(self) -> bool:
         """Whether ``|grad of reconstruction| / |grad of the term|`` also multiplies the term.
 
-        Both gradients are those of the last layer before the latents: the term needs a bottleneck
-        with a projector and a reconstruction term.
+        Both gradients are taken at the last layer before the latents. The recipe must have a
+        bottleneck with a projector and a reconstruction term.
         """
         return False
 

@@ -1,4 +1,4 @@
-"""Atomic writes. No torch."""
+"""Atomic writes, links and identities of files. No torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Weights files on this machine, and their downloads. No torch.
+"""Weights files: local files and downloads. No torch.
 
-Only ``fetch()`` downloads: ``pae fetch`` calls it, and so does the first use of the weights unless
+Only ``fetch()`` downloads. ``pae fetch`` calls it, and so does the first use of the weights unless
 the machine is offline (``HF_HUB_OFFLINE`` or ``PAE_OFFLINE`` is set).
 """
 
@@ -29,7 +29,7 @@ class RemoteFile(Protocol):
         """Its address, for messages."""
 
     def cached(self) -> Path | None:
-        """Its path on this machine, or None. Does not access the network."""
+        """Its path on this machine, or None; does not access the network."""
 
     def fetch(self) -> Path:
         """Its path on this machine, after downloading it if necessary.
@@ -43,7 +43,7 @@ class RemoteFile(Protocol):
 class HubFile:
     """A file of a repository on the Hugging Face hub, in that hub's own cache (``HF_HOME``).
 
-    ``revision`` is a commit, tag or branch. None means ``main`` at the time of the download.
+    ``revision`` is a commit, tag or branch; None: ``main`` at the time of the download.
     """
 
     repository: str
@@ -79,8 +79,8 @@ class HubFile:
 class UrlFile:
     """A file at a URL, stored in the cache of torch.hub (``TORCH_HOME``).
 
-    ``digest`` is a prefix of its SHA-256. A download is discarded if its digest differs or if it is
-    shorter than announced; a cached file is not checked.
+    ``digest`` is a prefix of its SHA-256. A download is discarded if its digest differs or it is
+    shorter than its ``Content-Length``. A cached file is not checked.
     """
 
     url: str
@@ -92,27 +92,27 @@ class UrlFile:
         return self.url
 
     @property
-    def _place(self) -> Path:
+    def _path(self) -> Path:
         cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
         home = Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser()
         return home / "hub" / "checkpoints" / self.url.rsplit("/", 1)[-1]
 
     def cached(self) -> Path | None:
         """Its path on this machine, or None."""
-        return self._place if self._place.is_file() else None
+        return self._path if self._path.is_file() else None
 
     def fetch(self) -> Path:
         """Its path on this machine, after downloading it if necessary."""
         if (found := self.cached()) is not None:
             return found
-        with replacing(self._place) as temporary:
+        with replacing(self._path) as temporary:
             try:
                 digest = _download(self.url, temporary)
             except http.client.HTTPException as error:
                 raise OSError(f"{type(error).__name__}: {error}") from error
             if not digest.startswith(self.digest):
                 raise OSError(f"its SHA-256 is {digest}, not {self.digest}...")
-        return self._place
+        return self._path
 
 
 def _download(url: str, path: Path) -> str:
@@ -146,8 +146,8 @@ def default_or_file(weights: str) -> str:
     if weights in ("default", "none") or is_file_name(weights):
         return weights
     raise ValueError(
-        f"unknown weights {weights!r}; set `weights` to default, none or a file name, which has a "
-        f"folder (./{weights}) or ends in {', '.join(FILE_SUFFIXES)}"
+        f"unknown weights {weights!r}; set `weights` to default, none or a file name, with a "
+        f"folder (./{weights}) or one of the suffixes {', '.join(FILE_SUFFIXES)}"
     )
 
 
@@ -165,7 +165,7 @@ def offline() -> bool:
 
 
 def missing_weights(weights: str, remote: RemoteFile | None) -> str | None:
-    """Describe missing weights and how to get them; None if nothing is missing.
+    """Describe missing weights and the remedy; None if nothing is missing.
 
     Args:
         weights: ``weights`` of a recipe: ``none``, a file name, or any other value for ``remote``.
@@ -204,6 +204,6 @@ def weights_path(weights: str, remote: RemoteFile | None) -> Path:
         return remote.fetch()
     except OSError as error:
         raise DataError(
-            f"{remote.where} cannot be downloaded here ({type(error).__name__}: {error}); run "
+            f"{remote.where} cannot be downloaded ({type(error).__name__}: {error}); run "
             "`pae fetch RECIPE` on a machine with network access, or set `weights` to a local file"
         ) from error

@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of component.
-
-    ``place`` is the key path of such a component in a recipe; ``{name}`` stands for its label.
-    """
+    """One kind of component."""
 
     name: str
     config: str
     """Name of the class in :mod:`pae_framework.config` that its config models derive from."""
     contract: str
     """Name of the class in :mod:`pae_framework.contracts` that its components derive from."""
-    place: tuple[str, ...]
+    path: tuple[str, ...]
+    """Key path of such a component in a recipe; ``{name}`` stands for its label."""
 
     @property
     def hook(self) -> str:
@@ -48,6 +46,9 @@ def _import(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+_DISCRIMINATOR = ("tokenizer", "adversarial", "discriminator")
+_REGULARIZER = ("tokenizer", "regularizers", "{name}")
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -56,18 +57,8 @@ KINDS = {
         Kind("modulator", "ModulatorConfig", "Modulator", ("tokenizer", "modulator")),
         Kind("bottleneck", "BottleneckConfig", "Bottleneck", ("tokenizer", "bottleneck")),
         Kind("decoder", "DecoderConfig", "Decoder", ("tokenizer", "decoder")),
-        Kind(
-            "discriminator",
-            "DiscriminatorConfig",
-            "Discriminator",
-            ("tokenizer", "adversarial", "discriminator"),
-        ),
-        Kind(
-            "regularizer",
-            "RegularizerConfig",
-            "Regularizer",
-            ("tokenizer", "regularizers", "{name}"),
-        ),
+        Kind("discriminator", "DiscriminatorConfig", "Discriminator", _DISCRIMINATOR),
+        Kind("regularizer", "RegularizerConfig", "Regularizer", _REGULARIZER),
         Kind("generator", "GeneratorConfig", "Generator", ("generator",)),
         Kind("evaluator", "EvaluatorConfig", "Evaluator", ("evaluate", "{name}")),
     )

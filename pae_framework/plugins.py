@@ -1,8 +1,8 @@
 """Discovery of plugins. No torch.
 
 pluggy's own loader loads all entry points at once and stops at the first error. This one records a
-plugin that fails to load as broken, with the reason, and continues. If two plugins register the
-same name, a recipe must write ``distribution/name``.
+plugin that fails to load as broken, with the reason, and continues. If two plugins register one
+name, recipes select one with ``distribution/name``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,7 @@ from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
 from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
 
-__all__ = [
-    "ComponentSpec",
-    "Plugin",
-    "Registry",
-    "UnknownComponentError",
-    "load_registry",
-]
+__all__ = ["ComponentSpec", "Plugin", "Registry", "UnknownComponentError", "load_registry"]
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -70,15 +64,12 @@ _Registration = tuple[str, str, str, str, str]
 
 
 def _collect(point: EntryPoint) -> list[_Registration]:
-    """The registrations of one plugin; all are discarded if any of them fails."""
+    """The registrations of one plugin, if none of them fails."""
     module = point.load()
     api = getattr(module, "pae_api", None)
     if api != hookspecs.PAE_API:
-        raise PluginError(
-            f"written for plugin API {api}, this is {hookspecs.PAE_API}"
-            if api is not None
-            else f"states no `pae_api` (this is {hookspecs.PAE_API})"
-        )
+        fact = "does not set `pae_api`" if api is None else f"was written for plugin API {api}"
+        raise PluginError(f"{fact}; set `pae_api = {hookspecs.PAE_API}`")
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=point.name)
@@ -95,7 +86,7 @@ def _register_into(found: list[_Registration], kind: str) -> hookspecs.Register:
     def register(name: str, *, target: str, config: str, summary: str) -> None:
         if not _NAME.fullmatch(name):
             raise PluginError(
-                f"registers {kind} {name!r}; a name is lower case with words joined by '_' or '-'"
+                f"registers {kind} {name!r}; a name must be lower case, words joined by '_' or '-'"
             )
         for role, reference in (("target", target), ("config", config)):
             if not _REFERENCE.fullmatch(reference):

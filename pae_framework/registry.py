@@ -1,4 +1,4 @@
-"""The registry of installed components and the plugins that provide them. No torch."""
+"""The registry of installed plugins and their components. No torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UnknownComponentError(LookupError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: its distribution and whether it loaded."""
+    """One entry point, its distribution and the error if it failed to load."""
 
     name: str
     module: str
@@ -33,7 +33,7 @@ class Plugin:
 
     @property
     def state(self) -> str:
-        """``ok``, ``heavy`` (it imports torch to register) or ``broken``."""
+        """``ok``, ``heavy`` (it imports torch when it registers) or ``broken``."""
         return "broken" if self.error else ("heavy" if self.heavy else "ok")
 
 
@@ -67,8 +67,8 @@ class ComponentSpec:
         found = self._import(self.config, "config")
         if not (isinstance(found, type) and issubclass(found, ComponentConfig)):
             raise PluginError(
-                f"{self.origin}: the config of "
-                f"{self.reference}, {self.config}, is not a pae_framework.config.ComponentConfig"
+                f"{self.origin}: the config of {self.reference}, {self.config}, is not a "
+                "pae_framework.config.ComponentConfig"
             )
         return found
 
@@ -102,7 +102,7 @@ class Registry:
     _specs: dict[tuple[str, str], list[ComponentSpec]] = field(default_factory=dict)
 
     def add(self, spec: ComponentSpec) -> None:
-        """Add a component; a second one of the same name makes the name ambiguous."""
+        """Add a component; a second component of the same name makes the name ambiguous."""
         self._specs.setdefault((spec.kind, spec.name), []).append(spec)
 
     def specs(self, kind: str | None = None) -> list[ComponentSpec]:
@@ -121,13 +121,14 @@ class Registry:
         """Look a component up by ``name`` or ``distribution/name``.
 
         Raises:
-            UnknownComponentError: lists the closest name, all names of the kind and the plugins
-                that failed to load, or the distributions that share the name.
+            UnknownComponentError: the name is unknown or ambiguous; lists the closest name, all
+                names of the kind and broken plugins, or the distributions that share the name.
         """
         distribution, _, plain = name.rpartition("/")
         found = self._specs.get((kind, plain), [])
         if distribution:
-            found = [spec for spec in found if _same_name(spec.plugin.distribution, distribution)]
+            wanted = _normalized(distribution)
+            found = [spec for spec in found if _normalized(spec.plugin.distribution) == wanted]
         if len(found) > 1:
             raise UnknownComponentError(_ambiguous(found))
         if not found:
@@ -162,7 +163,7 @@ class Registry:
         elif others := [other for other in KINDS if (other, name) in self._specs]:
             message += f", which is registered as {others[0]}."
         else:
-            message += "; does its plugin need installing?"
+            message += "; is its plugin installed?"
         message += f" Installed: {', '.join(dict.fromkeys(known)) or 'none'}."
         if self.broken:
             failed = ", ".join(plugin.name for plugin in self.broken)
@@ -171,7 +172,6 @@ class Registry:
 
 
 def _ambiguous(specs: list[ComponentSpec]) -> str:
-    """The message for a name that is registered more than once."""
     kind, name = specs[0].kind, specs[0].name
     owners = sorted({f"{spec.plugin.distribution}/{name}" for spec in specs})
     if len(owners) > 1:
@@ -179,10 +179,10 @@ def _ambiguous(specs: list[ComponentSpec]) -> str:
     plugins = " and ".join(spec.plugin.name for spec in specs)
     return (
         f"{kind} {name!r} is registered by both plugins {plugins} of "
-        f"{specs[0].plugin.distribution}; one of them has to rename it"
+        f"{specs[0].plugin.distribution}; one of them must rename it"
     )
 
 
-def _same_name(one: str, other: str) -> bool:
-    """Whether two distribution names are the same (PEP 503: case and ``-_.`` do not count)."""
-    return re.sub(r"[-_.]+", "-", one).lower() == re.sub(r"[-_.]+", "-", other).lower()
+def _normalized(distribution: str) -> str:
+    """The normalized name of a distribution (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -1,1 +1,1 @@
-"""What a recipe would do, before it does anything: sizes, lengths, memory, FLOPs."""
+"""``pae run --dry-run``: sizes, training lengths, memory and FLOPs of a recipe."""

@@ -1,8 +1,8 @@
 """FLOPs, counted by torch on the meta device; one multiply-add is two.
 
-A trained network counts three times its forward pass (the backward pass is twice as much: gradients
-of inputs and of weights), a frozen one that gradients pass through twice, any other once.
-Elementwise work, norms and the optimizer are not counted.
+A trained network counts three times its forward pass: the backward pass computes gradients of
+inputs and of weights. A frozen network that passes gradients on counts twice, any other once.
+Elementwise operations, norms and the optimizer are not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
 
 @dataclass(frozen=True)
 class Forward:
-    """FLOPs of one image's forward pass through each component; 0: the recipe has none."""
+    """FLOPs of the forward pass of one image per component; 0 if the recipe lacks the component."""
 
     encoder: int
     extractor: int
@@ -69,8 +69,8 @@ def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
     """Sampling steps of each sample set, the main one first.
 
     Args:
-        sample: its settings.
-        last: the generator's last step, whose weights sample the main set; None: unknown.
+        sample: settings of the sample stage.
+        last: the generator's last step, whose weights sample the main set; None if unknown.
     """
     checkpoints = [sample.steps for step in sample.at_steps if step != last]
     few = [steps for steps in sample.few_steps if steps != sample.steps]
@@ -80,9 +80,9 @@ def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
 def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict[str, float]:
     """FLOPs per image by stage; stages without a rule are left out.
 
-    For ``sample`` it is the mean over all its sets; ``last`` as in :func:`set_steps`.
+    ``sample`` has the mean over all its sets; ``last`` is as in :func:`set_steps`.
     """
-    found = {
+    flops = {
         "extractor": TRAINED * forward.extractor,
         "encoder": TRAINED * forward.encoder,
         "refine": ONCE * forward.encoder + TRAINED * forward.refine,
@@ -93,31 +93,31 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
     if recipe.sample is not None:
         passes = _mean_passes(recipe.sample.for_latent(latent_shape(recipe)), last)
         if passes is not None:
-            found["sample"] = passes * forward.generator + forward.decode
-    return {stage: value for stage, value in found.items() if value}
+            flops["sample"] = passes * forward.generator + forward.decode
+    return {stage: value for stage, value in flops.items() if value}
 
 
 def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
-    """Mean forward passes of the generator per image; None: an adaptive solver chooses."""
-    found = []
+    """Mean forward passes of the generator per image; None for an adaptive solver."""
+    passes = []
     for steps in set_steps(sample, last):
         evaluations = planned_evaluations(sample.model_copy(update={"steps": steps}))
         if evaluations is None:
             return None
-        found.append(evaluations.total + evaluations.guided)
-    return sum(found) / len(found)
+        passes.append(evaluations.total + evaluations.guided)
+    return sum(passes) / len(passes)
 
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
     decodes = recipe.tokenizer.decodes
     total: float = forward.encoder + TRAINED * (forward.encode + decodes * forward.decode)
-    # The original is compared once without gradient, each decode with.
+    # Features of the original are computed without gradient, those of each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes
     return total + sum(passes * flops for flops in forward.compare)
 
 
-def _count(work: Callable[[], object]) -> int:
+def _count(forward: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
-        work()
+        forward()
     return counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""Check of ``lr_factors``: each must name a part of the model that the stage trains."""
+"""Checks that ``lr_factors`` name parts of the trained models."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pae_framework.training.optimizer import parameter_factors
 
 
 def check_lr_factors(loaded: LoadedRecipe, networks: Networks, classes: int) -> None:
-    """Check that every stage's ``lr_factors`` name parts of the model it trains.
+    """Check that ``lr_factors`` of every stage name parts of the model it trains.
 
     Raises:
-        UsageError: a model has no such part; names the key and lists the parts it has.
-        PluginError: a component does not import.
+        UsageError: a model has no such part; names the key and lists the parts.
+        PluginError: a component cannot be imported.
     """
     for name, train in trainings(loaded.recipe).items():
         if not train.lr_factors:
@@ -38,7 +38,7 @@ def check_lr_factors(loaded: LoadedRecipe, networks: Networks, classes: int) -> 
 def trained_module(
     stage: str, loaded: LoadedRecipe, networks: Networks, classes: int
 ) -> nn.Module | None:
-    """A module whose weights have the names they have in the stage; None: not known here."""
+    """A module whose weights are named as in the stage; None if the stage is unknown here."""
     recipe, tokenizer = loaded.recipe, networks.tokenizer
     if stage in ("extractor", "encoder"):
         encoder = networks.extractor if stage == "extractor" else networks.encoder

@@ -1,10 +1,11 @@
-"""Tables of a dry run, for a terminal of 80 columns or more."""
+"""Prints a dry run as tables, for terminals of 80 columns or more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -15,34 +16,35 @@ from pae_framework.preflight.requirements import gib
 Line = str | Table
 
 
-def dry_run_lines(found: DryRun) -> Iterator[Line]:
-    """Lines and tables, from top to bottom."""
-    channels, side, _ = found.latent
+def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
+    """Lines and tables of a dry run, from top to bottom."""
+    channels, side, _ = dry_run.latent
+    grid = f"{dry_run.grid} x {dry_run.grid}"
     yield (
-        f"[bold]{found.name}[/bold]: images {found.image_size} px -> {found.grid} x {found.grid} "
-        f"tokens of width {found.token_width} -> latents {channels} x {side} x {side}"
+        f"[bold]{dry_run.name}[/bold]: images {dry_run.image_size} px -> {grid} tokens of width "
+        f"{dry_run.token_width} -> latents {channels} x {side} x {side}"
     )
-    if found.train_images is not None:
-        yield f"{found.train_images:,} training images of {found.classes} classes"
-    if found.parts:
-        yield _parts_table(found.parts)
-    yield _lengths_table(found.stages)
-    yield _work_table(found.stages)
+    if dry_run.train_images is not None:
+        yield f"{dry_run.train_images:,} training images of {dry_run.classes} classes"
+    if dry_run.parts:
+        yield _parts_table(dry_run.parts)
+    yield _lengths_table(dry_run.stages)
+    yield _work_table(dry_run.stages)
     yield (
         "FLOPs: one multiply-add is two; a trained network counts three times its forward pass. "
         "Memory is an estimate, right within a factor of two."
     )
-    for note in found.notes:
+    for note in dry_run.notes:
         yield escape(f"note: {note}")
 
 
 def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:
-    """For each member of a sweep, the stages that run; not those that are cached or shared."""
+    """Stages that run for each member of a sweep, without those that are cached or shared."""
     table = _table("member", "stages that run")
     seen: set[str] = set()
-    for name, found in members:
-        own = [s.stage for s in found.stages if s.state != "done" and s.folder not in seen]
-        seen.update(stage.folder for stage in found.stages)
+    for name, dry_run in members:
+        own = [s.stage for s in dry_run.stages if s.state != "done" and s.folder not in seen]
+        seen.update(stage.folder for stage in dry_run.stages)
         table.add_row(Text(name), Text(" ".join(own) or "none"))
     return table
 
@@ -69,9 +71,10 @@ def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
         table.add_row(
             stage.stage,
             stage.state,
-            *(_count(value) for value in (stage.steps,)),
+            _count(stage.steps),
             "" if stage.epochs is None else f"{stage.epochs:.4g}",
-            *(_count(value) for value in (stage.batch_size, stage.at_once)),
+            _count(stage.batch_size),
+            _count(stage.at_once),
             number(stage.images),
         )
     return table
@@ -83,27 +86,24 @@ def _work_table(stages: Sequence[StageDryRun]) -> Table:
         trains = stage.batch_size is not None
         if stage.memory_bytes is None and stage.flops_per_image is None and not trains:
             continue
-        left_out = ["memory"] if trains and stage.memory_bytes is None else stage.memory_without
+        not_counted = ["memory"] if trains and stage.memory_bytes is None else stage.memory_without
         bound = "> " if stage.memory_without else ""
         table.add_row(
             stage.stage,
             "" if stage.memory_bytes is None else bound + gib(stage.memory_bytes),
             number(stage.flops_per_image),
             number(stage.flops),
-            ", ".join(left_out),
+            ", ".join(not_counted),
         )
     return table
 
 
 def _table(*headings: str) -> Table:
-    """A table. A heading that ends in ``>`` is right-aligned, for numbers."""
+    """A table whose headings with a final ``>`` are right-aligned, for numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        table.add_column(
-            heading.rstrip(">"),
-            justify="right" if heading.endswith(">") else "left",
-            overflow="fold",
-        )
+        justify: JustifyMethod = "right" if heading.endswith(">") else "left"
+        table.add_column(heading.rstrip(">"), justify=justify, overflow="fold")
     return table
 
 
@@ -112,7 +112,7 @@ def _count(value: int | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits and a unit, such as 104 M or 1.28 M; 3.4e+20 beyond the largest unit."""
+    """Three digits and a unit, e.g. 104 M or 1.28 M; 3.4e+20 beyond the largest unit."""
     if value is None:
         return ""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -1,9 +1,9 @@
-"""What a run would do. Networks are built on the meta device; of the data, only names are read."""
+"""Describes what a run would do. Networks are built on the meta device; no image is read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
@@ -24,23 +24,23 @@ from pae_framework.training.train_settings import TrainSettings
 
 @dataclass(frozen=True)
 class ComponentSize:
-    """Parameters of one component: trained ones and frozen ones."""
+    """Numbers of trained and frozen parameters of one component."""
 
     part: str
     component: str
     trained: int
     frozen: int
     trained_in: str | None
-    """The stage; None: it is pretrained."""
+    """The stage; None if it is pretrained."""
 
 
 @dataclass(frozen=True)
 class StageDryRun:
-    """One stage; None: not known here, or not applicable to the stage."""
+    """One stage; fields are None if unknown or not applicable."""
 
     stage: str
     state: str
-    """``done``: cached from an earlier run; ``runs``; ``goes on``: resumes."""
+    """``done``: cached from an earlier run; ``runs``; ``resumes``."""
     folder: str
     batch_size: int | None = None
     at_once: int | None = None
@@ -51,7 +51,7 @@ class StageDryRun:
     """Images processed, over all epochs."""
     memory_bytes: int | None = None
     memory_without: tuple[str, ...] = ()
-    """Components whose size is unknown, so that ``memory_bytes`` is a lower bound."""
+    """Components of unknown size; ``memory_bytes`` is then a lower bound."""
     flops_per_image: float | None = None
     flops: float | None = None
 
@@ -69,10 +69,10 @@ class DryRun:
     latent: tuple[int, int, int]
     parts: tuple[ComponentSize, ...]
     stages: tuple[StageDryRun, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """The dry run in JSON types."""
         return asdict(self)
 
 
@@ -80,8 +80,8 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
     """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
 
     Raises:
-        UsageError: ``lr_factors`` name a part that a model does not have.
-        PluginError: a component does not import.
+        UsageError: ``lr_factors`` name a part that the model does not have.
+        PluginError: a component cannot be imported.
     """
     recipe, notes = loaded.recipe, list[str]()
     images, classes = _data_size(loaded, notes)
@@ -109,15 +109,15 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
 
 
 def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int | None]:
-    """Training images and classes; None: the data is missing and the recipe does not state them."""
+    """Numbers of training images and classes; None if the data are missing and not stated."""
     data = loaded.recipe.data
     if (missing := data.train.config.missing()) is not None:
         if (expected := data.train.config.expected()) is not None:
             notes.append(
-                f"data.train: {missing}; assuming the {expected[0]} images that the recipe states"
+                f"data.train: {missing}; assuming {expected[0]} images, as the recipe states"
             )
             return expected
-        notes.append(f"data.train: {missing}; so steps and epochs cannot be converted")
+        notes.append(f"data.train: {missing}; steps and epochs cannot be converted")
         classes = known_classes(loaded.recipe)
         if loaded.recipe.generator is not None and classes is None:
             notes.append(f"the generator's size assumes {CLASSES} classes")
@@ -129,16 +129,16 @@ def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int 
 def _built(
     loaded: LoadedRecipe, classes: int, images: int | None, notes: list[str]
 ) -> tuple[Networks | None, Mapping[str, float]]:
-    """The networks, and the FLOPs per image of each stage; a note if they cannot be computed."""
+    """The networks and the FLOPs per image by stage; adds a note if one cannot be computed."""
     networks = None
     try:
         networks = build_networks(loaded.recipe, loaded.registry, classes)
         forward = count_forward(networks, loaded.recipe)
         return networks, per_image(forward, loaded.recipe, _last_step(loaded.recipe, images))
     except (NotImplementedError, RuntimeError) as error:
-        what = "built" if networks is None else "run"
+        failed = "built" if networks is None else "run"
         notes.append(
-            f"a network cannot be {what} on the meta device, so sizes are incomplete: {error}"
+            f"a network cannot be {failed} on the meta device, so sizes are incomplete: {error}"
         )
         return networks, {}
 
@@ -173,11 +173,13 @@ def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
 def _part(name: str, use: str, module: nn.Module | None, stage: str | None) -> ComponentSize:
     assert module is not None
     owners = (owner for owner in module.modules() if isinstance(owner, UsesFrozen))
-    beside = [held for owner in owners for held in owner.frozen_modules().values()]
-    total = sum(p.numel() for m in (module, *beside) for p in m.parameters())
-    learns = name == "encoder" or name == "extractor"  # frozen only once they are trained
-    trained = total if learns else sum(p.numel() for p in module.parameters() if p.requires_grad)
-    trained = 0 if stage is None else trained
+    frozen = [network for owner in owners for network in owner.frozen_modules().values()]
+    total = sum(p.numel() for m in (module, *frozen) for p in m.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    if stage is None:
+        trained = 0
+    elif name in ("encoder", "extractor"):  # frozen only after its own stage
+        trained = total
     return ComponentSize(name, use, trained, total - trained, stage)
 
 
@@ -193,41 +195,34 @@ def _stages(
         name, own_work = planned.name, work.get(planned.name)
         estimate, train = memory.get(name), train_settings.get(name)
         processed = _images_processed(loaded.recipe, name, train, images)
-        found = StageDryRun(
+        recorded = directory.stage(planned).info.get("state")
+        yield StageDryRun(
             stage=name,
-            state=_state(directory.stage(planned).info.get("state")),
+            state={"done": "done", None: "runs"}.get(recorded, "resumes"),
             folder=planned.folder,
             images=processed,
+            memory_bytes=None if estimate is None else estimate.total,
+            memory_without=() if estimate is None else estimate.unknown,
             flops_per_image=own_work,
             flops=None if own_work is None or processed is None else own_work * processed,
+            **({} if train is None else _length(train, images)),
         )
-        if estimate is not None:
-            found = replace(found, memory_bytes=estimate.total, memory_without=estimate.unknown)
-        yield found if train is None else _with_length(found, train, images)
 
 
-def _with_length(found: StageDryRun, train: TrainSettings, images: int | None) -> StageDryRun:
-    return replace(
-        found,
-        batch_size=train.batch_size,
-        at_once=train.batch_size // train.accumulate,
-        steps=_steps(train, images),
-        epochs=_epochs(train, images),
-    )
+def _length(train: TrainSettings, images: int | None) -> dict[str, Any]:
+    steps, epochs = _steps(train, images), train.epochs
+    if images is not None and steps is not None:
+        epochs = steps * train.batch_size / images
+    at_once = train.batch_size // train.accumulate
+    return {"batch_size": train.batch_size, "at_once": at_once, "steps": steps, "epochs": epochs}
 
 
 def _steps(train: TrainSettings, images: int | None) -> int | None:
     return train.steps if images is None else train.total_steps(images)
 
 
-def _epochs(train: TrainSettings, images: int | None) -> float | None:
-    if images is None:
-        return train.epochs
-    return train.total_steps(images) * train.batch_size / images
-
-
 def _last_step(recipe: Recipe, images: int | None) -> int | None:
-    """The generator's last step; 0: its weights are loaded; None: unknown."""
+    """The generator's last step; 0 if its weights are loaded, None if unknown."""
     if recipe.generator is None or recipe.generator.weights is not None:
         return 0
     return _steps(recipe.generator.train, images)
@@ -236,15 +231,9 @@ def _last_step(recipe: Recipe, images: int | None) -> int | None:
 def _images_processed(
     recipe: Recipe, stage: str, train: TrainSettings | None, images: int | None
 ) -> int | None:
-    """Images that a stage processes."""
     if train is not None:
         steps = _steps(train, images)
         return None if steps is None else steps * train.batch_size
     if stage == "sample" and recipe.sample is not None:
         return recipe.sample.count * len(set_steps(recipe.sample, _last_step(recipe, images)))
-    writes = stage == "latents" and recipe.latents.written
-    return images if writes else None
-
-
-def _state(recorded: str | None) -> str:
-    return {"done": "done", None: "runs"}.get(recorded, "goes on")
+    return images if stage == "latents" and recipe.latents.written else None

@@ -150,12 +150,12 @@ class RunInputs(EvaluationInputs):
     @property
     def perceptual_name(self) -> str:
         settings = self._context.recipe.tokenizer.reconstruction
-        return str(settings.terms[settings.judge])
+        return str(settings.terms[settings.perceptual_metric])
 
     @cached_property
     def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
         settings = self._context.recipe.tokenizer.reconstruction
-        distance = build_distance(settings.judge, settings, self.tokenizer.encoder)
+        distance = build_distance(settings.perceptual_metric, settings, self.tokenizer.encoder)
         return distance.to(self._context.device) if isinstance(distance, nn.Module) else distance
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Download of what recipes need: each component's config fetches its own. No torch."""
+"""Downloads the data and weights that recipes need. No torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from pae_framework.preflight.requirements import (
     named_files,
 )
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.nodes import dotted
+from pae_framework.recipe.nodes import KeyPath, dotted
 
 
 @dataclass(frozen=True)
 class FetchedPart:
-    """A component or section of a recipe that needs data or weights.
+    """The data or weights of one component or section of a recipe.
 
     ``here``: present. ``fetched``: downloaded now. ``fetch``: would be downloaded (dry run).
-    ``missing``: absent, and cannot be downloaded; ``text`` says what to do.
+    ``missing``: absent and not downloadable; ``text`` states the remedy.
     """
 
     path: str
@@ -36,37 +35,42 @@ class FetchedPart:
 def fetch_parts(
     recipes: Sequence[LoadedRecipe], dry_run: bool, only: Collection[str] | None = None
 ) -> Iterator[FetchedPart]:
-    """Download what recipes need; each item once.
+    """Download everything that recipes need, each item once.
 
     Args:
-        recipes: the recipes that are to run.
+        recipes: the recipes to run.
         dry_run: only report what would be downloaded.
-        only: key paths to download for; None: all.
+        only: key paths of the items to download; None: all.
     """
     seen: list[tuple[str, object]] = []
     for loaded in recipes:
-        for path, part in _asked(loaded.recipe):
-            if (path, part) not in seen and (only is None or path in only):
-                seen.append((path, part))
+        parts: list[tuple[KeyPath, HasRequirements | str]] = [
+            *components_with_requirements(loaded.recipe),
+            *named_files(loaded.recipe),
+        ]
+        for key_path, part in parts:
+            path = dotted(key_path)
+            if (path, part) in seen or (only is not None and path not in only):
+                continue
+            seen.append((path, part))
+            if isinstance(part, str):
+                missing = missing_file(part)
+                yield FetchedPart(path, "missing" if missing else "here", missing or part)
+            elif type(part).missing is not ComponentConfig.missing:
                 yield _fetch(path, part, dry_run)
-        for path, file in ((dotted(path), file) for path, file in named_files(loaded.recipe)):
-            if (path, file) not in seen and (only is None or path in only):
-                seen.append((path, file))
-                missing = missing_file(file)
-                yield FetchedPart(path, "missing" if missing else "here", missing or file)
 
 
 def fetch_at_first_use(
     recipes: Sequence[LoadedRecipe], missing: Sequence[Problem], say: Callable[[str], None]
 ) -> list[Problem]:
-    """Download what is missing, if the recipes can run afterwards; return what is still missing.
+    """Download what is missing, if the recipes can then run; return what is still missing.
 
-    Nothing is downloaded offline, nor for a run that cannot start anyway.
+    Downloads nothing offline, or if something else is missing that cannot be downloaded.
 
     Args:
-        recipes: the recipes that are to run.
-        missing: found by :func:`~pae_framework.preflight.requirements.missing_requirements`.
-        say: called with a message before the download begins.
+        recipes: the recipes to run.
+        missing: the result of :func:`~pae_framework.preflight.requirements.missing_requirements`.
+        say: called with a message before the download starts.
     """
     needed = {problem.path for problem in missing}
     parts = fetch_parts(recipes, dry_run=True, only=needed)
@@ -79,21 +83,13 @@ def fetch_at_first_use(
     return [replace(p, message=failed[p.path]) for p in missing if p.path in failed]
 
 
-def _asked(recipe: Recipe) -> Iterator[tuple[str, HasRequirements]]:
-    """Components and sections that define ``missing`` themselves."""
-    for path, part in components_with_requirements(recipe):
-        if type(part).missing is not ComponentConfig.missing:
-            yield dotted(path), part
-
-
 def _fetch(path: str, part: HasRequirements, dry_run: bool) -> FetchedPart:
     if (missing := part.missing()) is None:
         return FetchedPart(path, "here", "")
+    files = part.files().values() if isinstance(part, Settings) else ()
     fetch = getattr(part, "fetch", None)
-    named = part.files().values() if isinstance(part, Settings) else ()
-    if any(not path.is_file() for path in named):  # the user's own files
-        return FetchedPart(path, "missing", missing)
-    if fetch is None or getattr(type(part), "fetch", None) is ComponentConfig.fetch:
+    inherited = getattr(type(part), "fetch", None) is ComponentConfig.fetch
+    if fetch is None or inherited or any(not file.is_file() for file in files):
         return FetchedPart(path, "missing", missing)
     if dry_run:
         return FetchedPart(path, "fetch", missing)

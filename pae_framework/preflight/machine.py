@@ -1,4 +1,4 @@
-"""Memory and GPUs of this machine, found without torch."""
+"""Memory and GPUs of this machine. No torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ _DRIVER_FILES = (Path("/proc/driver/nvidia/gpus"), Path("/sys/class/kfd/kfd/topo
 
 @dataclass(frozen=True)
 class Machine:
-    """``memory`` in bytes, None: unknown; the memory in bytes of each visible GPU, 0: unknown."""
+    """Memory of a machine."""
 
     memory: int | None
+    """Main memory in bytes; None if unknown."""
     gpus: tuple[int, ...]
+    """Memory of each visible GPU in bytes; 0 if unknown."""
 
 
 def this_machine() -> Machine:
@@ -24,12 +26,10 @@ def this_machine() -> Machine:
     return Machine(_main_memory(), _visible(_gpus()))
 
 
-def _main_memory(table: Path = Path("/proc/meminfo")) -> int | None:
+def _main_memory() -> int | None:
     try:
-        lines = table.read_text(encoding="ascii").splitlines()
-        (line,) = (line for line in lines if line.startswith("MemTotal:"))
-        return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):  # unknown to this system
         return None
 
 
@@ -39,15 +39,12 @@ def _gpus() -> tuple[int, ...]:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         return tuple(int(line) << 20 for line in answer.stdout.split())
     except (OSError, ValueError, subprocess.SubprocessError):
-        pass
-    for folder in _DRIVER_FILES:
-        if folder.is_dir():
-            return (0,) * sum(1 for _ in folder.iterdir())
-    return ()
+        counts = (sum(1 for _ in folder.iterdir()) for folder in _DRIVER_FILES if folder.is_dir())
+        return (0,) * next(counts, 0)
 
 
 def _visible(gpus: tuple[int, ...]) -> tuple[int, ...]:
-    """The GPUs that ``CUDA_VISIBLE_DEVICES`` selects; unset: all, empty: none."""
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` selects: all if it is unset, none if it is empty."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return gpus

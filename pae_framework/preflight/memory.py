@@ -1,10 +1,10 @@
-"""Training memory, estimated from a recipe alone: nothing is built. No torch.
+"""Estimates training memory from a recipe; no network is built. No torch.
 
-Counted for each stage: the weights with their gradients, Adam's two moments and the average, all
-float32; the frozen networks; and the activations of one micro-batch (see ``block_activations`` in
-:mod:`pae_framework.config`). Not counted: the CUDA context (about 0.5 GiB), workspaces of single
+Counted for each stage: weights, gradients, Adam's two moments and the EMA, all float32; the frozen
+networks; and the activations of one micro-batch (see ``block_activations`` in
+:mod:`pae_framework.config`). Not counted: the CUDA context (about 0.5 GiB), workspaces of
 operations, fragmentation. The estimate is right within a factor of two; a test compares it with
-measured steps of small networks. If a component does not know its size, it is a lower bound.
+measured steps of small networks. It is a lower bound if the size of a component is unknown.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from pae_framework.recipe.stage_table import STAGES, Stage, trainings
 from pae_framework.training.train_settings import TrainSettings
 
 CLASSES = 1000
-"""Assumed if the number is unknown; it only sizes the generator's label embedding."""
+"""Assumed number of classes if it is unknown; it affects only the generator's label embedding."""
 
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Bytes a training stage needs: ``weights`` for any batch size, ``activations`` for the
-    ``images`` of a micro-batch. ``unknown`` names components of unknown size."""
+    """Estimated memory of a training stage, in bytes."""
 
     stage: str
     path: KeyPath
     """Key path of the stage's training settings."""
     weights: int
+    """Of weights, gradients and optimizer; the batch size does not matter."""
     activations: int
+    """For the ``images`` of a micro-batch."""
     images: int
     unknown: tuple[str, ...] = ()
+    """Components of unknown size."""
 
     @property
     def total(self) -> int:
@@ -45,7 +47,7 @@ class StageMemory:
 
 @dataclass(frozen=True)
 class _Network:
-    """A network in memory: parameters, and activations per image kept for the backward pass."""
+    """Number of parameters, and of activations per image kept for the backward pass."""
 
     name: str
     parameters: int | None
@@ -58,7 +60,7 @@ def training_memory(recipe: Recipe, num_classes: int | None = None) -> list[Stag
 
     Args:
         recipe: the recipe.
-        num_classes: classes of the training images; None: as the recipe says, or ``CLASSES``.
+        num_classes: classes of the training images; None: that of the recipe, else ``CLASSES``.
     """
     classes = num_classes or known_classes(recipe) or CLASSES
     return [
@@ -70,16 +72,16 @@ def training_memory(recipe: Recipe, num_classes: int | None = None) -> list[Stag
 
 def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> StageMemory:
     half = train.precision == "bf16"
-    # weight, gradient, two moments; the average; autocast's copy, kept for the backward pass
+    # weight, gradient, two moments; EMA; autocast's copy for the backward pass
     per_weight = 4 * 4 + (4 if train.ema else 0) + (2 if half else 0)
     weights = numbers = 0.0
     for network in networks:
         weights += (network.parameters or 0) * (per_weight if network.trained else 4)
         kept = network.activations or 0
-        # A block's input is one of the 16 numbers it keeps; one block at a time has all of them.
+        # Blocks keep only their input, 1 of 16 numbers; one block at a time keeps all 16.
         numbers += kept / 8 if network.trained and train.activation_checkpointing else kept
     images = train.batch_size // train.accumulate
-    # Of the 16 numbers, autocast keeps both norms' inputs in float32 and the rest in half.
+    # Of the 16 numbers, autocast keeps the inputs of both norms in float32, the others in bf16.
     per_number = 2.25 if half else 4
     return StageMemory(
         stage.name,
@@ -170,4 +172,4 @@ _RULES: dict[str, Callable[[Recipe, int], list[_Network]]] = {
     "tokenizer": lambda recipe, _: _tokenizer(recipe),
     "generator": _generator,
 }
-"""Networks in memory while a stage trains, by stage, from a recipe and the number of classes."""
+"""By stage: the networks in memory during its training, from recipe and number of classes."""

@@ -1,12 +1,14 @@
-"""What a recipe needs from the machine that runs it, as far as it is known beforehand. No torch.
+"""Checks that this machine has what a recipe needs: data, weights, a GPU, memory. No torch.
 
-All of it is reported at once, each item with what to do: data, weights, a GPU, memory.
+Everything missing is reported at once, each item with its remedy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,31 +23,30 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
-from pae_framework.runs.autoguidance_run import guiding_fault
+from pae_framework.runs.autoguidance_run import autoguidance_problem
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
-from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 
 @runtime_checkable
 class HasRequirements(Protocol):
-    """A component's config, or a section of a recipe, that may need something.
+    """A component's config, or a section of a recipe, that may need data, weights or packages.
 
-    It speaks for everything below it. If it has ``fetch()``, that downloads what is missing (see
-    :class:`~pae_framework.config.ComponentConfig`).
+    It also answers for the settings nested in it. Its ``fetch()``, if it has one, downloads what is
+    missing (see :class:`~pae_framework.config.ComponentConfig`).
     """
 
     def missing(self) -> str | None:
-        """What is missing on this machine; None: nothing."""
+        """Describe what this machine lacks; None if nothing is missing."""
 
 
 def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
-    """The recipes that are run for this one: itself, or the members of its sweep."""
+    """The recipes that a run of this one executes: itself, or the members of its sweep."""
     return [member.loaded for member in expand(loaded)] or [loaded]
 
 
 def unfinished_stages(loaded: LoadedRecipe, stages_dir: Path | None) -> frozenset[str]:
-    """Names of a recipe's stages that are not done in a directory of stages; None: all."""
+    """Names of the stages that are not done in ``stages_dir``; all of them if it is None."""
     return frozenset(
         stage.name
         for stage in plan(loaded.recipe, loaded.registry)
@@ -56,65 +57,62 @@ def unfinished_stages(loaded: LoadedRecipe, stages_dir: Path | None) -> frozense
 def missing_requirements(
     recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
 ) -> list[Problem]:
-    """What is missing on this machine, so that recipes cannot run; each problem once.
+    """Everything that keeps the recipes from running on this machine; each problem once.
 
     Args:
-        recipes: the recipes that are to run.
-        stages_dir: where their stages are kept; stages that are done there need nothing.
+        recipes: the recipes to run.
+        stages_dir: folder of their stages; a stage that is done there needs nothing.
         machine: the machine; by default this one.
     """
-    machine = machine or this_machine()
-    found = (
-        problem
-        for loaded in recipes
-        for problem in _missing(loaded, machine, unfinished_stages(loaded, stages_dir))
-    )
-    return list(dict.fromkeys(found))
+    return _for_unfinished(_missing, recipes, stages_dir, machine)
 
 
 def low_memory(
     recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
 ) -> list[Problem]:
-    """Stages whose estimated memory exceeds what there is by less than the estimate's error.
+    """Stages whose estimated memory exceeds the available memory by less than the estimate's error.
 
-    They deserve a warning; the run may start. Arguments as in :func:`missing_requirements`.
+    They are worth a warning; the run may start. Arguments as in :func:`missing_requirements`.
     """
+    return _for_unfinished(partial(_memory, above=1, up_to=2), recipes, stages_dir, machine)
+
+
+def _for_unfinished(
+    check: Callable[[LoadedRecipe, Machine, Collection[str]], Iterator[Problem]],
+    recipes: Sequence[LoadedRecipe],
+    stages_dir: Path | None,
+    machine: Machine | None,
+) -> list[Problem]:
     machine = machine or this_machine()
-    found = (
-        problem
-        for loaded in recipes
-        for problem in _memory(loaded, machine, unfinished_stages(loaded, stages_dir), 1, 2)
-    )
-    return list(dict.fromkeys(found))
+    found = (check(recipe, machine, unfinished_stages(recipe, stages_dir)) for recipe in recipes)
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) -> Iterator[Problem]:
-    recipe, place = loaded.recipe, loaded.root.place
-    for path, part in components_with_requirements(recipe):
-        if not any(STAGES[stage].needs(path, recipe) for stage in stages):
-            continue
-        if (missing := part.missing()) is not None:
-            yield Problem(missing, dotted(path), place(path))
-    for path, file in named_files(recipe):  # each is copied by the stage of its section
-        if path[0] in stages and (missing := missing_file(file)) is not None:
-            yield Problem(missing, dotted(path), place(path))
-    if "latents" in stages and (folder := recipe.latents.folder) is not None:
-        path = ("latents", "folder")
-        if (missing := missing_latents(folder)) is not None:
-            yield Problem(missing, dotted(path), place(path))
-    if stages and recipe.runtime.device == "cuda" and not machine.gpus:
-        path = ("runtime", "device")
-        hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
-        message = "needs a GPU, but none is visible on this machine"
-        yield Problem(message, dotted(path), place(path), hint)
-    yield from _memory(loaded, machine, stages, above=2)
-    if "sample" in stages and (fault := guiding_fault(recipe, loaded.registry)) is not None:
+    recipe, position = loaded.recipe, loaded.root.position
+    messages: list[tuple[KeyPath, str | None]] = [
+        (path, part.missing()) for path, part in components_with_requirements(recipe, stages)
+    ]
+    for path, file in named_files(recipe):
+        if path[0] in stages:  # the stage of a section copies its file
+            messages.append((path, missing_file(file)))
+    if "latents" in stages and recipe.latents.folder is not None:
+        messages.append((("latents", "folder"), missing_latents(recipe.latents.folder)))
+    if "sample" in stages:
         path = ("sample", "guidance", "autoguidance")
-        yield Problem(fault, dotted(path), place(path))
+        messages.append((path, autoguidance_problem(recipe, loaded.registry)))
+    for path, message in messages:
+        if message is not None:
+            yield Problem(message, dotted(path), position(path))
+    if stages and recipe.runtime.device == "cuda" and not machine.gpus:
+        message = "needs a GPU, but none is visible on this machine"
+        hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
+        yield Problem(message, "runtime.device", position(("runtime", "device")), hint)
+    yield from _memory(loaded, machine, stages, above=2)
 
 
 def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
-    """Files of weights and statistics that a recipe names, each with its key path."""
+    """Key paths and names of the files of weights and statistics in a recipe."""
     if (weights := recipe.tokenizer.weights) is not None:
         yield ("tokenizer", "weights"), weights
     if recipe.generator is None:
@@ -126,62 +124,36 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 
 
 def missing_file(file: str) -> str | None:
-    """A message if a file that a recipe names does not exist; else None."""
+    """A message if a file named in a recipe does not exist; else None."""
     path = Path(file).expanduser()
     return None if path.is_file() else f"no such file: {path}"
 
 
-def components_with_requirements(recipe: Recipe) -> Iterator[tuple[KeyPath, HasRequirements]]:
-    """Every component and section of a recipe that may need something, with its key path.
+def components_with_requirements(
+    recipe: Recipe, stages: Collection[str] | None = None
+) -> Iterator[tuple[KeyPath, HasRequirements]]:
+    """Key path and config of every component or section that may need something.
 
-    Those that are switched off (weight 0) or that no stage uses are left out.
+    Args:
+        recipe: the recipe.
+        stages: only what one of these stages reads; None: all stages of the recipe.
     """
-    yield from _with_requirements(_in_use(recipe), ())
-
-
-def _in_use(recipe: Recipe) -> Recipe:
-    """The recipe without the sections that its stages do not use."""
-    tokenizer = recipe.tokenizer
-    unused: dict[str, object] = {
-        "regularizers": tokenizer.active_regularizers,
-        "adversarial": tokenizer.active_adversarial,
-    }
-    if tokenizer.weights is not None:  # loaded, not trained
-        unused = {"refinement": None, "adversarial": None, "regularizers": {}}
-    elif tokenizer.target == "raw":
-        unused |= {"refinement": None}
-    data = recipe.data
-    if not _reads_training_images(recipe):
-        data = data.model_copy(update={"train": None})
-    used = {"tokenizer": tokenizer.model_copy(update=unused), "data": data}
-    return recipe.model_copy(update=used)
-
-
-def _reads_training_images(recipe: Recipe) -> bool:
-    """Whether a stage reads the training images, or must count their classes."""
-    if recipe.tokenizer.weights is None:
-        return True
-    encoders = [recipe.extractor, recipe.tokenizer.encoder]
-    if any(encoder is not None and encoder.train is not None for encoder in encoders):
-        return True
-    writes = recipe.generator is not None and recipe.latents.written
-    return writes or recipe.data.train.config.expected() is None
+    if stages is None:
+        stages = [name for name, stage in STAGES.items() if stage.exists(recipe)]
+    for path, part in _with_requirements(recipe, ()):
+        if any(STAGES[stage].needs(path, recipe) for stage in stages):
+            yield path, part
 
 
 def _with_requirements(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, HasRequirements]]:
     if isinstance(part, Component):
-        yield path, part.config
-    elif isinstance(part, Settings):
-        if isinstance(part, HasRequirements):
-            yield path, part
-            return
-        if isinstance(part, ReconstructionSettings):
-            yield from _with_requirements(part.active_terms, path)
-            return
-        for key in type(part).model_fields:
-            yield from _with_requirements(getattr(part, key), (*path, key))
-    elif isinstance(part, dict):
-        for key, entry in part.items():
+        part = part.config
+    if getattr(part, "weight", None) == 0:  # a term of the loss that is switched off
+        return
+    if isinstance(part, HasRequirements):
+        yield path, part
+    elif isinstance(part, Settings | dict):
+        for key, entry in dict(part).items():
             yield from _with_requirements(entry, (*path, key))
 
 
@@ -195,7 +167,7 @@ def _memory(
     above: float,
     up_to: float = math.inf,
 ) -> Iterator[Problem]:
-    """Stages that need more than ``above`` and at most ``up_to`` times the memory there is."""
+    """Stages that need more than ``above`` and at most ``up_to`` times the available memory."""
     device = loaded.recipe.runtime.device
     on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
     available = min(machine.gpus, default=0) if on_gpu else machine.memory
@@ -205,8 +177,8 @@ def _memory(
         if stage.stage in stages and above * available < stage.total <= up_to * available:
             owner = "the GPU has" if on_gpu else "this machine has"
             message = f"{_needed(stage)}; {owner} {gib(available)}"
-            place = loaded.root.place(stage.path)
-            yield Problem(message, dotted(stage.path), place, _advice(stage, available))
+            where = loaded.root.position(stage.path)
+            yield Problem(message, dotted(stage.path), where, _advice(stage, available))
 
 
 def _needed(stage: StageMemory) -> str:
@@ -225,7 +197,7 @@ def _advice(stage: StageMemory, available: int) -> str:
     return (
         f"set {key}.activation_checkpointing=true, which changes no result; precision=bf16, a "
         "lower batch_size or a higher accumulate save more memory but change the result (a higher "
-        "accumulate does not if the stage draws no noise and balances no terms)"
+        "accumulate only in stages with noise or adaptive weights)"
     )
 
 

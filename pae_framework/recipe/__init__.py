@@ -1,1 +1,1 @@
-"""Recipes: YAML with positions, composition, validation, agreement, sweeps. No torch."""
+"""The recipe language: YAML with positions, merging, models, checks, sweeps. No torch."""

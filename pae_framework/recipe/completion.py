@@ -20,8 +20,8 @@ def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:
     *parents, last = key_path.split(".")
     schema, node = schema_at(loaded.root, tuple(parents), loaded.registry)
     if equals:
-        found = [str(choice) for choice in _values(schema, node, last, loaded.registry)]
-        return [f"{key_path}={choice}" for choice in found if choice.startswith(value)]
+        choices = [str(choice) for choice in _values(schema, node, last, loaded.registry)]
+        return [f"{key_path}={choice}" for choice in choices if choice.startswith(value)]
     before = "".join(f"{parent}." for parent in parents)
     keys = [key for key in _keys(schema, node, loaded.registry) if key.startswith(last)]
     return [f"{before}{key}{_suffix(schema.enter(key, node, loaded.registry))}" for key in keys]
@@ -52,7 +52,7 @@ def _values(schema: SchemaNode, node: Node, key: str, registry: Registry) -> Ite
 
 
 def _choices(annotation: Any) -> list[str]:
-    """All values of a type that has few values."""
+    """All values of a type, if it has few; otherwise none."""
     if annotation is bool:
         return ["true", "false"]
     if annotation is type(None):

@@ -1,9 +1,9 @@
-"""A component as a recipe writes it: ``{use: name, ...parameters}``. No torch.
+"""A component in a recipe: ``{use: name, ...parameters}``. No torch.
 
-``use`` and the keys the engine adds (such as ``train``) are fields of :class:`Component`. All other
-keys are parameters of the component. They are validated by the config model that the registry has
-for that name, so an error refers to one model and never to a union of all of them, and errors in
-both groups of keys are reported together. Validation needs the registry as its context:
+``use`` and the keys of the engine, such as ``train``, are fields of :class:`Component`. All other
+keys are parameters of the component. The config model that is registered for the component
+validates them, so an error refers to one model, never to a union of all models. Errors in both
+groups of keys are reported together. Validation needs the registry as its context:
 ``{"registry": registry}``.
 """
 
@@ -124,23 +124,20 @@ class Component(Settings, Generic[C]):
     def _find_config_class(cls, use: str, info: ValidationInfo) -> type[C]:
         try:
             return cls.config_class(use, (info.context or {})["registry"])
-        except UnknownComponentError as error:
-            raise PydanticCustomError("unknown_component", "{text}", {"text": str(error)}) from None
-        except PluginError as error:
-            raise PydanticCustomError("broken_plugin", "{text}", {"text": str(error)}) from None
+        except (UnknownComponentError, PluginError) as error:
+            unknown = isinstance(error, UnknownComponentError)
+            kind = "unknown_component" if unknown else "broken_plugin"
+            raise PydanticCustomError(kind, "{text}", {"text": str(error)}) from None
 
     @model_serializer(mode="plain")
     def _serialize_flat(self) -> dict[str, Any]:
-        own = {
-            key: getattr(self, key)
-            for key in type(self).model_fields
-            if key not in ("use", "config")
-        }
+        fields = dict(self)
+        parameters = fields.pop("config").model_dump(mode="json")
         dumped = {
             key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            for key, value in own.items()
+            for key, value in fields.items()
         }
-        return {"use": self.use, **self.config.model_dump(mode="json"), **dumped}
+        return {"use": dumped.pop("use"), **parameters, **dumped}
 
 
 DataSourceComponent = Component[DataSourceConfig]
@@ -153,17 +150,18 @@ EvaluatorComponent = Component[EvaluatorConfig]
 
 
 class EncoderComponent(Component[EncoderConfig]):
-    """An encoder; with ``train``, one that a stage of the run trains first."""
+    """An encoder; with ``train``, a stage of the run trains it first."""
 
     train: TrainSettings | None = None
 
 
 class GeneratorComponent(Component[GeneratorConfig]):
-    """A generator with its objective and its training."""
+    """A generator, its objective and its training."""
 
     objective: FlowSettings = FlowSettings()
     weights: str | None = Field(
         None,
-        description="file of a trained generator, ours or an official one: loaded, not trained",
+        description="weights file of a trained generator, from this project or a release; it is "
+        "then loaded, not trained",
     )
     train: TrainSettings

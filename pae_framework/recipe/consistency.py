@@ -1,7 +1,7 @@
 """Checks that the sections of a recipe are consistent, before anything is built. No torch.
 
-These checks are where a rule between two settings is enforced for the user. Constructors rely on
-them and check only what a recipe cannot know.
+Rules between settings are enforced here. Constructors rely on them and check only what a recipe
+cannot know.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ from pae_framework.recipe.models import Recipe
 
 
 def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
-    """Every inconsistency of a recipe whose values are valid one by one."""
+    """All inconsistencies of a recipe whose single values are valid."""
     checks = (check_shapes, check_losses, check_training, check_sampling, check_evaluators)
     return [found for check in checks for found in check(recipe)]

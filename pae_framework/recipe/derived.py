@@ -1,4 +1,4 @@
-"""Values that follow from a recipe before anything is built or read. No torch."""
+"""Values computed from a recipe alone; nothing is built or read. No torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ def latent_shape(recipe: Recipe) -> LatentShape:
 
 
 def known_classes(recipe: Recipe) -> int | None:
-    """Number of classes of the training images, if the recipe determines it.
+    """Number of classes of the training images, if the recipe determines it; else None.
 
-    The data source's own count comes first, then the number set for the generator. None if both
-    are unknown: the training images must be read to count their classes.
+    The number of the data source takes precedence over the number set for the generator.
     """
-    counted = recipe.data.train.config.class_count()
-    if counted is None and recipe.generator is not None:
+    count = recipe.data.train.config.class_count()
+    if count is None and recipe.generator is not None:
         return recipe.generator.config.stated_classes()
-    return counted
+    return count

@@ -12,7 +12,7 @@ from pae_framework.recipe.yaml_source import use_core_schema
 
 
 class _CoreDumper(yaml.SafeDumper):
-    """Quotes exactly the strings that our loader would otherwise read as another type."""
+    """Quotes only strings that our loader would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -28,7 +28,7 @@ _CoreDumper.add_representer(str, _represent_text)
 
 
 def lines(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath | None]]:
-    """Lines of YAML, each with the key path of its value; None for the line that starts a map."""
+    """Lines of YAML with the key paths of their values; None for a line that starts a map."""
     indent = "  " * len(path)
     for key, value in data.items():
         inner = (*path, key)

@@ -1,4 +1,4 @@
-"""Labels of regularizers and evaluators: what they may be, and which are reserved. No torch."""
+"""Rules for labels of regularizers and evaluators. No torch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,15 @@ from pae_framework.training.train_settings import LOG_COLUMNS
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]*")
 
-RESERVED = frozenset(
-    (
-        *LOG_COLUMNS,
-        *ReconstructionSettings.model_fields,
-        *DISCRIMINATOR_TERMS,
-        ADVERSARIAL,
-        ADVERSARIAL + FACTOR,
-    )
-)
-"""Columns of the tokenizer's log beside the regularizers' own: labels no regularizer can have."""
+_TERMS = (*ReconstructionSettings.model_fields, *DISCRIMINATOR_TERMS, ADVERSARIAL)
+RESERVED = frozenset((*LOG_COLUMNS, *_TERMS, ADVERSARIAL + FACTOR))
+"""Other columns of the tokenizer's log, which a label of a regularizer must not equal."""
 
 
-def label_fault(label: str, reserved: frozenset[str] = frozenset()) -> str | None:
-    """Say why ``label`` cannot be one, or None: it names a term in logs or a folder."""
+def label_problem(label: str, reserved: frozenset[str] = frozenset()) -> str | None:
+    """Explain why ``label`` cannot name a log column or folder; None if it can."""
     if not _LABEL.fullmatch(label):
-        return "a label is a small letter, then small letters, digits, '_' and '-'"
+        return "a label must be a lower-case letter followed by letters, digits, '_' or '-'"
     if label in reserved or (reserved and label.endswith(FACTOR)):
-        return f"{label!r} is a name the engine uses itself"
+        return f"{label!r} is reserved for another column of the log"
     return None

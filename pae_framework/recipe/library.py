@@ -1,4 +1,4 @@
-"""Shipped recipes, and finding a recipe by path or name. No torch."""
+"""Shipped recipes; lookup of recipes by path or name. No torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find(reference: str | Path) -> Path:
     """The file of a recipe: a path, or the name of a shipped recipe with or without ``.yaml``.
 
     Raises:
-        UsageError: neither exists; suggests the closest name.
+        UsageError: there is no such file or shipped recipe; suggests the closest name.
     """
     path = Path(reference)
     if path.is_file():
@@ -35,7 +35,9 @@ def find(reference: str | Path) -> Path:
     if by_name is not None:
         return by_name
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a recipe{_of_run(path)}")
+        resolved = path / "resolved.yaml"
+        suggested = f"; did you mean {resolved}?" if resolved.is_file() else ""
+        raise UsageError(f"{path} is a folder, not a recipe{suggested}")
     names = [file.stem for file in sorted(folder().glob("*.yaml"))]
     hint = suggestion(str(reference).removesuffix(".yaml"), names)
     raise UsageError(f"no recipe {str(reference)!r}: neither a file nor a shipped recipe ({hint})")
@@ -46,11 +48,6 @@ def shipped_file(name: str) -> Path | None:
     stem = name.removesuffix(".yaml")
     path = folder() / f"{stem}.yaml"
     return path if stem == Path(stem).name and path.is_file() else None
-
-
-def _of_run(path: Path) -> str:
-    resolved = path / "resolved.yaml"
-    return f"; did you mean {resolved}?" if resolved.is_file() else ""
 
 
 def _description(path: Path) -> str:

@@ -20,7 +20,7 @@ from pae_framework.recipe.yaml_source import parse, read_file
 def load_recipe(
     reference: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
 ) -> LoadedRecipe:
-    """Read a recipe and its parents, apply the overrides, and check the result.
+    """Read a recipe and its parents, apply overrides and check the result.
 
     Args:
         reference: path of a recipe, or name of a shipped one.
@@ -29,8 +29,8 @@ def load_recipe(
 
     Raises:
         UsageError: there is no such recipe.
-        RecipeError: the recipe is invalid; holds every problem.
-        PluginError: the recipe is valid, but a plugin it needs is broken.
+        RecipeError: the recipe is invalid; lists every problem.
+        PluginError: the recipe is valid but needs a broken plugin.
     """
     registry = load_registry() if registry is None else registry
     source = library.find(reference)
@@ -62,23 +62,22 @@ def _read(path: Path, children: tuple[Path, ...], problems: list[Problem]) -> tu
 
 
 def _find_parent(path: Path, descendants: tuple[Path, ...], extends: Node) -> Path:
-    """The file that ``extends`` names: a path relative to this file, or a shipped recipe."""
+    """The file named by ``extends``: a path relative to this file, or a shipped recipe."""
     name = extends.value
 
-    def refuse(message: str, hint: str = "") -> RecipeError:
+    def problem(message: str, hint: str = "") -> RecipeError:
         return RecipeError([Problem(message, "extends", extends.where, hint)])
 
     if not isinstance(name, str):
-        found = describe(extends.plain())
-        raise refuse(f"expected the path or name of one recipe, found {found}")
+        raise problem(f"expected the path or name of a recipe, found {describe(extends.plain())}")
     beside = path.parent / name
     parent = beside if beside.is_file() else library.shipped_file(name)
     if parent is None:
         names = [shipped for shipped, _, _ in library.shipped()]
-        message = f"no recipe {name!r}: neither a file beside this one nor a shipped recipe"
-        raise refuse(message, suggestion(name.removesuffix(".yaml"), names))
+        message = f"no recipe {name!r}: no such file in {path.parent} or shipped recipe"
+        raise problem(message, suggestion(name.removesuffix(".yaml"), names))
     if parent.resolve() in descendants:
-        raise refuse(f"circular: {name!r} extends this recipe")
+        raise problem(f"circular: {name!r} extends this recipe")
     return parent
 
 
@@ -87,7 +86,7 @@ def _apply_override(root: Node, text: str, problems: list[Problem]) -> Node:
     try:
         if not equals:
             raise ValueError(f"{text!r} is not of the form key.path=value")
-        value, found = parse(value_text, place=lambda line, column: COMMAND_LINE)
+        value, found = parse(value_text, position=lambda line, column: COMMAND_LINE)
         problems.extend(replace(problem, path=key_path) for problem in found)
         value = value or Node(None, COMMAND_LINE, COMMAND_LINE)
         return merge(root, override(key_path.strip(), value))

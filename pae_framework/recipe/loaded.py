@@ -53,7 +53,7 @@ class LoadedRecipe:
     def origins(self) -> Mapping[KeyPath, str]:
         """Where each value of :meth:`resolved` was set.
 
-        One of ``file:line:column``, ``command line`` and ``default``.
+        Each is ``file:line:column``, ``command line`` or ``default``.
         """
         leaves = [path for _, path in lines(self.resolved()) if path is not None]
         return {path: _origin(path, self.root) for path in leaves}
@@ -65,13 +65,13 @@ def build(
     """Validate a merged tree and check that its sections are consistent.
 
     Raises:
-        RecipeError: with every problem and its location.
-        PluginError: the only problems are broken plugins that the recipe needs.
+        RecipeError: lists every problem with its position.
+        PluginError: the only problems are broken plugins.
     """
     root = resolve_removals(root, registry)
     recipe = validate(root, registry)
     problems = [
-        Problem(found.message, dotted(found.path), root.place(found.path), found.hint)
+        Problem(found.message, dotted(found.path), root.position(found.path), found.hint)
         for found in inconsistencies(recipe)
     ]
     if problems:

@@ -1,11 +1,11 @@
-"""Merges a layer into a recipe: for ``extends``, command-line overrides and sweep variants.
+"""Merges recipes: for ``extends``, command-line overrides and sweep variants. No torch.
 
-Maps are merged key by key, every other value is replaced, and null removes a key. In detail:
+Maps are merged key by key, other values are replaced, and null removes a key. In detail:
 
 - An override (``key.path=value``) is an assignment: a map replaces the earlier map.
-- If null is a valid value of the setting (``clip: null``: no clipping), it is set, not removed.
-- A layer that changes ``use`` drops the parameters of the earlier component. The keys that belong
-  to the engine (``train``, ``objective``) are kept.
+- If null is a valid value of a setting (``clip: null``: no clipping), the setting becomes null.
+- If a layer changes ``use``, the parameters of the earlier component are dropped. Keys of the
+  engine (``train``, ``objective``) are kept.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
 
 
 def _drop_other_parameters(base: Node, layer: Node, schema: SchemaNode) -> tuple[Node, Node]:
-    """Both in long form; the base without its parameters if the layer changes the component."""
+    """Both in long form; if the layer changes the component, the base without its parameters."""
     assert schema.component is not None
     before, after = schema.use(base), schema.use(layer)
     renamed = _names_component(layer) and before != after
@@ -79,8 +79,8 @@ def _long_form(node: Node) -> Node:
 def resolve_removals(root: Node, registry: Registry) -> Node:
     """Delete the keys that layers removed.
 
-    A null that is a valid value of its setting is kept. So is a null at an unknown key, for
-    validation to report the key.
+    A null is kept if it is a valid value of its setting. It is also kept at an unknown key, so that
+    validation reports the key.
     """
     return _remove(root, RECIPE, registry)
 

@@ -1,4 +1,4 @@
-"""The recipe: the fixed top level of one experiment, as pydantic models. No torch."""
+"""Pydantic models of a recipe. No torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pae_framework.training.train_settings import Length, OptimizerSettings, Tra
 
 
 def _labelled(value: Any) -> Any:
-    """In ``{ssr: {weight: 0.2}}`` the label names the component, unless ``use`` does."""
+    """Make the label the default of ``use``, as in ``{ssr: {weight: 0.2}}``."""
     if isinstance(value, dict):
         return {
             label: {"use": label, **(parameters or {})}
@@ -37,58 +37,60 @@ def _labelled(value: Any) -> Any:
 
 
 class RuntimeSettings(Settings):
-    """The machine's part."""
+    """Device and number formats of this machine; not part of fingerprints."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda where there is one"
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if available")
     tf32: bool = Field(
-        False, description="on cuda, float32 products round their factors to TF32's 10 bits: faster"
+        False, description="TF32 matrix products on cuda: faster, with 10 bits of precision"
     )
     threads: int | None = Field(
         None,
         gt=0,
-        description="CPU threads of torch; fixed, since sums depend on it; null: torch's",
+        description="CPU threads of torch, which rounding depends on; null: torch's default",
     )
 
 
 class DataSection(Settings):
-    """Where images come from, and at which size."""
+    """Image sources and image size."""
 
     image_size: int = Field(gt=0, description="side of the square images, px")
-    train: DataSourceComponent = Field(description="images that are learned from")
-    test: DataSourceComponent = Field(description="images that are judged")
-    flip: bool = Field(False, description="mirror training images at random; also in the latents")
+    train: DataSourceComponent = Field(description="source of the training images")
+    test: DataSourceComponent = Field(description="source of the test images")
+    flip: bool = Field(
+        False, description="mirror training images at random; latents are stored plain and mirrored"
+    )
     test_images: int | None = Field(
-        None, gt=0, description="test images that are judged, drawn at random; null: all"
+        None, gt=0, description="number of test images to evaluate, chosen at random; null: all"
     )
     max_damaged: int = Field(
         0,
         ge=0,
-        description="training images that may be unreadable: each is named in damaged.txt and the "
-        "next one takes its place",
+        description="largest number of unreadable training images to tolerate; each is replaced "
+        "by the next one and listed in damaged.txt",
     )
 
 
 class AdversarialSection(Settings):
-    """The adversarial term of the tokenizer's loss, and the discriminator it is played against."""
+    """The adversarial term of the tokenizer's loss and its discriminator."""
 
-    weight: float = Field(0.5, ge=0, description="factor of the term; 0 skips it altogether")
+    weight: float = Field(0.5, ge=0, description="weight of the term; 0: off")
     discriminator: DiscriminatorComponent
     adaptive: bool = Field(
         True,
-        description="also multiply by |grad of reconstruction| / |grad of the term| at the "
-        "decoder's last layer (VQGAN)",
+        description="also multiply by |grad of reconstruction| / |grad of the term| at the last "
+        "layer of the decoder (VQGAN)",
     )
     update_from: Length = Field(
-        Length(steps=0), description="when the discriminator begins to learn"
+        Length(steps=0), description="when training of the discriminator starts"
     )
-    start: Length = Field(Length(steps=0), description="when the term enters the tokenizer's loss")
+    start: Length = Field(Length(steps=0), description="when the term is added to the loss")
     warmup: Length = Field(
-        Length(steps=0), description="over how long its weight grows from 0, linearly, from `start`"
+        Length(steps=0),
+        description="length of the linear increase of the weight from 0, after `start`",
     )
     optimizer: OptimizerSettings = Field(
-        OptimizerSettings(lr=2e-4), description="of the discriminator; counts its own steps"
+        OptimizerSettings(lr=2e-4),
+        description="optimizer of the discriminator; its schedule counts its own steps",
     )
 
 
@@ -101,57 +103,58 @@ class TokenizerSection(Settings):
     decoder: DecoderComponent
     reconstruction: ReconstructionSettings = ReconstructionSettings()
     regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labelled)] = Field(
-        {}, description="label -> term of the loss; the label names it"
+        {}, description="label -> term of the loss; the label is its name in the log"
     )
     adversarial: AdversarialSection | None = None
     refinement: RefinementSettings | None = None
     target: Literal["refined", "raw"] = Field(
-        "refined", description="what ssr and scr align with: the refined prior, or raw features"
+        "refined", description="target of ssr and scr: the refined prior or the raw features"
     )
     noise: float = Field(
         0.0,
         ge=0,
-        description="tau: in training the decoder's input gets normal noise, its deviation uniform "
-        "in [0, tau] per image (RAE)",
+        description="tau: in training, normal noise is added to the decoder's input, with standard "
+        "deviation uniform in [0, tau] per image (RAE)",
     )
     weights: str | None = Field(
         None,
-        description="file of a trained tokenizer, ours or a released PAE one: loaded, not trained",
+        description="weights file of a trained tokenizer, from this project or a PAE release; it "
+        "is then loaded, not trained",
     )
     train: TrainSettings
 
     @property
     def active_regularizers(self) -> dict[str, RegularizerComponent]:
-        """The regularizers that are on, by label: a weight of 0 switches one off."""
+        """The regularizers with a weight other than 0, by label."""
         return {label: term for label, term in self.regularizers.items() if term.config.weight}
 
     @property
     def active_adversarial(self) -> AdversarialSection | None:
-        """The adversarial term, if it is on: a weight of 0 switches it off."""
+        """The adversarial term; None if there is none or its weight is 0."""
         return self.adversarial if self.adversarial and self.adversarial.weight else None
 
     @property
     def active_target(self) -> Literal["refined", "raw"] | None:
-        """What the regularizers align with; None: no active one needs a target."""
+        """The target of the regularizers; None if no active one needs a target."""
         needed = any(term.config.needs_target for term in self.active_regularizers.values())
         return self.target if needed else None
 
     @property
     def decodes(self) -> int:
-        """Decodes with gradient per image and step: the reconstruction's and the regularizers'."""
+        """Decoder passes with gradient per image and step, of reconstruction and regularizers."""
         return 1 + sum(term.config.decodes for term in self.active_regularizers.values())
 
 
 class SweepSection(Settings):
-    """Variants of a recipe, each a map of overrides; what they do not change is run once."""
+    """Variants of a recipe, each a map of overrides; they share the stages they do not change."""
 
     variants: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="name -> `key.path: value` overrides of this recipe"
+        min_length=1, description="name -> overrides of this recipe, as `key.path: value`"
     )
     seeds: tuple[int, ...] = Field(
         (0,),
         min_length=1,
-        description="seeds of tokenizer and generator; each variant runs with each",
+        description="seeds of tokenizer and generator; each variant runs with each seed",
     )
 
 
@@ -160,24 +163,24 @@ class Recipe(Settings):
 
     pae: Literal[1] = Field(description="version of the recipe format")
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run directory"
     )
-    description: str = Field("", description="what it is for, in one line; the report shows it")
+    description: str = Field("", description="purpose in one line, shown in the report")
     seed: int = Field(
         0,
         ge=0,
-        description="seed of every training that states none; sampling has its own, `sample.seed`",
+        description="seed of every training without its own; for sampling see `sample.seed`",
     )
     runtime: RuntimeSettings = RuntimeSettings()
     data: DataSection
     extractor: EncoderComponent | None = Field(
-        None, description="network trained on the classes whose features Frechet distances use"
+        None, description="classifier trained in the run; Frechet distances use its features"
     )
     tokenizer: TokenizerSection
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
     sample: SampleSettings | None = None
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labelled)] = Field(
-        {}, description="label -> evaluator; the label names it"
+        {}, description="label -> evaluator; the label names its results"
     )
     sweep: SweepSection | None = None

@@ -48,9 +48,7 @@ class Node:
         """The node at a key path; None if there is none."""
         node: Node | None = self
         for key in path:
-            if node is None:
-                return None
-            node = node.child(key)
+            node = node and node.child(key)
         return node
 
     def nearest(self, path: Sequence[str | int]) -> Node:
@@ -63,8 +61,8 @@ class Node:
             node = child
         return node
 
-    def place(self, path: Sequence[str | int]) -> str:
-        """Position to report for a key path: the value's, else its key's, else its ancestor's."""
+    def position(self, path: Sequence[str | int]) -> str:
+        """Position to report for a key path: the value, else its key, else its nearest ancestor."""
         written = self.find(path)
         if written is not None and written.map is None and written.value is not None:
             return written.where

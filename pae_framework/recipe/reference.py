@@ -1,4 +1,4 @@
-"""Documents the keys of a recipe from the pydantic models, for help and examples. No torch."""
+"""Documents the keys of recipes, for help and examples, from the pydantic models. No torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Parameter:
 
 
 def parameters(model: type[BaseModel], prefix: str = "") -> Iterator[Parameter]:
-    """The parameters of a model in order of declaration, those of nested models as key paths."""
+    """Parameters of a model in order of declaration; those of nested models have key paths."""
     for key, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Settings) and not field.is_required():
@@ -52,18 +52,18 @@ def type_words(field: FieldInfo) -> str:
 
 
 def example(kind: str, name: str, config: type[ComponentConfig]) -> str:
-    """YAML to paste into a recipe: required parameters to fill in, optional ones as comments."""
-    place = tuple(part.format(name=name) for part in KINDS[kind].place)
-    found = list(parameters(config))
+    """YAML to paste into a recipe: required parameters to fill in, optional ones in comments."""
+    path = tuple(part.format(name=name) for part in KINDS[kind].path)
+    keys = list(parameters(config))
     values: dict[str, Any] = {"use": name}
-    values |= {parameter.name: f"<{parameter.type}>" for parameter in found if parameter.required}
+    values |= {parameter.name: f"<{parameter.type}>" for parameter in keys if parameter.required}
     block: Any = values
-    for key in reversed(place):
+    for key in reversed(path):
         block = {key: block}
-    indent = "  " * len(place)
+    indent = "  " * len(path)
     optional = [
         f"{indent}# {parameter.name}: {inline(parameter.default)}"
-        for parameter in found
+        for parameter in keys
         if not parameter.required
     ]
     if kind == "generator" or (issubclass(config, EncoderConfig) and config.trainable):

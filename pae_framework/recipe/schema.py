@@ -22,11 +22,11 @@ class SchemaNode:
     """The schema of the value at one key path."""
 
     type: Any = None
-    """Model class or type of the value; None if unknown."""
+    """Model class or other type of the value; None if unknown."""
     nullable: bool = False
     """Whether null is a valid value."""
     declared: bool = True
-    """Whether the key exists in the models; False: the key is an error."""
+    """Whether the key exists in the models; if not, it is an error."""
     label: str | None = None
     """Label of an entry of ``regularizers`` or ``evaluate``: the default of its ``use``."""
 
@@ -77,7 +77,7 @@ RECIPE = SchemaNode(Recipe)
 
 
 def schema_at(root: Node, path: KeyPath, registry: Registry) -> tuple[SchemaNode, Node]:
-    """The schema at a key path, and the node there or, if nothing is written, its last ancestor."""
+    """The schema at a key path, and the node there or its nearest ancestor."""
     schema, node = RECIPE, root
     for key in path:
         schema = schema.enter(key, node, registry)

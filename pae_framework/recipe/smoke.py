@@ -1,8 +1,8 @@
-"""The smoke version of a recipe: the same wiring, small enough to run in seconds.
+"""The smoke version of a recipe: the same components, small enough to run in seconds. No torch.
 
-Components shrink themselves (:meth:`~pae_framework.config.ComponentConfig.smoke`); images come from
-the synthetic source ``shapes``; nothing is downloaded and no GPU is used. The result
-is a recipe like any other: validated, written as ``resolved.yaml``, fingerprinted. No torch.
+Each component defines its own small version (:meth:`~pae_framework.config.ComponentConfig.smoke`).
+Images come from the synthetic source ``shapes``; nothing is downloaded and no GPU is used. The
+result is an ordinary recipe: it is validated, written as ``resolved.yaml`` and fingerprinted.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from pae_framework.recipe.sweep import Member, expand
 
 SMOKE = "--smoke"
 SOURCE = "shapes"
-"""The data source used instead: it needs no files, and has classes and masks."""
+"""The data source of smoke runs: it needs no files and has classes and masks."""
 
 Data = dict[str, Any]
-_Part = TypeVar("_Part")
+_Section = TypeVar("_Section")
 
 _IMAGES = 32
 _BATCH = 4
 _STEPS = 2
 _SMALLEST_SIDE = 16
-"""px; SSIM's window of 11 px must fit."""
+"""In px; larger than SSIM's window of 11 px."""
 _VARIANTS = 2
 
 
 def smoke_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The smoke version of a recipe; of a sweep, with its first two variants and one seed.
+    """The smoke version of a recipe; a sweep keeps its first two variants and one seed.
 
     Raises:
-        RecipeError: the small components do not fit together; names the one to shrink.
+        RecipeError: the small components do not fit together.
     """
     members = _first_of_each_variant(loaded)[:_VARIANTS]
     data = _smoke(loaded)
@@ -56,7 +56,7 @@ def _first_of_each_variant(loaded: LoadedRecipe) -> list[Member]:
 
 
 def _changes(base: Data, variant: Data) -> Data:
-    """A variant as overrides: the sections in which it differs, each as a whole."""
+    """A variant as overrides: every section that differs from the base."""
     return {
         key: value
         for key, value in variant.items()
@@ -68,7 +68,7 @@ def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
     try:
         return build(_tree(data), loaded.source, loaded.text, loaded.overrides, loaded.registry)
     except RecipeError as error:
-        hint = "define `smoke()` in the config of the component whose values do not fit"
+        hint = "define `smoke()` in the config of this component"
         raise RecipeError(
             [
                 replace(problem, message=f"in the smoke version: {problem.message}", hint=hint)
@@ -78,7 +78,7 @@ def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
 
 
 def _tree(value: Any) -> Node:
-    """Plain data as a tree in which every value has the origin ``--smoke``."""
+    """Plain data as a tree whose values have the position ``--smoke``."""
     if isinstance(value, dict):
         value = {key: _tree(entry) for key, entry in value.items()}
     elif isinstance(value, list | tuple):
@@ -87,7 +87,7 @@ def _tree(value: Any) -> Node:
 
 
 def _smoke(loaded: LoadedRecipe) -> Data:
-    """The data of the smoke version of one recipe, without its sweep."""
+    """The smoke version of one recipe as plain data, without its sweep."""
     small = _shrunk(loaded.recipe)
     data: Data = small.model_dump(mode="json")
     data["name"] = f"{small.name}-smoke"
@@ -111,21 +111,21 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     return data
 
 
-def _shrunk(part: _Part) -> _Part:
+def _shrunk(section: _Section) -> _Section:
     """A section with the smoke version of every component, and random weights."""
-    if isinstance(part, dict):
-        return {key: _shrunk(entry) for key, entry in part.items()}  # type: ignore[return-value]
-    if not isinstance(part, Settings):
-        return part
-    small = part.smoke() if hasattr(part, "smoke") else part
-    fields = {key: _shrunk(getattr(small, key)) for key in type(part).model_fields}
+    if isinstance(section, dict):
+        return {key: _shrunk(entry) for key, entry in section.items()}  # type: ignore[return-value]
+    if not isinstance(section, Settings):
+        return section
+    small = section.smoke() if hasattr(section, "smoke") else section
+    fields: dict[str, Any] = {key: _shrunk(value) for key, value in small}
     if isinstance(fields.get("weights"), str):
         fields["weights"] = "none"
     return small.model_copy(update=fields)
 
 
 def _image_size(recipe: Recipe, small: Recipe) -> int:
-    """The smallest images of at least 4 x 4 tokens that fit every component; else the recipe's."""
+    """Side of the smallest images that fit every component, at least 4 x 4 tokens."""
     size = recipe.data.image_size
     grid = recipe.tokenizer.encoder.config.token_grid(size)
     for shrunk in (4 << power for power in range(grid.bit_length())):
@@ -138,7 +138,7 @@ def _image_size(recipe: Recipe, small: Recipe) -> int:
 
 
 def _fits(small: Recipe, side: int, grid: int) -> bool:
-    """Whether encoder, decoder and extractor take images of this side."""
+    """Whether encoder, decoder and extractor accept images of this side."""
     try:
         if small.extractor is not None:
             small.extractor.config.token_grid(side)
@@ -150,7 +150,7 @@ def _fits(small: Recipe, side: int, grid: int) -> bool:
 
 
 def _trainings(data: Data) -> Iterator[Data]:
-    """Every ``train`` map of a recipe."""
+    """Every ``train`` map of a recipe that has one."""
     for path in (stage.train_path for stage in STAGES.values() if stage.train_path):
         section: Data | None = data
         for key in path:
@@ -160,17 +160,17 @@ def _trainings(data: Data) -> Iterator[Data]:
 
 
 def _shrink_training(train: Data) -> None:
-    """Two steps; accumulation and averaging stay."""
+    """Train for two steps; keep accumulation and averaging."""
     train.update(
         steps=_STEPS,
         epochs=None,
         batch_size=_BATCH,
         accumulate=2 if train["accumulate"] > 1 else 1,
         warmup_steps=0,
-        precision="float32",  # most CPUs only imitate bf16: convolutions take minutes
+        precision="float32",  # most CPUs emulate bf16: convolutions take minutes
         compile=False,
         workers=0,
-        jump=None,  # the first losses of an untrained network jump
+        jump=None,  # the loss of an untrained network changes abruptly
         log_every=1,
         checkpoint_every=_STEPS,
         keep_steps=[],
@@ -178,9 +178,9 @@ def _shrink_training(train: Data) -> None:
 
 
 def _shrink_tokenizer(tokenizer: Data) -> None:
-    """Terms that start later start in the second step."""
+    """Train from scratch; the adversarial term starts in the second step."""
     tokenizer["weights"] = None
-    tokenizer["reconstruction"]["perceptual"]["layers"] = None  # the encoder has fewer
+    tokenizer["reconstruction"]["perceptual"]["layers"] = None  # the small encoder has fewer
     adversarial = tokenizer["adversarial"]
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}
@@ -189,7 +189,7 @@ def _shrink_tokenizer(tokenizer: Data) -> None:
 
 
 def _shrink_sampling(data: Data) -> None:
-    """Few images in few steps; ``at_steps`` becomes the first step."""
+    """Sample few images in few steps, and the generator of step 1 if ``at_steps`` is set."""
     sample = data["sample"]
     earlier = [1] if sample["at_steps"] else []
     if data["generator"] is not None:
@@ -202,4 +202,4 @@ def _shrink_sampling(data: Data) -> None:
         at_steps=earlier,
         few_steps=[2] if sample["few_steps"] else [],
     )
-    sample["guidance"]["autoguidance"] = None  # it names another run
+    sample["guidance"]["autoguidance"] = None  # needs another run

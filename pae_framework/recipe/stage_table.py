@@ -17,6 +17,7 @@ from typing import Any
 from pae_framework.config import Settings
 from pae_framework.data.data_settings import LATENT_FILES
 from pae_framework.files import file_identity
+from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.training.train_settings import TrainSettings
@@ -39,21 +40,19 @@ class Stage:
     run: str
     """Import string of its function, ``module:function``, which takes a ``StageContext``."""
     fingerprint: Callable[[Recipe], Values]
-    """Values of the recipe that its result depends on. Keys and values are hashed."""
+    """Values of the recipe that determine its result. Keys and values are hashed."""
     inputs: Callable[[Recipe], tuple[str, ...]]
-    """Stages whose results it reads; those that the recipe does not have are ignored."""
-    reads: tuple[KeyPath, ...]
+    """Stages whose results it reads; stages absent from the recipe are ignored."""
+    reads: Callable[[Recipe], tuple[KeyPath, ...]]
     """Sections whose data and weights must be on this machine when it runs."""
     exists: Callable[[Recipe], bool] = _always
     """Whether a recipe has this stage."""
     train_path: tuple[str, ...] | None = None
     """Key path of its ``TrainSettings``; None: it never trains."""
-    counts_classes: bool = False
-    """Whether it uses the training images only to count or name their classes."""
     constants: Mapping[str, Values] = field(default_factory=dict)
-    """Entries added to sections of ``fingerprint`` as they are."""
+    """Entries added to sections of ``fingerprint`` unchanged."""
     version: int = 1
-    """Raise it when the stage's code produces something else from the same inputs."""
+    """Increase it if new code computes a different result from the same inputs."""
 
     def function(self) -> Callable[[Any], None]:
         """Import the function that runs the stage."""
@@ -62,10 +61,7 @@ class Stage:
         return function
 
     def train(self, recipe: Recipe) -> TrainSettings | None:
-        """How the stage trains.
-
-        None: it does not train in this recipe, for instance because its weights are loaded.
-        """
+        """Settings of its training; None if it does not train, e.g. because weights are loaded."""
         if self.train_path is None or not self.exists(recipe):
             return None
         section: Any = recipe
@@ -78,10 +74,7 @@ class Stage:
 
     def needs(self, path: KeyPath, recipe: Recipe) -> bool:
         """Whether the stage reads the section or component of the recipe at ``path``."""
-        paths = self.reads
-        if self.counts_classes and recipe.data.train.config.expected() is None:
-            paths = (*paths, _TRAIN)
-        return any(path[: len(read)] == read for read in paths)
+        return any(path[: len(section)] == section for section in self.reads(recipe))
 
 
 def trainings(recipe: Recipe) -> dict[str, TrainSettings]:
@@ -126,15 +119,9 @@ def _changed(section: Settings, *keys: str) -> Values:
     return {key: value for key, value in values.items() if value != fields[key].default}
 
 
-def _extractor(recipe: Recipe) -> Values:
-    component = recipe.extractor
-    assert component is not None
-    return {**_images(recipe), "component": component, **_seed(recipe, component.train)}
-
-
-def _encoder(recipe: Recipe) -> Values:
-    component = recipe.tokenizer.encoder
-    return {**_images(recipe), "component": component, **_seed(recipe, component.train)}
+def _pretraining(recipe: Recipe, encoder: EncoderComponent | None) -> Values:
+    assert encoder is not None
+    return {**_images(recipe), "component": encoder, **_seed(recipe, encoder.train)}
 
 
 def _refine(recipe: Recipe) -> Values:
@@ -236,6 +223,27 @@ _TRAIN, _TEST = ("data", "train"), ("data", "test")
 _NETWORKS: tuple[KeyPath, ...] = tuple(
     ("tokenizer", name) for name in ("encoder", "modulator", "bottleneck", "decoder")
 )
+_TERMS: tuple[KeyPath, ...] = tuple(
+    ("tokenizer", name) for name in ("reconstruction", "regularizers", "adversarial")
+)
+_EVALUATORS: tuple[KeyPath, ...] = (("extractor",), ("tokenizer", "reconstruction"), ("evaluate",))
+
+
+def _tokenizer_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    trained = recipe.tokenizer.weights is None
+    return (_TRAIN, *_NETWORKS, *_TERMS) if trained else _NETWORKS
+
+
+def _encoded_images(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """The training images, if the run encodes them."""
+    return (_TRAIN,) if recipe.latents.written else ()
+
+
+def _counted_images(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """The training images, if their classes must be counted."""
+    return (_TRAIN,) if recipe.data.train.config.expected() is None else ()
+
+
 _BATCH_OF_1 = {"batch_size": 1}
 """Version 0.1.0 hashed a batch size of 1 in place of the one in use; its runs must stay valid."""
 
@@ -244,18 +252,18 @@ _ROWS = (
         name="extractor",
         run="pae_framework.stages.pretrain:run",
         exists=lambda recipe: recipe.extractor is not None and recipe.extractor.train is not None,
-        fingerprint=_extractor,
+        fingerprint=lambda recipe: _pretraining(recipe, recipe.extractor),
         inputs=lambda recipe: (),
-        reads=(_TRAIN, ("extractor",)),
+        reads=lambda recipe: (_TRAIN, ("extractor",)),
         train_path=("extractor", "train"),
     ),
     Stage(
         name="encoder",
         run="pae_framework.stages.pretrain:run",
         exists=lambda recipe: recipe.tokenizer.encoder.train is not None,
-        fingerprint=_encoder,
+        fingerprint=lambda recipe: _pretraining(recipe, recipe.tokenizer.encoder),
         inputs=lambda recipe: (),
-        reads=(_TRAIN, ("tokenizer", "encoder")),
+        reads=lambda recipe: (_TRAIN, ("tokenizer", "encoder")),
         train_path=("tokenizer", "encoder", "train"),
     ),
     Stage(
@@ -268,7 +276,7 @@ _ROWS = (
         ),
         fingerprint=_refine,
         inputs=lambda recipe: ("encoder",),
-        reads=(_TRAIN, *_NETWORKS, ("tokenizer", "refinement")),
+        reads=lambda recipe: (_TRAIN, *_NETWORKS, ("tokenizer", "refinement")),
         train_path=("tokenizer", "refinement", "train"),
     ),
     Stage(
@@ -276,7 +284,7 @@ _ROWS = (
         run="pae_framework.stages.tokenizer:run",
         fingerprint=_tokenizer,
         inputs=_tokenizer_inputs,
-        reads=(_TRAIN, ("tokenizer",)),
+        reads=_tokenizer_reads,
         train_path=("tokenizer", "train"),
     ),
     Stage(
@@ -285,7 +293,7 @@ _ROWS = (
         exists=lambda recipe: recipe.generator is not None,
         fingerprint=_latents,
         inputs=lambda recipe: ("encoder", "tokenizer"),
-        reads=(_TRAIN, *_NETWORKS, ("latents",)),
+        reads=lambda recipe: (*_encoded_images(recipe), *_NETWORKS, ("latents",)),
         constants={"latents": _BATCH_OF_1},
     ),
     Stage(
@@ -294,9 +302,8 @@ _ROWS = (
         exists=lambda recipe: recipe.generator is not None,
         fingerprint=_generator,
         inputs=lambda recipe: ("latents",),
-        reads=(("generator",),),
+        reads=lambda recipe: (*_counted_images(recipe), ("generator",)),
         train_path=("generator", "train"),
-        counts_classes=True,
     ),
     Stage(
         name="sample",
@@ -304,7 +311,7 @@ _ROWS = (
         exists=lambda recipe: recipe.sample is not None and recipe.generator is not None,
         fingerprint=_sample,
         inputs=lambda recipe: ("encoder", "tokenizer", "latents", "generator"),
-        reads=(_TRAIN, *_NETWORKS, ("generator",), ("sample",)),
+        reads=lambda recipe: (*_encoded_images(recipe), *_NETWORKS, ("generator",), ("sample",)),
         constants={"sample": _BATCH_OF_1},
     ),
     Stage(
@@ -313,15 +320,14 @@ _ROWS = (
         exists=lambda recipe: bool(recipe.evaluate),
         fingerprint=_evaluate,
         inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
-        reads=(_TEST, *_NETWORKS, ("extractor",), ("tokenizer", "reconstruction"), ("evaluate",)),
+        reads=lambda recipe: (_TEST, *_NETWORKS, *_EVALUATORS),
     ),
     Stage(
         name="report",
         run="pae_framework.stages.report:run",
         fingerprint=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
-        reads=(_TEST, *_NETWORKS),
-        counts_classes=True,
+        reads=lambda recipe: (_TEST, *_NETWORKS, *_counted_images(recipe)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

@@ -1,4 +1,4 @@
-"""Wording shared by messages: values, and suggestions for unknown names. No torch."""
+"""Formats values and suggests known names in messages. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def describe(value: Any) -> str:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the closest known one, or all of them if none is close."""
+    """A hint for an unknown name: the closest known name, or all known names."""
     names = list(known)
     near = difflib.get_close_matches(word, names, n=1)
     if near:

@@ -1,8 +1,8 @@
 """Expands a recipe with a ``sweep`` into its members, each a recipe of its own. No torch.
 
 A member is the recipe without ``sweep``, with the overrides of one variant and with one seed for
-tokenizer and generator. Encoder, extractor and refinement keep the recipe's seed, so members that
-do not change them share their stages.
+tokenizer and generator. Encoder, extractor and refinement keep the seed of the recipe, so members
+that do not change them share these stages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Member:
 
 
 def expand(loaded: LoadedRecipe) -> list[Member]:
-    """Every variant with every seed, in the order written; empty without a ``sweep``."""
+    """Every variant with every seed, in the order of the recipe; empty without a ``sweep``."""
     sweep = loaded.recipe.sweep
     if sweep is None:
         return []
@@ -45,7 +45,7 @@ def expand(loaded: LoadedRecipe) -> list[Member]:
 
 
 def chosen_members(loaded: LoadedRecipe, only: str | None) -> list[Member]:
-    """The members of a sweep whose names match ``only`` (a pattern such as ``ssr-*``), or all.
+    """The members of a sweep whose names match the pattern ``only``, e.g. ``ssr-*``; None: all.
 
     Raises:
         UsageError: no name matches.
@@ -64,7 +64,7 @@ def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:
     if sweep is None:
         return
     if len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
-        where = loaded.root.place(("sweep", "seeds"))
+        where = loaded.root.position(("sweep", "seeds"))
         message = f"seeds must be distinct and 0 or more, found {list(sweep.seeds)}"
         yield Problem(message, "sweep.seeds", where)
     for variant, changes in sweep.variants.items():
@@ -74,17 +74,15 @@ def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:
 def _check_variant(
     loaded: LoadedRecipe, variant: str, changes: dict[str, object]
 ) -> Iterator[Problem]:
-    place = ("sweep", "variants", variant)
-    path, where = f"sweep.variants.{variant}", loaded.root.place(place)
+    key_path = ("sweep", "variants", variant)
+    path, where = f"sweep.variants.{variant}", loaded.root.position(key_path)
     if not _NAME.fullmatch(variant):
-        yield Problem(
-            "is used as a folder name; use only letters, digits, '.', '_' and '-'", path, where
-        )
+        message = "names a folder and may contain only letters, digits, '.', '_' and '-'"
+        yield Problem(message, path, where)
     fixed = [key for key in changes if key.split(".")[0] in _FIXED]
     for key in fixed:
-        yield Problem(
-            "cannot be changed by a variant", f"{path}.{key}", loaded.root.place((*place, key))
-        )
+        where = loaded.root.position((*key_path, key))
+        yield Problem("cannot be changed by a variant", f"{path}.{key}", where)
     if fixed:
         return
     try:
@@ -103,7 +101,7 @@ def _member(loaded: LoadedRecipe, variant: str, seed: int) -> LoadedRecipe:
     changes = sweep.find(("variants", variant))
     for key_path, value in ((changes and changes.map) or {}).items():
         root = merge(root, override(key_path, value))
-    where = sweep.place(("seeds",))
+    where = sweep.position(("seeds",))
     root = _with_seed(root, Node(seed, where, where))
     return build(root, loaded.source, loaded.text, loaded.overrides, loaded.registry)
 

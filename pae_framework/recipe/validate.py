@@ -1,10 +1,10 @@
-"""Validates a recipe against the pydantic models, with errors written for its author. No torch."""
+"""Validates a recipe against the pydantic models and explains the errors. No torch."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -44,7 +44,7 @@ _EXPECTED = {
     "string_pattern_mismatch": "text that matches {pattern}",
 }
 _READABLE = frozenset({"component", "unknown_component", "broken_plugin", "value_error"})
-"""Types of errors whose text was written for the reader and is used unchanged."""
+"""Types of errors whose text is written for the user."""
 
 
 def validate(root: Node, registry: Registry) -> Recipe:
@@ -70,10 +70,15 @@ def validate(root: Node, registry: Registry) -> Recipe:
 
 def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry) -> Problem:
     """One problem from pydantic's errors at one key path (several for a union of types)."""
-    explain = _BY_TYPE.get(found[0]["type"], _explain_value)
-    message, hint = explain(found, path, root, registry)
-    unknown = root.find(path) if found[0]["type"] == "extra_forbidden" else None
-    where = root.place(path) if unknown is None else unknown.key_where
+    where = root.position(path)
+    if found[0]["type"] == "missing":
+        message, hint = _explain_missing(path, root, registry)
+    elif found[0]["type"] == "extra_forbidden":
+        parent, node = schema_at(root, path[:-1], registry)
+        message, hint = "unknown key", suggestion(str(path[-1]), parent.keys(node, registry) or ())
+        where = unknown.key_where if (unknown := root.find(path)) else where
+    else:
+        message, hint = explain_value(found)
     return Problem(message, dotted(path), where, hint)
 
 
@@ -91,35 +96,16 @@ def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
     return tuple(path)
 
 
-Explanation = tuple[str, str]
+def _explain_missing(path: KeyPath, root: Node, registry: Registry) -> tuple[str, str]:
+    parent, node = schema_at(root, path[:-1], registry)
+    if path[-1] == "use" and parent.component is not None:
+        return "missing", f"set `use: <{parent.component.kind}>`"
+    field = (parent.keys(node, registry) or {}).get(str(path[-1]))
+    description = field.description if field is not None else None
+    return f"missing ({description})" if description else "missing", ""
 
 
-def _explain_missing(
-    found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
-) -> Explanation:
-    outer, node = schema_at(root, path[:-1], registry)
-    if path[-1] == "use" and outer.component is not None:
-        return "missing", f"set `use: <{outer.component.kind}>`"
-    fields = outer.keys(node, registry) or {}
-    field = fields.get(str(path[-1]))
-    described = field is not None and field.description
-    return f"missing ({described})" if described else "missing", ""
-
-
-def _explain_unknown_key(
-    found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
-) -> Explanation:
-    outer, node = schema_at(root, path[:-1], registry)
-    return "unknown key", suggestion(str(path[-1]), outer.keys(node, registry) or ())
-
-
-def _explain_value(
-    found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry
-) -> Explanation:
-    return explain_value(found)
-
-
-def explain_value(found: Sequence[ErrorDetails]) -> Explanation:
+def explain_value(found: Sequence[ErrorDetails]) -> tuple[str, str]:
     """Message and hint for an invalid value, from all of pydantic's errors about it."""
     first = found[0]
     context: dict[str, Any] = first.get("ctx", {})
@@ -141,9 +127,3 @@ def _expected(details: ErrorDetails) -> str | None:
     """The expected value in words; None if pydantic's own message must be used."""
     expected = _EXPECTED.get(details["type"])
     return None if expected is None else expected.format(**details.get("ctx", {}))
-
-
-_BY_TYPE: dict[str, Callable[[list[ErrorDetails], KeyPath, Node, Registry], Explanation]] = {
-    "missing": _explain_missing,
-    "extra_forbidden": _explain_unknown_key,
-}

@@ -19,10 +19,10 @@ from pae_framework.recipe.nodes import KeyPath, Node, Scalar, dotted
 from pae_framework.recipe.suggestions import describe
 
 _MAX_VALUES = 10_000
-"""Maximum number of values in a recipe; stops aliases that expand exponentially."""
+"""Largest number of values in a recipe; stops aliases that expand exponentially."""
 
 _CORE = (
-    # tag, spelling, first characters (YAML 1.2.2, section 10.3.2)
+    # tag, pattern, first characters (YAML 1.2.2, section 10.3.2)
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
@@ -35,7 +35,7 @@ _CORE = (
 
 
 def use_core_schema(owner: type[Any]) -> None:
-    """Give a PyYAML loader or dumper class the scalars of YAML 1.2 in place of those of 1.1."""
+    """Make a PyYAML loader or dumper class use the scalars of YAML 1.2 instead of 1.1."""
     owner.yaml_implicit_resolvers = {}
     for tag, spelling, first in _CORE:
         owner.add_implicit_resolver(
@@ -76,7 +76,7 @@ def display(path: Path) -> str:
 
 
 def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
-    """Read a recipe file: its tree, its text, and problems with single keys.
+    """Read a recipe file: its tree, its text and problems with single keys.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML map.
@@ -88,7 +88,7 @@ def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
         raise RecipeError([Problem(f"is not UTF-8 text: {error.reason}", where=name)]) from None
     except OSError as error:
         raise RecipeError([Problem(f"cannot be read: {error.strerror}", where=name)]) from None
-    node, problems = parse(text, place=lambda line, column: f"{name}:{line}:{column}")
+    node, problems = parse(text, position=lambda line, column: f"{name}:{line}:{column}")
     if node is None or (node.value is None and not problems):
         raise RecipeError([Problem("is empty; expected a recipe", where=name)])
     if node.map is None:
@@ -97,12 +97,12 @@ def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
     return node, text, problems
 
 
-def parse(text: str, place: Callable[[int, int], str]) -> tuple[Node | None, list[Problem]]:
+def parse(text: str, position: Callable[[int, int], str]) -> tuple[Node | None, list[Problem]]:
     """Parse YAML text into a tree (None if it is empty) and problems with single keys.
 
     Args:
         text: one YAML document.
-        place: formats a position from line and column, both counted from 1.
+        position: formats a position from line and column, both counted from 1.
 
     Raises:
         RecipeError: the text is not YAML.
@@ -111,36 +111,33 @@ def parse(text: str, place: Callable[[int, int], str]) -> tuple[Node | None, lis
         root = yaml.compose(text, Loader=CoreLoader)
         if root is None:
             return None, []
-        builder = _Builder(place)
+        builder = _Builder(position)
         return builder.build(root, (), None), builder.problems
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = place(mark.line + 1, mark.column + 1) if mark else place(1, 1)
-        raise RecipeError([Problem(f"is not YAML: {_reason(error)}", where=where)]) from None
+        where = position(mark.line + 1, mark.column + 1) if mark else position(1, 1)
+        reason = ", ".join(filter(None, (error.context, error.problem)))
+        raise RecipeError([Problem(f"is not YAML: {reason}", where=where)]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"is not YAML: the character U+{_code(error):04X} is not allowed"
-        raise RecipeError([Problem(message, where=place(line, 1))]) from None
+        raise RecipeError([Problem(message, where=position(line, 1))]) from None
     except RecursionError:
-        raise RecipeError([Problem("is nested too deeply", where=place(1, 1))]) from None
+        raise RecipeError([Problem("is nested too deeply", where=position(1, 1))]) from None
 
 
 def _code(error: yaml.reader.ReaderError) -> int:
     """Code point of the invalid character, which PyYAML gives as str, bytes or int."""
-    found = error.character
-    return found if isinstance(found, int) else ord(found[:1])
-
-
-def _reason(error: yaml.MarkedYAMLError) -> str:
-    return ", ".join(part for part in (error.context, error.problem) if part)
+    character = error.character
+    return character if isinstance(character, int) else ord(character[:1])
 
 
 class _Builder:
     """Converts PyYAML's nodes to ours and collects problems."""
 
-    def __init__(self, place: Callable[[int, int], str]):
+    def __init__(self, position: Callable[[int, int], str]):
         self.problems: list[Problem] = []
-        self._place = place
+        self._position = position
         self._open: list[yaml.Node] = []
         self._count = 0
 
@@ -178,14 +175,10 @@ class _Builder:
         for key_node, value_node in node.value:
             where = self._where(key_node)
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                found = (
-                    repr(key_node.value)
-                    if isinstance(key_node, yaml.ScalarNode)
-                    else "a collection"
-                )
-                self._problem(
-                    f"a key must be a string, found {found}", path, where, "put it in quotes"
-                )
+                scalar = isinstance(key_node, yaml.ScalarNode)
+                found = repr(key_node.value) if scalar else "a collection"
+                message = f"a key must be a string, found {found}"
+                self._problem(message, path, where, "put it in quotes")
                 continue
             key = key_node.value
             child = self.build(value_node, (*path, key), key_node)
@@ -200,4 +193,4 @@ class _Builder:
         self.problems.append(Problem(message, dotted(path), where, hint))
 
     def _where(self, node: yaml.Node) -> str:
-        return self._place(node.start_mark.line + 1, node.start_mark.column + 1)
+        return self._position(node.start_mark.line + 1, node.start_mark.column + 1)

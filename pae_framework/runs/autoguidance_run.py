@@ -1,4 +1,4 @@
-"""Checks of the run that ``sample.guidance.autoguidance`` names, from its directory. No torch."""
+"""Checks of the run named in ``sample.guidance.autoguidance``, from its directory. No torch."""
 
 from __future__ import annotations
 
@@ -13,45 +13,34 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import generator_weights
 
 
-def guiding_fault(recipe: Recipe, registry: Registry) -> str | None:
-    """Why the run that is named for autoguidance cannot guide this recipe's generator.
+def autoguidance_problem(recipe: Recipe, registry: Registry) -> str | None:
+    """Explain why the named run cannot guide this recipe's generator.
 
-    None: nothing is known against it, or none is named. Whether its latents are of the same
-    tokenizer is seen in the numbers only, when it is loaded.
+    None if no problem is found or no run is named. Whether both generators were trained on latents
+    of one tokenizer is not checked.
     """
     if recipe.sample is None or (run := recipe.sample.guidance.autoguidance) is None:
         return None
     if not (weights := generator_weights(run)).is_file():
-        return f"autoguidance: {run} holds no finished generator ({weights})"
+        return f"{run} holds no finished generator: {weights} does not exist"
     resolved = Path(run).expanduser() / "resolved.yaml"
     if not resolved.is_file():
-        return f"autoguidance: {run} is no run: it has no resolved.yaml"
+        return f"{run} is not a run directory: it has no resolved.yaml"
     try:
         other = load_recipe(resolved, (), registry).recipe
     except PaeError as error:
-        return f"autoguidance: the recipe of {run} does not load: {error}"
-    return other_latents(run, latent_shape(other), latent_shape(recipe)) or _other_classes(
-        run, other, recipe
-    )
-
-
-def other_latents(run: str | Path, theirs: LatentShape, ours: LatentShape) -> str | None:
-    """Say that a generator for latents of another shape cannot guide; None: they have one shape."""
-    if theirs == ours:
-        return None
-    return (
-        f"autoguidance: the generator of {run} works on latents of {theirs}, this run's are "
-        f"{ours}; name a run that shares this one's tokenizer"
-    )
-
-
-def _other_classes(run: str, other: Recipe, recipe: Recipe) -> str | None:
-    """Say that the other generator knows other labels; without labels it knows none."""
+        return f"the recipe of {run} does not load: {error}"
+    if mismatch := latent_mismatch(run, latent_shape(other), latent_shape(recipe)):
+        return mismatch
     theirs, ours = known_classes(other), known_classes(recipe)
     labelled = other.generator is not None and other.generator.config.conditional
-    if not labelled or theirs is None or ours is None or theirs == ours:
+    if labelled and theirs is not None and ours is not None and theirs != ours:
+        return f"the generator of {run} has {theirs} classes, but this run has {ours}"
+    return None
+
+
+def latent_mismatch(run: str | Path, theirs: LatentShape, ours: LatentShape) -> str | None:
+    """A message if the generator of ``run`` was trained on latents of another shape."""
+    if theirs == ours:
         return None
-    return (
-        f"autoguidance: the generator of {run} knows {theirs} classes, this run's data have "
-        f"{ours}; name a run over the same images"
-    )
+    return f"the latents of {run} have shape {theirs}, but those of this run have {ours}"

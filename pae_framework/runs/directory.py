@@ -4,15 +4,15 @@
 
     RUN/
       run.json            name, plan (stage -> fingerprint), command
-      recipe.yaml         the recipe as given;  overrides.txt  what the command line changed
-      resolved.yaml       every value of it; `pae run RUN/resolved.yaml` repeats the run
+      recipe.yaml         the recipe file as given;  overrides.txt  overrides of the command line
+      resolved.yaml       the recipe with all values; `pae run RUN/resolved.yaml` repeats the run
       environment.json    machine, packages, plugins
-      stages/             one folder per stage and fingerprint: nothing is overwritten by an edit
-      encoder -> stages/encoder-1f2e3d4c5b6a   the one this recipe stands for; and so on
+      stages/             one folder per stage and fingerprint; an edit overwrites nothing
+      encoder -> stages/encoder-1f2e3d4c5b6a   the stage that this recipe uses; one link per stage
       report.html         -> report/report.html
 
-A sweep has ``members/<variant>-seed<k>/`` besides, each a run whose links lead into the sweep's own
-``stages/``: stages that members have in common are there once.
+A sweep also has ``members/<variant>-seed<k>/``. Each is a run whose links lead into the sweep's own
+``stages/``, so members share the stages they have in common.
 """
 
 from __future__ import annotations
@@ -40,41 +40,40 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A run's directory; ``store`` is where its stages' folders lie."""
+    """A run's directory; ``store`` holds the folders of its stages."""
 
     path: Path
     store: Path
 
     @classmethod
     def at(cls, path: Path, store: Path | None = None) -> RunDirectory:
-        """A run at ``path``, with its own store unless a sweep shares one."""
+        """A run at ``path``; its store is ``path / "stages"`` unless a sweep shares one."""
         return cls(path, store or path / "stages")
 
     def claim(self, name: str, sweep: bool = False) -> None:
-        """Check that the directory is free for a run of this name, or already its own.
+        """Check that the directory is empty, or holds a run or sweep of this name.
 
         Raises:
-            UsageError: it holds another recipe's run, or files that are no run.
+            UsageError: it holds a run of another recipe, or other files.
         """
+        problem = None
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError(
-                f"{self.path} is a file, not a run directory; choose another --run-dir"
-            )
-        record = self.path / RECORD
-        if record.exists():
-            info = read_json(record)
+            problem = "is a file"
+        elif (self.path / RECORD).exists():
+            info = read_json(self.path / RECORD)
             if info.get("name") != name or ("members" in info) != sweep:
-                found = "sweep" if "members" in info else "run"
-                raise UsageError(
-                    f"{self.path} holds a {found} of the recipe {info.get('name')!r}, not a "
-                    f"{'sweep' if sweep else 'run'} of {name!r}; choose another --run-dir, or give "
-                    "the recipe its own name"
+                found, wanted = ("sweep" if s else "run" for s in ("members" in info, sweep))
+                problem = (
+                    f"holds a {found} of the recipe {info.get('name')!r}, not a {wanted} of "
+                    f"{name!r}"
                 )
         elif self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
-            raise UsageError(f"{self.path} is not empty and holds no run; choose another --run-dir")
+            problem = "is not empty and not a run directory"
+        if problem is not None:
+            raise UsageError(f"{self.path} {problem}; choose another --run-dir")
 
     def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: str) -> None:
-        """Describe the run before its first step; drop links to stages of an earlier plan."""
+        """Write the description of the run; remove links to stages of an earlier plan."""
         plan = [
             {
                 "stage": stage.name,
@@ -87,16 +86,15 @@ class RunDirectory:
         info: dict[str, Any] = {"name": loaded.recipe.name, "command": command, "plan": plan}
         info["store"] = os.path.relpath(self.store, self.path)
         write_description(self.path, info, loaded)
-        self._drop_old_links(stages)
+        self._remove_outdated_links(stages)
 
-    def _drop_old_links(self, stages: list[PlannedStage]) -> None:
-        """A link to a stage of an earlier plan would present its results as this plan's."""
+    def _remove_outdated_links(self, stages: list[PlannedStage]) -> None:
+        """Remove links to results that this plan does not produce."""
         planned = {stage.name: self.store / stage.folder for stage in stages}
         for name in STAGES:
             link = self.path / name
-            if link.is_symlink() and (
-                name not in planned or link.resolve() != planned[name].resolve()
-            ):
+            current = planned[name].resolve() if name in planned else None
+            if link.is_symlink() and link.resolve() != current:
                 link.unlink()
                 (self.path / REPORT).unlink(missing_ok=True)
 
@@ -105,11 +103,11 @@ class RunDirectory:
         """Contents of run.json.
 
         Raises:
-            UsageError: there is no run here.
+            UsageError: the directory holds no run.
         """
         path = self.path / RECORD
         if not path.is_file():
-            raise UsageError(f"{self.path} holds no run (no run.json); see `pae run --help`")
+            raise UsageError(f"{self.path} holds no run: it has no {RECORD}")
         found = read_json(path)
         assert isinstance(found, dict)
         return found
@@ -119,36 +117,33 @@ class RunDirectory:
         return StageRecord(self.store / planned.folder)
 
     def link(self, planned: PlannedStage) -> None:
-        """Let ``RUN/<stage>`` lead to the stage's folder."""
+        """Make ``RUN/<stage>`` a link to the stage's folder."""
         point(self.path / planned.name, self.store / planned.folder)
 
     def link_report(self) -> None:
-        """Let ``RUN/report.html`` lead to the report stage's page."""
+        """Make ``RUN/report.html`` a link to the page of the report stage."""
         point(self.path / REPORT, self.path / "report" / REPORT)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run; a second process on the same directory is refused.
+        """Hold the run, so that no second process works on the directory.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds the run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
-            raise RunError(
-                f"another process is working on {self.path}; wait for it or stop it first"
-            ) from None
-        try:
+            message = f"another process is working on {self.path}; wait until it ends, or stop it"
+            raise RunError(message) from None
+        with held:
             yield
-        finally:
-            lock.release()
 
 
 def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> None:
-    """Write what a run or a sweep is; its record first, which makes the directory its own."""
+    """Describe a run or sweep in its directory; its record comes first and claims the directory."""
     write_json(path / RECORD, info)
     write_text(path / "recipe.yaml", loaded.text)
     write_text(path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
@@ -157,7 +152,7 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) ->
 
 
 def stages_dir_of(path: Path) -> Path | None:
-    """Where a run that exists keeps its stages; None for a new one, and for a sweep."""
+    """Folder of the stages of an existing run; None for a new run and for a sweep."""
     record = path / RECORD
     store = read_json(record).get("store") if record.is_file() else None
     return path / store if store else None

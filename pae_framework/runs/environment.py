@@ -1,4 +1,4 @@
-"""What a run ran on, without importing anything heavy."""
+"""Machine and software of a run. No torch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,12 @@ PACKAGES = (
 
 
 def describe_environment(registry: Registry) -> dict[str, Any]:
-    """Python, machine, packages, plugins and, in a checkout, the commit."""
+    """Python, machine, versions of packages and plugins, and the commit if run from a checkout."""
     return {
         "python": sys.version.split()[0],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": _cores(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "plugins": {
             plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in registry.plugins
@@ -47,6 +45,12 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _cores() -> int | None:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return os.cpu_count() if affinity is None else len(affinity(0))
+
+
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -58,7 +62,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout this package runs from, with ``+`` when files differ from it."""
+    """Commit of the checkout this package runs from, with ``+`` if files differ from it."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -68,8 +72,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain") else ""
-        )
+        changed = "+" if git("status", "--porcelain") else ""
+        return git("rev-parse", "--short=12", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,4 +1,4 @@
-"""A run that exists, opened again from its directory alone."""
+"""Opens an existing run from its directory."""
 
 from __future__ import annotations
 
@@ -22,40 +22,38 @@ class OpenedRun:
     plan: dict[str, PlannedStage]
 
     def finished(self, stage: str) -> PlannedStage:
-        """A stage that must be there and done.
+        """The plan of a stage that must be done.
 
         Raises:
-            UsageError: the recipe has no such stage, or it is not done; says how to finish it.
+            UsageError: the recipe has no such stage, or it is not done.
         """
         planned = self.plan.get(stage)
         if planned is None:
             raise UsageError(f"the recipe of {self.directory.path} has no stage {stage!r}")
-        record = self.directory.stage(planned)
+        record, path = self.directory.stage(planned), self.directory.path
         if not record.done:
-            path = self.directory.path
             raise UsageError(
-                f"stage {stage!r} of {path} is {record.state}; finish it with "
+                f"stage {stage!r} of {path} is {record.state}, not done; run "
                 f"`pae run {path / 'resolved.yaml'} --run-dir {path}`"
             )
         return planned
 
 
 def open_run(path: Path, registry: Registry) -> OpenedRun:
-    """Open the run in ``path`` (of a sweep: one of its members).
+    """Open the run, or the member of a sweep, in the directory ``path``.
 
     Raises:
-        UsageError: there is no run, or a sweep where one run is asked for.
-        RecipeError: its recipe no longer loads (a plugin is gone, say).
+        UsageError: ``path`` is not a run directory, or it is a whole sweep.
+        RecipeError: its recipe no longer loads, e.g. because a plugin was removed.
     """
     directory = RunDirectory.at(path)
     info = directory.info
     if members := info.get("members"):
-        raise UsageError(
-            f"{path} is a sweep; give one of its runs, such as {path / 'members' / members[0]}"
-        )
+        member = path / "members" / members[0]
+        raise UsageError(f"{path} is a sweep; choose one of its members, e.g. {member}")
     directory = RunDirectory.at(path, path / info["store"])
     loaded = load_recipe(path / "resolved.yaml", (), registry)
-    # As planned when it ran: a later release may plan otherwise, and its stages are there.
+    # The plan as recorded: a later release may compute other fingerprints.
     stages = [
         PlannedStage(entry["stage"], entry["fingerprint"], tuple(entry["inputs"]))
         for entry in info["plan"]

@@ -1,13 +1,13 @@
 """Which stages a recipe has, and the fingerprint of each.
 
-A fingerprint is a hash of everything a stage's result depends on: values of the recipe, the
-fingerprints of the stages it reads, and the versions of its code and its components. Values that
-equal their defaults are not hashed, so a setting added by a release changes no old fingerprint.
-Settings named in ``without_effect`` of their model are not hashed either: they change no result, or
-only its rounding (``compile``, ``activation_checkpointing``, an attention kernel). The same holds
-for the machine: device, threads, TF32; a stage's record names them. ``accumulate`` is hashed:
-adaptive weights and random draws are per micro-batch. Two runs whose stages have equal fingerprints
-can share them.
+A fingerprint is a hash of everything that determines a stage's result: values of the recipe, the
+fingerprints of the stages it reads, and the versions of its code and components. Runs share stages
+with equal fingerprints.
+
+Not hashed: values that equal their defaults, so a new setting changes no old fingerprint; settings
+in ``without_effect`` of their model, which change no result or only its rounding (``compile``, an
+attention kernel); and device, threads and TF32, which the stage's record holds. ``accumulate`` is
+hashed because adaptive weights and random numbers are computed per micro-batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from pae_framework.config import Settings
 from pae_framework.files import file_identity
@@ -38,7 +36,7 @@ class PlannedStage:
 
     @property
     def folder(self) -> str:
-        """Name of the stage's folder in the store of a run."""
+        """Name of the stage's folder in ``stages/`` of the run."""
         return f"{self.name}-{self.fingerprint}"
 
 
@@ -63,7 +61,7 @@ def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
 
 
 def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
-    """A stage and everything it reads, directly or not, in the order they run."""
+    """A stage and all stages it reads, directly or indirectly, in the order they run."""
     needed, waiting = {name}, [name]
     while waiting:
         inputs = stages[waiting.pop()].inputs
@@ -73,11 +71,11 @@ def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
 
 
 def _dump(value: Any, registry: Registry) -> Any:
-    """A value as plain JSON types: settings that differ from their defaults and have an effect."""
+    """A value in JSON types; of settings, those that differ from their defaults and matter."""
     if isinstance(value, Component):
         return _dump_component(value, registry)
-    if isinstance(value, BaseModel):
-        return _hashed(value, value.model_dump(mode="json", exclude_defaults=True), registry)
+    if isinstance(value, Settings):
+        return _dump_settings(value, registry)
     if isinstance(value, dict):
         return {key: _dump(item, registry) for key, item in value.items()}
     return value
@@ -98,19 +96,17 @@ def _dump_component(component: Component[Any], registry: Registry) -> dict[str, 
     }
 
 
-def _hashed(model: BaseModel, dumped: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """What a model was dumped to, without settings that have no effect, files by their contents."""
-    without_effect = type(model).without_effect if isinstance(model, Settings) else frozenset()
-    files = model.files() if isinstance(model, Settings) else {}
-    values = {key: value for key, value in dumped.items() if key not in without_effect}
-    for key, value in values.items():
-        part = getattr(model, key, None)
+def _dump_settings(settings: Settings, registry: Registry) -> dict[str, Any]:
+    """Settings without those that have no effect; files are replaced by their identities."""
+    files, values = settings.files(), settings.model_dump(mode="json", exclude_defaults=True)
+    for key in values.keys() & settings.without_effect:
+        del values[key]
+    for key in values:
+        nested = getattr(settings, key)
         if key in files and files[key].is_file():
             values[key] = file_identity(files[key])
-        elif isinstance(part, Component):
-            values[key] = _dump_component(part, registry)
-        elif isinstance(part, BaseModel) and isinstance(value, dict):
-            values[key] = _hashed(part, value, registry)
+        elif isinstance(nested, Settings):
+            values[key] = _dump(nested, registry)
     return values
 
 

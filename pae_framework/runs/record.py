@@ -16,16 +16,16 @@ from pae_framework.files import read_json, write_json
 
 
 class UpdateRecord(Protocol):
-    """Records values, and the time worked, in a stage's record."""
+    """Updates values and the working time in a stage's record."""
 
     def __call__(self, **values: Any) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage's folder.
+    """The record in one stage's folder.
 
-    States: ``pending``, ``running``, ``stopped`` (when asked, or killed), ``failed``, ``done``.
+    States: ``pending``, ``running``, ``stopped`` (on request, or killed), ``failed``, ``done``.
     """
 
     path: Path
@@ -37,12 +37,12 @@ class StageRecord:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What is recorded; empty before the stage starts."""
+        """Contents of the record; empty before the stage starts."""
         return dict(read_json(self.file)) if self.file.is_file() else {}
 
     @property
     def state(self) -> str:
-        """The recorded state; ``stopped`` for a stage recorded as running that nobody works on."""
+        """The recorded state; ``stopped`` if it says ``running`` but no process holds the stage."""
         state = str(self.info.get("state", "pending"))
         return "stopped" if state == "running" and not self._held() else state
 
@@ -59,8 +59,7 @@ class StageRecord:
     def working(self, inputs: dict[str, str]) -> Iterator[UpdateRecord]:
         """Record the stage as running, then as done, stopped, or failed with the reason.
 
-        Yields a function that records progress (and the time worked so far, which adds up over
-        interruptions).
+        Yields a function that records progress and the working time, summed over interruptions.
         """
         before = self.info
         self.update(
@@ -88,29 +87,25 @@ class StageRecord:
 
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the stage; where another process (of the same sweep) does, wait for it."""
+        """Hold the stage; if another process of the sweep holds it, call ``waiting`` and wait."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             waiting()
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             yield
-        finally:
-            lock.release()
 
     def _held(self) -> bool:
-        lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            with FileLock(self.path / ".lock").acquire(timeout=0):
+                return False
         except Timeout:
             return True
         except OSError:
             return False
-        lock.release()
-        return False
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""How far a run is, read from its directory."""
+"""State and progress of a run, read from its directory."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from pae_framework.runs.record import StageRecord
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage: its state, working time and, where it failed, why; progress is ``300/900``, or the
-    file its weights were loaded from."""
+    """State and progress of one stage."""
 
     stage: str
     state: str
     progress: str
+    """``300/900``, or the file its weights were loaded from."""
     time: str
+    """Working time."""
     folder: str
     error: str
+    """The reason, if the stage failed."""
 
 
 def run_status(path: Path) -> dict[str, list[StageStatus]]:
-    """Stages by run; of a sweep, of every member that has begun.
+    """Stages by run; for a sweep, by every member that was started.
 
     Raises:
-        UsageError: there is no run in ``path``.
+        UsageError: ``path`` is not a run directory.
     """
     info = RunDirectory.at(path).info
     if "members" not in info:
         return {info["name"]: _stages(path)}
-    begun = [name for name in info["members"] if (path / "members" / name / "run.json").is_file()]
-    return {name: _stages(path / "members" / name) for name in begun}
+    started = [name for name in info["members"] if (path / "members" / name / "run.json").is_file()]
+    return {name: _stages(path / "members" / name) for name in started}
 
 
 def _stages(path: Path) -> list[StageStatus]:
@@ -43,8 +45,7 @@ def _stages(path: Path) -> list[StageStatus]:
 
 def _status(entry: dict[str, str], folder: Path) -> StageStatus:
     record = StageRecord(folder)
-    info = record.info
-    state = record.state
+    info, state = record.info, record.state
     return StageStatus(
         stage=entry["stage"],
         state=state,

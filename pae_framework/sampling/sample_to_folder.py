@@ -23,7 +23,7 @@ from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.validate import explain_value
 from pae_framework.report.pictures import grid, save_png
-from pae_framework.runs.autoguidance_run import guiding_fault
+from pae_framework.runs.autoguidance_run import autoguidance_problem
 from pae_framework.sampling.sample_set import (
     COUNTED,
     remove_other_chunks,
@@ -73,8 +73,8 @@ def sampling_settings(
             raise UsageError(f"{fault.message}; {fault.hint}")
     if (missing := settings.missing()) is not None:
         raise UsageError(missing)
-    if (unusable := guiding_fault(changed, registry)) is not None:
-        raise UsageError(unusable)
+    if (problem := autoguidance_problem(changed, registry)) is not None:
+        raise UsageError(f"sample.guidance.autoguidance: {problem}")
     return settings
 
 

@@ -24,7 +24,7 @@ from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sample_latents
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.runs.autoguidance_run import other_latents
+from pae_framework.runs.autoguidance_run import latent_mismatch
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
@@ -203,8 +203,8 @@ def _finished_folder(run: OpenedRun, stage: str) -> Path:
 def _require_same_latents(context: StageContext, other: OpenedRun, latent: LatentShape) -> None:
     """Refuse latents of another shape, and those that another tokenizer made or normalised."""
     folder, found = _finished_folder(other, "latents"), latent_shape(other.loaded.recipe)
-    if (fault := other_latents(other.directory.path, found, latent)) is not None:
-        raise UsageError(fault)
+    if (mismatch := latent_mismatch(other.directory.path, found, latent)) is not None:
+        raise UsageError(f"sample.guidance.autoguidance: {mismatch}")
     ours, theirs = load_statistics(context.require("latents")), load_statistics(folder)
     means = (ours.mean - theirs.mean).abs() / ours.std
     deviations = (theirs.std / ours.std - 1).abs()

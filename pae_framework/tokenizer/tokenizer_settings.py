@@ -21,35 +21,35 @@ from pae_framework.training.train_settings import TrainSettings
 
 
 class ReconstructionTermSettings(Settings):
-    """Settings of one reconstruction term, and the questions the engine asks of it.
+    """Settings of one reconstruction term, and its size and cost.
 
-    A term whose weight is 0 is off: it is not in :attr:`ReconstructionSettings.active_terms`, which
-    is what the engine iterates over. The defaults are those of a term without a network.
+    A term whose weight is 0 is off and not in :attr:`ReconstructionSettings.active_terms`. The
+    default methods are for a term without a network.
     """
 
-    weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
+    weight: float = Field(0.0, ge=0, description="weight of the term; 0: off")
 
     smallest_image: ClassVar[int] = 1
-    """Side in px of the smallest images the term can compare."""
+    """Side in px of the smallest images that the term can compare."""
 
     def parameters(self) -> int | None:
-        """Number of weights in a network of its own; None: unknown."""
+        """Number of parameters of its own network; None if unknown."""
         return 0
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """Numbers one reconstruction leaves for the backward pass; None: unknown."""
+        """Numbers kept for the backward pass, per reconstruction; None if unknown."""
         return 0
 
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
-        """Floating-point operations that describe one image in the features that are compared."""
+        """FLOPs to compute the compared features of one image."""
         return 0
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; see :meth:`ComponentConfig.missing`."""
+        """See :meth:`ComponentConfig.missing`."""
         return None
 
     def fetch(self) -> str | None:
-        """Download what is missing; see :meth:`ComponentConfig.fetch`."""
+        """See :meth:`ComponentConfig.fetch`."""
         return None
 
 
@@ -58,19 +58,19 @@ EncoderFlops = Callable[[int | None], int]
 
 
 class PerceptualSettings(ReconstructionTermSettings):
-    """A distance in the frozen encoder's own features: a stand-in for LPIPS, not LPIPS."""
+    """A distance of the frozen encoder's features, in place of LPIPS."""
 
-    weight: float = Field(1.0, ge=0, description="factor of the term")
+    weight: float = Field(1.0, ge=0, description="weight of the term; 0: off")
     layers: tuple[NonNegativeInt, ...] | None = Field(
-        None, min_length=1, description="encoder blocks, from 0, that are compared; null: all"
+        None, min_length=1, description="compared encoder blocks, counted from 0; null: all"
     )
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """Those of the encoder, whose weights count elsewhere."""
+        """Activations of the encoder; its parameters are counted elsewhere."""
         return encoder.activations(image_size)
 
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
-        """Those of the encoder up to the last layer compared."""
+        """FLOPs of the encoder up to the last compared layer."""
         return encoder_flops(None if self.layers is None else max(self.layers) + 1)
 
     def __str__(self) -> str:
@@ -97,34 +97,34 @@ _VGG_FLOPS = 2 * 15.35e9 / 224**2
 class LpipsSettings(ReconstructionTermSettings):
     """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
 
-    smallest_image = 16  # VGG-16 halves images four times before its last features
+    smallest_image = 16  # VGG-16 halves the image four times before its last features
 
     weights: Annotated[str, AfterValidator(default_or_file)] = Field(
         "default",
-        description="`default`: VGG-16 from the hub with the channel weights of torch-fidelity's "
-        "release; a local file that holds both, in torchvision's or LPIPS's names; `none`: random",
+        description="`default`: VGG-16 from the hub and channel weights from torch-fidelity; a "
+        "local file with both, named as in torchvision or LPIPS; `none`: random",
     )
 
     def files(self) -> Mapping[str, Path]:
-        """The weights, where they are a local file."""
+        """The weights, if they are a local file."""
         return weights_files(self.weights)
 
     def parameters(self) -> int:
-        """VGG-16's."""
+        """Parameters of VGG-16."""
         return _VGG_PARAMETERS
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int:
-        """VGG-16's."""
+        """Activations of VGG-16."""
         return _VGG_ACTIVATIONS * image_size**2
 
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
-        """VGG-16's."""
+        """FLOPs of VGG-16."""
         return _VGG_FLOPS * image_size**2
 
     def missing(self) -> str | None:
-        """Say which weights are not on this machine."""
-        found = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
-        problem = next((one for one in found if one), None)
+        """Describe missing weights."""
+        problems = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
+        problem = next(filter(None, problems), None)
         return f"LPIPS: {problem}" if problem else None
 
     def fetch(self) -> str | None:
@@ -148,7 +148,7 @@ class ReconstructionSettings(Settings):
 
     @property
     def terms(self) -> dict[str, ReconstructionTermSettings]:
-        """Every term by name, in the order of the sum; also ``l1``, in recipes a plain number."""
+        """Every term by name, in the order of the sum, including ``l1``, a number in recipes."""
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {
             name: value
@@ -159,107 +159,111 @@ class ReconstructionSettings(Settings):
 
     @property
     def active_terms(self) -> dict[str, ReconstructionTermSettings]:
-        """The terms that are on, by name: a weight of 0 switches a term off."""
+        """The terms with a weight other than 0, by name."""
         return {name: term for name, term in self.terms.items() if term.weight}
 
     @property
-    def judge(self) -> str:
-        """The term evaluators measure perceptual distance by: LPIPS if the tokenizer learns it."""
+    def perceptual_metric(self) -> str:
+        """The term that evaluators use as perceptual distance: LPIPS if it is active."""
         return "lpips" if "lpips" in self.active_terms else "perceptual"
 
 
 DISCRIMINATOR_TERMS = ("discriminator", "logits_real", "logits_fake")
-"""What the discriminator's training logs: its loss and the mean logits of both sides."""
+"""Log columns of the discriminator: its loss and mean logits for real and generated images."""
 
 ADVERSARIAL = "adversarial"
-"""The adversarial term's name in the log."""
+"""Name of the adversarial term in the log."""
 
 FACTOR = "_weight"
-"""Suffix to an adaptive term's name: the log's column of its factor."""
+"""Suffix of the log column with the factor of an adaptive term."""
 
 
 class AnyUpSettings(Settings):
     """Local files of AnyUp, a learned upsampler of features; nothing is downloaded."""
 
-    checkout: str = Field(description="folder of its repository, with its hubconf.py")
-    weights: str = Field(description="file of its weights")
+    checkout: str = Field(description="folder of its repository, with hubconf.py")
+    weights: str = Field(description="its weights file")
 
     def files(self) -> Mapping[str, Path]:
         """The weights."""
         return {"weights": Path(self.weights).expanduser()}
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is missing."""
+        """See :meth:`ComponentConfig.missing`."""
         folder = Path(self.checkout).expanduser()
         if not (folder / "hubconf.py").is_file():
             return (
-                f"no AnyUp checkout at {folder}: it has no hubconf.py; clone the repository "
-                "wimmerth/anyup there, or set tokenizer.refinement.upsampler=bilinear"
+                f"no AnyUp checkout at {folder}: it has no hubconf.py; clone wimmerth/anyup there "
+                "or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
         if file.is_file():
             return None
-        return f"no AnyUp weights at {file}; save those of the repository's release there"
+        return f"no AnyUp weights at {file}; download them from the release of the repository"
 
 
 class RefinementSettings(Settings):
-    """Prior refinement: compact targets learned from the frozen features (PAE, section 3)."""
+    """Prior refinement: learns compact targets from the frozen features (PAE, section 3)."""
 
-    depth: int = Field(4, gt=0, description="blocks of the deprojector")
+    depth: int = Field(4, gt=0, description="number of blocks of the deprojector")
     width: int | None = Field(
-        None, gt=0, multiple_of=4, description="its width; null: the encoder's"
+        None, gt=0, multiple_of=4, description="width of the deprojector; null: that of the encoder"
     )
     heads: int | None = Field(
-        None, gt=0, description="its heads, which divide its width; null: the encoder's"
+        None,
+        gt=0,
+        description="attention heads, a divisor of the width; null: those of the encoder",
     )
-    reproduction: float = Field(1.0, ge=0, description="weight of |Q(Z) - H|^2, mean per entry")
+    reproduction: float = Field(
+        1.0, ge=0, description="weight of |Q(Z) - H|^2, averaged over entries"
+    )
     gram: float = Field(
-        1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, mean per entry"
+        1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, averaged over entries"
     )
     upsampler: Literal["none", "bilinear", "anyup"] = Field(
         "none",
-        description="what makes the features dense before H_ref is normalised and brought back to "
-        "the token grid; anyup: a learned one, as the paper has it",
+        description="upsampling of the features before H_ref is normalized and resized to the "
+        "token grid; anyup: a learned upsampler, as in the paper",
     )
     upsample_size: int | None = Field(
-        None, gt=0, description="side of the dense features, px; null: that of the images"
+        None, gt=0, description="side of the upsampled features, px; null: that of the images"
     )
-    anyup: AnyUpSettings | None = Field(None, description="where AnyUp lies, for that upsampler")
+    anyup: AnyUpSettings | None = Field(None, description="files of AnyUp, for `upsampler: anyup`")
     low_pass: float = Field(
-        0.4, ge=0, le=1, description="strength of the low-pass spatial normalisation of H_ref"
+        0.4, ge=0, le=1, description="strength of the low-pass spatial normalization of H_ref"
     )
     low_pass_size: float | None = Field(
         None,
         gt=0,
-        description="deviation, in tokens, of the Gaussian blur that is the low pass; null: the "
-        "mean over the image",
+        description="standard deviation, in tokens, of the Gaussian low pass; null: the mean over "
+        "the image",
     )
     spatial_norm: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="power of each channel's deviation over the image H_ref is divided by after "
-        "the low pass; 0: not divided, 1: all deviations 1",
+        description="after the low pass, H_ref is divided by this power of each channel's standard "
+        "deviation over the image; 0: not divided, 1: unit deviations",
     )
-    centre: bool = Field(
-        False, description="subtract the data mean of the features before anything else"
-    )
+    centre: bool = Field(False, description="first subtract the mean of the features over the data")
     train: TrainSettings
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> RefinementSettings:
+    def _has_a_term(self) -> RefinementSettings:
         if not self.reproduction and not self.gram:
-            raise ValueError("`reproduction` and `gram` are both 0; refinement needs one of them")
+            raise ValueError("`reproduction` and `gram` are both 0; set reproduction=1")
         return self
 
     @model_validator(mode="after")
-    def _anyup_is_somewhere(self) -> RefinementSettings:
+    def _has_anyup(self) -> RefinementSettings:
         if self.upsampler == "anyup" and self.anyup is None:
-            raise ValueError("the upsampler `anyup` needs `anyup: {checkout: ..., weights: ...}`")
+            raise ValueError(
+                "`upsampler: anyup` needs `anyup: {checkout: <folder>, weights: <file>}`"
+            )
         return self
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is missing."""
+        """See :meth:`ComponentConfig.missing`."""
         return self.anyup.missing() if self.upsampler == "anyup" and self.anyup else None
 
     def smoke(self) -> RefinementSettings:

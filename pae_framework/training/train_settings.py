@@ -9,39 +9,36 @@ from pydantic import Field, model_validator
 from pae_framework.config import Settings, Steps
 
 Precision = Literal["float32", "bf16"]
-
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
-
 
 LOG_COLUMNS = (
     *("step", "loss", "lr", "grad_norm", "images_per_s", "data_wait"),
     *("opponent_loss", "opponent_lr", "opponent_grad_norm"),
 )
-"""Columns that the training loop itself logs, beside the terms of the losses."""
+"""Columns that the training loop logs in addition to the terms of the losses."""
 
 
 class Length(Settings):
     """A point of a training, in steps or epochs."""
 
-    steps: int | None = Field(None, ge=0, description="optimiser steps; or give `epochs`")
-    epochs: float | None = Field(None, ge=0, description="passes over the data; or give `steps`")
+    steps: int | None = Field(None, ge=0, description="optimizer steps; or set `epochs`")
+    epochs: float | None = Field(None, ge=0, description="passes over the data; or set `steps`")
 
     @model_validator(mode="after")
     def _one_unit(self) -> Length:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either `steps` or `epochs`")
+            raise ValueError("set exactly one of `steps` and `epochs`")
         return self
 
     def in_steps(self, steps_per_epoch: float) -> int:
-        """The same point in optimiser steps."""
+        """The same point in optimizer steps."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
         return round(self.epochs * steps_per_epoch)
 
     def before(self, other: Length) -> bool:
-        """Whether this is known to be earlier: both have one unit, or this is the start."""
+        """Whether this is earlier than ``other``; False if their units cannot be compared."""
         if self.steps is not None and other.steps is not None:
             return self.steps < other.steps
         if self.epochs is not None and other.epochs is not None:
@@ -49,77 +46,82 @@ class Length(Settings):
         return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
 
     def reaches(self, other: Length) -> bool:
-        """Whether this is known not to be earlier: both have one unit."""
+        """Whether this is not earlier than ``other``; False if their units differ."""
         return (self.steps is None) == (other.steps is None) and not self.before(other)
 
 
 class OptimizerSettings(Settings):
-    """AdamW and its schedule."""
+    """Settings of AdamW and its learning-rate schedule."""
 
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (matrices only)")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="after the warm-up")
-    final_lr: float = Field(0.1, ge=0, le=1, description="last learning rate, as a share of `lr`")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on matrices only")
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="learning rate after the warm-up"
+    )
+    final_lr: float = Field(
+        0.1, ge=0, le=1, description="last learning rate, as a fraction of `lr`"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps of the linear warm-up")
+    clip: float | None = Field(1.0, gt=0, description="maximum gradient norm; null: no clipping")
 
 
 class TrainSettings(OptimizerSettings):
-    """How a stage trains: length, batch, optimiser, schedule, averaging, checkpoints."""
+    """How a stage trains: length, batch, optimizer, schedule, EMA, checkpoints."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset(
         {"log_every", "checkpoint_every", "workers", "jump", "compile", "activation_checkpointing"}
     )
 
-    steps: int | None = Field(None, gt=0, description="optimiser steps; or give `epochs`")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; or give `steps`")
-    batch_size: int = Field(64, gt=0, description="images per optimiser step")
+    steps: int | None = Field(None, gt=0, description="optimizer steps; or set `epochs`")
+    epochs: float | None = Field(None, gt=0, description="passes over the data; or set `steps`")
+    batch_size: int = Field(64, gt=0, description="images per optimizer step")
     accumulate: int = Field(
         1,
         gt=0,
-        description="micro-batches a step's batch is split into; adaptive weights and batch norm "
-        "work on each by itself",
+        description="number of micro-batches per step; adaptive weights and batch norm are "
+        "computed per micro-batch",
     )
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="part of the model -> factor of its learning rate; a part is the beginning of "
-        "its weights' names (`decoder`); 0 freezes it",
+        description="part of the model -> factor of its learning rate; a part is a prefix of "
+        "weight names (`decoder`); 0 freezes it",
     )
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of the weight average per step; null: none is kept"
+        None, gt=0, lt=1, description="decay per step of the EMA of the weights; null: no EMA"
     )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
     compile: bool = Field(False, description="torch.compile of the transformer blocks")
     activation_checkpointing: bool = Field(
-        False, description="compute the blocks' activations again in the backward pass: less memory"
+        False, description="recompute the activations of blocks in the backward pass: less memory"
     )
     jump: float | None = Field(
         None,
         gt=1,
-        description="stop where the loss, without the adversarial term, exceeds this many times "
-        "its median of late; null: only where a term is not finite",
+        description="stop if the loss without the adversarial term exceeds this multiple of its "
+        "recent median; null: stop only if a term is not finite",
     )
-    workers: int = Field(0, ge=0, description="processes that load data; 0: the main one")
+    workers: int = Field(0, ge=0, description="processes that load data; 0: the main process")
     log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
     checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
     keep_steps: Steps = Field(
-        (), description="steps at which the (averaged) weights are kept besides the last"
+        (), description="steps whose weights (EMA, if there is one) are kept, besides the last"
     )
-    seed: int | None = Field(None, ge=0, description="seed of this stage; null: the recipe's")
+    seed: int | None = Field(None, ge=0, description="seed of this stage; null: that of the recipe")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either `steps` or `epochs`")
+            raise ValueError("set exactly one of `steps` and `epochs`")
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"`accumulate` {self.accumulate} does not divide `batch_size` {self.batch_size}"
+                f"`batch_size` {self.batch_size} is not a multiple of `accumulate` "
+                f"{self.accumulate}"
             )
         return self
 
     def total_steps(self, images: int) -> int:
-        """Optimiser steps for a data set of ``images`` images."""
+        """Optimizer steps for a data set of ``images`` images."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None

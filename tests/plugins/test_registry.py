@@ -98,7 +98,7 @@ def broken_by(install: Install, source: str) -> Plugin:
 # --- what comes with the framework ----------------------------------------------------------------
 
 
-def test_the_built_in_components_come_in_through_entry_points() -> None:
+def test_built_in_components_are_registered_through_entry_points() -> None:
     registry = load_registry()
     built_in = [p for p in registry.plugins if p.distribution == "pae-framework"]
     assert {plugin.state for plugin in built_in} <= {"ok", "heavy"}
@@ -144,11 +144,11 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
         ("import absent_package", "ModuleNotFoundError: No module named 'absent_package'"),
         ("def broken(:", "SyntaxError: "),
         ("import sys\nsys.exit('no licence')", "SystemExit: no licence"),
-        ("x = 1", "PluginError: states no `pae_api` (this is 1)"),
-        ("pae_api = 99", "PluginError: written for plugin API 99, this is 1"),
+        ("x = 1", "PluginError: does not set `pae_api`"),
+        ("pae_api = 99", "PluginError: was written for plugin API 99"),
         (good("fine", "acme_bad").replace("_encoders(", "_encodrs("), "PluginValidationError: "),
         (good("x", "acme_bad") + AGAIN, "PluginError: registers encoder 'x' twice"),
-        (good("Bad Name", "acme_bad"), "PluginError: registers encoder 'Bad Name'; a name is"),
+        (good("Bad Name", "acme_bad"), "PluginError: registers encoder 'Bad Name'"),
         (good("a/b", "acme_bad"), "PluginError: registers encoder 'a/b'"),
         (
             good("x", "acme_bad").replace("acme_bad:Encoder", "Encoder"),
@@ -158,7 +158,7 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
         (good("x", "acme_bad").replace("(register):", "(registry):"), "PluginValidationError: "),
     ],
 )
-def test_a_plugin_that_does_not_load_is_broken_with_its_reason(
+def test_a_plugin_that_fails_to_load_is_broken_with_the_reason(
     install: Install, source: str, reason: str
 ) -> None:
     broken = broken_by(install, source)
@@ -168,7 +168,7 @@ def test_a_plugin_that_does_not_load_is_broken_with_its_reason(
     assert "Traceback" in broken.detail
 
 
-def test_nothing_counts_of_a_plugin_that_breaks_half_way(install: Install) -> None:
+def test_a_plugin_that_fails_half_way_registers_nothing(install: Install) -> None:
     source = good("half", "acme_half") + "    raise RuntimeError('half way')"
     registry = load_registry(install("acme", source, "acme_half"))
     assert [plugin.error for plugin in registry.broken] == ["RuntimeError: half way"]
@@ -197,7 +197,7 @@ def test_a_plugin_that_imports_torch_to_register_is_marked(
 # --- names ----------------------------------------------------------------------------------------
 
 
-def test_a_name_two_distributions_share_is_picked_by_distribution(install: Install) -> None:
+def test_a_shared_name_is_selected_by_distribution(install: Install) -> None:
     install("acme-one", good("shared", "acme_one"), "acme_one")
     registry = load_registry(install("acme-two", good("shared", "acme_two"), "acme_two", "2.5"))
     with pytest.raises(UnknownComponentError) as caught:
@@ -212,7 +212,7 @@ def test_a_name_two_distributions_share_is_picked_by_distribution(install: Insta
         registry.find("encoder", "acme-three/shared")
 
 
-def test_a_name_one_distribution_brings_twice_cannot_be_picked(install: Install) -> None:
+def test_a_name_registered_twice_by_one_distribution_is_ambiguous(install: Install) -> None:
     install("acme", good("shared", "acme_first"), "acme_first")
     registry = load_registry(install("acme", good("shared", "acme_second"), "acme_second"))
     for name in ("shared", "acme/shared"):
@@ -220,7 +220,7 @@ def test_a_name_one_distribution_brings_twice_cannot_be_picked(install: Install)
             registry.find("encoder", name)
 
 
-def test_a_name_alone_may_still_carry_its_distribution(install: Install) -> None:
+def test_a_unique_name_may_be_given_with_its_distribution(install: Install) -> None:
     registry = load_registry(install("acme", good("mine", "acme_mine"), "acme_mine"))
     found = registry.find("encoder", "mine")
     assert registry.find("encoder", "acme/mine") is found
@@ -234,7 +234,7 @@ def test_one_name_may_be_used_by_components_of_two_kinds(install: Install) -> No
     assert registry.find("bottleneck", "sphere").plugin.distribution == "acme-two"
 
 
-def test_an_unknown_name_is_answered_with_what_there_is(install: Install) -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_ones(install: Install) -> None:
     install("acme-bad", "1 / 0", "acme_bad")
     install("acme-two", bottleneck("sphere", "acme_two"), "acme_two")
     registry = load_registry(install("acme", good("big_vit", "acme_vit"), "acme_vit"))
@@ -245,14 +245,14 @@ def test_an_unknown_name_is_answered_with_what_there_is(install: Install) -> Non
         messages[name] = str(caught.value)
     assert "did you mean 'big_vit'?" in messages["big_vti"]
     assert "registered as bottleneck" in messages["sphere"]
-    assert "need installing" in messages["zzz"]
+    assert "plugin" in messages["zzz"].partition(" Installed:")[0]
     for name, message in messages.items():
         assert message.startswith(f"unknown encoder {name!r}")
         assert "Installed: big_vit." in message
         assert "failed to load: acme_bad (see `pae list-plugins --broken`)" in message
 
 
-# --- what a registration leads to -----------------------------------------------------------------
+# --- config and component classes -----------------------------------------------------------------
 
 
 def registry_with(install: Install, config: str, target: str = "acme_x:Encoder") -> Registry:
@@ -269,7 +269,7 @@ def registry_with(install: Install, config: str, target: str = "acme_x:Encoder")
         ("acme_absent:Config", "does not import: ModuleNotFoundError"),
     ],
 )
-def test_a_config_that_is_none_names_the_plugin_to_blame(
+def test_the_error_for_an_invalid_config_names_the_plugin(
     install: Install, config: str, message: str
 ) -> None:
     spec = registry_with(install, config).find("encoder", "x")
@@ -279,10 +279,10 @@ def test_a_config_that_is_none_names_the_plugin_to_blame(
     assert caught.value.exit_code == 3
 
 
-def test_a_config_of_another_kind_is_refused(install: Install) -> None:
+def test_a_config_of_another_kind_is_rejected(install: Install) -> None:
     registry = registry_with(install, "acme_x:Config")
     assert issubclass(registry.config_class("encoder", "x", EncoderConfig), EncoderConfig)
-    with pytest.raises(PluginError, match="encoder:x is not a RegularizerConfig"):
+    with pytest.raises(PluginError, match=r"encoder:x.*RegularizerConfig"):
         registry.config_class("encoder", "x", RegularizerConfig)
 
 
@@ -293,7 +293,7 @@ def test_a_config_of_another_kind_is_refused(install: Install) -> None:
         ("acme_x:Absent", "the target of encoder:x, acme_x:Absent, does not import"),
     ],
 )
-def test_a_component_that_is_no_class_names_the_plugin_to_blame(
+def test_the_error_for_an_invalid_component_names_it(
     install: Install, target: str, message: str
 ) -> None:
     spec = registry_with(install, "acme_x:Config", target).find("encoder", "x")

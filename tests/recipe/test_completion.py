@@ -27,16 +27,16 @@ def recipe():
         ("tokenizer.nonsense=", []),
     ],
 )
-def test_what_is_offered(recipe, incomplete, expected):
+def test_completions_of_keys_and_values(recipe, incomplete, expected):
     assert completions(recipe, incomplete) == expected
 
 
-def test_the_top_level_is_offered_first(recipe):
+def test_completions_of_nothing_are_the_top_level_keys(recipe):
     found = completions(recipe, "")
     assert {"tokenizer.", "generator.", "seed=", "data."} <= set(found)
 
 
-def test_models_of_the_encoder_are_offered(recipe):
+def test_models_of_the_encoder_are_completed(recipe):
     found = completions(recipe, "tokenizer.encoder.model=vit_large")
     assert "tokenizer.encoder.model=vit_large_patch14_reg4_dinov2" in found
     assert not [name for name in found if "dinov3" in name]

@@ -24,7 +24,7 @@ _recipes = st.dictionaries(_texts, _values, min_size=1, max_size=4)
 
 @settings(max_examples=50, deadline=None)
 @given(_recipes)
-def test_what_is_written_reads_back_the_same(data: dict[str, Any]) -> None:
+def test_written_yaml_reads_back_the_same(data: dict[str, Any]) -> None:
     node, problems = parse(to_yaml(data), lambda line, column: "")
     assert problems == []
     assert node is not None
@@ -40,14 +40,14 @@ def leaves(data: Any) -> int:
 
 @settings(max_examples=50, deadline=None)
 @given(_recipes)
-def test_each_value_stands_on_one_line_with_its_key_path(data: dict[str, Any]) -> None:
+def test_each_value_has_one_line_with_its_key_path(data: dict[str, Any]) -> None:
     written = list(lines(data))
     assert all(len(line.splitlines()) == 1 for line, _ in written)
     paths = [path for _, path in written if path is not None]
     assert len(paths) == len(set(paths)) == sum(leaves(value) for value in data.values())
 
 
-def test_words_that_yaml_reads_as_something_else_are_quoted() -> None:
+def test_strings_that_yaml_reads_as_another_type_are_quoted() -> None:
     assert to_yaml({"a": {"b": "1e4", "c": 1e4, "d": "on"}, "e": [1, "x"], "f": {}}) == (
         "a:\n  b: '1e4'\n  c: 10000.0\n  d: on\ne: [1, x]\nf: {}\n"
     )

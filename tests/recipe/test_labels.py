@@ -1,31 +1,30 @@
-"""Labels name terms in logs, modules in torch and folders on disk; others are refused early."""
+"""Labels must be valid names of log columns, torch modules and folders."""
 
 from __future__ import annotations
 
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
-from pae_framework.recipe.labels import RESERVED, label_fault
+from pae_framework.recipe.labels import RESERVED, label_problem
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
-
-SHAPE = "a label is a small letter, then small letters, digits, '_' and '-'"
 
 
 @pytest.mark.parametrize("label", ["ssr", "my_term", "mcr-20", "m2", "a"])
-def test_a_plain_name_is_a_label(label: str) -> None:
-    assert label_fault(label, RESERVED) is None
+def test_a_lower_case_word_is_a_label(label: str) -> None:
+    assert label_problem(label, RESERVED) is None
 
 
 @pytest.mark.parametrize(
     "label", ["a.b", "../../x", "a/b", "/x", "", "A", "2a", "_a", "a b", "a\n"]
 )
-def test_what_is_no_plain_name_is_none(label: str) -> None:
-    assert label_fault(label) == SHAPE
+def test_other_labels_are_rejected_with_or_without_reserved_names(label: str) -> None:
+    assert label_problem(label) is not None
+    assert label_problem(label, RESERVED) == label_problem(label)
 
 
-def test_no_regularizer_takes_a_name_of_the_log() -> None:
+def test_names_of_log_columns_are_reserved() -> None:
     loop = {"step", "loss", "lr", "grad_norm", "images_per_s", "data_wait"}
-    opponent = {"opponent_loss", "opponent_lr", "opponent_grad_norm"}
+    discriminator = {"opponent_loss", "opponent_lr", "opponent_grad_norm"}
     adversarial = {
         "adversarial",
         "adversarial_weight",
@@ -35,11 +34,11 @@ def test_no_regularizer_takes_a_name_of_the_log() -> None:
     }
     reconstruction = set(ReconstructionSettings().terms)
     assert reconstruction == {"l1", "perceptual", "lpips"}
-    assert loop | opponent | adversarial | reconstruction == RESERVED
-    assert all(label_fault(name, RESERVED) for name in RESERVED)
+    assert loop | discriminator | adversarial | reconstruction == RESERVED
+    assert all(label_problem(name, RESERVED) for name in RESERVED)
 
 
-def test_a_regularizer_may_have_a_name_of_torchs_modules(load: Load) -> None:
+def test_a_regularizer_may_be_named_like_a_method_of_torchs_modules(load: Load) -> None:
     for label in ("half", "type", "train"):
         text = SMALL.replace("    scr:\n", f"    {label}: {{use: scr}}\n")
         assert label in load(text=text).recipe.tokenizer.regularizers
@@ -48,7 +47,7 @@ def test_a_regularizer_may_have_a_name_of_torchs_modules(load: Load) -> None:
 @pytest.mark.parametrize(
     "label", ["a.b", "../../x", "loss", "l1", "lpips", "grad_norm", "adversarial", "vf_weight"]
 )
-def test_a_label_that_no_regularizer_can_have_is_reported_at_its_line(
+def test_an_invalid_label_of_a_regularizer_is_reported_at_its_line(
     problems: Problems, label: str
 ) -> None:
     text = SMALL.replace("    scr:\n", f'    "{label}": {{use: scr}}\n')
@@ -58,13 +57,13 @@ def test_a_label_that_no_regularizer_can_have_is_reported_at_its_line(
     assert "use: scr" in problem.hint
 
 
-def test_a_label_that_leaves_its_folder_is_reported_for_evaluators(problems: Problems) -> None:
+def test_an_invalid_label_of_an_evaluator_is_reported_at_its_line(problems: Problems) -> None:
     text = SMALL.replace("  generation:\n", "  ../../x: {use: generation}\n")
     (problem,) = problems(text=text)
     assert (problem.path, problem.where) == ("evaluate.../../x", "small.yaml:28:3")
-    assert problem.message == SHAPE
+    assert problem.message == label_problem("../../x")
 
 
-def test_an_evaluator_may_have_a_name_of_the_log(load: Load) -> None:
+def test_an_evaluator_may_be_named_like_a_log_column(load: Load) -> None:
     text = SMALL.replace("  generation:\n", "  loss: {use: generation}\n")
     assert "loss" in load(text=text).recipe.evaluate

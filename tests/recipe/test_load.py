@@ -1,7 +1,8 @@
-"""Loading a recipe: everything wrong is reported at once, each at its place, in plain words."""
+"""Loading a recipe: all problems are reported at once, each with its position."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.load import load_recipe
 
 
-def test_the_short_form_the_label_and_defaults_are_filled_in(load: Load) -> None:
+def test_short_forms_labels_and_defaults_are_completed(load: Load) -> None:
     recipe = load().recipe
     assert recipe.data.train.use == "digits"
     assert recipe.tokenizer.regularizers["scr"].use == "scr"
@@ -22,7 +23,7 @@ def test_the_short_form_the_label_and_defaults_are_filled_in(load: Load) -> None
     assert recipe.latents.shard_size == 10_000
 
 
-def test_data_is_what_was_written_and_resolved_is_everything(load: Load) -> None:
+def test_data_has_no_defaults_and_resolved_has_all(load: Load) -> None:
     loaded = load("sample.count=3")
     assert loaded.data["sample"] == {"count": 3, "at_steps": [10]}
     assert loaded.resolved()["sample"]["guidance"] == {
@@ -52,7 +53,7 @@ def test_origins_name_file_command_line_or_default(load: Load) -> None:
     assert origins["tokenizer", "train", "ema"] == "default"
 
 
-# --- what is wrong with a recipe ------------------------------------------------------------------
+# --- invalid recipes ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,12 +179,12 @@ def test_origins_name_file_command_line_or_default(load: Load) -> None:
             ["missing", "side of the square images, px"],
         ),
         ("pae: 1\n", "pae: 2\n", "small.yaml:1:6", "pae", ["expected 1", "found 2"]),
-        ("name: small\n", "", "small.yaml:1:1", "name", ["missing", "names the run directory"]),
+        ("name: small\n", "", "small.yaml:1:1", "name", ["missing", "name of the run directory"]),
         ("name: small", "name: a/b", "small.yaml:2:7", "name", ["matches", "'a/b'"]),
         ("name: small", "name: small\nname: big", "small.yaml:3:1", "name", ["duplicate"]),
     ],
 )
-def test_one_mistake_is_one_problem_at_its_place(
+def test_one_mistake_is_one_problem_at_its_position(
     problems: Problems, old: str, new: str, where: str, path: str, facts: list[str]
 ) -> None:
     assert SMALL.count(old) == 1
@@ -204,7 +205,7 @@ def test_all_mistakes_are_reported_at_once(problems: Problems) -> None:
     )
     found = {problem.path for problem in problems("sampel.count=1", "foo", text=text)}
     assert found == {
-        "",  # `foo` is no override
+        "",  # `foo` is not an override
         "data.image_size",
         "tokenizer.encoder.pach",
         "tokenizer.encoder.width",
@@ -224,14 +225,14 @@ def test_all_mistakes_are_reported_at_once(problems: Problems) -> None:
         ("{}", "pae: missing"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(problems: Problems, text: str, expected: str) -> None:
+def test_a_file_without_a_recipe_is_invalid(problems: Problems, text: str, expected: str) -> None:
     assert expected in str(problems(text=text)[0])
 
 
-def test_a_reference_that_leads_nowhere_is_a_usage_error(small: Path, registry: Registry) -> None:
-    with pytest.raises(UsageError, match=r"no recipe 'quikstart'.*did you mean 'quickstart'\?"):
+def test_an_unknown_recipe_is_a_usage_error(small: Path, registry: Registry) -> None:
+    with pytest.raises(UsageError, match=r"'quikstart'.*'quickstart'"):
         load_recipe("quikstart", (), registry)
-    with pytest.raises(UsageError, match="is a folder, not a recipe"):
+    with pytest.raises(UsageError, match=re.escape(str(small.parent))):
         load_recipe(small.parent, (), registry)
 
 
@@ -335,7 +336,7 @@ def test_a_problem_in_a_parent_points_into_the_parent(problems: Problems) -> Non
         ("3", "a.yaml:1:10", "found 3"),
     ],
 )
-def test_a_parent_that_cannot_be_is_refused(
+def test_an_invalid_parent_is_reported_at_extends(
     problems: Problems, extends: str, where: str, fact: str
 ) -> None:
     Path("b.yaml").write_text("extends: a.yaml\n")
@@ -344,7 +345,7 @@ def test_a_parent_that_cannot_be_is_refused(
     assert unstated(problem, fact) == []
 
 
-def test_every_problem_is_carried_by_the_error(small: Path, registry: Registry) -> None:
+def test_the_error_holds_every_problem(small: Path, registry: Registry) -> None:
     small.write_text("{}")
     with pytest.raises(RecipeError) as caught:
         load_recipe(small, (), registry)
@@ -357,17 +358,20 @@ def test_every_problem_is_carried_by_the_error(small: Path, registry: Registry) 
     }
 
 
-def test_a_recipe_that_needs_a_broken_plugin_blames_the_plugin(small: Path) -> None:
+def test_a_broken_plugin_is_a_plugin_error(small: Path) -> None:
     registry = load_registry()
     plugin = Plugin("acme", "acme", "acme-encoders", "1.0")
     registry.add(ComponentSpec("encoder", "acme_vit", "acme:ViT", "acme_absent:Config", "", plugin))
     with pytest.raises(PluginError) as caught:
         load_recipe(small, ["tokenizer.encoder.use=acme_vit"], registry)
-    assert str(caught.value) == (
-        "command line: tokenizer.encoder.use: plugin acme (acme-encoders): the config of "
-        "encoder:acme_vit, acme_absent:Config, does not import: "
-        "ModuleNotFoundError: No module named 'acme_absent'"
-    )
-    with pytest.raises(RecipeError) as both:  # what the user can mend comes first
+    for fact in (
+        "command line: tokenizer.encoder.use: ",
+        "acme-encoders",
+        "encoder:acme_vit",
+        "acme_absent:Config",
+        "ModuleNotFoundError",
+    ):
+        assert fact in str(caught.value)
+    with pytest.raises(RecipeError) as both:  # problems of the recipe take precedence
         load_recipe(small, ["tokenizer.encoder.use=acme_vit", "sed=1"], registry)
     assert [p.path for p in both.value.problems] == ["tokenizer.encoder.use", "sed"]

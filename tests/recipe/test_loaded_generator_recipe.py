@@ -1,4 +1,4 @@
-"""``generator.weights`` and ``latents.statistics`` in a recipe: what goes with them, what not."""
+"""``generator.weights`` and ``latents.statistics``: checks, requirements, fingerprints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def put(file: str, content: str) -> None:
     Path(file).write_text(content, encoding="utf-8")
 
 
-# --- agreement and needs --------------------------------------------------------------------------
+# --- checks and requirements ----------------------------------------------------------------------
 
 
 def test_statistics_need_a_generator_that_was_trained_elsewhere(problems: Problems) -> None:
@@ -56,21 +56,21 @@ def test_a_loaded_generator_has_no_weights_of_other_steps(load: Load, problems: 
     assert load(*WEIGHTS).recipe.sample is not None
 
 
-def test_both_files_must_be_there(load: Load) -> None:
+def test_both_files_must_exist(load: Load) -> None:
     loaded = load(*BOTH)
 
     assert [problem.path for problem in missing_requirements([loaded])] == WANTED
     assert fetched(loaded) == dict.fromkeys(WANTED, "missing")
     put("trained.pt", "")
     (problem,) = missing_requirements([loaded])
-    assert "no such file: latents_stats.pt" in problem.message
+    assert "latents_stats.pt" in problem.message
     put("latents_stats.pt", "")
     assert missing_requirements([loaded]) == []
     assert fetched(loaded) == dict.fromkeys(WANTED, "here")
 
 
 def fetched(loaded: LoadedRecipe) -> dict[str, str]:
-    """What `pae fetch` says of the two files."""
+    """States of the two files in `pae fetch`."""
     parts = fetch_parts([loaded], dry_run=True)
     return {part.path: part.state for part in parts if part.path in WANTED}
 
@@ -95,12 +95,15 @@ ABSENT = "{use: image_folder, folder: nowhere, images: 120, classes: 10}"
         (("generator.weights=null", "latents.statistics=null"), True),
         (("latents.statistics=null",), True),
         (("tokenizer.weights=null",), True),
-        (("data.train={use: image_folder, folder: nowhere}",), True),  # nobody knows the classes
+        (
+            ("data.train={use: image_folder, folder: nowhere}",),
+            True,
+        ),  # the number of classes is unknown
         (("extractor={use: small_cnn, train: {steps: 1}}",), True),
     ],
     ids=str,
 )
-def test_training_images_are_needed_only_by_what_is_trained_or_measured_on_them(
+def test_training_images_are_required_only_if_a_stage_reads_them(
     load: Load, overrides: Sequence[str], needed: bool
 ) -> None:
     for file in ("trained.pt", "latents_stats.pt", "tokenizer.pt"):
@@ -110,16 +113,16 @@ def test_training_images_are_needed_only_by_what_is_trained_or_measured_on_them(
 
 
 def _without_training(text: str) -> str:
-    """The recipe without what its encoder's training says: another encoder comes trained."""
+    """The recipe without the training of its encoder, for pretrained encoders."""
     return text.replace(", train: {steps: 10, lr: 1e-4}}", "}")
 
 
-def test_it_needs_no_memory_for_training(load: Load) -> None:
+def test_a_loaded_generator_needs_no_memory_for_training(load: Load) -> None:
     assert "generator" in [stage.stage for stage in training_memory(load().recipe)]
     assert "generator" not in [stage.stage for stage in training_memory(load(*BOTH).recipe)]
 
 
-def test_the_smoke_version_trains_a_small_one(load: Load) -> None:
+def test_the_smoke_version_trains_a_small_generator(load: Load) -> None:
     small = smoke_recipe(load(*BOTH)).recipe
     assert small.generator is not None
     assert (small.generator.weights, small.latents.statistics) == (None, None)
@@ -129,11 +132,11 @@ def test_the_smoke_version_trains_a_small_one(load: Load) -> None:
 # --- the plan -------------------------------------------------------------------------------------
 
 
-def test_the_stages_depend_on_what_is_in_the_files_not_on_their_names(fingerprints) -> None:
+def test_stages_depend_on_the_contents_of_the_files_not_on_their_names(fingerprints) -> None:
     for file in ("trained.pt", "twin.pt"):
         put(file, "one")
     for file in ("latents_stats.pt", "twin_stats.pt"):
-        put(file, "figures")
+        put(file, "statistics")
     before = fingerprints(*BOTH)
     twins = ("generator.weights=twin.pt", "latents.statistics=twin_stats.pt", "sample.at_steps=[]")
     assert changed(before, fingerprints(*twins)) == set()
@@ -141,7 +144,7 @@ def test_the_stages_depend_on_what_is_in_the_files_not_on_their_names(fingerprin
     later = {"generator", "sample", "evaluate"}
     assert changed(before, fingerprints(*BOTH)) == later
     put("trained.pt", "one")
-    put("latents_stats.pt", "other figures")
+    put("latents_stats.pt", "other statistics")
     assert changed(before, fingerprints(*BOTH)) == {"latents", *later}
 
 
@@ -153,11 +156,11 @@ def test_the_stages_depend_on_what_is_in_the_files_not_on_their_names(fingerprin
         "latents.shard_size=7",
     ],
 )
-def test_how_it_would_be_trained_does_not_matter(fingerprints, override: str) -> None:
+def test_training_settings_of_a_loaded_generator_do_not_count(fingerprints, override: str) -> None:
     assert changed(fingerprints(*BOTH), fingerprints(*BOTH, override)) == set()
 
 
-def test_the_training_images_do_not_matter_to_what_reads_none(
+def test_training_images_do_not_count_if_no_stage_reads_them(
     load: Load, registry: Registry
 ) -> None:
     def fingerprints(*overrides: str) -> dict[str, str]:
@@ -168,12 +171,12 @@ def test_the_training_images_do_not_matter_to_what_reads_none(
     assert changed(fingerprints(), fingerprints(*images)) == set()
 
 
-def test_the_network_and_the_tokenizer_matter(fingerprints) -> None:
+def test_the_network_and_the_tokenizer_count(fingerprints) -> None:
     before = fingerprints(*BOTH)
     assert "generator" in changed(before, fingerprints(*BOTH, "generator.qk_norm=true"))
     assert "latents" in changed(before, fingerprints(*BOTH, "tokenizer.modulator.depth=2"))
 
 
-def test_a_trained_generator_is_another(fingerprints) -> None:
+def test_a_trained_generator_has_another_fingerprint(fingerprints) -> None:
     trained = fingerprints("sample.at_steps=[]")
     assert changed(trained, fingerprints(*WEIGHTS)) == {"generator", "sample", "evaluate"}

@@ -56,7 +56,7 @@ def test_a_block_keeps_sixteen_numbers_per_token_and_channel() -> None:
     assert block_activations(weights, tokens, width) == 16 * width * tokens * blocks
 
 
-def test_the_rule_is_near_what_a_block_keeps() -> None:
+def test_the_formula_is_close_to_a_measured_block() -> None:
     block = Block(64, 2)
     x = torch.randn(1, 64, 64, requires_grad=True)
     measured = kept_numbers(block, lambda: block(x))
@@ -72,12 +72,14 @@ def test_the_rule_is_near_what_a_block_keeps() -> None:
     ],
     ids=["tiny_vit", "small_cnn", "vit"],
 )
-def test_configs_count_what_is_built(counted: int, build: Callable[[], nn.Module]) -> None:
+def test_configs_count_the_parameters_of_their_networks(
+    counted: int, build: Callable[[], nn.Module]
+) -> None:
     with torch.device("meta"):
         assert counted == learnable(build())
 
 
-def test_numbers_kept_are_within_a_factor_of_two_of_a_measured_pass() -> None:
+def test_activations_are_within_a_factor_of_two_of_a_measured_pass() -> None:
     images, tokens = torch.rand(1, 3, SIZE, SIZE), torch.randn(1, GRID**2, WIDTH)
     encoder, cnn = TinyViT(ENCODER, SIZE), SmallCNN(CNN, SIZE)
     decoder, dam = VitDecoder(DECODER, WIDTH, GRID), DetailAwareModulator(DAMConfig(), encoder)
@@ -107,12 +109,12 @@ def stage(name: str, *overrides: str):
     return next(s for s in training_memory(loaded.recipe) if s.stage == name)
 
 
-def test_weights_cost_sixteen_bytes_and_four_more_for_the_average() -> None:
+def test_weights_need_sixteen_bytes_and_four_more_for_the_ema() -> None:
     plain, averaged = stage("generator", "generator.train.ema=null"), stage("generator")
     assert averaged.weights * 16 == plain.weights * 20
 
 
-def test_what_makes_a_stage_smaller_makes_its_estimate_smaller() -> None:
+def test_settings_that_save_memory_lower_the_estimate() -> None:
     whole = stage("tokenizer")
     assert stage("tokenizer", "tokenizer.train.accumulate=4").activations == whole.activations // 4
     saving = stage("tokenizer", "tokenizer.train.activation_checkpointing=true")
@@ -124,7 +126,7 @@ def test_what_makes_a_stage_smaller_makes_its_estimate_smaller() -> None:
     assert stage("tokenizer", "tokenizer.regularizers.mcr.weight=0") == alone
 
 
-def test_a_part_that_does_not_tell_its_size_is_named() -> None:
+def test_a_component_of_unknown_size_is_listed() -> None:
     assert stage("tokenizer").unknown == ()
     opponent = "tokenizer.adversarial={weight: 0.1, discriminator: {use: patchgan}}"
     assert "discriminator" in stage("tokenizer", opponent).unknown

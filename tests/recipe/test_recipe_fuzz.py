@@ -53,7 +53,7 @@ quiet = settings(
 @quiet
 @given(changes=st.lists(edits, min_size=1, max_size=3))
 @example(changes=[(0, 0, 60, "? [a]\n: b\n")])
-def test_edited_text_loads_or_is_refused(
+def test_edited_text_loads_or_is_reported(
     changes: list[tuple[int, int, int, str]], small: Path, registry: Registry
 ) -> None:
     small.write_text(edited(changes), encoding="utf-8", errors="replace")
@@ -76,7 +76,7 @@ def test_edited_text_loads_or_is_refused(
 @example(overrides=["sweep={variants: {a: {tokenizer: null}}}"])
 @example(overrides=["tokenizer.encoder.config={}"])
 @example(overrides=["sample={use: x}"])
-def test_overridden_recipes_load_or_are_refused(
+def test_overridden_recipes_load_or_are_reported(
     overrides: list[str], small: Path, registry: Registry
 ) -> None:
     expect_recipe_error(small, overrides, registry)
@@ -95,7 +95,7 @@ def expect_recipe_error(path: Path, overrides: list[str], registry: Registry) ->
     assert all(problem.message and problem.where for problem in problems)
 
 
-def test_the_fuzzed_recipe_is_itself_right(small: Path, registry: Registry) -> None:
+def test_the_fuzzed_recipe_is_valid(small: Path, registry: Registry) -> None:
     with pytest.raises(RecipeError):
         load_recipe(small, ["pae=0"], registry)
     assert load_recipe(small, (), registry).recipe.name == "small"

@@ -44,7 +44,7 @@ def test_parameters_are_described_in_words() -> None:
     ]
 
 
-def test_an_example_stands_where_a_recipe_holds_such_a_component() -> None:
+def test_an_example_is_nested_at_the_key_path_of_its_kind() -> None:
     text = example("encoder", "mine", Config)
     assert text.splitlines()[:4] == [
         "tokenizer:",

@@ -1,4 +1,4 @@
-"""Run directories: whose they are, and how stages stand in them."""
+"""Run directories and the records of their stages."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def test_a_new_or_empty_directory_is_free(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []  # claiming writes nothing
 
 
-def test_a_run_of_the_same_recipe_goes_on(tmp_path: Path):
+def test_a_run_of_the_same_recipe_may_resume(tmp_path: Path):
     write_json(tmp_path / "run.json", {"name": "a"})
     RunDirectory.at(tmp_path).claim("a")
 
 
-def test_a_run_of_another_recipe_is_refused(tmp_path: Path):
+def test_a_run_of_another_recipe_is_rejected(tmp_path: Path):
     write_json(tmp_path / "run.json", {"name": "a"})
     with pytest.raises(UsageError) as refused:
         RunDirectory.at(tmp_path).claim("b")
     assert all(fact in str(refused.value) for fact in ("'a'", "'b'", "--run-dir"))
 
 
-def test_other_files_are_left_alone(tmp_path: Path):
+def test_a_directory_with_other_files_is_rejected(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("x", encoding="utf-8")
     for path in (tmp_path, tmp_path / "thesis.tex"):
         with pytest.raises(UsageError) as refused:
@@ -44,7 +44,7 @@ def test_other_files_are_left_alone(tmp_path: Path):
         assert all(fact in str(refused.value) for fact in (str(path), "--run-dir"))
 
 
-def test_a_directory_without_a_run_is_named(tmp_path: Path):
+def test_the_error_names_the_directory_without_a_run(tmp_path: Path):
     with pytest.raises(UsageError) as refused:
         run_status(tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(refused.value)
@@ -79,7 +79,7 @@ def test_a_stage_goes_from_pending_over_running_to_done(tmp_path: Path):
     assert record.info["inputs"] == {"extractor": "ab"}
 
 
-def test_a_failed_stage_says_why(tmp_path: Path):
+def test_a_failed_stage_records_the_reason(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
     with pytest.raises(RuntimeError), record.lock(lambda: None), record.working({}):
         raise RuntimeError("no space left")
@@ -87,9 +87,9 @@ def test_a_failed_stage_says_why(tmp_path: Path):
     assert record.info["error"] == "no space left"
 
 
-def test_a_stage_whose_process_was_killed_reads_as_stopped(tmp_path: Path):
+def test_a_stage_whose_process_was_killed_is_stopped(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
-    record.update(state="running")  # and nobody holds its lock
+    record.update(state="running")  # and no process holds its lock
     assert record.state == "stopped"
 
 
@@ -109,19 +109,19 @@ def test_records_are_plain_json(tmp_path: Path):
     assert json.loads(text)["progress"] == {"done": 3, "total": 9}
 
 
-def test_a_sweep_and_a_run_of_one_name_are_told_apart(tmp_path: Path):
+def test_a_sweep_is_not_a_run_of_the_same_name(tmp_path: Path):
     write_json(tmp_path / "run.json", {"name": "a", "members": ["x-seed0"]})
     RunDirectory.at(tmp_path).claim("a", sweep=True)
-    with pytest.raises(UsageError, match=r"sweep .*'a'"):
+    with pytest.raises(UsageError, match=r"sweep.*'a'"):
         RunDirectory.at(tmp_path).claim("a")
 
 
-def test_a_kill_right_after_the_lock_leaves_the_directory_free(tmp_path: Path):
+def test_a_directory_with_only_a_lock_file_is_free(tmp_path: Path):
     (tmp_path / ".lock").touch()
     RunDirectory.at(tmp_path).claim("a")
 
 
-def test_links_to_stages_of_an_earlier_plan_are_dropped(tmp_path: Path, tiny_recipe: Path):
+def test_links_to_stages_of_an_earlier_plan_are_removed(tmp_path: Path, tiny_recipe: Path):
     registry = load_registry()
     loaded = load_recipe(tiny_recipe, (), registry)
     run = RunDirectory.at(tmp_path / "run")
@@ -135,10 +135,10 @@ def test_links_to_stages_of_an_earlier_plan_are_dropped(tmp_path: Path, tiny_rec
     left = {path.name for path in run.path.iterdir() if path.is_symlink()}
     kept = {stage.name for stage in stages} - {"sample", "evaluate", "report"}
     assert left == kept
-    assert len(list(run.store.iterdir())) == len(stages)  # what the links led to is still there
+    assert len(list(run.store.iterdir())) == len(stages)  # the results themselves are kept
 
 
-def test_a_stage_that_was_asked_to_stop_has_not_failed(tmp_path: Path):
+def test_a_stage_stopped_on_request_has_not_failed(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
     with pytest.raises(StoppedError), record.working({}):
         raise StoppedError("stopped at step 3")

@@ -27,7 +27,7 @@ def test_a_full_recipe_has_every_stage_in_order(tiny_recipe: Path):
     assert list(fingerprints(tiny_recipe)) == list(STAGES)
 
 
-def test_planning_twice_gives_the_same(tiny_recipe: Path):
+def test_planning_is_deterministic(tiny_recipe: Path):
     assert fingerprints(tiny_recipe) == fingerprints(tiny_recipe)
 
 
@@ -50,7 +50,7 @@ def test_planning_twice_gives_the_same(tiny_recipe: Path):
         ("description=another", {"report"}),
     ],
 )
-def test_an_edit_reaches_its_stage_and_what_follows(tiny_recipe, override, affected):
+def test_an_edit_changes_its_stage_and_the_downstream_stages(tiny_recipe, override, affected):
     assert changed(tiny_recipe, override) == affected
 
 
@@ -71,11 +71,11 @@ def test_an_edit_reaches_its_stage_and_what_follows(tiny_recipe, override, affec
         "generator.attention=xformers",
     ],
 )
-def test_what_changes_no_result_changes_no_fingerprint(tiny_recipe, override):
+def test_settings_without_effect_change_no_fingerprint(tiny_recipe, override):
     assert changed(tiny_recipe, override) == set()
 
 
-def test_how_many_images_there_must_be_changes_no_fingerprint(tiny_recipe: Path):
+def test_the_expected_number_of_images_changes_no_fingerprint(tiny_recipe: Path):
     folder = "{use: image_folder, folder: x"
     before = fingerprints(tiny_recipe, f"data.train={folder}}}")
     after = fingerprints(tiny_recipe, f"data.train={folder}, images: 9, classes: 3}}")
@@ -95,14 +95,14 @@ def test_without_targets_the_tokenizer_does_not_depend_on_the_refinement(tiny_re
     assert without["tokenizer"] == other["tokenizer"]
 
 
-def test_stages_follow_from_the_sections_a_recipe_has(tiny_recipe: Path):
+def test_the_sections_of_a_recipe_determine_its_stages(tiny_recipe: Path):
     without = fingerprints(
         tiny_recipe, "generator=null", "sample=null", "evaluate={manifold: {images: 20}}"
     )
     assert list(without) == ["extractor", "encoder", "refine", "tokenizer", "evaluate", "report"]
 
 
-def test_members_of_a_sweep_share_what_their_variants_do_not_touch(tmp_path: Path, tiny_recipe):
+def test_members_of_a_sweep_share_unchanged_stages(tmp_path: Path, tiny_recipe):
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(
         "pae: 1\nextends: tiny.yaml\nname: sweep\n"
@@ -128,13 +128,11 @@ def test_a_label_named_like_a_training_setting_still_counts(tiny_recipe: Path):
     assert before["evaluate"] != after["evaluate"]
 
 
-def test_writing_a_default_down_changes_nothing(tiny_recipe: Path):
+def test_explicit_default_values_change_no_fingerprint(tiny_recipe: Path):
     assert changed(tiny_recipe, "sample.shift=1.0", "tokenizer.train.accumulate=1") == set()
 
 
-def test_a_component_that_computes_something_else_says_so_by_its_version(
-    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_version_of_a_component_counts(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch):
     from pae_regularizers.config import SSRConfig
 
     before = fingerprints(tiny_recipe)

@@ -32,9 +32,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_moved_file_is_the_same_and_another_of_its_name_is_not(
-    tiny_recipe: Path, tmp_path: Path, kind: str
-) -> None:
+def test_files_count_by_their_contents(tiny_recipe: Path, tmp_path: Path, kind: str) -> None:
     overrides, affected = KINDS[kind]
     here, there = tmp_path / "weights.safetensors", tmp_path / "elsewhere" / "w.safetensors"
 
@@ -52,13 +50,13 @@ def test_a_moved_file_is_the_same_and_another_of_its_name_is_not(
     assert {name for name in other if other[name] != first[name]} == affected
 
 
-def test_a_file_that_is_not_here_counts_by_its_name(tiny_recipe: Path) -> None:
+def test_a_missing_file_counts_by_its_name(tiny_recipe: Path) -> None:
     one, two = (fingerprints(tiny_recipe, LPIPS[0].format(file=f"./{name}")) for name in "ab")
     assert {name for name in one if one[name] != two[name]} == FROM_TOKENIZER
 
 
 @pytest.mark.parametrize("word", ["default", "none"])
-def test_words_are_no_files_even_where_a_file_is_called_so(
+def test_tags_of_weights_are_not_file_names(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -29,16 +29,16 @@ def changed(recipe: Path, before: list[str], after: list[str]) -> set[str]:
         "tokenizer.target=raw",
     ],
 )
-def test_every_setting_of_the_loss_reaches_the_tokenizer(tiny_recipe: Path, edit: str) -> None:
+def test_every_setting_of_the_loss_counts_for_the_tokenizer(tiny_recipe: Path, edit: str) -> None:
     assert changed(tiny_recipe, [PATCHES], [PATCHES, edit]) == FROM_TOKENIZER
 
 
-def test_a_discriminator_of_weight_0_is_none(tiny_recipe: Path) -> None:
+def test_an_adversarial_term_of_weight_0_does_not_count(tiny_recipe: Path) -> None:
     assert changed(tiny_recipe, [], [PATCHES, "tokenizer.adversarial.weight=0"]) == set()
     assert changed(tiny_recipe, [], [PATCHES]) == FROM_TOKENIZER
 
 
-def test_another_version_of_the_discriminator_is_another_stage(
+def test_the_version_of_the_discriminator_counts(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = fingerprints(tiny_recipe, PATCHES)
@@ -48,7 +48,7 @@ def test_another_version_of_the_discriminator_is_another_stage(
     assert before["encoder"] == after["encoder"]
 
 
-def test_a_loaded_tokenizer_is_judged_by_the_distance_the_recipe_names(
+def test_evaluation_of_a_loaded_tokenizer_depends_on_the_reconstruction_terms(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "tokenizer.safetensors"

@@ -1,4 +1,4 @@
-"""A stage is one row of the table; everything else follows from it."""
+"""A stage is one row of the table; nothing else has to name it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,13 @@ def run(context) -> None:
 
 @pytest.fixture
 def added() -> Iterator[Stage]:
-    """A stage between evaluate and report that counts samples and has a training of its own.
-
-    Its settings are the generator's: no other section is free.
-    """
+    """A stage before the report that writes ``sample.count``; it has the generator's training."""
     stage = Stage(
         name="count",
         run=f"{__name__}:run",
         fingerprint=lambda recipe: {"count": recipe.sample and recipe.sample.count},
         inputs=lambda recipe: ("sample",),
-        reads=(("sample",),),
+        reads=lambda recipe: (("sample",),),
         train_path=("generator", "train"),
     )
     before = dict(STAGES)
@@ -55,7 +52,7 @@ def added() -> Iterator[Stage]:
 def pae(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Pae:
-    """The command, in the folder of the tiny recipe; returns what it printed."""
+    """Runs `pae` in the folder of the tiny recipe; returns its output."""
     monkeypatch.chdir(tiny_recipe.parent)
 
     def pae(*arguments: str) -> str:
@@ -118,7 +115,7 @@ def test_train_paths_lead_to_training_settings(tiny_recipe: Path) -> None:
         (["extractor=null", "evaluate=null"], {"extractor"}),
     ],
 )
-def test_what_is_loaded_or_absent_does_not_train(
+def test_loaded_and_absent_components_are_not_trained(
     tiny_recipe: Path, overrides: list[str], not_trained: set[str]
 ) -> None:
     before = trainings(load_recipe(tiny_recipe).recipe)
@@ -136,7 +133,7 @@ def test_a_training_stage_without_memory_rule_is_left_out_of_the_estimates(
 
 
 class NewSection(Settings):
-    """A section of a recipe that nobody knows yet."""
+    """A section that no recipe has."""
 
     width: int = 1
     train: TrainSettings
@@ -151,7 +148,7 @@ class NewSection(Settings):
         ({"accumulate": 2}, True),
     ],
 )
-def test_a_new_section_hashes_what_has_an_effect_in_its_training(
+def test_fingerprints_of_a_new_section_leave_out_settings_without_effect(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], counts: bool
 ) -> None:
     def fingerprint(train: TrainSettings, width: int = 1) -> str:
@@ -166,7 +163,7 @@ def test_a_new_section_hashes_what_has_an_effect_in_its_training(
     assert fingerprint(train, width=2) != fingerprint(train)
 
 
-def test_what_follows_the_tokenizer_and_what_does_not() -> None:
+def test_stages_downstream_of_the_tokenizer() -> None:
     assert {"latents", "generator", "sample", "evaluate", "report"} <= FROM_TOKENIZER
     assert not FROM_TOKENIZER & {"extractor", "encoder", "refine"}
     assert {"refine"} | FROM_TOKENIZER == FROM_REFINE

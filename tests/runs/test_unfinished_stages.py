@@ -24,7 +24,7 @@ def finish(loaded: LoadedRecipe, store: Path, *names: str) -> None:
             write_json(store / stage.folder / "stage.json", {"state": "done"})
 
 
-def test_stages_are_left_until_they_are_done(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_stages_are_unfinished_until_they_are_done(tiny_recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(tiny_recipe, (), REGISTRY)
     everything = {stage.name for stage in plan(loaded.recipe, REGISTRY)}
     assert unfinished_stages(loaded, None) == unfinished_stages(loaded, tmp_path) == everything
@@ -35,7 +35,7 @@ def test_stages_are_left_until_they_are_done(tiny_recipe: Path, tmp_path: Path) 
     assert unfinished_stages(other, tmp_path) == everything - {"extractor"}
 
 
-def test_images_that_were_learned_from_may_go(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_training_images_may_be_deleted_after_training(tiny_recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(tiny_recipe, [NOWHERE], REGISTRY)
     assert [problem.path for problem in missing_requirements([loaded], tmp_path, PLENTY)] == [
         "data.train"

@@ -560,7 +560,7 @@ class TestLabels:
 
 class TestRefusals:
     def test_a_term_that_needs_targets_needs_a_refinement(self, make: Make) -> None:
-        with pytest.raises(AssertionError):  # a recipe is refused before: test_agreement_losses
+        with pytest.raises(AssertionError):  # a recipe is refused before: test_checks_losses
             make(regularizers={"scr": {}})
 
     def test_kl_needs_a_gaussian_bottleneck(self, make: Make, images: Tensor) -> None:

@@ -26,7 +26,7 @@ from pae_framework.tokenizer.model import Tokenizer
 def tokenizer(**changes: object) -> Tokenizer:
     """The tokenizer the helpers' file was made for, with random weights."""
     registry = helpers.registry_with_renamed()
-    root, _ = parse(helpers.RECIPE, place=lambda line, column: "here")
+    root, _ = parse(helpers.RECIPE, position=lambda line, column: "here")
     assert root is not None
     values = root.plain()
     values["tokenizer"].update(changes)

@@ -1,1 +1,1 @@
-"""Checks between sections of a recipe, by subject; :mod:`pae_framework.recipe.consistency`."""
+"""Consistency checks by subject; see :mod:`pae_framework.recipe.consistency`."""

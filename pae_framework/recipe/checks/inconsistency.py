@@ -1,4 +1,4 @@
-"""What a check between sections of a recipe returns. No torch."""
+"""The result of a consistency check. No torch."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pae_framework.recipe.checks.inconsistency import Inconsistency
-from pae_framework.recipe.labels import RESERVED, label_fault
+from pae_framework.recipe.labels import RESERVED, label_problem
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.training.train_settings import Length
@@ -14,7 +14,7 @@ _REGULARIZERS: KeyPath = ("tokenizer", "regularizers")
 
 
 def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Every term of the tokenizer's loss can be computed, and there is one to train on."""
+    """Every term of the tokenizer's loss can be computed, and at least one is active."""
     yield from _check_labels(recipe)
     yield from _check_regularizers(recipe)
     yield from _check_refinement(recipe)
@@ -24,15 +24,14 @@ def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Labels are valid names of a term in the log and of a folder of results."""
     for section, components, reserved in (
         (_REGULARIZERS, recipe.tokenizer.regularizers, RESERVED),
         (("evaluate",), recipe.evaluate, frozenset[str]()),
     ):
         for label, component in components.items():
-            if (fault := label_fault(label, reserved)) is not None:
+            if (problem := label_problem(label, reserved)) is not None:
                 hint = f"choose another label and set its `use: {component.use}`"
-                yield Inconsistency((*section, label), fault, hint)
+                yield Inconsistency((*section, label), problem, hint)
 
 
 def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -41,20 +40,18 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
     for label, component in tokenizer.active_regularizers.items():
         path, config = (*_REGULARIZERS, label), component.config
         if config.needs_target and tokenizer.target == "refined" and tokenizer.refinement is None:
-            message = "aligns with the refined prior, but the recipe has no tokenizer.refinement"
+            message = "needs the refined prior, but the recipe has no tokenizer.refinement"
             hint = "add `tokenizer.refinement` or set tokenizer.target=raw"
             yield Inconsistency(path, message, hint)
         if config.needs_moments and not bottleneck.config.has_moments:
             message = f"needs latents with a mean and a variance, but {bottleneck.use!r} has none"
             yield Inconsistency(path, message, "set tokenizer.bottleneck.use=gaussian")
         if config.needs_distance and not reconstructs:
-            message = "compares images by the reconstruction terms, which all have weight 0"
+            message = "needs a reconstruction term, but all have weight 0"
             hint = f"set tokenizer.reconstruction.l1=1 or tokenizer.regularizers.{label}.weight=0"
             yield Inconsistency(path, message, hint)
         if config.adapts_weight and not bottleneck.config.projects:
-            message = (
-                f"its adaptive weight needs a projector, which {bottleneck.use!r} does without"
-            )
+            message = f"its adaptive weight needs a projector, but {bottleneck.use!r} has none"
             hint = f"set tokenizer.regularizers.{label}.adaptive=false"
             yield Inconsistency(path, message, hint)
         elif config.adapts_weight and not reconstructs:
@@ -66,7 +63,7 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
 def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
     bottleneck = recipe.tokenizer.bottleneck
     if recipe.tokenizer.refinement is not None and not bottleneck.config.projects:
-        message = f"needs a projector, which the bottleneck {bottleneck.use!r} does without"
+        message = f"needs a projector, but the bottleneck {bottleneck.use!r} has none"
         hint = "set tokenizer.refinement=null"
         yield Inconsistency(("tokenizer", "refinement"), message, hint)
 
@@ -76,9 +73,7 @@ def _check_reconstruction(recipe: Recipe) -> Iterator[Inconsistency]:
     for name, term in recipe.tokenizer.reconstruction.active_terms.items():
         if size < term.smallest_image:
             path = ("tokenizer", "reconstruction", name)
-            message = (
-                f"needs images of {term.smallest_image} px or more, but data.image_size is {size}"
-            )
+            message = f"needs {term.smallest_image} px or more, but data.image_size is {size}"
             yield Inconsistency(path, message, f"set {'.'.join(path)}.weight=0")
 
 

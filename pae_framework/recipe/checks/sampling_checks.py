@@ -12,7 +12,7 @@ from pae_framework.recipe.nodes import KeyPath
 
 
 def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
-    """There is a generator, the weights that are sampled are kept, and guidance has an effect."""
+    """The recipe has a generator, keeps the weights to sample, and guidance has an effect."""
     sample, generator = recipe.sample, recipe.generator
     if sample is None:
         return
@@ -30,7 +30,7 @@ def _check_at_steps(
     path: KeyPath = ("sample", "at_steps")
     if generator.weights is not None:
         if at_steps:
-            message = "generator.weights holds the weights of one step only"
+            message = "generator.weights has the weights of one step only"
             yield Inconsistency(path, message, "set sample.at_steps=[]")
         return
     keep_steps, last = generator.train.keep_steps, generator.train.steps
@@ -57,9 +57,7 @@ def _check_guidance(guidance: Guidance, generator: GeneratorComponent) -> Iterat
             hint = "set sample.guidance.scale=1 or name a run in sample.guidance.autoguidance"
             yield Inconsistency(path, message, hint)
         elif generator.objective.label_drop == 0:
-            message = (
-                "guidance needs an unconditional velocity, but generator.objective.label_drop is 0"
-            )
+            message = "guidance needs an unconditional velocity, but label_drop is 0"
             hint = "set generator.objective.label_drop=0.1 or sample.guidance.scale=1"
             yield Inconsistency(path, message, hint)
 
@@ -78,6 +76,4 @@ def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(path, message, f"add `extractor` or set evaluate.{label}=null")
         if "masks" in needs and not test.config.provides_masks:
             message = f"{evaluator.use!r} needs images with masks, but {test.use!r} has none"
-            yield Inconsistency(
-                path, message, "set data.test.use to a source that has, e.g. shapes"
-            )
+            yield Inconsistency(path, message, "set data.test.use=shapes")

@@ -58,7 +58,7 @@ def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency
 
 
 def _check_heads(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
-    """Attention heads divide the width; components that state none have the encoder's."""
+    """Attention heads divide the width; the default is the number of the encoder."""
     modulator, refinement = recipe.tokenizer.modulator.config, recipe.tokenizer.refinement
     encoder_heads = recipe.tokenizer.encoder.config.token_heads()
     if encoder_heads is not None and width % encoder_heads:

@@ -1,4 +1,4 @@
-"""Checks of what is trained, for how long and on which labels. No torch."""
+"""Checks of ``train`` settings, kept steps and class counts. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pae_framework.recipe.stage_table import STAGES, trainings
 
 
 def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
-    """What needs training has a ``train`` map, and the steps it names are reached."""
+    """Trainable encoders have a ``train`` map, and kept steps are within the training."""
     yield from _check_encoders(recipe)
     yield from _check_keep_steps(recipe)
     yield from _check_statistics(recipe)
@@ -21,7 +21,9 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
     extractor = recipe.extractor
     if extractor is not None and not extractor.config.trainable:
-        message = f"{extractor.use!r} cannot be trained in the run, as an extractor must be"
+        message = (
+            f"{extractor.use!r} cannot be trained, but an extractor must be trained in the run"
+        )
         hint = "set extractor={use: small_cnn, train: {steps: <steps>}}"
         yield Inconsistency(("extractor",), message, hint)
         extractor = None
@@ -39,9 +41,9 @@ def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Weights can only be kept at steps that the training reaches.
+    """Kept steps are not beyond the last step.
 
-    The steps of a training whose length is in epochs are not known here; its loop checks them.
+    The training loop checks this if the length is in epochs, which depend on the data.
     """
     for stage, train in trainings(recipe).items():
         if train.steps is None:
@@ -57,7 +59,7 @@ def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
 def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:
     generator = recipe.generator
     if recipe.latents.statistics is not None and (generator is None or generator.weights is None):
-        message = "is only for a generator trained elsewhere, but generator.weights is not set"
+        message = "needs a pretrained generator, but generator.weights is not set"
         hint = "set generator.weights=<file> or latents.statistics=null"
         yield Inconsistency(("latents", "statistics"), message, hint)
 

@@ -1,4 +1,4 @@
-"""What a recipe's components do not find on this machine is said before anything starts."""
+"""Missing data, weights and memory are reported before a run starts."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class WeightsConfig(EncoderConfig):
 
 
 class TableConfig(RegularizerConfig):
-    """A term that needs a table nobody has."""
+    """A term that needs a missing table."""
 
     def missing(self) -> str | None:
         return "no table"
 
 
 @pytest.fixture
-def with_needs() -> Registry:
+def with_requirements() -> Registry:
     registry = load_registry()
     plugin = Plugin("requiring", __name__, "requiring", "1")
     for kind, name, config in (
@@ -53,7 +53,7 @@ def with_needs() -> Registry:
     return registry
 
 
-def test_data_that_is_not_here_is_named_with_the_place_that_asks_for_it(load: Load) -> None:
+def test_missing_data_are_reported_at_their_key(load: Load) -> None:
     (problem,) = missing_requirements(
         [load(text=SMALL.replace("train: digits", f"train: {FOLDER}"))]
     )
@@ -62,19 +62,23 @@ def test_data_that_is_not_here_is_named_with_the_place_that_asks_for_it(load: Lo
     assert missing_requirements([load(text=SMALL)]) == []
 
 
-def test_every_kind_of_component_is_asked(small: Path, with_needs: Registry) -> None:
+def test_every_kind_of_component_may_have_requirements(
+    small: Path, with_requirements: Registry
+) -> None:
     encoder = "tokenizer.encoder={use: weights, file: a.bin}"
-    loaded = load_recipe(small, [encoder, "tokenizer.regularizers.table={}"], with_needs)
+    loaded = load_recipe(small, [encoder, "tokenizer.regularizers.table={}"], with_requirements)
     assert [(problem.path, problem.message) for problem in missing_requirements([loaded])] == [
         ("tokenizer.encoder", "no weights at a.bin"),
         ("tokenizer.regularizers.table", "no table"),
     ]
     Path("a.bin").touch()
     switched_off = "tokenizer.regularizers.table.weight=0"
-    assert missing_requirements([load_recipe(small, [encoder, switched_off], with_needs)]) == []
+    assert (
+        missing_requirements([load_recipe(small, [encoder, switched_off], with_requirements)]) == []
+    )
 
 
-def test_every_member_of_a_sweep_is_asked_and_each_problem_comes_once(load: Load) -> None:
+def test_each_problem_of_a_sweep_is_reported_once(load: Load) -> None:
     text = SMALL + (
         "sweep:\n"
         "  seeds: [0, 1]\n"
@@ -88,14 +92,14 @@ def test_every_member_of_a_sweep_is_asked_and_each_problem_comes_once(load: Load
     ]
 
 
-def test_a_sweep_needs_what_its_members_need_and_not_what_they_replace(load: Load) -> None:
+def test_a_sweep_needs_only_what_its_members_need(load: Load) -> None:
     text = SMALL.replace("train: digits", f"train: {FOLDER}")
     loaded = load(text=text + "sweep: {variants: {digits: {data.train: digits}}}\n")
     assert missing_requirements(members_of(loaded)) == []
     assert missing_requirements(members_of(replace(loaded, recipe=load(text=text).recipe))) != []
 
 
-def test_only_the_chosen_members_of_a_sweep_are_asked(load: Load) -> None:
+def test_only_chosen_members_of_a_sweep_are_checked(load: Load) -> None:
     text = SMALL + f"sweep: {{variants: {{here: {{}}, there: {{data.train: {FOLDER}}}}}}}\n"
     loaded = load(text=text)
 
@@ -107,7 +111,7 @@ def test_only_the_chosen_members_of_a_sweep_are_asked(load: Load) -> None:
     assert chosen("there-*") == ["data.train"]
 
 
-def test_everything_is_said_at_once(load: Load) -> None:
+def test_everything_missing_is_reported_at_once(load: Load) -> None:
     loaded = load(
         text=SMALL.replace("train: digits", f"train: {FOLDER}") + "runtime: {device: cuda}\n"
     )
@@ -118,7 +122,7 @@ def test_everything_is_said_at_once(load: Load) -> None:
     ]
 
 
-def test_weights_of_a_trained_tokenizer_are_a_file_that_must_be_there(load: Load) -> None:
+def test_the_weights_file_of_a_tokenizer_must_exist(load: Load) -> None:
     override = "tokenizer.weights=trained.safetensors"
     (problem,) = missing_requirements([load(override)])
     assert (problem.path, problem.where) == ("tokenizer.weights", "command line")
@@ -128,7 +132,7 @@ def test_weights_of_a_trained_tokenizer_are_a_file_that_must_be_there(load: Load
 
 
 @pytest.mark.parametrize("key", ["tokenizer.weights", "generator.weights"])
-def test_any_word_there_is_the_name_of_a_file(load: Load, key: str) -> None:
+def test_weights_may_be_a_file_name_without_suffix(load: Load, key: str) -> None:
     kept = "sample.at_steps=[]"  # a loaded generator has no weights of other steps
     (problem,) = missing_requirements([load(f"{key}=trained", kept)])
     assert (problem.path, problem.where) == (key, "command line")
@@ -137,14 +141,14 @@ def test_any_word_there_is_the_name_of_a_file(load: Load, key: str) -> None:
     assert missing_requirements([load(f"{key}=trained", kept)]) == []
 
 
-def test_lpips_needs_its_weights_only_where_it_counts(load: Load) -> None:
+def test_lpips_needs_its_weights_only_if_it_is_active(load: Load) -> None:
     lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: "
     assert missing_requirements([load(lpips + "0}")]) == []
     (problem,) = missing_requirements([load("data.image_size=16", lpips + "1}")])
     assert problem.path == "tokenizer.reconstruction.lpips"
 
 
-def test_memory_that_cannot_suffice_refuses_and_memory_that_may_not_warns(load: Load) -> None:
+def test_far_too_little_memory_is_an_error_and_a_little_too_little_a_warning(load: Load) -> None:
     loaded = load()
     plenty, scant = Machine(1 << 40, ()), Machine(1 << 20, ())
     assert missing_requirements([loaded], machine=plenty) == []
@@ -154,7 +158,7 @@ def test_memory_that_cannot_suffice_refuses_and_memory_that_may_not_warns(load: 
     assert "1.0 MiB" in refused[0].message
     assert "activation_checkpointing" in refused[-1].hint
     assert not {p.path for p in low_memory([loaded], machine=scant)} & {p.path for p in refused}
-    # The GPU is what counts where one is used.
+    # The memory of the GPU is what matters if one is used.
     assert missing_requirements([loaded], machine=Machine(1 << 40, (1 << 20,))) != []
     assert (
         missing_requirements([load("runtime.device=cpu")], machine=Machine(1 << 40, (1 << 20,)))
@@ -162,7 +166,7 @@ def test_memory_that_cannot_suffice_refuses_and_memory_that_may_not_warns(load: 
     )
 
 
-def test_advice_on_memory_begins_with_what_changes_nothing(load: Load) -> None:
+def test_the_first_remedy_for_memory_changes_no_result(load: Load) -> None:
     loaded = load("tokenizer.train={steps: 10, batch_size: 2048}")
     (problem,) = missing_requirements([loaded], machine=Machine(24 << 20, ()))
     assert problem.path == "tokenizer.train"
@@ -172,47 +176,45 @@ def test_advice_on_memory_begins_with_what_changes_nothing(load: Load) -> None:
     assert positions == sorted(positions)
 
 
-def test_stages_that_are_done_need_nothing(load: Load, tmp_path: Path) -> None:
+def test_finished_stages_need_nothing(load: Load, tmp_path: Path) -> None:
     text = SMALL.replace("train: digits", f"train: {FOLDER}")
     lpips = "tokenizer.reconstruction.lpips={weights: here.safetensors, weight: 1}"
     loaded = load(lpips, "data.image_size=16", "runtime.device=cuda", text=text)
 
-    def asked(machine: Machine, *left: str) -> list[str]:
+    def missing(machine: Machine, *left: str) -> list[str]:
         stages_dir = unfinished_only(loaded, tmp_path, *left)
         return [problem.path for problem in missing_requirements([loaded], stages_dir, machine)]
 
     scant, lpips_path = Machine(1 << 20, (0,)), "tokenizer.reconstruction.lpips"
     no_gpu = Machine(None, ())
-    assert asked(scant, "tokenizer", "latents") == ["data.train", lpips_path]
-    assert asked(scant, "latents", "sample") == ["data.train"]
-    assert asked(scant, "evaluate") == [lpips_path]
-    assert asked(no_gpu, "evaluate") == [lpips_path, "runtime.device"]
-    assert asked(no_gpu) == []
+    assert missing(scant, "tokenizer", "latents") == ["data.train", lpips_path]
+    assert missing(scant, "latents", "sample") == ["data.train"]
+    assert missing(scant, "evaluate") == [lpips_path]
+    assert missing(no_gpu, "evaluate") == [lpips_path, "runtime.device"]
+    assert missing(no_gpu) == []
     on_cpu = load("runtime.device=cpu", text=text)
     stages_dir = unfinished_only(on_cpu, tmp_path, "generator")
     trains = missing_requirements([on_cpu], stages_dir, Machine(1 << 16, ()))
     assert [problem.path for problem in trains] == ["data.train", "generator.train"]
 
 
-def test_a_stage_that_only_counts_classes_needs_no_images_where_they_are_stated(
-    load: Load, tmp_path: Path
-) -> None:
+def test_images_are_not_needed_to_count_stated_classes(load: Load, tmp_path: Path) -> None:
     stated = FOLDER.replace("}", ", images: 9, classes: 3}")
     loaded = load(text=SMALL.replace("train: digits", f"train: {stated}"))
 
-    def asked(*left: str) -> list[str]:
+    def missing(*left: str) -> list[str]:
         stages_dir = unfinished_only(loaded, tmp_path, *left)
         return [problem.path for problem in missing_requirements([loaded], stages_dir)]
 
-    assert asked("generator", "report") == []
-    assert asked("tokenizer") == ["data.train"]
+    assert missing("generator", "report") == []
+    assert missing("tokenizer") == ["data.train"]
 
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [(None, (8, 24)), ("", ()), ("-1", ()), ("1", (24,)), ("1,0", (24, 8)), ("GPU-5a", (8,))],
 )
-def test_gpus_are_those_that_cuda_leaves_visible(
+def test_gpus_are_those_in_cuda_visible_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: tuple[int, ...]
 ) -> None:
     tool = tmp_path / "nvidia-smi"

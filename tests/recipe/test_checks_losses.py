@@ -1,4 +1,4 @@
-"""What the terms of the tokenizer's loss need of each other, and of the images."""
+"""Checks of the terms of the tokenizer's loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recipe_cases import Load, Problems, unstated
 
 from pae_framework.training.train_settings import Length
 
-NOTHING = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
+NO_RECONSTRUCTION = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
 EPOCHS = "tokenizer.train={epochs: 3}"
 PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}}"
 
@@ -35,7 +35,7 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             "tokenizer.adversarial.start",
             ["the training ends at", "tokenizer.adversarial.start"],
         ),
-        (  # whose steps cannot be compared with the term's epochs
+        (  # steps and epochs cannot be compared
             [
                 PATCHES,
                 "tokenizer.adversarial.update_from={steps: 10}",
@@ -45,7 +45,7 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             ["the training ends at {steps: 10}", "earlier tokenizer.adversarial.update_from"],
         ),
         (
-            [PATCHES, *NOTHING],
+            [PATCHES, *NO_RECONSTRUCTION],
             "tokenizer.adversarial.adaptive",
             ["weight 0", "set tokenizer.adversarial.adaptive=false"],
         ),
@@ -55,7 +55,7 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             ["16 px", "data.image_size is 8", "set tokenizer.reconstruction.lpips.weight=0"],
         ),
         (
-            [*NOTHING, "tokenizer.regularizers={mcr: {}}", "tokenizer.refinement=null"],
+            [*NO_RECONSTRUCTION, "tokenizer.regularizers={mcr: {}}", "tokenizer.refinement=null"],
             "tokenizer.regularizers.mcr",
             [
                 "weight 0",
@@ -64,7 +64,7 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             ],
         ),
         (
-            [*NOTHING, "tokenizer.regularizers={vf: {}}"],
+            [*NO_RECONSTRUCTION, "tokenizer.regularizers={vf: {}}"],
             "tokenizer.regularizers.vf",
             ["weight 0", "set tokenizer.regularizers.vf.adaptive=false"],
         ),
@@ -78,13 +78,13 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             ["'identity'", "set tokenizer.regularizers.vf.adaptive=false"],
         ),
         (
-            [*NOTHING, "tokenizer.regularizers={}", "tokenizer.refinement=null"],
+            [*NO_RECONSTRUCTION, "tokenizer.regularizers={}", "tokenizer.refinement=null"],
             "tokenizer.reconstruction",
             ["every term", "weight 0", "set tokenizer.reconstruction.l1=1"],
         ),
     ],
 )
-def test_what_cannot_be_right_together(
+def test_an_inconsistency_is_reported_at_its_key(
     problems: Problems, overrides: list[str], path: str, facts: list[str]
 ) -> None:
     (problem,) = problems(*overrides)
@@ -99,13 +99,13 @@ def test_what_cannot_be_right_together(
         [PATCHES, "tokenizer.adversarial.start={steps: 9}"],
         [PATCHES, EPOCHS, "tokenizer.adversarial.start={steps: 10}"],
         [PATCHES, "tokenizer.adversarial.start={steps: 10}", "tokenizer.weights=trained.pt"],
-        [PATCHES, "tokenizer.adversarial.adaptive=false", *NOTHING],
+        [PATCHES, "tokenizer.adversarial.adaptive=false", *NO_RECONSTRUCTION],
         ["tokenizer.adversarial={discriminator: patchgan, weight: 0}"],
         ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}, lpips: {weight: 0}}"],
         ["tokenizer.reconstruction.lpips={weight: 0}"],
         ["tokenizer.target=raw", "tokenizer.refinement=null"],
-        [*NOTHING, "tokenizer.regularizers={mcr: {weight: 0}, scr: {}}"],
-        [*NOTHING, "tokenizer.regularizers={vf: {adaptive: false}}"],
+        [*NO_RECONSTRUCTION, "tokenizer.regularizers={mcr: {weight: 0}, scr: {}}"],
+        [*NO_RECONSTRUCTION, "tokenizer.regularizers={vf: {adaptive: false}}"],
     ],
     ids=[
         "small",
@@ -121,11 +121,11 @@ def test_what_cannot_be_right_together(
         "vf of fixed weight",
     ],
 )
-def test_what_is_right(load: Load, overrides: list[str]) -> None:
+def test_consistent_recipes_are_valid(load: Load, overrides: list[str]) -> None:
     load(*overrides)
 
 
-def test_refined_targets_need_a_refinement_and_raw_ones_are_the_way_out(problems: Problems) -> None:
+def test_without_refinement_the_remedy_is_a_raw_target(problems: Problems) -> None:
     changes = ["tokenizer.refinement=null", "tokenizer.regularizers={ssr: {}}"]
     (problem,) = problems(*changes)
     assert problem.path == "tokenizer.regularizers.ssr"
@@ -133,7 +133,7 @@ def test_refined_targets_need_a_refinement_and_raw_ones_are_the_way_out(problems
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "earlier"),
+    ("first", "second", "earlier"),
     [
         ({"steps": 3}, {"steps": 4}, True),
         ({"steps": 4}, {"steps": 4}, False),
@@ -142,10 +142,10 @@ def test_refined_targets_need_a_refinement_and_raw_ones_are_the_way_out(problems
         ({"steps": 0}, {"epochs": 0.1}, True),
         ({"epochs": 0}, {"steps": 1}, True),
         ({"steps": 0}, {"epochs": 0}, False),
-        ({"steps": 10}, {"epochs": 1}, False),  # not known before the data are
+        ({"steps": 10}, {"epochs": 1}, False),  # unknown without the data
     ],
 )
-def test_which_of_two_points_comes_first(
-    one: dict[str, float], other: dict[str, float], earlier: bool
+def test_which_of_two_lengths_is_shorter(
+    first: dict[str, float], second: dict[str, float], earlier: bool
 ) -> None:
-    assert Length.model_validate(one).before(Length.model_validate(other)) is earlier
+    assert Length.model_validate(first).before(Length.model_validate(second)) is earlier

@@ -1,4 +1,4 @@
-"""Parts of a recipe that are each right but cannot be right together."""
+"""Checks between sections of a recipe whose single values are valid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from pae_framework.plugins import Registry
             "tokenizer.refinement.heads",
             ["3 heads", "width 40", "set tokenizer.refinement.heads=2"],
         ),
-        (  # a recipe that states no heads means the encoder's
+        (  # without heads of its own, it has those of the encoder
             ["tokenizer.encoder.heads=8", "tokenizer.refinement.width=36"],
             "tokenizer.refinement.heads",
             ["encoder's 8 heads", "width 36", "set tokenizer.refinement.heads=6"],
@@ -158,7 +158,7 @@ from pae_framework.plugins import Registry
         ),
     ],
 )
-def test_a_disagreement_is_reported_where_it_is_written(
+def test_an_inconsistency_is_reported_at_its_key(
     problems: Problems, overrides: list[str], path: str, facts: list[str]
 ) -> None:
     (problem,) = problems(*overrides)
@@ -199,13 +199,13 @@ def test_a_disagreement_is_reported_where_it_is_written(
         ["data.image_size=16"],
     ],
 )
-def test_what_does_agree_is_accepted(load: Load, overrides: list[str]) -> None:
+def test_consistent_recipes_are_valid(load: Load, overrides: list[str]) -> None:
     if overrides == ["data.image_size=16"]:
         overrides = [*overrides, "tokenizer.encoder.patch=4", "tokenizer.decoder.patch=4"]
     assert load(*overrides).recipe.name == "small"
 
 
-def test_all_disagreements_come_together_each_at_its_line(problems: Problems) -> None:
+def test_all_inconsistencies_are_reported_at_once(problems: Problems) -> None:
     text = SMALL.replace("patch: 2}", "patch: 4}").replace("at_steps: [10]", "at_steps: [9]")
     assert [(problem.path, problem.where) for problem in problems(text=text)] == [
         ("tokenizer.decoder", "small.yaml:12:3"),
@@ -217,10 +217,9 @@ def test_all_disagreements_come_together_each_at_its_line(problems: Problems) ->
     ("name", "parameters"),
     [("tiny_vit", {"width": 48, "heads": 4, "depth": 1}), ("small_cnn", {"width": 48, "depth": 2})],
 )
-def test_encoders_have_the_heads_their_configs_say(
+def test_encoders_have_the_heads_and_width_of_their_configs(
     registry: Registry, name: str, parameters: dict[str, int]
 ) -> None:
-    """What is checked here before an encoder is built is true of the one that is built."""
     spec = registry.find("encoder", name)
     config = spec.config_class().model_validate(parameters)
     encoder = spec.component_class()(config, 8)
