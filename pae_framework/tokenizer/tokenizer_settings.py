@@ -21,31 +21,31 @@ from pae_framework.training.train_settings import TrainSettings
 
 
 class ReconstructionTermSettings(Settings):
-    """Settings of one reconstruction term, and the questions the engine asks of it.
+    """Settings of one reconstruction term, and what the engine needs to know of it.
 
-    A term whose weight is 0 is off: it is not in :attr:`ReconstructionSettings.active_terms`, which
-    is what the engine iterates over. The defaults are those of a term without a network.
+    A term with weight 0 is off: it is not in :attr:`ReconstructionSettings.active_terms`, which the
+    engine iterates over. The defaults are those of a term without a network.
     """
 
-    weight: float = Field(0.0, ge=0, description="factor of the term; 0 skips it altogether")
+    weight: float = Field(0.0, ge=0, description="factor of the term; 0 switches it off")
 
     smallest_image: ClassVar[int] = 1
     """Side in px of the smallest images the term can compare."""
 
     def parameters(self) -> int | None:
-        """Number of weights in a network of its own; None: unknown."""
+        """Number of parameters of the term's own network; None if unknown."""
         return 0
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """Numbers one reconstruction leaves for the backward pass; None: unknown."""
+        """Numbers kept for the backward pass per image; None if unknown."""
         return 0
 
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
-        """Floating-point operations that describe one image in the features that are compared."""
+        """FLOPs that compute the compared features of one image."""
         return 0
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; see :meth:`ComponentConfig.missing`."""
+        """What is not on this machine; see :meth:`ComponentConfig.missing`."""
         return None
 
     def fetch(self) -> str | None:
@@ -54,7 +54,7 @@ class ReconstructionTermSettings(Settings):
 
 
 EncoderFlops = Callable[[int | None], int]
-"""FLOPs of the frozen encoder's first n blocks for one image; of all blocks with None."""
+"""FLOPs of the frozen encoder's first n blocks for one image; None: of all blocks."""
 
 
 class PerceptualSettings(ReconstructionTermSettings):
@@ -62,15 +62,15 @@ class PerceptualSettings(ReconstructionTermSettings):
 
     weight: float = Field(1.0, ge=0, description="factor of the term")
     layers: tuple[NonNegativeInt, ...] | None = Field(
-        None, min_length=1, description="encoder blocks, from 0, that are compared; null: all"
+        None, min_length=1, description="encoder blocks to compare, counted from 0; null: all"
     )
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """Those of the encoder, whose weights count elsewhere."""
+        """Those of the encoder."""
         return encoder.activations(image_size)
 
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
-        """Those of the encoder up to the last layer compared."""
+        """Those of the encoder up to the last layer that is compared."""
         return encoder_flops(None if self.layers is None else max(self.layers) + 1)
 
     def __str__(self) -> str:
@@ -102,11 +102,11 @@ class LpipsSettings(ReconstructionTermSettings):
     weights: Annotated[str, AfterValidator(default_or_file)] = Field(
         "default",
         description="`default`: VGG-16 from the hub with the channel weights of torch-fidelity's "
-        "release; a local file that holds both, in torchvision's or LPIPS's names; `none`: random",
+        "release; a local file of both, with torchvision's or LPIPS's names; `none`: random",
     )
 
     def files(self) -> Mapping[str, Path]:
-        """The weights, where they are a local file."""
+        """The file of the weights, if it is a local one."""
         return weights_files(self.weights)
 
     def parameters(self) -> int:
@@ -122,10 +122,11 @@ class LpipsSettings(ReconstructionTermSettings):
         return _VGG_FLOPS * image_size**2
 
     def missing(self) -> str | None:
-        """Say which weights are not on this machine."""
-        found = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
-        problem = next((one for one in found if one), None)
-        return f"LPIPS: {problem}" if problem else None
+        """Names weights that are not on this machine."""
+        for remote in (VGG16, LPIPS_HEADS):
+            if (problem := missing_weights(self.weights, remote)) is not None:
+                return f"LPIPS: {problem}"
+        return None
 
     def fetch(self) -> str | None:
         """Download the weights."""
@@ -148,7 +149,7 @@ class ReconstructionSettings(Settings):
 
     @property
     def terms(self) -> dict[str, ReconstructionTermSettings]:
-        """Every term by name, in the order of the sum; also ``l1``, in recipes a plain number."""
+        """Every term by name, in the order of the sum. ``l1`` is a plain number in recipes."""
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {
             name: value
@@ -159,23 +160,23 @@ class ReconstructionSettings(Settings):
 
     @property
     def active_terms(self) -> dict[str, ReconstructionTermSettings]:
-        """The terms that are on, by name: a weight of 0 switches a term off."""
+        """The terms whose weight is not 0, by name."""
         return {name: term for name, term in self.terms.items() if term.weight}
 
     @property
     def judge(self) -> str:
-        """The term evaluators measure perceptual distance by: LPIPS if the tokenizer learns it."""
+        """The evaluators' perceptual distance: LPIPS if it is an active term."""
         return "lpips" if "lpips" in self.active_terms else "perceptual"
 
 
 DISCRIMINATOR_TERMS = ("discriminator", "logits_real", "logits_fake")
-"""What the discriminator's training logs: its loss and the mean logits of both sides."""
+"""Log columns of the discriminator: its loss and the mean logits of both sides."""
 
 ADVERSARIAL = "adversarial"
-"""The adversarial term's name in the log."""
+"""Log column of the adversarial term."""
 
 FACTOR = "_weight"
-"""Suffix to an adaptive term's name: the log's column of its factor."""
+"""Suffix that turns an adaptive term's name into the log column of its factor."""
 
 
 class AnyUpSettings(Settings):
@@ -189,17 +190,17 @@ class AnyUpSettings(Settings):
         return {"weights": Path(self.weights).expanduser()}
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is missing."""
+        """What is not on this machine; None if nothing is missing."""
         folder = Path(self.checkout).expanduser()
         if not (folder / "hubconf.py").is_file():
             return (
-                f"no AnyUp checkout at {folder}: it has no hubconf.py; clone the repository "
+                f"no AnyUp checkout at {folder} (no hubconf.py); clone the repository "
                 "wimmerth/anyup there, or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
         if file.is_file():
             return None
-        return f"no AnyUp weights at {file}; save those of the repository's release there"
+        return f"no AnyUp weights at {file}; download them from the repository's releases"
 
 
 class RefinementSettings(Settings):
@@ -210,7 +211,7 @@ class RefinementSettings(Settings):
         None, gt=0, multiple_of=4, description="its width; null: the encoder's"
     )
     heads: int | None = Field(
-        None, gt=0, description="its heads, which divide its width; null: the encoder's"
+        None, gt=0, description="its heads; must divide its width; null: the encoder's"
     )
     reproduction: float = Field(1.0, ge=0, description="weight of |Q(Z) - H|^2, mean per entry")
     gram: float = Field(
@@ -218,48 +219,42 @@ class RefinementSettings(Settings):
     )
     upsampler: Literal["none", "bilinear", "anyup"] = Field(
         "none",
-        description="what makes the features dense before H_ref is normalised and brought back to "
-        "the token grid; anyup: a learned one, as the paper has it",
+        description="upsampler of the features before H_ref is normalised and downsampled to the "
+        "token grid; anyup: a learned one, as in the paper",
     )
     upsample_size: int | None = Field(
-        None, gt=0, description="side of the dense features, px; null: that of the images"
+        None, gt=0, description="side of the upsampled features, px; null: that of the images"
     )
-    anyup: AnyUpSettings | None = Field(None, description="where AnyUp lies, for that upsampler")
+    anyup: AnyUpSettings | None = Field(None, description="files of AnyUp, for that upsampler")
     low_pass: float = Field(
         0.4, ge=0, le=1, description="strength of the low-pass spatial normalisation of H_ref"
     )
     low_pass_size: float | None = Field(
         None,
         gt=0,
-        description="deviation, in tokens, of the Gaussian blur that is the low pass; null: the "
-        "mean over the image",
+        description="deviation of the low pass's Gaussian blur, in tokens; null: use the mean over "
+        "the image",
     )
     spatial_norm: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="power of each channel's deviation over the image H_ref is divided by after "
-        "the low pass; 0: not divided, 1: all deviations 1",
+        description="H_ref is divided by each channel's deviation over the image to this power, "
+        "after the low pass; 0: not divided, 1: all deviations become 1",
     )
-    centre: bool = Field(
-        False, description="subtract the data mean of the features before anything else"
-    )
+    centre: bool = Field(False, description="first subtract the features' mean over the data")
     train: TrainSettings
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> RefinementSettings:
+    def _check(self) -> RefinementSettings:
         if not self.reproduction and not self.gram:
-            raise ValueError("`reproduction` and `gram` are both 0; refinement needs one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _anyup_is_somewhere(self) -> RefinementSettings:
+            raise ValueError("`reproduction` and `gram` are both 0; set one of them above 0")
         if self.upsampler == "anyup" and self.anyup is None:
             raise ValueError("the upsampler `anyup` needs `anyup: {checkout: ..., weights: ...}`")
         return self
 
     def missing(self) -> str | None:
-        """Say what is not on this machine; None: nothing is missing."""
+        """What is not on this machine; None if nothing is missing."""
         return self.anyup.missing() if self.upsampler == "anyup" and self.anyup else None
 
     def smoke(self) -> RefinementSettings:

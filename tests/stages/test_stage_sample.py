@@ -14,13 +14,8 @@ from sampled_run import SampledRun
 from pae_framework.config import LatentShape
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.sampling.sample_set import (
-    open_set,
-    read_sets,
-    reuse_finished,
-    set_identity,
-    write_set,
-)
+from pae_framework.sampling.reuse import reuse_finished, set_identity
+from pae_framework.sampling.sample_set import open_set, read_sets, write_set
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.stages import sample
 
