@@ -69,10 +69,10 @@ def _freeze_unused_weights(encoder: Encoder) -> None:
         tokens = encoder(encoder.normalize(blank)).tokens
         if not tokens.requires_grad:
             raise UsageError(
-                f"tokenizer.modulator: {type(encoder).__name__} cannot be finetuned; no gradient "
-                "passes from its tokens to its weights"
+                f"tokenizer.modulator: {type(encoder).__name__} cannot be finetuned: "
+                "its tokens have no gradients; set tokenizer.modulator.use=dam"
             )
-        learning = [weight for weight in weights if weight.requires_grad]
-        found = torch.autograd.grad(tokens.sum(), learning, allow_unused=True)
-    for weight, gradient in zip(learning, found, strict=True):
+        trained = [weight for weight in weights if weight.requires_grad]
+        gradients = torch.autograd.grad(tokens.sum(), trained, allow_unused=True)
+    for weight, gradient in zip(trained, gradients, strict=True):
         weight.requires_grad_(gradient is not None)
