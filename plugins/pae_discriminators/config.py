@@ -26,7 +26,7 @@ class PatchGANConfig(DiscriminatorConfig):
     width: int = Field(64, gt=0, description="channels after the first; doubled up to eightfold")
 
     def check_image_size(self, image_size: int) -> None:
-        """Refuse images that are too small to give a logit."""
+        """Reject images that are too small to give a logit."""
         if (image_size >> self.layers) < 3:
             least = 3 << self.layers
             raise ValueError(

@@ -59,7 +59,7 @@ class MCRConfig(RegularizerConfig):
         return len(self.angles)
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of one channel, which cannot be rotated."""
+        """Reject latents of one channel, which cannot be rotated."""
         if latent.channels < 2:
             raise ValueError(
                 f"rotates tokens and needs 2 channels or more, but latents are {latent}"

@@ -114,7 +114,8 @@ class TokenizerObjective(UsesFrozen):
         features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
         random = seeding.generator(seed, "bottleneck")
         posterior = tokenizer.encode_features(pixels, features, random)  # latents (B, C, h, w)
-        tau, random = self.noise if self.training else 0.0, seeding.generator(seed, "noise")
+        tau = self.noise if self.training else 0.0
+        random = seeding.generator(seed, "noise")
         reconstruction = tokenizer.decode(posterior.latents, tau, random)  # (B, 3, S, S)
 
         compare = self.reconstruction.comparison()
@@ -133,7 +134,7 @@ class TokenizerObjective(UsesFrozen):
         )
         factors: LossTerms = {}
         norms: dict[nn.Parameter, Tensor] = {}  # of the reconstruction's gradient at each layer
-        for term in self.terms:
+        for term in self.terms:  # adversarial, then regularizers
             share = term.share(self.step)
             if share == 0:  # the term has not started
                 continue
