@@ -58,7 +58,9 @@ def sample_chunks(
         worker = partial(ChunkSampler, chunks, make_sampler)
         done = do_items(context, worker, len(chunks), settings.processes, show)
     if done < len(chunks):
-        raise StoppedError(f"stopped with {done} of {len(chunks)} chunks; run it again to resume")
+        raise StoppedError(
+            f"stopped with {done} of {len(chunks)} chunks; run the same command to resume"
+        )
 
 
 class ChunkSampler:

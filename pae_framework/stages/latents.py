@@ -58,7 +58,9 @@ def _write_shards(context: StageContext) -> None:
 
         written = do_items(context, ShardWriter, shards, settings.processes, show)
     if written < shards:
-        raise StoppedError(f"stopped with {written} of {shards} shards; run it again to resume")
+        raise StoppedError(
+            f"stopped with {written} of {shards} shards; run the same command to resume"
+        )
 
 
 class ShardWriter:

@@ -15,7 +15,7 @@ def pae_register_bottlenecks(register: Register) -> None:
         "sphere",
         target="pae_bottlenecks.bottlenecks:Sphere",
         config="pae_bottlenecks.config:SphereConfig",
-        summary="few channels, each token on a sphere of radius sqrt(d) (PAE, GAE)",
+        summary="few channels, every token on a sphere of radius sqrt(d) (PAE, GAE)",
     )
     register(
         "gaussian",
