@@ -1,8 +1,8 @@
-"""From a recipe to modules: the one place that looks components up and builds them.
+"""From a recipe to modules: the only place that looks up components and builds them.
 
-Initial weights are drawn from torch's default generator. Within ``with META`` everything is built
-on the meta device: names and shapes without memory, weights or files. Any function here may raise
-PluginError: a component does not import.
+Initial weights come from torch's default generator. ``with META`` builds everything on the meta
+device: names and shapes without memory, weights or files. All functions raise PluginError if a
+component cannot be imported.
 """
 
 from __future__ import annotations
@@ -47,20 +47,18 @@ def build_source(component: DataSourceComponent, image_size: int, registry: Regi
     Raises:
         DataError: its files are missing or damaged.
     """
-    source: DataSource = _class(component, registry)(component.config, image_size)
-    return source
+    return _class(component, registry)(component.config, image_size)
 
 
 def build_encoder(component: EncoderComponent, image_size: int, registry: Registry) -> Encoder:
     """The encoder, untrained."""
-    encoder: Encoder = _class(component, registry)(component.config, image_size)
-    return encoder
+    return _class(component, registry)(component.config, image_size)
 
 
 def build_tokenizer(
     section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
 ) -> Tokenizer:
-    """The tokenizer around an encoder, untrained."""
+    """The tokenizer around ``encoder``, untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
     modulator, bottleneck, decoder = (
         _class(component, registry)
@@ -85,8 +83,7 @@ def build_generator(
     component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
 ) -> Generator:
     """The generator, untrained."""
-    generator: Generator = _class(component, registry)(component.config, latent, num_classes)
-    return generator
+    return _class(component, registry)(component.config, latent, num_classes)
 
 
 def build_discriminator(
@@ -98,14 +95,13 @@ def build_discriminator(
         ValueError: it cannot take images of this size.
     """
     component.config.check_image_size(image_size)
-    discriminator: Discriminator = _class(component, registry)(component.config, image_size)
-    return discriminator
+    return _class(component, registry)(component.config, image_size)
 
 
 def build_regularizers(
     section: TokenizerSection, registry: Registry, tokenizer: Tokenizer
 ) -> list[RegularizerTerm]:
-    """The active regularizers, prepared for their tokenizer."""
+    """The active regularizers, prepared for the tokenizer."""
     width, latent = tokenizer.encoder.width, tokenizer.latent
     channels = width if section.target == "raw" else latent.channels
     terms: list[RegularizerTerm] = []
@@ -124,10 +120,10 @@ def build_objective(
     refiner: PriorRefiner | None = None,
     adversarial: AdversarialTerm | None = None,
 ) -> TokenizerObjective:
-    """The tokenizer with its loss; terms that are off are not built.
+    """The tokenizer with its loss; terms with weight 0 are not built.
 
     Raises:
-        UsageError, DataError, CheckpointError: see TokenizerObjective and ReconstructionTerms.
+        UsageError, DataError, CheckpointError: see ReconstructionTerms.
     """
     return TokenizerObjective(
         tokenizer,
@@ -142,13 +138,12 @@ def build_objective(
 
 def build_evaluator(component: EvaluatorComponent, registry: Registry) -> Evaluator:
     """The evaluator."""
-    evaluator: Evaluator = _class(component, registry)(component.config)
-    return evaluator
+    return _class(component, registry)(component.config)
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a recipe; None: the recipe has none."""
+    """The networks of a recipe; None if the recipe has no such network."""
 
     tokenizer: Tokenizer
     extractor: Encoder | None
@@ -158,7 +153,7 @@ class Networks:
 
     @property
     def encoder(self) -> Encoder:
-        """The tokenizer's."""
+        """The tokenizer's encoder."""
         return self.tokenizer.encoder
 
 
@@ -168,12 +163,9 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     Raises:
         NotImplementedError, RuntimeError: a network cannot be built there.
     """
-    section, size, adversarial = (
-        recipe.tokenizer,
-        recipe.data.image_size,
-        recipe.tokenizer.active_adversarial,
-    )
-    # In train mode a finetuned encoder tells which of its weights learn.
+    section, size = recipe.tokenizer, recipe.data.image_size
+    adversarial = section.active_adversarial
+    # train() makes a finetuned encoder freeze the weights that are not trained.
     tokenizer = meta_tokenizer(recipe, registry).train()
     with META:
         extractor = refiner = generator = discriminator = None

@@ -1,1 +1,1 @@
-"""What evaluators are given, and what is made of a run's results."""
+"""The inputs of evaluators; reconstruction of single images; the report of a sweep."""

@@ -1,4 +1,4 @@
-"""The inputs of evaluators, computed from a run: each once, when it is first used."""
+"""The inputs of evaluators, computed from a run on first use and cached."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class RunInputs(EvaluationInputs):
 
     Args:
         context: of the stage that evaluates.
-        limit: number of test images; None: the recipe's ``data.test_images``. A subset is chosen at
-            random with the recipe's seed.
+        limit: number of test images, chosen at random with the recipe's seed; None: the recipe's
+            ``data.test_images``.
     """
 
     def __init__(self, context: StageContext, limit: int | None = None):
@@ -63,12 +63,13 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def protocol(self) -> Mapping[str, Any]:
-        recipe = self._context.recipe
-        test = recipe.data.test
+        recipe, available = self._context.recipe, len(self._context.test_source)
+        test, is_subset = recipe.data.test, len(self.indices) < available
+        chosen = f"of {available}, drawn at random, seed {self.seed}" if is_subset else "all"
         protocol: dict[str, Any] = {
             "test_data": {"use": test.use, **test.config.model_dump(mode="json")},
             "test_images": len(self.indices),
-            "test_images_chosen": self._chosen,
+            "test_images_chosen": chosen,
             "image_size": recipe.data.image_size,
             "uint8": "trunc(255 * clamp(x, 0, 1))",
             "evaluation_seed": recipe.seed,
@@ -86,13 +87,6 @@ class RunInputs(EvaluationInputs):
     @cached_property
     def indices(self) -> Sequence[int]:
         return random_subset(len(self._context.test_source), self._limit, self.seed)
-
-    @property
-    def _chosen(self) -> str:
-        length = len(self._context.test_source)
-        if len(self.indices) == length:
-            return "all"
-        return f"of {length}, drawn at random, seed {self.seed}"
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:

@@ -16,18 +16,13 @@ from pae_framework.sampling.sample_set import read_sets
 
 def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
     """Write ``report.html`` of a sweep from its finished members; returns its path."""
-    members = [
-        MemberMetrics(found["variant"], found["seed"], found["metrics"]) for found in results
-    ]
+    members = [MemberMetrics(x["variant"], x["seed"], x["metrics"]) for x in results]
     samples: dict[str, LabelledImages] = {}
-    for found in results:
-        if found["variant"] not in samples and "samples" in found:
-            main = read_sets(directory / found["samples"])[0]
-            samples[found["variant"]] = LabelledImages(
-                f"{found['member']}, {generator_words(main.generator_step)}",
-                main.images,
-                main.labels,
-            )
+    for result in results:
+        if result["variant"] not in samples and "samples" in result:
+            main = read_sets(directory / result["samples"])[0]
+            title = f"{result['member']}, {generator_words(main.generator_step)}"
+            samples[result["variant"]] = LabelledImages(title, main.images, main.labels)
     info = read_json(directory / "run.json")
     content = SweepContent(
         name=info["name"],

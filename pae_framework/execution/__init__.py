@@ -1,1 +1,1 @@
-"""What a stage is given: its context, finished networks, latents, and processes."""
+"""What stages use: their context, finished networks, latents, trainings and processes."""

@@ -1,4 +1,4 @@
-"""What a stage is given: its recipe and device, its images, and the folders of earlier stages."""
+"""The context of a stage: its recipe, device, images, and the folders of earlier stages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pae_framework.training.train_settings import TrainSettings
 
 @dataclass
 class StageContext:
-    """One running stage. ``plan`` maps the names of the run's stages to what is planned."""
+    """One running stage. ``plan`` holds all stages of the run by name."""
 
     recipe: Recipe
     registry: Registry
@@ -45,9 +45,9 @@ class StageContext:
     def of_finished_run(cls, opened: OpenedRun, stage: str, console: Console) -> StageContext:
         """A context that reads the results of ``stage`` and of all stages it depends on.
 
-        Configures torch as the recipe asks. A recipe that asks for a GPU runs on the CPU where
-        there is none. The record of the stage is not updated. For ``report``, only the stages that
-        it reads must be finished.
+        Configures torch by the recipe; if that asks for a GPU and there is none, uses the CPU. The
+        record of the stage is not updated. For ``report``, only the stages that it reads must be
+        finished.
 
         Raises:
             UsageError: the recipe has no such stage, or a stage it reads is not finished.
@@ -67,7 +67,7 @@ class StageContext:
             planned,
             opened.plan,
             console,
-            _keep_record,
+            no_record,
         )
 
     @property
@@ -96,7 +96,7 @@ class StageContext:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """The machine the stage runs on, for its record: a run may continue on another machine."""
+        """The machine the stage runs on, for its record; a run can resume on another machine."""
         on_gpu = self.device.type == "cuda"
         return {
             "host": platform.node(),
@@ -108,7 +108,7 @@ class StageContext:
 
     @cached_property
     def train_source(self) -> DataSource:
-        """Training images. Up to ``data.max_damaged`` unreadable ones are replaced by others."""
+        """Training images. Up to ``data.max_damaged`` unreadable images are replaced by others."""
         data = self.recipe.data
         source = build_source(data.train, data.image_size, self.registry)
         if not data.max_damaged:
@@ -125,8 +125,8 @@ class StageContext:
     def class_names(self) -> Sequence[str]:
         """Names of the classes.
 
-        They are numbers if the images are not on this machine but the recipe states the number of
-        classes.
+        If the images are not on this machine but the recipe states the number of classes, the names
+        are numbers.
         """
         config = self.recipe.data.train.config
         if config.expected() is not None and config.missing() is not None:
@@ -175,34 +175,34 @@ def pick_device(runtime: RuntimeSettings) -> torch.device:
     """The device that ``runtime.device`` names; ``auto`` is a GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: a GPU is asked for, but torch finds none.
+        UsageError: it is ``cuda``, but torch finds no GPU.
     """
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        why = "finds none" if torch.version.cuda else "was installed without CUDA"
+        why = "finds no GPU" if torch.version.cuda else "was installed without CUDA"
         raise UsageError(
-            f"runtime.device asks for a GPU, but torch {torch.__version__} {why}; use a machine "
-            "with a GPU, or set `runtime.device=cpu` or `runtime.device=auto`"
+            f"runtime.device is cuda, but torch {torch.__version__} {why}; set runtime.device=cpu "
+            "or runtime.device=auto"
         )
     return torch.device(runtime.device)
 
 
 @contextmanager
 def initial_weights(seed: int, name: str) -> Iterator[None]:
-    """Initialise the modules built inside the block from (seed, name) alone."""
+    """Seed the initial weights of modules built inside the block, by (seed, name)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, name, "initial weights"))
         yield
 
 
 def _for_any_machine(recipe: Recipe) -> Recipe:
-    """The recipe with a GPU made optional."""
+    """The recipe with ``runtime.device`` auto instead of cuda."""
     if recipe.runtime.device != "cuda":
         return recipe
     runtime = recipe.runtime.model_copy(update={"device": "auto"})
     return recipe.model_copy(update={"runtime": runtime})
 
 
-def _keep_record(**values: Any) -> None:
-    """Do not update the record of a finished stage."""
+def no_record(**values: Any) -> None:
+    """In place of ``update_record``: leaves the stage's record unchanged."""

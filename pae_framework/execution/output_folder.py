@@ -1,4 +1,4 @@
-"""A folder that a command fills repeatedly, and that may also hold other files."""
+"""A folder that a command writes to repeatedly and that may contain other files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 from pae_framework.files import read_json, write_json
 
 _ADDED = ("further", "found")
-"""Keys that :func:`add_to_record` writes; they do not distinguish one command from another."""
+"""Keys that :func:`add_to_record` writes; they do not identify a command."""
 
 
 def restart(
     folder: Path, record: str, pattern: str, files: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
-    """Make the folder, remove what the command wrote there before, and record what it writes now.
+    """Create the folder, remove the files of an earlier command, and record those of this one.
 
-    A file is removed if the record lists it and the pattern matches its full name. The new record
-    is written before the files, so that the files of an interrupted command are found, too.
+    A file is removed if the record lists it and the pattern matches its full name. The record is
+    written before the files, so it also lists the files of an interrupted command.
 
     Args:
-        folder: where the command writes.
-        record: name of the JSON file that lists what it wrote, under ``files``.
+        folder: the output folder.
+        record: name of the JSON file that lists the written files, under ``files``.
         pattern: regular expression of the file names that the command uses.
-        files: names of the files it is about to write.
+        files: names of the files that the command is about to write.
         facts: other values to record.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,26 +46,25 @@ def resume_or_restart(
 ) -> list[str]:
     """Names of the files that still have to be written.
 
-    If the record holds the same files and facts, the command resumes: files for which
-    ``is_complete`` holds are kept. Otherwise the folder is emptied as by :func:`restart`, which
-    describes the other arguments.
+    If the record has the same files and facts, the command resumes: files for which ``is_complete``
+    is true are kept. Otherwise calls :func:`restart`, which describes the other arguments.
     """
-    wanted = json.loads(json.dumps({**facts, "files": list(files)}))
+    expected = json.loads(json.dumps({**facts, "files": list(files)}))
     content = _content(folder / record)
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key not in _ADDED}
-    if content != wanted:
+    if content != expected:
         restart(folder, record, pattern, files, facts)
     return [name for name in files if not is_complete(folder / name)]
 
 
-def add_to_record(folder: Path, record: str, further: Sequence[str] = (), **found: Any) -> None:
-    """Record further files before they are written, and values found while writing."""
+def add_to_record(folder: Path, record: str, further: Sequence[str] = (), **values: Any) -> None:
+    """Record further files before they are written, and values known only after writing."""
     content = read_json(folder / record)
     if further:
         content["further"] = sorted({*content.get("further", ()), *further})
-    if found:
-        content["found"] = {**content.get("found", {}), **found}
+    if values:
+        content["found"] = {**content.get("found", {}), **values}
     write_json(folder / record, content)
 
 
@@ -75,7 +74,7 @@ def is_listed(folder: Path, record: str, name: str) -> bool:
 
 
 def _listed(record: Path) -> list[str]:
-    """Names in the record; none if it is missing, damaged or not a record of ours."""
+    """Names in the record; empty if it is missing, damaged or another kind of file."""
     content = _content(record)
     if not isinstance(content, dict):
         return []

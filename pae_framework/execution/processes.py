@@ -1,8 +1,8 @@
-"""Work of one stage that falls into independent items, done here or by processes of this machine.
+"""Independent items of work of one stage, done in this process or by several on this machine.
 
-Asked to stop (SIGINT, SIGTERM), it finishes the items under way and begins no other. However this
-process ends, those that it started end with it: each holds the end of a pipe whose other end only
-this one has, and exits when that is closed.
+On SIGINT or SIGTERM, running items are finished and no other is started. Worker processes end with
+this one, however it ends: each holds one end of a pipe and exits when the other end, held only by
+this process, is closed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,14 +23,14 @@ import torch
 from rich.console import Console
 
 from pae_framework.errors import PaeError, RunError
-from pae_framework.execution.context import StageContext, configure_torch
+from pae_framework.execution.context import StageContext, configure_torch, no_record
 from pae_framework.training.stopping import StopRequest
 
 Work = Callable[[int], None]
-"""Does one item, by its number."""
+"""Does the item with this number."""
 
 POLL_SECONDS = 0.2
-"""Time between two checks whether to stop."""
+"""Interval between checks for a stop request."""
 
 
 def do_items(
@@ -40,21 +40,21 @@ def do_items(
     processes: int,
     show: Callable[[int], None],
 ) -> int:
-    """Do the items 0 to ``items`` - 1; each process takes the next that nobody has.
+    """Do the items 0 to ``items`` - 1; an idle process takes the next one.
 
     Args:
-        context: the stage; every process gets its own, on a GPU of its own as far as there are any.
-        worker: makes what does the items, in each process once; importable by name.
-        items: how many.
-        processes: how many at once; 1: this one.
-        show: told how many items are done.
+        context: the stage. Every process gets its own, on its own GPU if there are enough.
+        worker: creates the work, once in each process; importable by name.
+        items: number of items.
+        processes: number of processes; 1: this one only.
+        show: called with the number of items done.
 
     Returns:
-        How many are done: fewer than ``items`` where it was asked to stop.
+        The number of items done, less than ``items`` after a stop request.
 
     Raises:
-        PaeError: what an item raised; items under way are finished, none is begun.
-        RunError: a process died, or an item failed otherwise there.
+        PaeError: raised by an item; running items are finished and no other is started.
+        RunError: a process died, or an item raised another error in a process.
     """
     with StopRequest() as stop:
         if processes > 1:
@@ -80,18 +80,19 @@ def _in_processes(
     portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
     end, lifeline = spawn.Pipe(duplex=False)
     begin = (portable, worker, spawn.Value("i", 0), end)
-    count = _Count(show)
+    done = 0
     try:
         with ProcessPoolExecutor(processes, spawn, _begin, begin) as pool:
             try:
-                _hand_out(pool, items, processes, count, stop)
-            except KeyboardInterrupt:  # asked a second time: nothing is finished
+                for done in _hand_out(pool, items, processes, stop):
+                    show(done)
+            except KeyboardInterrupt:  # the second signal: no item is finished
                 lifeline.close()
                 raise
     except PaeError:
         raise
     except BrokenProcessPool as error:
-        if not stop.asked:  # a signal to all of us ends the others at once
+        if not stop.asked:  # a signal to the process group ends the workers at once
             raise RunError(f"a process of {context.planned.name} died: {error}") from error
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
@@ -99,37 +100,26 @@ def _in_processes(
     finally:
         lifeline.close()
         end.close()
-    return count.done
-
-
-@dataclass
-class _Count:
-    """Items done."""
-
-    show: Callable[[int], None]
-    done: int = 0
-
-    def add(self) -> None:
-        self.done += 1
-        self.show(self.done)
+    return done
 
 
 def _hand_out(
-    pool: ProcessPoolExecutor, items: int, processes: int, count: _Count, stop: StopRequest
-) -> None:
-    """Keep every process at work, and none with a second item waiting, until all is done."""
-    waiting = iter(range(items))
-    under_way: set[Future[None]] = set()
+    pool: ProcessPoolExecutor, items: int, processes: int, stop: StopRequest
+) -> Iterator[int]:
+    """Give each idle process one item until all are done; yields the number of items done."""
+    waiting, done = iter(range(items)), 0
+    running: set[Future[None]] = set()
     while True:
         if not stop.asked:
-            free = processes - len(under_way)
-            under_way |= {pool.submit(_do, item) for item in islice(waiting, free)}
-        if not under_way:
+            idle = processes - len(running)
+            running |= {pool.submit(_do, item) for item in islice(waiting, idle)}
+        if not running:
             return
-        finished, under_way = wait(under_way, POLL_SECONDS, FIRST_COMPLETED)
+        finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
         for future in finished:
             future.result()
-            count.add()
+            done += 1
+            yield done
 
 
 # --- in each process ------------------------------------------------------------------------------
@@ -141,16 +131,16 @@ _work: Work | None = None
 def _begin(
     context: StageContext, worker: Callable[[StageContext], Work], numbers: Any, end: Connection
 ) -> None:
-    """Before the first item. An error here would not reach the user: what may fail comes later."""
+    """Prepare a process. Errors here do not reach the user, so the work is created later."""
     global _make
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     threading.Thread(target=_exit_with, args=(end,), daemon=True).start()
     with numbers.get_lock():
         number = numbers.value
         numbers.value += 1
 
     def make() -> Work:
-        own = replace(context, console=Console(quiet=True), update_record=_no_record)
+        own = replace(context, console=Console(quiet=True), update_record=no_record)
         configure_torch(own.recipe.runtime)
         if own.device.type == "cuda":
             torch.cuda.set_device(number % torch.cuda.device_count())
@@ -168,10 +158,6 @@ def _do(item: int) -> None:
 
 
 def _exit_with(end: Connection) -> None:
-    """Exit when the other end of a pipe, into which nobody writes, is closed."""
+    """Exit when the other end of the pipe is closed; nothing is ever written into it."""
     end.poll(None)
     os._exit(1)
-
-
-def _no_record(**values: Any) -> None:
-    """The stage's record is kept by the process that began it."""

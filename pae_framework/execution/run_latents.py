@@ -1,4 +1,4 @@
-"""The latents that a run's generator trains on, and the statistics that normalise them."""
+"""The latents that a run's generator is trained on, and their statistics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pae_framework.recipe.derived import latent_shape
 def latents_folder(context: StageContext) -> Path:
     """The folder of the latent shards: ``latents.folder`` of the recipe, else the stage's own.
 
-    The path comes from the recipe, not from the record of the stage, so the folder may be moved.
+    The path comes from the recipe, not from the record of the stage, so the folder can be moved.
     """
-    named = context.recipe.latents.folder
-    return context.require("latents") if named is None else Path(named).expanduser()
+    folder = context.recipe.latents.folder
+    return context.require("latents") if folder is None else Path(folder).expanduser()
 
 
 def run_latents(context: StageContext) -> LatentDataset:
@@ -44,11 +44,11 @@ def run_statistics(context: StageContext) -> LatentStatistics:
     """The statistics of the run's latents.
 
     Raises:
-        DataError: they are missing, damaged, not finite, or of latents with other channels.
-        CheckpointError: they were measured on the latents of another tokenizer.
+        DataError: they are missing, damaged, not finite, or for another number of channels.
+        CheckpointError: they belong to the latents of another tokenizer.
     """
     folder = context.require("latents")
-    require_own_tokenizer(context, folder, "remove that folder; `pae run` makes it again")
+    require_own_tokenizer(context, folder, "remove that folder and run `pae run` again")
     return load_statistics_for(latent_shape(context.recipe), folder)
 
 
@@ -56,15 +56,15 @@ def load_statistics_for(latent: LatentShape, path: Path) -> LatentStatistics:
     """Load statistics of latents with this shape from a file or a folder.
 
     Raises:
-        DataError: the file is missing or damaged, holds no valid statistics, or holds those of
-            latents with other channels.
+        DataError: the file is missing or damaged, has no valid statistics, or statistics for
+            another number of channels.
     """
     statistics = load_statistics(path)
     channels = statistics.mean.shape[1]
     if channels != latent.channels:
         raise DataError(
-            f"{path}: statistics of latents with {channels} channels, but the run's are {latent}; "
-            "they are of another tokenizer"
+            f"{path}: statistics of latents with {channels} channels, but the run's latents are "
+            f"{latent}; the file belongs to another tokenizer"
         )
     return statistics
 
@@ -76,7 +76,7 @@ def tokenizer_identity(context: StageContext) -> str:
 
 
 def require_own_tokenizer(context: StageContext, folder: Path, hint: str) -> None:
-    """Check that the statistics in ``folder`` are of this run's tokenizer, if they name one.
+    """Check that the statistics in ``folder`` belong to this run's tokenizer, if they name one.
 
     Raises:
         CheckpointError: they name another tokenizer.
@@ -85,16 +85,16 @@ def require_own_tokenizer(context: StageContext, folder: Path, hint: str) -> Non
     measured, ours = recorded_tokenizer(folder), tokenizer_identity(context)
     if measured is not None and measured != ours:
         raise CheckpointError(
-            f"the statistics in {folder} are of the latents of another tokenizer ({measured}) than "
-            f"this run's ({ours}); {hint}"
+            f"the statistics in {folder} belong to the latents of another tokenizer ({measured}, "
+            f"this run's is {ours}); {hint}"
         )
 
 
 def _require_shape(dataset: LatentDataset, shape: LatentShape) -> None:
     if dataset.shape != shape:
         raise DataError(
-            f"{dataset.path_of(0)}: its latents are {dataset.shape}, those of this run's tokenizer "
-            f"{shape} (channels x side x side): they are of another tokenizer or image size"
+            f"{dataset.path_of(0)}: the latents are {dataset.shape}, those of this run's tokenizer "
+            f"{shape} (channels x side x side); they belong to another tokenizer or image size"
         )
 
 
@@ -103,6 +103,6 @@ def _require_classes(dataset: LatentDataset, classes: int) -> None:
     unknown = ((labels < 0) | (labels >= classes)).nonzero().flatten().tolist()
     if unknown:
         raise DataError(
-            f"{dataset.path_of(unknown[0])}: holds the label {labels[unknown[0]]}, but data.train "
-            f"has {classes} classes, 0 to {classes - 1} ({len(unknown)} such labels in total)"
+            f"{dataset.path_of(unknown[0])} has the label {labels[unknown[0]]}, but data.train has "
+            f"{classes} classes, 0 to {classes - 1} ({len(unknown)} such labels in total)"
         )

@@ -1,4 +1,4 @@
-"""Export a run's weights to files that other projects read."""
+"""Export a run's weights to files that other projects can read."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ import torch
 from torch import Tensor
 
 from pae_framework import __version__
-from pae_framework.build import build_generator
-from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
-from pae_framework.execution.artifacts import trained_tokenizer
+from pae_framework.execution.artifacts import trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
 from pae_framework.files import replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import load_weights, save_tensors
+from pae_framework.tensor_files import save_tensors
 
 
 def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_encoder: bool) -> int:
     """Write a run's tokenizer in the released layout (see :mod:`..tokenizer_weights`).
 
-    A torch file is ``{"model": weights, "metadata": texts}``; safetensors hold the weights, with
-    the same texts as metadata: what wrote them, and the recipe's name, encoder, image size and
-    stage. Returns the number of tensors.
+    A torch file is ``{"model": weights, "metadata": texts}``; a safetensors file has the same texts
+    as metadata: the version that wrote it, the recipe's name, encoder, image size and stage.
+    Returns the number of tensors.
 
     Raises:
         CheckpointError: the released layout has no names for the encoder.
@@ -48,24 +46,24 @@ def export_generator(context: StageContext, file: Path, as_torch: bool) -> int:
     """Write a run's generator in the layout of official LightningDiT files.
 
     A torch file is ``{"model": weights, "ema": weights, "metadata": texts}``. Both entries are the
-    weights the run samples with (the average, if the recipe keeps one), stored once: official
-    programs sample with ``ema`` and start training from ``model``. Safetensors hold the weights,
-    with the texts as metadata. Returns the number of tensors.
+    weights the run samples with (the average, if the recipe has one), stored once: official
+    programs sample with ``ema`` and start training from ``model``. A safetensors file has the texts
+    as metadata. Returns the number of tensors.
 
     Raises:
         CheckpointError: this kind of generator has no official layout.
     """
-    state = _trained_generator(context).to_official()
+    state = trained_generator(context).cpu().to_official()
     entries = ("model", "ema") if as_torch else None
     _write(state, file, entries, _metadata(context, "generator"))
     return len(state)
 
 
 def export_diffusers(context: StageContext, folder: Path) -> None:
-    """Write a run's generator as a folder that Diffusers loads, replacing what is there.
+    """Write a run's generator as a folder that Diffusers loads, replacing an existing folder.
 
     The folder includes the statistics of the latents and the recipe's shift of sampling times, but
-    neither steps nor guidance.
+    not its steps and guidance.
 
     Raises:
         UsageError: Diffusers is not installed.
@@ -73,26 +71,17 @@ def export_diffusers(context: StageContext, folder: Path) -> None:
     """
     statistics = run_statistics(context)
     sampling = (context.recipe.sample or SampleSettings()).for_latent(latent_shape(context.recipe))
-    generator = _trained_generator(context)
+    generator = trained_generator(context).cpu()
     with _replacing_folder(folder) as aside:
         generator.save_diffusers(aside, statistics.mean, statistics.std, sampling.shift)
         statistics.save(aside, tokenizer_identity(context))
 
 
-def _trained_generator(context: StageContext) -> Generator:
-    """The run's generator on the CPU, with the weights it samples with."""
-    component, latent = context.recipe.generator, latent_shape(context.recipe)
-    assert component is not None
-    generator = build_generator(component, latent, context.num_classes, context.registry)
-    load_weights(generator, context.require("generator") / "weights.safetensors")
-    return generator
-
-
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Write a folder under a temporary name; it replaces ``folder`` if nothing fails."""
+    """Write a folder under a temporary name; on success it replaces ``folder``."""
     aside, old = (
-        folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old")
+        folder.with_name(f".{folder.name}.{os.getpid()}.{suffix}") for suffix in ("new", "old")
     )
     try:
         aside.mkdir(parents=True)
@@ -111,7 +100,7 @@ def _write(
     entries: tuple[str, ...] | None,
     metadata: dict[str, str],
 ) -> None:
-    """Write a torch file with the state under each of ``entries``; safetensors if None."""
+    """Write a torch file with the state under each of ``entries``, or safetensors for None."""
     if entries is None:
         save_tensors(state, file, metadata)
         return

@@ -1,27 +1,27 @@
-"""Weights of generators trained elsewhere: read, matched with a recipe, loaded instead of trained.
+"""Generator weights from other projects: read them, match them with a recipe, load or copy them.
 
-An official LightningDiT file is a torch file with the weights under ``ema`` and ``model``, or
-safetensors; our own ``weights.safetensors`` is read too. Wrapper prefixes (``module.``,
+An official LightningDiT file is safetensors, or a torch file with the weights under ``ema`` and
+``model``. Our own ``weights.safetensors`` is accepted too. Wrapper prefixes (``module.``,
 ``_orig_mod.``) are dropped.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from pae_framework.build import META, build_generator
+from pae_framework.build import META
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError
+from pae_framework.execution.artifacts import untrained_generator
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import load_statistics_for
-from pae_framework.files import write_json
 from pae_framework.interop.provenance import (
     ENTRY,
     describe_file,
-    original_name,
+    record_source,
     require_file,
     write_copy,
 )
@@ -29,41 +29,29 @@ from pae_framework.recipe.derived import latent_shape
 from pae_framework.tensor_files import differences, nonfinite_names, read_entry, save_tensors
 
 ENTRIES = ("ema", "model")
-"""Where torch files keep weights; official programs sample with the average, ``ema``."""
-
-
-@dataclass(frozen=True)
-class OfficialGenerator:
-    """Weights read from a file, by the file's names without wrapper prefixes.
-
-    ``entry`` is the one of :data:`ENTRIES` that held them; None: the file is the state dict.
-    """
-
-    path: Path
-    entry: str | None
-    tensors: dict[str, Tensor]
+"""Keys of the weights in torch files; official programs sample with the average, ``ema``."""
 
 
 def load_generator_weights(context: StageContext) -> None:
-    """Run stage ``generator`` with ``generator.weights``: check the file and write its weights.
+    """Stage ``generator`` with ``generator.weights``: check the file and write its weights.
 
-    Writes ``weights.safetensors``, and ``weights.json``, which describes the file. Reads no image
-    and no latent.
+    Writes ``weights.safetensors``, and ``weights.json``, which describes the file. Reads neither
+    images nor latents.
 
     Raises:
         DataError: there is no such file.
-        CheckpointError: it is damaged, not finite or for another network; says which.
+        CheckpointError: it is damaged, not finite or for another network.
     """
     component = context.recipe.generator
     assert component is not None
     assert component.weights is not None
-    official = read_official(require_file(component.weights, "generator.weights"))
-    weights = match_state_dict(official, meta_generator(context))
+    path = require_file(component.weights, "generator.weights")
+    entry, tensors = read_entry(path, ENTRIES)
+    weights = match_state_dict(tensors, _meta_generator(context), path)
     save_tensors(weights, context.directory / "weights.safetensors")
-    found = describe_file(official.path)
-    about = {"entry": found.pop(ENTRY, official.entry), "tensors": len(weights)}
-    write_json(context.directory / "weights.json", {**found, **about})
-    context.update_record(weights=original_name(found))
+    description = describe_file(path)
+    entry = description.pop(ENTRY, entry)
+    record_source(context, "weights.json", description, entry=entry, tensors=len(weights))
 
 
 def validate_and_copy(
@@ -71,7 +59,7 @@ def validate_and_copy(
 ) -> None:
     """Check a generator and the statistics it was trained with, then write copies of both.
 
-    The copies are safetensors, the generator's with the names of ``file``; both name the original.
+    The copies are safetensors that name the original; the generator's keeps the names of ``file``.
 
     Args:
         file: the generator's weights, ours or official.
@@ -81,60 +69,51 @@ def validate_and_copy(
         statistics_copy: where to write the statistics.
 
     Raises:
-        CheckpointError: the weights are damaged, not finite or for another network; says which.
+        CheckpointError: the weights are damaged, not finite or for another network.
         DataError: the statistics are damaged, not finite, or have another number of channels.
     """
-    official = read_official(file)
-    match_state_dict(official, meta_generator(context))
+    entry, tensors = read_entry(file, ENTRIES)
+    match_state_dict(tensors, _meta_generator(context), file)
     latent = latent_shape(context.recipe)
-    found = None if statistics is None else load_statistics_for(latent, statistics)
-    write_copy(official.tensors, file, copy, official.entry)
-    if statistics is not None and found is not None:
-        write_copy({"mean": found.mean, "std": found.std}, statistics, statistics_copy)
+    measured = None if statistics is None else load_statistics_for(latent, statistics)
+    write_copy(tensors, file, copy, entry)
+    if statistics is not None and measured is not None:
+        write_copy({"mean": measured.mean, "std": measured.std}, statistics, statistics_copy)
 
 
-def read_official(path: Path) -> OfficialGenerator:
-    """Read a generator's weights, ours or official: safetensors, or a torch file.
-
-    Raises:
-        CheckpointError: the file is damaged, holds more than tensors and plain values, or has no
-            weights.
-    """
-    entry, tensors = read_entry(path, ENTRIES)
-    return OfficialGenerator(path, entry, tensors)
-
-
-def meta_generator(context: StageContext) -> Generator:
-    """The recipe's generator on the meta device: names and shapes, no numbers."""
-    recipe = context.recipe
-    assert recipe.generator is not None
+def _meta_generator(context: StageContext) -> Generator:
     with META:
-        return build_generator(
-            recipe.generator, latent_shape(recipe), context.num_classes, context.registry
-        )
+        return untrained_generator(context)
 
 
-def match_state_dict(official: OfficialGenerator, model: Generator) -> dict[str, Tensor]:
-    """The weights as the state dict of ``model``, which may be on the meta device.
+def match_state_dict(
+    tensors: Mapping[str, Tensor], model: Generator, path: Path
+) -> dict[str, Tensor]:
+    """The state dict of ``model`` from the tensors of a file with our names or official ones.
+
+    Args:
+        tensors: of the file.
+        model: may be on the meta device; it is not changed.
+        path: of the file, for messages.
 
     Raises:
-        CheckpointError: they are for another network, or not finite; says which.
+        CheckpointError: the tensors are for another network, or not finite.
     """
-    own, tensors = model.state_dict(), official.tensors
+    expected = model.state_dict()
     if not _has_own_names(model, tensors):
         try:
             tensors = model.from_official(tensors)
         except CheckpointError as error:
-            raise CheckpointError(f"{official.path}: {error}") from error
-    if problems := differences(own, tensors):
-        raise CheckpointError(f"{official.path} does not fit:\n  " + "\n  ".join(problems))
+            raise CheckpointError(f"{path}: {error}") from error
+    if problems := differences(expected, tensors):
+        raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(problems))
     if broken := nonfinite_names(tensors):
-        raise CheckpointError(f"{official.path}: weights that are not finite: {broken}")
-    return {name: tensors[name].to(value.dtype) for name, value in own.items()}
+        raise CheckpointError(f"{path} contains weights that are not finite: {broken}")
+    return {name: tensors[name].to(value.dtype) for name, value in expected.items()}
 
 
-def _has_own_names(model: Generator, tensors: dict[str, Tensor]) -> bool:
-    """Whether the names can only be those our runs write, not those of official files."""
+def _has_own_names(model: Generator, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those that our runs write and not those of official files."""
     if type(model).from_official is Generator.from_official:
         return True
     return tensors.keys() == model.state_dict().keys() != model.to_official().keys()

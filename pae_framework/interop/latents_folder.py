@@ -1,4 +1,4 @@
-"""Stage ``latents`` with ``latents.folder`` or ``latents.statistics``: nothing is encoded."""
+"""Stage ``latents`` with ``latents.folder`` or ``latents.statistics``: no image is encoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pae_framework.execution.run_latents import (
     tokenizer_identity,
 )
 from pae_framework.files import write_json
-from pae_framework.interop.provenance import describe_file, original_name, require_file
+from pae_framework.interop.provenance import describe_file, record_source, require_file
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.record import StageRecord
 
@@ -31,8 +31,8 @@ def adopt_latents_folder(context: StageContext) -> None:
 
     Reads no image and writes nothing into the folder. Writes ``latents_stats`` (safetensors and
     ``.pt``), measured if the folder has none, and ``latents.json``, which describes the folder. If
-    the statistics name no tokenizer, as LightningDiT's do not, the recipe vouches that the latents
-    belong to this one.
+    the statistics name no tokenizer, as LightningDiT's do not, the framework cannot verify that the
+    latents belong to this run's tokenizer.
 
     Raises:
         DataError: there are no latents, or the run that writes them has not finished; a file is
@@ -41,7 +41,7 @@ def adopt_latents_folder(context: StageContext) -> None:
     """
     folder = latents_folder(context)
     _require_finished(folder)
-    require_own_tokenizer(context, folder, "name latents of this run's tokenizer in latents.folder")
+    require_own_tokenizer(context, folder, "set latents.folder=<latents of this run's tokenizer>")
     dataset = run_latents(context)
     statistics, origin = _statistics(context, folder)
     statistics.save(context.directory, tokenizer_identity(context))
@@ -60,7 +60,7 @@ def adopt_statistics_file(context: StageContext, file: str) -> None:
     """Write the statistics in ``file`` as those of this run's latents. Reads no image.
 
     Writes ``latents_stats`` (safetensors and ``.pt``) and ``statistics.json``, which describes the
-    file. The recipe vouches that the statistics belong to this tokenizer's latents.
+    file. The framework cannot verify that the statistics belong to this tokenizer's latents.
 
     Raises:
         DataError: the file is missing or damaged, holds no valid statistics, or is for latents
@@ -69,23 +69,21 @@ def adopt_statistics_file(context: StageContext, file: str) -> None:
     path = require_file(file, "latents.statistics")
     statistics = load_statistics_for(latent_shape(context.recipe), path)
     statistics.save(context.directory, tokenizer_identity(context))
-    description = describe_file(path)
-    write_json(context.directory / "statistics.json", description)
-    context.update_record(weights=original_name(description))
+    record_source(context, "statistics.json", describe_file(path))
 
 
 def _require_finished(folder: Path) -> None:
-    """If another run writes the folder, its stage must be done."""
+    """Reject a folder that another run has not finished writing."""
     record = StageRecord(folder)
     if record.file.is_file() and not record.done:
         raise DataError(
-            f"{folder}: the run that writes these latents has not finished them "
-            f"({record.info.get('state')}); finish it first"
+            f"{folder}: stage `latents` of the run that writes it is not finished "
+            f"({record.info.get('state')}); finish that run first"
         )
 
 
 def _statistics(context: StageContext, folder: Path) -> tuple[LatentStatistics, str]:
-    """Statistics of the latents, and the name of the file they come from."""
+    """Statistics of the latents, and the name of their file or ``measured``."""
     for name in (SAFE_NAME, BARE_NAME, TORCH_NAME):
         if (folder / name).is_file():
             return load_statistics_for(latent_shape(context.recipe), folder / name), name

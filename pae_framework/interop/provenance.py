@@ -1,4 +1,4 @@
-"""Where imported files come from: names, sizes and digests, kept in the metadata of copies."""
+"""Provenance of imported files: name, size and digest, kept in the metadata of copies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pae_framework.errors import DataError
+from pae_framework.execution.context import StageContext
+from pae_framework.files import write_json
 from pae_framework.tensor_files import save_tensors
 
 ORIGIN = ("imported_from", "imported_bytes", "imported_sha256")
 """Metadata of a copy that `pae import` made: name, size and digest of the original file."""
 ENTRY = "imported_entry"
-"""Metadata of such a copy: the entry of the original file that holds these weights."""
+"""Metadata of such a copy: the key of these weights in the original file."""
 
 
 def require_file(file: str, key: str) -> Path:
@@ -40,24 +42,34 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {**description, **{key: metadata[key] for key in (*ORIGIN, ENTRY) if key in metadata}}
 
 
+def record_source(
+    context: StageContext, name: str, description: Mapping[str, Any], **more: Any
+) -> None:
+    """Write a file's :func:`describe_file` and ``more`` as ``name`` into the stage's folder.
+
+    The stage's record gets the name of the original file.
+    """
+    write_json(context.directory / name, {**description, **more})
+    context.update_record(weights=original_name(description))
+
+
 def original_name(description: Mapping[str, Any]) -> str:
-    """Name of the original file, given its :func:`describe_file` or that of a copy."""
+    """Name of the original file, from :func:`describe_file` of the file or of a copy."""
     return str(description.get("imported_from", description["file"]))
 
 
 def write_copy(
     tensors: Mapping[str, Tensor], source: Path, copy: Path, entry: str | None = None
 ) -> None:
-    """Write what was read from ``source`` as safetensors that name the original file.
+    """Write tensors read from ``source`` as safetensors that name the original file.
 
-    A copy of the same file that is there already is not rewritten: stages are identified by its
-    bytes.
+    An existing copy of the same file is not rewritten, because its bytes identify stages.
 
     Args:
         tensors: what was read.
-        source: the file it was read from; if that is a copy itself, its original is named.
+        source: the file they were read from; if it is a copy, its original is named.
         copy: the file to write.
-        entry: the entry of ``source`` that held the tensors; None: it has none.
+        entry: the key of the tensors in ``source``, if any.
     """
     metadata = _origin(source) | ({} if entry is None else {ENTRY: entry})
     if not (copy.is_file() and _origin(copy) == metadata):
@@ -66,15 +78,15 @@ def write_copy(
 
 def _origin(path: Path) -> dict[str, str]:
     """Metadata for a copy of ``path``; a copy of a copy names the first file."""
-    found = describe_file(path)
-    values = found["file"], found["bytes"], found["sha256"]
+    described = describe_file(path)
+    values = described["file"], described["bytes"], described["sha256"]
     own = dict(zip(ORIGIN, map(str, values), strict=True))
-    entry = {ENTRY: str(found[ENTRY])} if ENTRY in found else {}
-    return {key: str(found.get(key, own[key])) for key in ORIGIN} | entry
+    entry = {ENTRY: str(described[ENTRY])} if ENTRY in described else {}
+    return {key: str(described.get(key, own[key])) for key in ORIGIN} | entry
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Texts in a safetensors file; none in a damaged one."""
+    """Metadata of a safetensors file; empty if the file is damaged."""
     try:
         with safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})

@@ -1,18 +1,17 @@
-"""Released PAE tokenizers: their files read, matched with a recipe, and loaded or written.
+"""Released PAE tokenizers: read them, match them with a recipe, load, copy or write them.
 
 A file holds one state dict: ``delta_encoder.``, ``latent_compressor.``, ``latent_decompressor.``
-and ``decoder.`` with the names of our :class:`Tokenizer` and, unless it was saved without,
-``encoder.`` with the frozen encoder's names in its transformers class (PAE with transformers 4.57).
-A torch file keeps it under ``model``; an ``ema`` beside it is ignored, as in PAE's own loader.
-Wrapper prefixes (``module.``, ``_orig_mod.``) may precede every name. Our own
-``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
-``bottleneck.`` to either.
+and ``decoder.`` with the names of our :class:`Tokenizer`, and optionally ``encoder.`` with the
+frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has it
+under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Names may have wrapper
+prefixes (``module.``, ``_orig_mod.``). Our own ``tokenizer.safetensors`` is such a file without
+encoder; a bottleneck with statistics adds ``bottleneck.`` to either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -21,10 +20,9 @@ from pae_framework.build import meta_tokenizer
 from pae_framework.contracts import Encoder
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.files import write_json
 from pae_framework.interop.provenance import (
     describe_file,
-    original_name,
+    record_source,
     require_file,
     write_copy,
 )
@@ -38,9 +36,14 @@ ENCODER = "encoder."
 
 
 @dataclass(frozen=True)
-class ReleasedTokenizer:
-    """Contents of a file: ``tokenizer`` without the encoder, and ``encoder`` by the file's names
-    without the prefix ``encoder.``, empty if the file has none; ``source`` is for messages."""
+class TokenizerWeights:
+    """Weights of a file, without wrapper prefixes.
+
+    Args:
+        source: the file, for messages.
+        tokenizer: without the encoder.
+        encoder: without the prefix ``encoder.``; empty if the file has no encoder.
+    """
 
     source: str
     tokenizer: Mapping[str, Tensor]
@@ -48,20 +51,12 @@ class ReleasedTokenizer:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The file's one state dict, without wrapper prefixes."""
+        """The file's one state dict."""
         return {**self.tokenizer, **{ENCODER + name: x for name, x in self.encoder.items()}}
 
 
-@dataclass(frozen=True)
-class TokenizerWeights:
-    """State dicts of our modules: ``tokenizer``, and ``encoder`` if the file contains it."""
-
-    tokenizer: dict[str, Tensor]
-    encoder: dict[str, Tensor] | None
-
-
 def load_tokenizer_weights(context: StageContext) -> None:
-    """Run stage ``tokenizer`` with ``tokenizer.weights``: check the file and write its weights.
+    """Stage ``tokenizer`` with ``tokenizer.weights``: check the file and write its weights.
 
     Writes ``tokenizer.safetensors``; ``encoder.safetensors`` if the file contains the encoder; and
     ``weights.json``, which describes the file. Reads no image.
@@ -76,20 +71,20 @@ def load_tokenizer_weights(context: StageContext) -> None:
     released = read_released(path)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
-    if weights.encoder is not None:
+    if weights.encoder:
         save_tensors(weights.encoder, context.directory / "encoder.safetensors")
-    description = {
-        **describe_file(path),
-        "layout": f"tokenizer {'with' if released.encoder else 'without'} encoder",
-        "tensors": len(released.tokenizer),
-        "encoder_tensors": len(released.encoder),
-    }
-    write_json(context.directory / "weights.json", description)
-    context.update_record(weights=original_name(description))
+    record_source(
+        context,
+        "weights.json",
+        describe_file(path),
+        layout=f"tokenizer {'with' if released.encoder else 'without'} encoder",
+        tensors=len(released.tokenizer),
+        encoder_tensors=len(released.encoder),
+    )
 
 
 def validate_and_copy(file: Path, recipe: Recipe, registry: Registry, copy: Path) -> bool:
-    """Check a released tokenizer against the recipe, then write a copy that names the original.
+    """Check a released tokenizer against the recipe and write a copy that names the original.
 
     The copy is safetensors in the released layout. Returns whether it contains the encoder.
 
@@ -107,7 +102,7 @@ def validate_and_copy(file: Path, recipe: Recipe, registry: Registry, copy: Path
     return bool(released.encoder)
 
 
-def read_released(path: Path) -> ReleasedTokenizer:
+def read_released(path: Path) -> TokenizerWeights:
     """Read a released tokenizer, or one of ours: safetensors, or a torch file.
 
     Raises:
@@ -115,17 +110,14 @@ def read_released(path: Path) -> ReleasedTokenizer:
             or has no weights under ``model``.
     """
     tensors = read_checkpoint(path)
-    encoder = {
-        name.removeprefix(ENCODER): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(ENCODER)
-    }
-    tokenizer = {name: x for name, x in tensors.items() if not name.startswith(ENCODER)}
-    return ReleasedTokenizer(str(path), tokenizer, encoder)
+    encoder = {name: x for name, x in tensors.items() if name.startswith(ENCODER)}
+    tokenizer = {name: x for name, x in tensors.items() if name not in encoder}
+    encoder = {name.removeprefix(ENCODER): x for name, x in encoder.items()}
+    return TokenizerWeights(str(path), tokenizer, encoder)
 
 
 def match_recipe(
-    released: ReleasedTokenizer, recipe: Recipe, registry: Registry
+    released: TokenizerWeights, recipe: Recipe, registry: Registry
 ) -> TokenizerWeights:
     """The weights as state dicts of the recipe's tokenizer and encoder.
 
@@ -147,22 +139,20 @@ def match_recipe(
     return weights
 
 
-def match_state_dict(released: ReleasedTokenizer, tokenizer: Tokenizer) -> TokenizerWeights:
+def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> TokenizerWeights:
     """The weights as state dicts of ``tokenizer`` and its encoder, in their dtypes.
 
     Args:
-        released: what was read.
-        tokenizer: has the expected names and shapes; it is not changed, and may be on the meta
+        released: the file's weights.
+        tokenizer: has the expected names and shapes. It is not changed and may be on the meta
             device.
 
     Raises:
         CheckpointError: lists every name that is missing, unexpected, of another shape, or not
             finite.
     """
-    expected, problems = tokenizer.state_dict(), []
-    if found := differences(expected, released.tokenizer):
-        problems += [f"tokenizer: {line}" for line in found]
-    encoder = None
+    expected, encoder = tokenizer.state_dict(), {}
+    problems = [f"tokenizer: {line}" for line in differences(expected, released.tokenizer)]
     if released.encoder:
         try:
             encoder = _match_encoder(released.encoder, tokenizer.encoder)
@@ -172,7 +162,7 @@ def match_state_dict(released: ReleasedTokenizer, tokenizer: Tokenizer) -> Token
         raise CheckpointError(f"{released.source} does not fit:\n  " + "\n  ".join(problems))
     if broken := nonfinite_names(released.state):
         raise CheckpointError(f"{released.source} contains weights that are not finite: {broken}")
-    return TokenizerWeights(_cast(released.tokenizer, expected), encoder)
+    return replace(released, tokenizer=_cast(released.tokenizer, expected), encoder=encoder)
 
 
 def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
@@ -189,11 +179,11 @@ def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str,
 
 
 def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
-    found, expected = encoder.from_released(released), encoder.state_dict()
-    if problems := differences(expected, found):
+    tensors, expected = encoder.from_released(released), encoder.state_dict()
+    if problems := differences(expected, tensors):
         raise CheckpointError("\n".join(problems))
-    return _cast(found, expected)
+    return _cast(tensors, expected)
 
 
-def _cast(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.to(expected[name].dtype) for name, tensor in found.items()}
+def _cast(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(like[name].dtype) for name, tensor in tensors.items()}

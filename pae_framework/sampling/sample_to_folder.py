@@ -1,4 +1,4 @@
-"""The command ``pae sample``: settings and labels from its options, images into a folder."""
+"""The command ``pae sample``: its settings and labels, and images into a folder."""
 
 from __future__ import annotations
 
@@ -24,13 +24,9 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.validate import explain_value
 from pae_framework.report.pictures import grid, save_png
 from pae_framework.runs.autoguidance_run import autoguidance_problem
-from pae_framework.sampling.sample_set import (
-    COUNTED,
-    remove_other_chunks,
-    set_identity,
-    write_set,
-)
-from pae_framework.sampling.sampler import Sampler, describe
+from pae_framework.sampling.reuse import set_identity
+from pae_framework.sampling.sample_set import remove_other_chunks, write_set
+from pae_framework.sampling.sampler import COUNTED, Sampler, describe
 
 DEFAULT_COUNT = 64
 COLUMNS = 8
@@ -43,19 +39,25 @@ WRITTEN = r"\d{6,}\.png|images\.npz"
 
 
 def sampling_settings(
-    recipe: Recipe, registry: Registry, guidance: float | None, given: Mapping[str, Any]
+    recipe: Recipe, registry: Registry, guidance: float | None, options: Mapping[str, Any]
 ) -> SampleSettings:
-    """The recipe's settings, overridden by the command line's.
+    """The recipe's settings with those of the command line.
 
-    Guidance 1 turns guidance off, also autoguidance.
+    Guidance 1 turns guidance off, including autoguidance.
+
+    Args:
+        recipe: of the run.
+        registry: loads the recipe of the autoguidance run.
+        guidance: the option ``--guidance``.
+        options: other options by their key in ``sample``; None where not given.
 
     Raises:
-        UsageError: a value is invalid or does not suit the run's generator, a package is missing,
+        UsageError: a value is invalid or unsuitable for the run's generator, a package is missing,
             or the run for autoguidance cannot be used.
     """
     values = (recipe.sample or SampleSettings()).model_dump()
-    values |= {"at_steps": (), "few_steps": ()}  # further sets of the sample stage
-    values |= {key: value for key, value in given.items() if value is not None}
+    values |= {"at_steps": (), "few_steps": ()}  # of the sample stage only
+    values |= {key: value for key, value in options.items() if value is not None}
     if guidance is not None:
         values["guidance"]["scale"] = guidance
         if guidance == 1:
@@ -79,17 +81,16 @@ def sampling_settings(
 
 
 def choose_labels(text: str | None, count: int | None, class_names: Sequence[str]) -> list[int]:
-    """Labels of the images: those in ``text`` (numbers or names) in turn, or all classes in turn.
+    """Labels of the images: the ones in ``text`` (numbers or names), or all classes, repeated.
 
     Raises:
-        UsageError: a label is not a class of the data, or ``count`` is less than the number of
-            labels.
+        UsageError: a label is not a class of the data, or there are more labels than ``count``.
     """
     chosen = list(range(len(class_names)))
     if text is not None:
         chosen = [_label(word.strip(), class_names) for word in text.split(",")]
         if count is not None and count < len(chosen):
-            raise UsageError(f"--count {count} is less than the {len(chosen)} labels given")
+            raise UsageError(f"--count {count} is less than the {len(chosen)} labels of --labels")
     total = count or (len(chosen) if text is not None else DEFAULT_COUNT)
     return [chosen[index % len(chosen)] for index in range(total)]
 
@@ -117,10 +118,10 @@ def sample_to_folder(
 
     Each image is written as soon as it is sampled, so the same call resumes after an interruption.
     A call for other images first removes those of earlier calls, but no other files. With ``npz``,
-    ``images.npz`` holds all images as the ADM evaluator reads them.
+    all images are also written to ``images.npz`` in the format of the ADM evaluator.
 
     Raises:
-        UsageError: there is an ``images.npz`` that was not written here.
+        UsageError: the folder has an ``images.npz`` from elsewhere.
         DataError: an image that was written here cannot be read back.
     """
     if npz and (folder / NPZ).exists() and not is_listed(folder, RECORD, NPZ):
@@ -132,7 +133,7 @@ def sample_to_folder(
     weights = context.require("generator") / "weights.safetensors"
     identity = set_identity(context, weights, classes, settings)
     protocol = describe(settings)
-    if settings.adaptive:  # counted while sampling and added to the record afterwards
+    if settings.adaptive:  # counted while sampling, then added to the record
         protocol = {key: value for key, value in protocol.items() if key not in COUNTED}
     generator = context.plan["generator"].fingerprint
     facts = {"labels": list(labels), "generator": generator, "identity": identity, **protocol}
@@ -160,7 +161,7 @@ def _sample_missing(
     settings: SampleSettings,
     folder: Path,
 ) -> None:
-    """Sample the images at ``indices`` (n,) of ``classes`` (M,), batch by batch."""
+    """Sample the images at ``indices`` (n,), given ``classes`` (M,) of all images."""
     before = len(classes) - len(indices)
     start, done = time.monotonic(), 0
     with context.progress(len(classes), before) as progress:
@@ -178,7 +179,7 @@ def _sample_missing(
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a PNG exists and its checksums are valid to its end."""
+    """Whether a PNG exists and all its checksums are valid."""
     try:
         with Image.open(path) as image:
             image.verify()

@@ -18,7 +18,7 @@ from pae_framework.contracts import Generator
 from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import LatentStatistics, load_statistics
 from pae_framework.errors import UsageError
-from pae_framework.execution.artifacts import trained_tokenizer
+from pae_framework.execution.artifacts import freeze, trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
@@ -26,20 +26,23 @@ from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sa
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.autoguidance_run import latent_mismatch
 from pae_framework.runs.opened import OpenedRun, open_run
+from pae_framework.sampling.sample_set import SampleImages
 from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
 
+COUNTED = ("evaluations", "guided_evaluations")
+"""Protocol entries that an adaptive solver determines while sampling."""
 TOLERANCE = 0.05
-"""Largest difference between statistics of the same latents: of means in deviations, of deviations
-as a ratio. They are measured on some thousand images, which may differ."""
+"""Largest difference between statistics of the same tokenizer's latents, measured on different
+images: between means, in deviations; between deviations, relative."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A generator with the tokenizer and the statistics that turn its latents into images.
+    """A generator, with the tokenizer and the statistics that turn its latents into images.
 
-    ``weak`` is the second network of autoguidance, if the recipe names one; ``tf32`` tells whether
-    float32 products round their factors; ``count`` adds up the velocity evaluations of all samples.
+    ``weak`` is the second network of autoguidance, if the recipe names one; ``tf32`` is recorded in
+    the protocol; ``count`` sums the velocity evaluations of all samples.
     """
 
     model: Generator
@@ -51,23 +54,19 @@ class Sampler:
 
     @classmethod
     def of(cls, context: StageContext) -> Sampler:
-        """The run's sampler, with the last weights of its generator.
+        """The run's sampler, with the final weights of its generator.
 
         Raises:
             UsageError: the run for autoguidance is not finished or uses other latents.
         """
-        component, shape = context.recipe.generator, latent_shape(context.recipe)
-        assert component is not None
-        model = build_generator(component, shape, context.num_classes, context.registry)
-        sampler = cls(
-            model.requires_grad_(False).eval().to(context.device),
+        model = trained_generator(context)
+        return cls(
+            model,
             trained_tokenizer(context),
             run_statistics(context),
-            load_weak_generator(context, shape, model.num_classes),
+            load_weak_generator(context, latent_shape(context.recipe), model.num_classes),
             context.machine["tf32"],
         )
-        sampler.load(context.require("generator") / "weights.safetensors")
-        return sampler
 
     def load(self, weights: Path) -> None:
         """Load other weights of the same generator."""
@@ -77,7 +76,7 @@ class Sampler:
     def images(self, labels: Tensor, indices: Tensor, settings: SampleSettings) -> Tensor:
         """Images (M, 3, S, S) uint8 of labels (M,), on the CPU.
 
-        Image i depends on its label, the seed and ``indices[i]`` alone.
+        Image i depends only on its label, the seed and ``indices[i]``.
         """
         latents = sample_latents(
             self.model,
@@ -92,10 +91,14 @@ class Sampler:
         decoded = self.tokenizer.decode(self.statistics.denormalize(latents))  # (M, 3, S, S)
         return to_uint8(decoded).cpu()
 
+    def for_set(self, labels: Tensor, settings: SampleSettings) -> SampleImages:
+        """:meth:`images` of a set with labels (M,), as a function of sample numbers (n,)."""
+        return lambda indices: self.images(labels[indices], indices, settings)
+
     def describe(self, settings: SampleSettings) -> dict[str, Any]:
         """The protocol of :meth:`images` with these settings and the evaluations counted so far."""
-        found = describe(settings.for_latent(self.tokenizer.latent), self.count)
-        return {**found, "tf32": self.tf32}
+        protocol = describe(settings.for_latent(self.tokenizer.latent), self.count)
+        return {**protocol, "tf32": self.tf32}
 
 
 def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> 
     Args:
         settings: the solver and its guidance. If the shift still depends on the shape of the
             latents (see ``for_latent``), ``guided_evaluations`` is left out.
-        count: evaluations counted while sampling; only dopri5 needs it, which chooses its steps.
+        count: evaluations counted while sampling; used only for dopri5, which chooses its steps.
     """
     shift = (
         {"shift_base": settings.shift_base} if settings.shift_base else {"shift": settings.shift}
@@ -137,13 +140,9 @@ def _solver_details(settings: SampleSettings) -> dict[str, Any]:
         return {"end": settings.end, "rtol": settings.rtol, "atol": settings.atol}
     if settings.stochastic:
         sde = settings.sde
+        details = {"diffusion": sde.diffusion, "start": sde.start, "last_step": sde.last_step}
         size = {} if sde.last_step == "none" else {"last_step_size": sde.last_step_size}
-        return {
-            "diffusion": sde.diffusion,
-            "start": sde.start,
-            "last_step": sde.last_step,
-            **size,
-        }
+        return details | size
     return {"end": settings.end} if settings.end < 1 else {}
 
 
@@ -164,7 +163,7 @@ def _guidance_details(settings: SampleSettings) -> dict[str, Any]:
 def load_weak_generator(
     context: StageContext, latent: LatentShape, num_classes: int
 ) -> Generator | None:
-    """The generator of the run that ``sample.guidance.autoguidance`` names; None if it names none.
+    """The generator of the run in ``sample.guidance.autoguidance``; None if that is not set.
 
     Raises:
         UsageError: there is no such run, or see :func:`weak_generator_of`.
@@ -183,9 +182,9 @@ def weak_generator_of(
     """The generator of another run, frozen, on the device of ``context``.
 
     Raises:
-        UsageError: the run is not finished, or its generator works on latents of another shape or
-            of another tokenizer.
-        CheckpointError: its weights do not fit: they are for another number of classes.
+        UsageError: the run is not finished, or its latents have another shape or come from another
+            tokenizer.
+        CheckpointError: its weights are for another number of classes.
     """
     weights = _finished_folder(other, "generator") / "weights.safetensors"
     _require_same_latents(context, other, latent)
@@ -193,7 +192,7 @@ def weak_generator_of(
     assert component is not None
     model = build_generator(component, latent, num_classes, context.registry)
     load_weights(model, weights)
-    return model.requires_grad_(False).eval().to(context.device)
+    return freeze(model, context)
 
 
 def _finished_folder(run: OpenedRun, stage: str) -> Path:
@@ -201,9 +200,9 @@ def _finished_folder(run: OpenedRun, stage: str) -> Path:
 
 
 def _require_same_latents(context: StageContext, other: OpenedRun, latent: LatentShape) -> None:
-    """Refuse latents of another shape, and those that another tokenizer made or normalised."""
-    folder, found = _finished_folder(other, "latents"), latent_shape(other.loaded.recipe)
-    if (mismatch := latent_mismatch(other.directory.path, found, latent)) is not None:
+    """Reject latents of another shape, of another tokenizer or with other statistics."""
+    folder, theirs_shape = _finished_folder(other, "latents"), latent_shape(other.loaded.recipe)
+    if (mismatch := latent_mismatch(other.directory.path, theirs_shape, latent)) is not None:
         raise UsageError(f"sample.guidance.autoguidance: {mismatch}")
     ours, theirs = load_statistics(context.require("latents")), load_statistics(folder)
     means = (ours.mean - theirs.mean).abs() / ours.std

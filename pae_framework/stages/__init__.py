@@ -1,1 +1,1 @@
-"""The stages of a run, each a story to read from top to bottom."""
+"""The stages of a run. Each file reads from top to bottom."""

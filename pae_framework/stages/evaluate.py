@@ -11,7 +11,7 @@ from pae_framework.files import read_json, write_json
 
 
 def run(context: StageContext) -> None:
-    """Run every evaluator; after an interruption, finished evaluators are not repeated."""
+    """Run every evaluator; after an interruption, only the unfinished ones."""
     evaluators = context.recipe.evaluate
     inputs = RunInputs(context)
     metrics = []
@@ -23,8 +23,7 @@ def run(context: StageContext) -> None:
             if not results.exists():
                 directory.mkdir(parents=True, exist_ok=True)
                 evaluator = build_evaluator(component, context.registry)
-                found = evaluator.evaluate(inputs, directory)
-                write_json(results, [asdict(metric) for metric in found])
+                write_json(results, [asdict(x) for x in evaluator.evaluate(inputs, directory)])
             metrics += read_json(results)
         progress.update(len(evaluators))
     write_json(context.directory / "results.json", metrics)

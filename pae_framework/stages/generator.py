@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pae_framework.build import build_generator
 from pae_framework.data.latent_dataset import LatentBatches
 from pae_framework.data.stream import CountStream
+from pae_framework.execution.artifacts import untrained_generator
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.run_latents import run_latents, run_statistics
+from pae_framework.execution.training import train_stage
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_generator_weights
-from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 
@@ -22,13 +22,12 @@ def run(context: StageContext) -> None:
         return
     settings = component.train
     seed = context.seed(settings)
-    dataset, statistics = run_latents(context), run_statistics(context)
-    with initial_weights(seed, "generator"):
-        model = build_generator(component, dataset.shape, context.num_classes, context.registry)
-    stream = CountStream(len(dataset), settings.batch_size, seed)
+    latents, statistics = run_latents(context), run_statistics(context)
+    stream = CountStream(len(latents), settings.batch_size, seed)
     flip = context.recipe.data.flip
-    batches = LatentBatches(dataset, statistics.normalize, stream, settings.workers, flip)
-    total = settings.total_steps(len(dataset))
-    context.print_length(settings, len(dataset))
+    batches = LatentBatches(latents, statistics.normalize, stream, settings.workers, flip)
+
+    with initial_weights(seed, "generator"):
+        model = untrained_generator(context)
     task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
-    train(task, settings, total, context.train_context(settings))
+    train_stage(context, task, settings, len(latents))

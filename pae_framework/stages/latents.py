@@ -1,9 +1,9 @@
-"""Stage ``latents``: encode the training images into shards as LightningDiT reads them."""
+"""Stage ``latents``: encode the training images into shards in LightningDiT's format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,12 +29,11 @@ def run(context: StageContext) -> None:
     """Write every shard that is missing or incomplete, then the statistics of all latents.
 
     Names and contents of shards do not depend on the number of processes. With ``latents.folder``
-    the shards exist already; with ``latents.statistics`` no shards are needed. In both cases the
-    statistics are taken from there.
+    or ``latents.statistics`` nothing is encoded.
 
     Raises:
-        StoppedError: a signal asked to stop; started shards are finished.
-        RunError: a process failed; finished shards stay.
+        StoppedError: a signal asked to stop; shards in progress were finished.
+        RunError: a process failed; finished shards are kept.
     """
     settings = context.recipe.latents
     if settings.folder is not None:
@@ -44,14 +43,14 @@ def run(context: StageContext) -> None:
         adopt_statistics_file(context, settings.statistics)
         return
     _write_shards(context)
-    statistics = compute_statistics(context.directory)
-    statistics.save(context.directory, tokenizer_identity(context))
+    compute_statistics(context.directory).save(context.directory, tokenizer_identity(context))
 
 
 def _write_shards(context: StageContext) -> None:
     settings, images = context.recipe.latents, len(context.train_source)
     shards = -(-images // settings.shard_size)
-    _remove_unfinished(context)
+    for unfinished in context.directory.glob(".latents_*.new"):  # of processes that were killed
+        unfinished.unlink()
     with context.progress(images) as progress:
 
         def show(written: int) -> None:
@@ -59,20 +58,16 @@ def _write_shards(context: StageContext) -> None:
 
         written = do_items(context, ShardWriter, shards, settings.processes, show)
     if written < shards:
-        raise StoppedError(f"stopped with {written} of {shards} shards; run it again to resume")
-
-
-def _remove_unfinished(context: StageContext) -> None:
-    """Remove the partial files of processes that were killed."""
-    for path in context.directory.glob(".latents_*.new"):
-        path.unlink()
+        raise StoppedError(
+            f"stopped with {written} of {shards} shards; run the same command to resume"
+        )
 
 
 class ShardWriter:
     """Writes shards of the training images' latents.
 
-    ``latents`` are those of the images, ``latents_flip`` those of the mirrored images. They are the
-    same unless ``data.flip`` is on.
+    ``latents`` are those of the images; ``latents_flip`` are those of the mirrored images if
+    ``data.flip`` is on, else the same.
     """
 
     def __init__(self, context: StageContext, tokenizer: Tokenizer | None = None):
@@ -88,18 +83,20 @@ class ShardWriter:
         if is_complete_shard(path, len(indices)):
             return
         plain, mirrored, labels = [], [], []
+        flip = self.context.recipe.data.flip
         for images, classes in self._read(indices):
-            latents = self._encode(images)
-            plain.append(latents)  # (B, C, h, w)
-            flip = self.context.recipe.data.flip
+            latents = self._encode(images)  # (B, C, h, w)
+            plain.append(latents)
             mirrored.append(self._encode(images.flip(-1)) if flip else latents)
             labels.append(classes)
         write_shard(path, torch.cat(plain), torch.cat(mirrored), torch.cat(labels))
 
     def _read(self, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (B, 3, S, S) in [0, 1], on the device, and labels (B,), batch by batch."""
-        batches = _Batches(self.context.train_source, indices, self.settings.batch_size)
-        for images, labels in read_steps(batches.read, 0, len(batches), self.settings.workers):
+        size = self.settings.batch_size
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+        read = partial(_read_batch, self.context.train_source, batches)
+        for images, labels in read_steps(read, 0, len(batches), self.settings.workers):
             yield to_float(images).to(self.context.device), labels
 
     @torch.no_grad()
@@ -108,17 +105,6 @@ class ShardWriter:
         return self.tokenizer.encode(images).latents.to("cpu", DTYPES[self.settings.dtype])
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Images at some indices of a source, in batches; each reading process gets a copy."""
-
-    source: DataSource
-    indices: range
-    size: int
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.size)
-
-    def read(self, number: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) uint8 and labels (B,) of one batch."""
-        return read_images(self.source, self.indices[number * self.size : (number + 1) * self.size])
+def _read_batch(source: DataSource, batches: Sequence[range], number: int) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, S, S) uint8 and labels (B,) of one batch."""
+    return read_images(source, batches[number])

@@ -10,42 +10,35 @@ from torch import Tensor
 from pae_framework.build import build_refiner
 from pae_framework.contracts import Encoder
 from pae_framework.data.images import ImageBatches
-from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import frozen_encoder
 from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.execution.training import image_batches, train_stage
 from pae_framework.tokenizer.refinement import RefinementObjective
-from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 STATISTICS_STEPS = 20
-"""Batches the feature mean is measured on, where the recipe centres the features."""
+"""Number of batches on which the mean feature is measured, for ``centre``."""
 
 
 def run(context: StageContext) -> None:
     """Train projector and deprojector on the encoder's features."""
-    recipe = context.recipe
-    settings = recipe.tokenizer.refinement
-    assert settings is not None
-    training = settings.train
-    seed, source = context.seed(training), context.train_source
+    section = context.recipe.tokenizer
+    assert section.refinement is not None
+    settings = section.refinement.train
+    batches = image_batches(context, settings)
     encoder = frozen_encoder(context)
-    with initial_weights(seed, "refine"):
-        refiner = build_refiner(recipe.tokenizer, encoder)
+    with initial_weights(context.seed(settings), "refine"):
+        refiner = build_refiner(section, encoder)
     refiner.structure.load_pretrained()
-
-    stream = CountStream(len(source), training.batch_size, seed)
-    batches = ImageBatches(source, stream, recipe.data.flip, training.workers)
-    if settings.centre:
+    if section.refinement.centre:
         refiner.to(context.device)
         refiner.measure(_tokens(encoder, batches, context.device))
-
-    total = training.total_steps(len(source))
-    context.print_length(training, len(source))
     task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
-    train(task, training, total, context.train_context(training))
+    train_stage(context, task, settings, len(context.train_source))
 
 
 @torch.no_grad()
 def _tokens(encoder: Encoder, batches: ImageBatches, device: torch.device) -> Iterator[Tensor]:
+    """Tokens (B, N, D) of the first batches."""
     for images, _ in batches(0, STATISTICS_STEPS):
         yield encoder(encoder.normalize(images.to(device))).tokens

@@ -17,7 +17,7 @@ from pae_framework.runs.directory import RECORD, REPORT
 from pae_framework.training.metrics_log import read_log
 
 SHOWN = 16
-"""Test images shown beside their reconstructions and latents."""
+"""Test images shown with their reconstructions and latents."""
 
 
 def run(context: StageContext) -> None:
@@ -72,16 +72,16 @@ def _summary(context: StageContext, name: str) -> StageSummary:
 def _samples(inputs: RunInputs) -> list[LabelledImages]:
     return [
         LabelledImages(
-            f"{generator_words(found.generator_step)}, {found.steps} sampling steps",
-            found.images,
-            found.labels,
+            f"{generator_words(sampled.generator_step)}, {sampled.steps} sampling steps",
+            sampled.images,
+            sampled.labels,
         )
-        for found in inputs.sample_sets
+        for sampled in inputs.sample_sets
     ]
 
 
 def _commands(context: StageContext) -> list[str]:
-    """The command as given, and one that repeats the run on this machine."""
+    """The original command, and one that repeats the run on this machine."""
     path = shlex.quote(str(context.run.path))
-    again = f"pae run {path}/resolved.yaml --run-dir {path}"
-    return [read_json(context.run.path / RECORD)["command"], again]
+    repeat = f"pae run {path}/resolved.yaml --run-dir {path}"
+    return [read_json(context.run.path / RECORD)["command"], repeat]

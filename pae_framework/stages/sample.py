@@ -1,10 +1,9 @@
-"""Stage ``sample``: sample the recipe's sets, each an npz as the ADM evaluator reads it."""
+"""Stage ``sample``: sample the recipe's sets, each an npz in the format of the ADM evaluator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +14,8 @@ from pae_framework.flow.sampling import EvaluationCount, label_plan
 from pae_framework.interop.provenance import original_name
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.sampling.parallel import PlannedSet, sample_chunks
-from pae_framework.sampling.sample_set import CHUNK, SETS, reuse_finished, set_identity, write_set
+from pae_framework.sampling.reuse import reuse_finished, set_identity
+from pae_framework.sampling.sample_set import CHUNK, SETS, write_set
 from pae_framework.sampling.sampler import Sampler
 
 
@@ -24,71 +24,55 @@ def run(
     make_sampler: Callable[[StageContext], Sampler] = Sampler.of,
     chunk_size: int = CHUNK,
 ) -> None:
-    """Sample every set that is missing; a set that was interrupted resumes.
+    """Sample every missing set; an interrupted set resumes.
 
-    A set that the sample stage of another recipe has sampled from the same inputs is reused. With
-    several processes, the chunks of all sets are sampled first and then joined.
+    A set that another recipe's sample stage has sampled from the same inputs is reused. With
+    several processes, the chunks of all sets are sampled first and joined afterwards; then
+    ``make_sampler`` must be importable by name.
 
     Raises:
-        StoppedError: a signal asked several processes to stop; started chunks are finished.
-        RunError: one of several processes failed; finished chunks stay.
+        StoppedError: a signal asked several processes to stop; chunks in progress were finished.
+        RunError: one of several processes failed; finished chunks are kept.
     """
     settings = context.recipe.sample
     assert settings is not None
     sampler = make_sampler(context)
     labels = label_plan(settings.count, sampler.model.num_classes, settings.seed, settings.labels)
-    entries = list(_planned_entries(context, settings, sampler, labels))
-    done = [_reuse(context, entry, labels) for entry in entries]
-    missing = [
-        _planned_set(context, settings, entry)
-        for entry, is_done in zip(entries, done, strict=True)
-        if not is_done
-    ]
-    if missing and settings.processes > 1:  # write_set below only joins the chunks
-        sample_chunks(context, settings, missing, chunk_size)
-    with context.progress(len(entries) * settings.count) as progress:
-        for number, entry in enumerate(entries):
-            before = number * settings.count
-            if not done[number]:
-                planned = _planned_set(context, settings, entry)
-                sampler.load(planned.weights)
-                counting = replace(sampler, count=EvaluationCount())
-                for images in _write(counting, labels, planned, chunk_size):
-                    progress.update(before + images)
-                entry["protocol"] |= counting.describe(planned.settings)
-                done[number] = True
-            finished = [entry for entry, is_done in zip(entries, done, strict=True) if is_done]
+    sets = list(_planned_sets(context, settings, sampler, labels))
+    missing = [planned for planned in sets if not _reuse(context, planned, labels)]
+    if missing and settings.processes > 1:  # then _sample_set only joins the chunks
+        sample_chunks(context, settings, missing, make_sampler, chunk_size)
+    with context.progress(len(sets) * settings.count) as progress:
+        for number, planned in enumerate(sets):
+            if planned in missing:
+                for images in _sample_set(planned, sampler, labels, chunk_size):
+                    progress.update(number * settings.count + images)
+                missing.remove(planned)
+            finished = [planned.entry for planned in sets if planned not in missing]
             write_json(context.directory / SETS, finished)
-            progress.update(before + settings.count)
+            progress.update((number + 1) * settings.count)
 
 
-def _reuse(context: StageContext, entry: dict[str, Any], labels: Tensor) -> bool:
-    """Whether the set exists or could be reused from another stage, which is then printed."""
-    folder = reuse_finished(context.directory, entry, labels)
-    if folder is not None and folder != context.directory:
-        text = f"{'':<10} {entry['file']} was sampled before: reused from {folder.name}"
-        context.console.print(text, highlight=False)
-    return folder is not None or (context.directory / entry["file"]).exists()
-
-
-def _planned_entries(
+def _planned_sets(
     context: StageContext, settings: SampleSettings, sampler: Sampler, labels: Tensor
-) -> Iterator[dict[str, Any]]:
-    """One entry of ``sets.json`` per set that the recipe asks for."""
+) -> Iterator[PlannedSet]:
+    """The sets that the recipe asks for."""
     component = context.recipe.generator
     assert component is not None
     last, origin = _last_step(context, component), _origin(context, component)
 
-    def entry(role: str, step: int, steps: int) -> dict[str, Any]:
-        weights = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
+    def planned(role: str, step: int, steps: int) -> PlannedSet:
+        name = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
+        weights = context.require("generator") / name
         own = settings.model_copy(update={"steps": steps})
-        return {
-            "file": f"samples-step{step:06d}-{settings.solver}{steps:03d}.npz",
+        file = f"samples-step{step:06d}-{settings.solver}{steps:03d}.npz"
+        entry = {
+            "file": file,
             "role": role,
             "generator_step": step,
             "steps": steps,
-            "weights": weights,
-            "identity": set_identity(context, context.require("generator") / weights, labels, own),
+            "weights": name,
+            "identity": set_identity(context, weights, labels, own),
             "protocol": {
                 **sampler.describe(own),
                 "generator_step": step,
@@ -96,49 +80,49 @@ def _planned_entries(
                 "weights": origin,
             },
         }
+        return PlannedSet(context.directory / file, weights, own, entry)
 
-    yield entry("main", last, settings.steps)
+    yield planned("main", last, settings.steps)
     for step in settings.at_steps:
         if step != last:
-            yield entry("checkpoint", step, settings.steps)
+            yield planned("checkpoint", step, settings.steps)
     for steps in settings.few_steps:
         if steps != settings.steps:
-            yield entry("few_steps", last, steps)
+            yield planned("few_steps", last, steps)
 
 
-def _planned_set(
-    context: StageContext, settings: SampleSettings, entry: dict[str, Any]
-) -> PlannedSet:
-    return PlannedSet(
-        context.directory / entry["file"],
-        entry["identity"],
-        context.require("generator") / entry["weights"],
-        settings.model_copy(update={"steps": entry["steps"]}),
-    )
+def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor) -> bool:
+    """Whether the set exists or could be reused from another stage; prints the latter."""
+    folder = reuse_finished(context.directory, planned.entry, labels)
+    if folder is not None and folder != context.directory:
+        text = f"{'':<10} {planned.path.name} is cached: reused from {folder.name}"
+        context.console.print(text, highlight=False)
+    return folder is not None or planned.path.exists()
+
+
+def _sample_set(
+    planned: PlannedSet, sampler: Sampler, labels: Tensor, chunk_size: int
+) -> Iterator[int]:
+    """Sample one set and complete its protocol; yields the number of images done."""
+    sampler.load(planned.weights)
+    counting = replace(sampler, count=EvaluationCount())
+    sample = counting.for_set(labels, planned.settings)
+    batch_size, identity = planned.settings.batch_size, planned.entry["identity"]
+    yield from write_set(planned.path, labels, sample, batch_size, identity, chunk_size)
+    planned.entry["protocol"] |= counting.describe(planned.settings)
 
 
 def _last_step(context: StageContext, component: GeneratorComponent) -> int:
-    """Training step of the generator's final weights; 0 if they were trained elsewhere."""
+    """Training step of the generator's final weights; 0 for imported weights."""
     if component.weights is not None:
         return 0
     return component.train.total_steps(len(context.train_source))
 
 
 def _origin(context: StageContext, component: GeneratorComponent) -> str:
-    """``ema`` or ``last``, or the file that trained weights were loaded from."""
+    """``ema`` or ``last``, or the file that imported weights come from."""
     if component.weights is None:
         return "ema" if component.train.ema else "last"
-    found = read_json(context.require("generator") / "weights.json")
-    entry = f" ({found['entry']})" if found["entry"] else ""
-    return f"{original_name(found)}{entry}"
-
-
-def _write(sampler: Sampler, labels: Tensor, planned: PlannedSet, chunk_size: int) -> Iterator[int]:
-    """Sample one set; yields the number of images done."""
-    settings = planned.settings
-
-    def sample(indices: Tensor) -> Tensor:
-        return sampler.images(labels[indices], indices, settings)
-
-    identity, size = planned.identity, settings.batch_size
-    return write_set(planned.path, labels, sample, size, identity, chunk_size)
+    source = read_json(context.require("generator") / "weights.json")
+    entry = f" ({source['entry']})" if source["entry"] else ""
+    return f"{original_name(source)}{entry}"

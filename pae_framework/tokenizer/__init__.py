@@ -1,1 +1,1 @@
-"""The tokenizer: pixels <-> latents, its loss, and the prior refinement that comes before it."""
+"""The tokenizer, its loss, and prior refinement."""

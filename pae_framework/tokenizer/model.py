@@ -1,12 +1,12 @@
-"""The tokenizer: pixels <-> latents.
+"""The tokenizer: images to latents and back.
 
 Data flow: encoder (frozen) -> modulator -> projector -> bottleneck -> latents -> deprojector ->
-decoder. The projector and deprojector (PAE, section 3) are Sequentials, so that their sub-modules
-have the names of the released checkpoints: ``latent_compressor.0`` is the attention and ``.1`` the
-convolution, in ``latent_decompressor`` the other way round.
+decoder. The projector and deprojector (PAE, section 3) are Sequentials, so their sub-modules have
+the names of the released checkpoints: ``latent_compressor.0`` is the attention and ``.1`` the
+convolution; ``latent_decompressor`` has the reverse order.
 
-Legend: B batch, N tokens, D encoder width, d bottleneck input channels, C latent channels, h = w =
-token grid side, S image side in px.
+Legend: B batch, N tokens, D encoder width, d bottleneck input channels, C latent channels, g = h =
+w token grid side, S image side in px, S' side of the encoder's input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pae_framework.contracts import (
     Modulator,
     Posterior,
 )
-from pae_framework.errors import UsageError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Attention, map_to_tokens, tokens_to_map
 
@@ -40,8 +39,8 @@ class Tokenizer(UsesFrozen):
     Args:
         encoder: gets frozen.
         modulator: adds pixel detail to the encoder's tokens.
-        bottleneck: turns tokens into latents; if it is ``projected``, between a projector and a
-            deprojector with the encoder's number of heads.
+        bottleneck: turns tokens into latents. If it is ``projected``, a projector precedes and a
+            deprojector follows it, with the encoder's number of heads.
         decoder: turns tokens into pixels.
     """
 
@@ -75,7 +74,7 @@ class Tokenizer(UsesFrozen):
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
 
-        A random bottleneck draws from the generator; without one, it gives its mean.
+        A random bottleneck samples with the generator; without one, it returns its mean.
         """
         pixels = self.encoder.normalize(images)
         return self.encode_features(pixels, self.features_of_pixels(pixels).tokens, generator)
@@ -89,7 +88,7 @@ class Tokenizer(UsesFrozen):
     def decode(
         self, latents: Tensor, tau: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Images (B, 3, S, S) of latents (B, C, h, w): float32, about [0, 1], not clamped.
+        """Images (B, 3, S, S) of latents (B, C, h, w): float32, nominally in [0, 1], not clamped.
 
         With ``tau``, noise from the generator is added to the input of the deprojector.
         """
@@ -102,16 +101,8 @@ class Tokenizer(UsesFrozen):
         return self.encoder.denormalize(self.decoder(tokens).float())
 
     def layer_before_latents(self) -> nn.Parameter:
-        """The weight of the projector's convolution, at which adaptive regularizers are balanced.
-
-        Raises:
-            UsageError: the bottleneck has no projector.
-        """
-        if self.latent_compressor is None:
-            raise UsageError(
-                "tokenizer.bottleneck: an adaptive regularizer is balanced at the projector, which "
-                "this bottleneck does without; set tokenizer.bottleneck.use=sphere"
-            )
+        """The weight of the projector's convolution; the bottleneck must be ``projected``."""
+        assert self.latent_compressor is not None
         weight = self.latent_compressor[1].weight
         assert isinstance(weight, nn.Parameter)
         return weight
@@ -133,8 +124,8 @@ class Tokenizer(UsesFrozen):
 def noisy(x: Tensor, tau: float, generator: torch.Generator) -> Tensor:
     """x (B, C, h, w) + sigma N(0, 1) with one sigma ~ U(0, tau) per image (RAE, arXiv 2510.11690).
 
-    A decoder trained with it tolerates small errors in the latents. RAE adds it to the encoder's
-    features before they are standardised.
+    It makes the decoder tolerate small errors in the latents. RAE adds it to the encoder's features
+    before they are standardised.
     """
     sigma = tau * torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device)
     noise = torch.randn(x.shape, generator=generator, device=generator.device)
@@ -163,7 +154,7 @@ class Projector(nn.Sequential):
 
 
 class Deprojector(nn.Sequential):
-    """A 3x3 convolution, then one attention: the projector's mirror image.
+    """A 3x3 convolution, then one attention: the projector in reverse order.
 
     Args:
         channels: d of the map.

@@ -5,8 +5,8 @@ as many channels as the latents; a 4-layer ViT Q_t of width 1024 reproduces H fr
 ``rep |Q_t(Z_T) - H|^2 + gram |Gram(Z_T) - Gram(H_ref)|_F^2``. H_ref: see ``structure.py``.
 
 Inferred here: P_t has the form of the tokenizer's projector with its RMS norm, whatever the
-tokenizer's bottleneck (the losses that use the targets compare directions of tokens); Q_t is a
-linear map, fixed positions, pre-norm blocks, a norm and a linear map; both squares are means per
+tokenizer's bottleneck (losses that use the targets compare directions of tokens); Q_t is a linear
+map, fixed positions, pre-norm blocks, a norm and a linear map; both squares are means per
 entry; Gram matrices hold cosines.
 
 Legend: B batch, N tokens, D encoder width, d latent channels, g grid side.
@@ -34,7 +34,7 @@ class PriorRefiner(nn.Module):
 
     Args:
         settings: the recipe's ``tokenizer.refinement``.
-        encoder: gives D, g and the projector's attention heads; not kept.
+        encoder: defines D, g and the projector's attention heads; no reference is kept.
         channels: d.
     """
 
@@ -76,20 +76,20 @@ class PriorRefiner(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """If ``centre`` is on: measure the mean token (D,) of ``batches`` of tokens (B, N, D).
+        """Measure the mean token (D,) of ``batches`` of tokens (B, N, D), for ``centre``.
 
         Raises:
-            DataError: there is no token to measure.
+            DataError: there are no tokens.
         """
-        if not self.settings.centre:
-            return
         count, total = 0, torch.zeros_like(self.mean, dtype=torch.float64)
         for tokens in batches:
             flat = tokens.flatten(0, 1)  # (B N, D)
             total += flat.sum(dim=0, dtype=torch.float64)
             count += len(flat)
         if not count:
-            raise DataError("prior refinement needs images to measure the mean feature on")
+            raise DataError(
+                "tokenizer.refinement.centre: there are no images to measure the mean on"
+            )
         self.mean.copy_(total / count)
 
     def _centred(self, tokens: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class RefinementObjective(UsesFrozen):
     """The refiner with the frozen encoder whose tokens it is trained on.
 
     Args:
-        refiner: what is trained.
+        refiner: is trained.
         encoder: gets frozen; stays outside the module tree.
     """
 
@@ -116,7 +116,7 @@ class RefinementObjective(UsesFrozen):
         self.hold_frozen("encoder", encoder)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """What the training loop calls: the refiner's loss on images (B, 3, S, S) in [0, 1]."""
+        """The refiner's loss on images (B, 3, S, S) in [0, 1]; called by the training loop."""
         images = batch[0]
         with torch.no_grad():
             tokens = self.encoder(self.encoder.normalize(images)).tokens

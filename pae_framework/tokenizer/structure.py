@@ -1,17 +1,17 @@
-"""H_ref: the frozen features whose Gram matrix the refined targets learn (PAE).
+"""H_ref: features whose Gram matrix the refined targets learn (PAE).
 
 Stated by the paper (arXiv 2605.07915, section 3): H is upsampled to 256 x 256 with AnyUp, gets a
 "low-pass spatial normalisation" of strength 0.4 and is downsampled bilinearly to the token grid.
 
 Inferred here: the normalisation subtracts ``strength`` times the low-passed features, by default
 their mean over the image, from the features. Optionally (off by default) it divides by each
-channel's deviation over the image. Bilinear means without antialiasing, corners not aligned. With
-the upsampler ``none`` the features stay on the token grid: bilinear up- and downsampling would only
-smooth them a little.
+channel's deviation over the image. Bilinear means without antialiasing and without aligned corners.
+With the upsampler ``none`` the features stay on the token grid: bilinear up- and downsampling would
+only smooth them slightly.
 
-AnyUp (Wimmer et al., 2025; repository wimmerth/anyup), a learned upsampler of any encoder's
-features, is another project's code, run from a checkout as it is. Inferred from its description,
-not checked against its code: its ``hubconf.py`` has an entry ``anyup`` that takes ``pretrained``;
+AnyUp (Wimmer et al., 2025; repository wimmerth/anyup) is a learned upsampler of any encoder's
+features, run from an unmodified checkout. Inferred from its description, not checked against its
+code: its ``hubconf.py`` has an entry ``anyup`` that takes ``pretrained``;
 the network takes images (B, 3, U, U), standardized as for ImageNet, and features (B, D, g, g), and
 returns features (B, D, U, U).
 
@@ -36,10 +36,10 @@ from pae_framework.tokenizer.tokenizer_settings import AnyUpSettings, Refinement
 
 
 class StructureReference(UsesFrozen):
-    """Computes H_ref from frozen features; has no parameters.
+    """Computes H_ref from frozen features. It has no parameters.
 
-    AnyUp stays outside the module tree. It is loaded by :meth:`load_pretrained`, since only the
-    training of the refinement needs it.
+    AnyUp stays outside the module tree. :meth:`load_pretrained` loads it; only the training of the
+    refinement needs it.
     """
 
     anyup: nn.Module | None
@@ -53,7 +53,7 @@ class StructureReference(UsesFrozen):
         """Load AnyUp if it is the upsampler.
 
         Raises:
-            DataError: it is missing, or its checkout gives no network.
+            DataError: it is missing, or its checkout does not return a network.
             CheckpointError: its weights do not fit.
         """
         if self.settings.upsampler == "anyup":
@@ -70,7 +70,7 @@ class StructureReference(UsesFrozen):
         settings = self.settings
         if settings.upsampler == "none":
             return self._normalised(tokens, per_token=1.0)
-        # One image at a time: dense features of 1024 channels take 268 MB each.
+        # One image at a time: the dense features of one image take 268 MB with 1024 channels.
         pairs = zip(tokens.split(1), images.split(1), strict=True)
         return torch.cat([self._dense_reference(*pair) for pair in pairs])
 
@@ -89,8 +89,8 @@ class StructureReference(UsesFrozen):
         dense = self.anyup(imagenet_normalised(images, size), features)
         expected = (*features.shape[:2], size, size)
         if not isinstance(dense, Tensor) or dense.shape != expected:
-            found = tuple(dense.shape) if isinstance(dense, Tensor) else type(dense).__name__
-            raise DataError(f"AnyUp gives {found}; dense features of shape {expected} are needed")
+            actual = tuple(dense.shape) if isinstance(dense, Tensor) else type(dense).__name__
+            raise DataError(f"AnyUp returned {actual}, expected features of shape {expected}")
         return dense.float()
 
     def _normalised(self, tokens: Tensor, per_token: float) -> Tensor:
@@ -104,13 +104,13 @@ def spatially_normalised(
 ) -> Tensor:
     """(x - strength * low_pass(x)) / (sd + 1e-6)^deviation_power of tokens x (B, N, D).
 
-    Removing what neighbouring tokens share increases the contrast of the Gram matrix.
+    Removing what tokens have in common increases the contrast of the Gram matrix.
 
     Args:
         tokens: of a square grid.
         strength: share of the low-passed tokens that is subtracted.
         size: deviation of the low pass's Gaussian, in tokens; None: the mean over the image.
-        deviation_power: of sd, each channel's (biased) deviation over the image after that.
+        deviation_power: exponent of sd, each channel's biased deviation over the image after that.
     """
     x = tokens - strength * low_passed(tokens, size)
     if deviation_power:
@@ -119,10 +119,10 @@ def spatially_normalised(
 
 
 def low_passed(tokens: Tensor, size: float | None) -> Tensor:
-    """Tokens (B, N, D) under a Gaussian blur; (B, 1, D), their mean, where ``size`` is None.
+    """Tokens (B, N, D) after a Gaussian blur; if ``size`` is None, their mean (B, 1, D).
 
-    At the border the kernel is cut off and renormalised: constants stay constant, and a very large
-    ``size`` gives the mean.
+    At the border the kernel is truncated and renormalised, so constants stay constant and a very
+    large ``size`` gives the mean.
     """
     if size is None:
         return tokens.mean(dim=1, keepdim=True)
@@ -133,12 +133,12 @@ def low_passed(tokens: Tensor, size: float | None) -> Tensor:
 
 
 def load_anyup(settings: AnyUpSettings) -> nn.Module:
-    """Run the checkout's code to build the network, and load its weights from the file.
+    """Build the network with the checkout's code and load its weights from the file.
 
-    The network is built with ``pretrained=False``, so that nothing is downloaded.
+    The network is built with ``pretrained=False``, so nothing is downloaded.
 
     Raises:
-        DataError: checkout or weights are missing, or the checkout gives no network.
+        DataError: checkout or weights are missing, or the checkout does not return a network.
         CheckpointError: the weights do not fit.
     """
     if (problem := settings.missing()) is not None:
@@ -146,13 +146,13 @@ def load_anyup(settings: AnyUpSettings) -> nn.Module:
     checkout, weights = Path(settings.checkout).expanduser(), Path(settings.weights).expanduser()
     try:
         network = torch.hub.load(str(checkout), "anyup", source="local", pretrained=False)
-    except Exception as error:  # another project's code: whatever it raises
+    except Exception as error:  # another project's code may raise anything
+        reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{checkout}: its hubconf.py gives no `anyup(pretrained=False)` "
-            f"({type(error).__name__}: {error})"
+            f"{checkout}: `anyup(pretrained=False)` of its hubconf.py failed ({reason})"
         ) from error
     if not isinstance(network, nn.Module):
-        raise DataError(f"{checkout}: its `anyup` is of type {type(network).__name__}, no network")
+        raise DataError(f"{checkout}: its `anyup` returns {type(network).__name__}, not a network")
     load_state(network, read_checkpoint(weights, ("model", "state_dict")), str(weights))
     return network
 

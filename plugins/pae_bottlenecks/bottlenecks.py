@@ -86,7 +86,7 @@ class Identity(Bottleneck):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Set the statistics to those of ``batches``, each (B, D, h, w), in one pass.
+        """Set the statistics to those of ``batches``, each (B, D, h, w), in a single pass.
 
         Raises:
             DataError: there is no image to measure.
@@ -104,6 +104,6 @@ class Identity(Bottleneck):
             mean += shift * (more / (count + more))
             count += more
         if not count:
-            raise DataError("the identity bottleneck needs images to measure its statistics on")
+            raise DataError("the identity bottleneck has no images to measure its statistics on")
         self.mean.copy_(mean)
         self.var.copy_(square / count)

@@ -15,7 +15,7 @@ def pae_register_discriminators(register: Register) -> None:
         "patchgan",
         target="pae_discriminators.patchgan:PatchGAN",
         config="pae_discriminators.config:PatchGANConfig",
-        summary="convolutions that judge overlapping patches (VQGAN, VA-VAE)",
+        summary="convolutional discriminator of overlapping patches (VQGAN, VA-VAE)",
     )
     register(
         "dino",

@@ -1,4 +1,4 @@
-"""The augmentation of images in front of RAE's discriminator.
+"""RAE's augmentation of the discriminator's input.
 
 Differentiable augmentation (Zhao, Liu, Lin, Zhu and Han, NeurIPS 2020, arXiv 2006.10738) with the
 numbers of RAE (arXiv 2510.11690). RAE's pixels are in [-1, 1], ours in [0, 1]: so changes of
@@ -18,7 +18,7 @@ GREY = 0.5
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, S, S) in [0, 1], each moved and recoloured at random; float32, not clamped.
+    """Images (B, 3, S, S) in [0, 1], each randomly translated and recoloured; float32, not clamped.
 
     Translation by whole pixels up to an eighth of the side; brightness U(-0.25, 0.25); saturation
     by a factor U(0, 2); contrast by a factor U(0.5, 1.5), in this order. Gradients flow through.
@@ -32,7 +32,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def translated(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Images moved right and down by (B,) whole pixels; the empty border is grey."""
+    """Images moved right and down by whole pixels (B,); the empty border is grey."""
     B, _, S, _ = images.shape
     most = round(S * SHIFT)
     padded = F.pad(images, [most] * 4, value=GREY)
@@ -49,7 +49,7 @@ def scaled_about(images: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
 
 
 def _pixels(uniform: Tensor, images: Tensor) -> Tensor:
-    """U(0, 1) to whole pixels, uniform from -most to most."""
+    """Maps U(0, 1) to whole pixels, uniform from -most to most."""
     most = round(images.shape[-1] * SHIFT)
     return (uniform * (2 * most + 1)).floor().long() - most
 

@@ -26,7 +26,7 @@ class PatchGANConfig(DiscriminatorConfig):
     width: int = Field(64, gt=0, description="channels after the first; doubled up to eightfold")
 
     def check_image_size(self, image_size: int) -> None:
-        """Refuse images of which no patch is left."""
+        """Reject images that are too small to give a logit."""
         if (image_size >> self.layers) < 3:
             least = 3 << self.layers
             raise ValueError(
@@ -34,7 +34,7 @@ class PatchGANConfig(DiscriminatorConfig):
             )
 
     def parameters(self, image_size: int) -> int:
-        """How many numbers its weights hold."""
+        """Number of parameters."""
         widths = [self.width * min(1 << depth, 8) for depth in range(self.layers + 1)]
         kernels = 16 * (3 * widths[0] + sum(a * b for a, b in pairwise(widths)) + widths[-1])
         return kernels + widths[0] + 1 + 2 * sum(widths[1:])  # biases and norms
@@ -54,7 +54,8 @@ class DinoDiscriminatorConfig(DiscriminatorConfig):
     patch: ClassVar[int] = 8
 
     layers: tuple[NonNegativeInt, ...] = Field(
-        (2, 5, 8, 11), description="blocks, from 0, with a head on each, besides that on the last"
+        (2, 5, 8, 11),
+        description="blocks, counted from 0, that get a head each, besides the last block",
     )
     weights: Annotated[str, AfterValidator(default_or_file)] = Field(
         "default",
@@ -62,23 +63,23 @@ class DinoDiscriminatorConfig(DiscriminatorConfig):
         "timm, RAE's release or facebookresearch/dino; `none`: random",
     )
     resolution: int = Field(224, ge=16, multiple_of=8, description="side of its input, px")
-    width: int = Field(384, gt=0, description="its token width; 384 but with `weights: none`")
-    depth: int = Field(12, gt=0, description="its blocks; 12 but with `weights: none`")
-    heads: int = Field(6, gt=0, description="its attention heads; 6 but with `weights: none`")
+    width: int = Field(384, gt=0, description="its token width; 384 unless `weights: none`")
+    depth: int = Field(12, gt=0, description="its number of blocks; 12 unless `weights: none`")
+    heads: int = Field(6, gt=0, description="its attention heads; 6 unless `weights: none`")
 
     @model_validator(mode="after")
-    def _of_one_network(self) -> Self:
+    def _check_network(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"`heads` {self.heads} does not divide `width` {self.width}")
         if any(layer >= self.depth for layer in self.layers):
-            raise ValueError(f"`layers` go from 0 to {self.depth - 1}, the last block")
+            raise ValueError(f"`layers` must be from 0 to {self.depth - 1}, the last block")
         shape = (self.resolution, self.width, self.depth, self.heads)
         if self.weights != "none" and shape != (224, 384, 12, 6):
-            raise ValueError("another network than DINO's ViT-S/8 at 224 px needs `weights: none`")
+            raise ValueError("a network other than DINO's ViT-S/8 at 224 px needs `weights: none`")
         return self
 
     def parameters(self, image_size: int) -> int:
-        """How many numbers its weights hold, the frozen network's with them."""
+        """Number of parameters, including the frozen network's."""
         width, tokens = self.width, (self.resolution // self.patch) ** 2
         head = 10 * width**2 + 7 * width + 1  # kernels 1 and 9; biases, norms and the last
         block = 12 * width**2 + 13 * width
@@ -86,15 +87,15 @@ class DinoDiscriminatorConfig(DiscriminatorConfig):
         return (1 + len(self.layers)) * head + frozen
 
     def files(self) -> Mapping[str, Path]:
-        """Its weights, where they are a local file."""
+        """The file of the weights, if it is a local one."""
         return weights_files(self.weights)
 
     def missing(self) -> str | None:
-        """Its weights, where they are not on this machine."""
+        """Names the weights if they are not on this machine."""
         return missing_weights(self.weights, DINO_VIT_S8)
 
     def fetch(self) -> str | None:
-        """Download its weights."""
+        """Download the weights."""
         if self.missing() is None:
             return None
         weights_path(self.weights, DINO_VIT_S8)

@@ -48,19 +48,19 @@ class DinoDiscriminator(Discriminator, UsesFrozen):
         return torch.cat(logits, dim=1)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Patch tokens (B, D, N) after the last block, then after each block the config names."""
+        """Patch tokens (B, D, N) after the last block, then after each block in ``layers``."""
         size = self.config.resolution
         pixels = F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False)
         last, blocks = self.config.depth - 1, self.config.layers
-        wanted = sorted({*blocks, last})
-        found = self.frozen.forward_intermediates(  # type: ignore[operator]
+        indices = sorted({*blocks, last})
+        outputs = self.frozen.forward_intermediates(  # type: ignore[operator]
             imagenet_standardize(pixels),
-            indices=wanted,
+            indices=indices,
             norm=False,
             output_fmt="NLC",
             intermediates_only=True,
         )
-        tokens = {block: x.transpose(1, 2) for block, x in zip(wanted, found, strict=True)}
+        tokens = {block: x.transpose(1, 2) for block, x in zip(indices, outputs, strict=True)}
         return [tokens[block] for block in (last, *blocks)]
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -72,12 +72,12 @@ class DinoDiscriminator(Discriminator, UsesFrozen):
         if self.config.weights == "none":
             return
         path = weights_path(self.config.weights, DINO_VIT_S8)
-        tensors = _without_others(read_checkpoint(path, ("state_dict", "model")))
-        load_state(self.frozen, _without_key_bias(tensors), str(path))
+        tensors = _network_tensors(read_checkpoint(path, ("state_dict", "model")))
+        load_state(self.frozen, _zero_key_bias(tensors), str(path))
 
 
 class Head(nn.Module):
-    """A 1x1 convolution, a residual one over nine tokens in a row, and one to a logit."""
+    """Convolutions over the token sequence: kernel 1, kernel 9 with a residual, one to a logit."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -123,25 +123,25 @@ def _vit(config: DinoDiscriminatorConfig) -> nn.Module:
     )
 
 
-_OTHERS = ("head.", "x_scale", "x_shift")
-"""Not the network's: a projection head and input constants in released files."""
+_UNUSED = ("head.", "x_scale", "x_shift")
+"""A projection head and input constants in released files."""
 
 
-def _without_others(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's tensors. timm, RAE and facebookresearch/dino use the same names; training
     checkpoints of the last have the prefix ``backbone.``."""
     plain = {name.removeprefix("backbone."): value for name, value in tensors.items()}
-    return {name: value for name, value in plain.items() if not name.startswith(_OTHERS)}
+    return {name: value for name, value in plain.items() if not name.startswith(_UNUSED)}
 
 
-def _without_key_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same with the biases of the keys at zero, as RAE loads them.
+def _zero_key_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Set the biases of the attention's keys to zero, as RAE does.
 
     They shift all logits of a query equally, so attention only changes by rounding.
     """
     changed = dict(tensors)
-    for name, value in tensors.items():
+    for name, bias in tensors.items():
         if name.endswith("attn.qkv.bias"):
-            query, key, values = value.chunk(3)
-            changed[name] = torch.cat([query, torch.zeros_like(key), values])
+            q, k, v = bias.chunk(3)
+            changed[name] = torch.cat([q, torch.zeros_like(k), v])
     return changed

@@ -1,4 +1,4 @@
-"""PatchGAN: a convolutional discriminator that judges overlapping patches.
+"""PatchGAN: a convolutional discriminator of overlapping patches.
 
 Isola, Zhu, Zhou and Efros, CVPR 2017, arXiv 1611.07004, in the form of VQGAN and latent diffusion
 (``NLayerDiscriminator`` of taming-transformers), whose state dict it shares.
@@ -13,11 +13,11 @@ from pae_framework.contracts import Discriminator
 
 
 class PatchGAN(Discriminator):
-    """4x4 convolutions: some of stride 2 that widen, one of stride 1, one to a map of logits.
+    """4x4 convolutions: several of stride 2, one of stride 1, and one to a map of logits.
 
-    BatchNorm follows all but the first and the last. In the steps of both networks it uses the
-    statistics of the batch (taming-transformers, latent diffusion and VA-VAE leave it in train
-    mode), so an image's logits depend on the rest of the batch; in eval mode they do not.
+    BatchNorm follows all but the first and the last. In training steps of both networks it uses
+    batch statistics (taming-transformers, latent diffusion and VA-VAE leave it in train mode), so
+    an image's logits depend on the rest of the batch. In eval mode they do not.
     """
 
     batch_statistics = True
@@ -49,7 +49,7 @@ def _activation() -> nn.Module:
 
 
 def _initialise(module: nn.Module) -> None:
-    """DCGAN's: weights N(0, 0.02), of norms N(1, 0.02)."""
+    """As in DCGAN: convolution weights N(0, 0.02), norm weights N(1, 0.02)."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

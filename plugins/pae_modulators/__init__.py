@@ -21,11 +21,11 @@ def pae_register_modulators(register: Register) -> None:
         "finetune",
         target="pae_modulators.finetune:FinetunedEncoder",
         config="pae_modulators.config:FinetuneConfig",
-        summary="a trainable copy of the encoder in its place",
+        summary="a trainable copy of the encoder instead of a modulator",
     )
     register(
         "none",
         target="pae_modulators.none:NoModulator",
         config="pae_modulators.config:NoModulatorConfig",
-        summary="leaves the encoder's tokens as they are (RAE)",
+        summary="the encoder's tokens, unchanged (RAE)",
     )

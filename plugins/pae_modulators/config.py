@@ -35,12 +35,12 @@ class DAMConfig(ModulatorConfig):
         return self.model_copy(update={"depth": 1, "heads": None})
 
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int:
-        """Numbers in its state dict, the fixed positions included."""
+        """Number of parameters, including the fixed positions."""
         grid = encoder.token_grid(image_size)
         return self.parameters_at(encoder.token_width(), grid, image_size // grid)
 
     def parameters_at(self, width: int, grid: int, patch: int) -> int:
-        """The same from the token width D, the tokens per side and the patch side in px."""
+        """The same for token width D, tokens per side and patch side in px."""
         hidden = int(width * self.mlp_ratio)
         attention = 4 * (width + 1) * width  # q, k, v and the output, each with bias
         mlp = (width + 1) * hidden + (hidden + 1) * width
@@ -55,23 +55,23 @@ class DAMConfig(ModulatorConfig):
 
 
 class FinetuneConfig(ModulatorConfig):
-    """A trainable copy of the frozen encoder takes its place (PAE's Table 3b, finetuning).
+    """A trainable copy of the frozen encoder instead of a modulator (PAE's Table 3b, finetuning).
 
-    The frozen one is kept: features and targets come from it.
+    Features and targets still come from the frozen encoder.
     """
 
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """As many as the encoder has."""
+        """Those of the encoder."""
         return encoder.parameters(image_size)
 
     def activations(self, encoder: EncoderConfig, image_size: int) -> int | None:
-        """As many as the encoder leaves."""
+        """Those of the encoder."""
         return encoder.activations(image_size)
 
 
 class NoModulatorConfig(ModulatorConfig):
-    """No modulator: the encoder's tokens go to the bottleneck as they are (RAE)."""
+    """No modulator: the encoder's tokens go to the bottleneck unchanged (RAE)."""
 
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int:
-        """Zero: it has no weights."""
+        """Zero: it has no parameters."""
         return 0

@@ -20,15 +20,15 @@ class FinetunedEncoder(Modulator):
     """A copy of the encoder, which makes the tokens and is trained with the tokenizer.
 
     The paper (arXiv 2605.07915, Table 3b) compares the modulator with finetuning the foundation
-    model and gives no details. Inferred here: every weight the tokens depend on is trained from its
-    pretrained value; features and targets still come from the frozen original. Other weights (a
-    pooling head, a mask token) are frozen. The copy stays in eval mode, so it is finetuned without
-    dropout and coordinate jitter.
+    model and gives no details. Inferred here: every weight that the tokens depend on is trained,
+    starting from its pretrained value; features and targets still come from the frozen encoder.
+    Other weights (a pooling head, a mask token) are frozen. The copy stays in eval mode, so dropout
+    and coordinate jitter are off.
 
     The first call of :meth:`train` finds the weights to freeze, by a forward and a backward pass.
 
     Args:
-        config: nothing to set.
+        config: has no settings.
         encoder: copied with its weights, so load them first.
     """
 
@@ -42,8 +42,7 @@ class FinetunedEncoder(Modulator):
 
         The frozen encoder's ``tokens`` are not used.
         """
-        features: Tensor = self.encoder(pixels).tokens
-        return features
+        return self.encoder(pixels).tokens
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; the copy stays in eval mode.
@@ -70,10 +69,10 @@ def _freeze_unused_weights(encoder: Encoder) -> None:
         tokens = encoder(encoder.normalize(blank)).tokens
         if not tokens.requires_grad:
             raise UsageError(
-                f"tokenizer.modulator: {type(encoder).__name__} cannot be finetuned; no gradient "
-                "passes from its tokens to its weights"
+                f"tokenizer.modulator: {type(encoder).__name__} cannot be finetuned: "
+                "its tokens have no gradients; set tokenizer.modulator.use=dam"
             )
-        learning = [weight for weight in weights if weight.requires_grad]
-        found = torch.autograd.grad(tokens.sum(), learning, allow_unused=True)
-    for weight, gradient in zip(learning, found, strict=True):
+        trained = [weight for weight in weights if weight.requires_grad]
+        gradients = torch.autograd.grad(tokens.sum(), trained, allow_unused=True)
+    for weight, gradient in zip(trained, gradients, strict=True):
         weight.requires_grad_(gradient is not None)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pae_framework.contracts import Encoder, Modulator
-from pae_modulators.config import NoModulatorConfig
+from pae_framework.contracts import Modulator
 
 
 class NoModulator(Modulator):
-    """Leaves the tokens as they are (RAE)."""
-
-    def __init__(self, config: NoModulatorConfig, encoder: Encoder):
-        super().__init__(config, encoder)
+    """Returns the encoder's tokens unchanged (RAE)."""
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """The tokens (B, N, D), untouched."""
+        """The tokens (B, N, D)."""
         return tokens

@@ -13,19 +13,19 @@ def pae_register_regularizers(register: Register) -> None:
         "ssr",
         target="pae_regularizers.alignment:SSR",
         config="pae_regularizers.config:SSRConfig",
-        summary="spatial structure: latent tokens as alike to each other as the targets' (PAE)",
+        summary="spatial structure: similarities between latent tokens match the targets' (PAE)",
     )
     register(
         "scr",
         target="pae_regularizers.alignment:SCR",
         config="pae_regularizers.config:SCRConfig",
-        summary="semantic consistency: latents point where the targets point (PAE)",
+        summary="semantic consistency: latent tokens have the directions of the targets (PAE)",
     )
     register(
         "mcr",
         target="pae_regularizers.continuity:MCR",
         config="pae_regularizers.config:MCRConfig",
-        summary="manifold continuity: decodes change little as latents are rotated (PAE)",
+        summary="manifold continuity: rotating the latents changes the images little (PAE)",
     )
     register(
         "kl",
@@ -37,5 +37,5 @@ def pae_register_regularizers(register: Register) -> None:
         "vf",
         target="pae_regularizers.foundation:VF",
         config="pae_regularizers.config:VFConfig",
-        summary="latents, projected, agree with the encoder's features up to margins (VA-VAE)",
+        summary="projected latents align with the encoder's features up to margins (VA-VAE)",
     )

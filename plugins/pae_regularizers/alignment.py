@@ -1,8 +1,8 @@
 """SSR and SCR: latents aligned with the prior target (PAE, arXiv 2605.07915, section 3).
 
-Both compare directions of tokens only; the norms of the target's tokens count in the pooled term of
-SCR alone. Legend: B batch, N tokens, C latent channels, h = w grid side; z latents,
-Z_T targets.
+Both compare only the directions of tokens, except that the norms of the target's tokens enter the
+pooled term of SCR. Legend: B batch, N tokens, C latent channels, C' target channels; z latents, Z_T
+targets.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.layers import cosine_gram, map_to_tokens
-from pae_regularizers.channels import channel_map
 from pae_regularizers.config import SCRConfig, SSRConfig
 
 
 class SSR(Regularizer):
     """Spatial structure: ``|G(z) - G(Z_T)|_F^2``, G the Gram matrix of l2-normalised tokens.
 
-    The paper writes the Frobenius norm (``reduction: sum``; per image, mean over the batch) but its
-    code is not published; the default is the mean over the N x N entries, whose size does not
+    The paper writes the Frobenius norm (``reduction: sum``; per image, mean over the batch). Its
+    code is not published. The default is the mean over the N x N entries, whose magnitude does not
     depend on the number of tokens.
     """
 
@@ -30,20 +29,21 @@ class SSR(Regularizer):
         self.reduction = config.reduction
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
-        """The term; channels of latents and target may differ in number."""
-        latents, target = map_to_tokens(inputs.posterior.latents), _target(inputs)
-        squares = (cosine_gram(latents) - cosine_gram(target)).square()
+        """The term. Latents and target may have different numbers of channels."""
+        latents = map_to_tokens(inputs.posterior.latents)  # (B, N, C)
+        squares = (cosine_gram(latents) - cosine_gram(_target(inputs))).square()  # (B, N, N)
         return squares.mean() if self.reduction == "mean" else squares.sum(dim=(1, 2)).mean()
 
 
 class SCR(Regularizer):
     """Semantic consistency: ``(1 - cos(pool Z_T, pool z)) + mean_n (1 - cos(Z_T,n, z_n))``.
 
-    ``pool`` is the mean token. Means over the batch. ``level`` keeps one of the two terms.
+    ``pool`` is the mean token. Both terms are means over the batch; ``level`` can select one.
 
-    Cosines need equal numbers of channels. If the target has more than the latents (raw features;
-    the paper's Table 2b does not say how), a learned 1x1 convolution maps z to them first, as in
-    VA-VAE; see :func:`channel_map`.
+    Cosines need equal numbers of channels. If the target has another number than the latents (raw
+    features; the paper's Table 2b does not say how), a learned 1x1 convolution without bias maps z
+    to the target's channels, as in VA-VAE (``reverse_proj``). The target is not projected: both
+    sides could collapse to a constant otherwise.
     """
 
     def __init__(self, config: SCRConfig):
@@ -52,15 +52,15 @@ class SCR(Regularizer):
         self.project: nn.Module = nn.Identity()
 
     def prepare(self, latent: LatentShape, width: int, target_channels: int | None) -> None:
-        """Make the projection to the target's channels, if the latents have another number."""
-        assert target_channels is not None, "the engine says what the target looks like"
+        """Build the projection if latents and target have different numbers of channels."""
+        assert target_channels is not None
         if target_channels != latent.channels:
-            self.project = channel_map(latent.channels, target_channels)
+            self.project = nn.Conv2d(latent.channels, target_channels, kernel_size=1, bias=False)
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
         """The term."""
-        latents = map_to_tokens(self.project(inputs.posterior.latents).float())
-        target = _target(inputs)
+        latents = map_to_tokens(self.project(inputs.posterior.latents).float())  # (B, N, C')
+        target = _target(inputs)  # (B, N, C')
         pooled = _misalignment(latents.mean(dim=1), target.mean(dim=1))
         if self.level == "pooled":
             return pooled
@@ -70,7 +70,7 @@ class SCR(Regularizer):
 
 def _target(inputs: RegularizerInputs) -> Tensor:
     """The target as tokens (B, N, C')."""
-    assert inputs.target is not None, "the engine gives a target to a term that needs one"
+    assert inputs.target is not None, "the config sets needs_target"
     return map_to_tokens(inputs.target).float()
 
 

@@ -27,7 +27,7 @@ class SCRConfig(RegularizerConfig):
     needs_target: ClassVar[bool] = True
 
     level: Literal["both", "pooled", "tokens"] = Field(
-        "both", description="compare the mean token, each token, or both (their terms add up)"
+        "both", description="compare the mean token, each token, or both (the terms are summed)"
     )
 
 
@@ -38,30 +38,32 @@ class MCRConfig(RegularizerConfig):
 
     mode: Literal["cascade", "single"] = Field(
         "cascade",
-        description="compare each decode with that of the angle before it (cascade), or each with "
-        "the reconstruction (single)",
+        description="compare each decoded image with that of the next smaller angle (cascade) or "
+        "with the reconstruction (single)",
     )
     angles: tuple[float, ...] = Field(
-        (42.5, 85.0), min_length=1, description="rotation of every token, degrees, growing"
+        (42.5, 85.0), min_length=1, description="rotations of every token, degrees, increasing"
     )
 
     @model_validator(mode="after")
-    def _growing(self) -> MCRConfig:
+    def _check_angles(self) -> MCRConfig:
         if not all(0 < angle < 180 for angle in self.angles):
             raise ValueError("`angles` must lie between 0 and 180 degrees")
         if any(low >= high for low, high in pairwise(self.angles)):
-            raise ValueError("`angles` must grow")
+            raise ValueError("`angles` must increase")
         return self
 
     @property
     def decodes(self) -> int:
-        """One for each angle."""
+        """One per angle."""
         return len(self.angles)
 
     def check_latent(self, latent: LatentShape) -> None:
-        """Refuse latents of one channel, which have no direction to turn to."""
+        """Reject latents of one channel, which cannot be rotated."""
         if latent.channels < 2:
-            raise ValueError(f"rotates tokens of 2 channels or more, but the latents are {latent}")
+            raise ValueError(
+                f"rotates tokens and needs 2 channels or more, but latents are {latent}"
+            )
 
 
 class KLConfig(RegularizerConfig):
@@ -70,26 +72,28 @@ class KLConfig(RegularizerConfig):
     needs_moments: ClassVar[bool] = True
 
     reduction: Literal["mean", "sum"] = Field(
-        "mean", description="over the latent's entries: their mean, or their sum per image"
+        "mean", description="over the entries of the latents: their mean, or their sum per image"
     )
 
 
 class VFConfig(RegularizerConfig):
     """Vision foundation model alignment (VA-VAE, arXiv 2501.01423).
 
-    Its released tokenizer was trained with weight 0.5 and margins 0, then with weight 0.1, last
-    with the margins that are the defaults here.
+    Its released tokenizer was trained in three phases: weight 0.5 and margins 0; weight 0.1; and
+    finally with the margins that are the defaults here.
     """
 
     distance_margin: float = Field(
-        0.25, ge=0, description="m_d: differences of cosines up to it are free"
+        0.25, ge=0, description="m_d: differences of cosines up to this are not penalised"
     )
-    cosine_margin: float = Field(0.5, ge=0, description="m_c: cosines down to 1 - m_c are free")
+    cosine_margin: float = Field(
+        0.5, ge=0, description="m_c: cosines down to 1 - m_c are not penalised"
+    )
     distance_weight: float = Field(
-        1.0, ge=0, description="w_d: factor of the term on how alike tokens are to each other"
+        1.0, ge=0, description="w_d: factor of the term on similarities between tokens"
     )
     cosine_weight: float = Field(
-        1.0, ge=0, description="w_c: factor of the term on where each token points"
+        1.0, ge=0, description="w_c: factor of the term on the direction of each token"
     )
     adaptive: bool = Field(
         True,
@@ -99,14 +103,14 @@ class VFConfig(RegularizerConfig):
 
     @property
     def adapts_weight(self) -> bool:
-        """As ``adaptive`` says."""
+        """The value of ``adaptive``."""
         return self.adaptive
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> VFConfig:
         if not self.distance_weight and not self.cosine_weight:
             raise ValueError(
-                "`distance_weight` and `cosine_weight` are both 0; to switch the term off say "
-                "`weight: 0`"
+                "`distance_weight` and `cosine_weight` are both 0; set `weight: 0` to switch the "
+                "term off"
             )
         return self

@@ -1,4 +1,7 @@
-"""MCR: decodes change little as latents are rotated (PAE, arXiv 2605.07915, section 3)."""
+"""MCR: rotating the latents changes the decoded images little (PAE, arXiv 2605.07915, section 3).
+
+Legend: B batch, C latent channels, h = w grid side, S image side in px.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.contracts import Regularizer, RegularizerInputs
-from pae_framework.errors import UsageError
 from pae_framework.seeding import on_device
 from pae_regularizers.config import MCRConfig
 
@@ -17,11 +19,11 @@ from pae_regularizers.config import MCRConfig
 class MCR(Regularizer):
     """Manifold continuity: ``d(x_m, sg(x_r)) + d(x_l, sg(x_m))``, sg the stop-gradient.
 
-    x_r is the reconstruction; x_m and x_l decode the latents after every token is turned by 42.5
-    and 85 degrees along one random direction of its own; d is the recipe's reconstruction distance
-    (L1 and perceptual). Each decode learns to be like its nearer neighbour, never the other way
-    round. Gradients reach the decoder and, through the rotation, the latents (the paper stops
-    gradients at the references only).
+    x_r is the reconstruction. x_m and x_l are decoded from the latents after every token is rotated
+    by 42.5 and 85 degrees towards a random direction of its own. d is the recipe's reconstruction
+    distance (L1 and perceptual). Each decoded image is pulled towards the one of the next smaller
+    angle. Gradients reach the decoder and, through the rotation, the latents (the paper only stops
+    gradients at the references).
     """
 
     def __init__(self, config: MCRConfig):
@@ -30,18 +32,12 @@ class MCR(Regularizer):
         self.cascade = config.mode == "cascade"
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
-        """The term.
-
-        Raises:
-            UsageError: latents of one channel, which have no direction to turn to.
-        """
-        latents = inputs.posterior.latents
-        if latents.shape[1] < 2:
-            raise UsageError("mcr rotates tokens and needs at least 2 latent channels")
-        direction = random_tangent(latents, inputs.generator)
-        rotated = [rotate(latents, direction, angle) for angle in self.angles]
-        # All angles in one call: a decoder treats each image of a batch by itself.
-        decoded = inputs.decode(torch.cat(rotated)).chunk(len(rotated))
+        """The term; the latents must have at least 2 channels (``MCRConfig.check_latent``)."""
+        latents = inputs.posterior.latents  # (B, C, h, w)
+        tangent = random_tangent(latents, inputs.generator)
+        rotated = [rotate(latents, tangent, angle) for angle in self.angles]
+        # One call for all angles: a decoder treats the images of a batch independently.
+        decoded = inputs.decode(torch.cat(rotated)).chunk(len(rotated))  # each (B, 3, S, S)
         reference = inputs.reconstruction
         total = latents.new_zeros(())
         for images in decoded:
@@ -51,7 +47,7 @@ class MCR(Regularizer):
 
 
 def random_tangent(z: Tensor, generator: torch.Generator) -> Tensor:
-    """For each token z of (B, C, h, w) a u with u . z = 0 and |u| = |z|, uniform in direction."""
+    """For each token z of (B, C, h, w): a random u with u . z = 0 and |u| = |z|."""
     noise = torch.randn(z.shape, generator=generator, device=generator.device)
     noise = on_device(noise, z.device).to(z.dtype)
     unit = F.normalize(z, dim=1)
@@ -60,8 +56,8 @@ def random_tangent(z: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def rotate(z: Tensor, tangent: Tensor, angle: float) -> Tensor:
-    """cos(angle) z + sin(angle) u: z turned by ``angle`` (radians) towards a tangent of its length.
+    """cos(angle) z + sin(angle) u: each token z rotated by ``angle`` (radians) towards u.
 
-    The same point as z + tan(angle) u brought back to |z|, the way the paper writes it.
+    Equal to z + tan(angle) u rescaled to length |z|, the paper's form.
     """
     return math.cos(angle) * z + math.sin(angle) * tangent

@@ -8,23 +8,24 @@ from torch import Tensor, nn
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.layers import cosine_gram, map_to_tokens
-from pae_regularizers.channels import channel_map
 from pae_regularizers.config import VFConfig
 
 
 class VF(Regularizer):
-    """``w_d L_distance + w_c L_cosine`` (VA-VAE's VF loss, as LightningDiT's code has it).
+    """``w_d L_distance + w_c L_cosine`` (VA-VAE's VF loss, as in LightningDiT's code).
 
-    With z' the latents under a learned 1x1 convolution d -> D without bias and f the frozen
-    features, both tokens:
+    z' are the tokens of the latents after a learned 1x1 convolution C -> D without bias; f are the
+    tokens of the frozen features:
 
     - L_distance = mean over images and pairs (i, j) of
       relu(|cos(z'_i, z'_j) - cos(f_i, f_j)| - m_d)
     - L_cosine = mean over images and tokens of relu(1 - m_c - cos(z'_i, f_i))
 
-    A part whose weight is 0 is not computed. ``adaptive`` leaves the ratio of gradient norms,
-    which VA-VAE takes at the encoder's last convolution, to the engine. VA-VAE aligns with the
-    features of a model beside its encoder; here they are those of the recipe's frozen encoder.
+    A summand with weight 0 is not computed. With ``adaptive``, the engine multiplies by the ratio
+    of gradient norms, which VA-VAE measures at the encoder's last convolution. VA-VAE aligns with a
+    separate foundation model; here f comes from the recipe's frozen encoder.
+
+    Legend: B batch, N tokens, C latent channels, D encoder width.
     """
 
     def __init__(self, config: VFConfig):
@@ -34,20 +35,20 @@ class VF(Regularizer):
         self.project: nn.Module | None = None
 
     def prepare(self, latent: LatentShape, width: int, target_channels: int | None) -> None:
-        """Make the projection to the features' width D."""
-        self.project = channel_map(latent.channels, width)
+        """Build the projection to the features' width D."""
+        self.project = nn.Conv2d(latent.channels, width, kernel_size=1, bias=False)
 
     def forward(self, inputs: RegularizerInputs) -> Tensor:
         """The term."""
-        assert self.project is not None, "the engine prepares a term before training"
+        assert self.project is not None, "call prepare first"
         config = self.config
-        projected = map_to_tokens(self.project(inputs.posterior.latents).float())
-        features = inputs.features.float()
+        projected = map_to_tokens(self.project(inputs.posterior.latents).float())  # (B, N, D)
+        features = inputs.features.float()  # (B, N, D)
         term = projected.new_zeros(())
         if config.distance_weight:
-            apart = (cosine_gram(projected) - cosine_gram(features)).abs()
-            term = term + config.distance_weight * F.relu(apart - config.distance_margin).mean()
+            gaps = (cosine_gram(projected) - cosine_gram(features)).abs()  # (B, N, N)
+            term = term + config.distance_weight * F.relu(gaps - config.distance_margin).mean()
         if config.cosine_weight:
-            cosines = F.cosine_similarity(projected, features, dim=-1)
+            cosines = F.cosine_similarity(projected, features, dim=-1)  # (B, N)
             term = term + config.cosine_weight * F.relu(1 - config.cosine_margin - cosines).mean()
         return term

@@ -131,5 +131,5 @@ class TestIdentity:
         assert torch.equal(loaded.var, measured.var)
 
     def test_no_images_is_an_error(self) -> None:
-        with pytest.raises(DataError, match="needs images"):
+        with pytest.raises(DataError, match="identity"):
             Identity(IdentityConfig(), 1, 1).measure([])

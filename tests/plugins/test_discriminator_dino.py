@@ -223,7 +223,7 @@ class TestFrozenPart:
     [
         ({"depth": 6, "layers": [2, 5]}, "needs `weights: none`"),
         ({"resolution": 256}, "needs `weights: none`"),
-        ({"layers": [12]}, "`layers` go from 0 to 11"),
+        ({"layers": [12]}, "`layers` .* 0 to 11"),
         ({"weights": "none", "heads": 5}, "`heads` 5 does not divide `width` 384"),
     ],
 )

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from pae_framework.config import LatentShape
 from pae_framework.contracts import Posterior, RegularizerInputs
-from pae_framework.errors import UsageError
 from pae_regularizers.config import MCRConfig
 from pae_regularizers.continuity import MCR, random_tangent, rotate
 
@@ -213,18 +213,16 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("angles", "message"),
         [
-            ((85.0, 42.5), "must grow"),
+            ((85.0, 42.5), "angles"),
             ((0.0,), "between 0 and 180"),
             ((180.0,), "between 0 and 180"),
             ((), "at least 1"),
         ],
     )
-    def test_angles_that_cannot_be_are_refused(
-        self, angles: tuple[float, ...], message: str
-    ) -> None:
+    def test_invalid_angles_are_rejected(self, angles: tuple[float, ...], message: str) -> None:
         with pytest.raises(ValidationError, match=message):
             MCRConfig(angles=angles)
 
-    def test_one_channel_has_no_direction_to_turn_to(self) -> None:
-        with pytest.raises(UsageError, match="at least 2 latent channels"):
-            MCR(MCRConfig())(inputs(torch.ones(1, 1, 2, 2), lambda z: z))
+    def test_latents_of_one_channel_are_rejected(self) -> None:
+        with pytest.raises(ValueError, match=str(LatentShape(1, 2))):
+            MCRConfig().check_latent(LatentShape(1, 2))

@@ -142,7 +142,7 @@ def test_margins_are_va_vaes_last_ones() -> None:
 
 
 def test_a_term_without_a_part_is_refused() -> None:
-    with pytest.raises(ValidationError, match="say `weight: 0`"):
+    with pytest.raises(ValidationError, match="`weight: 0`"):
         VFConfig(distance_weight=0, cosine_weight=0)
 
 

@@ -205,14 +205,14 @@ def test_what_we_write_lightningdit_reads(tmp_path: Path) -> None:
 def test_a_folder_without_latents(context: Any, folder: Path) -> None:
     for path in folder.glob("*shard*"):
         path.unlink()
-    with pytest.raises(DataError, match="theirs holds no latents"):
+    with pytest.raises(DataError, match="theirs"):
         latents.run(context)
 
 
 def test_a_damaged_shard_is_named(context: Any, folder: Path) -> None:
     path = folder / "latents_rank01_shard001.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"rank01_shard001\.safetensors: not a readable shard"):
+    with pytest.raises(DataError, match=r"rank01_shard001\.safetensors"):
         latents.run(context)
 
 
@@ -222,7 +222,7 @@ def test_latents_of_another_shape(context: Any, folder: Path, shape: tuple[int, 
         count = len(load_file(path)["labels"])
         write_shard(path, *(torch.randn(count, *shape),) * 2, torch.zeros(count))
     found = " x ".join(map(str, shape))
-    with pytest.raises(DataError, match=rf"rank00_shard000.*are {found}.*4 x 4 x 4"):
+    with pytest.raises(DataError, match=rf"rank00_shard000.*{found}.*4 x 4 x 4"):
         latents.run(context)
     with pytest.raises(DataError, match=rf"{found}.*4 x 4 x 4"):
         generator.run(context)
@@ -237,7 +237,7 @@ def test_labels_beyond_the_classes_are_named_with_their_file(
     tensors = load_file(path)
     tensors["labels"][1:] = label
     save_file(tensors, path)
-    message = rf"rank01_shard000.*label {label}, .* 10 classes, 0 to 9 \(2 such labels"
+    message = rf"rank01_shard000.*label {label}\b.* 10 classes.* \(2 "
     for stage in (latents, generator):
         with pytest.raises(DataError, match=message):
             stage.run(cast(StageContext, context))
@@ -253,7 +253,7 @@ def test_labels_of_the_runs_own_latents_are_checked_before_training(
         path.rename(context.directory / path.name)
     assert len(run_latents(context)) == IMAGES
     context.num_classes = 9
-    with pytest.raises(DataError, match=r"label 9, but data\.train has 9 classes, 0 to 8"):
+    with pytest.raises(DataError, match=r"label 9\b.* 9 classes"):
         generator.run(context)
 
 
@@ -270,7 +270,7 @@ def test_a_generator_without_labels_does_not_mind_them(context: Any) -> None:
 def test_latents_of_another_tokenizer(context: Any, folder: Path, tmp_path: Path) -> None:
     theirs = load_statistics(folder)
     theirs.save(folder, "of another tokenizer")
-    with pytest.raises(CheckpointError, match=r"another tokenizer.*latents\.folder"):
+    with pytest.raises(CheckpointError, match=r"another tokenizer.*latents\.folder="):
         latents.run(context)
     theirs.save(folder, identity(tmp_path))
     latents.run(context)
@@ -279,11 +279,11 @@ def test_latents_of_another_tokenizer(context: Any, folder: Path, tmp_path: Path
 def test_statistics_in_the_folder_that_do_not_fit_its_latents(context: Any, folder: Path) -> None:
     bad = {"mean": torch.zeros(1, 4, 1, 1), "std": torch.full((1, 4, 1, 1), float("nan"))}
     torch.save(bad, folder / "latents_stats.pt")
-    with pytest.raises(DataError, match=r"latents_stats\.pt: the statistics hold NaN"):
+    with pytest.raises(DataError, match=r"latents_stats\.pt"):
         latents.run(context)
     torch.save({"mean": torch.zeros(1, 8, 1, 1), "std": torch.ones(1, 8, 1, 1)}, folder / "x.pt")
     (folder / "x.pt").rename(folder / "latents_stats.pt")
-    with pytest.raises(DataError, match=r"latents_stats\.pt: statistics of .* 8 channels"):
+    with pytest.raises(DataError, match=r"latents_stats\.pt: .* 8 channels"):
         latents.run(context)
 
 
@@ -301,5 +301,5 @@ def test_statistics_of_other_channels_stop_whatever_reads_them(
     """Were they broadcast instead, one channel would normalise all."""
     one = LatentStatistics(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
     one.save(context.directory, identity(tmp_path))
-    with pytest.raises(DataError, match=r"latents with 1 channels, but the run's are 4 x 4 x 4"):
+    with pytest.raises(DataError, match=r"1 channels.* 4 x 4 x 4"):
         run_statistics(context)

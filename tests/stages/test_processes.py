@@ -80,7 +80,7 @@ def run(worker: Callable[..., Any], folder: Path, items: int, processes: int) ->
     return shown
 
 
-def test_one_process_is_this_one(tmp_path: Path) -> None:
+def test_with_one_process_work_is_done_here(tmp_path: Path) -> None:
     assert run(Touch, tmp_path, 5, processes=1) == [1, 2, 3, 4, 5]
     assert sorted(path.name for path in tmp_path.iterdir()) == list("01234")
     assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {str(os.getpid())}
@@ -89,12 +89,12 @@ def test_one_process_is_this_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("worker", "error", "message"),
     [
-        (OutOfMemory, RunError, r"latents failed: OutOfMemoryError: tried to allocate 20 GiB"),
+        (OutOfMemory, RunError, r"latents .*OutOfMemoryError: tried to allocate 20 GiB"),
         (Unreadable, DataError, r"^2\.png: cannot be read as an image$"),
-        (Dying, RunError, r"a process of latents died"),
+        (Dying, RunError, "process of latents"),
     ],
 )
-def test_what_goes_wrong_in_a_process_is_said(
+def test_errors_of_a_process_are_reported(
     tmp_path: Path, worker: type[Touch], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

@@ -69,7 +69,7 @@ def judging_by(**reconstruction):
     return RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
 
 
-def test_the_perceptual_distance_is_lpips_where_the_tokenizer_was_trained_by_it():
+def test_the_perceptual_distance_is_lpips_if_it_is_an_active_term():
     inputs = judging_by(lpips={"weight": 0.5, "weights": "none"})
     vars(inputs).update(tokenizer=SimpleNamespace(encoder=None))
     a, b = torch.rand(2, 2, 3, 16, 16)
@@ -77,7 +77,7 @@ def test_the_perceptual_distance_is_lpips_where_the_tokenizer_was_trained_by_it(
     torch.testing.assert_close(inputs.perceptual(a, b), lpips(a, b))
 
 
-def test_the_perceptual_distance_says_which_it_is():
+def test_the_perceptual_distance_is_named():
     assert "stand-in for LPIPS" in judging_by().perceptual_name
     assert "layers 0, 2" in judging_by(perceptual={"layers": [0, 2]}).perceptual_name
     assert judging_by(lpips={"weight": 1.0}).perceptual_name.startswith("LPIPS (VGG-16")
@@ -141,7 +141,7 @@ def shown(images):
     return images[:, 0, 0, 0].tolist()
 
 
-def test_everything_is_of_the_same_test_images_and_these_are_of_many_classes():
+def test_all_inputs_use_the_same_test_images_of_many_classes():
     inputs = judged(test_images=60)
     indices = list(inputs.indices)
 
@@ -155,7 +155,7 @@ def test_everything_is_of_the_same_test_images_and_these_are_of_many_classes():
     assert len(inputs.labels.unique()) == 10
 
 
-def test_the_few_images_of_the_report_are_of_several_classes_and_among_those_judged():
+def test_the_images_of_the_report_are_of_several_classes_and_are_evaluated():
     few, many = judged(60, limit=16), judged(60)
 
     assert len(few.images) == 16
@@ -163,11 +163,11 @@ def test_the_few_images_of_the_report_are_of_several_classes_and_among_those_jud
     assert set(few.indices) < set(many.indices)
 
 
-def test_all_test_images_are_judged_in_order_where_the_recipe_says_no_number():
+def test_by_default_all_test_images_are_evaluated_in_order():
     assert shown(judged(None).images) == list(range(200))
 
 
-def test_the_protocol_says_how_the_test_images_were_chosen():
+def test_the_protocol_records_the_choice_of_test_images():
     def chosen(inputs):
         return inputs.protocol["test_images"], inputs.protocol["test_images_chosen"]
 
@@ -175,7 +175,7 @@ def test_the_protocol_says_how_the_test_images_were_chosen():
     assert chosen(judged(None)) == chosen(judged(200)) == (200, "all")
 
 
-def test_tokens_are_given_of_chosen_images_and_only_their_means_of_all():
+def test_tokens_of_chosen_images_and_pooled_features_of_all():
     inputs = judged(None)
     tokens = inputs.features(torch.tensor([7, 3]))
 

@@ -6,89 +6,89 @@ import json
 import os
 import signal
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
-from rich.console import Console
+import torch
+from sampled_run import SampledRun, no_progress
 
+from pae_framework.config import LatentShape
 from pae_framework.errors import StoppedError
-from pae_framework.execution.context import StageContext
-from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sample_set import open_set
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.stages import sample
 
-SHORT = (
-    *("extractor=null", "evaluate=null", "runtime.threads=1", "generator.train.steps=3"),
-    *("generator.train.keep_steps=[1]", "sample.at_steps=[1]", "sample.batch_size=4"),
-    *(f"{part}.train.steps=1" for part in ("tokenizer.encoder", "tokenizer")),
-)
-
-
 CHUNK = 8
 
 
-def sampled(folder: Path, *overrides: str) -> StageContext:
-    """Run everything up to the sample stage; returns a context of that stage."""
-    loaded = load_recipe(folder / "tiny.yaml", (*SHORT, *overrides), load_registry())
-    directory = RunDirectory.at(folder / "runs" / "tiny")
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, "pae run", until="sample")
-    opened = open_run(directory.path, load_registry())
-    generator = StageContext.of_finished_run(opened, "generator", Console(quiet=True))
-    return replace(generator, planned=opened.plan["sample"])
+class PidSampler(Sampler):
+    """Images of weights, label and sample number; writes a file named by the sampling process."""
+
+    context: ClassVar[Any]
+    loaded: ClassVar[list[str]] = []
+
+    @classmethod
+    def of(cls, context):
+        cls.context = context
+        tokenizer: Any = SimpleNamespace(latent=LatentShape(4, 4))
+        return cls(SimpleNamespace(num_classes=10), tokenizer, None)
+
+    def load(self, weights):
+        self.loaded.append(weights.name)
+
+    def images(self, labels, indices, settings):
+        (self.context.pids / str(os.getpid())).touch()
+        values = len(self.loaded[-1]) + settings.steps + 10 * labels + indices
+        return values.byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
 
 
-class Elsewhere(StageContext):
-    """The sample stage in another folder; notes when its chunks were written as progress begins."""
+@dataclass
+class Stage(SampledRun):
+    """What the sample stage and its processes use of a context."""
+
+    update_record: Any = None
+    device = torch.device("cpu")
+    planned = SimpleNamespace(name="sample")
+
+    @property
+    def pids(self) -> Path:
+        return self.store / "pids"
+
+    @contextmanager
+    def progress(self, total, done=0):
+        yield SimpleNamespace(update=lambda done, note="": self.shown(total, done))
+
+    def shown(self, total, done):
+        pass
+
+
+@dataclass
+class Stopped(Stage):
+    """Gets a signal when the first chunk is done."""
+
+    def shown(self, total, done):
+        if done == total // 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@dataclass
+class Watched(Stage):
+    """Notes when each chunk was written, whenever a progress display begins."""
 
     written: ClassVar[list[dict[Path, int]]] = []
 
-    @property
-    def directory(self) -> Path:
-        return self.run.path / "again"
-
     def progress(self, total, done=0):
-        chunks = self.directory.glob("*.parts/*.npy")
-        self.written.append({path: path.stat().st_mtime_ns for path in chunks})
-        return shown_by(lambda done, note="": None)
+        self.written.append(times(self.directory))
+        return no_progress(total)
 
 
-class Stopped(Elsewhere):
-    """Is asked to stop when the first chunk is done."""
-
-    def progress(self, total, done=0):
-        def update(done, note=""):
-            if done == total // 9:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        return shown_by(update)
-
-
-@contextmanager
-def shown_by(update):
-    yield SimpleNamespace(update=update)
-
-
-def of_type(kind: type[Elsewhere], context: StageContext) -> Elsewhere:
-    """The context as another type, with two processes."""
-    settings = context.recipe.sample.model_copy(update={"processes": 2})
-    values = {field.name: getattr(context, field.name) for field in fields(context)}
-    recipe = context.recipe.model_copy(update={"sample": settings})
-    return kind(**{**values, "recipe": recipe})
-
-
-class Idle(Sampler):
-    """A sampler of this process, which leaves sampling to the others."""
-
-    def images(self, *arguments: object) -> object:
-        raise AssertionError("the other processes sample")
+def times(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in directory.glob("*.parts/*.npy")}
 
 
 def files(stage: Path) -> dict[str, object]:
@@ -99,33 +99,40 @@ def files(stage: Path) -> dict[str, object]:
     return found
 
 
-def idle(context: StageContext) -> Sampler:
-    return Idle(**vars(Sampler.of(context)))
-
-
-def test_a_stop_loses_no_chunk_and_the_sets_are_those_of_one_process(
-    tmp_path: Path, tiny_text: str
+def test_a_stopped_and_resumed_stage_of_two_processes_equals_that_of_one(
+    tmp_path: Path, tiny_recipe: Path
 ) -> None:
     """Three sets of 20 images, in chunks of 8, 8 and 4; stopped when the first chunk is done."""
-    (tmp_path / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    context = sampled(tmp_path)
-    alone = files(context.directory)
-    assert len(alone) == 4
+    recipe = load_recipe(tiny_recipe, ["sample.batch_size=4"], load_registry()).recipe
+    alone = Stage(tmp_path / "stages", recipe=recipe, directory=tmp_path / "alone")
+    early = alone.require("generator") / "weights-step000003.safetensors"
+    early.write_text("early")
+    alone.pids.mkdir()
+    sample.run(alone, PidSampler.of, CHUNK)
+    expected = files(alone.directory)
+    assert len(expected) == 4
+    (pid,) = alone.pids.iterdir()
+    assert pid.name == str(os.getpid())
+    pid.unlink()
 
-    stopped = of_type(Stopped, context)
-    stopped.directory.mkdir()
+    assert recipe.sample is not None
+    parallel = recipe.sample.model_copy(update={"processes": 2})
+    recipe = recipe.model_copy(update={"sample": parallel})
+    stopped = Stopped(alone.store, recipe=recipe, directory=tmp_path / "again" / "stage")
     with pytest.raises(StoppedError) as stop:
-        sample.run(stopped, idle, CHUNK)
+        sample.run(stopped, PidSampler.of, CHUNK)
     assert "of 9 chunks" in str(stop.value)
     assert not (stopped.directory / "sets.json").exists()
-    written = {path: path.stat().st_mtime_ns for path in stopped.directory.glob("*.parts/*.npy")}
+    written = times(stopped.directory)
     assert len(written) in (1, 2)
 
-    Elsewhere.written.clear()
-    sample.run(of_type(Elsewhere, context), idle, CHUNK)
-    before, after = Elsewhere.written  # the others sample, this process joins
+    Watched.written.clear()
+    resumed = Watched(**vars(stopped))
+    sample.run(resumed, PidSampler.of, CHUNK)
+    before, after = Watched.written  # the processes sample, then this one joins
     assert before == written
     assert len(after) == 9
     assert {path: after[path] for path in written} == written
-    assert files(stopped.directory) == alone
+    assert files(stopped.directory) == expected
     assert list(stopped.directory.glob("*.parts")) == []
+    assert str(os.getpid()) not in {path.name for path in alone.pids.iterdir()}

@@ -29,7 +29,7 @@ def written(path: Path, batch_size: int = 4) -> Path:
     return path
 
 
-def test_a_set_is_what_numpy_reads(tmp_path):
+def test_numpy_reads_a_set(tmp_path):
     with np.load(written(tmp_path / "set.npz"), allow_pickle=False) as file:
         assert sorted(file) == ["arr_0", "arr_1"]
         images, labels = file["arr_0"], file["arr_1"]
@@ -40,7 +40,7 @@ def test_a_set_is_what_numpy_reads(tmp_path):
     assert not (tmp_path / "set.parts").exists()
 
 
-def test_it_is_read_back_without_being_loaded(tmp_path):
+def test_images_are_memory_mapped(tmp_path):
     images, labels = open_set(written(tmp_path / "set.npz"))
     assert torch.equal(images, sample(torch.arange(25)))
     assert torch.equal(labels, LABELS)
@@ -87,7 +87,7 @@ def interrupted(path: Path, identity: str, labels: Tensor = LABELS) -> Path:
 
 
 @pytest.mark.parametrize("identity", ["that", None])
-def test_chunks_of_another_set_are_not_taken(tmp_path, identity):
+def test_chunks_of_another_set_are_not_used(tmp_path, identity):
     path = tmp_path / "set.npz"
     parts = interrupted(path, "that")
     assert len(list(parts.glob("*.npy"))) == 3
@@ -125,7 +125,7 @@ def test_a_chunk_that_is_not_complete_is_sampled_again(tmp_path, found):
     assert not images[:10].any()  # whole, so taken
 
 
-def test_chunks_of_several_sizes_are_no_set(tmp_path):
+def test_chunks_of_different_image_sizes_are_rejected(tmp_path):
     path = tmp_path / "set.npz"
     np.save(interrupted(path, "this") / "00000010.npy", np.zeros((10, 4, 4, 3), np.uint8))
     with pytest.raises(DataError) as refused:
@@ -135,7 +135,7 @@ def test_chunks_of_several_sizes_are_no_set(tmp_path):
     assert not path.exists()
 
 
-def test_a_folder_of_chunks_keeps_what_is_someone_elses(tmp_path):
+def test_other_files_in_a_folder_of_chunks_are_kept(tmp_path):
     path = tmp_path / "set.npz"
     notes = interrupted(path, "that") / "notes.txt"
     notes.touch()
@@ -151,7 +151,7 @@ def test_a_compressed_set_of_another_program_is_read_too(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "no zip", "no labels", "floats", "objects"])
-def test_what_is_no_set_is_refused_with_its_name(tmp_path, damage):
+def test_other_files_are_rejected_by_name(tmp_path, damage):
     path = written(tmp_path / "set.npz")
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-200])

@@ -1,4 +1,4 @@
-"""What is recorded of how images were drawn, and what `pae sample` refuses to draw."""
+"""The recorded protocol of sampled images, and settings that `pae sample` rejects."""
 
 import pytest
 
@@ -43,19 +43,19 @@ def test_the_published_unguided_sampler():
     assert expected.items() <= found.items()
 
 
-def test_a_last_step_that_is_none_has_no_size():
+def test_without_a_last_step_its_size_is_not_recorded():
     sde = SdeSettings(last_step="none")
     assert "last_step_size" not in describe(SampleSettings(solver="sde_heun", sde=sde))
 
 
-def test_the_other_network_is_named():
+def test_autoguidance_records_the_run():
     guidance = Guidance(scale=1.42, autoguidance="runs/weak")
     found = describe(SampleSettings(steps=10, guidance=guidance))
     assert found["autoguidance"] == "runs/weak"
     assert found["guided_evaluations"] == 10
 
 
-def test_dopri5_says_its_tolerances_and_what_it_took():
+def test_dopri5_records_its_tolerances_and_counted_evaluations():
     settings = SampleSettings(solver="dopri5")
     before = describe(settings)
     assert (before["rtol"], before["atol"]) == (1e-3, 1e-6)
@@ -82,7 +82,7 @@ def test_a_shift_by_dimension_is_a_number_once_the_latents_are_known(resolved):
 
 @pytest.fixture
 def recipe(tiny_recipe):
-    """A recipe with further step counts, from a file that lies alone."""
+    """A recipe with further step counts."""
     return load_recipe(tiny_recipe, ["sample.few_steps=[1, 2]"], load_registry()).recipe
 
 
@@ -92,26 +92,26 @@ def recipe(tiny_recipe):
         (
             None,
             {"solver": "eulr"},
-            r"^--solver: expected 'euler', .*, found 'eulr'; did you mean 'euler'\?$",
+            r"^--solver: .*'eulr'.*'euler'\?$",
         ),
-        (None, {"solver": "euler_maruyama", "steps": 1}, "^euler_maruyama needs 2 steps or more"),
+        (None, {"solver": "euler_maruyama", "steps": 1}, "^euler_maruyama .*2 steps"),
     ],
 )
-def test_options_that_cannot_be_are_refused(recipe, guidance, given, message):
+def test_invalid_options_are_rejected(recipe, guidance, given, message):
     with pytest.raises(UsageError, match=message):
         sampling_settings(recipe, load_registry(), guidance, given)
 
 
-def test_guidance_that_the_generator_never_learned_is_refused(tiny_recipe):
+def test_guidance_without_label_drop_is_rejected(tiny_recipe):
     override = "generator.objective.label_drop=0"
     recipe = load_recipe(tiny_recipe, [override, "sample.guidance.scale=1"], load_registry()).recipe
     assert sampling_settings(recipe, load_registry(), None, {}).guidance.scale == 1
-    with pytest.raises(UsageError, match="label_drop is 0"):
+    with pytest.raises(UsageError, match="label_drop"):
         sampling_settings(recipe, load_registry(), 2.0, {})
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_guidance_1_means_that_no_other_network_guides_either(tiny_recipe, tmp_path, guidance):
+def test_guidance_1_also_turns_autoguidance_off(tiny_recipe, tmp_path, guidance):
     weak = tmp_path / "weak"
     (weak / "generator").mkdir(parents=True)
     (weak / "generator" / "weights.safetensors").touch()
@@ -123,7 +123,7 @@ def test_guidance_1_means_that_no_other_network_guides_either(tiny_recipe, tmp_p
     assert recipe.sample.guidance.autoguidance == str(weak)
 
 
-def test_a_run_that_cannot_guide_is_refused(tiny_recipe, tmp_path):
+def test_an_unusable_autoguidance_run_is_rejected(tiny_recipe, tmp_path):
     weak = tmp_path / "weak"
     overrides = [f"sample.guidance.autoguidance={weak}", "sample.guidance.scale=3"]
     recipe = load_recipe(tiny_recipe, overrides, load_registry()).recipe
@@ -132,13 +132,13 @@ def test_a_run_that_cannot_guide_is_refused(tiny_recipe, tmp_path):
     assert str(weak / "generator" / "weights.safetensors") in str(refused.value)
 
 
-def test_a_solver_that_is_not_installed_is_refused(recipe, monkeypatch):
+def test_a_solver_that_is_not_installed_is_rejected(recipe, monkeypatch):
     monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="dopri5 needs torchdiffeq"):
+    with pytest.raises(UsageError, match="torchdiffeq"):
         sampling_settings(recipe, load_registry(), None, {"solver": "dopri5"})
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "euler_maruyama"])
-def test_further_sets_of_the_sample_stage_hinder_no_solver(recipe, solver):
+def test_further_sets_of_the_sample_stage_are_ignored(recipe, solver):
     settings = sampling_settings(recipe, load_registry(), None, {"solver": solver})
     assert (settings.solver, settings.few_steps) == (solver, ())

@@ -30,7 +30,7 @@ def test_without_a_gpu_asking_for_one_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError) as refused:
         pick_device(RuntimeSettings(device="cuda"))
-    for fact in ("runtime.device", "`runtime.device=cpu`", "`runtime.device=auto`"):
+    for fact in ("runtime.device", "runtime.device=cpu", "runtime.device=auto"):
         assert fact in str(refused.value)
     assert pick_device(RuntimeSettings(device="auto")) == torch.device("cpu")
 

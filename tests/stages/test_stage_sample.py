@@ -14,13 +14,8 @@ from sampled_run import SampledRun
 from pae_framework.config import LatentShape
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.sampling.sample_set import (
-    open_set,
-    read_sets,
-    reuse_finished,
-    set_identity,
-    write_set,
-)
+from pae_framework.sampling.reuse import reuse_finished, set_identity
+from pae_framework.sampling.sample_set import open_set, read_sets, write_set
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.stages import sample
 
@@ -115,7 +110,7 @@ def test_the_role_is_that_of_the_new_recipe(stage):
     assert (entry["role"], entry["steps"]) == ("main", 2)
 
 
-def test_a_store_without_links_gets_a_copy(stage, tmp_path):
+def test_without_links_a_set_is_copied(stage, tmp_path):
     def refuse(*arguments):
         raise OSError("not here")
 
@@ -133,7 +128,7 @@ def test_a_store_without_links_gets_a_copy(stage, tmp_path):
 @pytest.mark.parametrize(
     "change", ["count=21", "seed=1", "guidance.scale=2", "shift=0.5", "labels=uniform"]
 )
-def test_what_changes_images_is_sampled(stage, change):
+def test_settings_that_change_images_sample_again(stage, change):
     stage()
     context = stage(f"sample.{change}")
     assert len(CountingSampler.asked) >= 3
@@ -141,14 +136,14 @@ def test_what_changes_images_is_sampled(stage, change):
 
 
 @pytest.mark.parametrize("change", ["batch_size=3", "processes=2"])
-def test_what_changes_no_image_is_taken(stage, change):
+def test_settings_that_change_no_image_reuse_sets(stage, change):
     stage()
     stage(f"sample.{change}")
     assert CountingSampler.asked == []
 
 
 @pytest.mark.parametrize("file", ["generator/weights", "tokenizer/tokenizer"])
-def test_other_weights_are_sampled_from(stage, file):
+def test_other_weights_sample_again(stage, file):
     context = stage()
     (context.store / f"{file}.safetensors").write_text("trained again")
     stage()
@@ -162,7 +157,7 @@ def test_other_code_samples_again(stage):
 
 
 @pytest.mark.parametrize("damage", ["set", "list", "other labels", "gone", "no identity"])
-def test_what_cannot_be_reused_is_sampled(stage, damage):
+def test_an_unusable_set_is_sampled_again(stage, damage):
     context = stage()
     path, file = context.directory / MAIN, context.directory / "sets.json"
     if damage == "set":
@@ -191,7 +186,7 @@ class InterruptedSampler(CountingSampler):
         return super().images(labels, indices, settings)
 
 
-def test_sets_finished_before_an_interruption_are_taken_and_keep_what_was_counted(stage):
+def test_after_an_interruption_finished_sets_keep_their_counted_evaluations(stage):
     """The first set takes 20 evaluations an image; the second is interrupted."""
     dopri5 = ["sample.solver=dopri5", "sample.few_steps=[]"]
     with pytest.raises(KeyboardInterrupt):
@@ -202,7 +197,7 @@ def test_sets_finished_before_an_interruption_are_taken_and_keep_what_was_counte
     assert printed(context) == ""
 
 
-def test_the_network_that_guides_counts_by_its_weights(tmp_path, stage):
+def test_the_identity_includes_the_weights_of_autoguidance_but_not_its_path(tmp_path, stage):
     context = stage()
 
     def identity(run, content):
@@ -219,7 +214,7 @@ def test_the_network_that_guides_counts_by_its_weights(tmp_path, stage):
     assert identity("one", "other") != identity("two", "same")
 
 
-def test_a_set_that_is_taken_keeps_how_its_products_were_rounded(stage):
+def test_a_reused_set_keeps_its_tf32(stage):
     stage(tf32=True)
     taken = stage()
     assert CountingSampler.asked == []

@@ -1,5 +1,4 @@
-"""Stage ``tokenizer``: what is trained beside the tokenizer, a regularizer's own parameters and a
-discriminator."""
+"""Stage ``tokenizer``: training of regularizers with parameters and of a discriminator."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pae_framework.build import build_encoder
-from pae_framework.config import DataSourceConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, LabelledImage, Regularizer
+from pae_framework.config import DataSourceConfig, DiscriminatorConfig, RegularizerConfig
+from pae_framework.contracts import DataSource, Discriminator, LabelledImage, Regularizer
 from pae_framework.errors import UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
@@ -42,11 +41,11 @@ NAME = "regularizers.learned.head.weight"
 
 
 class LearnedConfig(RegularizerConfig):
-    """Of no parameters."""
+    pass
 
 
 class Learned(Regularizer):
-    """The mean square of what a linear layer of its own makes of the latents' channels."""
+    """The mean square of a trained linear map of the latents' channels."""
 
     def __init__(self, config: LearnedConfig):
         super().__init__(config)
@@ -54,6 +53,18 @@ class Learned(Regularizer):
 
     def forward(self, inputs):
         return self.head(inputs.posterior.latents.movedim(1, -1)).square().mean()
+
+
+class Unbuildable(Discriminator):
+    def __init__(self, config: DiscriminatorConfig, image_size: int):
+        raise RuntimeError("built")
+
+    def forward(self, images):
+        raise NotImplementedError
+
+
+class UnbuildableConfig(DiscriminatorConfig):
+    pass
 
 
 class Noise(DataSource):
@@ -73,15 +84,16 @@ class Noise(DataSource):
 def registry() -> Registry:
     registry = load_registry()
     plugin = Plugin("here", "test_stage_tokenizer", "tests", "0")
-    classes = ("test_stage_tokenizer:Learned", "test_stage_tokenizer:LearnedConfig")
-    registry.add(ComponentSpec("regularizer", "learned", *classes, "a term that learns", plugin))
+    for kind, name in (("regularizer", "Learned"), ("discriminator", "Unbuildable")):
+        classes = (f"test_stage_tokenizer:{name}", f"test_stage_tokenizer:{name}Config")
+        registry.add(ComponentSpec(kind, name.lower(), *classes, "a test component", plugin))
     return registry
 
 
 def trained(
     directory: Path, registry: Registry, encoder: Path, *changes: str
 ) -> dict[str, torch.Tensor]:
-    """What a run of the stage leaves of the whole objective."""
+    """Run the stage; returns the state dict of the objective."""
     recipe = load_recipe("quickstart", [*CHANGES, *changes], registry).recipe
     progress = lambda total, done: ProgressLine("t", total, done, Console(quiet=True))  # noqa: E731
     context = SimpleNamespace(
@@ -107,7 +119,7 @@ def trained(
 def test_a_regularizers_parameters_are_seeded_trained_and_checkpointed(tmp_path, registry):
     encoder = tmp_path / "encoder"
     one = trained(tmp_path / "one", registry, encoder)
-    torch.rand(5)  # what was drawn before plays no part
+    torch.rand(5)  # earlier random numbers have no effect
     two = trained(tmp_path / "two", registry, encoder)
 
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -129,8 +141,8 @@ ADVERSARIAL = (
 )
 
 
-def test_a_discriminator_is_trained_beside_it_by_its_own_schedule(tmp_path, registry):
-    """It learns from step 2 on, and counts from step 5 on: at its start, 4, its weight is 0."""
+def test_a_discriminator_is_trained_by_its_schedule(tmp_path, registry):
+    """Trained from step 2 on. The term is active from step 5 on: at its start, 4, it is 0."""
     here = tmp_path / "one"
     trained(here, registry, tmp_path / "encoder", *ADVERSARIAL)
 
@@ -147,7 +159,7 @@ def test_a_discriminator_is_trained_beside_it_by_its_own_schedule(tmp_path, regi
     assert saved, "the discriminator is part of the checkpoint"
 
 
-def test_a_training_that_was_cut_goes_on_with_its_discriminator(tmp_path, registry):
+def test_an_interrupted_training_resumes_with_its_discriminator(tmp_path, registry):
     whole = trained(tmp_path / "whole", registry, tmp_path / "encoder", *ADVERSARIAL)
     trained(tmp_path / "cut", registry, tmp_path / "encoder", *ADVERSARIAL)
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000006")
@@ -155,19 +167,16 @@ def test_a_training_that_was_cut_goes_on_with_its_discriminator(tmp_path, regist
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
-def test_a_discriminator_of_weight_0_is_not_even_built(tmp_path, registry, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("built")
-
-    monkeypatch.setattr("pae_framework.stages.tokenizer.build_discriminator", refuse)
-    changes = (*ADVERSARIAL, "tokenizer.adversarial.weight=0")
-    trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
-    with pytest.raises(AssertionError, match="built"):
-        trained(tmp_path / "two", registry, tmp_path / "encoder", *ADVERSARIAL)
+def test_with_weight_0_the_discriminator_is_not_built(tmp_path, registry):
+    section = "tokenizer.adversarial={discriminator: {use: unbuildable}}"
+    off = (section, "tokenizer.adversarial.weight=0")
+    trained(tmp_path / "one", registry, tmp_path / "encoder", *off)
+    with pytest.raises(RuntimeError):
+        trained(tmp_path / "two", registry, tmp_path / "encoder", section)
 
 
-def test_a_term_that_enters_late_and_large_is_no_jump(tmp_path, registry):
-    """From its first step on it is many times the loss of before."""
+def test_a_large_term_that_starts_late_is_not_a_divergence(tmp_path, registry):
+    """Its first value is many times the loss before."""
     changes = (
         "tokenizer.regularizers={}",
         "tokenizer.train={steps: 26, batch_size: 4, log_every: 1, checkpoint_every: 30, jump: 3}",
@@ -180,9 +189,8 @@ def test_a_term_that_enters_late_and_large_is_no_jump(tmp_path, registry):
     assert losses[24] > 3 * max(losses[:24])
 
 
-def test_what_cannot_be_balanced_is_refused_before_anything_is_trained(tmp_path, registry):
-    """Not first when the term enters."""
+def test_adaptive_terms_at_frozen_layers_are_rejected_before_training(tmp_path, registry):
     changes = (*ADVERSARIAL, "tokenizer.train.lr_factors={decoder: 0}")
-    with pytest.raises(UsageError, match="'adversarial' is measured at the decoder's last layer"):
+    with pytest.raises(UsageError, match=r"'adversarial' .*decoder's last layer.*lr_factors"):
         trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
     assert not (tmp_path / "one" / "metrics.jsonl").exists()

@@ -134,9 +134,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 class TestTerms:
-    def test_all_terms_are_there_and_the_loss_is_their_sum(
-        self, make: Make, images: Tensor
-    ) -> None:
+    def test_the_loss_is_the_sum_of_all_terms(self, make: Make, images: Tensor) -> None:
         terms = make(regularizers=ALIGNED, refinement=REFINEMENT).loss(images, generator())
         names = ["l1", "perceptual", "ssr", "mcr", "scr"]
         assert list(terms) == [*names, "loss"]
@@ -174,7 +172,7 @@ class TestWeightZero:
 
     def test_a_regularizer_is_not_built_and_needs_no_refinement(self, make: Make) -> None:
         objective = make(regularizers={"ssr": {"weight": 0.0}, "mcr": {}})
-        assert list(objective.regularizers) == ["mcr"]
+        assert list(dict(objective.regularizers.named_children())) == ["mcr"]
 
     def test_the_perceptual_term_runs_no_encoder(
         self, make: Make, images: Tensor, encoder: FakeEncoder
@@ -190,7 +188,7 @@ class TestWeightZero:
 
 
 class TestInputs:
-    def test_what_a_regularizer_sees(self, make: Make, images: Tensor) -> None:
+    def test_inputs_of_a_regularizer(self, make: Make, images: Tensor) -> None:
         seen = Sees()
         objective = make({"ssr": seen}, regularizers={"ssr": {}}, refinement=REFINEMENT)
         objective.loss(images, generator())
@@ -239,9 +237,7 @@ class TestTarget:
         assert not target.requires_grad
         assert torch.equal(target, tokens_to_map(seen.inputs.features))
 
-    def test_raw_uses_no_refinement_even_where_there_is_one(
-        self, make: Make, images: Tensor
-    ) -> None:
+    def test_raw_does_not_use_an_existing_refinement(self, make: Make, images: Tensor) -> None:
         seen = Sees()
         regularizers = {"ssr": {}}
         make({"ssr": seen}, regularizers=regularizers, target="raw", refinement=REFINEMENT).loss(
@@ -277,7 +273,7 @@ class TestNoise:
         assert unit.mean().item() == pytest.approx(0.0, abs=0.01)
         assert unit.pow(4).mean().item() == pytest.approx(3.0, rel=0.05)
 
-    def test_it_is_added_to_what_the_decoder_side_takes(
+    def test_it_is_added_to_the_input_of_the_deprojector(
         self, build: Callable[..., Tokenizer], images: Tensor
     ) -> None:
         """Not to the standardised latents, where the bottleneck standardises (RAE)."""
@@ -314,7 +310,9 @@ class TestNoise:
 
 
 class TestAdaptiveRegularizers:
-    def test_the_term_pulls_as_hard_as_the_reconstruction(self, make: Make, images: Tensor) -> None:
+    def test_the_gradient_norm_equals_that_of_the_reconstruction(
+        self, make: Make, images: Tensor
+    ) -> None:
         objective = make({"mcr": Scaled(7.0)}, regularizers={"mcr": {"weight": 0.5}})
         terms = objective.loss(images, generator())
         layer = objective.tokenizer.layer_before_latents()
@@ -324,7 +322,7 @@ class TestAdaptiveRegularizers:
         torch.testing.assert_close(terms["mcr_weight"], reconstruction / (term + 1e-4))
         assert not terms["mcr_weight"].requires_grad
 
-    def test_so_its_own_size_hardly_matters(self, make: Make, images: Tensor) -> None:
+    def test_the_scale_of_the_term_hardly_matters(self, make: Make, images: Tensor) -> None:
         small, large = (
             make({"mcr": Scaled(slope)}, regularizers={"mcr": {}}) for slope in (100.0, 1000.0)
         )
@@ -333,28 +331,30 @@ class TestAdaptiveRegularizers:
         torch.testing.assert_close(one["mcr"], other["mcr"], rtol=1e-2, atol=0)
         assert one["mcr_weight"] > 5 * other["mcr_weight"]
 
-    def test_the_factor_is_logged_and_no_part_of_the_loss(self, make: Make, images: Tensor) -> None:
+    def test_the_factor_is_logged_but_not_part_of_the_loss(
+        self, make: Make, images: Tensor
+    ) -> None:
         terms = make({"mcr": Scaled(7.0)}, regularizers={"mcr": {}}).loss(images, generator())
         assert list(terms) == ["l1", "perceptual", "mcr", "loss", "mcr_weight"]
         total = terms["l1"] + terms["perceptual"] + terms["mcr"]
         torch.testing.assert_close(terms["loss"], total)
 
-    def test_without_a_projector_there_is_no_layer_to_measure_at(self, make: Make) -> None:
-        with pytest.raises(UsageError, match="the projector, which this bottleneck does without"):
+    def test_it_needs_a_projector(self, make: Make) -> None:
+        with pytest.raises(AssertionError):  # the recipe check rejects it: test_agreement_losses
             make(
                 {"mcr": Scaled(1.0)},
                 regularizers={"mcr": {}},
                 bottleneck="identity",
             )
 
-    def test_without_reconstruction_there_is_nothing_to_measure_by(self, make: Make) -> None:
+    def test_it_needs_a_reconstruction_term(self, make: Make) -> None:
         nothing = {"l1": 0.0, "perceptual": {"weight": 0.0}}
-        with pytest.raises(UsageError, match="adaptive weight of 'mcr' is measured by"):
+        with pytest.raises(AssertionError):  # the recipe check rejects it: test_agreement_losses
             make({"mcr": Scaled(1.0)}, regularizers={"mcr": {}}, reconstruction=nothing)
 
 
 class TestAdversarial:
-    def test_the_term_pulls_at_the_last_layer_by_its_share(
+    def test_the_gradient_at_the_last_layer_is_proportional_to_the_weight(
         self, make: Make, images: Tensor
     ) -> None:
         objective = make(adversarial=adversarial(weight=0.75))
@@ -368,7 +368,7 @@ class TestAdversarial:
         expected = 0.75 * terms["adversarial_weight"] * -3 * made.mean()
         torch.testing.assert_close(terms["adversarial"], expected)
 
-    def test_without_adaptation_it_is_weighted_alone(self, make: Make, images: Tensor) -> None:
+    def test_without_adaptive_only_the_weight_applies(self, make: Make, images: Tensor) -> None:
         objective = make(adversarial=adversarial(weight=0.75, adaptive=False))
         terms = objective.loss(images, generator())
         made = objective.tokenizer.decode(objective.tokenizer.encode(images).latents)
@@ -377,13 +377,13 @@ class TestAdversarial:
         parts = terms["l1"] + terms["perceptual"] + terms["adversarial"]
         torch.testing.assert_close(terms["loss"], parts)
 
-    def test_the_factor_is_no_part_of_the_loss(self, make: Make, images: Tensor) -> None:
+    def test_the_factor_is_not_part_of_the_loss(self, make: Make, images: Tensor) -> None:
         terms = make(adversarial=adversarial()).loss(images, generator())
         assert list(terms) == ["l1", "perceptual", "adversarial", "loss", "adversarial_weight"]
         parts = terms["l1"] + terms["perceptual"] + terms["adversarial"]
         torch.testing.assert_close(terms["loss"], parts)
 
-    def test_it_enters_at_its_step_and_grows(self, make: Make, images: Tensor) -> None:
+    def test_it_starts_at_its_step_and_warms_up(self, make: Make, images: Tensor) -> None:
         term = adversarial(adaptive=False, start=4, warmup=2)
         objective = make(adversarial=term)
         found = []
@@ -398,7 +398,7 @@ class TestAdversarial:
         assert isinstance(term.discriminator, Slope)
         assert term.discriminator.calls == 3
 
-    def test_the_discriminator_is_no_part_of_the_objective(
+    def test_the_discriminator_is_not_part_of_the_objective(
         self, make: Make, images: Tensor
     ) -> None:
         term = adversarial()
@@ -411,29 +411,29 @@ class TestAdversarial:
         assert slope.requires_grad
         assert all(p.grad is not None for p in objective.tokenizer.parameters())
 
-    def test_a_decoder_that_is_frozen_cannot_be_balanced(self, make: Make, images: Tensor) -> None:
+    def test_a_frozen_decoder_is_rejected(self, make: Make, images: Tensor) -> None:
         objective = make(adversarial=adversarial())
         objective.tokenizer.decoder.requires_grad_(False)
-        with pytest.raises(UsageError, match="`lr_factors` freeze it"):
+        with pytest.raises(UsageError, match="lr_factors"):
             objective.loss(images, generator())
 
-    def test_where_a_layer_is_frozen_the_check_names_the_term(self, make: Make) -> None:
+    def test_check_names_the_term_whose_layer_is_frozen(self, make: Make) -> None:
         adaptive, regularizers = {"mcr": Scaled(1.0)}, {"mcr": {}}
         objective = make(adaptive, adversarial(start=9), regularizers=regularizers)
         objective.check()
         objective.tokenizer.layer_before_latents().requires_grad_(False)
-        with pytest.raises(UsageError, match=r"weight of 'mcr' .* last layer before the latents"):
+        with pytest.raises(UsageError, match=r"'mcr' .* last layer before the latents"):
             objective.check()
         objective.tokenizer.decoder.requires_grad_(False)
-        with pytest.raises(UsageError, match=r"weight of 'adversarial' .*lr_factors freeze"):
+        with pytest.raises(UsageError, match=r"'adversarial' .*lr_factors"):
             objective.check()
 
-    def test_what_is_not_adaptive_needs_no_layer(self, make: Make) -> None:
+    def test_terms_that_are_not_adaptive_need_no_layer(self, make: Make) -> None:
         objective = make(regularizers={"mcr": {}}, adversarial=adversarial(adaptive=False))
         objective.tokenizer.requires_grad_(False)
         objective.check()
 
-    def test_works_where_activations_are_computed_again(self, make: Make, images: Tensor) -> None:
+    def test_works_with_activation_checkpointing(self, make: Make, images: Tensor) -> None:
         """Both adaptive weights go backward through the graph before the loss does."""
         regularizers = {"mcr": {}}
         objective = make({"mcr": Scaled(7.0)}, adversarial(), regularizers=regularizers)
@@ -449,7 +449,9 @@ class TestAdversarial:
 
 
 class TestGradients:
-    def test_reach_the_whole_tokenizer_and_nothing_frozen(self, make: Make, images: Tensor) -> None:
+    def test_reach_the_whole_tokenizer_but_no_frozen_network(
+        self, make: Make, images: Tensor
+    ) -> None:
         objective = make(regularizers=ALIGNED, refinement=REFINEMENT).train()
         objective.loss(images, generator())["loss"].backward()
         assert all(p.grad is not None for p in objective.tokenizer.parameters())
@@ -457,7 +459,7 @@ class TestGradients:
             assert not frozen.training
             assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
 
-    def test_what_is_trained_is_the_tokenizer(self, make: Make) -> None:
+    def test_the_parameters_are_those_of_the_tokenizer(self, make: Make) -> None:
         objective = make(regularizers=ALIGNED, refinement=REFINEMENT)
         assert {key.split(".")[0] for key in objective.state_dict()} == {"tokenizer"}
 
@@ -476,7 +478,9 @@ class TestGradients:
 
 class TestRandomness:
     @pytest.mark.parametrize("bottleneck", ["sphere", "gaussian"])
-    def test_is_the_generators_alone(self, make: Make, images: Tensor, bottleneck: str) -> None:
+    def test_depends_only_on_the_generator(
+        self, make: Make, images: Tensor, bottleneck: str
+    ) -> None:
         objective = make(
             bottleneck={"use": bottleneck, "channels": 6},
             regularizers=ALIGNED,
@@ -487,9 +491,7 @@ class TestRandomness:
         assert torch.equal(objective.loss(images, generator(1))["loss"], first)
         assert not torch.equal(objective.loss(images, generator(2))["loss"], first)
 
-    def test_of_a_term_is_its_own_whichever_others_there_are(
-        self, make: Make, images: Tensor
-    ) -> None:
+    def test_of_a_term_does_not_depend_on_other_terms(self, make: Make, images: Tensor) -> None:
         def terms(*labels: str, bottleneck: str = "sphere") -> dict[str, Tensor]:
             objects = {label: Draws(waste=3 * (label == "wasteful")) for label in labels}
             described = {label: {"use": "mcr"} for label in labels}
@@ -503,7 +505,9 @@ class TestRandomness:
         assert terms("plain", bottleneck="gaussian")["plain"] == alone
         assert both["plain"] != both["twin"]
 
-    def test_of_the_bottleneck_is_no_regularizers(self, make: Make, images: Tensor) -> None:
+    def test_of_the_bottleneck_differs_from_that_of_regularizers(
+        self, make: Make, images: Tensor
+    ) -> None:
         """A term labelled ``bottleneck`` does not draw the numbers of the bottleneck again."""
         seen = Sees()
         objective = make(
@@ -521,7 +525,7 @@ class TestRandomness:
 
 
 class TestTraining:
-    def test_the_loop_calls_the_module_itself(self, make: Make, images: Tensor) -> None:
+    def test_forward_computes_the_loss(self, make: Make, images: Tensor) -> None:
         objective = make(regularizers={"mcr": {}})
         labels = torch.zeros(3, dtype=torch.int64)
         called = objective((images, labels), generator(4))
@@ -544,7 +548,7 @@ class TestPrecision:
 
 class TestLabels:
     @pytest.mark.parametrize("label", ["half", "train", "type", "keys", "state_dict", "training"])
-    def test_a_regularizer_may_be_called_like_an_attribute_of_a_module(
+    def test_a_label_may_be_the_name_of_a_module_attribute(
         self, make: Make, images: Tensor, label: str
     ) -> None:
         raw = {"target": "raw", "regularizers": {label: {"use": "scr"}}}
@@ -564,7 +568,7 @@ class TestRefusals:
             make(regularizers={"scr": {}})
 
     def test_kl_needs_a_gaussian_bottleneck(self, make: Make, images: Tensor) -> None:
-        with pytest.raises(UsageError, match="kl needs a bottleneck with a mean"):
+        with pytest.raises(AssertionError):  # the recipe check rejects it
             make(regularizers={"kl": {}}).loss(images, generator())
 
 

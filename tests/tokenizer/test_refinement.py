@@ -221,13 +221,14 @@ class TestCentre:
             results.append((refine.targets(x + shift), loss(refine, x + shift)["loss"]))
         torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
 
-    def test_off_measures_nothing(self, encoder: FakeEncoder) -> None:
-        refine = refiner(encoder)
-        refine.measure([tokens()])
-        assert not refine.mean.any()
+    def test_off_ignores_the_mean(self, encoder: FakeEncoder) -> None:
+        refine, x = refiner(encoder), tokens()
+        before = refine.targets(x)
+        refine.mean.fill_(3.0)
+        assert torch.equal(refine.targets(x), before)
 
     def test_no_images_is_an_error(self, encoder: FakeEncoder) -> None:
-        with pytest.raises(DataError, match="needs images"):
+        with pytest.raises(DataError, match=r"refinement\.centre"):
             refiner(encoder, centre=True).measure([])
 
 

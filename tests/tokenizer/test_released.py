@@ -50,7 +50,7 @@ def problems(tensors: dict[str, Tensor], path: Path, **changes: object) -> list[
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "module._orig_mod.module."])
 @pytest.mark.parametrize("name", ["t.pt", "t.safetensors"])
-def test_wrapper_prefixes_are_taken_off_and_the_encoder_parted(
+def test_wrapper_prefixes_are_removed_and_the_encoder_is_separated(
     tmp_path: Path, prefix: str, name: str
 ) -> None:
     tensors = {prefix + key: tensor for key, tensor in helpers.released().items()}
@@ -60,10 +60,10 @@ def test_wrapper_prefixes_are_taken_off_and_the_encoder_parted(
     assert helpers.same_bits(found.state, helpers.released())
 
 
-def test_a_file_without_encoder_is_whole(tmp_path: Path) -> None:
+def test_a_file_without_encoder_is_complete(tmp_path: Path) -> None:
     path = helpers.write(helpers.released(with_encoder=False), tmp_path / "t.pt")
     found = match_state_dict(read_released(path), tokenizer())
-    assert found.encoder is None
+    assert not found.encoder
     assert helpers.same_bits(found.tokenizer, helpers.tokenizer_part())
 
 
@@ -74,17 +74,17 @@ def test_a_bare_state_dict_is_read(tmp_path: Path) -> None:
 
 def test_the_average_is_never_read(tmp_path: Path) -> None:
     torch.save({"ema": helpers.released(), "step": 7}, tmp_path / "t.pt")
-    with pytest.raises(CheckpointError, match=r"'model'; found the keys ema, step"):
+    with pytest.raises(CheckpointError, match=r"'model'.* ema, step"):
         read_released(tmp_path / "t.pt")
 
 
 @torch.no_grad()
-def test_what_was_read_computes_what_the_reference_did(tmp_path: Path) -> None:
+def test_the_loaded_tokenizer_computes_the_reference_values(tmp_path: Path) -> None:
     golden, ours = helpers.golden(), tokenizer()
     weights = match_state_dict(
         read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), ours
     )
-    assert weights.encoder is not None
+    assert weights.encoder
     ours.load_state_dict(weights.tokenizer)
     ours.encoder.load_state_dict(weights.encoder)
     latents = ours.encode_features(golden["in.pixels"], golden["in.features"]).latents
@@ -239,7 +239,7 @@ def test_the_state_written_is_the_state_read(tmp_path: Path, with_encoder: bool)
     weights = match_state_dict(
         read_released(helpers.write(helpers.released(), tmp_path / "t.pt")), ours
     )
-    assert weights.encoder is not None
+    assert weights.encoder
     ours.load_state_dict(weights.tokenizer)
     ours.encoder.load_state_dict(weights.encoder)
     assert helpers.same_bits(released_state(ours, with_encoder), helpers.released(with_encoder))

@@ -7,7 +7,6 @@ VA-VAE (arXiv 2501.01423) for its alignment with a vision model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -22,37 +21,15 @@ class Bounds:
     eps: float
     most: float
 
+    def factor(self, reconstruction: Tensor, term: Tensor) -> Tensor:
+        """``min(reconstruction / (term + eps), most)`` of two gradient norms, both ()."""
+        return (reconstruction / (term + self.eps)).clamp(max=self.most)
+
 
 ADVERSARIAL = Bounds(eps=1e-6, most=1e4)
 """RAE's, for the adversarial term, at the decoder's last layer."""
 REGULARIZER = Bounds(eps=1e-4, most=1e8)
 """VA-VAE's, for regularizers, at the last layer before the latents."""
-
-
-class Balance:
-    """The factors ``min(|grad reconstruction| / (|grad term| + eps), most)`` of one training step.
-
-    Args:
-        reconstruction: the sum of the reconstruction terms, a scalar.
-        layer: the weight at which gradients are measured.
-        bounds: eps and the largest factor.
-    """
-
-    def __init__(self, reconstruction: Tensor, layer: nn.Parameter, bounds: Bounds):
-        self._reconstruction, self._layer, self._bounds = reconstruction, layer, bounds
-
-    def factor(self, term: Tensor, name: str) -> Tensor:
-        """The factor of a term, a scalar without gradient.
-
-        Raises:
-            UsageError: the term, or the reconstruction, has no gradient at the layer.
-        """
-        ratio = self._reference / (gradient_norm(term, self._layer, name) + self._bounds.eps)
-        return ratio.clamp(max=self._bounds.most)
-
-    @cached_property
-    def _reference(self) -> Tensor:
-        return gradient_norm(self._reconstruction, self._layer, "the reconstruction")
 
 
 def gradient_norm(term: Tensor, layer: nn.Parameter, name: str) -> Tensor:
@@ -61,12 +38,13 @@ def gradient_norm(term: Tensor, layer: nn.Parameter, name: str) -> Tensor:
     Raises:
         UsageError: there is no such gradient; the message calls the scalar ``name``.
     """
-    found: Tensor | None = None
+    gradient: Tensor | None = None
     if term.requires_grad and layer.requires_grad:
-        (found,) = torch.autograd.grad(term, layer, retain_graph=True, allow_unused=True)
-    if found is None:
+        (gradient,) = torch.autograd.grad(term, layer, retain_graph=True, allow_unused=True)
+    if gradient is None:
         raise UsageError(
-            f"adaptive weights: {name} has no gradient at the layer where they are measured. It "
-            "does not depend on that layer, or `lr_factors` freeze it; set `adaptive` to false"
+            f"adaptive weights: {name} has no gradient at the layer where they are measured: it "
+            "does not depend on the layer, or tokenizer.train.lr_factors freezes the layer; set "
+            "adaptive=false"
         )
-    return found.float().norm()
+    return gradient.float().norm()

@@ -2,8 +2,8 @@
 tokenizer to deceive it.
 
 Hinge loss (Lim and Ye 2017, arXiv 1705.02894) with the schedule of RAE (arXiv 2510.11690, stage 1)
-and the adaptive weight of VQGAN (arXiv 2012.09841). :class:`AdversarialTerm` is what the tokenizer
-is trained by, :class:`DiscriminatorLoss` what the discriminator is trained by.
+and the adaptive weight of VQGAN (arXiv 2012.09841). :class:`AdversarialTerm` is part of the
+tokenizer's loss; :class:`DiscriminatorLoss` trains the discriminator.
 
 Legend: B batch, S image side in px, M logits per image.
 """
@@ -33,10 +33,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the discriminator is trained and when the term counts, in optimiser steps.
+    """When the discriminator and the tokenizer's adversarial term are active, in optimiser steps.
 
-    The discriminator learns from step ``update_from`` on. The term's weight grows linearly from 0
-    at step ``start`` to its full value ``warmup`` steps later.
+    The discriminator is trained from step ``update_from`` on. The term's weight grows linearly from
+    0 at step ``start`` to its full value ``warmup`` steps later.
     """
 
     update_from: int
@@ -47,40 +47,39 @@ class Schedule:
     def in_steps(
         cls, update_from: Length, start: Length, warmup: Length, *, per_epoch: float, total: int
     ) -> Self:
-        """The schedule of a training of ``total`` optimiser steps, ``per_epoch`` of them an epoch.
+        """The schedule in a training of ``total`` steps, ``per_epoch`` of them per epoch.
 
         Raises:
-            UsageError: the term would count before the discriminator learns, or never. A recipe
-                cannot tell where it gives one point in steps and the other in epochs.
+            UsageError: the term starts before the discriminator is trained, or never. The recipe
+                check cannot tell if one value is in steps and the other in epochs.
         """
-        points = (point.in_steps(per_epoch) for point in (update_from, start, warmup))
-        schedule = cls(*points)
-        where = f"tokenizer.adversarial.start: the term would count from step {schedule.start} on"
+        schedule = cls(*(point.in_steps(per_epoch) for point in (update_from, start, warmup)))
+        start_text = f"tokenizer.adversarial.start is step {schedule.start}"
         if schedule.start < schedule.update_from:
             raise UsageError(
-                f"{where}, before its discriminator begins to learn (`update_from`, step "
-                f"{schedule.update_from}); start at `update_from` or later"
+                f"{start_text}, before update_from (step {schedule.update_from}): the loss would "
+                f"use an untrained discriminator; set start={{steps: {schedule.update_from}}}"
             )
         if schedule.start >= total:
             raise UsageError(
-                f"{where} (the first is 0), but the training has {total}; start earlier, train "
-                "longer, or remove `adversarial`"
+                f"{start_text}, but the training ends after {total} steps; set an earlier start, a "
+                "longer tokenizer.train, or tokenizer.adversarial=null"
             )
         return schedule
 
     def share(self, step: int) -> float:
-        """From 0 at ``start`` linearly to 1 after ``warmup`` steps; 1 at once without a warm-up."""
+        """Share of the weight: 0 until ``start``, then linearly to 1 within ``warmup`` steps."""
         if step < self.start:
             return 0.0
         return min(1.0, (step - self.start) / self.warmup) if self.warmup else 1.0
 
 
 class AdversarialTerm(LossTerm):
-    """What the tokenizer is trained by: low where reconstructions are taken for real images.
+    """The tokenizer's adversarial term: low if the discriminator takes reconstructions for images.
 
     Args:
         discriminator: stays outside the module tree of the objective.
-        schedule: when the term counts.
+        schedule: when the term is active.
         weight: factor of the term.
         adaptive: whether it is also multiplied by the ratio of gradient norms.
     """
@@ -95,7 +94,7 @@ class AdversarialTerm(LossTerm):
         self.discriminator, self.schedule = discriminator, schedule
 
     def share(self, step: int) -> float:
-        """As scheduled."""
+        """The schedule's share."""
         return self.schedule.share(step)
 
     def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
@@ -103,26 +102,23 @@ class AdversarialTerm(LossTerm):
         return tokenizer.decoder.last_layer()
 
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
-        """``-mean(logits)`` of the reconstructions."""
-        return self.of(inputs.reconstruction, inputs.generator)
-
-    def of(self, reconstruction: Tensor, generator: torch.Generator) -> Tensor:
-        """``-mean(logits)`` of reconstructions (B, 3, S, S).
+        """``-mean(logits)`` of the reconstructions.
 
         The discriminator does not change: its statistics and power iterations stay, and its
         weights get no gradients.
         """
         with without_updates(self.discriminator) as discriminator:
-            augmented = discriminator.augment(reconstruction, generator)
-            return -discriminator(augmented).float().mean()  # of logits (B, M)
+            augmented = discriminator.augment(inputs.reconstruction, inputs.generator)
+            logits = discriminator(augmented)  # (B, M)
+            return -logits.float().mean()
 
 
 class DiscriminatorLoss(nn.Module):
-    """What the discriminator is trained by.
+    """The discriminator's loss.
 
     Args:
         discriminator: is trained.
-        tokenizer: makes the reconstructions with its current weights; outside the module tree.
+        tokenizer: reconstructs with its current weights; stays outside the module tree.
     """
 
     tokenizer: Tokenizer
@@ -130,30 +126,30 @@ class DiscriminatorLoss(nn.Module):
     def __init__(self, discriminator: Discriminator, tokenizer: Tokenizer):
         super().__init__()
         self.discriminator = discriminator
-        object.__setattr__(self, "tokenizer", tokenizer)  # outside the module tree
+        object.__setattr__(self, "tokenizer", tokenizer)  # not a sub-module
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """The hinge loss ``discriminator`` (also as ``loss``) and the mean logits of both sides.
+        """The hinge loss, as ``discriminator`` and ``loss``, and the mean logits of both sides.
 
-        Reconstructions are computed again, in eval mode, so without noise. They are rounded to 8
-        bits like the images: otherwise the discriminator could tell them by that.
+        Reconstructions are computed again in eval mode, so without noise. They are rounded to 8
+        bits like the images; otherwise the discriminator could distinguish them by that.
         """
         images = batch[0]  # (B, 3, S, S)
         with torch.no_grad(), eval_mode(self.tokenizer):
-            latents = self.tokenizer.encode(images).latents
-            false = to_levels(self.tokenizer.decode(latents))
-        real, false = (  # logits (B, M)
+            latents = self.tokenizer.encode(images).latents  # (B, C, h, w)
+            reconstructions = to_levels(self.tokenizer.decode(latents))  # (B, 3, S, S)
+        real, fake = (  # logits (B, M)
             self.discriminator(self.discriminator.augment(x, generator)).float()
-            for x in (images, false)
+            for x in (images, reconstructions)
         )
-        loss = hinge(real, false)
-        terms = (loss, real.detach().mean(), false.detach().mean())
+        loss = hinge(real, fake)
+        terms = (loss, real.detach().mean(), fake.detach().mean())
         return dict(zip(DISCRIMINATOR_TERMS, terms, strict=True)) | {"loss": loss}
 
 
-def hinge(real: Tensor, false: Tensor) -> Tensor:
-    """``(mean relu(1 - real) + mean relu(1 + false)) / 2`` of logits of any shape."""
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + false).mean())
+def hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """``(mean relu(1 - real) + mean relu(1 + fake)) / 2`` of logits of any shape."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def to_levels(images: Tensor) -> Tensor:
@@ -163,35 +159,35 @@ def to_levels(images: Tensor) -> Tensor:
 
 @contextmanager
 def eval_mode(module: Module) -> Iterator[Module]:
-    """Put the module in eval mode; afterwards restore the mode of each of its sub-modules."""
-    modes = [(part, part.training) for part in module.modules()]
+    """Put the module in eval mode; afterwards restore the mode of each sub-module."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
         yield module
     finally:
-        for part, training in modes:
-            part.training = training
+        for submodule, training in modes:
+            submodule.training = training
 
 
 @contextmanager
 def without_updates(discriminator: Discriminator) -> Iterator[Discriminator]:
     """Put the discriminator in eval mode and give its weights no gradients.
 
-    If it asks for ``batch_statistics``, batch norm normalises by the batch but does not update its
-    running averages.
+    With ``batch_statistics``, batch norm uses those of the batch but does not update its running
+    averages.
     """
-    learning = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
-    norms = [part for part in discriminator.modules() if isinstance(part, _BatchNorm)]
+    trained = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
+    norms = [module for module in discriminator.modules() if isinstance(module, _BatchNorm)]
     norms = [norm for norm in norms if discriminator.batch_statistics and norm.track_running_stats]
     with eval_mode(discriminator):
         for norm in norms:
             norm.training, norm.track_running_stats = True, False
-        for parameter in learning:
+        for parameter in trained:
             parameter.requires_grad_(False)
         try:
             yield discriminator
         finally:
             for norm in norms:
                 norm.track_running_stats = True
-            for parameter in learning:
+            for parameter in trained:
                 parameter.requires_grad_(True)

@@ -1,9 +1,9 @@
 """LPIPS: a perceptual distance whose channel weights were learned from human judgements.
 
-Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018, arXiv 1801.03924: version 0.1 on VGG-16, the
-values those of torch-fidelity 0.4. The networks are frozen.
+Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018, arXiv 1801.03924: version 0.1 on VGG-16, with
+the same values as torch-fidelity 0.4. The networks are frozen.
 
-Legend: B batch, S image side in px; a stage has c channels and s x s places.
+Legend: B batch, S image side in px; a stage has c channels and s x s positions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ MEAN, STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 class LPIPS(nn.Module):
     """``d(a, b) = sum_l mean_hw w_l . (f_l(a) - f_l(b))^2``, with ``|f_l| = 1`` over its channels.
 
-    f_l are the features after the last ReLU of each stage of VGG-16; no w_l is negative. Gradients
-    flow to both images, which are not clamped. Random until :meth:`load`.
+    f_l are the features after the last ReLU of each stage of VGG-16; w_l >= 0. Gradients flow to
+    both images, which are not clamped. Weights are random until :meth:`load`.
     """
 
     mean: Tensor
@@ -51,17 +51,17 @@ class LPIPS(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Channel-normalised features, one (B, c, s, s) per stage, float32."""
-        found = []
-        # Not in bf16: nearly equal images differ in digits it does not have, which changes their
-        # distance by tens of percent and the direction of its gradient. TF32 (`runtime.tf32`)
-        # keeps float32 cheap on GPUs; CPUs are slow at bf16.
+        features = []
+        # Not in bf16: it cannot represent the differences of nearly equal images, which changes
+        # their distance by tens of percent and the direction of its gradient. TF32
+        # (`runtime.tf32`) keeps float32 cheap on GPUs; CPUs are slow at bf16.
         with torch.autocast(images.device.type, enabled=False):
             x = (2 * images.float() - 1 - self.mean) / self.std  # (B, 3, S, S)
             for layer in self.network:
                 if isinstance(layer, nn.MaxPool2d):
-                    found.append(self._unit(x))  # (B, c, s, s)
+                    features.append(self._unit(x))  # (B, c, s, s)
                 x = layer(x)
-            return [*found, self._unit(x)]
+            return [*features, self._unit(x)]
 
     def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Distances (B,) between two batches given by their :meth:`features`."""
@@ -72,22 +72,22 @@ class LPIPS(nn.Module):
         return torch.stack(stages).sum(dim=0)
 
     def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Take the weights of a file in torchvision's, LPIPS's or torch-fidelity's names.
+        """Load the weights of a file with torchvision's, LPIPS's or torch-fidelity's names.
 
         Raises:
-            CheckpointError: they belong to another network (says what differs), or a channel weight
-                is negative.
+            CheckpointError: they belong to another network (lists what differs), or a channel
+                weight is negative.
         """
-        ours = {_our_name(name): value for name, value in tensors.items()}
-        found = {name: _flat(name, value) for name, value in ours.items() if name is not None}
-        if problems := differences(self.state_dict(), found):
+        renamed = {_our_name(name): value for name, value in tensors.items()}
+        state = {name: _flat(name, value) for name, value in renamed.items() if name is not None}
+        if problems := differences(self.state_dict(), state):
             raise CheckpointError(
                 f"{source} does not hold LPIPS on VGG-16 (expected `features.<i>.weight`, "
                 "`features.<i>.bias` and `lin<k>.model.1.weight`):\n  " + "\n  ".join(problems)
             )
-        if any(bool((value < 0).any()) for name, value in found.items() if "heads" in name):
+        if any(bool((value < 0).any()) for name, value in state.items() if "heads" in name):
             raise CheckpointError(f"{source}: LPIPS's channel weights must not be negative")
-        self.load_state_dict(found)
+        self.load_state_dict(state)
 
     def _unit(self, x: Tensor) -> Tensor:
         wide = x.float()
@@ -96,7 +96,7 @@ class LPIPS(nn.Module):
 
 
 def build_lpips(settings: LpipsSettings) -> LPIPS:
-    """LPIPS with the weights that the settings name; ``none``: random ones, always the same.
+    """LPIPS with the weights that the settings name; ``none``: random weights with a fixed seed.
 
     Raises:
         DataError: the weights are missing and cannot be downloaded.

@@ -1,9 +1,12 @@
 """The tokenizer's training objective: reconstruction, adversarial and regularizer terms.
 
-L = l1 |x - x^| + perceptual d(x, x^) + lpips LPIPS(x, x^) + adversarial G(x^) + sum of weight *
-regularizer (PAE, arXiv 2605.07915, section 3). A term may also have an adaptive factor.
+    L = l1 |x - x^| + perceptual d(x, x^) + lpips LPIPS(x, x^)
+        + adversarial G(x^) + sum of weight * regularizer
 
-Legend: B batch, S image side in px, N tokens, D encoder width, C x h x w latents.
+(PAE, arXiv 2605.07915, section 3.) Adversarial and regularizer terms can have an adaptive factor.
+
+Legend: B batch, S image side in px, S' side of the encoder's input, N tokens, D encoder width,
+C x h x w latents.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pae_framework.contracts import Batch, LossTerms, RegularizerInputs
 from pae_framework.errors import UsageError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import tokens_to_map
-from pae_framework.tokenizer.losses.adaptive_weight import Balance
+from pae_framework.tokenizer.losses.adaptive_weight import gradient_norm
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, RegularizerTerm
@@ -29,24 +32,20 @@ from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, FACTOR
 
 SIGNED = (ADVERSARIAL,)
-"""Terms that are negative or positive, and large where their adaptive factor is."""
+"""Terms of either sign, which are large if their adaptive factor is."""
 
 
 class TokenizerObjective(UsesFrozen):
-    """The tokenizer with its loss. Terms that are off (weight 0) are not given.
+    """The tokenizer with its loss. Only active terms are passed (weight not 0).
 
     Args:
         tokenizer: is trained, with the parameters of the regularizers if they have any.
-        reconstruction: the reconstruction terms.
-        regularizers: in the order of the sum.
+        reconstruction: the reconstruction terms. Adaptive regularizers need at least one.
+        regularizers: in the order of the sum. Adaptive ones need a tokenizer with a projector.
         adversarial: its discriminator stays outside the module tree.
-        target: what the regularizers align with; None: none of them needs a target.
-        refiner: gives refined targets; gets frozen. None: no regularizer needs them.
+        target: what the regularizers align with; None if no regularizer needs a target.
+        refiner: computes the refined targets; gets frozen.
         noise: tau, strength of the noise on the decoder's input in training.
-
-    Raises:
-        UsageError: an adaptive regularizer has nothing to be balanced by: the bottleneck has no
-            projector, or there is no reconstruction term.
     """
 
     refiner: PriorRefiner
@@ -72,17 +71,16 @@ class TokenizerObjective(UsesFrozen):
         self.step = 0
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
-        for term in regularizers:
-            if term.adaptive:
-                tokenizer.layer_before_latents()
-                self._require_reconstruction(term)
+        if any(term.adaptive for term in regularizers):
+            assert reconstruction.weights
+            assert tokenizer.bottleneck.projected
 
     def begin_step(self, step: int) -> None:
         """Set the step of the terms' schedules; the first optimiser step is 0."""
         self.step = step
 
     def check(self) -> None:
-        """Refuse adaptive terms whose layer is frozen. Call it after ``lr_factors`` are applied.
+        """Reject adaptive terms whose layer is frozen. Call it after ``lr_factors`` are applied.
 
         Raises:
             UsageError: names the term and the layer.
@@ -91,39 +89,39 @@ class TokenizerObjective(UsesFrozen):
             if term.adaptive and not term.layer(self.tokenizer).requires_grad:
                 raise UsageError(
                     f"the adaptive weight of {term.name!r} is measured at the {term.layer_name}, "
-                    "which tokenizer.train.lr_factors freeze; let it learn, or set `adaptive` to "
-                    "false"
+                    "which tokenizer.train.lr_factors freezes; remove that factor or set "
+                    "adaptive=false"
                 )
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """What the training loop calls: :meth:`loss` of a batch's images."""
+        """:meth:`loss` of the batch's images; called by the training loop."""
         return self.loss(batch[0], generator)
 
     def loss(self, images: Tensor, generator: torch.Generator) -> LossTerms:
         """Every weighted term and their sum ``loss``, for images (B, 3, S, S) in [0, 1].
 
-        Adaptive factors are added as ``adversarial_weight`` and ``<label>_weight``; they are no
-        part of the sum.
+        The result also holds the adaptive factors, as ``adversarial_weight`` and
+        ``<label>_weight``. They are not part of the sum.
 
         Args:
             images: a batch.
-            generator: gives the seed of the step. The bottleneck, the noise, the discriminator and
-                each regularizer draw from generators of their own, so none depends on the others.
+            generator: draws the seed of the step. The bottleneck, the noise, the discriminator and
+                each regularizer have generators of their own, so none affects the others.
         """
         seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)  # (B, 3, S', S')
         features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
-        posterior = tokenizer.encode_features(  # latents (B, C, h, w)
-            pixels, features, seeding.generator(seed, "bottleneck")
-        )
+        random = seeding.generator(seed, "bottleneck")
+        posterior = tokenizer.encode_features(pixels, features, random)  # latents (B, C, h, w)
         tau = self.noise if self.training else 0.0
-        reconstruction = tokenizer.decode(  # (B, 3, S, S)
-            posterior.latents, tau, seeding.generator(seed, "noise")
-        )
+        random = seeding.generator(seed, "noise")
+        reconstruction = tokenizer.decode(posterior.latents, tau, random)  # (B, 3, S, S)
+
         compare = self.reconstruction.comparison()
         terms = compare(reconstruction, images)
-        fidelity = total(terms, images)
+        reconstruction_loss = total(terms, images)
+
         inputs = RegularizerInputs(
             images=images,
             reconstruction=reconstruction,
@@ -135,16 +133,18 @@ class TokenizerObjective(UsesFrozen):
             generator=generator,
         )
         factors: LossTerms = {}
-        balances: dict[nn.Parameter, Balance] = {}
-        for term in self.terms:
+        norms: dict[nn.Parameter, Tensor] = {}  # of the reconstruction's gradient at each layer
+        for term in self.terms:  # adversarial, then regularizers
             share = term.share(self.step)
-            if share == 0:  # its schedule has not begun
+            if share == 0:  # the term has not started
                 continue
             value = term(replace(inputs, generator=seeding.generator(seed, *term.purpose)))
             if term.adaptive:
                 layer = term.layer(tokenizer)
-                balance = balances.setdefault(layer, Balance(fidelity, layer, term.bounds))
-                factor = balance.factor(value, f"the term {term.name!r}")
+                if layer not in norms:
+                    norms[layer] = gradient_norm(reconstruction_loss, layer, "the reconstruction")
+                norm = gradient_norm(value, layer, f"the term {term.name!r}")
+                factor = term.bounds.factor(norms[layer], norm)
                 factors[f"{term.name}{FACTOR}"] = factor
                 value = factor * value
             terms[term.name] = term.weight * share * value
@@ -156,10 +156,3 @@ class TokenizerObjective(UsesFrozen):
         if self.target is None:
             return None
         return tokens_to_map(features) if self.target == "raw" else self.refiner.targets(features)
-
-    def _require_reconstruction(self, term: LossTerm) -> None:
-        if not self.reconstruction.weights:
-            raise UsageError(
-                f"the adaptive weight of {term.name!r} is measured by the reconstruction terms, "
-                "which all have weight 0; set tokenizer.reconstruction.l1=1"
-            )

@@ -1,8 +1,8 @@
 """A perceptual distance in the frozen encoder's own features: a stand-in for LPIPS, not LPIPS.
 
 LPIPS (Zhang et al. 2018) compares images in a network trained for classification and weights its
-channels by human judgements. Here the network is the tokenizer's encoder and all channels count the
-same, so the distance needs no other weights. Its values compare with each other only, never with
+channels by human judgements. Here the network is the tokenizer's encoder and all channels have
+equal weight, so no other weights are needed. Values are comparable with each other only, not with
 published LPIPS values.
 
 Legend: B batch, S image side in px, n tokens of a layer, d its width.
@@ -24,10 +24,10 @@ from pae_framework.frozen import UsesFrozen
 
 
 class FeatureDistance(Protocol):
-    """A distance (B,) between images (B, 3, S, S) that compares features of each."""
+    """A distance (B,) between images (B, 3, S, S), computed from features of each."""
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features that are compared, one tensor (B, ...) per layer."""
+        """Features to compare, one tensor (B, ...) per layer."""
 
     def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Distances (B,) between two batches given by their features."""
@@ -42,10 +42,10 @@ class PerceptualDistance(UsesFrozen):
 
     Args:
         encoder: gets frozen; its ``feature_maps`` are compared.
-        layers: which of them, by index from 0; None: all.
+        layers: indices of those to compare, from 0; None: all.
 
     Raises:
-        UsageError: a layer the encoder does not have, or none at all.
+        UsageError: ``layers`` is empty or names a layer the encoder does not have.
     """
 
     encoder: Encoder
@@ -66,9 +66,9 @@ class PerceptualDistance(UsesFrozen):
         """Channel-normalised features, one (B, n, d) per layer, float32."""
         maps = self.encoder.feature_maps(self.encoder.normalize(images))
         if self.layers is not None:
-            # islice: the encoder skips the layers after the last one that is compared.
-            found = list(islice(maps, max(self.layers) + 1))
-            maps = [found[index] for index in self.layers]
+            # islice: the encoder does not compute layers after the last one compared.
+            computed = list(islice(maps, max(self.layers) + 1))
+            maps = [computed[index] for index in self.layers]
         return [F.normalize(x.float(), dim=-1, eps=self.eps) for x in maps]
 
     @staticmethod
@@ -79,17 +79,17 @@ class PerceptualDistance(UsesFrozen):
         return torch.stack(layers).mean(dim=0)
 
 
-class RememberedFeatures:
-    """The same distance, with features cached: make a new one for each training step.
+class CachedFeatures:
+    """A FeatureDistance with a cache of features; create one per training step.
 
-    The cache key is the images' memory, which a detached tensor shares. So the features of a
-    reconstruction that was compared with its original are reused when a regularizer compares with
-    it without gradient. Images must not be changed in place meanwhile.
+    The cache key is the images' memory, which a detached tensor shares. So when a regularizer
+    compares with the detached reconstruction, its features are reused. Images must not be changed
+    in place meanwhile.
     """
 
     def __init__(self, distance: FeatureDistance):
         self._distance = distance
-        self._seen: dict[tuple[object, ...], tuple[Tensor, list[Tensor]]] = {}
+        self._cache: dict[tuple[object, ...], tuple[Tensor, list[Tensor]]] = {}
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances (B,) between images (B, 3, S, S) in [0, 1]."""
@@ -97,25 +97,24 @@ class RememberedFeatures:
 
     def _features(self, images: Tensor) -> list[Tensor]:
         key = (images.data_ptr(), images.shape, images.stride(), images.dtype)
-        seen, features = self._seen.get(key, (None, []))
-        if seen is None or (images.requires_grad and not seen.requires_grad):
+        cached, features = self._cache.get(key, (None, []))
+        if cached is None or (images.requires_grad and not cached.requires_grad):
             features = self._distance.features(images)
-            # Keeps the images too: their memory is not reused while its address is a key.
-            self._seen[key] = (images, features)
+            # Keep the images, so that their memory is not reused while its address is a key.
+            self._cache[key] = (images, features)
         return features if images.requires_grad else [x.detach() for x in features]
 
 
 @torch.no_grad()
 def _check_layers(encoder: Encoder, layers: Sequence[int]) -> None:
-    """Refuse a wrong layer before the first training step."""
     where = "tokenizer.reconstruction.perceptual.layers"
     if not layers:
-        raise UsageError(f"{where}: names no layer; null takes all")
+        raise UsageError(f"{where} is empty; set {where}=null for all layers")
     device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     size = encoder.image_size
     blank = torch.zeros(1, 3, size, size, device=device)
     count = sum(1 for _ in encoder.feature_maps(encoder.normalize(blank)))
     if wrong := [index for index in layers if not 0 <= index < count]:
         raise UsageError(
-            f"{where}: no layer {wrong[0]}; the encoder has {count} (0 to {count - 1})"
+            f"{where}: there is no layer {wrong[0]}; the encoder has layers 0 to {count - 1}"
         )

@@ -1,4 +1,4 @@
-"""Reconstruction terms: how far a reconstruction is from its image. TERMS is the table of all."""
+"""Reconstruction terms: distances between a reconstruction and its image; TERMS lists them all."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from torch import Tensor, nn
 from pae_framework.contracts import Encoder, LossTerms
 from pae_framework.frozen import UsesFrozen
 from pae_framework.tokenizer.losses.lpips import build_lpips
-from pae_framework.tokenizer.losses.perceptual import PerceptualDistance, RememberedFeatures
+from pae_framework.tokenizer.losses.perceptual import CachedFeatures, PerceptualDistance
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Distances (B,) between two batches of images (B, 3, S, S) in [0, 1], or their mean ()."""
+"""Distances (B,), or their mean (), between two batches of images (B, 3, S, S) in [0, 1]."""
 
 Comparison = Callable[[Tensor, Tensor], LossTerms]
-"""Weighted terms of two batches of images (B, 3, S, S), means over the batch."""
+"""Weighted terms, means over the batch, of two batches of images (B, 3, S, S)."""
 
 TERMS: dict[str, Callable[[Any, Encoder], Distance]] = {
     "l1": lambda settings, encoder: F.l1_loss,
     "perceptual": lambda settings, encoder: PerceptualDistance(encoder, settings.layers),
     "lpips": lambda settings, encoder: build_lpips(settings),
 }
-"""Name -> what builds the distance, from the term's settings and the tokenizer's encoder.
+"""Name -> function that builds the distance from the term's settings and the tokenizer's encoder.
 
-A term is a key of :class:`ReconstructionSettings`, which describes it, and a row here. A distance
-that is a Module is frozen, and has ``features`` and ``compare`` (see FeatureDistance), so that no
-image is encoded twice in a step.
+A term is a field of :class:`ReconstructionSettings` and a row here. A distance that is a Module is
+frozen and implements FeatureDistance, so that no image is encoded twice in a step.
 """
 
 
@@ -38,7 +37,7 @@ def build_distance(name: str, settings: ReconstructionSettings, encoder: Encoder
     """The distance of one reconstruction term, whatever its weight.
 
     Raises:
-        UsageError: the encoder lacks a layer that is to be compared.
+        UsageError: the encoder lacks one of the layers to compare.
         DataError: LPIPS's weights are missing and cannot be downloaded.
         CheckpointError: they belong to another network.
     """
@@ -46,10 +45,10 @@ def build_distance(name: str, settings: ReconstructionSettings, encoder: Encoder
 
 
 class ReconstructionTerms(UsesFrozen):
-    """The active reconstruction terms; networks are held frozen, under the names of their terms.
+    """The active reconstruction terms. Networks are held frozen, under the names of their terms.
 
     Args:
-        settings: which terms, and their weights.
+        settings: the terms and their weights.
         encoder: the tokenizer's, in whose features ``perceptual`` compares.
 
     Raises:
@@ -68,11 +67,11 @@ class ReconstructionTerms(UsesFrozen):
                 self._functions[name] = distance
 
     def comparison(self) -> Comparison:
-        """The terms as a function for one training step, which encodes each image once."""
+        """A function for one training step that computes the terms and encodes each image once."""
         networks = self.frozen_modules().items()
         distances: dict[str, Distance] = {
             **self._functions,
-            **{name: RememberedFeatures(network) for name, network in networks},  # type: ignore[arg-type]
+            **{name: CachedFeatures(network) for name, network in networks},  # type: ignore[arg-type]
         }
 
         def terms(a: Tensor, b: Tensor) -> LossTerms:
@@ -84,5 +83,5 @@ class ReconstructionTerms(UsesFrozen):
 
 
 def total(terms: LossTerms, like: Tensor) -> Tensor:
-    """The sum of terms; 0 on the device of ``like`` if there is none."""
+    """The sum of the terms; without terms, 0 on the device of ``like``."""
     return torch.stack(list(terms.values())).sum() if terms else like.new_zeros(())

@@ -1,14 +1,13 @@
-"""A term of the tokenizer's loss: named, weighted, perhaps scheduled, perhaps adaptive.
+"""A term of the tokenizer's loss: a name, a weight, and optionally a schedule and adaptive factor.
 
-Reconstruction terms are computed together (``reconstruction.py``): they are also what adaptive
-terms are balanced by, and the distance that regularizers compare images with. The adversarial term
-and the regularizers are :class:`LossTerm` objects.
+The adversarial term and the regularizers are :class:`LossTerm` objects. Reconstruction terms are
+computed together (``reconstruction.py``), because adaptive factors and regularizers use their sum.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,10 +22,10 @@ class LossTerm(ABC):
 
     Args:
         name: in the log.
-        weight: factor of the term, times :meth:`share`.
-        adaptive: whether to also multiply by the ratio of gradient norms, reconstruction over term,
-            at :meth:`layer`, within ``bounds``.
-        purpose: with the seed of the step, seeds the term's random numbers.
+        weight: factor of the term; also multiplied by :meth:`share`.
+        adaptive: whether to multiply by the ratio of gradient norms, reconstruction over term, at
+            :meth:`layer`, too.
+        purpose: seeds the term's random numbers, together with the seed of the step.
     """
 
     bounds: ClassVar[Bounds]
@@ -41,15 +40,15 @@ class LossTerm(ABC):
 
     @abstractmethod
     def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
-        """The weight at which gradients are compared."""
+        """The parameter at which gradient norms are measured."""
 
     def share(self, step: int) -> float:
-        """Share of the weight at an optimiser step, from 0 (the term is not computed) to 1."""
+        """Share of the weight at an optimiser step, 0 to 1; at 0 the term is not computed."""
         return 1.0
 
 
 class RegularizerTerm(LossTerm):
-    """A regularizer under its label, balanced at the projector's convolution."""
+    """A regularizer under its label; its adaptive factor is measured at the projector."""
 
     bounds = REGULARIZER
     layer_name = "last layer before the latents"
@@ -60,8 +59,7 @@ class RegularizerTerm(LossTerm):
 
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
         """The regularizer's value."""
-        term: Tensor = self.regularizer(inputs)
-        return term
+        return self.regularizer(inputs)
 
     def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
         """The projector's convolution."""
@@ -69,18 +67,10 @@ class RegularizerTerm(LossTerm):
 
 
 class NamedModules(nn.Module):
-    """Sub-modules by name. Unlike in ModuleDict, a name may be one of torch's, such as ``half``."""
+    """A ModuleDict that also takes names of Module attributes, such as ``half``."""
 
-    __setattr__ = object.__setattr__  # type: ignore[assignment]  # takes any name, such as training
+    __setattr__ = object.__setattr__  # type: ignore[assignment]  # a module may be named "training"
 
     def __init__(self, modules: Mapping[str, nn.Module]):
         super().__init__()
-        self._modules.update(modules)  # add_module refuses names that a Module has
-
-    def __getitem__(self, name: str) -> nn.Module:
-        module = self._modules[name]
-        assert module is not None
-        return module
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
+        self._modules.update(modules)  # add_module rejects attribute names

@@ -1,3 +1,5 @@
+"""The detail-aware modulator: its start, its fusions, the layout of its weights."""
+
 from __future__ import annotations
 
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ from pae_modulators.dam import CrossAttention, DetailAwareModulator
 from pae_modulators.none import NoModulator
 
 Shape = tuple[int, ...]
+pytestmark = pytest.mark.usefixtures("reproducible")
 
 
 def dam(encoder: FakeEncoder, **parameters: Any) -> DetailAwareModulator:

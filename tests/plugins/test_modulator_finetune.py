@@ -1,4 +1,4 @@
-"""The encoder's trainable copy: what it starts from, what it learns, what stays."""
+"""The encoder's trainable copy: its start, what is trained and what is frozen."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pae_framework.errors import UsageError
 from pae_framework.tokenizer.model import Tokenizer
 from pae_modulators.config import FinetuneConfig
 from pae_modulators.finetune import FinetunedEncoder
+
+pytestmark = pytest.mark.usefixtures("reproducible")
 
 
 def finetuned(encoder: FakeEncoder) -> FinetunedEncoder:
@@ -34,13 +36,13 @@ def test_a_tokenizer_starts_as_without_a_modulator(
     torch.testing.assert_close(latents, plain.encode(images).latents, rtol=0, atol=0)
 
 
-def test_its_weights_stand_under_the_modulators_prefix(build: Callable[..., Tokenizer]) -> None:
+def test_its_weights_have_the_modulators_prefix(build: Callable[..., Tokenizer]) -> None:
     names = {name for name in build(modulator="finetune").state_dict() if "delta_encoder" in name}
     parts = ("embed.weight", "embed.bias", "mix.weight", "mix.bias")
     assert names == {f"delta_encoder.encoder.{part}" for part in parts}
 
 
-def test_it_learns_while_the_frozen_one_stays(
+def test_it_is_trained_and_the_encoder_stays_frozen(
     build: Callable[..., Tokenizer], encoder: FakeEncoder, images: Tensor
 ) -> None:
     tokenizer = build(modulator="finetune").train()
@@ -57,7 +59,7 @@ def test_it_learns_while_the_frozen_one_stays(
     assert torch.equal(tokenizer.features(images).tokens, features)
 
 
-def test_it_looks_at_the_normalised_pixels_and_not_at_the_tokens(
+def test_it_uses_the_normalised_pixels_and_not_the_tokens(
     encoder: FakeEncoder, images: Tensor
 ) -> None:
     modulator = finetuned(encoder)
@@ -96,11 +98,11 @@ def test_only_what_the_tokens_depend_on_is_trained(encoder: FakeEncoder) -> None
 
 
 @torch.no_grad()
-def test_it_can_be_built_and_begin_where_gradients_are_off(encoder: FakeEncoder) -> None:
+def test_it_can_be_built_and_trained_under_no_grad(encoder: FakeEncoder) -> None:
     assert all(weight.requires_grad for weight in finetuned(encoder).train().parameters())
 
 
-def test_which_weights_learn_is_found_once_and_only_where_it_trains(encoder: FakeEncoder) -> None:
+def test_unused_weights_are_determined_once_and_only_for_training(encoder: FakeEncoder) -> None:
     modulator = finetuned(encoder)
     modulator.requires_grad_(False).eval()  # as every stage but its own has it
     assert modulator.encoder.calls == 0
@@ -124,5 +126,5 @@ class WithoutGradient(FakeEncoder):
 
 def test_an_encoder_without_gradient_cannot_be_finetuned(encoder: FakeEncoder) -> None:
     stopped = WithoutGradient(encoder.config, encoder.image_size)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="WithoutGradient cannot be finetuned"):
+    with pytest.raises(UsageError, match="WithoutGradient"):
         finetuned(stopped).train()

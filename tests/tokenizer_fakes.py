@@ -1,17 +1,21 @@
-"""A small random encoder and what stands around it in the tests of the tokenizer."""
+"""A small random encoder and the fixtures for tests of tokenizers and modulators."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from pae_framework.build import build_tokenizer
 from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.layers import map_to_tokens
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
 from pae_framework.recipe.models import TokenizerSection
+from pae_framework.tokenizer.model import Tokenizer
 
 
 class FakeEncoderConfig(EncoderConfig):
@@ -85,3 +89,41 @@ def tokenizer_section(registry: Registry, **changes: Any) -> TokenizerSection:
         "train": {"steps": 1},
     }
     return TokenizerSection.model_validate(values | changes, context={"registry": registry})
+
+
+# --- fixtures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reproducible() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return registry_with_fakes()
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return fake_encoder()
+
+
+@pytest.fixture
+def section(registry: Registry) -> Callable[..., TokenizerSection]:
+    return lambda **changes: tokenizer_section(registry, **changes)
+
+
+@pytest.fixture
+def build(registry: Registry, encoder: FakeEncoder) -> Callable[..., Tokenizer]:
+    def build(**changes: Any) -> Tokenizer:
+        return build_tokenizer(tokenizer_section(registry, **changes), 16, registry, encoder)
+
+    return build
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(5))
