@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pae_framework.report.metrics import (
     MetricFields,
@@ -70,6 +71,11 @@ class MemberMetrics:
     variant: str
     seed: int
     metrics: Sequence[MetricFields]
+
+
+def sweep_members(results: Sequence[Mapping[str, Any]]) -> list[MemberMetrics]:
+    """The members in a sweep's ``results.json``."""
+    return [MemberMetrics(entry["variant"], entry["seed"], entry["metrics"]) for entry in results]
 
 
 @dataclass(frozen=True)
