@@ -19,9 +19,8 @@ from safetensors.torch import load_file, save_file
 from pae_framework.data.pixels import to_uint8
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
-from pae_framework.flow import sampling
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
-from pae_framework.flow.sampling import sample_latents
+from pae_framework.flow.sampling import SampleNoise, sample_latents
 from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.testing.pytest import Pae, Result
@@ -78,11 +77,7 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     golden, drawn = official.golden(), sampler(run)
     assert not any(parameter.requires_grad for parameter in drawn.tokenizer.parameters())
 
-    class OfficialNoise(sampling.SampleNoise):
-        def sample_latents(self):
-            return golden["in.z"]
-
-    monkeypatch.setattr(sampling, "SampleNoise", OfficialNoise)
+    monkeypatch.setattr(SampleNoise, "draw", lambda noise: golden["in.z"])
     settings = SampleSettings(steps=10, shift=shift, guidance=guidance)
     labels, indices = golden["in.labels"], torch.arange(2)
     latents = sample_latents(drawn.model, labels, indices, settings, 0, drawn.tokenizer.latent)

@@ -207,7 +207,7 @@ def test_copy_goes_where_it_is_told(pae: Pae) -> None:
     assert Path("folder/quickstart.yaml").read_text() == Path("other.yaml").read_text()
     assert pae("copy", "quickstart", "absent/a.yaml").err == "error: there is no folder absent\n"
     itself = pae("copy", "other.yaml", "other.yaml", "--force")
-    assert (itself.code, "is that recipe itself" in itself.err) == (2, True)
+    assert (itself.code, "other.yaml" in itself.err) == (2, True)
 
 
 # --- plugins --------------------------------------------------------------------------------------
