@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,7 +13,9 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
-from pae_framework.runs.record import UpdateRecord
+
+if TYPE_CHECKING:
+    from pae_framework.execution.context import StageContext
 
 
 @dataclass(frozen=True)
@@ -64,33 +67,31 @@ class LocalLauncher:
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             with record.working(inputs) as update_record:
-                self._run_stage(loaded, directory, planned, stages, update_record)
+                from pae_framework.execution.context import StageContext  # loads torch
+
+                recipe, registry = loaded.recipe, loaded.registry
+                context = StageContext(
+                    recipe, registry, directory, planned, stages, self.console, update_record
+                )
+                _run_stage(context)
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
-
-    def _run_stage(
-        self,
-        loaded: LoadedRecipe,
-        directory: RunDirectory,
-        planned: PlannedStage,
-        stages: Mapping[str, PlannedStage],
-        update_record: UpdateRecord,
-    ) -> None:
-        from pae_framework.execution.context import StageContext, configure_torch  # torch
-
-        context = StageContext(
-            loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
-        )
-        configure_torch(loaded.recipe.runtime)
-        update_record(machine=context.machine)
-        try:
-            STAGES[planned.name].function()(context)
-        except PaeError:
-            raise
-        except Exception as error:
-            raise RunError(
-                f"stage {planned.name} failed: {type(error).__name__}: {error} "
-                f"(folder {directory.stage(planned).path}; `--debug` shows the traceback)"
-            ) from error
 
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)
+
+
+def _run_stage(context: StageContext) -> None:
+    from pae_framework.execution.context import configure_torch
+
+    name = context.planned.name
+    configure_torch(context.recipe.runtime)
+    context.update_record(machine=context.machine)
+    try:
+        STAGES[name].function()(context)
+    except PaeError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"stage {name} failed: {type(error).__name__}: {error} "
+            f"(folder {context.directory}; `--debug` shows the traceback)"
+        ) from error

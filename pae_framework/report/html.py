@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from pae_framework.report import cards, charts, gallery
+from pae_framework.report import charts, gallery
 from pae_framework.report.content import ReportContent, SweepContent
 from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, Axis, Place, flat
 from pae_framework.report.page import Chart, fill
 from pae_framework.report.plots import Line
-from pae_framework.report.table import Column, Row, comparison_table
+from pae_framework.report.table import Column, Row, comparison_table, metric_cards, results_by_group
 
 
 def render(content: ReportContent) -> str:
@@ -18,7 +18,7 @@ def render(content: ReportContent) -> str:
     return fill(
         "run.html.j2",
         content=content,
-        results=cards.results(content.metrics),
+        results=results_by_group(content.metrics),
         seconds=sum(stage.seconds for stage in content.stages),
         samples=gallery.samples(content.samples, content.class_names),
         reconstructions=gallery.reconstructions(content.originals, content.reconstructions),
@@ -26,7 +26,7 @@ def render(content: ReportContent) -> str:
         training=charts.training(content.curves),
         convergence=charts.along(content.metrics, GENERATOR_STEPS),
         few_steps=charts.along(content.metrics, EVALUATIONS),
-        cards=cards.cards(content.metrics),
+        cards=metric_cards(content.metrics),
         environment=flat(content.environment),
     )
 

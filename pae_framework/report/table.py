@@ -1,4 +1,4 @@
-"""Tables of metrics: one run's results, and a sweep's variants side by side. No torch."""
+"""Tables of metrics: results of a run, a card per metric, variants of a sweep. No torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pae_framework.report.metrics import (
     condition,
     decimals_for,
     fixed,
+    flat,
     group_of,
     group_title,
+    headline,
     number,
     ordered,
     place_of,
@@ -62,6 +64,52 @@ def result_rows(metrics: Sequence[MetricFields]) -> list[ResultRow]:
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class Card:
+    """One metric with its protocol: the shared entries, and a table of those that differ."""
+
+    main: ResultRow
+    shared: dict[str, str]
+    heading: list[str]
+    points: list[list[str]]
+
+
+def results_by_group(metrics: Sequence[MetricFields]) -> dict[str, list[ResultRow]]:
+    """One value per metric name, by group."""
+    groups: dict[str, list[ResultRow]] = {}
+    for row in result_rows(headline(metrics)):
+        groups.setdefault(row.group, []).append(row)
+    return groups
+
+
+def metric_cards(metrics: Sequence[MetricFields]) -> list[Card]:
+    """One card per metric name, with the protocols of its values."""
+    by_name: dict[str, list[MetricFields]] = {}
+    for metric in ordered(metrics):
+        by_name.setdefault(str(metric["name"]), []).append(metric)
+    return [_card(same_name) for same_name in by_name.values()]
+
+
+def _card(metrics: list[MetricFields]) -> Card:
+    main = result_rows(headline(metrics))[0]
+    protocols = [flat(metric.get("protocol") or {}) for metric in metrics]
+    keys = list(dict.fromkeys(key for protocol in protocols for key in protocol))
+    shared = {
+        key: protocols[0][key]
+        for key in keys
+        if len({protocol.get(key) for protocol in protocols}) == 1
+    }
+    if len(metrics) == 1:
+        return Card(main, shared, [], [])
+    differing = [key for key in keys if key not in shared]
+    points = [
+        [condition(place_of(metric)), f"{row.value} {row.spread}".rstrip()]
+        + [protocol.get(key, "") for key in differing]
+        for metric, row, protocol in zip(metrics, result_rows(metrics), protocols, strict=True)
+    ]
+    return Card(main, shared, ["at", main.label, *differing], points)
 
 
 @dataclass(frozen=True)

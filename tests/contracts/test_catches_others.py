@@ -277,7 +277,7 @@ def test_promised_masks_must_be_there():
 
 
 def test_what_a_regularizer_needs_its_config_must_say():
-    with pytest.raises(AssertionError, match="RegularizerConfig.*no needs"):
+    with pytest.raises(AssertionError, match=r"RegularizerConfig.*no needs"):
         check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
 
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from pae_evaluators.config import FewStepsConfig, GenerationConfig, ReconstructionConfig
-from pae_evaluators.few_steps import FewSteps
-from pae_evaluators.generation import Generation
 from pae_evaluators.reconstruction import Reconstruction
+from pae_evaluators.sample_quality import FewSteps, Generation
 from pae_framework.contracts import SampleSet
 
 
