@@ -1,15 +1,15 @@
-"""Figures as a run's JSON holds them: order, wording, series."""
+"""Metrics as a run's JSON holds them: order, wording, series."""
 
 from pae_framework.report.metrics import (
     EVALUATIONS,
     GENERATOR_STEPS,
+    at_of,
     condition,
     decimals_for,
     fixed,
     flat,
     headline,
     ordered,
-    place_of,
     readable,
     series_along,
 )
@@ -27,7 +27,7 @@ def metric(name, label, value=1.0, **at):
     }
 
 
-def test_figures_are_read_from_reconstruction_over_latents_to_generation_then_what_plugins_add():
+def test_metrics_are_read_from_reconstruction_over_latents_to_generation_then_what_plugins_add():
     names = ["zoo/own", "few_steps/fd_x", "generation/fd_x", "manifold/ssc", "reconstruction/psnr"]
     labels = ["own", "gFD", "gFD", "SSC", "PSNR"]
     found = ordered(map(metric, names, labels))
@@ -41,13 +41,13 @@ def test_places_of_one_figure_are_ordered_as_numbers_not_as_text():
 
 
 def test_a_place_is_said_in_words():
-    assert condition(place_of(metric("a/b", "x"))) == ""
-    assert condition(place_of(metric("a/b", "x", generator_step=250))) == "generator step 250"
-    assert condition(place_of(metric("a/b", "x", steps=1))) == "1 sampling step"
-    assert condition(place_of(metric("a/b", "x", steps=5, evaluations=5))) == "5 sampling steps"
+    assert condition(at_of(metric("a/b", "x"))) == ""
+    assert condition(at_of(metric("a/b", "x", generator_step=250))) == "generator step 250"
+    assert condition(at_of(metric("a/b", "x", steps=1))) == "1 sampling step"
+    assert condition(at_of(metric("a/b", "x", steps=5, evaluations=5))) == "5 sampling steps"
     heun = metric("a/b", "x", steps=5, evaluations=10)
-    assert condition(place_of(heun)) == "5 sampling steps, evaluations 10"
-    assert condition(place_of(metric("a/b", "x", top_k=3, rho=0.1))) == "rho 0.1, top k 3"
+    assert condition(at_of(heun)) == "5 sampling steps, evaluations 10"
+    assert condition(at_of(metric("a/b", "x", top_k=3, rho=0.1))) == "rho 0.1, top k 3"
 
 
 def test_a_series_holds_what_was_measured_at_two_places_or_more_all_else_equal():
