@@ -97,7 +97,7 @@ def test_the_largest_of_a_column_decides_its_decimals():
     assert decimals_for([None, float("nan"), 0.0]) == 3
 
 
-def test_a_figure_that_is_missing_or_not_a_number_is_shown_as_that():
+def test_a_metric_that_is_missing_or_not_a_number_is_shown_as_that():
     assert fixed(None, 3) == "–"  # noqa: RUF001
     assert fixed(float("nan"), 3) == "nan"
     assert fixed(float("inf"), 3) == "inf"

@@ -151,7 +151,7 @@ def test_the_results_come_first(full_page):
     assert "4.000" not in head
 
 
-def test_every_figure_is_shown_with_its_protocol(full_page):
+def test_every_metric_is_shown_with_its_protocol(full_page):
     page = Page(full_page)
     cards = page.text[page.text.index("their protocols") :]
     assert page.tags.count("article") == 3
