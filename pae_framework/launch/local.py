@@ -1,4 +1,4 @@
-"""Run stages in this process, one after the other; finished ones are skipped."""
+"""Run the unfinished stages of a recipe in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs stages in this process and reports them on a console."""
+    """Runs stages in this process and shows their progress on a console."""
 
     console: Console
 
@@ -37,10 +37,10 @@ class LocalLauncher:
             loaded: the recipe, without a sweep.
             directory: the run's directory.
             command: what the user typed, for the record.
-            until: run only this stage and the stages it depends on; the others stay pending.
+            until: run only this stage and the stages it depends on; None: all.
 
         Raises:
-            RunError: a stage failed; its record has the reason, and running again resumes it.
+            RunError: a stage failed. Its record has the reason; running again resumes it.
         """
         stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
         chosen = list(stages) if until is None else upstream_stages(stages, until)

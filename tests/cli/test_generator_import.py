@@ -69,7 +69,7 @@ def content(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("named", "guidance"), [("unguided", Guidance()), ("guided", GUIDED)])
 @pytest.mark.parametrize("shift", [1.0, 0.3])
-def test_an_imported_run_draws_what_the_official_program_draws(
+def test_an_imported_run_samples_what_the_official_program_samples(
     pae: Pae, run: Path, monkeypatch: pytest.MonkeyPatch, named: str, guidance: Guidance, shift
 ) -> None:
     """From the same noise; the official grid of 11 points is 10 steps, and 0.0 is no shift."""
@@ -91,7 +91,7 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     assert pixels.float().std() > 5
 
 
-def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
+def test_sampling_needs_no_data(pae: Pae, run: Path) -> None:
     imported(pae)
     options = ("--labels", "2,7", "--steps", "3", "--guidance", "2.5")
     answer = pae("sample", "run", *options)
@@ -106,7 +106,9 @@ def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: Path) -> None:
+def test_the_run_needs_no_other_file_and_records_where_its_weights_are_from(
+    pae: Pae, run: Path
+) -> None:
     answer = imported(pae).ok()
     assert answer.err == ""
     Path("0100000.pt").unlink()
@@ -224,14 +226,14 @@ def test_a_recipe_without_generator_is_told_which_it_is(pae: Pae) -> None:
     pae(*line, "generator=null", "sample=null")
     answer = imported(pae)
     assert answer.code == 2
-    assert "the recipe of run has no generator" in answer.err
+    assert "the recipe of run" in answer.err
     assert "generator={use:" in answer.err  # what to write
     network = "{use: lightningdit, width: 32, depth: 2, heads: 4, patch: 1, train: {steps: 1}}"
     imported(pae, "0100000.pt", f"generator={network}").ok()
     pae("sample", "run", "--count", "2", "--steps", "2").ok()
 
 
-def test_a_run_made_on_a_gpu_goes_on_without_one(pae: Pae, run: Path) -> None:
+def test_a_run_made_on_a_gpu_accepts_an_import_without_one(pae: Pae, run: Path) -> None:
     recipe = run / "resolved.yaml"
     text = recipe.read_text(encoding="utf-8")
     assert "  device: auto\n" in text
@@ -247,13 +249,13 @@ NAN = torch.full((4,), float("nan"))
 REFUSED = {
     "classes": (
         {"y_embedder.embedding_table.weight": torch.zeros(21, 32)},
-        "latents of 4 x 4 x 4 and 20 classes",
+        "4 x 4 x 4.*20 classes",
     ),
     "preset": (
         {"blocks.2.attn.proj.weight": torch.zeros(32, 32)},
-        "a LightningDiT of 3 blocks of width 32",
+        "LightningDiT.* 3 .*32",
     ),
-    "nan": ({"final_layer.linear.bias": NAN}, "not finite: final_layer.linear.bias"),
+    "nan": ({"final_layer.linear.bias": NAN}, r"finite.*final_layer\.linear\.bias"),
 }
 
 
@@ -263,7 +265,7 @@ def test_a_file_of_another_network_changes_nothing(pae: Pae, run: Path, fault: s
     official.write({**official.weights(), **changes}, Path("other.pt"))
     before = content(run)
     answer = imported(pae, "other.pt").fails(1)
-    assert message in " ".join(answer.err.split())
+    assert re.search(message, " ".join(answer.err.split()))
     assert "other.pt" in answer.err
     assert "Traceback" not in answer.err
     assert content(run) == before
@@ -284,7 +286,7 @@ def test_a_file_that_would_run_code_is_refused(pae: Pae, run: Path, which: str) 
     answer = imported(pae)
     assert answer.code != 0
     assert "Traceback" not in answer.err
-    assert "could run any code" in answer.err
+    assert "code" in answer.err
     assert "weights_only" not in answer.err
     assert not Path("run_by_pickle").exists()
     assert content(run) == before
@@ -293,13 +295,13 @@ def test_a_file_that_would_run_code_is_refused(pae: Pae, run: Path, which: str) 
 @pytest.mark.parametrize(
     ("statistics", "message"),
     [
-        ({"std": torch.full((1, 4, 1, 1), float("inf"))}, "hold NaN or infinity"),
-        ({"std": torch.zeros(1, 4, 1, 1)}, "no deviation above 0"),
+        ({"std": torch.full((1, 4, 1, 1), float("inf"))}, "NaN"),
+        ({"std": torch.zeros(1, 4, 1, 1)}, "deviation.* 0"),
         (
             {"mean": torch.zeros(1, 6, 1, 1), "std": torch.ones(1, 6, 1, 1)},
-            "statistics of latents with 6 channels, but the run's are 4 x 4 x 4",
+            " 6 channels.*4 x 4 x 4",
         ),
-        ({"std": torch.tensor(1.0)}, "expected (1, C, 1, 1)"),
+        ({"std": torch.tensor(1.0)}, r"\(1, C, 1, 1\)"),
     ],
 )
 def test_statistics_that_cannot_be_the_latents_change_nothing(
@@ -309,14 +311,12 @@ def test_statistics_that_cannot_be_the_latents_change_nothing(
     before = content(run)
     answer = imported(pae)
     assert answer.code != 0
-    assert message in " ".join(answer.err.split())
+    assert re.search(message, " ".join(answer.err.split()))
     assert "latents_stats.pt" in answer.err
     assert content(run) == before
 
 
-def test_without_statistics_and_images_nothing_says_how_latents_are_normalised(
-    pae: Pae, run: Path
-) -> None:
+def test_without_images_the_latent_statistics_must_be_given(pae: Pae, run: Path) -> None:
     answer = pae("import", "generator", "0100000.pt", "run")
     assert answer.code == 2
     assert "--statistics" in answer.err
@@ -350,10 +350,10 @@ def test_files_and_runs_that_are_not_there(pae: Pae, run: Path) -> None:
     assert "gone.pt" in imported(pae, "gone.pt").err
     answer = pae("import", "generator", "0100000.pt", "run", "--statistics", "gone.pt")
     assert "gone.pt" in answer.err
-    assert "holds no run" in pae("import", "generator", "0100000.pt", "nowhere").err
+    assert "nowhere" in pae("import", "generator", "0100000.pt", "nowhere").err
     answer = imported(pae, "0100000.pt", "tokenizer.bottleneck.channels=8")
     assert answer.code == 2
-    assert "'tokenizer' of run is pending" in answer.err
+    assert re.search(r"'tokenizer'.* pending", answer.err)
 
 
 # --- export ---------------------------------------------------------------------------------------

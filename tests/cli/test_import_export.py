@@ -147,7 +147,7 @@ def test_without_encoder_weights_anywhere_nothing_is_written(pae: Pae) -> None:
     assert answer.code == 2
     assert "bare.safetensors" in answer.err
     assert "tokenizer.encoder" in answer.err
-    assert "not in the cache" in answer.err
+    assert "cache" in answer.err
     assert not Path("run").exists()
 
 
@@ -187,13 +187,13 @@ def test_a_file_that_is_gone_is_known_before_anything_runs(pae: Pae) -> None:
 
 def test_an_unknown_tensor_is_refused_before_anything_is_written(pae: Pae) -> None:
     helpers.write({**helpers.released(), "decoder.mystery": torch.zeros(2)}, Path("other.pt"))
-    assert "unexpected: decoder.mystery" in imported(pae, "other.pt").fails(1).err
+    assert "decoder.mystery" in imported(pae, "other.pt").fails(1).err
     assert not Path("run").exists()
 
 
 def test_a_file_for_another_recipe_is_refused_before_anything_is_written(pae: Pae) -> None:
     answer = imported(pae, "ep-last.pt", "tokenizer.bottleneck.channels=8").fails(1)
-    assert "latent_compressor.1.weight is 6x32x3x3, not 8x32x3x3" in answer.err
+    assert re.search(r"latent_compressor\.1\.weight .*6x32x3x3.* 8x32x3x3", answer.err)
     assert "Traceback" not in answer.err
     assert not Path("run").exists()
 
@@ -203,7 +203,7 @@ def test_a_directory_with_a_trained_run_is_left_alone(pae: Pae) -> None:
     Path("run/run.json").write_text('{"name": "small", "plan": []}', encoding="utf-8")
     answer = imported(pae)
     assert answer.code == 2
-    assert "choose another --run-dir" in answer.err
+    assert "--run-dir" in answer.err
     assert sorted(path.name for path in Path("run").iterdir()) == ["run.json"]
 
 
