@@ -43,7 +43,8 @@ app.add_typer(exporting, name="export")
 
 
 def _add(group: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
-    """Add a command; lines of its docstring are joined, since the terminal wraps its help."""
+    """Add a command. The lines of its docstring are joined, because the terminal wraps its help."""
+    name = name or function.__name__.replace("_", "-")
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     joined = (text if "\n    " in text else text.replace("\n", " ") for text in paragraphs)
     group.command(name, help="\n\n".join(joined))(function)

@@ -67,12 +67,9 @@ def _charts(columns: Sequence[Column], rows: Sequence[Row], axis: Axis) -> list[
 
 
 def _line(row: Row, points: Sequence[tuple[float, int]]) -> Line:
-    cells = [(position, row.cells[i]) for position, i in sorted(points)]
-    return Line(
-        row.variant,
-        [
-            (position, cell.mean, cell.half_range)
-            for position, cell in cells
-            if cell.mean is not None
-        ],
-    )
+    measured = [
+        (position, mean, row.cells[i].half_range)
+        for position, i in sorted(points)
+        if (mean := row.cells[i].mean) is not None
+    ]
+    return Line(row.variant, measured)

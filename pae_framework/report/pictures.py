@@ -73,7 +73,7 @@ def compare(
         grid(torch.cat([first, second]), len(first), scale)
         for first, second in zip(originals.split(columns), others.split(columns), strict=True)
     ]
-    return _stack(bands, gap=4 * GAP)
+    return stack(bands, gap=4 * GAP)
 
 
 def class_rows(
@@ -118,7 +118,8 @@ def _check(images: Tensor) -> None:
         raise DataError("no image to show")
 
 
-def _stack(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
+def stack(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
+    """Pictures one below the other, with ``gap`` px between them."""
     height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
     canvas = Image.new("RGBA", (max(picture.width for picture in pictures), height))
     top = 0

@@ -19,19 +19,18 @@ def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
     table.add_column("value", justify="right")
     for _, group in groupby(rows, key=lambda row: row.group):
         for row in group:
-            value = f"{row.value} {row.spread}".rstrip()
-            table.add_row(*map(Text, (f"{row.label} {row.arrow}", row.condition, value)))
+            table.add_row(*map(Text, _cells(row)))
         table.add_section()
     return table
 
 
 def results_markdown(rows: Sequence[ResultRow]) -> str:
     """One run's metrics as a Markdown table."""
-    lines = [
-        (f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip())
-        for row in rows
-    ]
-    return _markdown(("metric", "at", "value"), lines, numbers_from=2)
+    return _markdown(("metric", "at", "value"), [_cells(row) for row in rows], numbers_from=2)
+
+
+def _cells(row: ResultRow) -> tuple[str, str, str]:
+    return f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip()
 
 
 def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Table]:

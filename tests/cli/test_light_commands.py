@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from pae_framework import __version__
 from pae_framework.files import write_json
+from pae_framework.flow.flow_settings import SolverName
 from pae_framework.recipe.library import folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
@@ -303,6 +305,11 @@ def test_wrong_usage_exits_2(pae: Pae, arguments: list[str]) -> None:
     answer = pae(*arguments)
     assert (answer.code, answer.out) == (2, "")
     assert "Usage: pae" in answer.err
+
+
+def test_help_of_sample_lists_every_solver(pae: Pae) -> None:
+    words = re.findall(r"\w+", pae("sample", "--help").ok().out)
+    assert set(get_args(SolverName)) <= set(words)
 
 
 def test_an_interrupt_exits_130(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ def run(
         ),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="sweeps only: run members matching this pattern: 'ssr-*'")
+        str | None,
+        typer.Option(help="sweeps only: run members whose names match a pattern such as 'ssr-*'"),
     ] = None,
     smoke: Annotated[
         bool,

@@ -32,7 +32,7 @@ def sample(
         bool, typer.Option("--npz", help="also write images.npz for the ADM evaluator")
     ] = False,
 ) -> None:
-    """Sample images: one PNG each, and the first 64 as grid.png.
+    """Sample images from a run: one PNG each, and the first 64 as grid.png.
 
     Options default to the recipe's `sample:` section. Image i depends only on its label, the seed
     and i. Run the same command again to resume after an interruption. A different command that

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the state of each stage of a run, and why it failed if it did."""
+    """Show the state of each stage of a run, and the error of a stage that failed."""
     from pae_framework.runs.status import run_status
 
     members = run_status(run)
