@@ -41,7 +41,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def console_for_tables() -> Console:
-    """A console for tables that need 80 columns or more, even if stdout is not a terminal."""
+    """A console for tables; 100 columns wide if stdout is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 100)

@@ -159,7 +159,7 @@ def test_the_recipe_as_given_stays_on_record_with_every_change(pae: Pae, run: Pa
     assert [key for key in keys if key in expected] == expected
 
 
-def test_what_follows_goes_on_without_training_images(pae: Pae, run: Path) -> None:
+def test_later_stages_run_without_training_images(pae: Pae, run: Path) -> None:
     answer = imported(pae, "0100000.pt", TEST, "evaluate={manifold: {images: 6}}")
     assert (answer.err, answer.code) == ("", 0)
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
@@ -221,7 +221,7 @@ def test_weights_trained_in_the_run_itself_come_back_as_they_were(pae: Pae) -> N
         assert Path("before", name).read_bytes() == Path("after", name).read_bytes()
 
 
-def test_a_recipe_without_generator_is_told_which_it_is(pae: Pae) -> None:
+def test_a_recipe_without_generator_is_an_error_that_shows_how_to_set_one(pae: Pae) -> None:
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
     pae(*line, "generator=null", "sample=null")
     answer = imported(pae)
@@ -337,7 +337,7 @@ def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) ->
     assert shard["latents"].shape == (12, 4, 4, 4)
 
 
-def test_an_unknown_number_of_classes_is_said(pae: Pae) -> None:
+def test_an_unknown_number_of_classes_is_an_error(pae: Pae) -> None:
     text = official.RECIPE.replace("images: 120, classes: 10", "images: 120")
     Path("small.yaml").write_text(text, encoding="utf-8")
     pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
@@ -346,7 +346,7 @@ def test_an_unknown_number_of_classes_is_said(pae: Pae) -> None:
     assert "number of classes" in answer.err
 
 
-def test_files_and_runs_that_are_not_there(pae: Pae, run: Path) -> None:
+def test_missing_files_and_runs(pae: Pae, run: Path) -> None:
     assert "gone.pt" in imported(pae, "gone.pt").err
     answer = pae("import", "generator", "0100000.pt", "run", "--statistics", "gone.pt")
     assert "gone.pt" in answer.err

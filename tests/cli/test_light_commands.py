@@ -70,7 +70,7 @@ def test_check_knows_how_many_classes_the_images_have(pae: Pae) -> None:
     assert re.search(r"generator\b.*\b1000\b.*data\.train.*\b10\b", answer.err)
 
 
-def test_check_names_the_models_there_are_in_a_sentence_of_its_own(pae: Pae) -> None:
+def test_check_lists_the_known_models(pae: Pae) -> None:
     answer = pae("check", "dinov2_full", "tokenizer.encoder.model=foo")
     assert re.search(r"dinov2.*'foo'.*vit_", answer.err)
 
@@ -201,7 +201,7 @@ def test_copy_writes_the_recipe_and_never_overwrites(pae: Pae) -> None:
     assert Path("quickstart.yaml").read_text() == original
 
 
-def test_copy_goes_where_it_is_told(pae: Pae) -> None:
+def test_copy_writes_to_its_destination(pae: Pae) -> None:
     Path("folder").mkdir()
     pae("copy", "quickstart", "folder").ok()
     pae("copy", "quickstart", "other.yaml").ok()
@@ -224,7 +224,7 @@ def test_list_plugins_names_kind_origin_and_state(pae: Pae) -> None:
     assert {line.split()[0] for line in lines[2:] if line.strip()} == {"encoder"}
 
 
-def test_list_plugins_of_no_kind_says_which_there_are(pae: Pae) -> None:
+def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:
     answer = pae("list-plugins", "encoders")
     assert answer.code == 2
     assert re.search(r"'encoders'.*dataset, encoder,", answer.err)

@@ -40,7 +40,7 @@ def test_places_of_one_figure_are_ordered_as_numbers_not_as_text():
     assert [m["at"]["generator_step"] for m in found] == [50, 250, 1000]
 
 
-def test_a_place_is_said_in_words():
+def test_conditions_in_words():
     assert condition(at_of(metric("a/b", "x"))) == ""
     assert condition(at_of(metric("a/b", "x", generator_step=250))) == "generator step 250"
     assert condition(at_of(metric("a/b", "x", steps=1))) == "1 sampling step"
@@ -65,7 +65,7 @@ def test_a_series_holds_what_was_measured_at_two_places_or_more_all_else_equal()
     assert [(at, m["value"]) for at, m in few.points] == [(10.0, 3.0), (20.0, 1.0)]
 
 
-def test_series_that_differ_in_something_else_are_kept_apart_and_named_by_it():
+def test_series_under_other_conditions_are_separate_and_named_by_them():
     metrics = [
         metric("generation/fd", "gFD", generator_step=step, guidance=scale)
         for step in (1, 2)

@@ -99,7 +99,7 @@ def test_a_label_without_a_name_and_a_limit_on_classes():
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), r"uint8 \(2, 1, 4, 4\)"),
     ],
 )
-def test_what_is_no_image_is_refused(images, message):
+def test_anything_but_uint8_images_is_an_error(images, message):
     with pytest.raises(DataError, match=message):
         grid(images, columns=2)
 
