@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from pae_framework.files import read_json, write_text
 from pae_framework.plugins import load_registry
 from pae_framework.report.colours import latent_colours
 from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
-from pae_framework.report.pictures import by_class, class_rows, compare, save_png
+from pae_framework.report.pictures import class_rows, compare, grid, save_png, stack
 from pae_framework.report.plots import Line, curves, loss_panels
 from pae_framework.report.table import result_rows
 from pae_framework.report.text import results_markdown
@@ -81,6 +82,27 @@ def few_steps(results: list[MetricFields]) -> str:
     (series,) = series_along(results, EVALUATIONS)
     points = [(position, float(metric["value"]), None) for position, metric in series.points]
     return curves([Line("gFD", points)], EVALUATIONS.label, "gFD", log_x=True)
+
+
+def by_class(
+    images: Tensor, labels: Tensor, class_names: Sequence[str], per_class: int
+) -> Image.Image:
+    """Images (M, 3, S, S) uint8 with labels (M,): a row per class, its name to the left."""
+    rows = class_rows(labels, class_names, per_class, classes=len(class_names))
+    strips = [(name, grid(images[indices], per_class)) for name, indices in rows]
+    return stack([_labelled(name, strip) for name, strip in strips])
+
+
+def _labelled(name: str, strip: Image.Image, width: int = 104) -> Image.Image:
+    canvas = Image.new("RGBA", (width + strip.width, strip.height))
+    canvas.paste(strip, (width, 0))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    text = " ".join(name.split())
+    while len(text) > 1 and draw.textlength(text, font=font) > width - 10:
+        text = text.rstrip("…")[:-1] + "…"
+    middle = (width - 8, strip.height / 2)
+    draw.text(middle, text, fill=(128, 128, 128, 255), font=font, anchor="rm")
+    return canvas
 
 
 def _first_of_each_class(labels: Tensor, names: Sequence[str]) -> Tensor:

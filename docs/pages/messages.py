@@ -1,4 +1,4 @@
-"""docs/reference/messages.md: what is said of mistakes, for a reader to judge in one diff."""
+"""docs/reference/messages.md: every message, so that a change of wording shows in one diff."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,43 +22,49 @@ from pages.markdown import block, code
 _INTRODUCTION = """\
 # Messages
 
-What the program says of mistakes. The first two parts show answers to wrong recipes and command
-lines; the third lists the text of every error in the source, with `<...>` for what is filled in.
+This page shows what the program prints when something is wrong. It has three parts:
 
-All recipes below are this one with something changed:"""
+- [Recipes](#recipes): errors of wrong recipes;
+- [Commands](#commands): errors of wrong command lines;
+- [In the source](#in-the-source): the text of every error, warning and note, by module. `<...>`
+  stands for a value.
+
+Every wrong recipe below is this valid one with a change:"""
 _ENGINE = Path(pae_framework.__file__).parent
-_MESSAGES = ("Error", "Problem", "Inconsistency", "warn")
-"""Endings of the names of classes and functions that are given a message."""
+_MESSAGES = (
+    *("Error", "Problem", "Inconsistency", "_problem", "refuse", "_stop", "expect"),
+    *("warn", "warning", "print", "echo", "notes.append"),
+)
+"""Endings of the names of classes and functions that take a message."""
 _TEXTS = ("message", "hint", "fault", "why", "remedy", "advice")
-"""Names of variables that hold a message or a part of one."""
+"""Names of variables that hold a message or part of one."""
 _FILLED = re.compile(r"<[^<>]*>")
 
 
 def page() -> str:
     """The page."""
-    parts = [_INTRODUCTION, block(wrong.RECIPE, "yaml"), "## Recipes"]
+    blocks = [_INTRODUCTION, block(wrong.RECIPE, "yaml"), "## Recipes"]
     with _folder():
         for subject, cases in wrong.OVERRIDES.items():
-            parts.append(f"### {subject}")
-            parts += [_shown(["check", "small.yaml", *overrides]) for overrides in cases]
-        parts.append("### Texts")
+            blocks.append(f"### {subject}")
+            blocks.append(_session(["check", "small.yaml", *overrides] for overrides in cases))
+        blocks.append("### Files")
         for name, text in wrong.TEXTS.items():
             Path("wrong.yaml").write_text(text, encoding="utf-8")
-            parts.append(f"A recipe that {name}:\n\n{_shown(['check', 'wrong.yaml'])}")
-        parts.append("## Commands")
+            blocks.append(f"A recipe that {name}:\n\n{_session([['check', 'wrong.yaml']])}")
+        blocks.append("## Commands")
         for command, lines in wrong.COMMANDS.items():
-            parts.append(f"### {command}")
-            parts += [_shown(line) for line in lines]
-    return "\n\n".join([*parts, "## In the source", *_source()])
+            blocks += [f"### {command}", _session(lines)]
+    return "\n\n".join([*blocks, "## In the source", *_source()])
 
 
 @contextmanager
 def _folder() -> Iterator[None]:
-    """Work where the recipes are, and nothing else; without colours, in a terminal of one width."""
+    """Work in a folder with nothing but the recipes, without colours, 100 columns wide."""
     before = Path.cwd()
     environment = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "CUDA_VISIBLE_DEVICES": ""}
-    with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, environment):
-        os.chdir(place)
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, environment):
+        os.chdir(folder)
         try:
             prepare()
             yield
@@ -77,8 +83,12 @@ def prepare() -> None:
     Path("other/run.json").write_text('{"name": "other", "plan": []}', encoding="utf-8")
 
 
-def _shown(arguments: list[str]) -> str:
-    """A command line with what it prints."""
+def _session(lines: Iterable[list[str]]) -> str:
+    """Command lines, each with its output."""
+    return block("\n\n".join(map(_output, lines)), "text")
+
+
+def _output(arguments: list[str]) -> str:
     from pae_framework.cli.app import main
 
     out = io.StringIO()
@@ -90,8 +100,8 @@ def _shown(arguments: list[str]) -> str:
     ):
         main()
     words = " ".join(f"'{word}'" if set(word) & set(" {}[]") else word for word in arguments)
-    said = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
-    return block(f"$ pae {words}\n{said}", "text")
+    printed = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+    return f"$ pae {words}\n{printed}"
 
 
 # --- from the source ------------------------------------------------------------------------------
@@ -104,25 +114,25 @@ def _source() -> Iterator[str]:
     for package in (_ENGINE, *sorted(root.glob("pae_*"))):
         if package == _ENGINE or package.name != _ENGINE.name:
             for path in sorted(package.rglob("*.py")):
-                if "testing" not in path.relative_to(package).parts and (found := _texts(path)):
+                if texts := _texts(path):
                     name = path.relative_to(package.parent).as_posix()
-                    lines = "\n".join(dict.fromkeys(found))
+                    lines = "\n".join(dict.fromkeys(texts))
                     yield f"### {code(name)}\n\n{block(lines, 'text')}"
 
 
 def _texts(path: Path) -> list[str]:
-    """The messages in a file, in its order."""
+    """The messages in a file, in order."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [
+    messages = [
         (value.lineno, value.col_offset, " ".join(_text(value).split()))
         for node in ast.walk(tree)
         for value in _messages(node)
     ]
-    return [text for _, _, text in sorted(found) if " " in _FILLED.sub("", text).strip()]
+    return [text for _, _, text in sorted(messages) if " " in _FILLED.sub("", text).strip()]
 
 
 def _messages(node: ast.AST) -> Iterator[ast.expr]:
-    """What a statement says, where it is one that says something."""
+    """The messages that a statement contains."""
     if isinstance(node, ast.Call) and _name(node.func).endswith(_MESSAGES):
         values = [*node.args, *(word.value for word in node.keywords)]
         yield from (value for value in values if isinstance(value, _WRITTEN))
@@ -138,15 +148,15 @@ _WRITTEN = (ast.JoinedStr, ast.Constant, ast.BinOp, ast.IfExp)
 
 
 def _name(function: ast.expr) -> str:
-    return getattr(function, "attr", None) or getattr(function, "id", "")
+    return ast.unparse(function)
 
 
 def _text(value: Any) -> str:
-    """Text as it is written; <...> stands for what is filled in."""
+    """The text of a string in the source; <...> stands for a value."""
     if isinstance(value, ast.Constant):
         return value.value if isinstance(value.value, str) else ""
     if isinstance(value, ast.JoinedStr):
-        return "".join(_text(part) for part in value.values)
+        return "".join(map(_text, value.values))
     if isinstance(value, ast.FormattedValue):
         return f"<{ast.unparse(value.value)}>"
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):

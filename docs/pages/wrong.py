@@ -1,6 +1,6 @@
 """Wrong recipes and command lines, whose messages docs/reference/messages.md shows.
 
-Tests assert the facts of a message: a key, a value, a suggestion. Its wording is read in the page.
+Tests check the facts of a message: a key, a value, a suggestion. Read the wording on the page.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ evaluate:
   generation:
   manifold:
 """
-"""A right recipe; every case below changes it."""
+"""A valid recipe; every case below changes it."""
 
 _GAN = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}}"
 _NOTHING = "tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"
@@ -102,7 +102,7 @@ OVERRIDES: dict[str, list[list[str]]] = {
         ["tokenizer.refinement.width=30"],
         ["tokenizer.encoder={use: mae, weights: none}", "data.image_size=250"],
     ],
-    "Encoders and what they are trained with": [
+    "Training of encoders": [
         ["tokenizer.encoder.train=null"],
         ["extractor.train=null"],
         [f"tokenizer.encoder={{use: dinov2, weights: none, {_TINY}, train: {{steps: 1}}}}"],
@@ -134,7 +134,7 @@ OVERRIDES: dict[str, list[list[str]]] = {
         [_GAN, "tokenizer.adversarial.start={steps: 1, epochs: 1}"],
         [_GAN, _NOTHING],
     ],
-    "Steps whose weights are kept": [
+    "Checkpoints to keep": [
         ["tokenizer.train.keep_steps=[11]"],
         ["sample.at_steps=[4, 5]"],
         ["generator.train.steps=null", "generator.train.epochs=1"],
@@ -184,22 +184,22 @@ OVERRIDES: dict[str, list[list[str]]] = {
 
 TEXTS: dict[str, str] = {
     "is not YAML": "pae: [1",
-    "holds a character that YAML forbids": "name: a\x00b",
+    "contains a character that YAML forbids": "name: a\x00b",
     "is empty": "",
     "is a list": "[]",
     "is an empty map": "{}",
-    "says a key twice": RECIPE.replace("name: small", "name: small\nname: big"),
-    "uses an alias within itself": "name: &a [*a]",
-    "has a key that is no text": "[1]: 2",
+    "has a key twice": RECIPE.replace("name: small", "name: small\nname: big"),
+    "uses an alias inside its own anchor": "name: &a [*a]",
+    "has a key that is not a string": "[1]: 2",
     "has a tag": "name: !!python/name:os.system",
-    "lacks its name": RECIPE.replace("name: small\n", ""),
-    "lacks a key": RECIPE.replace("  image_size: 8\n", ""),
+    "has no name": RECIPE.replace("name: small\n", ""),
+    "has no image size": RECIPE.replace("  image_size: 8\n", ""),
     "extends itself": "extends: wrong.yaml",
-    "extends nothing": "extends: quikstart",
-    "extends two": "extends: [a, b]",
+    "extends an unknown recipe": "extends: quikstart",
+    "extends two recipes": "extends: [a, b]",
     "has two problems": RECIPE.replace("count: 10", "cuont: 10").replace("dam,", "damm,"),
 }
-"""Texts of a recipe ``wrong.yaml``, each by what is wrong with it."""
+"""Contents of a recipe ``wrong.yaml``, by what is wrong with them."""
 
 FOLDER = "data.train={use: image_folder, folder: nowhere}"
 
@@ -236,5 +236,18 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["show-plugin", "encoder:tiny_vitt"],
     ],
     "pae status, pae report": [["status", "nowhere"], ["status", "folder"], ["report", "nowhere"]],
+    "pae sample, pae reconstruct": [["sample", "nowhere"], ["reconstruct", "folder"]],
+    "pae import": [
+        ["import", "pae", "gone.pt", "--recipe", "small.yaml"],
+        ["import", "pae", "small.yaml", "--recipe", "sweep.yaml"],
+        ["import", "generator", "gone.pt", "other"],
+        ["import", "generator", "small.yaml", "nowhere"],
+    ],
+    "pae export": [
+        ["export", "pae", "nowhere", "tokenizer.pt"],
+        ["export", "pae", "other", "tokenizer.txt"],
+        ["export", "generator", "other", "weights.pt", "--format", "safetensors"],
+        ["export", "generator", "other", "folder", "--format", "diffusers"],
+    ],
 }
-"""Command lines, by command; see :func:`pages.messages.prepare` for the files there are."""
+"""Command lines, by command; :func:`pages.messages.prepare` writes the files that they name."""

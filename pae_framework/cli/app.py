@@ -42,29 +42,24 @@ exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for us
 app.add_typer(exporting, name="export")
 
 
-def _add(group: typer.Typer, name: str, function: Callable[..., None]) -> None:
-    """Add a command; lines of its docstring are joined, since the terminal wraps its help."""
+def _add(group: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
+    """Add a command. The lines of its docstring are joined, because the terminal wraps its help."""
+    name = name or function.__name__.replace("_", "-")
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     joined = (text if "\n    " in text else text.replace("\n", " ") for text in paragraphs)
     group.command(name, help="\n\n".join(joined))(function)
 
 
-_add(app, "run", run)
-_add(app, "check", check)
-_add(app, "fetch", fetch)
-_add(app, "show", show)
-_add(app, "list-recipes", list_recipes)
-_add(app, "copy", copy)
-_add(app, "status", status)
-_add(app, "sample", sample)
-_add(app, "reconstruct", reconstruct)
-_add(app, "report", report)
-_add(app, "list-plugins", list_plugins)
-_add(app, "show-plugin", show_plugin)
-_add(importing, "pae", import_pae)
-_add(importing, "generator", import_generator)
-_add(exporting, "pae", export_pae)
-_add(exporting, "generator", export_generator)
+for about_recipes in (run, check, fetch, show, list_recipes, copy):
+    _add(app, about_recipes)
+for about_runs in (status, sample, reconstruct, report):
+    _add(app, about_runs)
+for about_plugins in (list_plugins, show_plugin):
+    _add(app, about_plugins)
+_add(importing, import_pae, "pae")
+_add(importing, import_generator, "generator")
+_add(exporting, export_pae, "pae")
+_add(exporting, export_generator, "generator")
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,7 +80,7 @@ def pae(
 
 
 def _file_error(error: OSError) -> PaeError:
-    """A system error about a file or folder as a message for users; others are raised again."""
+    """A system error as a message for users. Raises it again if it is not about a file."""
     if error.filename is None:
         raise error
     return RunError(f"{error.filename}: {error.strerror}")
@@ -94,14 +89,15 @@ def _file_error(error: OSError) -> PaeError:
 def main() -> None:
     """Run one command.
 
-    Exit codes: 0 done, 1 a run failed, 2 wrong recipe or usage, 3 a plugin is broken.
+    Exit codes: 0 done, 1 a run failed, 2 wrong recipe or usage, 3 a plugin is broken, 130 stopped
+    by Ctrl-C.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="pae")
     except (PaeError, OSError) as raised:
         error = raised if isinstance(raised, PaeError) else _file_error(raised)
-        if "--debug" in sys.argv:  # wherever it stands on the command line
+        if "--debug" in sys.argv:  # anywhere on the command line
             traceback.print_exc()
         print_error(error)
         sys.exit(error.exit_code)

@@ -1,12 +1,18 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take, and what they stand for: a finished run, a new file."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pae_framework.cli.shell_completion import complete_override, complete_recipe
+from pae_framework.errors import UsageError
+
+if TYPE_CHECKING:
+    from pae_framework.execution.context import StageContext
 
 RecipeArgument = Annotated[
     str,
@@ -24,4 +30,61 @@ OverridesArgument = Annotated[
         autocompletion=complete_override,
     ),
 ]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run or a sweep")]
+TokenizerRunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="directory of a run with a finished tokenizer")
+]
+GeneratorRunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="directory of a run with a finished generator")
+]
+WeightsArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="weights to load: .pt or .safetensors")
+]
+OutputArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="file to write: .pt or .safetensors")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="replace an existing file")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+
+
+class Format(StrEnum):
+    """How weights are written."""
+
+    SAFETENSORS = "safetensors"
+    PT = "pt"
+
+
+def check_output(file: Path, file_format: StrEnum | None, force: bool) -> bool:
+    """Whether ``file`` is written as a torch file; otherwise it is written as safetensors.
+
+    Raises:
+        UsageError: the suffix is unknown or contradicts ``file_format``, or the file exists.
+    """
+    as_torch = file.suffix in (".pt", ".pth", ".ckpt", ".bin")
+    if not as_torch and file.suffix != ".safetensors":
+        raise UsageError(f"{file}: the file name must end in .safetensors or .pt")
+    if file_format not in (None, Format.PT if as_torch else Format.SAFETENSORS):
+        raise UsageError(f"--format {file_format} contradicts the file name {file.name}")
+    if file.exists() and not force:
+        raise UsageError(f"{file} exists; replace it with --force")
+    return as_torch
+
+
+def finished_context(run: Path, stage: str) -> StageContext:
+    """The context that reads ``stage`` of a run and the stages it depends on; prints on stderr.
+
+    Torch is imported only after the run was found.
+
+    Raises:
+        UsageError: there is no such run, or one of these stages is not finished.
+        RecipeError: the run's recipe no longer loads.
+    """
+    from rich.console import Console
+
+    from pae_framework.plugins import load_registry
+    from pae_framework.runs.opened import open_run
+
+    opened = open_run(run, load_registry())
+    from pae_framework.execution.context import StageContext
+
+    return StageContext.of_finished_run(opened, stage, Console(stderr=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ _UNBROKEN = 100_000
 
 
 def print_json(data: Any) -> None:
-    """Print JSON; a command that does prints nothing else on stdout."""
+    """Print JSON, which must be all that the command prints on stdout."""
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
@@ -40,10 +41,15 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def console_for_tables() -> Console:
-    """A console for tables that need 80 columns or more, even if stdout is not a terminal."""
+    """A console for tables; 100 columns wide if stdout is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+
+
+def command_line() -> str:
+    """What the user typed, for the record of a run."""
+    return shlex.join(["pae", *sys.argv[1:]])
 
 
 def warn(message: str) -> None:

@@ -12,18 +12,20 @@ def complete_recipe(incomplete: str) -> list[str]:
     from pae_framework.recipe import library
 
     names = [name for name, _, _ in library.shipped() if name.startswith(incomplete)]
-    before, slash, beginning = incomplete.rpartition("/")
-    here = sorted(Path(before + slash).glob("*"))
-    fitting = [path for path in here if path.name.startswith(beginning)]
-    files = [path.name for path in fitting if path.suffix == ".yaml" and path.is_file()]
-    folders = [f"{path.name}/" for path in fitting if path.is_dir()]
-    return [*names, *(f"{before}{slash}{name}" for name in (*files, *folders))]
+    folder, slash, prefix = incomplete.rpartition("/")
+    entries = [
+        path for path in sorted(Path(folder + slash).glob("*")) if path.name.startswith(prefix)
+    ]
+    files = [path.name for path in entries if path.suffix == ".yaml" and path.is_file()]
+    folders = [f"{path.name}/" for path in entries if path.is_dir()]
+    return [*names, *(f"{folder}{slash}{name}" for name in (*files, *folders))]
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
-    """Keys of the recipe given before, and after ``=`` the values of that key.
+    """Keys of the recipe on the command line, and after ``=`` the values of a key.
 
-    Bash splits words at ``=``: then the key is among the earlier words, and only values are given.
+    Bash splits words at ``=``: the key is then among the earlier words, and the answers are values
+    without it.
     """
     from pae_framework.errors import PaeError
     from pae_framework.plugins import load_registry
@@ -31,13 +33,13 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     from pae_framework.recipe.load import load_recipe
 
     words = [*(context.params.get("overrides") or []), incomplete]
-    cut = "=" in words[-2:]
-    if cut:
-        place = len(words) - 1 - words[::-1].index("=")
-        words = [*words[: place - 1], f"{words[place - 1]}={''.join(words[place + 1 :])}"]
+    split = "=" in words[-2:]
+    if split:
+        sign = len(words) - 1 - words[::-1].index("=")
+        words = [*words[: sign - 1], f"{words[sign - 1]}={''.join(words[sign + 1 :])}"]
     try:
         recipe = load_recipe(context.params["recipe"], (), load_registry())
-        found = completions(recipe, words[-1])
+        answers = completions(recipe, words[-1])
     except (PaeError, KeyError):
         return []
-    return [text.partition("=")[2] for text in found] if cut else found
+    return [text.partition("=")[2] for text in answers] if split else answers

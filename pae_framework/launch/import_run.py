@@ -1,4 +1,4 @@
-"""What ``pae import`` does: weights trained elsewhere become a run that needs no other file."""
+"""Import weights trained elsewhere into a run, which keeps copies of the files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.plan import plan
 
 FOLDER = "imported"
-"""Folder of the run that holds copies of the imported files."""
+"""Folder in the run with copies of the imported files."""
 ANY_DEVICE = "runtime.device=auto"
 """Loading weights needs no GPU, even if the recipe's training does."""
 
@@ -33,10 +33,10 @@ def import_tokenizer(
     command: str,
     console: Console,
 ) -> Path:
-    """Make a run from a released tokenizer, finished up to its tokenizer stage. Reads no image.
+    """Make a run from a released tokenizer, finished up to its tokenizer stage. Needs no images.
 
-    The whole file is checked before anything is written. The run keeps a copy, which its recipe
-    names in ``tokenizer.weights``.
+    The whole file is checked before anything is written. The run's recipe names its copy of the
+    file in ``tokenizer.weights``.
 
     Args:
         file: the released file, or the ``tokenizer.safetensors`` of a run.
@@ -53,13 +53,13 @@ def import_tokenizer(
     Raises:
         UsageError: there is no such file, the recipe is invalid or a sweep, or the directory holds
             something else.
-        DataError: the file contains no encoder, and the recipe's is not on this machine.
-        CheckpointError: the file is damaged or made for another recipe; lists what differs.
+        DataError: the file contains no encoder, and this machine lacks the weights of the recipe's.
+        CheckpointError: the file is damaged or for another recipe; lists the differences.
     """
     if not file.is_file():
         raise UsageError(f"there is no file {file}")
-    given = (ANY_DEVICE, *overrides)
-    loaded = load_recipe(recipe, given, registry)
+    overrides = [ANY_DEVICE, *overrides]
+    loaded = load_recipe(recipe, overrides, registry)
     if loaded.recipe.sweep is not None:
         raise UsageError(f"{loaded.recipe.name} is a sweep; import into a recipe without `sweep:`")
     path = run_dir or Path("runs") / f"{loaded.recipe.name}-imported"
@@ -72,17 +72,17 @@ def import_tokenizer(
     changes = [f"tokenizer.weights={inline(str(copy))}"]
     if has_encoder and "weights" in type(loaded.recipe.tokenizer.encoder.config).model_fields:
         changes.append("tokenizer.encoder.weights=none")
-    loaded = load_recipe(recipe, (*given, *changes), registry)
+    loaded = load_recipe(recipe, [*overrides, *changes], registry)
     directory = RunDirectory.at(path, stages_dir_of(path))
     choose_launcher(console).run(loaded, directory, command, until="tokenizer")
     return path
 
 
 def _claim(path: Path, name: str) -> None:
-    """Reject a directory that holds anything but an import with this recipe, finished or not."""
+    """Reject a directory unless it is new or holds an import with this recipe."""
     if path.is_dir() and not (path / RECORD).exists():
         visible = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
-        if visible == {FOLDER}:  # an import that was killed before the run existed
+        if visible == {FOLDER}:  # an import that was stopped before it created the run
             return
     RunDirectory.at(path).claim(name)
     if (path / RECORD).exists() and not (path / FOLDER).is_dir():
@@ -103,11 +103,11 @@ def import_generator(
 ) -> None:
     """Load a generator trained elsewhere into a run, as if its generator stage had trained it.
 
-    The whole files are checked before anything is written. The run keeps copies, which its recipe
-    names.
+    The whole files are checked before anything is written. The run's recipe names its copies of the
+    files.
 
     Args:
-        file: the generator's weights, ours or official.
+        file: the generator's weights, in our or the official layout.
         run: directory of a run whose tokenizer is finished.
         statistics: of the latents the generator was trained on; None: those of the run's latents.
         overrides: ``key.path=value``, applied to the run's recipe.
@@ -118,12 +118,13 @@ def import_generator(
     Raises:
         UsageError: there is no such file or run, its recipe has no generator, its tokenizer is not
             finished, or there are neither statistics nor images to measure them on.
-        CheckpointError: the weights are damaged, not finite or for another network; says which.
+        CheckpointError: the weights are damaged, not finite or for another network; lists the
+            differences.
         DataError: the statistics are damaged, not finite, or have another number of channels.
     """
-    for given in (file, statistics):
-        if given is not None and not given.is_file():
-            raise UsageError(f"there is no file {given}")
+    for path in (file, statistics):
+        if path is not None and not path.is_file():
+            raise UsageError(f"there is no file {path}")
     opened = open_run(run, registry)
     folder = run.absolute() / FOLDER
     copy, statistics_copy = folder / "generator.safetensors", folder / "latents_stats.safetensors"
@@ -142,27 +143,27 @@ def import_generator(
 
 
 def _with_changes(opened: OpenedRun, changes: Sequence[str]) -> OpenedRun:
-    """The run with its recipe changed; the recipe's original text and overrides are kept."""
+    """The run with changes of its recipe, added to the overrides it was started with."""
     recipe, path = opened.loaded.recipe, opened.directory.path
     if recipe.generator is None and not any(text.startswith("generator=") for text in changes):
         raise UsageError(
-            f"the recipe of {path} has no generator; name the network of the file, for example "
+            f"the recipe of {path} has no generator; set that of the file, for example "
             "'generator={use: lightningdit, preset: XL/1, train: {steps: 1}}'"
         )
-    needed = [*_without_training(recipe), *changes]
-    loaded = load_recipe(path / "resolved.yaml", needed, opened.loaded.registry)
-    before = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    changes = [*_changes_for_import(recipe), *changes]
+    loaded = load_recipe(path / "resolved.yaml", changes, opened.loaded.registry)
+    earlier = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
     loaded = replace(
         loaded,
         text=(path / "recipe.yaml").read_text(encoding="utf-8"),
-        overrides=tuple(dict.fromkeys([*before, *needed])),
+        overrides=tuple(dict.fromkeys([*earlier, *changes])),
     )
     stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
     return replace(opened, loaded=loaded, plan=stages)
 
 
-def _without_training(recipe: Recipe) -> list[str]:
-    """Overrides that drop what only a trained generator has, and the need for a GPU."""
+def _changes_for_import(recipe: Recipe) -> list[str]:
+    """Overrides that remove earlier checkpoints of the generator, and the need for a GPU."""
     changes = [ANY_DEVICE] if recipe.runtime.device == "cuda" else []
     if recipe.sample is not None and recipe.sample.at_steps:
         changes.append("sample.at_steps=[]")
@@ -170,18 +171,18 @@ def _without_training(recipe: Recipe) -> list[str]:
 
 
 def _require_data(opened: OpenedRun) -> None:
-    """Latent statistics must be given, present or measurable; the number of classes known."""
+    """Without training images, latent statistics and the number of classes must be known."""
     train = opened.loaded.recipe.data.train.config
     if (missing := train.missing()) is None:
         return
     latents = opened.directory.stage(opened.plan["latents"])
     if opened.loaded.recipe.latents.written and not latents.done:
         raise UsageError(
-            "latent statistics are missing; give --statistics, the file that came with the "
-            f"generator, or the images to measure them on (data.train: {missing})"
+            "latent statistics are missing; pass the generator's statistics file with "
+            f"--statistics, or provide the training images (data.train: {missing})"
         )
     if train.expected() is None:
         raise UsageError(
-            f"the number of classes is unknown: data.train: {missing}; no images are needed if "
-            "the recipe states the number of images and classes"
+            f"the number of classes is unknown: data.train: {missing}; without images, set "
+            "`images` and `classes` in data.train (image_folder)"
         )

@@ -1,7 +1,8 @@
-"""What a launcher is, and which one runs a recipe.
+"""The interface of launchers, and the choice of the one that runs a recipe.
 
-To add a launcher (Slurm, say), write a class with this ``run`` in a file beside ``local.py`` and
-let :func:`choose_launcher` return it. ``pae run``, sweeps and ``pae import`` all ask that function.
+To add a launcher, such as one for Slurm, write a class with this ``run`` in a file beside
+``local.py`` and let :func:`choose_launcher` return it. ``pae run``, sweeps and ``pae import`` all
+call that function.
 """
 
 from __future__ import annotations
@@ -29,5 +30,5 @@ class Launcher(Protocol):
 
 
 def choose_launcher(console: Console) -> Launcher:
-    """The launcher that runs recipes; the only one so far runs them in this process."""
+    """The launcher that runs recipes. There is one so far: it runs them in this process."""
     return LocalLauncher(console)

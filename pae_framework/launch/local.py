@@ -1,9 +1,10 @@
-"""Run stages in this process, one after the other; finished ones are skipped."""
+"""Run the unfinished stages of a recipe in this process, one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,12 +13,14 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
-from pae_framework.runs.record import UpdateRecord
+
+if TYPE_CHECKING:
+    from pae_framework.execution.context import StageContext
 
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs stages in this process and reports them on a console."""
+    """Runs stages in this process and shows their progress on a console."""
 
     console: Console
 
@@ -34,10 +37,10 @@ class LocalLauncher:
             loaded: the recipe, without a sweep.
             directory: the run's directory.
             command: what the user typed, for the record.
-            until: run only this stage and the stages it depends on; the others stay pending.
+            until: run only this stage and the stages it depends on; None: all.
 
         Raises:
-            RunError: a stage failed; its record has the reason, and running again resumes it.
+            RunError: a stage failed. Its record has the reason; running again resumes it.
         """
         stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
         chosen = list(stages) if until is None else upstream_stages(stages, until)
@@ -64,33 +67,31 @@ class LocalLauncher:
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             with record.working(inputs) as update_record:
-                self._run_stage(loaded, directory, planned, stages, update_record)
+                from pae_framework.execution.context import StageContext  # loads torch
+
+                recipe, registry = loaded.recipe, loaded.registry
+                context = StageContext(
+                    recipe, registry, directory, planned, stages, self.console, update_record
+                )
+                _run_stage(context)
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
-
-    def _run_stage(
-        self,
-        loaded: LoadedRecipe,
-        directory: RunDirectory,
-        planned: PlannedStage,
-        stages: Mapping[str, PlannedStage],
-        update_record: UpdateRecord,
-    ) -> None:
-        from pae_framework.execution.context import StageContext, configure_torch  # torch
-
-        context = StageContext(
-            loaded.recipe, loaded.registry, directory, planned, stages, self.console, update_record
-        )
-        configure_torch(loaded.recipe.runtime)
-        update_record(machine=context.machine)
-        try:
-            STAGES[planned.name].function()(context)
-        except PaeError:
-            raise
-        except Exception as error:
-            raise RunError(
-                f"stage {planned.name} failed: {type(error).__name__}: {error} "
-                f"(folder {directory.stage(planned).path}; `--debug` shows the traceback)"
-            ) from error
 
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)
+
+
+def _run_stage(context: StageContext) -> None:
+    from pae_framework.execution.context import configure_torch
+
+    name = context.planned.name
+    configure_torch(context.recipe.runtime)
+    context.update_record(machine=context.machine)
+    try:
+        STAGES[name].function()(context)
+    except PaeError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"stage {name} failed: {type(error).__name__}: {error} "
+            f"(folder {context.directory}; `--debug` shows the traceback)"
+        ) from error

@@ -1,4 +1,4 @@
-"""Run the members of a sweep, one after the other; they share finished stages."""
+"""Run the members of a sweep one after the other; they share stages."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def run_sweep(
     command: str,
     console: Console,
 ) -> None:
-    """Run members of a sweep, then write ``results.json`` and the report of all finished ones.
+    """Run members of a sweep, then write ``results.json`` and the report of all finished members.
 
-    Several processes may work on one sweep, each on other members: one of them runs a stage they
-    share while the others wait.
+    Several processes can run different members of one sweep. If they share a stage, one process
+    runs it and the others wait.
 
     Args:
         loaded: the recipe with the sweep.
@@ -38,10 +38,10 @@ def run_sweep(
         console: shows progress.
 
     Raises:
-        RunError: members failed; the others were run all the same.
+        RunError: members failed. The other members were still run.
     """
-    everyone = [member.name for member in expand(loaded)]
-    info = {"name": loaded.recipe.name, "command": command, "members": everyone}
+    names = [member.name for member in expand(loaded)]
+    info = {"name": loaded.recipe.name, "command": command, "members": names}
     write_description(directory.path, info, loaded)
     failed = []
     for number, member in enumerate(members, start=1):
@@ -72,11 +72,11 @@ def _member_directory(sweep: RunDirectory, member: Member) -> RunDirectory:
 
 
 def _results(loaded: LoadedRecipe, sweep: RunDirectory) -> list[dict[str, Any]]:
-    """Results of the members whose evaluation, as planned now, is done.
+    """Results of the members whose currently planned evaluation is done.
 
-    For each: member, variant, seed, metrics, and the folder of its samples if it has any.
+    Each has member, variant, seed, metrics, and the folder of its samples if there are any.
     """
-    found = []
+    results = []
     for member in expand(loaded):
         run = _member_directory(sweep, member)
         stages = {stage.name: stage for stage in plan(member.loaded.recipe, loaded.registry)}
@@ -91,5 +91,5 @@ def _results(loaded: LoadedRecipe, sweep: RunDirectory) -> list[dict[str, Any]]:
         if "sample" in stages:
             samples = run.stage(stages["sample"]).path
             entry["samples"] = os.path.relpath(samples, sweep.path)
-        found.append(entry)
-    return found
+        results.append(entry)
+    return results

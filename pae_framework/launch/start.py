@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a recipe; the defaults are those of ``pae run``."""
+    """How to run a recipe; the defaults are the same as for ``pae run``."""
 
     run_dir: Path | None = None
     """Directory of the run; None: ``runs/<recipe name>``, or a new temporary folder for smoke."""
@@ -37,7 +37,7 @@ class RunOptions:
     smoke: bool = False
     """Run the smoke version: small untrained models, generated images, a few steps, CPU."""
     command: str = "run_recipe"
-    """What started the run, for ``run.json``."""
+    """The command that started the run, for ``run.json``."""
 
 
 def run_recipe(
@@ -67,9 +67,9 @@ def run_recipe(
 
     Raises:
         UsageError: an option does not fit the recipe, or the directory holds something else.
-        RecipeError: this machine lacks something the recipe needs; lists everything.
+        RecipeError: this machine lacks something that the recipe needs; lists everything.
         RunError: a stage failed.
-        StoppedError: stopped on request; calling it again with the same directory resumes.
+        StoppedError: stopped on request. A call with the same directory resumes.
     """
     options, console = options or RunOptions(), console or Console(highlight=False)
     loaded, members = _prepare(loaded, options)
@@ -121,6 +121,6 @@ def _directory(path: Path, options: RunOptions) -> RunDirectory:
 
 
 def _default_path(loaded: LoadedRecipe, smoke: bool = False) -> Path:
-    """``runs/<name>``; for a smoke run a new folder each time, so that no stage is cached."""
+    """``runs/<name>``, or a new folder for a smoke run, so that no stage is cached."""
     name = loaded.recipe.name
     return Path(tempfile.mkdtemp(prefix=f"pae-{name}-")) if smoke else Path("runs") / name

@@ -30,7 +30,7 @@ class AxisSection:
 
 
 def training(stages: Mapping[str, Sequence[CurveRow]]) -> dict[str, list[tuple[str, Chart]]]:
-    """A panel per stage and term."""
+    """One panel per stage and term."""
     panels = {
         stage: [
             (term, chart(svg, f"{term} of the stage {stage} over steps"))
@@ -38,26 +38,26 @@ def training(stages: Mapping[str, Sequence[CurveRow]]) -> dict[str, list[tuple[s
         ]
         for stage, rows in stages.items()
     }
-    return {stage: found for stage, found in panels.items() if found}
+    return {stage: charts for stage, charts in panels.items() if charts}
 
 
 def along(metrics: Sequence[MetricFields], axis: Axis) -> AxisSection | None:
     """A table and a chart of metrics along one axis."""
-    found = series_along(metrics, axis)
-    if not found:
+    all_series = series_along(metrics, axis)
+    if not all_series:
         return None
-    positions = sorted({position for series in found for position, _ in series.points})
+    positions = sorted({position for series in all_series for position, _ in series.points})
     rows = []
-    for series in found:
+    for series in all_series:
         decimals = decimals_for(number(metric) for _, metric in series.points)
         values = {at: fixed(number(metric), decimals) for at, metric in series.points}
         rows.append((series.label, [values.get(position, "") for position in positions]))
-    lines = [Line(series.label, _finite_points(series)) for series in found]
+    lines = [Line(series.label, _finite_points(series)) for series in all_series]
     return AxisSection(
         axis=axis.label,
         positions=[f"{position:.10g}" for position in positions],
         rows=rows,
-        chart=axis_chart(lines, axis, found[0].label if len(found) == 1 else ""),
+        chart=axis_chart(lines, axis, all_series[0].label if len(all_series) == 1 else ""),
     )
 
 

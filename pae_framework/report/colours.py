@@ -1,4 +1,7 @@
-"""Latents as colours: what the first principal components of all tokens look like in place."""
+"""Latents as colours: the first three principal components of all tokens as red, green, blue.
+
+Legend: M images, C channels, h x w the grid.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,15 @@ from torch import Tensor
 
 
 def latent_colours(latents: Tensor) -> Tensor:
-    """Latents (M, C, h, w) as colours (M, 3, h, w) uint8: red, green and blue are the first three
-    principal components of all tokens.
+    """Latents (M, C, h, w) as colours (M, 3, h, w) uint8.
 
-    Each component is spread over 0..255 between its 2nd and 98th percentile; one without variance
-    is 128 everywhere. The sign is fixed by making the largest loading positive.
+    The 2nd to 98th percentile of each component are spread over 0 to 255. A component without
+    variance is 128 everywhere. The largest loading of each is positive, which fixes the sign.
     """
     M, _, h, w = latents.shape
     scores, _ = principal_components(latents)
     low, high = torch.quantile(_subset(scores), scores.new_tensor([0.02, 0.98]), dim=0)
-    # few tokens that stand out (masks of tiny objects) can lie outside both percentiles
+    # A few tokens that differ (tiny objects) can lie outside both percentiles.
     flat = high - low <= 0
     low = torch.where(flat, scores.amin(0), low)
     high = torch.where(flat, scores.amax(0), high)
@@ -30,9 +32,9 @@ def latent_colours(latents: Tensor) -> Tensor:
 def principal_components(latents: Tensor) -> tuple[Tensor, Tensor]:
     """First three principal components of all tokens of latents (M, C, h, w).
 
-    Returns scores (M * h * w, 3) and the share of the variance each holds (3,), float64.
-    Components that are numerically zero, or that C < 3 does not have, are exactly 0. Values that
-    are not finite count as 0, so that a run that diverged can still be looked at.
+    Returns scores (M * h * w, 3) and the share of variance of each component (3,), float64.
+    Components that are numerically zero, or missing because C < 3, are exactly 0. Values that are
+    not finite count as 0, so that a diverged run can still be shown.
     """
     C = latents.shape[1]
     tokens = latents.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0)
@@ -50,5 +52,5 @@ def principal_components(latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _subset(scores: Tensor, most: int = 1_000_000) -> Tensor:
-    """At most ``most`` evenly spaced rows: torch.quantile takes no more than 16 million values."""
+    """At most ``most`` evenly spaced rows: torch.quantile takes at most 16 million values."""
     return scores[:: -(-len(scores) // most)]

@@ -1,6 +1,6 @@
-"""The content of a report; :mod:`pae_framework.report.html` lays it out.
+"""The content of a report, which :mod:`pae_framework.report.html` turns into a page.
 
-Fields that are None or empty are left out of the page.
+The page leaves out fields that are None or empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CurveRow = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StageSummary:
-    """Cost of a stage: working time in s, optimiser steps and images/s where it trains."""
+    """Cost of a stage: computing time in s; if it trains, optimizer steps and images/s."""
 
     name: str
     seconds: float
@@ -43,10 +43,10 @@ class LabelledImages:
 class ReportContent:
     """One run.
 
-    ``originals`` and ``reconstructions`` are (M, 3, S, S) uint8 of the same images; ``latents``
-    (M', C, h, w) float with the ``latent_images`` (M', 3, S, S) uint8 they stand for. Of
-    ``samples`` the first set is shown in full; image i of every set grew from the same noise.
-    ``metrics`` are read from JSON, with the fields of :class:`pae_framework.contracts.Metric`.
+    ``originals`` and ``reconstructions`` (M, 3, S, S) uint8 show the same images. ``latents``
+    (M', C, h, w) float are those of ``latent_images`` (M', 3, S, S) uint8. The first set of
+    ``samples`` is shown in full; image i of every set was sampled from the same noise. ``metrics``
+    are read from JSON, with the fields of :class:`pae_framework.contracts.Metric`.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The pictures of a page: samples, reconstructions, latents. A missing section is None.
 
-Images go onto the page one by one, so that a row wraps on a phone instead of shrinking.
+Each image is an element of the page, so that rows wrap on a phone instead of shrinking.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _MOST_PIXELS = 4_000_000
 class Tiles:
     """Images side by side; each entry of ``columns`` is one image or several, one below the other.
 
-    ``side`` is the width on the page in px, ``crisp`` asks that enlarged pixels stay squares, and
-    ``alt`` says in words what the row shows.
+    ``side`` is the width on the page in px. ``crisp`` keeps enlarged pixels square. ``alt``
+    describes the row for screen readers.
     """
 
     columns: list[list[str]]
@@ -42,30 +42,30 @@ class Tiles:
 
 @dataclass(frozen=True)
 class SampleSection:
-    """The main set by class, and one image per class of every set, from the same noise."""
+    """The first set by class, and one image per class of every set, from the same noise."""
 
     title: str
     by_class: list[tuple[str, Tiles]]
-    classes_in_all: int
+    total_classes: int
     same_noise: list[tuple[str, Tiles]]
 
 
 def samples(sets: Sequence[LabelledImages], class_names: Sequence[str]) -> SampleSection | None:
-    """The first set by class; where there are more sets, the same noise through all of them."""
-    sets = [found for found in sets if len(found.images)]
+    """The first set by class; if there are more sets, also the same noise in all of them."""
+    sets = [samples for samples in sets if len(samples.images)]
     if not sets:
         return None
     first = sets[0]
     columns = images_per_row(first.images)
-    affordable = _MOST_PIXELS // (columns * first.images[0, 0].numel())
-    classes = max(1, min(_MOST_CLASSES, affordable))
+    most_rows = _MOST_PIXELS // (columns * first.images[0, 0].numel())
+    classes = max(1, min(_MOST_CLASSES, most_rows))
     rows = class_rows(first.labels, class_names, columns, classes)
     return SampleSection(
         title=first.label,
         by_class=[
             (name, tiles(f"samples of {name}", first.images[indices])) for name, indices in rows
         ],
-        classes_in_all=len(first.labels.unique()),
+        total_classes=len(first.labels.unique()),
         same_noise=_same_noise(sets, torch.stack([indices[0] for _, indices in rows[:columns]])),
     )
 
@@ -80,17 +80,17 @@ def sample_strip(images: LabelledImages, class_names: Sequence[str], alt: str) -
     return tiles(alt, images.images[upper], images.images[lower])
 
 
-def reconstructions(originals: Tensor | None, others: Tensor | None) -> Tiles | None:
+def reconstructions(originals: Tensor | None, decoded: Tensor | None) -> Tiles | None:
     """Originals with their reconstructions below."""
-    if originals is None or others is None or not len(originals):
+    if originals is None or decoded is None or not len(originals):
         return None
     most = 2 * images_per_row(originals)
     alt = "test images, below each its reconstruction"
-    return tiles(alt, originals[:most], others[:most])
+    return tiles(alt, originals[:most], decoded[:most])
 
 
 def latents(values: Tensor | None, images: Tensor | None) -> Tiles | None:
-    """Images with the colours of their latents below, and the share of variance these show."""
+    """Images with the colours of their latents below, and the share of variance they show."""
     if values is None or images is None or not len(values):
         return None
     most = 2 * images_per_row(images)
@@ -104,7 +104,7 @@ def latents(values: Tensor | None, images: Tensor | None) -> Tiles | None:
 
 
 def tiles(alt: str, *rows: Tensor, caption: str = "") -> Tiles:
-    """Sets of images (M, 3, S, S) uint8, image i of each set below image i of the one before.
+    """Sets of images (M, 3, S, S) uint8; image i of each set is below image i of the set before.
 
     Sets may differ in S; all are shown at the width of the first.
     """
@@ -126,11 +126,11 @@ def _shown_side(images: Tensor) -> int:
 
 
 def _same_noise(sets: Sequence[LabelledImages], indices: Tensor) -> list[tuple[str, Tiles]]:
-    """The images of these indices in every set that has them; nothing where that is one set."""
-    complete = [found for found in sets if len(found.images) > int(indices.max())]
+    """The images with these indices in every set that has them; empty if only one set does."""
+    complete = [samples for samples in sets if len(samples.images) > int(indices.max())]
     if len(complete) < 2:
         return []
     return [
-        (found.label, tiles(f"the same noise: {found.label}", found.images[indices]))
-        for found in complete
+        (samples.label, tiles(f"the same noise: {samples.label}", samples.images[indices]))
+        for samples in complete
     ]

@@ -1,16 +1,16 @@
-"""One self-contained HTML page: no script, no request, pictures inside; light and dark."""
+"""One self-contained HTML page, without scripts and requests; for light and dark screens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 
-from pae_framework.report import cards, charts, gallery
+from pae_framework.report import charts, gallery
 from pae_framework.report.content import ReportContent, SweepContent
-from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, Axis, Place, flat
+from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, At, Axis, flat
 from pae_framework.report.page import Chart, fill
 from pae_framework.report.plots import Line
-from pae_framework.report.table import Column, Row, comparison_table
+from pae_framework.report.table import Column, Row, comparison_table, metric_cards, results_by_group
 
 
 def render(content: ReportContent) -> str:
@@ -18,7 +18,7 @@ def render(content: ReportContent) -> str:
     return fill(
         "run.html.j2",
         content=content,
-        results=cards.results(content.metrics),
+        results=results_by_group(content.metrics),
         seconds=sum(stage.seconds for stage in content.stages),
         samples=gallery.samples(content.samples, content.class_names),
         reconstructions=gallery.reconstructions(content.originals, content.reconstructions),
@@ -26,7 +26,7 @@ def render(content: ReportContent) -> str:
         training=charts.training(content.curves),
         convergence=charts.along(content.metrics, GENERATOR_STEPS),
         few_steps=charts.along(content.metrics, EVALUATIONS),
-        cards=cards.cards(content.metrics),
+        cards=metric_cards(content.metrics),
         environment=flat(content.environment),
     )
 
@@ -42,7 +42,7 @@ def render_sweep(content: SweepContent) -> str:
         "sweep.html.j2",
         content=content,
         columns=columns,
-        groups=[(title, list(found)) for title, found in groupby(columns, lambda c: c.group_title)],
+        groups=[(title, list(group)) for title, group in groupby(columns, lambda c: c.group_title)],
         rows=rows,
         charts=_charts(columns, rows, GENERATOR_STEPS) + _charts(columns, rows, EVALUATIONS),
         strips_by_variant={variant: strip for variant, strip in strips.items() if strip},
@@ -51,28 +51,25 @@ def render_sweep(content: SweepContent) -> str:
 
 
 def _charts(columns: Sequence[Column], rows: Sequence[Row], axis: Axis) -> list[Chart]:
-    """One chart per metric that was measured along ``axis``: a line per variant."""
-    names: dict[tuple[str, Place, str], list[tuple[float, int]]] = {}
+    """One chart per metric that was measured along ``axis``, with a line per variant."""
+    names: dict[tuple[str, At, str], list[tuple[float, int]]] = {}
     for i, column in enumerate(columns):
-        position = axis.position(column.place)
+        position = axis.position(column.at)
         if position is not None:
-            key = column.name, axis.others(column.place), column.label
+            key = column.name, axis.others(column.at), column.label
             names.setdefault(key, []).append((position, i))
-    found = []
+    charts_along = []
     for (_, _, label), points in names.items():
         lines = [line for row in rows if (line := _line(row, points)).points]
         if len(points) > 1 and lines:
-            found.append(charts.axis_chart(lines, axis, label))
-    return found
+            charts_along.append(charts.axis_chart(lines, axis, label))
+    return charts_along
 
 
 def _line(row: Row, points: Sequence[tuple[float, int]]) -> Line:
-    cells = [(position, row.cells[i]) for position, i in sorted(points)]
-    return Line(
-        row.variant,
-        [
-            (position, cell.mean, cell.half_range)
-            for position, cell in cells
-            if cell.mean is not None
-        ],
-    )
+    measured = [
+        (position, mean, row.cells[i].half_range)
+        for position, i in sorted(points)
+        if (mean := row.cells[i].mean) is not None
+    ]
+    return Line(row.variant, measured)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 MetricFields = Mapping[str, Any]
-Place = tuple[tuple[str, Any], ...]
-"""What varies within a name (a metric's ``at``), in a fixed order, as a dictionary key."""
+At = tuple[tuple[str, Any], ...]
+"""A metric's ``at`` (what varies between values of one name), sorted, as a dictionary key."""
 
 _GROUPS = ("reconstruction", "manifold", "generation", "few_steps")
 _LABELS = (
     *("rFD", "PSNR", "SSIM", "LPIPS"),
     *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFD"),
 )
-_MISSING = "–"  # noqa: RUF001 - an en dash, in place of a missing value
+_MISSING = "–"  # noqa: RUF001 - an en dash
 
 
 def group_of(metric: MetricFields) -> str:
@@ -33,7 +33,7 @@ def group_title(group: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def place_of(metric: MetricFields) -> Place:
+def at_of(metric: MetricFields) -> At:
     """The metric's ``at`` as a hashable key."""
     return tuple(sorted(_hashable(metric.get("at") or {})))
 
@@ -43,45 +43,43 @@ def generator_words(step: Any) -> str:
     return "loaded generator" if step == 0 else f"generator step {readable(step)}"
 
 
-def condition(place: Place) -> str:
-    """A place in words: ``generator step 250``, ``5 sampling steps``; empty if nothing varies."""
-    at = dict(place)
-    words = []
-    if "generator_step" in at:
-        words.append(generator_words(at.pop("generator_step")))
-    if "steps" in at:
-        steps = at.pop("steps")
+def condition(at: At) -> str:
+    """``at`` in words: ``generator step 250``, ``5 sampling steps``; empty if nothing varies."""
+    rest, words = dict(at), []
+    if "generator_step" in rest:
+        words.append(generator_words(rest.pop("generator_step")))
+    if "steps" in rest:
+        steps = rest.pop("steps")
         words.append(f"{readable(steps)} sampling step{'' if steps == 1 else 's'}")
-        if at.get("evaluations") == steps:
-            del at["evaluations"]
-    words += [f"{key.replace('_', ' ')} {readable(value)}" for key, value in at.items()]
+        if rest.get("evaluations") == steps:
+            del rest["evaluations"]
+    words += [f"{key.replace('_', ' ')} {readable(value)}" for key, value in rest.items()]
     return ", ".join(words)
 
 
 def ordered(metrics: Iterable[MetricFields]) -> list[MetricFields]:
-    """Metrics in reading order: reconstruction, latent space, generation, then what plugins add."""
-    return sorted(metrics, key=reading_order)
+    """Metrics in reading order: reconstruction, latents, generation, then those of plugins."""
+    return sorted(metrics, key=_reading_order)
 
 
-def reading_order(metric: MetricFields) -> tuple[Any, ...]:
-    """Sort key of :func:`ordered`."""
+def _reading_order(metric: MetricFields) -> tuple[Any, ...]:
     group, label = group_of(metric), str(metric["label"])
     return (
         _rank(group, _GROUPS),
         group,
         _rank(label, _LABELS),
         str(metric["name"]),
-        _place_order(place_of(metric)),
+        _at_order(at_of(metric)),
     )
 
 
 def headline(metrics: Sequence[MetricFields]) -> list[MetricFields]:
-    """One metric per name: where nothing varies, else most trained, in the fewest evaluations."""
+    """One metric per name: without ``at``, else most trained and with fewest evaluations."""
     chosen: dict[str, tuple[tuple[bool, float, float], MetricFields]] = {}
     for metric in ordered(metrics):
-        place = place_of(metric)
-        trained = GENERATOR_STEPS.position(place) or 0.0
-        key = (bool(place), -trained, EVALUATIONS.position(place) or 0.0)
+        at = at_of(metric)
+        trained = GENERATOR_STEPS.position(at) or 0.0
+        key = (bool(at), -trained, EVALUATIONS.position(at) or 0.0)
         name = str(metric["name"])
         if name not in chosen or key < chosen[name][0]:
             chosen[name] = (key, metric)
@@ -90,23 +88,26 @@ def headline(metrics: Sequence[MetricFields]) -> list[MetricFields]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Something metrics are measured along: the keys of ``at`` that vary with it together, the
-    first one that is there being the position."""
+    """An axis along which metrics are measured.
+
+    ``keys`` are the keys of ``at`` that vary along it. The first of them that ``at`` has gives the
+    position.
+    """
 
     label: str
     keys: tuple[str, ...]
     doubling: bool = False
-    """Whether positions are doublings, so that a logarithmic axis spaces them evenly."""
+    """Whether positions double, so that a logarithmic axis spaces them evenly."""
 
-    def position(self, place: Place) -> float | None:
-        """Where a metric lies along the axis, or None."""
-        at = dict(place)
-        found = next((at[key] for key in self.keys if key in at), None)
-        return float(found) if isinstance(found, int | float) else None
+    def position(self, at: At) -> float | None:
+        """Position on the axis, or None."""
+        values = dict(at)
+        position = next((values[key] for key in self.keys if key in values), None)
+        return float(position) if isinstance(position, int | float) else None
 
-    def others(self, place: Place) -> Place:
-        """The place without this axis."""
-        return tuple((key, value) for key, value in place if key not in self.keys)
+    def others(self, at: At) -> At:
+        """``at`` without the keys of this axis."""
+        return tuple((key, value) for key, value in at if key not in self.keys)
 
 
 GENERATOR_STEPS = Axis("generator steps", ("generator_step",))
@@ -115,32 +116,32 @@ EVALUATIONS = Axis("network evaluations", ("evaluations", "steps"), doubling=Tru
 
 @dataclass(frozen=True)
 class Series:
-    """One metric along an axis: ``points`` are (position, metric), positions rising."""
+    """One metric along an axis: ``points`` are (position, metric) in ascending order."""
 
     label: str
     points: tuple[tuple[float, MetricFields], ...]
 
 
 def series_along(metrics: Iterable[MetricFields], axis: Axis) -> list[Series]:
-    """Metrics measured at two places or more along ``axis``, all else equal."""
-    found: dict[tuple[str, Place], dict[float, MetricFields]] = {}
-    labels: dict[tuple[str, Place], str] = {}
+    """Metrics measured at two or more positions of ``axis``, all else equal."""
+    series: dict[tuple[str, At], dict[float, MetricFields]] = {}
+    labels: dict[tuple[str, At], str] = {}
     for metric in ordered(metrics):
-        position, others = axis.position(place_of(metric)), axis.others(place_of(metric))
+        position, others = axis.position(at_of(metric)), axis.others(at_of(metric))
         if position is None:
             continue
         key = str(metric["name"]), others
-        found.setdefault(key, {})[position] = metric
+        series.setdefault(key, {})[position] = metric
         labels[key] = str(metric["label"]) + (f" ({condition(others)})" if others else "")
     return [
         Series(labels[key], tuple(sorted(points.items(), key=lambda point: point[0])))
-        for key, points in found.items()
+        for key, points in series.items()
         if len(points) > 1
     ]
 
 
 def decimals_for(values: Iterable[float | None]) -> int:
-    """Decimals that give the largest of the values four significant digits, three below 1."""
+    """Decimals that show four significant digits of the largest value, three if it is below 1."""
     sizes = [abs(value) for value in values if value is not None and math.isfinite(value) and value]
     if not sizes:
         return 3
@@ -149,7 +150,7 @@ def decimals_for(values: Iterable[float | None]) -> int:
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """A value with so many decimals; a dash if it is missing."""
+    """A value with this number of decimals; a dash if it is missing."""
     if value is None:
         return _MISSING
     return f"{value:.{decimals}f}" if math.isfinite(value) else f"{value:g}"
@@ -162,7 +163,7 @@ def number(metric: MetricFields) -> float | None:
 
 
 def readable(value: Any) -> str:
-    """Any JSON value on one line, as a person would write it."""
+    """A JSON value in words, on one line."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -178,14 +179,14 @@ def readable(value: Any) -> str:
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested mapping as ``{"guidance.scale": "1.5"}``."""
-    found: dict[str, str] = {}
+    flattened: dict[str, str] = {}
     for key, value in mapping.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{name}.")
+            flattened |= flat(value, f"{name}.")
         else:
-            found[name] = readable(value)
-    return found
+            flattened[name] = readable(value)
+    return flattened
 
 
 def _hashable(at: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -199,8 +200,8 @@ def _rank(word: str, known: tuple[str, ...]) -> int:
     return known.index(word) if word in known else len(known)
 
 
-def _place_order(place: Place) -> tuple[tuple[str, float, str], ...]:
+def _at_order(at: At) -> tuple[tuple[str, float, str], ...]:
     return tuple(
         (key, value, "") if isinstance(value, int | float) else (key, math.inf, str(value))
-        for key, value in place
+        for key, value in at
     )

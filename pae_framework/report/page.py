@@ -1,4 +1,4 @@
-"""The page's machinery: templates that escape everything, pictures as data URIs."""
+"""Templates that escape everything, and pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pae_framework.report.pictures import png_bytes
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart as a data URI; ``alt`` says in words what it shows."""
+    """A chart as a data URI; ``alt`` describes it for screen readers."""
 
     uri: str
     alt: str
 
 
 def chart(svg: str, alt: str) -> Chart:
-    """An SVG inside the page, as an image of its own: ids in several charts cannot collide."""
+    """An SVG as a separate image inside the page, so that ids of several charts do not collide."""
     return Chart(_uri("image/svg+xml", svg.encode()), alt)
 
 
@@ -33,13 +33,13 @@ def png_uri(image: Image.Image) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """Render a template of this package; a name it misses is an error."""
+    """Render a template of this package; an undefined name is an error."""
     return _environment().get_template(template).render(**values)
 
 
 def paragraphs(text: str) -> list[str]:
-    """Text cut at its blank lines."""
-    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    """Text split at blank lines."""
+    return [text.strip() for text in re.split(r"\n\s*\n", text) if text.strip()]
 
 
 def duration(seconds: float) -> str:

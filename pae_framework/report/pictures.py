@@ -1,7 +1,7 @@
-"""Tensors to pictures: grids, comparisons, samples by class; PNG files.
+"""Tensors to pictures: grids and comparisons; PNG files.
 
-Images are uint8, ``(M, 3, S, S)``; pictures are RGBA with transparent gaps, so they sit on a light
-and on a dark page. Small images are enlarged by whole factors without interpolation.
+Images are uint8, ``(M, 3, S, S)``. Pictures are RGBA with transparent gaps, to suit a light and a
+dark page. Small images are enlarged by whole factors without interpolation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from pae_framework.errors import DataError
@@ -20,16 +20,15 @@ from pae_framework.files import replacing
 GAP = 2
 """Pixels between images of a grid."""
 _VISIBLE = 64
-_LABEL = (128, 128, 128, 255)
 
 
 def visible_scale(side: int) -> int:
-    """Whole factor that brings images of ``side`` px to about 64 px; 1 for larger ones."""
+    """Whole factor that enlarges images of ``side`` px to about 64 px; 1 for larger ones."""
     return max(1, _VISIBLE // side)
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """One image (3, S, S) uint8 as it is."""
+    """A picture of one image (3, S, S) uint8, not enlarged."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
@@ -37,10 +36,10 @@ def grid(images: Tensor, columns: int, scale: int | None = None, gap: int = GAP)
     """Images (M, 3, S, S) uint8 in rows of ``columns``, each enlarged ``scale`` times.
 
     ``scale`` None chooses :func:`visible_scale`. The picture is as wide as ``min(columns, M)``
-    images with ``gap`` px between them; places after the last image stay transparent.
+    images with ``gap`` px between them. Cells after the last image stay transparent.
 
     Raises:
-        DataError: no image, or not uint8 of that shape.
+        DataError: there is no image, or not uint8 of this shape.
     """
     _check(images)
     M, _, S, _ = images.shape
@@ -60,7 +59,7 @@ def grid(images: Tensor, columns: int, scale: int | None = None, gap: int = GAP)
 def compare(
     originals: Tensor, others: Tensor, columns: int = 8, scale: int | None = None
 ) -> Image.Image:
-    """Pairs, one above the other: a row of originals, below it what was made of them, and so on.
+    """Rows of originals, each with the row of their counterparts below.
 
     Raises:
         DataError: the two are not (M, 3, S, S) uint8 of one shape.
@@ -74,19 +73,19 @@ def compare(
         grid(torch.cat([first, second]), len(first), scale)
         for first, second in zip(originals.split(columns), others.split(columns), strict=True)
     ]
-    return _stack(bands, gap=4 * GAP)
+    return stack(bands, gap=4 * GAP)
 
 
 def class_rows(
-    labels: Tensor, class_names: Sequence[str], per_class: int, classes: int | None = None
+    labels: Tensor, class_names: Sequence[str], per_class: int, classes: int
 ) -> list[tuple[str, Tensor]]:
-    """For each class that has images: its name and the indices of its first ``per_class`` ones.
+    """Name and first ``per_class`` indices of at most ``classes`` classes that have images.
 
-    ``classes`` limits how many; they are then spread evenly over those present. A label without a
-    name is called ``class 7``.
+    If there are more classes, those chosen are evenly spaced. A label without a name is called
+    ``class 7``.
     """
     present = labels.unique().tolist()
-    if classes is not None and len(present) > classes:
+    if len(present) > classes:
         present = [present[i * len(present) // classes] for i in range(classes)]
     return [
         (
@@ -97,26 +96,6 @@ def class_rows(
     ]
 
 
-def by_class(
-    images: Tensor,
-    labels: Tensor,
-    class_names: Sequence[str],
-    per_class: int = 8,
-    scale: int | None = None,
-) -> Image.Image:
-    """Images (M, 3, S, S) uint8 with labels (M,): a row per class, its name to the left.
-
-    Raises:
-        DataError: no image, not uint8 of that shape, or another number of labels.
-    """
-    _check(images)
-    if len(labels) != len(images):
-        raise DataError(f"{len(images)} images came with {len(labels)} labels")
-    rows = class_rows(labels, class_names, per_class)
-    strips = [grid(images[indices], per_class, scale) for _, indices in rows]
-    return _stack([_labelled(name, strip) for (name, _), strip in zip(rows, strips, strict=True)])
-
-
 def png_bytes(image: Image.Image) -> bytes:
     """The picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
@@ -125,7 +104,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write the picture aside and rename it into place: a reader sees all of it or nothing."""
+    """Write the picture to a temporary file and rename it, so that no reader sees half of it."""
     with replacing(path) as aside:
         aside.write_bytes(png_bytes(image))
 
@@ -139,22 +118,12 @@ def _check(images: Tensor) -> None:
         raise DataError("no image to show")
 
 
-def _stack(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
+def stack(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
+    """Pictures one below the other, with ``gap`` px between them."""
     height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
     canvas = Image.new("RGBA", (max(picture.width for picture in pictures), height))
     top = 0
     for picture in pictures:
         canvas.paste(picture, (0, top))
         top += picture.height + gap
-    return canvas
-
-
-def _labelled(name: str, strip: Image.Image, width: int = 104) -> Image.Image:
-    canvas = Image.new("RGBA", (width + strip.width, strip.height))
-    canvas.paste(strip, (width, 0))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    text = " ".join(name.split())
-    while len(text) > 1 and draw.textlength(text, font=font) > width - 10:
-        text = text.rstrip("…")[:-1] + "…"
-    draw.text((width - 8, strip.height / 2), text, fill=_LABEL, font=font, anchor="rm")
     return canvas

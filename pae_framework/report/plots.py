@@ -1,6 +1,6 @@
 """Curves as SVG text, readable on a light and on a dark page; the same input gives the same bytes.
 
-matplotlib's object interface with the SVG canvas: no pyplot, no display, no global figure.
+Uses matplotlib's object interface with the SVG canvas: no pyplot, no display, no global figure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PALETTE = ("#3b82f6", "#e06a0f", "#17a673", "#a55eea", "#e0447c", "#0c98aa", "#b
 _MARKERS = "osD^vPX*"
 _MOST_POINTS = 300
 _METADATA = ("Creator", "Date", "Format", "Type")
-# Where the viewer knows which page it is on, the text gets the contrast of body text.
+# A viewer that knows the colour scheme of the page gives the text the contrast of body text.
 _STYLE = (
     "<style>@media (prefers-color-scheme: light) {text {fill: #4b5059 !important}}"
     "@media (prefers-color-scheme: dark) {text {fill: #b4bac4 !important}}</style>"
@@ -45,9 +45,8 @@ class Line:
 def loss_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """One small SVG per term of a training log: raw values faint, their local mean on top.
 
-    ``rows`` hold ``step`` and a number per term; a term may be missing from some rows. A term that
-    was never finite has no panel. The axis is logarithmic where a positive term spans a factor of
-    ten or more.
+    ``rows`` hold ``step`` and a number per term; some rows may lack a term. A term that was never
+    finite has no panel. The axis is logarithmic if a positive term spans a factor of ten or more.
     """
     terms = {key: None for row in rows for key in row if key != "step"}
     panels = {}
@@ -85,10 +84,10 @@ def curves(lines: Sequence[Line], x_label: str, y_label: str, log_x: bool = Fals
 
 
 def smooth(values: Values, half: int) -> Values:
-    """Mean of the finite values up to ``half`` places to each side.
+    """Mean of the finite values up to ``half`` positions to each side.
 
-    The window stays centred, so a falling curve is not pulled up: towards the ends it narrows, and
-    the first and the last value stand as they are. NaN where a window holds nothing finite.
+    The window stays centred, so that a falling curve is not raised. It narrows towards the ends:
+    the first and the last value do not change. NaN if a window has no finite value.
     """
     finite = np.isfinite(values)
     sums = np.concatenate([[0.0], np.where(finite, values, 0.0).cumsum()])
@@ -101,7 +100,7 @@ def smooth(values: Values, half: int) -> Values:
 
 
 def spans_decades(values: Values) -> bool:
-    """Whether a logarithmic axis shows these values better: all positive, over a factor of ten."""
+    """Whether all finite values are positive and span a factor of ten or more."""
     finite = values[np.isfinite(values)]
     return bool(len(finite)) and finite.min() > 0 and finite.max() >= 10 * finite.min()
 
@@ -143,7 +142,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes, labels: Sequence[str]) -> None:
-    """Names are anyone's: set afterwards, so that none is hidden for its leading underscore."""
+    """Set the labels afterwards: matplotlib hides those with a leading underscore."""
     numbers = [str(index) for index in range(len(labels))]
     legend = axes.legend(axes.get_lines(), numbers, frameon=False, fontsize=8, labelcolor=GREY)
     for text, label in zip(legend.get_texts(), labels, strict=True):
@@ -167,7 +166,7 @@ def _tick(value: float, _position: int | None = None) -> str:
 
 
 def _minor_tick(value: float, _position: int | None = None) -> str:
-    """Labels 2 and 5 of each decade: enough, and they do not touch."""
+    """Label only 2 and 5 of each decade, so that labels do not touch."""
     lead = value / 10 ** math.floor(math.log10(value) + 1e-9)
     return _tick(value) if round(lead, 6) in (2.0, 5.0) else ""
 

@@ -1,33 +1,36 @@
-"""Tables of metrics: one run's results, and a sweep's variants side by side. No torch."""
+"""Tables of metrics: results of a run, a card per metric, variants of a sweep. No torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pae_framework.report.metrics import (
+    At,
     MetricFields,
-    Place,
+    at_of,
     condition,
     decimals_for,
     fixed,
+    flat,
     group_of,
     group_title,
+    headline,
     number,
     ordered,
-    place_of,
 )
 
 
 def arrow(higher_is_better: bool) -> str:
-    """Which direction is better, as one sign."""
+    """The better direction as an arrow."""
     return "↑" if higher_is_better else "↓"
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One metric of one run, as text. ``spread`` is its deviation over draws, empty without one."""
+    """One metric of one run, as text. ``spread`` is its standard deviation over draws, or empty."""
 
     group: str
     name: str
@@ -39,7 +42,7 @@ class ResultRow:
 
     @property
     def arrow(self) -> str:
-        """Which direction is better."""
+        """The better direction."""
         return arrow(self.higher_is_better)
 
 
@@ -54,13 +57,59 @@ def result_rows(metrics: Sequence[MetricFields]) -> list[ResultRow]:
                 group=group_of(metric),
                 name=str(metric["name"]),
                 label=str(metric["label"]),
-                condition=condition(place_of(metric)),
+                condition=condition(at_of(metric)),
                 value=fixed(number(metric), decimals),
                 spread="" if std is None else f"± {fixed(float(std), decimals)}",
                 higher_is_better=bool(metric["higher_is_better"]),
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class Card:
+    """One metric with its protocol: the shared entries, and a table of those that differ."""
+
+    main: ResultRow
+    shared: dict[str, str]
+    heading: list[str]
+    points: list[list[str]]
+
+
+def results_by_group(metrics: Sequence[MetricFields]) -> dict[str, list[ResultRow]]:
+    """One value per metric name, by group."""
+    groups: dict[str, list[ResultRow]] = {}
+    for row in result_rows(headline(metrics)):
+        groups.setdefault(row.group, []).append(row)
+    return groups
+
+
+def metric_cards(metrics: Sequence[MetricFields]) -> list[Card]:
+    """One card per metric name, with the protocols of its values."""
+    by_name: dict[str, list[MetricFields]] = {}
+    for metric in ordered(metrics):
+        by_name.setdefault(str(metric["name"]), []).append(metric)
+    return [_card(same_name) for same_name in by_name.values()]
+
+
+def _card(metrics: list[MetricFields]) -> Card:
+    main = result_rows(headline(metrics))[0]
+    protocols = [flat(metric.get("protocol") or {}) for metric in metrics]
+    keys = list(dict.fromkeys(key for protocol in protocols for key in protocol))
+    shared = {
+        key: protocols[0][key]
+        for key in keys
+        if len({protocol.get(key) for protocol in protocols}) == 1
+    }
+    if len(metrics) == 1:
+        return Card(main, shared, [], [])
+    differing = [key for key in keys if key not in shared]
+    points = [
+        [condition(at_of(metric)), f"{row.value} {row.spread}".rstrip()]
+        + [protocol.get(key, "") for key in differing]
+        for metric, row, protocol in zip(metrics, result_rows(metrics), protocols, strict=True)
+    ]
+    return Card(main, shared, ["at", main.label, *differing], points)
 
 
 @dataclass(frozen=True)
@@ -72,19 +121,24 @@ class MemberMetrics:
     metrics: Sequence[MetricFields]
 
 
+def sweep_members(results: Sequence[Mapping[str, Any]]) -> list[MemberMetrics]:
+    """The members in a sweep's ``results.json``."""
+    return [MemberMetrics(entry["variant"], entry["seed"], entry["metrics"]) for entry in results]
+
+
 @dataclass(frozen=True)
 class Column:
-    """One metric at one place, over all variants."""
+    """One metric under one condition, over all variants."""
 
     name: str
     label: str
-    place: Place
+    at: At
     higher_is_better: bool
     decimals: int
 
     @property
     def group(self) -> str:
-        """Part of the name before the slash."""
+        """The name before the slash."""
         return self.name.partition("/")[0]
 
     @property
@@ -94,26 +148,26 @@ class Column:
 
     @property
     def condition(self) -> str:
-        """Where it was measured, in words; empty where nothing varies."""
-        return condition(self.place)
+        """``at`` in words; empty if nothing varies."""
+        return condition(self.at)
 
     @property
     def arrow(self) -> str:
-        """Which direction is better."""
+        """The better direction."""
         return arrow(self.higher_is_better)
 
     @property
     def heading(self) -> str:
-        """Label, direction and place in one line."""
-        return f"{self.label} {self.arrow}" + (f", {self.condition}" if self.place else "")
+        """Label, direction and condition in one line."""
+        return f"{self.label} {self.arrow}" + (f", {self.condition}" if self.at else "")
 
 
 @dataclass(frozen=True)
 class Cell:
     """Mean over ``count`` seeds and half their range (None for one seed).
 
-    ``best`` only where it is shown: every variant has two seeds or more, and no other variant's
-    range reaches this one's.
+    ``best``: every variant has at least two seeds, and no other variant's range overlaps with this
+    one.
     """
 
     mean: float | None
@@ -139,7 +193,7 @@ class Row:
 
 
 def comparison_table(members: Sequence[MemberMetrics]) -> tuple[list[Column], list[Row]]:
-    """Variants in the order given, metrics in reading order: mean and half range over seeds."""
+    """Mean and half range over seeds; variants in the given order, metrics in reading order."""
     columns = _columns(members)
     by_variant: dict[str, list[MemberMetrics]] = {}
     for member in members:
@@ -153,19 +207,18 @@ def comparison_table(members: Sequence[MemberMetrics]) -> tuple[list[Column], li
 
 
 def _columns(members: Sequence[MemberMetrics]) -> list[Column]:
-    everything = ordered(metric for member in members for metric in member.metrics)
-    same: dict[tuple[str, Place], list[MetricFields]] = {}
-    for metric in everything:
-        same.setdefault((str(metric["name"]), place_of(metric)), []).append(metric)
+    columns: dict[tuple[str, At], list[MetricFields]] = {}
+    for metric in ordered(metric for member in members for metric in member.metrics):
+        columns.setdefault((str(metric["name"]), at_of(metric)), []).append(metric)
     return [
         Column(
             name=name,
             label=str(metrics[0]["label"]),
-            place=place,
+            at=at,
             higher_is_better=bool(metrics[0]["higher_is_better"]),
             decimals=decimals_for(map(number, metrics)),
         )
-        for (name, place), metrics in same.items()
+        for (name, at), metrics in columns.items()
     ]
 
 
@@ -183,7 +236,7 @@ def _values(column: Column, group: Sequence[MemberMetrics]) -> list[float]:
         value
         for member in group
         for metric in member.metrics
-        if metric["name"] == column.name and place_of(metric) == column.place
+        if metric["name"] == column.name and at_of(metric) == column.at
         if (value := number(metric)) is not None
     ]
 
@@ -200,7 +253,7 @@ def _cell(values: list[float], seeds: int, decimals: int, best: bool) -> Cell:
 
 
 def _best(variants: list[list[float]], higher: bool) -> int | None:
-    """Index of the variant whose worst value beats every other variant's best, if there is one."""
+    """Index of the variant whose worst value beats the best value of all others, or None."""
     signed = [[value if higher else -value for value in values] for values in variants]
     if len(signed) < 2 or any(len(values) < 2 for values in signed):
         return None

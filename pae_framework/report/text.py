@@ -19,23 +19,22 @@ def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
     table.add_column("value", justify="right")
     for _, group in groupby(rows, key=lambda row: row.group):
         for row in group:
-            value = f"{row.value} {row.spread}".rstrip()
-            table.add_row(*map(Text, (f"{row.label} {row.arrow}", row.condition, value)))
+            table.add_row(*map(Text, _cells(row)))
         table.add_section()
     return table
 
 
 def results_markdown(rows: Sequence[ResultRow]) -> str:
     """One run's metrics as a Markdown table."""
-    lines = [
-        (f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip())
-        for row in rows
-    ]
-    return _markdown(("metric", "at", "value"), lines, numbers_from=2)
+    return _markdown(("metric", "at", "value"), [_cells(row) for row in rows], numbers_from=2)
+
+
+def _cells(row: ResultRow) -> tuple[str, str, str]:
+    return f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip()
 
 
 def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Table]:
-    """A sweep for a terminal: one table per group and axis, since one line would not hold all."""
+    """A sweep for a terminal: one table per group and axis, because one would be too wide."""
     return [_comparison(columns, rows, chosen) for chosen in _panels(columns)]
 
 
@@ -47,9 +46,9 @@ def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _comparison(columns: Sequence[Column], rows: Sequence[Row], chosen: Sequence[int]) -> Table:
-    """The chosen columns; if they are one metric at several places, its name is in the title."""
+    """The chosen columns; a metric under several conditions is named in the title."""
     shown = [columns[i] for i in chosen]
-    series = len({column.label for column in shown}) == 1 and all(c.place for c in shown)
+    series = len({column.label for column in shown}) == 1 and all(c.at for c in shown)
     metric = f": {shown[0].label} {shown[0].arrow}" if series else ""
     table = Table(title=Text(shown[0].group_title + metric), title_justify="left")
     table.add_column("variant")
@@ -67,7 +66,7 @@ def _panels(columns: Sequence[Column]) -> list[list[int]]:
     """Column indices by group, and within it by what varies (nothing, generator steps, ...)."""
     panels: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for i, column in enumerate(columns):
-        axes = tuple(key for key, _ in column.place)
+        axes = tuple(key for key, _ in column.at)
         panels.setdefault((column.group, axes), []).append(i)
     return list(panels.values())
 

@@ -1,6 +1,6 @@
-"""Contract checks for plugin authors: does a component do what the engine relies on?
+"""Contract checks for plugin authors: does a component do what the engine expects?
 
-One function for each kind, called from the plugin's own tests::
+There is one function for each kind. Call it from the tests of your plugin::
 
     from pae_framework.testing import check_encoder, check_registration
 
@@ -10,8 +10,8 @@ One function for each kind, called from the plugin's own tests::
     def test_my_encoder():
         check_encoder(MyEncoder(MyEncoderConfig(width=32), image_size=32))
 
-A check takes a component as its class builds it (small configs make small tests), leaves it as it
-was, needs no GPU and no network, and fails with an AssertionError that explains the contract.
+A check takes a component as its class builds it; small configs make fast tests. It does not change
+the component and needs no GPU and no network. Its AssertionError explains the contract.
 """
 
 from pae_framework.testing.bottlenecks import check_bottleneck

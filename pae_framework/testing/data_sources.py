@@ -10,35 +10,36 @@ from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabelledImage
 from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
 
-LOOKED_AT = 12
-"""Images that are read."""
+INTERVALS = 12
+"""Between the images that are read; these are spread evenly over the source."""
 
 
 def check_data_source(source: DataSource) -> None:
     """Check a data source, on some of its images.
 
-    A fixed, ordered set: class names that differ, items of the right shape and range, the same item
-    for the same index, masks where its config says ``provides_masks``, and a copy of it (which
-    worker processes get) that reads the same.
+    Class names are unique. Items have the right shape and range, and an index always gives the same
+    item. There are masks if its config sets ``provides_masks``. A pickled copy, as worker processes
+    get it, gives the same items.
 
     Raises:
-        AssertionError: says what the contract is and what was found.
+        AssertionError: the component breaks the contract; the message says how.
     """
-    expect(isinstance(source, DataSource), f"{source!r} is no pae_framework.contracts.DataSource")
+    expect(isinstance(source, DataSource), f"{source!r} is no contracts.DataSource")
     expect(
         isinstance(source.config, DataSourceConfig),
-        "the source keeps no DataSourceConfig; call super().__init__(config, image_size)",
+        "source.config must be a DataSourceConfig; call super().__init__(config, image_size)",
     )
-    expect(len(source) > 0, "the source holds no image; raise DataError instead")
+    expect(len(source) > 0, "the source holds no image; raise a DataError instead")
     _check_class_names(source)
-    indices = sorted({round(i * (len(source) - 1) / LOOKED_AT) for i in range(LOOKED_AT + 1)})
+    last = len(source) - 1
+    indices = sorted({round(i * last / INTERVALS) for i in range(INTERVALS + 1)})
     with global_randomness_untouched("reading an image"):
         items = {index: source[index] for index in indices}
     for index, item in items.items():
         _check_item(source, index, item)
         _check_mask(source, index)
     for index in reversed(indices):
-        _expect_same(items[index], source[index], f"image {index}, read again after others,")
+        _expect_same(items[index], source[index], f"image {index}, read a second time,")
     _expect_same(items[indices[0]], _pickled(source)[indices[0]], "an image of a pickled copy")
 
 
@@ -47,23 +48,23 @@ def _pickled(source: DataSource) -> DataSource:
         copied: DataSource = pickle.loads(pickle.dumps(source))
     except Exception as error:
         raise AssertionError(
-            f"the source cannot be pickled, which is how worker processes get it: {error}"
+            f"the source cannot be pickled, so worker processes cannot get it: {error}"
         ) from error
     return copied
 
 
 def _check_class_names(source: DataSource) -> None:
     names = list(source.class_names)
-    told = source.config.class_count()
+    promised = source.config.class_count()
     expect(
-        told in (None, len(names)),
-        f"the config's class_count() says {told}, and class_names holds {len(names)}",
+        promised in (None, len(names)),
+        f"config.class_count() is {promised}, but there are {len(names)} class_names",
     )
     expect(
         bool(names) and all(isinstance(name, str) and name for name in names),
         f"class_names is {names!r}, not a sequence of names",
     )
-    expect(len(set(names)) == len(names), f"two classes share a name: {names}")
+    expect(len(set(names)) == len(names), f"class names must be unique: {names}")
 
 
 def _check_item(source: DataSource, index: int, item: object) -> None:
@@ -84,7 +85,7 @@ def _check_mask(source: DataSource, index: int) -> None:
     expect(
         (mask is not None) == promised,
         f"{type(source.config).__name__}.provides_masks is {promised}, but mask({index}) is "
-        f"{'None' if mask is None else 'a mask'}; recipes are checked by what the config says",
+        f"{'None' if mask is None else 'a mask'}; recipes are checked against the config",
     )
     if mask is not None:
         size = source.image_size
@@ -93,4 +94,4 @@ def _check_mask(source: DataSource, index: int) -> None:
 
 def _expect_same(first: LabelledImage, again: LabelledImage, what: str) -> None:
     same = torch.equal(first.image, again.image) and first.label == again.label
-    expect(same, f"{what} is another one; an index stands for the same image always")
+    expect(same, f"{what} differs; an index must always give the same item")

@@ -11,13 +11,11 @@ from pae_framework.frozen import UsesFrozen
 from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
 from pae_framework.testing.modules import (
     as_if_trained,
-    expect_bf16,
     expect_gradients,
-    expect_repeatable,
-    expect_rows_apart,
+    expect_per_image,
+    expect_state,
 )
-from pae_framework.testing.state import expect_state
-from pae_framework.testing.synthetic import draw, synthetic_images
+from pae_framework.testing.synthetic import normal, synthetic_images
 
 
 def check_discriminator(
@@ -25,11 +23,12 @@ def check_discriminator(
 ) -> None:
     """Check a discriminator that was built as ``Discriminator(config, image_size)``.
 
-    Images to logits (B, M), through which gradients reach the images; in eval mode each image for
-    itself, and nothing it knows changes; augmentation draws from the generator it is given only.
+    It turns images into logits (B, M), through which gradients reach the images. In eval mode it
+    judges each image by itself and does not change. Augmentation uses only the generator that is
+    passed in.
 
     Raises:
-        AssertionError: says what the contract is and what was found.
+        AssertionError: the component breaks the contract; the message says how.
     """
     expect(
         isinstance(discriminator, Discriminator),
@@ -44,14 +43,12 @@ def check_discriminator(
     _check_augmentation(moved, images)
 
     moved.eval()
-    known = {name: value.clone() for name, value in moved.state_dict().items()}
-    expect_repeatable(lambda: moved(images), "the discriminator in eval mode")
-    expect_rows_apart(moved, images, what="in eval mode, the logits")
-    expect_bf16(lambda: moved(images), "the discriminator")
-    same = all(torch.equal(value, known[name]) for name, value in moved.state_dict().items())
-    expect(same, "the discriminator changes in eval mode; it must only judge there")
+    before = {name: value.clone() for name, value in moved.state_dict().items()}
+    expect_per_image(moved, images, what="the discriminator in eval mode")
+    same = all(torch.equal(value, before[name]) for name, value in moved.state_dict().items())
+    expect(same, "the discriminator must not change in eval mode")
     _check_gradient_to_images(moved, images)
-    expect_state(moved, lambda: _another(moved, config, image_size), lambda module: module(images))
+    expect_state(moved, lambda: _rebuild(moved, config, image_size), lambda module: module(images))
 
 
 def _check_augmentation(discriminator: Discriminator, images: Tensor) -> None:
@@ -60,25 +57,29 @@ def _check_augmentation(discriminator: Discriminator, images: Tensor) -> None:
         first = discriminator.augment(images, generator)
         again = discriminator.augment(images, generator.manual_seed(3))
     expect_tensor(first, tuple(images.shape), "augmented images")
-    expect(torch.equal(first, again), "augment draws from more than the generator it is given")
+    expect(
+        torch.equal(first, again),
+        "augment must use no randomness but the generator that is passed in",
+    )
 
 
 def _check_gradient_to_images(discriminator: Discriminator, images: Tensor) -> None:
-    """The tokenizer learns through the discriminator."""
     leaf = images.clone().requires_grad_()
     augmented = discriminator.augment(leaf, torch.Generator().manual_seed(3))
     logits = discriminator(augmented)
-    (logits * draw(*logits.shape, seed=1)).sum().backward()
+    (logits * normal(*logits.shape, seed=1)).sum().backward()
     expect(
         leaf.grad is not None and bool(leaf.grad.isfinite().all()) and bool(leaf.grad.any()),
         "no gradient reaches the images through augment and the discriminator",
     )
 
 
-def _another(one: Discriminator, config: DiscriminatorConfig, image_size: int) -> Discriminator:
-    """A new one around the same frozen networks, which no state dict holds."""
-    fresh = type(one)(config, image_size)
-    if isinstance(one, UsesFrozen) and isinstance(fresh, UsesFrozen):
-        for name, module in one.frozen_modules().items():
+def _rebuild(
+    discriminator: Discriminator, config: DiscriminatorConfig, image_size: int
+) -> Discriminator:
+    """A new one with the same frozen networks, which are in no state dict."""
+    fresh = type(discriminator)(config, image_size)
+    if isinstance(discriminator, UsesFrozen) and isinstance(fresh, UsesFrozen):
+        for name, module in discriminator.frozen_modules().items():
             fresh.hold_frozen(name, module)
     return fresh

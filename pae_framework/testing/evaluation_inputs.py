@@ -1,4 +1,7 @@
-"""Synthetic inputs for evaluators: small, and limited to the declared needs."""
+"""Synthetic inputs for evaluators: small, and limited to what the config declares.
+
+Legend: M images, B images of a batch, N tokens, S image side.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,35 @@ from torch import Tensor
 from pae_framework.contracts import EvaluationInputs, SampleSet
 from pae_framework.data.pixels import to_uint8
 from pae_framework.testing.expect import expect
-from pae_framework.testing.synthetic import SyntheticExtractor, draw, synthetic_images
+from pae_framework.testing.synthetic import normal, synthetic_images
 
 IMAGES, CLASSES, GRID, PATCH, WIDTH, CHANNELS = 24, 3, 4, 4, 16, 4
 SIZE = GRID * PATCH
+
+
+class SyntheticExtractor:
+    """Six fixed random projections of the pixels."""
+
+    name = "synthetic"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""
+        flat = images.double().flatten(1) / 255
+        return flat @ normal(flat.shape[1], 6, seed=11).double()
 
 
 class SyntheticInputs(EvaluationInputs):
     """Inputs from 24 synthetic images in 3 classes.
 
     Args:
-        needs: what may be used, from ``EVALUATION_NEEDS``; using anything else fails.
+        needs: the values of ``EVALUATION_NEEDS`` that may be used; using another one fails.
     """
+
+    indices = range(IMAGES)
+    class_names = ("one", "two", "three")
+    protocol: Mapping[str, Any] = {"test_data": "synthetic", "image_size": SIZE}
+    seed = 0
+    perceptual_name = "mean absolute difference"
 
     def __init__(self, needs: Iterable[str]):
         self._needs = frozenset(needs)
@@ -35,24 +55,8 @@ class SyntheticInputs(EvaluationInputs):
         return self._images
 
     @property
-    def indices(self) -> Sequence[int]:
-        return range(IMAGES)
-
-    @property
     def labels(self) -> Tensor:
         return self._labels
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return "one", "two", "three"
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        return {"test_data": "synthetic", "image_size": SIZE}
-
-    @property
-    def seed(self) -> int:
-        return 0
 
     @property
     def masks(self) -> Tensor | None:
@@ -67,7 +71,7 @@ class SyntheticInputs(EvaluationInputs):
     @property
     def latents(self) -> Tensor:
         """Random latents (24, 4, 4, 4)."""
-        return self._needed("latents", draw(IMAGES, CHANNELS, GRID, GRID, seed=1))
+        return self._needed("latents", normal(IMAGES, CHANNELS, GRID, GRID, seed=1))
 
     @property
     def pooled_features(self) -> Tensor:
@@ -90,25 +94,21 @@ class SyntheticInputs(EvaluationInputs):
 
     def features(self, indices: Tensor) -> Tensor:
         """Random tokens (B, 16, 16)."""
-        tokens: Tensor = self._needed("latents", draw(IMAGES, GRID**2, WIDTH, seed=2))
+        tokens: Tensor = self._needed("latents", normal(IMAGES, GRID**2, WIDTH, seed=2))
         return tokens[indices]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, by one fixed layer."""
-        weight = self._needed("latents", draw(CHANNELS, 3, PATCH, PATCH, seed=12))
+        weight = self._needed("latents", normal(CHANNELS, 3, PATCH, PATCH, seed=12))
         return F.conv_transpose2d(latents, weight, stride=PATCH).sigmoid()
-
-    @property
-    def perceptual_name(self) -> str:
-        return "mean absolute difference"
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean absolute difference (B,)."""
         return (a - b).abs().flatten(1).mean(1)
 
-    def _needed(self, need: str, answer: Any) -> Any:
+    def _needed(self, need: str, value: Any) -> Any:
         expect(need in self._needs, f"used {need}, but config.needs is {sorted(self._needs)}")
-        return answer
+        return value
 
 
 def _sample_sets(labels: Tensor) -> tuple[SampleSet, ...]:
@@ -129,7 +129,7 @@ def _sample_sets(labels: Tensor) -> tuple[SampleSet, ...]:
 def _near(noise: float, seed: int) -> Tensor:
     """The images, uint8, with noise."""
     images = synthetic_images(IMAGES, SIZE)
-    return to_uint8(images + noise * draw(*images.shape, seed=seed))
+    return to_uint8(images + noise * normal(*images.shape, seed=seed))
 
 
 def _masks() -> Tensor:

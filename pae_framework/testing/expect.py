@@ -1,4 +1,4 @@
-"""What contract checks are made of: expectations that fail with a sentence."""
+"""Expectations of contract checks; they fail with a message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def expect(condition: bool, message: str) -> None:
 def expect_tensor(
     found: object, shape: tuple[int, ...], what: str, dtype: torch.dtype | None = torch.float32
 ) -> Tensor:
-    """A tensor of the shape and dtype, all finite; ``dtype=None`` takes any floating one."""
+    """Expect a finite tensor of a shape and dtype (None: any floating-point dtype); return it."""
     expect(isinstance(found, Tensor), f"{what} is a {type(found).__name__}, not a tensor")
     assert isinstance(found, Tensor)
     expect(
@@ -31,30 +31,30 @@ def expect_tensor(
     else:
         expect(found.dtype == dtype, f"{what} is {found.dtype}, expected {dtype}")
     finite = not found.is_floating_point() or bool(found.isfinite().all())
-    expect(finite, f"{what} holds NaN or infinity")
+    expect(finite, f"{what} contains NaN or infinity")
     return found
 
 
 def expect_close(found: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
-    """Largest difference at most ``tolerance`` times the largest expected value."""
+    """The largest difference is at most ``tolerance`` times the largest expected value."""
     difference = (found.float() - expected.float()).abs().max().item()
-    scale = expected.float().abs().max().item()
+    allowed = tolerance * expected.float().abs().max().item()
     expect(
-        difference <= tolerance * scale, f"{message} (differs by {difference:.2g} of {scale:.2g})"
+        difference <= allowed,
+        f"{message} (largest difference {difference:.2g}, allowed {allowed:.2g})",
     )
 
 
 @contextmanager
 def global_randomness_untouched(what: str) -> Iterator[None]:
-    """Within, nothing may be drawn from the random states of torch, NumPy or Python."""
+    """Inside the block, the global random states of torch, NumPy and Python must not change."""
     before = _random_states()
     yield
     for name, state in _random_states().items():
         expect(
             state == before[name],
-            f"{what} drew from {name}'s global random state. Randomness comes from the "
-            "torch.Generator that is passed in, or from a seed of the config; otherwise a run that "
-            "was interrupted would not end as one that was not",
+            f"{what} used {name}'s global random state. Use the torch.Generator that is passed in "
+            "or a seed of the config; otherwise a resumed run would give other results",
         )
 
 

@@ -1,6 +1,6 @@
 """A pytest fixture for plugin authors: ``pae`` runs one command in an empty folder.
 
-Switch it on in the ``conftest.py`` at the root of your tests, then ask for ``pae``::
+Activate it in the ``conftest.py`` at the root of your tests, then use ``pae``::
 
     pytest_plugins = ["pae_framework.testing.pytest"]
 
@@ -43,7 +43,7 @@ class Result:
         """This result.
 
         Raises:
-            AssertionError: The exit code is not 0.
+            AssertionError: the exit code is not 0, or there is a traceback.
         """
         return self.fails(0)
 
@@ -51,11 +51,11 @@ class Result:
         """This result.
 
         Raises:
-            AssertionError: The exit code is another one, or there is a traceback.
+            AssertionError: the exit code is not ``code``, or there is a traceback.
         """
-        said = f"exit code {self.code}, expected {code}\n{self.out}{self.err}"
-        assert self.code == code, said
-        assert "Traceback" not in self.err, said
+        report = f"exit code {self.code}, expected {code}\n{self.out}{self.err}"
+        assert self.code == code, report
+        assert "Traceback" not in self.err, report
         return self
 
 
@@ -85,12 +85,12 @@ def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def run_process(*arguments: str | Path, cwd: Path, timeout: float = 60, **options: Any) -> Result:
-    """Run Python in a process of its own, in the folder ``cwd``.
+    """Run Python in a new process, in the folder ``cwd``.
 
     Args:
         *arguments: What follows ``python``; ``"-m", "pae_framework", ...`` is the command line.
         cwd: The working directory.
-        timeout: Seconds after which the process is ended.
+        timeout: Seconds after which the process is killed.
         **options: Passed to :func:`subprocess.run`, such as ``env``.
     """
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The contract of registration modules: what a plugin's entry point names."""
+"""The contract of registration modules, which entry points name."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ import json, sys
 from importlib.metadata import EntryPoint
 from pae_framework.kinds import KINDS
 from pae_framework.plugins import load_registry
-def torch_came_with(what):
+def stop_if_torch_is_loaded(culprit):
     if "torch" in sys.modules:
-        print(json.dumps(what))
+        print(json.dumps(culprit))
         sys.exit()
 registry = load_registry([EntryPoint(sys.argv[1], sys.argv[1], "pae_framework")])
-torch_came_with("registering")
+stop_if_torch_is_loaded("registering")
 for spec in registry.specs():
     spec.config_class()
-    torch_came_with("the config " + spec.config)
+    stop_if_torch_is_loaded("the config " + spec.config)
 print("null")
 """
 
@@ -37,19 +37,19 @@ print("null")
 def check_registration(module: ModuleType | str) -> None:
     """Check a registration module, by itself or by its import name.
 
-    It loads as a plugin of this API version and registers something; neither it nor its config
-    models import torch (tried in a new Python); each config model has a docstring, forbids unknown
-    keys and describes every field; each import string leads to a class of its kind.
+    It loads as a plugin of this API version and registers something. Neither it nor its config
+    models import torch (checked in a new Python process). Each config model has a docstring,
+    forbids unknown keys and describes every field. Each import string names a class of its kind.
 
     Raises:
-        AssertionError: says what the contract is and what was found.
+        AssertionError: the component breaks the contract; the message says how.
     """
     name = module if isinstance(module, str) else module.__name__
     registry = load_registry([EntryPoint(name, name, PROJECT)])
     for plugin in registry.broken:
         raise AssertionError(f"{name} does not load as a plugin: {plugin.error}\n{plugin.detail}")
     specs = [spec for spec in registry.specs() if spec.plugin.name == name]
-    expect(bool(specs), f"{name} registers nothing: are its hooks marked with @hookimpl?")
+    expect(bool(specs), f"{name} registers nothing: mark its hooks with @hookimpl")
     for spec in specs:
         _check_strings(spec)
         _check_config(spec.config_class())
@@ -62,10 +62,11 @@ def _check_strings(spec: ComponentSpec) -> None:
     one_line = bool(spec.summary.strip()) and "\n" not in spec.summary
     expect(one_line, f"the summary of {spec.reference} is {spec.summary!r}, not one line")
     config, component = spec.config_class(), spec.component_class()
-    found, wanted = spec.config, config_base.__name__
-    expect(issubclass(config, config_base), f"{spec.reference}: {found} is no {wanted}")
-    found, wanted = spec.target, component_base.__name__
-    expect(issubclass(component, component_base), f"{spec.reference}: {found} is no {wanted}")
+    for name, cls, base in (
+        (spec.config, config, config_base),
+        (spec.target, component, component_base),
+    ):
+        expect(issubclass(cls, base), f"{spec.reference}: {name} is no {base.__name__}")
 
 
 def _check_config(config: type[ComponentConfig]) -> None:
@@ -75,7 +76,7 @@ def _check_config(config: type[ComponentConfig]) -> None:
     for field, info in config.model_fields.items():
         expect(
             bool((info.description or "").strip()),
-            f"{name}.{field} has no description; `pae show-plugin` prints it, units belong in it",
+            f"{name}.{field} has no description; `pae show-plugin` prints it, with units",
         )
     config.model_json_schema()
 
@@ -84,10 +85,10 @@ def _check_light(name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", _PROBE, name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    expect(done.returncode == 0, f"in a new Python, {name} does not load:\n{done.stderr}")
+    expect(done.returncode == 0, f"{name} does not load in a new Python process:\n{done.stderr}")
     culprit = json.loads(done.stdout)
     expect(
         culprit is None,
-        f"{name}: {culprit} imports torch. Commands that only look at plugins must answer at once: "
-        "keep configs and hooks in modules without torch and name components by import string",
+        f"{name}: {culprit} imports torch, which makes every command slow; keep configs and hooks "
+        "in modules without torch, and name components by import string",
     )

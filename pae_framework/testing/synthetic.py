@@ -1,4 +1,4 @@
-"""Made-up numbers and pictures for checks: functions of a shape and a seed."""
+"""Synthetic numbers and images for checks: functions of a shape and a seed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def draw(*shape: int, seed: int) -> Tensor:
-    """Numbers from the standard normal, a function of shape and seed."""
+def normal(*shape: int, seed: int) -> Tensor:
+    """Standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -19,14 +19,3 @@ def synthetic_images(count: int, size: int, seed: int = 0) -> Tensor:
     smooth = F.interpolate(coarse, size, mode="bilinear", align_corners=True)
     texture = torch.rand(count, 3, size, size, generator=generator)
     return 0.7 * smooth + 0.3 * texture
-
-
-class SyntheticExtractor:
-    """Six fixed random projections of the pixels."""
-
-    name = "made_up"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""
-        flat = images.double().flatten(1) / 255
-        return flat @ draw(flat.shape[1], 6, seed=11).double()

@@ -12,8 +12,8 @@ def random_crop(images: Tensor, smallest: float, generator: torch.Generator) -> 
 
     Args:
         images: (B, 3, S, S).
-        smallest: side of the smallest square as a share of S; sides are uniform up to 1.
-        generator: on the CPU; the same numbers on every device.
+        smallest: smallest side as a fraction of S; sides are uniform between it and 1.
+        generator: on the CPU, so that every device gets the same numbers.
     """
     if smallest == 1:
         return images

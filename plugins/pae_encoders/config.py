@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from pae_framework.config import EncoderConfig
+
+Crop = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="training: smallest side of the random crops, as a fraction of the image side",
+    ),
+]
 
 
 class TinyViTConfig(EncoderConfig):
@@ -30,14 +39,9 @@ class TinyViTConfig(EncoderConfig):
         1, gt=0, description="training: blocks that predict the hidden patches"
     )
     class_weight: float = Field(
-        0.3, ge=0, description="training: weight of the cross-entropy; 0: labels are not used"
+        0.3, ge=0, description="training: weight of the cross-entropy; 0: no labels"
     )
-    crop: float = Field(
-        0.8,
-        gt=0,
-        le=1,
-        description="training: smallest side of the random crops, as a fraction of the image side",
-    )
+    crop: Crop = 0.8
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TinyViTConfig:
@@ -58,7 +62,7 @@ class TinyViTConfig(EncoderConfig):
         return self.heads
 
     def parameters(self, image_size: int) -> int:
-        """Patch embedding and blocks; positions are fixed and the last norm has no affine."""
+        """Patch embedding and blocks; positions are fixed, and the last norm has no parameters."""
         width, hidden = self.width, int(self.width * self.mlp_ratio)
         block = 4 * width * (width + 1) + (width + 1) * hidden + (hidden + 1) * width + 4 * width
         return (3 * self.patch**2 + 1) * width + self.depth * block
@@ -76,12 +80,7 @@ class SmallCNNConfig(EncoderConfig):
 
     width: int = Field(32, gt=0, multiple_of=8, description="channels of the first stage")
     depth: int = Field(3, gt=0, le=6, description="stages; each halves the side")
-    crop: float = Field(
-        0.8,
-        gt=0,
-        le=1,
-        description="training: smallest side of the random crops, as a fraction of the image side",
-    )
+    crop: Crop = 0.8
 
     @property
     def patch(self) -> int:
@@ -115,12 +114,16 @@ class SmallCNNConfig(EncoderConfig):
         return self.model_copy(update={"width": 8, "depth": min(self.depth, 2)})
 
 
+def nearest_multiples(size: int, unit: int) -> str:
+    """The multiples of ``unit`` around ``size``, for messages: ``24 or 32``."""
+    lower = size - size % unit
+    return f"{lower} or {lower + unit}" if lower else str(unit)
+
+
 def _grid(image_size: int, patch: int) -> int:
     if image_size % patch:
-        lower = image_size - image_size % patch
-        sizes = f"{lower} or {lower + patch}" if lower else str(patch)
         raise ValueError(
             f"images of {image_size} px are not divisible into patches of {patch} px; "
-            f"use {sizes} px"
+            f"use {nearest_multiples(image_size, patch)} px"
         )
     return image_size // patch

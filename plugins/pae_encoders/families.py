@@ -1,7 +1,7 @@
 """Pretrained vision transformers by family: their names, sizes and tags. No torch, no timm.
 
-The names are timm's (1.0.31); SigLIP2 is also known by open-clip's (3.3). A test compares the whole
-table with what both libraries build.
+The names are timm's (1.0.31). SigLIP2 models also have open-clip's names (3.3). A test compares the
+whole table with the networks that both libraries build.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from difflib import get_close_matches
 class Form:
     """Size and features of a network.
 
-    ``mlp`` is the MLP's hidden width; ``grid`` the tokens per side of its learned positions (0:
-    rotary positions, for any grid); ``biases`` how many of query, key and value have a bias (2: not
-    the key).
+    ``mlp`` is the hidden width of the MLP. ``grid`` is the number of tokens per side of its learned
+    positions; 0 means rotary positions, for any grid. ``biases`` is the number of biases among
+    query, key and value; 2 means that the key has none.
     """
 
     patch: int
@@ -36,7 +36,7 @@ class Form:
 
     @property
     def prefix(self) -> int:
-        """Class and register tokens, which stand before the patch tokens."""
+        """Number of class and register tokens, which come before the patch tokens."""
         return self.class_token + self.registers
 
     @property
@@ -82,14 +82,16 @@ class Family:
         """The variant a recipe's ``model`` names, and the tag after a dot, if there is one.
 
         Raises:
-            ValueError: no such model, or none of its tags; lists what there is.
+            ValueError: there is no such model or tag; lists the known ones.
         """
         name, _, tag = model.partition(".")
         variant = self.variants.get(self.aliases.get(name, name))
         if variant is None:
             raise ValueError(self._unknown(name))
         if tag and tag not in variant.tags:
-            raise ValueError(f"{name!r} has no weights {tag!r}; its tags: {_list(variant.tags)}")
+            raise ValueError(
+                f"{name!r} has no weights {tag!r}; its tags: {', '.join(variant.tags)}"
+            )
         return variant, tag or None
 
     @property
@@ -104,11 +106,7 @@ class Family:
         lower = {known.lower(): known for known in self.model_names}
         near = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
         hint = f"; did you mean {lower[near[0]]!r}?" if near else "."
-        return f"unknown {self.use} model {name!r}{hint} Models: {_list(self.model_names)}"
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
+        return f"unknown {self.use} model {name!r}{hint} Models: {', '.join(self.model_names)}"
 
 
 def _variants(*variants: Variant) -> dict[str, Variant]:
@@ -138,8 +136,8 @@ DINOV2 = Family(
 )
 
 # --- DINOv3: Simeoni et al. 2508.10104 ------------------------------------------------------------
-# timm keeps each size twice, without biases and with (`_qkvb`): the published ones are zero. Both
-# names are built with biases here, which files without them leave at zero; the 7B has none.
+# timm has each size twice: without biases, because the published ones are zero, and with biases
+# (`_qkvb`). Here both have biases, which stay zero if a file has none. The 7B model has none.
 
 _DINOV3 = Form(
     16, 384, 12, 6, 1536, grid=0, registers=4, biases=2, layer_scale=True, mask_token=True

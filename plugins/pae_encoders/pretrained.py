@@ -1,4 +1,4 @@
-"""Read pretrained weights in any of the usual layouts, under our encoder's own names."""
+"""Read pretrained weights of any common layout, with the names of our encoders."""
 
 from __future__ import annotations
 
@@ -41,10 +41,9 @@ Tensors = dict[str, Tensor]
 def read_pretrained(
     path: Path, family: Family, names: Sequence[Same], state: Mapping[str, Tensor]
 ) -> Tensors:
-    """The weights in a file under the names of an encoder's state dict; they may not fit it.
+    """The weights of a file, with the names of an encoder's state dict; their shapes may differ.
 
-    Layouts: timm's; open-clip's (the image tower's part); that of transformers' classes; Meta's own
-    of DINOv2, DINOv3 and MAE.
+    Layouts: timm; open-clip (the image tower); transformers; Meta's DINOv2, DINOv3 and MAE.
 
     Args:
         path: the file.
@@ -53,8 +52,8 @@ def read_pretrained(
         state: the encoder's state dict.
 
     Raises:
-        CheckpointError: the file cannot be read; or it has transformers' layout and holds another
-            network: lists what differs.
+        CheckpointError: the file cannot be read, or it has transformers' layout and is for another
+            network; lists the differences.
     """
     found = read_checkpoint(path, ("model", "state_dict", "teacher"))
     if tower := _after(found, OPEN_CLIP):
@@ -87,7 +86,7 @@ def _from_transformers(
 
 
 def _from_meta(found: Tensors, family: str) -> Tensors:
-    """timm's names for Meta's. DINOv3's fused bias is split; its key part is always zero."""
+    """timm's names for Meta's tensors. DINOv3's fused bias is split; its key part is zero."""
     renamed = {}
     for name, tensor in found.items():
         for meta, timm in META[family].items():
@@ -101,14 +100,13 @@ def _from_meta(found: Tensors, family: str) -> Tensors:
 
 
 def _from_timm(found: Tensors, state: Mapping[str, Tensor]) -> Tensors:
-    """Our names for timm's; what its files omit is zero."""
+    """Our names for timm's tensors, and zeros for those that its files omit."""
     kept = {n: t for n, t in found.items() if not n.startswith((*LAST_NORM, *NOT_WEIGHTS))}
     mask_token, positions = kept.pop("mask_token", None), kept.get("pos_embed")
     ours = {f"vit.{name}": tensor for name, tensor in kept.items()}
-    if "class_position" in state and positions is not None:
-        before = positions.shape[1] - state["vit.pos_embed"].shape[1]
-        if before == 1:
-            ours["class_position"], ours["vit.pos_embed"] = positions[:, :1], positions[:, 1:]
+    with_class = state["vit.pos_embed"].shape[1] + 1 if "class_position" in state else None
+    if positions is not None and positions.shape[1] == with_class:
+        ours["class_position"], ours["vit.pos_embed"] = positions[:, :1], positions[:, 1:]
     if mask_token is not None:  # (1, D) or (1, 1, D)
         axes = state.get("mask_token", mask_token).ndim
         ours["mask_token"] = mask_token.reshape((1,) * (axes - 1) + (-1,))
@@ -116,8 +114,11 @@ def _from_timm(found: Tensors, state: Mapping[str, Tensor]) -> Tensors:
 
 
 def _zeros(state: Mapping[str, Tensor], found: Tensors) -> Tensors:
-    """Zeros for what timm folds into another tensor (the class token's position), drops (the mask
-    token), or omits because the published values are zero (the biases of DINOv3)."""
+    """Zeros for the tensors that timm's files lack.
+
+    timm adds the class token's position to the class token, drops the mask token, and omits the
+    biases of DINOv3, whose published values are zero.
+    """
     names = {"class_position", "mask_token"}
     if not any(name.endswith(".q_bias") for name in found):
         names |= {name for name in state if name.endswith((".q_bias", ".v_bias"))}

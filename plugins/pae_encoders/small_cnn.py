@@ -16,8 +16,10 @@ from pae_framework.layers import map_to_tokens
 
 
 class SmallCNN(Encoder):
-    """Stages of two 3 x 3 convolutions, the first with stride 2; group norm, so that an image's
-    features never depend on its batch."""
+    """Stages of two 3 x 3 convolutions, the first with stride 2.
+
+    Group norm: the features of an image do not depend on its batch.
+    """
 
     def __init__(self, config: SmallCNNConfig, image_size: int):
         super().__init__(config, image_size)

@@ -67,10 +67,10 @@ class TinyViT(Encoder):
 class MaskedObjective(PretrainingObjective):
     """MAE (He et al., 2111.06377) with a linear classifier on the mean of the visible tokens.
 
-    Both terms share one pass through the encoder, which sees a random subset of the tokens: a small
-    decoder predicts the pixels of the hidden patches (squared error), and a classifier predicts the
-    class from the visible tokens. Unlike MAE, patches are not standardised first: with that, the
-    tokens of a small ViT hardly differ within an image, which leaves no structure to align with.
+    Both terms share one pass through the encoder, which sees a random subset of the tokens. A small
+    decoder predicts the pixels of the hidden patches (squared error). A classifier predicts the
+    class from the visible tokens. Unlike MAE, patches are not standardized: otherwise the tokens of
+    a small ViT hardly differ within an image, and there is no structure to align with.
     """
 
     def __init__(self, encoder: TinyViT, num_classes: int):

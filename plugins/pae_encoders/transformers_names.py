@@ -1,7 +1,7 @@
-"""Names of an encoder's weights: ours, which are timm's, and those in released PAE tokenizers.
+"""Names of an encoder's weights: ours, which are timm's, and those of released PAE tokenizers.
 
 A released file uses the names of the transformers classes (version 4.57), without the last norm.
-Each :class:`Same` maps tensors of one side to tensors of the other; both directions use one table.
+Each :class:`Same` maps some of our tensors to released ones. One table serves both directions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pae_framework.tensor_files import differences
 
 @dataclass(frozen=True)
 class Same:
-    """``ours``, joined along ``axis``, is ``released``, joined along ``axis``.
+    """``ours`` and ``released`` are equal after both are concatenated along ``axis``.
 
     ``flat``: the released tensor lacks the leading axis of length 1.
     """
@@ -40,7 +40,7 @@ def to_released(state: Mapping[str, Tensor], names: Sequence[Same]) -> dict[str,
         joined = _join([state[name] for name in same.ours], same.axis)
         if same.flat:
             joined = joined[0]
-        # One of ours that is split there is query, key and value, of equal size.
+        # Only query, key and value are split, into equal sizes.
         parts = joined.chunk(len(same.released), dim=same.axis)
         released.update({n: part.clone() for n, part in zip(same.released, parts, strict=True)})
     return released

@@ -17,14 +17,16 @@ MAE_EPS = 1e-12
 def build_trunk(family: Family, name: str, form: Form) -> Any:
     """timm's network ``name`` with the sizes of ``form`` and random weights.
 
-    It takes images of any multiple of its patch size; class and register tokens have no positions;
-    the last norm has no affine part (PAE, RAE).
+    It takes images of any multiple of its patch size. Class and register tokens have no positions.
+    The last norm has no affine part (PAE, RAE).
     """
+    # timm counts the two input layers of a gated MLP as one layer, except in DINOv3.
+    layers = 2 if form.gated and family is not DINOV3 else 1
     arguments: dict[str, Any] = {
         "embed_dim": form.width,
         "depth": form.depth,
         "num_heads": form.heads,
-        "mlp_ratio": _mlp_ratio(family, form),
+        "mlp_ratio": (layers * form.mlp + 0.5) / form.width,  # timm rounds the product down
         "num_classes": 0,
         "dynamic_img_size": True,
     }
@@ -44,12 +46,6 @@ def build_trunk(family: Family, name: str, form: Form) -> Any:
 
 def image_statistics(name: str) -> tuple[Any, Any]:
     """Mean and standard deviation per channel that the weights ``name.tag`` were trained with."""
-    found = timm.get_pretrained_cfg(name)
-    assert found is not None, f"timm has no {name}"
-    return found.mean, found.std
-
-
-def _mlp_ratio(family: Family, form: Form) -> float:
-    """The ratio from which timm, rounding down, computes the MLP's hidden width."""
-    packed = 2 if form.gated and family is not DINOV3 else 1
-    return (packed * form.mlp + 0.5) / form.width
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, f"timm has no {name}"
+    return config.mean, config.std

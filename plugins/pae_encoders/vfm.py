@@ -6,7 +6,7 @@ Legend: B batch, N patch tokens, P class and register tokens, D width, S image s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,15 +26,16 @@ from pae_framework.tensor_files import load_state
 class FoundationEncoder(Encoder):
     """A timm ViT without classifier: patch tokens after a last norm without affine (RAE, PAE).
 
-    ``pooled`` is the class token after the same norm; without a class token, the mean of the
-    tokens. SigLIP2's attention pooling is not used: it expects the affine part of the norm, which
-    released tokenizers drop. Its weights are kept, unused, so that released files can be written;
-    so is the mask token of DINOv2 and DINOv3.
+    ``pooled`` is the class token after the same norm, or the mean of the tokens if there is no
+    class token. SigLIP2's attention pooling is not used, because it expects the affine part of the
+    norm, which released tokenizers drop. Its weights are kept so that released files can be
+    written. So is the mask token of DINOv2 and DINOv3.
 
     Always in eval mode. The caller decides whether parameters are trainable.
     """
 
-    vit: Any  # nn.Module, whose attributes would all be unknown
+    mask_token_axes: ClassVar[int] = 2
+    vit: Any  # an nn.Module, whose attributes mypy does not know
     class_position: Tensor | None
     mask_token: Tensor | None
 
@@ -46,11 +47,13 @@ class FoundationEncoder(Encoder):
         self.width, self.heads, self.patch = form.width, form.heads, form.patch
         self.mean, self.std = image_statistics(config.variant.hub_name(config.tag))
         self.vit = build_trunk(config.family, config.variant.name, form)
-        # The class token's position. With registers timm adds it to the class token, without them
-        # it is one of the positions; kept apart, it survives export and import bit for bit.
+        # The class token's position. timm adds it to the class token in models with registers, and
+        # keeps it among the positions in others. As a parameter of its own it survives export and
+        # import bit for bit.
         position = nn.Parameter(torch.zeros(1, 1, form.width)) if form.class_position else None
         self.register_parameter("class_position", position)
-        self.register_buffer("mask_token", self._mask_token() if form.mask_token else None)
+        shape = (1,) * (self.mask_token_axes - 1) + (form.width,)
+        self.register_buffer("mask_token", torch.zeros(shape) if form.mask_token else None)
         self.eval()
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -86,8 +89,8 @@ class FoundationEncoder(Encoder):
         if config.weights == "none":
             return
         path = weights_path(config.weights, config.remote)
-        found = read_pretrained(path, config.family, self.names(), self.state_dict())
-        load_state(self, found, f"{path}, read as a {config.model},")
+        weights = read_pretrained(path, config.family, self.names(), self.state_dict())
+        load_state(self, weights, f"{path}, read as a {config.model},")
 
     def names(self) -> list[Same]:
         """How our names map to those in released tokenizers."""
@@ -116,26 +119,20 @@ class FoundationEncoder(Encoder):
         """Tokens (B, P + N, D) before the first block."""
         x = self.vit.patch_embed(pixels).flatten(1, 2)
         if self.form.grid:
-            x = x + resize_positions(self.vit.pos_embed, self.grid, self._antialias)
+            # Antialiasing only in DINOv2 with registers, as in transformers.
+            antialias = self.form.registers > 0
+            x = x + resize_positions(self.vit.pos_embed, self.grid, antialias)
         if not self.form.class_token:
             return x
         first = self.vit.cls_token
         if self.class_position is not None:
             first = first + self.class_position
-        before = [first] if self.vit.reg_token is None else [first, self.vit.reg_token]
-        return torch.cat([*(token.expand(len(x), -1, -1) for token in before), x], dim=1)
-
-    @property
-    def _antialias(self) -> bool:
-        """Whether positions are resized with antialiasing: only in DINOv2 with registers."""
-        return self.form.registers > 0
+        prefix = [first] if self.vit.reg_token is None else [first, self.vit.reg_token]
+        return torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x], dim=1)
 
     def _block_arguments(self) -> dict[str, Any]:
         """Keyword arguments of every block."""
         return {}
-
-    def _mask_token(self) -> Tensor:
-        return torch.zeros(1, self.form.width)
 
 
 class DINOv2(FoundationEncoder):
@@ -145,11 +142,10 @@ class DINOv2(FoundationEncoder):
 class DINOv3(FoundationEncoder):
     """DINOv3: rotary positions, for any grid."""
 
+    mask_token_axes: ClassVar[int] = 3
+
     def _block_arguments(self) -> dict[str, Any]:
         return {"rope": self.vit.rope.get_embed(shape=[self.grid, self.grid])}
-
-    def _mask_token(self) -> Tensor:
-        return torch.zeros(1, 1, self.form.width)
 
 
 class MAE(FoundationEncoder):
@@ -164,9 +160,8 @@ def resize_positions(positions: Tensor, grid: int, antialias: bool) -> Tensor:
     """Resize learned positions (1, n * n, D) to (1, grid * grid, D).
 
     Bicubic (``align_corners`` False), in float32; unchanged if the grid is the same. transformers
-    4.57 does this at every forward pass, with antialiasing for DINOv2 with registers and without it
-    for DINOv2 without registers, MAE and SigLIP. (timm resizes once, when it loads the weights, and
-    always with antialiasing.)
+    4.57 resizes at every forward pass, with antialiasing only for DINOv2 with registers. (timm
+    resizes once, when it loads the weights, and always with antialiasing.)
     """
     if positions.shape[1] == grid * grid:
         return positions

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from pae_encoders.config import nearest_multiples
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
 from pae_framework.config import EncoderConfig, Settings
 from pae_framework.hub import (
@@ -62,7 +63,7 @@ class FoundationConfig(EncoderConfig):
         None,
         gt=0,
         description="images are resized to this side in px for the encoder; null: the image size, "
-        "or 14/16 of it if patches are 14 px, so that 256 px give 16 x 16 tokens",
+        "or 14/16 of it for patches of 14 px, so that 256 px give 16 x 16 tokens",
     )
     size: NetworkSize | None = Field(
         None,
@@ -75,17 +76,17 @@ class FoundationConfig(EncoderConfig):
         variant, tag = self.family.find(self.model)
         is_file = is_file_name(self.weights)
         if self.size is not None and self.weights != "none" and not is_file:
-            raise ValueError("with `size`, `weights` must be `none` or a file")
+            raise ValueError("`size` needs weights of that size; set `weights` to none or a file")
         is_tag = not is_file and self.weights not in ("default", "none")
         if is_tag and self.weights not in variant.tags:
             raise ValueError(
-                f"{self.model!r} has no weights {self.weights!r}; `weights` is `default`, `none`, "
+                f"{self.model!r} has no weights {self.weights!r}; set `weights` to default, none, "
                 f"a file, or one of its tags: {', '.join(variant.tags)}"
             )
         if is_tag and tag not in (None, self.weights):
-            raise ValueError(f"`model` names the weights {tag!r}, `weights` {self.weights!r}")
+            raise ValueError(f"`model` has the tag {tag!r}, but `weights` is {self.weights!r}")
         if not self.form.grid and self.form.width // self.form.heads % 4:
-            raise ValueError("rotary positions need a width per head that is divisible by 4")
+            raise ValueError("rotary positions need a width per head divisible by 4")
         return self
 
     @property
@@ -107,19 +108,32 @@ class FoundationConfig(EncoderConfig):
 
     @property
     def remote(self) -> RemoteFile:
-        """Where the weights can be downloaded."""
-        return remote_file(self.family, self.variant, self.tag)
+        """Where the weights can be downloaded: timm's file, or open-clip's if only that is cached.
+
+        timm's is smaller: open-clip's also contains the text tower.
+        """
+        own = HubFile(f"timm/{self.variant.hub_name(self.tag)}")
+        names = [
+            open_clip
+            for open_clip, timm in self.family.aliases.items()
+            if timm == self.variant.name
+        ]
+        if not names:
+            return own
+        return EitherFile(
+            (own, *(HubFile(f"timm/{name}", "open_clip_model.safetensors") for name in names))
+        )
 
     def files(self) -> Mapping[str, Path]:
         """The weights, if they are a local file."""
         return weights_files(self.weights)
 
     def missing(self) -> str | None:
-        """The weights, if they are not on this machine."""
+        """What is missing if the weights are not on this machine."""
         return missing_weights(self.weights, self.remote)
 
     def fetch(self) -> str | None:
-        """Download the weights, unless they are here."""
+        """Download the weights if they are missing."""
         if self.missing() is None:
             return None
         weights_path(self.weights, self.remote)
@@ -142,14 +156,14 @@ class FoundationConfig(EncoderConfig):
             why = " (images are resized to 14/16 of their size)" if patch == 14 else ""
             raise ValueError(
                 f"images of {image_size} px are not divisible into patches of {patch} px{why}; "
-                f"use {_nearest(image_size, unit)} px, or set input_size"
+                f"use {nearest_multiples(image_size, unit)} px, or set input_size"
             )
         if self.input_size is None:
             return image_size * patch // unit
         if self.input_size % patch:
             raise ValueError(
                 f"input_size {self.input_size} px is not divisible into patches of {patch} px; "
-                f"use {_nearest(self.input_size, patch)} px"
+                f"use {nearest_multiples(self.input_size, patch)} px"
             )
         return self.input_size
 
@@ -210,39 +224,21 @@ class SigLIP2Config(FoundationConfig):
     )
 
 
-def _nearest(size: int, unit: int) -> str:
-    lower = size - size % unit
-    return f"{lower} or {lower + unit}" if lower else str(unit)
-
-
 @dataclass(frozen=True)
 class EitherFile:
-    """Files with the same weights: one that is cached is used, else the first is downloaded."""
+    """Files with the same weights: a cached one is used, otherwise the first is downloaded."""
 
     files: tuple[RemoteFile, ...]
 
     @property
     def where(self) -> str:
-        """Address of the first."""
+        """Address of the first file."""
         return self.files[0].where
 
     def cached(self) -> Path | None:
-        """Path of one that is on this machine, or None."""
+        """Path of a file on this machine, or None."""
         return next((path for file in self.files if (path := file.cached()) is not None), None)
 
     def fetch(self) -> Path:
-        """Path of one on this machine; downloads the first if there is none."""
+        """Path of a file on this machine; downloads the first if there is none."""
         return self.cached() or self.files[0].fetch()
-
-
-def remote_file(family: Family, variant: Variant, tag: str) -> RemoteFile:
-    """The file of a variant's weights: timm's, or open-clip's if only that one is cached.
-
-    timm's is smaller: open-clip's also contains the text tower.
-    """
-    own = HubFile(f"timm/{variant.hub_name(tag)}")
-    twins = [alias for alias, name in family.aliases.items() if name == variant.name]
-    if not twins:
-        return own
-    open_clip = (HubFile(f"timm/{alias}", "open_clip_model.safetensors") for alias in twins)
-    return EitherFile((own, *open_clip))

@@ -17,13 +17,13 @@ def pae_register_evaluators(register: Register) -> None:
     )
     register(
         "generation",
-        target="pae_evaluators.generation:Generation",
+        target="pae_evaluators.sample_quality:Generation",
         config="pae_evaluators.config:GenerationConfig",
         summary="Frechet distance of samples to test images, over the generator's training",
     )
     register(
         "few_steps",
-        target="pae_evaluators.few_steps:FewSteps",
+        target="pae_evaluators.sample_quality:FewSteps",
         config="pae_evaluators.config:FewStepsConfig",
         summary="Frechet distance of samples to test images, over the solver's steps",
     )
@@ -31,5 +31,5 @@ def pae_register_evaluators(register: Register) -> None:
         "manifold",
         target="pae_evaluators.manifold:Manifold",
         config="pae_evaluators.config:ManifoldConfig",
-        summary="how easy latents are to diffuse in: SSC, LPC, GSQ, eRank (PAE)",
+        summary="how easy the latents are to model by diffusion: SSC, LPC, GSQ, eRank (PAE)",
     )

@@ -19,7 +19,7 @@ class ReconstructionConfig(EvaluatorConfig):
 
 
 class GenerationConfig(EvaluatorConfig):
-    """Samples of the last and of earlier weights against the test images."""
+    """Samples of the last and of earlier weights, compared with the test images."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -27,13 +27,8 @@ class GenerationConfig(EvaluatorConfig):
         return frozenset({"samples", "extractor"})
 
 
-class FewStepsConfig(EvaluatorConfig):
+class FewStepsConfig(GenerationConfig):
     """Samples of the last weights with few and with all solver steps."""
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Samples, and a network for the Frechet distance."""
-        return frozenset({"samples", "extractor"})
 
 
 Radius = Annotated[float, Field(gt=0)]
@@ -42,7 +37,7 @@ Radius = Annotated[float, Field(gt=0)]
 class ManifoldConfig(EvaluatorConfig):
     """Diagnostics of the latent manifold (PAE, arXiv 2605.07915)."""
 
-    images: int = Field(500, gt=0, description="test images, drawn at random, for SSC and LPC")
+    images: int = Field(500, gt=0, description="random test images for SSC and LPC")
     ssc: bool = Field(True, description="spatial coherence of the tokens; needs masks")
     sigma: float = Field(
         0.2, ge=0.01, description="SSC: temperature of the affinity exp(cosine / sigma)"
@@ -51,22 +46,22 @@ class ManifoldConfig(EvaluatorConfig):
     rhos: tuple[Radius, ...] = Field(
         (0.1, 0.5, 1.0, 2.0),
         min_length=1,
-        description="LPC: lengths of the perturbations, as shares of each token's own length",
+        description="LPC: lengths of the perturbations, as fractions of each token's length",
     )
     directions: int = Field(1, gt=0, description="LPC: random directions per image")
     gsq: bool = Field(True, description="semantic organisation of pooled latents")
-    draws: int = Field(5, gt=0, description="GSQ: random draws of images the mean is taken over")
+    draws: int = Field(5, gt=0, description="GSQ: random draws of images to average over")
     draw_images: int | None = Field(
         None,
         gt=1,
         description="GSQ: images of a draw; null: half of the test images, or all images of 100 "
-        "random classes where there are more classes than that",
+        "random classes if there are more classes",
     )
     erank: bool = Field(True, description="effective rank of the pooled latents")
 
     @property
     def needs(self) -> frozenset[str]:
-        """Latents; masks too where SSC is on."""
+        """Latents, and masks if SSC is on."""
         return frozenset({"latents", "masks"} if self.ssc else {"latents"})
 
     def smoke(self) -> Self:

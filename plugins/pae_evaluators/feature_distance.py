@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from pae_evaluators.frechet import FeatureStatistics, frechet_distance
-from pae_framework.contracts import EvaluationInputs, Extractor, Metric, SampleSet
+from pae_framework.contracts import EvaluationInputs, Extractor, Metric
 
 BATCH = 250
 
 
 class DistanceToTestImages:
-    """Measures sets of images against all test images, whose features the inputs holds."""
+    """Measures sets of images against all test images."""
 
     def __init__(self, inputs: EvaluationInputs):
         self.inputs = inputs
@@ -30,9 +30,9 @@ class DistanceToTestImages:
         at: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
-        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8, sampled as ``protocol`` says."""
+        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8; ``protocol``: their origin."""
         extractor = self.inputs.extractor
-        statistics = statistics_of(images, extractor)
+        statistics = _statistics(images, extractor, self.reference.width)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
             label=label,
@@ -52,22 +52,8 @@ class DistanceToTestImages:
         )
 
 
-def statistics_of(images: Tensor, extractor: Extractor) -> FeatureStatistics:
-    """Feature statistics of images (M, 3, S, S) uint8, batch by batch."""
-    first, *rest = images.split(BATCH)
-    features = extractor(first)
-    statistics = FeatureStatistics(features.shape[1])
-    statistics.update(features)
-    for batch in rest:
+def _statistics(images: Tensor, extractor: Extractor, width: int) -> FeatureStatistics:
+    statistics = FeatureStatistics(width)
+    for batch in images.split(BATCH):
         statistics.update(extractor(batch))
     return statistics
-
-
-def sampling_protocol(samples: SampleSet) -> dict[str, Any]:
-    """How a set was sampled, for the protocol of its metric."""
-    return {
-        **samples.protocol,
-        "role": samples.role,
-        "generator_step": samples.generator_step,
-        "steps": samples.steps,
-    }

@@ -15,8 +15,8 @@ from pae_framework.errors import DataError, RunError
 class FeatureStatistics:
     """Count, mean and covariance of features seen in batches; memory does not grow with the count.
 
-    Batches are merged by the update of Chan, Golub and LeVeque (1979), so that the result is that
-    of all rows at once, up to rounding.
+    Batches are merged by the update of Chan, Golub and LeVeque (1979): the result equals that of
+    all rows at once, up to rounding.
     """
 
     def __init__(self, width: int):
@@ -34,41 +34,31 @@ class FeatureStatistics:
         """Unbiased covariance (D, D), float64.
 
         Raises:
-            DataError: fewer than two rows were seen.
+            DataError: there are fewer than two rows.
         """
         if self.count < 2:
             raise DataError(f"a covariance needs at least 2 images, not {self.count}")
         return self._scatter / (self.count - 1)
 
     def update(self, features: Tensor) -> None:
-        """Take in features (M, D) of any float type.
+        """Add features (M, D) of any float type.
 
         Raises:
             RunError: a feature is not finite.
         """
-        assert features.ndim == 2, f"features of shape (M, D) expected, not {tuple(features.shape)}"
+        assert features.shape[1:] == self.mean.shape, f"expected (M, D), not {features.shape}"
         if not features.isfinite().all():
-            raise RunError("features hold NaN or infinity: no Frechet distance can be computed")
+            raise RunError("features contain NaN or infinity, so there is no Frechet distance")
         rows = features.detach().to("cpu", torch.float64)
         if len(rows) == 0:
             return
-        mean = rows.mean(0)
-        centred = rows - mean
-        self._merge(len(rows), mean, centred.T @ centred)
-
-    def merge(self, other: FeatureStatistics) -> None:
-        """Take in all that ``other`` has seen (another process, another shard)."""
-        if other.count:
-            self._merge(other.count, other.mean, other._scatter)
-
-    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        assert mean.shape == self.mean.shape, (
-            f"width {len(mean)} among features of width {self.width}"
-        )
+        count, mean = len(rows), rows.mean(0)
         total = self.count + count
-        shift = mean - self.mean
+        centred, shift = rows - mean, mean - self.mean
         self._scatter = (
-            self._scatter + scatter + torch.outer(shift, shift) * (self.count * count / total)
+            self._scatter
+            + centred.T @ centred
+            + torch.outer(shift, shift) * (self.count * count / total)
         )
         self.mean = self.mean + shift * (count / total)
         self.count = total
@@ -77,12 +67,12 @@ class FeatureStatistics:
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """Compute ``|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)``.
 
-    Finite for singular and for identical covariances; rounding below zero is cut off.
+    Finite for singular and for identical covariances. Rounding errors below zero become zero.
 
     Raises:
         DataError: a set has fewer than two images.
     """
-    assert a.width == b.width, f"features of widths {a.width} and {b.width} do not compare"
+    assert a.width == b.width, f"features of widths {a.width} and {b.width}"
     shift = (a.mean - b.mean).square().sum()
     spread = a.covariance.trace() + b.covariance.trace()
     value = shift + spread - 2 * _trace_of_root(a.covariance, b.covariance)
@@ -92,15 +82,15 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 def _trace_of_root(first: Tensor, second: Tensor) -> Tensor:
     """``tr (S1 S2)^(1/2)`` of two covariances, by the symmetric form.
 
-    It is the sum of the roots of the eigenvalues of ``S1^(1/2) S2 S1^(1/2)``, and these roots are
-    the singular values of ``S1^(1/2) S2^(1/2)``. Taking those avoids the root of rounding errors,
-    which would count each missing dimension of a singular covariance with 1e-8 of its size.
+    It is the sum of the roots of the eigenvalues of ``S1^(1/2) S2 S1^(1/2)``. These roots are the
+    singular values of ``S1^(1/2) S2^(1/2)``. Computing those avoids roots of rounding errors, which
+    would add 1e-8 of the covariance's size for each missing dimension of a singular covariance.
     """
     return torch.linalg.svdvals(_root(first).T @ _root(second)).sum()
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """``R`` (D, r) with ``R R^T`` the covariance, without directions that are mere rounding."""
+    """``R`` (D, r) with ``R R^T`` the covariance, without directions of rounding error."""
     values, vectors = torch.linalg.eigh(covariance)
     floor = values[-1].clamp_min(0) * len(values) * torch.finfo(values.dtype).eps
     kept = values > floor

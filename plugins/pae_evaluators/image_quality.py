@@ -29,7 +29,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     if min(a.shape[-2:]) < WINDOW:
         raise DataError(
             f"SSIM needs images of at least {WINDOW} x {WINDOW} px; "
-            f"these have {a.shape[-2]} x {a.shape[-1]}"
+            f"the images have {a.shape[-2]} x {a.shape[-1]}"
         )
     x, y = to_unit_float64(a), to_unit_float64(b)  # (B, C, H, W)
     mean_x, mean_y = _blur(x), _blur(y)

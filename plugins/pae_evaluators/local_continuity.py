@@ -1,6 +1,6 @@
 """LPC: how much the decoded image changes when the latent is perturbed.
 
-PAE (arXiv 2605.07915), diagnostics, with the given perceptual distance instead of LPIPS.
+PAE (arXiv 2605.07915), diagnostics. The perceptual distance is an argument; the paper uses LPIPS.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ def perceptual_change(
 ) -> Tensor:
     """Weighted perceptual change (M,) of each image; lower is more continuous.
 
-    Every token z is moved by ``+-rho |z| u``, with u uniform on the unit sphere; the
-    distances to the decoded latent are averaged over both signs and all directions, and over rho
-    with weights proportional to 1 / rho.
+    Every token z is moved by ``+-rho |z| u``, with u uniform on the unit sphere. The distances to
+    the decoded latent are averaged over signs and directions, and over rho with weights
+    proportional to 1 / rho.
 
     Args:
         latents: (M, C, h, w).
         decode: latents (B, C, h, w) to images (B, 3, S, S).
         distance: per-image distance (B,) of two batches of images.
-        rhos: lengths of the moves over the length of the token.
+        rhos: lengths of the moves, as fractions of the token's length.
         directions: random directions per image, each used with every rho.
-        generator: draws the directions, image by image, so that ``batch_size`` changes nothing.
+        generator: draws the directions of one image after the other, so that ``batch_size`` does
+            not change the result.
         batch_size: images decoded at once.
     """
     changes = []

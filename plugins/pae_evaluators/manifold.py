@@ -27,9 +27,9 @@ from pae_framework.layers import map_to_tokens
 class Manifold(Evaluator):
     """Diagnostics of the latents of the test images.
 
-    SSC and GSQ are also computed for the frozen encoder's features: they bound what alignment with
-    those features can reach. Each diagnostic has its own randomness, so that turning one off leaves
-    the others as they are.
+    SSC and GSQ are also computed for the frozen encoder's features, as a bound for latents aligned
+    with them. Each diagnostic has its own random numbers, so that turning one off does not change
+    the others.
     """
 
     config: ManifoldConfig
@@ -61,8 +61,8 @@ class Manifold(Evaluator):
         values = image_coherences(tokens, masks, self.config.sigma, inputs.seed)
         if not values:
             warnings.warn(
-                f"{label} is left out: no mask among {len(masks)} shows two segments on the grid "
-                f"of {tokens.shape[1]} tokens",
+                f"{label} is skipped: none of {len(masks)} masks has two segments on the grid of "
+                f"{tokens.shape[1]} tokens",
                 stacklevel=2,
             )
             return []
@@ -117,7 +117,7 @@ class Manifold(Evaluator):
         return order[: self.config.images].sort().values
 
     def _draws(self, inputs: EvaluationInputs) -> list[Tensor]:
-        """Indices of the images of each draw; one draw where it holds all images anyway."""
+        """Indices of the images of each draw; a single draw if it contains all images."""
         generator = torch.Generator().manual_seed(inputs.seed)
         draws = [
             draw_images(inputs.labels, self.config.draw_images, generator)

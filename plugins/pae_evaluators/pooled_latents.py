@@ -1,4 +1,4 @@
-"""GSQ and eRank: whether pooled latents separate the classes, and how many dimensions they use.
+"""GSQ and eRank: how well pooled latents separate classes, and how many dimensions they use.
 
 PAE (arXiv 2605.07915), diagnostics.
 """
@@ -13,7 +13,7 @@ CLASSES_OF_A_DRAW = 100
 
 
 def same_class_neighbours(pooled: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
-    """Share of images whose nearest other image, by cosine around the mean, has the same label.
+    """Fraction of images whose nearest other image, by cosine around the mean, has the same label.
 
     Args:
         pooled: (M, C) latents averaged over the image, M at least 2.
@@ -33,8 +33,8 @@ def same_class_neighbours(pooled: Tensor, labels: Tensor, batch_size: int = 1000
 def draw_images(labels: Tensor, size: int | None, generator: torch.Generator) -> Tensor:
     """Indices of one random draw of images, in random order.
 
-    With more than 100 classes: ``size`` images of 100 random classes (all of them where ``size`` is
-    None). Otherwise ``size`` images of all (half of them where it is None, so that draws differ).
+    With more than 100 classes: ``size`` images of 100 random classes; None: all their images.
+    Otherwise ``size`` images of all classes; None: half of the images, so that draws differ.
     """
     classes = labels.unique()
     order = torch.randperm(len(labels), generator=generator)

@@ -22,22 +22,23 @@ BATCH = 50
 class Reconstruction(Evaluator):
     """PSNR, SSIM and Frechet distance of the test images and their reconstructions.
 
-    PSNR and SSIM are means over images; ``per_image.jsonl`` holds them one by one, with the
-    image's index in its source.
+    PSNR and SSIM are means over images. ``per_image.jsonl`` has the values of each image, with its
+    index in the data source.
     """
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
-        """Compute the metrics; SSIM is left out for images smaller than its window."""
+        """Compute the metrics; images smaller than the window of SSIM have no SSIM."""
         originals, copies = inputs.images, inputs.reconstructions
         protocol = {**inputs.protocol, "count": len(originals), "images": "test images, uint8"}
         measured = {"psnr": _per_image(psnr, originals, copies)}
-        metrics = [_psnr_metric(measured["psnr"], protocol)]
+        metrics = [_mean("PSNR", measured["psnr"], protocol, unit="dB, mean over images")]
         if min(originals.shape[-2:]) >= WINDOW:
             measured["ssim"] = _per_image(ssim, originals, copies)
-            metrics.append(_ssim_metric(measured["ssim"], protocol))
+            window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
+            metrics.append(_mean("SSIM", measured["ssim"], protocol, window=window))
         else:
             warnings.warn(
-                f"SSIM is left out: its window of {WINDOW} px is larger than the images",
+                f"SSIM is skipped: its window of {WINDOW} px is larger than the images",
                 stacklevel=2,
             )
         metrics.append(DistanceToTestImages(inputs).metric("reconstruction", "rFD", copies))
@@ -45,24 +46,13 @@ class Reconstruction(Evaluator):
         return metrics
 
 
-def _psnr_metric(values: Tensor, protocol: Mapping[str, Any]) -> Metric:
+def _mean(label: str, values: Tensor, protocol: Mapping[str, Any], **more: Any) -> Metric:
     return Metric(
-        "reconstruction/psnr",
-        "PSNR",
+        f"reconstruction/{label.lower()}",
+        label,
         values.mean().item(),
         higher_is_better=True,
-        protocol={**protocol, "unit": "dB, mean over images", "data_range": 1},
-    )
-
-
-def _ssim_metric(values: Tensor, protocol: Mapping[str, Any]) -> Metric:
-    window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
-    return Metric(
-        "reconstruction/ssim",
-        "SSIM",
-        values.mean().item(),
-        higher_is_better=True,
-        protocol={**protocol, "window": window, "data_range": 1},
+        protocol={**protocol, **more, "data_range": 1},
     )
 
 
@@ -73,13 +63,8 @@ def _per_image(measure: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor
 
 def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, Tensor]) -> None:
     rows = zip(*(values.tolist() for values in measured.values()), strict=True)
-    lines = (
-        json.dumps({"index": index, **dict(zip(measured, map(_short, row), strict=True))})
-        for index, row in zip(indices, rows, strict=True)
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-
-
-def _short(value: float) -> float:
-    return round(value, 6)
+    with path.open("w", encoding="utf-8") as file:
+        for index, row in zip(indices, rows, strict=True):
+            values = {name: round(value, 6) for name, value in zip(measured, row, strict=True)}
+            file.write(json.dumps({"index": index, **values}) + "\n")

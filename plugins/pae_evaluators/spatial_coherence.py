@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def image_coherences(tokens: Tensor, masks: Tensor, sigma: float, seed: int) -> list[float]:
-    """SSC of each image whose mask shows two segments or more on the token grid; skips the others.
+    """SSC of each image whose mask has at least two segments on the token grid; skips the others.
 
     Args:
         tokens: (M, N, D) of M images, N = grid * grid in row-major order.
@@ -35,14 +35,15 @@ def image_coherences(tokens: Tensor, masks: Tensor, sigma: float, seed: int) -> 
 
 
 def coherence(tokens: Tensor, segments: Tensor, sigma: float, seed: int) -> float:
-    """Agreement, 0 to 1, of clustered tokens with the segments they lie in.
+    """Agreement, 0 to 1, of clustered tokens with the segments of the mask.
 
-    Normalised mutual information (geometric mean) of the segments and of a normalised spectral
-    clustering into as many clusters, on the affinity ``exp(cosine / sigma)`` with zero diagonal.
+    This is the normalized mutual information (geometric mean) of the segments and a normalized
+    spectral clustering with the same number of clusters. The affinity is ``exp(cosine / sigma)``
+    with a zero diagonal.
 
     Args:
         tokens: (N, D) of one image.
-        segments: (N,) label of the segment each token lies in; at least two of them.
+        segments: (N,) the segment of each token; at least two different ones.
         sigma: temperature of the affinity.
         seed: of the clustering's starting points.
     """
@@ -68,7 +69,7 @@ def spectral_clusters(affinities: NDArray[np.float64], count: int, seed: int) ->
 
 
 def segments_on_grid(mask: Tensor, grid: int) -> Tensor:
-    """Label (grid * grid,) that most pixels of each token's cell have; the smallest in a tie.
+    """Most frequent label (grid * grid,) of the pixels of each token; the smallest in a tie.
 
     Args:
         mask: (S, S) integer labels; S need not be a multiple of ``grid``.

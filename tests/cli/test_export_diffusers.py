@@ -58,7 +58,7 @@ def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
     assert helpers.same_bits(load_file("run/generator/weights.safetensors"), official.weights())
 
 
-def test_it_draws_what_the_run_draws(pae: Pae) -> None:
+def test_it_samples_what_the_run_samples(pae: Pae) -> None:
     """4 x 4 x 4 latents have 64 values: our shift is sqrt(4 / 64) = 1/4, that of Diffusers 4."""
     from rich.console import Console
 
@@ -83,7 +83,7 @@ def test_it_draws_what_the_run_draws(pae: Pae) -> None:
     torch.testing.assert_close(theirs, 0.5 * ours + mean, rtol=0, atol=1e-4)
 
 
-def test_only_a_pipeline_is_replaced_and_only_when_told(pae: Pae) -> None:
+def test_only_a_pipeline_is_replaced_and_only_with_force(pae: Pae) -> None:
     Path("folder").mkdir()
     exported(pae).ok()  # an empty folder is no loss
     Path("folder/later.txt").write_text("mine", encoding="utf-8")
@@ -96,9 +96,7 @@ def test_only_a_pipeline_is_replaced_and_only_when_told(pae: Pae) -> None:
     assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
 
 
-def test_a_failure_leaves_the_folder_that_was_there(
-    pae: Pae, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_keeps_the_existing_folder(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> None:
     exported(pae)
     before = {name: Path("folder", name).read_bytes() for name in names(Path("folder"))}
     for name in list(sys.modules):

@@ -19,9 +19,8 @@ from safetensors.torch import load_file, save_file
 from pae_framework.data.pixels import to_uint8
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
-from pae_framework.flow import sampling
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
-from pae_framework.flow.sampling import sample_latents
+from pae_framework.flow.sampling import SampleNoise, sample_latents
 from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.testing.pytest import Pae, Result
@@ -70,7 +69,7 @@ def content(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("named", "guidance"), [("unguided", Guidance()), ("guided", GUIDED)])
 @pytest.mark.parametrize("shift", [1.0, 0.3])
-def test_an_imported_run_draws_what_the_official_program_draws(
+def test_an_imported_run_samples_what_the_official_program_samples(
     pae: Pae, run: Path, monkeypatch: pytest.MonkeyPatch, named: str, guidance: Guidance, shift
 ) -> None:
     """From the same noise; the official grid of 11 points is 10 steps, and 0.0 is no shift."""
@@ -78,11 +77,7 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     golden, drawn = official.golden(), sampler(run)
     assert not any(parameter.requires_grad for parameter in drawn.tokenizer.parameters())
 
-    class OfficialNoise(sampling.SampleNoise):
-        def draw(self):
-            return golden["in.z"]
-
-    monkeypatch.setattr(sampling, "SampleNoise", OfficialNoise)
+    monkeypatch.setattr(SampleNoise, "draw", lambda noise: golden["in.z"])
     settings = SampleSettings(steps=10, shift=shift, guidance=guidance)
     labels, indices = golden["in.labels"], torch.arange(2)
     latents = sample_latents(drawn.model, labels, indices, settings, 0, drawn.tokenizer.latent)
@@ -96,7 +91,7 @@ def test_an_imported_run_draws_what_the_official_program_draws(
     assert pixels.float().std() > 5
 
 
-def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
+def test_sampling_needs_no_data(pae: Pae, run: Path) -> None:
     imported(pae)
     options = ("--labels", "2,7", "--steps", "3", "--guidance", "2.5")
     answer = pae("sample", "run", *options)
@@ -111,7 +106,9 @@ def test_images_are_drawn_without_any_data(pae: Pae, run: Path) -> None:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def test_the_run_stands_alone_and_says_where_its_parts_are_from(pae: Pae, run: Path) -> None:
+def test_the_run_needs_no_other_file_and_records_where_its_weights_are_from(
+    pae: Pae, run: Path
+) -> None:
     answer = imported(pae).ok()
     assert answer.err == ""
     Path("0100000.pt").unlink()
@@ -162,7 +159,7 @@ def test_the_recipe_as_given_stays_on_record_with_every_change(pae: Pae, run: Pa
     assert [key for key in keys if key in expected] == expected
 
 
-def test_what_follows_goes_on_without_training_images(pae: Pae, run: Path) -> None:
+def test_later_stages_run_without_training_images(pae: Pae, run: Path) -> None:
     answer = imported(pae, "0100000.pt", TEST, "evaluate={manifold: {images: 6}}")
     assert (answer.err, answer.code) == ("", 0)
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
@@ -224,19 +221,19 @@ def test_weights_trained_in_the_run_itself_come_back_as_they_were(pae: Pae) -> N
         assert Path("before", name).read_bytes() == Path("after", name).read_bytes()
 
 
-def test_a_recipe_without_generator_is_told_which_it_is(pae: Pae) -> None:
+def test_a_recipe_without_generator_is_an_error_that_shows_how_to_set_one(pae: Pae) -> None:
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
     pae(*line, "generator=null", "sample=null")
     answer = imported(pae)
     assert answer.code == 2
-    assert "the recipe of run has no generator" in answer.err
+    assert "the recipe of run" in answer.err
     assert "generator={use:" in answer.err  # what to write
     network = "{use: lightningdit, width: 32, depth: 2, heads: 4, patch: 1, train: {steps: 1}}"
     imported(pae, "0100000.pt", f"generator={network}").ok()
     pae("sample", "run", "--count", "2", "--steps", "2").ok()
 
 
-def test_a_run_made_on_a_gpu_goes_on_without_one(pae: Pae, run: Path) -> None:
+def test_a_run_made_on_a_gpu_accepts_an_import_without_one(pae: Pae, run: Path) -> None:
     recipe = run / "resolved.yaml"
     text = recipe.read_text(encoding="utf-8")
     assert "  device: auto\n" in text
@@ -252,13 +249,13 @@ NAN = torch.full((4,), float("nan"))
 REFUSED = {
     "classes": (
         {"y_embedder.embedding_table.weight": torch.zeros(21, 32)},
-        "latents of 4 x 4 x 4 and 20 classes",
+        "4 x 4 x 4.*20 classes",
     ),
     "preset": (
         {"blocks.2.attn.proj.weight": torch.zeros(32, 32)},
-        "a LightningDiT of 3 blocks of width 32",
+        "LightningDiT.* 3 .*32",
     ),
-    "nan": ({"final_layer.linear.bias": NAN}, "not finite: final_layer.linear.bias"),
+    "nan": ({"final_layer.linear.bias": NAN}, r"finite.*final_layer\.linear\.bias"),
 }
 
 
@@ -268,7 +265,7 @@ def test_a_file_of_another_network_changes_nothing(pae: Pae, run: Path, fault: s
     official.write({**official.weights(), **changes}, Path("other.pt"))
     before = content(run)
     answer = imported(pae, "other.pt").fails(1)
-    assert message in " ".join(answer.err.split())
+    assert re.search(message, " ".join(answer.err.split()))
     assert "other.pt" in answer.err
     assert "Traceback" not in answer.err
     assert content(run) == before
@@ -289,7 +286,7 @@ def test_a_file_that_would_run_code_is_refused(pae: Pae, run: Path, which: str) 
     answer = imported(pae)
     assert answer.code != 0
     assert "Traceback" not in answer.err
-    assert "could run any code" in answer.err
+    assert "code" in answer.err
     assert "weights_only" not in answer.err
     assert not Path("run_by_pickle").exists()
     assert content(run) == before
@@ -298,13 +295,13 @@ def test_a_file_that_would_run_code_is_refused(pae: Pae, run: Path, which: str) 
 @pytest.mark.parametrize(
     ("statistics", "message"),
     [
-        ({"std": torch.full((1, 4, 1, 1), float("inf"))}, "hold NaN or infinity"),
-        ({"std": torch.zeros(1, 4, 1, 1)}, "no deviation above 0"),
+        ({"std": torch.full((1, 4, 1, 1), float("inf"))}, "NaN"),
+        ({"std": torch.zeros(1, 4, 1, 1)}, "deviation.* 0"),
         (
             {"mean": torch.zeros(1, 6, 1, 1), "std": torch.ones(1, 6, 1, 1)},
-            "statistics of latents with 6 channels",
+            " 6 channels.*4 x 4 x 4",
         ),
-        ({"std": torch.tensor(1.0)}, "expected (1, C, 1, 1)"),
+        ({"std": torch.tensor(1.0)}, r"\(1, C, 1, 1\)"),
     ],
 )
 def test_statistics_that_cannot_be_the_latents_change_nothing(
@@ -314,14 +311,12 @@ def test_statistics_that_cannot_be_the_latents_change_nothing(
     before = content(run)
     answer = imported(pae)
     assert answer.code != 0
-    assert message in " ".join(answer.err.split())
+    assert re.search(message, " ".join(answer.err.split()))
     assert "latents_stats.pt" in answer.err
     assert content(run) == before
 
 
-def test_without_statistics_and_images_nothing_says_how_latents_are_normalised(
-    pae: Pae, run: Path
-) -> None:
+def test_without_images_the_latent_statistics_must_be_given(pae: Pae, run: Path) -> None:
     answer = pae("import", "generator", "0100000.pt", "run")
     assert answer.code == 2
     assert "--statistics" in answer.err
@@ -342,7 +337,7 @@ def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) ->
     assert shard["latents"].shape == (12, 4, 4, 4)
 
 
-def test_an_unknown_number_of_classes_is_said(pae: Pae) -> None:
+def test_an_unknown_number_of_classes_is_an_error(pae: Pae) -> None:
     text = official.RECIPE.replace("images: 120, classes: 10", "images: 120")
     Path("small.yaml").write_text(text, encoding="utf-8")
     pae("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
@@ -351,14 +346,14 @@ def test_an_unknown_number_of_classes_is_said(pae: Pae) -> None:
     assert "number of classes" in answer.err
 
 
-def test_files_and_runs_that_are_not_there(pae: Pae, run: Path) -> None:
+def test_missing_files_and_runs(pae: Pae, run: Path) -> None:
     assert "gone.pt" in imported(pae, "gone.pt").err
     answer = pae("import", "generator", "0100000.pt", "run", "--statistics", "gone.pt")
     assert "gone.pt" in answer.err
-    assert "holds no run" in pae("import", "generator", "0100000.pt", "nowhere").err
+    assert "nowhere" in pae("import", "generator", "0100000.pt", "nowhere").err
     answer = imported(pae, "0100000.pt", "tokenizer.bottleneck.channels=8")
     assert answer.code == 2
-    assert "'tokenizer' of run is pending" in answer.err
+    assert re.search(r"'tokenizer'.* pending", answer.err)
 
 
 # --- export ---------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_an_imported_run_reconstructs_images_without_any_data(pae: Pae) -> None:
         assert image.size == (16, 16)
 
 
-def test_the_run_stands_alone(pae: Pae) -> None:
+def test_the_run_needs_no_other_file(pae: Pae) -> None:
     imported(pae)
     Path("ep-last.pt").unlink()
     resolved = Path("run/resolved.yaml").read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_it_says_what_the_file_was(pae: Pae, again: bool) -> None:
     }
 
 
-def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
+def test_later_stages_use_the_imported_tokenizer(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
     imported(pae, "ep-last.pt", *MADE_UP).ok()
@@ -131,7 +131,7 @@ def test_everything_after_the_tokenizer_goes_on_from_it(pae: Pae) -> None:
     assert read_json(Path("run/evaluate/results.json"))
 
 
-def test_status_says_what_is_loaded_and_what_is_still_to_come(pae: Pae) -> None:
+def test_status_shows_imported_and_pending_stages(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
     imported(pae)
@@ -142,12 +142,12 @@ def test_status_says_what_is_loaded_and_what_is_still_to_come(pae: Pae) -> None:
     assert set(states.values()) == {("pending", "")}
 
 
-def test_without_encoder_weights_anywhere_nothing_is_written(pae: Pae) -> None:
+def test_without_encoder_weights_nothing_is_written(pae: Pae) -> None:
     answer = imported(pae, "bare.safetensors")
     assert answer.code == 2
     assert "bare.safetensors" in answer.err
     assert "tokenizer.encoder" in answer.err
-    assert "not in the cache" in answer.err
+    assert "cache" in answer.err
     assert not Path("run").exists()
 
 
@@ -187,13 +187,13 @@ def test_a_file_that_is_gone_is_known_before_anything_runs(pae: Pae) -> None:
 
 def test_an_unknown_tensor_is_refused_before_anything_is_written(pae: Pae) -> None:
     helpers.write({**helpers.released(), "decoder.mystery": torch.zeros(2)}, Path("other.pt"))
-    assert "unexpected: decoder.mystery" in imported(pae, "other.pt").fails(1).err
+    assert "decoder.mystery" in imported(pae, "other.pt").fails(1).err
     assert not Path("run").exists()
 
 
 def test_a_file_for_another_recipe_is_refused_before_anything_is_written(pae: Pae) -> None:
     answer = imported(pae, "ep-last.pt", "tokenizer.bottleneck.channels=8").fails(1)
-    assert "latent_compressor.1.weight is 6x32x3x3, not 8x32x3x3" in answer.err
+    assert re.search(r"latent_compressor\.1\.weight .*6x32x3x3.* 8x32x3x3", answer.err)
     assert "Traceback" not in answer.err
     assert not Path("run").exists()
 
@@ -203,11 +203,11 @@ def test_a_directory_with_a_trained_run_is_left_alone(pae: Pae) -> None:
     Path("run/run.json").write_text('{"name": "small", "plan": []}', encoding="utf-8")
     answer = imported(pae)
     assert answer.code == 2
-    assert "choose another --run-dir" in answer.err
+    assert "--run-dir" in answer.err
     assert sorted(path.name for path in Path("run").iterdir()) == ["run.json"]
 
 
-def test_importing_again_and_after_a_kill_goes_on(pae: Pae) -> None:
+def test_an_import_can_be_repeated_and_resumed_after_a_kill(pae: Pae) -> None:
     Path("run/imported").mkdir(parents=True)  # all that a killed import may have left
     Path("run/imported/tokenizer.safetensors").write_bytes(b"half")
     imported(pae).ok()
@@ -243,7 +243,7 @@ def test_a_run_made_on_a_gpu_is_used_without_one(pae: Pae) -> None:
     pae("export", "pae", "run", "out.pt").ok()
 
 
-def test_a_sweep_and_a_file_that_is_not_there_are_refused(pae: Pae) -> None:
+def test_a_sweep_and_a_missing_file_are_errors(pae: Pae) -> None:
     answer = imported(pae, "gone.pt").fails(2)
     assert "gone.pt" in answer.err
     with Path("small.yaml").open("a", encoding="utf-8") as file:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from pae_framework import __version__
 from pae_framework.files import write_json
+from pae_framework.flow.flow_settings import SolverName
 from pae_framework.recipe.library import folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
@@ -68,7 +70,7 @@ def test_check_knows_how_many_classes_the_images_have(pae: Pae) -> None:
     assert re.search(r"generator\b.*\b1000\b.*data\.train.*\b10\b", answer.err)
 
 
-def test_check_names_the_models_there_are_in_a_sentence_of_its_own(pae: Pae) -> None:
+def test_check_lists_the_known_models(pae: Pae) -> None:
     answer = pae("check", "dinov2_full", "tokenizer.encoder.model=foo")
     assert re.search(r"dinov2.*'foo'.*vit_", answer.err)
 
@@ -113,20 +115,19 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "mine.yaml: is empty; expected a recipe"),
-        ("a: [", "mine.yaml:1:5: is not YAML"),
-        ("- 1", "mine.yaml:1:1: expected a map of `key: value` at the top, found a list"),
-        ("extends: quickstart\nname: a\nname: b", "mine.yaml:3:1: name: duplicate key"),
+        ("", r"mine\.yaml: .*empty"),
+        ("a: [", r"mine\.yaml:1:5: .*YAML"),
+        ("- 1", r"mine\.yaml:1:1: .*`key: value`.* list"),
+        ("extends: quickstart\nname: a\nname: b", r"mine\.yaml:3:1: name: "),
         (
             "extends: quickstart\ntokenizer: {encoder: tiny_vti}",
-            "tokenizer.encoder.use: unknown encoder 'tiny_vti', did you mean 'tiny_vit'?",
+            r"tokenizer\.encoder\.use: .*'tiny_vti'.*'tiny_vit'",
         ),
         (
             "extends: quickstart\ntokenizer: {decoder: {patch: 8}}",
-            "mine.yaml:2:13: tokenizer.decoder: decodes 8 x 8 tokens to 64 px, "
-            "but data.image_size is 32",
+            r"mine\.yaml:2:13: tokenizer\.decoder: .*64 px.*data\.image_size.* 32",
         ),
-        ("pae: 1\nname: a", "mine.yaml:1:1: data: missing"),
+        ("pae: 1\nname: a", r"mine\.yaml:1:1: data: missing"),
     ],
 )
 def test_bad_input_is_one_clear_message_and_nothing_is_written(
@@ -135,7 +136,7 @@ def test_bad_input_is_one_clear_message_and_nothing_is_written(
     Path("mine.yaml").write_text(content)
     answer = pae("check", "mine.yaml")
     assert (answer.code, answer.out) == (2, "")
-    assert expected in answer.err
+    assert re.search(expected, answer.err)
     assert "Traceback" not in answer.err
     assert [path.name for path in Path().iterdir()] == ["mine.yaml"]
 
@@ -200,14 +201,14 @@ def test_copy_writes_the_recipe_and_never_overwrites(pae: Pae) -> None:
     assert Path("quickstart.yaml").read_text() == original
 
 
-def test_copy_goes_where_it_is_told(pae: Pae) -> None:
+def test_copy_writes_to_its_destination(pae: Pae) -> None:
     Path("folder").mkdir()
     pae("copy", "quickstart", "folder").ok()
     pae("copy", "quickstart", "other.yaml").ok()
     assert Path("folder/quickstart.yaml").read_text() == Path("other.yaml").read_text()
     assert pae("copy", "quickstart", "absent/a.yaml").err == "error: there is no folder absent\n"
     itself = pae("copy", "other.yaml", "other.yaml", "--force")
-    assert (itself.code, "is that recipe itself" in itself.err) == (2, True)
+    assert (itself.code, "other.yaml" in itself.err) == (2, True)
 
 
 # --- plugins --------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def test_list_plugins_names_kind_origin_and_state(pae: Pae) -> None:
     assert {line.split()[0] for line in lines[2:] if line.strip()} == {"encoder"}
 
 
-def test_list_plugins_of_no_kind_says_which_there_are(pae: Pae) -> None:
+def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:
     answer = pae("list-plugins", "encoders")
     assert answer.code == 2
     assert re.search(r"'encoders'.*dataset, encoder,", answer.err)
@@ -304,6 +305,11 @@ def test_wrong_usage_exits_2(pae: Pae, arguments: list[str]) -> None:
     answer = pae(*arguments)
     assert (answer.code, answer.out) == (2, "")
     assert "Usage: pae" in answer.err
+
+
+def test_help_of_sample_lists_every_solver(pae: Pae) -> None:
+    words = re.findall(r"\w+", pae("sample", "--help").ok().out)
+    assert set(get_args(SolverName)) <= set(words)
 
 
 def test_an_interrupt_exits_130(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> None:

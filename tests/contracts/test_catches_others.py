@@ -230,31 +230,31 @@ def evaluator(cls: type[Evaluator]) -> None:
 
 
 CASES = [
-    (data_source, Floats, "float32, expected torch.uint8"),
-    (data_source, OtherSize, r"the shape \(3, 7, 8\), expected \(3, 8, 8\)"),
-    (data_source, LabelBeyond, "not an int from 0 to 1"),
-    (data_source, SharedNames, "two classes share a name"),
-    (data_source, Empty, "holds no image"),
-    (data_source, Dice, "drew from numpy's global random state"),
-    (data_source, Cursor, "read again after others, is another one"),
-    (data_source, OpenHandle, "cannot be pickled"),
-    (regularizer, Vector, r"the shape \(2,\), expected \(\)"),
-    (regularizer, Sum, "take the mean over images"),
-    (regularizer, NoGradient, "sends no gradient anywhere"),
-    (regularizer, FlatGradient, "no gradient of the term reaches the latents or the decoder"),
-    (regularizer, OwnDice, "drew from torch's global random state"),
-    (regularizer, InPlace, "changed inputs.target in place"),
+    (data_source, Floats, "float32.*torch.uint8"),
+    (data_source, OtherSize, r"\(3, 7, 8\).*\(3, 8, 8\)"),
+    (data_source, LabelBeyond, "label.* 0 to 1"),
+    (data_source, SharedNames, "class names.*same"),
+    (data_source, Empty, "DataError"),
+    (data_source, Dice, "numpy's global random state"),
+    (data_source, Cursor, r"image \d+.*same item"),
+    (data_source, OpenHandle, "pickle"),
+    (regularizer, Vector, r"\(2,\).*\(\)"),
+    (regularizer, Sum, "mean over images"),
+    (regularizer, NoGradient, "the term has no gradient"),
+    (regularizer, FlatGradient, "no gradient .* the latents or the decoder"),
+    (regularizer, OwnDice, "torch's global random state"),
+    (regularizer, InPlace, "inputs.target in place"),
     (regularizer, Undefined, "NaN or infinity"),
-    (evaluator, GreedyForLatents, r"used latents, but config.needs is \['samples'\]"),
-    (evaluator, SameTwice, "more than one metric for made/brightness at {}"),
-    (evaluator, Nameless, "not `group/metric`"),
-    (evaluator, NotANumber, "leave out what has no value"),
+    (evaluator, GreedyForLatents, r"latents.*config.needs.*\['samples'\]"),
+    (evaluator, SameTwice, "made/brightness at {}"),
+    (evaluator, Nameless, "`group/metric`"),
+    (evaluator, NotANumber, "made/brightness is nan"),
     (evaluator, ATensor, "not a float"),
-    (evaluator, OddProtocol, "cannot be written as JSON"),
-    (evaluator, NoProtocol, "has no protocol"),
-    (evaluator, Guessing, "drew from torch's global random state"),
-    (evaluator, Counting, "the same inputs gives other metrics"),
-    (evaluator, Careless, "changed the inputs in place"),
+    (evaluator, OddProtocol, "JSON"),
+    (evaluator, NoProtocol, "no protocol"),
+    (evaluator, Guessing, "torch's global random state"),
+    (evaluator, Counting, "the same metrics"),
+    (evaluator, Careless, "inputs in place"),
 ]
 
 
@@ -277,7 +277,7 @@ def test_promised_masks_must_be_there():
 
 
 def test_what_a_regularizer_needs_its_config_must_say():
-    with pytest.raises(AssertionError, match=r"RegularizerConfig states no needs; given just that"):
+    with pytest.raises(AssertionError, match=r"RegularizerConfig.*no needs"):
         check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
 
 
@@ -296,7 +296,7 @@ GOOD = {
     "extra": "",
     "name": "pull",
     "target": "test_catches_others:Pull",
-    "config": "made_up_config:PullConfig",
+    "config": "pull_config:PullConfig",
     "summary": "pulls",
 }
 CONFIG = '''
@@ -321,14 +321,14 @@ class OtherKind(EncoderConfig):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"api": 99}, "does not load as a plugin: .*written for plugin API 99"),
-        ({"name": "Not A Name"}, "does not load as a plugin: .*'Not A Name'"),
-        ({"summary": " "}, "not one line"),
+        ({"api": 99}, "plugin API 99"),
+        ({"name": "Not A Name"}, "'Not A Name'"),
+        ({"summary": " "}, "one line"),
         ({"target": "test_catches_others:Grey"}, "Grey is no Regularizer"),
-        ({"config": "made_up_config:OtherKind"}, "OtherKind is no RegularizerConfig"),
-        ({"config": "made_up_config:Bare"}, "Bare.other has no description"),
-        ({"config": "made_up_config:Undocumented"}, "Undocumented has no docstring"),
-        ({"config": "made_up_config:Loose"}, "does not forbid unknown keys"),
+        ({"config": "pull_config:OtherKind"}, "OtherKind is no RegularizerConfig"),
+        ({"config": "pull_config:Bare"}, "Bare.other has no description"),
+        ({"config": "pull_config:Undocumented"}, "Undocumented has no docstring"),
+        ({"config": "pull_config:Loose"}, "Loose .*unknown keys"),
         ({"extra": "import torch"}, "registering imports torch"),
         ({"config": "heavy_config:PullConfig"}, "the config heavy_config:PullConfig imports torch"),
     ],
@@ -337,9 +337,9 @@ class OtherKind(EncoderConfig):
 def test_broken_registration(changes, message, request, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     number = request.node.callspec.indices["changes"]
-    (tmp_path / "made_up_config.py").write_text(CONFIG)
+    (tmp_path / "pull_config.py").write_text(CONFIG)
     (tmp_path / "heavy_config.py").write_text("import torch\n" + CONFIG)
-    module = f"made_up_plugin_{number}"
+    module = f"pull_plugin_{number}"
     (tmp_path / f"{module}.py").write_text(PLUGIN.format(**{**GOOD, **changes}))
 
     with pytest.raises(AssertionError, match=message):
@@ -348,13 +348,13 @@ def test_broken_registration(changes, message, request, tmp_path, monkeypatch):
 
 def test_right_registration_passes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "made_up_config.py").write_text(CONFIG)
-    (tmp_path / "made_up_plugin.py").write_text(PLUGIN.format(**GOOD))
-    check_registration("made_up_plugin")
+    (tmp_path / "pull_config.py").write_text(CONFIG)
+    (tmp_path / "pull_plugin.py").write_text(PLUGIN.format(**GOOD))
+    check_registration("pull_plugin")
 
 
 def test_a_module_that_registers_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "made_up_silence.py").write_text("pae_api = 1\n")
-    with pytest.raises(AssertionError, match="made_up_silence registers nothing"):
-        check_registration("made_up_silence")
+    (tmp_path / "silent_plugin.py").write_text("pae_api = 1\n")
+    with pytest.raises(AssertionError, match="silent_plugin registers nothing"):
+        check_registration("silent_plugin")

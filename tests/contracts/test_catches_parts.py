@@ -432,43 +432,43 @@ def generator(cls: type[Generator]) -> None:
 
 
 CASES = [
-    (encoder, WrongGrid, "token_grid gives 4, but encoder.grid is 2"),
-    (encoder, WrongHeads, "3 heads do not divide the width 8"),
+    (encoder, WrongGrid, r"token_grid.* 4, .*encoder\.grid .*2"),
+    (encoder, WrongHeads, "3 heads .*width 8"),
     (encoder, OneWayNormalisation, "denormalize"),
-    (encoder, ClassTokenLeft, r"tokens .* has the shape \(3, 17, 8\), expected \(3, 16, 8\)"),
+    (encoder, ClassTokenLeft, r"tokens .*\(3, 17, 8\).*\(3, 16, 8\)"),
     (encoder, NoNorm, "mean square of 1e\\+02"),
-    (encoder, Blind, "two different images have equal features"),
-    (encoder, Noisy, "drew from torch's global random state"),
-    (encoder, BatchStatistics, "depends on the images beside it"),
-    (encoder, NoGradient, "no gradient flows from feature map 0"),
+    (encoder, Blind, "two different images .*equal"),
+    (encoder, Noisy, "torch's global random state"),
+    (encoder, BatchStatistics, "other images of the batch"),
+    (encoder, NoGradient, "feature map 0.*no gradient"),
     (encoder, PlainTensor, "offset of PlainTensor is a plain tensor"),
     (encoder, ForgottenState, "neither a parameter nor a persistent buffer"),
-    (encoder, TiedWeights, "cannot be written as safetensors"),
-    (encoder, Overflowing, "under bf16 autocast is 200% away"),
-    (trained, GlobalDice, "the pretraining loss drew from torch's global random state"),
-    (trained, LossWithoutName, "have no `loss`"),
-    (trained, HeadOnly, "sends no gradient to the encoder"),
-    (modulator, OtherShape, r"the shape \(3, 4, 8\), expected \(3, 16, 8\)"),
-    (modulator, Dropping, "drew from torch's global random state"),
-    (modulator, OverTheBatch, "depends on the images beside it"),
-    (modulator, UnusedWeight, "the weight more.weight takes no part"),
-    (bottleneck, OtherChannels, "latent_channels gives 3, but the latents have 6"),
-    (bottleneck, UnprojectedHalf, r"it is not `projected`, .* tokens' 8 channels, not \(6, 3\)"),
+    (encoder, TiedWeights, "safetensors"),
+    (encoder, Overflowing, "bf16 autocast.* 200%"),
+    (trained, GlobalDice, "the pretraining loss .*torch's global random state"),
+    (trained, LossWithoutName, "`loss`"),
+    (trained, HeadOnly, "no gradient .*the encoder"),
+    (modulator, OtherShape, r"\(3, 4, 8\).*\(3, 16, 8\)"),
+    (modulator, Dropping, "torch's global random state"),
+    (modulator, OverTheBatch, "other images of the batch"),
+    (modulator, UnusedWeight, r"the weight more\.weight"),
+    (bottleneck, OtherChannels, "latent_channels .*3, .*6"),
+    (bottleneck, UnprojectedHalf, r"`projected` .* 8 .*\(6, 3\)"),
     (bottleneck, AlwaysNoisy, "the bottleneck without a generator"),
-    (bottleneck, OwnDice, "given a generator, drew from torch's global random state"),
-    (bottleneck, Detached, "no gradient flows from the latents"),
-    (bottleneck, MeanOnly, "both a mean and a logvar, or neither"),
+    (bottleneck, OwnDice, "given a generator.*torch's global random state"),
+    (bottleneck, Detached, "the latents: no gradient"),
+    (bottleneck, MeanOnly, "mean and a logvar"),
     (bottleneck, LosesStatistics, "neither a parameter nor a persistent buffer"),
-    (decoder, OtherSize, r"the shape \(3, 3, 4, 4\), expected \(3, 3, 8, 8\)"),
-    (decoder, BatchNorm, "depends on the images beside it"),
-    (decoder, ForeignLastLayer, "last_layer gives a weight that is not one of"),
+    (decoder, OtherSize, r"\(3, 3, 4, 4\).*\(3, 3, 8, 8\)"),
+    (decoder, BatchNorm, "other images of the batch"),
+    (decoder, ForeignLastLayer, "last_layer .*of the decoder"),
     (decoder, CutOff, "all gradients are zero"),
     (decoder, Exploding, "NaN or infinity"),
     (generator, NoNull, "does not depend on the label"),
     (generator, Timeless, "does not depend on the time"),
-    (generator, BlowsUpAtTheEnd, "the velocity holds NaN or infinity"),
-    (generator, Half16, "float16, expected torch.float32"),
-    (generator, LookingAround, "depends on the images beside it"),
+    (generator, BlowsUpAtTheEnd, "the generator .*NaN or infinity"),
+    (generator, Half16, "float16.*float32"),
+    (generator, LookingAround, "other images of the batch"),
 ]
 
 
@@ -494,7 +494,7 @@ def test_what_is_right_passes(check: Check, right: type) -> None:
 
 
 def test_heads_are_those_the_config_promises() -> None:
-    with pytest.raises(AssertionError, match=r"token_heads gives 4, but encoder\.heads is 2"):
+    with pytest.raises(AssertionError, match=r"token_heads.* 4, .*encoder\.heads .*2"):
         encoder(Patches, OtherHeadsConfig)
 
 

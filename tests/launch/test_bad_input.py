@@ -15,7 +15,7 @@ CASES = {
     "unknown key": ("tokenizer: {trian: {steps: 3}}", "train"),
     "patch and size": ("data: {image_size: 18}", "18"),
     "decoder and size": ("tokenizer: {decoder: {patch: 8}}", "tokenizer.decoder"),
-    "channels of latents and generator": ("generator: {channels: 5}", "`channels` is 5"),
+    "channels of latents and generator": ("generator: {channels: 5}", "generator"),
     "a target without refinement": ("tokenizer: {refinement: null}", "refinement"),
     "a data folder that does not exist": (
         "data: {train: {use: image_folder, folder: nowhere}}",

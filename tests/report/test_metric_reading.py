@@ -1,15 +1,15 @@
-"""Figures as a run's JSON holds them: order, wording, series."""
+"""Metrics as a run's JSON holds them: order, wording, series."""
 
 from pae_framework.report.metrics import (
     EVALUATIONS,
     GENERATOR_STEPS,
+    at_of,
     condition,
     decimals_for,
     fixed,
     flat,
     headline,
     ordered,
-    place_of,
     readable,
     series_along,
 )
@@ -27,7 +27,7 @@ def metric(name, label, value=1.0, **at):
     }
 
 
-def test_figures_are_read_from_reconstruction_over_latents_to_generation_then_what_plugins_add():
+def test_metrics_are_read_from_reconstruction_over_latents_to_generation_then_what_plugins_add():
     names = ["zoo/own", "few_steps/fd_x", "generation/fd_x", "manifold/ssc", "reconstruction/psnr"]
     labels = ["own", "gFD", "gFD", "SSC", "PSNR"]
     found = ordered(map(metric, names, labels))
@@ -40,14 +40,14 @@ def test_places_of_one_figure_are_ordered_as_numbers_not_as_text():
     assert [m["at"]["generator_step"] for m in found] == [50, 250, 1000]
 
 
-def test_a_place_is_said_in_words():
-    assert condition(place_of(metric("a/b", "x"))) == ""
-    assert condition(place_of(metric("a/b", "x", generator_step=250))) == "generator step 250"
-    assert condition(place_of(metric("a/b", "x", steps=1))) == "1 sampling step"
-    assert condition(place_of(metric("a/b", "x", steps=5, evaluations=5))) == "5 sampling steps"
+def test_conditions_in_words():
+    assert condition(at_of(metric("a/b", "x"))) == ""
+    assert condition(at_of(metric("a/b", "x", generator_step=250))) == "generator step 250"
+    assert condition(at_of(metric("a/b", "x", steps=1))) == "1 sampling step"
+    assert condition(at_of(metric("a/b", "x", steps=5, evaluations=5))) == "5 sampling steps"
     heun = metric("a/b", "x", steps=5, evaluations=10)
-    assert condition(place_of(heun)) == "5 sampling steps, evaluations 10"
-    assert condition(place_of(metric("a/b", "x", top_k=3, rho=0.1))) == "rho 0.1, top k 3"
+    assert condition(at_of(heun)) == "5 sampling steps, evaluations 10"
+    assert condition(at_of(metric("a/b", "x", top_k=3, rho=0.1))) == "rho 0.1, top k 3"
 
 
 def test_a_series_holds_what_was_measured_at_two_places_or_more_all_else_equal():
@@ -65,7 +65,7 @@ def test_a_series_holds_what_was_measured_at_two_places_or_more_all_else_equal()
     assert [(at, m["value"]) for at, m in few.points] == [(10.0, 3.0), (20.0, 1.0)]
 
 
-def test_series_that_differ_in_something_else_are_kept_apart_and_named_by_it():
+def test_series_under_other_conditions_are_separate_and_named_by_them():
     metrics = [
         metric("generation/fd", "gFD", generator_step=step, guidance=scale)
         for step in (1, 2)
@@ -97,7 +97,7 @@ def test_the_largest_of_a_column_decides_its_decimals():
     assert decimals_for([None, float("nan"), 0.0]) == 3
 
 
-def test_a_figure_that_is_missing_or_not_a_number_is_shown_as_that():
+def test_a_metric_that_is_missing_or_not_a_number_is_shown_as_that():
     assert fixed(None, 3) == "–"  # noqa: RUF001
     assert fixed(float("nan"), 3) == "nan"
     assert fixed(float("inf"), 3) == "inf"

@@ -46,7 +46,7 @@ def test_smoothing_does_not_bend_a_straight_line():
     assert smooth(line, half=7) == pytest.approx(line)
 
 
-def test_smoothing_passes_over_what_is_not_finite():
+def test_smoothing_ignores_values_that_are_not_finite():
     found = smooth(np.array([np.nan, 2.0, np.inf, 4.0, 6.0]), half=1)
     assert math.isnan(found[0])
     assert found[1:].tolist() == [2.0, 3.0, 5.0, 6.0]

@@ -1,4 +1,4 @@
-"""The page: whole in itself, sound HTML, everything said, nothing believed, no holes."""
+"""The page: self-contained, valid HTML, complete, escaped, without empty sections."""
 
 import base64
 import re
@@ -151,9 +151,9 @@ def test_the_results_come_first(full_page):
     assert "4.000" not in head
 
 
-def test_every_figure_is_shown_with_its_protocol(full_page):
+def test_every_metric_is_shown_with_its_protocol(full_page):
     page = Page(full_page)
-    cards = page.text[page.text.index("Figures and their protocols") :]
+    cards = page.text[page.text.index("their protocols") :]
     assert page.tags.count("article") == 3
     for word in ("manifold/lpc", "directions 17", "samples.solver euler", "samples.guidance 1.5"):
         assert word in cards
@@ -223,7 +223,7 @@ def test_a_page_without_parts_has_no_holes():
     page = Page(render(ReportContent(name="bare")))
     assert page.text == (
         "bare Run report bare "
-        "Written by pae-framework. This file is whole in itself and makes no request."
+        "Written by pae-framework. Self-contained: loads nothing from the network."
     )
     for tag in ("section", "table", "img", "h2", "details", "a"):
         assert tag not in page.tags
@@ -251,7 +251,7 @@ def test_a_part_that_is_missing_is_left_out_with_its_link(part, content):
     assert links <= set(page.values("id"))
 
 
-def test_empty_sets_and_figures_without_a_value_break_nothing():
+def test_empty_sets_and_metrics_without_a_value_break_nothing():
     nothing = LabelledImages("none", images(0), torch.zeros(0, dtype=torch.long))
     odd = [
         metric("generation/fd_x", "gFD", value, {}, generator_step=step)
@@ -272,11 +272,11 @@ def test_empty_sets_and_figures_without_a_value_break_nothing():
 
 def test_the_same_noise_is_shown_through_every_set(content, full_page):
     page = Page(full_page)
-    assert "The same noise in every set" in page.text
+    assert "the same noise in every set" in page.text
     rows = [v for v in page.values("aria-label") if v.startswith("the same noise")]
     assert rows == ["the same noise: last weights", "the same noise: earlier weights"]
     alone = Page(render(replace(content, samples=content.samples[:1], curves={}, metrics=())))
-    assert "The same noise" not in alone.text
+    assert "the same noise" not in alone.text
 
 
 def test_many_classes_are_thinned_and_the_page_says_so():

@@ -11,7 +11,6 @@ from PIL import Image
 
 from pae_framework.errors import DataError
 from pae_framework.report.pictures import (
-    by_class,
     class_rows,
     compare,
     grid,
@@ -80,7 +79,7 @@ def test_reconstructions_stand_below_their_originals():
 
 def test_rows_by_class_take_the_first_of_each_class_and_skip_empty_classes():
     labels = torch.tensor([2, 0, 2, 2, 0])
-    rows = class_rows(labels, ["ant", "bee", "cat"], per_class=2)
+    rows = class_rows(labels, ["ant", "bee", "cat"], per_class=2, classes=3)
     assert [(name, indices.tolist()) for name, indices in rows] == [
         ("ant", [1, 4]),
         ("cat", [0, 2]),
@@ -92,35 +91,22 @@ def test_a_label_without_a_name_and_a_limit_on_classes():
     assert [name for name, _ in rows] == ["ant", "class 2", "class 4", "class 6", "class 8"]
 
 
-def test_by_class_puts_the_images_right_of_the_names():
-    images, labels = flat_images(10, 20, 30), torch.tensor([1, 0, 1])
-    picture = pixels(by_class(images, labels, ["ant", "a" * 200], per_class=2, scale=8))
-    right = picture[:, -34:]  # two images of 16 px and a gap of 2
-    assert right[0, 0, 0] == 20
-    assert right[18, 0, 0] == 10
-    assert right[18, 18, 0] == 30
-    names = picture[:, : -34 - 2]
-    assert (names[..., 3] > 0).any()
-
-
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (torch.zeros(0, 3, 4, 4, dtype=torch.uint8), "no image"),
-        (torch.zeros(2, 3, 4, 4), r"expected uint8 images .* got torch.float32 \(2, 3, 4, 4\)"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), r"got torch.uint8 \(2, 1, 4, 4\)"),
+        (torch.zeros(2, 3, 4, 4), r"uint8.*float32 \(2, 3, 4, 4\)"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), r"uint8 \(2, 1, 4, 4\)"),
     ],
 )
-def test_what_is_no_image_is_refused(images, message):
+def test_anything_but_uint8_images_is_an_error(images, message):
     with pytest.raises(DataError, match=message):
         grid(images, columns=2)
 
 
-def test_pairs_and_labels_must_fit():
-    with pytest.raises(DataError, match="cannot compare"):
+def test_pairs_must_have_one_shape():
+    with pytest.raises(DataError, match=r"\(2, 3, 2, 2\).*\(1, 3, 2, 2\)"):
         compare(flat_images(1, 2), flat_images(1))
-    with pytest.raises(DataError, match="2 images came with 1 labels"):
-        by_class(flat_images(1, 2), torch.tensor([0]), ["ant"])
 
 
 def test_a_png_holds_exactly_these_pixels(tmp_path):

@@ -16,10 +16,10 @@ from pae_framework.errors import Problem, RecipeError
 def check(
     recipe: RecipeArgument, overrides: OverridesArgument = None, as_json: JsonOption = False
 ) -> None:
-    """Check a recipe without running it: names, types, and shapes that must agree.
+    """Check a recipe without running it: names, types, and whether shapes agree.
 
-    Also lists everything this machine lacks to run it (data, weights, a GPU, memory), which is not
-    an error. Writes nothing.
+    Also lists everything this machine lacks to run it: data, weights, a GPU, memory. That is not an
+    error. Writes nothing.
     """
     from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
     from pae_framework.recipe.load import load_recipe

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import RecipeArgument
+from pae_framework.cli.arguments import ForceOption, RecipeArgument
 from pae_framework.errors import UsageError
 
 
@@ -16,11 +16,11 @@ def copy(
     recipe: RecipeArgument,
     destination: Annotated[
         Path | None,
-        typer.Argument(metavar="DEST", help="file or folder to write; default: the current one"),
+        typer.Argument(metavar="DEST", help="file or folder to write; default: the current folder"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
+    force: ForceOption = False,
 ) -> None:
-    """Copy a recipe, to edit it and run it as your own."""
+    """Copy a recipe to edit it and run it as your own."""
     from pae_framework.recipe.library import find
 
     source = find(recipe)
@@ -30,7 +30,7 @@ def copy(
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}")
     if target.exists() and target.samefile(source):
-        raise UsageError(f"{target} is that recipe itself; give another destination")
+        raise UsageError(f"{target} is the recipe itself; give another DEST")
     if target.exists() and not force:
         raise UsageError(f"{target} exists; replace it with --force")
     shutil.copyfile(source, target)

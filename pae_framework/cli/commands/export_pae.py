@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pae_framework.cli.weights_file import ForceOption, Format, FormatOption, chosen_format
+from pae_framework.cli.arguments import (
+    ForceOption,
+    Format,
+    OutputArgument,
+    TokenizerRunArgument,
+    check_output,
+    finished_context,
+)
 
 
 def export_pae(
-    run: Annotated[Path, typer.Argument(help="directory of a run with a finished tokenizer")],
-    file: Annotated[Path, typer.Argument(help="file to write: .safetensors or .pt")],
-    file_format: FormatOption = None,
+    run: TokenizerRunArgument,
+    file: OutputArgument,
+    file_format: Annotated[
+        Format | None, typer.Option("--format", help="default: from the file name")
+    ] = None,
     no_encoder: Annotated[
-        bool, typer.Option("--no-encoder", help="omit the frozen encoder's weights")
+        bool, typer.Option("--no-encoder", help="omit the weights of the frozen encoder")
     ] = False,
     force: ForceOption = False,
 ) -> None:
@@ -28,17 +36,9 @@ def export_pae(
 
         pae export pae runs/dinov2_full tokenizer.safetensors --no-encoder
     """
-    from rich.console import Console
-
-    from pae_framework.plugins import load_registry
-    from pae_framework.runs.opened import open_run
-
-    chosen = chosen_format(file, file_format, force)
-    opened = open_run(run, load_registry())
-    from pae_framework.execution.context import StageContext
-
-    context = StageContext.of_finished_run(opened, "tokenizer", Console(stderr=True))
+    as_torch = check_output(file, file_format, force)
+    context = finished_context(run, "tokenizer")
     from pae_framework.interop.export import export_tokenizer
 
-    count = export_tokenizer(context, file, chosen is Format.PT, not no_encoder)
+    count = export_tokenizer(context, file, as_torch, not no_encoder)
     typer.echo(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")

@@ -15,14 +15,16 @@ def fetch(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only list what is here and what would be downloaded")
+        bool,
+        typer.Option("--dry-run", help="only list which weights are here and which are missing"),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Download the weights a recipe needs into the caches that runs read.
 
-    If the machines that train have no network, run it on one that does (a login node). Data that
-    you must place by hand is listed with its location. Exits with 1 if something is still missing.
+    Run it on a machine with network access, such as a login node, if the machines that train have
+    none. Also lists data that you must provide yourself, and where. The exit code is 1 if anything
+    is still missing.
 
     Example:
         pae fetch siglip2_full
@@ -36,15 +38,11 @@ def fetch(
     for part in fetch_parts(members_of(loaded), dry_run):
         answers.append(part)
         if not as_json:
-            print(
-                f"{part.state:<8} {part.path}: {part.text}"
-                if part.text
-                else f"{part.state:<8} {part.path}"
-            )
+            print(f"{part.state:<8} {part.path}{f': {part.text}' if part.text else ''}")
     complete = all(part.state in ("here", "fetched") for part in answers)
     if as_json:
         print_json({"complete": complete, "parts": [asdict(part) for part in answers]})
     elif complete:
-        print(f"{loaded.recipe.name}: everything is here")
+        print(f"{loaded.recipe.name}: nothing is missing")
     if not complete and not dry_run:
         raise typer.Exit(1)

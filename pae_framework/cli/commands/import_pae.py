@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument
+from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
+from pae_framework.cli.output import command_line
 
 
 def import_pae(
-    file: Annotated[Path, typer.Argument(help="the tokenizer's weights: .pt or .safetensors")],
+    file: WeightsArgument,
     recipe: Annotated[
         str,
         typer.Option(
-            metavar="RECIPE", help="recipe it was trained with: a file or the name of a shipped one"
+            metavar="RECIPE", help="recipe of its training: a file, or the name of a shipped recipe"
         ),
     ],
     overrides: OverridesArgument = None,
@@ -28,9 +27,9 @@ def import_pae(
     """Make a run from a released PAE tokenizer, as if the tokenizer had been trained there.
 
     Only tensors and plain values are unpickled. The whole file is checked before anything is
-    written; the error lists weights that are missing, unexpected or of another shape. If the file
-    does not contain the encoder's weights, the recipe's encoder loads its own. The run keeps a
-    copy. No images are needed.
+    written. The error lists weights that are missing, unexpected or of another shape. The recipe's
+    encoder loads its own weights if the file does not contain them. The run keeps a copy of the
+    file. No images are needed.
 
     Examples:
         pae import pae PAE_DINOv2L_d32/checkpoints/ep-last.pt --recipe dinov2_full
@@ -42,10 +41,9 @@ def import_pae(
     from pae_framework.launch.import_run import import_tokenizer
     from pae_framework.plugins import load_registry
 
-    console = Console(highlight=False)
-    command = shlex.join(["pae", *sys.argv[1:]])
+    console, registry = Console(highlight=False), load_registry()
     path = import_tokenizer(
-        file, recipe, overrides or (), run_dir, load_registry(), command, console
+        file, recipe, overrides or (), run_dir, registry, command_line(), console
     )
     console.print(f"imported into {path}; reconstruct images, or run the remaining stages:")
     console.print(f"  pae reconstruct {path} IMAGE...", soft_wrap=True)

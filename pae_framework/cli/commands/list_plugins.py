@@ -1,4 +1,4 @@
-"""``pae list-plugins``: what is installed, from which package, of which kind."""
+"""``pae list-plugins``: list the installed components."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def list_plugins(
     ] = None,
     as_json: JsonOption = False,
     broken: Annotated[
-        bool, typer.Option("--broken", help="only plugins that do not load, and why")
+        bool, typer.Option("--broken", help="only plugins that fail to load, with the reason")
     ] = False,
 ) -> None:
-    """List every component a recipe may use, and the package it comes from."""
+    """List every component a recipe can use, with the package that provides it."""
     from pae_framework.plugins import load_registry
 
     if kind is not None and kind not in KINDS:

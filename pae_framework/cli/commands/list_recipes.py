@@ -7,16 +7,11 @@ from pae_framework.cli.output import print_json, print_table
 
 
 def list_recipes(as_json: JsonOption = False) -> None:
-    """List the shipped recipes; use their names with `pae run`, `pae check`, `pae copy`..."""
+    """List the shipped recipes. Every command that takes RECIPE accepts their names."""
     from pae_framework.recipe.library import shipped
 
-    found = shipped()
+    recipes = shipped()
     if as_json:
-        print_json(
-            [
-                {"name": name, "path": str(path), "description": description}
-                for name, path, description in found
-            ]
-        )
-        return
-    print_table(("recipe", "description"), [(name, text) for name, _, text in found])
+        print_json([{"name": n, "path": str(path), "description": d} for n, path, d in recipes])
+    else:
+        print_table(("recipe", "description"), [(name, text) for name, _, text in recipes])

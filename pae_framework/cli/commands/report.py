@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
+from pae_framework.cli.arguments import RunArgument, finished_context
 from pae_framework.errors import UsageError
 from pae_framework.files import read_json
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="directory of a finished run or a sweep")],
+    run: RunArgument,
     markdown: Annotated[
-        bool,
-        typer.Option("--markdown", help="print the results table as Markdown, write nothing"),
+        bool, typer.Option("--markdown", help="only print the table of results, as Markdown")
     ] = False,
 ) -> None:
-    """Write report.html from the results of the run's stages, or print its table.
+    """Write report.html from the results of a run.
 
-    For a sweep, compares the members finished so far.
+    The report of a sweep compares the members that are finished.
 
     Examples:
         pae report runs/quickstart
@@ -41,16 +41,10 @@ def report(
 
 
 def _write_run(run: Path) -> None:
-    from rich.console import Console
-
-    from pae_framework.plugins import load_registry
-    from pae_framework.runs.opened import open_run
-
-    opened = open_run(run, load_registry())
-    from pae_framework.execution.context import StageContext
+    context = finished_context(run, "report")
     from pae_framework.stages import report as stage
 
-    stage.run(StageContext.of_finished_run(opened, "report", Console(stderr=True)))
+    stage.run(context)
 
 
 def _write_sweep(run: Path) -> None:
@@ -64,14 +58,12 @@ def _write_sweep(run: Path) -> None:
 
 
 def _markdown(run: Path, is_sweep: bool) -> str:
-    from pae_framework.report.table import MemberMetrics, comparison_table, result_rows
+    from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_markdown, results_markdown
 
     results = run / "results.json" if is_sweep else run / "evaluate" / "results.json"
     if not results.is_file():
         raise UsageError(f"{run} has no results yet; see `pae status {run}`")
-    found = read_json(results)
-    if not is_sweep:
-        return results_markdown(result_rows(found))
-    members = [MemberMetrics(m["variant"], m["seed"], m["metrics"]) for m in found]
-    return comparison_markdown(*comparison_table(members))
+    if is_sweep:
+        return comparison_markdown(*comparison_table(sweep_members(read_json(results))))
+    return results_markdown(result_rows(read_json(results)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
-from pae_framework.cli.output import console_for_tables, print_json, warn
+from pae_framework.cli.output import command_line, console_for_tables, print_json, warn
 from pae_framework.errors import UsageError
 from pae_framework.files import read_json
 
@@ -30,24 +28,27 @@ def run(
     ] = None,
     stages: Annotated[
         Path | None,
-        typer.Option(help="folder of the stages, to share another run's; default: RUN/stages"),
+        typer.Option(
+            help="folder of the stages, to share another run's stages; default: RUN/stages"
+        ),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="sweeps only: run members matching this pattern: 'ssr-*'")
+        str | None,
+        typer.Option(help="sweeps only: run members whose names match a pattern such as 'ssr-*'"),
     ] = None,
     smoke: Annotated[
         bool,
         typer.Option(
             "--smoke",
             help="test the wiring in seconds: small untrained models, generated images, a few "
-            "steps per stage, on the CPU, no network; default directory: a new temporary folder",
+            "steps per stage, on the CPU, offline; default directory: a new temporary folder",
         ),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="only print what would run: sizes, steps and epochs, memory, FLOPs, stages; "
+            help="only print what would run: stages, sizes, steps and epochs, memory, FLOPs; "
             "needs no data and no weights, writes nothing",
         ),
     ] = False,
@@ -58,9 +59,10 @@ def run(
     """Run a recipe: execute every unfinished stage, then print the results.
 
     Run the same command again to resume a stopped run. After an edit of the recipe, only the stages
-    that changed and those that depend on them run again. Missing data or weights are reported
-    before anything starts; weights are downloaded if nothing else is missing (unless HF_HUB_OFFLINE
-    is set).
+    that changed and those that depend on them run again.
+
+    Missing data and weights are reported before anything starts. Missing weights are downloaded if
+    nothing else is missing and HF_HUB_OFFLINE is not set.
 
     Examples:
         pae run quickstart
@@ -82,7 +84,7 @@ def run(
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
     loaded = load_recipe(recipe, overrides or (), load_registry())
-    options = RunOptions(run_dir, stages, only, smoke, shlex.join(["pae", *sys.argv[1:]]))
+    options = RunOptions(run_dir, stages, only, smoke, command_line())
     if dry_run:
         _print_dry_run(loaded, options, as_json)
         return
@@ -95,31 +97,30 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
     from pae_framework.dry_run.render import dry_run_lines, members_table
     from pae_framework.launch.start import dry_run_recipe
 
-    found = dry_run_recipe(loaded, options)
-    is_sweep, (first, *_) = loaded.recipe.sweep is not None, found
+    members = dry_run_recipe(loaded, options)
+    is_sweep, first = loaded.recipe.sweep is not None, next(iter(members))
     if as_json:
-        plain = {name: one.plain() for name, one in found.items()}
+        plain = {name: member.plain() for name, member in members.items()}
         print_json({"members": plain} if is_sweep else plain[first])
         return
     console = console_for_tables()
-    for line in dry_run_lines(found[first]):
+    for line in dry_run_lines(members[first]):
         console.print(line)
     if is_sweep:
-        console.print(f"the above is {first}, one of {len(found)} members:")
-        console.print(members_table(list(found.items())))
+        console.print(f"the above is {first}, one of {len(members)} members:")
+        console.print(members_table(list(members.items())))
 
 
 def _print_results(directory: RunDirectory, console: Console) -> None:
-    """The table of results, for a sweep its members side by side, and where the report is."""
-    from pae_framework.report.table import MemberMetrics, comparison_table, result_rows
+    """Print the metrics of a run, or of a sweep's variants side by side, and the report's path."""
+    from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_tables, results_table
     from pae_framework.runs.directory import REPORT
 
     results = directory.path / "evaluate" / "results.json"
     if "members" in directory.info:
-        found = read_json(directory.path / "results.json")
-        rows = [MemberMetrics(one["variant"], one["seed"], one["metrics"]) for one in found]
-        for table in comparison_tables(*comparison_table(rows)):
+        members = sweep_members(read_json(directory.path / "results.json"))
+        for table in comparison_tables(*comparison_table(members)):
             console.print(table)
     elif results.is_file():
         console.print(results_table(result_rows(read_json(results))))

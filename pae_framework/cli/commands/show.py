@@ -15,7 +15,7 @@ def show(
     overrides: OverridesArgument = None,
     origin: Annotated[bool, typer.Option("--origin", help="show where each value was set")] = False,
 ) -> None:
-    """Print a recipe as it will run: parents and overrides merged, defaults filled in."""
+    """Print a recipe as it will run, with parents, overrides and defaults filled in."""
     from pae_framework.recipe.emit import lines
     from pae_framework.recipe.load import load_recipe
 
@@ -23,7 +23,7 @@ def show(
     if not origin:
         print(loaded.resolved_yaml(), end="")
         return
-    found = list(lines(loaded.resolved()))
-    width = min(60, max(len(line) for line, _ in found))
-    for line, path in found:
+    resolved = list(lines(loaded.resolved()))
+    width = min(60, max(len(line) for line, _ in resolved))
+    for line, path in resolved:
         print(line if path is None else f"{line:<{width}}  # {loaded.origins[path]}")

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def show_plugin(
-    reference: Annotated[str, typer.Argument(metavar="KIND:NAME", help="such as encoder:tiny_vit")],
+    reference: Annotated[
+        str, typer.Argument(metavar="KIND:NAME", help="for example encoder:tiny_vit")
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a component: its parameters, and a block to paste into a recipe."""
+    """Describe a component: its parameters, and an example to paste into a recipe."""
     from pae_framework.recipe.emit import inline
     from pae_framework.recipe.reference import example, parameters
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.arguments import JsonOption, RunArgument
 from pae_framework.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -17,11 +14,8 @@ if TYPE_CHECKING:
     from pae_framework.runs.status import StageStatus
 
 
-def status(
-    run: Annotated[Path, typer.Argument(help="directory of a run or a sweep")],
-    as_json: JsonOption = False,
-) -> None:
-    """Show each stage of a run: done, running, stopped, failed (with the reason) or pending."""
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Show the state of each stage of a run, and the error of a stage that failed."""
     from pae_framework.runs.status import run_status
 
     members = run_status(run)
