@@ -46,7 +46,7 @@ ADDED = {
     "encoder": "pae_register_encoders",
     "metric": "_LABELS",
     "solver": "SOLVERS",
-    "stage": "STAGES",
+    "stage": "_ROWS",
     "launcher": "choose_launcher",
     "command": "_add",
 }
