@@ -324,7 +324,8 @@ class Regularizer(nn.Module, ABC):
 
     adaptive: bool = False
     """Whether the engine also multiplies by the ratio of gradient norms, reconstruction over term,
-    at the last layer before the latents (VA-VAE's adaptive weight)."""
+    at the last layer before the latents (VA-VAE's adaptive weight). The config's ``adapts_weight``
+    must say the same, so that recipes without a projector or reconstruction term are rejected."""
 
     def __init__(self, config: RegularizerConfig):
         super().__init__()

@@ -11,9 +11,14 @@ from pae_framework.config import Settings, Steps
 Precision = Literal["float32", "bf16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
+NETWORK_COLUMNS = ("loss", "grad_norm", "lr")
+"""Columns that the training loop logs for each network, in addition to the terms of its loss."""
+DISCRIMINATOR_PREFIX = "opponent_"
+"""Precedes the discriminator's :data:`NETWORK_COLUMNS` in the log."""
 LOG_COLUMNS = (
-    *("step", "loss", "lr", "grad_norm", "images_per_s", "data_wait"),
-    *("opponent_loss", "opponent_lr", "opponent_grad_norm"),
+    *("step", "images_per_s", "data_wait"),
+    *NETWORK_COLUMNS,
+    *(f"{DISCRIMINATOR_PREFIX}{column}" for column in NETWORK_COLUMNS),
 )
 """Columns that the training loop logs in addition to the terms of the losses."""
 

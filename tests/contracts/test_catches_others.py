@@ -102,6 +102,10 @@ class Pull(Regularizer):
         return (inputs.posterior.latents - inputs.target - 0.1 * noise).square().mean()
 
 
+class SecretlyAdaptive(Pull):
+    adaptive = True
+
+
 class Vector(Pull):
     def forward(self, inputs):
         return super().forward(inputs).expand(2)
@@ -238,6 +242,7 @@ CASES = [
     (data_source, Dice, "numpy's global random state"),
     (data_source, Cursor, r"image \d+.*same item"),
     (data_source, OpenHandle, "pickle"),
+    (regularizer, SecretlyAdaptive, r"adaptive is True.*adapts_weight is False"),
     (regularizer, Vector, r"\(2,\).*\(\)"),
     (regularizer, Sum, "mean over images"),
     (regularizer, NoGradient, "the term has no gradient"),
