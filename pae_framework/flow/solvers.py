@@ -15,19 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pae_framework.errors import UsageError
-from pae_framework.flow.flow_settings import SdeSettings, SolverName, SolverSettings
+from pae_framework.flow.flow_settings import Diffusion, SdeSettings, SolverName, SolverSettings
 from pae_framework.flow.path import Velocity, solver_times
 
 Noise = Callable[[], Tensor]
 """Returns the next standard normal of a batch, (B, C, h, w), on the CPU."""
-
-Diffusion = Literal["sbdm", "linear"]
 
 
 def integrate(velocity: Velocity, x: Tensor, settings: SolverSettings, noise: Noise) -> Tensor:

@@ -89,8 +89,8 @@ class TrainSettings(OptimizerSettings):
     )
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="part of the model -> factor of its learning rate; a part is a prefix of "
-        "weight names (`decoder`); 0 freezes it",
+        description="prefix of weight names (`decoder`) -> factor of their learning rate; 0 "
+        "freezes them",
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay per step of the EMA of the weights; null: no EMA"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_an_image_is_read_again_after_an_error_of_the_operating_system(
 
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)
     monkeypatch.setattr(Image, "open", open_image)
-    monkeypatch.setattr(damaged.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     assert grey(source[3]) == 30
     assert not (tmp_path / "damaged.txt").exists()
     assert pauses == [damaged.PAUSE]
@@ -142,6 +143,6 @@ def test_an_image_is_read_again_after_an_error_of_the_operating_system(
 def test_there_is_no_pause_after_other_errors(folder, tmp_path, monkeypatch):
     damage(folder, "class0/1.png")
     (folder / "class0/2.png").write_bytes(b"no image")
-    monkeypatch.setattr(damaged.time, "sleep", lambda seconds: pytest.fail("waited"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
     assert grey(source[1]) == 30

@@ -2,7 +2,7 @@
 
 import torch
 
-from pae_encoders.augment import random_crop
+from pae_encoders.random_crop import random_crop
 
 
 def gradient(count: int, size: int = 16) -> torch.Tensor:
