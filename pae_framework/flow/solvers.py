@@ -90,7 +90,7 @@ def adams_bashforth(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
 
 
 def drift(x: Tensor, t: Tensor, v: Tensor, diffusion: Diffusion) -> Tensor:
-    """v + w s, with the 1 - t of w and s cancelled, so that it is finite at t = 1.
+    """v + w s, with the 1 - t of w and s canceled, so that it is finite at t = 1.
 
     ``sbdm`` is 2 v - x / t; ``linear`` (1 + t) v - x.
     """

@@ -87,7 +87,7 @@ class Sampler:
             self.tokenizer.latent,
             weak=self.weak,
             count=self.count,
-        )  # (M, C, h, w), normalised
+        )  # (M, C, h, w), normalized
         decoded = self.tokenizer.decode(self.statistics.denormalize(latents))  # (M, 3, S, S)
         return to_uint8(decoded).cpu()
 

@@ -14,7 +14,7 @@ from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
-    """Train the generator on normalised latents; with ``generator.weights``, load it."""
+    """Train the generator on normalized latents; with ``generator.weights``, load it."""
     component = context.recipe.generator
     assert component is not None
     if component.weights is not None:

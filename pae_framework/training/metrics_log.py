@@ -81,7 +81,7 @@ class MetricAverages:
             yield batch
 
     def add(self, terms: LossTerms) -> None:
-        """Store the terms of one step, without synchronising with the device."""
+        """Store the terms of one step, without synchronizing with the device."""
         self._terms.append(terms)
 
     def fetch(self, step: int) -> list[tuple[int, dict[str, float]]]:

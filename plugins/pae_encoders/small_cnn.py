@@ -43,7 +43,7 @@ class SmallCNN(Encoder):
             yield x
 
     def forward(self, pixels: Tensor) -> Features:
-        """Tokens: the last feature map, each position normalised; pooled: its plain mean."""
+        """Tokens: the last feature map, each position normalized; pooled: its plain mean."""
         *_, last = self._maps(pixels)
         tokens = map_to_tokens(last)
         return Features(F.layer_norm(tokens, (self.width,)), pooled=tokens.mean(dim=1))

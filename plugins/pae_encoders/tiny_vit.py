@@ -48,7 +48,7 @@ class TinyViT(Encoder):
         return self.norm(x)
 
     def forward(self, pixels: Tensor) -> Features:
-        """Features of normalised pixels (B, 3, S, S)."""
+        """Features of normalized pixels (B, 3, S, S)."""
         tokens = self.encode(self.embed_patches(pixels))
         return Features(tokens, pooled=tokens.mean(dim=1))
 

@@ -63,7 +63,7 @@ class FoundationEncoder(Encoder):
         self.eval()
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Resize images (B, 3, S, S) in [0, 1] to (B, 3, S', S') and standardise them.
+        """Resize images (B, 3, S, S) in [0, 1] to (B, 3, S', S') and standardize them.
 
         Bicubic without antialiasing, as PAE and RAE do.
         """
@@ -74,7 +74,7 @@ class FoundationEncoder(Encoder):
         return super().normalize(images)
 
     def forward(self, pixels: Tensor) -> Features:
-        """Features of normalised pixels (B, 3, S', S')."""
+        """Features of normalized pixels (B, 3, S', S')."""
         *_, x = self._blocks(pixels)
         x = self.vit.norm(x)
         tokens = x[:, self.form.prefix :]

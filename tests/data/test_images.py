@@ -189,10 +189,10 @@ def test_build_source_passes_config_and_size_to_the_registered_class():
     assert source.image_size == 8
 
 
-def test_read_image_converts_grey_to_rgb_of_the_given_size(tmp_path):
-    Image.fromarray(np.full((20, 30), 77, np.uint8)).save(tmp_path / "grey.png")
+def test_read_image_converts_gray_to_rgb_of_the_given_size(tmp_path):
+    Image.fromarray(np.full((20, 30), 77, np.uint8)).save(tmp_path / "gray.png")
 
-    image = read_image(tmp_path / "grey.png", 16)
+    image = read_image(tmp_path / "gray.png", 16)
 
     assert image.shape == (3, 16, 16)
     assert image.unique().tolist() == [77]

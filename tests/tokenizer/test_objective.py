@@ -276,7 +276,7 @@ class TestNoise:
     def test_it_is_added_to_the_input_of_the_deprojector(
         self, build: Callable[..., Tokenizer], images: Tensor
     ) -> None:
-        """Not to the standardised latents, where the bottleneck standardises (RAE)."""
+        """Not to the standardized latents, where the bottleneck standardizes (RAE)."""
         tokenizer = build(modulator="none", bottleneck="identity")
         tokenizer.bottleneck.var.fill_(4.0)
         latents = tokenizer.encode(images).latents
@@ -510,7 +510,7 @@ class TestRandomness:
     def test_of_the_bottleneck_differs_from_that_of_regularizers(
         self, make: Make, images: Tensor
     ) -> None:
-        """A term labelled ``bottleneck`` does not draw the numbers of the bottleneck again."""
+        """A term labeled ``bottleneck`` does not draw the numbers of the bottleneck again."""
         seen = Sees()
         objective = make(
             {"bottleneck": seen},

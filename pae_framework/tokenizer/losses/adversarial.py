@@ -33,7 +33,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the discriminator and the tokenizer's adversarial term are active, in optimiser steps.
+    """When the discriminator and the tokenizer's adversarial term are active, in optimizer steps.
 
     The discriminator is trained from step ``update_from`` on. The term's weight grows linearly from
     0 at step ``start`` to its full value ``warmup`` steps later.

@@ -73,7 +73,7 @@ class TokenizerObjective(UsesFrozen):
             self.hold_frozen("refiner", refiner)
 
     def begin_step(self, step: int) -> None:
-        """Set the step of the terms' schedules; the first optimiser step is 0."""
+        """Set the step of the terms' schedules; the first optimizer step is 0."""
         self.step = step
 
     def check(self) -> None:

@@ -46,7 +46,7 @@ class LossTerm(ABC):
         """The parameter at which gradient norms are measured."""
 
     def share(self, step: int) -> float:
-        """Share of the weight at an optimiser step, 0 to 1; at 0 the term is not computed."""
+        """Share of the weight at an optimizer step, 0 to 1; at 0 the term is not computed."""
         return 1.0
 
 
