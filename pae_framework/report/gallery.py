@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pae_framework.report.colours import latent_colours, principal_components
+from pae_framework.report.colours import latent_colors, principal_components
 from pae_framework.report.content import LabelledImages
 from pae_framework.report.page import png_uri
 from pae_framework.report.pictures import class_rows, to_picture, visible_scale
@@ -90,7 +90,7 @@ def reconstructions(originals: Tensor | None, decoded: Tensor | None) -> Tiles |
 
 
 def latents(values: Tensor | None, images: Tensor | None) -> Tiles | None:
-    """Images with the colours of their latents below, and the share of variance they show."""
+    """Images with the colors of their latents below, and the share of variance they show."""
     if values is None or images is None or not len(values):
         return None
     most = 2 * images_per_row(images)
@@ -99,8 +99,8 @@ def latents(values: Tensor | None, images: Tensor | None) -> Tiles | None:
         "Red, green and blue are the first three principal components of all tokens of "
         f"{len(values)} images; together they hold {share:.0%} of the variance."
     )
-    alt = "images, below each the colours of its latent"
-    return tiles(alt, images[:most], latent_colours(values)[:most], caption=caption)
+    alt = "images, below each the colors of its latent"
+    return tiles(alt, images[:most], latent_colors(values)[:most], caption=caption)
 
 
 def tiles(alt: str, *rows: Tensor, caption: str = "") -> Tiles:

@@ -1,4 +1,4 @@
-"""Small grey-scale data sets in memory.
+"""Small gray-scale data sets in memory.
 
 Shapes: M images, H and W height and width in the file, S image side in px.
 """
@@ -15,8 +15,8 @@ from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabelledImage
 
 
-class GreyArrays(DataSource):
-    """Grey-scale images, returned as RGB, with bright pixels as the foreground.
+class GrayArrays(DataSource):
+    """Gray-scale images, returned as RGB, with bright pixels as the foreground.
 
     Args:
         config: config of the data source.
@@ -57,7 +57,7 @@ class GreyArrays(DataSource):
         return (self._images[index] > 255 * self._mask_threshold).long()
 
 
-def resize_grey(images: Tensor, size: int) -> Tensor:
+def resize_gray(images: Tensor, size: int) -> Tensor:
     """Bilinear resize of (M, H, W) uint8 to (M, size, size) uint8, antialiased if it shrinks."""
     shrinks = size < images.shape[-1]
     resized = [
@@ -67,7 +67,7 @@ def resize_grey(images: Tensor, size: int) -> Tensor:
     return torch.cat(resized)[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
-def pad_grey(images: Tensor, size: int) -> Tensor:
+def pad_gray(images: Tensor, size: int) -> Tensor:
     """Pad (M, H, W) to (M, size, size) with zeros; odd margins are larger at bottom and right."""
     height, width = images.shape[-2:]
     top, left = (size - height) // 2, (size - width) // 2

@@ -38,7 +38,7 @@ def test_features_of_the_test_images_are_extracted_once():
 
 
 class Pixels(Encoder):
-    """One token: the image's mean colour."""
+    """One token: the image's mean color."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -57,7 +57,7 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
     red, green = torch.zeros(2, 1, 3, 2, 2)
     red[:, 0], green[:, 1] = 1, 0.5
 
-    # Normalised features e_r and e_g are |e_r - e_g|^2 = 2 apart.
+    # Normalized features e_r and e_g are |e_r - e_g|^2 = 2 apart.
     assert inputs.perceptual(red, green).tolist() == [2.0]
     assert inputs.perceptual(red, red).tolist() == [0.0]
 
@@ -120,7 +120,7 @@ def judged(test_images, seed=0, limit=None):
 
 
 class Halves:
-    """Latents are the pixels; tokens are the colours of the upper and of the lower half."""
+    """Latents are the pixels; tokens are the colors of the upper and of the lower half."""
 
     def __init__(self):
         self.batches = []
