@@ -32,6 +32,14 @@ def _always(recipe: Recipe) -> bool:
     return True
 
 
+def _section(recipe: Recipe, path: tuple[str, ...]) -> Any:
+    """The value at a key path; None if a section of the path is absent."""
+    found: Any = recipe
+    for key in path:
+        found = None if found is None else getattr(found, key)
+    return found
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage: a row of the table."""
@@ -64,12 +72,15 @@ class Stage:
         """Settings of its training; None if it does not train, e.g. because weights are loaded."""
         if self.train_path is None or not self.exists(recipe):
             return None
-        section: Any = recipe
-        for key in self.train_path[:-1]:
-            section = getattr(section, key)
-        if getattr(section, "weights", None) is not None:
+        section = _section(recipe, self.train_path[:-1])
+        loaded = getattr(section, "weights", None) is not None
+        return None if loaded else self.stated_train(recipe)
+
+    def stated_train(self, recipe: Recipe) -> TrainSettings | None:
+        """The settings at ``train_path``, whether or not it trains; None if there are none."""
+        if self.train_path is None:
             return None
-        train: TrainSettings | None = getattr(section, self.train_path[-1])
+        train: TrainSettings | None = _section(recipe, self.train_path)
         return train
 
     def needs(self, path: KeyPath, recipe: Recipe) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pae_framework.build import build_networks
 from pae_framework.dry_run.flops import count_forward
 from pae_framework.preflight.memory import training_memory
-from pae_framework.recipe.labels import RESERVED, label_problem
+from pae_framework.recipe.checks.loss_checks import RESERVED, label_problem
 from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.losses import reconstruction
 from pae_framework.tokenizer.losses.lpips import build_lpips
