@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from pae_framework.build import build_encoder, build_networks, build_objective, build_tokenizer
@@ -20,7 +18,7 @@ PATHS = {name: dotted(stage.train_path) for name, stage in STAGES.items() if sta
 def check(stage: str, prefix: str) -> list[str]:
     loaded = load_recipe("quickstart", [f"{PATHS[stage]}.lr_factors={{{prefix}: 0.1}}"])
     networks = build_networks(loaded.recipe, loaded.registry, 10)
-    return check_lr_factors(loaded, networks, 10)
+    return list(check_lr_factors(loaded, networks, 10))
 
 
 @pytest.mark.parametrize(
@@ -38,13 +36,24 @@ def test_an_existing_prefix_is_valid(stage: str, prefix: str) -> None:
     assert check(stage, prefix) == []
 
 
-@pytest.mark.parametrize("stage", PATHS)
-def test_an_unknown_prefix_is_reported_with_its_key_and_the_known_prefixes(stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "known"),
+    [
+        ("extractor", "encoder.stages"),
+        ("encoder", "encoder.blocks"),
+        ("refine", "refiner.deprojector"),
+        ("tokenizer", "tokenizer.delta_encoder"),
+        ("generator", "model.blocks"),
+    ],
+)
+def test_an_unknown_prefix_is_reported_with_its_key_and_the_known_prefixes(
+    stage: str, known: str
+) -> None:
     with pytest.raises(UsageError) as refused:
         check(stage, "decodr")
     key, _, message = str(refused.value).partition(": ")
     assert key == f"{PATHS[stage]}.lr_factors.decodr"
-    assert re.search(r" it has \w+", message)
+    assert known in message
 
 
 def test_weights_have_the_names_of_the_tokenizers_objective() -> None:
