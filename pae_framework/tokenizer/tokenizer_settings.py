@@ -24,7 +24,8 @@ class ReconstructionTermSettings(Settings):
     """Settings of one reconstruction term, and its size and cost.
 
     A term whose weight is 0 is off and not in :attr:`ReconstructionSettings.active_terms`. The
-    default methods are for a term without a network.
+    default methods are for a term without a network. A term with files also defines ``missing`` and
+    ``fetch`` (see :class:`~pae_framework.config.ComponentConfig`).
     """
 
     weight: float = Field(0.0, ge=0, description="weight of the term; 0: off")
@@ -43,14 +44,6 @@ class ReconstructionTermSettings(Settings):
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
         """FLOPs to compute the compared features of one image."""
         return 0
-
-    def missing(self) -> str | None:
-        """See :meth:`ComponentConfig.missing`."""
-        return None
-
-    def fetch(self) -> str | None:
-        """See :meth:`ComponentConfig.fetch`."""
-        return None
 
 
 EncoderFlops = Callable[[int | None], int]
@@ -89,7 +82,7 @@ LPIPS_HEADS = UrlFile(
 
 _VGG_PARAMETERS = 14_714_688
 _VGG_ACTIVATIONS = 600
-"""Per px: 270 outputs of VGG-16's 13 convolutions, and LPIPS's normalised features of five."""
+"""Per px: 270 outputs of VGG-16's 13 convolutions, and LPIPS's normalized features of five."""
 _VGG_FLOPS = 2 * 15.35e9 / 224**2
 """Per px: 15.35 G multiply-adds at 224 x 224 in the convolutions."""
 
@@ -122,13 +115,13 @@ class LpipsSettings(ReconstructionTermSettings):
         return _VGG_FLOPS * image_size**2
 
     def missing(self) -> str | None:
-        """Describe missing weights."""
+        """See :meth:`ComponentConfig.missing`."""
         problems = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
         problem = next(filter(None, problems), None)
         return f"LPIPS: {problem}" if problem else None
 
     def fetch(self) -> str | None:
-        """Download the weights."""
+        """See :meth:`ComponentConfig.fetch`."""
         if self.missing() is None:
             return None
         for remote in (VGG16, LPIPS_HEADS):
@@ -176,6 +169,10 @@ ADVERSARIAL = "adversarial"
 
 FACTOR = "_weight"
 """Suffix of the log column with the factor of an adaptive term."""
+
+_ADVERSARIAL_COLUMNS = (*DISCRIMINATOR_TERMS, ADVERSARIAL, ADVERSARIAL + FACTOR)
+TERM_COLUMNS = (*ReconstructionSettings.model_fields, *_ADVERSARIAL_COLUMNS)
+"""Log columns of all terms of the loss but the regularizers, whose labels name theirs."""
 
 
 class AnyUpSettings(Settings):

@@ -8,18 +8,12 @@ from collections.abc import Iterator
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.tokenizer.tokenizer_settings import (
-    ADVERSARIAL,
-    DISCRIMINATOR_TERMS,
-    FACTOR,
-    ReconstructionSettings,
-)
+from pae_framework.tokenizer.tokenizer_settings import FACTOR, TERM_COLUMNS
 from pae_framework.training.train_settings import LOG_COLUMNS, Length
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]*")
 
-_TERMS = (*ReconstructionSettings.model_fields, *DISCRIMINATOR_TERMS, ADVERSARIAL)
-RESERVED = frozenset((*LOG_COLUMNS, *_TERMS, ADVERSARIAL + FACTOR))
+RESERVED = frozenset((*LOG_COLUMNS, *TERM_COLUMNS))
 """Other columns of the tokenizer's log, which a label of a regularizer must not equal."""
 
 _REGULARIZERS: KeyPath = ("tokenizer", "regularizers")
@@ -42,7 +36,8 @@ def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
     ):
         for label, component in components.items():
             if (problem := label_problem(label, reserved)) is not None:
-                hint = f"rename it, e.g. `my_{component.use}: {{use: {component.use}}}`"
+                name = component.use.rpartition("/")[2]
+                hint = f"rename it, e.g. `my_{name}: {{use: {component.use}}}`"
                 yield Inconsistency((*section, label), problem, hint)
 
 

@@ -69,7 +69,7 @@ def _check_classes(recipe: Recipe) -> Iterator[Inconsistency]:
     counted = recipe.data.train.config.class_count()
     if None not in (stated, counted) and stated != counted:
         message = f"expects {stated} classes, but data.train has {counted}"
-        hint = "choose a generator or images with another number of classes"
+        hint = f"choose a generator for {counted} classes"
         if "classes" in type(recipe.generator.config).model_fields:
             hint = f"set generator.classes={counted}"
         yield Inconsistency(("generator",), message, hint)
