@@ -9,9 +9,10 @@ from recipe_cases import Load, Problems, unstated
 
 from pae_framework.config import RegularizerConfig
 from pae_framework.errors import RecipeError
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.training.train_settings import Length
 
 NO_RECONSTRUCTION = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
