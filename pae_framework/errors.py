@@ -64,6 +64,18 @@ class Problem:
         return f"{place}{key}{self.message}{hint}"
 
 
+@dataclass(frozen=True)
+class Inconsistency:
+    """A conflict between two values of a recipe, each of which is valid alone."""
+
+    path: tuple[str | int, ...]
+    """The key to report it at."""
+    message: str
+    """The fact: the value found and what it conflicts with."""
+    hint: str = ""
+    """The remedy: ``set <key>=<value>``."""
+
+
 class RecipeError(UsageError):
     """All problems of a recipe."""
 

@@ -18,9 +18,7 @@ import pluggy
 from pae_framework import hookspecs
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
-from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
-
-__all__ = ["ComponentSpec", "Plugin", "Registry", "UnknownComponentError", "load_registry"]
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

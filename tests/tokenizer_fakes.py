@@ -13,8 +13,9 @@ from pae_framework.build import build_tokenizer
 from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.layers import map_to_tokens
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.models import TokenizerSection
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.tokenizer.model import Tokenizer
 
 

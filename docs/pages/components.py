@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from itertools import groupby
 
-from pae_framework.plugins import ComponentSpec, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.emit import inline as yaml
 from pae_framework.recipe.reference import example, parameters
+from pae_framework.registry import ComponentSpec
 from pages.markdown import block, code, inline, table
 
 DISTRIBUTION = "pae-framework"

@@ -14,7 +14,7 @@ from pae_framework.errors import PaeError, RecipeError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pae_framework.plugins import Registry
+    from pae_framework.registry import Registry
 
 _UNBROKEN = 100_000
 """Table width if stdout is not a terminal, so that no line is broken."""

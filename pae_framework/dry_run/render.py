@@ -27,7 +27,7 @@ def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
     if dry_run.train_images is not None:
         yield f"{dry_run.train_images:,} training images of {dry_run.classes} classes"
     if dry_run.parts:
-        yield _parts_table(dry_run.parts)
+        yield _components_table(dry_run.parts)
     yield _lengths_table(dry_run.stages)
     yield _work_table(dry_run.stages)
     yield (
@@ -49,17 +49,17 @@ def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:
     return table
 
 
-def _parts_table(parts: Sequence[ComponentSize]) -> Table:
+def _components_table(sizes: Sequence[ComponentSize]) -> Table:
     table = _table("part", "component", "trained>", "frozen>", "trained in")
-    for part in parts:
+    for size in sizes:
         table.add_row(
-            part.part,
-            Text(part.component),
-            number(part.trained or None),
-            number(part.frozen or None),
-            part.trained_in or "pretrained",
+            size.part,
+            Text(size.component),
+            number(size.trained or None),
+            number(size.frozen or None),
+            size.trained_in or "pretrained",
         )
-    trained, frozen = sum(p.trained for p in parts), sum(p.frozen for p in parts)
+    trained, frozen = sum(size.trained for size in sizes), sum(size.frozen for size in sizes)
     table.add_section()
     table.add_row("all", "", number(trained or None), number(frozen or None), "")
     return table
@@ -70,7 +70,7 @@ def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
     for stage in stages:
         table.add_row(
             stage.stage,
-            stage.state,
+            "resumes" if stage.state == "goes on" else stage.state,
             _count(stage.steps),
             "" if stage.epochs is None else f"{stage.epochs:.4g}",
             _count(stage.batch_size),

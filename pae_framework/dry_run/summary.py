@@ -8,17 +8,22 @@ from typing import Any
 
 from torch import nn
 
-from pae_framework.build import Networks, build_networks, build_source
+from pae_framework.build import META, Networks, build_networks, build_regularizers, build_source
 from pae_framework.dry_run.flops import count_forward, per_image, set_steps
-from pae_framework.dry_run.lr_factors_check import check_lr_factors
+from pae_framework.errors import UsageError
+from pae_framework.flow.matching import FlowObjective
 from pae_framework.frozen import UsesFrozen
 from pae_framework.preflight.memory import CLASSES, StageMemory, training_memory
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.stage_table import trainings
+from pae_framework.recipe.nodes import dotted
+from pae_framework.recipe.stage_table import STAGES, trainings
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
+from pae_framework.tokenizer.losses.terms import NamedModules
+from pae_framework.tokenizer.refinement import RefinementObjective
+from pae_framework.training.optimizer import parameter_factors
 from pae_framework.training.train_settings import TrainSettings
 
 
@@ -40,7 +45,7 @@ class StageDryRun:
 
     stage: str
     state: str
-    """``done``: cached from an earlier run; ``runs``; ``resumes``."""
+    """``done``: cached from an earlier run; ``runs``; ``goes on``: it resumes."""
     folder: str
     batch_size: int | None = None
     at_once: int | None = None
@@ -80,7 +85,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
     """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
 
     Raises:
-        UsageError: ``lr_factors`` name a part that the model does not have.
+        UsageError: a prefix in ``lr_factors`` covers no weight of the model.
         PluginError: a component cannot be imported.
     """
     recipe, notes = loaded.recipe, list[str]()
@@ -88,7 +93,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
     built_for = classes or CLASSES
     networks, work = _built(loaded, built_for, images, notes)
     if networks is not None:
-        check_lr_factors(loaded, networks, built_for)
+        notes += check_lr_factors(loaded, networks, built_for)
     memory = {stage.stage: stage for stage in training_memory(recipe, built_for)}
     if networks is not None and networks.discriminator is not None:
         notes.append("the tokenizer's FLOPs do not include the discriminator")
@@ -102,7 +107,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
         grid=latent.side,
         token_width=encoder.token_width(),
         latent=(latent.channels, latent.side, latent.side),
-        parts=() if networks is None else tuple(_parts(networks, recipe)),
+        parts=() if networks is None else tuple(_component_sizes(networks, recipe)),
         stages=tuple(_stages(loaded, directory, images, memory, work)),
         notes=tuple(notes),
     )
@@ -143,7 +148,7 @@ def _built(
         return networks, {}
 
 
-def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
+def _component_sizes(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
     tokenizer, section = networks.tokenizer, recipe.tokenizer
     encoder_stage = "encoder" if section.encoder.train is not None else None
     extractor = "" if recipe.extractor is None else recipe.extractor.use
@@ -164,13 +169,15 @@ def _parts(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
         ("generator", generator, networks.generator, generator_stage),
     ]
     return [
-        _part(*row)
+        _component_size(*row)
         for row in rows
         if row[2] is not None and next(row[2].parameters(), None) is not None
     ]
 
 
-def _part(name: str, use: str, module: nn.Module | None, stage: str | None) -> ComponentSize:
+def _component_size(
+    name: str, use: str, module: nn.Module | None, stage: str | None
+) -> ComponentSize:
     assert module is not None
     owners = (owner for owner in module.modules() if isinstance(owner, UsesFrozen))
     frozen = [network for owner in owners for network in owner.frozen_modules().values()]
@@ -198,7 +205,7 @@ def _stages(
         recorded = directory.stage(planned).info.get("state")
         yield StageDryRun(
             stage=name,
-            state={"done": "done", None: "runs"}.get(recorded, "resumes"),
+            state={"done": "done", None: "runs"}.get(recorded, "goes on"),
             folder=planned.folder,
             images=processed,
             memory_bytes=None if estimate is None else estimate.total,
@@ -237,3 +244,53 @@ def _images_processed(
     if stage == "sample" and recipe.sample is not None:
         return recipe.sample.count * len(set_steps(recipe.sample, _last_step(recipe, images)))
     return images if stage == "latents" and recipe.latents.written else None
+
+
+# --- lr_factors -----------------------------------------------------------------------------------
+
+
+def check_lr_factors(loaded: LoadedRecipe, networks: Networks, classes: int) -> Iterator[str]:
+    """Check that ``lr_factors`` of every stage name prefixes of the weights it trains.
+
+    Yields a note for each stage whose module :func:`trained_module` does not know.
+
+    Raises:
+        UsageError: no weight has such a prefix; names the key and lists the prefixes.
+        PluginError: a component cannot be imported.
+    """
+    for name, train in trainings(loaded.recipe).items():
+        if not train.lr_factors:
+            continue
+        with META:
+            module = trained_module(name, loaded, networks, classes)
+        path = dotted(STAGES[name].train_path or ())
+        if module is None:
+            yield f"{path}.lr_factors of stage {name} are not checked"
+            continue
+        try:
+            parameter_factors(module, train.lr_factors)
+        except UsageError as error:
+            raise UsageError(f"{path}.{error}") from error
+
+
+def trained_module(
+    stage: str, loaded: LoadedRecipe, networks: Networks, classes: int
+) -> nn.Module | None:
+    """A module whose weights are named as in the stage; None if the stage is unknown here."""
+    recipe, tokenizer = loaded.recipe, networks.tokenizer
+    if stage in ("extractor", "encoder"):
+        encoder = networks.extractor if stage == "extractor" else networks.encoder
+        assert encoder is not None
+        return encoder.pretraining(classes)
+    if stage == "refine":
+        assert networks.refiner is not None
+        return RefinementObjective(networks.refiner, networks.encoder)
+    if stage == "tokenizer":
+        terms = build_regularizers(recipe.tokenizer, loaded.registry, tokenizer)
+        regularizers = NamedModules({term.name: term.regularizer for term in terms})
+        return NamedModules({"tokenizer": tokenizer, "regularizers": regularizers})
+    if stage == "generator":
+        assert recipe.generator is not None
+        assert networks.generator is not None
+        return FlowObjective(networks.generator, recipe.generator.objective)
+    return None

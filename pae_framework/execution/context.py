@@ -17,8 +17,8 @@ from pae_framework.build import build_source
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import UsageError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe, RuntimeSettings
+from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage, upstream_stages

@@ -26,8 +26,8 @@ from pae_framework.interop.provenance import (
     require_file,
     write_copy,
 )
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe
+from pae_framework.registry import Registry
 from pae_framework.tensor_files import differences, nonfinite_names, read_checkpoint, save_tensors
 from pae_framework.tokenizer.model import Tokenizer
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from pae_framework.errors import UsageError
 from pae_framework.launch.launcher import choose_launcher
-from pae_framework.plugins import Registry
 from pae_framework.recipe.emit import inline
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
+from pae_framework.registry import Registry
 from pae_framework.runs.directory import RECORD, RunDirectory, stages_dir_of
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.plan import plan

@@ -20,7 +20,7 @@ from pae_framework.recipe.nodes import KeyPath, dotted
 
 
 @dataclass(frozen=True)
-class FetchedPart:
+class FetchResult:
     """The data or weights of one component or section of a recipe.
 
     ``here``: present. ``fetched``: downloaded now. ``fetch``: would be downloaded (dry run).
@@ -32,9 +32,9 @@ class FetchedPart:
     text: str
 
 
-def fetch_parts(
+def fetch_requirements(
     recipes: Sequence[LoadedRecipe], dry_run: bool, only: Collection[str] | None = None
-) -> Iterator[FetchedPart]:
+) -> Iterator[FetchResult]:
     """Download everything that recipes need, each item once.
 
     Args:
@@ -44,20 +44,20 @@ def fetch_parts(
     """
     seen: list[tuple[str, object]] = []
     for loaded in recipes:
-        parts: list[tuple[KeyPath, HasRequirements | str]] = [
+        items: list[tuple[KeyPath, HasRequirements | str]] = [
             *components_with_requirements(loaded.recipe),
             *named_files(loaded.recipe),
         ]
-        for key_path, part in parts:
+        for key_path, item in items:
             path = dotted(key_path)
-            if (path, part) in seen or (only is not None and path not in only):
+            if (path, item) in seen or (only is not None and path not in only):
                 continue
-            seen.append((path, part))
-            if isinstance(part, str):
-                missing = missing_file(part)
-                yield FetchedPart(path, "missing" if missing else "here", missing or part)
-            elif type(part).missing is not ComponentConfig.missing:
-                yield _fetch(path, part, dry_run)
+            seen.append((path, item))
+            if isinstance(item, str):
+                missing = missing_file(item)
+                yield FetchResult(path, "missing" if missing else "here", missing or item)
+            elif type(item).missing is not ComponentConfig.missing:
+                yield _fetch(path, item, dry_run)
 
 
 def fetch_at_first_use(
@@ -73,29 +73,29 @@ def fetch_at_first_use(
         say: called with a message before the download starts.
     """
     needed = {problem.path for problem in missing}
-    parts = fetch_parts(recipes, dry_run=True, only=needed)
-    wanted = {part.path for part in parts if part.state == "fetch"}
+    results = fetch_requirements(recipes, dry_run=True, only=needed)
+    wanted = {result.path for result in results if result.state == "fetch"}
     if offline() or not missing or any(problem.path not in wanted for problem in missing):
         return list(missing)
     say(f"fetching weights for {', '.join(sorted(wanted))}")
-    fetched = fetch_parts(recipes, dry_run=False, only=needed)
-    failed = {part.path: part.text for part in fetched if part.state == "missing"}
+    fetched = fetch_requirements(recipes, dry_run=False, only=needed)
+    failed = {result.path: result.text for result in fetched if result.state == "missing"}
     return [replace(p, message=failed[p.path]) for p in missing if p.path in failed]
 
 
-def _fetch(path: str, part: HasRequirements, dry_run: bool) -> FetchedPart:
-    if (missing := part.missing()) is None:
-        return FetchedPart(path, "here", "")
-    files = part.files().values() if isinstance(part, Settings) else ()
-    fetch = getattr(part, "fetch", None)
-    inherited = getattr(type(part), "fetch", None) is ComponentConfig.fetch
+def _fetch(path: str, section: HasRequirements, dry_run: bool) -> FetchResult:
+    if (missing := section.missing()) is None:
+        return FetchResult(path, "here", "")
+    files = section.files().values() if isinstance(section, Settings) else ()
+    fetch = getattr(section, "fetch", None)
+    inherited = getattr(type(section), "fetch", None) is ComponentConfig.fetch
     if fetch is None or inherited or any(not file.is_file() for file in files):
-        return FetchedPart(path, "missing", missing)
+        return FetchResult(path, "missing", missing)
     if dry_run:
-        return FetchedPart(path, "fetch", missing)
+        return FetchResult(path, "fetch", missing)
     try:
         fetched = fetch()
     except (DataError, OSError) as error:
-        return FetchedPart(path, "missing", str(error))
-    missing = part.missing()
-    return FetchedPart(path, "missing" if missing else "fetched", missing or fetched or "")
+        return FetchResult(path, "missing", str(error))
+    missing = section.missing()
+    return FetchResult(path, "missing" if missing else "fetched", missing or fetched or "")

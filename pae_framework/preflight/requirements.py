@@ -91,7 +91,7 @@ def _for_unfinished(
 def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) -> Iterator[Problem]:
     recipe, position = loaded.recipe, loaded.root.position
     messages: list[tuple[KeyPath, str | None]] = [
-        (path, part.missing()) for path, part in components_with_requirements(recipe, stages)
+        (path, section.missing()) for path, section in components_with_requirements(recipe, stages)
     ]
     for path, file in named_files(recipe):
         if path[0] in stages:  # the stage of a section copies its file
@@ -140,20 +140,25 @@ def components_with_requirements(
     """
     if stages is None:
         stages = [name for name, stage in STAGES.items() if stage.exists(recipe)]
-    for path, part in _with_requirements(recipe, ()):
+    tokenizer = recipe.tokenizer
+    active = {
+        "reconstruction": tokenizer.reconstruction.active_terms,
+        "regularizers": tokenizer.active_regularizers,
+        "adversarial": tokenizer.active_adversarial,
+    }
+    sections = {**dict(recipe), "tokenizer": {**dict(tokenizer), **active}}
+    for path, section in _with_requirements(sections, ()):
         if any(STAGES[stage].needs(path, recipe) for stage in stages):
-            yield path, part
+            yield path, section
 
 
-def _with_requirements(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, HasRequirements]]:
-    if isinstance(part, Component):
-        part = part.config
-    if getattr(part, "weight", None) == 0:  # a term of the loss that is switched off
-        return
-    if isinstance(part, HasRequirements):
-        yield path, part
-    elif isinstance(part, Settings | dict):
-        for key, entry in dict(part).items():
+def _with_requirements(section: object, path: KeyPath) -> Iterator[tuple[KeyPath, HasRequirements]]:
+    if isinstance(section, Component):
+        section = section.config
+    if isinstance(section, HasRequirements):
+        yield path, section
+    elif isinstance(section, Settings | dict):
+        for key, entry in dict(section).items():
             yield from _with_requirements(entry, (*path, key))
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pae_framework.plugins import Registry
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import Node
 from pae_framework.recipe.schema import SchemaNode, schema_at
+from pae_framework.registry import Registry
 
 
 def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:

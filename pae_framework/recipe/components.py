@@ -39,7 +39,7 @@ from pae_framework.config import (
 from pae_framework.errors import PluginError
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.kinds import KINDS
-from pae_framework.plugins import Registry, UnknownComponentError
+from pae_framework.registry import Registry, UnknownComponentError
 from pae_framework.training.train_settings import TrainSettings
 
 CONFIG = "<config>"

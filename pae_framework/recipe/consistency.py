@@ -6,7 +6,7 @@ cannot know.
 
 from __future__ import annotations
 
-from pae_framework.recipe.checks.inconsistency import Inconsistency
+from pae_framework.errors import Inconsistency
 from pae_framework.recipe.checks.loss_checks import check_losses
 from pae_framework.recipe.checks.sampling_checks import check_evaluators, check_sampling
 from pae_framework.recipe.checks.shape_checks import check_shapes

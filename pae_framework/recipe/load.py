@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pae_framework.errors import Problem, RecipeError
-from pae_framework.plugins import Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe import library
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
@@ -15,6 +15,7 @@ from pae_framework.recipe.nodes import COMMAND_LINE, Node
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.sweep import variant_problems
 from pae_framework.recipe.yaml_source import parse, read_file
+from pae_framework.registry import Registry
 
 
 def load_recipe(

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pae_framework.errors import Problem, RecipeError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.emit import lines, to_yaml
 from pae_framework.recipe.merge import resolve_removals
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
 from pae_framework.recipe.validate import validate
+from pae_framework.registry import Registry
 
 DEFAULT = "default"
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pae_framework.plugins import Registry
 from pae_framework.recipe.nodes import Node, at_path
 from pae_framework.recipe.schema import RECIPE, SchemaNode
+from pae_framework.registry import Registry
 
 
 def merge(base: Node, layer: Node) -> Node:

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pae_framework.errors import PluginError
-from pae_framework.plugins import Registry, UnknownComponentError
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node
+from pae_framework.registry import Registry, UnknownComponentError
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """The table of stages: everything the rest of the code needs to know about each. No torch.
 
 To add a stage, write its file in ``pae_framework/stages/`` with ``run(context)`` and add one row to
-``STAGES``. Plan, checks, dry run, smoke run and status iterate over the table. Estimates of memory
-and FLOPs are optional: a stage without a rule in :mod:`pae_framework.preflight.memory` and
-:mod:`pae_framework.dry_run.flops` is shown as not counted.
+``STAGES``. Plan, checks, dry run and smoke run iterate over the table; the status of a run is read
+from its recorded plan. A stage may also have rules, by its name, in:
+
+- :mod:`pae_framework.preflight.memory` and :mod:`pae_framework.dry_run.flops`: estimates; without a
+  rule they are shown as not counted.
+- :mod:`pae_framework.dry_run.summary`: the module it trains, to check ``lr_factors`` (without it, a
+  note says that they are not checked), and the images it processes if it does not train.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,19 @@ from pae_framework.training.train_settings import TrainSettings
 Values = dict[str, Any]
 
 _SHARD_EDGE = 1 << 18
-"""Bytes hashed at either end of a shard of latents; there may be hundreds of shards."""
+"""Bytes hashed at each end of a shard; small because there can be hundreds."""
 
 
 def _always(recipe: Recipe) -> bool:
     return True
+
+
+def _section(recipe: Recipe, path: tuple[str, ...]) -> Any:
+    """The value at a key path; None if a section of the path is absent."""
+    found: Any = recipe
+    for key in path:
+        found = None if found is None else getattr(found, key)
+    return found
 
 
 @dataclass(frozen=True)
@@ -39,8 +51,8 @@ class Stage:
     name: str
     run: str
     """Import string of its function, ``module:function``, which takes a ``StageContext``."""
-    fingerprint: Callable[[Recipe], Values]
-    """Values of the recipe that determine its result. Keys and values are hashed."""
+    hashed_values: Callable[[Recipe], Values]
+    """Values of the recipe that determine its result; their hash is part of its fingerprint."""
     inputs: Callable[[Recipe], tuple[str, ...]]
     """Stages whose results it reads; stages absent from the recipe are ignored."""
     reads: Callable[[Recipe], tuple[KeyPath, ...]]
@@ -49,8 +61,6 @@ class Stage:
     """Whether a recipe has this stage."""
     train_path: tuple[str, ...] | None = None
     """Key path of its ``TrainSettings``; None: it never trains."""
-    constants: Mapping[str, Values] = field(default_factory=dict)
-    """Entries added to sections of ``fingerprint`` unchanged."""
     version: int = 1
     """Increase it if new code computes a different result from the same inputs."""
 
@@ -64,13 +74,13 @@ class Stage:
         """Settings of its training; None if it does not train, e.g. because weights are loaded."""
         if self.train_path is None or not self.exists(recipe):
             return None
-        section: Any = recipe
-        for key in self.train_path[:-1]:
-            section = getattr(section, key)
-        if getattr(section, "weights", None) is not None:
-            return None
-        train: TrainSettings | None = getattr(section, self.train_path[-1])
-        return train
+        section = _section(recipe, self.train_path[:-1])
+        loaded = getattr(section, "weights", None) is not None
+        return None if loaded else self.stated_train(recipe)
+
+    def stated_train(self, recipe: Recipe) -> TrainSettings | None:
+        """The settings at ``train_path``, whether or not it trains; None if there are none."""
+        return _section(recipe, self.train_path) if self.train_path else None
 
     def needs(self, path: KeyPath, recipe: Recipe) -> bool:
         """Whether the stage reads the section or component of the recipe at ``path``."""
@@ -88,7 +98,7 @@ def generator_weights(run: str) -> Path:
     return Path(run).expanduser() / "generator" / "weights.safetensors"
 
 
-# --- what fingerprints depend on ------------------------------------------------------------------
+# --- values that are hashed -----------------------------------------------------------------------
 
 
 def _images(recipe: Recipe) -> Values:
@@ -117,6 +127,12 @@ def _changed(section: Settings, *keys: str) -> Values:
     fields = type(section).model_fields
     values = {key: getattr(section, key) for key in keys}
     return {key: value for key, value in values.items() if value != fields[key].default}
+
+
+def _with_batch_of_1(section: Settings) -> Values:
+    """Version 0.1.0 hashed a batch size of 1 in place of the one in use; its runs stay valid."""
+    keys = type(section).model_fields.keys() - section.without_effect
+    return {**_changed(section, *keys), "batch_size": 1}
 
 
 def _pretraining(recipe: Recipe, encoder: EncoderComponent | None) -> Values:
@@ -171,7 +187,7 @@ def _latents(recipe: Recipe) -> Values:
         return {"statistics": _contents(settings.statistics)}
     if settings.folder is not None:
         return {"folder": _folder_contents(settings.folder), "flip": recipe.data.flip}
-    return {**_images(recipe), "latents": settings}
+    return {**_images(recipe), "latents": _with_batch_of_1(settings)}
 
 
 def _generator(recipe: Recipe) -> Values:
@@ -188,11 +204,11 @@ def _sample(recipe: Recipe) -> Values:
     settings = recipe.sample
     assert settings is not None
     if (run := settings.guidance.autoguidance) is None:
-        return {"sample": settings}
+        return {"sample": _with_batch_of_1(settings)}
     weights = generator_weights(run)
     guidance = settings.guidance.model_copy(update={"autoguidance": None})
     return {
-        "sample": settings.model_copy(update={"guidance": guidance}),
+        "sample": _with_batch_of_1(settings.model_copy(update={"guidance": guidance})),
         "autoguidance": file_identity(weights) if weights.is_file() else run,
     }
 
@@ -234,25 +250,29 @@ def _tokenizer_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     return (_TRAIN, *_NETWORKS, *_TERMS) if trained else _NETWORKS
 
 
-def _encoded_images(recipe: Recipe) -> tuple[KeyPath, ...]:
-    """The training images, if the run encodes them."""
-    return (_TRAIN,) if recipe.latents.written else ()
+def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """With the training images if their number gives the last step of the generator."""
+    trained = recipe.generator is not None and recipe.generator.weights is None
+    images = (_TRAIN,) if trained else _train_images_to_count(recipe)
+    return (*images, *_NETWORKS, ("generator",), ("sample",))
 
 
-def _counted_images(recipe: Recipe) -> tuple[KeyPath, ...]:
+def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """The training images, if the run encodes them or must count their classes."""
+    return (_TRAIN,) if recipe.latents.written else _train_images_to_count(recipe)
+
+
+def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
     """The training images, if their classes must be counted."""
     return (_TRAIN,) if recipe.data.train.config.expected() is None else ()
 
-
-_BATCH_OF_1 = {"batch_size": 1}
-"""Version 0.1.0 hashed a batch size of 1 in place of the one in use; its runs must stay valid."""
 
 _ROWS = (
     Stage(
         name="extractor",
         run="pae_framework.stages.pretrain:run",
         exists=lambda recipe: recipe.extractor is not None and recipe.extractor.train is not None,
-        fingerprint=lambda recipe: _pretraining(recipe, recipe.extractor),
+        hashed_values=lambda recipe: _pretraining(recipe, recipe.extractor),
         inputs=lambda recipe: (),
         reads=lambda recipe: (_TRAIN, ("extractor",)),
         train_path=("extractor", "train"),
@@ -261,7 +281,7 @@ _ROWS = (
         name="encoder",
         run="pae_framework.stages.pretrain:run",
         exists=lambda recipe: recipe.tokenizer.encoder.train is not None,
-        fingerprint=lambda recipe: _pretraining(recipe, recipe.tokenizer.encoder),
+        hashed_values=lambda recipe: _pretraining(recipe, recipe.tokenizer.encoder),
         inputs=lambda recipe: (),
         reads=lambda recipe: (_TRAIN, ("tokenizer", "encoder")),
         train_path=("tokenizer", "encoder", "train"),
@@ -274,7 +294,7 @@ _ROWS = (
             and recipe.tokenizer.weights is None
             and recipe.tokenizer.target == "refined"
         ),
-        fingerprint=_refine,
+        hashed_values=_refine,
         inputs=lambda recipe: ("encoder",),
         reads=lambda recipe: (_TRAIN, *_NETWORKS, ("tokenizer", "refinement")),
         train_path=("tokenizer", "refinement", "train"),
@@ -282,7 +302,7 @@ _ROWS = (
     Stage(
         name="tokenizer",
         run="pae_framework.stages.tokenizer:run",
-        fingerprint=_tokenizer,
+        hashed_values=_tokenizer,
         inputs=_tokenizer_inputs,
         reads=_tokenizer_reads,
         train_path=("tokenizer", "train"),
@@ -291,43 +311,41 @@ _ROWS = (
         name="latents",
         run="pae_framework.stages.latents:run",
         exists=lambda recipe: recipe.generator is not None,
-        fingerprint=_latents,
+        hashed_values=_latents,
         inputs=lambda recipe: ("encoder", "tokenizer"),
-        reads=lambda recipe: (*_encoded_images(recipe), *_NETWORKS, ("latents",)),
-        constants={"latents": _BATCH_OF_1},
+        reads=lambda recipe: (*_train_images_to_encode(recipe), *_NETWORKS, ("latents",)),
     ),
     Stage(
         name="generator",
         run="pae_framework.stages.generator:run",
         exists=lambda recipe: recipe.generator is not None,
-        fingerprint=_generator,
+        hashed_values=_generator,
         inputs=lambda recipe: ("latents",),
-        reads=lambda recipe: (*_counted_images(recipe), ("generator",)),
+        reads=lambda recipe: (*_train_images_to_count(recipe), ("generator",)),
         train_path=("generator", "train"),
     ),
     Stage(
         name="sample",
         run="pae_framework.stages.sample:run",
         exists=lambda recipe: recipe.sample is not None and recipe.generator is not None,
-        fingerprint=_sample,
+        hashed_values=_sample,
         inputs=lambda recipe: ("encoder", "tokenizer", "latents", "generator"),
-        reads=lambda recipe: (*_encoded_images(recipe), *_NETWORKS, ("generator",), ("sample",)),
-        constants={"sample": _BATCH_OF_1},
+        reads=_sample_reads,
     ),
     Stage(
         name="evaluate",
         run="pae_framework.stages.evaluate:run",
         exists=lambda recipe: bool(recipe.evaluate),
-        fingerprint=_evaluate,
+        hashed_values=_evaluate,
         inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
         reads=lambda recipe: (_TEST, *_NETWORKS, *_EVALUATORS),
     ),
     Stage(
         name="report",
         run="pae_framework.stages.report:run",
-        fingerprint=_report,
+        hashed_values=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_counted_images(recipe)),
+        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_to_count(recipe)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pae_framework.errors import PluginError, Problem, RecipeError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
 from pae_framework.recipe.schema import schema_at
 from pae_framework.recipe.suggestions import describe, suggestion
+from pae_framework.registry import Registry
 
 _EXPECTED = {
     "int_type": "an integer",
@@ -41,6 +41,7 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "{le} or less",
     "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "{min_length} or more entries",
     "string_pattern_mismatch": "text that matches {pattern}",
 }
 _READABLE = frozenset({"component", "unknown_component", "broken_plugin", "value_error"})

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import PaeError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import generator_weights
+from pae_framework.registry import Registry
 
 
 def autoguidance_problem(recipe: Recipe, registry: Registry) -> str | None:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pae_framework.plugins import Registry
+from pae_framework.registry import Registry
 
 PACKAGES = (
     "pae-framework",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pae_framework.errors import UsageError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage
 

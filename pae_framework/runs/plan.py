@@ -20,10 +20,10 @@ from typing import Any
 
 from pae_framework.config import Settings
 from pae_framework.files import file_identity
-from pae_framework.plugins import Registry
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,13 @@ def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
     for name, stage in STAGES.items():
         if not stage.exists(recipe):
             continue
-        values = {key: _dump(value, registry) for key, value in stage.fingerprint(recipe).items()}
-        for key in stage.constants.keys() & values.keys():
-            values[key].update(stage.constants[key])
-        inputs = tuple(name for name in stage.inputs(recipe) if name in stages)
+        values = stage.hashed_values(recipe)
+        inputs = tuple(read for read in stage.inputs(recipe) if read in stages)
         content = {
             "stage": name,
             "version": stage.version,
-            "parts": values,
-            "inputs": {name: stages[name].fingerprint for name in inputs},
+            "parts": _dump(values, values, registry),
+            "inputs": {read: stages[read].fingerprint for read in inputs},
         }
         stages[name] = PlannedStage(name, _digest(content), inputs)
     return list(stages.values())
@@ -70,28 +68,34 @@ def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
     return [stage for stage in stages if stage in needed]
 
 
-def _dump(value: Any, registry: Registry) -> Any:
-    """A value in JSON types; of settings, those that differ from their defaults and matter."""
+def _dump(value: Any, plain: Any, registry: Registry) -> Any:
+    """A value in JSON types; of settings, those that differ from their defaults and matter.
+
+    ``plain`` is the value in JSON types, which is kept of all but settings.
+    """
     if isinstance(value, Component):
         return _dump_component(value, registry)
     if isinstance(value, Settings):
         return _dump_settings(value, registry)
-    if isinstance(value, dict):
-        return {key: _dump(item, registry) for key, item in value.items()}
-    return value
+    if isinstance(value, dict) and isinstance(plain, dict):
+        entries = zip(plain.items(), value.values(), strict=True)
+        return {key: _dump(entry, old, registry) for (key, old), entry in entries}
+    if isinstance(value, tuple | list) and isinstance(plain, tuple | list):
+        return [_dump(entry, old, registry) for entry, old in zip(value, plain, strict=True)]
+    return plain
 
 
 def _dump_component(component: Component[Any], registry: Registry) -> dict[str, Any]:
     spec = registry.find(component.kind, component.use)
     own = {
-        key: _dump(getattr(component, key), registry)
-        for key in type(component).model_fields
+        key: _dump(value, value, registry)
+        for key, value in component
         if key not in ("use", "config", "weights")  # the contents of weights are hashed instead
     }
     return {
         "name": f"{spec.plugin.distribution}/{spec.name}",
         "version": type(component.config).version,
-        "config": _dump(component.config, registry),
+        "config": _dump_settings(component.config, registry),
         **own,
     }
 
@@ -102,11 +106,10 @@ def _dump_settings(settings: Settings, registry: Registry) -> dict[str, Any]:
     for key in values.keys() & settings.without_effect:
         del values[key]
     for key in values:
-        nested = getattr(settings, key)
         if key in files and files[key].is_file():
             values[key] = file_identity(files[key])
-        elif isinstance(nested, Settings):
-            values[key] = _dump(nested, registry)
+        else:
+            values[key] = _dump(getattr(settings, key), values[key], registry)
     return values
 
 

@@ -18,10 +18,10 @@ from pae_framework.errors import DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.output_folder import add_to_record, is_listed, resume_or_restart
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.plugins import Registry
 from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.validate import explain_value
+from pae_framework.registry import Registry
 from pae_framework.report.pictures import grid, save_png
 from pae_framework.runs.autoguidance_run import autoguidance_problem
 from pae_framework.sampling.reuse import set_identity

@@ -24,7 +24,8 @@ class ReconstructionTermSettings(Settings):
     """Settings of one reconstruction term, and its size and cost.
 
     A term whose weight is 0 is off and not in :attr:`ReconstructionSettings.active_terms`. The
-    default methods are for a term without a network.
+    default methods are for a term without a network. A term with files also defines ``missing`` and
+    ``fetch`` (see :class:`~pae_framework.config.ComponentConfig`).
     """
 
     weight: float = Field(0.0, ge=0, description="weight of the term; 0: off")
@@ -43,14 +44,6 @@ class ReconstructionTermSettings(Settings):
     def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
         """FLOPs to compute the compared features of one image."""
         return 0
-
-    def missing(self) -> str | None:
-        """See :meth:`ComponentConfig.missing`."""
-        return None
-
-    def fetch(self) -> str | None:
-        """See :meth:`ComponentConfig.fetch`."""
-        return None
 
 
 EncoderFlops = Callable[[int | None], int]
@@ -122,13 +115,13 @@ class LpipsSettings(ReconstructionTermSettings):
         return _VGG_FLOPS * image_size**2
 
     def missing(self) -> str | None:
-        """Describe missing weights."""
+        """See :meth:`ComponentConfig.missing`."""
         problems = (missing_weights(self.weights, remote) for remote in (VGG16, LPIPS_HEADS))
         problem = next(filter(None, problems), None)
         return f"LPIPS: {problem}" if problem else None
 
     def fetch(self) -> str | None:
-        """Download the weights."""
+        """See :meth:`ComponentConfig.fetch`."""
         if self.missing() is None:
             return None
         for remote in (VGG16, LPIPS_HEADS):
@@ -176,6 +169,10 @@ ADVERSARIAL = "adversarial"
 
 FACTOR = "_weight"
 """Suffix of the log column with the factor of an adaptive term."""
+
+_ADVERSARIAL_COLUMNS = (*DISCRIMINATOR_TERMS, ADVERSARIAL, ADVERSARIAL + FACTOR)
+TERM_COLUMNS = (*ReconstructionSettings.model_fields, *_ADVERSARIAL_COLUMNS)
+"""Log columns of all terms of the loss but the regularizers, whose labels name theirs."""
 
 
 class AnyUpSettings(Settings):

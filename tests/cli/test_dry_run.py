@@ -88,6 +88,21 @@ def test_stages_of_an_earlier_run_are_done(run: Run, tmp_path: Path) -> None:
     assert [stage["state"] for stage in found["stages"]][:2] == ["done", "runs"]
 
 
+def test_an_interrupted_stage_goes_on_in_json_and_resumes_in_the_table(
+    run: Run, tmp_path: Path
+) -> None:
+    before = json.loads(run("quickstart", "--dry-run", "--json"))
+    folder = tmp_path / "store" / before["stages"][0]["folder"]
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text('{"state": "stopped"}')
+    dry_run = ("quickstart", "--stages", "store", "--dry-run")
+    found = json.loads(run(*dry_run, "--json"))
+    assert [stage["state"] for stage in found["stages"]][:2] == ["goes on", "runs"]
+    page = run(*dry_run)
+    assert "resumes" in page
+    assert "goes on" not in page
+
+
 def test_the_page_fits_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run("quickstart", "--dry-run")
     assert "8 x 8 tokens of width 64" in page

@@ -10,10 +10,11 @@ import pytest
 from pae_framework.config import EncoderConfig
 from pae_framework.errors import DataError
 from pae_framework.files import write_json
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
-from pae_framework.preflight.download import fetch_at_first_use, fetch_parts
+from pae_framework.plugins import load_registry
+from pae_framework.preflight.download import fetch_at_first_use, fetch_requirements
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.runs.plan import plan
 from pae_framework.testing.pytest import Pae
 
@@ -58,7 +59,7 @@ def states(
     registry: Registry, *overrides: str, dry_run: bool = False
 ) -> dict[str, tuple[str, str]]:
     loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
-    return {part.path: (part.state, part.text) for part in fetch_parts([loaded], dry_run)}
+    return {part.path: (part.state, part.text) for part in fetch_requirements([loaded], dry_run)}
 
 
 def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Registry) -> None:
@@ -67,6 +68,8 @@ def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Regi
     assert Path("shelf").exists()
     assert states(registry)["tokenizer.encoder"] == ("fetched", "weights from shelf")
     assert states(registry)["tokenizer.encoder"] == ("here", "")
+    # the perceptual term is active, but can need nothing
+    assert not any(path.startswith("tokenizer.reconstruction") for path in states(registry))
 
 
 def test_what_cannot_be_had_says_why(registry: Registry) -> None:
@@ -115,7 +118,7 @@ def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
     assert at_first_use(registry, unfinished="generator") == ([], [])
     assert Path("shelf").exists()
     loaded = load_recipe("quickstart", [ENCODER], registry)
-    assert list(fetch_parts([loaded], dry_run=False, only=["extractor"])) == []
+    assert list(fetch_requirements([loaded], dry_run=False, only=["extractor"])) == []
     assert Path("shelf").exists()
     assert at_first_use(registry, unfinished="latents")[0] == [
         "fetching weights for tokenizer.encoder"

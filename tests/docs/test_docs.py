@@ -28,9 +28,10 @@ from typer.models import CommandInfo
 from pae_framework.cli.app import app
 from pae_framework.cli.output import print_error
 from pae_framework.errors import RecipeError
-from pae_framework.plugins import Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.library import find, shipped
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import Registry
 
 COMMANDS: dict[str, CommandInfo] = {
     **{str(info.name): info for info in app.registered_commands},

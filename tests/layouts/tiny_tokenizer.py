@@ -18,7 +18,8 @@ from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.layers import map_to_tokens
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pae_tail_tiny.safetensors"
 

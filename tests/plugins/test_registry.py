@@ -12,13 +12,8 @@ import pytest
 
 from pae_framework.config import EncoderConfig, RegularizerConfig
 from pae_framework.errors import PluginError
-from pae_framework.plugins import (
-    ComponentSpec,
-    Plugin,
-    Registry,
-    UnknownComponentError,
-    load_registry,
-)
+from pae_framework.plugins import load_registry
+from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
 
 Install = Callable[..., list[EntryPoint]]
 

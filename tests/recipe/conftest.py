@@ -8,9 +8,10 @@ import pytest
 from recipe_cases import SMALL, Load, Problems
 
 from pae_framework.errors import Problem, RecipeError
-from pae_framework.plugins import Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.registry import Registry
 
 
 @pytest.fixture(scope="session")

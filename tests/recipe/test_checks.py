@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from recipe_cases import SMALL, Load, Problems, unstated
 
-from pae_framework.plugins import Registry
+from pae_framework.config import GeneratorConfig
+from pae_framework.errors import RecipeError
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 
 
 @pytest.mark.parametrize(
@@ -114,6 +120,18 @@ from pae_framework.plugins import Registry
             "tokenizer.train.keep_steps",
             ["12, 11", "(10)", "set tokenizer.train.keep_steps=[4]"],
         ),
+        *(  # of a `train` map that the run does not use, too
+            (
+                [*unused, f"{train}.keep_steps=[50]"],
+                f"{train}.keep_steps",
+                ["50", "(10)", f"set {train}.keep_steps=[]"],
+            )
+            for unused, train in (
+                (["generator.weights=gen.pt", "sample.at_steps=[]"], "generator.train"),
+                (["tokenizer.weights=tok.pt"], "tokenizer.train"),
+                (["tokenizer.target=raw"], "tokenizer.refinement.train"),
+            )
+        ),
         (
             ["sample.at_steps=[10, 11]"],
             "sample.at_steps",
@@ -203,6 +221,27 @@ def test_consistent_recipes_are_valid(load: Load, overrides: list[str]) -> None:
     if overrides == ["data.image_size=16"]:
         overrides = [*overrides, "tokenizer.encoder.patch=4", "tokenizer.decoder.patch=4"]
     assert load(*overrides).recipe.name == "small"
+
+
+class OfSevenConfig(GeneratorConfig):
+    """A generator for 7 classes; it has no setting `classes`."""
+
+    def stated_classes(self) -> int:
+        return 7
+
+
+def test_the_remedy_for_classes_is_a_setting_that_the_generator_has(small: Path) -> None:
+    registry = load_registry()
+    plugin = Plugin("seven", __name__, "seven", "1")
+    config = f"{__name__}:OfSevenConfig"
+    registry.add(ComponentSpec("generator", "seven", "absent:x", config, "", plugin))
+    changes = ["generator={use: seven, train: {steps: 10}}", "data.train={use: shapes, count: 8}"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, changes, registry)
+    (problem,) = caught.value.problems
+    assert problem.path == "generator"
+    assert unstated(problem, "7 classes") == []
+    assert "generator.classes" not in problem.hint
 
 
 def test_all_inconsistencies_are_reported_at_once(problems: Problems) -> None:

@@ -9,8 +9,9 @@ from recipe_cases import SMALL
 
 from pae_framework.config import DecoderConfig, LatentShape
 from pae_framework.errors import RecipeError
-from pae_framework.plugins import ComponentSpec, Plugin, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin
 
 
 class SixteenConfig(DecoderConfig):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from recipe_cases import Load, Problems, unstated
 
+from pae_framework.config import RegularizerConfig
+from pae_framework.errors import RecipeError
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.consistency import inconsistencies
+from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.training.train_settings import Length
 
 NO_RECONSTRUCTION = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
@@ -106,6 +114,12 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["tokenizer.target=raw", "tokenizer.refinement=null"],
         [*NO_RECONSTRUCTION, "tokenizer.regularizers={mcr: {weight: 0}, scr: {}}"],
         [*NO_RECONSTRUCTION, "tokenizer.regularizers={vf: {adaptive: false}}"],
+        [
+            "tokenizer.weights=trained.pt",
+            "tokenizer.bottleneck=identity",
+            "tokenizer.refinement=null",
+            "tokenizer.regularizers={vf: {adaptive: true}}",
+        ],
     ],
     ids=[
         "small",
@@ -119,10 +133,32 @@ def test_an_inconsistency_is_reported_at_its_key(
         "raw",
         "mcr off",
         "vf of fixed weight",
+        "loaded without projector",
     ],
 )
 def test_consistent_recipes_are_valid(load: Load, overrides: list[str]) -> None:
-    load(*overrides)
+    assert inconsistencies(load(*overrides).recipe) == []
+
+
+class AdaptingConfig(RegularizerConfig):
+    """A term whose weight is always adaptive: it has no setting `adaptive`."""
+
+    @property
+    def adapts_weight(self) -> bool:
+        return True
+
+
+def test_the_remedy_for_an_adaptive_weight_is_a_setting_that_the_term_has(small: Path) -> None:
+    registry: Registry = load_registry()
+    plugin = Plugin("adapting", __name__, "adapting", "1")
+    config = f"{__name__}:AdaptingConfig"
+    registry.add(ComponentSpec("regularizer", "adapting", "absent:x", config, "", plugin))
+    changes = [*NO_RECONSTRUCTION, "tokenizer.regularizers={adapting: {}}"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, changes, registry)
+    (problem,) = caught.value.problems
+    assert problem.path == "tokenizer.regularizers.adapting"
+    assert problem.hint == "set tokenizer.regularizers.adapting.weight=0"
 
 
 def test_without_refinement_the_remedy_is_a_raw_target(problems: Problems) -> None:

@@ -10,9 +10,10 @@ from recipe_cases import Load, Problems, unstated
 
 from pae_framework.config import GeneratorConfig
 from pae_framework.errors import RecipeError
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.runs.plan import plan
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
-from pae_framework.recipe.labels import RESERVED, label_problem
+from pae_framework.recipe.checks.loss_checks import RESERVED, label_problem
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 

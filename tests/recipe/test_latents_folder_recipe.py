@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from recipe_cases import SMALL, Load, Problems, unfinished_only
 
-from pae_framework.plugins import Registry
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.registry import Registry
 from pae_framework.runs.plan import plan
 
 FOLDER = "latents.folder=theirs"
@@ -80,10 +80,14 @@ def test_the_folder_must_exist_and_hold_latents(load: Load, theirs: Path, tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "needed"),
     [
-        ((FOLDER,), False),
+        ((FOLDER, "sample=null"), False),
+        ((FOLDER,), True),  # their number gives the last step of the generator that is sampled
         ((), True),
         ((FOLDER, "tokenizer.weights=null"), True),
-        ((FOLDER, "data.train={use: image_folder, folder: nowhere}"), True),  # how many classes?
+        (  # how many classes?
+            (FOLDER, "sample=null", "data.train={use: image_folder, folder: nowhere}"),
+            True,
+        ),
     ],
     ids=str,
 )

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pae_framework.errors import UsageError
-from pae_framework.plugins import Registry
 from pae_framework.recipe import library
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.yaml_source import read_file
+from pae_framework.registry import Registry
 
 ENCODERS = ("dinov2", "siglip2", "dinov3", "mae")
 SHIPPED = [path.stem for path in sorted(library.folder().glob("*.yaml"))]

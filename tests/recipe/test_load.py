@@ -9,8 +9,9 @@ import pytest
 from recipe_cases import SMALL, Load, Problems, unstated
 
 from pae_framework.errors import PluginError, RecipeError, UsageError
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 
 
 def test_short_forms_labels_and_defaults_are_completed(load: Load) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
-from pae_framework.plugins import Registry
-from pae_framework.preflight.download import fetch_parts
+from pae_framework.preflight.download import fetch_requirements
 from pae_framework.preflight.memory import training_memory
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.registry import Registry
 from pae_framework.runs.plan import plan
 
 WEIGHTS = ("generator.weights=trained.pt", "sample.at_steps=[]")
@@ -71,7 +71,7 @@ def test_both_files_must_exist(load: Load) -> None:
 
 def fetched(loaded: LoadedRecipe) -> dict[str, str]:
     """States of the two files in `pae fetch`."""
-    parts = fetch_parts([loaded], dry_run=True)
+    parts = fetch_requirements([loaded], dry_run=True)
     return {part.path: part.state for part in parts if part.path in WANTED}
 
 

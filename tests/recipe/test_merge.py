@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pae_framework.plugins import Registry
 from pae_framework.recipe.merge import merge, override, resolve_removals
 from pae_framework.recipe.nodes import Node
 from pae_framework.recipe.yaml_source import parse
+from pae_framework.registry import Registry
 
 
 def tree(text: str) -> Node:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from recipe_cases import SMALL
 
 from pae_framework.errors import RecipeError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import Registry
 
 LINES = SMALL.splitlines(keepends=True)
 PIECES = (

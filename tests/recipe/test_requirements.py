@@ -9,11 +9,12 @@ import pytest
 from recipe_cases import SMALL, Load, unfinished_only
 
 from pae_framework.config import EncoderConfig, RegularizerConfig
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.preflight.machine import Machine, this_machine
 from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.sweep import chosen_members
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 
 FOLDER = "{use: image_folder, folder: nowhere}"
 
@@ -22,6 +23,8 @@ class WeightsConfig(EncoderConfig):
     """An encoder whose weights are a file."""
 
     file: str
+    weight: float = 0
+    """Not that of a term of the loss."""
 
     def missing(self) -> str | None:
         return None if Path(self.file).exists() else f"no weights at {self.file}"
@@ -208,6 +211,25 @@ def test_images_are_not_needed_to_count_stated_classes(load: Load, tmp_path: Pat
 
     assert missing("generator", "report") == []
     assert missing("tokenizer") == ["data.train"]
+    assert missing("sample") == ["data.train"]  # their number gives the generator's last step
+
+
+def test_images_are_needed_if_only_they_tell_the_number_of_classes(
+    load: Load, tmp_path: Path
+) -> None:
+    loaded_generator = ["generator.weights=gen.pt", "sample.at_steps=[]"]
+    statistics = "latents.statistics=stats.pt"
+    for file in ("gen.pt", "stats.pt"):
+        Path(file).touch()
+    for images, expected in (
+        (FOLDER, ["data.train"]),
+        (f"{FOLDER[:-1]}, images: 9, classes: 3}}", []),
+    ):
+        loaded = load(*loaded_generator, statistics, f"data.train={images}")
+        for stage in ("latents", "sample"):
+            stages_dir = unfinished_only(loaded, tmp_path, stage)
+            problems = missing_requirements([loaded], stages_dir)
+            assert [problem.path for problem in problems] == expected
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from recipe_cases import SMALL, Load
 
 from pae_framework.config import DecoderConfig
 from pae_framework.errors import RecipeError
-from pae_framework.plugins import ComponentSpec, Plugin, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.preflight.requirements import members_of, missing_requirements
 from pae_framework.recipe.library import shipped
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import expand
+from pae_framework.registry import ComponentSpec, Plugin
 
 NAMES = [name for name, _, _ in shipped()]
 

@@ -129,7 +129,7 @@ def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
         ("all: {}", "all: 3", "sweep.variants.all", "found 3"),
         ("seeds: [0, 3]", "seeds: [3, 3]", "sweep.seeds", "distinct"),
         ("seeds: [0, 3]", "seeds: [-1]", "sweep.seeds", "distinct"),
-        ("seeds: [0, 3]", "seeds: []", "sweep.seeds", "at least 1 item"),
+        ("seeds: [0, 3]", "seeds: []", "sweep.seeds", "1 or more"),
     ],
 )
 def test_an_invalid_variant_is_reported_when_the_recipe_loads(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,15 +10,14 @@ from typing import Any
 
 import pytest
 from plan_helpers import FROM_REFINE, FROM_TOKENIZER, fingerprints
+from pydantic import Field
 
-from pae_framework.cli.app import main
 from pae_framework.config import Settings
 from pae_framework.preflight.memory import training_memory
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.stage_table import STAGES, Stage, trainings
+from pae_framework.testing.pytest import Pae
 from pae_framework.training.train_settings import TrainSettings
-
-Pae = Callable[..., str]
 
 
 def run(context) -> None:
@@ -35,7 +32,7 @@ def added() -> Iterator[Stage]:
     stage = Stage(
         name="count",
         run=f"{__name__}:run",
-        fingerprint=lambda recipe: {"count": recipe.sample and recipe.sample.count},
+        hashed_values=lambda recipe: {"count": recipe.sample and recipe.sample.count},
         inputs=lambda recipe: ("sample",),
         reads=lambda recipe: (("sample",),),
         train_path=("generator", "train"),
@@ -48,39 +45,28 @@ def added() -> Iterator[Stage]:
     STAGES.update(before)
 
 
-@pytest.fixture
-def pae(
-    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Pae:
-    """Runs `pae` in the folder of the tiny recipe; returns its output."""
-    monkeypatch.chdir(tiny_recipe.parent)
-
-    def pae(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["pae", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        told = capsys.readouterr()
-        assert not stop.value.code, told.err
-        return told.out
-
-    return pae
-
-
-def test_a_row_is_enough_for_the_dry_run_and_the_check(added: Stage, pae: Pae) -> None:
-    planned = json.loads(pae("run", "tiny.yaml", "--dry-run", "--json"))["stages"]
+def test_a_row_is_enough_for_the_dry_run_and_the_check(
+    added: Stage, tiny_recipe: Path, pae: Pae
+) -> None:
+    dry_run = ("run", tiny_recipe, "--dry-run")
+    planned = pae(*dry_run, "--json").ok().json["stages"]
     row = next(stage for stage in planned if stage["stage"] == "count")
     assert row["steps"] == 6  # of generator.train
     assert row["memory_bytes"] is row["flops_per_image"] is None  # no rule
-    assert "not counted" in pae("run", "tiny.yaml", "--dry-run")
+    assert "not counted" in pae(*dry_run).ok().out
     factors = "generator.train.lr_factors={blocks: 0.5}"  # no module is known for the added stage
-    assert pae("run", "tiny.yaml", factors, "--dry-run")
-    assert json.loads(pae("check", "tiny.yaml", "--json"))["valid"]
+    (note,) = pae(*dry_run, factors, "--json").ok().json["notes"]
+    assert "count" in note
+    assert "lr_factors" in note
+    assert pae("check", tiny_recipe, "--json").ok().json["valid"]
 
 
-def test_a_row_is_enough_for_the_smoke_run_and_the_status(added: Stage, pae: Pae) -> None:
+def test_a_row_is_enough_for_the_smoke_run_and_the_status(
+    added: Stage, tiny_recipe: Path, pae: Pae
+) -> None:
     short = ("extractor=null", "evaluate=null")
-    pae("run", "tiny.yaml", *short, "--smoke", "--run-dir", "smoke")
-    rows = json.loads(pae("status", "smoke", "--json"))["tiny-smoke"]
+    pae("run", tiny_recipe, *short, "--smoke", "--run-dir", "smoke").ok()
+    rows = pae("status", "smoke", "--json").ok().json["tiny-smoke"]
     expected = [name for name in STAGES if name not in ("extractor", "evaluate")]
     assert [row["stage"] for row in rows] == expected
     assert {row["state"] for row in rows} == {"done"}
@@ -137,6 +123,8 @@ class NewSection(Settings):
 
     width: int = 1
     train: TrainSettings
+    by_name: dict[str, TrainSettings] = Field({})
+    in_order: tuple[TrainSettings, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -151,15 +139,18 @@ class NewSection(Settings):
 def test_fingerprints_of_a_new_section_leave_out_settings_without_effect(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], counts: bool
 ) -> None:
-    def fingerprint(train: TrainSettings, width: int = 1) -> str:
-        section = NewSection(width=width, train=train)
-        stage = replace(STAGES["tokenizer"], name="new", fingerprint=lambda _: {"new": section})
+    def fingerprint(train: TrainSettings, place: str = "train", width: int = 1) -> str:
+        places = {"train": train, "by_name": {"a": train}, "in_order": (train,)}
+        section = NewSection(width=width, **{"train": other, place: places[place]})
+        stage = replace(STAGES["tokenizer"], name="new", hashed_values=lambda _: {"new": section})
         monkeypatch.setitem(STAGES, "new", stage)
         return fingerprints(tiny_recipe)["new"]
 
-    train = TrainSettings(steps=4)
-    other = fingerprint(TrainSettings.model_validate({"steps": 4, **changed}))
-    assert (other != fingerprint(train)) is counts
+    train, other = TrainSettings(steps=4), TrainSettings(steps=5)
+    edited = TrainSettings.model_validate({"steps": 4, **changed})
+    for place in ("train", "by_name", "in_order"):
+        assert (fingerprint(edited, place) != fingerprint(train, place)) is counts
+        assert fingerprint(other, place) != fingerprint(train, place)
     assert fingerprint(train, width=2) != fingerprint(train)
 
 

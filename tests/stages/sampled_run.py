@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import Recipe
+from pae_framework.registry import Registry
 from pae_framework.runs.plan import PlannedStage
 
 FILES = {

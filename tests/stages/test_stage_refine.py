@@ -14,8 +14,9 @@ from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabelledImage
 from pae_framework.errors import DataError
-from pae_framework.plugins import Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import Registry
 from pae_framework.stages.refine import run
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine

@@ -18,8 +18,9 @@ from pae_framework.config import DataSourceConfig, DiscriminatorConfig, Regulari
 from pae_framework.contracts import DataSource, Discriminator, LabelledImage, Regularizer
 from pae_framework.errors import UsageError
 from pae_framework.execution.context import initial_weights
-from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.stages.tokenizer import run
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine

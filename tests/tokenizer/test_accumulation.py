@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pae_framework.build import build_objective, build_tokenizer
 from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator, LossTerms
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
+from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.training.loop import TrainedNetwork, optimizer_step
 from pae_framework.training.train_settings import OptimizerSettings

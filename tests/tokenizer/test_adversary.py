@@ -18,8 +18,8 @@ from pae_framework.build import build_discriminator
 from pae_framework.config import DiscriminatorConfig
 from pae_framework.contracts import Discriminator
 from pae_framework.errors import UsageError
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import AdversarialSection, TokenizerSection
+from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import (
     AdversarialTerm,
     DiscriminatorLoss,

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pae_framework.build import build_tokenizer
 from pae_framework.config import LatentShape
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
+from pae_framework.registry import Registry
 from pae_framework.tokenizer.model import Tokenizer
 
 Build = Callable[..., Tokenizer]

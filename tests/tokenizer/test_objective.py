@@ -13,8 +13,8 @@ from pae_framework.config import DiscriminatorConfig, LatentShape
 from pae_framework.contracts import Discriminator, Regularizer, RegularizerInputs
 from pae_framework.errors import UsageError
 from pae_framework.layers import tokens_to_map
-from pae_framework.plugins import Registry
 from pae_framework.recipe.models import TokenizerSection
+from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms

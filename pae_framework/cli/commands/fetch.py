@@ -29,19 +29,19 @@ def fetch(
     Example:
         pae fetch siglip2_full
     """
-    from pae_framework.preflight.download import fetch_parts
+    from pae_framework.preflight.download import fetch_requirements
     from pae_framework.preflight.requirements import members_of
     from pae_framework.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), installed_registry())
-    answers = []
-    for part in fetch_parts(members_of(loaded), dry_run):
-        answers.append(part)
+    results = []
+    for result in fetch_requirements(members_of(loaded), dry_run):
+        results.append(result)
         if not as_json:
-            print(f"{part.state:<8} {part.path}{f': {part.text}' if part.text else ''}")
-    complete = all(part.state in ("here", "fetched") for part in answers)
+            print(f"{result.state:<8} {result.path}{f': {result.text}' if result.text else ''}")
+    complete = all(result.state in ("here", "fetched") for result in results)
     if as_json:
-        print_json({"complete": complete, "parts": [asdict(part) for part in answers]})
+        print_json({"complete": complete, "parts": [asdict(result) for result in results]})
     elif complete:
         print(f"{loaded.recipe.name}: nothing is missing")
     if not complete and not dry_run:

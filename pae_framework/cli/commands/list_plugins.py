@@ -13,7 +13,7 @@ from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 
 if TYPE_CHECKING:
-    from pae_framework.plugins import Registry
+    from pae_framework.registry import Registry
 
 
 def list_plugins(

@@ -13,7 +13,7 @@ from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 
 if TYPE_CHECKING:
-    from pae_framework.plugins import ComponentSpec, Registry
+    from pae_framework.registry import ComponentSpec, Registry
 
 
 def show_plugin(
@@ -59,7 +59,7 @@ def show_plugin(
 
 
 def _find(registry: Registry, reference: str) -> ComponentSpec:
-    from pae_framework.plugins import UnknownComponentError
+    from pae_framework.registry import UnknownComponentError
 
     kind, colon, name = reference.partition(":")
     if not colon or kind not in KINDS:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from pae_framework.recipe.checks.inconsistency import Inconsistency
-from pae_framework.recipe.labels import RESERVED, label_problem
+from pae_framework.errors import Inconsistency
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.training.train_settings import Length
+from pae_framework.tokenizer.tokenizer_settings import FACTOR, TERM_COLUMNS
+from pae_framework.training.train_settings import LOG_COLUMNS, Length
+
+_LABEL = re.compile(r"[a-z][a-z0-9_-]*")
+
+RESERVED = frozenset((*LOG_COLUMNS, *TERM_COLUMNS))
+"""Other columns of the tokenizer's log, which a label of a regularizer must not equal."""
 
 _REGULARIZERS: KeyPath = ("tokenizer", "regularizers")
 
@@ -30,8 +36,18 @@ def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
     ):
         for label, component in components.items():
             if (problem := label_problem(label, reserved)) is not None:
-                hint = f"choose another label and set its `use: {component.use}`"
+                name = component.use.rpartition("/")[2]
+                hint = f"rename it, e.g. `my_{name}: {{use: {component.use}}}`"
                 yield Inconsistency((*section, label), problem, hint)
+
+
+def label_problem(label: str, reserved: frozenset[str] = frozenset()) -> str | None:
+    """Explain why ``label`` cannot name a log column or folder; None if it can."""
+    if not _LABEL.fullmatch(label):
+        return "a label must be a lower-case letter followed by letters, digits, '_' or '-'"
+    if label in reserved or (reserved and label.endswith(FACTOR)):
+        return f"{label!r} is reserved for another column of the log"
+    return None
 
 
 def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -50,14 +66,14 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             message = "needs a reconstruction term, but all have weight 0"
             hint = f"set tokenizer.reconstruction.l1=1 or tokenizer.regularizers.{label}.weight=0"
             yield Inconsistency(path, message, hint)
-        if config.adapts_weight and not bottleneck.config.projects:
-            message = f"its adaptive weight needs a projector, but {bottleneck.use!r} has none"
-            hint = f"set tokenizer.regularizers.{label}.adaptive=false"
-            yield Inconsistency(path, message, hint)
-        elif config.adapts_weight and not reconstructs:
-            message = "its adaptive weight needs a reconstruction term, but all have weight 0"
-            hint = f"set tokenizer.regularizers.{label}.adaptive=false"
-            yield Inconsistency(path, message, hint)
+        projects = bottleneck.config.projects
+        if config.adapts_weight and tokenizer.weights is None and not (projects and reconstructs):
+            absent = "a reconstruction term, but all have weight 0"
+            if not projects:
+                absent = f"a projector, but {bottleneck.use!r} has none"
+            remedy = "adaptive=false" if "adaptive" in type(config).model_fields else "weight=0"
+            hint = f"set tokenizer.regularizers.{label}.{remedy}"
+            yield Inconsistency(path, f"its adaptive weight needs {absent}", hint)
 
 
 def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -87,7 +103,7 @@ def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
     except ValueError as error:
         yield Inconsistency((*path, "discriminator"), str(error))
     if section.start.before(section.update_from):
-        message = "is before update_from: the loss would use an untrained discriminator"
+        message = "starts before update_from, so the loss would use an untrained discriminator"
         hint = f"set tokenizer.adversarial.start={_yaml(section.update_from)}"
         yield Inconsistency((*path, "start"), message, hint)
     train, trained = recipe.tokenizer.train, recipe.tokenizer.weights is None

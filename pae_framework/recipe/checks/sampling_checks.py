@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pae_framework.errors import Inconsistency
 from pae_framework.flow.flow_settings import Guidance
-from pae_framework.recipe.checks.inconsistency import Inconsistency
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
-from pae_framework.recipe.checks.inconsistency import Inconsistency
+from pae_framework.errors import Inconsistency
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 
@@ -75,8 +75,9 @@ def _check_heads(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
     for path, stated, of_width in attending:
         heads = stated or encoder_heads
         if heads is not None and of_width % heads:
-            owner = "" if stated else "the encoder's "
-            message = f"{owner}{heads} heads do not divide the width {of_width}"
+            message = f"{heads} heads do not divide the width {of_width}"
+            if not stated:
+                message = f"the encoder's {heads} heads do not divide the width {of_width}"
             divisor = next(n for n in range(heads, 0, -1) if of_width % n == 0)
             yield Inconsistency(path, message, f"set {dotted(path)}={divisor}")
 

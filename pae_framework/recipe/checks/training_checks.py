@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pae_framework.recipe.checks.inconsistency import Inconsistency
+from pae_framework.errors import Inconsistency
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import dotted
-from pae_framework.recipe.stage_table import STAGES, trainings
+from pae_framework.recipe.stage_table import STAGES
 
 
 def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -21,9 +21,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
     extractor = recipe.extractor
     if extractor is not None and not extractor.config.trainable:
-        message = (
-            f"{extractor.use!r} cannot be trained, but an extractor must be trained in the run"
-        )
+        message = f"{extractor.use!r} is not trainable; an extractor must be"
         hint = "set extractor={use: small_cnn, train: {steps: <steps>}}"
         yield Inconsistency(("extractor",), message, hint)
         extractor = None
@@ -41,18 +39,18 @@ def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Kept steps are not beyond the last step.
+    """Kept steps are not beyond the last step, even of a ``train`` map that is not in use.
 
     The training loop checks this if the length is in epochs, which depend on the data.
     """
-    for stage, train in trainings(recipe).items():
-        if train.steps is None:
+    for stage in STAGES.values():
+        if (train := stage.stated_train(recipe)) is None or train.steps is None:
             continue
         beyond = [step for step in train.keep_steps if step > train.steps]
         if beyond:
             kept = [step for step in train.keep_steps if step <= train.steps]
             message = f"{', '.join(map(str, beyond))} is beyond the last step ({train.steps})"
-            keep_steps = (*(STAGES[stage].train_path or ()), "keep_steps")
+            keep_steps = (*(stage.train_path or ()), "keep_steps")
             yield Inconsistency(keep_steps, message, f"set {dotted(keep_steps)}={kept}")
 
 
@@ -71,4 +69,7 @@ def _check_classes(recipe: Recipe) -> Iterator[Inconsistency]:
     counted = recipe.data.train.config.class_count()
     if None not in (stated, counted) and stated != counted:
         message = f"expects {stated} classes, but data.train has {counted}"
-        yield Inconsistency(("generator",), message, f"set generator.classes={counted}")
+        hint = f"choose a generator for {counted} classes"
+        if "classes" in type(recipe.generator.config).model_fields:
+            hint = f"set generator.classes={counted}"
+        yield Inconsistency(("generator",), message, hint)
