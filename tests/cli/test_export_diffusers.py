@@ -17,9 +17,9 @@ from pae_framework.testing.pytest import Pae, Result
 
 
 @pytest.fixture
-def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a run of the golden generator; shifts are those of RAE."""
-    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    helpers.install(tmp_path / "site", monkeypatch)
     recipe = official.RECIPE.replace("steps: 2, batch_size: 4, at", "shift_base: 4, steps: 2, at")
     Path("small.yaml").write_text(recipe, encoding="utf-8")
     official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))

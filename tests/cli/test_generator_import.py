@@ -31,9 +31,9 @@ GUIDED = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
 
 
 @pytest.fixture
-def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a recipe and files trained elsewhere; no images."""
-    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(official.RECIPE, encoding="utf-8")
     official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))
     official.write(official.weights(), Path("0100000.pt"))

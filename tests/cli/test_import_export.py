@@ -38,9 +38,9 @@ MADE_UP = [
 
 
 @pytest.fixture
-def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a recipe and two released files; its data is nowhere."""
-    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")
     helpers.write(helpers.released(), Path("ep-last.pt"))
     helpers.write(helpers.released(with_encoder=False), Path("bare.safetensors"))
