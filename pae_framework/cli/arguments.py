@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what they stand for: a finished run, a new file."""
+"""Arguments shared by commands, and how they are resolved: a finished run, a new file."""
 
 from __future__ import annotations
 

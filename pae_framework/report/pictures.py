@@ -105,8 +105,8 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write the picture to a temporary file and rename it, so that no reader sees half of it."""
-    with replacing(path) as aside:
-        aside.write_bytes(png_bytes(image))
+    with replacing(path) as temporary:
+        temporary.write_bytes(png_bytes(image))
 
 
 def _check(images: Tensor) -> None:
