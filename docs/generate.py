@@ -3,7 +3,7 @@
 ::
 
     python docs/generate.py            write the pages
-    python docs/generate.py --check    list the pages that are outdated; exit code 1 if there are any
+    python docs/generate.py --check    list outdated pages; exit code 1 if there are any
 
 The pages hold no date, version or path, are the same on every machine, and need no torch.
 """

@@ -61,7 +61,7 @@ def states(
     return {part.path: (part.state, part.text) for part in fetch_parts([loaded], dry_run)}
 
 
-def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Registry) -> None:
+def test_fetch_downloads_once(registry: Registry) -> None:
     Path("shelf").touch()
     assert states(registry, dry_run=True)["tokenizer.encoder"] == ("fetch", "no weights")
     assert Path("shelf").exists()
@@ -69,18 +69,18 @@ def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Regi
     assert states(registry)["tokenizer.encoder"] == ("here", "")
 
 
-def test_what_cannot_be_had_says_why(registry: Registry) -> None:
+def test_failed_download_gives_the_reason(registry: Registry) -> None:
     assert states(registry)["tokenizer.encoder"] == ("missing", "nothing on shelf")
 
 
-def test_data_that_is_placed_by_hand_is_listed_with_where(registry: Registry) -> None:
+def test_missing_data_is_listed_with_its_folder(registry: Registry) -> None:
     folder = "data.train={use: image_folder, folder: nowhere}"
     state, text = states(registry, folder)["data.train"]
     assert state == "missing"
     assert "nowhere" in text
 
 
-def test_the_command_ends_with_1_while_something_is_missing(pae: Pae) -> None:
+def test_exit_code_is_1_if_something_is_missing(pae: Pae) -> None:
     assert pae("fetch", "quickstart").ok().out.splitlines()[-1].startswith("quickstart: ")
     nowhere = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
     answer = pae("fetch", "quickstart", *nowhere).fails(1)
@@ -104,13 +104,13 @@ def at_first_use(
     return said, [problem.message for problem in left]
 
 
-def test_a_run_brings_weights_at_their_first_use(registry: Registry) -> None:
+def test_run_downloads_weights_at_first_use(registry: Registry) -> None:
     Path("shelf").touch()
     assert at_first_use(registry) == (["fetching weights for tokenizer.encoder"], [])
     assert at_first_use(registry) == ([], [])
 
 
-def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
+def test_run_downloads_only_what_its_unfinished_stages_need(registry: Registry) -> None:
     Path("shelf").touch()
     assert at_first_use(registry, unfinished="generator") == ([], [])
     assert Path("shelf").exists()
@@ -122,11 +122,11 @@ def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
     ]
 
 
-def test_weights_that_cannot_be_had_stop_it_with_the_reason(registry: Registry) -> None:
+def test_failed_download_stops_the_run_with_the_reason(registry: Registry) -> None:
     assert at_first_use(registry)[1] == ["nothing on shelf"]
 
 
-def test_offline_nothing_is_asked_for(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded_offline(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Path("shelf").touch()
     assert at_first_use(registry) == ([], ["no weights"])

@@ -259,7 +259,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("check", "broken", "fact"), CASES)
-def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None:
+def test_broken_component_is_caught(check: Check, broken: type, fact: str) -> None:
     with pytest.raises(AssertionError, match=fact):
         check(broken)
 
@@ -267,7 +267,7 @@ def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None
 @pytest.mark.parametrize(
     ("check", "right"), [(data_source, Grey), (regularizer, Pull), (evaluator, Brightness)]
 )
-def test_what_is_right_passes(check: Check, right: type) -> None:
+def test_correct_component_passes(check: Check, right: type) -> None:
     check(right)
 
 
@@ -276,7 +276,7 @@ def test_promised_masks_must_be_there():
         check_data_source(Grey(MaskedConfig(), 8))
 
 
-def test_what_a_regularizer_needs_its_config_must_say():
+def test_config_of_a_regularizer_must_state_its_needs():
     with pytest.raises(AssertionError, match=r"RegularizerConfig.*no needs"):
         check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
 
@@ -346,7 +346,7 @@ def test_broken_registration(changes, message, request, tmp_path, monkeypatch):
         check_registration(module)
 
 
-def test_right_registration_passes(tmp_path, monkeypatch):
+def test_correct_registration_passes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pull_config.py").write_text(CONFIG)
     (tmp_path / "pull_plugin.py").write_text(PLUGIN.format(**GOOD))

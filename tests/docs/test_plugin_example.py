@@ -70,7 +70,7 @@ def test_its_term_is_part_of_the_loss_and_reaches_the_weights(site: Path) -> Non
     python(site, "-c", IN_THE_OBJECTIVE).ok()
 
 
-def test_the_page_on_plugins_brings_a_right_recipe_and_tests_that_pass(tmp_path: Path) -> None:
+def test_recipe_and_tests_of_the_plugins_page_work(tmp_path: Path) -> None:
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path)
     assert pae(site, "check", "neighbours.yaml").ok().out == "neighbours: valid\n"
     answer = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_neighbours.py")

@@ -69,7 +69,7 @@ def test_constant_latents_are_grey_and_few_channels_leave_the_rest_grey():
     assert two[:, :2].float().std() > 0
 
 
-def test_latents_that_are_not_finite_can_still_be_looked_at():
+def test_latents_that_are_not_finite_have_colors():
     latents = torch.randn(1, 4, 4, 4, generator=generator())
     latents[0, 0, 0, 0], latents[0, 1, 1, 1] = float("nan"), float("inf")
     assert latent_colours(latents).shape == (1, 3, 4, 4)

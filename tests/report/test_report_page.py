@@ -219,7 +219,7 @@ def test_names_in_a_sweep_are_never_markup(sweep):
     assert f"samples of {HOSTILE}" in page.values("aria-label")
 
 
-def test_a_page_without_parts_has_no_holes():
+def test_page_without_sections():
     page = Page(render(ReportContent(name="bare")))
     assert page.text == (
         "bare Run report bare "
@@ -242,7 +242,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_is_missing_is_left_out_with_its_link(part, content):
+def test_missing_section_is_left_out_with_its_link(part, content):
     content = replace(content, curves={}, metrics=metrics()[:1])  # charts take most of the time
     assert part in Page(render(content)).values("id")
     page = Page(render(replace(content, **PARTS[part])))
@@ -302,7 +302,7 @@ def test_a_sweep_shows_mean_and_spread_per_variant(sweep):
     assert "samples of none" in page.values("aria-label")
 
 
-def test_a_sweep_in_which_nothing_finished_yet():
+def test_sweep_without_finished_members():
     page = Page(render_sweep(SweepContent(name="empty", members=[])))
     assert "Comparison of 0 variants" in page.text
     assert "table" not in page.tags

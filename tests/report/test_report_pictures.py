@@ -120,7 +120,7 @@ def test_a_png_holds_exactly_these_pixels(tmp_path):
 def test_a_png_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(b"old")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="PNG"):
         save_png(Image.new("F", (2, 2)), path)  # PNG has no floats
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
