@@ -10,9 +10,10 @@ from torch import Tensor
 
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
-from pae_framework.build import build_source, build_tokenizer
-from pae_framework.data.images import read_batch
+from pae_framework.build import build_encoder, build_source, build_tokenizer
+from pae_framework.data.images import read_images
 from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
+from pae_framework.data.pixels import to_float
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.data.stream import CountStream
 from pae_framework.plugins import load_registry
@@ -54,11 +55,10 @@ def extraction(subject: Subject, rounds: int, images: int) -> list[Timing]:
     loaded = load_recipe("quickstart", ["data.image_size=32"], load_registry())
     data, section = loaded.recipe.data, loaded.recipe.tokenizer
     source = build_source(data.train, data.image_size, loaded.registry)
-    encoder_class = loaded.registry.find("encoder", section.encoder.use).component_class()
-    encoder = encoder_class(section.encoder.config, data.image_size)
+    encoder = build_encoder(section.encoder, data.image_size, loaded.registry)
     tokenizer = build_tokenizer(section, data.image_size, loaded.registry, encoder)
     tokenizer.eval().to(subject.device)
-    still = read_batch(source, range(images))[0].to(subject.device)
+    still = to_float(read_images(source, range(images))[0]).to(subject.device)
 
     @torch.no_grad()
     def encode(batch: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ def extraction(subject: Subject, rounds: int, images: int) -> list[Timing]:
         encode(still.flip(-1))
 
     def whole() -> None:
-        batch, labels = read_batch(source, range(images))
-        batch = batch.to(subject.device)
+        batch, labels = read_images(source, range(images))
+        batch = to_float(batch).to(subject.device)
         with tempfile.TemporaryDirectory() as folder:
             write_shard(
                 Path(folder) / shard_name(0, 0), encode(batch), encode(batch.flip(-1)), labels
