@@ -91,17 +91,17 @@ def test_exit_code_is_1_if_something_is_missing(pae: Pae) -> None:
 def at_first_use(
     registry: Registry, *overrides: str, unfinished: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """What is said, and what is still missing, when a run is about to start."""
+    """What the start of a run prints, and what is still missing then."""
     loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
-    said: list[str] = []
+    printed: list[str] = []
     stages_dir = Path("stages")
     for stage in plan(loaded.recipe, registry):
         if unfinished is not None and stage.name != unfinished:
             write_json(stages_dir / stage.folder / "stage.json", {"state": "done"})
     missing = missing_requirements([loaded], stages_dir)
     shutil.rmtree(stages_dir, ignore_errors=True)
-    left = fetch_at_first_use([loaded], missing, said.append)
-    return said, [problem.message for problem in left]
+    left = fetch_at_first_use([loaded], missing, printed.append)
+    return printed, [problem.message for problem in left]
 
 
 def test_run_downloads_weights_at_first_use(registry: Registry) -> None:
@@ -135,7 +135,7 @@ def test_nothing_is_downloaded_offline(registry: Registry, monkeypatch: pytest.M
 
 def test_nothing_is_downloaded_for_a_run_that_cannot_start(registry: Registry) -> None:
     Path("shelf").touch()
-    said, left = at_first_use(registry, "data.train={use: image_folder, folder: nowhere}")
-    assert said == []
+    printed, left = at_first_use(registry, "data.train={use: image_folder, folder: nowhere}")
+    assert printed == []
     assert len(left) == 2
     assert Path("shelf").exists()

@@ -25,7 +25,7 @@ from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.testing.pytest import Pae, Result
 
-MADE_UP = "data.train={use: shapes, count: 12}"
+TRAIN = "data.train={use: shapes, count: 12}"
 TEST = "data.test={use: shapes, split: test, count: 6}"
 GUIDED = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
 
@@ -204,9 +204,9 @@ def test_importing_again_and_another_file(pae: Pae, run: Path) -> None:
 
 
 def test_weights_trained_in_the_run_can_be_imported_unchanged(pae: Pae) -> None:
-    """Over its own latents, so without statistics; its trained stage stays in `stages`."""
+    """Without --statistics the run's latents count; the trained stage stays in `stages`."""
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
-    pae(*line, MADE_UP, TEST)
+    pae(*line, TRAIN, TEST)
     pae("run", "run/resolved.yaml", "--run-dir", "run").ok()
     pae("sample", "run", "--count", "2", "--out", "before")
     trained, latents = Path("run/generator").resolve(), Path("run/latents").resolve()
@@ -325,7 +325,7 @@ def test_without_images_the_latent_statistics_must_be_given(pae: Pae, run: Path)
 
 def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) -> None:
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
-    pae(*line, MADE_UP)
+    pae(*line, TRAIN)
     network = {
         name: torch.zeros(9, 32) if name.startswith("y_embedder") else tensor
         for name, tensor in official.weights().items()

@@ -31,7 +31,7 @@ generator:
 sample: {count: 4, steps: 2, batch_size: 4}
 evaluate: {reconstruction: }
 """
-MADE_UP = [
+GENERATED_DATA = [
     "data.train={use: shapes, count: 12}",
     "data.test={use: shapes, split: test, count: 6}",
 ]
@@ -39,7 +39,7 @@ MADE_UP = [
 
 @pytest.fixture
 def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
-    """Run one command in a folder with a recipe and two released files; its data is nowhere."""
+    """Run one command in a folder with a recipe and two released files; its data are missing."""
     helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")
     helpers.write(helpers.released(), Path("ep-last.pt"))
@@ -52,7 +52,7 @@ def imported(pae: Pae, file: str = "ep-last.pt", *overrides: str, run_dir: str =
 
 
 def weights(path: str) -> dict[str, Tensor]:
-    """What is under `model` in a torch file, read as a stranger would."""
+    """The entry `model` of a torch file."""
     content: dict[str, Any] = torch.load(path, weights_only=True)
     found: dict[str, Tensor] = content["model"]
     return found
@@ -119,7 +119,7 @@ def test_source_file_is_recorded(pae: Pae, again: bool) -> None:
 def test_later_stages_use_the_imported_tokenizer(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
-    imported(pae, "ep-last.pt", *MADE_UP).ok()
+    imported(pae, "ep-last.pt", *GENERATED_DATA).ok()
     before = Path("run/tokenizer").resolve()
     assert not Path("run/report.html").is_symlink()
     Path("ep-last.pt").unlink()

@@ -1,4 +1,4 @@
-"""The whole chain on real images, as a user runs it: results, kills, edits, commands."""
+"""All stages on real images, as a user runs them: results, kills, edits, commands."""
 
 from __future__ import annotations
 
