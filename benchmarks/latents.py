@@ -23,7 +23,7 @@ ROWS = 4000
 
 
 def reading(subject: Subject, rounds: int, batches: int) -> list[Timing]:
-    """A shuffled, normalised batch from memory-mapped shards, compared with slices in memory."""
+    """A shuffled, normalized batch from memory-mapped shards, compared with slices in memory."""
     shape = (ROWS, subject.channels, subject.side, subject.side)
     everything = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(ROWS, dtype=torch.int64)

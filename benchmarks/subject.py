@@ -79,7 +79,7 @@ class Subject:
         return torch.randn(shape, generator=random), labels
 
     def settings(self, steps: int, **changes: object) -> TrainSettings:
-        """Training settings: LightningDiT's optimiser, no EMA."""
+        """Training settings: LightningDiT's optimizer, no EMA."""
         values = {
             "steps": steps,
             "batch_size": self.batch,
@@ -104,7 +104,7 @@ class BareLoop:
         self.count = 0
 
     def __call__(self) -> Tensor:
-        """Run one step; return the loss without synchronising."""
+        """Run one step; return the loss without synchronizing."""
         device = self.subject.device
         batch = tuple(tensor.to(device) for tensor in self.subject.data(self.count))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.subject.bf16):

@@ -65,7 +65,7 @@ def through_the_engine(subject: Subject, network: Generator, steps: int, **chang
         begun: list[float] = []
 
         def begin_step(step: int) -> None:
-            # At the ends only: synchronising in between would slow down the measured loop.
+            # At the ends only: synchronizing in between would slow down the measured loop.
             if step in (1, steps + 1):
                 if subject.device.type == "cuda":
                     torch.cuda.synchronize()

@@ -21,7 +21,7 @@ from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
 from pae_framework.plugins import load_registry
-from pae_framework.report.colours import latent_colours
+from pae_framework.report.colors import latent_colors
 from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
 from pae_framework.report.pictures import class_rows, compare, grid, save_png, stack
 from pae_framework.report.plots import Line, curves, loss_panels
@@ -46,7 +46,7 @@ def main(run: Path) -> None:
     overview(inputs)
     reconstructions = inputs.reconstructions
     save_png(compare(inputs.images[:16], reconstructions[:16]), FOLDER / "reconstructions.png")
-    save_png(compare(inputs.images[:16], _colours(inputs)[:16]), FOLDER / "latents.png")
+    save_png(compare(inputs.images[:16], _colors(inputs)[:16]), FOLDER / "latents.png")
     samples = inputs.sample_sets[0]
     picture = by_class(samples.images, samples.labels, inputs.class_names, per_class=5)
     save_png(picture, FOLDER / "samples.png")
@@ -67,7 +67,7 @@ def overview(inputs: RunInputs) -> None:
     samples = sample_set.images[_first_of_each_class(sample_set.labels, inputs.class_names)]
     rows = {
         "test image": inputs.images[first],
-        "its latent": _colours(inputs)[first],
+        "its latent": _colors(inputs)[first],
         "decoded": inputs.reconstructions[first],
         "sample": samples,
     }
@@ -90,10 +90,10 @@ def by_class(
     """Images (M, 3, S, S) uint8 with labels (M,): a row per class, its name to the left."""
     rows = class_rows(labels, class_names, per_class, classes=len(class_names))
     strips = [(name, grid(images[indices], per_class)) for name, indices in rows]
-    return stack([_labelled(name, strip) for name, strip in strips])
+    return stack([_labeled(name, strip) for name, strip in strips])
 
 
-def _labelled(name: str, strip: Image.Image, width: int = 104) -> Image.Image:
+def _labeled(name: str, strip: Image.Image, width: int = 104) -> Image.Image:
     canvas = Image.new("RGBA", (width + strip.width, strip.height))
     canvas.paste(strip, (width, 0))
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
@@ -110,11 +110,11 @@ def _first_of_each_class(labels: Tensor, names: Sequence[str]) -> Tensor:
     return torch.cat([indices for _, indices in rows])
 
 
-def _colours(inputs: RunInputs) -> Tensor:
-    """Latents as colours, enlarged to the size of the images."""
-    colours = latent_colours(inputs.latents)
-    factor = inputs.images.shape[-1] // colours.shape[-1]
-    return colours.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+def _colors(inputs: RunInputs) -> Tensor:
+    """Latents as colors, enlarged to the size of the images."""
+    colors = latent_colors(inputs.latents)
+    factor = inputs.images.shape[-1] // colors.shape[-1]
+    return colors.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 if __name__ == "__main__":

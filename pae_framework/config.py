@@ -243,8 +243,9 @@ class RegularizerConfig(ComponentConfig):
     def adapts_weight(self) -> bool:
         """Whether ``|grad of reconstruction| / |grad of the term|`` also multiplies the term.
 
-        Both gradients are taken at the last layer before the latents. The recipe must have a
-        bottleneck with a projector and a reconstruction term.
+        It must equal the regularizer's ``adaptive``. Both gradients are taken at the last layer
+        before the latents. The recipe must have a bottleneck with a projector and a reconstruction
+        term.
         """
         return False
 

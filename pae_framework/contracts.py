@@ -34,7 +34,7 @@ from pae_framework.config import (
 from pae_framework.errors import CheckpointError
 
 LossTerms = dict[str, Tensor]
-"""Weighted loss terms by name, scalars; ``loss`` is the term to minimise."""
+"""Weighted loss terms by name, scalars; ``loss`` is the term to minimize."""
 
 Batch = tuple[Tensor, ...]
 """A training batch: tensors with one row per image."""
@@ -44,7 +44,7 @@ Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabeledImage:
     """An ``image`` (3, S, S) uint8 and its ``label``, from 0 to the number of classes - 1."""
 
     image: Tensor
@@ -52,7 +52,7 @@ class LabelledImage:
 
 
 class DataSource(ABC):
-    """A fixed, ordered set of labelled images of one size; image i is the same at every read.
+    """A fixed, ordered set of labeled images of one size; image i is the same at every read.
 
     Built as ``Source(config, image_size)``.
     """
@@ -71,7 +71,7 @@ class DataSource(ABC):
         """Number of images."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         """Read one image, resized to ``image_size``.
 
         Raises:
@@ -98,7 +98,7 @@ class Features:
 class Encoder(nn.Module, ABC):
     """Images to features. The engine freezes it, keeps it in eval mode and gives it float32 images.
 
-    :meth:`normalize` resizes and standardises images in [0, 1] to the input of :meth:`forward`.
+    :meth:`normalize` resizes and standardizes images in [0, 1] to the input of :meth:`forward`.
     Built as ``Encoder(config, image_size)``.
     """
 
@@ -127,14 +127,14 @@ class Encoder(nn.Module, ABC):
         return (images - mean) / std
 
     def denormalize(self, pixels: Tensor) -> Tensor:
-        """Undo the standardisation, but not the resize: (B, 3, H, W) to about [0, 1]."""
+        """Undo the standardization, but not the resize: (B, 3, H, W) to about [0, 1]."""
         mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
         std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
         return pixels * std + mean
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Features:
-        """Features of normalised pixels (B, 3, S', S')."""
+        """Features of normalized pixels (B, 3, S', S')."""
 
     def feature_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Features (B, n, d) after each block, for perceptual distances; by default the tokens.
@@ -211,7 +211,7 @@ class Modulator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, D) from normalised pixels (B, 3, S', S') and tokens (B, N, D)."""
+        """Tokens (B, N, D) from normalized pixels (B, 3, S', S') and tokens (B, N, D)."""
 
 
 class Bottleneck(nn.Module, ABC):
@@ -253,7 +253,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, S, S) from tokens (B, N, width)."""
+        """Normalized pixels (B, 3, S, S) from tokens (B, N, width)."""
 
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
@@ -324,7 +324,8 @@ class Regularizer(nn.Module, ABC):
 
     adaptive: bool = False
     """Whether the engine also multiplies by the ratio of gradient norms, reconstruction over term,
-    at the last layer before the latents (VA-VAE's adaptive weight)."""
+    at the last layer before the latents (VA-VAE's adaptive weight). The config's ``adapts_weight``
+    must say the same, so that recipes without a projector or reconstruction term are rejected."""
 
     def __init__(self, config: RegularizerConfig):
         super().__init__()
@@ -488,7 +489,7 @@ class EvaluationInputs(ABC):
     @property
     @abstractmethod
     def latents(self) -> Tensor:
-        """Latents (M, C, h, w) of the test images, not normalised, on the CPU."""
+        """Latents (M, C, h, w) of the test images, not normalized, on the CPU."""
 
     @property
     @abstractmethod

@@ -131,7 +131,7 @@ def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def cosine_gram(tokens: Tensor) -> Tensor:
-    """Gram matrices (B, N, N) of l2-normalised tokens (B, N, D): the cosine of each pair.
+    """Gram matrices (B, N, N) of l2-normalized tokens (B, N, D): the cosine of each pair.
 
     Float32 even under autocast: bf16 is too coarse for the difference of two Gram matrices.
     """
@@ -145,7 +145,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def imagenet_standardize(images: Tensor) -> Tensor:
-    """Standardise images (B, 3, H, W) in [0, 1] by ImageNet's means and standard deviations."""
+    """Standardize images (B, 3, H, W) in [0, 1] by ImageNet's means and standard deviations."""
     mean, std = (
         images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
     )

@@ -36,7 +36,7 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def on_device(numbers: Tensor, device: torch.device) -> Tensor:
-    """Move random numbers from the CPU to the device without synchronising with it.
+    """Move random numbers from the CPU to the device without synchronizing with it.
 
     A copy from pageable memory would wait until the device has finished its queued work.
     """

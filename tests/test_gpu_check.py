@@ -37,7 +37,7 @@ def test_every_check_is_called_below(script: ModuleType) -> None:
     assert tuple(script.CHECKS) == NAMES
 
 
-def test_the_optimiser_check_holds_on_the_cpu_too(script: ModuleType) -> None:
+def test_the_optimizer_check_holds_on_the_cpu_too(script: ModuleType) -> None:
     # The same arithmetic on both sides: not a bit apart.
     assert script.fused_adamw(torch.device("cpu")) == (
         "fused: True; weights differ by at most 0.0e+00 after 5 steps"

@@ -73,7 +73,7 @@ def check_output(file: Path, file_format: StrEnum | None, force: bool) -> bool:
 def finished_context(run: Path, stage: str) -> StageContext:
     """The context that reads ``stage`` of a run and the stages it depends on; prints on stderr.
 
-    Torch is imported only after the run was found.
+    Torch is imported and configured by the recipe after the run was found.
 
     Raises:
         UsageError: there is no such run, or one of these stages is not finished.
@@ -85,6 +85,7 @@ def finished_context(run: Path, stage: str) -> StageContext:
     from pae_framework.runs.opened import open_run
 
     opened = open_run(run, load_registry())
-    from pae_framework.execution.context import StageContext
+    from pae_framework.execution.context import StageContext, configure_torch
 
+    configure_torch(opened.loaded.recipe.runtime)
     return StageContext.of_finished_run(opened, stage, Console(stderr=True))

@@ -54,7 +54,7 @@ def command_line() -> str:
 
 def warn(message: str) -> None:
     """Print one line on stderr."""
-    print(_coloured("warning:", "33"), message, file=sys.stderr)
+    print(_colored("warning:", "33"), message, file=sys.stderr)
 
 
 def installed_registry() -> Registry:
@@ -75,10 +75,10 @@ def print_error(error: PaeError) -> None:
         text = "\n".join([heading, *(f"  {problem}" for problem in error.problems)])
     else:
         text = str(error)
-    print(_coloured("error:", "1;31"), text, file=sys.stderr)
+    print(_colored("error:", "1;31"), text, file=sys.stderr)
 
 
-def _coloured(text: str, code: str) -> str:
+def _colored(text: str, code: str) -> str:
     if os.environ.get("NO_COLOR") or not sys.stderr.isatty():
         return text
     return f"\x1b[{code}m{text}\x1b[0m"

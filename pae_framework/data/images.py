@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
-from pae_framework.data.pixels import adm_centre_crop, to_float
+from pae_framework.data.pixels import adm_center_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
@@ -26,7 +26,7 @@ ImageBatch = tuple[Tensor, Tensor]
 
 
 def read_image(path: Path, size: int) -> Tensor:
-    """Read an image file as (3, size, size) uint8 RGB, with ADM's centre crop.
+    """Read an image file as (3, size, size) uint8 RGB, with ADM's center crop.
 
     Raises:
         DataError: names the file and why it cannot be read.
@@ -37,7 +37,7 @@ def read_image(path: Path, size: int) -> Tensor:
     # Pillow's decoders also raise SyntaxError and ValueError on damaged files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
-    return torch.from_numpy(np.array(adm_centre_crop(rgb, size))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(adm_center_crop(rgb, size))).permute(2, 0, 1)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

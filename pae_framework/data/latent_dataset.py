@@ -108,7 +108,7 @@ class LatentDataset:
         return self.paths[int(torch.bucketize(index, self._ends, right=True))]
 
     def batch(self, indices: Tensor, flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latents (B, C, h, w) float32, not normalised, and labels (B,) of some rows.
+        """Latents (B, C, h, w) float32, not normalized, and labels (B,) of some rows.
 
         Args:
             indices: row numbers (B,) int64.
@@ -129,7 +129,7 @@ class LatentDataset:
 
 @dataclass(frozen=True)
 class LatentBatches:
-    """Normalised latents by step: ``batches(start, stop)`` iterates over those steps.
+    """Normalized latents by step: ``batches(start, stop)`` iterates over those steps.
 
     Args:
         dataset: the latents.

@@ -23,11 +23,11 @@ def to_uint8(images: Tensor) -> Tensor:
     return (255 * images.detach().float().clamp(0, 1)).to(torch.uint8)
 
 
-def adm_centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Centre square of ``size`` px, as ADM (guided-diffusion) crops its training images.
+def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Center square of ``size`` px, as ADM (guided-diffusion) crops its training images.
 
     Halves with a box filter while the shorter side is at least ``2 size``, resizes it to ``size``
-    with a bicubic filter, and crops the centre. LightningDiT, RAE and PAE do the same.
+    with a bicubic filter, and crops the center. LightningDiT, RAE and PAE do the same.
     """
     while min(image.size) >= 2 * size:
         width, height = image.size

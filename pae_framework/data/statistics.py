@@ -1,4 +1,4 @@
-"""Mean and standard deviation of latents per channel, which normalise a generator's data.
+"""Mean and standard deviation of latents per channel, which normalize a generator's data.
 
 They are saved twice: as ``latents_stats.pt`` beside the shards, which LightningDiT reads
 (hustvl/LightningDiT, commit 2725fed), and as ``statistics/latents_stats.safetensors``. The second

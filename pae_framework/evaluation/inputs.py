@@ -65,11 +65,11 @@ class RunInputs(EvaluationInputs):
     def protocol(self) -> Mapping[str, Any]:
         recipe, available = self._context.recipe, len(self._context.test_source)
         test, is_subset = recipe.data.test, len(self.indices) < available
-        chosen = f"of {available}, drawn at random, seed {self.seed}" if is_subset else "all"
+        selection = f"of {available}, drawn at random, seed {self.seed}" if is_subset else "all"
         protocol: dict[str, Any] = {
             "test_data": {"use": test.use, **test.config.model_dump(mode="json")},
             "test_images": len(self.indices),
-            "test_images_chosen": chosen,
+            "test_images_chosen": selection,
             "image_size": recipe.data.image_size,
             "uint8": "trunc(255 * clamp(x, 0, 1))",
             "evaluation_seed": recipe.seed,

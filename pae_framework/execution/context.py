@@ -45,9 +45,8 @@ class StageContext:
     def of_finished_run(cls, opened: OpenedRun, stage: str, console: Console) -> StageContext:
         """A context that reads the results of ``stage`` and of all stages it depends on.
 
-        Configures torch by the recipe; if that asks for a GPU and there is none, uses the CPU. The
-        record of the stage is not updated. For ``report``, only the stages that it reads must be
-        finished.
+        If the recipe asks for a GPU and there is none, uses the CPU. The record of the stage is not
+        updated. For ``report``, only the stages that it reads must be finished.
 
         Raises:
             UsageError: the recipe has no such stage, or a stage it reads is not finished.
@@ -58,7 +57,6 @@ class StageContext:
         for name in inputs:
             opened.finished(name)
         recipe = _for_any_machine(opened.loaded.recipe)
-        configure_torch(recipe.runtime)
         planned = replace(opened.plan[stage], inputs=tuple(inputs))
         return cls(
             recipe,
@@ -143,14 +141,15 @@ class StageContext:
         """The stage's own training seed, or the recipe's."""
         return self.recipe.seed if train.seed is None else train.seed
 
-    def print_length(self, train: TrainSettings, images: int) -> None:
-        """Print the steps and epochs of a training on ``images`` images."""
+    def print_length(self, train: TrainSettings, images: int) -> int:
+        """Print the steps and epochs of a training on ``images`` images; returns the steps."""
         total = train.total_steps(images)
         epochs = total * train.batch_size / images
         self.console.print(
             f"{'':<10} {total} steps of {train.batch_size} images = {epochs:.2f} epochs",
             highlight=False,
         )
+        return total
 
     def progress(self, total: int, done: int = 0) -> ProgressLine:
         """A progress display with the stage's name."""

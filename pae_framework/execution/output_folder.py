@@ -10,7 +10,7 @@ from typing import Any
 
 from pae_framework.files import read_json, write_json
 
-_ADDED = ("further", "found")
+_ADDED_KEYS = ("further", "found")
 """Keys that :func:`add_to_record` writes; they do not identify a command."""
 
 
@@ -52,7 +52,7 @@ def resume_or_restart(
     expected = json.loads(json.dumps({**facts, "files": list(files)}))
     content = _content(folder / record)
     if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in _ADDED}
+        content = {key: value for key, value in content.items() if key not in _ADDED_KEYS}
     if content != expected:
         restart(folder, record, pattern, files, facts)
     return [name for name in files if not is_complete(folder / name)]

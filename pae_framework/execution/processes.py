@@ -11,10 +11,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -80,12 +80,11 @@ def _in_processes(
     portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
     end, lifeline = spawn.Pipe(duplex=False)
     begin = (portable, worker, spawn.Value("i", 0), end)
-    done = 0
+    count = _Count(show)
     try:
         with ProcessPoolExecutor(processes, spawn, _begin, begin) as pool:
             try:
-                for done in _hand_out(pool, items, processes, stop):
-                    show(done)
+                _hand_out(pool, items, processes, count, stop)
             except KeyboardInterrupt:  # the second signal: no item is finished
                 lifeline.close()
                 raise
@@ -100,14 +99,26 @@ def _in_processes(
     finally:
         lifeline.close()
         end.close()
-    return done
+    return count.done
+
+
+@dataclass
+class _Count:
+    """Number of items done."""
+
+    show: Callable[[int], None]
+    done: int = 0
+
+    def add(self) -> None:
+        self.done += 1
+        self.show(self.done)
 
 
 def _hand_out(
-    pool: ProcessPoolExecutor, items: int, processes: int, stop: StopRequest
-) -> Iterator[int]:
-    """Give each idle process one item until all are done; yields the number of items done."""
-    waiting, done = iter(range(items)), 0
+    pool: ProcessPoolExecutor, items: int, processes: int, count: _Count, stop: StopRequest
+) -> None:
+    """Give each idle process one item until all are done."""
+    waiting = iter(range(items))
     running: set[Future[None]] = set()
     while True:
         if not stop.asked:
@@ -118,8 +129,7 @@ def _hand_out(
         finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
         for future in finished:
             future.result()
-            done += 1
-            yield done
+            count.add()
 
 
 # --- in each process ------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.context import StageContext
-from pae_framework.training.loop import train
-from pae_framework.training.task import TrainTask
 from pae_framework.training.train_settings import TrainSettings
 
 
@@ -15,11 +13,3 @@ def image_batches(context: StageContext, settings: TrainSettings) -> ImageBatche
     source = context.train_source
     stream = CountStream(len(source), settings.batch_size, context.seed(settings))
     return ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
-
-
-def train_stage(
-    context: StageContext, task: TrainTask, settings: TrainSettings, images: int
-) -> None:
-    """Print the length of the training on ``images`` images, then train or resume."""
-    context.print_length(settings, images)
-    train(task, settings, settings.total_steps(images), context.train_context(settings))

@@ -93,10 +93,14 @@ class Guidance(Settings):
         return self
 
 
+Diffusion = Literal["sbdm", "linear"]
+"""Noise strength of the stochastic solvers."""
+
+
 class SdeSettings(Settings):
     """Steps of the stochastic solvers; the defaults are those of GAE and PAE."""
 
-    diffusion: Literal["sbdm", "linear"] = Field(
+    diffusion: Diffusion = Field(
         "sbdm", description="noise strength w(t); sbdm: (1-t)/t, linear: 1-t"
     )
     start: float = Field(

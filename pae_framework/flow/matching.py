@@ -29,7 +29,7 @@ class FlowObjective(nn.Module):
         self.settings = settings
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """Loss terms of (normalised latents (B, C, h, w), labels (B,)): :func:`flow_loss`."""
+        """Loss terms of (normalized latents (B, C, h, w), labels (B,)): :func:`flow_loss`."""
         latents, labels = batch
         return flow_loss(self.model, latents, labels, self.settings, generator)
 
@@ -41,7 +41,7 @@ def flow_loss(
 
     Args:
         model: the velocity model; label ``model.num_classes`` is its null label.
-        x1: normalised latents (B, C, h, w) of any float type; times, noise and the loss are
+        x1: normalized latents (B, C, h, w) of any float type; times, noise and the loss are
             float32, since bfloat16 would round times to 8 bits.
         labels: classes (B,) int64.
         settings: times, weight of the direction term, share of dropped labels.

@@ -101,7 +101,7 @@ def sample_latents(
         count: counts the evaluations.
 
     Returns:
-        Normalised latents (M, C, h, w) float32, on the model's device.
+        Normalized latents (M, C, h, w) float32, on the model's device.
     """
     assert len(labels) == len(indices)
     assert (weak is None) == (settings.guidance.autoguidance is None)

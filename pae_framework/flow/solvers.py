@@ -15,19 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pae_framework.errors import UsageError
-from pae_framework.flow.flow_settings import SdeSettings, SolverName, SolverSettings
+from pae_framework.flow.flow_settings import Diffusion, SdeSettings, SolverName, SolverSettings
 from pae_framework.flow.path import Velocity, solver_times
 
 Noise = Callable[[], Tensor]
 """Returns the next standard normal of a batch, (B, C, h, w), on the CPU."""
-
-Diffusion = Literal["sbdm", "linear"]
 
 
 def integrate(velocity: Velocity, x: Tensor, settings: SolverSettings, noise: Noise) -> Tensor:
@@ -93,7 +90,7 @@ def adams_bashforth(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
 
 
 def drift(x: Tensor, t: Tensor, v: Tensor, diffusion: Diffusion) -> Tensor:
-    """v + w s, with the 1 - t of w and s cancelled, so that it is finite at t = 1.
+    """v + w s, with the 1 - t of w and s canceled, so that it is finite at t = 1.
 
     ``sbdm`` is 2 v - x / t; ``linear`` (1 + t) v - x.
     """

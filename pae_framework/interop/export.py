@@ -72,25 +72,25 @@ def export_diffusers(context: StageContext, folder: Path) -> None:
     statistics = run_statistics(context)
     sampling = (context.recipe.sample or SampleSettings()).for_latent(latent_shape(context.recipe))
     generator = trained_generator(context).cpu()
-    with _replacing_folder(folder) as aside:
-        generator.save_diffusers(aside, statistics.mean, statistics.std, sampling.shift)
-        statistics.save(aside, tokenizer_identity(context))
+    with _replacing_folder(folder) as temporary:
+        generator.save_diffusers(temporary, statistics.mean, statistics.std, sampling.shift)
+        statistics.save(temporary, tokenizer_identity(context))
 
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
     """Write a folder under a temporary name; on success it replaces ``folder``."""
-    aside, old = (
+    temporary, old = (
         folder.with_name(f".{folder.name}.{os.getpid()}.{suffix}") for suffix in ("new", "old")
     )
     try:
-        aside.mkdir(parents=True)
-        yield aside
+        temporary.mkdir(parents=True)
+        yield temporary
         if folder.exists():
             folder.replace(old)
-        aside.replace(folder)
+        temporary.replace(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -105,8 +105,8 @@ def _write(
         save_tensors(state, file, metadata)
         return
     plain = {name: value.contiguous() for name, value in state.items()}
-    with replacing(file) as aside:
-        torch.save({**dict.fromkeys(entries, plain), "metadata": metadata}, aside)
+    with replacing(file) as temporary:
+        torch.save({**dict.fromkeys(entries, plain), "metadata": metadata}, temporary)
 
 
 def _metadata(context: StageContext, stage: str) -> dict[str, str]:

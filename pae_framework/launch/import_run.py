@@ -132,8 +132,9 @@ def import_generator(
     if statistics is not None:
         changes.append(f"latents.statistics={inline(str(statistics_copy))}")
     opened = _with_changes(opened, changes)
-    from pae_framework.execution.context import StageContext
+    from pae_framework.execution.context import StageContext, configure_torch
 
+    configure_torch(opened.loaded.recipe.runtime)
     context = StageContext.of_finished_run(opened, "tokenizer", console)
     _require_data(opened)
     from pae_framework.interop.generator_weights import validate_and_copy

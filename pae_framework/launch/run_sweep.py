@@ -60,7 +60,7 @@ def run_sweep(
 
 def compare_members(loaded: LoadedRecipe, directory: RunDirectory) -> None:
     """Write ``results.json`` and ``report.html`` of the members finished so far."""
-    from pae_framework.evaluation.sweep_report import write_comparison
+    from pae_framework.stages.report import write_comparison
 
     results = _results(loaded, directory)
     write_json(directory.path / "results.json", results)

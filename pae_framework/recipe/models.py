@@ -24,7 +24,7 @@ from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, R
 from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 
-def _labelled(value: Any) -> Any:
+def _labeled(value: Any) -> Any:
     """Make the label the default of ``use``, as in ``{ssr: {weight: 0.2}}``."""
     if isinstance(value, dict):
         return {
@@ -102,7 +102,7 @@ class TokenizerSection(Settings):
     bottleneck: BottleneckComponent
     decoder: DecoderComponent
     reconstruction: ReconstructionSettings = ReconstructionSettings()
-    regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labelled)] = Field(
+    regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> term of the loss; the label is its name in the log"
     )
     adversarial: AdversarialSection | None = None
@@ -180,7 +180,7 @@ class Recipe(Settings):
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
     sample: SampleSettings | None = None
-    evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labelled)] = Field(
+    evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"
     )
     sweep: SweepSection | None = None

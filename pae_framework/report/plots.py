@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-GREY = "#7b7b7b"
+GRAY = "#7b7b7b"
 """About the same contrast (4.2) to a white and to a near-black page."""
 PALETTE = ("#3b82f6", "#e06a0f", "#17a673", "#a55eea", "#e0447c", "#0c98aa", "#b58900", "#8d6e63")
 _MARKERS = "osD^vPX*"
 _MOST_POINTS = 300
 _METADATA = ("Creator", "Date", "Format", "Type")
-# A viewer that knows the colour scheme of the page gives the text the contrast of body text.
+# A viewer that knows the color scheme of the page gives the text the contrast of body text.
 _STYLE = (
     "<style>@media (prefers-color-scheme: light) {text {fill: #4b5059 !important}}"
     "@media (prefers-color-scheme: dark) {text {fill: #b4bac4 !important}}</style>"
@@ -62,13 +62,13 @@ def curves(lines: Sequence[Line], x_label: str, y_label: str, log_x: bool = Fals
     figure, axes = _figure(5.0, 2.9)
     measured = sorted({point[0] for line in lines for point in line.points})
     for index, line in enumerate(lines):
-        colour = PALETTE[index % len(PALETTE)]
+        color = PALETTE[index % len(PALETTE)]
         x, y = _array(p[0] for p in line.points), _array(p[1] for p in line.points)
         spread = _array(p[2] or 0.0 for p in line.points)
         marker = _MARKERS[index % len(_MARKERS)]
-        axes.plot(x, y, marker=marker, markersize=4, linewidth=1.5, color=colour)
+        axes.plot(x, y, marker=marker, markersize=4, linewidth=1.5, color=color)
         if (spread > 0).any():
-            axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(x, y - spread, y + spread, color=color, alpha=0.18, linewidth=0)
     if log_x and measured and measured[0] > 0:
         axes.set_xscale("log", base=2)
     if len(measured) <= 8:
@@ -86,7 +86,7 @@ def curves(lines: Sequence[Line], x_label: str, y_label: str, log_x: bool = Fals
 def smooth(values: Values, half: int) -> Values:
     """Mean of the finite values up to ``half`` positions to each side.
 
-    The window stays centred, so that a falling curve is not raised. It narrows towards the ends:
+    The window stays centered, so that a falling curve is not raised. It narrows towards the ends:
     the first and the last value do not change. NaN if a window has no finite value.
     """
     finite = np.isfinite(values)
@@ -105,13 +105,13 @@ def spans_decades(values: Values) -> bool:
     return bool(len(finite)) and finite.min() > 0 and finite.max() >= 10 * finite.min()
 
 
-def _loss_panel(steps: Values, values: Values, colour: str) -> str:
+def _loss_panel(steps: Values, values: Values, color: str) -> str:
     figure, axes = _figure(2.75, 1.75)
     mean = smooth(values, half=len(values) // 25)
     keep = np.unique(np.linspace(0, len(values) - 1, _MOST_POINTS).round().astype(int))
-    axes.plot(steps[keep], values[keep], color=colour, alpha=0.3, linewidth=0.8)
+    axes.plot(steps[keep], values[keep], color=color, alpha=0.3, linewidth=0.8)
     marker = "." if len(values) < 3 else None  # one point makes no line
-    axes.plot(steps[keep], mean[keep], color=colour, linewidth=1.4, marker=marker)
+    axes.plot(steps[keep], mean[keep], color=color, linewidth=1.4, marker=marker)
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     _scale_y(axes, values)
@@ -132,19 +132,19 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
-    axes.grid(visible=True, color=GREY, alpha=0.25, linewidth=0.6)
-    axes.tick_params(colors=GREY, labelsize=8, width=0.6)
-    axes.xaxis.label.set(color=GREY, fontsize=9, parse_math=False)
-    axes.yaxis.label.set(color=GREY, fontsize=9, parse_math=False)
+    axes.grid(visible=True, color=GRAY, alpha=0.25, linewidth=0.6)
+    axes.tick_params(colors=GRAY, labelsize=8, width=0.6)
+    axes.xaxis.label.set(color=GRAY, fontsize=9, parse_math=False)
+    axes.yaxis.label.set(color=GRAY, fontsize=9, parse_math=False)
     for name, spine in axes.spines.items():
-        spine.set(visible=name in ("left", "bottom"), color=GREY, linewidth=0.6)
+        spine.set(visible=name in ("left", "bottom"), color=GRAY, linewidth=0.6)
     return figure, axes
 
 
 def _legend(axes: Axes, labels: Sequence[str]) -> None:
     """Set the labels afterwards: matplotlib hides those with a leading underscore."""
     numbers = [str(index) for index in range(len(labels))]
-    legend = axes.legend(axes.get_lines(), numbers, frameon=False, fontsize=8, labelcolor=GREY)
+    legend = axes.legend(axes.get_lines(), numbers, frameon=False, fontsize=8, labelcolor=GRAY)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set(text=label, parse_math=False)
 
@@ -157,7 +157,7 @@ def _scale_y(axes: Axes, values: Values) -> None:
         axes.yaxis.set_minor_formatter(
             FuncFormatter(_minor_tick) if within_two else NullFormatter()
         )
-        axes.tick_params(which="minor", colors=GREY, labelsize=8)
+        axes.tick_params(which="minor", colors=GRAY, labelsize=8)
     axes.yaxis.set_major_formatter(FuncFormatter(_tick))
 
 

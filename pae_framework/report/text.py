@@ -41,7 +41,7 @@ def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Ta
 def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """A sweep as one wide Markdown table; clear winners in bold."""
     heading = ("variant", "seeds", *(column.heading for column in columns))
-    lines = [(row.variant, _seeds(row), *(_emphasised(cell) for cell in row.cells)) for row in rows]
+    lines = [(row.variant, _seeds(row), *(_emphasized(cell) for cell in row.cells)) for row in rows]
     return _markdown(heading, lines, numbers_from=2)
 
 
@@ -81,7 +81,7 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _emphasised(cell: Cell) -> str:
+def _emphasized(cell: Cell) -> str:
     return f"**{cell.text}**" if cell.best else cell.text
 
 

@@ -33,8 +33,8 @@ def autoguidance_problem(recipe: Recipe, registry: Registry) -> str | None:
     if mismatch := latent_mismatch(run, latent_shape(other), latent_shape(recipe)):
         return mismatch
     theirs, ours = known_classes(other), known_classes(recipe)
-    labelled = other.generator is not None and other.generator.config.conditional
-    if labelled and theirs is not None and ours is not None and theirs != ours:
+    labeled = other.generator is not None and other.generator.config.conditional
+    if labeled and theirs is not None and ours is not None and theirs != ours:
         return f"the generator of {run} has {theirs} classes, but this run has {ours}"
     return None
 

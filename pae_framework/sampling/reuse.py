@@ -21,7 +21,7 @@ from pae_framework.files import file_identity, read_json, replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.stage_table import STAGES, generator_weights
 from pae_framework.sampling.sample_set import SETS, open_set
-from pae_framework.sampling.sampler import COUNTED
+from pae_framework.sampling.sampler import COUNTED_KEYS
 
 _NOT_HASHED = SampleSettings.without_effect | {"count", "labels", "at_steps", "few_steps"}
 """Settings that change no image, or only the labels, which are hashed themselves."""
@@ -88,7 +88,7 @@ def reuse_finished(
                 continue
             protocol = finished["protocol"]
             entry["protocol"] |= {
-                key: protocol[key] for key in (*COUNTED, "tf32") if key in protocol
+                key: protocol[key] for key in (*COUNTED_KEYS, "tf32") if key in protocol
             }
             return folder
     return None
@@ -114,11 +114,11 @@ def _has_labels(path: Path, labels: Tensor) -> bool:
 def _link_or_copy(source: Path, path: Path, link: Callable[[Path, Path], None]) -> bool:
     """Link or copy the file; False if another process has removed the source."""
     try:
-        with replacing(path) as aside:
+        with replacing(path) as temporary:
             try:
-                link(source, aside)
+                link(source, temporary)
             except OSError:  # another file system, or one without links
-                shutil.copyfile(source, aside)
+                shutil.copyfile(source, temporary)
     except FileNotFoundError:
         return False
     return True

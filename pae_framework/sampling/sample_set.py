@@ -88,7 +88,7 @@ def write_chunk(path: Path, chunk: range, sample: SampleImages, batch_size: int)
             sampled.append(sample(batch))
             yield int(batch[-1]) + 1
         images = torch.cat(sampled).permute(0, 2, 3, 1)  # (n, S, S, 3)
-        with replacing(file) as aside, aside.open("wb") as opened:
+        with replacing(file) as temporary, temporary.open("wb") as opened:
             np.save(opened, images.contiguous().numpy())
     yield chunk.stop
 
@@ -133,7 +133,10 @@ def _join(path: Path, files: list[Path], labels: Tensor) -> None:
     """Write the npz from its chunks, with one chunk in memory at a time."""
     size = np.load(files[0], mmap_mode="r").shape[1:]
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *size)}
-    with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(cast(BinaryIO, member), header)
             for file in files:

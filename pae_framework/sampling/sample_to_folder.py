@@ -26,7 +26,7 @@ from pae_framework.report.pictures import grid, save_png
 from pae_framework.runs.autoguidance_run import autoguidance_problem
 from pae_framework.sampling.reuse import set_identity
 from pae_framework.sampling.sample_set import remove_other_chunks, write_set
-from pae_framework.sampling.sampler import COUNTED, Sampler, describe
+from pae_framework.sampling.sampler import COUNTED_KEYS, Sampler, describe
 
 DEFAULT_COUNT = 64
 COLUMNS = 8
@@ -134,7 +134,7 @@ def sample_to_folder(
     identity = set_identity(context, weights, classes, settings)
     protocol = describe(settings)
     if settings.adaptive:  # counted while sampling, then added to the record
-        protocol = {key: value for key, value in protocol.items() if key not in COUNTED}
+        protocol = {key: value for key, value in protocol.items() if key not in COUNTED_KEYS}
     generator = context.plan["generator"].fingerprint
     facts = {"labels": list(labels), "generator": generator, "identity": identity, **protocol}
     missing = resume_or_restart(folder, RECORD, WRITTEN, names, facts, _is_readable)
@@ -174,7 +174,7 @@ def _sample_missing(
             progress.update(before + done, f"{rate:.1f} images/s")
     if settings.adaptive:
         cost = describe(settings, sampler.count)
-        counted = {key: cost[key] for key in COUNTED}
+        counted = {key: cost[key] for key in COUNTED_KEYS}
         add_to_record(folder, RECORD, images_counted=done, **counted)
 
 

@@ -30,7 +30,7 @@ from pae_framework.sampling.sample_set import SampleImages
 from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
 
-COUNTED = ("evaluations", "guided_evaluations")
+COUNTED_KEYS = ("evaluations", "guided_evaluations")
 """Protocol entries that an adaptive solver determines while sampling."""
 TOLERANCE = 0.05
 """Largest difference between statistics of the same tokenizer's latents, measured on different
@@ -87,7 +87,7 @@ class Sampler:
             self.tokenizer.latent,
             weak=self.weak,
             count=self.count,
-        )  # (M, C, h, w), normalised
+        )  # (M, C, h, w), normalized
         decoded = self.tokenizer.decode(self.statistics.denormalize(latents))  # (M, 3, S, S)
         return to_uint8(decoded).cpu()
 
@@ -114,7 +114,7 @@ def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> 
     )
     return {
         "solver": settings.solver,
-        **_cost(settings, count),
+        **_evaluation_counts(settings, count),
         **shift,
         **_solver_details(settings),
         **_guidance_details(settings),
@@ -122,7 +122,7 @@ def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> 
     }
 
 
-def _cost(settings: SampleSettings, count: EvaluationCount | None) -> dict[str, Any]:
+def _evaluation_counts(settings: SampleSettings, count: EvaluationCount | None) -> dict[str, Any]:
     """Steps and velocity evaluations per image; a guided evaluation is two network passes."""
     if settings.adaptive:
         if count is None or count.samples == 0:

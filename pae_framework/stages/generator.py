@@ -7,14 +7,14 @@ from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import untrained_generator
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.run_latents import run_latents, run_statistics
-from pae_framework.execution.training import train_stage
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_generator_weights
+from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
-    """Train the generator on normalised latents; with ``generator.weights``, load it."""
+    """Train the generator on normalized latents; with ``generator.weights``, load it."""
     component = context.recipe.generator
     assert component is not None
     if component.weights is not None:
@@ -29,5 +29,6 @@ def run(context: StageContext) -> None:
 
     with initial_weights(seed, "generator"):
         model = untrained_generator(context)
+    total = context.print_length(settings, len(latents))
     task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
-    train_stage(context, task, settings, len(latents))
+    train(task, settings, total, context.train_context(settings))

@@ -12,8 +12,9 @@ from pae_framework.contracts import Encoder
 from pae_framework.data.images import ImageBatches
 from pae_framework.execution.artifacts import frozen_encoder
 from pae_framework.execution.context import StageContext, initial_weights
-from pae_framework.execution.training import image_batches, train_stage
+from pae_framework.execution.training import image_batches
 from pae_framework.tokenizer.refinement import RefinementObjective
+from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 STATISTICS_STEPS = 20
@@ -33,8 +34,9 @@ def run(context: StageContext) -> None:
     if section.refinement.centre:
         refiner.to(context.device)
         refiner.measure(_tokens(encoder, batches, context.device))
+    total = context.print_length(settings, len(context.train_source))
     task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
-    train_stage(context, task, settings, len(context.train_source))
+    train(task, settings, total, context.train_context(settings))
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""Stage ``report``: the results of the run as one self-contained HTML file."""
+"""Stage ``report``: the results of a run, or of a sweep, as one self-contained HTML file."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +12,12 @@ import torch
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
-from pae_framework.report.content import LabelledImages, ReportContent, StageSummary
-from pae_framework.report.html import render
+from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
+from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
+from pae_framework.report.table import MemberMetrics
 from pae_framework.runs.directory import RECORD, REPORT
+from pae_framework.sampling.sample_set import read_sets
 from pae_framework.training.metrics_log import read_log
 
 SHOWN = 16
@@ -24,6 +28,30 @@ def run(context: StageContext) -> None:
     """Write ``report.html`` and link it at the top of the run."""
     write_text(context.directory / REPORT, render(gather(context)))
     context.run.link_report()
+
+
+def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
+    """Write ``report.html`` of a sweep from its finished members; returns its path."""
+    members = [MemberMetrics(x["variant"], x["seed"], x["metrics"]) for x in results]
+    samples: dict[str, LabeledImages] = {}
+    for result in results:
+        if result["variant"] not in samples and "samples" in result:
+            main = read_sets(directory / result["samples"])[0]
+            title = f"{result['member']}, {generator_words(main.generator_step)}"
+            samples[result["variant"]] = LabeledImages(title, main.images, main.labels)
+    info = read_json(directory / RECORD)
+    content = SweepContent(
+        name=info["name"],
+        members=members,
+        description=description,
+        recipe_yaml=(directory / "resolved.yaml").read_text(encoding="utf-8"),
+        samples=samples,
+        environment=read_json(directory / "environment.json"),
+        commands=[info["command"]],
+    )
+    path = directory / REPORT
+    write_text(path, render_sweep(content))
+    return path
 
 
 @torch.no_grad()
@@ -69,9 +97,9 @@ def _summary(context: StageContext, name: str) -> StageSummary:
     )
 
 
-def _samples(inputs: RunInputs) -> list[LabelledImages]:
+def _samples(inputs: RunInputs) -> list[LabeledImages]:
     return [
-        LabelledImages(
+        LabeledImages(
             f"{generator_words(sampled.generator_step)}, {sampled.steps} sampling steps",
             sampled.images,
             sampled.labels,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pae_framework.build import build_discriminator, build_objective, build_tokenizer
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
-from pae_framework.execution.training import image_batches, train_stage
+from pae_framework.execution.training import image_batches
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
 from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 
@@ -37,7 +38,8 @@ def run(context: StageContext) -> None:
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
 
     refiner = trained_refiner(context, encoder)
-    adversarial, discriminator = _adversarial(context, tokenizer)
+    total = context.print_length(settings, len(source))
+    adversarial, discriminator = _adversarial(context, tokenizer, total)
     with initial_weights(seed, "regularizers"):
         objective = build_objective(tokenizer, section, registry, refiner, adversarial)
     task = TrainTask(
@@ -48,24 +50,23 @@ def run(context: StageContext) -> None:
         check=objective.check,
         signed=SIGNED,
     )
-    train_stage(context, task, settings, len(source))
+    train(task, settings, total, context.train_context(settings))
     save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
 
 
 def _adversarial(
-    context: StageContext, tokenizer: Tokenizer
+    context: StageContext, tokenizer: Tokenizer, total: int
 ) -> tuple[AdversarialTerm | None, TrainTask | None]:
     """The adversarial term and the training of its discriminator, if the recipe has them."""
     section, settings = context.recipe.tokenizer.active_adversarial, context.recipe.tokenizer.train
     if section is None:
         return None, None
-    images = len(context.train_source)
     schedule = Schedule.in_steps(
         section.update_from,
         section.start,
         section.warmup,
-        per_epoch=images / settings.batch_size,
-        total=settings.total_steps(images),
+        per_epoch=len(context.train_source) / settings.batch_size,
+        total=total,
     )
     size = context.recipe.data.image_size
     with initial_weights(context.seed(settings), "discriminator"):

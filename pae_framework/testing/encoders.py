@@ -39,7 +39,7 @@ def check_encoder(encoder: Encoder) -> None:
     _check_attributes(encoder)
     frozen = copy.deepcopy(encoder).requires_grad_(False).eval()
     images = synthetic_images(3, encoder.image_size)
-    _check_normalisation(frozen, images)
+    _check_normalization(frozen, images)
     pixels = frozen.normalize(images)
 
     def tokens(x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def _check_attributes(encoder: Encoder) -> None:
         )
 
 
-def _check_normalisation(encoder: Encoder, images: Tensor) -> None:
+def _check_normalization(encoder: Encoder, images: Tensor) -> None:
     side = encoder.grid * encoder.patch
     expect_tensor(
         encoder.normalize(images),
@@ -86,8 +86,8 @@ def _check_normalisation(encoder: Encoder, images: Tensor) -> None:
     )
     flat = torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1).expand_as(images[:1])
     back = encoder.denormalize(encoder.normalize(flat))
-    colours = flat[..., :1, :1].expand_as(back)
-    expect_close(back, colours, 1e-3, "denormalize(normalize(x)) must keep a uniform colour")
+    colors = flat[..., :1, :1].expand_as(back)
+    expect_close(back, colors, 1e-3, "denormalize(normalize(x)) must keep a uniform color")
 
 
 def _check_features(encoder: Encoder, features: object, count: int) -> None:

@@ -22,13 +22,19 @@ def check_regularizer(regularizer: Regularizer, config: RegularizerConfig) -> No
 
     Its term is a finite scalar and a mean over the batch, since micro-batches are averaged. The
     gradient reaches the latents or the decoder. It changes none of its inputs, uses no randomness
-    but ``inputs.generator``, and needs only the inputs that its config names.
+    but ``inputs.generator``, and needs only the inputs that its config names. It is ``adaptive`` if
+    and only if the config's ``adapts_weight`` is true.
 
     Raises:
         AssertionError: the component breaks the contract; the message says how.
     """
     expect(isinstance(regularizer, Regularizer), f"{regularizer!r} is no contracts.Regularizer")
 
+    expect(
+        regularizer.adaptive == config.adapts_weight,
+        f"{type(regularizer).__name__}.adaptive is {regularizer.adaptive}, but "
+        f"{type(config).__name__}.adapts_weight is {config.adapts_weight}",
+    )
     _prepare(regularizer, config)
 
     def term(copies: int = 1, module: nn.Module = regularizer) -> Tensor:

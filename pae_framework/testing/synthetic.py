@@ -13,7 +13,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 
 def synthetic_images(count: int, size: int, seed: int = 0) -> Tensor:
-    """Images (count, 3, size, size) in [0, 1]: coarse colours with fine texture on them."""
+    """Images (count, 3, size, size) in [0, 1]: coarse colors with fine texture on them."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 2, 2, generator=generator)
     smooth = F.interpolate(coarse, size, mode="bilinear", align_corners=True)

@@ -68,7 +68,7 @@ class Tokenizer(UsesFrozen):
 
     @torch.no_grad()
     def features_of_pixels(self, pixels: Tensor) -> Features:
-        """The same for normalised pixels (B, 3, S', S')."""
+        """The same for normalized pixels (B, 3, S', S')."""
         return self.encoder(pixels)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
@@ -82,7 +82,7 @@ class Tokenizer(UsesFrozen):
     def encode_features(
         self, pixels: Tensor, tokens: Tensor, generator: torch.Generator | None = None
     ) -> Posterior:
-        """Latents of normalised pixels (B, 3, S', S') and their frozen tokens (B, N, D)."""
+        """Latents of normalized pixels (B, 3, S', S') and their frozen tokens (B, N, D)."""
         return self.bottleneck(self._bottleneck_input(pixels, tokens), generator)
 
     def decode(
@@ -125,7 +125,7 @@ def noisy(x: Tensor, tau: float, generator: torch.Generator) -> Tensor:
     """x (B, C, h, w) + sigma N(0, 1) with one sigma ~ U(0, tau) per image (RAE, arXiv 2510.11690).
 
     It makes the decoder tolerate small errors in the latents. RAE adds it to the encoder's features
-    before they are standardised.
+    before they are standardized.
     """
     sigma = tau * torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device)
     noise = torch.randn(x.shape, generator=generator, device=generator.device)

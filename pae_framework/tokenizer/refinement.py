@@ -51,7 +51,7 @@ class PriorRefiner(nn.Module):
     @torch.no_grad()
     def targets(self, tokens: Tensor) -> Tensor:
         """Refined targets Z_T (B, d, g, g) of frozen tokens (B, N, D); without gradient."""
-        return self._project(self._centred(tokens))
+        return self._project(self._centered(tokens))
 
     def loss(self, tokens: Tensor, images: Tensor) -> LossTerms:
         """The weighted terms ``reproduction`` and ``gram``, and their sum ``loss``.
@@ -61,7 +61,7 @@ class PriorRefiner(nn.Module):
             images: their images, (B, 3, S, S) in [0, 1].
         """
         settings = self.settings
-        tokens = self._centred(tokens)
+        tokens = self._centered(tokens)
         targets = self._project(tokens)  # (B, d, g, g)
         terms: LossTerms = {}
         if settings.reproduction:
@@ -92,7 +92,7 @@ class PriorRefiner(nn.Module):
             )
         self.mean.copy_(total / count)
 
-    def _centred(self, tokens: Tensor) -> Tensor:
+    def _centered(self, tokens: Tensor) -> Tensor:
         tokens = tokens.float()
         return tokens - self.mean if self.settings.centre else tokens
 

@@ -1,9 +1,9 @@
 """H_ref: features whose Gram matrix the refined targets learn (PAE).
 
 Stated by the paper (arXiv 2605.07915, section 3): H is upsampled to 256 x 256 with AnyUp, gets a
-"low-pass spatial normalisation" of strength 0.4 and is downsampled bilinearly to the token grid.
+"low-pass spatial normalization" of strength 0.4 and is downsampled bilinearly to the token grid.
 
-Inferred here: the normalisation subtracts ``strength`` times the low-passed features, by default
+Inferred here: the normalization subtracts ``strength`` times the low-passed features, by default
 their mean over the image, from the features. Optionally (off by default) it divides by each
 channel's deviation over the image. Bilinear means without antialiasing and without aligned corners.
 With the upsampler ``none`` the features stay on the token grid: bilinear up- and downsampling would
@@ -69,7 +69,7 @@ class StructureReference(UsesFrozen):
         """
         settings = self.settings
         if settings.upsampler == "none":
-            return self._normalised(tokens, per_token=1.0)
+            return self._normalized(tokens, per_token=1.0)
         # One image at a time: the dense features of one image take 268 MB with 1024 channels.
         pairs = zip(tokens.split(1), images.split(1), strict=True)
         return torch.cat([self._dense_reference(*pair) for pair in pairs])
@@ -78,7 +78,7 @@ class StructureReference(UsesFrozen):
         grid = isqrt(tokens.shape[1])
         size = self.settings.upsample_size or images.shape[-1]
         dense = self._upsampled(tokens_to_map(tokens), images, size)  # (1, D, U, U)
-        dense = tokens_to_map(self._normalised(map_to_tokens(dense), per_token=size / grid))
+        dense = tokens_to_map(self._normalized(map_to_tokens(dense), per_token=size / grid))
         return map_to_tokens(_resized(dense, grid))
 
     def _upsampled(self, features: Tensor, images: Tensor, size: int) -> Tensor:
@@ -86,20 +86,20 @@ class StructureReference(UsesFrozen):
         if self.settings.upsampler == "bilinear":
             return _resized(features, size)
         assert self.anyup is not None, "call load_pretrained first"
-        dense = self.anyup(imagenet_normalised(images, size), features)
+        dense = self.anyup(imagenet_normalized(images, size), features)
         expected = (*features.shape[:2], size, size)
         if not isinstance(dense, Tensor) or dense.shape != expected:
             actual = tuple(dense.shape) if isinstance(dense, Tensor) else type(dense).__name__
             raise DataError(f"AnyUp returned {actual}, expected features of shape {expected}")
         return dense.float()
 
-    def _normalised(self, tokens: Tensor, per_token: float) -> Tensor:
+    def _normalized(self, tokens: Tensor, per_token: float) -> Tensor:
         settings = self.settings
         size = None if settings.low_pass_size is None else settings.low_pass_size * per_token
-        return spatially_normalised(tokens, settings.low_pass, size, settings.spatial_norm)
+        return spatially_normalized(tokens, settings.low_pass, size, settings.spatial_norm)
 
 
-def spatially_normalised(
+def spatially_normalized(
     tokens: Tensor, strength: float, size: float | None = None, deviation_power: float = 0.0
 ) -> Tensor:
     """(x - strength * low_pass(x)) / (sd + 1e-6)^deviation_power of tokens x (B, N, D).
@@ -121,7 +121,7 @@ def spatially_normalised(
 def low_passed(tokens: Tensor, size: float | None) -> Tensor:
     """Tokens (B, N, D) after a Gaussian blur; if ``size`` is None, their mean (B, 1, D).
 
-    At the border the kernel is truncated and renormalised, so constants stay constant and a very
+    At the border the kernel is truncated and renormalized, so constants stay constant and a very
     large ``size`` gives the mean.
     """
     if size is None:
@@ -157,7 +157,7 @@ def load_anyup(settings: AnyUpSettings) -> nn.Module:
     return network
 
 
-def imagenet_normalised(images: Tensor, size: int) -> Tensor:
+def imagenet_normalized(images: Tensor, size: int) -> Tensor:
     """Images (B, 3, S, S) in [0, 1], resized to ``size`` px and standardized as for ImageNet."""
     if images.shape[-1] != size:
         images = F.interpolate(images, size, mode="bilinear", antialias=True)

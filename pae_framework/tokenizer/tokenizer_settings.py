@@ -89,7 +89,7 @@ LPIPS_HEADS = UrlFile(
 
 _VGG_PARAMETERS = 14_714_688
 _VGG_ACTIVATIONS = 600
-"""Per px: 270 outputs of VGG-16's 13 convolutions, and LPIPS's normalised features of five."""
+"""Per px: 270 outputs of VGG-16's 13 convolutions, and LPIPS's normalized features of five."""
 _VGG_FLOPS = 2 * 15.35e9 / 224**2
 """Per px: 15.35 G multiply-adds at 224 x 224 in the convolutions."""
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 
@@ -83,4 +82,4 @@ def _recomputed(forward: Callable[..., Any], trainable: bool, /, *args: Any, **k
     draws = any(type(value) is torch.Generator for value in inputs)
     if not torch.is_grad_enabled() or not differentiable or draws:
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -73,7 +73,7 @@ class TrainingState:
     def restore(self, files: Mapping[str, dict[str, Tensor]]) -> None:
         """Load what :meth:`tensors` returned.
 
-        A discriminator or an EMA that the files lack starts anew.
+        A discriminator or an EMA that the files lack starts fresh.
         """
         for name, network in self.networks.items():
             if name in files:
@@ -120,7 +120,7 @@ def _optimizer_tensors(network: NetworkState) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(network: NetworkState, tensors: Mapping[str, Tensor]) -> None:
-    """Load the state of the trained weights; a weight without saved state starts anew."""
+    """Load the state of the trained weights; a weight without saved state starts fresh."""
     indices = {name: index for index, name in _names_by_index(network).items()}
     state: dict[int, dict[str, Any]] = {}
     for entry, value in tensors.items():

@@ -8,12 +8,11 @@ from statistics import median
 
 from pae_framework.errors import RunError
 from pae_framework.training.checkpoint import Checkpoints, TrainingState
+from pae_framework.training.task import ONE_PROCESS, World
+from pae_framework.training.train_settings import LOG_COLUMNS
 
 MIN_LOSSES = 20
 """A jump is only detected after so many losses."""
-
-DERIVED = frozenset({"loss", "grad_norm", "opponent_loss", "opponent_grad_norm"})
-"""Computed from the other terms. The message names one of the others if that is not finite."""
 
 
 class DivergenceGuard:
@@ -26,6 +25,7 @@ class DivergenceGuard:
         checkpoints: error messages name the newest.
         signed: terms that are subtracted from the loss before it is compared, see
             :class:`TrainTask`.
+        world: if a check of weights fails in one of its processes, it fails in all.
     """
 
     def __init__(
@@ -34,9 +34,10 @@ class DivergenceGuard:
         jump: float | None,
         checkpoints: Checkpoints,
         signed: Sequence[str] = (),
+        world: World = ONE_PROCESS,
     ):
         self._state, self._jump, self._checkpoints = state, jump, checkpoints
-        self._signed = signed
+        self._signed, self._world = signed, world
 
     def check(self, step: int, terms: Mapping[str, float]) -> None:
         """Check the loss terms of ``step`` (the first is 1).
@@ -46,7 +47,8 @@ class DivergenceGuard:
         """
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         if bad:
-            name = min(bad, key=lambda name: name in DERIVED)
+            # Loss and gradient norm are computed from the terms, so a term is the cause.
+            name = min(bad, key=lambda name: name in LOG_COLUMNS)
             self._stop(
                 f"at step {step} the term {name!r} is {terms[name]}",
                 "a lower `lr`, a smaller `clip`, `precision: float32`",
@@ -71,8 +73,10 @@ class DivergenceGuard:
         Raises:
             RunError: a weight, its average or the optimizer's state is not finite.
         """
-        if (name := self._state.find_nonfinite()) is not None:
-            self._stop(f"after step {step} {name} is not finite", "a lower `lr`, a smaller `clip`")
+        name = self._state.find_nonfinite()
+        if self._world.any(name is not None):
+            bad = name or "a weight of another process"
+            self._stop(f"after step {step} {bad} is not finite", "a lower `lr`, a smaller `clip`")
 
     def _stop(self, problem: str, remedy: str) -> None:
         newest = self._checkpoints.newest()

@@ -31,11 +31,13 @@ from pae_framework.training.optimizer import (
     set_learning_rate,
 )
 from pae_framework.training.stopping import StopRequest
-from pae_framework.training.task import TrainContext, TrainTask
-from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
-
-DISCRIMINATOR_PREFIX = "opponent_"
-"""Precedes the discriminator's ``loss``, ``grad_norm`` and ``lr`` in the log."""
+from pae_framework.training.task import ONE_PROCESS, TrainContext, TrainTask, World
+from pae_framework.training.train_settings import (
+    DISCRIMINATOR_PREFIX,
+    NETWORK_COLUMNS,
+    OptimizerSettings,
+    TrainSettings,
+)
 
 
 def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainContext) -> None:
@@ -58,7 +60,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     trainer = Trainer(task, settings, total, context)
     checkpoints = Checkpoints(context.directory / "checkpoints")
     first = done = checkpoints.restore(trainer.state)
-    guard = DivergenceGuard(trainer.state, settings.jump, checkpoints, task.signed)
+    guard = DivergenceGuard(trainer.state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
     log = MetricsLog(context.directory, first) if world.is_main else None
     try:
@@ -169,16 +171,19 @@ class Trainer:
         # Generators are on the CPU: the same numbers on every device.
         seed, name = self._context.seed, self._context.name
         generator_of = partial(generator, seed, name, step)
-        terms = optimizer_step(self._network, step, micro_batches, generator_of)
+        world = self._context.world
+        terms = optimizer_step(self._network, step, micro_batches, generator_of, world)
         if self.ema:
             self.ema.update()
         if (discriminator := self._discriminator) and step >= discriminator.first_step:
             discriminator.module.train()
             generator_of = partial(generator, seed, name, "opponent", step)
-            own_terms = optimizer_step(discriminator, step, micro_batches, generator_of)
+            own_terms = optimizer_step(discriminator, step, micro_batches, generator_of, world)
             discriminator.module.eval()
-            for key in ("loss", "grad_norm"):
-                own_terms[f"{DISCRIMINATOR_PREFIX}{key}"] = own_terms.pop(key)
+            own_terms = {
+                f"{DISCRIMINATOR_PREFIX}{name}" if name in NETWORK_COLUMNS else name: value
+                for name, value in own_terms.items()
+            }
             shared = own_terms.keys() & terms.keys()
             assert not shared, f"terms of both networks: {shared}"
             terms |= own_terms
@@ -206,8 +211,12 @@ def optimizer_step(
     step: int,
     micro_batches: Sequence[Batch],
     generator_of: Callable[[int], torch.Generator],
+    world: World = ONE_PROCESS,
 ) -> LossTerms:
     """Accumulate gradients over the micro-batches, clip them and step the optimizer.
+
+    With several processes, gradients are averaged over them before they are clipped, so all end
+    with the same weights.
 
     Each micro-batch's loss is weighted by its share of the images. For losses that are means over
     images the gradient is that of the whole batch, wherever it is split. Adaptive weights and batch
@@ -218,10 +227,11 @@ def optimizer_step(
         step: of the training; the first is 0.
         micro_batches: chunks of the batch, on the device.
         generator_of: the generator of a micro-batch, by its index.
+        world: the processes that take the step together, each with a batch of its own.
 
     Returns:
-        The batch's mean terms and ``grad_norm``, the gradient norm before clipping: scalars on the
-        device.
+        The mean terms of this process' batch, and ``grad_norm``, the gradient norm before clipping:
+        scalars on the device.
     """
     set_learning_rate(network.optimizer, network.learning_rate(step))
     # The other network's backward pass may have left gradients.
@@ -236,6 +246,8 @@ def optimizer_step(
         for name, value in terms.items():
             means[name] = means.get(name, 0.0) + value.detach() * share
     weights = [weight for group in network.optimizer.param_groups for weight in group["params"]]
+    if world.size > 1:
+        _average_gradients(weights, world)
     # Measured even without clipping: the guard must see a gradient that is not finite.
     norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
     if network.settings.clip is not None:
@@ -243,6 +255,15 @@ def optimizer_step(
     network.optimizer.step()
     network.optimizer.zero_grad(set_to_none=True)
     return means | {"grad_norm": norm.detach()}
+
+
+def _average_gradients(weights: Sequence[Tensor], world: World) -> None:
+    """Average over the processes; a weight without a gradient in any of them gets none."""
+    flags = torch.tensor([float(weight.grad is not None) for weight in weights])
+    for weight, has_gradient in zip(weights, world.reduce(flags, "max").tolist(), strict=True):
+        if has_gradient:
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad = world.reduce(gradient, "mean")
 
 
 def _with_optimizer(

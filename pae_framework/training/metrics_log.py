@@ -59,12 +59,12 @@ class MetricAverages:
     """Collects the loss terms of steps and averages them for a log line; measures the speed.
 
     Args:
-        images_per_step: for ``images_per_s``.
-        world: terms are averaged over its processes.
+        images_per_step: images of one process, for ``images_per_s``.
+        world: terms are averaged over its processes, and the images of all are counted.
     """
 
     def __init__(self, images_per_step: int, world: World):
-        self._images, self._world = images_per_step, world
+        self._images, self._world = images_per_step * world.size, world
         self._terms: list[LossTerms] = []
         self._waited = 0.0
         self._since = time.monotonic()
@@ -81,7 +81,7 @@ class MetricAverages:
             yield batch
 
     def add(self, terms: LossTerms) -> None:
-        """Store the terms of one step, without synchronising with the device."""
+        """Store the terms of one step, without synchronizing with the device."""
         self._terms.append(terms)
 
     def fetch(self, step: int) -> list[tuple[int, dict[str, float]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -63,6 +63,10 @@ def _one_process(values: Tensor, how: Reduction) -> Tensor:
 class World:
     """The processes that train together; by default one.
 
+    Each process trains on batches of its own, which the task chooses by ``rank``. Gradients, logged
+    terms and decisions to stop are reduced over all processes, so they end with equal weights if
+    they start with equal weights.
+
     Args:
         rank: index of this process.
         size: number of processes.
@@ -86,6 +90,9 @@ class World:
         return bool(self.reduce(torch.tensor([float(flag)]), "max").item())
 
 
+ONE_PROCESS = World()
+
+
 @dataclass(frozen=True)
 class TrainContext:
     """Where a training runs: its folder, device, name (part of its seeds), display and processes.
@@ -98,4 +105,4 @@ class TrainContext:
     name: str
     seed: int
     progress: Callable[[int, int], ProgressLine]
-    world: World = field(default_factory=World)
+    world: World = ONE_PROCESS

@@ -11,9 +11,14 @@ from pae_framework.config import Settings, Steps
 Precision = Literal["float32", "bf16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
+NETWORK_COLUMNS = ("loss", "grad_norm", "lr")
+"""Columns that the training loop logs for each network, in addition to the terms of its loss."""
+DISCRIMINATOR_PREFIX = "opponent_"
+"""Precedes the discriminator's :data:`NETWORK_COLUMNS` in the log."""
 LOG_COLUMNS = (
-    *("step", "loss", "lr", "grad_norm", "images_per_s", "data_wait"),
-    *("opponent_loss", "opponent_lr", "opponent_grad_norm"),
+    *("step", "images_per_s", "data_wait"),
+    *NETWORK_COLUMNS,
+    *(f"{DISCRIMINATOR_PREFIX}{column}" for column in NETWORK_COLUMNS),
 )
 """Columns that the training loop logs in addition to the terms of the losses."""
 
@@ -84,8 +89,8 @@ class TrainSettings(OptimizerSettings):
     )
     lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="part of the model -> factor of its learning rate; a part is a prefix of "
-        "weight names (`decoder`); 0 freezes it",
+        description="prefix of weight names (`decoder`) -> factor of their learning rate; 0 "
+        "freezes them",
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay per step of the EMA of the weights; null: no EMA"

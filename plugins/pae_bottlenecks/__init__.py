@@ -27,5 +27,5 @@ def pae_register_bottlenecks(register: Register) -> None:
         "identity",
         target="pae_bottlenecks.bottlenecks:Identity",
         config="pae_bottlenecks.config:IdentityConfig",
-        summary="the tokens themselves, standardised by data statistics (RAE)",
+        summary="the tokens themselves, standardized by data statistics (RAE)",
     )

@@ -57,7 +57,7 @@ class Gaussian(Bottleneck):
 
 
 class Identity(Bottleneck):
-    """The tokens themselves, standardised (RAE, arXiv 2510.11690).
+    """The tokens themselves, standardized (RAE, arXiv 2510.11690).
 
     z = (x - mean) / sqrt(var + 1e-5), with a mean and a biased variance per channel and position,
     measured on training images; 0 and 1 before :meth:`measure`. RAE's code keeps running averages

@@ -32,7 +32,7 @@ class GaussianConfig(BottleneckConfig):
 
 
 class IdentityConfig(BottleneckConfig):
-    """No projection: tokens standardised by statistics of the training images (RAE)."""
+    """No projection: tokens standardized by statistics of the training images (RAE)."""
 
     projects: ClassVar[bool] = False
 

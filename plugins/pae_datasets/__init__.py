@@ -25,11 +25,11 @@ def pae_register_datasets(register: Register) -> None:
         "image_folder",
         target="pae_datasets.image_folder:ImageFolder",
         config="pae_datasets.config:ImageFolderConfig",
-        summary="one folder of images per class, like ImageNet; ADM centre crop",
+        summary="one folder of images per class, like ImageNet; ADM center crop",
     )
     register(
         "shapes",
         target="pae_datasets.shapes:Shapes",
         config="pae_datasets.config:ShapesConfig",
-        summary="generated scenes of coloured shapes with classes and exact masks; no files",
+        summary="generated scenes of colored shapes with classes and exact masks; no files",
     )

@@ -1,4 +1,4 @@
-"""Small grey-scale data sets in memory.
+"""Small gray-scale data sets in memory.
 
 Shapes: M images, H and W height and width in the file, S image side in px.
 """
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 
 
-class GreyArrays(DataSource):
-    """Grey-scale images, returned as RGB, with bright pixels as the foreground.
+class GrayArrays(DataSource):
+    """Gray-scale images, returned as RGB, with bright pixels as the foreground.
 
     Args:
         config: config of the data source.
@@ -48,16 +48,16 @@ class GreyArrays(DataSource):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         # A view: three channels take no memory until a batch is stacked.
-        return LabelledImage(self._images[index].expand(3, -1, -1), self._labels[index])
+        return LabeledImage(self._images[index].expand(3, -1, -1), self._labels[index])
 
     def mask(self, index: int) -> Tensor:
         """Mask (S, S) int64: 1 if a pixel is brighter than the threshold, else 0."""
         return (self._images[index] > 255 * self._mask_threshold).long()
 
 
-def resize_grey(images: Tensor, size: int) -> Tensor:
+def resize_gray(images: Tensor, size: int) -> Tensor:
     """Bilinear resize of (M, H, W) uint8 to (M, size, size) uint8, antialiased if it shrinks."""
     shrinks = size < images.shape[-1]
     resized = [
@@ -67,7 +67,7 @@ def resize_grey(images: Tensor, size: int) -> Tensor:
     return torch.cat(resized)[:, 0].round().clamp(0, 255).to(torch.uint8)
 
 
-def pad_grey(images: Tensor, size: int) -> Tensor:
+def pad_gray(images: Tensor, size: int) -> Tensor:
     """Pad (M, H, W) to (M, size, size) with zeros; odd margins are larger at bottom and right."""
     height, width = images.shape[-2:]
     top, left = (size - height) // 2, (size - width) // 2

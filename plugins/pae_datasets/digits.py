@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pae_datasets.arrays import GreyArrays, resize_grey
+from pae_datasets.arrays import GrayArrays, resize_gray
 from pae_datasets.config import DigitsConfig
 
 _TEST_EVERY = 5
 
 
-class Digits(GreyArrays):
-    """1797 digits of 8 x 8 px and 17 grey levels, enlarged to ``image_size``."""
+class Digits(GrayArrays):
+    """1797 digits of 8 x 8 px and 17 gray levels, enlarged to ``image_size``."""
 
     def __init__(self, config: DigitsConfig, image_size: int):
         # scikit-learn takes a second to import.
@@ -24,7 +24,7 @@ class Digits(GreyArrays):
         in_split = is_test(labels) == (config.split == "test")  # (M,)
         super().__init__(
             config,
-            resize_grey(images[in_split], image_size),
+            resize_gray(images[in_split], image_size),
             labels[in_split],
             class_names=[str(digit) for digit in range(10)],
             mask_threshold=config.mask_threshold,

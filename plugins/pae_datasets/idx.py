@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pae_datasets.arrays import GreyArrays, pad_grey, resize_grey
+from pae_datasets.arrays import GrayArrays, pad_gray, resize_gray
 from pae_datasets.config import IdxConfig
 from pae_datasets.layout import find_idx_files
 from pae_framework.errors import DataError
@@ -20,8 +20,8 @@ from pae_framework.errors import DataError
 _UINT8 = 0x08
 
 
-class Idx(GreyArrays):
-    """Grey images and labels from a pair of idx files."""
+class Idx(GrayArrays):
+    """Gray images and labels from a pair of idx files."""
 
     def __init__(self, config: IdxConfig, image_size: int):
         files = find_idx_files(config.folders, config.split)
@@ -104,4 +104,4 @@ def _fit(images: Tensor, size: int, fit: str | None) -> Tensor:
         fit = "pad" if side <= size <= side * 1.25 else "resize"
     if fit == "pad" and side > size:
         raise DataError(f"fit=pad cannot shrink images of {side} px to {size} px; set fit=resize")
-    return pad_grey(images, size) if fit == "pad" else resize_grey(images, size)
+    return pad_gray(images, size) if fit == "pad" else resize_gray(images, size)

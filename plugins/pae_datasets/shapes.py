@@ -1,4 +1,4 @@
-"""Generated scenes: coloured shapes before a textured background, with exact masks.
+"""Generated scenes: colored shapes before a textured background, with exact masks.
 
 Shapes: S image side in px; images (3, S, S), coordinates, distances and masks (S, S).
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pae_datasets.config import ShapesConfig
 from pae_datasets.outlines import OUTLINES, Array
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.seeding import generator
 
 _KINDS = tuple(OUTLINES)
@@ -34,7 +34,7 @@ class Shapes(DataSource):
     def __init__(self, config: ShapesConfig, image_size: int):
         super().__init__(config, image_size)
         self._settings = config
-        # Pixel centres in a frame where the image spans [-1, 1]: x to the right, y downwards.
+        # Pixel centers in a frame where the image spans [-1, 1]: x to the right, y downwards.
         axis = ((np.arange(image_size) + 0.5) * 2 / image_size - 1).astype(np.float32)
         self._x, self._y = np.meshgrid(axis, axis)
 
@@ -46,7 +46,7 @@ class Shapes(DataSource):
     def __len__(self) -> int:
         return self._settings.count
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         background, shapes = self._scene(index)
         image = _background(self._x, self._y, background)  # (3, S, S)
         for shape in shapes:
@@ -55,10 +55,10 @@ class Shapes(DataSource):
             coverage = np.clip(0.5 - distance * (self.image_size / 2), 0, 1)
             image += coverage * (shape.shading(self._x, self._y) - image)
         pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-        return LabelledImage(torch.from_numpy(pixels), index % len(_KINDS))
+        return LabeledImage(torch.from_numpy(pixels), index % len(_KINDS))
 
     def mask(self, index: int) -> Tensor:
-        """Mask (S, S) int64: the frontmost shape at each pixel centre."""
+        """Mask (S, S) int64: the frontmost shape at each pixel center."""
         segments = np.zeros(self._x.shape, dtype=np.int64)
         _, shapes = self._scene(index)
         for position, shape in enumerate(shapes):
@@ -80,14 +80,14 @@ class Shapes(DataSource):
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape: kind, centre in [-1, 1], radius, rotation in radians, RGB colour."""
+    """A shape: kind, center in [-1, 1], radius, rotation in radians, RGB color."""
 
     kind: str
     x: float
     y: float
     radius: float
     angle: float
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
 
     def distance(self, x: Array, y: Array) -> Array:
         """Signed distance (S, S) to the outline, negative inside; the image side is 2."""
@@ -97,9 +97,9 @@ class Shape:
         return distance
 
     def shading(self, x: Array, y: Array) -> Array:
-        """Its colour (3, S, S), lit from the top left."""
+        """Its color (3, S, S), lit from the top left."""
         light = 1 - 0.22 * ((x - self.x) + (y - self.y)) / self.radius
-        return _rgb(self.colour) * light
+        return _rgb(self.color) * light
 
 
 def _large_shape(kind: str, numbers: Sequence[float]) -> Shape:
@@ -110,7 +110,7 @@ def _large_shape(kind: str, numbers: Sequence[float]) -> Shape:
         y=0.5 * b - 0.25,
         radius=0.5 + 0.16 * c,
         angle=(d - 0.5) * 0.8,  # upright within 23 degrees: a diamond never becomes a square
-        colour=colorsys.hsv_to_rgb(hue, 0.6 + 0.35 * saturation, 0.95),
+        color=colorsys.hsv_to_rgb(hue, 0.6 + 0.35 * saturation, 0.95),
     )
 
 
@@ -122,12 +122,12 @@ def _small_shape(numbers: Sequence[float]) -> Shape:
         y=1.8 * b - 0.9,
         radius=0.18 + 0.14 * c,
         angle=(d - 0.5) * 0.8,
-        colour=colorsys.hsv_to_rgb(hue, 0.5 + 0.4 * saturation, 0.85),
+        color=colorsys.hsv_to_rgb(hue, 0.5 + 0.4 * saturation, 0.85),
     )
 
 
 def _background(x: Array, y: Array, numbers: Sequence[float]) -> Array:
-    """A dull gradient between two colours with faint waves, (3, S, S)."""
+    """A dull gradient between two colors with faint waves, (3, S, S)."""
     hue, drift, direction, dark, wave_direction, pitch, phase, strength = numbers
     value = 0.25 + 0.3 * dark
     first = _rgb(colorsys.hsv_to_rgb(hue, 0.3, value))
@@ -144,5 +144,5 @@ def _along(x: Array, y: Array, turn: float) -> Array:
     return math.cos(angle) * x + math.sin(angle) * y
 
 
-def _rgb(colour: tuple[float, float, float]) -> Array:
-    return np.array(colour, dtype=np.float32)[:, None, None]
+def _rgb(color: tuple[float, float, float]) -> Array:
+    return np.array(color, dtype=np.float32)[:, None, None]

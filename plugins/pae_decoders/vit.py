@@ -22,7 +22,7 @@ EPS = 1e-12
 
 
 class VitDecoder(Decoder):
-    """Tokens to normalised pixels: linear embedding, class token, fixed positions, pre-norm blocks,
+    """Tokens to normalized pixels: linear embedding, class token, fixed positions, pre-norm blocks,
     linear head. The number of tokens is fixed by the grid."""
 
     decoder_pos_embed: Tensor
@@ -43,7 +43,7 @@ class VitDecoder(Decoder):
         self.decoder_pred = nn.Linear(inner, 3 * config.patch**2)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, S, S), S = P * grid, of tokens (B, N, D)."""
+        """Normalized pixels (B, 3, S, S), S = P * grid, of tokens (B, N, D)."""
         x = self.decoder_embed(tokens)  # (B, N, Dd)
         class_token = self.trainable_cls_token.expand(len(x), -1, -1).to(x.dtype)  # (B, 1, Dd)
         x = torch.cat([class_token, x], dim=1)  # (B, 1 + N, Dd)

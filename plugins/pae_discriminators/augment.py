@@ -2,7 +2,7 @@
 
 Differentiable augmentation (Zhao, Liu, Lin, Zhu and Han, NeurIPS 2020, arXiv 2006.10738) with the
 numbers of RAE (arXiv 2510.11690). RAE's pixels are in [-1, 1], ours in [0, 1]: so changes of
-brightness are halved, and the empty border is grey. Legend: B batch, S image side in px.
+brightness are halved, and the empty border is gray. Legend: B batch, S image side in px.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 SHIFT = 1 / 8
 """Largest translation, as a share of the side."""
-GREY = 0.5
+GRAY = 0.5
 """Fills the border that a translation leaves empty."""
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, S, S) in [0, 1], each randomly translated and recoloured; float32, not clamped.
+    """Images (B, 3, S, S) in [0, 1], each randomly translated and recolored; float32, not clamped.
 
     Translation by whole pixels up to an eighth of the side; brightness U(-0.25, 0.25); saturation
     by a factor U(0, 2); contrast by a factor U(0.5, 1.5), in this order. Gradients flow through.
@@ -32,10 +32,10 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def translated(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Images moved right and down by whole pixels (B,); the empty border is grey."""
+    """Images moved right and down by whole pixels (B,); the empty border is gray."""
     B, _, S, _ = images.shape
     most = round(S * SHIFT)
-    padded = F.pad(images, [most] * 4, value=GREY)
+    padded = F.pad(images, [most] * 4, value=GRAY)
     side = torch.arange(S, device=images.device)
     rows = (side[None] + most - down[:, None])[:, :, None]
     columns = (side[None] + most - across[:, None])[:, None, :]
@@ -43,9 +43,9 @@ def translated(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
     return padded.permute(0, 2, 3, 1)[image, rows, columns].permute(0, 3, 1, 2)
 
 
-def scaled_about(images: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
-    """Images with their difference from ``centre`` multiplied by ``factor`` (B,)."""
-    return centre + (images - centre) * _each(factor)
+def scaled_about(images: Tensor, center: Tensor, factor: Tensor) -> Tensor:
+    """Images with their difference from ``center`` multiplied by ``factor`` (B,)."""
+    return center + (images - center) * _each(factor)
 
 
 def _pixels(uniform: Tensor, images: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class PatchGAN(Discriminator):
             layers += [_activation()]
             width = wider
         self.main = nn.Sequential(*layers, _convolution(width, 1, stride=1, bias=True))
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, M), one per patch, of images (B, 3, S, S) in [0, 1]; 30 x 30 at 256 px."""
@@ -48,7 +48,7 @@ def _activation() -> nn.Module:
     return nn.LeakyReLU(0.2)
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """As in DCGAN: convolution weights N(0, 0.02), norm weights N(1, 0.02)."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_encoders.augment import random_crop
 from pae_encoders.config import SmallCNNConfig
+from pae_encoders.random_crop import random_crop
 from pae_framework.contracts import Encoder, Features, LossTerms, PretrainingObjective
 from pae_framework.layers import map_to_tokens
 
@@ -43,7 +43,7 @@ class SmallCNN(Encoder):
             yield x
 
     def forward(self, pixels: Tensor) -> Features:
-        """Tokens: the last feature map, each position normalised; pooled: its plain mean."""
+        """Tokens: the last feature map, each position normalized; pooled: its plain mean."""
         *_, last = self._maps(pixels)
         tokens = map_to_tokens(last)
         return Features(F.layer_norm(tokens, (self.width,)), pooled=tokens.mean(dim=1))

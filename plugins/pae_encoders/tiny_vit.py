@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_encoders.augment import random_crop
 from pae_encoders.config import TinyViTConfig
+from pae_encoders.random_crop import random_crop
 from pae_framework.contracts import Encoder, Features, LossTerms, PretrainingObjective
 from pae_framework.layers import Block, patchify, sincos_positions
 
@@ -48,7 +48,7 @@ class TinyViT(Encoder):
         return self.norm(x)
 
     def forward(self, pixels: Tensor) -> Features:
-        """Features of normalised pixels (B, 3, S, S)."""
+        """Features of normalized pixels (B, 3, S, S)."""
         tokens = self.encode(self.embed_patches(pixels))
         return Features(tokens, pooled=tokens.mean(dim=1))
 

@@ -6,21 +6,27 @@ Legend: B batch, N patch tokens, P class and register tokens, D width, S image s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pae_encoders import families
+from pae_encoders.families import Family, Form
 from pae_encoders.pretrained import read_pretrained
 from pae_encoders.transformers_names import NAMES, Same, from_released, to_released
-from pae_encoders.trunks import build_trunk, image_statistics
 from pae_encoders.vfm_config import FoundationConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import weights_path
 from pae_framework.layers import map_to_tokens, tokens_to_map
 from pae_framework.tensor_files import load_state
+
+MAE_EPS = 1e-12
+"""Epsilon of the norms in transformers' ViTMAE, used by PAE and RAE; MAE's own is 1e-6."""
 
 
 class FoundationEncoder(Encoder):
@@ -57,7 +63,7 @@ class FoundationEncoder(Encoder):
         self.eval()
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Resize images (B, 3, S, S) in [0, 1] to (B, 3, S', S') and standardise them.
+        """Resize images (B, 3, S, S) in [0, 1] to (B, 3, S', S') and standardize them.
 
         Bicubic without antialiasing, as PAE and RAE do.
         """
@@ -68,7 +74,7 @@ class FoundationEncoder(Encoder):
         return super().normalize(images)
 
     def forward(self, pixels: Tensor) -> Features:
-        """Features of normalised pixels (B, 3, S', S')."""
+        """Features of normalized pixels (B, 3, S', S')."""
         *_, x = self._blocks(pixels)
         x = self.vit.norm(x)
         tokens = x[:, self.form.prefix :]
@@ -170,3 +176,40 @@ def resize_positions(positions: Tensor, grid: int, antialias: bool) -> Tensor:
         learned, size=(grid, grid), mode="bicubic", align_corners=False, antialias=antialias
     )
     return map_to_tokens(resized).to(positions.dtype)
+
+
+def build_trunk(family: Family, name: str, form: Form) -> Any:
+    """timm's network ``name`` with the sizes of ``form`` and random weights.
+
+    It takes images of any multiple of its patch size. Class and register tokens have no positions.
+    The last norm has no affine part (PAE, RAE).
+    """
+    # timm counts the two input layers of a gated MLP as one layer, except in DINOv3.
+    layers = 2 if form.gated and family is not families.DINOV3 else 1
+    arguments: dict[str, Any] = {
+        "embed_dim": form.width,
+        "depth": form.depth,
+        "num_heads": form.heads,
+        "mlp_ratio": (layers * form.mlp + 0.5) / form.width,  # timm rounds the product down
+        "num_classes": 0,
+        "dynamic_img_size": True,
+    }
+    if family is families.DINOV3:
+        arguments["qkv_bias"] = form.biases > 0
+    else:
+        arguments |= {"img_size": form.grid * form.patch, "no_embed_class": True}
+    if family is families.MAE:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=MAE_EPS)
+    if family is families.SIGLIP2:
+        # SigLIP was trained with the tanh approximation; timm uses exact GELU in its B and L sizes.
+        arguments["act_layer"] = "gelu_tanh"
+    trunk: Any = timm.create_model(name, pretrained=False, **arguments)
+    trunk.norm = nn.LayerNorm(form.width, eps=trunk.norm.eps, elementwise_affine=False)
+    return trunk
+
+
+def image_statistics(name: str) -> tuple[Any, Any]:
+    """Mean and standard deviation per channel that the weights ``name.tag`` were trained with."""
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None, f"timm has no {name}"
+    return config.mean, config.std

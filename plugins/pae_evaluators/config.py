@@ -49,7 +49,7 @@ class ManifoldConfig(EvaluatorConfig):
         description="LPC: lengths of the perturbations, as fractions of each token's length",
     )
     directions: int = Field(1, gt=0, description="LPC: random directions per image")
-    gsq: bool = Field(True, description="semantic organisation of pooled latents")
+    gsq: bool = Field(True, description="semantic organization of pooled latents")
     draws: int = Field(5, gt=0, description="GSQ: random draws of images to average over")
     draw_images: int | None = Field(
         None,

@@ -54,10 +54,10 @@ class FeatureStatistics:
             return
         count, mean = len(rows), rows.mean(0)
         total = self.count + count
-        centred, shift = rows - mean, mean - self.mean
+        centered, shift = rows - mean, mean - self.mean
         self._scatter = (
             self._scatter
-            + centred.T @ centred
+            + centered.T @ centered
             + torch.outer(shift, shift) * (self.count * count / total)
         )
         self.mean = self.mean + shift * (count / total)

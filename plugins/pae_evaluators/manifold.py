@@ -17,7 +17,7 @@ from pae_evaluators.pooled_latents import (
     CLASSES_OF_A_DRAW,
     draw_images,
     effective_rank,
-    same_class_neighbours,
+    same_class_neighbors,
 )
 from pae_evaluators.spatial_coherence import image_coherences
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
@@ -42,7 +42,7 @@ class Manifold(Evaluator):
         if self.config.lpc:
             metrics.append(self._local_continuity(inputs))
         if self.config.gsq:
-            metrics += self._semantic_neighbours(inputs)
+            metrics += self._semantic_neighbors(inputs)
         if self.config.erank:
             metrics.append(_effective_rank(inputs))
         return metrics
@@ -101,7 +101,7 @@ class Manifold(Evaluator):
         }
         return _metric("lpc", "LPC", changes.mean().item(), protocol, higher_is_better=False)
 
-    def _semantic_neighbours(self, inputs: EvaluationInputs) -> list[Metric]:
+    def _semantic_neighbors(self, inputs: EvaluationInputs) -> list[Metric]:
         draws = self._draws(inputs)
         latents = inputs.latents.flatten(2).mean(2)
         encoder = inputs.pooled_features
@@ -131,7 +131,7 @@ def _gsq(
 ) -> Metric:
     labels = inputs.labels
     values = torch.tensor(
-        [same_class_neighbours(pooled[draw], labels[draw]) for draw in draws], dtype=torch.float64
+        [same_class_neighbors(pooled[draw], labels[draw]) for draw in draws], dtype=torch.float64
     )
     classes = len(labels.unique())
     protocol = {

@@ -12,7 +12,7 @@ from torch import Tensor
 CLASSES_OF_A_DRAW = 100
 
 
-def same_class_neighbours(pooled: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
+def same_class_neighbors(pooled: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
     """Fraction of images whose nearest other image, by cosine around the mean, has the same label.
 
     Args:
@@ -20,8 +20,8 @@ def same_class_neighbours(pooled: Tensor, labels: Tensor, batch_size: int = 1000
         labels: (M,) class labels.
         batch_size: rows of the similarity matrix held at once.
     """
-    centred = pooled.double() - pooled.double().mean(0)
-    unit = F.normalize(centred, dim=-1)  # (M, C)
+    centered = pooled.double() - pooled.double().mean(0)
+    unit = F.normalize(centered, dim=-1)  # (M, C)
     hits = 0
     for rows in torch.arange(len(unit)).split(batch_size):
         similarity = unit[rows] @ unit.T  # (batch_size, M)
@@ -45,7 +45,7 @@ def draw_images(labels: Tensor, size: int | None, generator: torch.Generator) ->
 
 
 def effective_rank(pooled: Tensor) -> float:
-    """``exp(entropy of the singular values over their sum) / C`` of a matrix (M, C), not centred.
+    """``exp(entropy of the singular values over their sum) / C`` of a matrix (M, C), not centered.
 
     Between 1 / C and 1 (Roy and Vetterli 2007, over the number of channels).
     """

@@ -55,7 +55,7 @@ def coherence(tokens: Tensor, segments: Tensor, sigma: float, seed: int) -> floa
 
 
 def affinity(tokens: Tensor, sigma: float) -> NDArray[np.float64]:
-    """``exp(<z_i, z_j> / sigma)`` (N, N) of l2-normalised tokens (N, D), zero on the diagonal."""
+    """``exp(<z_i, z_j> / sigma)`` (N, N) of l2-normalized tokens (N, D), zero on the diagonal."""
     unit = F.normalize(tokens.detach().double(), dim=-1)
     return ((unit @ unit.T) / sigma).exp().fill_diagonal_(0).cpu().numpy()
 

@@ -21,7 +21,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class SelfAttention(nn.Module):
-    """Self-attention, optionally with rotary positions and normalised queries and keys.
+    """Self-attention, optionally with rotary positions and normalized queries and keys.
 
     Rows of the fused projection are ``[q | k | v]``, heads inner. Tensors keep the layout
     (B, N, H, K) from the projection to the result, so kernels get strided views, not copies.

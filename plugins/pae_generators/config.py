@@ -26,7 +26,7 @@ class TransformerConfig(GeneratorConfig):
 
     without_effect = frozenset({"attention"})
 
-    qk_norm: bool = Field(False, description="normalise queries and keys; stabilises long runs")
+    qk_norm: bool = Field(False, description="normalize queries and keys; stabilizes long runs")
     mlp: Literal["swiglu", "gelu"] = Field(
         "swiglu",
         description="swiglu: gated, hidden width 2/3 of 4 `width`; gelu: 4 `width` (DiT)",

@@ -69,7 +69,7 @@ class DiTDH(FlowTransformer):
         return tokens
 
     def _initialize(self) -> None:
-        """Initialise as the original does: torch's defaults, except for these layers."""
+        """Initialize as the original does: torch's defaults, except for these layers."""
         self.s_embedder.initialize()
         self.x_embedder.initialize()
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)

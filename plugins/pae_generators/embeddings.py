@@ -23,7 +23,7 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
 
     def initialize(self) -> None:
-        """Initialise like a linear layer on flattened patches: Xavier-uniform, bias 0."""
+        """Initialize like a linear layer on flattened patches: Xavier-uniform, bias 0."""
         nn.init.xavier_uniform_(self.proj.weight.view(self.proj.out_channels, -1))
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)

@@ -54,7 +54,7 @@ class LightningDiT(FlowTransformer):
         return unpatchify(patches, self.patch, self.channels_out)[:, : self.latent.channels]
 
     def _initialize(self) -> None:
-        """Initialise as the original does, in its order."""
+        """Initialize as the original does, in its order."""
         for layer in linear_layers(self):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Normalisations of the generators, over the last axis."""
+"""Normalizations of the generators, over the last axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis; same shape."""
+        """Normalize the last axis; same shape."""
         unit = F.rms_norm(x.float(), x.shape[-1:], eps=1e-6)
         return unit.to(x.dtype) * self.weight
 

@@ -50,7 +50,7 @@ class DetailAwareModulator(Modulator):
             self.final_ln = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """Modulated tokens (B, N, D) of normalised pixels (B, 3, S', S') and tokens (B, N, D)."""
+        """Modulated tokens (B, N, D) of normalized pixels (B, 3, S', S') and tokens (B, N, D)."""
         detail = self.patch_embed(pixels) + self.pos_embed  # (B, N, D)
         for layer in self.layers:
             detail = layer(detail, tokens)

@@ -38,7 +38,7 @@ class FinetunedEncoder(Modulator):
         self._unused_frozen = False
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """The copy's tokens (B, N, D) of normalised pixels (B, 3, S', S').
+        """The copy's tokens (B, N, D) of normalized pixels (B, 3, S', S').
 
         The frozen encoder's ``tokens`` are not used.
         """

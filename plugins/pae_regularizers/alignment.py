@@ -17,7 +17,7 @@ from pae_regularizers.config import SCRConfig, SSRConfig
 
 
 class SSR(Regularizer):
-    """Spatial structure: ``|G(z) - G(Z_T)|_F^2``, G the Gram matrix of l2-normalised tokens.
+    """Spatial structure: ``|G(z) - G(Z_T)|_F^2``, G the Gram matrix of l2-normalized tokens.
 
     The paper writes the Frobenius norm (``reduction: sum``; per image, mean over the batch). Its
     code is not published. The default is the mean over the N x N entries, whose magnitude does not

@@ -84,10 +84,10 @@ class VFConfig(RegularizerConfig):
     """
 
     distance_margin: float = Field(
-        0.25, ge=0, description="m_d: differences of cosines up to this are not penalised"
+        0.25, ge=0, description="m_d: differences of cosines up to this are not penalized"
     )
     cosine_margin: float = Field(
-        0.5, ge=0, description="m_c: cosines down to 1 - m_c are not penalised"
+        0.5, ge=0, description="m_c: cosines down to 1 - m_c are not penalized"
     )
     distance_weight: float = Field(
         1.0, ge=0, description="w_d: factor of the term on similarities between tokens"

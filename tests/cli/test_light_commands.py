@@ -24,7 +24,7 @@ def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tmp_path / "site"
     info = site / "acme_bad-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "acme_bad.py").write_text("raise RuntimeError('no licence')")
+    (site / "acme_bad.py").write_text("raise RuntimeError('no license')")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-bad\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pae_framework]\nacme = acme_bad\n")
     monkeypatch.syspath_prepend(str(site))
@@ -240,17 +240,17 @@ def test_broken_plugin_is_listed_with_its_error_and_a_warning(pae: Pae) -> None:
         "broken",
         "RuntimeError:",
         "no",
-        "licence",
+        "license",
     ]
     broken = pae("list-plugins", "--broken").out
-    assert broken.startswith("acme (acme-bad 1.0): RuntimeError: no licence\n    Traceback")
+    assert broken.startswith("acme (acme-bad 1.0): RuntimeError: no license\n    Traceback")
     (plugin,) = pae("list-plugins", "--broken", "--json").json["plugins"]
     assert (plugin["name"], plugin["state"]) == ("acme", "broken")
 
     answer = pae("check", "quickstart", "--json")
     assert (answer.code, answer.json["valid"]) == (0, True)
     assert answer.err == (
-        "warning: plugin acme (acme-bad) does not load: RuntimeError: no licence\n"
+        "warning: plugin acme (acme-bad) does not load: RuntimeError: no license\n"
     )
 
 

@@ -25,7 +25,7 @@ print(json.dumps([code, heavy]), file=sys.stderr)
 """
 
 BOUND = 2.0
-"""CPU seconds; generous, since neighbours slow a busy machine. Alone it takes a fifth of that."""
+"""CPU seconds; generous, since neighbors slow a busy machine. Alone it takes a fifth of that."""
 
 
 def cpu_seconds() -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig, EvaluatorConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, Evaluator, LabelledImage, Metric, Regularizer
+from pae_framework.contracts import DataSource, Evaluator, LabeledImage, Metric, Regularizer
 from pae_framework.testing import (
     check_data_source,
     check_evaluator,
@@ -25,55 +25,55 @@ Check = Callable[[type], None]
 # --- data sources ---------------------------------------------------------------------------------
 
 
-class Grey(DataSource):
-    """Right: grey squares of two classes."""
+class Gray(DataSource):
+    """Right: gray squares of two classes."""
 
     class_names = ("dark", "bright")
 
     def __len__(self) -> int:
         return 20
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         level = 10 * index
         image = torch.full((3, self.image_size, self.image_size), level, dtype=torch.uint8)
-        return LabelledImage(image, int(level > 90))
+        return LabeledImage(image, int(level > 90))
 
 
 class MaskedConfig(DataSourceConfig):
     provides_masks = True
 
 
-class Floats(Grey):
+class Floats(Gray):
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        return LabelledImage(item.image / 255, item.label)
+        return LabeledImage(item.image / 255, item.label)
 
 
-class OtherSize(Grey):
+class OtherSize(Gray):
     def __getitem__(self, index):
-        return LabelledImage(super().__getitem__(index).image[:, 1:], 0)
+        return LabeledImage(super().__getitem__(index).image[:, 1:], 0)
 
 
-class LabelBeyond(Grey):
+class LabelBeyond(Gray):
     def __getitem__(self, index):
-        return LabelledImage(super().__getitem__(index).image, index)
+        return LabeledImage(super().__getitem__(index).image, index)
 
 
-class SharedNames(Grey):
+class SharedNames(Gray):
     class_names = ("same", "same")
 
 
-class Empty(Grey):
+class Empty(Gray):
     def __len__(self):
         return 0
 
 
-class Dice(Grey):
+class Dice(Gray):
     def __getitem__(self, index):
         return super().__getitem__(np.random.randint(20))
 
 
-class Cursor(Grey):
+class Cursor(Gray):
     position = 0
 
     def __getitem__(self, index):
@@ -81,7 +81,7 @@ class Cursor(Grey):
         return super().__getitem__(self.position)
 
 
-class OpenHandle(Grey):
+class OpenHandle(Gray):
     def __init__(self, config, image_size):
         super().__init__(config, image_size)
         self.handle = (number for number in range(3))
@@ -100,6 +100,10 @@ class Pull(Regularizer):
     def forward(self, inputs):
         noise = torch.randn(inputs.target.shape, generator=inputs.generator)
         return (inputs.posterior.latents - inputs.target - 0.1 * noise).square().mean()
+
+
+class SecretlyAdaptive(Pull):
+    adaptive = True
 
 
 class Vector(Pull):
@@ -238,6 +242,7 @@ CASES = [
     (data_source, Dice, "numpy's global random state"),
     (data_source, Cursor, r"image \d+.*same item"),
     (data_source, OpenHandle, "pickle"),
+    (regularizer, SecretlyAdaptive, r"adaptive is True.*adapts_weight is False"),
     (regularizer, Vector, r"\(2,\).*\(\)"),
     (regularizer, Sum, "mean over images"),
     (regularizer, NoGradient, "the term has no gradient"),
@@ -265,7 +270,7 @@ def test_broken_component_is_caught(check: Check, broken: type, fact: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("check", "right"), [(data_source, Grey), (regularizer, Pull), (evaluator, Brightness)]
+    ("check", "right"), [(data_source, Gray), (regularizer, Pull), (evaluator, Brightness)]
 )
 def test_correct_component_passes(check: Check, right: type) -> None:
     check(right)
@@ -273,7 +278,7 @@ def test_correct_component_passes(check: Check, right: type) -> None:
 
 def test_promised_masks_must_be_there():
     with pytest.raises(AssertionError, match=r"MaskedConfig.provides_masks is True.*is None"):
-        check_data_source(Grey(MaskedConfig(), 8))
+        check_data_source(Gray(MaskedConfig(), 8))
 
 
 def test_config_of_a_regularizer_must_state_its_needs():
@@ -324,7 +329,7 @@ class OtherKind(EncoderConfig):
         ({"api": 99}, "plugin API 99"),
         ({"name": "Not A Name"}, "'Not A Name'"),
         ({"summary": " "}, "one line"),
-        ({"target": "test_catches_others:Grey"}, "Grey is no Regularizer"),
+        ({"target": "test_catches_others:Gray"}, "Gray is no Regularizer"),
         ({"config": "pull_config:OtherKind"}, "OtherKind is no RegularizerConfig"),
         ({"config": "pull_config:Bare"}, "Bare.other has no description"),
         ({"config": "pull_config:Undocumented"}, "Undocumented has no docstring"),

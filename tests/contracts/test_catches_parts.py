@@ -105,7 +105,7 @@ class OtherHeadsConfig(PatchesConfig):
         return 4
 
 
-class OneWayNormalisation(Patches):
+class OneWayNormalization(Patches):
     def denormalize(self, pixels):
         return pixels
 
@@ -434,7 +434,7 @@ def generator(cls: type[Generator]) -> None:
 CASES = [
     (encoder, WrongGrid, r"token_grid.* 4, .*encoder\.grid .*2"),
     (encoder, WrongHeads, "3 heads .*width 8"),
-    (encoder, OneWayNormalisation, "denormalize"),
+    (encoder, OneWayNormalization, "denormalize"),
     (encoder, ClassTokenLeft, r"tokens .*\(3, 17, 8\).*\(3, 16, 8\)"),
     (encoder, NoNorm, "mean square of 1e\\+02"),
     (encoder, Blind, "two different images .*equal"),

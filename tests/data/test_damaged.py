@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pae_framework.plugins import load_registry
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes of four images; image (class, k) is a flat grey of value 10 (4 class + k)."""
+    """Two classes of four images; image (class, k) is a flat gray of value 10 (4 class + k)."""
     for place in range(8):
         path = tmp_path / "images" / f"class{place // 4}" / f"{place % 4}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def damage(folder: Path, *names: str) -> None:
         path.write_bytes(path.read_bytes()[:40])
 
 
-def grey(item) -> int:
+def gray(item) -> int:
     return int(item.image.unique().item())
 
 
@@ -47,8 +48,8 @@ def test_a_damaged_image_is_replaced_by_the_next_and_recorded_once(folder, tmp_p
     damage(folder, "class0/1.png", "class0/2.png")
     record = tmp_path / "damaged.txt"
     source = SkippingSource(open_folder(folder), record, limit=2)
-    assert [grey(source[index]) for index in range(8)] == [0, 30, 30, 30, 40, 50, 60, 70]
-    assert grey(source[1]) == 30  # met again
+    assert [gray(source[index]) for index in range(8)] == [0, 30, 30, 30, 40, 50, 60, 70]
+    assert gray(source[1]) == 30  # met again
     lines = record.read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["1", "2"]
     assert "class0/1.png: cannot be read as an image" in lines[0]
@@ -57,8 +58,8 @@ def test_a_damaged_image_is_replaced_by_the_next_and_recorded_once(folder, tmp_p
 def test_the_label_is_that_of_the_replacement(folder, tmp_path):
     damage(folder, "class0/3.png", "class1/3.png")
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
-    assert (grey(source[3]), source[3].label) == (40, 1)
-    assert (grey(source[7]), source[7].label) == (0, 0)  # the last gives way to the first
+    assert (gray(source[3]), source[3].label) == (40, 1)
+    assert (gray(source[7]), source[7].label) == (0, 0)  # the last gives way to the first
 
 
 def test_exceeding_the_limit_is_an_error_with_limit_and_record(folder, tmp_path):
@@ -105,7 +106,7 @@ def test_repaired_images_are_removed_from_the_record(folder, tmp_path):
     for name in names[:2]:
         (folder / name).write_bytes(whole[name])
     again = SkippingSource(open_folder(folder), record, limit=2)
-    assert [grey(again[index]) for index in range(8)] == [0, 10, 20, 30, 50, 50, 60, 70]
+    assert [gray(again[index]) for index in range(8)] == [0, 10, 20, 30, 50, 50, 60, 70]
     assert damaged_indices(record) == {4}
     assert "class1/0.png: cannot be read as an image" in record.read_text()
 
@@ -133,8 +134,8 @@ def test_an_image_is_read_again_after_an_error_of_the_operating_system(
 
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)
     monkeypatch.setattr(Image, "open", open_image)
-    monkeypatch.setattr(damaged.time, "sleep", pauses.append)
-    assert grey(source[3]) == 30
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    assert gray(source[3]) == 30
     assert not (tmp_path / "damaged.txt").exists()
     assert pauses == [damaged.PAUSE]
 
@@ -142,6 +143,6 @@ def test_an_image_is_read_again_after_an_error_of_the_operating_system(
 def test_there_is_no_pause_after_other_errors(folder, tmp_path, monkeypatch):
     damage(folder, "class0/1.png")
     (folder / "class0/2.png").write_bytes(b"no image")
-    monkeypatch.setattr(damaged.time, "sleep", lambda seconds: pytest.fail("waited"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
-    assert grey(source[1]) == 30
+    assert gray(source[1]) == 30

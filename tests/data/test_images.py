@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from pae_framework.build import build_source
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.data.images import (
     ImageBatches,
     random_subset,
@@ -19,7 +20,6 @@ from pae_framework.data.images import (
     read_images,
     read_masks,
 )
-from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
 
@@ -38,10 +38,10 @@ class Columns(DataSource):
     def __len__(self) -> int:
         return 10
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         image = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
         image[:, :, 0] = index
-        return LabelledImage(image, index % 3)
+        return LabeledImage(image, index % 3)
 
     def mask(self, index: int):
         return self[index].image[0].long() if self.masks else None
@@ -106,12 +106,13 @@ def test_batches_are_the_same_with_two_workers_and_from_the_middle(source):
 def test_workers_send_images_as_uint8(source, monkeypatch):
     sent = []
 
-    def recorded(*arguments):
-        for batch in read_steps(*arguments):
+    def recorded(loader):
+        for batch in iterate(loader):
             sent.append(batch)
             yield batch
 
-    monkeypatch.setattr("pae_framework.data.images.read_steps", recorded)
+    iterate = DataLoader.__iter__
+    monkeypatch.setattr(DataLoader, "__iter__", recorded)
     stream = CountStream(length=10, batch_size=4, seed=3)
     batches = list(ImageBatches(source, stream, flip=True, workers=2)(0, 3))
 
@@ -188,10 +189,10 @@ def test_build_source_passes_config_and_size_to_the_registered_class():
     assert source.image_size == 8
 
 
-def test_read_image_converts_grey_to_rgb_of_the_given_size(tmp_path):
-    Image.fromarray(np.full((20, 30), 77, np.uint8)).save(tmp_path / "grey.png")
+def test_read_image_converts_gray_to_rgb_of_the_given_size(tmp_path):
+    Image.fromarray(np.full((20, 30), 77, np.uint8)).save(tmp_path / "gray.png")
 
-    image = read_image(tmp_path / "grey.png", 16)
+    image = read_image(tmp_path / "gray.png", 16)
 
     assert image.shape == (3, 16, 16)
     assert image.unique().tolist() == [77]

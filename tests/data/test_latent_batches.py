@@ -1,4 +1,4 @@
-"""Batches of latents: which rows, normalised how, the same whatever reads them."""
+"""Batches of latents: which rows, normalized how, the same whatever reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batches(dataset: LatentDataset, workers: int = 0) -> LatentBatches:
     return LatentBatches(dataset, LatentStatistics(mean, std).normalize, stream, workers)
 
 
-def test_a_batch_has_the_rows_and_flips_of_the_stream_normalised(dataset):
+def test_a_batch_has_the_rows_and_flips_of_the_stream_normalized(dataset):
     stream = CountStream(len(dataset), batch_size=4, seed=3)
     flips = [stream.flips(step).tolist() for step in range(2, 6)]
     assert any(map(any, flips))

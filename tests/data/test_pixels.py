@@ -1,4 +1,4 @@
-"""Pixel conversions, ADM's centre crop by hand, and PSNR by hand and against scikit-image."""
+"""Pixel conversions, ADM's center crop by hand, and PSNR by hand and against scikit-image."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from pae_framework.data.pixels import adm_centre_crop, psnr, to_float, to_uint8
+from pae_framework.data.pixels import adm_center_crop, psnr, to_float, to_uint8
 
 
-def test_every_grey_level_survives_conversion_to_float_and_back():
+def test_every_gray_level_survives_conversion_to_float_and_back():
     levels = torch.arange(256, dtype=torch.uint8)
 
     assert torch.equal(to_uint8(to_float(levels)), levels)
@@ -38,7 +38,7 @@ def ramp(width: int, height: int) -> Image.Image:
 
 def test_an_image_of_the_right_shorter_side_is_only_cropped():
     # 41 x 32 to 32: scale 1; left = (41 - 32) // 2 = 4, top = 0.
-    cropped = np.asarray(adm_centre_crop(ramp(41, 32), 32))
+    cropped = np.asarray(adm_center_crop(ramp(41, 32), 32))
 
     assert cropped[..., 0].tolist() == [list(range(4, 36))] * 32
     assert cropped[:, 0, 1].tolist() == list(range(32))
@@ -47,7 +47,7 @@ def test_an_image_of_the_right_shorter_side_is_only_cropped():
 def test_a_box_halving_averages_pairs_before_the_crop():
     # 80 x 64 to 32: 64 >= 2 * 32, so one halving to 40 x 32 (still 32 < 64), scale 1, left = 4.
     # Halved column k is the mean of 2k and 2k + 1, 2k + 0.5, which Pillow rounds up.
-    cropped = np.asarray(adm_centre_crop(ramp(80, 64), 32))
+    cropped = np.asarray(adm_center_crop(ramp(80, 64), 32))
 
     assert cropped[0, :, 0].tolist() == [2 * k + 1 for k in range(4, 36)]
 
@@ -74,7 +74,7 @@ def test_the_steps_of_the_crop_by_hand(size_in, size, halvings, resized, offset)
     left, top = offset
     expected = np.asarray(expected)[top : top + size, left : left + size]
 
-    cropped = adm_centre_crop(Image.fromarray(noise), size)
+    cropped = adm_center_crop(Image.fromarray(noise), size)
 
     assert cropped.size == (size, size)
     assert np.array_equal(np.asarray(cropped), expected)

@@ -89,7 +89,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path / "site")
     monkeypatch.syspath_prepend(str(site))
     yield load_registry()
-    for name in {name for name in sys.modules if name.startswith("pae_neighbours")} - before:
+    for name in {name for name in sys.modules if name.startswith("pae_neighbors")} - before:
         del sys.modules[name]
 
 
@@ -248,17 +248,18 @@ def test_every_path_in_the_tables_of_the_architecture_page_exists() -> None:
 UNWANTED = {
     "a path of one machine": r"(?<![\w.~])/(?:root|home|Users|mnt|work)/\w",
     "the host of a package registry": r"\b(?:pypi|pythonhosted|anaconda|npmjs)\.(?:org|com)\b",
-    "British spelling": (  # except `tokenizer.refinement.centre` and words in results.json
-        r"(?i)(?:optim|normal|initial|standard|recogn|penal|minim|organ|synchron|stabil)is(?:e|ing|a)"
-        r"(?!d (?:spectral|mutual))|(?:colo|neighbo|behavio|favo)ur|gre(?=y)|(?:label|cancel)l(?=ed)"
-        r"|licen(?=ce)|judge(?=ment)|(?<!not )centr(?=ed|ing)|(?<![.`\"'])centre(?=s|_| |\.|,|$)"
+    "British spelling": (  # a recipe key and words in results.json keep theirs
+        r"(?i)(?:optim|normal|standard|initial|recogn|synchron|penal|minim|stabil|organ|summar)is"
+        r"(?:e|ing|a)(?!d (?:spectral|mutual))"
+        r"|(?:colo|neighbo|behavio|favo)ur|gre(?=y)|(?:label|cancel)l(?=ed)|licen(?=ce)"
+        r"|judge(?=ment)|(?<!not )centr(?=ed|ing)|(?<![.`\"'])cent[r]e(?=s|_| |\.|,|$)"
     ),
 }
 
 
 def text_files() -> Iterator[Path]:
     kinds = ("md", "toml", "yaml", "py", "css", "j2", "svg")
-    for folder in ("docs", "pae_framework", "plugins", "recipes", "tests"):
+    for folder in ("benchmarks", "docs", "pae_framework", "plugins", "recipes", "scripts", "tests"):
         for kind in kinds:
             yield from (ROOT / folder).rglob(f"*.{kind}")
     yield from (*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile")

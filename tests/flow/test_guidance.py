@@ -12,7 +12,7 @@ CLASSES = 10
 LABELS = torch.tensor([2, 7])
 
 
-class Labelled(Generator):
+class Labeled(Generator):
     """Velocity = label + channel / 10 everywhere, and a count of the rows it was asked for."""
 
     def __init__(self, factor=1):
@@ -29,7 +29,7 @@ class Labelled(Generator):
 
 
 def velocity(t, **guidance):
-    model = Labelled()
+    model = Labeled()
     field = guided(model, LABELS, Guidance(**guidance))
     return field(torch.zeros(2, 5, 2, 2), torch.tensor(t))[:, :, 0, 0], model
 
@@ -87,7 +87,7 @@ def test_every_row_gets_the_same_time(scale):
 
 def driven(t, factor=2, **guidance):
     """The field of a model of factor 1 driven away from one of another factor."""
-    model, weak = Labelled(), Labelled(factor)
+    model, weak = Labeled(), Labeled(factor)
     field = guided(model, LABELS, Guidance(**guidance), weak)
     return field(torch.zeros(2, 5, 2, 2), torch.tensor(t))[:, :, 0, 0], model, weak
 
@@ -128,7 +128,7 @@ def test_scale_1_does_not_call_the_weak_network():
 
 
 def test_the_field_counts_evaluations_and_guided_ones():
-    model = Labelled()
+    model = Labeled()
     field = guided(model, LABELS, Guidance(scale=3.0, interval=(0.3, 0.7)))
     for t in (0.1, 0.3, 0.5, 0.9):
         field(torch.zeros(2, 5, 2, 2), torch.tensor(t))
@@ -137,7 +137,7 @@ def test_the_field_counts_evaluations_and_guided_ones():
 
 
 def test_the_velocity_has_the_type_of_x_not_of_the_network():
-    class Half(Labelled):
+    class Half(Labeled):
         def forward(self, x, t, y):
             return super().forward(x, t, y).bfloat16()
 

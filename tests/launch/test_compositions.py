@@ -39,7 +39,7 @@ def metrics(run: RunDirectory) -> dict[str, float]:
     return {metric["name"]: metric["value"] for metric in found}
 
 
-def test_rae_raw_features_standardised_and_no_projection(tmp_path: Path, tiny_recipe: Path):
+def test_rae_raw_features_standardized_and_no_projection(tmp_path: Path, tiny_recipe: Path):
     run = run_chain(
         tiny_recipe,
         tmp_path,
@@ -51,7 +51,7 @@ def test_rae_raw_features_standardised_and_no_projection(tmp_path: Path, tiny_re
     assert not (run.path / "refine").exists()
     shard = load_file(run.path / "latents" / "latents_rank00_shard000.safetensors")
     assert shard["latents"].shape[1:] == (48, 4, 4)  # as wide as the encoder
-    # standardised by the statistics of training images: about mean 0, deviation 1
+    # standardized by the statistics of training images: about mean 0, deviation 1
     assert abs(shard["latents"].mean()) < 0.2
     assert 0.7 < shard["latents"].std() < 1.3
     assert np.isfinite(list(metrics(run).values())).all()

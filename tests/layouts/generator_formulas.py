@@ -159,8 +159,8 @@ def head_norm(w: State, at: str, u: Tensor) -> Tensor:
 
 def standard(x: Tensor, eps: float) -> Tensor:
     """Zero mean, unit (biased) variance."""
-    centred = x - x.mean(dim=-1, keepdim=True)
-    return centred / (centred.square().mean(dim=-1, keepdim=True) + eps).sqrt()
+    centered = x - x.mean(dim=-1, keepdim=True)
+    return centered / (centered.square().mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
 def patches(x: Tensor, patch: int) -> Tensor:

@@ -48,7 +48,7 @@ def test_at_8_px_the_pixels_equal_scikit_learns(train):
     assert all(torch.equal(channel.double(), expected) for channel in images[0])
 
 
-def test_enlarged_digits_keep_their_mean_grey(train):
+def test_enlarged_digits_keep_their_mean_gray(train):
     large = read_images(Digits(DigitsConfig(), 32))[0]
 
     assert large.shape[1:] == (3, 32, 32)

@@ -10,19 +10,19 @@ from PIL import Image
 from pae_datasets.config import ImageFolderConfig
 from pae_datasets.image_folder import ImageFolder
 from pae_framework.data.images import read_images
-from pae_framework.data.pixels import adm_centre_crop
+from pae_framework.data.pixels import adm_center_crop
 from pae_framework.errors import DataError
 
 
-def save(path: Path, grey: int, size=(20, 16)) -> Path:
+def save(path: Path, gray: int, size=(20, 16)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (grey, grey, grey)).save(path)
+    Image.new("RGB", size, (gray, gray, gray)).save(path)
     return path
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Two classes whose images tell their place by their grey."""
+    """Two classes whose images tell their place by their gray."""
     save(tmp_path / "train/zebra/a.png", 30)
     save(tmp_path / "train/ant/b.png", 20)
     save(tmp_path / "train/ant/deep/er/c.PNG", 25)
@@ -57,12 +57,12 @@ def test_images_are_adm_crops(tmp_path):
 
     image = ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 32)[0].image
 
-    expected = torch.from_numpy(np.array(adm_centre_crop(Image.fromarray(pixels), 32)))
+    expected = torch.from_numpy(np.array(adm_center_crop(Image.fromarray(pixels), 32)))
     assert torch.equal(image, expected.permute(2, 0, 1))
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("L", 102), ("RGBA", 102), ("P", 102)])
-def test_other_colour_modes_become_rgb(tmp_path, mode, expected):
+def test_other_color_modes_become_rgb(tmp_path, mode, expected):
     (tmp_path / "one").mkdir()
     Image.new("RGB", (16, 16), (102, 102, 102)).convert(mode).save(tmp_path / "one/a.png")
 

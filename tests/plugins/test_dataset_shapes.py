@@ -68,7 +68,7 @@ def test_the_large_shape_is_segment_1_before_the_small_ones():
 
 
 def test_pixels_change_at_mask_edges_but_not_inside():
-    # Inside a segment colours drift slowly; across its edge they jump.
+    # Inside a segment colors drift slowly; across its edge they jump.
     source = Shapes(ShapesConfig(count=40, objects=1), 64)
     images, masks = read_images(source)[0].float(), read_masks(source)
     step = (images[..., 2:] - images[..., :-2]).abs().amax(dim=1)

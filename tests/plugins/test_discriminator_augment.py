@@ -12,7 +12,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_translation_moves_right_and_down_and_leaves_grey() -> None:
+def test_translation_moves_right_and_down_and_leaves_gray() -> None:
     images = torch.arange(16.0).view(1, 1, 4, 4).expand(2, 3, 4, 4)
     # an eighth of 4 px is half a pixel, which rounds to none: enlarge by whole pixels
     images = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -23,7 +23,7 @@ def test_translation_moves_right_and_down_and_leaves_grey() -> None:
     assert (found[1, :, -1] == 0.5).all()
 
 
-def test_scaling_about_a_centre() -> None:
+def test_scaling_about_a_center() -> None:
     images = torch.tensor([0.25, 1.0]).view(1, 1, 1, 2)
     found = scaled_about(images, torch.tensor(0.5), torch.tensor([2.0]))
     assert found.flatten().tolist() == [0.0, 1.5]
@@ -35,7 +35,7 @@ def test_moves_are_of_all_sizes_up_to_an_eighth() -> None:
     images[:, :, 16, 16] = 1
     spread = augmented(images, generator()).mean(1).flatten(1).argmax(1)
     rows, columns = spread // 32 - 16, spread % 32 - 16
-    clear = (rows.abs() <= 4) & (columns.abs() <= 4)  # else the grey border outshines the point
+    clear = (rows.abs() <= 4) & (columns.abs() <= 4)  # else the gray border outshines the point
     for moves in (rows[clear], columns[clear]):
         counts = torch.bincount(moves + 4, minlength=9)
         assert len(counts) == 9
@@ -43,7 +43,7 @@ def test_moves_are_of_all_sizes_up_to_an_eighth() -> None:
 
 
 def test_brightness_adds_up_to_a_quarter_either_way() -> None:
-    """A grey image of 0.5 is left as it is by all else: its own mean, its own colour, its border.
+    """A gray image of 0.5 is left as it is by all else: its own mean, its own color, its border.
 
     What is left is brightness, U(-0.25, 0.25): mean 0, deviation 0.5 / sqrt(12).
     """
@@ -55,10 +55,10 @@ def test_brightness_adds_up_to_a_quarter_either_way() -> None:
     assert moves.std().item() == pytest.approx(0.5 / 12**0.5, rel=0.03)
 
 
-def test_saturation_and_contrast_scale_colour_and_light() -> None:
+def test_saturation_and_contrast_scale_color_and_light() -> None:
     """Left half black, right half red: 4 px of 32 at most come in at the border.
 
-    Colour (red - green) is scaled by saturation times contrast, U(0, 2) U(0.5, 1.5); light by
+    Color (red - green) is scaled by saturation times contrast, U(0, 2) U(0.5, 1.5); light by
     contrast alone.
     """
     images = torch.zeros(4000, 3, 32, 32)
@@ -66,8 +66,8 @@ def test_saturation_and_contrast_scale_colour_and_light() -> None:
     found = augmented(images, generator())
     red, black = found[:, :, 16, 26], found[:, :, 16, 6]
     light = (red.mean(1) - black.mean(1)) / 0.2
-    colour = (red[:, 0] - red[:, 1]) / 0.6
-    saturation = colour / light
+    color = (red[:, 0] - red[:, 1]) / 0.6
+    saturation = color / light
     assert light.min() >= 0.5 - 1e-5
     assert light.max() <= 1.5 + 1e-5
     assert light.mean().item() == pytest.approx(1.0, abs=0.02)

@@ -56,8 +56,8 @@ def test_first_weights_are_normal() -> None:
     assert not norm.bias.any()
 
 
-def test_grey_is_the_middle_of_its_input() -> None:
-    """Images in [0, 1] become [-1, 1]: of grey images nothing but biases is seen."""
+def test_gray_is_the_middle_of_its_input() -> None:
+    """Images in [0, 1] become [-1, 1]: of gray images nothing but biases is seen."""
     network = PatchGAN(PatchGANConfig(layers=1, width=4), 16).eval()
     first = network.main[0]
     assert isinstance(first, nn.Conv2d)

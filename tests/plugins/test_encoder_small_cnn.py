@@ -44,7 +44,7 @@ def test_features_at_every_size_that_fits(size):
     assert encoder.grid == size // 8
 
 
-def test_tokens_are_normalised_and_pooled_features_are_plain_means_after_relu():
+def test_tokens_are_normalized_and_pooled_features_are_plain_means_after_relu():
     encoder = build(32)
     features, last = encoder(images(2, 32)), [*encoder.feature_maps(images(2, 32))][-1]
 

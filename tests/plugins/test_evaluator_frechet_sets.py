@@ -13,10 +13,10 @@ from pae_evaluators.sample_quality import FewSteps, Generation
 from pae_framework.contracts import SampleSet
 
 
-class MeanColour:
-    """Features are the three mean colours, 0 to 255."""
+class MeanColor:
+    """Features are the three mean colors, 0 to 255."""
 
-    name = "mean_colour"
+    name = "mean_color"
 
     def __init__(self):
         self.largest_batch = 0
@@ -31,7 +31,7 @@ class Material:
     images: Tensor
     reconstructions: Tensor | None = None
     sample_sets: tuple[SampleSet, ...] = ()
-    extractor: MeanColour = field(default_factory=MeanColour)
+    extractor: MeanColor = field(default_factory=MeanColor)
     protocol: dict = field(default_factory=lambda: {"test_data": "made up", "image_size": 16})
     seed: int = 0
 
@@ -83,10 +83,10 @@ def reconstruct(tmp_path, originals, copies):
 
 
 def test_reconstruction_of_a_constant_error(tmp_path):
-    # 51 / 255 = 0.2: -10 log10(0.04) dB; the mean colour moves by 51 in three channels.
+    # 51 / 255 = 0.2: -10 log10(0.04) dB; the mean color moves by 51 in three channels.
     found = reconstruct(tmp_path, images(), images() + 51)
     assert found["reconstruction/psnr"].value == pytest.approx(13.9794, abs=1e-4)
-    assert found["reconstruction/fd_mean_colour"].value == pytest.approx(3 * 51**2)
+    assert found["reconstruction/fd_mean_color"].value == pytest.approx(3 * 51**2)
     assert 0 < found["reconstruction/ssim"].value < 1
 
 
@@ -94,7 +94,7 @@ def test_perfect_reconstructions(tmp_path):
     found = reconstruct(tmp_path, images(), images())
     assert found["reconstruction/psnr"].value == 100
     assert found["reconstruction/ssim"].value == pytest.approx(1)
-    assert found["reconstruction/fd_mean_colour"].value == pytest.approx(0, abs=1e-8)
+    assert found["reconstruction/fd_mean_color"].value == pytest.approx(0, abs=1e-8)
 
 
 def test_reconstruction_metrics_say_what_they_are(tmp_path):
@@ -104,8 +104,8 @@ def test_reconstruction_metrics_say_what_they_are(tmp_path):
     for metric in found.values():
         assert metric.protocol["test_data"] == "made up"
         assert metric.protocol["count"] == 40
-    assert found["reconstruction/fd_mean_colour"].protocol["extractor"] == "mean_colour"
-    assert found["reconstruction/fd_mean_colour"].protocol["reference_count"] == 40
+    assert found["reconstruction/fd_mean_color"].protocol["extractor"] == "mean_color"
+    assert found["reconstruction/fd_mean_color"].protocol["reference_count"] == 40
 
 
 def test_figures_of_single_images_are_kept(tmp_path):
@@ -125,7 +125,7 @@ def test_figures_of_single_images_are_kept(tmp_path):
 def test_ssim_is_left_out_where_its_window_does_not_fit(tmp_path):
     with pytest.warns(UserWarning, match="SSIM"):
         found = reconstruct(tmp_path, images(size=8), images(size=8))
-    assert set(found) == {"reconstruction/psnr", "reconstruction/fd_mean_colour"}
+    assert set(found) == {"reconstruction/psnr", "reconstruction/fd_mean_color"}
     first = json.loads((tmp_path / "per_image.jsonl").read_text().splitlines()[0])
     assert set(first) == {"index", "psnr"}
 
@@ -136,7 +136,7 @@ def test_ssim_is_left_out_where_its_window_does_not_fit(tmp_path):
 def test_generation_judges_each_set_of_weights(tmp_path):
     inputs = Material(images(), sample_sets=SETS)
     found = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
-    assert {metric.name for metric in found} == {"generation/fd_mean_colour"}
+    assert {metric.name for metric in found} == {"generation/fd_mean_color"}
     assert {metric.label for metric in found} == {"gFD"}
     assert [metric.at for metric in found] == [
         {"generator_step": 100},
@@ -150,7 +150,7 @@ def test_generation_judges_each_set_of_weights(tmp_path):
 def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
     inputs = Material(images(), sample_sets=SETS)
     found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
-    assert {metric.name for metric in found} == {"few_steps/fd_mean_colour"}
+    assert {metric.name for metric in found} == {"few_steps/fd_mean_color"}
     assert [metric.at for metric in found] == [
         {"steps": 5, "evaluations": 10},
         {"steps": 10, "evaluations": 20},
@@ -171,7 +171,7 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
         "role": "main",
         "generator_step": 300,
         "steps": 50,
-        "extractor": "mean_colour",
+        "extractor": "mean_color",
         "feature_width": 3,
         "covariance": "unbiased, float64",
         "count": 40,

@@ -104,7 +104,7 @@ def test_diffusers_loads_the_same_weights(tmp_path, network) -> None:
     assert all(torch.equal(again.state_dict()[name], value) for name, value in expected.items())
 
 
-def test_files_contain_every_tensor_that_diffusers_does_not_initialise(network) -> None:
+def test_files_contain_every_tensor_that_diffusers_does_not_initialize(network) -> None:
     """Under ``low_cpu_mem_usage`` models are made without numbers; files must bring all of them."""
     model = diffusers_model(network, MEAN, STD)
     held = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}

@@ -113,7 +113,7 @@ def small(seed=0, **changes):
 
 
 def awake(**changes):
-    """A small network whose zero-initialised layers are not zero."""
+    """A small network whose zero-initialized layers are not zero."""
     model = small(**changes)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_query_and_key_norms_exist_only_with_qk_norm():
 
 @torch.no_grad()
 @pytest.mark.parametrize("qk_norm", [True, False])
-def test_only_normalised_queries_and_keys_are_independent_of_their_scale(qk_norm):
+def test_only_normalized_queries_and_keys_are_independent_of_their_scale(qk_norm):
     model = awake(qk_norm=qk_norm)
     attention = model.blocks[0].attn
     tokens = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(2))

@@ -111,7 +111,7 @@ def test_weights_of_another_network_are_described(changes, difference):
     "preset", ["B/1", "B/2", "L/2", "XL/1", "XL/2", "1p0B/1", "1p0B/2", "1p6B/1", "1p6B/2"]
 )
 @pytest.mark.parametrize("rope", [True, False])
-def test_presets_are_recognised(preset, rope):
+def test_presets_are_recognized(preset, rope):
     with torch.device("meta"):
         config = LightningDiTConfig(preset=preset, rope=rope)
         state = LightningDiT(config, LatentShape(32, 16), 1000).state_dict()
@@ -120,14 +120,14 @@ def test_presets_are_recognised(preset, rope):
 
 
 @pytest.mark.parametrize("preset", ["S", "XL"])
-def test_presets_of_dit_dh_are_recognised(preset):
+def test_presets_of_dit_dh_are_recognized(preset):
     with torch.device("meta"):
         model = DiTDH(DiTDHConfig(preset=preset), LatentShape(768, 16), 1000)
     text = describe(model.state_dict())
     assert text.startswith(f"DiT-DH {preset}, for latents of 768 x 16 x 16 and 1000 classes")
 
 
-def test_weights_of_the_other_generator_are_recognised():
+def test_weights_of_the_other_generator_are_recognized():
     with pytest.raises(CheckpointError, match="weights of a DiT-DH of 2 blocks"):
         lightningdit().from_official(dit_dh().to_official())
     with pytest.raises(CheckpointError, match="weights of a LightningDiT of 2 blocks"):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from pae_evaluators.pooled_latents import draw_images, effective_rank, same_class_neighbours
+from pae_evaluators.pooled_latents import draw_images, effective_rank, same_class_neighbors
 
 
 def seeded(seed=0):
@@ -18,7 +18,7 @@ def seeded(seed=0):
 # --- GSQ ----------------------------------------------------------------------------------------
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     # Around the mean (1, 1) the points lie at 0, 10, 180 and 170 degrees: pairs {0, 1} and {2, 3}.
     angles = torch.tensor([0.0, 10.0, 180.0, 170.0]).deg2rad()
     points = torch.stack([angles.cos(), angles.sin()], 1)
@@ -26,19 +26,19 @@ def test_neighbours_by_hand():
         torch.cat([points, -points.sum(0, keepdim=True)]) + 1
     )  # a fifth brings the mean to (1, 1)
     # The fifth, straight down, is nobody's nearest, and its own class has no other member.
-    assert same_class_neighbours(points, torch.tensor([0, 0, 1, 1, 9])) == pytest.approx(4 / 5)
-    assert same_class_neighbours(points, torch.tensor([0, 1, 0, 1, 9])) == 0
+    assert same_class_neighbors(points, torch.tensor([0, 0, 1, 1, 9])) == pytest.approx(4 / 5)
+    assert same_class_neighbors(points, torch.tensor([0, 1, 0, 1, 9])) == 0
 
 
-def test_an_image_is_not_its_own_neighbour():
+def test_an_image_is_not_its_own_neighbor():
     opposite = torch.tensor([[0.0, 1.0], [3.0, 0.0]])  # around their mean, cosine -1
-    assert same_class_neighbours(opposite, torch.tensor([0, 1])) == 0
+    assert same_class_neighbors(opposite, torch.tensor([0, 1])) == 0
 
 
 def test_separated_classes_score_one():
     labels = torch.arange(60) % 6
     pooled = torch.eye(6)[labels] + 0.01 * torch.randn(60, 6, generator=seeded())
-    assert same_class_neighbours(pooled, labels) == 1
+    assert same_class_neighbors(pooled, labels) == 1
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -46,24 +46,24 @@ def test_random_labels_score_one_over_the_classes(classes):
     pooled = torch.randn(3000, 8, generator=seeded())
     labels = torch.randint(classes, (3000,), generator=seeded(1))
     deviation = math.sqrt((1 / classes) * (1 - 1 / classes) / 3000)
-    assert same_class_neighbours(pooled, labels) == pytest.approx(1 / classes, abs=5 * deviation)
+    assert same_class_neighbors(pooled, labels) == pytest.approx(1 / classes, abs=5 * deviation)
 
 
-def test_agrees_with_scikit_learns_neighbours():
+def test_agrees_with_scikit_learns_neighbors():
     labels = torch.arange(200) % 5
     pooled = torch.eye(5)[labels] + 0.6 * torch.randn(200, 5, generator=seeded()) + 3
-    centred = (pooled.double() - pooled.double().mean(0)).numpy()
-    nearest = NearestNeighbors(n_neighbors=2, metric="cosine").fit(centred).kneighbors()[1][:, 0]
+    centered = (pooled.double() - pooled.double().mean(0)).numpy()
+    nearest = NearestNeighbors(n_neighbors=2, metric="cosine").fit(centered).kneighbors()[1][:, 0]
     expected = (labels[nearest] == labels).double().mean().item()
     assert 0.2 < expected < 1
-    assert same_class_neighbours(pooled, labels) == pytest.approx(expected)
-    assert same_class_neighbours(pooled, labels, batch_size=7) == pytest.approx(expected)
+    assert same_class_neighbors(pooled, labels) == pytest.approx(expected)
+    assert same_class_neighbors(pooled, labels, batch_size=7) == pytest.approx(expected)
 
 
 def test_an_offset_common_to_all_images_does_not_matter():
     labels = torch.arange(100) % 4
     pooled = (torch.eye(4)[labels] + 0.4 * torch.randn(100, 4, generator=seeded())).double()
-    assert same_class_neighbours(pooled, labels) == same_class_neighbours(pooled + 50, labels)
+    assert same_class_neighbors(pooled, labels) == same_class_neighbors(pooled + 50, labels)
 
 
 # --- draws --------------------------------------------------------------------------------------

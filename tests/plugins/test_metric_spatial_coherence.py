@@ -67,7 +67,7 @@ def test_random_tokens_score_near_zero():
     assert sum(values) / 20 < 0.05
 
 
-def test_two_clusters_are_the_normalised_cut():
+def test_two_clusters_are_the_normalized_cut():
     # The sign of the second eigenvector of D^-1/2 A D^-1/2, where degrees differ.
     segments = torch.tensor([0] * 12 + [1] * 24)
     affinities = affinity(tokens_of(segments, noise=0.25), sigma=0.2)

@@ -36,7 +36,7 @@ def parameters(name: str, weight: Shape) -> dict[str, Shape]:
 
 
 @pytest.mark.parametrize("fusion", ["sft", "add"])
-def test_training_starts_from_the_normalised_tokens(encoder: FakeEncoder, fusion: str) -> None:
+def test_training_starts_from_the_normalized_tokens(encoder: FakeEncoder, fusion: str) -> None:
     pixels, tokens = pixels_and_tokens()
     out = dam(encoder, depth=2, fusion=fusion)(pixels, tokens)
     torch.testing.assert_close(out, F.layer_norm(tokens, (32,)))

@@ -59,7 +59,7 @@ def test_it_is_trained_and_the_encoder_stays_frozen(
     assert torch.equal(tokenizer.features(images).tokens, features)
 
 
-def test_it_uses_the_normalised_pixels_and_not_the_tokens(
+def test_it_uses_the_normalized_pixels_and_not_the_tokens(
     encoder: FakeEncoder, images: Tensor
 ) -> None:
     modulator = finetuned(encoder)

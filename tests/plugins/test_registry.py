@@ -143,7 +143,7 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("import absent_package", "ModuleNotFoundError: No module named 'absent_package'"),
         ("def broken(:", "SyntaxError: "),
-        ("import sys\nsys.exit('no licence')", "SystemExit: no licence"),
+        ("import sys\nsys.exit('no license')", "SystemExit: no license"),
         ("x = 1", "PluginError: does not set `pae_api`"),
         ("pae_api = 99", "PluginError: was written for plugin API 99"),
         (good("fine", "acme_bad").replace("_encoders(", "_encodrs("), "PluginValidationError: "),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pae_framework.report.plots import (
-    GREY,
+    GRAY,
     PALETTE,
     Line,
     curves,
@@ -22,8 +22,8 @@ def texts(svg):
     return ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("}text")]
 
 
-def luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color):
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -103,6 +103,6 @@ def test_the_same_input_gives_the_same_bytes_without_date_or_link():
 
 @pytest.mark.parametrize("page", ["#fbfbfa", "#121417"])
 def test_text_and_lines_stand_out_on_a_light_and_on_a_dark_page(page):
-    assert contrast(GREY, page) > 4
-    for colour in PALETTE:
-        assert contrast(colour, page) > 3
+    assert contrast(GRAY, page) > 4
+    for color in PALETTE:
+        assert contrast(color, page) > 3

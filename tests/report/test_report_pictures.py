@@ -22,7 +22,7 @@ from pae_framework.report.pictures import (
 
 
 def flat_images(*values, side=2):
-    """Images of one grey value each."""
+    """Images of one gray value each."""
     return torch.stack([torch.full((3, side, side), value, dtype=torch.uint8) for value in values])
 
 

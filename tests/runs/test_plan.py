@@ -122,9 +122,9 @@ def test_members_of_a_sweep_share_unchanged_stages(tmp_path: Path, tiny_recipe):
 
 
 def test_a_label_named_like_a_training_setting_still_counts(tiny_recipe: Path):
-    labelled = "evaluate.workers={use: manifold, sigma: 0.2, images: 20}"
-    before = fingerprints(tiny_recipe, labelled)
-    after = fingerprints(tiny_recipe, labelled.replace("0.2", "0.4"))
+    labeled = "evaluate.workers={use: manifold, sigma: 0.2, images: 20}"
+    before = fingerprints(tiny_recipe, labeled)
+    after = fingerprints(tiny_recipe, labeled.replace("0.2", "0.4"))
     assert before["evaluate"] != after["evaluate"]
 
 

@@ -56,7 +56,7 @@ def write_as_lightningdit(folder: Path, classes: int = 10) -> None:
 
 
 class LightningDitReader:
-    """A data set as LightningDiT reads it: rows through the sorted files, normalised."""
+    """A data set as LightningDiT reads it: rows through the sorted files, normalized."""
 
     def __init__(self, folder: Path):
         self.rows: list[tuple[Path, int]] = []
@@ -298,7 +298,7 @@ def test_latents_that_a_run_is_still_writing(context: Any, folder: Path) -> None
 def test_statistics_of_other_channels_stop_whatever_reads_them(
     context: Any, tmp_path: Path
 ) -> None:
-    """Were they broadcast instead, one channel would normalise all."""
+    """Were they broadcast instead, one channel would normalize all."""
     one = LatentStatistics(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
     one.save(context.directory, identity(tmp_path))
     with pytest.raises(DataError, match=r"1 channels.* 4 x 4 x 4"):

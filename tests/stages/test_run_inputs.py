@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
-from pae_framework.contracts import DataSource, Encoder, Features, LabelledImage
+from pae_framework.contracts import DataSource, Encoder, Features, LabeledImage
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.tokenizer.losses.lpips import build_lpips
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
@@ -38,7 +38,7 @@ def test_features_of_the_test_images_are_extracted_once():
 
 
 class Pixels(Encoder):
-    """One token: the image's mean colour."""
+    """One token: the image's mean color."""
 
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -57,7 +57,7 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
     red, green = torch.zeros(2, 1, 3, 2, 2)
     red[:, 0], green[:, 1] = 1, 0.5
 
-    # Normalised features e_r and e_g are |e_r - e_g|^2 = 2 apart.
+    # Normalized features e_r and e_g are |e_r - e_g|^2 = 2 apart.
     assert inputs.perceptual(red, green).tolist() == [2.0]
     assert inputs.perceptual(red, red).tolist() == [0.0]
 
@@ -92,7 +92,7 @@ class SortedByClass(DataSource):
         return 200
 
     def __getitem__(self, index):
-        return LabelledImage(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 20)
+        return LabeledImage(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 20)
 
     def mask(self, index):
         return torch.full((4, 4), index)
@@ -120,7 +120,7 @@ def judged(test_images, seed=0, limit=None):
 
 
 class Halves:
-    """Latents are the pixels; tokens are the colours of the upper and of the lower half."""
+    """Latents are the pixels; tokens are the colors of the upper and of the lower half."""
 
     def __init__(self):
         self.batches = []

@@ -1,15 +1,20 @@
 """The device of a stage, and what its record says about it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
+from pae_framework.cli.arguments import finished_context
 from pae_framework.config import LatentShape
 from pae_framework.errors import UsageError
 from pae_framework.execution.context import StageContext, configure_torch, pick_device
 from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.plugins import load_registry
 from pae_framework.recipe.models import RuntimeSettings
+from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
 
 
@@ -76,3 +81,14 @@ def test_so_does_the_protocol_of_sampled_images(tf32):
     tokenizer = SimpleNamespace(latent=LatentShape(4, 4))
     sampler = Sampler(None, tokenizer, None, tf32=tf32)
     assert sampler.describe(SampleSettings())["tf32"] is tf32
+
+
+def test_only_commands_that_read_a_finished_run_configure_torch():
+    run = Path(__file__).parents[1] / "guard" / "old_run" / "finished"
+    opened = open_run(run, load_registry())
+    asked = opened.loaded.recipe.runtime.tf32
+    torch.backends.cuda.matmul.allow_tf32 = not asked
+    StageContext.of_finished_run(opened, "generator", Console(quiet=True))
+    assert torch.backends.cuda.matmul.allow_tf32 is not asked
+    finished_context(run, "generator")
+    assert torch.backends.cuda.matmul.allow_tf32 is asked

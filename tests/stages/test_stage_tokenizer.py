@@ -15,7 +15,7 @@ from torch import nn
 
 from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig, DiscriminatorConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, Discriminator, LabelledImage, Regularizer
+from pae_framework.contracts import DataSource, Discriminator, LabeledImage, Regularizer
 from pae_framework.errors import UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import ComponentSpec, Plugin, Registry, load_registry
@@ -24,6 +24,7 @@ from pae_framework.stages.tokenizer import run
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
+from pae_framework.training.train_settings import TrainSettings
 
 CHANGES = [
     "data.image_size=16",
@@ -73,11 +74,11 @@ class Noise(DataSource):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         random = torch.Generator().manual_seed(index)
         size = (3, self.image_size, self.image_size)
         image = torch.randint(256, size, generator=random, dtype=torch.uint8)
-        return LabelledImage(image, index % 2)
+        return LabeledImage(image, index % 2)
 
 
 @pytest.fixture
@@ -88,6 +89,11 @@ def registry() -> Registry:
         classes = (f"test_stage_tokenizer:{name}", f"test_stage_tokenizer:{name}Config")
         registry.add(ComponentSpec(kind, name.lower(), *classes, "a test component", plugin))
     return registry
+
+
+def print_length(train: TrainSettings, images: int) -> int:
+    print(f"{images} images")
+    return train.total_steps(images)
 
 
 def trained(
@@ -103,7 +109,7 @@ def trained(
         directory=directory,
         train_source=Noise(DataSourceConfig(), 16),
         seed=lambda train: 7,
-        print_length=lambda train, images: None,
+        print_length=print_length,
         input=lambda stage: encoder if stage == "encoder" else None,
         train_context=lambda train: TrainContext(
             directory, torch.device("cpu"), "tokenizer", 7, progress
@@ -165,6 +171,13 @@ def test_an_interrupted_training_resumes_with_its_discriminator(tmp_path, regist
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000006")
     again = trained(tmp_path / "cut", registry, tmp_path / "encoder", *ADVERSARIAL)
     assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_the_length_is_printed_before_the_discriminator_is_built(tmp_path, registry, capsys):
+    section = "tokenizer.adversarial={discriminator: {use: unbuildable}}"
+    with pytest.raises(RuntimeError, match="built"):
+        trained(tmp_path / "one", registry, tmp_path / "encoder", section)
+    assert "8 images" in capsys.readouterr().out
 
 
 def test_with_weight_0_the_discriminator_is_not_built(tmp_path, registry):

@@ -35,7 +35,7 @@ class Reddish(Discriminator):
 def step(
     section: Callable[..., TokenizerSection], registry: Registry, encoder: FakeEncoder
 ) -> Callable[..., tuple[Tensor, LossTerms]]:
-    """The gradient of one optimiser step on six images, as one vector, and its mean terms."""
+    """The gradient of one optimizer step on six images, as one vector, and its mean terms."""
     described = section()
     tokenizer = build_tokenizer(described, 16, registry, encoder)
     images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(5))

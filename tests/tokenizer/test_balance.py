@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pae_framework.errors import UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import (
-    ADVERSARIAL,
-    REGULARIZER,
+    ADVERSARIAL_BOUNDS,
+    REGULARIZER_BOUNDS,
     Bounds,
     gradient_norm,
 )
@@ -39,7 +39,9 @@ def test_the_factor_is_the_ratio_of_gradient_lengths(layer: nn.Parameter) -> Non
     assert tenfold.item() == pytest.approx(5 / 0.500001)
 
 
-@pytest.mark.parametrize(("bounds", "expected"), [(ADVERSARIAL, 1e4), (REGULARIZER, 5e4)])
+@pytest.mark.parametrize(
+    ("bounds", "expected"), [(ADVERSARIAL_BOUNDS, 1e4), (REGULARIZER_BOUNDS, 5e4)]
+)
 def test_of_a_term_with_no_slope_it_is_bounded(
     layer: nn.Parameter, bounds: Bounds, expected: float
 ) -> None:
@@ -49,13 +51,13 @@ def test_of_a_term_with_no_slope_it_is_bounded(
 
 
 def test_of_a_reconstruction_with_no_slope_it_is_0(layer: nn.Parameter) -> None:
-    found = factor(linear(layer, 0, 0), linear(layer, 3, 4), layer, ADVERSARIAL)
+    found = factor(linear(layer, 0, 0), linear(layer, 3, 4), layer, ADVERSARIAL_BOUNDS)
     assert found.item() == 0.0
 
 
 def test_it_carries_no_gradient_and_leaves_none(layer: nn.Parameter) -> None:
     reconstruction, term = linear(layer, 3, 4), linear(layer, 6, 8)
-    weight = factor(reconstruction, term, layer, ADVERSARIAL)
+    weight = factor(reconstruction, term, layer, ADVERSARIAL_BOUNDS)
     assert not weight.requires_grad
     assert layer.grad is None
     (reconstruction + weight * term).backward()  # the graphs are still there

@@ -59,7 +59,7 @@ def test_each_part_gives_the_reference_output(
 
 
 @torch.no_grad()
-def test_decode_is_the_reference_output_denormalised(
+def test_decode_is_the_reference_output_denormalized(
     tokenizer: Tokenizer, golden: dict[str, Tensor]
 ) -> None:
     std = torch.tensor([0.5, 0.25, 0.2]).view(1, 3, 1, 1)

@@ -98,7 +98,7 @@ class TestFrozenEncoder:
 
 
 class TestEncode:
-    def test_modulator_sees_the_normalised_pixels(self, build: Build, images: Tensor) -> None:
+    def test_modulator_sees_the_normalized_pixels(self, build: Build, images: Tensor) -> None:
         tokenizer = build()
         seen = []
         tokenizer.delta_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -18,7 +18,7 @@ from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
-from pae_framework.tokenizer.losses.terms import RegularizerTerm
+from pae_framework.tokenizer.losses.terms import NamedModules, RegularizerTerm
 from pae_framework.tokenizer.model import Tokenizer, noisy
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.training.blocks import find_blocks, recompute_blocks
@@ -276,7 +276,7 @@ class TestNoise:
     def test_it_is_added_to_the_input_of_the_deprojector(
         self, build: Callable[..., Tokenizer], images: Tensor
     ) -> None:
-        """Not to the standardised latents, where the bottleneck standardises (RAE)."""
+        """Not to the standardized latents, where the bottleneck standardizes (RAE)."""
         tokenizer = build(modulator="none", bottleneck="identity")
         tokenizer.bottleneck.var.fill_(4.0)
         latents = tokenizer.encode(images).latents
@@ -340,17 +340,19 @@ class TestAdaptiveRegularizers:
         torch.testing.assert_close(terms["loss"], total)
 
     def test_it_needs_a_projector(self, make: Make) -> None:
-        with pytest.raises(AssertionError):  # the recipe check rejects it: test_agreement_losses
-            make(
-                {"mcr": Scaled(1.0)},
-                regularizers={"mcr": {}},
-                bottleneck="identity",
-            )
+        """The recipe check cannot reject it: mcr's config does not state that it is adaptive."""
+        objective = make({"mcr": Scaled(1.0)}, regularizers={"mcr": {}}, bottleneck="identity")
+        with pytest.raises(UsageError, match=r"'mcr'.*projector.*regularizers\.mcr\.weight=0"):
+            objective.check()
 
     def test_it_needs_a_reconstruction_term(self, make: Make) -> None:
         nothing = {"l1": 0.0, "perceptual": {"weight": 0.0}}
-        with pytest.raises(AssertionError):  # the recipe check rejects it: test_agreement_losses
-            make({"mcr": Scaled(1.0)}, regularizers={"mcr": {}}, reconstruction=nothing)
+        objective = make({"mcr": Scaled(1.0)}, regularizers={"mcr": {}}, reconstruction=nothing)
+        with pytest.raises(UsageError, match=r"'mcr'.*tokenizer\.reconstruction\.l1=1"):
+            objective.check()
+        objective = make(adversarial=adversarial(), reconstruction=nothing)
+        with pytest.raises(UsageError, match=r"'adversarial'.*tokenizer\.reconstruction\.l1=1"):
+            objective.check()
 
 
 class TestAdversarial:
@@ -508,7 +510,7 @@ class TestRandomness:
     def test_of_the_bottleneck_differs_from_that_of_regularizers(
         self, make: Make, images: Tensor
     ) -> None:
-        """A term labelled ``bottleneck`` does not draw the numbers of the bottleneck again."""
+        """A term labeled ``bottleneck`` does not draw the numbers of the bottleneck again."""
         seen = Sees()
         objective = make(
             {"bottleneck": seen},
@@ -560,6 +562,12 @@ class TestLabels:
         other.load_state_dict(objective.state_dict())
         assert torch.equal(other.state_dict()[key], objective.state_dict()[key])
         assert all(part.training for part in objective.regularizers.modules())
+
+    def test_a_module_cannot_be_set_afterwards(self) -> None:
+        """It would not be registered, so it would be missing in the state dict."""
+        named = NamedModules({"training": torch.nn.Linear(1, 1)})
+        with pytest.raises(AssertionError, match="other"):
+            named.other = torch.nn.Linear(1, 1)
 
 
 class TestRefusals:

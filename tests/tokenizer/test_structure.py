@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.layers import map_to_tokens
-from pae_framework.tokenizer.structure import StructureReference, low_passed, spatially_normalised
+from pae_framework.tokenizer.structure import StructureReference, low_passed, spatially_normalized
 from pae_framework.tokenizer.tokenizer_settings import RefinementSettings
 
 
@@ -27,27 +27,27 @@ def images(count: int = 2, size: int = 32) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
-class TestNormalisation:
+class TestNormalization:
     def test_subtracts_a_share_of_the_mean_token(self) -> None:
         x = torch.tensor([[[1.0, 0.0], [3.0, 4.0]]])  # mean (2, 2)
         expected = torch.tensor([[[0.2, -0.8], [2.2, 3.2]]])
-        torch.testing.assert_close(spatially_normalised(x, 0.4), expected)
+        torch.testing.assert_close(spatially_normalized(x, 0.4), expected)
 
     def test_strength_0_is_the_identity_and_1_leaves_no_mean(self) -> None:
         x = torch.randn(5, 16, 32)
-        assert torch.equal(spatially_normalised(x, 0.0), x)
-        mean = spatially_normalised(x, 1.0).mean(dim=1)
+        assert torch.equal(spatially_normalized(x, 0.0), x)
+        mean = spatially_normalized(x, 1.0).mean(dim=1)
         torch.testing.assert_close(mean, torch.zeros(5, 32), atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize(("power", "expected"), [(0.5, 2.0), (1.0, 1.0)])
     def test_divides_by_a_power_of_the_deviation(self, power: float, expected: float) -> None:
         # One channel: 3 and 11, less the mean -4 and 4; its deviation over the image is 4.
         x = torch.tensor([[[3.0], [11.0]]])
-        found = spatially_normalised(x, 1.0, deviation_power=power)
+        found = spatially_normalized(x, 1.0, deviation_power=power)
         torch.testing.assert_close(found, torch.tensor([[[-expected], [expected]]]))
 
     def test_a_channel_without_deviation_stays_finite(self) -> None:
-        assert spatially_normalised(torch.ones(1, 4, 2), 1.0, deviation_power=1.0).isfinite().all()
+        assert spatially_normalized(torch.ones(1, 4, 2), 1.0, deviation_power=1.0).isfinite().all()
 
 
 class TestLowPass:
@@ -87,10 +87,10 @@ class TestUpsampling:
         assert torch.equal(found, x - 0.4 * x.mean(dim=1, keepdim=True))
 
     def test_bilinear_there_and_back_by_hand(self) -> None:
-        # 2 x 2 tokens to 8 px and back. Along an axis, the centres of tokens 0 and 1 lie at 1.5
+        # 2 x 2 tokens to 8 px and back. Along an axis, the centers of tokens 0 and 1 lie at 1.5
         # and 5.5 px; each comes back as the mean of the pixels beside it. Pixels 1 and 2 lie at
         # -1/8 (clamped to 0) and 1/8 tokens from token 0: weights 1 and 7/8 + 1/8, so token 0
-        # comes back as 15/16 of itself and 1/16 of its neighbour.
+        # comes back as 15/16 of itself and 1/16 of its neighbor.
         x = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 4, 1)
         found = reference(upsampler="bilinear", upsample_size=8)(x, images(1))
         own, other = 15 / 16, 1 / 16
@@ -173,10 +173,10 @@ class TestAnyUp:
         module = reference(upsampler="anyup", anyup=checkout)
         module.load_pretrained()
         x, given = torch.randn(2, 16, 8), images(2, size=32)
-        # Nearest up and bilinear down give the tokens back; the guide adds the standardised mean.
+        # Nearest up and bilinear down give the tokens back; the guide adds the standardized mean.
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-        colours = given.double().mean(dim=(2, 3)).numpy()
-        guide = torch.tensor(((colours - mean) / std).mean(axis=1), dtype=torch.float32)
+        colors = given.double().mean(dim=(2, 3)).numpy()
+        guide = torch.tensor(((colors - mean) / std).mean(axis=1), dtype=torch.float32)
         torch.testing.assert_close(module(x, given), 3 * x + guide[:, None, None])
 
     def test_images_are_resized_to_the_size_asked_for(self, checkout: dict[str, str]) -> None:

@@ -72,7 +72,7 @@ def test_a_discriminator_and_its_optimizer_are_restored(tmp_path: Path):
     assert same(state, restored)
 
 
-def test_a_discriminator_missing_from_the_checkpoint_starts_anew(tmp_path: Path):
+def test_a_discriminator_missing_from_the_checkpoint_starts_fresh(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, trained_state())
     state, untouched = (

@@ -105,7 +105,7 @@ def critic_loss(subject: TrainTask) -> CriticLoss:
 def test_a_killed_training_with_a_discriminator_ends_with_the_same_bits(
     tmp_path: Path, kill_at: int
 ):
-    """Both networks, their optimisers and the average, with accumulation and a late start."""
+    """Both networks, their optimizers and the average, with accumulation and a late start."""
     given = {"accumulate": 2, "ema": 0.8}
     run(tmp_path / "whole", pair(first_step=2), **given)
 

@@ -27,7 +27,6 @@ from toy_training import (
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError, StoppedError, UsageError
-from pae_framework.training import loop
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
@@ -277,35 +276,23 @@ def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path: Path):
     assert same_tensors(whole, resumed)
 
 
-class AskedAfter:
-    """A stop request that is set after it was read a number of times."""
+@pytest.mark.parametrize("done", [0, 1, 2, 3, STEPS])
+def test_a_stop_at_any_time_leaves_a_checkpoint_of_the_last_step(tmp_path: Path, done: int):
+    """The signal arrives before the batch after ``done`` steps, at last after the last batch."""
 
-    def __init__(self, reads: int):
-        self.reads = reads
+    def batches(start: int, stop: int) -> Iterator[Batch]:
+        for step, batch in enumerate(regression_batches(start, stop), start):
+            if step == done:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+        if done == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def __enter__(self) -> AskedAfter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    @property
-    def asked(self) -> bool:
-        self.reads -= 1
-        return self.reads < 0
-
-
-@pytest.mark.parametrize("reads", [0, 1, 2, 3, STEPS])
-def test_a_stop_at_any_time_leaves_a_checkpoint_of_the_last_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int
-):
     whole = run(tmp_path / "whole", regression())
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "StopRequest", lambda: AskedAfter(reads))
-        with pytest.raises(StoppedError) as stopped:
-            run(tmp_path, regression(), checkpoint_every=100)
-    step = int(str(stopped.value).split()[3])
-    assert (tmp_path / "checkpoints" / f"step-{step:08d}").is_dir()
+    last = min(done + 1, STEPS)
+    with pytest.raises(StoppedError, match=f"step {last} of {STEPS}"):
+        run(tmp_path, replace(regression(), batches=batches), checkpoint_every=100)
+    assert (tmp_path / "checkpoints" / f"step-{last:08d}").is_dir()
     resumed = run(tmp_path, regression())
     assert same_tensors(whole, resumed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 from toy_training import (
+    Batches,
     read_metrics,
     regression,
     regression_batches,
@@ -25,6 +27,7 @@ from toy_training import (
 from pae_framework.contracts import Batch
 from pae_framework.errors import RunError, StoppedError
 from pae_framework.training.loop import train
+from pae_framework.training.metrics_log import MetricAverages
 from pae_framework.training.task import Reduction, TrainTask, World
 
 STEPS = 12
@@ -69,9 +72,14 @@ def train_both(directory: Path, *tasks: TrainTask, **changes: object) -> list[Ex
         return [run(0, first), other.result()]
 
 
-def shifted(start: int, stop: int) -> Iterator[Batch]:
-    """Batches other than rank 0's."""
-    return regression_batches(start + 100, stop + 100)
+def half(rank: int) -> Batches:
+    """The first or last three of the six examples of each step."""
+
+    def batches(start: int, stop: int) -> Iterator[Batch]:
+        for batch in regression_batches(start, stop):
+            yield tuple(tensor[3 * rank : 3 * rank + 3] for tensor in batch)
+
+    return batches
 
 
 def test_only_rank_0_writes(tmp_path: Path):
@@ -82,17 +90,49 @@ def test_only_rank_0_writes(tmp_path: Path):
     assert list((tmp_path / "rank1").iterdir()) == []
 
 
-def test_the_log_has_the_means_over_both_processes(tmp_path: Path):
-    """Each rank's weights follow its own batches here, so that its losses are known."""
-    alone = []
-    for rank, batches in enumerate((regression_batches, shifted)):
-        folder = tmp_path / f"alone{rank}"
-        task = replace(regression(), batches=batches)
-        train(task, train_settings(STEPS), STEPS, train_context(folder))
-        alone.append(steps_and_losses(folder))
-    train_both(tmp_path, regression(), replace(regression(), batches=shifted))
-    expected = [(a + b) / 2 for (_, a), (_, b) in zip(*alone, strict=True)]
-    assert [loss for _, loss in steps_and_losses(tmp_path / "rank0")] == pytest.approx(expected)
+def test_two_processes_with_half_the_batch_each_equal_one_with_the_whole(tmp_path: Path):
+    """Losses are means over images, so the mean over both halves is that of the batch of six."""
+    whole = regression(noise=0)
+    train(whole, train_settings(STEPS), STEPS, train_context(tmp_path / "whole"))
+    tasks = [replace(regression(noise=0), batches=half(rank)) for rank in (0, 1)]
+    assert train_both(tmp_path, *tasks) == [None, None]
+
+    expected, first, second = (task.module.state_dict() for task in (whole, *tasks))
+    for name, value in expected.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value, rtol=1e-6, atol=1e-6)
+    losses = [loss for _, loss in steps_and_losses(tmp_path / "whole")]
+    logged = [loss for _, loss in steps_and_losses(tmp_path / "rank0")]
+    assert logged == pytest.approx(losses, rel=1e-5)
+
+
+def test_images_of_all_processes_are_counted():
+    """Two steps of six images in one process, or in each of two."""
+    speeds = []
+    for world in (World(), replace(World(), size=2)):
+        averages = MetricAverages(6, world)
+        time.sleep(0.05)
+        speeds.append(averages.summarize([{"loss": 1.0}] * 2)["images_per_s"])
+    assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.5)
+
+
+def test_a_weight_without_gradient_in_both_processes_is_not_changed(tmp_path: Path):
+    tasks = [regression(), regression()]
+    for task in tasks:
+        task.module.spare = torch.nn.Parameter(torch.tensor([2.0]))
+    assert train_both(tmp_path, *tasks, weight_decay=0.5) == [None, None]
+    assert [task.module.spare.item() for task in tasks] == [2.0, 2.0]
+
+
+def test_a_weight_that_is_not_finite_in_one_process_stops_both(tmp_path: Path):
+    """Its gradient is not averaged, because it has none."""
+    tasks = [regression(), regression()]
+    for rank, task in enumerate(tasks):
+        task.module.spare = torch.nn.Parameter(torch.tensor(float("nan") if rank else 0.0))
+    for error in train_both(tmp_path, *tasks):
+        assert isinstance(error, RunError)
+        assert "step 4 " in str(error)
+    assert not (tmp_path / "rank0" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("log_every", [1, 100])

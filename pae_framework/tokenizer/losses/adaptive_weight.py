@@ -26,9 +26,9 @@ class Bounds:
         return (reconstruction / (term + self.eps)).clamp(max=self.most)
 
 
-ADVERSARIAL = Bounds(eps=1e-6, most=1e4)
+ADVERSARIAL_BOUNDS = Bounds(eps=1e-6, most=1e4)
 """RAE's, for the adversarial term, at the decoder's last layer."""
-REGULARIZER = Bounds(eps=1e-4, most=1e8)
+REGULARIZER_BOUNDS = Bounds(eps=1e-4, most=1e8)
 """VA-VAE's, for regularizers, at the last layer before the latents."""
 
 

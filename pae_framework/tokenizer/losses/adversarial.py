@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pae_framework.contracts import Batch, Discriminator, LossTerms, RegularizerInputs
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL as BOUNDS
+from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS
 from pae_framework.tokenizer.losses.terms import LossTerm
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, DISCRIMINATOR_TERMS
@@ -33,7 +33,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the discriminator and the tokenizer's adversarial term are active, in optimiser steps.
+    """When the discriminator and the tokenizer's adversarial term are active, in optimizer steps.
 
     The discriminator is trained from step ``update_from`` on. The term's weight grows linearly from
     0 at step ``start`` to its full value ``warmup`` steps later.
@@ -84,7 +84,7 @@ class AdversarialTerm(LossTerm):
         adaptive: whether it is also multiplied by the ratio of gradient norms.
     """
 
-    bounds = BOUNDS
+    bounds = ADVERSARIAL_BOUNDS
     layer_name = "decoder's last layer"
 
     def __init__(

@@ -1,4 +1,4 @@
-"""LPIPS: a perceptual distance whose channel weights were learned from human judgements.
+"""LPIPS: a perceptual distance whose channel weights were learned from human judgments.
 
 Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018, arXiv 1801.03924: version 0.1 on VGG-16, with
 the same values as torch-fidelity 0.4. The networks are frozen.
@@ -50,7 +50,7 @@ class LPIPS(nn.Module):
         return self.compare(self.features(a), self.features(b))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Channel-normalised features, one (B, c, s, s) per stage, float32."""
+        """Channel-normalized features, one (B, c, s, s) per stage, float32."""
         features = []
         # Not in bf16: it cannot represent the differences of nearly equal images, which changes
         # their distance by tens of percent and the direction of its gradient. TF32
@@ -117,7 +117,7 @@ def build_lpips(settings: LpipsSettings) -> LPIPS:
 
 
 def _vgg16() -> list[nn.Module]:
-    """The convolutions of VGG-16 (configuration D), initialised as in torchvision."""
+    """The convolutions of VGG-16 (configuration D), initialized as in torchvision."""
     layers: list[nn.Module] = []
     channels = 3
     for index, stage in enumerate(STAGES):

@@ -40,7 +40,7 @@ class TokenizerObjective(UsesFrozen):
 
     Args:
         tokenizer: is trained, with the parameters of the regularizers if they have any.
-        reconstruction: the reconstruction terms. Adaptive regularizers need at least one.
+        reconstruction: the reconstruction terms. Adaptive terms need at least one.
         regularizers: in the order of the sum. Adaptive ones need a tokenizer with a projector.
         adversarial: its discriminator stays outside the module tree.
         target: what the regularizers align with; None if no regularizer needs a target.
@@ -71,22 +71,29 @@ class TokenizerObjective(UsesFrozen):
         self.step = 0
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
-        if any(term.adaptive for term in regularizers):
-            assert reconstruction.weights
-            assert tokenizer.bottleneck.projected
 
     def begin_step(self, step: int) -> None:
-        """Set the step of the terms' schedules; the first optimiser step is 0."""
+        """Set the step of the terms' schedules; the first optimizer step is 0."""
         self.step = step
 
     def check(self) -> None:
-        """Reject adaptive terms whose layer is frozen. Call it after ``lr_factors`` are applied.
+        """Reject adaptive terms without a reconstruction term, or whose layer is absent or frozen.
+
+        Call it after ``lr_factors`` are applied. The recipe check rejects the first two earlier if
+        the regularizer's config states ``adapts_weight``.
 
         Raises:
-            UsageError: names the term and the layer.
+            UsageError: names the term and what is missing or frozen.
         """
         for term in self.terms:
-            if term.adaptive and not term.layer(self.tokenizer).requires_grad:
+            if not term.adaptive:
+                continue
+            if not self.reconstruction.weights:
+                raise UsageError(
+                    f"the adaptive weight of {term.name!r} needs a reconstruction term, but all "
+                    "have weight 0; set tokenizer.reconstruction.l1=1"
+                )
+            if not term.layer(self.tokenizer).requires_grad:
                 raise UsageError(
                     f"the adaptive weight of {term.name!r} is measured at the {term.layer_name}, "
                     "which tokenizer.train.lr_factors freezes; remove that factor or set "

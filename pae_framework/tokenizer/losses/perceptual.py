@@ -1,7 +1,7 @@
 """A perceptual distance in the frozen encoder's own features: a stand-in for LPIPS, not LPIPS.
 
 LPIPS (Zhang et al. 2018) compares images in a network trained for classification and weights its
-channels by human judgements. Here the network is the tokenizer's encoder and all channels have
+channels by human judgments. Here the network is the tokenizer's encoder and all channels have
 equal weight, so no other weights are needed. Values are comparable with each other only, not with
 published LPIPS values.
 
@@ -34,7 +34,7 @@ class FeatureDistance(Protocol):
 
 
 class PerceptualDistance(UsesFrozen):
-    """Mean over blocks and tokens of the squared distance of channel-normalised features.
+    """Mean over blocks and tokens of the squared distance of channel-normalized features.
 
     d(a, b) = mean_l mean_n |f_l,n(a) - f_l,n(b)|^2 with |f_l,n| = 1: LPIPS's formula with unit
     channel weights. So d lies in [0, 4] and is 0 for equal images. Gradients flow to both images,
@@ -63,7 +63,7 @@ class PerceptualDistance(UsesFrozen):
         return self.compare(self.features(a), self.features(b))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Channel-normalised features, one (B, n, d) per layer, float32."""
+        """Channel-normalized features, one (B, n, d) per layer, float32."""
         maps = self.encoder.feature_maps(self.encoder.normalize(images))
         if self.layers is not None:
             # islice: the encoder does not compute layers after the last one compared.

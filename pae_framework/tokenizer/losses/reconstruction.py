@@ -1,4 +1,7 @@
-"""Reconstruction terms: distances between a reconstruction and its image; TERMS lists them all."""
+"""Reconstruction terms: distances between a reconstruction and its image; TERMS lists them all.
+
+They are not ``LossTerm`` objects; ``terms.py`` states what both have in common.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """A term of the tokenizer's loss: a name, a weight, and optionally a schedule and adaptive factor.
 
-The adversarial term and the regularizers are :class:`LossTerm` objects. Reconstruction terms are
-computed together (``reconstruction.py``), because adaptive factors and regularizers use their sum.
+The adversarial term and the regularizers are :class:`LossTerm` objects, each with random numbers of
+its own. Reconstruction terms (``reconstruction.py``) have a name and a weight too, but are no such
+objects: they are always active, without a factor or randomness, and are computed together, because
+adaptive factors and regularizers use their sum.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pae_framework.contracts import Regularizer, RegularizerInputs
-from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER, Bounds
+from pae_framework.errors import UsageError
+from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER_BOUNDS, Bounds
 from pae_framework.tokenizer.model import Tokenizer
 
 
@@ -43,14 +46,14 @@ class LossTerm(ABC):
         """The parameter at which gradient norms are measured."""
 
     def share(self, step: int) -> float:
-        """Share of the weight at an optimiser step, 0 to 1; at 0 the term is not computed."""
+        """Share of the weight at an optimizer step, 0 to 1; at 0 the term is not computed."""
         return 1.0
 
 
 class RegularizerTerm(LossTerm):
     """A regularizer under its label; its adaptive factor is measured at the projector."""
 
-    bounds = REGULARIZER
+    bounds = REGULARIZER_BOUNDS
     layer_name = "last layer before the latents"
 
     def __init__(self, label: str, regularizer: Regularizer, weight: float):
@@ -62,15 +65,29 @@ class RegularizerTerm(LossTerm):
         return self.regularizer(inputs)
 
     def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
-        """The projector's convolution."""
+        """The projector's convolution.
+
+        Raises:
+            UsageError: the bottleneck has no projector.
+        """
+        if tokenizer.latent_compressor is None:
+            raise UsageError(
+                f"the adaptive weight of {self.name!r} needs a projector, but tokenizer.bottleneck "
+                f"has none; set tokenizer.regularizers.{self.name}.weight=0"
+            )
         return tokenizer.layer_before_latents()
 
 
 class NamedModules(nn.Module):
     """A ModuleDict that also takes names of Module attributes, such as ``half``."""
 
-    __setattr__ = object.__setattr__  # type: ignore[assignment]  # a module may be named "training"
-
     def __init__(self, modules: Mapping[str, nn.Module]):
         super().__init__()
         self._modules.update(modules)  # add_module rejects attribute names
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # nn.Module would reject the flag `training` if a module has that name.
+        assert not isinstance(value, nn.Module | nn.Parameter), (
+            f"{name}: pass it to the constructor"
+        )
+        object.__setattr__(self, name, value)

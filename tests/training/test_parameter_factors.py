@@ -29,14 +29,14 @@ def test_a_prefix_consists_of_whole_name_components():
 
 def test_the_longest_prefix_wins_in_any_order():
     module = tree(decoder=tree(head=leaf(), norm=leaf()))
-    for parts in ({"decoder": 0.1, "decoder.head": 3.0}, {"decoder.head": 3.0, "decoder": 0.1}):
-        assert parameter_factors(module, parts) == {"decoder.head.w": 3.0, "decoder.norm.w": 0.1}
+    for factors in ({"decoder": 0.1, "decoder.head": 3.0}, {"decoder.head": 3.0, "decoder": 0.1}):
+        assert parameter_factors(module, factors) == {"decoder.head.w": 3.0, "decoder.norm.w": 0.1}
 
 
 def test_a_prefix_may_omit_the_wrapper():
     module = tree(tokenizer=tree(decoder=leaf(), encoder=leaf()), regularizers=tree(vf=leaf()))
-    for part in ("decoder", "tokenizer.decoder"):
-        factors = parameter_factors(module, {part: 0.5})
+    for prefix in ("decoder", "tokenizer.decoder"):
+        factors = parameter_factors(module, {prefix: 0.5})
         assert [name for name, factor in factors.items() if factor == 0.5] == [
             "tokenizer.decoder.w"
         ]

@@ -1,10 +1,10 @@
-"""Latents as colours: principal components with known answers."""
+"""Latents as colors: principal components with known answers."""
 
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from pae_framework.report.colours import latent_colours, principal_components
+from pae_framework.report.colors import latent_colors, principal_components
 
 
 def generator(seed=0):
@@ -18,12 +18,12 @@ def rank_one(count=3, channels=6, side=4):
     return 5.0 + torch.einsum("mhw,c->mchw", coefficients, direction), coefficients
 
 
-def test_rank_one_latents_give_colours_along_one_line():
+def test_rank_one_latents_give_colors_along_one_line():
     latents, coefficients = rank_one()
-    colours = latent_colours(latents)
-    assert colours.shape == (3, 3, 4, 4)
-    assert colours.dtype == torch.uint8
-    red, green, blue = colours.unbind(1)
+    colors = latent_colors(latents)
+    assert colors.shape == (3, 3, 4, 4)
+    assert colors.dtype == torch.uint8
+    red, green, blue = colors.unbind(1)
     assert (green == 128).all()
     assert (blue == 128).all()
     # red rises (or falls) with the coefficient, token by token, and uses the whole range
@@ -58,13 +58,13 @@ def test_the_sign_is_fixed_by_the_largest_loading(seed):
 def test_outliers_do_not_darken_the_rest():
     latents = torch.rand(1, 3, 32, 32, generator=generator())
     latents[0, :, 0, 0] = 1000.0
-    red = latent_colours(latents)[0, 0].double()
+    red = latent_colors(latents)[0, 0].double()
     assert red.flatten()[1:].std() > 20
 
 
-def test_constant_latents_are_grey_and_few_channels_leave_the_rest_grey():
-    assert (latent_colours(torch.ones(2, 4, 3, 3)) == 128).all()
-    two = latent_colours(torch.randn(2, 2, 3, 3, generator=generator()))
+def test_constant_latents_are_gray_and_few_channels_leave_the_rest_gray():
+    assert (latent_colors(torch.ones(2, 4, 3, 3)) == 128).all()
+    two = latent_colors(torch.randn(2, 2, 3, 3, generator=generator()))
     assert (two[:, 2] == 128).all()
     assert two[:, :2].float().std() > 0
 
@@ -72,10 +72,10 @@ def test_constant_latents_are_grey_and_few_channels_leave_the_rest_grey():
 def test_latents_that_are_not_finite_have_colors():
     latents = torch.randn(1, 4, 4, 4, generator=generator())
     latents[0, 0, 0, 0], latents[0, 1, 1, 1] = float("nan"), float("inf")
-    assert latent_colours(latents).shape == (1, 3, 4, 4)
+    assert latent_colors(latents).shape == (1, 3, 4, 4)
 
 
-def test_colours_do_not_depend_on_shift_or_scale():
+def test_colors_do_not_depend_on_shift_or_scale():
     latents = torch.randn(2, 5, 4, 4, generator=generator(), dtype=torch.float64)
-    difference = latent_colours(latents).int() - latent_colours(3.0 * latents + 7.0).int()
+    difference = latent_colors(latents).int() - latent_colors(3.0 * latents + 7.0).int()
     assert difference.abs().max() <= 1

@@ -1,4 +1,4 @@
-"""Latents as colours: the first three principal components of all tokens as red, green, blue.
+"""Latents as colors: the first three principal components of all tokens as red, green, blue.
 
 Legend: M images, C channels, h x w the grid.
 """
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def latent_colours(latents: Tensor) -> Tensor:
-    """Latents (M, C, h, w) as colours (M, 3, h, w) uint8.
+def latent_colors(latents: Tensor) -> Tensor:
+    """Latents (M, C, h, w) as colors (M, 3, h, w) uint8.
 
     The 2nd to 98th percentile of each component are spread over 0 to 255. A component without
     variance is 128 everywhere. The largest loading of each is positive, which fixes the sign.
