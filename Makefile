@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or later and make:
-#   make quickstart    install, then run the whole chain on small real images
+#   make quickstart    install, then run every stage on small real images
 #   make test          install the test tools too, then run the tests
-# What is installed or finished is not done again.
+# Finished steps are not repeated.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,9 +12,9 @@ BIN := $(VENV)/bin
 help:
 	@echo "make quickstart   install, then run recipes/quickstart.yaml (minutes)"
 	@echo "make test         install the test tools, then run the tests"
-	@echo "make check        format, lint, types, import rules, generated docs"
-	@echo "make format       format and mend what ruff can mend"
-	@echo "make docs         write the generated reference pages again"
+	@echo "make check        check format, lint, types, import rules, docs"
+	@echo "make format       format, and fix what ruff can fix"
+	@echo "make docs         regenerate the reference pages"
 
 quickstart: $(VENV)/.installed
 	$(BIN)/pae run quickstart
@@ -40,7 +40,7 @@ docs: $(VENV)/.installed-dev
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Python 3.11 or later is needed; say make PYTHON=python3.12 ..." >&2; exit 1; }
+	  || { echo "Python 3.11 or later is needed; run make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' \
 	  || { echo "Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

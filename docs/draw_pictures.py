@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and the tutorial, and the tutorial's table, from one run.
+"""Make the pictures of the README and the tutorial, and the tutorial's table, from one run.
 
 ::
 
@@ -21,7 +21,7 @@ from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
 from pae_framework.plugins import load_registry
-from pae_framework.report.colours import latent_colors
+from pae_framework.report.colors import latent_colors
 from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
 from pae_framework.report.pictures import class_rows, compare, grid, save_png, stack
 from pae_framework.report.plots import Line, curves, loss_panels
@@ -38,7 +38,7 @@ TERMS = ("loss", "l1", "ssr", "mcr", "scr")
 
 
 def main(run: Path) -> None:
-    """Draw every picture."""
+    """Write every picture."""
     context = StageContext.of_finished_run(
         open_run(run, load_registry()), "report", Console(stderr=True)
     )
@@ -47,8 +47,8 @@ def main(run: Path) -> None:
     reconstructions = inputs.reconstructions
     save_png(compare(inputs.images[:16], reconstructions[:16]), FOLDER / "reconstructions.png")
     save_png(compare(inputs.images[:16], _colors(inputs)[:16]), FOLDER / "latents.png")
-    drawn = inputs.sample_sets[0]
-    picture = by_class(drawn.images, drawn.labels, inputs.class_names, per_class=5)
+    samples = inputs.sample_sets[0]
+    picture = by_class(samples.images, samples.labels, inputs.class_names, per_class=5)
     save_png(picture, FOLDER / "samples.png")
     panels = loss_panels(read_log(context.require("tokenizer") / "metrics.jsonl"))
     for term in TERMS:
@@ -61,10 +61,10 @@ def main(run: Path) -> None:
 
 
 def overview(inputs: RunInputs) -> None:
-    """The README's picture: for each class its first test image, with what becomes of it."""
+    """The README's picture: a test image of each class, its latent, reconstruction and a sample."""
     first = _first_of_each_class(inputs.labels, inputs.class_names)
-    drawn = inputs.sample_sets[0]
-    samples = drawn.images[_first_of_each_class(drawn.labels, inputs.class_names)]
+    sample_set = inputs.sample_sets[0]
+    samples = sample_set.images[_first_of_each_class(sample_set.labels, inputs.class_names)]
     rows = {
         "test image": inputs.images[first],
         "its latent": _colors(inputs)[first],
@@ -111,7 +111,7 @@ def _first_of_each_class(labels: Tensor, names: Sequence[str]) -> Tensor:
 
 
 def _colors(inputs: RunInputs) -> Tensor:
-    """Latents as colors, each cell as large as what it stands for in the image."""
+    """Latents as colors, enlarged to the size of the images."""
     colors = latent_colors(inputs.latents)
     factor = inputs.images.shape[-1] // colors.shape[-1]
     return colors.repeat_interleave(factor, 2).repeat_interleave(factor, 3)

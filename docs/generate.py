@@ -1,9 +1,9 @@
-"""Writes the pages of docs/reference/ from the code, so that no list of it is kept twice.
+"""Write the pages of docs/reference/ from the code.
 
 ::
 
     python docs/generate.py            write the pages
-    python docs/generate.py --check    say which pages are not what the code says; exit code 1
+    python docs/generate.py --check    list outdated pages; exit code 1 if there are any
 
 The pages hold no date, version or path, are the same on every machine, and need no torch.
 """
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     old = [path for path, text in written.items() if _read(path) != text]
     if arguments:
         for path in old:
-            print(f"{path.name} is not what the code says; run `make docs`", file=sys.stderr)
+            print(f"{path.name} is outdated; run `make docs`", file=sys.stderr)
         return 1 if old else 0
     for path in old:
         path.parent.mkdir(exist_ok=True)

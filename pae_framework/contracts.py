@@ -44,7 +44,7 @@ Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabeledImage:
     """An ``image`` (3, S, S) uint8 and its ``label``, from 0 to the number of classes - 1."""
 
     image: Tensor
@@ -71,7 +71,7 @@ class DataSource(ABC):
         """Number of images."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         """Read one image, resized to ``image_size``.
 
         Raises:

@@ -26,7 +26,7 @@ from pae_framework.config import LatentShape
 from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import flow_loss
-from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.launcher import choose_launcher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
@@ -73,7 +73,7 @@ def _run_pipeline(device: torch.device, precision: str, folder: Path) -> Path:
         overrides += [f"{part}.train.steps={STEPS}", f"{part}.train.log_every=1"]
     directory = RunDirectory.at(folder / precision, folder / "stages")
     loaded = load_recipe("quickstart", overrides, load_registry())
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, "gpu_check")
+    choose_launcher(Console(quiet=True)).run(loaded, directory, "gpu_check")
     return directory.path
 
 
@@ -173,7 +173,7 @@ def _run_tokenizer(
     if smoke:
         loaded = smoke_recipe(loaded)
     directory = RunDirectory.at(folder / "run")
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, "gpu_check", until="tokenizer")
+    choose_launcher(Console(quiet=True)).run(loaded, directory, "gpu_check", until="tokenizer")
     return directory.path
 
 

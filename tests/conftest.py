@@ -1,4 +1,4 @@
-"""Fixtures for all tests: few threads, and a recipe whose whole chain takes seconds."""
+"""Fixtures for all tests: few threads, and a recipe whose stages take seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import settings
 
 pytest_plugins = ["pae_framework.testing.pytest"]
 
-# A loaded machine is no failure.
+# No deadline: CI machines may be busy.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
@@ -52,20 +52,20 @@ evaluate: {manifold: {images: 20}}
 
 @pytest.fixture(scope="session")
 def tiny_text() -> str:
-    """The quickstart's chain, shrunk."""
+    """The quickstart recipe with smaller models and fewer steps."""
     return TINY
 
 
 @pytest.fixture
 def tiny_recipe(tmp_path: Path, tiny_text: str) -> Path:
-    """The same, as a file."""
+    """The tiny recipe as a file."""
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_text, encoding="utf-8")
     return path
 
 
 LONG = {"slow", "slurm", "gpu", "network"}
-"""Marks of tests that may take longer than others."""
+"""Marks of tests with a longer timeout."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pae_framework
+from pae_framework import errors
 from pages import wrong
 from pages.markdown import block, code
 
@@ -26,8 +27,9 @@ This page shows what the program prints when something is wrong. It has three pa
 
 - [Recipes](#recipes): errors of wrong recipes;
 - [Commands](#commands): errors of wrong command lines;
-- [In the source](#in-the-source): the text of every error, warning and note, by module. `<...>`
-  stands for a value.
+- [In the source](#in-the-source): the messages that the source spells out, by module. `<name>`
+  stands for a value, `(A | B)` for alternatives and `[A]` for text that can be absent. Messages of
+  other libraries are not listed.
 
 Every wrong recipe below is this valid one with a change:"""
 _ENGINE = Path(pae_framework.__file__).parent
@@ -36,8 +38,7 @@ _MESSAGES = (
     *("warn", "warning", "print", "echo", "notes.append"),
 )
 """Endings of the names of classes and functions that take a message."""
-_TEXTS = ("message", "hint", "fault", "why", "remedy", "advice")
-"""Names of variables that hold a message or part of one."""
+_ERRORS = {name for name in vars(errors) if name.endswith("Error")}
 _FILLED = re.compile(r"<[^<>]*>")
 
 
@@ -60,7 +61,7 @@ def page() -> str:
 
 @contextmanager
 def _folder() -> Iterator[None]:
-    """Work in a folder with nothing but the recipes, without colours, 100 columns wide."""
+    """Work in a folder with nothing but the recipes, without colors, 100 columns wide."""
     before = Path.cwd()
     environment = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, environment):
@@ -121,46 +122,118 @@ def _source() -> Iterator[str]:
 
 
 def _texts(path: Path) -> list[str]:
-    """The messages in a file, in order."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    messages = [
-        (value.lineno, value.col_offset, " ".join(_text(value).split()))
-        for node in ast.walk(tree)
-        for value in _messages(node)
-    ]
-    return [text for _, _, text in sorted(messages) if " " in _FILLED.sub("", text).strip()]
+    """The messages in a file, in order.
 
-
-def _messages(node: ast.AST) -> Iterator[ast.expr]:
-    """The messages that a statement contains."""
-    if isinstance(node, ast.Call) and _name(node.func).endswith(_MESSAGES):
-        values = [*node.args, *(word.value for word in node.keywords)]
-        yield from (value for value in values if isinstance(value, _WRITTEN))
-    elif isinstance(node, ast.Assign) and isinstance(node.value, _WRITTEN):
-        if isinstance(node.targets[0], ast.Name) and node.targets[0].id in _TEXTS:
-            yield node.value
-    elif isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr | ast.Constant):
-        words = _FILLED.sub("", _text(node.value)).split()
-        yield from [node.value] if len(words) > 3 else []
+    Raises:
+        ValueError: a ``raise`` passes a variable whose texts were not found.
+    """
+    found: dict[tuple[int, int], str] = {}
+    for scope in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(scope, ast.Module | ast.FunctionDef):
+            variables = _assigned_texts(scope)
+            for node in ast.walk(scope):
+                for value in _messages(node, variables):
+                    # An inner function comes after the outer one: its variables count.
+                    found[value.lineno, value.col_offset] = _text(value, variables)
+                if isinstance(node, ast.Raise) and isinstance(scope, ast.FunctionDef):
+                    _check_raise(node, scope, variables, path)
+    texts = (" ".join(text.split()) for _, text in sorted(found.items()))
+    return [text for text in texts if " " in _FILLED.sub("", text).strip()]
 
 
 _WRITTEN = (ast.JoinedStr, ast.Constant, ast.BinOp, ast.IfExp)
+_Texts = dict[str, list[ast.expr]]
+"""The texts assigned to each variable of a function."""
 
 
-def _name(function: ast.expr) -> str:
-    return ast.unparse(function)
+def _assigned_texts(scope: ast.AST) -> _Texts:
+    texts: _Texts = {}
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign):
+            target, value = node.targets[0], node.value
+            pairs: list[tuple[ast.expr, ast.expr]] = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts, strict=True))
+            for name, text in pairs:
+                if isinstance(name, ast.Name) and isinstance(text, _WRITTEN) and _words(text):
+                    texts.setdefault(name.id, []).append(text)
+    return texts
 
 
-def _text(value: Any) -> str:
-    """The text of a string in the source; <...> stands for a value."""
+def _words(value: ast.expr) -> list[str]:
+    return _FILLED.sub("", _text(value, {})).split()
+
+
+def _messages(node: ast.AST, variables: _Texts) -> Iterator[ast.expr]:
+    """The messages that a statement contains."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(_MESSAGES):
+        for value in (*node.args, *(word.value for word in node.keywords)):
+            if isinstance(value, ast.Name):
+                yield from variables.get(value.id, [])
+            elif isinstance(value, _WRITTEN):
+                yield value
+    elif isinstance(node, ast.Return):
+        for text in node.value.elts if isinstance(node.value, ast.Tuple) else (node.value,):
+            if isinstance(text, ast.JoinedStr | ast.Constant) and len(_words(text)) > 3:
+                yield text
+
+
+def _check_raise(node: ast.Raise, scope: ast.FunctionDef, variables: _Texts, path: Path) -> None:
+    """Require that the text of an error of ours is found, or comes from another function."""
+    if not isinstance(node.exc, ast.Call) or ast.unparse(node.exc.func) not in _ERRORS:
+        return
+    arguments = {argument.arg for argument in ast.walk(scope) if isinstance(argument, ast.arg)}
+    results = {
+        ast.unparse(target)
+        for statement in ast.walk(scope)
+        if isinstance(statement, ast.Assign | ast.NamedExpr | ast.AnnAssign)
+        and not isinstance(statement.value, ast.Constant | ast.JoinedStr)
+        for target in (
+            statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        )
+    }
+    for value in node.exc.args:
+        if isinstance(value, ast.Name) and value.id not in {*variables, *arguments, *results}:
+            raise ValueError(f"{path}:{node.lineno}: found no text for `{ast.unparse(node)}`")
+
+
+def _text(value: Any, variables: _Texts) -> str:
+    """The text of a string in the source, with placeholders for values."""
     if isinstance(value, ast.Constant):
         return value.value if isinstance(value.value, str) else ""
     if isinstance(value, ast.JoinedStr):
-        return "".join(map(_text, value.values))
+        return "".join(_text(part, variables) for part in value.values)
     if isinstance(value, ast.FormattedValue):
-        return f"<{ast.unparse(value.value)}>"
+        return _text(value.value, variables)
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
-        return _text(value.left) + _text(value.right)
+        return _text(value.left, variables) + _text(value.right, variables)
     if isinstance(value, ast.IfExp):
-        return f"{_text(value.body)} | {_text(value.orelse)}"
-    return f"<{ast.unparse(value)}>"
+        return _alternatives([value.body, value.orelse], variables)
+    if isinstance(value, ast.Name) and value.id in variables:
+        return _alternatives(variables[value.id], {})
+    return f"<{_value_name(value)}>"
+
+
+def _alternatives(values: list[ast.expr], variables: _Texts) -> str:
+    texts = list(dict.fromkeys(_text(value, variables) for value in values))
+    if "" in texts:
+        return f"[{' | '.join(filter(None, texts))}]"
+    return texts[0] if len(texts) == 1 else f"({' | '.join(texts)})"
+
+
+def _value_name(value: ast.expr) -> str:
+    """A name for the value of an expression: its last variable or attribute."""
+    match value:
+        case ast.Name(id=name) | ast.Attribute(attr=name) if not name.startswith("__"):
+            return name.strip("_").replace("_", " ").lower()
+        case ast.Call(func=ast.Name(id="len"), args=[argument]):
+            return f"number of {_value_name(argument)}"
+        case ast.Call(args=[*_, argument]) if not isinstance(argument, ast.Constant):
+            return _value_name(argument)
+        case ast.Call(func=function):
+            return _value_name(function)
+        case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner):
+            return _value_name(inner)
+        case ast.BinOp(left=inner) | ast.GeneratorExp(elt=inner) | ast.ListComp(elt=inner):
+            return _value_name(inner)
+    return "value"

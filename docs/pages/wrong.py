@@ -1,6 +1,6 @@
-"""Wrong recipes and command lines, whose messages docs/reference/messages.md shows.
+"""Invalid recipes and command lines for docs/reference/messages.md.
 
-Tests check the facts of a message: a key, a value, a suggestion. Read the wording on the page.
+Tests check the facts of a message: a key, a value, a suggestion. Review its wording on the page.
 """
 
 from __future__ import annotations

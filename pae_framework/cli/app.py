@@ -50,12 +50,12 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
     group.command(name, help="\n\n".join(joined))(function)
 
 
-for about_recipes in (run, check, fetch, show, list_recipes, copy):
-    _add(app, about_recipes)
-for about_runs in (status, sample, reconstruct, report):
-    _add(app, about_runs)
-for about_plugins in (list_plugins, show_plugin):
-    _add(app, about_plugins)
+for command in (
+    *(run, check, fetch, show, list_recipes, copy),
+    *(status, sample, reconstruct, report),
+    *(list_plugins, show_plugin),
+):
+    _add(app, command)
 _add(importing, import_pae, "pae")
 _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")

@@ -1,4 +1,4 @@
-"""Arguments shared by commands, and how they are resolved."""
+"""Arguments shared by commands, and how they are resolved: a finished run, a new file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shell completion of recipes, their keys, and the values of a key."""
+"""Shell completion of recipes and overrides. Imports recipes only when the shell asks."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
 from pae_framework.files import write_text
 
@@ -45,7 +45,7 @@ class SkippingSource(DataSource):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         """The image at ``index``, or the first readable one after it.
 
         Raises:
@@ -63,7 +63,7 @@ class SkippingSource(DataSource):
         """Mask of the source at ``index``."""
         return self._source.mask(index)
 
-    def _read(self, index: int) -> LabelledImage:
+    def _read(self, index: int) -> LabeledImage:
         try:
             return self._source[index]
         except DataError as error:

@@ -1,8 +1,8 @@
 """The interface of launchers, and the choice of the one that runs a recipe.
 
 To add a launcher, such as one for Slurm, write a class with this ``run`` in a file beside
-``local.py`` and let :func:`choose_launcher` return it. ``pae run``, sweeps and ``pae import`` all
-call that function.
+``local.py``, and return it from :func:`choose_launcher`. Everything that runs a recipe calls that
+function: ``pae run``, sweeps, ``pae import`` and ``scripts/gpu_check.py``.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class StageSummary:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """A named set of images (M, 3, S, S) uint8 with labels (M,)."""
 
     label: str
@@ -60,7 +60,7 @@ class ReportContent:
     metrics: Sequence[MetricFields] = ()
     originals: Tensor | None = None
     reconstructions: Tensor | None = None
-    samples: Sequence[LabelledImages] = ()
+    samples: Sequence[LabeledImages] = ()
     class_names: Sequence[str] = ()
     latents: Tensor | None = None
     latent_images: Tensor | None = None
@@ -75,7 +75,7 @@ class SweepContent:
     members: Sequence[MemberMetrics]
     description: str = ""
     recipe_yaml: str = ""
-    samples: Mapping[str, LabelledImages] = field(default_factory=dict)
+    samples: Mapping[str, LabeledImages] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     commands: Sequence[str] = ()

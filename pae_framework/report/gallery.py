@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pae_framework.report.colours import latent_colors, principal_components
-from pae_framework.report.content import LabelledImages
+from pae_framework.report.colors import latent_colors, principal_components
+from pae_framework.report.content import LabeledImages
 from pae_framework.report.page import png_uri
 from pae_framework.report.pictures import class_rows, to_picture, visible_scale
 
@@ -50,7 +50,7 @@ class SampleSection:
     same_noise: list[tuple[str, Tiles]]
 
 
-def samples(sets: Sequence[LabelledImages], class_names: Sequence[str]) -> SampleSection | None:
+def samples(sets: Sequence[LabeledImages], class_names: Sequence[str]) -> SampleSection | None:
     """The first set by class; if there are more sets, also the same noise in all of them."""
     sets = [samples for samples in sets if len(samples.images)]
     if not sets:
@@ -70,7 +70,7 @@ def samples(sets: Sequence[LabelledImages], class_names: Sequence[str]) -> Sampl
     )
 
 
-def sample_strip(images: LabelledImages, class_names: Sequence[str], alt: str) -> Tiles | None:
+def sample_strip(images: LabeledImages, class_names: Sequence[str], alt: str) -> Tiles | None:
     """The first two images, one below the other, of each class that fits into a row."""
     if not len(images.images):
         return None
@@ -125,7 +125,7 @@ def _shown_side(images: Tensor) -> int:
     return min(_WIDEST, side * visible_scale(side))
 
 
-def _same_noise(sets: Sequence[LabelledImages], indices: Tensor) -> list[tuple[str, Tiles]]:
+def _same_noise(sets: Sequence[LabeledImages], indices: Tensor) -> list[tuple[str, Tiles]]:
     """The images with these indices in every set that has them; empty if only one set does."""
     complete = [samples for samples in sets if len(samples.images) > int(indices.max())]
     if len(complete) < 2:

@@ -12,7 +12,7 @@ import torch
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json, write_text
-from pae_framework.report.content import LabelledImages, ReportContent, StageSummary, SweepContent
+from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
@@ -33,12 +33,12 @@ def run(context: StageContext) -> None:
 def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
     """Write ``report.html`` of a sweep from its finished members; returns its path."""
     members = [MemberMetrics(x["variant"], x["seed"], x["metrics"]) for x in results]
-    samples: dict[str, LabelledImages] = {}
+    samples: dict[str, LabeledImages] = {}
     for result in results:
         if result["variant"] not in samples and "samples" in result:
             main = read_sets(directory / result["samples"])[0]
             title = f"{result['member']}, {generator_words(main.generator_step)}"
-            samples[result["variant"]] = LabelledImages(title, main.images, main.labels)
+            samples[result["variant"]] = LabeledImages(title, main.images, main.labels)
     info = read_json(directory / RECORD)
     content = SweepContent(
         name=info["name"],
@@ -97,9 +97,9 @@ def _summary(context: StageContext, name: str) -> StageSummary:
     )
 
 
-def _samples(inputs: RunInputs) -> list[LabelledImages]:
+def _samples(inputs: RunInputs) -> list[LabeledImages]:
     return [
-        LabelledImages(
+        LabeledImages(
             f"{generator_words(sampled.generator_step)}, {sampled.steps} sampling steps",
             sampled.images,
             sampled.labels,

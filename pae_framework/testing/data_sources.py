@@ -7,7 +7,7 @@ import pickle
 import torch
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
 
 INTERVALS = 12
@@ -69,8 +69,8 @@ def _check_class_names(source: DataSource) -> None:
 
 def _check_item(source: DataSource, index: int, item: object) -> None:
     kind = type(item).__name__
-    expect(isinstance(item, LabelledImage), f"source[{index}] is a {kind}, not a LabelledImage")
-    assert isinstance(item, LabelledImage)
+    expect(isinstance(item, LabeledImage), f"source[{index}] is a {kind}, not a LabeledImage")
+    assert isinstance(item, LabeledImage)
     size = source.image_size
     expect_tensor(item.image, (3, size, size), f"the image of source[{index}]", torch.uint8)
     classes = len(source.class_names)
@@ -92,6 +92,6 @@ def _check_mask(source: DataSource, index: int) -> None:
         expect_tensor(mask, (size, size), f"mask({index})", torch.int64)
 
 
-def _expect_same(first: LabelledImage, again: LabelledImage, what: str) -> None:
+def _expect_same(first: LabeledImage, again: LabeledImage, what: str) -> None:
     same = torch.equal(first.image, again.image) and first.label == again.label
     expect(same, f"{what} differs; an index must always give the same item")

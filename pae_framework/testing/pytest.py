@@ -6,7 +6,7 @@ Activate it in the ``conftest.py`` at the root of your tests, then use ``pae``::
 
 
     def test_a_recipe_may_use_my_term(pae):
-        term = "tokenizer.regularizers.neighbours"
+        term = "tokenizer.regularizers.neighbors"
         assert pae("check", "quickstart", f"{term}.weight=0.1").ok().out == "quickstart: valid\\n"
         assert term in pae("check", "quickstart", f"{term}.weight=-1").fails(2).err
 """

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 
 
 class GrayArrays(DataSource):
@@ -48,9 +48,9 @@ class GrayArrays(DataSource):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         # A view: three channels take no memory until a batch is stacked.
-        return LabelledImage(self._images[index].expand(3, -1, -1), self._labels[index])
+        return LabeledImage(self._images[index].expand(3, -1, -1), self._labels[index])
 
     def mask(self, index: int) -> Tensor:
         """Mask (S, S) int64: 1 if a pixel is brighter than the threshold, else 0."""

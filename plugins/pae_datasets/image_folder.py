@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pae_datasets.config import ImageFolderConfig
 from pae_datasets.layout import class_folders, images_below
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
 
@@ -39,6 +39,6 @@ class ImageFolder(DataSource):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         file, label = self._files[index]
-        return LabelledImage(read_image(file, self.image_size), label)
+        return LabeledImage(read_image(file, self.image_size), label)

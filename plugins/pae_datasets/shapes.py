@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pae_datasets.config import ShapesConfig
 from pae_datasets.outlines import OUTLINES, Array
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.seeding import generator
 
 _KINDS = tuple(OUTLINES)
@@ -46,7 +46,7 @@ class Shapes(DataSource):
     def __len__(self) -> int:
         return self._settings.count
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         background, shapes = self._scene(index)
         image = _background(self._x, self._y, background)  # (3, S, S)
         for shape in shapes:
@@ -55,7 +55,7 @@ class Shapes(DataSource):
             coverage = np.clip(0.5 - distance * (self.image_size / 2), 0, 1)
             image += coverage * (shape.shading(self._x, self._y) - image)
         pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-        return LabelledImage(torch.from_numpy(pixels), index % len(_KINDS))
+        return LabeledImage(torch.from_numpy(pixels), index % len(_KINDS))
 
     def mask(self, index: int) -> Tensor:
         """Mask (S, S) int64: the frontmost shape at each pixel center."""

@@ -29,7 +29,7 @@ def run(pae: Pae) -> Run:
     return run
 
 
-def test_it_says_sizes_lengths_and_stages_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+def test_prints_sizes_steps_and_stages_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     found = json.loads(run("quickstart", "--dry-run", "--json"))
     assert (found["grid"], found["token_width"], found["latent"]) == (8, 64, [8, 8, 8])
     assert (found["train_images"], found["classes"]) == (1442, 10)
@@ -47,7 +47,7 @@ def test_it_says_sizes_lengths_and_stages_and_writes_nothing(run: Run, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_needs_no_data_and_says_what_it_cannot_know(run: Run) -> None:
+def test_without_data_unknown_numbers_are_noted(run: Run) -> None:
     nowhere = "data.train={use: image_folder, folder: nowhere}"
     longer = "generator.train={epochs: 80}"
     options = ("--dry-run", "--json")
@@ -58,7 +58,7 @@ def test_it_needs_no_data_and_says_what_it_cannot_know(run: Run) -> None:
     assert any("nowhere" in note for note in found["notes"])
 
 
-def test_data_that_are_not_here_have_the_classes_the_generator_states(run: Run) -> None:
+def test_missing_data_have_the_classes_of_the_generator(run: Run) -> None:
     nowhere = "data.train={use: image_folder, folder: nowhere}"
     options = ("sample=null", "evaluate=null", "--dry-run", "--json")
     found = json.loads(run("quickstart", nowhere, "generator.classes=7", *options))
@@ -110,7 +110,7 @@ def test_the_page_fits_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert max(map(len, tables)) <= 80
 
 
-def test_of_a_sweep_it_says_which_member_runs_what(run: Run) -> None:
+def test_sweep_shows_what_each_member_runs(run: Run) -> None:
     page = run("fashion_mnist_ablation", "--only", "*-seed1", "--dry-run")
     lines = [line.split() for line in page.splitlines()]
     members = {line[0]: line[1:] for line in lines if line and line[0].endswith("-seed1")}
@@ -120,11 +120,11 @@ def test_of_a_sweep_it_says_which_member_runs_what(run: Run) -> None:
     assert "tokenizer" in members["all-seed1"]
 
 
-def test_json_is_of_the_dry_run(run: Run) -> None:
+def test_json_requires_dry_run(run: Run) -> None:
     assert "--json is for --dry-run" in run("quickstart", "--json")
 
 
-def test_operations_of_a_decoder_are_those_of_its_matrices() -> None:
+def test_flops_of_a_decoder_are_those_of_its_matrices() -> None:
     # N tokens, one class token more inside; a multiply-add is two operations
     loaded = load_recipe("quickstart")
     networks = build_networks(loaded.recipe, loaded.registry, 10)
@@ -137,7 +137,7 @@ def test_operations_of_a_decoder_are_those_of_its_matrices() -> None:
     assert forward.decode == 2 * (deprojector + block + ends)
 
 
-def test_a_step_counts_frozen_parts_once_and_trained_ones_three_times() -> None:
+def test_flops_of_a_step_count_frozen_parts_once_and_trained_parts_three_times() -> None:
     forward = Forward(
         encoder=1, extractor=10, encode=100, decode=1000, refine=7, compare=(), generator=10_000
     )
@@ -157,7 +157,7 @@ def test_a_step_counts_frozen_parts_once_and_trained_ones_three_times() -> None:
     assert per_image(forward, with_mcr)["tokenizer"] == 1 + 3 * (100 + 3 * 1000)
 
 
-def test_numbers_read_well() -> None:
+def test_format_of_numbers() -> None:
     assert [number(x) for x in (None, 12, 1_281_167, 104e6, 7.29e19)] == [
         "",
         "12",
@@ -168,7 +168,7 @@ def test_numbers_read_well() -> None:
 
 
 @pytest.mark.slow
-def test_the_full_size_needs_neither_weights_nor_memory(run: Run, tmp_path: Path) -> None:
+def test_full_size_recipe_needs_neither_weights_nor_memory(run: Run, tmp_path: Path) -> None:
     found = json.loads(run("siglip2_full", "--dry-run", "--json"))
     parts = {part["part"]: part for part in found["parts"]}
     assert (found["grid"], found["token_width"], found["latent"]) == (16, 1152, [32, 16, 16])

@@ -17,9 +17,9 @@ from pae_framework.testing.pytest import Pae, Result
 
 
 @pytest.fixture
-def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a run of the golden generator; shifts are those of RAE."""
-    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    helpers.install(tmp_path / "site", monkeypatch)
     recipe = official.RECIPE.replace("steps: 2, batch_size: 4, at", "shift_base: 4, steps: 2, at")
     Path("small.yaml").write_text(recipe, encoding="utf-8")
     official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))
@@ -40,7 +40,7 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
+def test_exported_pipeline_can_be_imported(pae: Pae) -> None:
     answer = exported(pae).ok()
     assert answer.err == ""
     assert answer.out.startswith("folder: a Diffusers pipeline, ")
@@ -58,7 +58,7 @@ def test_a_run_goes_out_as_a_pipeline_and_comes_back(pae: Pae) -> None:
     assert helpers.same_bits(load_file("run/generator/weights.safetensors"), official.weights())
 
 
-def test_it_samples_what_the_run_samples(pae: Pae) -> None:
+def test_pipeline_samples_the_same_images_as_the_run(pae: Pae) -> None:
     """4 x 4 x 4 latents have 64 values: our shift is sqrt(4 / 64) = 1/4, that of Diffusers 4."""
     from rich.console import Console
 
@@ -109,7 +109,7 @@ def test_a_failure_keeps_the_existing_folder(pae: Pae, monkeypatch: pytest.Monke
     assert [path.name for path in Path().iterdir() if path.name.startswith(".folder")] == []
 
 
-def test_a_file_is_still_known_by_its_name(pae: Pae) -> None:
+def test_format_of_a_file_follows_from_its_name(pae: Pae) -> None:
     export = ("export", "generator", "run")
     assert ".safetensors or .pt" in pae(*export, "generator").fails(2).err
     pae(*export, "generator.pt", "--format", "pt").ok()

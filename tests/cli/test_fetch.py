@@ -62,7 +62,7 @@ def states(
     return {part.path: (part.state, part.text) for part in fetch_requirements([loaded], dry_run)}
 
 
-def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Registry) -> None:
+def test_fetch_downloads_once(registry: Registry) -> None:
     Path("shelf").touch()
     assert states(registry, dry_run=True)["tokenizer.encoder"] == ("fetch", "no weights")
     assert Path("shelf").exists()
@@ -72,18 +72,18 @@ def test_it_brings_what_can_be_brought_and_finds_it_the_next_time(registry: Regi
     assert not any(path.startswith("tokenizer.reconstruction") for path in states(registry))
 
 
-def test_what_cannot_be_had_says_why(registry: Registry) -> None:
+def test_failed_download_gives_the_reason(registry: Registry) -> None:
     assert states(registry)["tokenizer.encoder"] == ("missing", "nothing on shelf")
 
 
-def test_data_that_is_placed_by_hand_is_listed_with_where(registry: Registry) -> None:
+def test_missing_data_is_listed_with_its_folder(registry: Registry) -> None:
     folder = "data.train={use: image_folder, folder: nowhere}"
     state, text = states(registry, folder)["data.train"]
     assert state == "missing"
     assert "nowhere" in text
 
 
-def test_the_command_ends_with_1_while_something_is_missing(pae: Pae) -> None:
+def test_exit_code_is_1_if_something_is_missing(pae: Pae) -> None:
     assert pae("fetch", "quickstart").ok().out.splitlines()[-1].startswith("quickstart: ")
     nowhere = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
     answer = pae("fetch", "quickstart", *nowhere).fails(1)
@@ -94,26 +94,26 @@ def test_the_command_ends_with_1_while_something_is_missing(pae: Pae) -> None:
 def at_first_use(
     registry: Registry, *overrides: str, unfinished: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """What is said, and what is still missing, when a run is about to start."""
+    """What the start of a run prints, and what is still missing then."""
     loaded = load_recipe("quickstart", [ENCODER, *overrides], registry)
-    said: list[str] = []
+    printed: list[str] = []
     stages_dir = Path("stages")
     for stage in plan(loaded.recipe, registry):
         if unfinished is not None and stage.name != unfinished:
             write_json(stages_dir / stage.folder / "stage.json", {"state": "done"})
     missing = missing_requirements([loaded], stages_dir)
     shutil.rmtree(stages_dir, ignore_errors=True)
-    left = fetch_at_first_use([loaded], missing, said.append)
-    return said, [problem.message for problem in left]
+    left = fetch_at_first_use([loaded], missing, printed.append)
+    return printed, [problem.message for problem in left]
 
 
-def test_a_run_brings_weights_at_their_first_use(registry: Registry) -> None:
+def test_run_downloads_weights_at_first_use(registry: Registry) -> None:
     Path("shelf").touch()
     assert at_first_use(registry) == (["fetching weights for tokenizer.encoder"], [])
     assert at_first_use(registry) == ([], [])
 
 
-def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
+def test_run_downloads_only_what_its_unfinished_stages_need(registry: Registry) -> None:
     Path("shelf").touch()
     assert at_first_use(registry, unfinished="generator") == ([], [])
     assert Path("shelf").exists()
@@ -125,11 +125,11 @@ def test_a_run_brings_only_what_its_stages_need(registry: Registry) -> None:
     ]
 
 
-def test_weights_that_cannot_be_had_stop_it_with_the_reason(registry: Registry) -> None:
+def test_failed_download_stops_the_run_with_the_reason(registry: Registry) -> None:
     assert at_first_use(registry)[1] == ["nothing on shelf"]
 
 
-def test_offline_nothing_is_asked_for(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded_offline(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Path("shelf").touch()
     assert at_first_use(registry) == ([], ["no weights"])
@@ -138,7 +138,7 @@ def test_offline_nothing_is_asked_for(registry: Registry, monkeypatch: pytest.Mo
 
 def test_nothing_is_downloaded_for_a_run_that_cannot_start(registry: Registry) -> None:
     Path("shelf").touch()
-    said, left = at_first_use(registry, "data.train={use: image_folder, folder: nowhere}")
-    assert said == []
+    printed, left = at_first_use(registry, "data.train={use: image_folder, folder: nowhere}")
+    assert printed == []
     assert len(left) == 2
     assert Path("shelf").exists()

@@ -25,15 +25,15 @@ from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.testing.pytest import Pae, Result
 
-MADE_UP = "data.train={use: shapes, count: 12}"
+TRAIN = "data.train={use: shapes, count: 12}"
 TEST = "data.test={use: shapes, split: test, count: 6}"
 GUIDED = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
 
 
 @pytest.fixture
-def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
     """Run one command in a folder with a recipe and files trained elsewhere; no images."""
-    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+    helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(official.RECIPE, encoding="utf-8")
     official.write_tokenizer(Path("small.yaml"), Path("tokenizer.pt"))
     official.write(official.weights(), Path("0100000.pt"))
@@ -148,7 +148,7 @@ def test_only_what_a_loaded_generator_needs_is_written(pae: Pae, run: Path) -> N
     assert not list(run.rglob("*shard*")) + list(run.rglob("checkpoint*"))
 
 
-def test_the_recipe_as_given_stays_on_record_with_every_change(pae: Pae, run: Path) -> None:
+def test_original_recipe_and_all_changes_are_recorded(pae: Pae, run: Path) -> None:
     imported(pae)
     imported(pae)
     given = Path("small.yaml").read_text(encoding="utf-8")
@@ -203,10 +203,10 @@ def test_importing_again_and_another_file(pae: Pae, run: Path) -> None:
     assert load_file(run / "generator/weights.safetensors")["final_layer.linear.bias"].all()
 
 
-def test_weights_trained_in_the_run_itself_come_back_as_they_were(pae: Pae) -> None:
-    """Over its own latents, so without statistics; its trained stage stays in `stages`."""
+def test_weights_trained_in_the_run_can_be_imported_unchanged(pae: Pae) -> None:
+    """Without --statistics the run's latents count; the trained stage stays in `stages`."""
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
-    pae(*line, MADE_UP, TEST)
+    pae(*line, TRAIN, TEST)
     pae("run", "run/resolved.yaml", "--run-dir", "run").ok()
     pae("sample", "run", "--count", "2", "--out", "before")
     trained, latents = Path("run/generator").resolve(), Path("run/latents").resolve()
@@ -304,7 +304,7 @@ def test_a_file_that_would_run_code_is_refused(pae: Pae, run: Path, which: str) 
         ({"std": torch.tensor(1.0)}, r"\(1, C, 1, 1\)"),
     ],
 )
-def test_statistics_that_cannot_be_the_latents_change_nothing(
+def test_statistics_of_other_latents_change_nothing(
     pae: Pae, run: Path, statistics: dict[str, Any], message: str
 ) -> None:
     torch.save({**official.statistics(), **statistics}, "latents_stats.pt")
@@ -325,7 +325,7 @@ def test_without_images_the_latent_statistics_must_be_given(pae: Pae, run: Path)
 
 def test_without_statistics_the_latents_are_written_from_the_images(pae: Pae) -> None:
     line = ("import", "pae", "tokenizer.pt", "--recipe", "small.yaml", "--run-dir", "run")
-    pae(*line, MADE_UP)
+    pae(*line, TRAIN)
     network = {
         name: torch.zeros(9, 32) if name.startswith("y_embedder") else tensor
         for name, tensor in official.weights().items()
@@ -387,7 +387,7 @@ def test_an_exported_file_says_where_it_is_from(pae: Pae, run: Path) -> None:
     assert torch.load("out.pt", weights_only=True)["metadata"] == metadata
 
 
-def test_names_formats_and_runs_that_do_not_do(pae: Pae, run: Path) -> None:
+def test_invalid_names_formats_and_runs(pae: Pae, run: Path) -> None:
     answer = pae("export", "generator", "run", "out.pt")
     assert answer.code == 2
     assert "is pending" in answer.err
@@ -399,7 +399,7 @@ def test_names_formats_and_runs_that_do_not_do(pae: Pae, run: Path) -> None:
     pae("export", "generator", "run", "out.pt", "--force").ok()
 
 
-def test_bare_weights_and_half_precision_come_in(pae: Pae, run: Path) -> None:
+def test_bare_weights_and_half_precision_are_imported(pae: Pae, run: Path) -> None:
     halves = {name: x.bfloat16() for name, x in official.weights().items()}
     save_file(halves, "half.safetensors")
     imported(pae, "half.safetensors").ok()

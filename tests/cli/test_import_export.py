@@ -31,16 +31,16 @@ generator:
 sample: {count: 4, steps: 2, batch_size: 4}
 evaluate: {reconstruction: }
 """
-MADE_UP = [
+GENERATED_DATA = [
     "data.train={use: shapes, count: 12}",
     "data.test={use: shapes, split: test, count: 6}",
 ]
 
 
 @pytest.fixture
-def pae(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> Pae:
-    """Run one command in a folder with a recipe and two released files; its data is nowhere."""
-    monkeypatch.setattr("pae_framework.plugins.load_registry", helpers.registry_with_renamed)
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
+    """Run one command in a folder with a recipe and two released files; its data are missing."""
+    helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")
     helpers.write(helpers.released(), Path("ep-last.pt"))
     helpers.write(helpers.released(with_encoder=False), Path("bare.safetensors"))
@@ -52,7 +52,7 @@ def imported(pae: Pae, file: str = "ep-last.pt", *overrides: str, run_dir: str =
 
 
 def weights(path: str) -> dict[str, Tensor]:
-    """What is under `model` in a torch file, read as a stranger would."""
+    """The entry `model` of a torch file."""
     content: dict[str, Any] = torch.load(path, weights_only=True)
     found: dict[str, Tensor] = content["model"]
     return found
@@ -93,7 +93,7 @@ def test_the_files_weights_become_the_runs(pae: Pae) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["a file", "a copy of it"])
-def test_it_says_what_the_file_was(pae: Pae, again: bool) -> None:
+def test_source_file_is_recorded(pae: Pae, again: bool) -> None:
     def described(file: str, prefix: str) -> dict[str, object]:
         content = Path(file).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -119,7 +119,7 @@ def test_it_says_what_the_file_was(pae: Pae, again: bool) -> None:
 def test_later_stages_use_the_imported_tokenizer(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
-    imported(pae, "ep-last.pt", *MADE_UP).ok()
+    imported(pae, "ep-last.pt", *GENERATED_DATA).ok()
     before = Path("run/tokenizer").resolve()
     assert not Path("run/report.html").is_symlink()
     Path("ep-last.pt").unlink()
@@ -151,7 +151,7 @@ def test_without_encoder_weights_nothing_is_written(pae: Pae) -> None:
     assert not Path("run").exists()
 
 
-def test_without_encoder_weights_the_recipes_own_stay(pae: Pae) -> None:
+def test_without_encoder_weights_those_of_the_recipe_are_used(pae: Pae) -> None:
     answer = imported(pae, "bare.safetensors", "tokenizer.encoder.weights=here").ok()
     assert answer.err == ""
     assert "    weights: here\n" in Path("run/resolved.yaml").read_text(encoding="utf-8")
@@ -169,7 +169,7 @@ OWN_ENCODER = "tokenizer.encoder={use: tiny_vit, width: 32, heads: 4, train: {st
     ],
     ids=["a random encoder", "two encoders"],
 )
-def test_an_encoder_that_is_not_the_files_is_refused(
+def test_encoder_of_another_file_is_refused(
     pae: Pae, file: str, override: str, facts: tuple[str, ...]
 ) -> None:
     answer = imported(pae, file, override).fails(1)
@@ -177,7 +177,7 @@ def test_an_encoder_that_is_not_the_files_is_refused(
     assert not Path("run").exists()
 
 
-def test_a_file_that_is_gone_is_known_before_anything_runs(pae: Pae) -> None:
+def test_missing_file_is_reported_before_anything_runs(pae: Pae) -> None:
     gone = ("small.yaml", "tokenizer.weights=gone.pt", "tokenizer.encoder.weights=none")
     answer = pae("run", *gone).fails(2)
     assert "tokenizer.weights" in answer.err

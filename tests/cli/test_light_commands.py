@@ -37,7 +37,7 @@ def test_check_says_that_a_recipe_is_valid(pae: Pae) -> None:
     assert pae("check", "quickstart") == Result(0, "quickstart: valid\n", "")
 
 
-def test_check_notes_data_that_is_not_here_and_exits_0(pae: Pae) -> None:
+def test_check_lists_missing_data_and_exits_0(pae: Pae) -> None:
     overrides = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
     answer = pae("check", "quickstart", *overrides)
     assert answer.code == 0
@@ -63,7 +63,7 @@ def test_check_reports_every_problem_on_stderr_and_exits_2(pae: Pae) -> None:
     ]
 
 
-def test_check_knows_how_many_classes_the_images_have(pae: Pae) -> None:
+def test_check_compares_the_number_of_classes(pae: Pae) -> None:
     assert pae("check", "quickstart", "generator.classes=10").out == "quickstart: valid\n"
     answer = pae("check", "quickstart", "generator.classes=1000")
     assert (answer.code, answer.out) == (2, "")
@@ -75,7 +75,7 @@ def test_check_lists_the_known_models(pae: Pae) -> None:
     assert re.search(r"dinov2.*'foo'.*vit_", answer.err)
 
 
-def test_a_run_asks_for_nothing_that_only_finished_stages_read(pae: Pae) -> None:
+def test_run_does_not_require_inputs_of_finished_stages(pae: Pae) -> None:
     nowhere = "{use: image_folder, folder: nowhere, images: 9, classes: 3}"
     changes = (f"data.train={nowhere}", f"data.test={nowhere}", "evaluate=null")
     loaded = load_recipe("quickstart", changes)
@@ -141,7 +141,7 @@ def test_bad_input_is_one_clear_message_and_nothing_is_written(
     assert [path.name for path in Path().iterdir()] == ["mine.yaml"]
 
 
-def test_an_unknown_recipe_is_answered_with_the_nearest(pae: Pae) -> None:
+def test_unknown_recipe_gets_a_suggestion(pae: Pae) -> None:
     answer = pae("check", "quikstart")
     assert answer == Result(
         2,
@@ -231,7 +231,7 @@ def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:
 
 
 @pytest.mark.usefixtures("broken_plugin")
-def test_a_broken_plugin_is_listed_with_its_reason_and_warned_of(pae: Pae) -> None:
+def test_broken_plugin_is_listed_with_its_error_and_a_warning(pae: Pae) -> None:
     (row,) = [line for line in pae("list-plugins").out.splitlines() if "acme" in line]
     assert row.split()[2:] == [
         "acme",
@@ -254,7 +254,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_warned_of(pae: Pae) -> No
     )
 
 
-def test_list_plugins_says_so_where_none_is_broken(pae: Pae) -> None:
+def test_list_plugins_broken_without_broken_plugins(pae: Pae) -> None:
     assert pae("list-plugins", "--broken").out == "every plugin loads\n"
 
 
@@ -279,7 +279,7 @@ def test_show_plugin_gives_parameters_and_a_block_to_paste(pae: Pae) -> None:
 
 
 @pytest.mark.parametrize("reference", ["sphere", "thing:sphere", "bottleneck:spher"])
-def test_show_plugin_of_nothing_is_a_usage_error(pae: Pae, reference: str) -> None:
+def test_show_plugin_of_an_unknown_name_is_a_usage_error(pae: Pae, reference: str) -> None:
     answer = pae("show-plugin", reference)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith("error: ")
@@ -320,7 +320,9 @@ def test_an_interrupt_exits_130(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> No
     assert pae("copy", "quickstart").code == 130
 
 
-def test_color_only_where_it_is_wanted(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colors_only_on_terminals_without_no_color(
+    pae: Pae, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "\x1b" not in pae("check", "nothing").err  # no terminal
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -329,7 +331,7 @@ def test_color_only_where_it_is_wanted(pae: Pae, monkeypatch: pytest.MonkeyPatch
     assert "\x1b" not in pae("check", "nothing").err
 
 
-def test_a_file_where_a_folder_is_meant_is_one_sentence(pae: Pae) -> None:
+def test_file_instead_of_a_folder_is_one_message(pae: Pae) -> None:
     Path("file").touch()
     answer = pae("copy", "quickstart", "file/mine.yaml")
     assert answer.code != 0

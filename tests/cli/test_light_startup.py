@@ -1,4 +1,4 @@
-"""Commands that only read recipes and plugins never load torch, so they answer at once."""
+"""Commands that only read recipes and plugins do not import torch, so they start fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell's side of completion, as bash asks for it."""
+"""Shell completion as bash requests it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from pae_framework.cli.shell_completion import complete_recipe
 
 
-def offered(line: str, words: int) -> list[str]:
-    """What bash is offered for the last of the words of a command line."""
+def completions(line: str, words: int) -> list[str]:
+    """Completions of the last word of a command line."""
     command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
     env = {**os.environ, "_PAE_COMPLETE": "complete_bash", "COMP_WORDS": line}
     found = subprocess.run(
@@ -32,11 +32,11 @@ def offered(line: str, words: int) -> list[str]:
         ("pae run no_such_recipe tokenizer.bott", 4, []),
     ],
 )
-def test_bash_is_offered(line, words, expected):
-    assert offered(line, words) == expected
+def test_completions_in_bash(line, words, expected):
+    assert completions(line, words) == expected
 
 
-def test_recipe_files_are_offered_wherever_they_lie(tmp_path, monkeypatch):
+def test_recipe_files_are_completed_in_any_folder(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     for name in ("mine.yaml", "mine.txt", "other.yaml", "mine/deep.yaml"):
         (tmp_path / name).touch()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig, EvaluatorConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, Evaluator, LabelledImage, Metric, Regularizer
+from pae_framework.contracts import DataSource, Evaluator, LabeledImage, Metric, Regularizer
 from pae_framework.testing import (
     check_data_source,
     check_evaluator,
@@ -33,10 +33,10 @@ class Gray(DataSource):
     def __len__(self) -> int:
         return 20
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         level = 10 * index
         image = torch.full((3, self.image_size, self.image_size), level, dtype=torch.uint8)
-        return LabelledImage(image, int(level > 90))
+        return LabeledImage(image, int(level > 90))
 
 
 class MaskedConfig(DataSourceConfig):
@@ -46,17 +46,17 @@ class MaskedConfig(DataSourceConfig):
 class Floats(Gray):
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        return LabelledImage(item.image / 255, item.label)
+        return LabeledImage(item.image / 255, item.label)
 
 
 class OtherSize(Gray):
     def __getitem__(self, index):
-        return LabelledImage(super().__getitem__(index).image[:, 1:], 0)
+        return LabeledImage(super().__getitem__(index).image[:, 1:], 0)
 
 
 class LabelBeyond(Gray):
     def __getitem__(self, index):
-        return LabelledImage(super().__getitem__(index).image, index)
+        return LabeledImage(super().__getitem__(index).image, index)
 
 
 class SharedNames(Gray):
@@ -264,7 +264,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("check", "broken", "fact"), CASES)
-def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None:
+def test_broken_component_is_caught(check: Check, broken: type, fact: str) -> None:
     with pytest.raises(AssertionError, match=fact):
         check(broken)
 
@@ -272,7 +272,7 @@ def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None
 @pytest.mark.parametrize(
     ("check", "right"), [(data_source, Gray), (regularizer, Pull), (evaluator, Brightness)]
 )
-def test_what_is_right_passes(check: Check, right: type) -> None:
+def test_correct_component_passes(check: Check, right: type) -> None:
     check(right)
 
 
@@ -281,7 +281,7 @@ def test_promised_masks_must_be_there():
         check_data_source(Gray(MaskedConfig(), 8))
 
 
-def test_what_a_regularizer_needs_its_config_must_say():
+def test_config_of_a_regularizer_must_state_its_needs():
     with pytest.raises(AssertionError, match=r"RegularizerConfig.*no needs"):
         check_regularizer(Pull(RegularizerConfig()), RegularizerConfig())
 
@@ -351,7 +351,7 @@ def test_broken_registration(changes, message, request, tmp_path, monkeypatch):
         check_registration(module)
 
 
-def test_right_registration_passes(tmp_path, monkeypatch):
+def test_correct_registration_passes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pull_config.py").write_text(CONFIG)
     (tmp_path / "pull_plugin.py").write_text(PLUGIN.format(**GOOD))

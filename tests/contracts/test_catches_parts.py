@@ -473,7 +473,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("check", "broken", "fact"), CASES)
-def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None:
+def test_broken_component_is_caught(check: Check, broken: type, fact: str) -> None:
     with pytest.raises(AssertionError, match=fact):
         check(broken)
 
@@ -489,7 +489,7 @@ def test_what_is_broken_is_caught(check: Check, broken: type, fact: str) -> None
         (generator, Net),
     ],
 )
-def test_what_is_right_passes(check: Check, right: type) -> None:
+def test_correct_component_passes(check: Check, right: type) -> None:
     check(right)
 
 

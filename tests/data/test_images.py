@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from pae_framework.build import build_source
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.data.images import (
     ImageBatches,
     random_subset,
@@ -38,10 +38,10 @@ class Columns(DataSource):
     def __len__(self) -> int:
         return 10
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         image = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
         image[:, :, 0] = index
-        return LabelledImage(image, index % 3)
+        return LabeledImage(image, index % 3)
 
     def mask(self, index: int):
         return self[index].image[0].long() if self.masks else None

@@ -1,4 +1,4 @@
-"""The pages of documentation, cut into their blocks of code, links and headings."""
+"""Parse pages of documentation into code blocks, commands, links and headings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FENCE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and what the comment above it says it is.
+    """A fenced block with its role, which the comment above it states.
 
-    ``<!-- recipe NAME -->``: a recipe that is right. ``<!-- wrong NAME -->``: one that is not; the
-    ``<!-- error -->`` after it is what ``pae check`` says. ``<!-- file PATH -->``: a file of the
-    page's example plugin.
+    ``<!-- recipe NAME -->``: a valid recipe. ``<!-- wrong NAME -->``: an invalid recipe; the
+    ``<!-- error -->`` block after it is the output of ``pae check``. ``<!-- file PATH -->``: a file
+    of the page's example plugin.
     """
 
     language: str
@@ -37,7 +37,7 @@ def pages() -> list[Path]:
 
 
 def written_pages() -> list[Path]:
-    """Those that are written by hand."""
+    """The pages that are not generated."""
     return [page for page in pages() if page.parent.name != "reference"]
 
 
@@ -55,7 +55,7 @@ def prose(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Every line of a shell block, less its comment, with continued lines joined."""
+    """Every line of shell blocks, without comments, with continued lines joined."""
     for block in blocks(page):
         if block.language == "sh":
             for line in block.text.replace("\\\n", " ").splitlines():
@@ -65,13 +65,13 @@ def commands(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link may name behind ``#``: headings as GitHub turns them into anchors."""
+    """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def build_plugin(page: Path, site: Path) -> Path:
-    """Write the page's example plugin into ``site``, as an installer would leave it there."""
+    """Write the page's example plugin into ``site``, as pip would install it."""
     files = {block.name: block.text for block in blocks(page) if block.role == "file"}
     for name, text in files.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)

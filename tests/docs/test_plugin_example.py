@@ -13,7 +13,7 @@ from doc_blocks import ROOT, build_plugin
 
 from pae_framework.testing.pytest import Result, run_process
 
-TERM = "tokenizer.regularizers.neighbours"
+TERM = "tokenizer.regularizers.neighbors"
 
 
 @pytest.fixture(params=["README.md", "docs/plugins.md"])
@@ -33,8 +33,8 @@ def pae(site: Path, *arguments: str) -> Result:
 
 def test_it_is_listed_and_recipes_may_use_it(site: Path) -> None:
     listed = pae(site, "list-plugins", "regularizer", "--json").ok().json
-    (found,) = [entry for entry in listed["components"] if entry["name"] == "neighbours"]
-    assert (found["distribution"], found["version"]) == ("pae-neighbours", "0.1.0")
+    (found,) = [entry for entry in listed["components"] if entry["name"] == "neighbors"]
+    assert (found["distribution"], found["version"]) == ("pae-neighbors", "0.1.0")
     assert found["state"] == "ok"  # light: registering imports no torch
     checked = pae(site, "check", "quickstart", f"{TERM}.weight=0.1").ok()
     assert checked.out == "quickstart: valid\n"
@@ -50,7 +50,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 
 alone = ["data.image_size=16", "tokenizer.refinement=null"]
-alone.append("tokenizer.regularizers={neighbours: {weight: 0.25, reach: 2}}")
+alone.append("tokenizer.regularizers={neighbors: {weight: 0.25, reach: 2}}")
 registry = load_registry()
 section = load_recipe("quickstart", alone, registry).recipe.tokenizer
 torch.manual_seed(0)
@@ -58,10 +58,10 @@ encoder = registry.find("encoder", "tiny_vit").component_class()(section.encoder
 tokenizer = build_tokenizer(section, 16, registry, encoder)
 objective = build_objective(tokenizer, section, registry)
 terms = objective.loss(torch.rand(2, 3, 16, 16), torch.Generator().manual_seed(0))
-assert set(terms) == {"l1", "perceptual", "neighbours", "loss"}, terms
-assert 0 < terms["neighbours"] < 2 * 0.25, terms
+assert set(terms) == {"l1", "perceptual", "neighbors", "loss"}, terms
+assert 0 < terms["neighbors"] < 2 * 0.25, terms
 assert torch.allclose(terms["loss"], sum(terms[name] for name in terms if name != "loss"))
-terms["neighbours"].backward()
+terms["neighbors"].backward()
 assert tokenizer.latent_compressor[1].weight.grad.any()
 """
 
@@ -70,8 +70,8 @@ def test_its_term_is_part_of_the_loss_and_reaches_the_weights(site: Path) -> Non
     python(site, "-c", IN_THE_OBJECTIVE).ok()
 
 
-def test_the_page_on_plugins_brings_a_right_recipe_and_tests_that_pass(tmp_path: Path) -> None:
+def test_recipe_and_tests_of_the_plugins_page_work(tmp_path: Path) -> None:
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path)
-    assert pae(site, "check", "neighbours.yaml").ok().out == "neighbours: valid\n"
-    answer = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_neighbours.py")
+    assert pae(site, "check", "neighbors.yaml").ok().out == "neighbors: valid\n"
+    answer = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_neighbors.py")
     assert "3 passed" in answer.ok().out

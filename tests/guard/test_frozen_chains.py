@@ -1,11 +1,14 @@
-"""What three small chains write, answer and compute never changes. Why, and how to: freeze.py."""
+"""Files, JSON output and losses of three small recipes do not change.
+
+If a test fails, read freeze.py.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from observe import (
+from collected import (
     Chains,
     answers,
     components,
@@ -22,7 +25,7 @@ from observe import (
 
 @pytest.fixture(scope="module")
 def chains(tmp_path_factory: pytest.TempPathFactory) -> Chains:
-    """A folder in which every command the guard looks at has run."""
+    """The finished chains, shared by all tests because they take half a minute."""
     return finished_chains(tmp_path_factory.mktemp("chains"))
 
 
@@ -30,7 +33,7 @@ def test_fingerprints_of_every_member_of_a_sweep(chains: Chains):
     assert member_fingerprints(chains) == frozen("members")
 
 
-def test_what_random_numbers_are_seeded_with(chains: Chains):
+def test_seeds_of_random_numbers(chains: Chains):
     assert seeds(chains) == frozen("seeds")
 
 
@@ -42,11 +45,11 @@ def test_names_shapes_and_types_of_tensors(chains: Chains):
     assert tensors(chains) == frozen("tensors")
 
 
-def test_keys_of_records_and_columns_of_logs(chains: Chains):
+def test_records_and_columns_of_logs(chains: Chains):
     assert records(chains) == frozen("records")
 
 
-def test_keys_of_answers_in_json(chains: Chains):
+def test_json_output_of_commands(chains: Chains):
     assert answers(chains) == frozen("answers")
 
 
@@ -55,13 +58,13 @@ def test_components_and_their_distribution(chains: Chains):
 
 
 def test_first_losses_of_every_training(chains: Chains):
-    found, expected = losses(chains), frozen("losses")
-    assert found.keys() == expected.keys()
-    for stage, lines in found.items():
+    actual, expected = losses(chains), frozen("losses")
+    assert actual.keys() == expected.keys()
+    for stage, lines in actual.items():
         for line, expected_line in zip(lines, expected[stage], strict=True):
             assert line == close_to(expected_line), f"{stage}, step {line['step']}"
 
 
 def close_to(line: dict[str, Any]) -> Any:
-    """Equal but for how another machine rounds."""
+    """Equal up to the rounding of another machine."""
     return pytest.approx(line, rel=1e-4, abs=1e-7)

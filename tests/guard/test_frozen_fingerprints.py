@@ -1,10 +1,13 @@
-"""Fingerprints never change: a stage that is done stays done. Why, and how to change: freeze.py."""
+"""Fingerprints do not change, so that finished stages are not trained again.
+
+If a test fails, read freeze.py.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from observe import (
+from collected import (
     IGNORED,
     frozen,
     shipped_fingerprints,
@@ -14,18 +17,18 @@ from observe import (
 )
 
 
-def test_of_every_shipped_recipe():
+def test_fingerprints_of_shipped_recipes():
     assert shipped_fingerprints() == frozen("fingerprints")["shipped"]
 
 
-def test_of_every_branch(tmp_path: Path):
+def test_fingerprints_of_variants(tmp_path: Path):
     assert variant_fingerprints(small_files(tmp_path)) == frozen("fingerprints")["variants"]
 
 
-def test_settings_without_effect_do_not_count():
+def test_settings_without_effect_do_not_change_fingerprints():
     assert stages("quickstart", *IGNORED) == stages("quickstart")
 
 
-def test_files_count_by_their_contents_wherever_they_lie(tmp_path: Path):
-    here, there = (small_files(tmp_path / name) for name in ("here", "there"))
-    assert variant_fingerprints(here) == variant_fingerprints(there)
+def test_fingerprints_depend_on_contents_of_files_and_not_on_paths(tmp_path: Path):
+    first, second = (small_files(tmp_path / name) for name in ("first", "second"))
+    assert variant_fingerprints(first) == variant_fingerprints(second)

@@ -1,4 +1,4 @@
-"""Runs that an earlier version wrote go on and open. What they are: earlier.py."""
+"""Runs written by an earlier version can be resumed and read. old_runs.py describes them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from earlier import (
+from collected import run_commands
+from old_runs import (
     FINISHED,
     OLD,
     STAGES,
     STOPPED_AT,
-    came_to,
     copy_of,
+    expected_values,
+    final_values,
     log,
     machine,
-    outcome,
 )
-from observe import drive
 from PIL import Image
 
 COMMANDS = {
     "status of the stopped run": ["status", "stopped", "--json"],
+    "dry run of the stopped run": [
+        *("run", "stopped/resolved.yaml", "--run-dir", "stopped"),
+        *("--dry-run", "--json"),
+    ],
     "run": ["run", "stopped/resolved.yaml", "--run-dir", "stopped"],
     "status": ["status", "finished", "--json"],
     "sample": ["sample", "finished", "--count", "2"],
@@ -33,7 +37,7 @@ COMMANDS = {
 
 
 class Continued(NamedTuple):
-    """Copies of both old runs after COMMANDS, and what these printed."""
+    """Copies of both old runs after COMMANDS, and the output of each command."""
 
     stopped: Path
     finished: Path
@@ -44,7 +48,7 @@ class Continued(NamedTuple):
 def continued(tmp_path_factory: pytest.TempPathFactory) -> Continued:
     folder = tmp_path_factory.mktemp("old")
     runs = [copy_of(name, folder) for name in ("stopped", "finished")]
-    answers = drive(folder, *COMMANDS.values())
+    answers = run_commands(folder, *COMMANDS.values())
     out = {name: answer["out"] for name, answer in zip(COMMANDS, answers, strict=True)}
     return Continued(*runs, out)
 
@@ -54,12 +58,20 @@ def states(out: str) -> dict[str, str]:
     return {row["stage"]: row["state"] for row in rows}
 
 
-def test_status_tells_where_the_stopped_run_is(continued: Continued):
-    found = states(continued.out["status of the stopped run"])
-    assert found == {
+def test_status_of_stopped_run(continued: Continued):
+    assert states(continued.out["status of the stopped run"]) == {
         **dict.fromkeys(STAGES, "pending"),
         **dict.fromkeys(FINISHED, "done"),
         "tokenizer": "stopped",
+    }
+
+
+def test_dry_run_of_stopped_run(continued: Continued):
+    stages = json.loads(continued.out["dry run of the stopped run"])["stages"]
+    assert {row["stage"]: row["state"] for row in stages} == {
+        **dict.fromkeys(STAGES, "runs"),
+        **dict.fromkeys(FINISHED, "done"),
+        "tokenizer": "goes on",
     }
 
 
@@ -71,45 +83,45 @@ def test_finished_stages_are_not_trained_again(continued: Continued):
             assert after.read_bytes() == before.read_bytes()
 
 
-def test_the_tokenizer_goes_on_from_its_checkpoint(continued: Continued):
+def test_tokenizer_resumes_from_its_checkpoint(continued: Continued):
     before, after = (log(run, "tokenizer") for run in (OLD / "stopped", continued.stopped))
     assert [line["step"] for line in after] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert after[:STOPPED_AT] == before  # with the times they took then: none was taken again
+    assert after[:STOPPED_AT] == before  # including the timings: no step was repeated
 
 
-def test_it_comes_to_what_the_uninterrupted_run_came_to(continued: Continued):
-    found, expected = came_to(continued.stopped), outcome()
+def test_resumed_run_equals_uninterrupted_run(continued: Continued):
+    actual, expected = final_values(continued.stopped), expected_values()
     if machine() == expected.pop("machine"):
-        assert found == expected  # to the last bit
-    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-4)
-    names, values = zip(*found["metrics"], strict=True)
-    expected_names, expected_values = zip(*expected["metrics"], strict=True)
+        assert actual == expected  # bit for bit
+    assert actual["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    names, values = zip(*actual["metrics"], strict=True)
+    expected_names, expected_metrics = zip(*expected["metrics"], strict=True)
     assert names == expected_names
-    assert values == pytest.approx(expected_values, rel=1e-4)
+    assert values == pytest.approx(expected_metrics, rel=1e-4)
 
 
-def test_the_stages_have_the_names_they_had(continued: Continued):
+def test_folders_of_stages_have_the_same_names(continued: Continued):
     def links(run: Path) -> dict[str, str]:
         return {stage: str((run / stage).readlink()) for stage in STAGES}
 
     assert links(continued.stopped) == links(OLD / "finished")
 
 
-def test_a_finished_run_is_done_and_stays_so(continued: Continued):
+def test_finished_run_is_done_and_nothing_runs_again(continued: Continued):
     assert states(continued.out["status"]) == dict.fromkeys(STAGES, "done")
     assert continued.out["run of the finished run"].count("cached") == len(STAGES)
 
 
-def test_a_finished_run_still_draws_its_images(continued: Continued):
+def test_finished_run_still_samples_the_same_images(continued: Continued):
     with np.load(OLD / "finished" / "sample" / "samples-step000004-euler003.npz") as file:
-        kept = file["arr_0"][:2].astype(int)
-    drawn = [
+        expected = file["arr_0"][:2].astype(int)
+    sampled = [
         np.asarray(Image.open(continued.finished / "drawn" / f"{index:06d}.png").convert("RGB"))
         for index in range(2)
     ]
-    assert abs(np.stack(drawn).astype(int) - kept).max() <= 1
+    assert abs(np.stack(sampled).astype(int) - expected).max() <= 1
 
 
-def test_a_finished_run_still_gets_its_report(continued: Continued):
+def test_report_of_finished_run(continued: Continued):
     page = (continued.finished / "report.html").read_text(encoding="utf-8")
     assert "old_run" in page

@@ -29,7 +29,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_refused_with_a_place_and_nothing_written(tmp_path: Path, case: str):
+def test_bad_recipe_is_refused_with_its_position_and_nothing_is_written(tmp_path: Path, case: str):
     change, expected = CASES[case]
     head = "pae: 1\nextends: quickstart\nname: tiny\n" if change and "pae:" not in change else ""
     (tmp_path / "tiny.yaml").write_text(head + change + "\n", encoding="utf-8")

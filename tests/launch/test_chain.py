@@ -1,4 +1,4 @@
-"""The whole chain on real images, as a user runs it: results, kills, edits, commands."""
+"""All stages on real images, as a user runs them: results, kills, edits, commands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def records(run: Path) -> dict[str, dict]:
     }
 
 
-def test_every_stage_is_done_and_reads_with_ordinary_tools(run: Path):
+def test_every_stage_is_done_and_readable_with_standard_tools(run: Path):
     assert {record["state"] for record in records(run).values()} == {"done"}
     lines = (run / "tokenizer" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -75,7 +75,7 @@ def shards(run: Path) -> dict[str, tuple[dict[str, str], dict[str, bytes]]]:
     return found
 
 
-def test_several_processes_write_the_latents_of_one(place: Path, run: Path):
+def test_several_processes_write_the_same_latents_as_one(place: Path, run: Path):
     before = shards(run)
     shutil.rmtree((run / "latents").resolve())
     pae("run", "tiny.yaml", "latents.processes=2", cwd=place).ok()
@@ -128,7 +128,7 @@ def test_every_metric_carries_its_protocol(run: Path):
     ].keys()
 
 
-def test_running_again_does_no_work_twice(place: Path, run: Path):
+def test_second_run_repeats_nothing(place: Path, run: Path):
     before = records(run)
     again = pae("run", "tiny.yaml", cwd=place).ok()
     assert again.out.count("cached") == len(STAGES)
@@ -156,19 +156,19 @@ def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, 
         assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
-def test_after_an_edit_only_what_follows_runs_and_nothing_is_lost(place: Path, run: Path):
+def test_after_an_edit_only_dependent_stages_run(place: Path, run: Path):
     edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place).ok()
     reruns = {"sample", "evaluate", "report"}
     assert edited.out.count("cached") == len(STAGES) - len(reruns)
     assert len(list((run / "stages").glob("sample-*"))) == 2
 
 
-def test_the_recipe_as_it_was_before_the_edit_does_no_work_twice(place: Path, run: Path):
+def test_recipe_before_the_edit_is_still_cached(place: Path, run: Path):
     back = pae("run", "tiny.yaml", cwd=place)
     assert back.out.count("cached") == len(STAGES)
 
 
-def test_a_run_may_share_the_stages_of_another(place: Path, run: Path):
+def test_run_can_share_stages_of_another(place: Path, run: Path):
     options = ("--run-dir", "twin", "--stages", run / "stages")
     shared = pae("run", "tiny.yaml", *options, cwd=place).ok()
     assert shared.out.count("cached") == len(STAGES)
@@ -206,7 +206,7 @@ def test_reconstruct_takes_test_images_and_files(place: Path, run: Path):
         assert image.size == (16, 16)
 
 
-def test_report_is_written_again_and_needs_nothing_else(place: Path, run: Path):
+def test_report_can_be_rewritten(place: Path, run: Path):
     (run / "report.html").unlink()
     pae("report", run, cwd=place).ok()
     text = (run / "report.html").read_text(encoding="utf-8")

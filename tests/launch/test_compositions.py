@@ -104,7 +104,7 @@ def test_folders_of_images(tmp_path: Path, tiny_recipe: Path):
     assert "manifold/gsq" in metrics(run)
 
 
-def test_bf16_training_goes_through(tmp_path: Path, tiny_recipe: Path):
+def test_bf16_training(tmp_path: Path, tiny_recipe: Path):
     run = run_chain(
         tiny_recipe, tmp_path, "tokenizer.train.precision=bf16", "generator.train.precision=bf16"
     )

@@ -28,9 +28,7 @@ def trained(recipe: Path, run: Path, *overrides: str) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
 
 
-def test_the_same_bits_come_out_and_the_folder_stays_as_it_is(
-    tmp_path: Path, tiny_recipe: Path
-) -> None:
+def test_same_bits_and_unchanged_folder(tmp_path: Path, tiny_recipe: Path) -> None:
     run = tmp_path / "run"
     own = trained(tiny_recipe, run)
     first = (run / "latents").resolve()

@@ -107,7 +107,7 @@ def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
 @pytest.mark.parametrize(
     "sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
-def test_no_process_is_left_and_another_run_finishes(
+def test_no_process_remains_and_another_run_finishes(
     place: Path, undisturbed: dict[str, dict[str, Tensor]], sent: signal.Signals
 ) -> None:
     code, output, workers = ended_by(sent, place)

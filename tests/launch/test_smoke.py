@@ -1,4 +1,4 @@
-"""Every shipped recipe, tried small: all stages, on the CPU, with the network cut off."""
+"""The smoke version of every shipped recipe: all stages, on the CPU, without network."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NAMES = [name for name, _, _ in shipped()]
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks a network fails."""
+    """Let every network access fail."""
 
     def refuse(*arguments: object, **options: object) -> None:
-        raise AssertionError("a smoke run asked the network")
+        raise AssertionError("a smoke run accessed the network")
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -37,11 +37,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stages that recipes have in common are run once: the 800-epoch variants' tokenizers, say."""
+    """Shared folder of stages: the 800-epoch variants reuse the tokenizers of the others."""
     return tmp_path_factory.mktemp("stages")
 
 
-def carry_out(loaded: LoadedRecipe, path: Path, store: Path) -> None:
+def run_loaded(loaded: LoadedRecipe, path: Path, store: Path) -> None:
     console = Console(file=io.StringIO())
     launcher = LocalLauncher(console)
     if loaded.recipe.sweep is None:
@@ -56,7 +56,7 @@ def test_every_shipped_recipe_runs_small_from_end_to_end(
     name: str, tmp_path: Path, store: Path
 ) -> None:
     original = load_recipe(name)
-    carry_out(smoke_recipe(original), tmp_path, store)
+    run_loaded(smoke_recipe(original), tmp_path, store)
     assert (tmp_path / "report.html").is_file()
     members = run_status(tmp_path)
     assert len(members) == (1 if original.recipe.sweep is None else 2)

@@ -8,18 +8,22 @@ files have; the encoder itself keeps them under names of its own, with one fused
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pae_framework import hookimpl
 from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.hookspecs import PROJECT, Register
 from pae_framework.layers import map_to_tokens
 from pae_framework.plugins import load_registry
-from pae_framework.registry import ComponentSpec, Plugin, Registry
+from pae_framework.registry import Registry
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pae_tail_tiny.safetensors"
 
@@ -101,13 +105,32 @@ class Renamed(Encoder):
         return {**{name: own[key] for key, name in NAMES.items()}, **fused}
 
 
+pae_api = 1
+
+
+@hookimpl
+def pae_register_encoders(register: Register) -> None:
+    register(
+        "renamed",
+        target="layouts.tiny_tokenizer:Renamed",
+        config="layouts.tiny_tokenizer:RenamedConfig",
+        summary="renames its weights",
+    )
+
+
+def install(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install this module as a plugin for one test: metadata in a folder on the import path."""
+    info = site / "tiny_tokenizer-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-tokenizer\nVersion: 0\n")
+    (info / "entry_points.txt").write_text(f"[pae_framework]\ntiny = {__name__}\n")
+    monkeypatch.syspath_prepend(str(site))
+
+
 def registry_with_renamed() -> Registry:
-    """What is installed, and the encoder ``renamed``."""
-    registry = load_registry()
-    classes = ("layouts.tiny_tokenizer:Renamed", "layouts.tiny_tokenizer:RenamedConfig")
-    plugin = Plugin("here", "layouts.tiny_tokenizer", "tests", "0")
-    registry.add(ComponentSpec("encoder", "renamed", *classes, "renames its weights", plugin))
-    return registry
+    """The installed plugins and this module, even if :func:`install` was not called."""
+    points = [point for point in entry_points(group=PROJECT) if point.value != __name__]
+    return load_registry([*points, EntryPoint("tiny", __name__, PROJECT)])
 
 
 def golden() -> dict[str, Tensor]:

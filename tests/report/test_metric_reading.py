@@ -34,7 +34,7 @@ def test_metrics_are_read_from_reconstruction_over_latents_to_generation_then_wh
     assert [m["name"] for m in found] == names[::-1]
 
 
-def test_places_of_one_figure_are_ordered_as_numbers_not_as_text():
+def test_positions_of_a_metric_are_sorted_as_numbers():
     steps = [1000, 250, 50]
     found = ordered(metric("generation/fd", "gFD", generator_step=step) for step in steps)
     assert [m["at"]["generator_step"] for m in found] == [50, 250, 1000]
@@ -50,7 +50,7 @@ def test_conditions_in_words():
     assert condition(at_of(metric("a/b", "x", top_k=3, rho=0.1))) == "rho 0.1, top k 3"
 
 
-def test_a_series_holds_what_was_measured_at_two_places_or_more_all_else_equal():
+def test_a_series_has_two_or_more_positions_under_equal_conditions():
     metrics = [
         metric("generation/fd", "gFD", 2.0, generator_step=500),
         metric("generation/fd", "gFD", 4.0, generator_step=250),
@@ -103,7 +103,7 @@ def test_a_metric_that_is_missing_or_not_a_number_is_shown_as_that():
     assert fixed(float("inf"), 3) == "inf"
 
 
-def test_protocol_values_are_written_as_a_person_would():
+def test_protocol_values_in_words():
     protocol = {"solver": "euler", "guidance": {"scale": 1.5, "interval": [0.0, 1.0]}, "ema": True}
     assert flat(protocol) == {
         "solver": "euler",

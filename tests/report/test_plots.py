@@ -88,7 +88,7 @@ def test_the_chart_names_its_lines_and_marks_what_was_measured():
     assert {*hostile, "5", "50", "network evaluations", "$g$FD"} <= set(found)
 
 
-def test_a_figure_that_is_not_finite_breaks_no_chart():
+def test_chart_with_a_value_that_is_not_finite():
     svg = curves([Line("a", [(1, float("nan"), None), (2, 1.0, None)])], "x", "y")
     assert ElementTree.fromstring(svg) is not None
     assert curves([Line("a", [])], "x", "y")

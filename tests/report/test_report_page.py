@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pae_framework.report.content import (
-    LabelledImages,
+    LabeledImages,
     ReportContent,
     StageSummary,
     SweepContent,
@@ -97,8 +97,8 @@ def content():
         originals=images(4),
         reconstructions=images(4, seed=1),
         samples=[
-            LabelledImages("last weights", images(4, seed=2), labels),
-            LabelledImages("earlier weights", images(4, seed=3), labels),
+            LabeledImages("last weights", images(4, seed=2), labels),
+            LabeledImages("earlier weights", images(4, seed=3), labels),
         ],
         class_names=["ant", "bee", "cat"],
         latents=torch.randn(4, 5, 2, 2, generator=torch.Generator().manual_seed(0)),
@@ -122,7 +122,7 @@ def sweep():
             for variant, scale in (("none", 2.0), ("all", 1.0))
             for seed in (0, 1)
         ],
-        samples={"none": LabelledImages("none", images(4), labels)},
+        samples={"none": LabeledImages("none", images(4), labels)},
         class_names=["ant", "bee", "cat"],
         recipe_yaml="pae: 1\n",
         environment={"python": "3.11"},
@@ -193,7 +193,7 @@ def test_names_are_never_markup(content):
         stages=[StageSummary(w("h"), 1.0, note=w("i"))],
         curves={w("j"): [{"step": 1, w("k"): 1.0}]},
         metrics=[metric(f"{w('l')}/x", w("m"), 1.0, {w("n"): [w("o")]})],
-        samples=[LabelledImages(w("p"), images(2), torch.tensor([0, 1]))] * 2,
+        samples=[LabeledImages(w("p"), images(2), torch.tensor([0, 1]))] * 2,
         class_names=[w("q"), "plain"],
         commands=[w("r")],
     )
@@ -210,7 +210,7 @@ def test_names_in_a_sweep_are_never_markup(sweep):
         sweep,
         name=HOSTILE,
         members=[MemberMetrics(HOSTILE, 0, metrics()), MemberMetrics("_$x$", 0, metrics(2.0))],
-        samples={HOSTILE: LabelledImages(HOSTILE, images(2), torch.tensor([0, 1]))},
+        samples={HOSTILE: LabeledImages(HOSTILE, images(2), torch.tensor([0, 1]))},
     )
     page = Page(render_sweep(hostile))
     assert "script" not in page.tags
@@ -219,7 +219,7 @@ def test_names_in_a_sweep_are_never_markup(sweep):
     assert f"samples of {HOSTILE}" in page.values("aria-label")
 
 
-def test_a_page_without_parts_has_no_holes():
+def test_page_without_sections():
     page = Page(render(ReportContent(name="bare")))
     assert page.text == (
         "bare Run report bare "
@@ -242,7 +242,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_is_missing_is_left_out_with_its_link(part, content):
+def test_missing_section_is_left_out_with_its_link(part, content):
     content = replace(content, curves={}, metrics=metrics()[:1])  # charts take most of the time
     assert part in Page(render(content)).values("id")
     page = Page(render(replace(content, **PARTS[part])))
@@ -252,7 +252,7 @@ def test_a_part_that_is_missing_is_left_out_with_its_link(part, content):
 
 
 def test_empty_sets_and_metrics_without_a_value_break_nothing():
-    nothing = LabelledImages("none", images(0), torch.zeros(0, dtype=torch.long))
+    nothing = LabeledImages("none", images(0), torch.zeros(0, dtype=torch.long))
     odd = [
         metric("generation/fd_x", "gFD", value, {}, generator_step=step)
         for step, value in ((1, None), (2, float("nan")), (3, float("inf")))
@@ -280,7 +280,7 @@ def test_the_same_noise_is_shown_through_every_set(content, full_page):
 
 
 def test_many_classes_are_thinned_and_the_page_says_so():
-    many = LabelledImages("all", images(100), torch.arange(100))
+    many = LabeledImages("all", images(100), torch.arange(100))
     names = [f"class number {i}" for i in range(100)]
     text = Page(render(ReportContent("many", samples=[many], class_names=names))).text
     assert "20 of 100 classes" in text
@@ -302,7 +302,7 @@ def test_a_sweep_shows_mean_and_spread_per_variant(sweep):
     assert "samples of none" in page.values("aria-label")
 
 
-def test_a_sweep_in_which_nothing_finished_yet():
+def test_sweep_without_finished_members():
     page = Page(render_sweep(SweepContent(name="empty", members=[])))
     assert "Comparison of 0 variants" in page.text
     assert "table" not in page.tags

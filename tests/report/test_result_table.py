@@ -78,7 +78,7 @@ def test_mean_and_half_range_over_seeds_by_hand():
     assert (b.cells[1].mean, b.cells[1].half_range, b.cells[1].text) == (1.0, None, "1.000")
 
 
-def test_a_figure_that_some_seeds_or_variants_lack():
+def test_metric_missing_for_some_seeds_or_variants():
     only_psnr = MemberMetrics("a", 1, [metric("reconstruction/psnr", "PSNR", 21.0, higher=True)])
     broken = MemberMetrics("b", 0, [metric("generation/fd", "gFD", None, generator_step=100)])
     _, (a, b) = comparison_table([member("a", 0, 2.0), only_psnr, broken])
@@ -96,7 +96,7 @@ def test_a_figure_that_some_seeds_or_variants_lack():
         ((1.0, float("nan")), [False, False]),
     ],
 )
-def test_a_winner_is_marked_only_where_ranges_do_not_touch(b, best):
+def test_best_value_is_marked_only_if_ranges_do_not_overlap(b, best):
     members = [member("a", 0, 2.0), member("a", 1, 3.0)]
     members += [member("b", seed, value) for seed, value in enumerate(b)]
     _, rows = comparison_table(members)
@@ -112,7 +112,7 @@ def test_every_seed_lies_within_the_half_range_of_the_middle(values):
         assert cell.half_range == pytest.approx((max(values) - min(values)) / 2)
 
 
-def test_markdown_and_terminal_say_the_same():
+def test_markdown_and_terminal_show_the_same_values():
     columns, rows = comparison_table(
         [member("a|b", 0, 2.0), member("a|b", 1, 3.0), member("[red]", 0, 1.0)]
     )

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.evaluation.reconstruct_to_folder import reconstruct_to_folder
 from pae_framework.files import read_json
 
@@ -21,7 +21,7 @@ class Darker(DataSource):
         return 100
 
     def __getitem__(self, index):
-        return LabelledImage(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 10)
+        return LabeledImage(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 10)
 
 
 class Copy:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
-from pae_framework.contracts import DataSource, Encoder, Features, LabelledImage
+from pae_framework.contracts import DataSource, Encoder, Features, LabeledImage
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.tokenizer.losses.lpips import build_lpips
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
@@ -92,7 +92,7 @@ class SortedByClass(DataSource):
         return 200
 
     def __getitem__(self, index):
-        return LabelledImage(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 20)
+        return LabeledImage(torch.full((3, 4, 4), index, dtype=torch.uint8), index // 20)
 
     def mask(self, index):
         return torch.full((4, 4), index)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, LabelledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -60,10 +60,10 @@ class Noise(DataSource):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         random = torch.Generator().manual_seed(index)
         size = (3, self.image_size, self.image_size)
-        return LabelledImage(torch.randint(256, size, generator=random, dtype=torch.uint8), 0)
+        return LabeledImage(torch.randint(256, size, generator=random, dtype=torch.uint8), 0)
 
 
 def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, torch.Tensor]:

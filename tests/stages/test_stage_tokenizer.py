@@ -15,7 +15,7 @@ from torch import nn
 
 from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig, DiscriminatorConfig, RegularizerConfig
-from pae_framework.contracts import DataSource, Discriminator, LabelledImage, Regularizer
+from pae_framework.contracts import DataSource, Discriminator, LabeledImage, Regularizer
 from pae_framework.errors import UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import load_registry
@@ -75,11 +75,11 @@ class Noise(DataSource):
     def __len__(self) -> int:
         return 8
 
-    def __getitem__(self, index: int) -> LabelledImage:
+    def __getitem__(self, index: int) -> LabeledImage:
         random = torch.Generator().manual_seed(index)
         size = (3, self.image_size, self.image_size)
         image = torch.randint(256, size, generator=random, dtype=torch.uint8)
-        return LabelledImage(image, index % 2)
+        return LabeledImage(image, index % 2)
 
 
 @pytest.fixture

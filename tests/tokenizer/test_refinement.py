@@ -206,7 +206,7 @@ class TestObjective:
         assert pictures is images
 
 
-class TestCentre:
+class TestCenter:
     def test_measures_the_mean_token_of_all_images(self, encoder: FakeEncoder) -> None:
         refine, x = refiner(encoder, centre=True), tokens() + 7
         refine.measure(x.split([1, 4]))

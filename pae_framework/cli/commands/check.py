@@ -1,4 +1,4 @@
-"""``pae check``: validate a recipe, and list what it lacks on this machine."""
+"""``pae check``: validate a recipe, and list what this machine lacks to run it."""
 
 from __future__ import annotations
 

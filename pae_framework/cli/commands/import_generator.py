@@ -23,7 +23,7 @@ def import_generator(
         ),
     ] = None,
 ) -> None:
-    """Load a generator trained elsewhere into a run, as if it had been trained there.
+    """Load a generator trained elsewhere into a run, as if this run had trained it.
 
     Reads LightningDiT's files and our own: the entry `ema`, or `model` if there is none; otherwise
     the whole file is the state dict. Only tensors and plain values are unpickled.

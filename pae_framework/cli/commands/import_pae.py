@@ -24,7 +24,7 @@ def import_pae(
         Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>-imported")
     ] = None,
 ) -> None:
-    """Make a run from a released PAE tokenizer, as if the tokenizer had been trained there.
+    """Make a run from a released PAE tokenizer, as if this run had trained the tokenizer.
 
     Only tensors and plain values are unpickled. The whole file is checked before anything is
     written. The error lists weights that are missing, unexpected or of another shape. The recipe's

@@ -1,4 +1,4 @@
-"""What the guard looks at: each function makes plain JSON of what may not change."""
+"""Collect what must not change, as JSON: one function for each frozen file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ HERE = Path(__file__).parent
 RECIPES = sorted(path.stem for path in (HERE.parents[1] / "recipes").glob("*.yaml"))
 SWEEP = "fashion_mnist_ablation"
 SPEED = {"images_per_s", "data_wait"}
-"""Columns of a log that tell of the machine."""
+"""Log columns that depend on the machine."""
+VALUES = {
+    *("component", "kind", "part", "path", "stage", "state", "trained_in"),
+    *("guidance_channels", "labels", "role", "solver"),
+}
+"""Keys whose words are frozen too: names of rows, and words from a fixed list."""
 
 IGNORED = (
     "tokenizer.train.workers=2",
@@ -44,7 +49,7 @@ IGNORED = (
     "data.train={use: digits, split: train}",
     "runtime={threads: 1, device: cpu, tf32: true}",
 )
-"""Settings that change no result, and so no fingerprint, of quickstart."""
+"""Overrides of quickstart that change neither its results nor its fingerprints."""
 
 ADVERSARIAL = "discriminator: {use: patchgan, layers: 1, width: 8}"
 VARIANTS = {
@@ -123,7 +128,7 @@ VARIANTS = {
         "data.train={use: image_folder, folder: nowhere, split: train, images: 10, classes: 2}",
         "evaluate.manifold.ssc=false",
     ),
-    "image folder, counts not said": (
+    "image folder, counts not set": (
         "data.train={use: image_folder, folder: nowhere, split: train}",
         "evaluate.manifold.ssc=false",
     ),
@@ -141,7 +146,10 @@ VARIANTS = {
     ),
     "description": ("description=another one",),
 }
-"""Overrides of quickstart that take each branch of a fingerprint. FILES: see small_files."""
+"""Overrides of quickstart that cover each branch of a fingerprint.
+
+``FILES`` stands for the folder of :func:`small_files`.
+"""
 
 COMMANDS: dict[str, list[str]] = {
     "run a": ["run", str(HERE / "chain_a.yaml"), "--run-dir", "a"],
@@ -151,8 +159,9 @@ COMMANDS: dict[str, list[str]] = {
     "reconstruct": ["reconstruct", "a", "--count", "2"],
     "status": ["status", "a", "--json"],
     "check": ["check", "quickstart", "--json"],
-    "check what lacks data": ["check", "dinov2_full", "--json"],
+    "check with missing data": ["check", "dinov2_full", "--json"],
     "fetch": ["fetch", "dinov2_full", "--dry-run", "--json"],
+    "fetch of small models": ["fetch", "quickstart", "--dry-run", "--json"],
     "list-plugins": ["list-plugins", "--json"],
     "list-recipes": ["list-recipes", "--json"],
     "show-plugin": ["show-plugin", "discriminator:patchgan", "--json"],
@@ -163,43 +172,48 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "dry run of a sweep": ["run", SWEEP, "--dry-run", "--json"],
 }
-"""One process runs them all, in this order."""
+"""All run in one process, in this order."""
 
 
 class Chains(NamedTuple):
-    """The folder in which all of COMMANDS ran, and what each answered."""
+    """The folder in which COMMANDS ran, and the answer of each."""
 
     folder: Path
     answers: dict[str, dict[str, Any]]
 
     def json(self, command: str) -> Any:
-        """What a command printed, read as JSON."""
+        """The output of a command, parsed."""
         return json.loads(self.answers[command]["out"])
 
     def runs(self) -> Iterator[tuple[str, Path]]:
-        """The finished runs by their names."""
+        """Names and folders of the finished runs."""
         return ((name, self.folder / name) for name in "abc")
 
 
 def finished_chains(folder: Path) -> Chains:
     """Run all of COMMANDS in a folder."""
-    return Chains(folder, dict(zip(COMMANDS, drive(folder, *COMMANDS.values()), strict=True)))
+    answers = run_commands(folder, *COMMANDS.values())
+    return Chains(folder, dict(zip(COMMANDS, answers, strict=True)))
 
 
-def drive(folder: Path, *commands: list[str]) -> list[dict[str, Any]]:
-    """Run ``pae`` commands one after another in one process of their own; see drive.py."""
-    asked, answered = folder / "commands.json", folder / "answers.json"
-    asked.write_text(json.dumps(commands), encoding="utf-8")
-    driver = [sys.executable, str(HERE / "drive.py"), str(asked), str(answered)]
-    ended = subprocess.run(driver, cwd=folder, capture_output=True, text=True, timeout=560)
-    assert ended.returncode == 0, ended.stderr
-    answers: list[dict[str, Any]] = json.loads(answered.read_text(encoding="utf-8"))
-    assert not any(answer["code"] for answer in answers), ended.stderr
+def run_commands(folder: Path, *commands: list[str]) -> list[dict[str, Any]]:
+    """Run ``pae`` commands in a new process, without a GPU or cached weights; see the script."""
+    commands_file, answers_file = folder / "commands.json", folder / "answers.json"
+    commands_file.write_text(json.dumps(commands), encoding="utf-8")
+    script = [sys.executable, str(HERE / "run_commands.py"), str(commands_file), str(answers_file)]
+    caches = {name: str(folder / "no_cache") for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")}
+    env = {**os.environ, **caches, "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.run(
+        script, cwd=folder, env=env, capture_output=True, text=True, timeout=560
+    )
+    assert process.returncode == 0, process.stderr
+    answers: list[dict[str, Any]] = json.loads(answers_file.read_text(encoding="utf-8"))
+    assert not any(answer["code"] for answer in answers), process.stderr
     return answers
 
 
 def small_files(folder: Path) -> Path:
-    """Files of known contents, for recipes that name files."""
+    """Write files of known contents, for recipes that name files."""
     for name in ("one", "two", "latents/latents_rank00_shard000.safetensors"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"contents of {name}", encoding="utf-8")
@@ -211,19 +225,19 @@ def small_files(folder: Path) -> Path:
 
 
 def stages(recipe: str, *overrides: str) -> dict[str, str]:
-    """Stage -> fingerprint of a recipe."""
+    """Fingerprints of a recipe, by stage."""
     registry = load_registry()
     loaded = load_recipe(recipe, overrides, registry)
     return {stage.name: stage.fingerprint for stage in plan(loaded.recipe, registry)}
 
 
 def shipped_fingerprints() -> dict[str, Any]:
-    """Of every shipped recipe."""
+    """Fingerprints of every shipped recipe."""
     return {recipe: stages(recipe) for recipe in RECIPES}
 
 
 def variant_fingerprints(files: Path) -> dict[str, Any]:
-    """Of every variant of quickstart."""
+    """Fingerprints of quickstart with each of VARIANTS."""
     return {
         name: stages("quickstart", *(item.replace("FILES", str(files)) for item in overrides))
         for name, overrides in VARIANTS.items()
@@ -231,7 +245,7 @@ def variant_fingerprints(files: Path) -> dict[str, Any]:
 
 
 def member_fingerprints(chains: Chains) -> dict[str, Any]:
-    """Of every member of the shipped sweep."""
+    """Folder names, which end in fingerprints, of every member of the shipped sweep."""
     members = chains.json("dry run of a sweep")["members"]
     return {
         name: [stage["folder"] for stage in member["stages"]] for name, member in members.items()
@@ -239,31 +253,31 @@ def member_fingerprints(chains: Chains) -> dict[str, Any]:
 
 
 def seeds(chains: Chains) -> dict[str, Any]:
-    """What random numbers are seeded with, by command; ``#`` stands for any number."""
+    """The parts that seed random numbers, by command; ``#`` stands for any number."""
     return {name: answer["seeds"] for name, answer in chains.answers.items() if answer["seeds"]}
 
 
 def files(chains: Chains) -> dict[str, list[str]]:
-    """Names of all a run writes; links with where they lead."""
+    """Names of the files that a run writes; links with their targets."""
     return {name: sorted(_files(run)) for name, run in chains.runs()}
 
 
 def _files(run: Path) -> Iterator[str]:
-    for place, folders, names in os.walk(run):
-        for path in (Path(place, name) for name in folders + names):
+    for parent, folders, names in os.walk(run):
+        for path in (Path(parent, name) for name in folders + names):
             if path.is_symlink():
-                yield _nameless(f"{path.relative_to(run)} -> {path.readlink()}")
+                yield _masked(f"{path.relative_to(run)} -> {path.readlink()}")
             elif path.is_file():
-                yield _nameless(str(path.relative_to(run)))
+                yield _masked(str(path.relative_to(run)))
 
 
-def _nameless(text: str) -> str:
-    """A path without fingerprints, and without the machine in the names of TensorBoard's files."""
+def _masked(text: str) -> str:
+    """A path with fingerprints, and the machine in names of TensorBoard files, replaced."""
     return re.sub(r"(?<=tfevents\.).*", "*", re.sub(r"-[0-9a-f]{12}\b", "-HASH", text))
 
 
 def tensors(chains: Chains) -> dict[str, Any]:
-    """Name, shape and type of every array a run keeps, but of one checkpoint of each stage only."""
+    """Name, shape and type of every array of a run; of checkpoints only the last of each stage."""
     return {
         f"{name}/{path.relative_to(run)}": _arrays(path)
         for name, run in chains.runs()
@@ -274,58 +288,58 @@ def tensors(chains: Chains) -> dict[str, Any]:
 
 
 def _last_checkpoint(path: Path) -> bool:
-    """Whether a file is in the last checkpoint of its stage, or in none."""
+    """Whether a file is in the last checkpoint of its stage, or outside of checkpoints."""
     folder = path.parent
     return folder.parent.name != "checkpoints" or folder == max(folder.parent.glob("step-*"))
 
 
 def _arrays(path: Path) -> dict[str, str]:
     if path.suffix == ".npz":
-        with np.load(path) as found:
-            return {name: f"{found[name].dtype} {[*found[name].shape]}" for name in found}
+        with np.load(path) as arrays:
+            return {name: f"{arrays[name].dtype} {[*arrays[name].shape]}" for name in arrays}
     if path.suffix == ".pt":
-        kept = torch.load(path, weights_only=True)
-        return {name: f"{value.dtype} {[*value.shape]}" for name, value in kept.items()}
-    with safe_open(path, "pt") as found:
-        slices = {name: found.get_slice(name) for name in sorted(found.keys())}
-        return {name: f"{one.get_dtype()} {one.get_shape()}" for name, one in slices.items()}
+        tensors = torch.load(path, weights_only=True)
+        return {name: f"{value.dtype} {[*value.shape]}" for name, value in tensors.items()}
+    with safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        return {name: f"{part.get_dtype()} {part.get_shape()}" for name, part in slices.items()}
 
 
 def records(chains: Chains) -> dict[str, Any]:
-    """Keys and types in what a run records, and the columns of its logs."""
-    found: dict[str, Any] = {}
+    """Keys, types and frozen words of a run's JSON files, and the columns of its logs."""
+    collected: dict[str, Any] = {}
     for name, run in chains.runs():
         for path in sorted(run.rglob("*")):
-            where = _nameless(f"{name}/{path.relative_to(run)}")
+            key = _masked(f"{name}/{path.relative_to(run)}")
             if path.name == "environment.json":
-                found[where] = sorted(json.loads(path.read_text(encoding="utf-8")))
+                collected[key] = sorted(json.loads(path.read_text(encoding="utf-8")))
             elif path.name == "results.json":
                 metrics = json.loads(path.read_text(encoding="utf-8"))
-                found[where] = [[metric["name"], shape(metric)] for metric in metrics]
+                collected[key] = [[metric["name"], shape(metric)] for metric in metrics]
             elif path.suffix == ".json":
-                found[where] = shape(json.loads(path.read_text(encoding="utf-8")))
+                collected[key] = shape(json.loads(path.read_text(encoding="utf-8")))
             elif path.name == "metrics.jsonl":
                 lines = path.read_text(encoding="utf-8").splitlines()
-                found[where] = sorted({column for line in lines for column in json.loads(line)})
-    return found
+                collected[key] = sorted({column for line in lines for column in json.loads(line)})
+    return collected
 
 
 def answers(chains: Chains) -> dict[str, Any]:
-    """Keys and types of every answer in JSON."""
+    """Keys, types and frozen words of every ``--json`` output."""
     return {name: shape(chains.json(name)) for name, words in COMMANDS.items() if "--json" in words}
 
 
 def components(chains: Chains) -> list[list[str]]:
-    """Every built-in component; which plugin of the distribution brings it may change."""
+    """Every built-in component. The plugin that registers it may change."""
     return sorted(
-        [found["kind"], found["name"], found["distribution"]]
-        for found in chains.json("list-plugins")["components"]
-        if found["distribution"] == "pae-framework"
+        [row["kind"], row["name"], row["distribution"]]
+        for row in chains.json("list-plugins")["components"]
+        if row["distribution"] == "pae-framework"
     )
 
 
 def losses(chains: Chains) -> dict[str, Any]:
-    """The first three lines of every log, without what tells of the machine."""
+    """The first three records of every log, without the columns that depend on the machine."""
     return {
         f"{name}/{path.parent.name.rpartition('-')[0]}": [
             {key: value for key, value in json.loads(line).items() if key not in SPEED}
@@ -336,13 +350,17 @@ def losses(chains: Chains) -> dict[str, Any]:
     }
 
 
-def shape(value: Any) -> Any:
-    """Keys and types of plain JSON; of a list, those of its items, each once."""
+def shape(value: Any, key: str = "") -> Any:
+    """Keys and types of JSON, and ``=word`` under the keys in VALUES, unless it is a file's path.
+
+    Of a list, each different shape of its items once.
+    """
     if isinstance(value, dict):
-        return {key: shape(item) for key, item in sorted(value.items())}
+        return {key: shape(item, key) for key, item in sorted(value.items())}
     if isinstance(value, list):
-        shapes = {json.dumps(shape(item)) for item in value}
-        return [json.loads(one) for one in sorted(shapes)]
+        return [json.loads(text) for text in sorted({json.dumps(shape(item)) for item in value})]
+    if isinstance(value, str) and key in VALUES and "/" not in value:
+        return f"={value}"
     return type(value).__name__
 
 
@@ -356,9 +374,9 @@ OF_CHAINS: dict[str, Callable[[Chains], Any]] = {
     "components": components,
     "losses": losses,
 }
-"""What is frozen of the finished chains, by the name of its file."""
+"""Functions that collect from the finished chains, by the name of the frozen file."""
 
 
 def frozen(name: str) -> Any:
-    """What was frozen under a name."""
+    """The content of a frozen file."""
     return json.loads((HERE / "frozen" / f"{name}.json").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from pae_framework.report.colours import latent_colors, principal_components
+from pae_framework.report.colors import latent_colors, principal_components
 
 
 def generator(seed=0):
@@ -69,7 +69,7 @@ def test_constant_latents_are_gray_and_few_channels_leave_the_rest_gray():
     assert two[:, :2].float().std() > 0
 
 
-def test_latents_that_are_not_finite_can_still_be_looked_at():
+def test_latents_that_are_not_finite_have_colors():
     latents = torch.randn(1, 4, 4, 4, generator=generator())
     latents[0, 0, 0, 0], latents[0, 1, 1, 1] = float("nan"), float("inf")
     assert latent_colors(latents).shape == (1, 3, 4, 4)

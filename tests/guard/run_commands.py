@@ -1,0 +1,57 @@
+"""Run several ``pae`` commands in one process; save their output and the seeds they derive.
+
+    python run_commands.py COMMANDS.json ANSWERS.json
+
+COMMANDS is a list of command lines, each a list of words. ANSWERS becomes a list of
+``{code, out, seeds}``, one for each command. ``derive_seed`` is replaced before any other import,
+so that every caller uses the recording version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import sys
+from pathlib import Path
+
+from pae_framework import seeding
+
+seeds: set[tuple[str, ...]] = set()
+derive_seed = seeding.derive_seed
+
+
+def recording_derive_seed(*parts: int | str) -> int:
+    seeds.add(tuple(part if isinstance(part, str) else "#" for part in parts))
+    return derive_seed(*parts)
+
+
+def clear_caches() -> None:
+    for module in [module for name, module in sys.modules.items() if name.startswith("pae_")]:
+        for value in vars(module).values():
+            if isinstance(value, functools._lru_cache_wrapper):
+                value.cache_clear()
+
+
+def run(words: list[str]) -> dict[str, object]:
+    seeds.clear()
+    clear_caches()  # so that each command derives its seeds itself
+    sys.argv = ["pae", *words]
+    out = io.StringIO()
+    code: object = 0
+    with contextlib.redirect_stdout(out):
+        try:
+            main()
+        except SystemExit as exit_request:
+            code = exit_request.code or 0
+    return {"code": code, "out": out.getvalue(), "seeds": sorted(seeds)}
+
+
+if __name__ == "__main__":
+    seeding.derive_seed = recording_derive_seed
+    from pae_framework.cli.app import main
+
+    commands_file, answers_file = map(Path, sys.argv[1:])
+    commands = json.loads(commands_file.read_text(encoding="utf-8"))
+    answers_file.write_text(json.dumps([run(words) for words in commands]), encoding="utf-8")
