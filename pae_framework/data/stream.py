@@ -6,7 +6,8 @@ Step k therefore reads the same samples after interruptions and with any number 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class CountStream:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self._cache: dict[tuple[str, int], Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
         """Sample indices (B,) int64 of a step (0, 1, 2, ...)."""
@@ -43,9 +45,7 @@ class CountStream:
         indices = torch.empty(self.batch_size, dtype=torch.int64)
         for epoch in epochs.unique().tolist():
             within = epochs == epoch  # (B,)
-            order = epoch_order(self.length, self.seed, epoch) if self.shuffle else None
-            positions_within = positions[within]
-            indices[within] = positions_within if order is None else order[positions_within]
+            indices[within] = self._order(epoch)[positions[within]]
         return indices
 
     def flips(self, step: int) -> Tensor:
@@ -55,22 +55,24 @@ class CountStream:
         flips = torch.empty(self.batch_size, dtype=torch.bool)
         for epoch in epochs.unique().tolist():
             within = epochs == epoch  # (B,)
-            flips[within] = epoch_flips(self.length, self.seed, epoch)[indices[within]]
+            coins = self._cached("flip", epoch, partial(torch.rand, self.length))  # of all samples
+            flips[within] = coins[indices[within]] < 0.5
         return flips
+
+    def _order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.length)
+        return self._cached("order", epoch, partial(torch.randperm, self.length))
+
+    def _cached(self, purpose: str, epoch: int, draw: Callable[..., Tensor]) -> Tensor:
+        """Random numbers (length,) of an epoch; those of the last two epochs are stored."""
+        key = (purpose, epoch)
+        if key not in self._cache:
+            if len(self._cache) == 4:  # order and flips of the two epochs that a batch may span
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = draw(generator=generator(self.seed, purpose, epoch))
+        return self._cache[key]
 
     def _positions(self, step: int) -> tuple[Tensor, Tensor]:
         positions = step * self.batch_size + torch.arange(self.batch_size)
         return positions // self.length, positions % self.length
-
-
-# A batch may span two epochs. Two streams may be read in turn.
-@lru_cache(maxsize=4)
-def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
-    """Permutation (length,) of an epoch. Cached: do not modify it."""
-    return torch.randperm(length, generator=generator(seed, "order", epoch))
-
-
-@lru_cache(maxsize=4)
-def epoch_flips(length: int, seed: int, epoch: int) -> Tensor:
-    """Whether each sample of an epoch is mirrored, (length,) bool. Cached: do not modify it."""
-    return torch.rand(length, generator=generator(seed, "flip", epoch)) < 0.5
