@@ -303,8 +303,7 @@ class RegularizerInputs:
         target: prior (B, C', h, w) to align with, without gradient, for terms that need one: the
             refined prior, with C' = C, or the raw features, with C' = D.
         decode: latents -> images.
-        distance: L1 and perceptual distance of two image batches, weighted as in the
-            reconstruction loss, a scalar.
+        distance: weighted sum of the active reconstruction terms of two image batches, a scalar.
         generator: random numbers of this term in this step, independent of other terms.
     """
 

@@ -33,6 +33,7 @@ def run(context: StageContext) -> None:
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
     tokenizer.to(context.device)
+    # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
         steps = max(1, count // settings.batch_size)
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))

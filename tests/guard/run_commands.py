@@ -10,7 +10,6 @@ so that every caller uses the recording version.
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import sys
@@ -27,16 +26,8 @@ def recording_derive_seed(*parts: int | str) -> int:
     return derive_seed(*parts)
 
 
-def clear_caches() -> None:
-    for module in [module for name, module in sys.modules.items() if name.startswith("pae_")]:
-        for value in vars(module).values():
-            if isinstance(value, functools._lru_cache_wrapper):
-                value.cache_clear()
-
-
 def run(words: list[str]) -> dict[str, object]:
     seeds.clear()
-    clear_caches()  # so that each command derives its seeds itself
     sys.argv = ["pae", *words]
     out = io.StringIO()
     code: object = 0
