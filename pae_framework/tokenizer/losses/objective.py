@@ -32,7 +32,7 @@ from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, FACTOR
 
 SIGNED = (ADVERSARIAL,)
-"""Terms that may be negative and scale with an adaptive factor: the jump check leaves them out."""
+"""Terms that may be negative or scale with an adaptive factor; the jump check ignores them."""
 
 
 class TokenizerObjective(UsesFrozen):
