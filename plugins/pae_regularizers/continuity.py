@@ -20,8 +20,8 @@ class MCR(Regularizer):
     """Manifold continuity: ``d(x_m, sg(x_r)) + d(x_l, sg(x_m))``, sg the stop-gradient.
 
     x_r is the reconstruction. x_m and x_l are decoded from the latents after every token is rotated
-    by 42.5 and 85 degrees towards a random direction of its own. d is the weighted
-    sum of the recipe's reconstruction terms. Each decoded image is pulled towards the one of the next smaller
+    by 42.5 and 85 degrees towards a random direction of its own. d is the weighted sum of the
+    recipe's reconstruction terms. Each decoded image is pulled towards the one of the next smaller
     angle. Gradients reach the decoder and, through the rotation, the latents (the paper only stops
     gradients at the references).
     """
