@@ -65,10 +65,14 @@ def tiny_recipe(tmp_path: Path, tiny_text: str) -> Path:
 
 
 LONG = {"slow", "slurm", "gpu", "network"}
-"""Marks of tests with a longer timeout."""
+"""Marks of tests with a limit of ten minutes."""
+WHOLE_RUNS = {"guard", "launch"}
+"""Folders of tests that run whole chains of stages in other processes: three minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not LONG.isdisjoint(mark.name for mark in item.iter_markers()):
             item.add_marker(pytest.mark.timeout(600))
+        elif item.path.parent.name in WHOLE_RUNS:
+            item.add_marker(pytest.mark.timeout(180))
