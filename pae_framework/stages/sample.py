@@ -95,7 +95,7 @@ def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor) -> bool:
     """Whether the set exists or could be reused from another stage; prints the latter."""
     folder = reuse_finished(context.directory, planned.entry, labels)
     if folder is not None and folder != context.directory:
-        text = f"{'':<10} {planned.path.name} is cached: reused from {folder.name}"
+        text = f"{'':<10} {planned.path.name} reused from {folder.name}"
         context.console.print(text, highlight=False)
     return folder is not None or planned.path.exists()
 
