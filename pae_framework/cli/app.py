@@ -89,8 +89,8 @@ def _file_error(error: OSError) -> PaeError:
 def main() -> None:
     """Run one command.
 
-    Exit codes: 0 done, 1 a run failed, 2 wrong recipe or usage, 3 a plugin is broken, 130 stopped
-    by Ctrl-C.
+    Exit codes: 0 done, 1 a run failed or training was stopped, 2 wrong recipe or usage, 3 a
+    component's code cannot be loaded, 130 stopped by Ctrl-C outside of training.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
