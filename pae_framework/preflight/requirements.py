@@ -126,7 +126,7 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 def missing_file(file: str) -> str | None:
     """A message if a file named in a recipe does not exist; else None."""
     path = Path(file).expanduser()
-    return None if path.is_file() else f"no such file: {path}"
+    return None if path.exists() else f"no such file: {path}"
 
 
 def components_with_requirements(

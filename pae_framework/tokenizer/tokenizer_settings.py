@@ -194,7 +194,7 @@ class AnyUpSettings(Settings):
                 "or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
-        if file.is_file():
+        if file.exists():
             return None
         return f"no AnyUp weights at {file}; download them from the release of the repository"
 
