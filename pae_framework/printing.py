@@ -6,9 +6,6 @@ terminal, or that cannot be encoded, are escaped. ruff rejects ``print`` elsewhe
 
 from __future__ import annotations
 
-import sys
-from typing import TextIO
-
 
 def printable(text: str) -> str:
     r"""The text with every unprintable character except line breaks and tabs escaped: ``\x1b``.
@@ -20,9 +17,9 @@ def printable(text: str) -> str:
     return "".join(map(_shown, text))
 
 
-def print_line(text: str, file: TextIO | None = None, end: str = "\n") -> None:
-    """Print text on a stream, standard output by default, with :func:`printable` characters."""
-    print(printable(text), file=file or sys.stdout, end=end)
+def print_line(text: str) -> None:
+    """Print text on standard output, with :func:`printable` characters."""
+    print(printable(text))  # noqa: T201
 
 
 def _shown(character: str) -> str:
