@@ -29,6 +29,7 @@ from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.output import print_error
 from pae_framework.errors import PaeError, RunError
+from pae_framework.printing import print_line
 
 app = typer.Typer(
     name="pae",
@@ -64,7 +65,7 @@ _add(exporting, export_generator, "generator")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"pae-framework {__version__}")
+        print_line(f"pae-framework {__version__}")
         raise typer.Exit
 
 

@@ -79,8 +79,7 @@ def finished_context(run: Path, stage: str) -> StageContext:
         UsageError: there is no such run, or one of these stages is not finished.
         RecipeError: the run's recipe no longer loads.
     """
-    from rich.console import Console
-
+    from pae_framework.console import PlainConsole
     from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
@@ -88,4 +87,4 @@ def finished_context(run: Path, stage: str) -> StageContext:
     from pae_framework.execution.context import StageContext, configure_torch
 
     configure_torch(opened.loaded.recipe.runtime)
-    return StageContext.of_finished_run(opened, stage, Console(stderr=True))
+    return StageContext.of_finished_run(opened, stage, PlainConsole(stderr=True))

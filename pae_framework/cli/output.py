@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import PaeError, RecipeError
+from pae_framework.printing import print_line, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from pae_framework.console import PlainConsole
     from pae_framework.registry import Registry
 
 _UNBROKEN = 100_000
@@ -22,29 +22,31 @@ _UNBROKEN = 100_000
 
 def print_json(data: Any) -> None:
     """Print JSON, which must be all that the command prints on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    print_line("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; on a terminal, long cells wrap."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from pae_framework.console import PlainConsole
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _UNBROKEN).print(table)
+    PlainConsole(width=None if sys.stdout.isatty() else _UNBROKEN).print(table)
 
 
-def console_for_tables() -> Console:
+def console_for_tables() -> PlainConsole:
     """A console for tables; 100 columns wide if stdout is not a terminal."""
-    from rich.console import Console
+    from pae_framework.console import PlainConsole
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    return PlainConsole(width=None if sys.stdout.isatty() else 100)
 
 
 def command_line() -> str:
@@ -54,7 +56,7 @@ def command_line() -> str:
 
 def warn(message: str) -> None:
     """Print one line on stderr."""
-    print(_colored("warning:", "33"), message, file=sys.stderr)
+    _print_error_line("warning:", "33", message)
 
 
 def installed_registry() -> Registry:
@@ -75,7 +77,11 @@ def print_error(error: PaeError) -> None:
         text = "\n".join([heading, *(f"  {problem}" for problem in error.problems)])
     else:
         text = str(error)
-    print(_colored("error:", "1;31"), text, file=sys.stderr)
+    _print_error_line("error:", "1;31", text)
+
+
+def _print_error_line(word: str, color: str, text: str) -> None:
+    sys.stderr.write(f"{_colored(word, color)} {printable(text)}\n")
 
 
 def _colored(text: str, code: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
 from pae_framework.files import write_text
+from pae_framework.printing import printable
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class SkippingSource(DataSource):
         if index not in known:
             known.add(index)
             self._record.parent.mkdir(parents=True, exist_ok=True)
-            reason = " ".join(str(error).split())
+            reason = printable(" ".join(str(error).split()))
             # One short write in append mode, so lines of several processes do not mix.
             with self._record.open("a", encoding="utf-8") as file:
                 file.write(f"{index}\t{reason}\n")

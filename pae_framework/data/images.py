@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
+from pae_framework.data.image_files import open_image, upright_rgb
 from pae_framework.data.pixels import adm_center_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
-from pae_framework.errors import DataError
 from pae_framework.seeding import generator
 
 ImageBatch = tuple[Tensor, Tensor]
@@ -26,27 +25,17 @@ ImageBatch = tuple[Tensor, Tensor]
 
 
 def read_image(path: Path, size: int) -> Tensor:
-    """Read an image file as (3, size, size) uint8 RGB, with ADM's center crop.
+    """Read an image file as (3, size, size) uint8 RGB, turned upright, with ADM's center crop.
+
+    Of a file with several frames, the first is read. Colors are those in the file: transparency
+    and color profiles are ignored, but noted.
 
     Raises:
         DataError: names the file and why it cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            rgb = _to_8_bit(image).convert("RGB")
-    # Pillow's decoders also raise SyntaxError and ValueError on damaged files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
-    return torch.from_numpy(np.array(adm_center_crop(rgb, size))).permute(2, 0, 1)
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion of 16 bits clips at 255.
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no fixed range of values; save it with 8 bits")
-    return image
+    with open_image(path) as image:
+        square = adm_center_crop(upright_rgb(image, path), size)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
 def read_images(

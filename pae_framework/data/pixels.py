@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+_LONGEST = 64
+"""Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
 _MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
 
 
@@ -27,16 +29,29 @@ def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
     """Center square of ``size`` px, as ADM (guided-diffusion) crops its training images.
 
     Halves with a box filter while the shorter side is at least ``2 size``, resizes it to ``size``
-    with a bicubic filter, and crops the center. LightningDiT, RAE and PAE do the same.
+    with a bicubic filter, and crops the center. LightningDiT, RAE and PAE do the same. Of an image
+    more than 64 times as long as wide, only the square is resized, so that memory is bounded.
     """
     while min(image.size) >= 2 * size:
         width, height = image.size
         image = image.resize((width // 2, height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     width, height = (round(side * scale) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    square = left, top, left + size, top + size
+    if max(width, height) > _LONGEST * size:
+        return _resize_part(image, (width, height), square)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop(square)
+
+
+def _resize_part(
+    image: Image.Image, sides: tuple[int, int], part: tuple[int, int, int, int]
+) -> Image.Image:
+    """The part (left, top, right, bottom) of the image resized to ``sides``, up to rounding."""
+    x, y = image.width / sides[0], image.height / sides[1]
+    left, top, right, bottom = part
+    box = left * x, top * y, min(right * x, image.width), min(bottom * y, image.height)
+    return image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

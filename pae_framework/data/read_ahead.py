@@ -8,7 +8,10 @@ from typing import Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pae_framework.data.image_notes import NOTES
 from pae_framework.errors import PaeError
+
+Notes = dict[str, list[str]]
 
 T = TypeVar("T")
 
@@ -26,30 +29,40 @@ def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0
     """
     if not workers:
         return map(read, range(start, stop))
-    loader: DataLoader[T | PaeError] = DataLoader(
+    loader: DataLoader[tuple[T | PaeError, Notes]] = DataLoader(
         _Steps(read),
         batch_size=None,  # an item is a whole batch already
         sampler=range(start, stop),
         num_workers=workers,
+        worker_init_fn=_relay_notes,
         pin_memory=torch.cuda.is_available(),
     )
-    return map(_raise_error, loader)
+    return map(_receive, loader)
 
 
-def _raise_error(item: T | PaeError) -> T:
+def _relay_notes(worker: int) -> None:
+    NOTES.relay()
+
+
+def _receive(sent: tuple[T | PaeError, Notes]) -> T:
+    item, notes = sent
+    NOTES.update(notes)
     if isinstance(item, PaeError):
         raise item
     return item
 
 
-class _Steps(Dataset[T | PaeError], Generic[T]):
-    """Item k is the batch of step k or an error, which torch would wrap if a worker raised it."""
+class _Steps(Dataset[tuple[T | PaeError, Notes]], Generic[T]):
+    """Item k is the batch of step k or an error, which torch would wrap if a worker raised it.
+
+    Notes about the images are sent along.
+    """
 
     def __init__(self, read: Callable[[int], T]):
         self._read = read
 
-    def __getitem__(self, step: int) -> T | PaeError:
+    def __getitem__(self, step: int) -> tuple[T | PaeError, Notes]:
         try:
-            return self._read(step)
+            return self._read(step), NOTES.take()
         except PaeError as error:
-            return error
+            return error, NOTES.take()

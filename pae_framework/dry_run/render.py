@@ -6,23 +6,23 @@ from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import JustifyMethod
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from pae_framework.dry_run.summary import ComponentSize, DryRun, StageDryRun
 from pae_framework.preflight.requirements import gib
 
-Line = str | Table
+Line = str | Text | Table
 
 
 def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
     """Lines and tables of a dry run, from top to bottom."""
     channels, side, _ = dry_run.latent
     grid = f"{dry_run.grid} x {dry_run.grid}"
-    yield (
-        f"[bold]{dry_run.name}[/bold]: images {dry_run.image_size} px -> {grid} tokens of width "
-        f"{dry_run.token_width} -> latents {channels} x {side} x {side}"
+    yield Text.assemble(
+        (dry_run.name, "bold"),
+        f": images {dry_run.image_size} px -> {grid} tokens of width "
+        f"{dry_run.token_width} -> latents {channels} x {side} x {side}",
     )
     if dry_run.train_images is not None:
         yield f"{dry_run.train_images:,} training images of {dry_run.classes} classes"
@@ -35,7 +35,7 @@ def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
         "Memory is an estimate, right within a factor of two."
     )
     for note in dry_run.notes:
-        yield escape(f"note: {note}")
+        yield f"note: {note}"
 
 
 def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pae_framework.data.image_notes import NOTES
 from pae_framework.data.images import random_subset, read_image, read_images
 from pae_framework.data.pixels import psnr, to_float, to_uint8
 from pae_framework.execution.artifacts import trained_tokenizer
@@ -39,6 +40,7 @@ def reconstruct_to_folder(
         DataError: a file is not an image.
     """
     originals, stems = _originals(context, files, count)
+    NOTES.summarize()
     reconstructions = _reconstructions(load_tokenizer(context), originals, context.device)
     names = [f"{index:03d}_{stem}.png" for index, stem in enumerate(stems)]
     measured = list(zip(names, psnr(originals, reconstructions).tolist(), strict=True))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from pae_framework.build import build_source
+from pae_framework.console import PlainConsole
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import UsageError
@@ -38,11 +38,11 @@ class StageContext:
     run: RunDirectory
     planned: PlannedStage
     plan: Mapping[str, PlannedStage]
-    console: Console
+    console: PlainConsole
     update_record: UpdateRecord
 
     @classmethod
-    def of_finished_run(cls, opened: OpenedRun, stage: str, console: Console) -> StageContext:
+    def of_finished_run(cls, opened: OpenedRun, stage: str, console: PlainConsole) -> StageContext:
         """A context that reads the results of ``stage`` and of all stages it depends on.
 
         If the recipe asks for a GPU and there is none, uses the CPU. The record of the stage is not
@@ -146,8 +146,7 @@ class StageContext:
         total = train.total_steps(images)
         epochs = total * train.batch_size / images
         self.console.print(
-            f"{'':<10} {total} steps of {train.batch_size} images = {epochs:.2f} epochs",
-            highlight=False,
+            f"{'':<10} {total} steps of {train.batch_size} images = {epochs:.2f} epochs"
         )
         return total
 

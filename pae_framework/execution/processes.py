@@ -20,8 +20,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from pae_framework.console import PlainConsole
+from pae_framework.data.image_notes import NOTES
 from pae_framework.errors import PaeError, RunError
 from pae_framework.execution.context import StageContext, configure_torch, no_record
 from pae_framework.training.stopping import StopRequest
@@ -119,7 +120,7 @@ def _hand_out(
 ) -> None:
     """Give each idle process one item until all are done."""
     waiting = iter(range(items))
-    running: set[Future[None]] = set()
+    running: set[Future[dict[str, list[str]]]] = set()
     while True:
         if not stop.asked:
             idle = processes - len(running)
@@ -128,7 +129,7 @@ def _hand_out(
             return
         finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
         for future in finished:
-            future.result()
+            NOTES.update(future.result())
             count.add()
 
 
@@ -149,8 +150,10 @@ def _begin(
         number = numbers.value
         numbers.value += 1
 
+    NOTES.relay()
+
     def make() -> Work:
-        own = replace(context, console=Console(quiet=True), update_record=no_record)
+        own = replace(context, console=PlainConsole(quiet=True), update_record=no_record)
         configure_torch(own.recipe.runtime)
         if own.device.type == "cuda":
             torch.cuda.set_device(number % torch.cuda.device_count())
@@ -159,12 +162,14 @@ def _begin(
     _make = make
 
 
-def _do(item: int) -> None:
+def _do(item: int) -> dict[str, list[str]]:
+    """Do an item; returns the notes about the images that it read."""
     global _work
     if _work is None:
         assert _make is not None
         _work = _make()
     _work(item)
+    return NOTES.take()
 
 
 def _exit_with(end: Connection) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
+from pae_framework.console import PlainConsole
 from pae_framework.errors import UsageError
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.recipe.emit import inline
@@ -31,7 +30,7 @@ def import_tokenizer(
     run_dir: Path | None,
     registry: Registry,
     command: str,
-    console: Console,
+    console: PlainConsole,
 ) -> Path:
     """Make a run from a released tokenizer, finished up to its tokenizer stage. Needs no images.
 
@@ -101,7 +100,7 @@ def import_generator(
     overrides: Sequence[str],
     registry: Registry,
     command: str,
-    console: Console,
+    console: PlainConsole,
 ) -> None:
     """Load a generator trained elsewhere into a run, as if its generator stage had trained it.
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rich.console import Console
-
+from pae_framework.console import PlainConsole
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.directory import RunDirectory
@@ -29,6 +28,6 @@ class Launcher(Protocol):
         """Run every unfinished stage; see :meth:`pae_framework.launch.local.LocalLauncher.run`."""
 
 
-def choose_launcher(console: Console) -> Launcher:
+def choose_launcher(console: PlainConsole) -> Launcher:
     """The launcher that runs recipes. There is one so far: it runs them in this process."""
     return LocalLauncher(console)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.text import Text
 
+from pae_framework.console import PlainConsole
 from pae_framework.errors import PaeError, RunError
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class LocalLauncher:
     """Runs stages in this process and shows their progress on a console."""
 
-    console: Console
+    console: PlainConsole
 
     def run(
         self,
@@ -77,10 +78,11 @@ class LocalLauncher:
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
 
     def _print(self, planned: PlannedStage, text: str) -> None:
-        self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)
+        self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))
 
 
 def _run_stage(context: StageContext) -> None:
+    from pae_framework.data.image_notes import NOTES
     from pae_framework.execution.context import configure_torch
 
     name = context.planned.name
@@ -95,3 +97,5 @@ def _run_stage(context: StageContext) -> None:
             f"stage {name} failed: {type(error).__name__}: {error} "
             f"(folder {context.directory}; `--debug` shows the traceback)"
         ) from error
+    finally:
+        NOTES.summarize()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from rich.console import Console
+from rich.text import Text
 
+from pae_framework.console import PlainConsole
 from pae_framework.errors import RunError, StoppedError
 from pae_framework.files import read_json, write_json
 from pae_framework.launch.launcher import Launcher
@@ -22,7 +23,7 @@ def run_sweep(
     members: list[Member],
     launcher: Launcher,
     command: str,
-    console: Console,
+    console: PlainConsole,
 ) -> None:
     """Run members of a sweep, then write ``results.json`` and the report of all finished members.
 
@@ -51,7 +52,7 @@ def run_sweep(
         except StoppedError:
             raise
         except RunError as error:
-            console.print(f"[bold]{member.name}[/bold] failed: {error}", highlight=False)
+            console.print(Text.assemble((member.name, "bold"), f" failed: {error}"))
             failed.append(member.name)
     compare_members(loaded, directory)
     if failed:

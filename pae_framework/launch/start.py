@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from pae_framework.console import PlainConsole
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.run_sweep import run_sweep
@@ -43,7 +42,7 @@ class RunOptions:
 def run_recipe(
     loaded: LoadedRecipe,
     options: RunOptions | None = None,
-    console: Console | None = None,
+    console: PlainConsole | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> RunDirectory:
     """Run every unfinished stage of a recipe, or of the members of its sweep.
@@ -71,7 +70,7 @@ def run_recipe(
         RunError: a stage failed.
         StoppedError: stopped on request. A call with the same directory resumes.
     """
-    options, console = options or RunOptions(), console or Console(highlight=False)
+    options, console = options or RunOptions(), console or PlainConsole()
     loaded, members = _prepare(loaded, options)
     directory = _directory(options.run_dir or _default_path(loaded, options.smoke), options)
     recipes = [member.loaded for member in members] or [loaded]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
+from pae_framework.data.image_files import open_image
 from pae_framework.errors import DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.output_folder import add_to_record, is_listed, resume_or_restart
@@ -181,9 +181,9 @@ def _sample_missing(
 def _is_readable(path: Path) -> bool:
     """Whether a PNG exists and all its checksums are valid."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError):
+    except DataError:
         return False
     return True
 
@@ -191,9 +191,7 @@ def _is_readable(path: Path) -> bool:
 def _read_png(path: Path) -> Tensor:
     """An image (3, S, S) uint8."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}; run the same command to sample it again"
-        ) from None
+    except DataError as error:
+        raise DataError(f"{error}; run the same command to sample it again") from None

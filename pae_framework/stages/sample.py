@@ -96,7 +96,7 @@ def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor) -> bool:
     folder = reuse_finished(context.directory, planned.entry, labels)
     if folder is not None and folder != context.directory:
         text = f"{'':<10} {planned.path.name} reused from {folder.name}"
-        context.console.print(text, highlight=False)
+        context.console.print(text)
     return folder is not None or planned.path.exists()
 
 

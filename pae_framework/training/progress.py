@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pae_framework.console import PlainConsole
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
@@ -28,20 +29,21 @@ class ProgressLine:
         title: str,
         total: int,
         done: int = 0,
-        console: Console | None = None,
+        console: PlainConsole | None = None,
         update_record: Callable[..., None] | None = None,
     ):
         self.title, self.total, self._first = title, total, done
-        self._console = console or Console(stderr=True)
+        self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
         self._start = time.monotonic()
         self._last_shown = self._start
         self._bar: Progress | None = None
         if self._console.is_terminal:
-            columns = ("{task.description}", BarColumn(), "{task.completed}/{task.total}")
             self._bar = Progress(
-                *columns,
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}", markup=False),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
@@ -71,7 +73,7 @@ class ProgressLine:
             rate = (done - self._first) / max(1e-9, now - self._start)
             left = format_seconds((self.total - done) / rate) if rate > 0 else "?"
             line = f"{self.title} {done}/{self.total}  {note}  left {left}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line)
 
 
 def format_seconds(seconds: float) -> str:

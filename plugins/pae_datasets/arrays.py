@@ -60,11 +60,17 @@ class GrayArrays(DataSource):
 def resize_gray(images: Tensor, size: int) -> Tensor:
     """Bilinear resize of (M, H, W) uint8 to (M, size, size) uint8, antialiased if it shrinks."""
     shrinks = size < images.shape[-1]
-    resized = [
-        F.interpolate(chunk[:, None].float(), size=(size, size), mode="bilinear", antialias=shrinks)
-        for chunk in images.split(4096)  # limits the size of the float copy
-    ]  # each (m, 1, S, S)
-    return torch.cat(resized)[:, 0].round().clamp(0, 255).to(torch.uint8)
+    return torch.cat(
+        [
+            F.interpolate(
+                chunk[:, None].float(), size=(size, size), mode="bilinear", antialias=shrinks
+            )[:, 0]
+            .round()
+            .clamp(0, 255)
+            .to(torch.uint8)
+            for chunk in images.split(4096)  # limits the size of the float copy
+        ]  # each (m, S, S)
+    )
 
 
 def pad_gray(images: Tensor, size: int) -> Tensor:

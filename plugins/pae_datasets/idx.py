@@ -7,6 +7,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ from pae_datasets.layout import find_idx_files
 from pae_framework.errors import DataError
 
 _UINT8 = 0x08
+_BLOCK = 1 << 20
+"""Bytes read at once."""
+_MOST_GZIP = 1032
+"""Most bytes that one byte of a gzip file can stand for."""
 
 
 class Idx(GrayArrays):
@@ -45,7 +50,7 @@ def read_pair(image_file: Path, label_file: Path) -> tuple[Tensor, Tensor]:
         raise DataError(
             f"{image_file} has {len(images)} images, but {label_file} has {len(labels)} labels"
         )
-    if not len(images) or images.shape[1] != images.shape[2]:
+    if not images.numel() or images.shape[1] != images.shape[2]:
         raise DataError(f"{image_file}: expected square images, found {tuple(images.shape)}")
     return images, labels.long()
 
@@ -54,36 +59,54 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """Read the uint8 array of an idx file, plain or ``.gz``, in the shape of its header.
 
     Layout (LeCun's MNIST page): two zero bytes, a type byte (8: uint8), the number of dimensions,
-    then each dimension as a big-endian 32-bit number, then the bytes.
+    then each dimension as a big-endian 32-bit number, then the bytes. No more is read, and no more
+    memory used, than the header says and the file can hold.
 
     Raises:
         DataError: the file is damaged or of another type; names it.
     """
-    content = _read(path)
-    start = 4 + 4 * dimensions
-    expected = bytes([0, 0, _UINT8, dimensions])
-    if content[:4] != expected:
-        raise DataError(
-            f"{path}: not an idx file of {dimensions}-dimensional uint8: begins with "
-            f"{content[:4].hex() or 'nothing'}, expected {expected.hex()}"
-        )
-    if len(content) < start:
-        raise DataError(f"{path}: truncated in its header, after {len(content)} bytes")
-    shape = struct.unpack(f">{dimensions}I", content[4:start])
-    if len(content) - start != math.prod(shape):
-        raise DataError(
-            f"{path}: damaged: its header says {math.prod(shape)} bytes "
-            f"({' x '.join(map(str, shape))}), but it has {len(content) - start}"
-        )
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
-
-
-def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            stream = cast(BinaryIO, file)
+            shape = _read_header(stream, path, dimensions)
+            return torch.from_numpy(_read_values(stream, path, shape))
+    except MemoryError as error:
+        raise DataError(f"{path}: there is not enough memory to read it") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_header(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
+    expected = bytes([0, 0, _UINT8, dimensions])
+    header = file.read(4 + 4 * dimensions)
+    if header[:4] != expected:
+        raise DataError(
+            f"{path}: not an idx file of {dimensions}-dimensional uint8: begins with "
+            f"{header[:4].hex() or 'nothing'}, expected {expected.hex()}"
+        )
+    if len(header) < 4 + 4 * dimensions:
+        raise DataError(f"{path}: truncated in its header, after {len(header)} bytes")
+    return struct.unpack(f">{dimensions}I", header[4:])
+
+
+def _read_values(file: BinaryIO, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    count, size = math.prod(shape), path.stat().st_size
+    stated = f"{path}: damaged: its header says {count} bytes ({' x '.join(map(str, shape))}), but"
+    zipped = path.suffix == ".gz"
+    held = size - (4 + 4 * len(shape))
+    if not zipped and held != count:
+        raise DataError(f"{stated} it has {held}")
+    if zipped and count > size * _MOST_GZIP:
+        raise DataError(f"{stated} {size} bytes of gzip cannot hold them")
+    values = np.empty(count, np.uint8)
+    found = 0
+    while read := file.readinto(values[found : found + _BLOCK]):  # type: ignore[attr-defined]
+        found += read
+    if found < count:
+        raise DataError(f"{stated} it has {found}")
+    if file.read(1):  # also makes gzip verify its checksum
+        raise DataError(f"{stated} it has more")
+    return values.reshape(shape)
 
 
 def _class_names(config: IdxConfig, labels: Tensor, label_file: Path) -> list[str]:

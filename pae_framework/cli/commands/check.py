@@ -11,6 +11,7 @@ import typer
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
 from pae_framework.cli.output import installed_registry, print_json
 from pae_framework.errors import Problem, RecipeError
+from pae_framework.printing import print_line
 
 
 def check(
@@ -37,13 +38,13 @@ def check(
         print_json(_answer(missing=missing, tight=tight))
         return
     needs = "; to run it here you still need:" if missing else ""
-    print(f"{loaded.recipe.name}: valid{needs}")
+    print_line(f"{loaded.recipe.name}: valid{needs}")
     for problem in missing:
-        print(f"  {problem}")
+        print_line(f"  {problem}")
     if tight:
-        print("memory may not suffice:")
+        print_line("memory may not suffice:")
     for problem in tight:
-        print(f"  {problem}")
+        print_line(f"  {problem}")
 
 
 def _answer(

@@ -10,6 +10,7 @@ import typer
 
 from pae_framework.cli.arguments import ForceOption, RecipeArgument
 from pae_framework.errors import UsageError
+from pae_framework.printing import print_line
 
 
 def copy(
@@ -34,4 +35,4 @@ def copy(
     if target.exists() and not force:
         raise UsageError(f"{target} exists; replace it with --force")
     shutil.copyfile(source, target)
-    print(f"{target}: copied; change its `name`, which names the run's directory")
+    print_line(f"{target}: copied; change its `name`, which names the run's directory")

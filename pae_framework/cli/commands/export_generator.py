@@ -16,6 +16,7 @@ from pae_framework.cli.arguments import (
     finished_context,
 )
 from pae_framework.errors import UsageError
+from pae_framework.printing import print_line
 
 
 class GeneratorFormat(StrEnum):
@@ -62,7 +63,7 @@ def export_generator(
     from pae_framework.interop.export import export_generator
 
     count = export_generator(context, file, as_torch)
-    typer.echo(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")
+    print_line(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")
 
 
 def _export_pipeline(run: Path, folder: Path, force: bool) -> None:
@@ -72,7 +73,7 @@ def _export_pipeline(run: Path, folder: Path, force: bool) -> None:
 
     export_diffusers(context, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    typer.echo(f"{folder}: a Diffusers pipeline, {size / 1e6:.1f} MB")
+    print_line(f"{folder}: a Diffusers pipeline, {size / 1e6:.1f} MB")
 
 
 def _check_folder(folder: Path, force: bool) -> None:

@@ -14,6 +14,7 @@ from pae_framework.cli.arguments import (
     check_output,
     finished_context,
 )
+from pae_framework.printing import print_line
 
 
 def export_pae(
@@ -41,4 +42,4 @@ def export_pae(
     from pae_framework.interop.export import export_tokenizer
 
     count = export_tokenizer(context, file, as_torch, not no_encoder)
-    typer.echo(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")
+    print_line(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")

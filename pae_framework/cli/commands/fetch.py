@@ -9,6 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
 from pae_framework.cli.output import installed_registry, print_json
+from pae_framework.printing import print_line
 
 
 def fetch(
@@ -38,11 +39,12 @@ def fetch(
     for result in fetch_requirements(members_of(loaded), dry_run):
         results.append(result)
         if not as_json:
-            print(f"{result.state:<8} {result.path}{f': {result.text}' if result.text else ''}")
+            text = f": {result.text}" if result.text else ""
+            print_line(f"{result.state:<8} {result.path}{text}")
     complete = all(result.state in ("here", "fetched") for result in results)
     if as_json:
         print_json({"complete": complete, "parts": [asdict(result) for result in results]})
     elif complete:
-        print(f"{loaded.recipe.name}: nothing is missing")
+        print_line(f"{loaded.recipe.name}: nothing is missing")
     if not complete and not dry_run:
         raise typer.Exit(1)

@@ -39,13 +39,12 @@ def import_generator(
 
         pae sample runs/full --labels 207,360 --steps 10 --guidance 2.5
     """
-    from rich.console import Console
-
+    from pae_framework.console import PlainConsole
     from pae_framework.launch.import_run import import_generator
     from pae_framework.plugins import load_registry
 
-    console, registry = Console(highlight=False), load_registry()
+    console, registry = PlainConsole(), load_registry()
     import_generator(file, run, statistics, overrides or (), registry, command_line(), console)
     console.print(f"imported into {run}; sample from it, or run the remaining stages:")
-    console.print(f"  pae sample {run} --count 16", soft_wrap=True)
-    console.print(f"  pae run {run / 'resolved.yaml'} --run-dir {run}", soft_wrap=True)
+    console.print(f"  pae sample {run} --count 16")
+    console.print(f"  pae run {run / 'resolved.yaml'} --run-dir {run}")

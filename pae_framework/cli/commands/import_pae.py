@@ -36,15 +36,14 @@ def import_pae(
 
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """
-    from rich.console import Console
-
+    from pae_framework.console import PlainConsole
     from pae_framework.launch.import_run import import_tokenizer
     from pae_framework.plugins import load_registry
 
-    console, registry = Console(highlight=False), load_registry()
+    console, registry = PlainConsole(), load_registry()
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, registry, command_line(), console
     )
     console.print(f"imported into {path}; reconstruct images, or run the remaining stages:")
-    console.print(f"  pae reconstruct {path} IMAGE...", soft_wrap=True)
-    console.print(f"  pae run {path / 'resolved.yaml'} --run-dir {path}", soft_wrap=True)
+    console.print(f"  pae reconstruct {path} IMAGE...")
+    console.print(f"  pae run {path / 'resolved.yaml'} --run-dir {path}")

@@ -11,6 +11,7 @@ from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import print_json, print_table
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
+from pae_framework.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.registry import Registry
@@ -81,8 +82,8 @@ def _print_all(registry: Registry, kind: str | None) -> None:
 
 def _print_broken(registry: Registry) -> None:
     if not registry.broken:
-        print("every plugin loads")
+        print_line("every plugin loads")
     for plugin in registry.broken:
-        print(f"{plugin.name} ({plugin.distribution} {plugin.version}): {plugin.error}")
+        print_line(f"{plugin.name} ({plugin.distribution} {plugin.version}): {plugin.error}")
         for line in plugin.detail.rstrip().splitlines():
-            print(f"    {line}")
+            print_line(f"    {line}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import TokenizerRunArgument, finished_context
+from pae_framework.printing import print_line
 
 
 def reconstruct(
@@ -34,5 +35,5 @@ def reconstruct(
 
     folder = out or run / "reconstructed"
     for name, psnr in reconstruct_to_folder(context, images or (), count, folder):
-        typer.echo(f"{name}  {psnr:.2f} dB")
-    typer.echo(f"reconstructions in {folder} (compare.png shows them under their originals)")
+        print_line(f"{name}  {psnr:.2f} dB")
+    print_line(f"reconstructions in {folder} (compare.png shows them under their originals)")

@@ -10,6 +10,7 @@ import typer
 from pae_framework.cli.arguments import RunArgument, finished_context
 from pae_framework.errors import UsageError
 from pae_framework.files import read_json
+from pae_framework.printing import print_line
 
 
 def report(
@@ -31,13 +32,13 @@ def report(
 
     is_sweep = "members" in RunDirectory.at(run).info
     if markdown:
-        typer.echo(_markdown(run, is_sweep))
+        print_line(_markdown(run, is_sweep))
         return
     if is_sweep:
         _write_sweep(run)
     else:
         _write_run(run)
-    typer.echo(str(run / REPORT))
+    print_line(str(run / REPORT))
 
 
 def _write_run(run: Path) -> None:

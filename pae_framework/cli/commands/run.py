@@ -13,8 +13,7 @@ from pae_framework.errors import UsageError
 from pae_framework.files import read_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from pae_framework.console import PlainConsole
     from pae_framework.launch.start import RunOptions
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.runs.directory import RunDirectory
@@ -75,8 +74,7 @@ def run(
 
         pae run quickstart sample.steps=5 --run-dir runs/b --stages runs/a/stages
     """
-    from rich.console import Console
-
+    from pae_framework.console import PlainConsole
     from pae_framework.launch.start import RunOptions, run_recipe
     from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
@@ -88,7 +86,7 @@ def run(
     if dry_run:
         _print_dry_run(loaded, options, as_json)
         return
-    console = Console(highlight=False)
+    console = PlainConsole()
     directory = run_recipe(loaded, options, console, warn)
     _print_results(directory, console)
 
@@ -111,7 +109,7 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
         console.print(members_table(list(members.items())))
 
 
-def _print_results(directory: RunDirectory, console: Console) -> None:
+def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
     """Print the metrics of a run, or of a sweep's variants side by side, and the report's path."""
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_tables, results_table
@@ -124,4 +122,4 @@ def _print_results(directory: RunDirectory, console: Console) -> None:
             console.print(table)
     elif results.is_file():
         console.print(results_table(result_rows(read_json(results))))
-    console.print(f"report: {directory.path / REPORT}", soft_wrap=True)
+    console.print(f"report: {directory.path / REPORT}")

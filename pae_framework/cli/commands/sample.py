@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import GeneratorRunArgument, finished_context
+from pae_framework.printing import print_line
 
 
 def sample(
@@ -53,4 +54,4 @@ def sample(
     chosen = choose_labels(labels, count, list(context.class_names))
     folder = out or run / "drawn"
     sample_to_folder(context, chosen, settings, folder, npz)
-    typer.echo(f"{len(chosen)} images in {folder} (grid.png shows the first)")
+    print_line(f"{len(chosen)} images in {folder} (grid.png shows the first)")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
 from pae_framework.cli.output import installed_registry
+from pae_framework.printing import print_line
 
 
 def show(
@@ -21,9 +23,9 @@ def show(
 
     loaded = load_recipe(recipe, overrides or (), installed_registry())
     if not origin:
-        print(loaded.resolved_yaml(), end="")
+        sys.stdout.write(loaded.resolved_yaml())  # YAML has its own escapes
         return
     resolved = list(lines(loaded.resolved()))
     width = min(60, max(len(line) for line, _ in resolved))
     for line, path in resolved:
-        print(line if path is None else f"{line:<{width}}  # {loaded.origins[path]}")
+        print_line(line if path is None else f"{line:<{width}}  # {loaded.origins[path]}")

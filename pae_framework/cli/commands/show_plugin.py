@@ -11,6 +11,7 @@ from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import installed_registry, print_json, print_table
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
+from pae_framework.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.registry import ComponentSpec, Registry
@@ -45,8 +46,8 @@ def show_plugin(
             }
         )
         return
-    print(f"{spec.reference}: {spec.summary}")
-    print(f"from {spec.plugin.distribution} {spec.plugin.version}, {spec.target}\n")
+    print_line(f"{spec.reference}: {spec.summary}")
+    print_line(f"from {spec.plugin.distribution} {spec.plugin.version}, {spec.target}\n")
     if found:
         rows = [
             (p.name, p.type, "(required)" if p.required else inline(p.default), p.description)
@@ -54,8 +55,8 @@ def show_plugin(
         ]
         print_table(("parameter", "type", "default", "description"), rows)
     else:
-        print("It has no parameters.")
-    print(f"\n{block}")
+        print_line("It has no parameters.")
+    print_line(f"\n{block}")
 
 
 def _find(registry: Registry, reference: str) -> ComponentSpec:

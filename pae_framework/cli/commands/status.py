@@ -22,9 +22,9 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({name: [asdict(stage) for stage in rows] for name, rows in members.items()})
         return
-    from rich.console import Console
+    from pae_framework.console import PlainConsole
 
-    console = Console(highlight=False)
+    console = PlainConsole()
     for name, rows in members.items():
         console.print(_table(name, rows))
 

@@ -1,0 +1,40 @@
+"""A console for tables, styles and progress that shows the text of users as it is.
+
+ruff rejects rich's own console elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251
+from rich.segment import Segment
+from rich.text import Text
+
+from pae_framework.printing import printable
+
+
+class PlainConsole(Console):
+    """A rich console without markup, that escapes unprintable characters and breaks no line.
+
+    Lines of text are broken only on a terminal, because a broken path is another path. For style,
+    print a :class:`rich.text.Text`. Takes the arguments of rich's console.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print text or tables; see rich."""
+        is_text = all(isinstance(shown, str | Text) for shown in objects)
+        options.setdefault("soft_wrap", is_text and not self.is_terminal)
+        super().print(*objects, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Segments of what is printed, with printable text; see rich."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield Segment(text, segment.style, segment.control)
