@@ -8,32 +8,124 @@ cannot return a valid result; its text is shown to the user.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+# --- kinds of values ------------------------------------------------------------------------------
+
+Count = Annotated[int, Gt(0), Le(1_000_000_000)]
+"""A number of images, steps or draws."""
+
+Seed = Annotated[int, Ge(0), Lt(1 << 63)]
+"""A seed that every random generator takes."""
+
+BatchSize = Annotated[int, Gt(0), Le(1_000_000)]
+"""Images processed at once."""
+
+Processes = Annotated[int, Gt(0), Le(1024)]
+"""A number of processes or threads."""
+
+Workers = Annotated[int, Ge(0), Le(1024)]
+"""A number of processes that load data; 0: the main process."""
+
+Side = Annotated[int, Gt(0), Le(8192)]
+"""A side of images, patches or grids, in px or tokens."""
+
+Width = Annotated[int, Gt(0), Le(65_536)]
+"""A number of channels, or of attention heads."""
+
+Depth = Annotated[int, Gt(0), Le(256)]
+"""A number of blocks or layers."""
+
+LayerIndex = Annotated[int, Ge(0), Lt(256)]
+"""A block or layer, counted from 0."""
+
+MlpRatio = Annotated[float, Ge(0.25), Le(64)]
+"""Width of an MLP's hidden layer over that of its input."""
+
+Weight = Annotated[float, Ge(0), Le(1e9)]
+"""Weight of a term of a loss; 0: off."""
+
+Magnitude = Annotated[float, Ge(1e-9), Le(1e9)]
+"""A positive number that float32 holds and may square."""
 
 
 def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
-    repeated = sorted({step for step in steps if steps.count(step) > 1})
+    repeated = sorted(step for step, times in Counter(steps).items() if times > 1)
     if repeated:
         raise ValueError(f"steps must be distinct, but {', '.join(map(str, repeated))} is repeated")
     return steps
 
 
-Steps = Annotated[tuple[PositiveInt, ...], AfterValidator(_distinct)]
+Steps = Annotated[tuple[Count, ...], Len(0, 1000), AfterValidator(_distinct)]
 """Distinct step counts."""
 
 
+def _usable_path(text: str) -> str:
+    if not text:
+        raise ValueError("expected a path, found an empty text")
+    longest = max(len(part.encode()) for part in text.split("/"))
+    if longest > 255 or len(text.encode()) > 4000:
+        raise ValueError("the path is longer than file systems allow: 255 bytes for each name")
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home directory of the user in {text!r}") from None
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_usable_path)]
+"""A path that the file system takes; ``~`` is the home directory."""
+
+
+def _scalars(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schemas of numbers and booleans inside a core schema."""
+    if isinstance(schema, list | tuple):
+        for entry in schema:
+            yield from _scalars(entry)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            yield schema
+        for key in ("schema", "items_schema", "keys_schema", "values_schema", "definitions"):
+            yield from _scalars(schema.get(key))
+        for key in ("fields", "choices"):
+            inner = schema.get(key)
+            yield from _scalars(list(inner.values()) if isinstance(inner, dict) else inner)
+
+
 class Settings(BaseModel):
-    """Base of all models of a recipe: unknown keys are errors, and instances are immutable."""
+    """Base of all models of a recipe: unknown keys are errors, and instances are immutable.
+
+    Values keep the type that is written: ``true`` and ``'1'`` are no numbers, and ``1.0`` is no
+    integer (but ``1`` is a number). Integers fit into 64 bits, and numbers are finite.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no result, or only its rounding. Fingerprints do not include them."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Make scalars strict. ``strict=True`` of the model would also reject lists for tuples."""
+        schema = handler(source)
+        for scalar in _scalars(schema):
+            scalar["strict"] = True
+            if scalar["type"] == "int":
+                if not {"gt", "ge"} & scalar.keys():
+                    scalar["ge"] = -(1 << 63)
+                if not {"lt", "le"} & scalar.keys():
+                    scalar["lt"] = 1 << 63
+        return schema
 
     def files(self) -> Mapping[str, Path]:
         """Files named by values of this model, by key.
@@ -108,6 +200,14 @@ class DataSourceConfig(ComponentConfig):
         expected = self.expected()
         return None if expected is None else expected[1]
 
+    def image_count(self) -> int | None:
+        """Number of images, if the parameters determine it; else None.
+
+        A recipe that needs more test images, or a later step of a training in epochs, is rejected.
+        """
+        expected = self.expected()
+        return None if expected is None else expected[0]
+
 
 class EncoderConfig(ComponentConfig):
     """Parameters of an encoder."""
@@ -129,6 +229,13 @@ class EncoderConfig(ComponentConfig):
 
     def token_heads(self) -> int | None:
         """Number of attention heads, a divisor of D; None if the encoder has none."""
+        return None
+
+    def feature_maps(self) -> int | None:
+        """Number of feature maps, which ``tokenizer.reconstruction.perceptual.layers`` counts.
+
+        None if unknown before it is built. A recipe that compares a later map is rejected.
+        """
         return None
 
     def parameters(self, image_size: int) -> int | None:
@@ -237,7 +344,7 @@ class RegularizerConfig(ComponentConfig):
     needs_distance: ClassVar[bool] = False
     """Whether the term uses the distance that the reconstruction terms define."""
 
-    weight: float = Field(1.0, ge=0, description="weight of the term; 0: off")
+    weight: Weight = Field(1.0, description="weight of the term; 0: off")
 
     @property
     def adapts_weight(self) -> bool:
@@ -303,6 +410,13 @@ class EvaluatorConfig(ComponentConfig):
         The engine computes each input once.
         """
         return frozenset()
+
+    def check_images(self, count: int) -> None:
+        """Reject a number of test images that is too small for these parameters.
+
+        Raises:
+            ValueError: states what was found and what is allowed.
+        """
 
 
 EVALUATION_NEEDS = frozenset({"reconstructions", "latents", "samples", "extractor", "masks"})

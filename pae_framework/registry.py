@@ -12,6 +12,9 @@ from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
 
+BUILT_IN = "pae-framework"
+"""The distribution whose components a short name means, whatever plugins are installed."""
+
 _Config = TypeVar("_Config", bound=ComponentConfig)
 
 
@@ -120,6 +123,8 @@ class Registry:
     def find(self, kind: str, name: str) -> ComponentSpec:
         """Look a component up by ``name`` or ``distribution/name``.
 
+        A built-in component has precedence over those of plugins with its name.
+
         Raises:
             UnknownComponentError: the name is unknown or ambiguous; lists the closest name, all
                 names of the kind and broken plugins, or the distributions that share the name.
@@ -129,6 +134,8 @@ class Registry:
         if distribution:
             wanted = _normalized(distribution)
             found = [spec for spec in found if _normalized(spec.plugin.distribution) == wanted]
+        elif built_in := [spec for spec in found if _is_built_in(spec)]:
+            found = built_in
         if len(found) > 1:
             raise UnknownComponentError(_ambiguous(found))
         if not found:
@@ -151,8 +158,11 @@ class Registry:
         return model
 
     def use_name(self, spec: ComponentSpec) -> str:
-        """The value of ``use:`` for a component, with its distribution if the name is ambiguous."""
-        shared = len(self._specs[spec.kind, spec.name]) > 1
+        """The value of ``use:`` for a component.
+
+        With its distribution if the name alone is ambiguous or means the built-in component.
+        """
+        shared = len(self._specs[spec.kind, spec.name]) > 1 and not _is_built_in(spec)
         return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
 
     def _unknown(self, kind: str, name: str) -> str:
@@ -169,6 +179,10 @@ class Registry:
             failed = ", ".join(plugin.name for plugin in self.broken)
             message += f" Plugins that failed to load: {failed} (see `pae list-plugins --broken`)."
         return message
+
+
+def _is_built_in(spec: ComponentSpec) -> bool:
+    return _normalized(spec.plugin.distribution) == BUILT_IN
 
 
 def _ambiguous(specs: list[ComponentSpec]) -> str:

@@ -33,6 +33,7 @@ from pae_framework.config import (
     EvaluatorConfig,
     GeneratorConfig,
     ModulatorConfig,
+    PathText,
     RegularizerConfig,
     Settings,
 )
@@ -159,7 +160,7 @@ class GeneratorComponent(Component[GeneratorConfig]):
     """A generator, its objective and its training."""
 
     objective: FlowSettings = FlowSettings()
-    weights: str | None = Field(
+    weights: PathText | None = Field(
         None,
         description="weights file of a trained generator, from this project or a release; it is "
         "then loaded, not trained",
