@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
-from pae_framework.cli.output import command_line
+from pae_framework.cli.output import command_line, installed_registry
 
 
 def import_pae(
@@ -39,9 +39,8 @@ def import_pae(
     from rich.console import Console
 
     from pae_framework.launch.import_run import import_tokenizer
-    from pae_framework.plugins import load_registry
 
-    console, registry = Console(highlight=False), load_registry()
+    console, registry = Console(highlight=False), installed_registry()
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, registry, command_line(), console
     )
