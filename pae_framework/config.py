@@ -8,6 +8,7 @@ cannot return a valid result; its text is shown to the user.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -142,6 +143,9 @@ class ComponentConfig(Settings):
     """Increase it if the component computes different results from the same parameters. Stages that
     used an older version then run again."""
 
+    required_methods: ClassVar[frozenset[str]] = frozenset()
+    """Methods without a default, which a config model of this kind must define."""
+
     def missing(self) -> str | None:
         """Describe data, weights or packages that this machine lacks, and where they were expected.
 
@@ -166,6 +170,25 @@ class ComponentConfig(Settings):
         default changes nothing.
         """
         return self
+
+
+def written_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a model as a recipe writes them: numbers, text, lists, maps and null.
+
+    Raises:
+        ValueError: a default is no such value; names it. NaN and infinity are none either.
+    """
+    defaults = model.model_construct()
+    written: dict[str, Any] = {}
+    for name in model.model_fields:
+        try:
+            written |= defaults.model_dump(mode="json", include={name}, warnings=False)
+            exact = defaults.model_dump(include={name}, warnings=False)
+            json.dumps(exact, allow_nan=False, skipkeys=True, default=str)
+        except ValueError as error:
+            value = getattr(defaults, name)
+            raise ValueError(f"the default of {name}, {value!r}, is no YAML value") from error
+    return written
 
 
 @dataclass(frozen=True)
@@ -214,6 +237,8 @@ class EncoderConfig(ComponentConfig):
 
     trainable: ClassVar[bool] = False
     """Whether a stage of the run trains the encoder (it needs a ``train`` map)."""
+
+    required_methods = frozenset({"token_grid", "token_width"})
 
     def token_grid(self, image_size: int) -> int:
         """Tokens per side for square images of ``image_size`` px.
@@ -289,6 +314,8 @@ class BottleneckConfig(ComponentConfig):
     has_moments: ClassVar[bool] = False
     """Whether its latents come with a mean and a variance."""
 
+    required_methods = frozenset({"latent_channels"})
+
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents made from tokens of ``token_width``."""
         raise NotImplementedError
@@ -296,6 +323,8 @@ class BottleneckConfig(ComponentConfig):
 
 class DecoderConfig(ComponentConfig):
     """Parameters of a decoder."""
+
+    required_methods = frozenset({"image_size"})
 
     def image_size(self, grid: int) -> int:
         """Side in px of the images decoded from ``grid`` x ``grid`` tokens."""

@@ -84,9 +84,9 @@ class Component(Settings, Generic[C]):
 
         Raises:
             UnknownComponentError: no component of this kind has that name.
-            PluginError: the config model cannot be imported or is of another kind.
+            PluginError: the config model cannot be imported or used.
         """
-        return registry.config_class(cls.kind, use, cls._config_base())
+        return cast(type[C], registry.find(cls.kind, use).config_class())
 
     @model_validator(mode="before")
     @classmethod
