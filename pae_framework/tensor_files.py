@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,8 +26,71 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file atomically; tensors may be on any device, with any strides."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as unfinished:
-        save_file(plain, unfinished, metadata=dict(metadata) if metadata else None)
+    with replacing(path, tensor_bytes(plain.values())) as unfinished:
+        write_safetensors(plain, unfinished, metadata)
+
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous CPU tensors to a safetensors file.
+
+    Raises:
+        OSError: the file cannot be written; it has the number of the system's error.
+    """
+    with safetensors_system_errors():
+        save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+
+
+@contextmanager
+def safetensors_system_errors() -> Iterator[None]:
+    """Raise the system's errors, which safetensors hides in its own, as :class:`OSError`."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)|code: (\d+)", str(error))) is None:
+            raise
+        code = int(number[1] or number[2])
+        raise OSError(code, os.strerror(code)) from error
+
+
+def save_torch_file(content: Any, path: Path) -> None:
+    """Write a torch file atomically; equal content gives equal bytes.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        output = _Output(file)
+        try:
+            torch.save(content, cast(BinaryIO, output))
+        except RuntimeError:
+            if output.error is None:
+                raise
+            raise output.error from None  # torch reports only that the length is wrong
+
+
+class _Output:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """Size of the values of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_framework.config import LatentShape
@@ -26,7 +25,7 @@ from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, RunError
 from pae_framework.files import replacing
-from pae_framework.tensor_files import FLOATS
+from pae_framework.tensor_files import FLOATS, tensor_bytes, write_safetensors
 
 KEYS = ("labels", "latents", "latents_flip")
 
@@ -61,8 +60,8 @@ def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tenso
         if not tensors[key].isfinite().all():
             raise RunError(f"{path.name} was not written: {key} contains NaN or infinity")
     metadata = {"total_size": str(len(labels)), "dtype": str(latents.dtype), "device": "cpu"}
-    with replacing(path) as unfinished:
-        save_file(tensors, unfinished, metadata)
+    with replacing(path, tensor_bytes(tensors.values())) as unfinished:
+        write_safetensors(tensors, unfinished, metadata)
         written = _open(unfinished)
         if not all(torch.equal(written[key], tensor) for key, tensor in tensors.items()):
             raise RunError(f"{path}: the values on disk differ from those written")

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
-from pae_framework.files import replacing
 from pae_framework.seeding import generator
+from pae_framework.tensor_files import save_tensors, save_torch_file
 from pae_framework.untrusted_files import plain_tensors, read_untrusted
 
 SAFE_NAME = "statistics/latents_stats.safetensors"
@@ -51,10 +50,9 @@ class LatentStatistics:
     def save(self, directory: Path, tokenizer: str | None = None) -> None:
         """Write both files into ``directory``; the safetensors file records the tokenizer."""
         tensors = {"mean": self.mean, "std": self.std}
-        with replacing(directory / SAFE_NAME) as unfinished:
-            save_file(tensors, unfinished, {TOKENIZER: tokenizer} if tokenizer else None)
-        with replacing(directory / TORCH_NAME) as unfinished:
-            torch.save(tensors, unfinished)
+        metadata = {TOKENIZER: tokenizer} if tokenizer else None
+        save_tensors(tensors, directory / SAFE_NAME, metadata)
+        save_torch_file(tensors, directory / TORCH_NAME)
 
 
 def recorded_tokenizer(directory: Path) -> str | None:

@@ -11,20 +11,23 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
 from pae_framework.console import PlainConsole
 from pae_framework.data.image_notes import NOTES
+from pae_framework.data.read_ahead import processes_work
 from pae_framework.errors import PaeError, RunError
 from pae_framework.execution.context import StageContext, configure_torch, no_record
+from pae_framework.preflight.machine import memory_advice
 from pae_framework.training.stopping import StopRequest
 
 Work = Callable[[int], None]
@@ -58,7 +61,7 @@ def do_items(
         RunError: a process died, or an item raised another error in a process.
     """
     with StopRequest() as stop:
-        if processes > 1:
+        if processes > 1 and processes_work():
             return _in_processes(context, worker, items, processes, show, stop)
         work = worker(context)
         for item in range(items):
@@ -93,7 +96,7 @@ def _in_processes(
         raise
     except BrokenProcessPool as error:
         if not stop.asked:  # a signal to the process group ends the workers at once
-            raise RunError(f"a process of {context.planned.name} died: {error}") from error
+            raise RunError(_death(context.planned.name, count.exits())) from error
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         raise RunError(f"a process of {context.planned.name} failed: {message}") from error
@@ -103,12 +106,34 @@ def _in_processes(
     return count.done
 
 
+def _death(stage: str, exits: Collection[int]) -> str:
+    """How a process of the stage died, from the exit codes of all."""
+    # The pool itself ends the others by SIGTERM.
+    code = next((code for code in exits if code not in (0, -signal.SIGTERM)), None)
+    if code is None:
+        how = "died"
+    elif code < 0:
+        how = f"was killed by signal {-code}"
+    else:
+        how = f"ended with exit code {code}"
+    advice = f", {memory_advice(f'{stage}.processes')}" if code == -signal.SIGKILL else ""
+    return f"a process of {stage} {how}{advice}; finished work is kept, run it again to resume"
+
+
 @dataclass
 class _Count:
-    """Number of items done."""
+    """Number of items done, and the processes that do them."""
 
     show: Callable[[int], None]
     done: int = 0
+    processes: dict[int | None, BaseProcess] = field(default_factory=dict)
+
+    def exits(self) -> list[int]:
+        """Exit codes of the processes that ended."""
+        for process in self.processes.values():
+            process.join(1)
+        codes = (process.exitcode for process in self.processes.values())
+        return [code for code in codes if code is not None]
 
     def add(self) -> None:
         self.done += 1
@@ -125,6 +150,7 @@ def _hand_out(
         if not stop.asked:
             idle = processes - len(running)
             running |= {pool.submit(_do, item) for item in islice(waiting, idle)}
+            count.processes |= {child.pid: child for child in multiprocessing.active_children()}
         if not running:
             return
         finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)

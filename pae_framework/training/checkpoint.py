@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError
+from pae_framework.file_errors import writing
 from pae_framework.files import read_json, write_json
 from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.ema import EMA
@@ -147,10 +148,21 @@ class Checkpoints:
         self.directory = directory
 
     def save(self, step: int, state: TrainingState) -> None:
-        """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest.
+
+        Raises:
+            WriteError: it cannot be written; nothing of it is left.
+        """
         final = self.directory / f"step-{step:08d}"
         unfinished = final.with_suffix(".new")
+        try:
+            with writing(final):
+                self._write(step, state, final, unfinished)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _write(self, step: int, state: TrainingState, final: Path, unfinished: Path) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
         for stale in (unfinished, final):
             shutil.rmtree(stale, ignore_errors=True)
         unfinished.mkdir()
@@ -183,6 +195,11 @@ class Checkpoints:
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint; None if there is none."""
         return next(iter(self._folders()), None)
+
+    def describe_newest(self) -> str:
+        """The newest checkpoint, for a message about a training that failed."""
+        newest = self.newest()
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
 
     def _read(self, folder: Path) -> Files:
         try:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.errors import StoppedError, UsageError
+from pae_framework.errors import StoppedError, UsageError, WriteError
 from pae_framework.seeding import generator
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
@@ -52,13 +52,31 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
             module, or the task's check fails; nothing was trained.
         RunError: a loss term, a gradient norm or a weight is not finite, or the loss jumps.
             Names it, the step and the last good checkpoint.
+        WriteError: a file cannot be written. Names it and the last good checkpoint.
         StoppedError: the training was asked to stop; the last step has a checkpoint.
     """
     _check_keep_steps(settings, total)
-    assert task.batches is not None
-    world = context.world
     trainer = Trainer(task, settings, total, context)
     checkpoints = Checkpoints(context.directory / "checkpoints")
+    try:
+        _train(trainer, task, settings, total, context, checkpoints)
+        weights = trainer.save_weights("weights")
+    except WriteError as error:
+        raise WriteError(f"{error}; {checkpoints.describe_newest()}") from error
+    trainer.saved.load_state_dict(weights)
+    task.module.eval()
+
+
+def _train(
+    trainer: Trainer,
+    task: TrainTask,
+    settings: TrainSettings,
+    total: int,
+    context: TrainContext,
+    checkpoints: Checkpoints,
+) -> None:
+    assert task.batches is not None
+    world = context.world
     first = done = checkpoints.restore(trainer.state)
     guard = DivergenceGuard(trainer.state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
@@ -95,8 +113,6 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     finally:
         if log:
             log.close()
-    trainer.saved.load_state_dict(trainer.save_weights("weights"))
-    task.module.eval()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pae_framework.contracts import Batch, LossTerms
+from pae_framework.file_errors import writing
 from pae_framework.files import write_text
 from pae_framework.training.task import World
 
@@ -39,20 +40,30 @@ class MetricsLog:
         self._path = directory / "metrics.jsonl"
         kept = [record for record in read_log(self._path) if record["step"] <= step]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self._board_path = directory / "tensorboard"
+        with writing(self._path):
+            # Without a buffer, so that nothing is left to write when it is closed.
+            self._file = self._path.open("ab", buffering=0)
+        with writing(self._board_path):
+            self._board = SummaryWriter(str(self._board_path), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with writing(self._path):
+            self._file.write((json.dumps({"step": step, **values}) + "\n").encode())
+        with writing(self._board_path):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close.
+
+        Raises:
+            WriteError: the values for TensorBoard cannot be written.
+        """
         self._file.close()
-        self._board.close()
+        with writing(self._board_path):
+            self._board.close()
 
 
 class MetricAverages:
