@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pae_framework.errors import PaeError
+from pae_framework.stopping import stop_signals_blocked
 
 T = TypeVar("T")
 
@@ -33,7 +36,29 @@ def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
-    return map(_raise_error, loader)
+    return map(_raise_error, _in_workers(loader))
+
+
+def _in_workers(loader: DataLoader[T]) -> Iterator[T]:
+    """Yield what the workers load. They ignore the signals that ask the main process to stop."""
+    with stop_signals_blocked():
+        loaded = iter(loader)
+    end = partial(_end_workers, loaded)
+    atexit.register(end)  # Python would wait at its end for workers that are still alive
+    try:
+        yield from loaded
+    finally:
+        atexit.unregister(end)
+        end()
+
+
+def _end_workers(loaded: Any) -> None:
+    """End the worker processes of a loader's iterator. torch gives up on one that hangs."""
+    workers = loaded._workers
+    loaded._shutdown_workers()
+    for worker in workers:
+        worker.kill()
+        worker.join()
 
 
 def _raise_error(item: T | PaeError) -> T:
