@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.errors import PaeError
+from pae_framework.stopping import stop_signals_blocked
 
 Notes = dict[str, list[str]]
 
@@ -57,10 +59,32 @@ def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0
         worker_init_fn=_begin,
     )
     try:
-        return map(_Receiver().receive, loader)
+        with stop_signals_blocked():  # workers ignore the signals that ask this process to stop
+            loaded = iter(loader)
     except OSError as error:
         _explain_one_process(error)
         return map(read, range(start, stop))
+    return map(_Receiver().receive, _ending_workers(loaded))
+
+
+def _ending_workers(loaded: Iterator[T]) -> Iterator[T]:
+    """Yield what the workers of a loader's iterator load, then end them."""
+    end = partial(_end_workers, loaded)
+    atexit.register(end)  # Python would wait at its end for workers that are still alive
+    try:
+        yield from loaded
+    finally:
+        atexit.unregister(end)
+        end()
+
+
+def _end_workers(loaded: Any) -> None:
+    """End the worker processes of a loader's iterator. torch gives up on one that hangs."""
+    workers = loaded._workers
+    loaded._shutdown_workers()
+    for worker in workers:
+        worker.kill()
+        worker.join()
 
 
 def processes_work(locks: int = 16) -> bool:
@@ -207,4 +231,3 @@ def _unchanged(batch: T) -> T:
 
 def _begin(number: int) -> None:
     NOTES.relay()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
