@@ -548,7 +548,9 @@ def test_positions_of_another_grid_are_read_with_the_size_that_the_error_names(
     larger = case.encoder(16 * GRID, size=size)
     if layout == "timm":
         tensors = {n.removeprefix("vit."): t for n, t in larger.state_dict().items()}
-        if (position := tensors.pop("class_position", None)) is not None and "registers" not in name:
+        if (
+            position := tensors.pop("class_position", None)
+        ) is not None and "registers" not in name:
             tensors["pos_embed"] = torch.cat([position, tensors["pos_embed"]], dim=1)
     else:
         released = larger.to_released()
