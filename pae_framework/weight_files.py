@@ -209,12 +209,13 @@ def _chosen_entry(content: Any, path: Path, prefer: Preference) -> _Entry:
 
 def _find_entry(content: Mapping[Any, Any], prefer: Preference) -> _Entry | None:
     """The first entry with weights of the preferred kind; None if there is none."""
-    if content and all(isinstance(value, Tensor) for value in content.values()):
+    tensors = sum(isinstance(value, Tensor) for value in content.values())
+    if content and tensors == len(content):
         return _Entry(None, content)
     keys = [key for key in (*AVERAGES, *TRAINED) if _holds_tensors(content.get(key))]
     wanted = keys if prefer == "average" else [key for key in keys if key in TRAINED]
-    if not wanted:
-        return None
+    if not wanted:  # what is mostly tensors is a state dict, whose other values are named later
+        return _Entry(None, content) if 2 * tensors > len(content) else None
     key, value = wanted[0], content[wanted[0]]
     kind: Preference = "average" if key in AVERAGES else prefer
     inner = _find_entry(value, kind) if isinstance(value, Mapping) else None
