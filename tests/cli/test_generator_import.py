@@ -452,9 +452,10 @@ def test_a_recipe_may_name_a_folder_of_parts(pae: Pae) -> None:
     """Its stage is another one when a part changes, and not when the folder moves."""
 
     def fingerprint(weights: str) -> str:
-        pae("check", "small.yaml", f"generator.weights={weights}", TRAIN, TEST, "sample=null").ok()
+        changes = [f"generator.weights={weights}", TRAIN, TEST, "sample=null"]
+        pae("check", "small.yaml", *changes).ok()
         registry = helpers.registry_with_renamed()
-        loaded = load_recipe(Path("small.yaml"), [f"generator.weights={weights}"], registry)
+        loaded = load_recipe(Path("small.yaml"), changes, registry)
         return next(x.fingerprint for x in plan(loaded.recipe, registry) if x.name == "generator")
 
     write_parts(Path("parts"))
