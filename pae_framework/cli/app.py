@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -93,6 +94,8 @@ def main() -> None:
     Exit codes: 0 done, 1 a run failed or training was stopped, 2 wrong recipe or usage, 3 a
     component's code cannot be loaded, 130 stopped by Ctrl-C outside of training.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may not fit the encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="pae")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pae_framework.console import PlainConsole
+from pae_framework.printing import printable
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
@@ -32,7 +33,7 @@ class ProgressLine:
         console: PlainConsole | None = None,
         update_record: Callable[..., None] | None = None,
     ):
-        self.title, self.total, self._first = title, total, done
+        self.title, self.total, self._first = printable(title), total, done
         self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
         self._start = time.monotonic()
@@ -48,7 +49,7 @@ class ProgressLine:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+            self._task = self._bar.add_task(self.title, total=total, completed=done, note="")
 
     def __enter__(self) -> ProgressLine:
         if self._bar:
@@ -61,6 +62,7 @@ class ProgressLine:
 
     def update(self, done: int, note: str = "") -> None:
         """Show that ``done`` of ``total`` are done, with a note about them."""
+        note = printable(note)
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()
