@@ -54,10 +54,12 @@ class RunDirectory:
         """Check that the directory is empty, or holds a run or sweep of this name.
 
         Raises:
-            UsageError: it holds a run of another recipe, or other files.
+            UsageError: it holds a run of another recipe, or other files, or is not UTF-8.
         """
         problem = None
-        if self.path.exists() and not self.path.is_dir():
+        if str(self.path).encode(errors="ignore").decode() != str(self.path):
+            problem = "is not a path in UTF-8, which files of weights need"
+        elif self.path.exists() and not self.path.is_dir():
             problem = "is a file"
         elif (self.path / RECORD).exists():
             info = read_json(self.path / RECORD)
