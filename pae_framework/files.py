@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically. Bytes of names that are not UTF-8 are escaped, as in JSON."""
+    """Write text as UTF-8, atomically. Bytes that are not UTF-8 in names are escaped as in JSON."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
