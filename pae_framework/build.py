@@ -30,6 +30,7 @@ from pae_framework.recipe.components import (
     GeneratorComponent,
 )
 from pae_framework.recipe.models import Recipe, TokenizerSection
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
@@ -171,7 +172,7 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
         extractor = refiner = generator = discriminator = None
         if recipe.extractor is not None:
             extractor = build_encoder(recipe.extractor, size, registry).eval()
-        if section.refinement is not None:
+        if STAGES["refine"].exists(recipe):
             refiner = build_refiner(section, tokenizer.encoder)
         if recipe.generator is not None:
             generator = build_generator(recipe.generator, tokenizer.latent, num_classes, registry)

@@ -8,32 +8,125 @@ cannot return a valid result; its text is shown to the user.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+# --- kinds of values ------------------------------------------------------------------------------
+
+Count = Annotated[int, Gt(0), Le(1_000_000_000)]
+"""A number of images, steps or draws."""
+
+Seed = Annotated[int, Ge(0), Lt(1 << 63)]
+"""A seed that every random generator takes."""
+
+BatchSize = Annotated[int, Gt(0), Le(1_000_000)]
+"""Images processed at once."""
+
+Processes = Annotated[int, Gt(0), Le(1024)]
+"""A number of processes or threads."""
+
+Workers = Annotated[int, Ge(0), Le(1024)]
+"""A number of processes that load data; 0: the main process."""
+
+Side = Annotated[int, Gt(0), Le(8192)]
+"""A side of images, patches or grids, in px or tokens."""
+
+Width = Annotated[int, Gt(0), Le(65_536)]
+"""A number of channels, or of attention heads."""
+
+Depth = Annotated[int, Gt(0), Le(256)]
+"""A number of blocks or layers."""
+
+LayerIndex = Annotated[int, Ge(0), Lt(256)]
+"""A block or layer, counted from 0."""
+
+MlpRatio = Annotated[float, Ge(0.25), Le(64)]
+"""Width of an MLP's hidden layer over that of its input."""
+
+Weight = Annotated[float, Ge(0), Le(1e9)]
+"""Weight of a term of a loss; 0: off."""
+
+Magnitude = Annotated[float, Ge(1e-9), Le(1e9)]
+"""A positive number that float32 holds and may square."""
 
 
 def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
-    repeated = sorted({step for step in steps if steps.count(step) > 1})
+    repeated = sorted(step for step, times in Counter(steps).items() if times > 1)
     if repeated:
         raise ValueError(f"steps must be distinct, but {', '.join(map(str, repeated))} is repeated")
     return steps
 
 
-Steps = Annotated[tuple[PositiveInt, ...], AfterValidator(_distinct)]
+Steps = Annotated[tuple[Count, ...], Len(0, 1000), AfterValidator(_distinct)]
 """Distinct step counts."""
 
 
+def _usable_path(text: str) -> str:
+    if not text:
+        raise ValueError("expected a path, found an empty text")
+    longest = max(len(part.encode()) for part in text.split("/"))
+    if longest > 255 or len(text.encode()) > 4000:
+        raise ValueError("the path is longer than file systems allow: 255 bytes for each name")
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no home directory of the user in {text!r}") from None
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_usable_path)]
+"""A path that the file system takes; ``~`` is the home directory."""
+
+
+def _scalars(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schemas of numbers and booleans inside a core schema."""
+    if isinstance(schema, list | tuple):
+        for entry in schema:
+            yield from _scalars(entry)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            yield schema
+        for key in ("schema", "items_schema", "keys_schema", "values_schema", "definitions"):
+            yield from _scalars(schema.get(key))
+        for key in ("fields", "choices"):
+            inner = schema.get(key)
+            yield from _scalars(list(inner.values()) if isinstance(inner, dict) else inner)
+
+
 class Settings(BaseModel):
-    """Base of all models of a recipe: unknown keys are errors, and instances are immutable."""
+    """Base of all models of a recipe: unknown keys are errors, and instances are immutable.
+
+    Values keep the type that is written: ``true`` and ``'1'`` are no numbers, and ``1.0`` is no
+    integer (but ``1`` is a number). Integers fit into 64 bits, and numbers are finite.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no result, or only its rounding. Fingerprints do not include them."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Make scalars strict. ``strict=True`` of the model would also reject lists for tuples."""
+        schema = handler(source)
+        for scalar in _scalars(schema):
+            scalar["strict"] = True
+            if scalar["type"] == "int":
+                if not {"gt", "ge"} & scalar.keys():
+                    scalar["ge"] = -(1 << 63)
+                if not {"lt", "le"} & scalar.keys():
+                    scalar["lt"] = 1 << 63
+        return schema
 
     def files(self) -> Mapping[str, Path]:
         """Files named by values of this model, by key.
@@ -49,6 +142,9 @@ class ComponentConfig(Settings):
     version: ClassVar[int] = 1
     """Increase it if the component computes different results from the same parameters. Stages that
     used an older version then run again."""
+
+    required_methods: ClassVar[frozenset[str]] = frozenset()
+    """Methods without a default, which a config model of this kind must define."""
 
     def missing(self) -> str | None:
         """Describe data, weights or packages that this machine lacks, and where they were expected.
@@ -74,6 +170,25 @@ class ComponentConfig(Settings):
         default changes nothing.
         """
         return self
+
+
+def written_defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a model as a recipe writes them: numbers, text, lists, maps and null.
+
+    Raises:
+        ValueError: a default is no such value; names it. NaN and infinity are none either.
+    """
+    defaults = model.model_construct()
+    written: dict[str, Any] = {}
+    for name in model.model_fields:
+        try:
+            written |= defaults.model_dump(mode="json", include={name}, warnings=False)
+            exact = defaults.model_dump(include={name}, warnings=False)
+            json.dumps(exact, allow_nan=False, skipkeys=True, default=str)
+        except ValueError as error:
+            value = getattr(defaults, name)
+            raise ValueError(f"the default of {name}, {value!r}, is no YAML value") from error
+    return written
 
 
 @dataclass(frozen=True)
@@ -108,12 +223,22 @@ class DataSourceConfig(ComponentConfig):
         expected = self.expected()
         return None if expected is None else expected[1]
 
+    def image_count(self) -> int | None:
+        """Number of images, if the parameters determine it; else None.
+
+        A recipe that needs more test images, or a later step of a training in epochs, is rejected.
+        """
+        expected = self.expected()
+        return None if expected is None else expected[0]
+
 
 class EncoderConfig(ComponentConfig):
     """Parameters of an encoder."""
 
     trainable: ClassVar[bool] = False
     """Whether a stage of the run trains the encoder (it needs a ``train`` map)."""
+
+    required_methods = frozenset({"token_grid", "token_width"})
 
     def token_grid(self, image_size: int) -> int:
         """Tokens per side for square images of ``image_size`` px.
@@ -129,6 +254,13 @@ class EncoderConfig(ComponentConfig):
 
     def token_heads(self) -> int | None:
         """Number of attention heads, a divisor of D; None if the encoder has none."""
+        return None
+
+    def feature_maps(self) -> int | None:
+        """Number of feature maps, which ``tokenizer.reconstruction.perceptual.layers`` counts.
+
+        None if unknown before it is built. A recipe that compares a later map is rejected.
+        """
         return None
 
     def parameters(self, image_size: int) -> int | None:
@@ -182,6 +314,8 @@ class BottleneckConfig(ComponentConfig):
     has_moments: ClassVar[bool] = False
     """Whether its latents come with a mean and a variance."""
 
+    required_methods = frozenset({"latent_channels"})
+
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents made from tokens of ``token_width``."""
         raise NotImplementedError
@@ -189,6 +323,8 @@ class BottleneckConfig(ComponentConfig):
 
 class DecoderConfig(ComponentConfig):
     """Parameters of a decoder."""
+
+    required_methods = frozenset({"image_size"})
 
     def image_size(self, grid: int) -> int:
         """Side in px of the images decoded from ``grid`` x ``grid`` tokens."""
@@ -237,7 +373,7 @@ class RegularizerConfig(ComponentConfig):
     needs_distance: ClassVar[bool] = False
     """Whether the term uses the distance that the reconstruction terms define."""
 
-    weight: float = Field(1.0, ge=0, description="weight of the term; 0: off")
+    weight: Weight = Field(1.0, description="weight of the term; 0: off")
 
     @property
     def adapts_weight(self) -> bool:
@@ -303,6 +439,13 @@ class EvaluatorConfig(ComponentConfig):
         The engine computes each input once.
         """
         return frozenset()
+
+    def check_images(self, count: int) -> None:
+        """Reject a number of test images that is too small for these parameters.
+
+        Raises:
+            ValueError: states what was found and what is allowed.
+        """
 
 
 EVALUATION_NEEDS = frozenset({"reconstructions", "latents", "samples", "extractor", "masks"})

@@ -24,6 +24,10 @@ class StoppedError(RunError):
     """Stopped on request; the run can be resumed."""
 
 
+class WriteError(RunError):
+    """A file or folder cannot be written; the message says why and what to do."""
+
+
 class CheckpointError(RunError):
     """A file of weights or of training state is damaged or belongs to something else."""
 

@@ -6,32 +6,51 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pae_framework.file_errors import writing
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     """Write a file atomically: yields a temporary path and renames it to ``path`` on success.
 
-    The data are flushed to disk before the rename. Missing parent folders are created.
+    The data are flushed to disk before the rename. Missing parent folders are created. Arguments
+    as in :func:`~pae_framework.file_errors.writing`.
+
+    Raises:
+        WriteError: the file cannot be written; nothing of it is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents unless it exists.
+
+    Raises:
+        WriteError: it cannot be created.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically. Bytes that are not UTF-8 in names are escaped as in JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    content = text.encode("utf-8", "backslashreplace")
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -50,9 +69,10 @@ def point(link: Path, target: Path) -> None:
     if link.is_symlink() and str(link.readlink()) == relative:
         return
     temporary = link.with_name(f".{link.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(relative)
-    temporary.replace(link)
+    with writing(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(relative)
+        temporary.replace(link)
 
 
 def file_identity(path: Path, edge: int = 1 << 20) -> str:

@@ -175,7 +175,7 @@ def missing_weights(weights: str, remote: RemoteFile | None) -> str | None:
         return None
     if is_file_name(weights):
         path = Path(weights).expanduser()
-        return None if path.is_file() else f"no such weights file: {path}"
+        return None if path.exists() else f"no such weights file: {path}"
     assert remote is not None
     if remote.cached() is not None:
         return None

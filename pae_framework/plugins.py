@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, EntryPoint, distributions
+from types import ModuleType
 
 import pluggy
 
 from pae_framework import hookspecs
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
-from pae_framework.registry import ComponentSpec, Plugin, Registry
+from pae_framework.plugin_code import describe, guarded
+from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -31,11 +33,48 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
         points: entry points to load instead of the installed ones (tests).
     """
     registry = Registry()
-    if points is None:
-        points = entry_points(group=hookspecs.PROJECT)
-    for point in sorted(points, key=lambda point: (point.name, point.value)):
+    found = _installed(registry) if points is None else points
+    for point in sorted(found, key=lambda point: (point.name, point.value)):
         _load(point, registry)
     return registry
+
+
+def _installed(registry: Registry) -> Iterator[EntryPoint]:
+    """The installed entry points; distributions whose metadata are damaged count as broken.
+
+    Of two distributions with one name, the first on ``sys.path`` counts. Those that start with
+    ``~`` are what an interrupted pip left behind; pip ignores them, too.
+    """
+    seen: set[str] = set()
+    for distribution in distributions():
+        name = "unknown"
+        try:
+            name = _normalized_name(distribution)
+            if name in seen or name.startswith("~"):
+                continue
+            seen.add(name)
+            points = _points(distribution)
+            if points and not (distribution.name and distribution.version):
+                raise PluginError("METADATA names no distribution or version")
+        except Exception as error:
+            reason = f"its metadata are damaged, install it again: {describe(error)}"
+            detail = "".join(traceback.format_exception(error))
+            registry.plugins.append(Plugin(name, "", name, "", reason, detail))
+            continue
+        yield from points
+
+
+def _normalized_name(distribution: Distribution) -> str:
+    """From the folder's name if possible, because parsing all metadata is slow."""
+    found = getattr(distribution, "_normalized_name", None) or normalized(distribution.name)
+    return str(found).replace("_", "-")
+
+
+def _points(distribution: Distribution) -> set[EntryPoint]:
+    text = (distribution.read_text("entry_points.txt") or "").strip()
+    if text and "[" not in text:  # importlib would read it as an empty file
+        raise PluginError("entry_points.txt has no section")
+    return {point for point in distribution.entry_points if point.group == hookspecs.PROJECT}
 
 
 def _load(point: EntryPoint, registry: Registry) -> None:
@@ -43,11 +82,11 @@ def _load(point: EntryPoint, registry: Registry) -> None:
     version = point.dist.version if point.dist else ""
     torch_before = "torch" in sys.modules
     try:
-        found = _collect(point)
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        detail = traceback.format_exc()
-        broken = Plugin(point.name, point.value, distribution, version, reason, detail)
+        with guarded(f"plugin {point.name} ({distribution})"):
+            found = _collect(point)
+    except PluginError as error:
+        detail = "".join(traceback.format_exception(error.__cause__))
+        broken = Plugin(point.name, point.value, distribution, version, str(error), detail)
         registry.plugins.append(broken)
         return
     heavy = not torch_before and "torch" in sys.modules
@@ -63,36 +102,59 @@ _Registration = tuple[str, str, str, str, str]
 
 def _collect(point: EntryPoint) -> list[_Registration]:
     """The registrations of one plugin, if none of them fails."""
+    if not point.pattern.match(point.value):
+        raise PluginError(f"its entry point is {point.value!r}, not an importable module")
     module = point.load()
-    api = getattr(module, "pae_api", None)
-    if api != hookspecs.PAE_API:
-        fact = "does not set `pae_api`" if api is None else f"was written for plugin API {api}"
-        raise PluginError(f"{fact}; set `pae_api = {hookspecs.PAE_API}`")
+    _require_api(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=point.name)
     manager.check_pending()
+    if not manager.get_hookcallers(module):
+        raise PluginError("implements no hook; mark its hooks with @hookimpl")
     found: list[_Registration] = []
     for kind in KINDS.values():
         getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
     return found
 
 
+def _require_api(module: ModuleType) -> None:
+    """Reject plugins for another version of the hooks and contracts."""
+    api = getattr(module, "pae_api", None)
+    ours = hookspecs.PAE_API
+    if api is None:
+        raise PluginError(f"does not set `pae_api`; set `pae_api = {ours}`")
+    if type(api) is not int:
+        raise PluginError(f"sets `pae_api` to {api!r}, not an integer; set `pae_api = {ours}`")
+    if api != ours:
+        newer = "pae-framework" if api > ours else "the plugin"
+        raise PluginError(
+            f"was written for plugin API {api}, this pae-framework has {ours}; update {newer}"
+        )
+
+
 def _register_into(found: list[_Registration], kind: str) -> hookspecs.Register:
     """The ``register`` argument of a hook."""
 
     def register(name: str, *, target: str, config: str, summary: str) -> None:
-        if not _NAME.fullmatch(name):
+        if not _matches(_NAME, name):
             raise PluginError(
                 f"registers {kind} {name!r}; a name must be lower case, words joined by '_' or '-'"
             )
+        if (kind, name) in {registration[:2] for registration in found}:
+            raise PluginError(f"registers {kind} {name!r} twice")
         for role, reference in (("target", target), ("config", config)):
-            if not _REFERENCE.fullmatch(reference):
+            if not _matches(_REFERENCE, reference):
                 raise PluginError(
                     f"the {role} of {kind} {name!r} is {reference!r}, not 'package.module:Class'"
                 )
-        if (kind, name) in {registration[:2] for registration in found}:
-            raise PluginError(f"registers {kind} {name!r} twice")
+        if not (isinstance(summary, str) and summary.strip() and summary.isprintable()):
+            raise PluginError(f"the summary of {kind} {name!r} is {summary!r}, not one line")
         found.append((kind, name, target, config, summary))
 
     return register
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    """Whether a value is text that matches; plugins may pass anything."""
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 
-from pae_framework.config import ComponentConfig
+from pae_framework.config import ComponentConfig, written_defaults
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
+from pae_framework.plugin_code import HEAVY_SECONDS, LIGHT_SECONDS, guarded
 
-_Config = TypeVar("_Config", bound=ComponentConfig)
+DISTRIBUTION = "pae-framework"
+"""The distribution of the built-in components, which short names mean whatever is installed."""
 
 
 class UnknownComponentError(LookupError):
@@ -54,6 +58,11 @@ class ComponentSpec:
         return f"{self.kind}:{self.name}"
 
     @property
+    def built_in(self) -> bool:
+        """Whether it comes with the framework."""
+        return normalized(self.plugin.distribution) == DISTRIBUTION
+
+    @property
     def origin(self) -> str:
         """The plugin and its distribution, as messages name them."""
         return f"plugin {self.plugin.name} ({self.plugin.distribution})"
@@ -62,13 +71,18 @@ class ComponentSpec:
         """Import the config model (no torch).
 
         Raises:
-            PluginError: the import fails, or the object is not a ComponentConfig.
+            PluginError: the import fails, or the object is no valid config model of the kind.
         """
-        found = self._import(self.config, "config")
-        if not (isinstance(found, type) and issubclass(found, ComponentConfig)):
+        found = self._import(self.config, "config", LIGHT_SECONDS)
+        base = KINDS[self.kind].config_class()
+        if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(
                 f"{self.origin}: the config of {self.reference}, {self.config}, is not a "
-                "pae_framework.config.ComponentConfig"
+                f"pae_framework.config.{base.__name__}"
+            )
+        if (problem := _model_problem(found, base, f"{self.origin}: {self.config}")) is not None:
+            raise PluginError(
+                f"{self.origin}: the config of {self.reference}, {self.config}, {problem}"
             )
         return found
 
@@ -76,22 +90,30 @@ class ComponentSpec:
         """Import the component's class; this imports torch.
 
         Raises:
-            PluginError: the import fails, or the object is not a class.
+            PluginError: the import fails, or the object is no component of the kind.
         """
-        found = self._import(self.target, "target")
-        if not isinstance(found, type):
-            raise PluginError(f"{self.origin}: {self.reference} is not a class: {self.target}")
+        found = self._import(self.target, "target", HEAVY_SECONDS)
+        base = KINDS[self.kind].contract_class()
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise PluginError(
+                f"{self.origin}: {self.reference}, {self.target}, is not a "
+                f"pae_framework.contracts.{base.__name__}"
+            )
         return found
 
-    def _import(self, reference: str, role: str) -> Any:
+    def _import(self, reference: str, role: str, seconds: float) -> Any:
         module, _, attribute = reference.partition(":")
+        loaded = vars(sys.modules[module]) if sys.modules.get(module) else {}
+        if attribute in loaded:
+            return loaded[attribute]
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:
+            with guarded(f"{self.origin}: the {role} of {self.reference}", seconds):
+                return getattr(importlib.import_module(module), attribute)
+        except PluginError as error:
             raise PluginError(
                 f"{self.origin}: the {role} of {self.reference}, {reference}, does not import: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+                f"{error}"
+            ) from error.__cause__
 
 
 @dataclass
@@ -120,6 +142,8 @@ class Registry:
     def find(self, kind: str, name: str) -> ComponentSpec:
         """Look a component up by ``name`` or ``distribution/name``.
 
+        A built-in component has precedence over those of plugins with its name.
+
         Raises:
             UnknownComponentError: the name is unknown or ambiguous; lists the closest name, all
                 names of the kind and broken plugins, or the distributions that share the name.
@@ -127,32 +151,22 @@ class Registry:
         distribution, _, plain = name.rpartition("/")
         found = self._specs.get((kind, plain), [])
         if distribution:
-            wanted = _normalized(distribution)
-            found = [spec for spec in found if _normalized(spec.plugin.distribution) == wanted]
+            wanted = normalized(distribution)
+            found = [spec for spec in found if normalized(spec.plugin.distribution) == wanted]
+        elif built_in := [spec for spec in found if spec.built_in]:
+            found = built_in
         if len(found) > 1:
             raise UnknownComponentError(_ambiguous(found))
         if not found:
             raise UnknownComponentError(self._unknown(kind, name))
         return found[0]
 
-    def config_class(self, kind: str, name: str, base: type[_Config]) -> type[_Config]:
-        """Import the config model of a component.
-
-        Raises:
-            UnknownComponentError: as :meth:`find`.
-            PluginError: the import fails, or the model is not a ``base``.
-        """
-        spec = self.find(kind, name)
-        model = spec.config_class()
-        if not issubclass(model, base):
-            raise PluginError(
-                f"{spec.origin}: the config of {spec.reference} is not a {base.__name__}"
-            )
-        return model
-
     def use_name(self, spec: ComponentSpec) -> str:
-        """The value of ``use:`` for a component, with its distribution if the name is ambiguous."""
-        shared = len(self._specs[spec.kind, spec.name]) > 1
+        """The value of ``use:`` for a component.
+
+        With its distribution if the name alone is ambiguous or means the built-in component.
+        """
+        shared = len(self._specs[spec.kind, spec.name]) > 1 and not spec.built_in
         return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
 
     def _unknown(self, kind: str, name: str) -> str:
@@ -171,6 +185,27 @@ class Registry:
         return message
 
 
+@cache
+def _model_problem(
+    model: type[ComponentConfig], base: type[ComponentConfig], what: str
+) -> str | None:
+    """Why a config model cannot be used; None if it can be."""
+    missing = [
+        name
+        for name in sorted(base.required_methods)
+        if getattr(model, name, None) is getattr(base, name)
+    ]
+    if missing:
+        return f"does not define {' and '.join(missing)}, which every {base.__name__} must"
+    try:
+        with guarded(what):
+            model.model_rebuild()  # raises if the type of a field is undefined
+            written_defaults(model)
+    except PluginError as error:
+        return f"is no valid config model: {error}"
+    return None
+
+
 def _ambiguous(specs: list[ComponentSpec]) -> str:
     kind, name = specs[0].kind, specs[0].name
     owners = sorted({f"{spec.plugin.distribution}/{name}" for spec in specs})
@@ -183,6 +218,6 @@ def _ambiguous(specs: list[ComponentSpec]) -> str:
     )
 
 
-def _normalized(distribution: str) -> str:
-    """The normalized name of a distribution (PEP 503)."""
+def normalized(distribution: str) -> str:
+    """The normalized name of a distribution (PEP 503): lower case, words joined by ``-``."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -1,12 +1,13 @@
-"""Files of tensors: our safetensors, and checkpoints of other programs, read without unpickling."""
+"""Files of tensors that this project writes, and how tensors fit a module."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
-from zipfile import is_zipfile
+from typing import Any, BinaryIO, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from pae_framework.errors import CheckpointError
 from pae_framework.files import replacing
 
-WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DistributedDataParallel and torch.compile add to the names of weights."""
+FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""Number formats of real numbers that can be computed with."""
 
 
 def save_tensors(
@@ -25,8 +26,71 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file atomically; tensors may be on any device, with any strides."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with replacing(path) as unfinished:
-        save_file(plain, unfinished, metadata=dict(metadata) if metadata else None)
+    with replacing(path, tensor_bytes(plain.values())) as unfinished:
+        write_safetensors(plain, unfinished, metadata)
+
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous CPU tensors to a safetensors file.
+
+    Raises:
+        OSError: the file cannot be written; it has the number of the system's error.
+    """
+    with safetensors_system_errors():
+        save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+
+
+@contextmanager
+def safetensors_system_errors() -> Iterator[None]:
+    """Raise the system's errors, which safetensors hides in its own, as :class:`OSError`."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)|code: (\d+)", str(error))) is None:
+            raise
+        code = int(number[1] or number[2])
+        raise OSError(code, os.strerror(code)) from error
+
+
+def save_torch_file(content: Any, path: Path) -> None:
+    """Write a torch file atomically; equal content gives equal bytes.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        output = _Output(file)
+        try:
+            torch.save(content, cast(BinaryIO, output))
+        except RuntimeError:
+            if output.error is None:
+                raise
+            raise output.error from None  # torch reports only that the length is wrong
+
+
+class _Output:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def tensor_bytes(tensors: Iterable[Tensor]) -> int:
+    """Size of the values of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -37,8 +101,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # an unknown number format is a KeyError
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} cannot be read: {reason}") from error
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -60,15 +125,45 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         source: where they come from, for the error message.
 
     Raises:
-        CheckpointError: lists the tensors that are missing, unexpected or of another shape.
+        CheckpointError: lists the tensors that are missing, unexpected, of another shape or type,
+            or the parameters that are not finite.
     """
     if problems := differences(module.state_dict(), tensors):
         raise CheckpointError(f"{source} does not fit:\n  " + "\n  ".join(problems))
+    # Buffers are not checked: a mask may hold infinities.
+    require_finite({name: tensors[name] for name, _ in module.named_parameters()}, source)
     module.load_state_dict(tensors)
 
 
+def cast_like(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Tensors in the dtypes of a state dict, which has the same names.
+
+    Raises:
+        CheckpointError: a tensor is not finite in that dtype.
+    """
+    cast = {name: tensors[name].to(value.dtype) for name, value in expected.items()}
+    require_finite(cast, source)
+    return cast
+
+
+def require_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Reject tensors with NaN or infinity.
+
+    Raises:
+        CheckpointError: names them.
+    """
+    broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(f"{source} contains weights that are not finite: {_some(broken)}")
+
+
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """How ``found`` differs from ``expected`` in names and shapes: one line per kind."""
+    """How ``found`` differs from ``expected`` in names, shapes and types: one line per kind.
+
+    Types differ if only one of two is a real floating-point number, an integer, or bool.
+    """
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     shapes = [
@@ -76,79 +171,27 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         for name in expected
         if name in found and found[name].shape != expected[name].shape
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    types = [
+        f"{name} is {found[name].dtype}, not {expected[name].dtype}"
+        for name in expected
+        if name in found and _kind(found[name].dtype) != _kind(expected[name].dtype)
+    ]
+    kinds = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of another shape", shapes),
+        ("of another type", types),
+    )
     return [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
 
 
-def nonfinite_names(tensors: Mapping[str, Tensor]) -> str:
-    """Names of the tensors with NaN or infinity, for a message; empty if all are finite."""
-    return _some([name for name, value in tensors.items() if not bool(value.isfinite().all())])
-
-
-def read_checkpoint(path: Path, entries: Sequence[str] = ("model",)) -> dict[str, Tensor]:
-    """Read the weights in a file of another program: safetensors, or a torch file.
-
-    The weights are the first of ``entries`` that a torch file has, else the file itself. Wrapper
-    prefixes of names (:data:`WRAPPERS`) are removed.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, would have to be unpickled, or contains no
-            weights in these places.
-    """
-    return read_entry(path, entries)[1]
-
-
-def read_entry(path: Path, entries: Sequence[str]) -> tuple[str | None, dict[str, Tensor]]:
-    """Like :func:`read_checkpoint`; also returns which entry held the weights, None: the file."""
-    if path.suffix == ".safetensors":
-        return None, _without_wrappers(load_tensors(path))
-    entry, tensors = _weights(load_torch_file(path), path, entries)
-    return entry, _without_wrappers(tensors)
-
-
-def load_torch_file(path: Path) -> Any:
-    """Read a torch file of tensors and plain values with torch's restricted unpickler.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or would have to be unpickled.
-    """
-    try:
-        # Mapped, so that averages and optimizers beside the weights are never read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: it is damaged or contains more than tensors and plain values, "
-            "and unpickling those could run any code; save only the tensors, as safetensors"
-        ) from error
-    except Exception as error:  # a damaged pickle fails in more ways than can be listed
-        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    plain = {}
-    for name, value in tensors.items():
-        while name.startswith(WRAPPERS):
-            name = name.partition(".")[2]
-        plain[name] = value
-    return plain
-
-
-def _weights(
-    content: Any, path: Path, entries: Sequence[str]
-) -> tuple[str | None, dict[str, Tensor]]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} contains a {type(content).__name__}, not a state dict")
-    entry = next((name for name in entries if isinstance(content.get(name), Mapping)), None)
-    content = content if entry is None else content[entry]
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors or len(tensors) < len(content):
-        known = ", ".join(map(str, list(content)[:8]))
-        wanted = " or ".join(map(repr, entries))
-        raise CheckpointError(
-            f"{path} contains no weights: expected a state dict, alone or as entry {wanted}; found "
-            f"the keys {known}"
-        )
-    return entry, tensors
+def _kind(dtype: torch.dtype) -> str:
+    """The numbers of a dtype; an unusual one is a kind of its own."""
+    if dtype in FLOATS:
+        return "float"
+    if dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        return "integer"
+    return str(dtype)
 
 
 def _shape(tensor: Tensor) -> str:

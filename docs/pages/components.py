@@ -11,8 +11,6 @@ from pae_framework.recipe.reference import example, parameters
 from pae_framework.registry import ComponentSpec
 from pages.markdown import block, code, inline, table
 
-DISTRIBUTION = "pae-framework"
-
 _INTRODUCTION = """\
 # Components
 
@@ -29,9 +27,7 @@ def title(kind: str) -> str:
 
 def page() -> str:
     """The page."""
-    built_in = [
-        spec for spec in load_registry().specs() if spec.plugin.distribution == DISTRIBUTION
-    ]
+    built_in = [spec for spec in load_registry().specs() if spec.built_in]
     parts = [_INTRODUCTION]
     for kind, specs in groupby(built_in, key=lambda spec: spec.kind):
         parts += [f"## {title(kind)}", *map(_component, specs)]

@@ -28,9 +28,11 @@ from pae_framework.cli.commands.sample import sample
 from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
-from pae_framework.cli.output import print_error
+from pae_framework.cli.output import print_error, warn
 from pae_framework.errors import PaeError, RunError
+from pae_framework.file_errors import describe_system_error
 from pae_framework.printing import print_line
+from pae_framework.standard_streams import lasting_output, lost_output
 
 app = typer.Typer(
     name="pae",
@@ -81,27 +83,38 @@ def pae(
     """Train, sample and measure prior-aligned autoencoders."""
 
 
-def _file_error(error: OSError) -> PaeError:
-    """A system error as a message for users. Raises it again if it is not about a file."""
-    if error.filename is None:
-        raise error
-    return RunError(f"{error.filename}: {error.strerror}")
-
-
 def main() -> None:
     """Run one command.
 
     Exit codes: 0 done, 1 a run failed or training was stopped, 2 wrong recipe or usage, 3 a
     component's code cannot be loaded, 130 stopped by Ctrl-C outside of training.
+
+    A reader of the output that goes away, as in ``pae show RECIPE | head``, changes nothing.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may not fit the encoding
         sys.stdout.reconfigure(errors="backslashreplace")
+    with lasting_output():
+        code = _run_command()
+        if lost := lost_output():
+            if "run" in sys.argv[1:2]:  # what a run makes is in its folder
+                warn(lost)
+            else:
+                print_error(RunError(lost))
+                code = code or RunError.exit_code
+    sys.exit(code)
+
+
+def _run_command() -> int:
+    """Run the command of the process' arguments; returns the exit code."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="pae")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
     except (PaeError, OSError) as raised:
-        error = raised if isinstance(raised, PaeError) else _file_error(raised)
+        error = RunError(describe_system_error(raised)) if isinstance(raised, OSError) else raised
         if "--debug" in sys.argv:  # anywhere on the command line
             traceback.print_exc()
         print_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    return 0

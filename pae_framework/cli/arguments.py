@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pae_framework.cli.output import installed_registry
 from pae_framework.cli.shell_completion import complete_override, complete_recipe
 from pae_framework.errors import UsageError
 
@@ -80,10 +81,9 @@ def finished_context(run: Path, stage: str) -> StageContext:
         RecipeError: the run's recipe no longer loads.
     """
     from pae_framework.console import PlainConsole
-    from pae_framework.plugins import load_registry
     from pae_framework.runs.opened import open_run
 
-    opened = open_run(run, load_registry())
+    opened = open_run(run, installed_registry())
     from pae_framework.execution.context import StageContext, configure_torch
 
     configure_torch(opened.loaded.recipe.runtime)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
-from pae_framework.files import write_text
+from pae_framework.file_errors import writing
+from pae_framework.files import make_folder, write_text
 from pae_framework.printing import printable
 
 logger = logging.getLogger(__name__)
@@ -92,10 +93,10 @@ class SkippingSource(DataSource):
         known = damaged_indices(self._record)
         if index not in known:
             known.add(index)
-            self._record.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._record.parent)
             reason = printable(" ".join(str(error).split()))
             # One short write in append mode, so lines of several processes do not mix.
-            with self._record.open("a", encoding="utf-8") as file:
+            with writing(self._record), self._record.open("a", encoding="utf-8") as file:
                 file.write(f"{index}\t{reason}\n")
             logger.warning("%s; using the next image instead", reason)
         if len(known) > self._limit:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import Settings
+from pae_framework.config import BatchSize, Count, PathText, Processes, Settings, Workers
 
 SHARDS = "latents_rank*_shard*.safetensors"
 """File names of latents, as in LightningDiT."""
@@ -21,23 +21,23 @@ class LatentsSettings(Settings):
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes", "workers"})
 
-    shard_size: int = Field(10_000, gt=0, description="images per shard file")
+    shard_size: Count = Field(10_000, description="images per shard file")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="number format in the files"
     )
-    batch_size: int = Field(128, gt=0, description="images encoded at once")
-    processes: int = Field(
-        1, gt=0, description="processes that share the shards; the files do not depend on it"
+    batch_size: BatchSize = Field(128, description="images encoded at once")
+    processes: Processes = Field(
+        1, description="processes that share the shards; the files do not depend on it"
     )
-    workers: int = Field(
-        0, ge=0, description="processes that load images, for each of `processes`; 0: none"
+    workers: Workers = Field(
+        0, description="processes that load images, for each of `processes`; 0: none"
     )
-    folder: str | None = Field(
+    folder: PathText | None = Field(
         None,
         description="folder of existing latents of this tokenizer, from LightningDiT or another "
         "run; the generator trains on them, and no latents are written",
     )
-    statistics: str | None = Field(
+    statistics: PathText | None = Field(
         None,
         description="file with statistics of the latents that `generator.weights` was trained on "
         "(latents_stats.pt or .safetensors); no latents are written",

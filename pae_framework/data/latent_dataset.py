@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from pae_framework.config import LatentShape
@@ -26,6 +25,7 @@ from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, RunError
 from pae_framework.files import replacing
+from pae_framework.tensor_files import FLOATS, tensor_bytes, write_safetensors
 
 KEYS = ("labels", "latents", "latents_flip")
 
@@ -60,8 +60,8 @@ def write_shard(path: Path, latents: Tensor, latents_flip: Tensor, labels: Tenso
         if not tensors[key].isfinite().all():
             raise RunError(f"{path.name} was not written: {key} contains NaN or infinity")
     metadata = {"total_size": str(len(labels)), "dtype": str(latents.dtype), "device": "cpu"}
-    with replacing(path) as unfinished:
-        save_file(tensors, unfinished, metadata)
+    with replacing(path, tensor_bytes(tensors.values())) as unfinished:
+        write_safetensors(tensors, unfinished, metadata)
         written = _open(unfinished)
         if not all(torch.equal(written[key], tensor) for key, tensor in tensors.items()):
             raise RunError(f"{path}: the values on disk differ from those written")
@@ -180,7 +180,7 @@ def _open(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             missing = sorted(set(KEYS) - set(file.keys()))
             tensors = {key: file.get_tensor(key) for key in KEYS if key not in missing}
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # an unknown number format is a KeyError
         raise DataError(f"{path}: not a readable shard of latents: {error}") from error
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing; a shard has {', '.join(KEYS)}")
@@ -191,10 +191,17 @@ def _read_checked(path: Path) -> dict[str, Tensor]:
     shard = _open(path)
     shapes = {key: tuple(tensor.shape) for key, tensor in shard.items()}
     shape = shapes["latents"]
-    if len(shape) != 4 or shape[2] != shape[3] or not shard["latents"].is_floating_point():
-        raise DataError(f"{path}: latents are {shape}; expected (n, C, h, h) of floats")
-    if shapes["latents_flip"] != shape:
-        raise DataError(f"{path}: latents are {shape}, but latents_flip {shapes['latents_flip']}")
+    if len(shape) != 4 or shape[2] != shape[3] or shard["latents"].dtype not in FLOATS:
+        raise DataError(
+            f"{path}: latents are {shape} {shard['latents'].dtype}; expected (n, C, h, h) of "
+            "float32, bfloat16, float16 or float64"
+        )
+    flip = shapes["latents_flip"], shard["latents_flip"].dtype
+    if flip != (shape, shard["latents"].dtype):
+        raise DataError(
+            f"{path}: latents are {shape} {shard['latents'].dtype}, but latents_flip {flip[0]} "
+            f"{flip[1]}"
+        )
     if shapes["labels"] != shape[:1] or shard["labels"].dtype != torch.int64:
         raise DataError(
             f"{path}: labels are {shapes['labels']} {shard['labels'].dtype}; expected "

@@ -9,20 +9,19 @@ Shapes: B latents of a batch (B, C, h, w), statistics (1, C, 1, 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
-from pae_framework.files import replacing
 from pae_framework.seeding import generator
-from pae_framework.tensor_files import load_tensors, load_torch_file
+from pae_framework.tensor_files import save_tensors, save_torch_file
+from pae_framework.untrusted_files import plain_tensors, read_untrusted
 
 SAFE_NAME = "statistics/latents_stats.safetensors"
 BARE_NAME = "latents_stats.safetensors"
@@ -51,10 +50,9 @@ class LatentStatistics:
     def save(self, directory: Path, tokenizer: str | None = None) -> None:
         """Write both files into ``directory``; the safetensors file records the tokenizer."""
         tensors = {"mean": self.mean, "std": self.std}
-        with replacing(directory / SAFE_NAME) as unfinished:
-            save_file(tensors, unfinished, {TOKENIZER: tokenizer} if tokenizer else None)
-        with replacing(directory / TORCH_NAME) as unfinished:
-            torch.save(tensors, unfinished)
+        metadata = {TOKENIZER: tokenizer} if tokenizer else None
+        save_tensors(tensors, directory / SAFE_NAME, metadata)
+        save_torch_file(tensors, directory / TORCH_NAME)
 
 
 def recorded_tokenizer(directory: Path) -> str | None:
@@ -65,7 +63,7 @@ def recorded_tokenizer(directory: Path) -> str | None:
     try:
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # damaged headers fail in more ways than can be listed
         raise DataError(f"{path} cannot be read: {error}") from error
     return metadata.get(TOKENIZER)
 
@@ -112,13 +110,16 @@ def load_statistics(path: Path) -> LatentStatistics:
             raise DataError(f"{path} contains neither {SAFE_NAME} nor {TORCH_NAME}")
         path = existing[0]
     try:
-        tensors = load_torch_file(path) if path.suffix == ".pt" else load_tensors(path)
+        content = read_untrusted(path)
+        if not isinstance(content, Mapping) or not {"mean", "std"} <= content.keys():
+            raise DataError(f"{path}: expected tensors `mean` and `std`")
+        both = {key: content[key] for key in ("mean", "std")}
+        tensors = plain_tensors(both, path, path.stat().st_size)
     except CheckpointError as error:
         raise DataError(str(error)) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(tensors.get(key), Tensor) for key in ("mean", "std")
-    ):
-        raise DataError(f"{path}: expected tensors `mean` and `std`")
+    if other := [key for key, value in tensors.items() if not value.is_floating_point()]:
+        kind = tensors[other[0]].dtype
+        raise DataError(f"{path}: `{other[0]}` is {kind}, not a floating-point number")
     return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from pae_framework.build import build_encoder, build_generator, build_refiner, build_tokenizer
@@ -63,12 +65,14 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
     return freeze(tokenizer, context)
 
 
-def untrained_generator(context: StageContext) -> Generator:
-    """The recipe's generator with initial weights."""
+def untrained_generator(context: StageContext, device: torch.device | None = None) -> Generator:
+    """The recipe's generator with initial weights, on ``device`` (None: the CPU)."""
     recipe = context.recipe
     assert recipe.generator is not None
-    shape = latent_shape(recipe)
-    return build_generator(recipe.generator, shape, context.num_classes, context.registry)
+    # Outside of the block below, because it may read the training images.
+    shape, classes = latent_shape(recipe), context.num_classes
+    with device or nullcontext():
+        return build_generator(recipe.generator, shape, classes, context.registry)
 
 
 def trained_generator(context: StageContext) -> Generator:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pae_framework.files import read_json, write_json
+from pae_framework.files import make_folder, read_json, write_json
 
 _ADDED_KEYS = ("further", "found")
 """Keys that :func:`add_to_record` writes; they do not identify a command."""
@@ -29,7 +29,7 @@ def restart(
         files: names of the files that the command is about to write.
         facts: other values to record.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in _listed(folder / record):
         if re.fullmatch(pattern, name) and Path(name).name == name:
             (folder / name).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Independent items of work of one stage, done in this process or by several on this machine.
 
-On SIGINT or SIGTERM, running items are finished and no other is started. Worker processes end with
-this one, however it ends: each holds one end of a pipe and exits when the other end, held only by
-this process, is closed.
+When asked to stop, running items are finished and no other is started. Worker processes ignore the
+signals that ask for it. They end with this one, however it ends: each holds one end of a pipe and
+exits when the other end, held only by this process, is closed.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
 from pae_framework.console import PlainConsole
 from pae_framework.data.image_notes import NOTES
+from pae_framework.data.read_ahead import processes_work
 from pae_framework.errors import PaeError, RunError
 from pae_framework.execution.context import StageContext, configure_torch, no_record
-from pae_framework.training.stopping import StopRequest
+from pae_framework.preflight.machine import memory_advice
+from pae_framework.stopping import StopRequest, stop_signals_blocked
 
 Work = Callable[[int], None]
 """Does the item with this number."""
@@ -58,7 +61,7 @@ def do_items(
         RunError: a process died, or an item raised another error in a process.
     """
     with StopRequest() as stop:
-        if processes > 1:
+        if processes > 1 and processes_work():
             return _in_processes(context, worker, items, processes, show, stop)
         work = worker(context)
         for item in range(items):
@@ -80,20 +83,21 @@ def _in_processes(
     spawn = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
     portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
     end, lifeline = spawn.Pipe(duplex=False)
-    begin = (portable, worker, spawn.Value("i", 0), end)
+    with stop_signals_blocked():  # inherited by the process that tracks shared resources
+        number = spawn.Value("i", 0)
+    begin = (portable, worker, number, end)
     count = _Count(show)
     try:
         with ProcessPoolExecutor(processes, spawn, _begin, begin) as pool:
             try:
                 _hand_out(pool, items, processes, count, stop)
-            except KeyboardInterrupt:  # the second signal: no item is finished
+            except (KeyboardInterrupt, BrokenProcessPool):  # no item is finished
                 lifeline.close()
                 raise
     except PaeError:
         raise
     except BrokenProcessPool as error:
-        if not stop.asked:  # a signal to the process group ends the workers at once
-            raise RunError(f"a process of {context.planned.name} died: {error}") from error
+        raise RunError(_death(context.planned.name, count.exits())) from error
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         raise RunError(f"a process of {context.planned.name} failed: {message}") from error
@@ -103,12 +107,34 @@ def _in_processes(
     return count.done
 
 
+def _death(stage: str, exits: Collection[int]) -> str:
+    """How a process of the stage died, from the exit codes of all."""
+    # The pool itself ends the others by SIGTERM.
+    code = next((code for code in exits if code not in (0, -signal.SIGTERM)), None)
+    if code is None:
+        how = "died"
+    elif code < 0:
+        how = f"was killed by signal {-code}"
+    else:
+        how = f"ended with exit code {code}"
+    advice = f", {memory_advice(f'{stage}.processes')}" if code == -signal.SIGKILL else ""
+    return f"a process of {stage} {how}{advice}; finished work is kept, run it again to resume"
+
+
 @dataclass
 class _Count:
-    """Number of items done."""
+    """Number of items done, and the processes that do them."""
 
     show: Callable[[int], None]
     done: int = 0
+    processes: dict[int | None, BaseProcess] = field(default_factory=dict)
+
+    def exits(self) -> list[int]:
+        """Exit codes of the processes that ended."""
+        for process in self.processes.values():
+            process.join(1)
+        codes = (process.exitcode for process in self.processes.values())
+        return [code for code in codes if code is not None]
 
     def add(self) -> None:
         self.done += 1
@@ -124,7 +150,9 @@ def _hand_out(
     while True:
         if not stop.asked:
             idle = processes - len(running)
-            running |= {pool.submit(_do, item) for item in islice(waiting, idle)}
+            with stop_signals_blocked():  # the first call starts the processes
+                running |= {pool.submit(_do, item) for item in islice(waiting, idle)}
+            count.processes |= {child.pid: child for child in multiprocessing.active_children()}
         if not running:
             return
         finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
@@ -144,7 +172,6 @@ def _begin(
 ) -> None:
     """Prepare a process. Errors here do not reach the user, so the work is created later."""
     global _make
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     threading.Thread(target=_exit_with, args=(end,), daemon=True).start()
     with numbers.get_lock():
         number = numbers.value

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
+from annotated_types import Gt, Le
 from pydantic import Field, model_validator
 
-from pae_framework.config import LatentShape, Settings, Steps
+from pae_framework.config import (
+    BatchSize,
+    Count,
+    LatentShape,
+    Magnitude,
+    PathText,
+    Processes,
+    Seed,
+    Settings,
+    Steps,
+    Weight,
+)
 
 
 class ShiftSettings(Settings):
     """Shift of times: a number, or computed from the size of the latents."""
 
-    shift: float = Field(
-        1.0, gt=0, description="s in t' = s t / (1 + (s-1) t); below 1: towards noise; 1: no shift"
+    shift: Magnitude = Field(
+        1.0, description="s in t' = s t / (1 + (s-1) t); below 1: towards noise; 1: no shift"
     )
-    shift_base: float | None = Field(
+    shift_base: Magnitude | None = Field(
         None,
-        gt=0,
         description="alternative to `shift`: s = sqrt(shift_base / m) for latents of m values "
         "(RAE: 4096)",
     )
@@ -45,8 +56,8 @@ class TimeSettings(ShiftSettings):
     distribution: Literal["logit_normal", "uniform"] = Field(
         "logit_normal", description="logit_normal: sigmoid of a normal variable"
     )
-    mean: float = Field(0.0, description="mean of the normal variable")
-    std: float = Field(1.0, gt=0, description="standard deviation of the normal variable")
+    mean: float = Field(0.0, ge=-100, le=100, description="mean of the normal variable")
+    std: Magnitude = Field(1.0, description="standard deviation of the normal variable")
     lowest: float = Field(
         0.0, ge=0, lt=1, description="smallest time, before the shift (RAE: 0.001)"
     )
@@ -56,7 +67,7 @@ class FlowSettings(Settings):
     """Flow-matching objective of a generator."""
 
     time: TimeSettings = TimeSettings()
-    cosine_weight: float = Field(1.0, ge=0, description="weight of the direction term 1 - cos")
+    cosine_weight: Weight = Field(1.0, description="weight of the direction term 1 - cos")
     label_drop: float = Field(
         0.1, ge=0, le=1, description="fraction of labels replaced by the null label"
     )
@@ -69,14 +80,14 @@ class Guidance(Settings):
     that of another network for the same label (autoguidance).
     """
 
-    scale: float = Field(1.0, ge=1, description="1: no guidance")
+    scale: float = Field(1.0, ge=1, le=1e6, description="1: no guidance")
     channels: Literal["all", "first_three"] = Field(
         "all", description="guided channels; first_three: as in released LightningDiT samplers"
     )
     interval: tuple[float, float] = Field(
         (0.0, 1.0), description="times t (0 noise, 1 data) with guidance, as [low, high]"
     )
-    autoguidance: str | None = Field(
+    autoguidance: PathText | None = Field(
         None,
         description="directory of another finished run on the same latents; its weaker generator "
         "replaces the velocity without a label",
@@ -133,6 +144,9 @@ StochasticSolver = Literal["euler_maruyama", "sde_heun"]
 """Adds noise at each step."""
 AdaptiveSolver = Literal["dopri5"]
 """Chooses its own steps."""
+SolverSteps = Annotated[int, Gt(0), Le(5000)]
+"""Integration steps."""
+
 SolverName = Literal[FixedSolver, StochasticSolver, AdaptiveSolver]
 
 
@@ -145,9 +159,8 @@ class SolverSettings(ShiftSettings):
         "evaluation per step. euler_maruyama, sde_heun: stochastic. dopri5: order 5, adaptive, "
         "needs torchdiffeq",
     )
-    steps: int = Field(
+    steps: SolverSteps = Field(
         50,
-        gt=0,
         description="integration steps, including the last step of stochastic solvers (250 points "
         "in time are 249 steps); no effect for dopri5",
     )
@@ -158,8 +171,8 @@ class SolverSettings(ShiftSettings):
         description="last time of deterministic solvers, before the shift (RAE: 0.999)",
     )
     sde: SdeSettings = Field(SdeSettings(), description="steps of euler_maruyama and sde_heun")
-    rtol: float = Field(1e-3, gt=0, description="relative tolerance of dopri5")
-    atol: float = Field(1e-6, gt=0, description="absolute tolerance of dopri5")
+    rtol: Magnitude = Field(1e-3, description="relative tolerance of dopri5")
+    atol: Magnitude = Field(1e-6, description="absolute tolerance of dopri5")
     guidance: Guidance = Guidance()
 
     @model_validator(mode="after")
@@ -195,24 +208,24 @@ class SampleSettings(SolverSettings):
 
     without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes"})
 
-    count: int = Field(1000, ge=2, description="images per sample set")
-    batch_size: int = Field(250, gt=0, description="images sampled at once; affects only rounding")
-    processes: int = Field(
+    count: Count = Field(1000, ge=2, description="images per sample set")
+    batch_size: BatchSize = Field(250, description="images sampled at once; affects only rounding")
+    processes: Processes = Field(
         1,
-        gt=0,
         description="processes that share the chunks of 1000 images; the images do not depend on "
         "it, but evaluations of dopri5 are counted only with one process",
     )
-    seed: int = Field(
+    seed: Seed = Field(
         0,
-        ge=0,
         description="seed of sampling, independent of the recipe's seed; the noise of image i is "
         "a function of (seed, i)",
     )
     at_steps: Steps = Field(
         (), description="earlier generator steps to sample; generator.train must keep their weights"
     )
-    few_steps: Steps = Field((), description="more numbers of steps, for the last weights")
+    few_steps: Steps = Field(
+        (), max_length=20, description="more numbers of steps, for the last weights"
+    )
     labels: Literal["balanced", "uniform"] = Field(
         "balanced",
         description="balanced: class counts differ by at most 1; uniform: independent labels",

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pae_framework import __version__
@@ -16,11 +15,11 @@ from pae_framework.errors import CheckpointError
 from pae_framework.execution.artifacts import trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
-from pae_framework.files import replacing
+from pae_framework.file_errors import writing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import save_tensors
+from pae_framework.tensor_files import safetensors_system_errors, save_tensors, save_torch_file
 
 
 def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_encoder: bool) -> int:
@@ -84,11 +83,12 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
         folder.with_name(f".{folder.name}.{os.getpid()}.{suffix}") for suffix in ("new", "old")
     )
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            folder.replace(old)
-        temporary.replace(folder)
+        with writing(folder), safetensors_system_errors():
+            temporary.mkdir(parents=True)
+            yield temporary
+            if folder.exists():
+                folder.replace(old)
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
@@ -105,8 +105,7 @@ def _write(
         save_tensors(state, file, metadata)
         return
     plain = {name: value.contiguous() for name, value in state.items()}
-    with replacing(file) as temporary:
-        torch.save({**dict.fromkeys(entries, plain), "metadata": metadata}, temporary)
+    save_torch_file({**dict.fromkeys(entries, plain), "metadata": metadata}, file)
 
 
 def _metadata(context: StageContext, stage: str) -> dict[str, str]:

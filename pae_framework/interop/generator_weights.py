@@ -1,8 +1,8 @@
 """Generator weights from other projects: read them, match them with a recipe, load or copy them.
 
 An official LightningDiT file is safetensors, or a torch file with the weights under ``ema`` and
-``model``. Our own ``weights.safetensors`` is accepted too. Wrapper prefixes (``module.``,
-``_orig_mod.``) are dropped.
+``model``. Official programs sample with the average, ``ema``, so an average is preferred. Our own
+``weights.safetensors`` is accepted too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ from pae_framework.interop.provenance import (
     write_copy,
 )
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import differences, nonfinite_names, read_entry, save_tensors
-
-ENTRIES = ("ema", "model")
-"""Keys of the weights in torch files; official programs sample with the average, ``ema``."""
+from pae_framework.tensor_files import cast_like, differences, save_tensors
+from pae_framework.weight_files import FileWeights, read_weights
 
 
 def load_generator_weights(context: StageContext) -> None:
@@ -46,17 +44,18 @@ def load_generator_weights(context: StageContext) -> None:
     assert component is not None
     assert component.weights is not None
     path = require_file(component.weights, "generator.weights")
-    entry, tensors = read_entry(path, ENTRIES)
-    weights = match_state_dict(tensors, _meta_generator(context), path)
+    model = _meta_generator(context)
+    found = read_generator(path, model)
+    weights = match_state_dict(found.tensors, model, path)
     save_tensors(weights, context.directory / "weights.safetensors")
     description = describe_file(path)
-    entry = description.pop(ENTRY, entry)
+    entry = description.pop(ENTRY, found.entry)
     record_source(context, "weights.json", description, entry=entry, tensors=len(weights))
 
 
 def validate_and_copy(
     file: Path, statistics: Path | None, context: StageContext, copy: Path, statistics_copy: Path
-) -> None:
+) -> str:
     """Check a generator and the statistics it was trained with, then write copies of both.
 
     The copies are safetensors that name the original; the generator's keeps the names of ``file``.
@@ -68,22 +67,42 @@ def validate_and_copy(
         copy: where to write the weights.
         statistics_copy: where to write the statistics.
 
+    Returns:
+        One line: which weights of the file were chosen.
+
     Raises:
         CheckpointError: the weights are damaged, not finite or for another network.
         DataError: the statistics are damaged, not finite, or have another number of channels.
     """
-    entry, tensors = read_entry(file, ENTRIES)
-    match_state_dict(tensors, _meta_generator(context), file)
+    model = _meta_generator(context)
+    found = read_generator(file, model)
+    match_state_dict(found.tensors, model, file)
     latent = latent_shape(context.recipe)
     measured = None if statistics is None else load_statistics_for(latent, statistics)
-    write_copy(tensors, file, copy, entry)
+    write_copy(found.tensors, file, copy, found.entry)
     if statistics is not None and measured is not None:
         write_copy({"mean": measured.mean, "std": measured.std}, statistics, statistics_copy)
+    return found.summary
+
+
+def read_generator(path: Path, model: Generator) -> FileWeights:
+    """The weights of a generator in a file: the average, if the file has one.
+
+    Args:
+        path: the file, the index of several, or the folder of either.
+        model: has the expected names; may be on the meta device.
+
+    Raises:
+        CheckpointError: see :func:`~pae_framework.weight_files.read_weights`.
+    """
+    names = set(model.state_dict())
+    if type(model).to_official is not Generator.to_official:
+        names |= model.to_official().keys()
+    return read_weights(path, "average", names)
 
 
 def _meta_generator(context: StageContext) -> Generator:
-    with META:
-        return untrained_generator(context)
+    return untrained_generator(context, META)
 
 
 def match_state_dict(
@@ -107,9 +126,7 @@ def match_state_dict(
             raise CheckpointError(f"{path}: {error}") from error
     if problems := differences(expected, tensors):
         raise CheckpointError(f"{path} does not fit:\n  " + "\n  ".join(problems))
-    if broken := nonfinite_names(tensors):
-        raise CheckpointError(f"{path} contains weights that are not finite: {broken}")
-    return {name: tensors[name].to(value.dtype) for name, value in expected.items()}
+    return cast_like(expected, tensors, str(path))
 
 
 def _has_own_names(model: Generator, tensors: Mapping[str, Tensor]) -> bool:

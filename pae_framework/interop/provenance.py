@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import write_json
 from pae_framework.tensor_files import save_tensors
+from pae_framework.weight_parts import find_parts
 
 ORIGIN = ("imported_from", "imported_bytes", "imported_sha256")
 """Metadata of a copy that `pae import` made: name, size and digest of the original file."""
@@ -22,22 +23,28 @@ ENTRY = "imported_entry"
 
 
 def require_file(file: str, key: str) -> Path:
-    """The file that a recipe names in ``key``.
+    """The file, or the folder of weights, that a recipe names in ``key``.
 
     Raises:
         DataError: there is no such file.
     """
     path = Path(file).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{key}: there is no file {path}")
     return path
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of a file; for a copy, also those of its original."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    description = {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    """Name, size and SHA-256 of a file; for a copy, also those of its original.
+
+    For a folder or an index of weights, the size and hash are those of its parts, in order.
+    """
+    digest, size = hashlib.sha256(), 0
+    for part in find_parts(path).files:
+        with part.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+        size += part.stat().st_size
+    description = {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
     metadata = _metadata(path) if path.suffix == ".safetensors" else {}
     return {**description, **{key: metadata[key] for key in (*ORIGIN, ENTRY) if key in metadata}}
 
@@ -90,5 +97,5 @@ def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})
-    except SafetensorError:
+    except Exception:  # damaged headers fail in more ways than can be listed
         return {}

@@ -3,9 +3,9 @@
 A file holds one state dict: ``delta_encoder.``, ``latent_compressor.``, ``latent_decompressor.``
 and ``decoder.`` with the names of our :class:`Tokenizer`, and optionally ``encoder.`` with the
 frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has it
-under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Names may have wrapper
-prefixes (``module.``, ``_orig_mod.``). Our own ``tokenizer.safetensors`` is such a file without
-encoder; a bottleneck with statistics adds ``bottleneck.`` to either.
+under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
+``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
+``bottleneck.`` to either.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from pae_framework.interop.provenance import (
 )
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
-from pae_framework.tensor_files import differences, nonfinite_names, read_checkpoint, save_tensors
+from pae_framework.tensor_files import cast_like, differences, save_tensors
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.weight_files import read_weights
 
 ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
@@ -43,11 +44,13 @@ class TokenizerWeights:
         source: the file, for messages.
         tokenizer: without the encoder.
         encoder: without the prefix ``encoder.``; empty if the file has no encoder.
+        summary: one line: which weights of the file were chosen.
     """
 
     source: str
     tokenizer: Mapping[str, Tensor]
     encoder: Mapping[str, Tensor]
+    summary: str = ""
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -83,10 +86,15 @@ def load_tokenizer_weights(context: StageContext) -> None:
     )
 
 
-def validate_and_copy(file: Path, recipe: Recipe, registry: Registry, copy: Path) -> bool:
+def validate_and_copy(
+    file: Path, recipe: Recipe, registry: Registry, copy: Path
+) -> tuple[str, bool]:
     """Check a released tokenizer against the recipe and write a copy that names the original.
 
-    The copy is safetensors in the released layout. Returns whether it contains the encoder.
+    The copy is safetensors in the released layout.
+
+    Returns:
+        One line, which weights of the file were chosen; and whether they contain the encoder.
 
     Raises:
         CheckpointError: the file is damaged or made for another recipe; lists what differs.
@@ -99,21 +107,21 @@ def validate_and_copy(file: Path, recipe: Recipe, registry: Registry, copy: Path
             f"{file} does not contain the encoder's weights: tokenizer.encoder: {missing}"
         )
     write_copy(released.state, file, copy)
-    return bool(released.encoder)
+    return released.summary, bool(released.encoder)
 
 
 def read_released(path: Path) -> TokenizerWeights:
     """Read a released tokenizer, or one of ours: safetensors, or a torch file.
 
     Raises:
-        CheckpointError: the file is missing or damaged, holds more than tensors and plain values,
-            or has no weights under ``model``.
+        CheckpointError: see :func:`~pae_framework.weight_files.read_weights`.
     """
-    tensors = read_checkpoint(path)
+    found = read_weights(path)
+    tensors = found.tensors
     encoder = {name: x for name, x in tensors.items() if name.startswith(ENCODER)}
     tokenizer = {name: x for name, x in tensors.items() if name not in encoder}
     encoder = {name.removeprefix(ENCODER): x for name, x in encoder.items()}
-    return TokenizerWeights(str(path), tokenizer, encoder)
+    return TokenizerWeights(str(path), tokenizer, encoder, found.summary)
 
 
 def match_recipe(
@@ -160,9 +168,9 @@ def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> Tokeni
             problems += [f"encoder: {line.strip()}" for line in str(error).splitlines()]
     if problems:
         raise CheckpointError(f"{released.source} does not fit:\n  " + "\n  ".join(problems))
-    if broken := nonfinite_names(released.state):
-        raise CheckpointError(f"{released.source} contains weights that are not finite: {broken}")
-    return replace(released, tokenizer=_cast(released.tokenizer, expected), encoder=encoder)
+    cast = cast_like(expected, released.tokenizer, released.source)
+    encoder = cast_like(tokenizer.encoder.state_dict(), encoder, released.source) if encoder else {}
+    return replace(released, tokenizer=cast, encoder=encoder)
 
 
 def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
@@ -182,8 +190,4 @@ def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str
     tensors, expected = encoder.from_released(released), encoder.state_dict()
     if problems := differences(expected, tensors):
         raise CheckpointError("\n".join(problems))
-    return _cast(tensors, expected)
-
-
-def _cast(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.to(like[name].dtype) for name, tensor in tensors.items()}
+    return dict(tensors)

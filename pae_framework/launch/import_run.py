@@ -38,7 +38,8 @@ def import_tokenizer(
     file in ``tokenizer.weights``.
 
     Args:
-        file: the released file, or the ``tokenizer.safetensors`` of a run.
+        file: the released file, or the ``tokenizer.safetensors`` of a run; the index of several
+            files, or a folder with one set of weights.
         recipe: the recipe it was trained with: a file, or the name of a shipped recipe.
         overrides: ``key.path=value``, applied to that recipe.
         run_dir: the run's directory; None: ``runs/<recipe name>-imported``.
@@ -55,7 +56,7 @@ def import_tokenizer(
         DataError: the file contains no encoder, and this machine lacks the weights of the recipe's.
         CheckpointError: the file is damaged or for another recipe; lists the differences.
     """
-    if not file.is_file():
+    if not file.exists():
         raise UsageError(f"there is no file {file}")
     overrides = [ANY_DEVICE, *overrides]
     loaded = load_recipe(recipe, overrides, registry)
@@ -66,7 +67,8 @@ def import_tokenizer(
     from pae_framework.interop.tokenizer_weights import validate_and_copy
 
     copy = path.absolute() / FOLDER / "tokenizer.safetensors"
-    has_encoder = validate_and_copy(file, loaded.recipe, registry, copy)
+    summary, has_encoder = validate_and_copy(file, loaded.recipe, registry, copy)
+    console.print(summary, soft_wrap=True, markup=False)
 
     changes = [f"tokenizer.weights={inline(str(copy))}"]
     if has_encoder and "weights" in type(loaded.recipe.tokenizer.encoder.config).model_fields:
@@ -106,7 +108,8 @@ def import_generator(
     files.
 
     Args:
-        file: the generator's weights, in our or the official layout.
+        file: the generator's weights, in our or the official layout: a file, the index of several,
+            or a folder with one set of weights.
         run: directory of a run whose tokenizer is finished.
         statistics: of the latents the generator was trained on; None: those of the run's latents.
         overrides: ``key.path=value``, applied to the run's recipe.
@@ -122,7 +125,7 @@ def import_generator(
         DataError: the statistics are damaged, not finite, or have another number of channels.
     """
     for path in (file, statistics):
-        if path is not None and not path.is_file():
+        if path is not None and not path.exists():
             raise UsageError(f"there is no file {path}")
     opened = open_run(run, registry)
     folder = run.absolute() / FOLDER
@@ -138,7 +141,8 @@ def import_generator(
     _require_data(opened)
     from pae_framework.interop.generator_weights import validate_and_copy
 
-    validate_and_copy(file, statistics, context, copy, statistics_copy)
+    summary = validate_and_copy(file, statistics, context, copy, statistics_copy)
+    console.print(summary, soft_wrap=True, markup=False)
     choose_launcher(console).run(opened.loaded, opened.directory, command, until="generator")
 
 

@@ -10,7 +10,10 @@ from rich.text import Text
 
 from pae_framework.console import PlainConsole
 from pae_framework.errors import PaeError, RunError
+from pae_framework.file_errors import describe_system_error
+from pae_framework.preflight.machine import memory_advice
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
@@ -93,9 +96,22 @@ def _run_stage(context: StageContext) -> None:
     except PaeError:
         raise
     except Exception as error:
-        raise RunError(
-            f"stage {name} failed: {type(error).__name__}: {error} "
-            f"(folder {context.directory}; `--debug` shows the traceback)"
-        ) from error
+        raise RunError(f"stage {name} failed: {_explanation(error, context)}") from error
     finally:
         NOTES.summarize()
+
+
+def _explanation(error: Exception, context: StageContext) -> str:
+    from pae_framework.data.read_ahead import worker_death
+
+    if isinstance(error, OSError):
+        return f"{describe_system_error(error)} (folder {context.directory})"
+    if (death := worker_death(error)) is not None:
+        name = context.planned.name
+        settings = dotted(STAGES[name].train_path or (name,))
+        advice = memory_advice(f"{settings}.workers or {settings}.batch_size")
+        return f"{death}, {advice}, then run it again to resume"
+    return (
+        f"{type(error).__name__}: {error} "
+        f"(folder {context.directory}; `--debug` shows the traceback)"
+    )

@@ -18,6 +18,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.runs.directory import RunDirectory, stages_dir_of
+from pae_framework.standard_streams import lasting_output
 
 if TYPE_CHECKING:
     from pae_framework.dry_run.summary import DryRun
@@ -39,6 +40,7 @@ class RunOptions:
     """The command that started the run, for ``run.json``."""
 
 
+@lasting_output()
 def run_recipe(
     loaded: LoadedRecipe,
     options: RunOptions | None = None,
@@ -47,7 +49,8 @@ def run_recipe(
 ) -> RunDirectory:
     """Run every unfinished stage of a recipe, or of the members of its sweep.
 
-    Missing weights are downloaded if nothing else is missing. In a notebook::
+    Missing weights are downloaded if nothing else is missing. If standard output can no longer be
+    written, the run goes on. In a notebook::
 
         from pae_framework.launch.start import RunOptions, run_recipe
         from pae_framework.recipe.load import load_recipe

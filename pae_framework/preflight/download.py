@@ -89,7 +89,7 @@ def _fetch(path: str, section: HasRequirements, dry_run: bool) -> FetchResult:
     files = section.files().values() if isinstance(section, Settings) else ()
     fetch = getattr(section, "fetch", None)
     inherited = getattr(type(section), "fetch", None) is ComponentConfig.fetch
-    if fetch is None or inherited or any(not file.is_file() for file in files):
+    if fetch is None or inherited or any(not file.exists() for file in files):
         return FetchResult(path, "missing", missing)
     if dry_run:
         return FetchResult(path, "fetch", missing)

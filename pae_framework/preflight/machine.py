@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pae_framework.file_errors import gib
+
 _DRIVER_FILES = (Path("/proc/driver/nvidia/gpus"), Path("/sys/class/kfd/kfd/topology/nodes"))
 """Folders with one entry per device: NVIDIA's driver, and AMD's."""
+
+_LIMIT_FILES = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Limits of a container's memory in bytes: of control groups, version 2 and 1."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,26 @@ def this_machine() -> Machine:
     return Machine(_main_memory(), _visible(_gpus()))
 
 
+def memory_advice(settings: str) -> str:
+    """What to do about a process that the system killed, as it does when memory runs out."""
+    memory = _main_memory()
+    here = "" if memory is None else f" ({gib(memory)} here)"
+    return f"as the system does when memory{here} runs out; set {settings} lower"
+
+
 def _main_memory() -> int | None:
+    """Memory of the machine, or of its container if that may use less."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):  # unknown to this system
         return None
+    return min([memory, *_container_limits()])
+
+
+def _container_limits() -> Iterator[int]:
+    for file in _LIMIT_FILES:
+        with suppress(OSError, ValueError):  # "max": no limit
+            yield int(file.read_text(encoding="ascii"))
 
 
 def _gpus() -> tuple[int, ...]:

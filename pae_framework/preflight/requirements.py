@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from pae_framework.config import Settings
 from pae_framework.data.data_settings import missing_latents
 from pae_framework.errors import Problem
+from pae_framework.file_errors import gib
 from pae_framework.preflight.machine import Machine, this_machine
 from pae_framework.preflight.memory import StageMemory, training_memory
 from pae_framework.recipe.components import Component
@@ -126,7 +127,7 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 def missing_file(file: str) -> str | None:
     """A message if a file named in a recipe does not exist; else None."""
     path = Path(file).expanduser()
-    return None if path.is_file() else f"no such file: {path}"
+    return None if path.exists() else f"no such file: {path}"
 
 
 def components_with_requirements(
@@ -204,12 +205,3 @@ def _advice(stage: StageMemory, available: int) -> str:
         "lower batch_size or a higher accumulate save more memory but change the result (a higher "
         "accumulate only in stages with noise or adaptive weights)"
     )
-
-
-def gib(count: int) -> str:
-    """Bytes with their unit, such as ``1.5 GiB``."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
-        if count >= size:
-            value = count / size
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    return f"{count / 1024:.0f} KiB"

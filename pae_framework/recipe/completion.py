@@ -43,7 +43,7 @@ def _suffix(schema: SchemaNode) -> str:
 
 def _values(schema: SchemaNode, node: Node, key: str, registry: Registry) -> Iterable[Any]:
     if key == "use" and schema.component is not None:
-        return [spec.name for spec in registry.specs(schema.component.kind)]
+        return [registry.use_name(spec) for spec in registry.specs(schema.component.kind)]
     fields: Mapping[str, FieldInfo] = schema.keys(node, registry) or {}
     if key not in fields:
         return []

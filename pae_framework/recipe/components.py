@@ -33,6 +33,7 @@ from pae_framework.config import (
     EvaluatorConfig,
     GeneratorConfig,
     ModulatorConfig,
+    PathText,
     RegularizerConfig,
     Settings,
 )
@@ -83,9 +84,9 @@ class Component(Settings, Generic[C]):
 
         Raises:
             UnknownComponentError: no component of this kind has that name.
-            PluginError: the config model cannot be imported or is of another kind.
+            PluginError: the config model cannot be imported or used.
         """
-        return registry.config_class(cls.kind, use, cls._config_base())
+        return cast(type[C], registry.find(cls.kind, use).config_class())
 
     @model_validator(mode="before")
     @classmethod
@@ -159,7 +160,7 @@ class GeneratorComponent(Component[GeneratorConfig]):
     """A generator, its objective and its training."""
 
     objective: FlowSettings = FlowSettings()
-    weights: str | None = Field(
+    weights: PathText | None = Field(
         None,
         description="weights file of a trained generator, from this project or a release; it is "
         "then loaded, not trained",

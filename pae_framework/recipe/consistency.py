@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.checks.loss_checks import check_losses
-from pae_framework.recipe.checks.sampling_checks import check_evaluators, check_sampling
+from pae_framework.recipe.checks.sampling_checks import (
+    check_evaluators,
+    check_images,
+    check_sampling,
+)
 from pae_framework.recipe.checks.shape_checks import check_shapes
 from pae_framework.recipe.checks.training_checks import check_training
 from pae_framework.recipe.models import Recipe
@@ -16,5 +20,12 @@ from pae_framework.recipe.models import Recipe
 
 def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
     """All inconsistencies of a recipe whose single values are valid."""
-    checks = (check_shapes, check_losses, check_training, check_sampling, check_evaluators)
+    checks = (
+        check_shapes,
+        check_losses,
+        check_training,
+        check_sampling,
+        check_images,
+        check_evaluators,
+    )
     return [found for check in checks for found in check(recipe)]

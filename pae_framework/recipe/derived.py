@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pae_framework.config import LatentShape
 from pae_framework.recipe.models import Recipe
+from pae_framework.training.train_settings import TrainSettings
 
 
 def latent_shape(recipe: Recipe) -> LatentShape:
@@ -11,6 +12,20 @@ def latent_shape(recipe: Recipe) -> LatentShape:
     encoder, bottleneck = recipe.tokenizer.encoder.config, recipe.tokenizer.bottleneck.config
     grid = encoder.token_grid(recipe.data.image_size)
     return LatentShape(bottleneck.latent_channels(encoder.token_width()), grid)
+
+
+def known_steps(train: TrainSettings, recipe: Recipe) -> int | None:
+    """Steps of a training, if the recipe determines them; else None."""
+    if train.steps is not None:
+        return train.steps
+    images = recipe.data.train.config.image_count()
+    return None if images is None else train.total_steps(images)
+
+
+def known_test_images(recipe: Recipe) -> int | None:
+    """Number of test images that are evaluated, if the recipe determines it; else None."""
+    available, chosen = recipe.data.test.config.image_count(), recipe.data.test_images
+    return min(available, chosen or available) if available is not None else chosen
 
 
 def known_classes(recipe: Recipe) -> int | None:

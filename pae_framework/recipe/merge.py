@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pae_framework.recipe.nodes import Node, at_path
+from pae_framework.recipe.nodes import MAX_DEPTH, Node, at_path
 from pae_framework.recipe.schema import RECIPE, SchemaNode
+from pae_framework.recipe.suggestions import describe
 from pae_framework.registry import Registry
 
 
@@ -28,11 +29,13 @@ def override(key_path: str, value: Node) -> Node:
     A map replaces the earlier value. Null removes it and has no effect if there is none.
 
     Raises:
-        ValueError: a key of the path is empty.
+        ValueError: a key of the path is empty, or there are too many.
     """
     keys = key_path.split(".")
     if not all(keys):
-        raise ValueError(f"{key_path!r} is not a key path such as `generator.train.steps`")
+        raise ValueError(f"{describe(key_path)} is not a key path such as `generator.train.steps`")
+    if len(keys) > MAX_DEPTH:
+        raise ValueError(f"{describe(key_path)} is nested too deeply: {len(keys)} keys")
     return at_path(keys, replace(value, removes=value.value is None, replaces=True))
 
 

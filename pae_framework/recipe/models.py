@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from pae_framework.config import Settings
+from pae_framework.config import Count, PathText, Processes, Seed, Settings, Side, Weight
 from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.components import (
@@ -23,6 +24,9 @@ from pae_framework.recipe.components import (
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, RefinementSettings
 from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
+MAX_NAME = 100
+"""Longest name of a folder that a recipe chooses: suffixes and temporary files make it longer."""
+
 
 def _labeled(value: Any) -> Any:
     """Make the label the default of ``use``, as in ``{ssr: {weight: 0.2}}``."""
@@ -36,6 +40,13 @@ def _labeled(value: Any) -> Any:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """Reject ``true`` and ``1.0``, which are equal to 1."""
+    if isinstance(value, bool | float):
+        raise PydanticCustomError("int_type", "expected an integer")
+    return value
+
+
 class RuntimeSettings(Settings):
     """Device and number formats of this machine; not part of fingerprints."""
 
@@ -43,9 +54,8 @@ class RuntimeSettings(Settings):
     tf32: bool = Field(
         False, description="TF32 matrix products on cuda: faster, with 10 bits of precision"
     )
-    threads: int | None = Field(
+    threads: Processes | None = Field(
         None,
-        gt=0,
         description="CPU threads of torch, which rounding depends on; null: torch's default",
     )
 
@@ -53,18 +63,19 @@ class RuntimeSettings(Settings):
 class DataSection(Settings):
     """Image sources and image size."""
 
-    image_size: int = Field(gt=0, description="side of the square images, px")
+    image_size: Side = Field(description="side of the square images, px")
     train: DataSourceComponent = Field(description="source of the training images")
     test: DataSourceComponent = Field(description="source of the test images")
     flip: bool = Field(
         False, description="mirror training images at random; latents are stored plain and mirrored"
     )
-    test_images: int | None = Field(
-        None, gt=0, description="number of test images to evaluate, chosen at random; null: all"
+    test_images: Count | None = Field(
+        None, description="number of test images to evaluate, chosen at random; null: all"
     )
     max_damaged: int = Field(
         0,
         ge=0,
+        le=1_000_000_000,
         description="largest number of unreadable training images to tolerate; each is replaced "
         "by the next one and listed in damaged.txt",
     )
@@ -73,7 +84,7 @@ class DataSection(Settings):
 class AdversarialSection(Settings):
     """The adversarial term of the tokenizer's loss and its discriminator."""
 
-    weight: float = Field(0.5, ge=0, description="weight of the term; 0: off")
+    weight: Weight = Field(0.5, description="weight of the term; 0: off")
     discriminator: DiscriminatorComponent
     adaptive: bool = Field(
         True,
@@ -94,6 +105,14 @@ class AdversarialSection(Settings):
     )
 
 
+def _off(value: Any) -> Any:
+    """No section for ``{weight: 0}``: a term that is switched off needs no discriminator."""
+    if isinstance(value, dict) and value.keys() == {"weight"}:
+        weight = value["weight"]
+        return None if weight == 0 and not isinstance(weight, bool) else value
+    return value
+
+
 class TokenizerSection(Settings):
     """The tokenizer: pixels <-> latents."""
 
@@ -105,18 +124,17 @@ class TokenizerSection(Settings):
     regularizers: Annotated[dict[str, RegularizerComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> term of the loss; the label is its name in the log"
     )
-    adversarial: AdversarialSection | None = None
+    adversarial: Annotated[AdversarialSection | None, BeforeValidator(_off)] = None
     refinement: RefinementSettings | None = None
     target: Literal["refined", "raw"] = Field(
         "refined", description="target of ssr and scr: the refined prior or the raw features"
     )
-    noise: float = Field(
+    noise: Weight = Field(
         0.0,
-        ge=0,
         description="tau: in training, normal noise is added to the decoder's input, with standard "
         "deviation uniform in [0, tau] per image (RAE)",
     )
-    weights: str | None = Field(
+    weights: PathText | None = Field(
         None,
         description="weights file of a trained tokenizer, from this project or a PAE release; it "
         "is then loaded, not trained",
@@ -151,9 +169,10 @@ class SweepSection(Settings):
     variants: dict[str, dict[str, Any]] = Field(
         min_length=1, description="name -> overrides of this recipe, as `key.path: value`"
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0,),
         min_length=1,
+        max_length=1000,
         description="seeds of tokenizer and generator; each variant runs with each seed",
     )
 
@@ -161,14 +180,17 @@ class SweepSection(Settings):
 class Recipe(Settings):
     """One experiment."""
 
-    pae: Literal[1] = Field(description="version of the recipe format")
+    pae: Annotated[Literal[1], BeforeValidator(_whole)] = Field(
+        description="version of the recipe format"
+    )
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run directory"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=MAX_NAME,
+        description="name of the run directory",
     )
     description: str = Field("", description="purpose in one line, shown in the report")
-    seed: int = Field(
+    seed: Seed = Field(
         0,
-        ge=0,
         description="seed of every training without its own; for sampling see `sample.seed`",
     )
     runtime: RuntimeSettings = RuntimeSettings()

@@ -10,11 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pae_framework.recipe.suggestions import describe
+
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the root to a value: ``("tokenizer", "encoder", "patch")``."""
 
 Scalar = str | int | float | bool | None
 COMMAND_LINE = "command line"
+
+MAX_DEPTH = 50
+"""Levels of a recipe below which nothing is nested."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,17 @@ class Node:
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Format a key path: ``a.b``, or ``a.b[0]`` for entries of lists."""
+    """Format a key path: ``a.b``, or ``a.b[0]`` for entries of lists.
+
+    Keys that are long or not printable are shown like values.
+    """
     text = ""
     for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            shown = key if key.isprintable() and len(key) <= 60 else describe(key)
+            text += f".{shown}" if text else shown
     return text
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pae_framework.config import ComponentConfig, EncoderConfig, Settings
+from pae_framework.config import ComponentConfig, EncoderConfig, Settings, written_defaults
 from pae_framework.kinds import KINDS
 from pae_framework.recipe.emit import inline, lines
 
@@ -34,13 +34,14 @@ class Parameter:
 
 def parameters(model: type[BaseModel], prefix: str = "") -> Iterator[Parameter]:
     """Parameters of a model in order of declaration; those of nested models have key paths."""
+    defaults = written_defaults(model)
     for key, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Settings) and not field.is_required():
             yield from parameters(inner, f"{prefix}{key}.")
             continue
         required = field.is_required()
-        default = None if required else _plain(field.get_default(call_default_factory=True))
+        default = defaults.get(key)
         yield Parameter(prefix + key, type_words(field), required, default, field.description or "")
 
 
@@ -97,9 +98,3 @@ def _limits(metadata: Any) -> str:
         for key, sign in _LIMITS
         if getattr(part, key, None) is not None
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return list(value) if isinstance(value, tuple) else value

@@ -85,6 +85,14 @@ def schema_at(root: Node, path: KeyPath, registry: Registry) -> tuple[SchemaNode
     return schema, node
 
 
+def accepts(field: FieldInfo, value: float | bool) -> bool:
+    """Whether a field takes a number or boolean like ``value``; its limits are not checked."""
+    kind = _schema_of(field.annotation).type
+    if isinstance(value, bool):
+        return kind is bool
+    return kind is float or (kind is int and isinstance(value, int))
+
+
 def _schema_of(annotation: Any) -> SchemaNode:
     if get_origin(annotation) is Annotated:
         return _schema_of(get_args(annotation)[0])

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 from pae_framework.config import Settings
 from pae_framework.errors import RecipeError
 from pae_framework.recipe.loaded import LoadedRecipe, build
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import MAX_NAME, Recipe
 from pae_framework.recipe.nodes import Node
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, expand
 
 SMOKE = "--smoke"
+_SUFFIX = "-smoke"
 SOURCE = "shapes"
 """The data source of smoke runs: it needs no files and has classes and masks."""
 
@@ -90,7 +91,7 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     """The smoke version of one recipe as plain data, without its sweep."""
     small = _shrunk(loaded.recipe)
     data: Data = small.model_dump(mode="json")
-    data["name"] = f"{small.name}-smoke"
+    data["name"] = f"{small.name[: MAX_NAME - len(_SUFFIX)]}{_SUFFIX}"
     data["runtime"].update(device="cpu", threads=1)
     data["latents"].update(shard_size=_IMAGES // 2, batch_size=_IMAGES // 2)
     data["latents"].update(workers=0, folder=None, statistics=None)
@@ -105,7 +106,7 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     )
     for training in _trainings(data):
         _shrink_training(training)
-    _shrink_tokenizer(data["tokenizer"])
+    _shrink_tokenizer(data["tokenizer"], small.tokenizer.encoder.config.feature_maps())
     if data["sample"] is not None:
         _shrink_sampling(data)
     return data
@@ -177,10 +178,15 @@ def _shrink_training(train: Data) -> None:
     )
 
 
-def _shrink_tokenizer(tokenizer: Data) -> None:
-    """Train from scratch; the adversarial term starts in the second step."""
+def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
+    """Train from scratch; the adversarial term starts in the second step.
+
+    Compared layers stay, or are the last one if the small encoder has fewer.
+    """
     tokenizer["weights"] = None
-    tokenizer["reconstruction"]["perceptual"]["layers"] = None  # the small encoder has fewer
+    perceptual = tokenizer["reconstruction"]["perceptual"]
+    if perceptual["layers"] is not None and feature_maps is not None:
+        perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})
     adversarial = tokenizer["adversarial"]
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}

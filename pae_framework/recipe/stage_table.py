@@ -25,6 +25,7 @@ from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.training.train_settings import TrainSettings
+from pae_framework.weight_parts import contents_identity
 
 Values = dict[str, Any]
 
@@ -111,9 +112,9 @@ def _seed(recipe: Recipe, train: TrainSettings | None) -> Values:
 
 
 def _contents(file: str) -> str:
-    """Identity of a file's contents; its name if there is no such file."""
+    """Identity of the contents of weights or statistics; their name if there is no such file."""
     path = Path(file).expanduser()
-    return file_identity(path) if path.is_file() else file
+    return contents_identity(path) or file
 
 
 def _folder_contents(folder: str) -> dict[str, str] | str:

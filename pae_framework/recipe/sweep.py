@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
-from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.models import MAX_NAME
+from pae_framework.recipe.nodes import Node, dotted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIXED = ("pae", "name", "sweep", "extends")
@@ -63,26 +65,41 @@ def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:
     sweep = loaded.recipe.sweep
     if sweep is None:
         return
-    if len(set(sweep.seeds)) < len(sweep.seeds) or min(sweep.seeds) < 0:
+    if repeated := [seed for seed, times in Counter(sweep.seeds).items() if times > 1]:
         where = loaded.root.position(("sweep", "seeds"))
-        message = f"seeds must be distinct and 0 or more, found {list(sweep.seeds)}"
+        message = f"seeds must be distinct, but {repeated[0]} is repeated"
         yield Problem(message, "sweep.seeds", where)
+    yield from _check_names(loaded, list(sweep.variants))
     for variant, changes in sweep.variants.items():
         yield from _check_variant(loaded, variant, changes)
+
+
+def _check_names(loaded: LoadedRecipe, variants: list[str]) -> Iterator[Problem]:
+    """Names of folders are portable, and differ where upper and lower case do not."""
+    earlier: dict[str, str] = {}
+    for variant in variants:
+        key_path = ("sweep", "variants", variant)
+        path, where = dotted(key_path), loaded.root.position(key_path)
+        if not _NAME.fullmatch(variant) or len(variant) > MAX_NAME:
+            message = (
+                f"names a folder and may contain only letters, digits, '.', '_' and '-', up to "
+                f"{MAX_NAME} of them"
+            )
+            yield Problem(message, path, where)
+        elif (other := earlier.setdefault(variant.lower(), variant)) != variant:
+            message = f"names the same folder as {other!r} where upper and lower case are the same"
+            yield Problem(message, path, where)
 
 
 def _check_variant(
     loaded: LoadedRecipe, variant: str, changes: dict[str, object]
 ) -> Iterator[Problem]:
     key_path = ("sweep", "variants", variant)
-    path, where = f"sweep.variants.{variant}", loaded.root.position(key_path)
-    if not _NAME.fullmatch(variant):
-        message = "names a folder and may contain only letters, digits, '.', '_' and '-'"
-        yield Problem(message, path, where)
+    path, where = dotted(key_path), loaded.root.position(key_path)
     fixed = [key for key in changes if key.split(".")[0] in _FIXED]
     for key in fixed:
         where = loaded.root.position((*key_path, key))
-        yield Problem("cannot be changed by a variant", f"{path}.{key}", where)
+        yield Problem("cannot be changed by a variant", dotted((*key_path, key)), where)
     if fixed:
         return
     try:

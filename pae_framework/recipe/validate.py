@@ -16,7 +16,7 @@ from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
-from pae_framework.recipe.schema import schema_at
+from pae_framework.recipe.schema import accepts, schema_at
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.registry import Registry
 
@@ -43,7 +43,18 @@ _EXPECTED = {
     "multiple_of": "a multiple of {multiple_of}",
     "too_short": "{min_length} or more entries",
     "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_long": "at most {max_length} entries",
 }
+_NO_MAP = frozenset({"model_type", "component"})
+"""Types of errors about a value in place of a map with known keys."""
+
+_MAIN_KEYS = ("weight", "scale", "steps")
+"""Keys that a number in place of a map is most likely meant for."""
+
+_OTHER_NAMES = {"gpu": "cuda", "bfloat16": "bf16", "fp32": "float32", "float": "float32"}
+"""What other programs call values of recipes."""
+
 _READABLE = frozenset({"component", "unknown_component", "broken_plugin", "value_error"})
 """Types of errors whose text is written for the user."""
 
@@ -58,7 +69,7 @@ def validate(root: Node, registry: Registry) -> Recipe:
     try:
         return Recipe.model_validate(root.plain(), context={"registry": registry})
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        found = _without_consequences(error.errors(include_url=False))
     paths = [_key_path(details["loc"], root) for details in found]
     problems = [
         _problem([details for _, details in group], path, root, registry)
@@ -67,6 +78,12 @@ def validate(root: Node, registry: Registry) -> Recipe:
     if all(details["type"] == "broken_plugin" for details in found):
         raise PluginError("\n".join(map(str, problems)))
     raise RecipeError(problems)
+
+
+def _without_consequences(found: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the complaint that a list is too short once its invalid entries are left out."""
+    owners = {details["loc"][:-1] for details in found if details["loc"]}
+    return [d for d in found if d["type"] != "too_short" or d["loc"] not in owners]
 
 
 def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry) -> Problem:
@@ -80,7 +97,19 @@ def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Reg
         where = unknown.key_where if (unknown := root.find(path)) else where
     else:
         message, hint = explain_value(found)
+        hint = hint or _key_to_write(found[0], path, root, registry)
     return Problem(message, dotted(path), where, hint)
+
+
+def _key_to_write(found: ErrorDetails, path: KeyPath, root: Node, registry: Registry) -> str:
+    """A hint for a number or boolean in place of a map: one key of it that takes such a value."""
+    value = found["input"]
+    if found["type"] not in _NO_MAP or isinstance(value, str) or not isinstance(value, int | float):
+        return ""
+    schema, node = schema_at(root, path, registry)
+    keys = [k for k, field in (schema.keys(node, registry) or {}).items() if accepts(field, value)]
+    key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
+    return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
 
 
 def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
@@ -119,8 +148,14 @@ def explain_value(found: Sequence[ErrorDetails]) -> tuple[str, str]:
     message = f"expected {' or '.join(dict.fromkeys(filter(None, expected)))}, found {written}"
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
-        near = difflib.get_close_matches(first["input"], choices, n=1)
-        return message, f"did you mean {near[0]!r}?" if near else ""
+        word = first["input"].lower()
+        near = difflib.get_close_matches(word, choices, n=1, cutoff=0.8)
+        other = _OTHER_NAMES.get(word)
+        nearest = other if other in choices else next(iter(near), None)
+        return message, f"did you mean {nearest!r}?" if nearest else ""
+    if first["type"] == "int_type" and isinstance(first["input"], float):
+        whole = first["input"].is_integer() and abs(first["input"]) < 1e18
+        return message, f"write {int(first['input'])}" if whole else ""
     return message, ""
 
 

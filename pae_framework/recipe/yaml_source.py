@@ -15,11 +15,20 @@ from typing import Any
 import yaml
 
 from pae_framework.errors import Problem, RecipeError
-from pae_framework.recipe.nodes import KeyPath, Node, Scalar, dotted
+from pae_framework.recipe.nodes import MAX_DEPTH, KeyPath, Node, Scalar, dotted
 from pae_framework.recipe.suggestions import describe
+
+_MAX_BYTES = 1_000_000
+"""Largest size of a recipe file."""
 
 _MAX_VALUES = 10_000
 """Largest number of values in a recipe; stops aliases that expand exponentially."""
+
+_MAX_DIGITS = 400
+"""Longest number; a float of 64 bits has up to 309 digits before the point."""
+
+_TOO_MANY = f"has more than {_MAX_VALUES} values"
+_TOO_DEEP = f"is nested too deeply: more than {MAX_DEPTH} levels"
 
 _CORE = (
     # tag, pattern, first characters (YAML 1.2.2, section 10.3.2)
@@ -43,19 +52,61 @@ def use_core_schema(owner: type[Any]) -> None:
         )
 
 
+class _TooLarge(yaml.MarkedYAMLError):
+    """A document has more values or levels than any recipe."""
+
+
 class CoreLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalars of YAML 1.2."""
+    """PyYAML's safe loader with the scalars of YAML 1.2, for small and flat documents."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._composed = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose the next node, unless the document is too large or too deep.
+
+        Raises:
+            _TooLarge: it is.
+        """
+        self._composed += 1
+        if self._composed > 2 * _MAX_VALUES or self._depth > MAX_DEPTH:
+            limit = _TOO_DEEP if self._depth > MAX_DEPTH else _TOO_MANY
+            raise _TooLarge(problem=limit, problem_mark=self.get_mark())
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def document(self) -> yaml.Node | None:
+        """The root of the only document; None if there is none.
+
+        Raises:
+            MarkedYAMLError, ReaderError: the text is not YAML.
+        """
+        try:
+            return self.get_single_node()
+        except (ValueError, OverflowError):  # PyYAML does not check the range of an escape
+            problem = "an escape is no character of Unicode"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark()) from None
 
 
 use_core_schema(CoreLoader)
 
 
 def _integer(text: str) -> int:
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    return int(_short(text), {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 def _float(text: str) -> float:
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    return float(_short(text).replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _short(number: str) -> str:
+    if len(number) > _MAX_DIGITS:
+        raise ValueError("too many digits")
+    return number
 
 
 _SCALARS: dict[str, Callable[[str], Scalar]] = {
@@ -82,15 +133,26 @@ def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
         RecipeError: the file cannot be read, or is not a YAML map.
     """
     name = display(path)
+
+    def position(line: int, column: int) -> str:
+        return f"{name}:{line}:{column}"
+
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        _check_size(len(data), position)
+        text = data.decode()
     except UnicodeDecodeError as error:
-        raise RecipeError([Problem(f"is not UTF-8 text: {error.reason}", where=name)]) from None
+        before = data[: error.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        message = f"is not UTF-8 text: {error.reason}: 0x{data[error.start]:02x}"
+        raise RecipeError([Problem(message, where=position(line, column))]) from None
     except OSError as error:
         raise RecipeError([Problem(f"cannot be read: {error.strerror}", where=name)]) from None
-    node, problems = parse(text, position=lambda line, column: f"{name}:{line}:{column}")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    node, problems = parse(text, position)
     if node is None or (node.value is None and not problems):
-        raise RecipeError([Problem("is empty; expected a recipe", where=name)])
+        raise RecipeError([Problem("is empty; expected a recipe", where=position(1, 1))])
     if node.map is None:
         message = f"expected a map of `key: value` at the top, found {describe(node.plain())}"
         raise RecipeError([*problems, Problem(message, where=node.where)])
@@ -105,10 +167,11 @@ def parse(text: str, position: Callable[[int, int], str]) -> tuple[Node | None, 
         position: formats a position from line and column, both counted from 1.
 
     Raises:
-        RecipeError: the text is not YAML.
+        RecipeError: the text is not YAML, or too large.
     """
+    _check_size(len(text), position)
     try:
-        root = yaml.compose(text, Loader=CoreLoader)
+        root = CoreLoader(text).document()
         if root is None:
             return None, []
         builder = _Builder(position)
@@ -117,19 +180,24 @@ def parse(text: str, position: Callable[[int, int], str]) -> tuple[Node | None, 
         mark = error.problem_mark or error.context_mark
         where = position(mark.line + 1, mark.column + 1) if mark else position(1, 1)
         reason = ", ".join(filter(None, (error.context, error.problem)))
-        raise RecipeError([Problem(f"is not YAML: {reason}", where=where)]) from None
+        message = reason if isinstance(error, _TooLarge) else f"is not YAML: {reason}"
+        raise RecipeError([Problem(message, where=where)]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = f"is not YAML: the character U+{_code(error):04X} is not allowed"
+        message = f"is not YAML: {_not_allowed(error.character)}"
         raise RecipeError([Problem(message, where=position(line, 1))]) from None
-    except RecursionError:
-        raise RecipeError([Problem("is nested too deeply", where=position(1, 1))]) from None
 
 
-def _code(error: yaml.reader.ReaderError) -> int:
-    """Code point of the invalid character, which PyYAML gives as str, bytes or int."""
-    character = error.character
-    return character if isinstance(character, int) else ord(character[:1])
+def _check_size(size: int, position: Callable[[int, int], str]) -> None:
+    if size > _MAX_BYTES:
+        message = f"is too large: a recipe has at most {_MAX_BYTES} bytes"
+        raise RecipeError([Problem(message, where=position(1, 1))])
+
+
+def _not_allowed(character: str | bytes | int) -> str:
+    """A message about an invalid character, which PyYAML gives as str, bytes or int."""
+    code = character if isinstance(character, int) else ord(character[:1])
+    return f"the character U+{code:04X} is not allowed"
 
 
 class _Builder:
@@ -146,8 +214,10 @@ class _Builder:
         key_where = where if key is None else self._where(key)
         self._count += 1
         if any(node is outer for outer in self._open) or self._count > _MAX_VALUES:
-            message = f"has an alias that contains itself, or more than {_MAX_VALUES} values"
+            message = f"has an alias that contains itself, or {_TOO_MANY.removeprefix('has ')}"
             raise RecipeError([Problem(message, dotted(path), where)])
+        if len(self._open) > MAX_DEPTH:
+            raise RecipeError([Problem(_TOO_DEEP, dotted(path), where)])
         self._open.append(node)
         try:
             return Node(self._value(node, path, where), where, key_where)
@@ -162,10 +232,12 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return [self.build(item, (*path, i), None) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            self._check_text(node.value, path, where)
             try:
                 return _SCALARS[node.tag](node.value)
             except ValueError:
-                self._problem(f"{node.value[:40]!r} is not a number", path, where)
+                limit = f" of at most {_MAX_DIGITS} digits" if len(node.value) > _MAX_DIGITS else ""
+                self._problem(f"{describe(node.value)} is not a number{limit}", path, where)
                 return None
         self._problem(f"the tag {node.tag!r} is not allowed in a recipe", path, where)
         return None
@@ -181,6 +253,7 @@ class _Builder:
                 self._problem(message, path, where, "put it in quotes")
                 continue
             key = key_node.value
+            self._check_text(key, path, where)
             child = self.build(value_node, (*path, key), key_node)
             if key in entries:
                 first = entries[key].key_where
@@ -188,6 +261,11 @@ class _Builder:
                 continue
             entries[key] = child
         return entries
+
+    def _check_text(self, text: str, path: KeyPath, where: str) -> None:
+        """Reject characters that YAML allows only as escapes; files and names cannot hold them."""
+        if (found := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
+            self._problem(_not_allowed(found.group()), path, where)
 
     def _problem(self, message: str, path: KeyPath, where: str, hint: str = "") -> None:
         self.problems.append(Problem(message, dotted(path), where, hint))

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from pae_framework.errors import RunError, UsageError
+from pae_framework.errors import UsageError
+from pae_framework.file_errors import folder_problem
 from pae_framework.files import point, read_json, write_json, write_text
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.locks import holding
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 
@@ -54,13 +54,14 @@ class RunDirectory:
         """Check that the directory is empty, or holds a run or sweep of this name.
 
         Raises:
-            UsageError: it holds a run of another recipe, or other files, or is not UTF-8.
+            UsageError: it holds a run of another recipe, or other files, cannot be written, or
+                is not UTF-8.
         """
+        if found := folder_problem(self.path):
+            raise UsageError(f"{found}; choose another --run-dir")
         problem = None
         if str(self.path).encode(errors="ignore").decode() != str(self.path):
             problem = "is not a path in UTF-8, which files of weights need"
-        elif self.path.exists() and not self.path.is_dir():
-            problem = "is a file"
         elif (self.path / RECORD).exists():
             info = read_json(self.path / RECORD)
             if info.get("name") != name or ("members" in info) != sweep:
@@ -133,14 +134,7 @@ class RunDirectory:
         Raises:
             RunError: another process holds the run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            message = f"another process is working on {self.path}; wait until it ends, or stop it"
-            raise RunError(message) from None
-        with held:
+        with holding(self.path):
             yield
 
 

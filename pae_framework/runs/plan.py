@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pae_framework.config import Settings
-from pae_framework.files import file_identity
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.registry import Registry
+from pae_framework.weight_parts import contents_identity
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def _dump_settings(settings: Settings, registry: Registry) -> dict[str, Any]:
     for key in values.keys() & settings.without_effect:
         del values[key]
     for key in values:
-        if key in files and files[key].is_file():
-            values[key] = file_identity(files[key])
+        if key in files and (identity := contents_identity(files[key])) is not None:
+            values[key] = identity
         else:
             values[key] = _dump(getattr(settings, key), values[key], registry)
     return values

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
-from pae_framework.errors import StoppedError
+from pae_framework.errors import StoppedError, WriteError
 from pae_framework.files import read_json, write_json
+from pae_framework.runs.locks import holding, is_held
 
 
 class UpdateRecord(Protocol):
@@ -44,7 +43,7 @@ class StageRecord:
     def state(self) -> str:
         """The recorded state; ``stopped`` if it says ``running`` but no process holds the stage."""
         state = str(self.info.get("state", "pending"))
-        return "stopped" if state == "running" and not self._held() else state
+        return "stopped" if state == "running" and not is_held(self.path) else state
 
     @property
     def done(self) -> bool:
@@ -81,31 +80,16 @@ class StageRecord:
             update_record(state="stopped")
             raise
         except BaseException as error:
-            update_record(state="failed", error=str(error) or type(error).__name__)
+            with suppress(WriteError):  # the disk may be full; `error` says so
+                update_record(state="failed", error=str(error) or type(error).__name__)
             raise
         update_record(state="done", finished=_now())
 
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the stage; if another process of the sweep holds it, call ``waiting`` and wait."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            held = lock.acquire()
-        with held:
+        with holding(self.path, waiting):
             yield
-
-    def _held(self) -> bool:
-        try:
-            with FileLock(self.path / ".lock").acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:
-            return False
 
 
 def _now() -> str:

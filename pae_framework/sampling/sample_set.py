@@ -87,9 +87,12 @@ def write_chunk(path: Path, chunk: range, sample: SampleImages, batch_size: int)
         for batch in torch.arange(chunk.start, chunk.stop).split(batch_size):
             sampled.append(sample(batch))
             yield int(batch[-1]) + 1
-        images = torch.cat(sampled).permute(0, 2, 3, 1)  # (n, S, S, 3)
-        with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.save(opened, images.contiguous().numpy())
+        images = torch.cat(sampled).permute(0, 2, 3, 1).contiguous().numpy()  # (n, S, S, 3)
+        with replacing(file, images.nbytes) as temporary, temporary.open("wb") as opened:
+            # np.save() hides why it cannot write.
+            header = np.lib.format.header_data_from_array_1_0(images)
+            np.lib.format.write_array_header_1_0(opened, header)
+            opened.write(images.data)
     yield chunk.stop
 
 

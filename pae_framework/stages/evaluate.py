@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json, write_json
+from pae_framework.files import make_folder, read_json, write_json
 
 
 def run(context: StageContext) -> None:
@@ -21,7 +21,7 @@ def run(context: StageContext) -> None:
             directory = context.directory / label
             results = directory / "metrics.json"
             if not results.exists():
-                directory.mkdir(parents=True, exist_ok=True)
+                make_folder(directory)
                 evaluator = build_evaluator(component, context.registry)
                 write_json(results, [asdict(x) for x in evaluator.evaluate(inputs, directory)])
             metrics += read_json(results)

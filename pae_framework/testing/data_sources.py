@@ -30,6 +30,7 @@ def check_data_source(source: DataSource) -> None:
         "source.config must be a DataSourceConfig; call super().__init__(config, image_size)",
     )
     expect(len(source) > 0, "the source holds no image; raise a DataError instead")
+    _check_count(source)
     _check_class_names(source)
     last = len(source) - 1
     indices = sorted({round(i * last / INTERVALS) for i in range(INTERVALS + 1)})
@@ -51,6 +52,12 @@ def _pickled(source: DataSource) -> DataSource:
             f"the source cannot be pickled, so worker processes cannot get it: {error}"
         ) from error
     return copied
+
+
+def _check_count(source: DataSource) -> None:
+    promised = source.config.image_count()
+    agree = promised in (None, len(source))
+    expect(agree, f"config.image_count() is {promised}, but there are {len(source)} images")
 
 
 def _check_class_names(source: DataSource) -> None:

@@ -112,6 +112,9 @@ def _check_feature_maps(encoder: Encoder, pixels: Tensor) -> None:
     pixels = pixels.clone().requires_grad_()
     maps = list(encoder.feature_maps(pixels))
     expect(bool(maps), "feature_maps must give at least one map")
+    promised = encoder.config.feature_maps()
+    agree = promised in (None, len(maps))
+    expect(agree, f"config.feature_maps gives {promised}, but the encoder gives {len(maps)}")
     for index, tokens in enumerate(maps):
         what = f"feature map {index}"
         expect(tokens.ndim == 3, f"{what} has the shape {tuple(tokens.shape)}, not (B, n, d)")

@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from pae_framework.errors import DataError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import imagenet_standardize, map_to_tokens, tokens_to_map
-from pae_framework.tensor_files import load_state, read_checkpoint
+from pae_framework.tensor_files import load_state
 from pae_framework.tokenizer.tokenizer_settings import AnyUpSettings, RefinementSettings
+from pae_framework.weight_files import read_checkpoint
 
 
 class StructureReference(UsesFrozen):
@@ -153,7 +154,8 @@ def load_anyup(settings: AnyUpSettings) -> nn.Module:
         ) from error
     if not isinstance(network, nn.Module):
         raise DataError(f"{checkout}: its `anyup` returns {type(network).__name__}, not a network")
-    load_state(network, read_checkpoint(weights, ("model", "state_dict")), str(weights))
+    tensors = read_checkpoint(weights, names=network.state_dict().keys())
+    load_state(network, tensors, str(weights))
     return network
 
 

@@ -6,9 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pae_framework.config import EncoderConfig, Settings
+from pae_framework.config import (
+    Depth,
+    EncoderConfig,
+    LayerIndex,
+    Magnitude,
+    PathText,
+    Settings,
+    Side,
+    Weight,
+    Width,
+)
 from pae_framework.hub import (
     HubFile,
     UrlFile,
@@ -28,7 +38,7 @@ class ReconstructionTermSettings(Settings):
     ``fetch`` (see :class:`~pae_framework.config.ComponentConfig`).
     """
 
-    weight: float = Field(0.0, ge=0, description="weight of the term; 0: off")
+    weight: Weight = Field(0.0, description="weight of the term; 0: off")
 
     smallest_image: ClassVar[int] = 1
     """Side in px of the smallest images that the term can compare."""
@@ -53,8 +63,8 @@ EncoderFlops = Callable[[int | None], int]
 class PerceptualSettings(ReconstructionTermSettings):
     """A distance of the frozen encoder's features, in place of LPIPS."""
 
-    weight: float = Field(1.0, ge=0, description="weight of the term; 0: off")
-    layers: tuple[NonNegativeInt, ...] | None = Field(
+    weight: Weight = Field(1.0, description="weight of the term; 0: off")
+    layers: tuple[LayerIndex, ...] | None = Field(
         None, min_length=1, description="compared encoder blocks, counted from 0; null: all"
     )
 
@@ -92,7 +102,7 @@ class LpipsSettings(ReconstructionTermSettings):
 
     smallest_image = 16  # VGG-16 halves the image four times before its last features
 
-    weights: Annotated[str, AfterValidator(default_or_file)] = Field(
+    weights: Annotated[PathText, AfterValidator(default_or_file)] = Field(
         "default",
         description="`default`: VGG-16 from the hub and channel weights from torch-fidelity; a "
         "local file with both, named as in torchvision or LPIPS; `none`: random",
@@ -135,7 +145,7 @@ class LpipsSettings(ReconstructionTermSettings):
 class ReconstructionSettings(Settings):
     """Reconstruction terms of the tokenizer's loss."""
 
-    l1: float = Field(1.0, ge=0, description="weight of the mean absolute pixel error")
+    l1: Weight = Field(1.0, description="weight of the mean absolute pixel error")
     perceptual: PerceptualSettings = PerceptualSettings()
     lpips: LpipsSettings = LpipsSettings()
 
@@ -178,8 +188,8 @@ TERM_COLUMNS = (*ReconstructionSettings.model_fields, *_ADVERSARIAL_COLUMNS)
 class AnyUpSettings(Settings):
     """Local files of AnyUp, a learned upsampler of features; nothing is downloaded."""
 
-    checkout: str = Field(description="folder of its repository, with hubconf.py")
-    weights: str = Field(description="its weights file")
+    checkout: PathText = Field(description="folder of its repository, with hubconf.py")
+    weights: PathText = Field(description="its weights file")
 
     def files(self) -> Mapping[str, Path]:
         """The weights."""
@@ -194,7 +204,7 @@ class AnyUpSettings(Settings):
                 "or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
-        if file.is_file():
+        if file.exists():
             return None
         return f"no AnyUp weights at {file}; download them from the release of the repository"
 
@@ -202,36 +212,32 @@ class AnyUpSettings(Settings):
 class RefinementSettings(Settings):
     """Prior refinement: learns compact targets from the frozen features (PAE, section 3)."""
 
-    depth: int = Field(4, gt=0, description="number of blocks of the deprojector")
-    width: int | None = Field(
-        None, gt=0, multiple_of=4, description="width of the deprojector; null: that of the encoder"
+    depth: Depth = Field(4, description="number of blocks of the deprojector")
+    width: Width | None = Field(
+        None, multiple_of=4, description="width of the deprojector; null: that of the encoder"
     )
-    heads: int | None = Field(
+    heads: Width | None = Field(
         None,
-        gt=0,
         description="attention heads, a divisor of the width; null: those of the encoder",
     )
-    reproduction: float = Field(
-        1.0, ge=0, description="weight of |Q(Z) - H|^2, averaged over entries"
-    )
-    gram: float = Field(
-        1.0, ge=0, description="weight of |Gram(Z) - Gram(H_ref)|^2, averaged over entries"
+    reproduction: Weight = Field(1.0, description="weight of |Q(Z) - H|^2, averaged over entries")
+    gram: Weight = Field(
+        1.0, description="weight of |Gram(Z) - Gram(H_ref)|^2, averaged over entries"
     )
     upsampler: Literal["none", "bilinear", "anyup"] = Field(
         "none",
         description="upsampling of the features before H_ref is normalized and resized to the "
         "token grid; anyup: a learned upsampler, as in the paper",
     )
-    upsample_size: int | None = Field(
-        None, gt=0, description="side of the upsampled features, px; null: that of the images"
+    upsample_size: Side | None = Field(
+        None, description="side of the upsampled features, px; null: that of the images"
     )
     anyup: AnyUpSettings | None = Field(None, description="files of AnyUp, for `upsampler: anyup`")
     low_pass: float = Field(
         0.4, ge=0, le=1, description="strength of the low-pass spatial normalization of H_ref"
     )
-    low_pass_size: float | None = Field(
+    low_pass_size: Magnitude | None = Field(
         None,
-        gt=0,
         description="standard deviation, in tokens, of the Gaussian low pass; null: the mean over "
         "the image",
     )

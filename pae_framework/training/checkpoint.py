@@ -2,32 +2,43 @@
 
 ``checkpoints/step-00000200/`` holds ``model`` and ``optimizer`` as safetensors; ``ema`` if there is
 an EMA; ``opponent`` and ``opponent_optimizer`` if there is a discriminator; and ``state.json`` with
-the step, the last losses and a digest of each file. The two newest checkpoints are kept. If the
-newest is damaged, the one before it is used, with a warning. Nothing is pickled.
+the step, the last losses, the loss terms that are not in the log yet, a digest of each file and one
+of its own content. The two newest checkpoints are kept. If the newest is damaged, the one before it
+is used, with a warning; if all are damaged, the training does not start. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import re
 import shutil
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from torch import Tensor, nn
 
-from pae_framework.errors import CheckpointError
+from pae_framework.errors import CheckpointError, WriteError
+from pae_framework.file_errors import writing
 from pae_framework.files import read_json, write_json
-from pae_framework.tensor_files import load_tensors, save_tensors
+from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 
 MAX_CHECKPOINTS = 2
 MAX_LOSSES = 100
 """Number of last losses that are stored, to detect a jump."""
+
+STATE = "state.json"
+_OLD_KEYS = {"step", "losses", "digests"}
+"""Keys of a ``state.json`` without a digest of its own, as earlier versions wrote it."""
+_NAME = re.compile(r"step-\d{8,}")
 
 OPTIMIZER_FILES = {"model": "optimizer", "opponent": "opponent_optimizer"}
 """Name of a network -> file of its optimizer's state. The file of its weights has its name."""
@@ -54,14 +65,16 @@ class TrainingState:
         networks: ``model`` and, if there is a discriminator, ``opponent``.
         ema: average of the model's weights.
         losses: of the last steps the divergence guard checked, oldest first.
+        window: loss terms of the checked steps since the last line of the log, oldest first.
     """
 
     networks: Mapping[str, NetworkState]
     ema: EMA | None = None
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LOSSES))
+    window: list[dict[str, float]] = field(default_factory=list)
 
     def tensors(self) -> Files:
-        """Everything but the losses as named tensors, by file."""
+        """All but the losses as named tensors, by file."""
         files: Files = {}
         for name, network in self.networks.items():
             files[name] = dict(network.module.state_dict())
@@ -70,14 +83,19 @@ class TrainingState:
             files["ema"] = self.ema.state_dict()
         return files
 
-    def restore(self, files: Mapping[str, dict[str, Tensor]]) -> None:
-        """Load what :meth:`tensors` returned.
+    def restore(
+        self, files: Mapping[str, dict[str, Tensor]], source: str = "the checkpoint"
+    ) -> None:
+        """Load what :meth:`tensors` returned; ``source`` names it in errors.
 
         A discriminator or an EMA that the files lack starts fresh.
+
+        Raises:
+            CheckpointError: the weights of a network have other names or shapes.
         """
         for name, network in self.networks.items():
             if name in files:
-                network.module.load_state_dict(files[name])
+                load_state(network.module, files[name], f"{source}: {name}")
                 _restore_optimizer(network, files[OPTIMIZER_FILES[name]])
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
@@ -147,59 +165,183 @@ class Checkpoints:
         self.directory = directory
 
     def save(self, step: int, state: TrainingState) -> None:
-        """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest.
+
+        Raises:
+            WriteError: it cannot be written; nothing of it is left.
+        """
         final = self.directory / f"step-{step:08d}"
         unfinished = final.with_suffix(".new")
+        try:
+            with writing(final):
+                self._write(step, state, final, unfinished)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _write(self, step: int, state: TrainingState, final: Path, unfinished: Path) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
         for stale in (unfinished, final):
-            shutil.rmtree(stale, ignore_errors=True)
+            _remove(stale)
         unfinished.mkdir()
         digests = {}
         for name, tensors in state.tensors().items():
             path = unfinished / f"{name}.safetensors"
             save_tensors(tensors, path)
             digests[name] = _digest(path)
-        record = {"step": step, "losses": list(state.losses), "digests": digests}
-        write_json(unfinished / "state.json", record)
+        content = {
+            "step": step,
+            "losses": list(state.losses),
+            "window": state.window,
+            "digests": digests,
+        }
+        write_json(unfinished / STATE, {**content, "digest": _content_digest(content)})
         unfinished.rename(final)
-        for folder in self._folders()[MAX_CHECKPOINTS:]:
-            shutil.rmtree(folder, ignore_errors=True)
+        self.clear(step)
+        for folder in self._folders():
+            if _step(folder) > step:  # damaged, or the training would have resumed from it
+                _remove(folder)
 
     def restore(self, state: TrainingState) -> int:
-        """Load the newest undamaged checkpoint; return its step, or 0 if there is none."""
+        """Load the newest undamaged checkpoint; return its step, or 0 if there is none.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, or the newest undamaged one belongs to
+                another training.
+        """
+        expected = state.tensors().keys()
+        problems = []
         for folder in self._folders():
             try:
-                files = self._read(folder)
+                record, files = _read(folder, expected)
             except CheckpointError as error:
-                logger.warning("%s; using the checkpoint before it", error)
+                logger.warning("%s; the checkpoint before it is used", error)
+                problems.append(str(error))
                 continue
-            state.restore(files)
-            record = read_json(folder / "state.json")
+            if missing := ", ".join(name for name in expected if name not in files):
+                logger.warning("%s was written without %s: starts anew", folder, missing)
+            state.restore(files, str(folder))
             state.losses.clear()
-            state.losses.extend(record.get("losses", ()))
-            return int(record["step"])
+            state.losses.extend(record.losses)
+            state.window[:] = record.window
+            return record.step
+        if problems:
+            listed = "".join(f"\n  {problem}" for problem in problems)
+            raise CheckpointError(
+                f"no checkpoint in {self.directory} can be used:{listed}\n"
+                "remove that folder to start this training from its first step"
+            )
         return 0
+
+    def clear(self, step: int) -> None:
+        """Remove what a kill may leave: unfinished checkpoints, more than two up to ``step``."""
+        for unfinished in self.directory.glob("step-*.new"):
+            _remove(unfinished)
+        usable = [folder for folder in self._folders() if _step(folder) <= step]
+        for folder in usable[MAX_CHECKPOINTS:]:
+            _remove(folder)
 
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint; None if there is none."""
         return next(iter(self._folders()), None)
 
-    def _read(self, folder: Path) -> Files:
+    def describe_newest(self) -> str:
+        """The newest checkpoint, for a message about a training that failed."""
+        newest = self.newest()
+        return f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+
+    @contextmanager
+    def named_in_write_errors(self) -> Iterator[None]:
+        """Add the newest checkpoint to the message if a file cannot be written.
+
+        Raises:
+            WriteError: as raised inside the block.
+        """
         try:
-            digests = read_json(folder / "state.json")["digests"]
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder} has no readable state.json") from error
-        files = {}
-        for name, digest in digests.items():
-            path = folder / f"{name}.safetensors"
-            if not path.is_file() or _digest(path) != digest:
-                raise CheckpointError(f"{path} is damaged")
-            files[name] = load_tensors(path)
-        return files
+            yield
+        except WriteError as error:
+            raise WriteError(f"{error}; {self.describe_newest()}") from error
 
     def _folders(self) -> list[Path]:
-        folders = [path for path in self.directory.glob("step-*") if path.suffix != ".new"]
-        return sorted(folders, reverse=True)
+        """Newest first."""
+        found = (path for path in self.directory.glob("step-*") if _NAME.fullmatch(path.name))
+        return sorted(found, key=_step, reverse=True)
+
+
+class _Record(BaseModel):
+    """What ``state.json`` holds beside its own digest."""
+
+    model_config = ConfigDict(strict=True)
+
+    step: int
+    digests: dict[str, str]
+    losses: list[FiniteFloat] = []
+    window: list[dict[str, FiniteFloat]] = []
+
+
+def _read(folder: Path, expected: Collection[str]) -> tuple[_Record, Files]:
+    """Record and tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: something in it is not as it was written. A record of an earlier version
+            has no digest; it must list every file of ``expected``.
+    """
+    record, is_covered = _read_record(folder / STATE)
+    if record.step != _step(folder):
+        raise CheckpointError(f"{folder / STATE} is damaged: it has the step {record.step}")
+    missing = [name for name in expected if name not in record.digests]
+    if missing and not is_covered:
+        raise CheckpointError(f"{folder / STATE} is damaged: it lists no {', '.join(missing)}")
+    files = {}
+    for name, digest in record.digests.items():
+        path = folder / f"{name}.safetensors"
+        try:
+            is_sound = _digest(path) == digest
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        if not is_sound:
+            raise CheckpointError(f"{path} is damaged")
+        files[name] = load_tensors(path)
+    return record, files
+
+
+def _read_record(path: Path) -> tuple[_Record, bool]:
+    """The record, and whether a digest covers it."""
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        digest = content.pop("digest", None)
+        is_old = digest is None and content.keys() <= _OLD_KEYS
+        if not is_old and digest != _content_digest(content):
+            raise ValueError("its content does not have its digest")
+        return _Record.model_validate(content), not is_old
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _digest(path: Path) -> str:

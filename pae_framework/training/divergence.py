@@ -79,9 +79,7 @@ class DivergenceGuard:
             self._stop(f"after step {step} {bad} is not finite", "a lower `lr`, a smaller `clip`")
 
     def _stop(self, problem: str, remedy: str) -> None:
-        newest = self._checkpoints.newest()
-        last = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         raise RunError(
-            f"{problem}; {last}. Training is deterministic: resuming fails at the same step unless "
-            f"you change a setting ({remedy})"
+            f"{problem}; {self._checkpoints.describe_newest()}. Training is deterministic: "
+            f"resuming fails at the same step unless you change a setting ({remedy})"
         )

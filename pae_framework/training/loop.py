@@ -1,6 +1,7 @@
 """The training loop: every stage that trains goes through :func:`train`.
 
-Its only state is the number of steps done, with weights, averages, optimizers and the last losses.
+Its only state is the number of steps done, with weights, averages, optimizers, the last losses and
+the terms that are not in the log yet.
 The data and the randomness of a step are functions of (seed, step), so a training that is killed
 and resumed from a checkpoint ends with the same bits (the idea of EDM2's training loop).
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import StoppedError, UsageError
 from pae_framework.seeding import generator
+from pae_framework.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
 from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
@@ -30,7 +32,6 @@ from pae_framework.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.stopping import StopRequest
 from pae_framework.training.task import ONE_PROCESS, TrainContext, TrainTask, World
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
@@ -52,6 +53,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
             module, or the task's check fails; nothing was trained.
         RunError: a loss term, a gradient norm or a weight is not finite, or the loss jumps.
             Names it, the step and the last good checkpoint.
+        WriteError: a file cannot be written. Names it and the last good checkpoint.
         StoppedError: the training was asked to stop; the last step has a checkpoint.
     """
     _check_keep_steps(settings, total)
@@ -59,35 +61,51 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     world = context.world
     trainer = Trainer(task, settings, total, context)
     checkpoints = Checkpoints(context.directory / "checkpoints")
-    first = done = checkpoints.restore(trainer.state)
-    guard = DivergenceGuard(trainer.state, settings.jump, checkpoints, task.signed, world)
+    state = trainer.state
+    first = done = checkpoints.restore(state)
+    if world.is_main:
+        checkpoints.clear(first)
+    guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
     log = MetricsLog(context.directory, first) if world.is_main else None
     try:
-        with context.progress(total, first) as progress, StopRequest() as stop:
+        with (
+            context.progress(total, first) as progress,
+            StopRequest() as stop,
+            checkpoints.named_in_write_errors(),
+        ):
             batches = averages.timed(task.batches(first, total))
             for step, batch in enumerate(batches, start=first):
                 averages.add(trainer.train_step(step, batch))
                 done = step + 1
                 stopping = world.any(stop.asked)  # read once: everything below must agree
-                saving = stopping or done % settings.checkpoint_every == 0 or done == total
                 keeping = done in settings.keep_steps
-                if done % settings.log_every == 0 or saving or keeping:
-                    # Every step is checked, but only here: reading its terms waits for the device.
-                    # Nothing is saved before its steps are checked.
-                    recent = averages.fetch(done)
-                    for checked, terms in recent:
-                        guard.check(checked, terms)
-                    values = averages.summarize([terms for _, terms in recent])
+                planned = done % settings.checkpoint_every == 0 or done == total
+                # A stop adds no line, so that the log is that of an undisturbed training.
+                logging = done % settings.log_every == 0 or planned or keeping
+                if not logging and not stopping:
+                    continue
+                # Every step is checked, but only here: reading its terms waits for the device.
+                # Nothing is saved before its steps are checked.
+                for checked, terms in averages.fetch(done):
+                    guard.check(checked, terms)
+                    state.window.append(terms)
+                note = ""
+                if logging:
+                    values = averages.summarize(state.window)
+                    state.window.clear()
+                    note = averages.note(values)
                     if log:
                         log.write(done, values | trainer.learning_rates(step))
-                        progress.update(done, averages.note(values))
+                saving = planned or stopping
                 if saving or keeping:
                     guard.check_weights(done)
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving and world.is_main:
-                    checkpoints.save(done, trainer.state)
+                    checkpoints.save(done, state)
+                if world.is_main:
+                    progress.update(done, note, record=saving)
                 if stopping:
                     break
             if world.any(stop.asked):
@@ -95,7 +113,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     finally:
         if log:
             log.close()
-    trainer.saved.load_state_dict(trainer.save_weights("weights"))
+    with checkpoints.named_in_write_errors():
+        weights = trainer.save_weights("weights")
+    trainer.saved.load_state_dict(weights)
     task.module.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import fsum
@@ -12,20 +13,36 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pae_framework.contracts import Batch, LossTerms
+from pae_framework.file_errors import writing
 from pae_framework.files import write_text
 from pae_framework.training.task import World
 
+logger = logging.getLogger(__name__)
+
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Records of a metrics log, up to the first line that cannot be read (cut by a kill)."""
-    records = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-    return records
+    """Records of a metrics log; none if there is no log.
+
+    A line that is not a record is left out with a warning, except for an incomplete last line,
+    which a kill leaves.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    *lines, last = content.split(b"\n")
+    records = [_record(line) for line in lines]
+    if damaged := [str(number) for number, found in enumerate(records, start=1) if found is None]:
+        logger.warning("%s: damaged lines are left out: %s", path, ", ".join(damaged))
+    return [found for found in (*records, _record(last)) if found is not None]
+
+
+def _record(line: bytes) -> dict[str, float] | None:
+    """The record in a line: a step and other numbers; None if there is something else."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    return record if all(type(value) in (int, float) for value in record.values()) else None
 
 
 class MetricsLog:
@@ -39,20 +56,30 @@ class MetricsLog:
         self._path = directory / "metrics.jsonl"
         kept = [record for record in read_log(self._path) if record["step"] <= step]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self._board_path = directory / "tensorboard"
+        with writing(self._path):
+            # Without a buffer, so that nothing is left to write when it is closed.
+            self._file = self._path.open("ab", buffering=0)
+        with writing(self._board_path):
+            self._board = SummaryWriter(str(self._board_path), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with writing(self._path):
+            self._file.write((json.dumps({"step": step, **values}) + "\n").encode())
+        with writing(self._board_path):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close.
+
+        Raises:
+            WriteError: the values for TensorBoard cannot be written.
+        """
         self._file.close()
-        self._board.close()
+        with writing(self._board_path):
+            self._board.close()
 
 
 class MetricAverages:
@@ -66,6 +93,7 @@ class MetricAverages:
     def __init__(self, images_per_step: int, world: World):
         self._images, self._world = images_per_step * world.size, world
         self._terms: list[LossTerms] = []
+        self._steps = 0
         self._waited = 0.0
         self._since = time.monotonic()
 
@@ -83,6 +111,7 @@ class MetricAverages:
     def add(self, terms: LossTerms) -> None:
         """Store the terms of one step, without synchronizing with the device."""
         self._terms.append(terms)
+        self._steps += 1
 
     def fetch(self, step: int) -> list[tuple[int, dict[str, float]]]:
         """Number and terms of each step since the last fetch, up to ``step``.
@@ -97,17 +126,18 @@ class MetricAverages:
         return list(enumerate(fetched, start=step - len(fetched) + 1))
 
     def summarize(self, steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """Mean terms of the steps since the last summary, images per second, share of data wait.
+        """Mean terms of ``steps``; images per second and share of data wait since the last summary.
 
-        A term that only some steps have is averaged over those.
+        A term that only some steps have is averaged over those. Steps that an earlier process took
+        do not count for the speed.
         """
         names = dict.fromkeys(name for terms in steps for name in terms)
         values = {name: _mean([t[name] for t in steps if name in t]) for name in names}
         now = time.monotonic()
         seconds = max(1e-9, now - self._since)
-        values["images_per_s"] = round(len(steps) * self._images / seconds, 2)
+        values["images_per_s"] = round(self._steps * self._images / seconds, 2)
         values["data_wait"] = round(self._waited / seconds, 4)
-        self._waited, self._since = 0.0, now
+        self._steps, self._waited, self._since = 0, 0.0, now
         return values
 
     @staticmethod

@@ -22,7 +22,7 @@ class ProgressLine:
         total: number of steps or images.
         done: how many of them are done at the start.
         console: where to show it; None: standard error.
-        update_record: called with the progress whenever it is shown.
+        update_record: called with the progress at the start and the end, and whenever it is shown.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class ProgressLine:
         update_record: Callable[..., None] | None = None,
     ):
         self.title, self.total, self._first = printable(title), total, done
+        self._done, self._recorded = done, -1
         self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
         self._start = time.monotonic()
@@ -52,6 +53,7 @@ class ProgressLine:
             self._task = self._bar.add_task(self.title, total=total, completed=done, note="")
 
     def __enter__(self) -> ProgressLine:
+        self._record()
         if self._bar:
             self._bar.start()
         return self
@@ -59,23 +61,31 @@ class ProgressLine:
     def __exit__(self, *exception: object) -> None:
         if self._bar:
             self._bar.stop()
+        self._record()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Show that ``done`` of ``total`` are done, with a note about them."""
+    def update(self, done: int, note: str = "", record: bool = False) -> None:
+        """Show that ``done`` of ``total`` are done, with a note; ``record``: now in any case."""
+        self._done = done
         note = printable(note)
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()
-        if now - self._last_shown < PLAIN_SECONDS and done < self.total:
+        due = now - self._last_shown >= PLAIN_SECONDS or done >= self.total
+        if due or record:
+            self._record()
+        if not due:
             return
         self._last_shown = now
-        if self._update_record:
-            self._update_record(progress={"done": done, "total": self.total})
         if not self._bar:
             rate = (done - self._first) / max(1e-9, now - self._start)
             left = format_seconds((self.total - done) / rate) if rate > 0 else "?"
             line = f"{self.title} {done}/{self.total}  {note}  left {left}"
             self._console.print(line)
+
+    def _record(self) -> None:
+        if self._update_record and self._recorded != self._done:
+            self._update_record(progress={"done": self._done, "total": self.total})
+            self._recorded = self._done
 
 
 def format_seconds(seconds: float) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
-from pae_framework.config import Settings, Steps
+from pae_framework.config import BatchSize, Count, Magnitude, Seed, Settings, Steps, Weight, Workers
 
 Precision = Literal["float32", "bf16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Gt(0), Le(100)]
+StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
+Epochs = Annotated[float, Ge(0), Le(1_000_000)]
 
 NETWORK_COLUMNS = ("loss", "grad_norm", "lr")
 """Columns that the training loop logs for each network, in addition to the terms of its loss."""
@@ -26,8 +30,8 @@ LOG_COLUMNS = (
 class Length(Settings):
     """A point of a training, in steps or epochs."""
 
-    steps: int | None = Field(None, ge=0, description="optimizer steps; or set `epochs`")
-    epochs: float | None = Field(None, ge=0, description="passes over the data; or set `steps`")
+    steps: StartStep | None = Field(None, description="optimizer steps; or set `epochs`")
+    epochs: Epochs | None = Field(None, description="passes over the data; or set `steps`")
 
     @model_validator(mode="after")
     def _one_unit(self) -> Length:
@@ -58,17 +62,17 @@ class Length(Settings):
 class OptimizerSettings(Settings):
     """Settings of AdamW and its learning-rate schedule."""
 
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    lr: LearningRate = Field(1e-3, description="peak learning rate of AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW, on matrices only")
+    weight_decay: Weight = Field(0.0, description="weight decay of AdamW, on matrices only")
     schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="learning rate after the warm-up"
     )
     final_lr: float = Field(
         0.1, ge=0, le=1, description="last learning rate, as a fraction of `lr`"
     )
-    warmup_steps: int = Field(0, ge=0, description="steps of the linear warm-up")
-    clip: float | None = Field(1.0, gt=0, description="maximum gradient norm; null: no clipping")
+    warmup_steps: StartStep = Field(0, description="steps of the linear warm-up")
+    clip: Magnitude | None = Field(1.0, description="maximum gradient norm; null: no clipping")
 
 
 class TrainSettings(OptimizerSettings):
@@ -78,16 +82,15 @@ class TrainSettings(OptimizerSettings):
         {"log_every", "checkpoint_every", "workers", "jump", "compile", "activation_checkpointing"}
     )
 
-    steps: int | None = Field(None, gt=0, description="optimizer steps; or set `epochs`")
-    epochs: float | None = Field(None, gt=0, description="passes over the data; or set `steps`")
-    batch_size: int = Field(64, gt=0, description="images per optimizer step")
-    accumulate: int = Field(
+    steps: Count | None = Field(None, description="optimizer steps; or set `epochs`")
+    epochs: Epochs | None = Field(None, gt=0, description="passes over the data; or set `steps`")
+    batch_size: BatchSize = Field(64, description="images per optimizer step")
+    accumulate: BatchSize = Field(
         1,
-        gt=0,
         description="number of micro-batches per step; adaptive weights and batch norm are "
         "computed per micro-batch",
     )
-    lr_factors: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    lr_factors: dict[str, Weight] = Field(
         {},
         description="prefix of weight names (`decoder`) -> factor of their learning rate; 0 "
         "freezes them",
@@ -106,13 +109,13 @@ class TrainSettings(OptimizerSettings):
         description="stop if the loss without the adversarial term exceeds this multiple of its "
         "recent median; null: stop only if a term is not finite",
     )
-    workers: int = Field(0, ge=0, description="processes that load data; 0: the main process")
-    log_every: int = Field(20, gt=0, description="steps between lines of the metrics log")
-    checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
+    workers: Workers = Field(0, description="processes that load data; 0: the main process")
+    log_every: Count = Field(20, description="steps between lines of the metrics log")
+    checkpoint_every: Count = Field(200, description="steps between checkpoints")
     keep_steps: Steps = Field(
         (), description="steps whose weights (EMA, if there is one) are kept, besides the last"
     )
-    seed: int | None = Field(None, ge=0, description="seed of this stage; null: that of the recipe")
+    seed: Seed | None = Field(None, description="seed of this stage; null: that of the recipe")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:

@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from pae_framework.config import BottleneckConfig
+from pae_framework.config import BottleneckConfig, Count, Width
 
 
 class SphereConfig(BottleneckConfig):
     """Projection to few channels, then RMS norm per token: each token on a sphere (PAE)."""
 
-    channels: int = Field(32, gt=0, description="latent channels d; tokens have norm sqrt(d)")
+    channels: Width = Field(32, description="latent channels d; tokens have norm sqrt(d)")
 
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents: the configured ones."""
@@ -24,7 +24,7 @@ class GaussianConfig(BottleneckConfig):
 
     has_moments: ClassVar[bool] = True
 
-    channels: int = Field(32, gt=0, description="latent channels d")
+    channels: Width = Field(32, description="latent channels d")
 
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents: the configured ones."""
@@ -36,8 +36,8 @@ class IdentityConfig(BottleneckConfig):
 
     projects: ClassVar[bool] = False
 
-    statistics_images: int = Field(
-        10_000, gt=0, description="training images the mean and variance are measured on"
+    statistics_images: Count = Field(
+        10_000, description="training images the mean and variance are measured on"
     )
     eps: ClassVar[float] = 1e-5
 

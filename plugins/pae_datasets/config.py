@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pae_datasets.layout import find_idx_files, image_folder_problem
-from pae_framework.config import DataSourceConfig
+from pae_framework.config import Count, DataSourceConfig, PathText, Seed
 
 Split = Literal["train", "test"]
 
@@ -27,20 +27,24 @@ class DigitsConfig(DataSourceConfig):
         """Ten digits."""
         return 10
 
+    def image_count(self) -> int:
+        """Those of the split."""
+        return {"train": 1442, "test": 355}[self.split]
+
 
 class IdxConfig(DataSourceConfig):
     """Files in MNIST's format: ``train-images-idx3-ubyte`` and the like, plain or ``.gz``."""
 
     provides_masks: ClassVar[bool] = True
 
-    folder: str | tuple[str, ...] = Field(
+    folder: PathText | tuple[PathText, ...] = Field(
         description="folder of the four files, or several folders; the first that exists is used"
     )
     split: Split = Field("train", description="test: the files named t10k-...")
     class_names: tuple[str, ...] | None = Field(
         None, min_length=1, description="names in the order of the labels; null: the labels"
     )
-    limit: int | None = Field(None, gt=0, description="use only the first images; null: all")
+    limit: Count | None = Field(None, description="use only the first images; null: all")
     fit: Literal["pad", "resize"] | None = Field(
         None,
         description="how to reach `data.image_size`: pad with zeros, or resize bilinearly; null: "
@@ -70,16 +74,14 @@ class ImageFolderConfig(DataSourceConfig):
 
     without_effect = frozenset({"images", "classes"})  # they only check the files
 
-    folder: str = Field(description="root of the data set")
-    split: str | None = Field(
+    folder: PathText = Field(description="root of the data set")
+    split: PathText | None = Field(
         None, description="subfolder that holds the class folders (train, val); null: the root"
     )
-    images: int | None = Field(
-        None, gt=0, description="expected number of images, to detect missing ones; null: any"
+    images: Count | None = Field(
+        None, description="expected number of images, to detect missing ones; null: any"
     )
-    classes: int | None = Field(
-        None, gt=0, description="expected number of class folders; null: any"
-    )
+    classes: Count | None = Field(None, description="expected number of class folders; null: any")
 
     @property
     def root(self) -> Path:
@@ -97,6 +99,10 @@ class ImageFolderConfig(DataSourceConfig):
         """The expected number of classes; None if not set."""
         return self.classes
 
+    def image_count(self) -> int | None:
+        """The expected number of images; None if not set."""
+        return self.images
+
     def missing(self) -> str | None:
         """A message if the folder, class folders or images are missing, else None."""
         return image_folder_problem(self.root, self.classes)
@@ -111,10 +117,14 @@ class ShapesConfig(DataSourceConfig):
     provides_masks: ClassVar[bool] = True
 
     split: Split = Field("train", description="the two splits have different scenes")
-    count: int = Field(5000, gt=0, description="number of images")
-    seed: int = Field(0, ge=0, description="image i is a function of (seed, split, i) only")
+    count: Count = Field(5000, description="number of images")
+    seed: Seed = Field(0, description="image i is a function of (seed, split, i) only")
     objects: int = Field(3, ge=1, le=8, description="shapes per scene, including the large one")
 
     def class_count(self) -> int:
         """One class per kind of shape."""
         return SHAPE_CLASSES
+
+    def image_count(self) -> int:
+        """As configured."""
+        return self.count

@@ -6,17 +6,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import DecoderConfig, block_activations
+from pae_framework.config import DecoderConfig, Depth, Side, Width, block_activations
 
 
 class VitDecoderConfig(DecoderConfig):
     """ViT decoder. PAE's and RAE's ViT-L: width 1024, depth 24, heads 16, patch 16."""
 
-    width: int = Field(gt=0, multiple_of=4, description="token width Dd inside the decoder")
-    depth: int = Field(gt=0, description="transformer blocks")
-    heads: int = Field(gt=0, description="attention heads; divides `width`")
-    mlp: int | None = Field(None, gt=0, description="hidden width of the MLPs; null: 4 x `width`")
-    patch: int = Field(gt=0, description="side in px of the image patch of a token")
+    width: Width = Field(multiple_of=4, description="token width Dd inside the decoder")
+    depth: Depth = Field(description="transformer blocks")
+    heads: Width = Field(description="attention heads; divides `width`")
+    mlp: Width | None = Field(None, description="hidden width of the MLPs; null: 4 x `width`")
+    patch: Side = Field(description="side in px of the image patch of a token")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> VitDecoderConfig:

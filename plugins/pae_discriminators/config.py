@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pae_framework.config import DiscriminatorConfig
+from pae_framework.config import Depth, DiscriminatorConfig, LayerIndex, PathText, Side, Width
 from pae_framework.hub import (
     HubFile,
     default_or_file,
@@ -22,8 +22,8 @@ from pae_framework.hub import (
 class PatchGANConfig(DiscriminatorConfig):
     """Convolutional discriminator of overlapping patches (VQGAN, latent diffusion)."""
 
-    layers: int = Field(3, gt=0, description="convolutions between the first and the last")
-    width: int = Field(64, gt=0, description="channels after the first; doubled up to eightfold")
+    layers: int = Field(3, gt=0, le=12, description="convolutions between the first and the last")
+    width: Width = Field(64, description="channels after the first; doubled up to eightfold")
 
     def check_image_size(self, image_size: int) -> None:
         """Reject images that are too small to give a logit."""
@@ -53,19 +53,19 @@ class DinoDiscriminatorConfig(DiscriminatorConfig):
 
     patch: ClassVar[int] = 8
 
-    layers: tuple[NonNegativeInt, ...] = Field(
+    layers: tuple[LayerIndex, ...] = Field(
         (2, 5, 8, 11),
         description="blocks, counted from 0, that get a head each, besides the last block",
     )
-    weights: Annotated[str, AfterValidator(default_or_file)] = Field(
+    weights: Annotated[PathText, AfterValidator(default_or_file)] = Field(
         "default",
         description="of the frozen network. `default`: from the hub; a local file in the layout of "
         "timm, RAE's release or facebookresearch/dino; `none`: random",
     )
-    resolution: int = Field(224, ge=16, multiple_of=8, description="side of its input, px")
-    width: int = Field(384, gt=0, description="its token width; 384 unless `weights: none`")
-    depth: int = Field(12, gt=0, description="its number of blocks; 12 unless `weights: none`")
-    heads: int = Field(6, gt=0, description="its attention heads; 6 unless `weights: none`")
+    resolution: Side = Field(224, ge=16, multiple_of=8, description="side of its input, px")
+    width: Width = Field(384, description="its token width; 384 unless `weights: none`")
+    depth: Depth = Field(12, description="its number of blocks; 12 unless `weights: none`")
+    heads: Width = Field(6, description="its attention heads; 6 unless `weights: none`")
 
     @model_validator(mode="after")
     def _check_network(self) -> Self:

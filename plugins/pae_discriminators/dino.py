@@ -7,7 +7,6 @@ width of the frozen network.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,8 @@ from pae_framework.contracts import Discriminator
 from pae_framework.frozen import UsesFrozen
 from pae_framework.hub import weights_path
 from pae_framework.layers import imagenet_standardize
-from pae_framework.tensor_files import load_state, read_checkpoint
+from pae_framework.tensor_files import load_state
+from pae_framework.weight_files import read_checkpoint
 
 SLOPE = 0.2
 """Negative slope of the LeakyReLUs."""
@@ -72,8 +72,10 @@ class DinoDiscriminator(Discriminator, UsesFrozen):
         if self.config.weights == "none":
             return
         path = weights_path(self.config.weights, DINO_VIT_S8)
-        tensors = _network_tensors(read_checkpoint(path, ("state_dict", "model")))
-        load_state(self.frozen, _zero_key_bias(tensors), str(path))
+        found = read_checkpoint(path, "average", self.frozen.state_dict().keys())
+        tensors = {name: value for name, value in found.items() if not name.startswith(_UNUSED)}
+        load_state(self.frozen, tensors, str(path))
+        _zero_key_bias(self.frozen)
 
 
 class Head(nn.Module):
@@ -127,21 +129,12 @@ _UNUSED = ("head.", "x_scale", "x_shift")
 """A projection head and input constants in released files."""
 
 
-def _network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's tensors. timm, RAE and facebookresearch/dino use the same names; training
-    checkpoints of the last have the prefix ``backbone.``."""
-    plain = {name.removeprefix("backbone."): value for name, value in tensors.items()}
-    return {name: value for name, value in plain.items() if not name.startswith(_UNUSED)}
-
-
-def _zero_key_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+@torch.no_grad()
+def _zero_key_bias(network: nn.Module) -> None:
     """Set the biases of the attention's keys to zero, as RAE does.
 
     They shift all logits of a query equally, so attention only changes by rounding.
     """
-    changed = dict(tensors)
-    for name, bias in tensors.items():
+    for name, bias in network.named_parameters():
         if name.endswith("attn.qkv.bias"):
-            q, k, v = bias.chunk(3)
-            changed[name] = torch.cat([q, torch.zeros_like(k), v])
-    return changed
+            bias.chunk(3)[1].zero_()

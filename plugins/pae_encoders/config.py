@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import EncoderConfig
+from pae_framework.config import Depth, EncoderConfig, MlpRatio, Side, Weight, Width
 
 Crop = Annotated[
     float,
@@ -27,19 +27,17 @@ class TinyViTConfig(EncoderConfig):
 
     trainable: ClassVar[bool] = True
 
-    patch: int = Field(4, gt=0, description="side of a patch, px")
-    width: int = Field(96, gt=0, multiple_of=4, description="token width D")
-    depth: int = Field(4, gt=0, description="transformer blocks")
-    heads: int = Field(3, gt=0, description="attention heads; divides the width")
-    mlp_ratio: float = Field(4.0, gt=0, description="MLP width over token width")
+    patch: Side = Field(4, description="side of a patch, px")
+    width: Width = Field(96, multiple_of=4, description="token width D")
+    depth: Depth = Field(4, description="transformer blocks")
+    heads: Width = Field(3, description="attention heads; divides the width")
+    mlp_ratio: MlpRatio = Field(4.0, description="MLP width over token width")
     mask_ratio: float = Field(
         0.5, gt=0, lt=1, description="training: fraction of the tokens hidden from the encoder"
     )
-    decoder_depth: int = Field(
-        1, gt=0, description="training: blocks that predict the hidden patches"
-    )
-    class_weight: float = Field(
-        0.3, ge=0, description="training: weight of the cross-entropy; 0: no labels"
+    decoder_depth: Depth = Field(1, description="training: blocks that predict the hidden patches")
+    class_weight: Weight = Field(
+        0.3, description="training: weight of the cross-entropy; 0: no labels"
     )
     crop: Crop = 0.8
 
@@ -61,6 +59,10 @@ class TinyViTConfig(EncoderConfig):
         """The heads."""
         return self.heads
 
+    def feature_maps(self) -> int:
+        """One for each block."""
+        return self.depth
+
     def parameters(self, image_size: int) -> int:
         """Patch embedding and blocks; positions are fixed, and the last norm has no parameters."""
         width, hidden = self.width, int(self.width * self.mlp_ratio)
@@ -78,8 +80,8 @@ class SmallCNNConfig(EncoderConfig):
 
     trainable: ClassVar[bool] = True
 
-    width: int = Field(32, gt=0, multiple_of=8, description="channels of the first stage")
-    depth: int = Field(3, gt=0, le=6, description="stages; each halves the side")
+    width: Width = Field(32, multiple_of=8, description="channels of the first stage")
+    depth: Depth = Field(3, le=6, description="stages; each halves the side")
     crop: Crop = 0.8
 
     @property
@@ -98,6 +100,10 @@ class SmallCNNConfig(EncoderConfig):
     def token_heads(self) -> int:
         """One per 32 channels."""
         return max(1, self.token_width() // 32)
+
+    def feature_maps(self) -> int:
+        """One for each stage."""
+        return self.depth
 
     def parameters(self, image_size: int) -> int:
         """Two 3 x 3 convolutions without bias and two norms per stage."""

@@ -95,7 +95,7 @@ class FoundationEncoder(Encoder):
         if config.weights == "none":
             return
         path = weights_path(config.weights, config.remote)
-        weights = read_pretrained(path, config.family, self.names(), self.state_dict())
+        weights = read_pretrained(path, config.family, self.form, self.names(), self.state_dict())
         load_state(self, weights, f"{path}, read as a {config.model},")
 
     def names(self) -> list[Same]:

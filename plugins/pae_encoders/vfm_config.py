@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from pae_encoders.config import nearest_multiples
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
-from pae_framework.config import EncoderConfig, Settings
+from pae_framework.config import Depth, EncoderConfig, MlpRatio, PathText, Settings, Side, Width
 from pae_framework.hub import (
     HubFile,
     RemoteFile,
@@ -25,12 +25,12 @@ from pae_framework.hub import (
 class NetworkSize(Settings):
     """Another size for the model's architecture, for tests and for your own networks."""
 
-    width: int = Field(gt=0, multiple_of=4, description="token width D")
-    depth: int = Field(gt=0, description="transformer blocks")
-    heads: int = Field(gt=0, description="attention heads; divides the width")
-    mlp_ratio: float = Field(4.0, gt=0, description="MLP width over token width")
-    grid: int | None = Field(
-        None, gt=0, description="tokens per side the positions are learned for; null: the model's"
+    width: Width = Field(multiple_of=4, description="token width D")
+    depth: Depth = Field(description="transformer blocks")
+    heads: Width = Field(description="attention heads; divides the width")
+    mlp_ratio: MlpRatio = Field(4.0, description="MLP width over token width")
+    grid: Side | None = Field(
+        None, description="tokens per side the positions are learned for; null: the model's"
     )
 
     @model_validator(mode="after")
@@ -54,14 +54,13 @@ class FoundationConfig(EncoderConfig):
     family: ClassVar[Family]
 
     model: str
-    weights: str = Field(
+    weights: PathText = Field(
         "default",
         description="`default`: the model's own, from the hub; another of its tags; a local "
         ".safetensors or .pt file; `none`: random weights",
     )
-    input_size: int | None = Field(
+    input_size: Side | None = Field(
         None,
-        gt=0,
         description="images are resized to this side in px for the encoder; null: the image size, "
         "or 14/16 of it for patches of 14 px, so that 256 px give 16 x 16 tokens",
     )
@@ -178,6 +177,10 @@ class FoundationConfig(EncoderConfig):
     def token_heads(self) -> int:
         """The heads."""
         return self.form.heads
+
+    def feature_maps(self) -> int:
+        """One for each block."""
+        return self.form.depth
 
     def parameters(self, image_size: int) -> int:
         """Number of parameters; does not depend on the image size."""

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from pae_framework.config import EvaluatorConfig
+from pae_framework.config import Count, EvaluatorConfig
 
 
 class ReconstructionConfig(EvaluatorConfig):
@@ -31,27 +31,29 @@ class FewStepsConfig(GenerationConfig):
     """Samples of the last weights with few and with all solver steps."""
 
 
-Radius = Annotated[float, Field(gt=0)]
+Radius = Annotated[float, Field(gt=0, le=1000)]
+Draws = Annotated[int, Field(gt=0, le=10_000)]
 
 
 class ManifoldConfig(EvaluatorConfig):
     """Diagnostics of the latent manifold (PAE, arXiv 2605.07915)."""
 
-    images: int = Field(500, gt=0, description="random test images for SSC and LPC")
+    images: Count = Field(500, description="random test images for SSC and LPC")
     ssc: bool = Field(True, description="spatial coherence of the tokens; needs masks")
     sigma: float = Field(
-        0.2, ge=0.01, description="SSC: temperature of the affinity exp(cosine / sigma)"
+        0.2, ge=0.01, le=1000, description="SSC: temperature of the affinity exp(cosine / sigma)"
     )
     lpc: bool = Field(True, description="local continuity of the decoder")
     rhos: tuple[Radius, ...] = Field(
         (0.1, 0.5, 1.0, 2.0),
         min_length=1,
+        max_length=100,
         description="LPC: lengths of the perturbations, as fractions of each token's length",
     )
-    directions: int = Field(1, gt=0, description="LPC: random directions per image")
+    directions: Draws = Field(1, description="LPC: random directions per image")
     gsq: bool = Field(True, description="semantic organization of pooled latents")
-    draws: int = Field(5, gt=0, description="GSQ: random draws of images to average over")
-    draw_images: int | None = Field(
+    draws: Draws = Field(5, description="GSQ: random draws of images to average over")
+    draw_images: Count | None = Field(
         None,
         gt=1,
         description="GSQ: images of a draw; null: half of the test images, or all images of 100 "
@@ -63,6 +65,13 @@ class ManifoldConfig(EvaluatorConfig):
     def needs(self) -> frozenset[str]:
         """Latents, and masks if SSC is on."""
         return frozenset({"latents", "masks"} if self.ssc else {"latents"})
+
+    def check_images(self, count: int) -> None:
+        """Reject more images than there are. The default takes all if there are fewer."""
+        for key in ("images", "draw_images"):
+            wanted = getattr(self, key)
+            if wanted != type(self).model_fields[key].default and wanted > count:
+                raise ValueError(f"`{key}` is {wanted}, but there are {count} test images")
 
     def smoke(self) -> Self:
         """Few images, one draw, one length of the perturbation."""

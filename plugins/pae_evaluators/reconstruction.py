@@ -15,6 +15,7 @@ from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_evaluators.image_quality import SIGMA, WINDOW, ssim
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 from pae_framework.data.pixels import psnr
+from pae_framework.files import write_text
 
 BATCH = 50
 
@@ -63,8 +64,8 @@ def _per_image(measure: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor
 
 def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, Tensor]) -> None:
     rows = zip(*(values.tolist() for values in measured.values()), strict=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for index, row in zip(indices, rows, strict=True):
-            values = {name: round(value, 6) for name, value in zip(measured, row, strict=True)}
-            file.write(json.dumps({"index": index, **values}) + "\n")
+    lines = []
+    for index, row in zip(indices, rows, strict=True):
+        values = {name: round(value, 6) for name, value in zip(measured, row, strict=True)}
+        lines.append(json.dumps({"index": index, **values}) + "\n")
+    write_text(path, "".join(lines))

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import GeneratorConfig, LatentShape
+from pae_framework.config import Depth, GeneratorConfig, LatentShape, Side, Width
 from pae_generators.presets import PRESETS, Architecture, Preset, gated_width
 
 SMOKE_SIZE = {"depth": 2, "width": 64, "heads": 4}
@@ -47,10 +47,13 @@ class TransformerConfig(GeneratorConfig):
         description="what t = 0 means to the network: noise, or data (weights of RAE); everywhere "
         "else it means noise",
     )
-    channels: int | None = Field(None, gt=0, description="latent channels; null: any")
-    side: int | None = Field(None, gt=0, description="latent side; null: any")
+    channels: Width | None = Field(None, description="latent channels; null: any")
+    side: Side | None = Field(None, description="latent side; null: any")
     classes: int | None = Field(
-        None, ge=0, description="number of classes; null: that of the images; 0: unconditional"
+        None,
+        ge=0,
+        le=1_000_000,
+        description="number of classes; null: that of the images; 0: unconditional",
     )
 
     @property
@@ -174,11 +177,11 @@ class LightningDiTConfig(TransformerConfig):
     """
 
     preset: Preset | None = Field(None, description="named size, such as XL/1: size / patch")
-    depth: int | None = Field(None, gt=0, description="blocks, without a preset")
-    width: int | None = Field(None, gt=0, description="token width, without a preset")
-    heads: int | None = Field(None, gt=0, description="attention heads, without a preset")
-    patch: int | None = Field(
-        None, gt=0, description="side of a patch in latent cells, without a preset"
+    depth: Depth | None = Field(None, description="blocks, without a preset")
+    width: Width | None = Field(None, description="token width, without a preset")
+    heads: Width | None = Field(None, description="attention heads, without a preset")
+    patch: Side | None = Field(
+        None, description="side of a patch in latent cells, without a preset"
     )
     learn_sigma: bool = Field(
         False, description="twice as many output channels; the second half is not used"

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import LatentShape
+from pae_framework.config import Depth, LatentShape, Side, Width
 from pae_generators.config import SMOKE_SIZE, TransformerConfig, linear_parameters, time_parameters
 from pae_generators.presets import DH_PRESETS, Architecture, DHPreset, HeadArchitecture
 
@@ -24,15 +24,15 @@ class DiTDHConfig(TransformerConfig):
         "else it means noise",
     )
     preset: DHPreset | None = Field(None, description="named size: S or XL")
-    depth: int | None = Field(None, gt=0, description="encoder blocks, without a preset")
-    width: int | None = Field(None, gt=0, description="encoder width, without a preset")
-    heads: int | None = Field(None, gt=0, description="encoder attention heads, without a preset")
-    head_depth: int | None = Field(None, gt=0, description="head blocks, without a preset")
-    head_width: int | None = Field(None, gt=0, description="head width, without a preset")
-    head_heads: int | None = Field(
-        None, gt=0, description="attention heads of the head, without a preset"
+    depth: Depth | None = Field(None, description="encoder blocks, without a preset")
+    width: Width | None = Field(None, description="encoder width, without a preset")
+    heads: Width | None = Field(None, description="encoder attention heads, without a preset")
+    head_depth: Depth | None = Field(None, description="head blocks, without a preset")
+    head_width: Width | None = Field(None, description="head width, without a preset")
+    head_heads: Width | None = Field(
+        None, description="attention heads of the head, without a preset"
     )
-    patch: int = Field(1, gt=0, description="side of a patch in latent cells; 1 in RAE")
+    patch: Side = Field(1, description="side of a patch in latent cells; 1 in RAE")
 
     @property
     def architecture(self) -> HeadArchitecture:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pae_framework.errors import CheckpointError
-from pae_framework.tensor_files import differences, nonfinite_names
+from pae_framework.tensor_files import cast_like, differences
 from pae_generators.presets import DH_PRESETS, PRESETS, Architecture
 
 
@@ -31,18 +31,17 @@ def check_official(
             f"these are weights of {describe(tensors)}; the recipe's network is "
             f"{describe(expected)}:\n  " + "\n  ".join(problems)
         )
-    if broken := nonfinite_names(tensors):
-        raise CheckpointError(
-            f"weights that are not finite: {broken}; their training diverged or the file is damaged"
-        )
-    return {name: tensors[name].to(value.dtype) for name, value in expected.items()}
+    try:
+        return cast_like(expected, tensors, "the file")
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; their training diverged or the file is damaged") from error
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
     """Describe the network that weights belong to, by their names and shapes."""
     try:
         return _describe(tensors)
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
         return "another kind of network"
 
 

@@ -6,15 +6,15 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pae_framework.config import EncoderConfig, ModulatorConfig
+from pae_framework.config import Depth, EncoderConfig, MlpRatio, ModulatorConfig, Width
 
 
 class DAMConfig(ModulatorConfig):
     """Detail-aware modulator: pixels attend to the encoder's tokens and modulate them (PAE)."""
 
-    depth: int = Field(6, gt=0, description="blocks of self-attention, cross-attention, MLP")
-    heads: int | None = Field(None, gt=0, description="attention heads; null: the encoder's")
-    mlp_ratio: float = Field(4.0, gt=0, description="MLP width over token width")
+    depth: Depth = Field(6, description="blocks of self-attention, cross-attention, MLP")
+    heads: Width | None = Field(None, description="attention heads; null: the encoder's")
+    mlp_ratio: MlpRatio = Field(4.0, description="MLP width over token width")
     cross: bool = Field(
         True, description="whether each block attends to the encoder's tokens; false: pixels only"
     )

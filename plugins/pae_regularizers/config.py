@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import LatentShape, RegularizerConfig
+from pae_framework.config import LatentShape, RegularizerConfig, Weight
 
 
 class SSRConfig(RegularizerConfig):
@@ -42,7 +42,10 @@ class MCRConfig(RegularizerConfig):
         "with the reconstruction (single)",
     )
     angles: tuple[float, ...] = Field(
-        (42.5, 85.0), min_length=1, description="rotations of every token, degrees, increasing"
+        (42.5, 85.0),
+        min_length=1,
+        max_length=100,
+        description="rotations of every token, degrees, increasing",
     )
 
     @model_validator(mode="after")
@@ -83,17 +86,15 @@ class VFConfig(RegularizerConfig):
     finally with the margins that are the defaults here.
     """
 
-    distance_margin: float = Field(
-        0.25, ge=0, description="m_d: differences of cosines up to this are not penalized"
+    distance_margin: Weight = Field(
+        0.25, description="m_d: differences of cosines up to this are not penalized"
     )
-    cosine_margin: float = Field(
-        0.5, ge=0, description="m_c: cosines down to 1 - m_c are not penalized"
+    cosine_margin: Weight = Field(0.5, description="m_c: cosines down to 1 - m_c are not penalized")
+    distance_weight: Weight = Field(
+        1.0, description="w_d: factor of the term on similarities between tokens"
     )
-    distance_weight: float = Field(
-        1.0, ge=0, description="w_d: factor of the term on similarities between tokens"
-    )
-    cosine_weight: float = Field(
-        1.0, ge=0, description="w_c: factor of the term on the direction of each token"
+    cosine_weight: Weight = Field(
+        1.0, description="w_c: factor of the term on the direction of each token"
     )
     adaptive: bool = Field(
         True,

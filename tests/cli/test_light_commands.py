@@ -283,6 +283,21 @@ def test_show_plugin_of_an_unknown_name_is_a_usage_error(pae: Pae, reference: st
     answer = pae("show-plugin", reference)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith("error: ")
+    assert "bottleneck:sphere" in answer.err or "'sphere'" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("reference", "near"),
+    [
+        ("tiny_vti", "encoder:tiny_vit"),
+        ("encodr:tiny_vit", "encoder:tiny_vit"),
+        ("vit", "decoder:vit"),
+        ("encoder:tiny_vitt", "'tiny_vit'"),
+        ("decoder:tiny_vit", "encoder"),
+    ],
+)
+def test_show_plugin_suggests_the_closest_name(pae: Pae, reference: str, near: str) -> None:
+    assert near in pae("show-plugin", reference).fails(2).err.partition("Installed:")[0]
 
 
 # --- the command itself ---------------------------------------------------------------------------

@@ -329,8 +329,8 @@ class OtherKind(EncoderConfig):
         ({"api": 99}, "plugin API 99"),
         ({"name": "Not A Name"}, "'Not A Name'"),
         ({"summary": " "}, "one line"),
-        ({"target": "test_catches_others:Gray"}, "Gray is no Regularizer"),
-        ({"config": "pull_config:OtherKind"}, "OtherKind is no RegularizerConfig"),
+        ({"target": "test_catches_others:Gray"}, "Gray, is not a .*contracts.Regularizer"),
+        ({"config": "pull_config:OtherKind"}, "OtherKind, is not a .*config.RegularizerConfig"),
         ({"config": "pull_config:Bare"}, "Bare.other has no description"),
         ({"config": "pull_config:Undocumented"}, "Undocumented has no docstring"),
         ({"config": "pull_config:Loose"}, "Loose .*unknown keys"),
@@ -361,5 +361,13 @@ def test_correct_registration_passes(tmp_path, monkeypatch):
 def test_a_module_that_registers_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "silent_plugin.py").write_text("pae_api = 1\n")
-    with pytest.raises(AssertionError, match="silent_plugin registers nothing"):
+    with pytest.raises(AssertionError, match=r"silent_plugin does not load.*no hook"):
         check_registration("silent_plugin")
+
+
+def test_a_hook_that_registers_nothing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = PLUGIN.format(**GOOD).partition("    register(")[0] + "    pass\n"
+    (tmp_path / "idle_plugin.py").write_text(source)
+    with pytest.raises(AssertionError, match="idle_plugin registers nothing"):
+        check_registration("idle_plugin")

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from pae_framework.build import build_source
 from pae_framework.config import DataSourceConfig
@@ -20,6 +19,7 @@ from pae_framework.data.images import (
     read_images,
     read_masks,
 )
+from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError
 
@@ -106,18 +106,17 @@ def test_batches_are_the_same_with_two_workers_and_from_the_middle(source):
 def test_workers_send_images_as_uint8(source, monkeypatch):
     sent = []
 
-    def recorded(loader):
-        for batch in iterate(loader):
+    def recorded(*arguments):
+        for batch in read_steps(*arguments):
             sent.append(batch)
             yield batch
 
-    iterate = DataLoader.__iter__
-    monkeypatch.setattr(DataLoader, "__iter__", recorded)
+    monkeypatch.setattr("pae_framework.data.images.read_steps", recorded)
     stream = CountStream(length=10, batch_size=4, seed=3)
     batches = list(ImageBatches(source, stream, flip=True, workers=2)(0, 3))
 
-    assert [images.dtype for (images, _), _ in sent] == [torch.uint8] * 3
-    for (images, _), ((bytes_, _), _) in zip(batches, sent, strict=True):
+    assert [images.dtype for images, _ in sent] == [torch.uint8] * 3
+    for (images, _), (bytes_, _) in zip(batches, sent, strict=True):
         assert torch.equal(images, bytes_.float() / 255)
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +22,7 @@ from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, PaeError
 from pae_framework.plugins import load_registry
+from pae_framework.stopping import STOP_SIGNALS
 
 
 @pytest.fixture
@@ -68,3 +75,69 @@ def _divide(step: int) -> float:
 def test_other_errors_of_a_worker_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError, match=r"(?s)in DataLoader worker.*in _divide"):
         list(read_steps(_divide, 0, 2, workers=1))
+
+
+def _slowly(step: int) -> int:
+    time.sleep(0.05)
+    return step
+
+
+@pytest.mark.parametrize("sent", STOP_SIGNALS, ids=lambda sent: sent.name)
+def test_workers_ignore_the_signals_that_ask_to_stop(sent: signal.Signals) -> None:
+    """Slurm and terminals send them to every process."""
+    steps = read_steps(_slowly, 0, 12, workers=2)
+    assert next(steps) == 0
+    workers = active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        assert worker.pid is not None
+        os.kill(worker.pid, sent)
+    assert list(steps) == list(range(1, 12))
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_workers_end_when_their_steps_are_no_longer_read() -> None:
+    steps = read_steps(_slowly, 0, 1000, workers=2)
+    assert next(steps) == 0
+    workers = active_children()
+    del steps
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def _hang(folder: Path, step: int) -> int:
+    (folder / str(os.getpid())).touch()
+    if step:
+        time.sleep(1000)
+    return step
+
+
+HANGING = """\
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from test_steps import _hang
+from pae_framework.data.read_ahead import read_steps
+
+folder = Path(sys.argv[1])
+steps = read_steps(partial(_hang, folder), 0, 9, workers=2)
+next(steps)
+while len(list(folder.iterdir())) < 2:
+    time.sleep(0.01)
+try:
+    raise KeyboardInterrupt
+except KeyboardInterrupt as error:
+    kept = error  # a circle: error, its traceback, this frame with the steps
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_in_spite_of_workers_that_hang(tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, "-c", HANGING, tmp_path], env=env, timeout=60, check=True)
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

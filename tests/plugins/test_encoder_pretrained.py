@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import timm
 import torch
+import yaml
 from layouts.transformers_encoders import CASES, GRID, SIZE, Case, every_case, images
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -537,10 +538,29 @@ def test_no_family_takes_another_s_file(wanted: str, given: str, tmp_path: Path)
                 load(CASES[wanted], tensors, path)
 
 
-def test_positions_of_another_grid_are_another_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mae", "dinov2", "dinov2 with registers", "siglip2"])
+@pytest.mark.parametrize("layout", ["timm", "transformers"])
+def test_positions_of_another_grid_are_read_with_the_size_that_the_error_names(
+    name: str, layout: str, tmp_path: Path
+) -> None:
+    case, path = CASES[name], tmp_path / "weights.safetensors"
     size = {**SIZE, "grid": GRID + 1}
-    larger = CASES["mae"].encoder(16 * GRID, size=size)
-    tensors = {n.removeprefix("model."): t for n, t in larger.to_released().items()}
+    larger = case.encoder(16 * GRID, size=size)
+    if layout == "timm":
+        tensors = {n.removeprefix("vit."): t for n, t in larger.state_dict().items()}
+        if (
+            position := tensors.pop("class_position", None)
+        ) is not None and "registers" not in name:
+            tensors["pos_embed"] = torch.cat([position, tensors["pos_embed"]], dim=1)
+    else:
+        released = larger.to_released()
+        tensors = {n.removeprefix(case.prefix): t for n, t in released.items()}
 
-    with pytest.raises(CheckpointError, match="position_embeddings is 1x26x32, not 1x17x32"):
-        load(CASES["mae"], tensors, tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        load(case, tensors, path)
+
+    assert f"{GRID + 1} x {GRID + 1} tokens" in str(caught.value)
+    named = yaml.safe_load(str(caught.value).partition("size=")[2].partition("}")[0] + "}")
+    right = case.encoder(16 * GRID, size=named, weights=str(path))
+    right.load_pretrained()
+    assert torch.equal(right.state_dict()["vit.pos_embed"], larger.state_dict()["vit.pos_embed"])

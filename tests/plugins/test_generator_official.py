@@ -5,7 +5,8 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.errors import CheckpointError
-from pae_framework.tensor_files import load_state, read_checkpoint, save_tensors
+from pae_framework.tensor_files import load_state, save_tensors
+from pae_framework.weight_files import read_checkpoint
 from pae_generators.config import LightningDiTConfig
 from pae_generators.config_dh import DiTDHConfig
 from pae_generators.dit_dh import DiTDH
@@ -48,7 +49,7 @@ def test_weights_load_from_every_kind_of_file(tmp_path, make, prefix, entry):
     if entry == "ema":
         content["model"] = {prefix + name: value for name, value in model.to_official().items()}
     torch.save(content, tmp_path / "0000003.pt")
-    tensors = read_checkpoint(tmp_path / "0000003.pt", entries=("ema", "model"))
+    tensors = read_checkpoint(tmp_path / "0000003.pt", "average")
     load_state(model, model.from_official(tensors), "0000003.pt")
     assert same(model, source.state_dict())
 

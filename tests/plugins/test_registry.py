@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from pae_framework.config import EncoderConfig, RegularizerConfig
 from pae_framework.errors import PluginError
 from pae_framework.plugins import load_registry
 from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
@@ -25,6 +24,12 @@ pae_api = 1
 
 class Config(EncoderConfig):
     size: int = 3
+
+    def token_grid(self, image_size):
+        return image_size // 4
+
+    def token_width(self):
+        return 8
 
 class Encoder:
     pass
@@ -141,6 +146,15 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
         ("import sys\nsys.exit('no license')", "SystemExit: no license"),
         ("x = 1", "PluginError: does not set `pae_api`"),
         ("pae_api = 99", "PluginError: was written for plugin API 99"),
+        ("pae_api = 0", "PluginError: was written for plugin API 0"),
+        ("pae_api = '1'", "PluginError: sets `pae_api` to '1'"),
+        ("pae_api = True", "PluginError: sets `pae_api` to True"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise StopIteration('x')", "StopIteration: x"),
+        ("class E(Exception):\n def __str__(self): 1 / 0\nraise E", "E: <exception str() failed>"),
+        ("raise ValueError('\\n\\nfirst\\nsecond')", "ValueError: first"),
+        (good("x", "acme_bad").replace("@hookimpl", ""), "PluginError: implements no hook"),
         (good("fine", "acme_bad").replace("_encoders(", "_encodrs("), "PluginValidationError: "),
         (good("x", "acme_bad") + AGAIN, "PluginError: registers encoder 'x' twice"),
         (good("Bad Name", "acme_bad"), "PluginError: registers encoder 'Bad Name'"),
@@ -150,6 +164,20 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
             "PluginError: the target of encoder 'x' is 'Encoder', not 'package.module:Class'",
         ),
         (good("x", "acme_bad").replace(', summary="good"', ""), "TypeError: "),
+        *(
+            (good("x", "acme_bad").replace(before, after), f"PluginError: {reason} {after}")
+            for before, after, reason in (
+                ('"x"', "None", "registers encoder"),
+                ('"x"', "3", "registers encoder"),
+                ('"acme_bad:Encoder"', "['a:B']", "the target of encoder 'x' is"),
+                ('"acme_bad:Config"', "None", "the config of encoder 'x' is"),
+                ('"good"', "None", "the summary of encoder 'x' is"),
+                ('"good"', "' '", "the summary of encoder 'x' is"),
+                ('"good"', "7", "the summary of encoder 'x' is"),
+                ('"good"', r"'a\nb'", "the summary of encoder 'x' is"),
+                ('"good"', "b'good'", "the summary of encoder 'x' is"),
+            )
+        ),
         (good("x", "acme_bad").replace("(register):", "(registry):"), "PluginValidationError: "),
     ],
 )
@@ -258,8 +286,9 @@ def registry_with(install: Install, config: str, target: str = "acme_x:Encoder")
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("acme_x:Plain", "acme_x:Plain, is not a pae_framework.config.ComponentConfig"),
-        ("acme_x:number", "is not a pae_framework.config.ComponentConfig"),
+        ("acme_x:Plain", "acme_x:Plain, is not a pae_framework.config.EncoderConfig"),
+        ("acme_x:number", "is not a pae_framework.config.EncoderConfig"),
+        ("pae_framework.config:RegularizerConfig", "is not a pae_framework.config.EncoderConfig"),
         ("acme_x:Absent", "does not import: AttributeError"),
         ("acme_absent:Config", "does not import: ModuleNotFoundError"),
     ],
@@ -274,17 +303,72 @@ def test_the_error_for_an_invalid_config_names_the_plugin(
     assert caught.value.exit_code == 3
 
 
-def test_a_config_of_another_kind_is_rejected(install: Install) -> None:
-    registry = registry_with(install, "acme_x:Config")
-    assert issubclass(registry.config_class("encoder", "x", EncoderConfig), EncoderConfig)
-    with pytest.raises(PluginError, match=r"encoder:x.*RegularizerConfig"):
-        registry.config_class("encoder", "x", RegularizerConfig)
+@pytest.mark.parametrize(
+    ("body", "facts"),
+    [
+        ("x: 'Absent' = 1", ["Absent"]),
+        ("x: 'list[Absent.Inner]' = []", ["Absent"]),
+        ("x: object = object()", ["default of x", "object object"]),
+        ("x: object = int", ["default of x", "class 'int'"]),
+        ("x: list[object] = [print]", ["default of x", "print"]),
+        ("x: object = Field(default_factory=lambda: iter)", ["default of x", "iter"]),
+        ("x: float = float('inf')", ["default of x", "inf"]),
+        ("x: list[float] = [float('nan')]", ["default of x", "nan"]),
+        ("x: bytes = b'\\xff'", ["default of x", "xff"]),
+        ("x: int = Field(default_factory=lambda: 1 / 0)", ["ZeroDivisionError"]),
+        ("x: int = Field(default_factory=lambda: sys.exit(0))", ["SystemExit"]),
+        ("token_grid = EncoderConfig.token_grid", ["token_grid", "EncoderConfig"]),
+        ("token_width = EncoderConfig.token_width", ["token_width", "EncoderConfig"]),
+    ],
+)
+def test_a_config_that_no_recipe_could_hold_is_rejected(
+    install: Install, body: str, facts: list[str]
+) -> None:
+    source = (
+        good("x", "acme_x")
+        + f"""
+import sys
+from pydantic import Field
+class Bad(Config):
+    {body}
+"""
+    )
+    source = source.replace("acme_x:Config", "acme_x:Bad")
+    spec = load_registry(install("acme", source, "acme_x")).find("encoder", "x")
+    with pytest.raises(PluginError) as caught:
+        spec.config_class()
+    message = str(caught.value)
+    for fact in ("plugin acme_x (acme)", "encoder:x", "acme_x:Bad", *facts):
+        assert fact in message
+    assert "\n" not in message
+
+
+def test_defaults_of_all_types_that_a_recipe_can_hold_pass(install: Install) -> None:
+    source = (
+        good("x", "acme_x")
+        + """
+from pathlib import Path
+from pydantic import Field
+class Rich(Config):
+    needed: int
+    path: Path = Path("a")
+    pair: tuple[int, int] = (1, 2)
+    names: frozenset[str] = frozenset()
+    table: dict[int, str] = {1: "a"}
+    nothing: float | None = None
+    made: list[int] = Field(default_factory=lambda: [1])
+"""
+    )
+    source = source.replace("acme_x:Config", "acme_x:Rich")
+    spec = load_registry(install("acme", source, "acme_x")).find("encoder", "x")
+    assert spec.config_class().__name__ == "Rich"
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("acme_x:number", "encoder:x is not a class: acme_x:number"),
+        ("acme_x:number", "encoder:x, acme_x:number, is not a pae_framework.contracts.Encoder"),
+        ("acme_x:Plain", "encoder:x, acme_x:Plain, is not a pae_framework.contracts.Encoder"),
         ("acme_x:Absent", "the target of encoder:x, acme_x:Absent, does not import"),
     ],
 )
@@ -294,3 +378,101 @@ def test_the_error_for_an_invalid_component_names_it(
     spec = registry_with(install, "acme_x:Config", target).find("encoder", "x")
     with pytest.raises(PluginError, match=message):
         spec.component_class()
+
+
+# --- installed distributions ----------------------------------------------------------------------
+
+METADATA = "Metadata-Version: 2.1\nName: acme-kit\nVersion: 1.0\n"
+POINTS = "[pae_framework]\nacme = acme_plugin\n"
+
+
+def dist_info(folder: Path, name: str, metadata: str | None, points: str | bytes | None) -> None:
+    """A distribution as an installer leaves it in a folder."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    if metadata is not None:
+        (info / "METADATA").write_text(metadata)
+    if points is not None:
+        (info / "entry_points.txt").write_bytes(
+            points if isinstance(points, bytes) else points.encode()
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on ``sys.path`` that holds the module of a plugin."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "acme_plugin", raising=False)
+    (tmp_path / "acme_plugin.py").write_text(good("fine", "acme_plugin"))
+    return tmp_path
+
+
+def test_an_installed_plugin_is_found(site: Path) -> None:
+    dist_info(site, "acme_kit", METADATA, POINTS)
+    registry = load_registry()
+    assert registry.find("encoder", "fine").plugin.distribution == "acme-kit"
+    assert registry.broken == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "points"),
+    [
+        (METADATA, "no section and no equals sign"),
+        (METADATA, f"{POINTS}this line means nothing\n"),
+        (METADATA, b"\0" * 64),
+        (METADATA, b"\xff\xfe[pae_framework]"),
+        (None, POINTS),
+        ("Metadata-Version: 2.1\n", POINTS),
+        ("Metadata-Version: 2.1\nName: acme-kit\n", POINTS),
+        ("", POINTS),
+    ],
+)
+def test_damaged_metadata_of_a_distribution_break_only_itself(
+    site: Path, metadata: str | None, points: str | bytes
+) -> None:
+    before = {spec.reference for spec in load_registry().specs()}
+    dist_info(site, "acme_kit", metadata, points)
+    registry = load_registry()
+    assert {spec.reference for spec in registry.specs()} == before
+    (broken,) = registry.broken
+    assert broken.distribution == "acme-kit"
+    assert "install it again" in str(broken.error)
+
+
+@pytest.mark.parametrize("metadata", [None, "", METADATA])
+def test_metadata_of_distributions_without_plugins_do_not_matter(
+    site: Path, metadata: str | None
+) -> None:
+    dist_info(site, "other", metadata, None)
+    dist_info(site, "scripts", metadata, "[console_scripts]\na = b:c\n")
+    assert load_registry().broken == []
+
+
+def test_the_first_of_two_distributions_of_one_name_counts(
+    site: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dist_info(site, "acme_kit", METADATA, POINTS)
+    first = tmp_path_factory.mktemp("first")
+    dist_info(first, "Acme.Kit", METADATA, POINTS.replace("acme =", "newer ="))
+    monkeypatch.syspath_prepend(str(first))
+    found = [plugin.name for plugin in load_registry().plugins if "acme" in plugin.distribution]
+    assert found == ["newer"]
+
+
+def test_what_an_interrupted_pip_left_is_no_second_plugin(site: Path) -> None:
+    dist_info(site, "acme_kit", METADATA, POINTS)
+    dist_info(site, "~cme_kit", METADATA, POINTS)
+    assert load_registry().find("encoder", "fine").plugin.name == "acme"
+
+
+def test_an_entry_point_given_twice_is_one_plugin(site: Path) -> None:
+    dist_info(site, "acme_kit", METADATA, f"{POINTS}acme = acme_plugin\n")
+    assert load_registry().find("encoder", "fine").plugin.name == "acme"
+
+
+@pytest.mark.parametrize("value", ["", "not a module", "a:b:c", "../etc", "acme_plugin:Absent"])
+def test_an_entry_point_that_names_no_module_is_broken(site: Path, value: str) -> None:
+    dist_info(site, "acme_kit", METADATA, f"[pae_framework]\nacme = {value}\n")
+    (broken,) = load_registry().broken
+    assert broken.name == "acme"
+    assert "NoneType" not in str(broken.error)

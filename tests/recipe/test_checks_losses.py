@@ -29,7 +29,11 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             ["24 px", "8"],
         ),
         (
-            [PATCHES, "tokenizer.adversarial.update_from={epochs: 6}"],
+            [
+                PATCHES,
+                "tokenizer.train={epochs: 9}",
+                "tokenizer.adversarial.update_from={epochs: 6}",
+            ],
             "tokenizer.adversarial.start",
             ["before update_from", "set tokenizer.adversarial.start={epochs: 6}"],
         ),
@@ -43,14 +47,42 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             "tokenizer.adversarial.start",
             ["the training ends at", "tokenizer.adversarial.start"],
         ),
-        (  # steps and epochs cannot be compared
+        (  # 23 steps of 64 images are one epoch of the 1442 digits
             [
                 PATCHES,
+                "tokenizer.train.steps=40",
+                "tokenizer.adversarial.start={epochs: 2}",
+            ],
+            "tokenizer.adversarial.start",
+            ["the training ends at {steps: 40}", "earlier tokenizer.adversarial.start"],
+        ),
+        (  # steps and epochs of an unknown number of images cannot be compared
+            [
+                PATCHES,
+                "data.train={use: image_folder, folder: x}",
                 "tokenizer.adversarial.update_from={steps: 10}",
                 "tokenizer.adversarial.start={epochs: 3}",
             ],
             "tokenizer.adversarial.update_from",
             ["the training ends at {steps: 10}", "earlier tokenizer.adversarial.update_from"],
+        ),
+        (
+            [PATCHES, "tokenizer.adversarial.optimizer.warmup_steps=11"],
+            "tokenizer.adversarial.optimizer.warmup_steps",
+            ["11", "(10)", "set tokenizer.adversarial.optimizer.warmup_steps=1"],
+        ),
+        (  # the encoder has 4 blocks
+            ["tokenizer.reconstruction.perceptual.layers=[1, 4]"],
+            "tokenizer.reconstruction.perceptual.layers",
+            ["layer 4", "'tiny_vit'", "0 to 3", "perceptual.layers=[1]"],
+        ),
+        (  # with one block
+            [
+                "tokenizer.encoder.depth=1",
+                "tokenizer.reconstruction.perceptual={weight: 0, layers: [5]}",
+            ],
+            "tokenizer.reconstruction.perceptual.layers",
+            ["layer 5", "0 to 0", "perceptual.layers=[0]"],
         ),
         (
             [PATCHES, *NO_RECONSTRUCTION],

@@ -13,7 +13,8 @@ from pae_framework.recipe.yaml_source import parse
 _words = st.sampled_from(
     ["on", "yes", "1e4", "0o17", "012", "~", "", "null", "12:30:00", "- a", "a: b"]
 )
-_texts = _words | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+_allowed = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
+_texts = _words | st.text(_allowed | st.sampled_from("\n\t\x85"), max_size=12)
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),

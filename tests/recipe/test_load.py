@@ -25,8 +25,8 @@ def test_short_forms_labels_and_defaults_are_completed(load: Load) -> None:
 
 
 def test_data_has_no_defaults_and_resolved_has_all(load: Load) -> None:
-    loaded = load("sample.count=3")
-    assert loaded.data["sample"] == {"count": 3, "at_steps": [10]}
+    loaded = load("sample.count=30")
+    assert loaded.data["sample"] == {"count": 30, "at_steps": [10]}
     assert loaded.resolved()["sample"]["guidance"] == {
         "scale": 1.0,
         "channels": "all",
@@ -34,7 +34,7 @@ def test_data_has_no_defaults_and_resolved_has_all(load: Load) -> None:
         "autoguidance": None,
     }
     assert loaded.text == SMALL
-    assert loaded.overrides == ("sample.count=3",)
+    assert loaded.overrides == ("sample.count=30",)
 
 
 def test_the_resolved_recipe_loads_to_an_equal_one(load: Load, registry: Registry) -> None:
@@ -293,11 +293,11 @@ def test_a_wrong_override_points_to_the_command_line(
 
 
 def test_a_recipe_extends_a_file_beside_it(load: Load) -> None:
-    Path("child.yaml").write_text("extends: small.yaml\nname: child\nsample: {count: 5}\n")
+    Path("child.yaml").write_text("extends: small.yaml\nname: child\nsample: {count: 50}\n")
     loaded = load("seed=3", name="child.yaml")
     assert loaded.recipe.name == "child"
     assert loaded.recipe.sample is not None
-    assert (loaded.recipe.sample.count, loaded.recipe.sample.at_steps) == (5, (10,))
+    assert (loaded.recipe.sample.count, loaded.recipe.sample.at_steps) == (50, (10,))
     assert loaded.origins["sample", "count"] == "child.yaml:3:17"
     assert loaded.origins["sample", "at_steps"] == "small.yaml:25:31"
     assert "extends" not in loaded.data

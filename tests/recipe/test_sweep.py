@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
+from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.sweep import expand
 
 SWEEP = (
@@ -128,7 +129,10 @@ def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
         ("all: {}", "a/b: {}", "sweep.variants.a/b", "letters, digits"),
         ("all: {}", "all: 3", "sweep.variants.all", "found 3"),
         ("seeds: [0, 3]", "seeds: [3, 3]", "sweep.seeds", "distinct"),
-        ("seeds: [0, 3]", "seeds: [-1]", "sweep.seeds", "distinct"),
+        ("seeds: [0, 3]", "seeds: [-1]", "sweep.seeds[0]", "0 or more"),
+        ("seeds: [0, 3]", f"seeds: [{2**63}]", "sweep.seeds[0]", str(2**63)),
+        ("all: {}", "NONE: {}", "sweep.variants.NONE", "'none'"),
+        ("all: {}", f"{'a' * 101}: {{}}", dotted(("sweep", "variants", "a" * 101)), "100"),
         ("seeds: [0, 3]", "seeds: []", "sweep.seeds", "1 or more"),
     ],
 )

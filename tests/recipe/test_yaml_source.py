@@ -169,12 +169,15 @@ def test_aliases_that_expand_exponentially_are_rejected() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "bad.yaml: is empty"),
-        (b"# only a comment\n", "bad.yaml: is empty"),
-        (b"null\n", "bad.yaml: is empty"),
+        (b"", "bad.yaml:1:1: is empty"),
+        (b"# only a comment\n", "bad.yaml:1:1: is empty"),
+        (b"null\n", "bad.yaml:1:1: is empty"),
         (b"- a\n- b\n", "bad.yaml:1:1: expected a map"),
         (b"just text\n", "bad.yaml:1:1: expected a map"),
-        (b"\xff\xfe\x00a", "bad.yaml: is not UTF-8 text"),
+        (b"\xff\xfe\x00a", "bad.yaml:1:1: is not UTF-8 text"),
+        ("ä: 1\nb: ü".encode() + b"\xff", "bad.yaml:2:5: is not UTF-8 text"),
+        (b"a: 1\n" * 250_000, "bad.yaml:1:1: is too large"),
+        (b"a" * 999_999 + "ä".encode(), "bad.yaml:1:1: is too large"),
     ],
 )
 def test_a_file_must_hold_a_map(

@@ -19,10 +19,11 @@ from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.interop.generator_weights import ENTRIES, match_state_dict
+from pae_framework.interop.generator_weights import match_state_dict
 from pae_framework.interop.provenance import require_file
 from pae_framework.recipe.load import load_recipe
-from pae_framework.tensor_files import read_entry, save_tensors
+from pae_framework.tensor_files import save_tensors
+from pae_framework.weight_files import read_weights
 
 LATENT = LatentShape(2, 2)
 FILE = Path("weights.pt")
@@ -86,16 +87,16 @@ def test_weights_that_are_not_finite_are_named(value: float) -> None:
 
 def test_the_average_is_taken_and_wrappers_come_off(tmp_path: Path) -> None:
     file = official.write(official.weights(), tmp_path / "0000001.pt")
-    entry, tensors = read_entry(file, ENTRIES)
-    assert entry == "ema"
-    assert helpers.same_bits(tensors, official.weights())
+    found = read_weights(file, "average")
+    assert found.entry == "ema"
+    assert helpers.same_bits(found.tensors, official.weights())
     content = torch.load(file, weights_only=True)
     del content["ema"]
     torch.save(content, file)
-    entry, tensors = read_entry(file, ENTRIES)
-    assert entry == "model"
+    found = read_weights(file, "average")
+    assert found.entry == "model"
     key = "final_layer.linear.bias"
-    assert torch.equal(tensors[key], official.weights()[key] + 1)
+    assert torch.equal(found.tensors[key], official.weights()[key] + 1)
 
 
 def test_a_file_that_is_gone_is_named_with_its_key() -> None:
@@ -106,7 +107,7 @@ def test_a_file_that_is_gone_is_named_with_its_key() -> None:
 def test_own_weights_of_a_run_are_taken_too(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_tensors(plain().state_dict(), file)
-    _, tensors = read_entry(file, ENTRIES)
+    tensors = read_weights(file, "average").tensors
     assert helpers.same_bits(match_state_dict(tensors, plain(seed=1), file), plain().state_dict())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from pae_framework.errors import DataError, RunError
 from pae_framework.execution.processes import do_items
 from pae_framework.recipe.models import RuntimeSettings
+from pae_framework.stopping import STOP_SIGNALS
 
 
 @dataclass
@@ -72,6 +74,24 @@ class Dying(Touch):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Signaled(Touch):
+    """Gets every signal that asks to stop, as Slurm sends them to all processes of a job."""
+
+    def __call__(self, item: int) -> None:
+        for number in STOP_SIGNALS:
+            os.kill(os.getpid(), number)
+        super().__call__(item)
+
+
+class OneDies(Touch):
+    """The process of the first item is killed; the other waits for an item, or is at work."""
+
+    def __call__(self, item: int) -> None:
+        if item == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01 if item % 2 else 1000)
+
+
 def run(worker: Callable[..., Any], folder: Path, items: int, processes: int) -> list[int]:
     """What :func:`do_items` showed."""
     shown: list[int] = []
@@ -92,6 +112,7 @@ def test_with_one_process_work_is_done_here(tmp_path: Path) -> None:
         (OutOfMemory, RunError, r"latents .*OutOfMemoryError: tried to allocate 20 GiB"),
         (Unreadable, DataError, r"^2\.png: cannot be read as an image$"),
         (Dying, RunError, "process of latents"),
+        (OneDies, RunError, "process of latents"),
     ],
 )
 def test_errors_of_a_process_are_reported(
@@ -100,3 +121,21 @@ def test_errors_of_a_process_are_reported(
     with pytest.raises(error, match=message):
         run(worker, tmp_path, 40, 2)
     assert len(list(tmp_path.iterdir())) < 5  # nothing more was begun
+
+
+def test_processes_ignore_the_signals_that_ask_to_stop(tmp_path: Path) -> None:
+    assert run(Signaled, tmp_path, 6, processes=2) == [1, 2, 3, 4, 5, 6]
+    pids = {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert str(os.getpid()) not in pids
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_signals_stop_after_the_items_under_way(tmp_path: Path, processes: int) -> None:
+    def show(done: int) -> None:
+        for number in STOP_SIGNALS if done == 1 else ():
+            os.kill(os.getpid(), number)
+
+    context: Any = Context(tmp_path)
+    done = do_items(context, Touch, 40, processes, show)
+    assert 1 <= done <= processes + 1
+    assert len(list(tmp_path.iterdir())) == done

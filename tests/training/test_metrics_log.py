@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog, read_log
 from pae_framework.training.progress import format_seconds
@@ -33,6 +36,50 @@ def test_a_truncated_last_line_is_ignored(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', encoding="utf-8")
     assert steps(path) == [1]
+
+
+ROWS = b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.0}\n'
+DAMAGED = [
+    *(b"", b"\xff\xfe", b"\0" * 20, b'{"step": 2, "lo', b"null", b"[1, 2]", b"2", b'"step"'),
+    *(b"{}", b'{"loss": 1.5}', b'{"step": "2", "loss": 1.5}', b'{"step": 2.0}', b'{"step": true}'),
+    *(b'{"step": null}', b'{"step": 2, "loss": "low"}', b'{"step": 2, "loss": [1.5]}'),
+    *(b'{"step": 2, "loss": false}', b"[" * 100_000, b"9" * 5000),
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=lambda line: repr(line[:20]))
+def test_a_line_that_is_not_a_record_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: bytes
+):
+    path = tmp_path / "metrics.jsonl"
+    first, second, rest = ROWS.partition(b'{"step": 2, "loss": 1.5}')
+    path.write_bytes(first + line + rest)
+    assert second
+    assert steps(path) == [1, 3]
+    (message,) = caplog.messages
+    assert str(path) in message
+    assert message.endswith(": 2")
+
+
+@given(st.binary(max_size=200) | st.text().map(str.encode), st.integers(0, len(ROWS)))
+def test_any_content_can_be_read_and_continued(content: bytes, cut: int):
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "metrics.jsonl")
+        path.write_bytes(ROWS[:cut] + content + ROWS[cut:])
+        assert all(isinstance(step, int) for step in steps(path))
+        log = MetricsLog(Path(folder), 3)
+        log.write(4, {"loss": 0.5})
+        log.close()
+        assert steps(path)[-1] == 4
+        assert all(step <= 4 for step in steps(path))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"not a log", ROWS[:-1]])
+def test_a_log_that_is_missing_empty_or_cut(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "metrics.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    assert steps(path) == ([1, 2, 3] if content == ROWS[:-1] else [])
 
 
 def test_seconds_are_formatted():

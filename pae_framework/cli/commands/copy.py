@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import ForceOption, RecipeArgument
 from pae_framework.errors import UsageError
+from pae_framework.files import replacing
 from pae_framework.printing import print_line
 
 
@@ -34,5 +34,7 @@ def copy(
         raise UsageError(f"{target} is the recipe itself; give another DEST")
     if target.exists() and not force:
         raise UsageError(f"{target} exists; replace it with --force")
-    shutil.copyfile(source, target)
+    content = source.read_bytes()
+    with replacing(target, len(content)) as temporary:
+        temporary.write_bytes(content)
     print_line(f"{target}: copied; change its `name`, which names the run's directory")

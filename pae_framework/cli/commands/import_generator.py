@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, TokenizerRunArgument, WeightsArgument
-from pae_framework.cli.output import command_line
+from pae_framework.cli.output import command_line, installed_registry
 
 
 def import_generator(
@@ -41,9 +41,8 @@ def import_generator(
     """
     from pae_framework.console import PlainConsole
     from pae_framework.launch.import_run import import_generator
-    from pae_framework.plugins import load_registry
 
-    console, registry = PlainConsole(), load_registry()
+    console, registry = PlainConsole(), installed_registry()
     import_generator(file, run, statistics, overrides or (), registry, command_line(), console)
     console.print(f"imported into {run}; sample from it, or run the remaining stages:")
     console.print(f"  pae sample {run} --count 16")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
-from pae_framework.cli.output import command_line
+from pae_framework.cli.output import command_line, installed_registry
 
 
 def import_pae(
@@ -38,9 +38,8 @@ def import_pae(
     """
     from pae_framework.console import PlainConsole
     from pae_framework.launch.import_run import import_tokenizer
-    from pae_framework.plugins import load_registry
 
-    console, registry = PlainConsole(), load_registry()
+    console, registry = PlainConsole(), installed_registry()
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, registry, command_line(), console
     )

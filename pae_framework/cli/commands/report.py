@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import RunArgument, finished_context
+from pae_framework.cli.output import installed_registry
 from pae_framework.errors import UsageError
 from pae_framework.files import read_json
 from pae_framework.printing import print_line
@@ -50,11 +51,10 @@ def _write_run(run: Path) -> None:
 
 def _write_sweep(run: Path) -> None:
     from pae_framework.launch.run_sweep import compare_members
-    from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
     from pae_framework.runs.directory import RunDirectory
 
-    loaded = load_recipe(run / "resolved.yaml", (), load_registry())
+    loaded = load_recipe(run / "resolved.yaml", (), installed_registry())
     compare_members(loaded, RunDirectory.at(run))
 
 

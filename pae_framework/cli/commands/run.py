@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
-from pae_framework.cli.output import command_line, console_for_tables, print_json, warn
+from pae_framework.cli.output import (
+    command_line,
+    console_for_tables,
+    installed_registry,
+    print_json,
+    warn,
+)
 from pae_framework.errors import UsageError
 from pae_framework.files import read_json
 
@@ -76,12 +82,11 @@ def run(
     """
     from pae_framework.console import PlainConsole
     from pae_framework.launch.start import RunOptions, run_recipe
-    from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
 
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
-    loaded = load_recipe(recipe, overrides or (), load_registry())
+    loaded = load_recipe(recipe, overrides or (), installed_registry())
     options = RunOptions(run_dir, stages, only, smoke, command_line())
     if dry_run:
         _print_dry_run(loaded, options, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,8 +65,17 @@ def _find(registry: Registry, reference: str) -> ComponentSpec:
 
     kind, colon, name = reference.partition(":")
     if not colon or kind not in KINDS:
-        raise UsageError(f"{reference!r} is not KIND:NAME; kinds: {', '.join(KINDS)}")
+        near = _nearest(registry, name if colon else reference)
+        kinds = f", did you mean {' or '.join(near)}? Kinds" if near else "; kinds"
+        raise UsageError(f"{reference!r} is not KIND:NAME{kinds}: {', '.join(KINDS)}")
     try:
         return registry.find(kind, name)
     except UnknownComponentError as error:
         raise UsageError(str(error)) from None
+
+
+def _nearest(registry: Registry, name: str) -> list[str]:
+    """References of the components of all kinds whose names are like ``name``."""
+    specs = registry.specs()
+    near = difflib.get_close_matches(name, {spec.name for spec in specs}, n=1)
+    return [spec.reference for spec in specs if spec.name in near]

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.nodes import KeyPath
+from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.tokenizer.tokenizer_settings import FACTOR, TERM_COLUMNS
 from pae_framework.training.train_settings import LOG_COLUMNS, Length
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]*")
+_LONGEST_LABEL = 64
 
 RESERVED = frozenset((*LOG_COLUMNS, *TERM_COLUMNS))
 """Other columns of the tokenizer's log, which a label of a regularizer must not equal."""
@@ -45,6 +46,8 @@ def label_problem(label: str, reserved: frozenset[str] = frozenset()) -> str | N
     """Explain why ``label`` cannot name a log column or folder; None if it can."""
     if not _LABEL.fullmatch(label):
         return "a label must be a lower-case letter followed by letters, digits, '_' or '-'"
+    if len(label) > _LONGEST_LABEL:
+        return f"a label has at most {_LONGEST_LABEL} characters, found {len(label)}"
     if label in reserved or (reserved and label.endswith(FACTOR)):
         return f"{label!r} is reserved for another column of the log"
     return None
@@ -91,6 +94,20 @@ def _check_reconstruction(recipe: Recipe) -> Iterator[Inconsistency]:
             path = ("tokenizer", "reconstruction", name)
             message = f"needs {term.smallest_image} px or more, but data.image_size is {size}"
             yield Inconsistency(path, message, f"set {'.'.join(path)}.weight=0")
+    yield from _check_compared_layers(recipe)
+
+
+def _check_compared_layers(recipe: Recipe) -> Iterator[Inconsistency]:
+    """The encoder has the compared layers, even at weight 0: evaluators use the distance, too."""
+    encoder = recipe.tokenizer.encoder
+    layers = recipe.tokenizer.reconstruction.perceptual.layers
+    count = encoder.config.feature_maps()
+    if layers is None or count is None or max(layers) < count:
+        return
+    path = ("tokenizer", "reconstruction", "perceptual", "layers")
+    message = f"layer {max(layers)} is beyond the layers of {encoder.use!r}, 0 to {count - 1}"
+    kept = [layer for layer in layers if layer < count] or [count - 1]
+    yield Inconsistency(path, message, f"set {dotted(path)}={kept}")
 
 
 def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -102,17 +119,25 @@ def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
         section.discriminator.config.check_image_size(recipe.data.image_size)
     except ValueError as error:
         yield Inconsistency((*path, "discriminator"), str(error))
+    train, trained = recipe.tokenizer.train, recipe.tokenizer.weights is None
+    images = recipe.data.train.config.image_count()
+    per_epoch = None if images is None else images / train.batch_size
+
+    def reaches(point: Length, other: Length) -> bool:
+        if per_epoch is None:
+            return point.reaches(other)
+        return point.in_steps(per_epoch) >= other.in_steps(per_epoch)
+
     if section.start.before(section.update_from):
         message = "starts before update_from, so the loss would use an untrained discriminator"
         hint = f"set tokenizer.adversarial.start={_yaml(section.update_from)}"
         yield Inconsistency((*path, "start"), message, hint)
-    train, trained = recipe.tokenizer.train, recipe.tokenizer.weights is None
     end = Length(steps=train.steps, epochs=train.epochs)
     for key, event in (
         ("start", "the term enters the loss"),
         ("update_from", "the discriminator is first updated"),
     ):
-        if trained and getattr(section, key).reaches(end):
+        if trained and reaches(getattr(section, key), end):
             message = f"the training ends at {_yaml(end)}, before {event}"
             hint = f"set an earlier tokenizer.adversarial.{key} or a longer tokenizer.train"
             yield Inconsistency((*path, key), message, hint)

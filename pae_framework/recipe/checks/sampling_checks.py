@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pae_framework.errors import Inconsistency
 from pae_framework.flow.flow_settings import Guidance
 from pae_framework.recipe.components import GeneratorComponent
+from pae_framework.recipe.derived import known_classes, known_steps, known_test_images
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 
@@ -20,12 +21,12 @@ def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
         hint = "add `generator` or set sample=null"
         yield Inconsistency(("sample",), "the recipe has no generator to sample from", hint)
         return
-    yield from _check_at_steps(sample.at_steps, generator)
+    yield from _check_at_steps(sample.at_steps, generator, known_steps(generator.train, recipe))
     yield from _check_guidance(sample.guidance, generator)
 
 
 def _check_at_steps(
-    at_steps: tuple[int, ...], generator: GeneratorComponent
+    at_steps: tuple[int, ...], generator: GeneratorComponent, last: int | None
 ) -> Iterator[Inconsistency]:
     path: KeyPath = ("sample", "at_steps")
     if generator.weights is not None:
@@ -33,8 +34,12 @@ def _check_at_steps(
             message = "generator.weights has the weights of one step only"
             yield Inconsistency(path, message, "set sample.at_steps=[]")
         return
-    keep_steps, last = generator.train.keep_steps, generator.train.steps
-    lost = [step for step in at_steps if step not in (*keep_steps, last)]
+    keep_steps = generator.train.keep_steps
+    lost = [
+        step
+        for step in at_steps
+        if step not in (*keep_steps, last) or (last is not None and step > last)
+    ]
     if not lost:
         return
     if last is None or max(lost) <= last:
@@ -60,6 +65,25 @@ def _check_guidance(guidance: Guidance, generator: GeneratorComponent) -> Iterat
             message = "guidance needs an unconditional velocity, but label_drop is 0"
             hint = "set generator.objective.label_drop=0.1 or sample.guidance.scale=1"
             yield Inconsistency(path, message, hint)
+
+
+def check_images(recipe: Recipe) -> Iterator[Inconsistency]:
+    """There are as many test images and samples as the recipe evaluates."""
+    test, chosen = recipe.data.test.config.image_count(), recipe.data.test_images
+    if test is not None and chosen is not None and chosen > test:
+        message = f"data.test has {test} images, fewer than {chosen}"
+        yield Inconsistency(("data", "test_images"), message, "set data.test_images=null")
+    elif (images := known_test_images(recipe)) is not None:
+        for label, evaluator in recipe.evaluate.items():
+            try:
+                evaluator.config.check_images(images)
+            except ValueError as error:
+                yield Inconsistency(("evaluate", label), str(error))
+    classes, sample = known_classes(recipe), recipe.sample
+    evaluated = any("samples" in evaluator.config.needs for evaluator in recipe.evaluate.values())
+    if evaluated and sample is not None and classes is not None and sample.count < classes:
+        message = f"{sample.count} samples cannot represent the {classes} classes of data.train"
+        yield Inconsistency(("sample", "count"), message, f"set sample.count={classes}")
 
 
 def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:

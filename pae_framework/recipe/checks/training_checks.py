@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pae_framework.errors import Inconsistency
+from pae_framework.recipe.derived import known_steps
 from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.nodes import dotted
+from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
+
+_DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
 
 
 def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     """Trainable encoders have a ``train`` map, and kept steps are within the training."""
     yield from _check_encoders(recipe)
     yield from _check_keep_steps(recipe)
+    yield from _check_warmups(recipe)
     yield from _check_statistics(recipe)
     yield from _check_classes(recipe)
 
@@ -41,17 +46,34 @@ def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
 def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
     """Kept steps are not beyond the last step, even of a ``train`` map that is not in use.
 
-    The training loop checks this if the length is in epochs, which depend on the data.
+    The training loop checks this if the length is in epochs and the number of images is unknown.
     """
     for stage in STAGES.values():
-        if (train := stage.stated_train(recipe)) is None or train.steps is None:
+        train = stage.stated_train(recipe)
+        if train is None or (last := known_steps(train, recipe)) is None:
             continue
-        beyond = [step for step in train.keep_steps if step > train.steps]
+        beyond = [step for step in train.keep_steps if step > last]
         if beyond:
-            kept = [step for step in train.keep_steps if step <= train.steps]
-            message = f"{', '.join(map(str, beyond))} is beyond the last step ({train.steps})"
+            kept = [step for step in train.keep_steps if step <= last]
+            message = f"{', '.join(map(str, beyond))} is beyond the last step ({last})"
             keep_steps = (*(stage.train_path or ()), "keep_steps")
             yield Inconsistency(keep_steps, message, f"set {dotted(keep_steps)}={kept}")
+
+
+def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Each learning rate reaches its peak before the end of the training."""
+    optimizers: list[tuple[KeyPath, OptimizerSettings, TrainSettings]] = []
+    for stage in STAGES.values():
+        if (train := stage.stated_train(recipe)) is not None:
+            optimizers.append((stage.train_path or (), train, train))
+    if (adversarial := recipe.tokenizer.active_adversarial) is not None:
+        optimizers.append((_DISCRIMINATOR, adversarial.optimizer, recipe.tokenizer.train))
+    for path, optimizer, train in optimizers:
+        last, warmup = known_steps(train, recipe), optimizer.warmup_steps
+        if last is not None and warmup > last:
+            key = (*path, "warmup_steps")
+            message = f"the warm-up of {warmup} steps is longer than the training ({last})"
+            yield Inconsistency(key, message, f"set {dotted(key)}={last // 10}")
 
 
 def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:

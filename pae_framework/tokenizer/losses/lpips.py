@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import is_file_name, weights_path
 from pae_framework.seeding import derive_seed
-from pae_framework.tensor_files import differences, read_checkpoint
+from pae_framework.tensor_files import differences, load_state
 from pae_framework.tokenizer.tokenizer_settings import LPIPS_HEADS, VGG16, LpipsSettings
+from pae_framework.weight_files import read_checkpoint
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of VGG-16's convolutions; stages are separated by max pooling."""
@@ -87,7 +88,7 @@ class LPIPS(nn.Module):
             )
         if any(bool((value < 0).any()) for name, value in state.items() if "heads" in name):
             raise CheckpointError(f"{source}: LPIPS's channel weights must not be negative")
-        self.load_state_dict(state)
+        load_state(self, state, source)
 
     def _unit(self, x: Tensor) -> Tensor:
         wide = x.float()
@@ -109,7 +110,7 @@ def build_lpips(settings: LpipsSettings) -> LPIPS:
         return distance
     if is_file_name(settings.weights):
         path = weights_path(settings.weights, None)
-        distance.load(read_checkpoint(path, ("state_dict", "model")), str(path))
+        distance.load(read_checkpoint(path), str(path))
     else:
         network, heads = (read_checkpoint(weights_path("default", f)) for f in (VGG16, LPIPS_HEADS))
         distance.load(network | heads, f"{VGG16.where} with {LPIPS_HEADS.where}")

@@ -1,0 +1,93 @@
+"""Standard output and standard error that outlive their reader. No torch."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+_NAMES = ("stdout", "stderr")
+_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
+"""Errors that mean that nobody reads the output: a closed pipe, a closed terminal."""
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Let the block go on if standard output or error can no longer be written.
+
+    What is printed is then dropped, also by child processes. Characters that the encoding of a
+    stream lacks are printed as escapes. A block inside another changes nothing.
+    """
+    before = {name: getattr(sys, name) for name in _NAMES}
+    for name, stream in before.items():
+        if not isinstance(stream, _LastingStream):
+            setattr(sys, name, _LastingStream(_usable(stream)))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            getattr(sys, name).flush()
+            setattr(sys, name, stream)
+
+
+def lost_output() -> str | None:
+    """Why printed text was lost, though somebody wanted it; None if it was not.
+
+    For a block of :func:`lasting_output`.
+    """
+    sys.stdout.flush()
+    error = getattr(sys.stdout, "lost", None)
+    if error is None or error.errno in _GONE:
+        return None
+    return f"standard output cannot be written: {error.strerror or error}"
+
+
+class _LastingStream:
+    """A text stream that drops what is written after the first error.
+
+    Attributes:
+        lost: the first error.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.lost: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _drop(self, error: OSError) -> None:
+        if isinstance(error, BlockingIOError):  # only slow
+            return
+        self.lost = self.lost or error
+        # What is left in buffers then goes nowhere, instead of failing when Python exits.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def _usable(stream: TextIO | None) -> TextIO:
+    """The stream, or one that goes nowhere if it was closed before Python started."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+        cast(Any, stream).reconfigure(errors="backslashreplace")
+    return stream
