@@ -31,6 +31,10 @@ class PlainConsole(Console):
         options.setdefault("soft_wrap", is_text and not self.is_terminal)
         super().print(*objects, **options)
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A cell or line as it is measured, with printable text; see rich."""
+        return super().render_str(printable(text), **options)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -47,8 +47,8 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically."""
-    content = text.encode("utf-8")
+    """Write text as UTF-8, atomically. Bytes that are not UTF-8 in names are escaped as in JSON."""
+    content = text.encode("utf-8", "backslashreplace")
     with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 

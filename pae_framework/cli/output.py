@@ -30,23 +30,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; on a terminal, long cells wrap."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
-
-    from pae_framework.console import PlainConsole
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    PlainConsole(width=None if sys.stdout.isatty() else _UNBROKEN).print(table)
+        table.add_row(*row)
+    console_for_tables(_UNBROKEN).print(table)
 
 
-def console_for_tables() -> PlainConsole:
-    """A console for tables; 100 columns wide if stdout is not a terminal."""
+def console_for_tables(width: int = 100) -> PlainConsole:
+    """A console for tables; of this width if stdout is not a terminal."""
     from pae_framework.console import PlainConsole
 
-    return PlainConsole(width=None if sys.stdout.isatty() else 100)
+    return PlainConsole(width=None if sys.stdout.isatty() else width)
 
 
 def command_line() -> str:

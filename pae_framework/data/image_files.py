@@ -83,7 +83,9 @@ def _check_header(image: Image.Image) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory to decode it"
-    return str(error) or type(error).__name__
+    if isinstance(error, OSError | ValueError) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from pae_framework.console import PlainConsole
 from pae_framework.errors import RunError, StoppedError
 from pae_framework.files import read_json, write_json
 from pae_framework.launch.launcher import Launcher
+from pae_framework.printing import printable
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
@@ -52,7 +53,7 @@ def run_sweep(
         except StoppedError:
             raise
         except RunError as error:
-            console.print(Text.assemble((member.name, "bold"), f" failed: {error}"))
+            console.print(Text.assemble((member.name, "bold"), printable(f" failed: {error}")))
             failed.append(member.name)
     compare_members(loaded, directory)
     if failed:

@@ -54,12 +54,15 @@ class RunDirectory:
         """Check that the directory is empty, or holds a run or sweep of this name.
 
         Raises:
-            UsageError: it holds a run of another recipe, or other files, or cannot be written.
+            UsageError: it holds a run of another recipe, or other files, cannot be written, or
+                is not UTF-8.
         """
         if found := folder_problem(self.path):
             raise UsageError(f"{found}; choose another --run-dir")
         problem = None
-        if (self.path / RECORD).exists():
+        if str(self.path).encode(errors="ignore").decode() != str(self.path):
+            problem = "is not a path in UTF-8, which files of weights need"
+        elif (self.path / RECORD).exists():
             info = read_json(self.path / RECORD)
             if info.get("name") != name or ("members" in info) != sweep:
                 found, wanted = ("sweep" if s else "run" for s in ("members" in info, sweep))

@@ -174,11 +174,16 @@ def open_set(path: Path) -> tuple[Tensor, Tensor]:
         with zipfile.ZipFile(path) as archive:
             images = _array(path, archive, "arr_0.npy")
             labels = _array(path, archive, "arr_1.npy")
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable sample set: {error}") from error
+    except Exception as error:  # damaged archives and headers fail in many ways
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: not a readable sample set: {reason}") from error
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3:
         raise DataError(
             f"{path}: arr_0 is {images.shape} {images.dtype}; expected (M, S, S, 3) uint8"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: arr_1 is {labels.shape} {labels.dtype}; expected ({len(images)},) of integers"
         )
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(np.array(labels))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pae_framework.console import PlainConsole
+from pae_framework.printing import printable
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
@@ -32,7 +33,7 @@ class ProgressLine:
         console: PlainConsole | None = None,
         update_record: Callable[..., None] | None = None,
     ):
-        self.title, self.total, self._first = title, total, done
+        self.title, self.total, self._first = printable(title), total, done
         self._done, self._recorded = done, -1
         self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
@@ -49,7 +50,7 @@ class ProgressLine:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+            self._task = self._bar.add_task(self.title, total=total, completed=done, note="")
 
     def __enter__(self) -> ProgressLine:
         self._record()
@@ -65,6 +66,7 @@ class ProgressLine:
     def update(self, done: int, note: str = "", record: bool = False) -> None:
         """Show that ``done`` of ``total`` are done, with a note; ``record``: now in any case."""
         self._done = done
+        note = printable(note)
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()

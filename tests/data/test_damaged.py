@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pae_framework.data import damaged
 from pae_framework.data.damaged import SkippingSource, damaged_indices
@@ -138,6 +138,30 @@ def test_an_image_is_read_again_after_an_error_of_the_operating_system(
     assert gray(source[3]) == 30
     assert not (tmp_path / "damaged.txt").exists()
     assert pauses == [damaged.PAUSE]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("AVIF"), SyntaxError("marker")])
+def test_every_error_of_a_decoder_counts_as_damage(folder, tmp_path, monkeypatch, error):
+    whole = ImageFile.ImageFile.load
+
+    def load(image):
+        if Path(image.filename).match("class0/1.png"):
+            raise error
+        return whole(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)
+    assert gray(source[1]) == 20
+    assert damaged_indices(tmp_path / "damaged.txt") == {1}
+
+
+def test_the_record_holds_one_printable_line_per_image(folder, tmp_path):
+    (folder / "class0/1.png").rename(folder / "class0/1\x1b[2J\n\t.png")
+    damage(folder, "class0/1\x1b[2J\n\t.png")
+    SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=1)[1]
+    (line,) = (tmp_path / "damaged.txt").read_text().splitlines()
+    assert line.isprintable() or line.replace("\t", "", 1).isprintable()
+    assert "\\x1b[2J" in line
 
 
 def test_there_is_no_pause_after_other_errors(folder, tmp_path, monkeypatch):

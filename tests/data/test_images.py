@@ -115,8 +115,8 @@ def test_workers_send_images_as_uint8(source, monkeypatch):
     stream = CountStream(length=10, batch_size=4, seed=3)
     batches = list(ImageBatches(source, stream, flip=True, workers=2)(0, 3))
 
-    assert [images.dtype for (images, _), _ in sent] == [torch.uint8] * 3
-    for (images, _), ((bytes_, _), _) in zip(batches, sent, strict=True):
+    assert [images.dtype for images, _ in sent] == [torch.uint8] * 3
+    for (images, _), (bytes_, _) in zip(batches, sent, strict=True):
         assert torch.equal(images, bytes_.float() / 255)
 
 

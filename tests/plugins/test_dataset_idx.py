@@ -1,8 +1,11 @@
 """MNIST-format files, written by hand, whole and damaged."""
 
 import gzip
+import random
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from pae_datasets.arrays import resize_gray
 from pae_datasets.config import IdxConfig
 from pae_datasets.idx import Idx, read_idx
 from pae_framework.data.images import read_images, read_masks
@@ -181,3 +185,108 @@ def test_big_endian_numbers_of_the_header(tmp_path):
 def test_an_unknown_split_is_rejected():
     with pytest.raises(ValidationError, match="'train' or 'test'"):
         IdxConfig(folder="x", split="val")
+
+
+# --- any header, any damage -----------------------------------------------------------------------
+
+
+def idx_header(*shape: int) -> bytes:
+    return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+
+
+LYING = {
+    "huge": (idx_header(2**32 - 1, 2**32 - 1, 2**32 - 1), 100),
+    "terabyte": (idx_header(2**20, 2**10, 2**10), 1000),
+    "one too many": (idx_header(3, 4, 4), 47),
+    "one too few": (idx_header(3, 4, 4), 49),
+    "no rows": (idx_header(3, 0, 0), 0),
+    "no images": (idx_header(0, 28, 28), 0),
+    "zeros": (b"", 1000),
+    "four dimensions": (idx_header(1, 1, 2, 2), 4),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("lie", LYING)
+def test_a_header_must_agree_with_the_bytes(tmp_path, lie, compressed):
+    folder = write(tmp_path, compressed=compressed)
+    path = folder / f"train-images-idx3-ubyte{'.gz' if compressed else ''}"
+    header, count = LYING[lie]
+    content = header + bytes(count)
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        Idx(IdxConfig(folder=str(folder)), 28)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from pae_datasets.idx import read_idx
+from pae_framework.errors import DataError
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        print(read_idx(path, 3).shape)
+    except DataError as error:
+        assert str(path) in str(error), error
+        print(path.name)
+"""
+
+
+def test_memory_is_bounded_by_what_the_header_says_and_the_file_holds(tmp_path):
+    zeros = gzip.compress(bytes(300 << 20), 1)  # 300 MiB of zeros
+    (tmp_path / "a-zeros.gz").write_bytes(zeros)
+    (tmp_path / "b-more.gz").write_bytes(gzip.compress(idx_header(2, 8, 8)) + zeros)
+    (tmp_path / "c-huge.gz").write_bytes(gzip.compress(idx_header(2**31, 2**10, 2**10)) + zeros)
+    (tmp_path / "d-memory.gz").write_bytes(gzip.compress(idx_header(300, 1024, 1024)) + zeros)
+    with (tmp_path / "e-plain").open("wb") as sparse:
+        sparse.write(idx_header(2, 8, 8))
+        sparse.truncate(10 << 30)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["a-zeros.gz", "b-more.gz", "c-huge.gz", "d-memory.gz", "e-plain"]
+
+
+def read_damaged(folder: Path, count: int) -> None:
+    """Read randomly damaged copies of a plain and a gzipped file."""
+    whole = idx_bytes(PIXELS)
+    for number in range(count):
+        chance = random.Random(number)
+        path = folder / ("images.gz" if number % 2 else "images")
+        content = bytearray(gzip.compress(whole, mtime=0) if number % 2 else whole)
+        for _ in range(chance.randint(1, 3)):
+            place = chance.randrange(chance.choice([20, len(content)]) % len(content) or 1)
+            kind = chance.choice(["change", "cut", "insert"])
+            if kind == "change":
+                content[place] = chance.randrange(256)
+            elif kind == "cut":
+                del content[place + 1 :]
+            else:
+                content[place:place] = chance.randbytes(chance.randint(1, 9))
+        path.write_bytes(content)
+        try:
+            array = read_idx(path, 3)
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017
+        else:
+            assert array.dim() == 3
+            assert array.dtype == torch.uint8
+
+
+def test_a_damaged_idx_file_is_named_or_gives_an_array(tmp_path):
+    read_damaged(tmp_path, 300)
+
+
+@pytest.mark.slow
+def test_many_damaged_idx_files_are_named_or_give_an_array(tmp_path):
+    read_damaged(tmp_path, 20_000)
+
+
+def test_large_sets_are_resized_in_parts(tmp_path):
+    levels = np.random.default_rng(1).integers(0, 256, (5000, 4, 4), np.uint8)
+    images = torch.from_numpy(levels)
+    whole = torch.nn.functional.interpolate(images[:, None].float(), size=(6, 6), mode="bilinear")
+    assert torch.equal(resize_gray(images, 6), whole[:, 0].round().to(torch.uint8))

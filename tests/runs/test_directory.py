@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from pae_framework.errors import RunError, StoppedError, UsageError
-from pae_framework.files import point, write_json
+from pae_framework.files import point, read_json, write_json
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
@@ -42,6 +43,19 @@ def test_a_directory_with_other_files_is_rejected(tmp_path: Path):
         with pytest.raises(UsageError) as refused:
             RunDirectory.at(path).claim("a")
         assert all(fact in str(refused.value) for fact in (str(path), "--run-dir"))
+
+
+def test_a_path_that_is_not_utf8_is_rejected(tmp_path: Path):
+    # Rust, in which safetensors is written, has no such names.
+    with pytest.raises(UsageError, match=r"UTF-8.*--run-dir"):
+        RunDirectory.at(tmp_path / os.fsdecode(b"r\xff")).claim("a")
+
+
+def test_names_that_are_not_utf8_survive_json(tmp_path: Path):
+    names = {"classes": [os.fsdecode(b"c\xff"), "é"]}
+    write_json(tmp_path / "a.json", names)
+    assert read_json(tmp_path / "a.json") == names
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
 def test_the_error_names_the_directory_without_a_run(tmp_path: Path):

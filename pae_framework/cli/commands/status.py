@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from pae_framework.cli.arguments import JsonOption, RunArgument
-from pae_framework.cli.output import print_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from pae_framework.runs.status import StageStatus
+from pae_framework.cli.output import print_json, print_table
+from pae_framework.printing import print_line
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -22,21 +17,11 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({name: [asdict(stage) for stage in rows] for name, rows in members.items()})
         return
-    from pae_framework.console import PlainConsole
-
-    console = PlainConsole()
     for name, rows in members.items():
-        console.print(_table(name, rows))
-
-
-def _table(name: str, rows: list[StageStatus]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=name, title_justify="left")
-    for heading in ("stage", "state", "progress", "time", "folder"):
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(row.stage, row.state, row.progress, row.time, row.folder)
-        if row.error:
-            table.add_row("", row.error)
-    return table
+        print_line(name)
+        columns = [(row.stage, row.state, row.progress, row.time, row.folder) for row in rows]
+        print_table(("stage", "state", "progress", "time", "folder"), columns)
+        for row in rows:
+            if row.error:
+                print_line(f"{row.stage}: {row.error}")
+        print_line("")
