@@ -11,7 +11,6 @@ from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
-
 _DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
 
 
