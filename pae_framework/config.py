@@ -41,10 +41,10 @@ Side = Annotated[int, Gt(0), Le(8192)]
 Width = Annotated[int, Gt(0), Le(65_536)]
 """A number of channels, or of attention heads."""
 
-Depth = Annotated[int, Gt(0), Le(256)]
+Depth = Annotated[int, Gt(0), Le(128)]
 """A number of blocks or layers."""
 
-LayerIndex = Annotated[int, Ge(0), Lt(256)]
+LayerIndex = Annotated[int, Ge(0), Lt(128)]
 """A block or layer, counted from 0."""
 
 MlpRatio = Annotated[float, Ge(0.25), Le(64)]

@@ -92,10 +92,11 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Base:
-    """A valid recipe to change, and all its keys."""
+    """A valid recipe to change, all its keys, and the values of those that are no maps."""
 
     text: str
     keys: tuple[str, ...]
+    leaves: dict[str, Any]
 
 
 def bases(registry: Registry, folder: Any) -> list[Base]:
@@ -106,16 +107,18 @@ def bases(registry: Registry, folder: Any) -> list[Base]:
         path = folder / "base.yaml"
         path.write_text(text)
         resolved = load_recipe(path, (), registry).resolved()
-        found.append(Base(text, tuple(_keys(resolved))))
+        values = dict(_values(resolved))
+        leaves = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        found.append(Base(text, tuple(values), leaves))
     return found
 
 
-def _keys(value: Any, prefix: str = "") -> Iterator[str]:
+def _values(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
         path = f"{prefix}{key}"
-        yield path
+        yield path, inner
         if isinstance(inner, dict):
-            yield from _keys(inner, f"{path}.")
+            yield from _values(inner, f"{path}.")
 
 
 def mutated(base: Base, random: Random) -> Mutation:
@@ -131,10 +134,21 @@ def mutated(base: Base, random: Random) -> Mutation:
 
 def nearby(base: Base, random: Random) -> Mutation:
     """The recipe with one or two values that are often valid."""
-    overrides = (
-        f"{random.choice(base.keys)}={_plain(random)}" for _ in range(random.randint(1, 2))
-    )
-    return Mutation(base.text, tuple(overrides))
+    keys = random.sample(sorted(base.leaves), random.choice((1, 1, 2)))
+    return Mutation(base.text, tuple(f"{key}={_like(base.leaves[key], random)}" for key in keys))
+
+
+def _like(value: Any, random: Random) -> str:
+    """A value of the same type, mostly."""
+    if random.random() < 0.1:
+        return _plain(random)
+    if isinstance(value, bool):
+        return json.dumps(not value)
+    if isinstance(value, int) and random.random() < 0.5:
+        return str(value * 2 ** random.randint(0, 12))
+    if isinstance(value, float) and random.random() < 0.5:
+        return str(value * 10.0 ** random.randint(-9, 9))
+    return random.choice(WORDS) if isinstance(value, str) else _plain(random)
 
 
 def _plain(random: Random) -> str:
