@@ -64,7 +64,10 @@ def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
     return steps
 
 
-Steps = Annotated[tuple[Count, ...], Len(0, 1000), AfterValidator(_distinct)]
+Distinct = AfterValidator(_distinct)
+"""Step counts are distinct."""
+
+Steps = Annotated[tuple[Count, ...], Len(0, 1000), Distinct]
 """Distinct step counts."""
 
 
