@@ -250,7 +250,7 @@ def _grow(text: str, base: Base, random: Random) -> str:
     filler = random.choice(
         ("# x\n", "k: v\n", "- 1\n", "x", "[", "{a: ", "? ", "'", " ", "\n", "&a *a\n")
     )
-    return text + filler * random.choice((50, 3000, 300_000))
+    return text + filler * random.choice((50, 3000, 30_000))
 
 
 TEXT_CHANGES: tuple[Callable[[str, Base, Random], str], ...] = (
