@@ -169,6 +169,10 @@ class Registry:
         shared = len(self._specs[spec.kind, spec.name]) > 1 and not spec.built_in
         return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
 
+    def hidden(self, spec: ComponentSpec) -> bool:
+        """Whether the name of this component alone means a built-in one."""
+        return not _is_built_in(spec) and any(map(_is_built_in, self._specs[spec.kind, spec.name]))
+
     def _unknown(self, kind: str, name: str) -> str:
         known = [spec.name for spec in self.specs(kind)]
         message = f"unknown {kind} {name!r}"
