@@ -171,7 +171,8 @@ class Registry:
 
     def hidden(self, spec: ComponentSpec) -> bool:
         """Whether the name of this component alone means a built-in one."""
-        return not _is_built_in(spec) and any(map(_is_built_in, self._specs[spec.kind, spec.name]))
+        others = self._specs[spec.kind, spec.name]
+        return not spec.built_in and any(other.built_in for other in others)
 
     def _unknown(self, kind: str, name: str) -> str:
         known = [spec.name for spec in self.specs(kind)]

@@ -80,7 +80,7 @@ def _print_all(registry: Registry, kind: str | None) -> None:
     print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)
     for spec in registry.specs(kind):
         if registry.hidden(spec):
-            print(
+            print_line(
                 f"`use: {spec.name}` means the built-in {spec.kind}; that of {spec.origin} is "
                 f"`use: {registry.use_name(spec)}`"
             )
