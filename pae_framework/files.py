@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pae_framework.errors import WriteError
 from pae_framework.file_errors import writing
 
 
@@ -48,7 +49,11 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, atomically."""
-    content = text.encode("utf-8")
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:  # from a file name that is not UTF-8, for example
+        bad = ascii(text[max(0, error.start - 20) : error.end])
+        raise WriteError(f"{path} cannot be written: no UTF-8 for the text {bad}") from error
     with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
@@ -66,10 +71,10 @@ def read_json(path: Path) -> Any:
 def point(link: Path, target: Path) -> None:
     """Make ``link`` a relative symbolic link to ``target``, replacing an earlier link."""
     relative = os.path.relpath(target, link.parent)
-    if link.is_symlink() and str(link.readlink()) == relative:
-        return
     temporary = link.with_name(f".{link.name}.new")
     with writing(link):
+        if link.is_symlink() and str(link.readlink()) == relative:
+            return
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(relative)
         temporary.replace(link)
