@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -91,7 +93,7 @@ def test_with_one_process_work_is_done_here(tmp_path: Path) -> None:
     [
         (OutOfMemory, RunError, r"latents .*OutOfMemoryError: tried to allocate 20 GiB"),
         (Unreadable, DataError, r"^2\.png: cannot be read as an image$"),
-        (Dying, RunError, "process of latents"),
+        (Dying, RunError, r"process of latents .*signal 9.*latents\.processes"),
     ],
 )
 def test_errors_of_a_process_are_reported(
@@ -100,3 +102,27 @@ def test_errors_of_a_process_are_reported(
     with pytest.raises(error, match=message):
         run(worker, tmp_path, 40, 2)
     assert len(list(tmp_path.iterdir())) < 5  # nothing more was begun
+
+
+class Exiting(Touch):
+    """Ends its process with an exit code of its own."""
+
+    def __call__(self, item: int) -> None:
+        os._exit(7)
+
+
+@pytest.mark.slow
+def test_the_exit_code_of_a_process_that_ended_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="exit code 7"):
+        run(Exiting, tmp_path, 4, 2)
+
+
+def test_one_process_does_everything_where_no_other_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing, "Lock", refuse)
+    assert run(Touch, tmp_path, 4, 2) == [1, 2, 3, 4]
+    assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {str(os.getpid())}
