@@ -10,9 +10,18 @@ from rich.console import Console
 
 from pae_framework.errors import PaeError, RunError
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.data_record import (
+    changed_images,
+    found_contents,
+    record_known_images,
+    remember,
+)
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
+from pae_framework.runs.plan import PlannedStage, upstream_stages
+from pae_framework.runs.planned import IDENTIFIED, planned_stages
+from pae_framework.runs.record import StageRecord
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
@@ -42,9 +51,13 @@ class LocalLauncher:
         Raises:
             RunError: a stage failed. Its record has the reason; running again resumes it.
         """
-        stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
+        found = found_contents(loaded.recipe)
+        stages = planned_stages(loaded, directory.store, found)
         chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
+            for line in changed_images(directory, found):
+                self._print_line(line)
+            remember(loaded.recipe, directory.store, found)
             directory.write(loaded, list(stages.values()), command)
             for name in chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages)
@@ -62,11 +75,13 @@ class LocalLauncher:
         with record.lock(waiting=lambda: self._print(planned, "waiting for another process")):
             directory.link(planned)
             if record.done:
+                self._adopt(record, planned, loaded.recipe)
                 self._print(planned, "cached")
                 return
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             with record.working(inputs) as update_record:
+                self._adopt(record, planned, loaded.recipe)
                 from pae_framework.execution.context import StageContext  # loads torch
 
                 recipe, registry = loaded.recipe, loaded.registry
@@ -76,18 +91,32 @@ class LocalLauncher:
                 _run_stage(context)
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
 
+    def _adopt(self, record: StageRecord, planned: PlannedStage, recipe: Recipe) -> None:
+        """Record the images of a stage that an earlier version identified by their path."""
+        if planned.identified is None or record.info.get(IDENTIFIED) == planned.identified:
+            return
+        record.update(**{IDENTIFIED: planned.identified})
+        if record.done:
+            record_known_images(record.path, planned, recipe)
+        self._print(planned, "of an earlier version: identified by its images from now on")
+
+    def _print_line(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)
 
 
 def _run_stage(context: StageContext) -> None:
     from pae_framework.execution.context import configure_torch
+    from pae_framework.execution.stage_data import recorded_images
 
     name = context.planned.name
     configure_torch(context.recipe.runtime)
     context.update_record(machine=context.machine)
     try:
-        STAGES[name].function()(context)
+        with recorded_images(context):
+            STAGES[name].function()(context)
     except PaeError:
         raise
     except Exception as error:

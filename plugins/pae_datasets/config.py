@@ -29,6 +29,10 @@ class DigitsConfig(DataSourceConfig):
         """Ten digits."""
         return 10
 
+    def known_class_names(self) -> Sequence[str]:
+        """The digits."""
+        return tuple(map(str, range(10)))
+
 
 class IdxConfig(DataSourceConfig):
     """Files in MNIST's format: ``train-images-idx3-ubyte`` and the like, plain or ``.gz``."""

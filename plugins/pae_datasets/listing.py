@@ -140,7 +140,9 @@ def _images_below(root: Path, class_name: str, listing: Listing) -> Iterator[str
     """Names of the images below a class folder, in any order; counts what is left out."""
     left_out = listing.left_out
     start = os.path.realpath(root / class_name)
-    waiting = [(class_name, start, (os.path.realpath(root), start))]
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [
+        (class_name, start, (os.path.realpath(root), start))
+    ]
     while waiting:
         folder, real, above = waiting.pop()
         with os.scandir(root / folder) as entries:

@@ -21,7 +21,12 @@ def check(
     Also lists everything this machine lacks to run it: data, weights, a GPU, memory. That is not an
     error. Writes nothing.
     """
-    from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
+    from pae_framework.preflight.requirements import (
+        images_left_out,
+        low_memory,
+        members_of,
+        missing_requirements,
+    )
     from pae_framework.recipe.load import load_recipe
 
     try:
@@ -40,6 +45,8 @@ def check(
     print(f"{loaded.recipe.name}: valid{needs}")
     for problem in missing:
         print(f"  {problem}")
+    for line in images_left_out(members):
+        print(f"  {line}")
     if tight:
         print("memory may not suffice:")
     for problem in tight:

@@ -13,7 +13,8 @@ from pae_framework.cli.arguments import GeneratorRunArgument, finished_context
 def sample(
     run: GeneratorRunArgument,
     labels: Annotated[
-        str | None, typer.Option(help="classes, by number or name: 3,7; default: all in turn")
+        str | None,
+        typer.Option(help="classes, by name or by number (#3): cat,#7; default: all in turn"),
     ] = None,
     count: Annotated[
         int | None,
@@ -44,13 +45,16 @@ def sample(
     context = finished_context(run, "generator")
     from pae_framework.sampling.sample_to_folder import (
         choose_labels,
+        drawn_classes,
         sample_to_folder,
         sampling_settings,
     )
 
     given = {"steps": steps, "solver": solver, "seed": seed}
     settings = sampling_settings(context.recipe, context.registry, guidance, given)
-    chosen = choose_labels(labels, count, list(context.class_names))
+    names = list(context.class_names)
+    chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
     sample_to_folder(context, chosen, settings, folder, npz)
     typer.echo(f"{len(chosen)} images in {folder} (grid.png shows the first)")
+    typer.echo(f"classes: {drawn_classes(chosen, names)}")
