@@ -112,6 +112,10 @@ class DataSourceConfig(ComponentConfig):
         """Counts of files that are where the data are but not read; None if there are none."""
         return None
 
+    def read_before(self) -> str | None:
+        """How the files that an earlier version read differ; None if they do not."""
+        return None
+
     def expected(self) -> tuple[int, int] | None:
         """Number of images and of classes, if the parameters determine them; else None.
 

@@ -13,10 +13,12 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.data_record import (
+    SPLITS,
     changed_images,
     found_contents,
     record_known_images,
     remember,
+    source_of,
 )
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage, upstream_stages
@@ -57,8 +59,9 @@ class LocalLauncher:
         with directory.lock():
             for line in changed_images(directory, found):
                 self._print_line(line)
-            remember(loaded.recipe, directory.store, found)
             directory.write(loaded, list(stages.values()), command)
+            remember(loaded.recipe, directory.store, found)
+            self._tell_new_rules(loaded.recipe, directory, stages)
             for name in chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages)
             if until is None:
@@ -93,18 +96,33 @@ class LocalLauncher:
 
     def _adopt(self, record: StageRecord, planned: PlannedStage, recipe: Recipe) -> None:
         """Record the images of a stage that an earlier version identified by their path."""
-        if planned.identified is None or record.info.get(IDENTIFIED) == planned.identified:
+        if not _is_first_visit(record, planned):
             return
         record.update(**{IDENTIFIED: planned.identified})
         if record.done:
             record_known_images(record.path, planned, recipe)
         self._print(planned, "of an earlier version: identified by its images from now on")
 
+    def _tell_new_rules(
+        self, recipe: Recipe, directory: RunDirectory, stages: Mapping[str, PlannedStage]
+    ) -> None:
+        """Say at the first visit if an earlier version read other files."""
+        if not any(_is_first_visit(directory.stage(stage), stage) for stage in stages.values()):
+            return
+        for split in SPLITS:
+            if difference := source_of(recipe, split).config.read_before():
+                self._print_line(f"data.{split}: {difference}")
+
     def _print_line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(f"[bold]{planned.name:<10}[/bold] {text}", highlight=False)
+
+
+def _is_first_visit(record: StageRecord, planned: PlannedStage) -> bool:
+    """Whether an earlier version began the stage, and it has not been identified by its images."""
+    return planned.identified is not None and IDENTIFIED not in record.info
 
 
 def _run_stage(context: StageContext) -> None:

@@ -121,7 +121,7 @@ def _label(word: str, class_names: Sequence[str]) -> int:
     if is_number:
         return int(number)
     raise UsageError(
-        f"--labels: there is no class {word!r}; classes are #0 to #{len(class_names) - 1} "
+        f"--labels: there is no class {word!r}; classes are 0 to {len(class_names) - 1} "
         f"({', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''})"
     )
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pae_datasets.layout import find_idx_files
-from pae_datasets.listing import Listing, list_images
+from pae_datasets.listing import Listing, list_images, read_by_first_version
 from pae_framework.config import DataSourceConfig
 
 Split = Literal["train", "test"]
@@ -137,6 +137,20 @@ class ImageFolderConfig(DataSourceConfig):
     def left_out(self) -> str | None:
         """Counts of what is in the folder but not read, by reason."""
         return self.listing().summary or None
+
+    def read_before(self) -> str | None:
+        """Version 0.1.0 read hidden folders, followed no links and knew five suffixes."""
+        listing = self.listing()
+        now = {name for names in listing.classes.values() for name in names}
+        before = set(read_by_first_version(self.root, listing.classes))
+        if listing.problem is not None or now == before:
+            return None
+        return (
+            f"an earlier version read {len(before)} images here: {len(before - now)} that are left "
+            f"out now, and not {len(now - before)} others; stages that it finished are kept, and "
+            f"the others read the {len(now)} images of today; for all stages to read the same, "
+            "start a new run with another --run-dir"
+        )
 
 
 SHAPE_CLASSES = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ ABOVE = "links to a folder above them"
 SPECIAL = "no regular files"
 OTHER = "of other types"
 _SHOWN_SUFFIXES = 5
+_FIRST_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -198,3 +199,12 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def read_by_first_version(root: Path, classes: Iterable[str]) -> Iterator[str]:
+    """Names of the images that version 0.1.0 read of some classes."""
+    for class_name in classes:
+        for folder, _, names in os.walk(root / class_name):
+            for name in names:
+                if name.lower().endswith(_FIRST_SUFFIXES) and not name.startswith("."):
+                    yield Path(folder, name).relative_to(root).as_posix()
