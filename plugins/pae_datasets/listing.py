@@ -24,8 +24,8 @@ HIDDEN = "hidden"
 BESIDE = "beside the class folders"
 BROKEN = "broken links"
 ABOVE = "links to a folder above them"
-SPECIAL = "no regular files"
-OTHER = "of other types"
+SPECIAL = "pipes, sockets and devices"
+OTHER = "other types"
 _SHOWN_SUFFIXES = 5
 _FIRST_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -55,10 +55,10 @@ class Listing:
     @property
     def summary(self) -> str:
         """What was left out, in words; empty if nothing was."""
-        return ", ".join(self._in_words(reason) for reason in sorted(self.left_out))
+        return "; ".join(self._in_words(reason) for reason in sorted(self.left_out))
 
     def _in_words(self, reason: str) -> str:
-        text = f"{self.left_out[reason]} {reason}"
+        text = f"{reason}: {self.left_out[reason]}"
         if reason != OTHER:
             return text
         common = self.suffixes.most_common(_SHOWN_SUFFIXES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +200,47 @@ def test_splits_with_other_classes_are_refused_before_anything_runs(
     with pytest.raises(DataError, match=r"data\.test.*c.*d|data\.test.*d.*c"):
         run()
     assert not (RUN / "encoder").exists()
+
+
+def test_a_class_without_images_is_refused_before_anything_runs(run: Runs, place: Path):
+    """Of a source that is no folder: idx labels 0 and 2 of three named classes."""
+    images = b"\0\0\x08\3" + struct.pack(">3I", 2, 8, 8) + bytes(128)
+    (place / "train-images-idx3-ubyte").write_bytes(images)
+    (place / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\1" + struct.pack(">I", 2) + b"\0\2")
+    with pytest.raises(DataError, match=r"data\.train.*1 of 3.*b"):
+        run("data.train={use: idx, folder: ., class_names: [a, b, c]}")
+    assert not (RUN / "encoder").exists()
+
+
+def test_other_classes_than_those_of_the_first_stage_are_refused(run: Runs):
+    """As a source without files may have: its settings do not tell."""
+
+    def rename_first() -> None:
+        record = RUN / "extractor" / "data.json"
+        record.write_text(record.read_text().replace('"c"', '"cat"'))
+
+    run.before = once("tokenizer", rename_first)
+    with pytest.raises(DataError, match=r"data\.train.*a, b, c.*a, b, cat"):
+        run()
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{}", '{"train": 1}', '{"train": {"images": 1}}', "\0"]
+)
+def test_a_damaged_record_is_passed_over(run: Runs, damage: str):
+    run.before = once("tokenizer", lambda: (RUN / "extractor" / "data.json").write_text(damage))
+    run()
+    assert json.loads((RUN / "tokenizer" / "data.json").read_text())["train"]["images"] == 9
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", "null", "\0"])
+def test_a_damaged_list_of_known_sources_is_written_anew(run: Runs, damage: str):
+    run()
+    known = RUN / "stages/data/known.json"
+    whole = known.read_text()
+    known.write_text(damage)
+    assert run().count("cached") == len(STAGES)
+    assert known.read_text() == whole
 
 
 def test_what_is_left_out_is_said_once(run: Runs, place: Path):

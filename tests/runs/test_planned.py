@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,28 @@ def test_images_that_are_gone_count_as_they_were(place: Path):
     remember(loaded().recipe, Path("stages"), found_contents(loaded().recipe))
     (place / "data").rename(place / "away")
     assert folders(loaded()) == before
+
+
+def test_idx_files_count_by_their_contents_too(place: Path):
+    def write(folder: str, pixel: int) -> None:
+        Path(folder).mkdir(exist_ok=True)
+        for split in ("train", "t10k"):
+            images = b"\0\0\x08\3" + struct.pack(">3I", 1, 1, 1) + bytes([pixel])
+            labels = b"\0\0\x08\1" + struct.pack(">I", 1) + b"\0"
+            Path(folder, f"{split}-images-idx3-ubyte").write_bytes(images)
+            Path(folder, f"{split}-labels-idx1-ubyte").write_bytes(labels)
+
+    def stages(folder: str) -> set[str]:
+        sources = (f"data.{split}={{use: idx, folder: {folder}, split: {split}}}"
+                   for split in ("train", "test"))  # fmt: skip
+        return set(folders(load_recipe("quickstart", tuple(sources), REGISTRY)).values())
+
+    write("one", 1)
+    write("two", 1)
+    first = stages("one")
+    assert stages("./two/") == stages("[nowhere, one]") == first
+    write("one", 2)
+    assert not stages("one") & first
 
 
 # --- runs of earlier versions ---------------------------------------------------------------------
