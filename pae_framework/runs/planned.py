@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pae_framework.data.contents import Contents
+from pae_framework.errors import PaeError
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.data_record import found_contents, identities, source_of
 from pae_framework.runs.plan import PlannedStage, Split, plan
@@ -54,9 +56,17 @@ def _located(new: PlannedStage, old: PlannedStage, store: Path) -> PlannedStage:
         return new
     others = (path for path in store.glob(f"{new.name}-*") if path.name != old.folder)
     for folder in (store / old.folder, *sorted(others)):
-        info = StageRecord(folder).info
+        info = _info(folder)
         identified = info.get(IDENTIFIED)
         if identified == new.fingerprint or (folder.name == old.folder and info and not identified):
             fingerprint = folder.name.removeprefix(f"{new.name}-")
             return replace(new, fingerprint=fingerprint, identified=new.fingerprint)
     return new
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    """The record in a folder that may be another recipe's; empty if it is damaged."""
+    try:
+        return StageRecord(folder).info
+    except (PaeError, OSError, ValueError, TypeError):
+        return {}

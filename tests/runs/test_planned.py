@@ -158,3 +158,10 @@ def test_a_stage_identified_by_its_images_comes_first():
     write_record(own)
     write_record(former_folder(loaded(), "encoder"))
     assert folders(loaded())["encoder"] == own
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "3", "\0"])
+def test_a_damaged_record_of_another_recipe_is_passed_over(damage: str):
+    write_record("encoder-000000000000").write_text(damage)
+    own = folders(loaded())["encoder"]
+    assert own not in (former_folder(loaded(), "encoder"), "encoder-000000000000")
