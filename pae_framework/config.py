@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -210,6 +210,29 @@ class DataSourceConfig(ComponentConfig):
 
     provides_masks: ClassVar[bool] = False
     """Whether each image comes with a segmentation mask."""
+
+    locations: ClassVar[frozenset[str]] = frozenset()
+    """Settings that only say where the files of :meth:`data_files` are. Fingerprints include the
+    contents of the files in their place."""
+
+    def data_files(self) -> Mapping[str, Path] | None:
+        """All files of images and labels, by names that do not depend on where the data are.
+
+        None if the settings alone determine the images, or if something is missing.
+        """
+        return None
+
+    def known_class_names(self) -> Sequence[str] | None:
+        """Names of the classes, by label, if known without reading images; else None."""
+        return None
+
+    def left_out(self) -> str | None:
+        """Counts of files that are where the data are but not read; None if there are none."""
+        return None
+
+    def read_before(self) -> str | None:
+        """How the files that an earlier version read differ; None if they do not."""
+        return None
 
     def expected(self) -> tuple[int, int] | None:
         """Number of images and of classes, if the parameters determine them; else None.

@@ -78,6 +78,13 @@ class DataSource(ABC):
             DataError: the image cannot be read; names the file.
         """
 
+    def labels(self) -> Sequence[int] | None:
+        """The label of each image, if known without reading the images; else None.
+
+        They are needed to refuse a class without images before anything is trained.
+        """
+        return None
+
     def mask(self, index: int) -> Tensor | None:
         """Segmentation mask (S, S) int64 of the image; None if the source has no masks."""
         return None

@@ -61,6 +61,10 @@ class SkippingSource(DataSource):
                 self._record_damage(candidate, error)
         raise DataError(f"none of the {len(self)} training images can be read; see {self._record}")
 
+    def labels(self) -> Sequence[int] | None:
+        """Labels of the source."""
+        return self._source.labels()
+
     def mask(self, index: int) -> Tensor | None:
         """Mask of the source at ``index``."""
         return self._source.mask(index)

@@ -27,7 +27,7 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES, trainings
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import plan
+from pae_framework.runs.planned import planned_stages
 from pae_framework.tokenizer.losses.terms import NamedModules
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.training.optimizer import parameter_factors
@@ -206,7 +206,7 @@ def _stages(
     work: Mapping[str, float],
 ) -> Iterator[StageDryRun]:
     train_settings = trainings(loaded.recipe)
-    for planned in plan(loaded.recipe, loaded.registry):
+    for planned in planned_stages(loaded, directory.store).values():
         name, own_work = planned.name, work.get(planned.name)
         estimate, train = memory.get(name), train_settings.get(name)
         processed = _images_processed(loaded.recipe, name, train, images)

@@ -47,10 +47,18 @@ class RunInputs(EvaluationInputs):
         context: of the stage that evaluates.
         limit: number of test images, chosen at random with the recipe's seed; None: the recipe's
             ``data.test_images``.
+        test: images (M, 3, S, S) uint8 and labels (M,), instead of those of the test source.
     """
 
-    def __init__(self, context: StageContext, limit: int | None = None):
+    def __init__(
+        self,
+        context: StageContext,
+        limit: int | None = None,
+        test: tuple[Tensor, Tensor] | None = None,
+    ):
         self._context = context
+        if test is not None:
+            self._test = test
         self._limit = limit or context.recipe.data.test_images
 
     @property

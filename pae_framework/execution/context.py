@@ -21,9 +21,10 @@ from pae_framework.execution.probe import probe_source
 from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.registry import Registry
+from pae_framework.runs.data_record import ImagesRecord, read_record
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
-from pae_framework.runs.plan import PlannedStage, upstream_stages
+from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
 from pae_framework.runs.record import UpdateRecord
 from pae_framework.seeding import seeded
 from pae_framework.training.progress import ProgressLine
@@ -124,22 +125,32 @@ class StageContext:
             return source
         return SkippingSource(source, self.directory / "damaged.txt", data.max_damaged)
 
+    def recorded_images(self, split: Split) -> ImagesRecord | None:
+        """What the first stage of the run that read these images recorded; None if none did."""
+        return read_record((self.run.stage(stage).path for stage in self.plan.values()), split)
+
     @property
     def num_classes(self) -> int:
-        """Number of classes of the training images: from the recipe, else from the images."""
+        """Number of classes of the training images: as recorded, else as in the recipe."""
         stated = self.recipe.data.train.config.expected()
-        return len(self.train_source.class_names) if stated is None else stated[1]
+        recorded = self.recorded_images("train")
+        if recorded is None and stated is not None:
+            return stated[1]
+        return len(self.class_names)
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the classes.
+        """Names of the classes, as the first stage of the run recorded them.
 
-        If the images are not on this machine but the recipe states the number of classes, the names
-        are numbers.
+        If no stage did, and the images are not on this machine but the recipe states the number of
+        classes, the names are numbers.
         """
+        if (recorded := self.recorded_images("train")) is not None:
+            return recorded.class_names
         config = self.recipe.data.train.config
-        if config.expected() is not None and config.missing() is not None:
-            return [str(label) for label in range(self.num_classes)]
+        stated = config.expected()
+        if stated is not None and config.missing() is not None:
+            return [str(label) for label in range(stated[1])]
         return self.train_source.class_names
 
     @cached_property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from pae_framework.config import LatentShape
+from pae_framework.data.classes import empty_classes
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.data.statistics import LatentStatistics, load_statistics, recorded_tokenizer
 from pae_framework.errors import CheckpointError, DataError
@@ -37,6 +39,8 @@ def run_latents(context: StageContext) -> LatentDataset:
     assert component is not None
     if component.config.conditional:
         _require_classes(dataset, context.num_classes)
+        if context.recipe.latents.written:
+            _require_every_class(dataset, context.class_names)
     return dataset
 
 
@@ -106,3 +110,8 @@ def _require_classes(dataset: LatentDataset, classes: int) -> None:
             f"{dataset.path_of(unknown[0])} has the label {labels[unknown[0]]}, but data.train has "
             f"{classes} classes, 0 to {classes - 1} ({len(unknown)} such labels in total)"
         )
+
+
+def _require_every_class(dataset: LatentDataset, class_names: Sequence[str]) -> None:
+    if problem := empty_classes(dataset.labels.tolist(), class_names):
+        raise DataError(f"data.train: {problem}; add images, or remove these classes")

@@ -13,9 +13,10 @@ from pae_framework.recipe.emit import inline
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
+from pae_framework.runs.data_record import read_record
 from pae_framework.runs.directory import RECORD, RunDirectory, stages_dir_of
 from pae_framework.runs.opened import OpenedRun, open_run
-from pae_framework.runs.plan import plan
+from pae_framework.runs.planned import planned_stages
 
 FOLDER = "imported"
 """Folder in the run with copies of the imported files."""
@@ -162,7 +163,7 @@ def _with_changes(opened: OpenedRun, changes: Sequence[str]) -> OpenedRun:
         text=(path / "recipe.yaml").read_text(encoding="utf-8"),
         overrides=tuple(dict.fromkeys([*earlier, *changes])),
     )
-    stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
+    stages = planned_stages(loaded, opened.directory.store)
     return replace(opened, loaded=loaded, plan=stages)
 
 
@@ -185,7 +186,8 @@ def _require_data(opened: OpenedRun) -> None:
             "latent statistics are missing; pass the generator's statistics file with "
             f"--statistics, or provide the training images (data.train: {missing})"
         )
-    if train.expected() is None:
+    folders = (opened.directory.stage(stage).path for stage in opened.plan.values())
+    if train.expected() is None and read_record(folders, "train") is None:
         raise UsageError(
             f"the number of classes is unknown: data.train: {missing}; without images, set "
             "`images` and `classes` in data.train (image_folder)"

@@ -13,10 +13,21 @@ from pae_framework.errors import PaeError, RunError
 from pae_framework.file_errors import describe_system_error
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.data_record import (
+    SPLITS,
+    changed_images,
+    found_contents,
+    record_known_images,
+    remember,
+    source_of,
+)
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.plan import PlannedStage, plan, upstream_stages
+from pae_framework.runs.plan import PlannedStage, upstream_stages
+from pae_framework.runs.planned import IDENTIFIED, planned_stages
+from pae_framework.runs.record import StageRecord
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
@@ -47,10 +58,15 @@ class LocalLauncher:
             RunError: a stage failed. Its record has the reason; running again resumes it.
             PluginError: a component cannot be imported; no stage was started.
         """
-        stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
+        found = found_contents(loaded.recipe)
+        stages = planned_stages(loaded, directory.store, found)
         chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
+            for line in changed_images(directory, found):
+                self.console.print(line)
             directory.write(loaded, list(stages.values()), command)
+            remember(loaded.recipe, directory.store, found)
+            self._tell_new_rules(loaded.recipe, directory, stages)
             if any(not directory.stage(stages[name]).done for name in chosen):
                 from pae_framework.build import import_components  # loads torch
 
@@ -71,11 +87,13 @@ class LocalLauncher:
         with record.lock(waiting=lambda: self._print(planned, "waiting for another process")):
             directory.link(planned)
             if record.done:
+                self._adopt(record, planned, loaded.recipe)
                 self._print(planned, "cached")
                 return
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             with record.working(inputs) as update_record:
+                self._adopt(record, planned, loaded.recipe)
                 from pae_framework.execution.context import StageContext  # loads torch
 
                 recipe, registry = loaded.recipe, loaded.registry
@@ -85,19 +103,45 @@ class LocalLauncher:
                 _run_stage(context)
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
 
+    def _adopt(self, record: StageRecord, planned: PlannedStage, recipe: Recipe) -> None:
+        """Record the images of a stage that an earlier version identified by their path."""
+        if not _is_first_visit(record, planned):
+            return
+        record.update(**{IDENTIFIED: planned.identified})
+        if record.done:
+            record_known_images(record.path, planned, recipe)
+        self._print(planned, "of an earlier version: identified by its images from now on")
+
+    def _tell_new_rules(
+        self, recipe: Recipe, directory: RunDirectory, stages: Mapping[str, PlannedStage]
+    ) -> None:
+        """Say at the first visit if an earlier version read other files."""
+        if not any(_is_first_visit(directory.stage(stage), stage) for stage in stages.values()):
+            return
+        for split in SPLITS:
+            if difference := source_of(recipe, split).config.read_before():
+                self.console.print(f"data.{split}: {difference}")
+
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))
+
+
+def _is_first_visit(record: StageRecord, planned: PlannedStage) -> bool:
+    """Whether an earlier version began the stage, and it has not been identified by its images."""
+    return planned.identified is not None and IDENTIFIED not in record.info
 
 
 def _run_stage(context: StageContext) -> None:
     from pae_framework.data.image_notes import NOTES
     from pae_framework.execution.context import configure_torch
+    from pae_framework.execution.stage_data import recorded_images
 
     name = context.planned.name
     configure_torch(context.recipe.runtime)
     context.update_record(machine=context.machine)
     try:
-        STAGES[name].function()(context)
+        with recorded_images(context):
+            STAGES[name].function()(context)
     except PaeError:
         raise
     except Exception as error:

@@ -15,7 +15,7 @@ from pae_framework.printing import printable
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
-from pae_framework.runs.plan import plan
+from pae_framework.runs.planned import planned_stages
 
 
 def run_sweep(
@@ -81,7 +81,7 @@ def _results(loaded: LoadedRecipe, sweep: RunDirectory) -> list[dict[str, Any]]:
     results = []
     for member in expand(loaded):
         run = _member_directory(sweep, member)
-        stages = {stage.name: stage for stage in plan(member.loaded.recipe, loaded.registry)}
+        stages = planned_stages(member.loaded, run.store)
         if "evaluate" not in stages or not run.stage(stages["evaluate"]).done:
             continue
         entry: dict[str, Any] = {

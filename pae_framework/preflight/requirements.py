@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pae_framework.config import Settings
+from pae_framework.data.classes import class_difference
 from pae_framework.data.data_settings import missing_latents
 from pae_framework.errors import Problem
 from pae_framework.file_errors import gib
@@ -25,7 +26,7 @@ from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
 from pae_framework.runs.autoguidance_run import autoguidance_problem
-from pae_framework.runs.plan import plan
+from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 
 
@@ -48,10 +49,12 @@ def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
 
 def unfinished_stages(loaded: LoadedRecipe, stages_dir: Path | None) -> frozenset[str]:
     """Names of the stages that are not done in ``stages_dir``; all of them if it is None."""
+    if stages_dir is None:
+        return frozenset(name for name, stage in STAGES.items() if stage.exists(loaded.recipe))
     return frozenset(
-        stage.name
-        for stage in plan(loaded.recipe, loaded.registry)
-        if stages_dir is None or not StageRecord(stages_dir / stage.folder).done
+        name
+        for name, stage in planned_stages(loaded, stages_dir).items()
+        if not StageRecord(stages_dir / stage.folder).done
     )
 
 
@@ -102,6 +105,8 @@ def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) ->
     if "sample" in stages:
         path = ("sample", "guidance", "autoguidance")
         messages.append((path, autoguidance_problem(recipe, loaded.registry)))
+    if any(path == ("data", "test") for path, _ in messages):
+        messages.append((("data", "test"), _other_classes(recipe)))
     for path, message in messages:
         if message is not None:
             yield Problem(message, dotted(path), position(path))
@@ -110,6 +115,28 @@ def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) ->
         hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
         yield Problem(message, "runtime.device", position(("runtime", "device")), hint)
     yield from _memory(loaded, machine, stages, above=2)
+
+
+def _other_classes(recipe: Recipe) -> str | None:
+    """A message if the test images have other classes than the training images."""
+    train, test = (
+        source.config.known_class_names() for source in (recipe.data.train, recipe.data.test)
+    )
+    return None if train is None or test is None else class_difference(train, test)
+
+
+def images_left_out(recipes: Sequence[LoadedRecipe]) -> list[str]:
+    """What is where the images are but is not read, one line per data source."""
+    lines = (
+        f"data.{split}: left out: {left_out}"
+        for loaded in recipes
+        for split, source in (
+            ("train", loaded.recipe.data.train),
+            ("test", loaded.recipe.data.test),
+        )
+        if source.config.missing() is None and (left_out := source.config.left_out())
+    )
+    return list(dict.fromkeys(lines))
 
 
 def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:

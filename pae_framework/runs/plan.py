@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from pae_framework.config import Settings
+from pae_framework.config import DataSourceConfig, Settings
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.registry import Registry
 from pae_framework.weight_parts import contents_identity
+
+Split = Literal["train", "test"]
+Contents = Sequence[tuple[DataSourceConfig, str]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class PlannedStage:
     name: str
     fingerprint: str
     inputs: tuple[str, ...]
+    data: Mapping[Split, str] = field(default_factory=dict)
+    """Identity of each split's files, by which it was planned."""
+    identified: str | None = None
+    """Its fingerprint by these files, if the one of its folder is of an earlier version."""
 
     @property
     def folder(self) -> str:
@@ -40,8 +47,15 @@ class PlannedStage:
         return f"{self.name}-{self.fingerprint}"
 
 
-def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
-    """The stages of a recipe in the order they run."""
+def plan(recipe: Recipe, registry: Registry, contents: Contents = ()) -> list[PlannedStage]:
+    """The stages of a recipe in the order they run.
+
+    Args:
+        recipe: the recipe.
+        registry: the installed plugins.
+        contents: identity of the files of data sources, hashed instead of where the files are.
+    """
+    dump = _Dump(registry, contents)
     stages: dict[str, PlannedStage] = {}
     for name, stage in STAGES.items():
         if not stage.exists(recipe):
@@ -51,7 +65,7 @@ def plan(recipe: Recipe, registry: Registry) -> list[PlannedStage]:
         content = {
             "stage": name,
             "version": stage.version,
-            "parts": _dump(values, values, registry),
+            "parts": dump.value(values, values),
             "inputs": {read: stages[read].fingerprint for read in inputs},
         }
         stages[name] = PlannedStage(name, _digest(content), inputs)
@@ -68,49 +82,59 @@ def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
     return [stage for stage in stages if stage in needed]
 
 
-def _dump(value: Any, plain: Any, registry: Registry) -> Any:
-    """A value in JSON types; of settings, those that differ from their defaults and matter.
+@dataclass(frozen=True)
+class _Dump:
+    """Dumps values of a recipe in JSON types, to be hashed."""
 
-    ``plain`` is the value in JSON types, which is kept of all but settings.
-    """
-    if isinstance(value, Component):
-        return _dump_component(value, registry)
-    if isinstance(value, Settings):
-        return _dump_settings(value, registry)
-    if isinstance(value, dict) and isinstance(plain, dict):
-        entries = zip(plain.items(), value.values(), strict=True)
-        return {key: _dump(entry, old, registry) for (key, old), entry in entries}
-    if isinstance(value, tuple | list) and isinstance(plain, tuple | list):
-        return [_dump(entry, old, registry) for entry, old in zip(value, plain, strict=True)]
-    return plain
+    registry: Registry
+    contents: Contents
 
+    def value(self, value: Any, plain: Any) -> Any:
+        """A value; of settings, those that differ from their defaults and matter.
 
-def _dump_component(component: Component[Any], registry: Registry) -> dict[str, Any]:
-    spec = registry.find(component.kind, component.use)
-    own = {
-        key: _dump(value, value, registry)
-        for key, value in component
-        if key not in ("use", "config", "weights")  # the contents of weights are hashed instead
-    }
-    return {
-        "name": f"{spec.plugin.distribution}/{spec.name}",
-        "version": type(component.config).version,
-        "config": _dump_settings(component.config, registry),
-        **own,
-    }
+        ``plain`` is the value in JSON types, which is kept of all but settings.
+        """
+        if isinstance(value, Component):
+            return self.component(value)
+        if isinstance(value, Settings):
+            return self.settings(value)
+        if isinstance(value, dict) and isinstance(plain, dict):
+            entries = zip(plain.items(), value.values(), strict=True)
+            return {key: self.value(entry, old) for (key, old), entry in entries}
+        if isinstance(value, tuple | list) and isinstance(plain, tuple | list):
+            return [self.value(entry, old) for entry, old in zip(value, plain, strict=True)]
+        return plain
 
+    def component(self, component: Component[Any]) -> dict[str, Any]:
+        """The component's name, version and parameters."""
+        spec = self.registry.find(component.kind, component.use)
+        own = {
+            key: self.value(value, value)
+            for key, value in component
+            if key not in ("use", "config", "weights")  # the contents of weights are hashed instead
+        }
+        return {
+            "name": f"{spec.plugin.distribution}/{spec.name}",
+            "version": type(component.config).version,
+            "config": self.settings(component.config),
+            **own,
+        }
 
-def _dump_settings(settings: Settings, registry: Registry) -> dict[str, Any]:
-    """Settings without those that have no effect; files are replaced by their identities."""
-    files, values = settings.files(), settings.model_dump(mode="json", exclude_defaults=True)
-    for key in values.keys() & settings.without_effect:
-        del values[key]
-    for key in values:
-        if key in files and (identity := contents_identity(files[key])) is not None:
-            values[key] = identity
-        else:
-            values[key] = _dump(getattr(settings, key), values[key], registry)
-    return values
+    def settings(self, settings: Settings) -> dict[str, Any]:
+        """Settings without those that have no effect; files are replaced by their identities."""
+        files, values = settings.files(), settings.model_dump(mode="json", exclude_defaults=True)
+        for key in values.keys() & settings.without_effect:
+            del values[key]
+        for key in values:
+            if key in files and (identity := contents_identity(files[key])) is not None:
+                values[key] = identity
+            else:
+                values[key] = self.value(getattr(settings, key), values[key])
+        for source, identity in self.contents:
+            if source == settings:
+                values = {key: values[key] for key in values.keys() - source.locations}
+                values["contents"] = identity
+        return values
 
 
 def _digest(content: Any) -> str:

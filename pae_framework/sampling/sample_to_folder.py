@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from pae_framework.sampling.sampler import COUNTED_KEYS, Sampler, describe
 DEFAULT_COUNT = 64
 COLUMNS = 8
 MOST_IN_GRID = 64
+SHOWN = 10
+"""Classes that are named after sampling."""
 GRID = "grid.png"
 NPZ = "images.npz"
 RECORD = "drawn.json"
@@ -81,29 +84,54 @@ def sampling_settings(
 
 
 def choose_labels(text: str | None, count: int | None, class_names: Sequence[str]) -> list[int]:
-    """Labels of the images: the ones in ``text`` (numbers or names), or all classes, repeated.
+    """Labels of the images: the classes in ``text``, or all classes, repeated.
+
+    A word is the name of a class; else a number or ``#`` and a number, counted from 0. A number
+    that is also the name of a class means that class.
 
     Raises:
-        UsageError: a label is not a class of the data, or there are more labels than ``count``.
+        UsageError: a word is not a class of the data, or there are more labels than ``count``.
     """
     chosen = list(range(len(class_names)))
     if text is not None:
-        chosen = [_label(word.strip(), class_names) for word in text.split(",")]
+        chosen = [_label(word, class_names) for word in _words(text, set(class_names))]
         if count is not None and count < len(chosen):
             raise UsageError(f"--count {count} is less than the {len(chosen)} labels of --labels")
     total = count or (len(chosen) if text is not None else DEFAULT_COUNT)
     return [chosen[index % len(chosen)] for index in range(total)]
 
 
+def _words(text: str, names: Set[str]) -> Iterator[str]:
+    """The words between commas; a name that has commas itself is one word."""
+    parts = text.split(",")
+    while parts:
+        joined = (",".join(parts[:count]) for count in range(len(parts), 0, -1))
+        word = next((word for word in joined if word in names), parts[0].strip())
+        yield word
+        parts = parts[word.count(",") + 1 :]
+
+
 def _label(word: str, class_names: Sequence[str]) -> int:
+    number = word.removeprefix("#")
+    is_number = number.isascii() and number.isdecimal() and int(number[:9]) < len(class_names)
+    if word.startswith("#") and is_number:
+        return int(number)
     if word in class_names:
         return list(class_names).index(word)
-    if word.isdecimal() and int(word) < len(class_names):
-        return int(word)
+    if is_number:
+        return int(number)
     raise UsageError(
         f"--labels: there is no class {word!r}; classes are 0 to {len(class_names) - 1} "
         f"({', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''})"
     )
+
+
+def drawn_classes(labels: Sequence[int], class_names: Sequence[str]) -> str:
+    """Names, numbers and counts of the classes of some labels, in words."""
+    counts = Counter(labels)
+    shown = [f"{class_names[x]} (#{x}) x {count}" for x, count in list(counts.items())[:SHOWN]]
+    more = f", and {len(counts) - SHOWN} more classes" if len(counts) > SHOWN else ""
+    return ", ".join(shown) + more
 
 
 def sample_to_folder(

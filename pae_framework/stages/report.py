@@ -18,10 +18,12 @@ from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
 from pae_framework.runs.directory import RECORD, REPORT
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.metrics_log import read_log
 
 SHOWN = 16
 """Test images shown with their reconstructions and latents."""
+SHOWN_IMAGES = "shown_images.safetensors"
 
 
 def run(context: StageContext) -> None:
@@ -58,7 +60,7 @@ def write_comparison(directory: Path, description: str, results: Sequence[dict[s
 def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
     folder = context.run.path
-    inputs = RunInputs(context, limit=SHOWN)
+    inputs = _inputs(context)
     evaluated = context.input("evaluate")
     return ReportContent(
         name=context.recipe.name,
@@ -82,6 +84,17 @@ def gather(context: StageContext) -> ReportContent:
         latent_images=inputs.images,
         commands=_commands(context),
     )
+
+
+def _inputs(context: StageContext) -> RunInputs:
+    """Inputs with the test images to show, which are kept: a later report needs no others."""
+    file = context.directory / SHOWN_IMAGES
+    if file.is_file():
+        kept = load_tensors(file)
+        return RunInputs(context, limit=SHOWN, test=(kept["images"], kept["labels"]))
+    inputs = RunInputs(context, limit=SHOWN)
+    save_tensors({"images": inputs.images, "labels": inputs.labels}, file)
+    return inputs
 
 
 def _summary(context: StageContext, name: str) -> StageSummary:

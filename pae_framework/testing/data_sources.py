@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 
 import torch
 
@@ -23,9 +24,10 @@ INTERVALS = 12
 def check_data_source(source: DataSource) -> None:
     """Check a data source, on some of its images.
 
-    Class names are unique. Items have the right shape and range, and an index always gives the same
-    item. There are masks if its config sets ``provides_masks``. A pickled copy, as worker processes
-    get it, gives the same items.
+    Class names are unique. ``labels()`` and the names its config knows agree with the images. Items
+    have the right shape and range, and an index always gives the same item. There are masks if its
+    config sets ``provides_masks``. A pickled copy, as worker processes get it, gives the same
+    items.
 
     Raises:
         AssertionError: the component breaks the contract; the message says how.
@@ -46,6 +48,12 @@ def check_data_source(source: DataSource) -> None:
         classes = len(source.class_names)
         expect_none(item_problem(item, source.image_size, classes, f"source[{index}]"))
         _check_mask(source, index)
+    _check_labels(source, items)
+    names = source.config.known_class_names()
+    expect(
+        names is None or list(names) == list(source.class_names),
+        f"config.known_class_names() is {names}, but class_names is {list(source.class_names)}",
+    )
     for index in reversed(indices):
         _expect_same(items[index], source[index], f"image {index}, read a second time,")
     _expect_same(items[indices[0]], _pickled(source)[indices[0]], "an image of a pickled copy")
@@ -65,6 +73,18 @@ def _check_count(source: DataSource) -> None:
     promised = source.config.image_count()
     agree = promised in (None, len(source))
     expect(agree, f"config.image_count() is {promised}, but there are {len(source)} images")
+
+
+def _check_labels(source: DataSource, items: Mapping[int, LabeledImage]) -> None:
+    if (labels := source.labels()) is None:
+        return
+    expect(len(labels) == len(source), f"labels() has {len(labels)} of {len(source)} labels")
+    for index, item in items.items():
+        expect(
+            labels[index] == item.label,
+            f"labels()[{index}] is {labels[index]}, but the label of source[{index}] is "
+            f"{item.label}",
+        )
 
 
 def _check_mask(source: DataSource, index: int) -> None:

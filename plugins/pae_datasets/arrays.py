@@ -52,6 +52,10 @@ class GrayArrays(DataSource):
         # A view: three channels take no memory until a batch is stacked.
         return LabeledImage(self._images[index].expand(3, -1, -1), self._labels[index])
 
+    def labels(self) -> Sequence[int]:
+        """The label of each image."""
+        return self._labels
+
     def mask(self, index: int) -> Tensor:
         """Mask (S, S) int64: 1 if a pixel is brighter than the threshold, else 0."""
         return (self._images[index] > 255 * self._mask_threshold).long()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pae_datasets.layout import find_idx_files, image_folder_problem
+from pae_datasets.layout import find_idx_files
+from pae_datasets.listing import Listing, list_images, read_by_first_version
 from pae_framework.config import Count, DataSourceConfig, PathText, Seed
 
 Split = Literal["train", "test"]
@@ -31,11 +33,16 @@ class DigitsConfig(DataSourceConfig):
         """Those of the split."""
         return {"train": 1442, "test": 355}[self.split]
 
+    def known_class_names(self) -> Sequence[str]:
+        """The digits."""
+        return tuple(map(str, range(10)))
+
 
 class IdxConfig(DataSourceConfig):
     """Files in MNIST's format: ``train-images-idx3-ubyte`` and the like, plain or ``.gz``."""
 
     provides_masks: ClassVar[bool] = True
+    locations = frozenset({"folder", "split"})
 
     folder: PathText | tuple[PathText, ...] = Field(
         description="folder of the four files, or several folders; the first that exists is used"
@@ -68,11 +75,21 @@ class IdxConfig(DataSourceConfig):
         files = find_idx_files(self.folders, self.split)
         return files if isinstance(files, str) else None
 
+    def data_files(self) -> Mapping[str, Path] | None:
+        """The files of images and labels; None if one is missing."""
+        files = find_idx_files(self.folders, self.split)
+        return None if isinstance(files, str) else {"images": files[0], "labels": files[1]}
+
+    def known_class_names(self) -> Sequence[str] | None:
+        """``class_names``; None without them."""
+        return self.class_names
+
 
 class ImageFolderConfig(DataSourceConfig):
     """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name."""
 
     without_effect = frozenset({"images", "classes"})  # they only check the files
+    locations = frozenset({"folder", "split"})
 
     folder: PathText = Field(description="root of the data set")
     split: PathText | None = Field(
@@ -105,7 +122,41 @@ class ImageFolderConfig(DataSourceConfig):
 
     def missing(self) -> str | None:
         """A message if the folder, class folders or images are missing, else None."""
-        return image_folder_problem(self.root, self.classes)
+        return self.listing().problem
+
+    def listing(self) -> Listing:
+        """The class folders and their images, listed anew at each call."""
+        return list_images(self.root, self.classes)
+
+    def data_files(self) -> Mapping[str, Path] | None:
+        """The images; None if something is missing."""
+        listing, root = self.listing(), self.root
+        if listing.problem is not None:
+            return None
+        return {name: root / name for files in listing.classes.values() for name in files}
+
+    def known_class_names(self) -> Sequence[str] | None:
+        """Names of the class folders; None if something is missing."""
+        listing = self.listing()
+        return None if listing.problem is not None else tuple(listing.classes)
+
+    def left_out(self) -> str | None:
+        """Counts of what is in the folder but not read, by reason."""
+        return self.listing().summary or None
+
+    def read_before(self) -> str | None:
+        """Version 0.1.0 read hidden folders, followed no links and knew five suffixes."""
+        listing = self.listing()
+        now = {name for names in listing.classes.values() for name in names}
+        before = set(read_by_first_version(self.root, listing.classes))
+        if listing.problem is not None or now == before:
+            return None
+        return (
+            f"an earlier version read {len(before)} images here: {len(before - now)} that are left "
+            f"out now, and not {len(now - before)} others; stages that it finished are kept, and "
+            f"the others read the {len(now)} images of today; for all stages to read the same, "
+            "start a new run with another --run-dir"
+        )
 
 
 SHAPE_CLASSES = 8

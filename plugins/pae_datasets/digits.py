@@ -26,7 +26,7 @@ class Digits(GrayArrays):
             config,
             resize_gray(images[in_split], image_size),
             labels[in_split],
-            class_names=[str(digit) for digit in range(10)],
+            class_names=config.known_class_names(),
             mask_threshold=config.mask_threshold,
         )
 

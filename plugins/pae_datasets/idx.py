@@ -23,6 +23,7 @@ _BLOCK = 1 << 20
 """Bytes read at once."""
 _MOST_GZIP = 1032
 """Most bytes that one byte of a gzip file can stand for."""
+_SHOWN_LABELS = 12
 
 
 class Idx(GrayArrays):
@@ -112,6 +113,7 @@ def _read_values(file: BinaryIO, path: Path, shape: tuple[int, ...]) -> np.ndarr
 def _class_names(config: IdxConfig, labels: Tensor, label_file: Path) -> list[str]:
     count = int(labels.max()) + 1
     if config.class_names is None:
+        _require_no_gap(labels.bincount().tolist(), label_file)
         return [str(label) for label in range(count)]
     if len(config.class_names) < count:
         raise DataError(
@@ -119,6 +121,18 @@ def _class_names(config: IdxConfig, labels: Tensor, label_file: Path) -> list[st
             f"but `class_names` has {len(config.class_names)} names"
         )
     return list(config.class_names)
+
+
+def _require_no_gap(counts: list[int], label_file: Path) -> None:
+    """Without names of classes, a label that only a damaged byte holds would invent classes."""
+    if all(counts):
+        return
+    found = [f"{label}: {count}" for label, count in enumerate(counts) if count]
+    shown = ", ".join(found[:_SHOWN_LABELS]) + (", ..." if len(found) > _SHOWN_LABELS else "")
+    raise DataError(
+        f"{label_file} has labels up to {len(counts) - 1}, but {counts.count(0)} of them have no "
+        f"image (images by label: {shown}, last {found[-1]}); repair the file, or set `class_names`"
+    )
 
 
 def _fit(images: Tensor, size: int, fit: str | None) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pae_datasets.config import ImageFolderConfig
-from pae_datasets.layout import class_folders, images_below
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
@@ -17,14 +16,14 @@ class ImageFolder(DataSource):
 
     def __init__(self, config: ImageFolderConfig, image_size: int):
         super().__init__(config, image_size)
-        if problem := config.missing():
-            raise DataError(problem)
-        folders = class_folders(config.root)
-        self._class_names = tuple(folder.name for folder in folders)
+        listing = config.listing()
+        if listing.problem is not None:
+            raise DataError(listing.problem)
+        self._class_names = tuple(listing.classes)
         self._files: list[tuple[Path, int]] = [
-            (file, label)
-            for label, folder in enumerate(folders)
-            for file in sorted(images_below(folder))
+            (config.root / name, label)
+            for label, names in enumerate(listing.classes.values())
+            for name in names
         ]
         if config.images not in (None, len(self._files)):
             raise DataError(
@@ -42,3 +41,7 @@ class ImageFolder(DataSource):
     def __getitem__(self, index: int) -> LabeledImage:
         file, label = self._files[index]
         return LabeledImage(read_image(file, self.image_size), label)
+
+    def labels(self) -> Sequence[int]:
+        """The label of each image."""
+        return [label for _, label in self._files]

@@ -57,6 +57,10 @@ class Shapes(DataSource):
         pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
         return LabeledImage(torch.from_numpy(pixels), index % len(_KINDS))
 
+    def labels(self) -> Sequence[int]:
+        """The kind of each image's large shape."""
+        return [index % len(_KINDS) for index in range(len(self))]
+
     def mask(self, index: int) -> Tensor:
         """Mask (S, S) int64: the frontmost shape at each pixel center."""
         segments = np.zeros(self._x.shape, dtype=np.int64)

@@ -63,6 +63,16 @@ class SharedNames(Gray):
     class_names = ("same", "same")
 
 
+class FewLabels(Gray):
+    def labels(self):
+        return [0, 1]
+
+
+class OtherLabels(Gray):
+    def labels(self):
+        return [1] * 20
+
+
 class Empty(Gray):
     def __len__(self):
         return 0
@@ -238,6 +248,8 @@ CASES = [
     (data_source, OtherSize, r"\(3, 7, 8\).*\(3, 8, 8\)"),
     (data_source, LabelBeyond, "label.* 0 to 1"),
     (data_source, SharedNames, "class names.*same"),
+    (data_source, FewLabels, r"labels\(\).* 2 of 20"),
+    (data_source, OtherLabels, r"labels\(\)\[0\] is 1"),
     (data_source, Empty, "DataError"),
     (data_source, Dice, "numpy's global random state"),
     (data_source, Cursor, r"image \d+.*same item"),

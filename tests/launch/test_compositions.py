@@ -10,10 +10,14 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
+from pae_framework.execution.artifacts import trained_generator
+from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.opened import open_run
+from pae_framework.stages import report
 
 SHORT = (
     "evaluate.few_steps=null",
@@ -102,6 +106,16 @@ def test_folders_of_images(tmp_path: Path, tiny_recipe: Path):
         "evaluate.manifold.ssc=false",  # no masks
     )
     assert "manifold/gsq" in metrics(run)
+
+    # A finished run needs its images no more: not for its classes, samples and report.
+    (tmp_path / "pictures").rename(tmp_path / "away")
+    page = (run.path / "report.html").read_bytes()
+    opened = open_run(run.path, load_registry())
+    context = StageContext.of_finished_run(opened, "report", Console(quiet=True))
+    assert list(context.class_names) == ["cat", "dog"]
+    assert trained_generator(context).num_classes == 2
+    report.run(context)
+    assert (run.path / "report.html").read_bytes() == page
 
 
 def test_bf16_training(tmp_path: Path, tiny_recipe: Path):

@@ -290,3 +290,31 @@ def test_large_sets_are_resized_in_parts(tmp_path):
     images = torch.from_numpy(levels)
     whole = torch.nn.functional.interpolate(images[:, None].float(), size=(6, 6), mode="bilinear")
     assert torch.equal(resize_gray(images, 6), whole[:, 0].round().to(torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("labels", "facts"),
+    [
+        ([2, 0, 1, 1, 200, 0], ["200", "197", "200: 1"]),  # a damaged byte
+        ([1, 1, 2, 2, 3, 3], ["1: 2", "3: 2"]),  # counted from 1
+        ([5, 5, 5, 5, 5, 5], ["5: 6"]),
+        ([0, 0, 0, 2, 2, 2], ["0: 3", "2: 3"]),
+        ([255, 0, 1, 2, 3, 4], ["255: 1"]),
+    ],
+)
+def test_labels_with_gaps_are_refused_with_their_counts(tmp_path, labels, facts):
+    folder = write(tmp_path)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.array(labels, np.uint8)))
+    with pytest.raises(DataError, match="class_names") as refused:
+        Idx(IdxConfig(folder=str(folder)), 28)
+    for fact in ("train-labels-idx1-ubyte", *facts):
+        assert fact in str(refused.value)
+
+
+def test_names_of_classes_say_that_a_gap_is_meant(tmp_path):
+    folder = write(tmp_path)
+    (folder / "train-labels-idx1-ubyte").write_bytes(
+        idx_bytes(np.array([0, 0, 0, 2, 2, 2], np.uint8))
+    )
+    source = Idx(IdxConfig(folder=str(folder), class_names=("a", "b", "c")), 28)
+    assert source.labels() == [0, 0, 0, 2, 2, 2]

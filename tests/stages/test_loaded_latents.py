@@ -83,6 +83,7 @@ class Context(SimpleNamespace):
 
     recorded: dict[str, Any]
     num_classes = 10
+    class_names = tuple("0123456789")
 
     @property
     def train_source(self) -> None:

@@ -13,7 +13,7 @@ from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import EvaluationCount
 from pae_framework.sampling.sample_set import prepare_chunks, write_chunk
-from pae_framework.sampling.sample_to_folder import choose_labels, sample_to_folder
+from pae_framework.sampling.sample_to_folder import choose_labels, drawn_classes, sample_to_folder
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -30,6 +30,35 @@ NAMES = ["ant", "bee", "cat"]
 )
 def test_labels_come_in_turn(text, count, chosen):
     assert choose_labels(text, count, NAMES) == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "chosen"),
+    [
+        (["0", "1", "10", "11", "2"], "2", [4]),  # the class called 2
+        (["0", "1", "10", "11", "2"], "#2", [2]),
+        (["0", "1", "10", "11", "2"], "4,#4,10", [4, 4, 2]),
+        (["#1", "x"], "#1,#0", [1, 0]),  # a number after # is always an index
+        (["hen, cock", "ox", " hen"], "hen, cock,ox, hen", [0, 1, 2]),
+        (["a", "a,b", "b"], "a,b,b,a", [1, 2, 0]),
+        (["a"], "#00", [0]),
+    ],
+)
+def test_names_come_before_numbers_and_numbers_may_be_marked(names, text, chosen):
+    assert choose_labels(text, None, names) == chosen
+
+
+@pytest.mark.parametrize("word", ["#3", "#-1", "#", "#ant", "##1", "1.0", "\u0661", "9" * 5000])
+def test_what_is_neither_a_name_nor_an_index_is_refused(word):
+    with pytest.raises(UsageError, match="there is no class"):
+        choose_labels(word, None, NAMES)
+
+
+def test_the_classes_that_are_drawn_are_named_with_index_and_count():
+    assert drawn_classes([2, 1, 2], NAMES) == "cat (#2) x 2, bee (#1) x 1"
+    many = drawn_classes(list(range(1000)), [f"class {label}" for label in range(1000)])
+    assert "class 0 (#0)" in many
+    assert len(many) < 300
 
 
 def test_without_labels_and_count_all_classes_come_in_turn_64_times():

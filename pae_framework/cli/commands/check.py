@@ -22,7 +22,12 @@ def check(
     Also lists everything this machine lacks to run it: data, weights, a GPU, memory, disk space,
     a compiler. That is not an error. Writes nothing.
     """
-    from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
+    from pae_framework.preflight.requirements import (
+        images_left_out,
+        low_memory,
+        members_of,
+        missing_requirements,
+    )
     from pae_framework.preflight.resources import lacking_resources, scarce_resources
     from pae_framework.recipe.load import load_recipe
 
@@ -43,6 +48,8 @@ def check(
     print_line(f"{loaded.recipe.name}: valid{needs}")
     for problem in missing:
         print_line(f"  {problem}")
+    for line in images_left_out(members):
+        print_line(f"  {line}")
     if tight:
         print_line("this machine may not suffice:")
     for problem in tight:

@@ -14,7 +14,8 @@ from pae_framework.printing import print_line
 def sample(
     run: GeneratorRunArgument,
     labels: Annotated[
-        str | None, typer.Option(help="classes, by number or name: 3,7; default: all in turn")
+        str | None,
+        typer.Option(help="classes, by name or by number (#3): cat,#7; default: all in turn"),
     ] = None,
     count: Annotated[
         int | None,
@@ -45,13 +46,16 @@ def sample(
     context = finished_context(run, "generator")
     from pae_framework.sampling.sample_to_folder import (
         choose_labels,
+        drawn_classes,
         sample_to_folder,
         sampling_settings,
     )
 
     given = {"steps": steps, "solver": solver, "seed": seed}
     settings = sampling_settings(context.recipe, context.registry, guidance, given)
-    chosen = choose_labels(labels, count, list(context.class_names))
+    names = list(context.class_names)
+    chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
     sample_to_folder(context, chosen, settings, folder, npz)
     print_line(f"{len(chosen)} images in {folder} (grid.png shows the first)")
+    print_line(f"classes: {drawn_classes(chosen, names)}")

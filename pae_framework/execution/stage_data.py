@@ -1,0 +1,97 @@
+"""The images of a stage: recorded when it starts, and the same ones until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pae_framework.contracts import DataSource
+from pae_framework.data.classes import class_difference, empty_classes, some_names
+from pae_framework.data.contents import read_contents
+from pae_framework.errors import DataError
+from pae_framework.execution.context import StageContext
+from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.data_record import (
+    SPLITS,
+    ImagesRecord,
+    remembered,
+    source_of,
+    write_record,
+)
+from pae_framework.runs.plan import Split
+
+
+@contextmanager
+def recorded_images(context: StageContext) -> Iterator[None]:
+    """Record the images that the stage reads in its ``data.json``.
+
+    Raises:
+        DataError: they are not those of the run's earlier stages, they change before the stage
+            ends, a class has no image, or test images have other classes.
+    """
+    stage = STAGES[context.planned.name]
+    splits = [split for split in SPLITS if stage.needs(("data", split), context.recipe)]
+    for split in splits:
+        _require_planned_files(context, split)
+    records = {split: _checked_record(context, split) for split in splits}
+    if records:
+        write_record(context.directory, records)
+    yield
+    for split in splits:
+        _require_planned_files(context, split)
+
+
+def _require_planned_files(context: StageContext, split: Split) -> None:
+    """Compare the files with those by which the run was planned."""
+    planned = context.planned.data.get(split)
+    if planned is None:
+        return
+    config = source_of(context.recipe, split).config
+    files, before = config.data_files(), remembered(context.run.store, planned)
+    if files is None:
+        raise DataError(f"data.{split}: {config.missing() or 'its files are gone'}")
+    now = read_contents(files, before)
+    if now.identity != planned:
+        changes = "" if before is None else f" ({now.changes_since(before)})"
+        raise DataError(
+            f"data.{split}: the files have changed since the run started{changes}; restore them "
+            "and run the same command again to go on, or run it as it is: then the stages that "
+            "read these images start anew"
+        )
+
+
+def _checked_record(context: StageContext, split: Split) -> ImagesRecord:
+    source = context.train_source if split == "train" else context.test_source
+    names = tuple(source.class_names)
+    record = ImagesRecord(len(source), names, context.planned.data.get(split))
+    earlier = context.recorded_images(split)
+    if earlier is None:
+        _require_classes(context, split, source)
+        if left_out := source.config.left_out():
+            context.console.print(
+                f"{'':<10} data.{split}: {len(source)} images of {len(names)} classes; left out: "
+                f"{left_out}",
+                highlight=False,
+                markup=False,
+            )
+    elif earlier.images not in (None, record.images) or earlier.class_names != names:
+        raise DataError(
+            f"data.{split}: {len(source)} images of {len(names)} classes ({some_names(names)}), "
+            f"but earlier stages of this run read {earlier.images} of {len(earlier.class_names)} "
+            f"({some_names(earlier.class_names)}); restore the images, or start a new run with "
+            "another --run-dir"
+        )
+    return record
+
+
+def _require_classes(context: StageContext, split: Split, source: DataSource) -> None:
+    """Check the classes of a split that no earlier stage has read."""
+    labels, names = source.labels(), source.class_names
+    if labels is not None and (problem := empty_classes(labels, names)):
+        raise DataError(f"data.{split}: {problem}; add images, or remove these classes")
+    if split == "train" and context.recipe.data.test.config.missing() is not None:
+        return
+    train = names if split == "train" else context.class_names
+    test = context.test_source.class_names
+    if problem := class_difference(train, test):
+        raise DataError(f"data.test: {problem}")

@@ -1,0 +1,161 @@
+"""What a run has recorded of its images: their files, number and classes. No torch.
+
+::
+
+    stages/
+      data/known.json          data source -> identity of its contents at the last visit
+      data/<identity>.json.gz  the files of these contents
+      encoder-1f2e3d4c5b6a/
+        data.json              the images that the stage read
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pae_framework.data.contents import Contents, cached_contents, recorded_contents
+from pae_framework.files import read_json, write_json
+from pae_framework.recipe.components import DataSourceComponent
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.directory import RECORD, RunDirectory
+from pae_framework.runs.plan import PlannedStage, Split
+
+FILE = "data.json"
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class ImagesRecord:
+    """The images of one split, as a stage recorded them."""
+
+    images: int | None
+    """Their number; None if an earlier version ran the stage."""
+    class_names: tuple[str, ...]
+    """By label."""
+    identity: str | None
+    """Of their files' contents; None if the settings alone determine them."""
+
+
+def source_of(recipe: Recipe, split: Split) -> DataSourceComponent:
+    """The data source of a split."""
+    return recipe.data.train if split == "train" else recipe.data.test
+
+
+def found_contents(recipe: Recipe) -> dict[Split, Contents]:
+    """The contents of the splits whose files are on this machine.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    found: dict[Split, Contents] = {}
+    for split in SPLITS:
+        if split == "test" and recipe.data.test == recipe.data.train and "train" in found:
+            found["test"] = found["train"]
+        elif (files := source_of(recipe, split).config.data_files()) is not None:
+            found[split] = cached_contents(files)
+    return found
+
+
+# --- in the store ---------------------------------------------------------------------------------
+
+
+def identities(recipe: Recipe, store: Path, found: Mapping[Split, Contents]) -> dict[Split, str]:
+    """The identity of each split: of the files found, else of those found at the last visit."""
+    known = _known(store)
+    result: dict[Split, str] = {}
+    for split in SPLITS:
+        identity = known.get(_key(source_of(recipe, split)))
+        if split in found:
+            result[split] = found[split].identity
+        elif identity is not None:
+            result[split] = identity
+    return result
+
+
+def remember(recipe: Recipe, store: Path, found: Mapping[Split, Contents]) -> None:
+    """Record the contents in the store, for later stages and visits."""
+    known = _known(store)
+    for split, contents in found.items():
+        known[_key(source_of(recipe, split))] = contents.identity
+        if remembered(store, contents.identity) is None:
+            contents.write(_contents_file(store, contents.identity))
+    if known != _known(store):
+        write_json(_known_file(store), known)
+
+
+def remembered(store: Path, identity: str) -> Contents | None:
+    """Contents in the store; None if they are missing or damaged."""
+    return recorded_contents(_contents_file(store, identity))
+
+
+def _contents_file(store: Path, identity: str) -> Path:
+    return store / "data" / f"{identity}.json.gz"
+
+
+def _known_file(store: Path) -> Path:
+    return store / "data" / "known.json"
+
+
+def _known(store: Path) -> dict[str, str]:
+    try:
+        known = read_json(_known_file(store))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _key(source: DataSourceComponent) -> str:
+    return json.dumps([source.use, source.config.model_dump(mode="json")], sort_keys=True)
+
+
+# --- in the folder of a stage ---------------------------------------------------------------------
+
+
+def write_record(folder: Path, records: Mapping[Split, ImagesRecord]) -> None:
+    """Write ``data.json`` of a stage."""
+    write_json(folder / FILE, {split: asdict(record) for split, record in records.items()})
+
+
+def read_record(folders: Iterable[Path], split: Split) -> ImagesRecord | None:
+    """What the first of the stages with a record of the split has recorded; None without any."""
+    for folder in folders:
+        try:
+            entry: dict[str, Any] = read_json(folder / FILE)[split]
+            return ImagesRecord(entry["images"], tuple(entry["class_names"]), entry["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def record_known_images(folder: Path, planned: PlannedStage, recipe: Recipe) -> None:
+    """Write ``data.json`` of a finished stage, as far as the names of classes are known."""
+    records: dict[Split, ImagesRecord] = {}
+    for split, identity in planned.data.items():
+        config = source_of(recipe, split).config
+        names = config.known_class_names()
+        if STAGES[planned.name].needs(("data", split), recipe) and names is not None:
+            records[split] = ImagesRecord(None, tuple(names), identity)
+    if records:
+        write_record(folder, records)
+
+
+def changed_images(directory: RunDirectory, found: Mapping[Split, Contents]) -> Iterator[str]:
+    """Lines that say which files have changed since the stages that the run used before."""
+    if not (directory.path / RECORD).is_file():
+        return
+    earlier = [directory.store / entry["folder"] for entry in directory.info["plan"]]
+    for split, contents in found.items():
+        record = read_record(earlier, split)
+        if record is None or record.identity in (None, contents.identity):
+            continue
+        before = remembered(directory.store, str(record.identity))
+        changes = "" if before is None else f" ({contents.changes_since(before)})"
+        yield (
+            f"data.{split}: the files are not those of the earlier stages{changes}; the stages "
+            "that read them start anew"
+        )

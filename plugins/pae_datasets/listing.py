@@ -1,0 +1,210 @@
+"""Which files of a folder are images, and of which class. Reads no file. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("apng", "avif", "bmp", "dib", "gif", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg"),
+        *("jpf", "jpg", "jpx", "pbm", "pcx", "pgm", "png", "pnm", "ppm", "qoi", "ras", "sgi"),
+        *("tga", "tif", "tiff", "webp"),
+    )
+)
+"""Suffixes of the pictures that Pillow reads; of animations, the first frame counts. Pillow also
+reads icons, textures, layered and measured images, which rarely are what a class consists of."""
+
+HIDDEN = "hidden"
+BESIDE = "beside the class folders"
+BROKEN = "broken links"
+ABOVE = "links to a folder above them"
+SPECIAL = "pipes, sockets and devices"
+OTHER = "other types"
+_SHOWN_SUFFIXES = 5
+_FIRST_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images below a folder of class folders.
+
+    Names are relative to that folder, with ``/``; hidden files and folders are left out, at every
+    depth, and links are followed.
+    """
+
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of each class's images, sorted by their parts; classes are sorted by name."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Numbers of files, folders and links that are not read, by reason."""
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Numbers of files left out for their suffix, by suffix."""
+    problem: str | None = None
+    """Why the folder cannot be used; None if it can."""
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(map(len, self.classes.values()))
+
+    @property
+    def summary(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        return "; ".join(self._in_words(reason) for reason in sorted(self.left_out))
+
+    def _in_words(self, reason: str) -> str:
+        text = f"{reason}: {self.left_out[reason]}"
+        if reason != OTHER:
+            return text
+        common = self.suffixes.most_common(_SHOWN_SUFFIXES)
+        shown = [ascii(suffix)[1:-1] or "no suffix" for suffix, _ in common]
+        more = ", ..." if len(self.suffixes) > len(shown) else ""
+        return f"{text} ({', '.join(shown)}{more})"
+
+
+def list_images(root: Path, expected: int | None = None) -> Listing:
+    """List the images of a folder of class folders.
+
+    Args:
+        root: folder of the class folders.
+        expected: number of class folders; None: any number.
+    """
+    if not root.is_dir():
+        return Listing(problem=f"no such folder: {root} (expected one folder of images per class)")
+    listing = Listing()
+    try:
+        folders = sorted(_class_folders(root, listing))
+        if problem := _problem_of_classes(root, folders, expected):
+            return Listing(problem=problem)
+        for name in folders:
+            listing.classes[name] = tuple(sorted(_images_below(root, name, listing), key=_parts))
+    except OSError as error:
+        return Listing(problem=f"{error.filename or root} cannot be listed: {error.strerror}")
+    if empty := [name for name, files in listing.classes.items() if not files]:
+        return Listing(problem=_problem_of_empty(root, empty))
+    return listing
+
+
+def _parts(name: str) -> list[str]:
+    return name.split("/")
+
+
+def _class_folders(root: Path, listing: Listing) -> Iterator[str]:
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                listing.left_out[HIDDEN] += 1
+            elif _is_folder(entry):
+                yield entry.name
+            elif _is_image(entry, listing):
+                listing.left_out[BESIDE] += 1
+
+
+def _problem_of_classes(root: Path, folders: Sequence[str], expected: int | None) -> str | None:
+    if not folders:
+        return f"{root} contains no class folder (expected {root}/<class>/<image>.jpg)"
+    for name in folders:
+        if not _is_text(name):
+            return f"{root} contains a class folder whose name is not UTF-8: {name!r}; rename it"
+    if expected not in (None, len(folders)):
+        return f"{root} contains {len(folders)} classes, but `classes` is {expected}"
+    real = {name: os.path.realpath(root / name) for name in folders}
+    above = os.path.realpath(root)
+    for name, path in real.items():
+        if _contains(path, above):
+            return f"class folder {root / name} is a link to {path}, which contains it; remove it"
+    # Sorted by parts, a folder comes directly before the folders inside it.
+    in_order = sorted(folders, key=lambda name: _parts(real[name]))
+    for name, other in pairwise(in_order):
+        if _contains(real[name], real[other]):
+            return (
+                f"class folders {root / name} and {root / other} hold the same images: "
+                f"{real[other]}; remove one of them"
+            )
+    return None
+
+
+def _problem_of_empty(root: Path, empty: Sequence[str]) -> str:
+    more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+    return (
+        f"class folder {root / empty[0]}{more} contains no image of a format that Pillow reads "
+        "(hidden files do not count); fill it or remove it"
+    )
+
+
+def _images_below(root: Path, class_name: str, listing: Listing) -> Iterator[str]:
+    """Names of the images below a class folder, in any order; counts what is left out."""
+    left_out = listing.left_out
+    start = os.path.realpath(root / class_name)
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [
+        (class_name, start, (os.path.realpath(root), start))
+    ]
+    while waiting:
+        folder, real, above = waiting.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}"
+                if entry.name.startswith("."):
+                    left_out[HIDDEN] += 1
+                elif _is_folder(entry):
+                    if not entry.is_symlink():
+                        waiting.append((name, os.path.join(real, entry.name), above))  # noqa: PTH118
+                        continue
+                    target = os.path.realpath(entry.path)
+                    if any(_contains(target, path) for path in (*above, real)):
+                        left_out[ABOVE] += 1
+                    else:
+                        waiting.append((name, target, (*above, real)))
+                elif _is_image(entry, listing):
+                    yield name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_image(entry: os.DirEntry[str], listing: Listing) -> bool:
+    """Whether a file is read as an image; counts it if not."""
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path per file is slow
+    if suffix not in IMAGE_SUFFIXES:
+        listing.suffixes[suffix] += 1
+        listing.left_out[OTHER] += 1
+        return False
+    try:
+        if entry.is_file():
+            return True
+        special = Path(entry.path).exists()
+    except OSError:  # a link to itself
+        special = False
+    listing.left_out[SPECIAL if special else BROKEN] += 1
+    return False
+
+
+def _contains(folder: str, path: str) -> bool:
+    """Whether the real path ``path`` is ``folder`` or inside it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_by_first_version(root: Path, classes: Iterable[str]) -> Iterator[str]:
+    """Names of the images that version 0.1.0 read of some classes."""
+    for class_name in classes:
+        for folder, _, names in os.walk(root / class_name):
+            for name in names:
+                if name.lower().endswith(_FIRST_SUFFIXES) and not name.startswith("."):
+                    yield Path(folder, name).relative_to(root).as_posix()

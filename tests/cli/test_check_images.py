@@ -1,0 +1,59 @@
+"""What `pae check` says of image folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pae_framework.testing.pytest import Pae
+
+
+def recipe() -> tuple[str, ...]:
+    sources = (
+        f"data.{split}={{use: image_folder, folder: data, split: {split}}}"
+        for split in ("train", "test")
+    )
+    return ("quickstart", *sources, "evaluate.manifold.ssc=false")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split in ("train", "test"):
+        for name in "abc":
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            Image.new("L", (8, 8)).save(folder / "0.png")
+    return tmp_path / "data"
+
+
+def test_a_valid_folder_is_only_valid(pae: Pae, data: Path):
+    assert pae("check", *recipe()).ok().out == "quickstart: valid\n"
+
+
+def test_other_classes_of_the_test_images_are_reported(pae: Pae, data: Path):
+    (data / "test/c").rename(data / "test/d")
+    text = pae("check", *recipe()).ok().out
+    assert "data.test" in text
+    assert "only in data.train: c; only in data.test: d" in text
+    (problem,) = pae("check", *recipe(), "--json").ok().json["missing"]
+    assert problem["path"] == "data.test"
+    refused = pae("run", *recipe()).fails(2)
+    assert "only in data.test: d" in refused.err
+    assert not (data.parent / "runs").exists()
+
+
+def test_what_is_left_out_is_counted(pae: Pae, data: Path):
+    (data / "train/a/.ipynb_checkpoints").mkdir()
+    (data / "train/b/notes.txt").touch()
+    (data / "train/c/gone.png").symlink_to("nowhere.png")
+    text = pae("check", *recipe()).ok().out
+    assert "data.train: left out: broken links: 1; hidden: 1; other types: 1 (.txt)" in text
+    assert "data.test" not in text
+
+
+def test_check_reads_no_image(pae: Pae, data: Path):
+    (data / "train/a/0.png").write_bytes(b"no image")
+    (data / "train/a/0.png").chmod(0)
+    assert pae("check", *recipe()).ok().out == "quickstart: valid\n"
