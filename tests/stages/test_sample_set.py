@@ -163,7 +163,7 @@ def test_other_files_are_rejected_by_name(tmp_path, damage):
         np.savez(path, np.zeros((2, 2, 2, 3), np.uint8))
     elif damage == "few labels":
         np.savez(path, np.zeros((2, 2, 2, 3), np.uint8), np.zeros(1, np.int64))
-    elif damage == "lies":  # its header says 10 ** 16 images; not compressed, then compressed
+    elif damage == "lies":  # about as many images as 10 ** 16
         np.savez(path, np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int64))
         path.write_bytes(
             path.read_bytes().replace(
