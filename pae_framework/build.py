@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pae_framework.config import LatentShape
+from pae_framework.config import LatentShape, Settings
 from pae_framework.contracts import (
     DataSource,
     Discriminator,
@@ -140,6 +140,22 @@ def build_objective(
 def build_evaluator(component: EvaluatorComponent, registry: Registry) -> Evaluator:
     """The evaluator."""
     return _class(component, registry)(component.config)
+
+
+def import_components(section: Any, registry: Registry) -> None:
+    """Import the class of every active component of a recipe or section.
+
+    A plugin that registered a wrong name is then reported before the first stage, not in the last.
+    """
+    if isinstance(section, dict):
+        for entry in section.values():
+            import_components(entry, registry)
+    elif isinstance(section, Settings) and getattr(section, "weight", None) != 0:
+        if isinstance(section, Component):
+            if getattr(section.config, "weight", None) == 0:
+                return
+            _class(section, registry)
+        import_components(dict(section), registry)
 
 
 @dataclass(frozen=True)

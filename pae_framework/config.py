@@ -42,10 +42,10 @@ Side = Annotated[int, Gt(0), Le(8192)]
 Width = Annotated[int, Gt(0), Le(65_536)]
 """A number of channels, or of attention heads."""
 
-Depth = Annotated[int, Gt(0), Le(256)]
+Depth = Annotated[int, Gt(0), Le(128)]
 """A number of blocks or layers."""
 
-LayerIndex = Annotated[int, Ge(0), Lt(256)]
+LayerIndex = Annotated[int, Ge(0), Lt(128)]
 """A block or layer, counted from 0."""
 
 MlpRatio = Annotated[float, Ge(0.25), Le(64)]
@@ -65,7 +65,10 @@ def _distinct(steps: tuple[int, ...]) -> tuple[int, ...]:
     return steps
 
 
-Steps = Annotated[tuple[Count, ...], Len(0, 1000), AfterValidator(_distinct)]
+Distinct = AfterValidator(_distinct)
+"""Step counts are distinct."""
+
+Steps = Annotated[tuple[Count, ...], Len(0, 1000), Distinct]
 """Distinct step counts."""
 
 

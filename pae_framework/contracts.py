@@ -368,7 +368,7 @@ class Generator(nn.Module, ABC):
         """Convert the weights of an official checkpoint to this generator's state dict.
 
         The names of ``tensors`` are those of the file without wrapper prefixes, which
-        :func:`~pae_framework.tensor_files.read_checkpoint` removes.
+        :func:`~pae_framework.weight_files.read_checkpoint` removes.
 
         Raises:
             CheckpointError: they belong to another network or size (describes it), or are not

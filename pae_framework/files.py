@@ -66,10 +66,10 @@ def read_json(path: Path) -> Any:
 def point(link: Path, target: Path) -> None:
     """Make ``link`` a relative symbolic link to ``target``, replacing an earlier link."""
     relative = os.path.relpath(target, link.parent)
-    if link.is_symlink() and str(link.readlink()) == relative:
-        return
     temporary = link.with_name(f".{link.name}.new")
     with writing(link):
+        if link.is_symlink() and str(link.readlink()) == relative:
+            return
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(relative)
         temporary.replace(link)

@@ -169,6 +169,11 @@ class Registry:
         shared = len(self._specs[spec.kind, spec.name]) > 1 and not spec.built_in
         return f"{spec.plugin.distribution}/{spec.name}" if shared else spec.name
 
+    def hidden(self, spec: ComponentSpec) -> bool:
+        """Whether the name of this component alone means a built-in one."""
+        others = self._specs[spec.kind, spec.name]
+        return not spec.built_in and any(other.built_in for other in others)
+
     def _unknown(self, kind: str, name: str) -> str:
         known = [spec.name for spec in self.specs(kind)]
         message = f"unknown {kind} {name!r}"

@@ -7,7 +7,11 @@ seed and nothing depends on earlier draws, so a resumed run draws the same numbe
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +37,33 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
     equal.
     """
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """After the block, the global random states of torch, NumPy and Python are as before it."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Inside the block, the global random states of torch, NumPy and Python follow from the parts.
+
+    For code that takes no generator, such as the initial weights of modules.
+    """
+    seed = derive_seed(*parts)
+    with random_states_kept():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
 
 
 def on_device(numbers: Tensor, device: torch.device) -> Tensor:

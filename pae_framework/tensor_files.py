@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -114,6 +115,16 @@ def load_weights(module: nn.Module, path: Path) -> None:
             differences.
     """
     load_state(module, load_tensors(path), str(path))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A digest of all parameters and buffers of a module, with names, dtypes and shapes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().flatten()
+        digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

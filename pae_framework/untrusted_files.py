@@ -107,12 +107,12 @@ def read_untrusted(path: Path) -> Any:
     raise CheckpointError(f"{path} is neither a safetensors nor a torch file: it is {kind}")
 
 
-def plain_tensors(tensors: Mapping[Any, Any], path: Path, size: int) -> dict[str, Tensor]:
+def plain_tensors(tensors: Mapping[Any, Any], source: str, size: int) -> dict[str, Tensor]:
     """Tensors of a file as dense tensors on the CPU, contiguous, none sharing memory with another.
 
     Args:
         tensors: what :func:`read_untrusted` returned, or a part of it.
-        path: of the file, for messages.
+        source: the file, and the key in it, for messages.
         size: bytes of the file.
 
     Raises:
@@ -121,9 +121,9 @@ def plain_tensors(tensors: Mapping[Any, Any], path: Path, size: int) -> dict[str
     """
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise CheckpointError(f"{path}: the key {key_text(name)} is no text; rename it")
+            raise CheckpointError(f"{source}: the key {key_text(name)} is no text; rename it")
         if problem := _problem(value):
-            raise CheckpointError(f"{path}: {key_text(name)} is {problem}")
+            raise CheckpointError(f"{source}: {key_text(name)} is {problem}")
     stored = copied = 0
     storages: set[int] = set()
     plain: dict[str, Tensor] = {}
@@ -137,8 +137,8 @@ def plain_tensors(tensors: Mapping[Any, Any], path: Path, size: int) -> dict[str
         copied += copy * value.numel() * value.element_size()
         if stored > size or copied > max(size, COPIES):
             raise CheckpointError(
-                f"{path} has {size} bytes, but its tensors claim more (at {key_text(name)}): it is "
-                "damaged, or a tensor is expanded; save with tensor.clone()"
+                f"{source}: {key_text(name)} and the tensors before it claim more than the file's "
+                f"{size} bytes: it is damaged, or they are expanded; save with tensor.clone()"
             )
         dense = value.detach().resolve_neg().contiguous()
         plain[name] = dense.clone() if shared and dense.data_ptr() == value.data_ptr() else dense
@@ -153,11 +153,18 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_torch(path: Path, mapped: bool) -> Any:
+    # Mapped, so that averages and optimizers beside the weights take no memory. Torch maps only
+    # names, and takes those with this suffix for safetensors whatever they hold.
+    mapped = mapped and path.suffix != ".safetensors"
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+        with (
+            path.open("rb") as file,
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(_STAND_INS),
+        ):
             warnings.simplefilter("ignore")
-            # Mapped, so that averages and optimizers beside the weights take no memory.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            source = path if mapped else file
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S{1,200}) (?:was not|whose)", str(error))
         what = f"a {asked[1]}" if asked else "more than tensors and plain values"

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,15 +95,21 @@ class FileWeights:
 def read_checkpoint(
     path: Path, prefer: Preference = "trained", names: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """The tensors of :func:`read_weights`; logs a warning if the file has other sets of weights.
+    """The tensors of :func:`read_weights`; logs a warning if the file has other weights too.
 
     Raises:
         CheckpointError: see :func:`read_weights`.
     """
     weights = read_weights(path, prefer, names)
     if weights.alternatives:
-        logger.warning("%s", weights.summary)
+        _warn_once(weights.summary)
     return weights.tensors
+
+
+@cache
+def _warn_once(line: str) -> None:
+    """Log a warning; every stage of a run reads the same file."""
+    logger.warning("%s", line)
 
 
 def read_weights(
@@ -110,12 +117,13 @@ def read_weights(
 ) -> FileWeights:
     """Read the weights in files of another program: safetensors or torch, one file or its parts.
 
-    The weights are the file itself, or its first entry of :data:`AVERAGES` and :data:`TRAINED`.
+    The weights are the file itself, or its first entry of :data:`AVERAGES` (only if preferred) and
+    :data:`TRAINED`.
     Wrappers are removed from the names (:data:`WRAPPERS`, :data:`INNER_WRAPPERS`).
 
     Args:
         path: the file, the index (``*.index.json``) of several, or the folder of either.
-        prefer: which of averaged and trained weights to take if the file has both.
+        prefer: ``average``: averaged weights if the file has any; ``trained``: never those.
         names: some names of the network's weights, to find them behind a prefix such as
             ``teacher.backbone.``; empty: names have no prefix.
 
@@ -126,7 +134,8 @@ def read_weights(
     """
     content, size = _read_parts(path)
     entry = _chosen_entry(content, path, prefer)
-    tensors = _without_wrappers(plain_tensors(entry.tensors, path, size), path)
+    source = f"{path}" if entry.key is None else f"{path}: `{entry.key}`"
+    tensors = _without_wrappers(plain_tensors(entry.tensors, source, size), path)
     part = _behind_prefix(tensors, names, path, prefer)
     return FileWeights(
         path,
@@ -178,10 +187,11 @@ def _chosen_entry(content: Any, path: Path, prefer: Preference) -> _Entry:
     """The preferred entry with weights; tensors in a list get the names of the trained weights."""
     found = _find_entry(_state_dict(content, path), prefer)
     if found is None:
-        keys = _listed([key_text(key) for key in list(content)[:8]])
+        keys = [*AVERAGES, *TRAINED] if prefer == "average" else list(TRAINED)
+        found_keys = _listed([key_text(key) for key in content])
         raise CheckpointError(
             f"{path} contains no weights: expected a state dict, alone or under one of the keys "
-            f"{_listed([*TRAINED, *AVERAGES], most=99)}; found the keys {keys or 'of nothing'}"
+            f"{_listed(keys, most=99)}; found {found_keys or 'no keys'}"
         )
     if prefer == "average" and not _is_average(found.key or ""):
         _require_no_average(content, path)
@@ -197,23 +207,26 @@ def _chosen_entry(content: Any, path: Path, prefer: Preference) -> _Entry:
     return replace(found, tensors=dict(zip(names, found.tensors, strict=True)))
 
 
-def _find_entry(content: Mapping[Any, Any], prefer: Preference, depth: int = 0) -> _Entry | None:
-    """The first entry with weights in the order of preference; None if there is none."""
-    if content and all(isinstance(value, Tensor) for value in content.values()):
+def _find_entry(content: Mapping[Any, Any], prefer: Preference) -> _Entry | None:
+    """The first entry with weights of the preferred kind; None if there is none."""
+    tensors = sum(isinstance(value, Tensor) for value in content.values())
+    if content and tensors == len(content):
         return _Entry(None, content)
-    order = (*AVERAGES, *TRAINED) if prefer == "average" else (*TRAINED, *AVERAGES)
-    keys = [key for key in order if key in content and _holds_tensors(content[key])]
-    if not keys:
-        return None
-    key, value = keys[0], content[keys[0]]
-    inner = _find_entry(value, prefer, depth + 1) if isinstance(value, Mapping) else None
+    keys = [key for key in (*AVERAGES, *TRAINED) if _holds_tensors(content.get(key))]
+    wanted = keys if prefer == "average" else [key for key in keys if key in TRAINED]
+    if not wanted:  # what is mostly tensors is a state dict, whose other values are named later
+        return _Entry(None, content) if 2 * tensors > len(content) else None
+    key, value = wanted[0], content[wanted[0]]
+    kind: Preference = "average" if key in AVERAGES else prefer
+    inner = _find_entry(value, kind) if isinstance(value, Mapping) else None
     inner = inner or _Entry(None, value)
-    left = tuple(key_text(other) for other in content if other != key)
+    left = [key_text(other) for other in content if other != key]
+    alternatives = [other for other in keys if other != key]
     return _Entry(
         key if inner.key is None else f"{key}.{inner.key}",
         inner.tensors,
-        left + tuple(f"{key}.{name}" for name in inner.left),
-        tuple(keys[1:]) + tuple(f"{key}.{name}" for name in inner.alternatives),
+        (*left, *(f"{key}.{name}" for name in inner.left)),
+        (*alternatives, *(f"{key}.{name}" for name in inner.alternatives)),
     )
 
 

@@ -39,7 +39,10 @@ GeneratorRunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="directory of a run with a finished generator")
 ]
 WeightsArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="weights to load: .pt or .safetensors")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="weights to load: .pt or .safetensors, an index, or a folder"
+    ),
 ]
 OutputArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="file to write: .pt or .safetensors")

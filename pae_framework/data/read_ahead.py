@@ -109,10 +109,10 @@ def worker_death(error: BaseException) -> str | None:
 
     The error may be raised in any code of the main process, between two batches too.
     """
-    found = re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)", str(error))
+    found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
     if not isinstance(error, RuntimeError) or found is None:
         return None
-    how = found[2].partition(". ")[0].rstrip(".")
+    how = found[2].partition(". ")[0].rstrip(".").replace("is killed", "was killed")
     return f"a process that reads ahead (process {found[1]}) {how}"
 
 

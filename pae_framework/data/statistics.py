@@ -114,7 +114,7 @@ def load_statistics(path: Path) -> LatentStatistics:
         if not isinstance(content, Mapping) or not {"mean", "std"} <= content.keys():
             raise DataError(f"{path}: expected tensors `mean` and `std`")
         both = {key: content[key] for key in ("mean", "std")}
-        tensors = plain_tensors(both, path, path.stat().st_size)
+        tensors = plain_tensors(both, str(path), path.stat().st_size)
     except CheckpointError as error:
         raise DataError(str(error)) from error
     if other := [key for key, value in tensors.items() if not value.is_floating_point()]:

@@ -8,7 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from pae_framework.build import META, Networks, build_networks, build_regularizers, build_source
+from pae_framework.build import (
+    META,
+    Networks,
+    build_networks,
+    build_regularizers,
+    build_source,
+    import_components,
+)
 from pae_framework.dry_run.flops import count_forward, per_image, set_steps
 from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
@@ -89,6 +96,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
         PluginError: a component cannot be imported.
     """
     recipe, notes = loaded.recipe, list[str]()
+    import_components(recipe, loaded.registry)
     images, classes = _data_size(loaded, notes)
     built_for = classes or CLASSES
     networks, work = _built(loaded, built_for, images, notes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,11 +12,15 @@ from torch import nn
 
 from pae_framework.build import build_encoder, build_generator, build_refiner, build_tokenizer
 from pae_framework.contracts import Encoder, Generator
-from pae_framework.execution.context import StageContext
+from pae_framework.errors import PluginError
+from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.execution.probe import probe_encoder, probe_generator, probe_tokenizer
+from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import load_weights
+from pae_framework.tensor_files import load_weights, weights_digest
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
+from pae_framework.training.train_settings import TrainSettings
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -25,16 +30,23 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
 
     Its weights come from its own stage, from an imported tokenizer, or from
     :meth:`Encoder.load_pretrained`.
+
+    Raises:
+        PluginError: it breaks its contract, or has other weights than in an earlier stage.
     """
     recipe = context.recipe
     component = recipe.extractor if stage == "extractor" else recipe.tokenizer.encoder
     assert component is not None
-    encoder = build_encoder(component, recipe.data.image_size, context.registry)
-    if (path := _encoder_file(context, stage)) is not None:
-        load_weights(encoder, path)
-    else:
-        encoder.load_pretrained()
-    return freeze(encoder, context)
+    with _initial_weights(context, component.train, stage):
+        encoder = build_encoder(component, recipe.data.image_size, context.registry)
+        if (path := _encoder_file(context, stage)) is not None:
+            load_weights(encoder, path)
+        else:
+            encoder.load_pretrained()
+    require_same_weights(encoder, component, context, stage)
+    freeze(encoder, context)
+    probe_encoder(encoder, component, context.registry)
+    return encoder
 
 
 def _encoder_file(context: StageContext, stage: str) -> Path | None:
@@ -51,7 +63,10 @@ def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | N
     """The networks of stage ``refine``, frozen, on the device; None if it is not an input."""
     if (folder := context.input("refine")) is None:
         return None
-    refiner = build_refiner(context.recipe.tokenizer, encoder)
+    section = context.recipe.tokenizer
+    assert section.refinement is not None
+    with _initial_weights(context, section.refinement.train, "refine"):
+        refiner = build_refiner(section, encoder)
     load_weights(refiner, folder / "weights.safetensors")
     return freeze(refiner, context)
 
@@ -60,9 +75,13 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
     """The run's tokenizer, frozen, on the device."""
     recipe = context.recipe
     encoder = frozen_encoder(context)
-    tokenizer = build_tokenizer(recipe.tokenizer, recipe.data.image_size, context.registry, encoder)
+    section, registry = recipe.tokenizer, context.registry
+    with _initial_weights(context, section.train, "tokenizer"):
+        tokenizer = build_tokenizer(section, recipe.data.image_size, registry, encoder)
     load_weights(tokenizer, context.require("tokenizer") / "tokenizer.safetensors")
-    return freeze(tokenizer, context)
+    freeze(tokenizer, context)
+    probe_tokenizer(tokenizer, section, registry)
+    return tokenizer
 
 
 def untrained_generator(context: StageContext, device: torch.device | None = None) -> Generator:
@@ -70,9 +89,12 @@ def untrained_generator(context: StageContext, device: torch.device | None = Non
     recipe = context.recipe
     assert recipe.generator is not None
     # Outside of the block below, because it may read the training images.
-    shape, classes = latent_shape(recipe), context.num_classes
-    with device or nullcontext():
-        return build_generator(recipe.generator, shape, classes, context.registry)
+    shape, classes, registry = latent_shape(recipe), context.num_classes, context.registry
+    with _initial_weights(context, recipe.generator.train, "generator"), device or nullcontext():
+        generator = build_generator(recipe.generator, shape, classes, registry)
+    if device is None:  # a network on the meta device has nothing to probe
+        probe_generator(generator, recipe.generator, shape, registry)
+    return generator
 
 
 def trained_generator(context: StageContext) -> Generator:
@@ -80,6 +102,39 @@ def trained_generator(context: StageContext) -> Generator:
     generator = untrained_generator(context)
     load_weights(generator, context.require("generator") / "weights.safetensors")
     return freeze(generator, context)
+
+
+def require_same_weights(
+    encoder: Encoder, component: EncoderComponent, context: StageContext, stage: str
+) -> None:
+    """Record a digest of the encoder's weights, and compare it with the stages that used it before.
+
+    Raises:
+        PluginError: an input of this stage, or this stage before an interruption, has another.
+    """
+    key, digest = f"{stage}_digest", weights_digest(encoder)
+    for name, recorded in context.recorded(key).items():
+        if recorded != digest:
+            spec = context.registry.find("encoder", component.use)
+            raise PluginError(
+                f"{spec.origin}: {spec.reference} ({spec.target}) has other weights than stage "
+                f"{name} used (digest {digest}, {recorded} there); its weights must not depend on "
+                "time or chance. After a repair, raise the `version` of its config"
+            )
+    context.update_record(**{key: digest})
+
+
+@contextmanager
+def _initial_weights(
+    context: StageContext, settings: TrainSettings | None, name: str
+) -> Iterator[None]:
+    """The random states in which the stage ``name`` builds its networks.
+
+    What a network draws outside its state dict is then the same in every process. Networks that no
+    stage trains do not depend on the recipe's seed, because members of a sweep may share stages.
+    """
+    with initial_weights(0 if settings is None else context.seed(settings), name):
+        yield
 
 
 def freeze(module: Module, context: StageContext) -> Module:

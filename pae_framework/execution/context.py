@@ -17,13 +17,15 @@ from pae_framework.console import PlainConsole
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import UsageError
+from pae_framework.execution.probe import probe_source
+from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.record import UpdateRecord
-from pae_framework.seeding import derive_seed
+from pae_framework.seeding import seeded
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
@@ -83,6 +85,15 @@ class StageContext:
         assert folder is not None, f"{self.planned.name} does not read {stage}"
         return folder
 
+    def recorded(self, key: str) -> dict[str, Any]:
+        """The values of ``key`` in the records of this stage and of those that it reads, by stage.
+
+        Stages without a value are left out.
+        """
+        names = (self.planned.name, *self.planned.inputs)
+        records = {name: self.run.stage(self.plan[name]).info for name in names}
+        return {name: info[key] for name, info in records.items() if key in info}
+
     @cached_property
     def device(self) -> torch.device:
         """The device the recipe asks for.
@@ -108,7 +119,7 @@ class StageContext:
     def train_source(self) -> DataSource:
         """Training images. Up to ``data.max_damaged`` unreadable images are replaced by others."""
         data = self.recipe.data
-        source = build_source(data.train, data.image_size, self.registry)
+        source = self._source(data.train)
         if not data.max_damaged:
             return source
         return SkippingSource(source, self.directory / "damaged.txt", data.max_damaged)
@@ -134,8 +145,14 @@ class StageContext:
     @cached_property
     def test_source(self) -> DataSource:
         """Test images."""
-        data = self.recipe.data
-        return build_source(data.test, data.image_size, self.registry)
+        return self._source(self.recipe.data.test)
+
+    def _source(self, component: DataSourceComponent) -> DataSource:
+        """A data source; if it shuffles at random, the order is the same in each process."""
+        with initial_weights(0, "data"):
+            source = build_source(component, self.recipe.data.image_size, self.registry)
+        probe_source(source, component, self.registry)
+        return source
 
     def seed(self, train: TrainSettings) -> int:
         """The stage's own training seed, or the recipe's."""
@@ -189,8 +206,7 @@ def pick_device(runtime: RuntimeSettings) -> torch.device:
 @contextmanager
 def initial_weights(seed: int, name: str) -> Iterator[None]:
     """Seed the initial weights of modules built inside the block, by (seed, name)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, name, "initial weights"))
+    with seeded(seed, name, "initial weights"):
         yield
 
 

@@ -6,12 +6,13 @@ import math
 from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from annotated_types import Gt, Le
+from annotated_types import Gt, Le, Len
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
     BatchSize,
     Count,
+    Distinct,
     LatentShape,
     Magnitude,
     PathText,
@@ -223,8 +224,8 @@ class SampleSettings(SolverSettings):
     at_steps: Steps = Field(
         (), description="earlier generator steps to sample; generator.train must keep their weights"
     )
-    few_steps: Steps = Field(
-        (), max_length=20, description="more numbers of steps, for the last weights"
+    few_steps: Annotated[tuple[SolverSteps, ...], Len(0, 20), Distinct] = Field(
+        (), description="more numbers of steps, for the last weights"
     )
     labels: Literal["balanced", "uniform"] = Field(
         "balanced",

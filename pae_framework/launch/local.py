@@ -45,11 +45,16 @@ class LocalLauncher:
 
         Raises:
             RunError: a stage failed. Its record has the reason; running again resumes it.
+            PluginError: a component cannot be imported; no stage was started.
         """
         stages = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
         chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
             directory.write(loaded, list(stages.values()), command)
+            if any(not directory.stage(stages[name]).done for name in chosen):
+                from pae_framework.build import import_components  # loads torch
+
+                import_components(loaded.recipe, loaded.registry)
             for name in chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages)
             if until is None:

@@ -14,6 +14,7 @@ from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.requirements import low_memory, missing_requirements
+from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
@@ -62,7 +63,8 @@ def run_recipe(
         loaded: the recipe.
         options: how to run it; None: the defaults.
         console: shows progress; None: standard output.
-        warn: called with each warning that memory may not suffice; None: print on the console.
+        warn: called with each warning that this machine may not suffice; None: print on the
+            console.
 
     Returns:
         The directory of the run, or of the sweep.
@@ -77,10 +79,11 @@ def run_recipe(
     loaded, members = _prepare(loaded, options)
     directory = _directory(options.run_dir or _default_path(loaded, options.smoke), options)
     recipes = [member.loaded for member in members] or [loaded]
-    missing = missing_requirements(recipes, directory.store)
+    store = directory.store
+    missing = [*missing_requirements(recipes, store), *lacking_resources(recipes, store)]
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)
-    for problem in low_memory(recipes, directory.store):
+    for problem in (*low_memory(recipes, store), *scarce_resources(recipes, store)):
         (warn or console.print)(str(problem))
     directory.claim(loaded.recipe.name, sweep=bool(members))
     launcher = choose_launcher(console)

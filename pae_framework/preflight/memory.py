@@ -36,6 +36,8 @@ class StageMemory:
     activations: int
     """For the ``images`` of a micro-batch."""
     images: int
+    trained: int
+    """Number of trained parameters."""
     unknown: tuple[str, ...] = ()
     """Components of unknown size."""
 
@@ -89,6 +91,7 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         weights=round(weights),
         activations=round(images * numbers * per_number),
         images=images,
+        trained=sum(network.parameters or 0 for network in networks if network.trained),
         unknown=tuple(n.name for n in networks if n.parameters is None or n.activations is None),
     )
 

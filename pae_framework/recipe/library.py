@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pae_framework
 from pae_framework.errors import RecipeError, UsageError
-from pae_framework.recipe.suggestions import suggestion
+from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.yaml_source import read_file
 
 
@@ -29,25 +29,39 @@ def find(reference: str | Path) -> Path:
         UsageError: there is no such file or shipped recipe; suggests the closest name.
     """
     path = Path(reference)
-    if path.is_file():
+    if is_file(path):
         return path
     by_name = shipped_file(str(reference))
     if by_name is not None:
         return by_name
-    if path.is_dir():
+    if _exists(path):
         resolved = path / "resolved.yaml"
         suggested = f"; did you mean {resolved}?" if resolved.is_file() else ""
         raise UsageError(f"{path} is a folder, not a recipe{suggested}")
     names = [file.stem for file in sorted(folder().glob("*.yaml"))]
     hint = suggestion(str(reference).removesuffix(".yaml"), names)
-    raise UsageError(f"no recipe {str(reference)!r}: neither a file nor a shipped recipe ({hint})")
+    raise UsageError(
+        f"no recipe {describe(str(reference))}: neither a file nor a shipped recipe ({hint})"
+    )
 
 
 def shipped_file(name: str) -> Path | None:
     """The file of a shipped recipe, or None if no shipped recipe has that name."""
     stem = name.removesuffix(".yaml")
     path = folder() / f"{stem}.yaml"
-    return path if stem == Path(stem).name and path.is_file() else None
+    return path if stem == Path(stem).name and is_file(path) else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path names a file; False, too, for names that no file can have."""
+    return _exists(path) and path.is_file()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _description(path: Path) -> str:

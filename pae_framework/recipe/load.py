@@ -72,10 +72,10 @@ def _find_parent(path: Path, descendants: tuple[Path, ...], extends: Node) -> Pa
     if not isinstance(name, str):
         raise problem(f"expected the path or name of a recipe, found {describe(extends.plain())}")
     beside = path.parent / name
-    parent = beside if beside.is_file() else library.shipped_file(name)
+    parent = beside if library.is_file(beside) else library.shipped_file(name)
     if parent is None:
         names = [shipped for shipped, _, _ in library.shipped()]
-        message = f"no recipe {name!r}: no such file in {path.parent} or shipped recipe"
+        message = f"no recipe {describe(name)}: no such file in {path.parent} or shipped recipe"
         raise problem(message, suggestion(name.removesuffix(".yaml"), names))
     if parent.resolve() in descendants:
         raise problem(f"circular: {name!r} extends this recipe")

@@ -117,9 +117,11 @@ def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
     path: list[str | int] = []
     node: Node | None = root
     for position, key in enumerate(loc):
-        if key == CONFIG or node is None:
+        if node is None:
             continue
         child = node.child(key)
+        if key == CONFIG and child is None:
+            continue
         if child is not None or (node.map is not None and position == len(loc) - 1):
             path.append(key)
             node = child

@@ -59,14 +59,17 @@ def holding(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds the folder."""
-    path = folder / ".lock"
+    if _holder(_marker(folder / ".lock")) is not None:
+        return True
+    if not has_locks(folder):
+        return False
     try:
-        with FileLock(path).acquire(timeout=0):
-            return _holder(_marker(path)) is not None
+        with FileLock(folder / ".lock").acquire(timeout=0):
+            return False
     except Timeout:
         return True
     except OSError:
-        return _holder(_marker(path)) is not None
+        return False
 
 
 def has_locks(folder: Path) -> bool:

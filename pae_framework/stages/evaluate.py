@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
+from pae_framework.execution.probe import require_metrics
 from pae_framework.files import make_folder, read_json, write_json
 
 
@@ -23,7 +24,9 @@ def run(context: StageContext) -> None:
             if not results.exists():
                 make_folder(directory)
                 evaluator = build_evaluator(component, context.registry)
-                write_json(results, [asdict(x) for x in evaluator.evaluate(inputs, directory)])
+                found = evaluator.evaluate(inputs, directory)
+                require_metrics(found, component, context.registry)
+                write_json(results, [asdict(metric) for metric in found])
             metrics += read_json(results)
         progress.update(len(evaluators))
     write_json(context.directory / "results.json", metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pae_framework.data.latent_dataset import LatentBatches
 from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import untrained_generator
-from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_generator_weights
@@ -27,8 +27,7 @@ def run(context: StageContext) -> None:
     flip = context.recipe.data.flip
     batches = LatentBatches(latents, statistics.normalize, stream, settings.workers, flip)
 
-    with initial_weights(seed, "generator"):
-        model = untrained_generator(context)
+    model = untrained_generator(context)
     total = context.print_length(settings, len(latents))
     task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
     train(task, settings, total, context.train_context(settings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pae_framework.build import build_encoder
 from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.execution.probe import probe_encoder
 from pae_framework.execution.training import image_batches
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.loop import train
@@ -24,6 +25,7 @@ def run(context: StageContext) -> None:
     with initial_weights(context.seed(settings), name):
         encoder = build_encoder(component, recipe.data.image_size, context.registry)
         objective = encoder.pretraining(len(source.class_names))
+    probe_encoder(encoder, component, context.registry)
     total = context.print_length(settings, len(source))
     task = TrainTask(objective, image_batches(context, settings))
     train(task, settings, total, context.train_context(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pae_framework.build import build_discriminator, build_objective, build_tokenizer
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
+from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
 from pae_framework.tensor_files import save_tensors
@@ -37,6 +38,7 @@ def run(context: StageContext) -> None:
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
         steps = max(1, count // settings.batch_size)
         tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
+    probe_tokenizer(tokenizer, section, registry)
 
     refiner = trained_refiner(context, encoder)
     total = context.print_length(settings, len(source))
@@ -74,6 +76,7 @@ def _adversarial(
         discriminator = build_discriminator(section.discriminator, size, context.registry)
         discriminator.load_pretrained()
     discriminator.to(context.device)
+    probe_discriminator(discriminator, section.discriminator, size, context.registry)
     term = AdversarialTerm(discriminator, schedule, section.weight, section.adaptive)
     loss = DiscriminatorLoss(discriminator, tokenizer)
     return term, TrainTask(loss, optimizer=section.optimizer, first_step=schedule.update_from)

@@ -8,7 +8,13 @@ import torch
 
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabeledImage
-from pae_framework.testing.expect import expect, expect_tensor, global_randomness_untouched
+from pae_framework.promises import class_names_problem, item_problem
+from pae_framework.testing.expect import (
+    expect,
+    expect_none,
+    expect_tensor,
+    global_randomness_untouched,
+)
 
 INTERVALS = 12
 """Between the images that are read; these are spread evenly over the source."""
@@ -31,13 +37,14 @@ def check_data_source(source: DataSource) -> None:
     )
     expect(len(source) > 0, "the source holds no image; raise a DataError instead")
     _check_count(source)
-    _check_class_names(source)
+    expect_none(class_names_problem(source.class_names, source.config.class_count()))
     last = len(source) - 1
     indices = sorted({round(i * last / INTERVALS) for i in range(INTERVALS + 1)})
     with global_randomness_untouched("reading an image"):
         items = {index: source[index] for index in indices}
     for index, item in items.items():
-        _check_item(source, index, item)
+        classes = len(source.class_names)
+        expect_none(item_problem(item, source.image_size, classes, f"source[{index}]"))
         _check_mask(source, index)
     for index in reversed(indices):
         _expect_same(items[index], source[index], f"image {index}, read a second time,")
@@ -58,33 +65,6 @@ def _check_count(source: DataSource) -> None:
     promised = source.config.image_count()
     agree = promised in (None, len(source))
     expect(agree, f"config.image_count() is {promised}, but there are {len(source)} images")
-
-
-def _check_class_names(source: DataSource) -> None:
-    names = list(source.class_names)
-    promised = source.config.class_count()
-    expect(
-        promised in (None, len(names)),
-        f"config.class_count() is {promised}, but there are {len(names)} class_names",
-    )
-    expect(
-        bool(names) and all(isinstance(name, str) and name for name in names),
-        f"class_names is {names!r}, not a sequence of names",
-    )
-    expect(len(set(names)) == len(names), f"class names must be unique: {names}")
-
-
-def _check_item(source: DataSource, index: int, item: object) -> None:
-    kind = type(item).__name__
-    expect(isinstance(item, LabeledImage), f"source[{index}] is a {kind}, not a LabeledImage")
-    assert isinstance(item, LabeledImage)
-    size = source.image_size
-    expect_tensor(item.image, (3, size, size), f"the image of source[{index}]", torch.uint8)
-    classes = len(source.class_names)
-    expect(
-        type(item.label) is int and 0 <= item.label < classes,
-        f"the label of source[{index}] is {item.label!r}, not an int from 0 to {classes - 1}",
-    )
 
 
 def _check_mask(source: DataSource, index: int) -> None:

@@ -6,7 +6,8 @@ from torch import nn
 
 from pae_framework.config import DecoderConfig
 from pae_framework.contracts import Decoder
-from pae_framework.testing.expect import expect
+from pae_framework.promises import map_order_problem
+from pae_framework.testing.expect import expect, expect_none
 from pae_framework.testing.modules import expect_network
 from pae_framework.testing.synthetic import normal
 
@@ -27,7 +28,9 @@ def check_decoder(decoder: Decoder, config: DecoderConfig, width: int, grid: int
     def build() -> Decoder:
         return type(decoder)(config, width, grid)
 
-    _check_last_layer(expect_network(decoder, (tokens,), (3, 3, size, size), build, "the decoder"))
+    moved = expect_network(decoder, (tokens,), (3, 3, size, size), build, "the decoder")
+    expect_none(map_order_problem(moved, tokens[:1], grid, "the pixels"))
+    _check_last_layer(moved)
 
 
 def _check_last_layer(decoder: Decoder) -> None:

@@ -7,11 +7,17 @@ import copy
 import torch
 from torch import Tensor
 
-from pae_framework.config import EncoderConfig
 from pae_framework.contracts import Encoder, Features, PretrainingObjective
+from pae_framework.promises import (
+    attributes_problem,
+    features_problem,
+    pixels_problem,
+    token_order_problem,
+)
 from pae_framework.testing.expect import (
     expect,
     expect_close,
+    expect_none,
     expect_tensor,
     global_randomness_untouched,
 )
@@ -36,7 +42,7 @@ def check_encoder(encoder: Encoder) -> None:
         AssertionError: the component breaks the contract; the message says how.
     """
     expect(isinstance(encoder, Encoder), f"{encoder!r} is no contracts.Encoder")
-    _check_attributes(encoder)
+    expect_none(attributes_problem(encoder))
     frozen = copy.deepcopy(encoder).requires_grad_(False).eval()
     images = synthetic_images(3, encoder.image_size)
     _check_normalization(frozen, images)
@@ -47,6 +53,9 @@ def check_encoder(encoder: Encoder) -> None:
 
     _check_features(frozen, frozen(pixels), len(images))
     expect_per_image(tokens, pixels, what="the encoder")
+    expect_none(token_order_problem(frozen, pixels[:1]))
+    if frozen.grid**2 == frozen.width:
+        _check_another_size(frozen)
     _check_feature_maps(frozen, pixels)
 
     def build() -> Encoder:
@@ -57,55 +66,38 @@ def check_encoder(encoder: Encoder) -> None:
         _check_pretraining(build(), images)
 
 
-def _check_attributes(encoder: Encoder) -> None:
-    config = encoder.config
-    expect(isinstance(config, EncoderConfig), "encoder.config must be an EncoderConfig")
-    for what, promised, actual in (
-        ("grid", config.token_grid(encoder.image_size), encoder.grid),
-        ("width", config.token_width(), encoder.width),
-        ("heads", config.token_heads(), encoder.heads),
-    ):
-        agree = promised in (None, actual)
-        expect(agree, f"config.token_{what} gives {promised}, but encoder.{what} is {actual}")
-    expect(
-        encoder.heads > 0 and encoder.width % encoder.heads == 0,
-        f"{encoder.heads} heads do not divide the width {encoder.width}",
-    )
-    for name in ("mean", "std"):
-        expect(
-            len(getattr(encoder, name)) == 3, f"{name} must be three numbers, one for each channel"
-        )
-
-
 def _check_normalization(encoder: Encoder, images: Tensor) -> None:
-    side = encoder.grid * encoder.patch
-    expect_tensor(
-        encoder.normalize(images),
-        (len(images), 3, side, side),
-        "the output of normalize (its side is grid * patch)",
-    )
+    expect_none(pixels_problem(encoder, encoder.normalize(images), len(images)))
     flat = torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1).expand_as(images[:1])
     back = encoder.denormalize(encoder.normalize(flat))
     colors = flat[..., :1, :1].expand_as(back)
     expect_close(back, colors, 1e-3, "denormalize(normalize(x)) must keep a uniform color")
 
 
-def _check_features(encoder: Encoder, features: object, count: int) -> None:
-    expect(isinstance(features, Features), "forward must give a contracts.Features")
-    assert isinstance(features, Features)
-    shape = (count, encoder.grid**2, encoder.width)
-    what = "the tokens (one for each cell of the grid, no class or register tokens)"
-    tokens = expect_tensor(features.tokens, shape, what)
-    expect_tensor(features.pooled, (count, encoder.width), "the pooled features")
-    size = tokens.square().mean().item()
+def _check_features(encoder: Encoder, features: Features, count: int) -> None:
+    expect_none(features_problem(encoder, features, count))
+    size = features.tokens.square().mean().item()
     expect(
         0.5 < size < 1.5,
         f"the tokens have a mean square of {size:.2g}; after a final norm without affine "
         "parameters it must be about 1",
     )
-    expect(
-        not torch.allclose(tokens[0], tokens[1]), "two different images must not have equal tokens"
-    )
+
+
+@torch.no_grad()
+def _check_another_size(encoder: Encoder) -> None:
+    """With N = D, the shape of the tokens cannot tell their axes apart; that of other images can.
+
+    Nothing is checked if the encoder takes no other size.
+    """
+    for size in (2 * encoder.image_size, encoder.image_size // 2):
+        try:
+            encoder.config.token_grid(size)
+            other = type(encoder)(encoder.config, size).eval()
+        except ValueError:
+            continue
+        images = synthetic_images(2, size)
+        expect_none(features_problem(other, other(other.normalize(images)), len(images)))
 
 
 def _check_feature_maps(encoder: Encoder, pixels: Tensor) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pae_framework.promises import difference_problem, tensor_problem
+
 
 def expect(condition: bool, message: str) -> None:
     """Fail with the message unless the condition holds (also under ``python -O``)."""
@@ -17,32 +19,23 @@ def expect(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
+def expect_none(problem: str | None) -> None:
+    """Fail with the problem, unless there is none."""
+    expect(problem is None, str(problem))
+
+
 def expect_tensor(
     found: object, shape: tuple[int, ...], what: str, dtype: torch.dtype | None = torch.float32
 ) -> Tensor:
     """Expect a finite tensor of a shape and dtype (None: any floating-point dtype); return it."""
-    expect(isinstance(found, Tensor), f"{what} is a {type(found).__name__}, not a tensor")
+    expect_none(tensor_problem(found, shape, what, dtype))
     assert isinstance(found, Tensor)
-    expect(
-        tuple(found.shape) == shape, f"{what} has the shape {tuple(found.shape)}, expected {shape}"
-    )
-    if dtype is None:
-        expect(found.is_floating_point(), f"{what} is {found.dtype}, not floating point")
-    else:
-        expect(found.dtype == dtype, f"{what} is {found.dtype}, expected {dtype}")
-    finite = not found.is_floating_point() or bool(found.isfinite().all())
-    expect(finite, f"{what} contains NaN or infinity")
     return found
 
 
 def expect_close(found: Tensor, expected: Tensor, tolerance: float, message: str) -> None:
     """The largest difference is at most ``tolerance`` times the largest expected value."""
-    difference = (found.float() - expected.float()).abs().max().item()
-    allowed = tolerance * expected.float().abs().max().item()
-    expect(
-        difference <= allowed,
-        f"{message} (largest difference {difference:.2g}, allowed {allowed:.2g})",
-    )
+    expect_none(difference_problem(found, expected, tolerance, message))
 
 
 @contextmanager

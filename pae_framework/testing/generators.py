@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pae_framework.config import GeneratorConfig
 from pae_framework.contracts import Generator
-from pae_framework.testing.expect import expect
+from pae_framework.promises import map_order_problem
+from pae_framework.testing.expect import expect, expect_none
 from pae_framework.testing.modules import expect_network
 from pae_framework.testing.synthetic import normal
 
@@ -33,6 +34,11 @@ def check_generator(generator: Generator, config: GeneratorConfig) -> None:
         return type(generator)(config, latent, classes)
 
     moved = expect_network(generator, (x, t, y), tuple(x.shape), build, "the generator")
+
+    def velocity(x: Tensor) -> Tensor:
+        return moved(x, t[:1].expand(len(x)), y[:1].expand(len(x)))
+
+    expect_none(map_order_problem(velocity, x[:1], latent.side, "the velocities"))
     _check_dependence(moved, x)
 
 

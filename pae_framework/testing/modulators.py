@@ -6,7 +6,8 @@ import torch
 
 from pae_framework.config import ModulatorConfig
 from pae_framework.contracts import Encoder, Modulator
-from pae_framework.testing.expect import expect
+from pae_framework.promises import token_map_problem
+from pae_framework.testing.expect import expect, expect_none
 from pae_framework.testing.modules import expect_network
 from pae_framework.testing.synthetic import synthetic_images
 
@@ -28,4 +29,6 @@ def check_modulator(modulator: Modulator, config: ModulatorConfig, encoder: Enco
     def build() -> Modulator:
         return type(modulator)(config, encoder)
 
-    expect_network(modulator, (pixels, tokens), tuple(tokens.shape), build, "the modulator")
+    shape = tuple(tokens.shape)
+    moved = expect_network(modulator, (pixels, tokens), shape, build, "the modulator")
+    expect_none(token_map_problem(moved, pixels[:1], tokens[:1], encoder.grid))

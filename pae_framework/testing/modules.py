@@ -10,9 +10,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from pae_framework.promises import rows_problem
 from pae_framework.testing.expect import (
     expect,
-    expect_close,
+    expect_none,
     expect_tensor,
     global_randomness_untouched,
 )
@@ -80,14 +81,7 @@ def expect_repeatable(compute: Callable[[], Tensor], what: str) -> Tensor:
 
 def expect_rows_apart(compute: Callable[..., Tensor], *inputs: Tensor, what: str) -> None:
     """Row i of the output depends on row i of the inputs only."""
-    with torch.no_grad():
-        together = compute(*inputs)[:1]
-        alone = compute(*(x[:1] for x in inputs))
-    message = (
-        f"{what}: the result for an image must not depend on the other images of the batch; "
-        "normalize within an image, never over the batch"
-    )
-    expect_close(together, alone, ROWS, message)
+    expect_none(rows_problem(compute, inputs, what, ROWS))
 
 
 def expect_bf16(compute: Callable[[], Tensor], what: str) -> None:

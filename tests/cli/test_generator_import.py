@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import Namespace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from layouts import tiny_generator as official
@@ -21,7 +24,9 @@ from pae_framework.execution.context import StageContext
 from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import SampleNoise, sample_latents
+from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.opened import open_run
+from pae_framework.runs.plan import plan
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.testing.pytest import Pae, Result
 
@@ -408,3 +413,103 @@ def test_bare_weights_and_half_precision_are_imported(pae: Pae, run: Path) -> No
     key = "blocks.0.attn.qkv.weight"
     assert torch.equal(found[key], halves[key].float())
     assert read_json(run / "generator/weights.json")["entry"] is None
+
+
+# --- files of other programs ----------------------------------------------------------------------
+
+
+def other_weights() -> dict[str, torch.Tensor]:
+    return {name: tensor + 1 for name, tensor in official.weights().items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "entry"),
+    [
+        (lambda w, o: {"model": o, "ema": w, "args": Namespace(lr=1e-4)}, "ema"),
+        (lambda w, o: {"model": o, "ema": w, "best": np.float64(3.2)}, "ema"),
+        (lambda w, o: {"model": o, "model_ema": w}, "model_ema"),
+        (lambda w, o: {"model": o, "ema": list(w.values())}, "ema"),
+        (lambda w, o: {"ema": {"module": {f"module.{n}": x for n, x in w.items()}}}, "ema.module"),
+        (lambda w, o: {"state_dict": {f"network.{n}": x for n, x in w.items()}}, "state_dict"),
+    ],
+)
+def test_files_of_other_trainings(pae: Pae, run: Path, content: Any, entry: str) -> None:
+    torch.save(content(official.weights(), other_weights()), "other.pt")
+    answer = imported(pae, "other.pt").ok()
+    assert f"`{entry}`" in answer.out
+    assert helpers.same_bits(load_file(run / "generator/weights.safetensors"), official.weights())
+    assert read_json(run / "generator/weights.json")["entry"] == entry
+
+
+@pytest.mark.parametrize("given", ["parts", "parts/model.safetensors.index.json"])
+def test_parts_are_imported_together(pae: Pae, run: Path, given: str) -> None:
+    write_parts(Path("parts"))
+    imported(pae, given).ok()
+    assert helpers.same_bits(load_file(run / "generator/weights.safetensors"), official.weights())
+
+
+def test_a_recipe_may_name_a_folder_of_parts(pae: Pae) -> None:
+    """Its stage is another one when a part changes, and not when the folder moves."""
+
+    def fingerprint(weights: str) -> str:
+        changes = [f"generator.weights={weights}", TRAIN, TEST, "sample=null"]
+        pae("check", "small.yaml", *changes).ok()
+        registry = helpers.registry_with_renamed()
+        loaded = load_recipe(Path("small.yaml"), changes, registry)
+        return next(x.fingerprint for x in plan(loaded.recipe, registry) if x.name == "generator")
+
+    write_parts(Path("parts"))
+    first = fingerprint("parts")
+    Path("parts").rename("moved")
+    assert fingerprint("moved") == fingerprint("moved/model.safetensors.index.json") == first
+    part = Path("moved/model-00002-of-00002.safetensors")
+    save_file({name: tensor + 1 for name, tensor in load_file(part).items()}, part)
+    assert fingerprint("moved") != first
+
+
+def write_parts(folder: Path) -> None:
+    folder.mkdir()
+    weights, where = official.weights(), {}
+    for index, name in enumerate(weights):
+        where[name] = f"model-0000{1 + index % 2}-of-00002.safetensors"
+    for file in set(where.values()):
+        save_file({name: x for name, x in weights.items() if where[name] == file}, folder / file)
+    index_file = folder / "model.safetensors.index.json"
+    index_file.write_text(json.dumps({"weight_map": where}), encoding="utf-8")
+
+
+def one_part() -> str:
+    write_parts(Path("parts"))
+    return "parts/model-00001-of-00002.safetensors"
+
+
+def saved_with(**changes: Any) -> str:
+    torch.save({**official.weights(), **changes}, "bad.pt")
+    return "bad.pt"
+
+
+BIAS = "x_embedder.proj.bias"
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (one_part, ["one of 2 parts", "model.safetensors.index.json"]),
+        (lambda: saved_with(**{BIAS: torch.zeros(32, dtype=torch.complex64)}), [BIAS, "complex"]),
+        (lambda: saved_with(**{BIAS: torch.zeros(32, dtype=torch.bool)}), [BIAS, "bool"]),
+        (lambda: saved_with(**{BIAS: torch.zeros(32).to(torch.float8_e5m2)}), [BIAS, "float8"]),
+        (lambda: saved_with(**{BIAS: torch.zeros(32).to_sparse()}), [BIAS, "sparse"]),
+        (lambda: saved_with(**{BIAS: torch.full((32,), torch.nan)}), [BIAS, "finite"]),
+        (lambda: saved_with(step=3), ["step is a int"]),
+        (lambda: saved_with(best=Fraction(1, 2)), ["fractions.Fraction"]),
+    ],
+)
+def test_bad_files_are_errors_and_change_nothing(
+    pae: Pae, run: Path, write: Any, words: list[str]
+) -> None:
+    file, before = write(), content(run)
+    answer = imported(pae, file)
+    assert answer.code == 1
+    for word in (Path(file).name, *words):
+        assert word in answer.err
+    assert content(run) == before

@@ -1,7 +1,8 @@
-"""Reading steps in worker processes: errors are those of the main process."""
+"""Reading steps in worker processes: errors are those of the main process; scarce machines."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pae_framework.contracts import DataSource
+from pae_framework.data import read_ahead
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.data.images import ImageBatches
-from pae_framework.data.read_ahead import read_steps
+from pae_framework.data.read_ahead import read_steps, worker_death
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, PaeError
 from pae_framework.plugins import load_registry
@@ -141,3 +144,86 @@ def test_a_process_ends_in_spite_of_workers_that_hang(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def _tensors(step: int) -> tuple[torch.Tensor, ...]:
+    """Tensors of several types and shapes, none of which is all zero."""
+    return (
+        torch.arange(12).view(3, 4) + step,
+        torch.full((2, 3, 4, 4), step + 1, dtype=torch.uint8),
+        torch.tensor(0.5 + step, dtype=torch.bfloat16),
+        torch.ones(2, dtype=torch.bool),
+        torch.empty(0, 3),
+        torch.arange(6.0).view(2, 3).t() + step,
+    )
+
+
+def _refuse(*arguments: object) -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file: No space left on device")
+
+
+def _refuse_locks(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("lack", ["nothing", "shared memory", "temporary folder", "locks"])
+def test_batches_are_the_same_however_they_are_sent(
+    lack: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if lack == "shared memory":
+        monkeypatch.setattr(torch.Tensor, "share_memory_", _refuse)
+    if lack == "temporary folder":
+        monkeypatch.setattr(read_ahead, "arbitrary_address", lambda family: "/tmp/" + 120 * "x")
+    if lack == "locks":
+        monkeypatch.setattr(read_ahead.multiprocessing, "Lock", _refuse_locks)
+    batches = list(read_steps(_tensors, 3, 8, workers=2))
+    for step, batch in zip(range(3, 8), batches, strict=True):
+        for tensor, expected in zip(batch, _tensors(step), strict=True):
+            assert tensor.dtype == expected.dtype
+            assert torch.equal(tensor, expected)
+    assert len(caplog.messages) == (lack != "nothing")  # said once
+
+
+def _die(step: int) -> int:
+    if step == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step
+
+
+def test_a_worker_that_is_killed_is_recognized() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        list(read_steps(_die, 0, 3, workers=1))
+    # torch learns of it by a signal or by asking
+    assert re.search(
+        r"process \d+\) (was killed by|exited unexpectedly)", str(worker_death(caught.value))
+    )
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("DataLoader worker")])
+def test_other_errors_are_no_death_of_a_worker(error: Exception) -> None:
+    assert worker_death(error) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["4k", "1m"])
+def test_small_shared_memory_does_not_stop_a_process(tmp_path: Path, size: str) -> None:
+    """Batches of 4 MB, in a namespace with as little shared memory as some containers have."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\n"
+        "from pae_framework.data.read_ahead import read_steps\n"
+        "def read(step): return (torch.full((4 << 20,), step, dtype=torch.uint8),)\n"
+        "for step, (batch,) in enumerate(read_steps(read, 0, 6, 2)):\n"
+        "    assert (batch == step).all()\n",
+        encoding="utf-8",
+    )
+    mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm"
+    allowed = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False)
+    if allowed.returncode:
+        pytest.skip(f"cannot mount: {allowed.stderr.decode()}")
+    command = f"{mount} && exec {sys.executable} {script}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,7 +4,7 @@
 
 COMMANDS is a list of command lines, each a list of words. ANSWERS becomes a list of
 ``{code, out, seeds}``, one for each command. ``derive_seed`` is replaced before any other import,
-so that every caller uses the recording version.
+so that every caller uses the recording version. The disk is large enough for every recipe.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from pae_framework import seeding
 
@@ -41,6 +43,7 @@ def run(words: list[str]) -> dict[str, object]:
 
 if __name__ == "__main__":
     seeding.derive_seed = recording_derive_seed
+    shutil.disk_usage = lambda path: SimpleNamespace(total=1 << 50, used=0, free=1 << 50)
     from pae_framework.cli.app import main
 
     commands_file, answers_file = map(Path, sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 
@@ -171,7 +172,7 @@ class TestFrozenPart:
     def test_follows_the_heads(self, network: DinoDiscriminator) -> None:
         assert next(network.double().frozen.parameters()).dtype == torch.float64
 
-    @pytest.mark.parametrize("layout", ["timm", "facebook", "training"])
+    @pytest.mark.parametrize("layout", ["timm", "facebook", "training", "checkpoint"])
     def test_is_loaded_without_the_biases_of_keys(
         self,
         network: DinoDiscriminator,
@@ -185,6 +186,11 @@ class TestFrozenPart:
             "timm": weights,
             "facebook": weights | {"head.weight": torch.zeros(2)},
             "training": {f"module.backbone.{name}": value for name, value in weights.items()},
+            "checkpoint": {
+                "student": {f"module.backbone.{n}": v + 1 for n, v in weights.items()},
+                "teacher": {f"backbone.{n}": v for n, v in weights.items()},
+                "args": argparse.Namespace(arch="vit_small"),
+            },
         }[layout]
         path = tmp_path / "dino.pth"
         torch.save(written, path)
@@ -195,6 +201,18 @@ class TestFrozenPart:
             if name.endswith("qkv.bias"):
                 value[24:48] = 0
             assert torch.equal(loaded[name], value), name
+
+    def test_of_any_other_shape_is_refused(
+        self, network: DinoDiscriminator, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "dino.pth"
+        named = DinoDiscriminator(SMALL.model_copy(update={"weights": str(path)}), 20)
+        weights = network.frozen.state_dict()
+        for name in (name for name in weights if "blocks.1" not in name):
+            for shape in ((), (0,), (1, 1)):
+                torch.save({**weights, name: torch.zeros(shape)}, path)
+                with pytest.raises(CheckpointError, match=r"dino\.pth"):
+                    named.load_pretrained()
 
     def test_of_another_network_is_refused(
         self, network: DinoDiscriminator, tmp_path: Path

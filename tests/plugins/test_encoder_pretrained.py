@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -269,6 +271,73 @@ def test_open_clip_s_files_are_read_for_their_image_tower(suffix: str, tmp_path:
 
 
 META_DINOV2 = {"vit.": "", "reg_token": "register_tokens"}
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def other(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor + 1 for name, tensor in tensors.items()}
+
+
+HEADS = {"dino_head.mlp.0.weight": torch.zeros(4, 32), "ibot_head.last.weight": torch.zeros(4, 32)}
+TRAININGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "DINOv2, teacher_checkpoint": lambda x: {"teacher": with_prefix("backbone.", x) | HEADS},
+    "DINOv2, FSDP": lambda x: {
+        "model": with_prefix("teacher.backbone.", x)
+        | with_prefix("student.backbone.", other(x))
+        | with_prefix("teacher.", HEADS),
+        "iteration": 9,
+    },
+    "DINO": lambda x: {
+        "student": with_prefix("module.backbone.", other(x)),
+        "teacher": with_prefix("backbone.", x),
+        "args": argparse.Namespace(arch="vit_small"),
+    },
+    "timm": lambda x: {"state_dict": other(x), "state_dict_ema": x, "epoch": 3},
+    "Lightning": lambda x: {"state_dict": with_prefix("model.encoder.", x), "epoch": 3},
+    "compiled": lambda x: with_prefix("_orig_mod.", x),
+    "MAE": lambda x: {"model": x, "optimizer": {}, "args": argparse.Namespace(lr=1e-4)},
+}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("name", ["dinov2", "dinov2 with registers", "dinov3", "mae", "siglip2"])
+def test_files_of_trainings(name: str, training: str, tmp_path: Path) -> None:
+    wanted = timm_model(CASES[name]).state_dict()
+    expected = load(CASES[name], wanted, tmp_path / "bare.safetensors")
+    path = tmp_path / "weights.pth"
+    torch.save(TRAININGS[training](wanted), path)
+    encoder = CASES[name].encoder(16 * GRID, weights=str(path))
+    encoder.load_pretrained()
+    assert_equal_states(encoder, expected)
+
+
+@every_case
+@pytest.mark.parametrize("layout", ["timm", "transformers"])
+def test_a_tensor_of_any_other_shape_is_another_network(
+    case: Case, layout: str, tmp_path: Path
+) -> None:
+    if layout == "timm":
+        tensors = dict(timm_model(case).state_dict())
+        tensors |= {"mask_token": torch.zeros(1, 32)} if "DINO" in case.family else {}
+    else:
+        released = case.encoder(16 * GRID).to_released()
+        tensors = {name.removeprefix(case.prefix): x for name, x in released.items()}
+    path = tmp_path / "weights.safetensors"
+    encoder = case.encoder(16 * GRID, weights=str(path))
+    unused = ("norm.", "fc_norm.", "layernorm.", "post_layernorm.", "head.", "rope")
+    for name in tensors:
+        in_block = re.search(r"blocks\.|layers?\.", name) and not name.endswith("qkv.bias")
+        if in_block or name.startswith(unused):
+            continue
+        for shape in ((), (0,), (1, 1), (2, 3, 5)):
+            save_file({**tensors, name: torch.zeros(shape)}, path)
+            with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+                encoder.load_pretrained()
+
+
 META_DINOV3 = {
     "vit.": "",
     "reg_token": "storage_tokens",

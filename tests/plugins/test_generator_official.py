@@ -143,3 +143,33 @@ def test_encoder_and_head_blocks_of_equal_width_are_counted_together():
 def test_unrelated_weights_are_rejected():
     with pytest.raises(CheckpointError, match="another kind of network"):
         lightningdit().from_official({"encoder.weight": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("make", [lightningdit, dit_dh])
+def test_a_tensor_of_any_other_shape_is_another_network(make):
+    """No shape breaks the description of the network that a file holds."""
+    model = make()
+    tensors = model.to_official()
+    for name in tensors:
+        for shape in ((), (0,), (1,), (1, 1), (0, 0, 0, 0), (2, 3, 5, 7, 1)):
+            if tensors[name].shape != shape:
+                with pytest.raises(CheckpointError, match="of another shape"):
+                    model.from_official({**tensors, name: torch.zeros(shape)})
+
+
+@pytest.mark.parametrize("make", [lightningdit, dit_dh])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int64, torch.complex64])
+def test_weights_that_are_no_real_numbers_do_not_fit(make, dtype):
+    model = make()
+    tensors = model.to_official()
+    name = "blocks.0.attn.qkv.weight"
+    with pytest.raises(CheckpointError, match=rf"{name} is {dtype}"):
+        model.from_official({**tensors, name: torch.ones(tensors[name].shape).to(dtype)})
+
+
+def test_numbers_beyond_float32_are_not_finite():
+    model = lightningdit()
+    tensors = {name: value.double() for name, value in model.to_official().items()}
+    tensors["x_embedder.proj.bias"][0] = 1e300
+    with pytest.raises(CheckpointError, match=r"finite.*x_embedder\.proj\.bias"):
+        model.from_official(tensors)

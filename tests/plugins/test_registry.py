@@ -235,6 +235,18 @@ def test_a_shared_name_is_selected_by_distribution(install: Install) -> None:
         registry.find("encoder", "acme-three/shared")
 
 
+def test_a_short_name_means_the_built_in_component(install: Install) -> None:
+    install("pae-framework", good("shared", "own"), "own")
+    install("acme-one", good("shared", "acme_one"), "acme_one")
+    registry = load_registry(install("acme-two", good("shared", "acme_two"), "acme_two"))
+    found = registry.find("encoder", "shared")
+    assert found.plugin.distribution == "pae-framework"
+    assert registry.find("encoder", "pae-framework/shared") is found
+    assert registry.find("encoder", "acme-one/shared").plugin.distribution == "acme-one"
+    names = {registry.use_name(spec): registry.hidden(spec) for spec in registry.specs("encoder")}
+    assert names == {"shared": False, "acme-one/shared": True, "acme-two/shared": True}
+
+
 def test_a_name_registered_twice_by_one_distribution_is_ambiguous(install: Install) -> None:
     install("acme", good("shared", "acme_first"), "acme_first")
     registry = load_registry(install("acme", good("shared", "acme_second"), "acme_second"))

@@ -142,6 +142,43 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             "sample.at_steps",
             ["step 10", "set generator.train.keep_steps=[10]"],
         ),
+        (  # 23 steps of 64 images are one epoch of the 1442 digits
+            ["tokenizer.train={epochs: 1, keep_steps: [23, 24]}"],
+            "tokenizer.train.keep_steps",
+            ["24", "(23)", "set tokenizer.train.keep_steps=[23]"],
+        ),
+        # warm-ups
+        *(
+            (
+                [f"{train}.warmup_steps=11"],
+                f"{train}.warmup_steps",
+                ["11", "(10)", f"set {train}.warmup_steps=1"],
+            )
+            for train in ("extractor.train", "tokenizer.train", "generator.train")
+        ),
+        (
+            ["tokenizer.train={epochs: 2, warmup_steps: 46}"],
+            "tokenizer.train.warmup_steps",
+            ["46", "(45)", "set tokenizer.train.warmup_steps=4"],
+        ),
+        # more images than there are
+        (
+            ["data.test_images=356"],
+            "data.test_images",
+            ["355 images", "356", "set data.test_images=null"],
+        ),
+        (
+            ["data.test={use: shapes, split: test, count: 20}", "data.test_images=21"],
+            "data.test_images",
+            ["20 images", "21"],
+        ),
+        (["evaluate.manifold.images=356"], "evaluate.manifold", ["`images`", "356", "355"]),
+        (
+            ["data.test_images=30", "evaluate.manifold.draw_images=31"],
+            "evaluate.manifold",
+            ["`draw_images`", "31", "30 test images"],
+        ),
+        (["sample.count=9"], "sample.count", ["9", "10 classes", "set sample.count=10"]),
         # labels
         (
             ["generator.classes=7"],
@@ -215,6 +252,12 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["generator=null", "sample=null", "evaluate.generation=null"],
         ["data.test={use: image_folder, folder: x}", "evaluate.manifold.ssc=false"],
         ["data.image_size=16"],
+        ["tokenizer.train.warmup_steps=10"],
+        ["tokenizer.train={epochs: 2, warmup_steps: 45, keep_steps: [45]}"],
+        ["data.test_images=355", "evaluate.manifold={images: 355, draw_images: 355}"],
+        ["data.test_images=20"],  # the default of `images` is at most 500
+        ["sample={count: 9, labels: uniform}"],
+        ["tokenizer.reconstruction.perceptual.layers=[0, 3]"],
     ],
 )
 def test_consistent_recipes_are_valid(load: Load, overrides: list[str]) -> None:

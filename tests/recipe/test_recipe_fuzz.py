@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from recipe_cases import SMALL
+from recipe_mutations import Base, bases, mutated, nearby
 
 from pae_framework.errors import RecipeError
+from pae_framework.launch.start import RunOptions, dry_run_recipe
+from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
 from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import Registry
 
 LINES = SMALL.splitlines(keepends=True)
@@ -82,17 +89,78 @@ def test_overridden_recipes_load_or_are_reported(
     expect_recipe_error(small, overrides, registry)
 
 
-def expect_recipe_error(path: Path, overrides: list[str], registry: Registry) -> None:
-    """Load; a refusal has problems, each with a message and a place."""
+def expect_recipe_error(
+    path: Path, overrides: Sequence[str], registry: Registry
+) -> LoadedRecipe | None:
+    """Load and check; a refusal has problems, each with a message and a place."""
     try:
         loaded = load_recipe(path, overrides, registry)
     except RecipeError as error:
         problems = error.problems
     else:
-        assert loaded.resolved_yaml()
-        return
+        assert loaded.resolved_yaml().encode()
+        missing_requirements(members_of(loaded))
+        low_memory(members_of(loaded))
+        return loaded
     assert problems
     assert all(problem.message and problem.where for problem in problems)
+    assert str(problems).encode()
+    return None
+
+
+@pytest.fixture(scope="module")
+def originals(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> list[Base]:
+    """The small recipe, with and without a sweep, and every shipped one."""
+    return bases(registry, tmp_path_factory.mktemp("bases"))
+
+
+SLOWEST = 60
+"""Seconds of CPU time; the largest valid networks take 10."""
+
+
+def expect_a_dry_run_or_an_error(
+    case: int, originals: list[Base], folder: Path, registry: Registry, dry_runs: bool = True
+) -> None:
+    """Change a recipe; if it is valid, its dry run ends, too."""
+    random = Random(case)
+    base = random.choice(originals)
+    mutation = random.choice((mutated, nearby))(base, random)
+    path = folder / "mutated.yaml"
+    path.write_bytes(mutation.text.encode())
+    start = time.process_time()
+    try:
+        loaded = expect_recipe_error(path, mutation.overrides, registry)
+        if loaded is not None and dry_runs:
+            assert dry_run_recipe(loaded, RunOptions(run_dir=folder / "run"))
+    except Exception as error:
+        error.add_note(f"case {case}: overrides {mutation.overrides}, text\n{mutation.text[:5000]}")
+        raise
+    assert time.process_time() - start < SLOWEST, f"case {case}: {mutation.overrides}"
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_mutated_recipes_load_or_are_reported(
+    part: int, originals: list[Base], small: Path, registry: Registry
+) -> None:
+    for case in range(100 * part, 100 * part + 100):
+        expect_a_dry_run_or_an_error(case, originals, small.parent, registry, dry_runs=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("part", range(100))
+def test_many_mutated_recipes_run_dry_or_are_reported(
+    part: int, originals: list[Base], small: Path, registry: Registry
+) -> None:
+    for case in range(1000 + 100 * part, 1100 + 100 * part):
+        expect_a_dry_run_or_an_error(case, originals, small.parent, registry)
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_values_near_those_of_the_small_recipe_run_dry(
+    case: int, originals: list[Base], small: Path, registry: Registry
+) -> None:
+    expect_a_dry_run_or_an_error(case, originals[:1], small.parent, registry)
 
 
 def test_the_fuzzed_recipe_is_valid(small: Path, registry: Registry) -> None:

@@ -78,6 +78,19 @@ def test_images_shrink_to_four_tokens_per_side(
     assert small.data.image_size == expected
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("null", None), ("[0]", (0,)), ("[1, 3]", (1,)), ("[0, 2]", (0, 1)), ("[3]", (1,))],
+)
+def test_compared_layers_stay_within_those_of_the_small_encoder(
+    load: Load, layers: str, expected: tuple[int, ...] | None
+) -> None:
+    loaded = load(f"tokenizer.reconstruction.perceptual.layers={layers}")
+    small = smoke_recipe(loaded).recipe.tokenizer
+    assert small.encoder.config.feature_maps() == 2
+    assert small.reconstruction.perceptual.layers == expected
+
+
 def test_trained_weights_and_autoguidance_are_left_out(load: Load) -> None:
     small = smoke_recipe(
         load("tokenizer.weights=far.safetensors", "sample.guidance={scale: 2, autoguidance: far}")

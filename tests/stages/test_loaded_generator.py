@@ -15,9 +15,11 @@ from layouts import tiny_tokenizer as helpers
 from PIL import Image
 from torch import Tensor, nn
 
+from pae_framework.build import META
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.execution.artifacts import untrained_generator
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.generator_weights import match_state_dict
 from pae_framework.interop.provenance import require_file
@@ -116,8 +118,12 @@ def test_own_weights_of_a_run_are_taken_too(tmp_path: Path) -> None:
 
 def stage_context(tmp_path: Path, stated: str) -> StageContext:
     """A context whose training images are a folder, with what the recipe states of it."""
+    return context_of(tmp_path, f"{{use: image_folder, folder: {tmp_path / 'images'}{stated}}}")
+
+
+def context_of(tmp_path: Path, source: str) -> StageContext:
+    """A context with a source of training images."""
     recipe = tmp_path / "small.yaml"
-    source = f"{{use: image_folder, folder: {tmp_path / 'images'}{stated}}}"
     recipe.write_text(official.RECIPE, encoding="utf-8")
     loaded = load_recipe(recipe, [f"data.train={source}"], helpers.registry_with_renamed())
     rest: Any = SimpleNamespace()
@@ -145,3 +151,25 @@ def test_without_images_the_recipe_says_how_many_there_are(tmp_path: Path) -> No
     silent = stage_context(tmp_path, ", classes: 3")
     with pytest.raises(DataError, match="images"):
         len(silent.class_names)
+
+
+@pytest.mark.parametrize(
+    ("source", "classes"),
+    [
+        ("{use: digits}", 10),
+        ("{use: shapes, count: 12}", None),
+        ("{use: image_folder, folder: images}", 2),
+    ],
+)
+def test_images_that_are_asked_for_classes_are_read_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, classes: int | None
+) -> None:
+    """Only the network that weights are compared with is on the meta device."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images")
+    context = context_of(tmp_path, source)
+    model = untrained_generator(context, META)
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
+    assert context.train_source[0].image.device.type == "cpu"
+    assert model.num_classes == len(context.train_source.class_names)
+    assert classes in (None, model.num_classes)

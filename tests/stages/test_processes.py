@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
 import time
@@ -111,7 +113,7 @@ def test_with_one_process_work_is_done_here(tmp_path: Path) -> None:
     [
         (OutOfMemory, RunError, r"latents .*OutOfMemoryError: tried to allocate 20 GiB"),
         (Unreadable, DataError, r"^2\.png: cannot be read as an image$"),
-        (Dying, RunError, "process of latents"),
+        (Dying, RunError, r"process of latents .*signal 9.*latents\.processes"),
         (OneDies, RunError, "process of latents"),
     ],
 )
@@ -139,3 +141,27 @@ def test_signals_stop_after_the_items_under_way(tmp_path: Path, processes: int) 
     done = do_items(context, Touch, 40, processes, show)
     assert 1 <= done <= processes + 1
     assert len(list(tmp_path.iterdir())) == done
+
+
+class Exiting(Touch):
+    """Ends its process with an exit code of its own."""
+
+    def __call__(self, item: int) -> None:
+        os._exit(7)
+
+
+@pytest.mark.slow
+def test_the_exit_code_of_a_process_that_ended_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="exit code 7"):
+        run(Exiting, tmp_path, 4, 2)
+
+
+def test_one_process_does_everything_where_no_other_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing, "Lock", refuse)
+    assert run(Touch, tmp_path, 4, 2) == [1, 2, 3, 4]
+    assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {str(os.getpid())}

@@ -79,6 +79,8 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
         train_source=Noise(DataSourceConfig(), 16),
         seed=lambda train: 7,
         print_length=lambda train, images: train.total_steps(images),
+        recorded=lambda key: {},
+        update_record=lambda **values: None,
         input=lambda stage: encoder if stage == "encoder" else None,
         train_context=lambda train: TrainContext(
             directory, torch.device("cpu"), "refine", 7, progress

@@ -111,6 +111,8 @@ def trained(
         train_source=Noise(DataSourceConfig(), 16),
         seed=lambda train: 7,
         print_length=print_length,
+        recorded=lambda key: {},
+        update_record=lambda **values: None,
         input=lambda stage: encoder if stage == "encoder" else None,
         train_context=lambda train: TrainContext(
             directory, torch.device("cpu"), "tokenizer", 7, progress

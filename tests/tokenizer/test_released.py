@@ -74,7 +74,7 @@ def test_a_bare_state_dict_is_read(tmp_path: Path) -> None:
 
 def test_the_average_is_never_read(tmp_path: Path) -> None:
     torch.save({"ema": helpers.released(), "step": 7}, tmp_path / "t.pt")
-    with pytest.raises(CheckpointError, match=r"'model'.* ema, step"):
+    with pytest.raises(CheckpointError, match=r"`model`.*`ema`, `step`"):
         read_released(tmp_path / "t.pt")
 
 

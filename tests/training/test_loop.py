@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from toy_training import (
@@ -25,9 +28,11 @@ from toy_training import (
     train_settings,
 )
 
+from pae_framework import tensor_files
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.errors import RunError, StoppedError, UsageError
+from pae_framework.errors import RunError, StoppedError, UsageError, WriteError
 from pae_framework.training.loop import train
+from pae_framework.training.metrics_log import MetricsLog
 from pae_framework.training.task import TrainTask
 
 STEPS = 12
@@ -317,3 +322,56 @@ def test_tensorboard_gets_the_same_values(tmp_path: Path):
     logged = events.Scalars("loss")
     assert [event.step for event in logged] == list(steps)
     assert [event.value for event in logged] == pytest.approx(losses, rel=1e-6)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("failing", ["checkpoint", "log", "tensorboard", "weights", "kept weights"])
+def test_a_full_disk_names_the_last_good_checkpoint_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    whole = run(tmp_path / "whole", regression(), keep_steps=[9])
+    folder = tmp_path / "full"
+    with monkeypatch.context() as full:
+        fill_disk(full, failing)
+        with pytest.raises(WriteError) as refused:
+            run(folder, regression(), keep_steps=[9])
+    message = str(refused.value)
+    assert "disk is full" in message
+    assert f"the last good checkpoint is {folder / 'checkpoints' / 'step-'}" in message
+    assert not list(folder.rglob("*.new"))
+    assert same_tensors(whole, run(folder, regression(), keep_steps=[9]))
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """Let writing of this kind of file fail, after step 8 if it is written repeatedly."""
+    if failing in ("weights", "kept weights", "checkpoint"):
+        name = {"weights": "weights.safetensors", "kept weights": "weights-step"}.get(
+            failing, "model.safetensors"
+        )
+        save = tensor_files.save_file
+
+        def save_file(tensors, path: Path, **more: object) -> None:
+            late = failing != "checkpoint" or "step-00000012" in str(path)
+            if path.name.removeprefix(".").startswith(name) and late:
+                path.write_bytes(b"half")
+                raise SafetensorError("I/O error: No space left on device (os error 28)")
+            save(tensors, path, **more)
+
+        monkeypatch.setattr(tensor_files, "save_file", save_file)
+    else:
+        write = MetricsLog.write
+
+        def write_log(log: MetricsLog, step: int, values: dict[str, float]) -> None:
+            if step > 8:
+                attribute = "_file" if failing == "log" else "_board"
+                close = getattr(log, attribute).close
+                setattr(log, attribute, SimpleNamespace(write=fail, add_scalar=fail, close=close))
+            write(log, step, values)
+
+        monkeypatch.setattr(MetricsLog, "write", write_log)
+
+
+def fail(*values: object) -> None:
+    raise FULL

@@ -19,10 +19,11 @@ def check(
 ) -> None:
     """Check a recipe without running it: names, types, and whether shapes agree.
 
-    Also lists everything this machine lacks to run it: data, weights, a GPU, memory. That is not an
-    error. Writes nothing.
+    Also lists everything this machine lacks to run it: data, weights, a GPU, memory, disk space,
+    a compiler. That is not an error. Writes nothing.
     """
     from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
+    from pae_framework.preflight.resources import lacking_resources, scarce_resources
     from pae_framework.recipe.load import load_recipe
 
     try:
@@ -33,7 +34,8 @@ def check(
         print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
     members = members_of(loaded)
-    missing, tight = missing_requirements(members), low_memory(members)
+    missing = [*missing_requirements(members), *lacking_resources(members)]
+    tight = [*low_memory(members), *scarce_resources(members)]
     if as_json:
         print_json(_answer(missing=missing, tight=tight))
         return
@@ -42,7 +44,7 @@ def check(
     for problem in missing:
         print_line(f"  {problem}")
     if tight:
-        print_line("memory may not suffice:")
+        print_line("this machine may not suffice:")
     for problem in tight:
         print_line(f"  {problem}")
 

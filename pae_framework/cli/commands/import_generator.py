@@ -25,8 +25,9 @@ def import_generator(
 ) -> None:
     """Load a generator trained elsewhere into a run, as if this run had trained it.
 
-    Reads LightningDiT's files and our own: the entry `ema`, or `model` if there is none; otherwise
-    the whole file is the state dict. Only tensors and plain values are unpickled.
+    Reads LightningDiT's files, our own and those of similar programs: the average (`ema`,
+    `model_ema`), or `model` if there is none; otherwise the whole file is the state dict. Prints
+    what was read. Only tensors and plain values are unpickled.
 
     The whole file is checked before anything is written. If it is for another network, the error
     lists the differences. The run keeps copies of the files. Stages that were trained earlier stay

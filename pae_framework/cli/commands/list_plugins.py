@@ -78,6 +78,12 @@ def _print_all(registry: Registry, kind: str | None) -> None:
         if plugin.error
     ]
     print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)
+    for spec in registry.specs(kind):
+        if registry.hidden(spec):
+            print_line(
+                f"`use: {spec.name}` means the built-in {spec.kind}; that of {spec.origin} is "
+                f"`use: {registry.use_name(spec)}`"
+            )
 
 
 def _print_broken(registry: Registry) -> None:

@@ -79,10 +79,17 @@ def check_images(recipe: Recipe) -> Iterator[Inconsistency]:
                 evaluator.config.check_images(images)
             except ValueError as error:
                 yield Inconsistency(("evaluate", label), str(error))
+    yield from _check_classes_of_samples(recipe)
+
+
+def _check_classes_of_samples(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Balanced samples that are compared with test images are of every class."""
     classes, sample = known_classes(recipe), recipe.sample
     evaluated = any("samples" in evaluator.config.needs for evaluator in recipe.evaluate.values())
-    if evaluated and sample is not None and classes is not None and sample.count < classes:
-        message = f"{sample.count} samples cannot represent the {classes} classes of data.train"
+    if not evaluated or sample is None or sample.labels != "balanced" or classes is None:
+        return
+    if sample.count < classes:
+        message = f"{sample.count} balanced samples are fewer than the {classes} classes"
         yield Inconsistency(("sample", "count"), message, f"set sample.count={classes}")
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pae_framework.contracts import Regularizer, RegularizerInputs
-from pae_framework.errors import UsageError
+from pae_framework.errors import PluginError, UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER_BOUNDS, Bounds
 from pae_framework.tokenizer.model import Tokenizer
 
@@ -61,8 +61,19 @@ class RegularizerTerm(LossTerm):
         self.regularizer = regularizer
 
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
-        """The regularizer's value."""
-        return self.regularizer(inputs)
+        """The regularizer's value.
+
+        Raises:
+            PluginError: it is no scalar.
+        """
+        value = self.regularizer(inputs)
+        if not isinstance(value, Tensor) or value.shape or not value.is_floating_point():
+            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else value
+            raise PluginError(
+                f"the regularizer {self.name!r} ({type(self.regularizer).__qualname__} of "
+                f"{type(self.regularizer).__module__}) gives {found!s:.80}, not a scalar tensor"
+            )
+        return value
 
     def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
         """The projector's convolution.

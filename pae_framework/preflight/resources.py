@@ -1,0 +1,223 @@
+"""Checks of what a run takes from this machine besides data and memory. No torch.
+
+Disk space, shared memory, locks, a temporary folder, a compiler. The checks write nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pae_framework.errors import Problem
+from pae_framework.file_errors import existing_folder, folder_problem, free_space, gib
+from pae_framework.preflight.machine import Machine, this_machine
+from pae_framework.preflight.memory import training_memory
+from pae_framework.preflight.requirements import unfinished_stages
+from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath, dotted
+from pae_framework.recipe.stage_table import STAGES, trainings
+from pae_framework.runs.locks import has_locks
+
+RUNS = Path("runs")
+"""Where runs are, unless a command line says otherwise."""
+SHARED_MEMORY = Path("/dev/shm")
+CHECKPOINTS = 3
+"""Checkpoints of a training on the disk at once: two are kept while the next is written."""
+PREFETCHED = 2
+"""Batches that a process reads ahead."""
+
+
+def lacking_resources(
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
+) -> list[Problem]:
+    """What keeps the recipes from running here. Arguments as in :func:`scarce_resources`."""
+    machine, folder = machine or this_machine(), stages_dir or RUNS
+    problems: list[Problem] = []
+    for loaded, stages in _unfinished(recipes, stages_dir):
+        problems += _compilers(loaded, stages, machine)
+        problems += _disk(loaded.recipe, stages, folder, above=2)
+        problems += _temporary_folder()
+        if stages_dir is None and (found := folder_problem(folder)) is not None:
+            problems.append(Problem(found, hint="write elsewhere with --run-dir"))
+    return list(dict.fromkeys(problems))
+
+
+def scarce_resources(
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None
+) -> list[Problem]:
+    """What may not suffice, or is replaced by something slower; worth a warning.
+
+    Args:
+        recipes: the recipes to run.
+        stages_dir: folder of their stages; None: a new run in ``runs/``.
+    """
+    folder = stages_dir or RUNS
+    problems: list[Problem] = []
+    for loaded, stages in _unfinished(recipes, stages_dir):
+        problems += _disk(loaded.recipe, stages, folder, above=1, up_to=2)
+        problems += _shared_memory(loaded, stages)
+        problems += _locks(folder)
+    return list(dict.fromkeys(problems))
+
+
+def _unfinished(
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None
+) -> Iterator[tuple[LoadedRecipe, Collection[str]]]:
+    """The recipes that have something left to run, with the names of those stages."""
+    for loaded in recipes:
+        if stages := unfinished_stages(loaded, stages_dir):
+            yield loaded, stages
+
+
+# --- compiler -------------------------------------------------------------------------------------
+
+
+def _compilers(
+    loaded: LoadedRecipe, stages: Collection[str], machine: Machine
+) -> Iterator[Problem]:
+    device = loaded.recipe.runtime.device
+    on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
+    for name, train in trainings(loaded.recipe).items():
+        if name in stages and train.compile and (lack := _lacking_compiler(on_gpu)):
+            path = (*(STAGES[name].train_path or ()), "compile")
+            hint = (
+                f"install it, or set {dotted(path)}=false, which changes results only by rounding"
+            )
+            yield Problem(lack, dotted(path), loaded.root.position(path), hint)
+
+
+def _lacking_compiler(on_gpu: bool) -> str | None:
+    """What torch.compile lacks: torch looks for the same programs and files."""
+    if on_gpu and importlib.util.find_spec("triton") is None:
+        return "torch.compile needs the package triton on a GPU"
+    if on_gpu:
+        wanted = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    else:
+        wanted = [os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")]
+    if not any(map(shutil.which, wanted)):
+        return f"torch.compile needs a compiler, but {' or '.join(wanted)} is not found"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        return f"torch.compile needs Python's header files, but {header} does not exist"
+    return None
+
+
+# --- disk -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a stage writes, and its size in bytes."""
+
+    stage: str
+    what: str
+    size: int
+
+
+def _disk(
+    recipe: Recipe, stages: Collection[str], folder: Path, above: float, up_to: float = float("inf")
+) -> Iterator[Problem]:
+    """Whether the stages write more than ``above`` and at most ``up_to`` times the free space."""
+    free = free_space(folder)
+    if free is None:
+        return
+    files = [part for part in _written(recipe) if part.stage in stages]
+    needed = sum(part.size for part in files) - _present(folder, stages)
+    if above * free < needed <= up_to * free:
+        largest = sorted(files, key=lambda part: part.size, reverse=True)[:3]
+        parts = ", ".join(f"{gib(p.size)} for {p.stage}{p.what}" for p in largest)
+        message = (
+            f"the run writes about {gib(needed)} ({parts}); {existing_folder(folder).absolute()} "
+            f"has {gib(free)} free"
+        )
+        yield Problem(message, hint="make room, or write to another disk with --run-dir")
+
+
+def _written(recipe: Recipe) -> Iterator[_Files]:
+    """Estimates of the large files of the stages; components of unknown size are left out."""
+    settings = trainings(recipe)
+    for stage in training_memory(recipe):
+        train = settings[stage.stage]
+        copies = 4 if train.ema else 3  # weights, Adam's two moments, the average
+        saved = CHECKPOINTS
+        if train.steps is not None:
+            saved = min(CHECKPOINTS, -(-train.steps // train.checkpoint_every))
+        yield _Files(stage.stage, " checkpoints", saved * copies * 4 * stage.trained)
+        kept = 1 + len(train.keep_steps)
+        yield _Files(stage.stage, " weights", kept * 4 * stage.trained)
+    expected = recipe.data.train.config.expected()
+    if expected is not None and recipe.latents.written:
+        latent = latent_shape(recipe)
+        values = latent.channels * latent.side**2
+        width = 4 if recipe.latents.dtype == "float32" else 2
+        yield _Files("latents", "", 2 * expected[0] * values * width)
+    if recipe.sample is not None:
+        sets = len(recipe.sample.all_steps()) + len(recipe.sample.at_steps)
+        pixels = 3 * recipe.data.image_size**2
+        # While the last set is joined, its chunks are there, too.
+        yield _Files("sample", " images", (sets + 1) * recipe.sample.count * pixels)
+
+
+def _present(folder: Path, stages: Collection[str]) -> int:
+    """Bytes that the stages have written already."""
+    found = (path for name in stages for path in folder.glob(f"{name}-*/**/*"))
+    return sum(path.stat().st_size for path in found if path.is_file())
+
+
+# --- shared memory, locks, temporary files --------------------------------------------------------
+
+
+def _shared_memory(loaded: LoadedRecipe, stages: Collection[str]) -> Iterator[Problem]:
+    if not SHARED_MEMORY.is_dir() or (free := free_space(SHARED_MEMORY)) is None:
+        return
+    for path, workers, batch in _batches(loaded.recipe):
+        needed = workers * PREFETCHED * batch
+        if path[0] in stages and needed > free:
+            message = (
+                f"{workers} processes that read batches of {gib(batch)} ahead need {gib(needed)} "
+                f"of shared memory; {SHARED_MEMORY} has {gib(free)} free, so they may have to send "
+                "batches through pipes, which is slower"
+            )
+            where = loaded.root.position(path)
+            hint = f"enlarge {SHARED_MEMORY} (docker run --shm-size), or set {dotted(path)} lower"
+            yield Problem(message, dotted(path), where, hint)
+
+
+def _batches(recipe: Recipe) -> Iterator[tuple[KeyPath, int, int]]:
+    """Key path of each setting `workers`, its value, and the bytes of one batch."""
+    image, latent = 3 * recipe.data.image_size**2, latent_shape(recipe)
+    for name, train in trainings(recipe).items():
+        item = 4 * latent.channels * latent.side**2 if name == "generator" else image
+        path = (*(STAGES[name].train_path or ()), "workers")
+        yield path, train.workers, train.batch_size * item
+    latents = recipe.latents
+    if latents.written:
+        yield (
+            ("latents", "workers"),
+            latents.workers * latents.processes,
+            latents.batch_size * image,
+        )
+
+
+def _locks(folder: Path) -> Iterator[Problem]:
+    inside = existing_folder(folder)
+    if not has_locks(inside):
+        message = f"the file system of {inside.absolute()} has no locks; files mark what is in use"
+        yield Problem(message, hint="do not run one recipe from two machines at once")
+
+
+def _temporary_folder() -> Iterator[Problem]:
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        message = f"no temporary folder can be written ({error.strerror})"
+        yield Problem(message, hint="set TMPDIR to a folder that can be written")
