@@ -150,7 +150,9 @@ def test_a_compressed_set_of_another_program_is_read_too(tmp_path):
     assert torch.equal(open_set(tmp_path / "other.npz")[0], sample(torch.arange(25)))
 
 
-@pytest.mark.parametrize("damage", ["cut", "no zip", "no labels", "floats", "objects"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "no zip", "no labels", "few labels", "floats", "objects", "lies"]
+)
 def test_other_files_are_rejected_by_name(tmp_path, damage):
     path = written(tmp_path / "set.npz")
     if damage == "cut":
@@ -159,6 +161,15 @@ def test_other_files_are_rejected_by_name(tmp_path, damage):
         path.write_bytes(b"hello")
     elif damage == "no labels":
         np.savez(path, np.zeros((2, 2, 2, 3), np.uint8))
+    elif damage == "few labels":
+        np.savez(path, np.zeros((2, 2, 2, 3), np.uint8), np.zeros(1, np.int64))
+    elif damage == "lies":  # about as many images as 10 ** 16
+        np.savez(path, np.zeros((10, 2, 2, 3), np.uint8), np.zeros(10, np.int64))
+        path.write_bytes(
+            path.read_bytes().replace(
+                b"(10, 2, 2, 3), }" + b" " * 15, b"(" + b"9" * 16 + b", 2, 2, 3), }"
+            )
+        )
     elif damage == "floats":
         np.savez(path, np.zeros((2, 2, 2, 3), np.float32), np.zeros(2, np.int64))
     else:
