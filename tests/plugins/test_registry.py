@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from pae_framework.errors import PluginError
 from pae_framework.plugins import load_registry
 from pae_framework.registry import ComponentSpec, Plugin, Registry, UnknownComponentError
+from pae_framework.testing.pytest import run_process
 
 Install = Callable[..., list[EntryPoint]]
 
@@ -449,6 +451,17 @@ def test_damaged_metadata_of_a_distribution_break_only_itself(
     (broken,) = registry.broken
     assert broken.distribution == "acme-kit"
     assert "install it again" in str(broken.error)
+
+
+@pytest.mark.parametrize("points", [b"\xff\xfe", b"[torch.backends]\nno equals sign\n"])
+def test_damaged_metadata_break_no_library_that_reads_them(tmp_path: Path, points: bytes) -> None:
+    """pydantic and torch read the metadata of all distributions, too."""
+    dist_info(tmp_path, "other", METADATA, points)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    code = "import pae_framework.build; from pae_framework.plugins import load_registry\n"
+    code += "print([plugin.distribution for plugin in load_registry().broken])"
+    result = run_process("-c", code, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    assert result.ok().out == "['other']\n"
 
 
 @pytest.mark.parametrize("metadata", [None, "", METADATA])
