@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,7 +27,37 @@ def save_tensors(
     """Write a safetensors file atomically; tensors may be on any device, with any strides."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as unfinished:
-        save_file(plain, unfinished, metadata=dict(metadata) if metadata else None)
+        write_tensors(plain, unfinished, metadata)
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous tensors on the CPU as safetensors; equal contents give equal bytes."""
+    save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    if metadata and len(metadata) > 1:
+        _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which safetensors writes in a random order."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        sorted_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(sorted_header) <= size
+        file.seek(8)
+        file.write(sorted_header.ljust(size))
+
+
+def save_torch(content: Any, path: Path) -> None:
+    """Write a torch file atomically; equal contents give equal bytes.
+
+    Torch names the archive in the file after the file's path, unless it gets an open file.
+    """
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.files import replacing
 from pae_framework.seeding import generator
-from pae_framework.tensor_files import load_tensors, load_torch_file
+from pae_framework.tensor_files import load_tensors, load_torch_file, save_torch, write_tensors
 
 SAFE_NAME = "statistics/latents_stats.safetensors"
 BARE_NAME = "latents_stats.safetensors"
@@ -52,9 +51,8 @@ class LatentStatistics:
         """Write both files into ``directory``; the safetensors file records the tokenizer."""
         tensors = {"mean": self.mean, "std": self.std}
         with replacing(directory / SAFE_NAME) as unfinished:
-            save_file(tensors, unfinished, {TOKENIZER: tokenizer} if tokenizer else None)
-        with replacing(directory / TORCH_NAME) as unfinished:
-            torch.save(tensors, unfinished)
+            write_tensors(tensors, unfinished, {TOKENIZER: tokenizer} if tokenizer else None)
+        save_torch(tensors, directory / TORCH_NAME)
 
 
 def recorded_tokenizer(directory: Path) -> str | None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pae_framework import __version__
@@ -16,11 +15,10 @@ from pae_framework.errors import CheckpointError
 from pae_framework.execution.artifacts import trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
-from pae_framework.files import replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tensor_files import save_tensors
+from pae_framework.tensor_files import save_tensors, save_torch
 
 
 def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_encoder: bool) -> int:
@@ -105,8 +103,7 @@ def _write(
         save_tensors(state, file, metadata)
         return
     plain = {name: value.contiguous() for name, value in state.items()}
-    with replacing(file) as temporary:
-        torch.save({**dict.fromkeys(entries, plain), "metadata": metadata}, temporary)
+    save_torch({**dict.fromkeys(entries, plain), "metadata": metadata}, file)
 
 
 def _metadata(context: StageContext, stage: str) -> dict[str, str]:

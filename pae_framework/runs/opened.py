@@ -39,23 +39,28 @@ class OpenedRun:
         return planned
 
 
+def open_directory(path: Path) -> RunDirectory:
+    """The directory of the run, or of the member of a sweep, at ``path``.
+
+    Raises:
+        UsageError: ``path`` is not a run directory, or it is a whole sweep.
+        RunError: its ``run.json`` is damaged.
+    """
+    info = RunDirectory.at(path).info
+    if members := info.get("members"):
+        member = path / "members" / members[0]
+        raise UsageError(f"{path} is a sweep; choose one of its members, e.g. {member}")
+    return RunDirectory.at(path, path / info["store"])
+
+
 def open_run(path: Path, registry: Registry) -> OpenedRun:
     """Open the run, or the member of a sweep, in the directory ``path``.
 
     Raises:
         UsageError: ``path`` is not a run directory, or it is a whole sweep.
+        RunError: its ``run.json`` is damaged.
         RecipeError: its recipe no longer loads, e.g. because a plugin was removed.
     """
-    directory = RunDirectory.at(path)
-    info = directory.info
-    if members := info.get("members"):
-        member = path / "members" / members[0]
-        raise UsageError(f"{path} is a sweep; choose one of its members, e.g. {member}")
-    directory = RunDirectory.at(path, path / info["store"])
+    directory = open_directory(path)
     loaded = load_recipe(path / "resolved.yaml", (), registry)
-    # The plan as recorded: a later release may compute other fingerprints.
-    stages = [
-        PlannedStage(entry["stage"], entry["fingerprint"], tuple(entry["inputs"]))
-        for entry in info["plan"]
-    ]
-    return OpenedRun(loaded, directory, {stage.name: stage for stage in stages})
+    return OpenedRun(loaded, directory, directory.plan)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def set_identity(
         "generator": context.plan["generator"].fingerprint,  # includes the stages it reads
         "weights": file_identity(weights),
         "tokenizer": tokenizer_identity(context),
-        "statistics": file_identity(context.require("latents") / SAFE_NAME),
+        "statistics": file_identity(context.file("latents", SAFE_NAME)),
         "autoguidance": None if weak is None else file_identity(generator_weights(weak)),
         "labels": labels.tolist(),
         "settings": settings.model_dump(
@@ -82,7 +84,7 @@ def reuse_finished(
     for folder in (directory, *others):
         for finished in _listed_sets(folder):
             source = folder / str(finished.get("file"))
-            if finished.get("identity") != entry["identity"] or not _has_labels(source, labels):
+            if finished.get("identity") != entry["identity"] or not is_intact(source, labels):
                 continue
             if source != path and not _link_or_copy(source, path, link):
                 continue
@@ -103,12 +105,16 @@ def _listed_sets(folder: Path) -> Iterator[dict[str, Any]]:
     yield from (entry for entry in entries if isinstance(entry, dict))
 
 
-def _has_labels(path: Path, labels: Tensor) -> bool:
+def is_intact(path: Path, labels: Tensor) -> bool:
+    """Whether a file is a set with these labels (M,), and has the checksums that it states."""
     try:
         images, set_labels = open_set(path)
-    except DataError:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (DataError, OSError, zipfile.BadZipFile, zlib.error):
         return False
-    return len(images) == len(labels) and torch.equal(set_labels, labels)
+    same = len(images) == len(labels) and torch.equal(set_labels, labels)
+    return same and damaged is None
 
 
 def _link_or_copy(source: Path, path: Path, link: Callable[[Path, Path], None]) -> bool:

@@ -7,14 +7,15 @@ from dataclasses import asdict
 from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json, write_json
+from pae_framework.files import write_json
+from pae_framework.runs.metrics import RESULTS, Metrics, read_metrics_file
 
 
 def run(context: StageContext) -> None:
     """Run every evaluator; after an interruption, only the unfinished ones."""
     evaluators = context.recipe.evaluate
     inputs = RunInputs(context)
-    metrics = []
+    metrics: Metrics = []
     with context.progress(len(evaluators)) as progress:
         for number, (label, component) in enumerate(evaluators.items()):
             progress.update(number, label)
@@ -24,6 +25,6 @@ def run(context: StageContext) -> None:
                 directory.mkdir(parents=True, exist_ok=True)
                 evaluator = build_evaluator(component, context.registry)
                 write_json(results, [asdict(x) for x in evaluator.evaluate(inputs, directory)])
-            metrics += read_json(results)
+            metrics += read_metrics_file(results)
         progress.update(len(evaluators))
-    write_json(context.directory / "results.json", metrics)
+    write_json(context.directory / RESULTS, metrics)

@@ -78,9 +78,25 @@ def test_dry_run_of_stopped_run(continued: Continued):
 def test_finished_stages_are_not_trained_again(continued: Continued):
     assert continued.out["run"].count("cached") == len(FINISHED)
     for stage in FINISHED:
-        for name in ("stage.json", "metrics.jsonl", "weights.safetensors"):
-            before, after = (run / stage / name for run in (OLD / "stopped", continued.stopped))
-            assert after.read_bytes() == before.read_bytes()
+        before, after = (run / stage for run in (OLD / "stopped", continued.stopped))
+        for name in ("metrics.jsonl", "weights.safetensors"):
+            assert (after / name).read_bytes() == (before / name).read_bytes()
+        records = [json.loads((folder / "stage.json").read_bytes()) for folder in (before, after)]
+        results = records[1].pop("results")
+        assert records[0] == records[1]
+        assert results.keys() >= {"weights.safetensors"}
+        assert all(
+            (after / name).stat().st_size == facts["size"] for name, facts in results.items()
+        )
+
+
+def test_results_are_recorded_on_the_first_visit_with_one_line_per_stage(continued: Continued):
+    lines = continued.out["run"].splitlines()
+    told = [line.split()[0] for line in lines if "earlier version" in line]
+    assert told == list(FINISHED)
+    for stage in STAGES:
+        record = json.loads((continued.finished / stage / "stage.json").read_bytes())
+        assert "results" in record
 
 
 def test_tokenizer_resumes_from_its_checkpoint(continued: Continued):

@@ -9,7 +9,6 @@ import typer
 
 from pae_framework.cli.arguments import RunArgument, finished_context
 from pae_framework.errors import UsageError
-from pae_framework.files import read_json
 
 
 def report(
@@ -42,9 +41,9 @@ def report(
 
 def _write_run(run: Path) -> None:
     context = finished_context(run, "report")
-    from pae_framework.stages import report as stage
+    from pae_framework.stages.report import rewrite
 
-    stage.run(context)
+    rewrite(context)
 
 
 def _write_sweep(run: Path) -> None:
@@ -60,10 +59,13 @@ def _write_sweep(run: Path) -> None:
 def _markdown(run: Path, is_sweep: bool) -> str:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_markdown, results_markdown
+    from pae_framework.runs.directory import RunDirectory
+    from pae_framework.runs.metrics import RESULTS, read_comparison, read_metrics
+    from pae_framework.runs.opened import open_directory
 
-    results = run / "results.json" if is_sweep else run / "evaluate" / "results.json"
-    if not results.is_file():
-        raise UsageError(f"{run} has no results yet; see `pae status {run}`")
-    if is_sweep:
-        return comparison_markdown(*comparison_table(sweep_members(read_json(results))))
-    return results_markdown(result_rows(read_json(results)))
+    if is_sweep and (run / RESULTS).exists():
+        members = sweep_members(read_comparison(RunDirectory.at(run)))
+        return comparison_markdown(*comparison_table(members))
+    if not is_sweep and (metrics := read_metrics(open_directory(run))) is not None:
+        return results_markdown(result_rows(metrics))
+    raise UsageError(f"{run} has no results yet; see `pae status {run}`")

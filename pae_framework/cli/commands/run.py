@@ -10,7 +10,6 @@ import typer
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
 from pae_framework.cli.output import command_line, console_for_tables, print_json, warn
 from pae_framework.errors import UsageError
-from pae_framework.files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +43,14 @@ def run(
             "steps per stage, on the CPU, offline; default directory: a new temporary folder",
         ),
     ] = False,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE",
+            help="run this stage and all that depend on it from their beginning, although they "
+            "are done; may be repeated",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -74,6 +81,8 @@ def run(
         pae run fashion_mnist generator.train.steps=2000 --run-dir runs/longer
 
         pae run quickstart sample.steps=5 --run-dir runs/b --stages runs/a/stages
+
+        pae run quickstart --again tokenizer
     """
     from rich.console import Console
 
@@ -84,7 +93,7 @@ def run(
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
     loaded = load_recipe(recipe, overrides or (), load_registry())
-    options = RunOptions(run_dir, stages, only, smoke, command_line())
+    options = RunOptions(run_dir, stages, only, smoke, command_line(), tuple(again or ()))
     if dry_run:
         _print_dry_run(loaded, options, as_json)
         return
@@ -116,12 +125,13 @@ def _print_results(directory: RunDirectory, console: Console) -> None:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_tables, results_table
     from pae_framework.runs.directory import REPORT
+    from pae_framework.runs.metrics import read_comparison, read_metrics
 
-    results = directory.path / "evaluate" / "results.json"
     if "members" in directory.info:
-        members = sweep_members(read_json(directory.path / "results.json"))
-        for table in comparison_tables(*comparison_table(members)):
+        for table in comparison_tables(
+            *comparison_table(sweep_members(read_comparison(directory)))
+        ):
             console.print(table)
-    elif results.is_file():
-        console.print(results_table(result_rows(read_json(results))))
+    elif (metrics := read_metrics(directory)) is not None:
+        console.print(results_table(result_rows(metrics)))
     console.print(f"report: {directory.path / REPORT}", soft_wrap=True)
