@@ -19,7 +19,7 @@ from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import file_identity
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.runs.json_record import read_record
+from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, StageResults
 
 DESCRIPTION = "latents.json"

@@ -14,7 +14,7 @@ from torch import Tensor
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import write_json
-from pae_framework.runs.json_record import read_record
+from pae_framework.runs.reading import read_record
 from pae_framework.tensor_files import save_tensors
 
 ORIGIN = ("imported_from", "imported_bytes", "imported_sha256")

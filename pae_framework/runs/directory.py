@@ -17,6 +17,7 @@ A sweep also has ``members/<variant>-seed<k>/``. Each is a run whose links lead 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -33,14 +34,15 @@ from pae_framework.files import point, write_json, write_text
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.environment import describe_environment
-from pae_framework.runs.json_record import read_record
 from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.reading import read_record, read_text
 from pae_framework.runs.record import LOCK, StageRecord
 from pae_framework.runs.results import StageResults
 
 RECORD = "run.json"
 REPORT = "report.html"
 ENVIRONMENT = "environment.json"
+RESOLVED = "resolved.yaml"
 _REMEDY = (
     "remove this file and repeat the `pae run` command of the run (of the sweep, for a member); "
     "finished stages are kept"
@@ -71,6 +73,7 @@ class _Run(BaseModel):
 
     name: str
     command: str
+    resolved: str = ""
     plan: list[_Entry]
     store: _Name
 
@@ -88,6 +91,7 @@ class _Sweep(BaseModel):
 
     name: str
     command: str
+    resolved: str = ""
     members: list[_Name]
 
 
@@ -187,6 +191,30 @@ class RunDirectory:
             for entry in self.info["plan"]
         }
 
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Software and machine of the stage that started last.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        return dict(read_record(self.path / ENVIRONMENT, dict[str, Any], _REMEDY))
+
+    def text(self, name: str) -> str:
+        """A text file of the run's description.
+
+        Raises:
+            RunError: the file is missing or damaged, or is not the recipe that was run.
+        """
+        text = read_text(self.path / name, _REMEDY)
+        digest = _digest(text)
+        if name == RESOLVED and self.info.get("resolved", digest) != digest:
+            raise RunError(
+                f"{self.path / name} is not the recipe that was run; {_REMEDY}, or run the changed "
+                f"recipe with `pae run`"
+            )
+        return text
+
     def stage(self, planned: PlannedStage) -> StageRecord:
         """The record of a stage in the store."""
         return StageRecord(self.store / planned.folder)
@@ -237,23 +265,14 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, st
         starts: whether a stage is about to start.
     """
     resolved = loaded.resolved_yaml()
+    info = {**info, "resolved": _digest(resolved)}
     if starts or not _describes(path, info, resolved):
         write_json(path / RECORD, info)
         write_text(path / "recipe.yaml", loaded.text)
         write_text(path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
-        write_text(path / "resolved.yaml", resolved)
+        write_text(path / RESOLVED, resolved)
     if starts or not (path / ENVIRONMENT).is_file():
         write_json(path / ENVIRONMENT, describe_environment(loaded.registry))
-
-
-def read_environment(path: Path) -> dict[str, Any]:
-    """Software and machine of the stage of a run that started last.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    remedy = "remove this file and repeat the `pae run` command of the run"
-    return dict(read_record(path / ENVIRONMENT, dict[str, Any], remedy))
 
 
 def _describes(path: Path, info: dict[str, Any], resolved: str) -> bool:
@@ -261,15 +280,23 @@ def _describes(path: Path, info: dict[str, Any], resolved: str) -> bool:
     if not all((path / name).is_file() for name in (RECORD, "recipe.yaml", "overrides.txt")):
         return False
     try:
-        same = (path / "resolved.yaml").read_text(encoding="utf-8") == resolved
+        same = (path / RESOLVED).read_text(encoding="utf-8") == resolved
         known = _read_whole(path)
     except (OSError, UnicodeDecodeError, RunError):
         return False
-    return same and {**known, "command": ""} == {**info, "command": ""}
+    # Earlier versions did not record the digest of the recipe.
+    return same and {"resolved": info["resolved"], **known, "command": ""} == {
+        **info,
+        "command": "",
+    }
 
 
 def _read(path: Path, shape: Any) -> dict[str, Any]:
     return dict(read_record(path / RECORD, shape, _REMEDY))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
@@ -278,7 +305,7 @@ def _read_whole(path: Path) -> dict[str, Any]:
 
 def _lost_its_record(path: Path) -> bool:
     """Whether a run or sweep was described here, but its ``run.json`` is gone."""
-    return (path / "resolved.yaml").is_file() and (path / "overrides.txt").is_file()
+    return (path / RESOLVED).is_file() and (path / "overrides.txt").is_file()
 
 
 def _has_visible_files(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.json_record import read_record
+from pae_framework.runs.reading import read_record
 
 RESULTS = "results.json"
 """Name of the file of metrics: of a run in its stage ``evaluate``, of a sweep in its directory."""

@@ -9,7 +9,7 @@ from pae_framework.errors import UsageError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import Registry
-from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.directory import RESOLVED, RunDirectory
 from pae_framework.runs.plan import PlannedStage
 
 
@@ -62,5 +62,6 @@ def open_run(path: Path, registry: Registry) -> OpenedRun:
         RecipeError: its recipe no longer loads, e.g. because a plugin was removed.
     """
     directory = open_directory(path)
-    loaded = load_recipe(path / "resolved.yaml", (), registry)
+    directory.text(RESOLVED)
+    loaded = load_recipe(path / RESOLVED, (), registry)
     return OpenedRun(loaded, directory, directory.plan)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from pae_framework.errors import StoppedError
 from pae_framework.files import clear_unfinished, write_json
-from pae_framework.runs.json_record import read_record
+from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, describe_results
 
 LOCK = ".lock"

@@ -16,7 +16,7 @@ from pae_framework.report.content import LabeledImages, ReportContent, StageSumm
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
-from pae_framework.runs.directory import REPORT, RunDirectory, read_environment
+from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.runs.results import StageResults
 from pae_framework.sampling.sample_set import read_sets
@@ -52,7 +52,6 @@ def write_comparison(
         results: of the finished members.
         samples_of: the stage ``sample`` of each finished member that has one.
     """
-    directory = sweep.path
     members = [MemberMetrics(x["variant"], x["seed"], x["metrics"]) for x in results]
     samples: dict[str, LabeledImages] = {}
     for result in results:
@@ -66,12 +65,12 @@ def write_comparison(
         name=info["name"],
         members=members,
         description=description,
-        recipe_yaml=(directory / "resolved.yaml").read_text(encoding="utf-8"),
+        recipe_yaml=sweep.text(RESOLVED),
         samples=samples,
-        environment=read_environment(directory),
+        environment=sweep.environment,
         commands=[info["command"]],
     )
-    path = directory / REPORT
+    path = sweep.path / REPORT
     write_text(path, render_sweep(content))
     return path
 
@@ -79,15 +78,14 @@ def write_comparison(
 @torch.no_grad()
 def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
-    folder = context.run.path
     inputs = RunInputs(context, limit=SHOWN)
     return ReportContent(
         name=context.recipe.name,
         description=context.recipe.description,
-        recipe_yaml=(folder / "resolved.yaml").read_text(encoding="utf-8"),
-        given_yaml=(folder / "recipe.yaml").read_text(encoding="utf-8"),
-        overrides=(folder / "overrides.txt").read_text(encoding="utf-8").splitlines(),
-        environment=read_environment(folder),
+        recipe_yaml=context.run.text(RESOLVED),
+        given_yaml=context.run.text("recipe.yaml"),
+        overrides=context.run.text("overrides.txt").splitlines(),
+        environment=context.run.environment,
         stages=[_summary(context, name) for name in context.planned.inputs],
         curves={name: rows for name in context.planned.inputs if (rows := _log(context, name))},
         metrics=_metrics(context),

@@ -50,10 +50,12 @@ def _write_sweep(run: Path) -> None:
     from pae_framework.launch.run_sweep import compare_members
     from pae_framework.plugins import load_registry
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.runs.directory import RunDirectory
+    from pae_framework.runs.directory import RESOLVED, RunDirectory
 
-    loaded = load_recipe(run / "resolved.yaml", (), load_registry())
-    compare_members(loaded, RunDirectory.at(run))
+    sweep = RunDirectory.at(run)
+    sweep.text(RESOLVED)
+    loaded = load_recipe(run / RESOLVED, (), load_registry())
+    compare_members(loaded, sweep)
 
 
 def _markdown(run: Path, is_sweep: bool) -> str:

@@ -1,4 +1,4 @@
-"""Reads the JSON records of runs, and checks their shape. No torch."""
+"""Reads the records in a run's directory, and checks what they contain. No torch."""
 
 from __future__ import annotations
 
@@ -24,17 +24,29 @@ def read_record(path: Path, shape: Any, remedy: str) -> Any:
     Raises:
         RunError: the file is missing, no JSON in UTF-8, or of another shape.
     """
+    text = read_text(path, remedy)
     try:
-        text = path.read_text(encoding="utf-8")
         value = json.loads(text)
         _adapter(shape).validate_json(text, strict=True)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {_reason(error)}; {remedy}") from error
+    return value
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """Read a text file that a run wrote.
+
+    Raises:
+        RunError: the file is missing or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RunError(f"{path} is missing; {remedy}") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}; {remedy}") from error
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: {_reason(error)}; {remedy}") from error
-    return value
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is damaged: byte {error.start} is not UTF-8; {remedy}") from error
 
 
 @cache
@@ -43,8 +55,6 @@ def _adapter(shape: Any) -> TypeAdapter[Any]:
 
 
 def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON ({error})" if error.doc.strip() else "the file is empty"
     if isinstance(error, ValidationError):
