@@ -284,19 +284,20 @@ def _describes(path: Path, info: dict[str, Any], resolved: str) -> bool:
         known = _read_whole(path)
     except (OSError, UnicodeDecodeError, RunError):
         return False
-    # Earlier versions did not record the digest of the recipe.
-    return same and {"resolved": info["resolved"], **known, "command": ""} == {
-        **info,
-        "command": "",
-    }
+    ignored = {"command"} if "resolved" in known else {"command", "resolved"}  # of an old version
+    return same and _without(known, ignored) == _without(info, ignored)
 
 
-def _read(path: Path, shape: Any) -> dict[str, Any]:
-    return dict(read_record(path / RECORD, shape, _REMEDY))
+def _without(info: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in info.items() if key not in keys}
 
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _read(path: Path, shape: Any) -> dict[str, Any]:
+    return dict(read_record(path / RECORD, shape, _REMEDY))
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

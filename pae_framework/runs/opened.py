@@ -32,8 +32,9 @@ class OpenedRun:
             raise UsageError(f"the recipe of {self.directory.path} has no stage {stage!r}")
         record, path = self.directory.stage(planned), self.directory.path
         if not record.done:
+            found = record.state if record.info else f"pending ({record.file} does not exist)"
             raise UsageError(
-                f"stage {stage!r} of {path} is {record.state}, not done; run "
+                f"stage {stage!r} of {path} is {found}, not done; run "
                 f"`pae run {path / 'resolved.yaml'} --run-dir {path}`"
             )
         return planned

@@ -22,7 +22,7 @@ COMMANDS = {
     "table": ["report", "run", "--markdown"],
     "sample": ["sample", "run", "--count", "2", "--out", "out"],
     "reconstruct": ["reconstruct", "run", "--count", "2", "--out", "out"],
-    "export pae": ["export", "pae", "run", "out/tokenizer.safetensors"],
+    "export pae": ["export", "pae", "run", "out/tokenizer.safetensors", "--no-encoder"],
     "export generator": ["export", "generator", "run", "out/generator.pt"],
     "report": ["report", "run"],
 }
@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     folder = tmp_path_factory.mktemp("finished")
     expected = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in COMMANDS:
+        for name in QUICK:
             result, expected[name] = answer(name, folder, monkeypatch)
             result.ok()
             shutil.rmtree(folder / "out")
@@ -142,7 +142,7 @@ def check(
     assert result.code in (0, 1, 2), story
     changed = not (run / name).is_file() or (run / name).read_bytes() != before
     if result.code == 0 and command != "status":
-        assert found == finished.expected[command], story
+        assert found == finished.expected.get(command, {}), story
     elif result.code and changed:
         assert name.name in result.err, story
 
