@@ -195,8 +195,9 @@ def _open(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a readable shard of latents: {error}") from error
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing; a shard has {', '.join(KEYS)}")
-    if stated not in (None, str(len(tensors["labels"]))):
-        raise DataError(f"{path} states {stated} latents, but has {len(tensors['labels'])}")
+    rows = tensors["labels"].numel()
+    if stated not in (None, str(rows)):
+        raise DataError(f"{path} states {stated} latents, but has {rows}")
     return tensors
 
 

@@ -47,7 +47,7 @@ def adopt_latents_folder(context: StageContext) -> None:
     _require_finished(folder)
     require_own_tokenizer(context, folder, "set latents.folder=<latents of this run's tokenizer>")
     dataset = open_latents(context)
-    _require_all_shards(dataset, context.recipe.data.train.config.expected())
+    _require_all_shards(dataset, _training_images(context))
     statistics, origin = _statistics(context, folder)
     statistics.save(context.directory, tokenizer_identity(context))
     description = {
@@ -90,13 +90,21 @@ def _require_finished(folder: Path) -> None:
     StageResults(folder, record.info.get("results"), remedy).files()
 
 
-def _require_all_shards(dataset: LatentDataset, expected: tuple[int, int] | None) -> None:
+def _training_images(context: StageContext) -> int | None:
+    """Number of training images, if the recipe states it or the images are on this machine."""
+    config = context.recipe.data.train.config
+    if (stated := config.expected()) is not None:
+        return stated[0]
+    return len(context.train_source) if config.missing() is None else None
+
+
+def _require_all_shards(dataset: LatentDataset, images: int | None) -> None:
     """Reject a folder in which shards are missing or left from elsewhere.
 
     The numbers of ranks and of the shards of each rank must have no gap, and all ranks must have
     the same number of latents, up to one: each took every so-many-th image, and LightningDiT
-    repeats a few images so that they share equally. If the recipe states the number of training
-    images, the latents must be as many.
+    repeats a few images so that they share equally. If the number of training images is known,
+    the latents must be as many.
     """
     folder = dataset.paths[0].parent
     rows: dict[int, dict[int, int]] = {}
@@ -117,11 +125,10 @@ def _require_all_shards(dataset: LatentDataset, expected: tuple[int, int] | None
             f"{folder}: the ranks have different numbers of latents ({counts}); shards are missing "
             "or belong to other latents; copy the folder again"
         )
-    if expected is not None and not 0 <= len(dataset) - expected[0] < len(totals):
+    if images is not None and not 0 <= len(dataset) - images < len(totals):
         raise DataError(
-            f"{folder} has {len(dataset)} latents, but data.train has {expected[0]} images; copy "
-            "the folder again if shards are missing, or set data.train.images to the number of "
-            "images that were encoded"
+            f"{folder} has {len(dataset)} latents, but data.train has {images} images; copy the "
+            "folder again if shards are missing, or name in data.train the images that were encoded"
         )
 
 
