@@ -8,7 +8,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from pae_framework.data.statistics import SAFE_NAME
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import tokenizer_identity
-from pae_framework.files import file_identity, read_json, replacing
+from pae_framework.files import file_identity, replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.stage_table import STAGES, generator_weights
-from pae_framework.sampling.sample_set import SETS, open_set
+from pae_framework.sampling.sample_set import SETS, open_set, read_entries
 from pae_framework.sampling.sampler import COUNTED_KEYS
 
 _NOT_HASHED = SampleSettings.without_effect | {"count", "labels", "at_steps", "few_steps"}
@@ -82,8 +82,8 @@ def reuse_finished(
     path = directory / entry["file"]
     others = sorted(folder for folder in directory.parent.glob("sample-*") if folder != directory)
     for folder in (directory, *others):
-        for finished in _listed_sets(folder):
-            source = folder / str(finished.get("file"))
+        for finished in _listed_sets(folder / SETS):
+            source = folder / finished["file"]
             if finished.get("identity") != entry["identity"] or not is_intact(source, labels):
                 continue
             if source != path and not _link_or_copy(source, path, link):
@@ -96,13 +96,12 @@ def reuse_finished(
     return None
 
 
-def _listed_sets(folder: Path) -> Iterator[dict[str, Any]]:
+def _listed_sets(path: Path) -> list[dict[str, Any]]:
     """Entries of ``sets.json``; none if the file is missing or damaged."""
     try:
-        entries = read_json(folder / SETS)
-    except (OSError, ValueError):
-        return
-    yield from (entry for entry in entries if isinstance(entry, dict))
+        return read_entries(path)
+    except RunError:
+        return []
 
 
 def is_intact(path: Path, labels: Tensor) -> bool:

@@ -173,11 +173,22 @@ def read_sets(file: Callable[[str], Path]) -> list[SampleSet]:
         DataError: a file is not a sample set.
     """
     sets = []
-    for entry in read_record(file(SETS), list[_Set], "run the stage again with --again sample"):
+    for entry in read_entries(file(SETS)):
         images, labels = open_set(file(entry["file"]))
         facts = {key: entry[key] for key in ("generator_step", "steps", "role", "protocol")}
         sets.append(SampleSet(images, labels, **facts))
     return sets
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The entries of a :data:`SETS`.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    remedy = "run the stage again with --again sample"
+    entries: list[dict[str, Any]] = read_record(path, list[_Set], remedy)
+    return entries
 
 
 def open_set(path: Path) -> tuple[Tensor, Tensor]:

@@ -156,14 +156,20 @@ def test_other_code_samples_again(stage):
     assert len(CountingSampler.asked) == 3
 
 
-@pytest.mark.parametrize("damage", ["set", "list", "other labels", "gone", "no identity"])
+@pytest.mark.parametrize(
+    "damage", ["set", "a flipped bit", "list", "a number", "other labels", "gone", "no identity"]
+)
 def test_an_unusable_set_is_sampled_again(stage, damage):
     context = stage()
     path, file = context.directory / MAIN, context.directory / "sets.json"
     if damage == "set":
         path.write_bytes(path.read_bytes()[:-30])
-    elif damage == "list":
-        file.write_text("[")
+    elif damage == "a flipped bit":
+        content = path.read_bytes()
+        middle = len(content) // 2  # among the images
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage in ("list", "a number"):
+        file.write_text({"list": "[", "a number": "3"}[damage])
     elif damage == "gone":
         path.unlink()
     elif damage == "no identity":  # as an earlier release listed them
