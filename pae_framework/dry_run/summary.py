@@ -210,10 +210,10 @@ def _stages(
         name, own_work = planned.name, work.get(planned.name)
         estimate, train = memory.get(name), train_settings.get(name)
         processed = _images_processed(loaded.recipe, name, train, images)
-        recorded = directory.stage(planned).info.get("state", "pending")
+        state = "pending" if name in anew else directory.stage(planned).info.get("state", "pending")
         yield StageDryRun(
             stage=name,
-            state=_STATES.get("pending" if name in anew else recorded, "goes on"),
+            state=_STATES.get(state, "goes on"),
             folder=planned.folder,
             images=processed,
             memory_bytes=None if estimate is None else estimate.total,

@@ -29,8 +29,9 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, StringConstraints, model_validator
 
-from pae_framework.errors import RunError, UsageError
+from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.files import point, write_json, write_text
+from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.environment import describe_environment
@@ -266,7 +267,7 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, st
     """
     resolved = loaded.resolved_yaml()
     info = {**info, "resolved": _digest(resolved)}
-    if starts or not _describes(path, info, resolved):
+    if starts or not _describes(path, info, loaded):
         write_json(path / RECORD, info)
         write_text(path / "recipe.yaml", loaded.text)
         write_text(path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
@@ -275,21 +276,19 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, st
         write_json(path / ENVIRONMENT, describe_environment(loaded.registry))
 
 
-def _describes(path: Path, info: dict[str, Any], resolved: str) -> bool:
-    """Whether the directory has all files of the description, with this plan and recipe."""
+def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
+    """Whether the directory has all files of the description, with this plan and recipe.
+
+    Settings that the recipe lacks, because they are new, have their defaults.
+    """
     if not all((path / name).is_file() for name in (RECORD, "recipe.yaml", "overrides.txt")):
         return False
     try:
-        same = (path / RESOLVED).read_text(encoding="utf-8") == resolved
         known = _read_whole(path)
-    except (OSError, UnicodeDecodeError, RunError):
+        same = load_recipe(path / RESOLVED, (), loaded.registry).recipe == loaded.recipe
+    except PaeError:
         return False
-    ignored = {"command"} if "resolved" in known else {"command", "resolved"}  # of an old version
-    return same and _without(known, ignored) == _without(info, ignored)
-
-
-def _without(info: dict[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in info.items() if key not in keys}
+    return same and all(known.get(key) == info.get(key) for key in ("plan", "members", "store"))
 
 
 def _digest(text: str) -> str:

@@ -128,6 +128,12 @@ def test_finished_run_is_done_and_nothing_runs_again(continued: Continued):
     assert continued.out["run of the finished run"].count("cached") == len(STAGES)
 
 
+def test_the_finished_run_keeps_its_description(continued: Continued):
+    for name in ("run.json", "environment.json", "recipe.yaml", "overrides.txt", "resolved.yaml"):
+        before, after = (run / name for run in (OLD / "finished", continued.finished))
+        assert after.read_bytes() == before.read_bytes()
+
+
 def test_finished_run_still_samples_the_same_images(continued: Continued):
     with np.load(OLD / "finished" / "sample" / "samples-step000004-euler003.npz") as file:
         expected = file["arr_0"][:2].astype(int)
