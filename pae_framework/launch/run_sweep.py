@@ -14,9 +14,9 @@ from pae_framework.preflight.requirements import unfinished_stages
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
-from pae_framework.runs.metrics import RESULTS, read_metrics_file
 from pae_framework.runs.plan import plan
 from pae_framework.runs.results import StageResults
+from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
 
 
 def run_sweep(

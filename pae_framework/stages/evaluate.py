@@ -8,7 +8,7 @@ from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.files import write_json
-from pae_framework.runs.metrics import RESULTS, Metrics, read_metrics_file
+from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 
 
 def run(context: StageContext) -> None:

@@ -17,8 +17,8 @@ from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
-from pae_framework.runs.metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.runs.results import StageResults
+from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.training.metrics_log import read_log
 

@@ -62,8 +62,8 @@ def _markdown(run: Path, is_sweep: bool) -> str:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_markdown, results_markdown
     from pae_framework.runs.directory import RunDirectory
-    from pae_framework.runs.metrics import RESULTS, read_comparison, read_metrics
     from pae_framework.runs.opened import open_directory
+    from pae_framework.runs.run_metrics import RESULTS, read_comparison, read_metrics
 
     if is_sweep and (run / RESULTS).exists():
         members = sweep_members(read_comparison(RunDirectory.at(run)))

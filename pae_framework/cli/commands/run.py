@@ -125,7 +125,7 @@ def _print_results(directory: RunDirectory, console: Console) -> None:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_tables, results_table
     from pae_framework.runs.directory import REPORT
-    from pae_framework.runs.metrics import read_comparison, read_metrics
+    from pae_framework.runs.run_metrics import read_comparison, read_metrics
 
     if "members" in directory.info:
         for table in comparison_tables(
