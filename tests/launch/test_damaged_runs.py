@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from finished_run import COMMANDS, QUICK, Finished, answer
+from finished_run import COMMANDS, QUICK, Finished, answer, pae
 
 OTHERS = ("checkpoints", "tensorboard", "metrics.jsonl", ".lock", "report.html")
 """Not results, or, the report, written anew by the command that shows it."""
@@ -99,3 +101,61 @@ def test_many_damaged_files(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     check(finished, tmp_path, seed, list(COMMANDS)[seed % len(COMMANDS)], monkeypatch)
+
+
+@pytest.fixture
+def run(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(finished.folder / "run", tmp_path / "run", symlinks=True)
+
+
+@pytest.mark.parametrize("name", ["run.json", "recipe.yaml", "overrides.txt", "resolved.yaml"])
+def test_the_remedy_for_a_damaged_description(
+    finished: Finished, run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Removed, it is written again; no stage runs."""
+    before = (run / name).read_bytes()
+    (run / name).unlink()
+    result, table = answer("run", run.parent, monkeypatch)
+    assert result.ok().out.count("cached") == len(list((run / "stages").iterdir()))
+    assert table == finished.expected["run"]
+    assert (run / name).read_bytes() == before
+
+
+def test_the_remedy_for_a_damaged_stage_record(
+    finished: Finished, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed, the stage goes on from its last checkpoint."""
+    record = run / "tokenizer" / "stage.json"
+    record.write_bytes(b"")
+    (row,) = (row for row in pae_status(run, monkeypatch) if row["state"] != "done")
+    assert (row["stage"], row["state"]) == ("tokenizer", "damaged")
+    assert "stage.json" in row["error"]
+    result, _ = answer("run", run.parent, monkeypatch)
+    assert "stage.json" in result.fails(1).err
+    record.unlink()
+    result, table = answer("run", run.parent, monkeypatch)
+    assert result.ok().out.count("cached") == len(list((run / "stages").iterdir())) - 1
+    assert table == finished.expected["run"]
+
+
+def pae_status(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    out = pae(["status", "run", "--json"], run.parent, monkeypatch).ok().out
+    rows: list[dict[str, str]] = json.loads(out)["old_run"]
+    return rows
+
+
+def test_what_killed_processes_left_is_cleared(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the run, and in a stage when it starts; this process has the number of the killed one."""
+    number = os.getpid()
+    left = [
+        run / f".run.json.{number}.new",
+        run / "report" / f".report.html.{number}.new",
+        run / "report" / "deep" / f".a.{number}.new",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    words = ["run", *COMMANDS["run"][1:], "--again", "report"]
+    pae(words, run.parent, monkeypatch).ok()
+    assert [path for path in left if path.exists()] == []
