@@ -20,7 +20,7 @@ from pae_framework.errors import RunError
 
 _OTHER_FILES = {"stage.json", "data.json", "metrics.jsonl", "damaged.txt"}
 _OTHER_FOLDERS = {"checkpoints", "tensorboard"}
-ADOPTED = "finished by an earlier version; recorded the sizes and digests of its files"
+ADOPTED = "of an earlier version: recorded sizes and digests of its files"
 """What is printed when the results of such a stage were recorded."""
 _CHUNK = 1 << 23
 """Bytes that are hashed at once."""
