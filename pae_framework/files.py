@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pae_framework.file_errors import writing
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.new", re.DOTALL)
+"""Names of temporary files, with the number of the process that writes them."""
 
 
 @contextmanager
@@ -44,6 +48,30 @@ def make_folder(path: Path) -> None:
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def clear_unfinished(folder: Path, recursive: bool = True) -> None:
+    """Remove the temporary files of :func:`replacing` that killed processes left in a folder.
+
+    Files of other processes that are alive on this machine stay. The caller must not be writing
+    into the folder itself.
+    """
+    for path in folder.rglob(".*.new") if recursive else folder.glob(".*.new"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and not _is_other_living_process(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_other_living_process(number: int) -> bool:
+    if number == os.getpid():  # a killed process had this number before
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

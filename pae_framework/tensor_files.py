@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,13 +35,27 @@ def save_tensors(
 def write_safetensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write contiguous CPU tensors to a safetensors file.
+    """Write contiguous CPU tensors to a safetensors file; equal content gives equal bytes.
 
     Raises:
         OSError: the file cannot be written; it has the number of the system's error.
     """
     with safetensors_system_errors():
         save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    if metadata and len(metadata) > 1:
+        _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which safetensors writes in a random order."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        sorted_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(sorted_header) <= size
+        file.seek(8)
+        file.write(sorted_header.ljust(size))
 
 
 @contextmanager

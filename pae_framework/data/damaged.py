@@ -112,9 +112,18 @@ class SkippingSource(DataSource):
 
 
 def damaged_indices(record: Path) -> set[int]:
-    """Indices of the damaged images that a record lists."""
-    text = record.read_text(encoding="utf-8") if record.is_file() else ""
-    return {_index(line) for line in text.splitlines()}
+    """Indices of the damaged images that a record lists.
+
+    Raises:
+        DataError: the record itself is damaged.
+    """
+    try:
+        text = record.read_text(encoding="utf-8") if record.is_file() else ""
+        return {_index(line) for line in text.splitlines()}
+    except ValueError as error:
+        raise DataError(
+            f"{record} is damaged: {error}; remove it, and it is written again"
+        ) from error
 
 
 def _index(line: str) -> int:

@@ -28,6 +28,7 @@ from pae_framework.files import replacing
 from pae_framework.tensor_files import FLOATS, tensor_bytes, write_safetensors
 
 KEYS = ("labels", "latents", "latents_flip")
+_SHARD_NAME = re.compile(r"latents_rank(\d+)_shard(\d+)\.safetensors")
 
 
 def shard_name(rank: int, shard: int) -> str:
@@ -82,6 +83,7 @@ class LatentDataset:
         paths: the shards, in the order of their rows.
         shape: shape of one latent.
         labels: (length,) int64.
+        sizes: number of rows of each shard.
 
     Raises:
         DataError: there is no shard, a shard is damaged, or two differ in the shape or type of
@@ -96,7 +98,8 @@ class LatentDataset:
         _, channels, side, _ = self._shards[0]["latents"].shape
         self.shape = LatentShape(channels, side)
         self.labels = torch.cat([shard["labels"] for shard in self._shards])
-        sizes = torch.tensor([len(shard["labels"]) for shard in self._shards])
+        self.sizes = [len(shard["labels"]) for shard in self._shards]
+        sizes = torch.tensor(self.sizes)
         self._ends = sizes.cumsum(0)
         self._starts = self._ends - sizes
 
@@ -163,27 +166,38 @@ def shard_paths(directory: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    paths = sorted(Path(directory).glob(SHARDS), key=_numbers)
+    paths = sorted(Path(directory).glob(SHARDS), key=shard_numbers)
     if not paths:
         raise DataError(f"{directory} holds no latents; expected files like {shard_name(0, 0)}")
     return paths
 
 
-def _numbers(path: Path) -> list[int]:
-    """Rank and shard of a file name; as strings, shard 1000 would sort before shard 999."""
-    return [int(number) for number in re.findall(r"\d+", path.name)]
+def shard_numbers(path: Path) -> tuple[int, int]:
+    """Rank and shard of a file name; as strings, shard 1000 would sort before shard 999.
+
+    Raises:
+        DataError: it is not the name of a shard.
+    """
+    match = _SHARD_NAME.fullmatch(path.name)
+    if match is None:
+        raise DataError(f"{path}: not the name of a shard, such as {shard_name(0, 0)}")
+    return int(match[1]), int(match[2])
 
 
 def _open(path: Path) -> dict[str, Tensor]:
     """Tensors of a shard, in mapped memory."""
     try:
         with safe_open(path, "pt") as file:
+            stated = (file.metadata() or {}).get("total_size")
             missing = sorted(set(KEYS) - set(file.keys()))
             tensors = {key: file.get_tensor(key) for key in KEYS if key not in missing}
     except Exception as error:  # an unknown number format is a KeyError
         raise DataError(f"{path}: not a readable shard of latents: {error}") from error
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing; a shard has {', '.join(KEYS)}")
+    rows = tensors["labels"].numel()
+    if stated not in (None, str(rows)):
+        raise DataError(f"{path} states {stated} latents, but has {rows}")
     return tensors
 
 

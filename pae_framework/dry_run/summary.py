@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,11 +27,15 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES, trainings
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.plan import downstream_stages
 from pae_framework.runs.planned import planned_stages
 from pae_framework.tokenizer.losses.terms import NamedModules
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.training.optimizer import parameter_factors
 from pae_framework.training.train_settings import TrainSettings
+
+_STATES = {"done": "done", "pending": "runs"}
+"""What a stage will do, by its recorded state; in any other state it goes on."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,10 @@ class DryRun:
         return asdict(self)
 
 
-def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
+def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str] = ()) -> DryRun:
     """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
+
+    Stages in ``again`` and all that depend on them run anew.
 
     Raises:
         UsageError: a prefix in ``lr_factors`` covers no weight of the model.
@@ -116,7 +122,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory) -> DryRun:
         token_width=encoder.token_width(),
         latent=(latent.channels, latent.side, latent.side),
         parts=() if networks is None else tuple(_component_sizes(networks, recipe)),
-        stages=tuple(_stages(loaded, directory, images, memory, work)),
+        stages=tuple(_stages(loaded, directory, again, images, memory, work)),
         notes=tuple(notes),
     )
 
@@ -201,19 +207,22 @@ def _component_size(
 def _stages(
     loaded: LoadedRecipe,
     directory: RunDirectory,
+    again: Collection[str],
     images: int | None,
     memory: Mapping[str, StageMemory],
     work: Mapping[str, float],
 ) -> Iterator[StageDryRun]:
     train_settings = trainings(loaded.recipe)
-    for planned in planned_stages(loaded, directory.store).values():
+    stages = planned_stages(loaded, directory.store)
+    anew = downstream_stages(stages, again)
+    for planned in stages.values():
         name, own_work = planned.name, work.get(planned.name)
         estimate, train = memory.get(name), train_settings.get(name)
         processed = _images_processed(loaded.recipe, name, train, images)
-        recorded = directory.stage(planned).info.get("state")
+        state = "pending" if name in anew else directory.stage(planned).info.get("state", "pending")
         yield StageDryRun(
             stage=name,
-            state={"done": "done", None: "runs"}.get(recorded, "goes on"),
+            state=_STATES.get(state, "goes on"),
             folder=planned.folder,
             images=processed,
             memory_bytes=None if estimate is None else estimate.total,

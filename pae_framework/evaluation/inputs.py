@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -136,7 +136,7 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def sample_sets(self) -> Sequence[SampleSet]:
-        return read_sets(self._context.require("sample"))
+        return read_sets(partial(self._context.file, "sample"))
 
     @cached_property
     def extractor(self) -> Extractor:

@@ -51,23 +51,23 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
 
 def _encoder_file(context: StageContext, stage: str) -> Path | None:
     """The run's file of the encoder's weights; None if there is none."""
-    if (folder := context.input(stage)) is not None:
-        return folder / "encoder.safetensors"
-    if stage == "encoder" and (folder := context.input("tokenizer")) is not None:
-        imported = folder / "encoder.safetensors"
-        return imported if imported.is_file() else None
+    name = "encoder.safetensors"
+    if context.reads(stage):
+        return context.file(stage, name)
+    if stage == "encoder" and context.reads("tokenizer") and context.results("tokenizer").has(name):
+        return context.file("tokenizer", name)  # imported with the tokenizer
     return None
 
 
 def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | None:
     """The networks of stage ``refine``, frozen, on the device; None if it is not an input."""
-    if (folder := context.input("refine")) is None:
+    if not context.reads("refine"):
         return None
     section = context.recipe.tokenizer
     assert section.refinement is not None
     with _initial_weights(context, section.refinement.train, "refine"):
         refiner = build_refiner(section, encoder)
-    load_weights(refiner, folder / "weights.safetensors")
+    load_weights(refiner, context.file("refine", "weights.safetensors"))
     return freeze(refiner, context)
 
 
@@ -78,7 +78,7 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
     section, registry = recipe.tokenizer, context.registry
     with _initial_weights(context, section.train, "tokenizer"):
         tokenizer = build_tokenizer(section, recipe.data.image_size, registry, encoder)
-    load_weights(tokenizer, context.require("tokenizer") / "tokenizer.safetensors")
+    load_weights(tokenizer, context.file("tokenizer", "tokenizer.safetensors"))
     freeze(tokenizer, context)
     probe_tokenizer(tokenizer, section, registry)
     return tokenizer
@@ -100,7 +100,7 @@ def untrained_generator(context: StageContext, device: torch.device | None = Non
 def trained_generator(context: StageContext) -> Generator:
     """The run's generator, frozen, on the device, with the weights it samples with."""
     generator = untrained_generator(context)
-    load_weights(generator, context.require("generator") / "weights.safetensors")
+    load_weights(generator, context.file("generator", "weights.safetensors"))
     return freeze(generator, context)
 
 

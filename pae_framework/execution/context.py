@@ -26,6 +26,7 @@ from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
 from pae_framework.runs.record import UpdateRecord
+from pae_framework.runs.results import ADOPTED, StageResults
 from pae_framework.seeding import seeded
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
@@ -76,15 +77,37 @@ class StageContext:
         """The stage's own folder."""
         return self.run.stage(self.planned).path
 
-    def input(self, stage: str) -> Path | None:
-        """Folder of a finished stage that this one reads; None if it does not read that stage."""
-        return self.run.stage(self.plan[stage]).path if stage in self.planned.inputs else None
+    def reads(self, stage: str) -> bool:
+        """Whether this stage reads the results of another."""
+        return stage in self.planned.inputs
+
+    def results(self, stage: str) -> StageResults:
+        """The results of a finished stage, each checked when it is read.
+
+        Records them first if an earlier version finished the stage.
+        """
+        planned = self.plan[stage]
+        if self.run.stage(planned).adopt_results():
+            self.console.print(f"{stage:<10} {ADOPTED}", highlight=False)
+        return self.run.results(planned)
 
     def require(self, stage: str) -> Path:
-        """Folder of a finished stage that this one must read."""
-        folder = self.input(stage)
-        assert folder is not None, f"{self.planned.name} does not read {stage}"
-        return folder
+        """Folder of a finished stage that this one must read, with everything in it checked.
+
+        Raises:
+            RunError: a file is missing or has changed since the stage wrote it.
+        """
+        assert self.reads(stage), f"{self.planned.name} does not read {stage}"
+        return self.results(stage).files()
+
+    def file(self, stage: str, name: str) -> Path:
+        """One file of a finished stage that this one must read, checked.
+
+        Raises:
+            RunError: it is missing or has changed since the stage wrote it.
+        """
+        assert self.reads(stage), f"{self.planned.name} does not read {stage}"
+        return self.results(stage).file(name)
 
     def recorded(self, key: str) -> dict[str, Any]:
         """The values of ``key`` in the records of this stage and of those that it reads, by stage.

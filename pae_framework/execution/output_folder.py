@@ -51,11 +51,21 @@ def resume_or_restart(
     """
     expected = json.loads(json.dumps({**facts, "files": list(files)}))
     content = _content(folder / record)
-    if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in _ADDED_KEYS}
-    if content != expected:
+    if _without_added(content) != expected:
         restart(folder, record, pattern, files, facts)
     return [name for name in files if not is_complete(folder / name)]
+
+
+def _without_added(content: Any) -> Any:
+    """A record without what :func:`add_to_record` wrote; None if that is damaged."""
+    if not isinstance(content, dict):
+        return None
+    further, found = content.get("further", []), content.get("found", {})
+    if not isinstance(further, list) or not isinstance(found, dict):
+        return None
+    if not all(isinstance(name, str) for name in further):
+        return None
+    return {key: value for key, value in content.items() if key not in _ADDED_KEYS}
 
 
 def add_to_record(folder: Path, record: str, further: Sequence[str] = (), **values: Any) -> None:
@@ -87,5 +97,5 @@ def _content(record: Path) -> Any:
     """The content of the record; None if it is missing or damaged."""
     try:
         return read_json(record)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
 from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.data.classes import empty_classes
 from pae_framework.data.latent_dataset import LatentDataset
-from pae_framework.data.statistics import LatentStatistics, load_statistics, recorded_tokenizer
+from pae_framework.data.statistics import (
+    SAFE_NAME,
+    LatentStatistics,
+    load_statistics,
+    recorded_tokenizer,
+)
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import file_identity
 from pae_framework.recipe.derived import latent_shape
+from pae_framework.runs.reading import read_record
+from pae_framework.runs.results import ResultFile, StageResults
+
+DESCRIPTION = "latents.json"
+"""Describes the folder that the stage ``latents`` found its latents in."""
+
+
+class Found(BaseModel):
+    """The shape of :data:`DESCRIPTION`; runs of earlier versions do not list the files."""
+
+    folder: str
+    files: dict[str, ResultFile] = {}
 
 
 def latents_folder(context: StageContext) -> Path:
@@ -23,10 +41,25 @@ def latents_folder(context: StageContext) -> Path:
     The path comes from the recipe, not from the record of the stage, so the folder can be moved.
     """
     folder = context.recipe.latents.folder
-    return context.require("latents") if folder is None else Path(folder).expanduser()
+    return context.results("latents").folder if folder is None else Path(folder).expanduser()
 
 
 def run_latents(context: StageContext) -> LatentDataset:
+    """All latents of the run, as its stage ``latents`` left or found them.
+
+    Raises:
+        RunError: a shard is missing, has changed, or was added since.
+        DataError: see :func:`open_latents`.
+    """
+    folder = context.require("latents")
+    if context.recipe.latents.folder is not None:
+        found = read_record(folder / DESCRIPTION, Found, "run the stage again with --again latents")
+        remedy = "restore the folder, or run the recipe again with --again latents"
+        StageResults(latents_folder(context), found.get("files"), remedy).files()
+    return open_latents(context)
+
+
+def open_latents(context: StageContext) -> LatentDataset:
     """All latents of the run, checked against the recipe. Opens every shard and reads its labels.
 
     Raises:
@@ -51,9 +84,9 @@ def run_statistics(context: StageContext) -> LatentStatistics:
         DataError: they are missing, damaged, not finite, or for another number of channels.
         CheckpointError: they belong to the latents of another tokenizer.
     """
-    folder = context.require("latents")
-    require_own_tokenizer(context, folder, "remove that folder and run `pae run` again")
-    return load_statistics_for(latent_shape(context.recipe), folder)
+    file, folder = context.file("latents", SAFE_NAME), context.results("latents").folder
+    require_own_tokenizer(context, folder, "run `pae run` again with --again latents")
+    return load_statistics_for(latent_shape(context.recipe), file)
 
 
 def load_statistics_for(latent: LatentShape, path: Path) -> LatentStatistics:
@@ -75,8 +108,7 @@ def load_statistics_for(latent: LatentShape, path: Path) -> LatentStatistics:
 
 def tokenizer_identity(context: StageContext) -> str:
     """A hash of the file that holds the run's tokenizer."""
-    stage = context.run.stage(context.plan["tokenizer"])
-    return file_identity(stage.path / "tokenizer.safetensors")
+    return file_identity(context.results("tokenizer").file("tokenizer.safetensors"))
 
 
 def require_own_tokenizer(context: StageContext, folder: Path, hint: str) -> None:

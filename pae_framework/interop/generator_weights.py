@@ -20,6 +20,7 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import load_statistics_for
 from pae_framework.interop.provenance import (
     ENTRY,
+    WEIGHTS,
     describe_file,
     record_source,
     require_file,
@@ -50,7 +51,7 @@ def load_generator_weights(context: StageContext) -> None:
     save_tensors(weights, context.directory / "weights.safetensors")
     description = describe_file(path)
     entry = description.pop(ENTRY, found.entry)
-    record_source(context, "weights.json", description, entry=entry, tensors=len(weights))
+    record_source(context, WEIGHTS, description, entry=entry, tensors=len(weights))
 
 
 def validate_and_copy(

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors import safe_open
 from torch import Tensor
 
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.files import write_json
+from pae_framework.runs.reading import read_record
 from pae_framework.tensor_files import save_tensors
 from pae_framework.weight_parts import find_parts
 
@@ -20,6 +22,15 @@ ORIGIN = ("imported_from", "imported_bytes", "imported_sha256")
 """Metadata of a copy that `pae import` made: name, size and digest of the original file."""
 ENTRY = "imported_entry"
 """Metadata of such a copy: the key of these weights in the original file."""
+
+WEIGHTS = "weights.json"
+"""Describes the file that a stage loaded its weights from."""
+
+
+class _Source(BaseModel):
+    file: str
+    entry: str | None
+    imported_from: str = ""
 
 
 def require_file(file: str, key: str) -> Path:
@@ -58,6 +69,16 @@ def record_source(
     """
     write_json(context.directory / name, {**description, **more})
     context.update_record(weights=original_name(description))
+
+
+def read_source(path: Path) -> dict[str, Any]:
+    """What :func:`record_source` wrote.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    source: dict[str, Any] = read_record(path, _Source, "run the stage again with --again")
+    return source
 
 
 def original_name(description: Mapping[str, Any]) -> str:

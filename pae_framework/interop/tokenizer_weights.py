@@ -21,6 +21,7 @@ from pae_framework.contracts import Encoder
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.provenance import (
+    WEIGHTS,
     describe_file,
     record_source,
     require_file,
@@ -78,7 +79,7 @@ def load_tokenizer_weights(context: StageContext) -> None:
         save_tensors(weights.encoder, context.directory / "encoder.safetensors")
     record_source(
         context,
-        "weights.json",
+        WEIGHTS,
         describe_file(path),
         layout=f"tokenizer {'with' if released.encoder else 'without'} encoder",
         tensors=len(released.tokenizer),

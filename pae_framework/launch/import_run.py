@@ -157,10 +157,10 @@ def _with_changes(opened: OpenedRun, changes: Sequence[str]) -> OpenedRun:
         )
     changes = [*_changes_for_import(recipe), *changes]
     loaded = load_recipe(path / "resolved.yaml", changes, opened.loaded.registry)
-    earlier = (path / "overrides.txt").read_text(encoding="utf-8").splitlines()
+    earlier = opened.directory.text("overrides.txt").splitlines()
     loaded = replace(
         loaded,
-        text=(path / "recipe.yaml").read_text(encoding="utf-8"),
+        text=opened.directory.text("recipe.yaml"),
         overrides=tuple(dict.fromkeys([*earlier, *changes])),
     )
     stages = planned_stages(loaded, opened.directory.store)

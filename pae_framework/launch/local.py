@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from pae_framework.console import PlainConsole
 from pae_framework.errors import PaeError, RunError
 from pae_framework.file_errors import describe_system_error
+from pae_framework.files import clear_unfinished
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
@@ -25,9 +27,11 @@ from pae_framework.runs.data_record import (
     source_of,
 )
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.planned import IDENTIFIED, planned_stages
 from pae_framework.runs.record import StageRecord
+from pae_framework.runs.results import ADOPTED
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
@@ -64,15 +68,17 @@ class LocalLauncher:
         with directory.lock():
             for line in changed_images(directory, found):
                 self.console.print(line)
-            directory.write(loaded, list(stages.values()), command)
+            clear_unfinished(directory.path, recursive=False)
+            starts = not all(directory.stage(stages[name]).done for name in chosen)
+            directory.write(loaded, list(stages.values()), command, starts)
             remember(loaded.recipe, directory.store, found)
             self._tell_new_rules(loaded.recipe, directory, stages)
-            if any(not directory.stage(stages[name]).done for name in chosen):
+            if starts:
                 from pae_framework.build import import_components  # loads torch
 
                 import_components(loaded.recipe, loaded.registry)
             for name in chosen:
-                self._run_unfinished(loaded, directory, stages[name], stages)
+                self._run_unfinished(loaded, directory, stages[name], stages, command)
             if until is None:
                 directory.link_report()
 
@@ -82,17 +88,20 @@ class LocalLauncher:
         directory: RunDirectory,
         planned: PlannedStage,
         stages: Mapping[str, PlannedStage],
+        command: str,
     ) -> None:
         record = directory.stage(planned)
         with record.lock(waiting=lambda: self._print(planned, "waiting for another process")):
             directory.link(planned)
             if record.done:
                 self._adopt(record, planned, loaded.recipe)
-                self._print(planned, "cached")
+                self._use_finished(directory, planned)
                 return
+            record.prepare()
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
-            with record.working(inputs) as update_record:
+            ran_with = _ran_with(loaded, command)
+            with record.working(inputs, ran_with) as update_record:
                 self._adopt(record, planned, loaded.recipe)
                 from pae_framework.execution.context import StageContext  # loads torch
 
@@ -122,6 +131,12 @@ class LocalLauncher:
             if difference := source_of(recipe, split).config.read_before():
                 self.console.print(f"data.{split}: {difference}")
 
+    def _use_finished(self, directory: RunDirectory, planned: PlannedStage) -> None:
+        if directory.stage(planned).adopt_results():
+            self._print(planned, ADOPTED)
+        directory.results(planned).require_complete()
+        self._print(planned, "cached")
+
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))
 
@@ -129,6 +144,16 @@ class LocalLauncher:
 def _is_first_visit(record: StageRecord, planned: PlannedStage) -> bool:
     """Whether an earlier version began the stage, and it has not been identified by its images."""
     return planned.identified is not None and IDENTIFIED not in record.info
+
+
+def _ran_with(loaded: LoadedRecipe, command: str) -> dict[str, Any]:
+    """What a stage runs with, for its record."""
+    return {
+        "command": command,
+        "overrides": list(loaded.overrides),
+        "host": platform.node(),
+        **describe_environment(loaded.registry),
+    }
 
 
 def _run_stage(context: StageContext) -> None:

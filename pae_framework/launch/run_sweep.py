@@ -9,13 +9,16 @@ from rich.text import Text
 
 from pae_framework.console import PlainConsole
 from pae_framework.errors import RunError, StoppedError
-from pae_framework.files import read_json, write_json
+from pae_framework.files import write_json
 from pae_framework.launch.launcher import Launcher
+from pae_framework.preflight.requirements import unfinished_stages
 from pae_framework.printing import printable
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
 from pae_framework.runs.planned import planned_stages
+from pae_framework.runs.results import StageResults
+from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
 
 
 def run_sweep(
@@ -44,7 +47,8 @@ def run_sweep(
     """
     names = [member.name for member in expand(loaded)]
     info = {"name": loaded.recipe.name, "command": command, "members": names}
-    write_description(directory.path, info, loaded)
+    starts = any(unfinished_stages(member.loaded, directory.store) for member in members)
+    write_description(directory.path, info, loaded, starts)
     failed = []
     for number, member in enumerate(members, start=1):
         console.rule(f"{member.name} ({number} of {len(members)})")
@@ -64,21 +68,24 @@ def compare_members(loaded: LoadedRecipe, directory: RunDirectory) -> None:
     """Write ``results.json`` and ``report.html`` of the members finished so far."""
     from pae_framework.stages.report import write_comparison
 
-    results = _results(loaded, directory)
-    write_json(directory.path / "results.json", results)
-    write_comparison(directory.path, loaded.recipe.description, results)
+    results, samples_of = _results(loaded, directory)
+    write_json(directory.path / RESULTS, results)
+    write_comparison(directory, loaded.recipe.description, results, samples_of)
 
 
 def _member_directory(sweep: RunDirectory, member: Member) -> RunDirectory:
     return RunDirectory.at(sweep.path / "members" / member.name, sweep.store)
 
 
-def _results(loaded: LoadedRecipe, sweep: RunDirectory) -> list[dict[str, Any]]:
-    """Results of the members whose currently planned evaluation is done.
+def _results(
+    loaded: LoadedRecipe, sweep: RunDirectory
+) -> tuple[list[dict[str, Any]], dict[str, StageResults]]:
+    """Results of the members whose currently planned evaluation is done, and their samples.
 
-    Each has member, variant, seed, metrics, and the folder of its samples if there are any.
+    Each result has member, variant, seed, metrics, and the folder of its samples if there are any.
+    The samples are by member.
     """
-    results = []
+    results, samples_of = [], {}
     for member in expand(loaded):
         run = _member_directory(sweep, member)
         stages = planned_stages(member.loaded, run.store)
@@ -88,10 +95,10 @@ def _results(loaded: LoadedRecipe, sweep: RunDirectory) -> list[dict[str, Any]]:
             "member": member.name,
             "variant": member.variant,
             "seed": member.seed,
-            "metrics": read_json(run.stage(stages["evaluate"]).path / "results.json"),
+            "metrics": read_metrics_file(run.results(stages["evaluate"]).file(RESULTS)),
         }
         if "sample" in stages:
-            samples = run.stage(stages["sample"]).path
-            entry["samples"] = os.path.relpath(samples, sweep.path)
+            samples = samples_of[member.name] = run.results(stages["sample"])
+            entry["samples"] = os.path.relpath(samples.folder, sweep.path)
         results.append(entry)
-    return results
+    return results, samples_of

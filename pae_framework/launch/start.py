@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pae_framework.console import PlainConsole
 from pae_framework.errors import RecipeError, UsageError
+from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.download import fetch_at_first_use
@@ -39,6 +40,8 @@ class RunOptions:
     """Run the smoke version: small untrained models, generated images, a few steps, CPU."""
     command: str = "run_recipe"
     """The command that started the run, for ``run.json``."""
+    again: tuple[str, ...] = ()
+    """Stages to run anew, with all that depend on them, although they are done."""
 
 
 @lasting_output()
@@ -71,21 +74,27 @@ def run_recipe(
 
     Raises:
         UsageError: an option does not fit the recipe, or the directory holds something else.
+        RunError: a stage failed, or a file of the run is missing or damaged.
         RecipeError: this machine lacks something that the recipe needs; lists everything.
-        RunError: a stage failed.
         StoppedError: stopped on request. A call with the same directory resumes.
     """
     options, console = options or RunOptions(), console or PlainConsole()
     loaded, members = _prepare(loaded, options)
     directory = _directory(options.run_dir or _default_path(loaded, options.smoke), options)
-    recipes = [member.loaded for member in members] or [loaded]
-    store = directory.store
-    missing = [*missing_requirements(recipes, store), *lacking_resources(recipes, store)]
+    recipes, store, again = _recipes(loaded, members), directory.store, options.again
+    missing = [
+        *missing_requirements(recipes, store, again=again),
+        *lacking_resources(recipes, store, again=again),
+    ]
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)
-    for problem in (*low_memory(recipes, store), *scarce_resources(recipes, store)):
+    scarce = (*low_memory(recipes, store, again=again), *scarce_resources(recipes, store, again))
+    for problem in scarce:
         (warn or console.print)(str(problem))
     directory.claim(loaded.recipe.name, sweep=bool(members))
+    if again:
+        with directory.lock():
+            outdate_stages(again, recipes, directory.store)
     launcher = choose_launcher(console)
     if members:
         run_sweep(loaded, directory, members, launcher, options.command, console)
@@ -107,7 +116,7 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
     loaded, members = _prepare(loaded, options)
     directory = _directory(options.run_dir or _default_path(loaded), options)
     recipes = {member.name: member.loaded for member in members} or {loaded.recipe.name: loaded}
-    return {name: dry_run(recipe, directory) for name, recipe in recipes.items()}
+    return {name: dry_run(recipe, directory, options.again) for name, recipe in recipes.items()}
 
 
 def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, list[Member]]:
@@ -118,7 +127,14 @@ def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, l
         raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
     if options.smoke:
         loaded = smoke_recipe(loaded)
-    return loaded, chosen_members(loaded, options.only) if loaded.recipe.sweep else []
+    members = chosen_members(loaded, options.only) if loaded.recipe.sweep else []
+    require_stages(options.again, _recipes(loaded, members))
+    return loaded, members
+
+
+def _recipes(loaded: LoadedRecipe, members: list[Member]) -> list[LoadedRecipe]:
+    """The recipes that run: the members of a sweep, or the recipe itself."""
+    return [member.loaded for member in members] or [loaded]
 
 
 def _directory(path: Path, options: RunOptions) -> RunDirectory:

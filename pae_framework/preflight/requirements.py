@@ -26,6 +26,7 @@ from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
 from pae_framework.runs.autoguidance_run import autoguidance_problem
+from pae_framework.runs.plan import downstream_stages
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 
@@ -47,19 +48,32 @@ def members_of(loaded: LoadedRecipe) -> list[LoadedRecipe]:
     return [member.loaded for member in expand(loaded)] or [loaded]
 
 
-def unfinished_stages(loaded: LoadedRecipe, stages_dir: Path | None) -> frozenset[str]:
-    """Names of the stages that are not done in ``stages_dir``; all of them if it is None."""
+def unfinished_stages(
+    loaded: LoadedRecipe, stages_dir: Path | None, again: Collection[str] = ()
+) -> frozenset[str]:
+    """Names of the stages that will run.
+
+    Args:
+        loaded: the recipe.
+        stages_dir: folder of its stages; None: none is done.
+        again: stages that run anew although they are done, with all that depend on them.
+    """
     if stages_dir is None:
         return frozenset(name for name, stage in STAGES.items() if stage.exists(loaded.recipe))
+    stages = planned_stages(loaded, stages_dir)
+    anew = downstream_stages(stages, again)
     return frozenset(
         name
-        for name, stage in planned_stages(loaded, stages_dir).items()
-        if not StageRecord(stages_dir / stage.folder).done
+        for name, stage in stages.items()
+        if name in anew or not StageRecord(stages_dir / stage.folder).done
     )
 
 
 def missing_requirements(
-    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
+    recipes: Sequence[LoadedRecipe],
+    stages_dir: Path | None = None,
+    machine: Machine | None = None,
+    again: Collection[str] = (),
 ) -> list[Problem]:
     """Everything that keeps the recipes from running on this machine; each problem once.
 
@@ -67,18 +81,22 @@ def missing_requirements(
         recipes: the recipes to run.
         stages_dir: folder of their stages; a stage that is done there needs nothing.
         machine: the machine; by default this one.
+        again: stages that run anew, with all that depend on them.
     """
-    return _for_unfinished(_missing, recipes, stages_dir, machine)
+    return _for_unfinished(_missing, recipes, stages_dir, machine, again)
 
 
 def low_memory(
-    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
+    recipes: Sequence[LoadedRecipe],
+    stages_dir: Path | None = None,
+    machine: Machine | None = None,
+    again: Collection[str] = (),
 ) -> list[Problem]:
     """Stages whose estimated memory exceeds the available memory by less than the estimate's error.
 
     They are worth a warning; the run may start. Arguments as in :func:`missing_requirements`.
     """
-    return _for_unfinished(partial(_memory, above=1, up_to=2), recipes, stages_dir, machine)
+    return _for_unfinished(partial(_memory, above=1, up_to=2), recipes, stages_dir, machine, again)
 
 
 def _for_unfinished(
@@ -86,9 +104,12 @@ def _for_unfinished(
     recipes: Sequence[LoadedRecipe],
     stages_dir: Path | None,
     machine: Machine | None,
+    again: Collection[str],
 ) -> list[Problem]:
     machine = machine or this_machine()
-    found = (check(recipe, machine, unfinished_stages(recipe, stages_dir)) for recipe in recipes)
+    found = (
+        check(recipe, machine, unfinished_stages(recipe, stages_dir, again)) for recipe in recipes
+    )
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 

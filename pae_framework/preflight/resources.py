@@ -37,12 +37,15 @@ PREFETCHED = 2
 
 
 def lacking_resources(
-    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, machine: Machine | None = None
+    recipes: Sequence[LoadedRecipe],
+    stages_dir: Path | None = None,
+    machine: Machine | None = None,
+    again: Collection[str] = (),
 ) -> list[Problem]:
     """What keeps the recipes from running here. Arguments as in :func:`scarce_resources`."""
     machine, folder = machine or this_machine(), stages_dir or RUNS
     problems: list[Problem] = []
-    for loaded, stages in _unfinished(recipes, stages_dir):
+    for loaded, stages in _unfinished(recipes, stages_dir, again):
         problems += _compilers(loaded, stages, machine)
         problems += _disk(loaded.recipe, stages, folder, above=2)
         problems += _temporary_folder()
@@ -52,17 +55,18 @@ def lacking_resources(
 
 
 def scarce_resources(
-    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None = None, again: Collection[str] = ()
 ) -> list[Problem]:
     """What may not suffice, or is replaced by something slower; worth a warning.
 
     Args:
         recipes: the recipes to run.
         stages_dir: folder of their stages; None: a new run in ``runs/``.
+        again: stages that run anew, with all that depend on them.
     """
     folder = stages_dir or RUNS
     problems: list[Problem] = []
-    for loaded, stages in _unfinished(recipes, stages_dir):
+    for loaded, stages in _unfinished(recipes, stages_dir, again):
         problems += _disk(loaded.recipe, stages, folder, above=1, up_to=2)
         problems += _shared_memory(loaded, stages)
         problems += _locks(folder)
@@ -70,11 +74,11 @@ def scarce_resources(
 
 
 def _unfinished(
-    recipes: Sequence[LoadedRecipe], stages_dir: Path | None
+    recipes: Sequence[LoadedRecipe], stages_dir: Path | None, again: Collection[str]
 ) -> Iterator[tuple[LoadedRecipe, Collection[str]]]:
     """The recipes that have something left to run, with the names of those stages."""
     for loaded in recipes:
-        if stages := unfinished_stages(loaded, stages_dir):
+        if stages := unfinished_stages(loaded, stages_dir, again):
             yield loaded, stages
 
 

@@ -6,7 +6,7 @@
       run.json            name, plan (stage -> fingerprint), command
       recipe.yaml         the recipe file as given;  overrides.txt  overrides of the command line
       resolved.yaml       the recipe with all values; `pae run RUN/resolved.yaml` repeats the run
-      environment.json    machine, packages, plugins
+      environment.json    machine, packages, plugins of the stage that started last
       stages/             one folder per stage and fingerprint; an edit overwrites nothing
       encoder -> stages/encoder-1f2e3d4c5b6a   the stage that this recipe uses; one link per stage
       report.html         -> report/report.html
@@ -17,25 +17,84 @@ A sweep also has ``members/<variant>-seed<k>/``. Each is a run whose links lead 
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pae_framework.errors import UsageError
+from pydantic import BaseModel, StringConstraints, model_validator
+
+from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.file_errors import folder_problem
-from pae_framework.files import point, read_json, write_json, write_text
+from pae_framework.files import point, write_json, write_text
+from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.locks import holding
 from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.reading import read_record, read_text
 from pae_framework.runs.record import StageRecord
+from pae_framework.runs.results import StageResults
 
 RECORD = "run.json"
 REPORT = "report.html"
+ENVIRONMENT = "environment.json"
+RESOLVED = "resolved.yaml"
+_REMEDY = (
+    "remove this file and repeat the `pae run` command of the run (of the sweep, for a member); "
+    "finished stages are kept"
+)
+
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$")]
+"""A name or path of a file or folder."""
+
+
+class _Entry(BaseModel):
+    stage: _Name
+    fingerprint: _Name
+    folder: _Name
+    inputs: list[str]
+
+
+class _Claim(BaseModel):
+    """What tells a directory's run or sweep from others."""
+
+    name: str
+    members: list[_Name] = []
+    store: _Name | None = None
+
+
+class _Run(BaseModel):
+    """The shape of ``run.json`` of a single run."""
+
+    name: str
+    command: str
+    resolved: str = ""
+    plan: list[_Entry]
+    store: _Name
+
+    @model_validator(mode="after")
+    def _reads_planned_stages(self) -> _Run:
+        names = {entry.stage for entry in self.plan}
+        for entry in self.plan:
+            if unknown := set(entry.inputs) - names:
+                raise ValueError(f"{entry.stage} reads {sorted(unknown)}, which the plan lacks")
+        return self
+
+
+class _Sweep(BaseModel):
+    """The shape of ``run.json`` of a sweep."""
+
+    name: str
+    command: str
+    resolved: str = ""
+    members: list[_Name]
 
 
 @dataclass(frozen=True)
@@ -63,20 +122,29 @@ class RunDirectory:
         if str(self.path).encode(errors="ignore").decode() != str(self.path):
             problem = "is not a path in UTF-8, which files of weights need"
         elif (self.path / RECORD).exists():
-            info = read_json(self.path / RECORD)
+            info = _read(self.path, _Claim)
             if info.get("name") != name or ("members" in info) != sweep:
                 found, wanted = ("sweep" if s else "run" for s in ("members" in info, sweep))
                 problem = (
                     f"holds a {found} of the recipe {info.get('name')!r}, not a {wanted} of "
                     f"{name!r}"
                 )
-        elif self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
+        elif not _lost_its_record(self.path) and _has_visible_files(self.path):
             problem = "is not empty and not a run directory"
         if problem is not None:
             raise UsageError(f"{self.path} {problem}; choose another --run-dir")
 
-    def write(self, loaded: LoadedRecipe, stages: list[PlannedStage], command: str) -> None:
-        """Write the description of the run; remove links to stages of an earlier plan."""
+    def write(
+        self, loaded: LoadedRecipe, stages: list[PlannedStage], command: str, starts: bool
+    ) -> None:
+        """Describe the run, and remove links to stages of an earlier plan.
+
+        Args:
+            loaded: the recipe.
+            stages: its plan.
+            command: what the user typed.
+            starts: whether a stage is about to start; see :func:`write_description`.
+        """
         plan = [
             {
                 "stage": stage.name,
@@ -88,7 +156,7 @@ class RunDirectory:
         ]
         info: dict[str, Any] = {"name": loaded.recipe.name, "command": command, "plan": plan}
         info["store"] = os.path.relpath(self.store, self.path)
-        write_description(self.path, info, loaded)
+        write_description(self.path, info, loaded, starts)
         self._remove_outdated_links(stages)
 
     def _remove_outdated_links(self, stages: list[PlannedStage]) -> None:
@@ -107,17 +175,61 @@ class RunDirectory:
 
         Raises:
             UsageError: the directory holds no run.
+            RunError: the file is damaged.
         """
-        path = self.path / RECORD
-        if not path.is_file():
+        if not os.path.lexists(self.path / RECORD):
             raise UsageError(f"{self.path} holds no run: it has no {RECORD}")
-        found = read_json(path)
-        assert isinstance(found, dict)
-        return found
+        return _read_whole(self.path)
+
+    @property
+    def plan(self) -> dict[str, PlannedStage]:
+        """The recorded plan of a single run, by stage: a later release may plan differently.
+
+        Raises:
+            UsageError: the directory holds no run.
+            RunError: its ``run.json`` is damaged.
+        """
+        return {
+            entry["stage"]: PlannedStage(
+                entry["stage"], entry["fingerprint"], tuple(entry["inputs"])
+            )
+            for entry in self.info["plan"]
+        }
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Software and machine of the stage that started last.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        return dict(read_record(self.path / ENVIRONMENT, dict[str, Any], _REMEDY))
+
+    def text(self, name: str) -> str:
+        """A text file of the run's description.
+
+        Raises:
+            RunError: the file is missing or damaged, or is not the recipe that was run.
+        """
+        text = read_text(self.path / name, _REMEDY)
+        digest = _digest(text)
+        if name == RESOLVED and self.info.get("resolved", digest) != digest:
+            raise RunError(
+                f"{self.path / name} is not the recipe that was run; {_REMEDY}, or run the changed "
+                f"recipe with `pae run`"
+            )
+        return text
 
     def stage(self, planned: PlannedStage) -> StageRecord:
         """The record of a stage in the store."""
         return StageRecord(self.store / planned.folder)
+
+    def results(self, planned: PlannedStage) -> StageResults:
+        """The files that a finished stage left, checked where they are read."""
+        record, path = self.stage(planned), shlex.quote(str(self.path))
+        command = f"pae run {path}/resolved.yaml --run-dir {path} --again {planned.name}"
+        remedy = f"to run the stage again: `{command}`"
+        return StageResults(record.path, record.info.get("results"), remedy)
 
     def link(self, planned: PlannedStage) -> None:
         """Make ``RUN/<stage>`` a link to the stage's folder."""
@@ -138,17 +250,70 @@ class RunDirectory:
             yield
 
 
-def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> None:
-    """Describe a run or sweep in its directory; its record comes first and claims the directory."""
-    write_json(path / RECORD, info)
-    write_text(path / "recipe.yaml", loaded.text)
-    write_text(path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
-    write_text(path / "resolved.yaml", loaded.resolved_yaml())
-    write_json(path / "environment.json", describe_environment(loaded.registry))
+def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, starts: bool) -> None:
+    """Describe a run or sweep in its directory; its record comes first and claims the directory.
+
+    Nothing is written if no stage starts and the plan and the recipe are those described, so a
+    finished run keeps the command and the software that it ran with.
+
+    Args:
+        path: the directory.
+        info: content of ``run.json``.
+        loaded: the recipe.
+        starts: whether a stage is about to start.
+    """
+    resolved = loaded.resolved_yaml()
+    info = {**info, "resolved": _digest(resolved)}
+    if starts or not _describes(path, info, loaded):
+        write_json(path / RECORD, info)
+        write_text(path / "recipe.yaml", loaded.text)
+        write_text(path / "overrides.txt", "".join(f"{item}\n" for item in loaded.overrides))
+        write_text(path / RESOLVED, resolved)
+    if starts or not (path / ENVIRONMENT).is_file():
+        write_json(path / ENVIRONMENT, describe_environment(loaded.registry))
+
+
+def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
+    """Whether the directory has all files of the description, with this plan and recipe.
+
+    Settings that the recipe lacks, because they are new, have their defaults.
+    """
+    if not all((path / name).is_file() for name in (RECORD, "recipe.yaml", "overrides.txt")):
+        return False
+    try:
+        known = _read_whole(path)
+        same = load_recipe(path / RESOLVED, (), loaded.registry).recipe == loaded.recipe
+    except PaeError:
+        return False
+    return same and all(known.get(key) == info.get(key) for key in ("plan", "members", "store"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _read(path: Path, shape: Any) -> dict[str, Any]:
+    return dict(read_record(path / RECORD, shape, _REMEDY))
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    return _read(path, _Sweep if "members" in _read(path, _Claim) else _Run)
+
+
+def _lost_its_record(path: Path) -> bool:
+    """Whether a run or sweep was described here, but its ``run.json`` is gone."""
+    return (path / RESOLVED).is_file() and (path / "overrides.txt").is_file()
+
+
+def _has_visible_files(path: Path) -> bool:
+    return path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir())
 
 
 def stages_dir_of(path: Path) -> Path | None:
-    """Folder of the stages of an existing run; None for a new run and for a sweep."""
-    record = path / RECORD
-    store = read_json(record).get("store") if record.is_file() else None
+    """Folder of the stages of an existing run; None for a new run and for a sweep.
+
+    Raises:
+        RunError: its ``run.json`` is damaged.
+    """
+    store = _read(path, _Claim).get("store") if os.path.lexists(path / RECORD) else None
     return path / store if store else None

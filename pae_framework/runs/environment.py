@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def _processor() -> str:
     return platform.processor()
 
 
+@cache
 def _commit() -> str | None:
     """Commit of the checkout this package runs from, with ``+`` if files differ from it."""
     root = Path(__file__).resolve().parents[2]

@@ -29,6 +29,8 @@ from pae_framework.files import make_folder
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system that has no locks."""
+LOCK = ".lock"
+"""Name of the file that the process working in a folder holds."""
 POLL_SECONDS = 1.0
 """Interval between two looks at the marker of another process."""
 
@@ -48,7 +50,7 @@ def holding(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator
         WriteError: the folder cannot be written.
     """
     make_folder(folder)
-    path = folder / ".lock"
+    path = folder / LOCK
     with writing(path):
         held = _lock(path, waiting)
     try:
@@ -59,12 +61,12 @@ def holding(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds the folder."""
-    if _holder(_marker(folder / ".lock")) is not None:
+    if _holder(_marker(folder / LOCK)) is not None:
         return True
     if not has_locks(folder):
         return False
     try:
-        with FileLock(folder / ".lock").acquire(timeout=0):
+        with FileLock(folder / LOCK).acquire(timeout=0):
             return False
     except Timeout:
         return True
@@ -74,7 +76,7 @@ def is_held(folder: Path) -> bool:
 
 def has_locks(folder: Path) -> bool:
     """Whether the file system of an existing folder can lock files; writes nothing."""
-    file = folder / ".lock"
+    file = folder / LOCK
     try:
         descriptor = os.open(file if file.is_file() else folder, os.O_RDONLY)
     except OSError:

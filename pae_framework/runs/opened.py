@@ -9,7 +9,7 @@ from pae_framework.errors import UsageError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import Registry
-from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.directory import RESOLVED, RunDirectory
 from pae_framework.runs.plan import PlannedStage
 
 
@@ -32,11 +32,26 @@ class OpenedRun:
             raise UsageError(f"the recipe of {self.directory.path} has no stage {stage!r}")
         record, path = self.directory.stage(planned), self.directory.path
         if not record.done:
+            found = record.state if record.info else f"pending ({record.file} does not exist)"
             raise UsageError(
-                f"stage {stage!r} of {path} is {record.state}, not done; run "
+                f"stage {stage!r} of {path} is {found}, not done; run "
                 f"`pae run {path / 'resolved.yaml'} --run-dir {path}`"
             )
         return planned
+
+
+def open_directory(path: Path) -> RunDirectory:
+    """The directory of the run, or of the member of a sweep, at ``path``.
+
+    Raises:
+        UsageError: ``path`` is not a run directory, or it is a whole sweep.
+        RunError: its ``run.json`` is damaged.
+    """
+    info = RunDirectory.at(path).info
+    if members := info.get("members"):
+        member = path / "members" / members[0]
+        raise UsageError(f"{path} is a sweep; choose one of its members, e.g. {member}")
+    return RunDirectory.at(path, path / info["store"])
 
 
 def open_run(path: Path, registry: Registry) -> OpenedRun:
@@ -44,18 +59,10 @@ def open_run(path: Path, registry: Registry) -> OpenedRun:
 
     Raises:
         UsageError: ``path`` is not a run directory, or it is a whole sweep.
+        RunError: its ``run.json`` is damaged.
         RecipeError: its recipe no longer loads, e.g. because a plugin was removed.
     """
-    directory = RunDirectory.at(path)
-    info = directory.info
-    if members := info.get("members"):
-        member = path / "members" / members[0]
-        raise UsageError(f"{path} is a sweep; choose one of its members, e.g. {member}")
-    directory = RunDirectory.at(path, path / info["store"])
-    loaded = load_recipe(path / "resolved.yaml", (), registry)
-    # The plan as recorded: a later release may compute other fingerprints.
-    stages = [
-        PlannedStage(entry["stage"], entry["fingerprint"], tuple(entry["inputs"]))
-        for entry in info["plan"]
-    ]
-    return OpenedRun(loaded, directory, {stage.name: stage for stage in stages})
+    directory = open_directory(path)
+    directory.text(RESOLVED)
+    loaded = load_recipe(path / RESOLVED, (), registry)
+    return OpenedRun(loaded, directory, directory.plan)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +80,11 @@ def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
         waiting += [stage for stage in inputs if stage not in needed]
         needed.update(inputs)
     return [stage for stage in stages if stage in needed]
+
+
+def downstream_stages(stages: Mapping[str, PlannedStage], names: Collection[str]) -> list[str]:
+    """The named stages and all stages that read them, directly or not, in the order they run."""
+    return [name for name in stages if not set(names).isdisjoint(upstream_stages(stages, name))]
 
 
 @dataclass(frozen=True)

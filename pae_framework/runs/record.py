@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel
 
 from pae_framework.errors import StoppedError, WriteError
-from pae_framework.files import read_json, write_json
-from pae_framework.runs.locks import holding, is_held
+from pae_framework.files import clear_unfinished, write_json
+from pae_framework.runs.locks import LOCK, holding, is_held
+from pae_framework.runs.reading import read_record
+from pae_framework.runs.results import ResultFile, describe_results
+
+_REMEDY = (
+    "remove this file, and `pae run` continues the stage from its last checkpoint; or run the "
+    "stage from its beginning with --again"
+)
+
+
+class _Progress(BaseModel):
+    done: int
+    total: int
+
+
+class _Record(BaseModel):
+    """The shape of ``stage.json``, as far as it is read."""
+
+    state: Literal["pending", "running", "stopped", "failed", "done"]
+    inputs: dict[str, str] = {}
+    started: str = ""
+    error: str | None = None
+    seconds: float = 0.0
+    progress: _Progress | None = None
+    weights: str = ""
+    results: dict[str, ResultFile] = {}
+    ran_with: list[dict[str, Any]] = []
 
 
 class UpdateRecord(Protocol):
@@ -36,8 +66,14 @@ class StageRecord:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Contents of the record; empty before the stage starts."""
-        return dict(read_json(self.file)) if self.file.is_file() else {}
+        """Contents of the record; empty before the stage starts.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not os.path.lexists(self.file):
+            return {}
+        return dict(read_record(self.file, _Record, _REMEDY))
 
     @property
     def state(self) -> str:
@@ -55,10 +91,18 @@ class StageRecord:
         write_json(self.file, {**self.info, **values})
 
     @contextmanager
-    def working(self, inputs: dict[str, str]) -> Iterator[UpdateRecord]:
+    def working(
+        self, inputs: dict[str, str], ran_with: Mapping[str, Any] | None = None
+    ) -> Iterator[UpdateRecord]:
         """Record the stage as running, then as done, stopped, or failed with the reason.
 
         Yields a function that records progress and the working time, summed over interruptions.
+        The record of a stage that is done lists its results.
+
+        Args:
+            inputs: fingerprints of the stages that this one reads.
+            ran_with: the command, software and machine, which are added to those that worked on
+                the stage before, unless they are the same as the last.
         """
         before = self.info
         self.update(
@@ -68,6 +112,7 @@ class StageRecord:
             state="running",
             started=before.get("started", _now()),
             error=None,
+            ran_with=_with_last(before.get("ran_with", []), ran_with),
         )
         spent, start = float(before.get("seconds", 0.0)), time.monotonic()
 
@@ -83,13 +128,61 @@ class StageRecord:
             with suppress(WriteError):  # the disk may be full; `error` says so
                 update_record(state="failed", error=str(error) or type(error).__name__)
             raise
-        update_record(state="done", finished=_now())
+        update_record(state="done", finished=_now(), results=describe_results(self.path))
+
+    def adopt_results(self) -> bool:
+        """Record the results of a stage that an earlier version finished.
+
+        Returns whether they were recorded now: not if the folder is read-only.
+        """
+        if not self.done or "results" in self.info or not os.access(self.path, os.W_OK):
+            return False
+        self.renew_results()
+        return True
+
+    def renew_results(self) -> None:
+        """Record the results of a finished stage again, after a command rewrote them."""
+        if self.done:
+            self.update(results=describe_results(self.path))
+
+    def outdate(self) -> None:
+        """Mark the stage as not begun: :meth:`prepare` then removes what it left."""
+        write_json(self.file, {"state": "pending"})
+
+    def prepare(self) -> None:
+        """Remove what the stage must not start with, under its lock.
+
+        That is: temporary files of processes that were killed, and everything if the stage is
+        marked as not begun.
+        """
+        clear_unfinished(self.path)
+        if self.info.get("state") != "pending":
+            return
+        for path in self.path.iterdir():
+            if path == self.file or path.name == LOCK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.file.unlink()  # last: until then, a killed process leaves the mark
 
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the stage; if another process of the sweep holds it, call ``waiting`` and wait."""
         with holding(self.path, waiting):
             yield
+
+
+def _with_last(
+    earlier: list[dict[str, Any]], last: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """What worked on a stage, with the last; each entry says when it started."""
+    if last is None:
+        return earlier
+    if earlier and {**earlier[-1], "started": None} == {"started": None, **last}:
+        return earlier
+    return [*earlier, {"started": _now(), **last}]
 
 
 def _now() -> str:

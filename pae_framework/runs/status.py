@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pae_framework.errors import RunError
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.record import StageRecord
 
@@ -16,13 +17,14 @@ class StageStatus:
 
     stage: str
     state: str
+    """As in its record; ``damaged`` if that cannot be read."""
     progress: str
     """``300/900``, or the file its weights were loaded from."""
     time: str
     """Working time."""
     folder: str
     error: str
-    """The reason, if the stage failed."""
+    """The reason, if the stage failed or its record is damaged."""
 
 
 def run_status(path: Path) -> dict[str, list[StageStatus]]:
@@ -30,6 +32,7 @@ def run_status(path: Path) -> dict[str, list[StageStatus]]:
 
     Raises:
         UsageError: ``path`` is not a run directory.
+        RunError: its ``run.json`` is damaged.
     """
     info = RunDirectory.at(path).info
     if "members" not in info:
@@ -45,14 +48,17 @@ def _stages(path: Path) -> list[StageStatus]:
 
 def _status(entry: dict[str, str], folder: Path) -> StageStatus:
     record = StageRecord(folder)
-    info, state = record.info, record.state
+    try:
+        info, state = record.info, record.state
+    except RunError as error:
+        info, state = {"error": str(error)}, "damaged"
     return StageStatus(
         stage=entry["stage"],
         state=state,
         progress=_progress(info),
         time=f"{info['seconds']:.0f} s" if "seconds" in info else "",
         folder=str(folder.resolve() if folder.exists() else folder),
-        error=str(info.get("error") or "") if state == "failed" else "",
+        error=str(info.get("error") or "") if state in ("failed", "damaged") else "",
     )
 
 

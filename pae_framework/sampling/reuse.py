@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ import torch
 from torch import Tensor
 
 from pae_framework.data.statistics import SAFE_NAME
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import tokenizer_identity
-from pae_framework.files import file_identity, read_json, replacing
+from pae_framework.files import file_identity, replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.stage_table import STAGES, generator_weights
-from pae_framework.sampling.sample_set import SETS, open_set
+from pae_framework.sampling.sample_set import SETS, open_set, read_entries
 from pae_framework.sampling.sampler import COUNTED_KEYS
 
 _NOT_HASHED = SampleSettings.without_effect | {"count", "labels", "at_steps", "few_steps"}
@@ -45,7 +47,7 @@ def set_identity(
         "generator": context.plan["generator"].fingerprint,  # includes the stages it reads
         "weights": file_identity(weights),
         "tokenizer": tokenizer_identity(context),
-        "statistics": file_identity(context.require("latents") / SAFE_NAME),
+        "statistics": file_identity(context.file("latents", SAFE_NAME)),
         "autoguidance": None if weak is None else file_identity(generator_weights(weak)),
         "labels": labels.tolist(),
         "settings": settings.model_dump(
@@ -80,9 +82,9 @@ def reuse_finished(
     path = directory / entry["file"]
     others = sorted(folder for folder in directory.parent.glob("sample-*") if folder != directory)
     for folder in (directory, *others):
-        for finished in _listed_sets(folder):
-            source = folder / str(finished.get("file"))
-            if finished.get("identity") != entry["identity"] or not _has_labels(source, labels):
+        for finished in _listed_sets(folder / SETS):
+            source = folder / finished["file"]
+            if finished.get("identity") != entry["identity"] or not is_intact(source, labels):
                 continue
             if source != path and not _link_or_copy(source, path, link):
                 continue
@@ -94,21 +96,24 @@ def reuse_finished(
     return None
 
 
-def _listed_sets(folder: Path) -> Iterator[dict[str, Any]]:
+def _listed_sets(path: Path) -> list[dict[str, Any]]:
     """Entries of ``sets.json``; none if the file is missing or damaged."""
     try:
-        entries = read_json(folder / SETS)
-    except (OSError, ValueError):
-        return
-    yield from (entry for entry in entries if isinstance(entry, dict))
+        return read_entries(path)
+    except RunError:
+        return []
 
 
-def _has_labels(path: Path, labels: Tensor) -> bool:
+def is_intact(path: Path, labels: Tensor) -> bool:
+    """Whether a file is a set with these labels (M,), and has the checksums that it states."""
     try:
         images, set_labels = open_set(path)
-    except DataError:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (DataError, OSError, zipfile.BadZipFile, zlib.error):
         return False
-    return len(images) == len(labels) and torch.equal(set_labels, labels)
+    same = len(images) == len(labels) and torch.equal(set_labels, labels)
+    return same and damaged is None
 
 
 def _link_or_copy(source: Path, path: Path, link: Callable[[Path, Path], None]) -> bool:

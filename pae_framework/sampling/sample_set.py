@@ -14,15 +14,17 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from pae_framework.contracts import SampleSet
 from pae_framework.errors import DataError
-from pae_framework.files import read_json, replacing, write_text
+from pae_framework.files import replacing, write_text
+from pae_framework.runs.reading import read_record
 
 CHUNK = 1000
 """Images per chunk; an interruption loses at most one chunk."""
@@ -31,6 +33,15 @@ SETS = "sets.json"
 _IDENTITY = "identity.txt"
 _CHUNK_FILES = re.compile(r"\.?(\d{8}\.npy|identity\.txt)(\.\d+\.new)?")
 """Names of files in a folder of chunks, including temporary ones."""
+
+
+class _Set(BaseModel):
+    file: str
+    generator_step: int
+    steps: int
+    role: str
+    protocol: dict[str, Any]
+
 
 SampleImages = Callable[[Tensor], Tensor]
 """Samples images (n, 3, S, S) uint8 from sample numbers (n,)."""
@@ -154,14 +165,33 @@ def _join(path: Path, files: list[Path], labels: Tensor) -> None:
 # --- reading a set --------------------------------------------------------------------------------
 
 
-def read_sets(directory: Path) -> list[SampleSet]:
-    """The finished sets of a sample stage, with images in mapped memory."""
+def read_sets(file: Callable[[str], Path]) -> list[SampleSet]:
+    """The finished sets of a sample stage, with images in mapped memory.
+
+    Args:
+        file: the checked path of a file of the stage, by its name.
+
+    Raises:
+        RunError: a file is missing, damaged or not the one that the stage wrote.
+        DataError: a file is not a sample set.
+    """
     sets = []
-    for entry in read_json(directory / SETS):
-        images, labels = open_set(directory / entry["file"])
+    for entry in read_entries(file(SETS)):
+        images, labels = open_set(file(entry["file"]))
         facts = {key: entry[key] for key in ("generator_step", "steps", "role", "protocol")}
         sets.append(SampleSet(images, labels, **facts))
     return sets
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The entries of a :data:`SETS`.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    remedy = "run the stage again with --again sample"
+    entries: list[dict[str, Any]] = read_record(path, list[_Set], remedy)
+    return entries
 
 
 def open_set(path: Path) -> tuple[Tensor, Tensor]:

@@ -158,7 +158,7 @@ def sample_to_folder(
         )
     context = replace(context, recipe=context.recipe.model_copy(update={"sample": settings}))
     names, classes = [f"{index:06d}.png" for index in range(len(labels))], torch.tensor(labels)
-    weights = context.require("generator") / "weights.safetensors"
+    weights = context.file("generator", "weights.safetensors")
     identity = set_identity(context, weights, classes, settings)
     protocol = describe(settings)
     if settings.adaptive:  # counted while sampling, then added to the record

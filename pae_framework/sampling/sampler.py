@@ -16,7 +16,7 @@ from pae_framework.build import build_generator
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.data.pixels import to_uint8
-from pae_framework.data.statistics import LatentStatistics, load_statistics
+from pae_framework.data.statistics import SAFE_NAME, LatentStatistics, load_statistics
 from pae_framework.errors import UsageError
 from pae_framework.execution.artifacts import freeze, trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
@@ -186,7 +186,7 @@ def weak_generator_of(
             tokenizer.
         CheckpointError: its weights are for another number of classes.
     """
-    weights = _finished_folder(other, "generator") / "weights.safetensors"
+    weights = _finished_file(other, "generator", "weights.safetensors")
     _require_same_latents(context, other, latent)
     component = other.loaded.recipe.generator
     assert component is not None
@@ -195,16 +195,19 @@ def weak_generator_of(
     return freeze(model, context)
 
 
-def _finished_folder(run: OpenedRun, stage: str) -> Path:
-    return run.directory.stage(run.finished(stage)).path
+def _finished_file(run: OpenedRun, stage: str, name: str) -> Path:
+    return run.directory.results(run.finished(stage)).file(name)
 
 
 def _require_same_latents(context: StageContext, other: OpenedRun, latent: LatentShape) -> None:
     """Reject latents of another shape, of another tokenizer or with other statistics."""
-    folder, theirs_shape = _finished_folder(other, "latents"), latent_shape(other.loaded.recipe)
+    file, theirs_shape = (
+        _finished_file(other, "latents", SAFE_NAME),
+        latent_shape(other.loaded.recipe),
+    )
     if (mismatch := latent_mismatch(other.directory.path, theirs_shape, latent)) is not None:
         raise UsageError(f"sample.guidance.autoguidance: {mismatch}")
-    ours, theirs = load_statistics(context.require("latents")), load_statistics(folder)
+    ours, theirs = load_statistics(context.file("latents", SAFE_NAME)), load_statistics(file)
     means = (ours.mean - theirs.mean).abs() / ours.std
     deviations = (theirs.std / ours.std - 1).abs()
     if max(means.max().item(), deviations.max().item()) > TOLERANCE:

@@ -8,14 +8,15 @@ from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.probe import require_metrics
-from pae_framework.files import make_folder, read_json, write_json
+from pae_framework.files import make_folder, write_json
+from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 
 
 def run(context: StageContext) -> None:
     """Run every evaluator; after an interruption, only the unfinished ones."""
     evaluators = context.recipe.evaluate
     inputs = RunInputs(context)
-    metrics = []
+    metrics: Metrics = []
     with context.progress(len(evaluators)) as progress:
         for number, (label, component) in enumerate(evaluators.items()):
             progress.update(number, label)
@@ -27,6 +28,6 @@ def run(context: StageContext) -> None:
                 found = evaluator.evaluate(inputs, directory)
                 require_metrics(found, component, context.registry)
                 write_json(results, [asdict(metric) for metric in found])
-            metrics += read_json(results)
+            metrics += read_metrics_file(results)
         progress.update(len(evaluators))
-    write_json(context.directory / "results.json", metrics)
+    write_json(context.directory / RESULTS, metrics)

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from pae_framework.contracts import DataSource
 from pae_framework.data.images import read_images
-from pae_framework.data.latent_dataset import is_complete_shard, shard_name, write_shard
+from pae_framework.data.latent_dataset import (
+    is_complete_shard,
+    shard_name,
+    shard_paths,
+    write_shard,
+)
 from pae_framework.data.pixels import to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.statistics import compute_statistics
-from pae_framework.errors import StoppedError
+from pae_framework.errors import DataError, StoppedError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.processes import do_items
@@ -43,14 +48,13 @@ def run(context: StageContext) -> None:
         adopt_statistics_file(context, settings.statistics)
         return
     _write_shards(context)
+    _require_own_shards(context)
     compute_statistics(context.directory).save(context.directory, tokenizer_identity(context))
 
 
 def _write_shards(context: StageContext) -> None:
     settings, images = context.recipe.latents, len(context.train_source)
     shards = -(-images // settings.shard_size)
-    for unfinished in context.directory.glob(".latents_*.new"):  # of processes that were killed
-        unfinished.unlink()
     with context.progress(images) as progress:
 
         def show(written: int) -> None:
@@ -61,6 +65,15 @@ def _write_shards(context: StageContext) -> None:
         raise StoppedError(
             f"stopped with {written} of {shards} shards; run the same command to resume"
         )
+
+
+def _require_own_shards(context: StageContext) -> None:
+    """Reject shards in the stage's folder that it did not write."""
+    shards = -(-len(context.train_source) // context.recipe.latents.shard_size)
+    written = {shard_name(0, shard) for shard in range(shards)}
+    for path in shard_paths(context.directory):
+        if path.name not in written:
+            raise DataError(f"{path} is not a shard of this run; move it away")
 
 
 class ShardWriter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import torch
 
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json, write_text
+from pae_framework.files import write_text
 from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
-from pae_framework.runs.directory import RECORD, REPORT
+from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
+from pae_framework.runs.results import StageResults
+from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.metrics_log import read_log
@@ -32,26 +34,45 @@ def run(context: StageContext) -> None:
     context.run.link_report()
 
 
-def write_comparison(directory: Path, description: str, results: Sequence[dict[str, Any]]) -> Path:
-    """Write ``report.html`` of a sweep from its finished members; returns its path."""
+def rewrite(context: StageContext) -> None:
+    """Write the report of a finished run again."""
+    run(context)
+    context.run.stage(context.planned).renew_results()
+
+
+def write_comparison(
+    sweep: RunDirectory,
+    description: str,
+    results: Sequence[dict[str, Any]],
+    samples_of: Mapping[str, StageResults],
+) -> Path:
+    """Write ``report.html`` of a sweep from its finished members; returns its path.
+
+    Args:
+        sweep: the directory of the sweep.
+        description: of its recipe.
+        results: of the finished members.
+        samples_of: the stage ``sample`` of each finished member that has one.
+    """
     members = [MemberMetrics(x["variant"], x["seed"], x["metrics"]) for x in results]
     samples: dict[str, LabeledImages] = {}
     for result in results:
-        if result["variant"] not in samples and "samples" in result:
-            main = read_sets(directory / result["samples"])[0]
-            title = f"{result['member']}, {generator_words(main.generator_step)}"
+        member = result["member"]
+        if result["variant"] not in samples and member in samples_of:
+            main = read_sets(samples_of[member].file)[0]
+            title = f"{member}, {generator_words(main.generator_step)}"
             samples[result["variant"]] = LabeledImages(title, main.images, main.labels)
-    info = read_json(directory / RECORD)
+    info = sweep.info
     content = SweepContent(
         name=info["name"],
         members=members,
         description=description,
-        recipe_yaml=(directory / "resolved.yaml").read_text(encoding="utf-8"),
+        recipe_yaml=sweep.text(RESOLVED),
         samples=samples,
-        environment=read_json(directory / "environment.json"),
+        environment=sweep.environment,
         commands=[info["command"]],
     )
-    path = directory / REPORT
+    path = sweep.path / REPORT
     write_text(path, render_sweep(content))
     return path
 
@@ -59,26 +80,20 @@ def write_comparison(directory: Path, description: str, results: Sequence[dict[s
 @torch.no_grad()
 def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
-    folder = context.run.path
     inputs = _inputs(context)
-    evaluated = context.input("evaluate")
     return ReportContent(
         name=context.recipe.name,
         description=context.recipe.description,
-        recipe_yaml=(folder / "resolved.yaml").read_text(encoding="utf-8"),
-        given_yaml=(folder / "recipe.yaml").read_text(encoding="utf-8"),
-        overrides=(folder / "overrides.txt").read_text(encoding="utf-8").splitlines(),
-        environment=read_json(folder / "environment.json"),
+        recipe_yaml=context.run.text(RESOLVED),
+        given_yaml=context.run.text("recipe.yaml"),
+        overrides=context.run.text("overrides.txt").splitlines(),
+        environment=context.run.environment,
         stages=[_summary(context, name) for name in context.planned.inputs],
-        curves={
-            name: rows
-            for name in context.planned.inputs
-            if (rows := read_log(context.require(name) / "metrics.jsonl"))
-        },
-        metrics=read_json(evaluated / "results.json") if evaluated else [],
+        curves={name: rows for name in context.planned.inputs if (rows := _log(context, name))},
+        metrics=_metrics(context),
         originals=inputs.images,
         reconstructions=inputs.reconstructions,
-        samples=_samples(inputs) if context.input("sample") else [],
+        samples=_samples(inputs) if context.reads("sample") else [],
         class_names=list(context.class_names),
         latents=inputs.latents,
         latent_images=inputs.images,
@@ -99,7 +114,7 @@ def _inputs(context: StageContext) -> RunInputs:
 
 def _summary(context: StageContext, name: str) -> StageSummary:
     info: dict[str, Any] = context.run.stage(context.plan[name]).info
-    rows = read_log(context.require(name) / "metrics.jsonl")
+    rows = _log(context, name)
     rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
     return StageSummary(
         name,
@@ -108,6 +123,16 @@ def _summary(context: StageContext, name: str) -> StageSummary:
         images_per_s=sorted(rates)[len(rates) // 2] if rates else None,
         note=f"fingerprint {context.plan[name].fingerprint}",
     )
+
+
+def _metrics(context: StageContext) -> Metrics:
+    if not context.reads("evaluate"):
+        return []
+    return read_metrics_file(context.file("evaluate", RESULTS))
+
+
+def _log(context: StageContext, name: str) -> list[dict[str, float]]:
+    return read_log(context.run.stage(context.plan[name]).path / "metrics.jsonl")
 
 
 def _samples(inputs: RunInputs) -> list[LabeledImages]:
@@ -125,4 +150,4 @@ def _commands(context: StageContext) -> list[str]:
     """The original command, and one that repeats the run on this machine."""
     path = shlex.quote(str(context.run.path))
     repeat = f"pae run {path}/resolved.yaml --run-dir {path}"
-    return [read_json(context.run.path / RECORD)["command"], repeat]
+    return [context.run.info["command"], repeat]

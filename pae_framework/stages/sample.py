@@ -8,13 +8,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json, write_json
+from pae_framework.files import write_json
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, label_plan
-from pae_framework.interop.provenance import original_name
+from pae_framework.interop.provenance import WEIGHTS, original_name, read_source
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.sampling.parallel import PlannedSet, sample_chunks
-from pae_framework.sampling.reuse import reuse_finished, set_identity
+from pae_framework.sampling.reuse import is_intact, reuse_finished, set_identity
 from pae_framework.sampling.sample_set import CHUNK, SETS, write_set
 from pae_framework.sampling.sampler import Sampler
 
@@ -63,7 +63,7 @@ def _planned_sets(
 
     def planned(role: str, step: int, steps: int) -> PlannedSet:
         name = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
-        weights = context.require("generator") / name
+        weights = context.file("generator", name)
         own = settings.model_copy(update={"steps": steps})
         file = f"samples-step{step:06d}-{settings.solver}{steps:03d}.npz"
         entry = {
@@ -92,12 +92,12 @@ def _planned_sets(
 
 
 def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor) -> bool:
-    """Whether the set exists or could be reused from another stage; prints the latter."""
+    """Whether the set is there or could be reused from another stage; prints the latter."""
     folder = reuse_finished(context.directory, planned.entry, labels)
     if folder is not None and folder != context.directory:
         text = f"{'':<10} {planned.path.name} reused from {folder.name}"
         context.console.print(text)
-    return folder is not None or planned.path.exists()
+    return folder is not None or is_intact(planned.path, labels)
 
 
 def _sample_set(
@@ -123,6 +123,6 @@ def _origin(context: StageContext, component: GeneratorComponent) -> str:
     """``ema`` or ``last``, or the file that imported weights come from."""
     if component.weights is None:
         return "ema" if component.train.ema else "last"
-    source = read_json(context.require("generator") / "weights.json")
+    source = read_source(context.file("generator", WEIGHTS))
     entry = f" ({source['entry']})" if source["entry"] else ""
     return f"{original_name(source)}{entry}"

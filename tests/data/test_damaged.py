@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from pathlib import Path
 
@@ -170,3 +171,11 @@ def test_there_is_no_pause_after_other_errors(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
     source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
     assert gray(source[1]) == 30
+
+
+@pytest.mark.parametrize("content", [b"no number\n", b"\xff\t\n", b"1.5\treason\n"])
+def test_a_damaged_list_of_damaged_images_is_named(folder, tmp_path, content):
+    record = tmp_path / "damaged.txt"
+    record.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(str(record))):
+        SkippingSource(open_folder(folder), record, limit=2)

@@ -316,6 +316,10 @@ def records(chains: Chains) -> dict[str, Any]:
             elif path.name == "results.json":
                 metrics = json.loads(path.read_text(encoding="utf-8"))
                 collected[key] = [[metric["name"], shape(metric)] for metric in metrics]
+            elif path.name == "stage.json":
+                record = json.loads(path.read_text(encoding="utf-8"))
+                software = [sorted(entry) for entry in record.pop("ran_with")]
+                collected[key] = {**shape(record), "ran_with": software}
             elif path.suffix == ".json":
                 collected[key] = shape(json.loads(path.read_text(encoding="utf-8")))
             elif path.name == "metrics.jsonl":

@@ -78,9 +78,25 @@ def test_dry_run_of_stopped_run(continued: Continued):
 def test_finished_stages_are_not_trained_again(continued: Continued):
     assert continued.out["run"].count("cached") == len(FINISHED)
     for stage in FINISHED:
-        for name in ("stage.json", "metrics.jsonl", "weights.safetensors"):
-            before, after = (run / stage / name for run in (OLD / "stopped", continued.stopped))
-            assert after.read_bytes() == before.read_bytes()
+        before, after = (run / stage for run in (OLD / "stopped", continued.stopped))
+        for name in ("metrics.jsonl", "weights.safetensors"):
+            assert (after / name).read_bytes() == (before / name).read_bytes()
+        records = [json.loads((folder / "stage.json").read_bytes()) for folder in (before, after)]
+        results = records[1].pop("results")
+        assert records[0] == records[1]
+        assert results.keys() >= {"weights.safetensors"}
+        assert all(
+            (after / name).stat().st_size == facts["size"] for name, facts in results.items()
+        )
+
+
+def test_results_are_recorded_on_the_first_visit_with_one_line_per_stage(continued: Continued):
+    lines = continued.out["run"].splitlines()
+    told = [line.split()[0] for line in lines if "earlier version" in line]
+    assert told == list(FINISHED)
+    for stage in STAGES:
+        record = json.loads((continued.finished / stage / "stage.json").read_bytes())
+        assert "results" in record
 
 
 def test_tokenizer_resumes_from_its_checkpoint(continued: Continued):
@@ -110,6 +126,12 @@ def test_folders_of_stages_have_the_same_names(continued: Continued):
 def test_finished_run_is_done_and_nothing_runs_again(continued: Continued):
     assert states(continued.out["status"]) == dict.fromkeys(STAGES, "done")
     assert continued.out["run of the finished run"].count("cached") == len(STAGES)
+
+
+def test_the_finished_run_keeps_its_description(continued: Continued):
+    for name in ("run.json", "environment.json", "recipe.yaml", "overrides.txt", "resolved.yaml"):
+        before, after = (run / name for run in (OLD / "finished", continued.finished))
+        assert after.read_bytes() == before.read_bytes()
 
 
 def test_finished_run_still_samples_the_same_images(continued: Continued):

@@ -89,7 +89,13 @@ def test_statistics_of_another_tokenizer_are_refused(place: Path, run: Path, tmp
     other = tmp_path / "runs" / "tiny" / "tokenizer" / "tokenizer.safetensors"
     weights = load_file(other)
     save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other)
-    refused = pae("sample", "runs/tiny", "--count", "1", cwd=tmp_path).fails(1)
+    command = ("sample", "runs/tiny", "--count", "1")
+    assert "tokenizer.safetensors" in pae(*command, cwd=tmp_path).fails(1).err
+    record = other.with_name("stage.json")
+    known = json.loads(record.read_bytes())
+    del known["results"]  # as of an earlier version, which did not record the tokenizer's digest
+    record.write_text(json.dumps(known), encoding="utf-8")
+    refused = pae(*command, cwd=tmp_path).fails(1)
     assert "another tokenizer" in refused.err
 
 

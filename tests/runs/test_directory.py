@@ -140,12 +140,12 @@ def test_links_to_stages_of_an_earlier_plan_are_removed(tmp_path: Path, tiny_rec
     loaded = load_recipe(tiny_recipe, (), registry)
     run = RunDirectory.at(tmp_path / "run")
     stages = plan(loaded.recipe, registry)
-    run.write(loaded, stages, "pae run")
+    run.write(loaded, stages, "pae run", starts=True)
     for stage in stages:
         run.stage(stage).path.mkdir(parents=True)
         run.link(stage)
     edited = load_recipe(tiny_recipe, ("sample.steps=3", "evaluate=null"), registry)
-    run.write(edited, plan(edited.recipe, registry), "pae run")
+    run.write(edited, plan(edited.recipe, registry), "pae run", starts=False)
     left = {path.name for path in run.path.iterdir() if path.is_symlink()}
     kept = {stage.name for stage in stages} - {"sample", "evaluate", "report"}
     assert left == kept

@@ -13,6 +13,7 @@ from rich.console import Console
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
 from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.results import StageResults
 
 FILES = {
     "tokenizer": "tokenizer.safetensors",
@@ -43,7 +44,7 @@ class SampledRun:
 
     def __post_init__(self):
         for stage, name in FILES.items():
-            if not (path := self.require(stage) / name).exists():
+            if not (path := self.store / stage / name).exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(name)
 
@@ -51,9 +52,8 @@ class SampledRun:
     def plan(self):
         return {name: PlannedStage(name, self.fingerprint, ()) for name in FILES}
 
-    @property
-    def run(self):
-        return SimpleNamespace(stage=lambda stage: SimpleNamespace(path=self.require(stage.name)))
+    def results(self, stage):
+        return StageResults(self.store / stage, None, "run the stage again")
 
-    def require(self, stage):
-        return self.store / stage
+    def file(self, stage, name):
+        return self.results(stage).file(name)

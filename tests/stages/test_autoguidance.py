@@ -13,6 +13,7 @@ from pae_framework.data.statistics import compute_statistics
 from pae_framework.errors import CheckpointError, UsageError
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.plugins import load_registry
+from pae_framework.runs.results import StageResults
 from pae_framework.sampling.sampler import load_weak_generator, weak_generator_of
 from pae_framework.tensor_files import save_tensors
 
@@ -58,7 +59,7 @@ class OtherRun:
         recipe = recipe_for(latents.get("latent", LATENT))
         self.loaded = SimpleNamespace(recipe=SimpleNamespace(generator=component, **recipe))
         self.directory = SimpleNamespace(
-            path=path, stage=lambda name: SimpleNamespace(path=path / name)
+            path=path, results=lambda name: StageResults(path / name, None, "run it again")
         )
 
     def finished(self, stage):
@@ -74,7 +75,7 @@ def weak(tmp_path):
         spec = SimpleNamespace(component_class=lambda: Small)
         context = SimpleNamespace(
             registry=SimpleNamespace(find=lambda kind, name: spec),
-            require=lambda stage: ours,
+            file=lambda stage, name: ours / name,
             device=torch.device("cpu"),
         )
         return weak_generator_of(other, context, LATENT, CLASSES)

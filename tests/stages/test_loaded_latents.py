@@ -6,6 +6,7 @@ that take every so-many-th image, safetensors, and statistics in a torch file.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics, compute_statistics, load_statistics
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError, DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.files import file_identity, read_json, write_json
 from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.results import StageResults, describe_results
 from pae_framework.stages import generator, latents
 
 IMAGES, RANKS, PER_SHARD = 10, 2, 3
@@ -105,17 +107,23 @@ def context(tmp_path: Path, folder: Path) -> Any:
     recipe = tmp_path / "small.yaml"
     recipe.write_text(official.RECIPE, encoding="utf-8")
     registry = helpers.registry_with_renamed()
-    recipe_with_folder = load_recipe(recipe, [f"latents.folder={folder}"], registry)
+    overrides = [f"latents.folder={folder}", f"data.train.images={IMAGES}"]
+    recipe_with_folder = load_recipe(recipe, overrides, registry)
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer.safetensors").write_bytes(b"weights")
     (tmp_path / "out").mkdir()
+    folders = {"tokenizer": tmp_path / "tokenizer", "latents": tmp_path / "out"}
+
+    def results(stage: str) -> StageResults:
+        return StageResults(folders[stage], None, "run the stage again")
+
     return Context(
         recipe=recipe_with_folder.recipe,
         registry=registry,
         directory=tmp_path / "out",
-        plan={"tokenizer": "tokenizer"},
-        run=SimpleNamespace(stage=lambda name: SimpleNamespace(path=tmp_path / name)),
-        require=lambda stage: tmp_path / "out",
+        results=results,
+        require=lambda stage: results(stage).files(),
+        file=lambda stage, name: results(stage).file(name),
         seed=lambda settings: 0,
         recorded={},
     )
@@ -140,7 +148,10 @@ def test_the_stage_writes_statistics_and_what_the_folder_was(context: Any, folde
     assert names == {"statistics", "latents_stats.pt", "latents.json"}
     found = run_statistics(context)
     assert helpers.same_bits({"mean": found.mean, "std": found.std}, official.statistics())
-    assert read_json(context.directory / "latents.json") == {
+    description = read_json(context.directory / "latents.json")
+    shards = {path.name: path.stat().st_size for path in folder.glob("*shard*")}
+    assert {name: file["size"] for name, file in description.pop("files").items()} == shards
+    assert description == {
         "folder": str(folder),
         "shards": 4,
         "latents": IMAGES,
@@ -153,6 +164,7 @@ def test_the_stage_writes_statistics_and_what_the_folder_was(context: Any, folde
 def test_the_generator_trains_on_the_rows_as_lightningdit_counts_them(
     context: Any, folder: Path
 ) -> None:
+    latents.run(context)
     dataset, reader = run_latents(context), LightningDitReader(folder)
     assert len(dataset) == len(reader.rows) == IMAGES
     unit = LatentStatistics(reader.mean, reader.std)
@@ -225,8 +237,6 @@ def test_latents_of_another_shape(context: Any, folder: Path, shape: tuple[int, 
     found = " x ".join(map(str, shape))
     with pytest.raises(DataError, match=rf"rank00_shard000.*{found}.*4 x 4 x 4"):
         latents.run(context)
-    with pytest.raises(DataError, match=rf"{found}.*4 x 4 x 4"):
-        generator.run(context)
     assert not list(context.directory.iterdir())
 
 
@@ -239,9 +249,8 @@ def test_labels_beyond_the_classes_are_named_with_their_file(
     tensors["labels"][1:] = label
     save_file(tensors, path)
     message = rf"rank01_shard000.*label {label}\b.* 10 classes.* \(2 "
-    for stage in (latents, generator):
-        with pytest.raises(DataError, match=message):
-            stage.run(cast(StageContext, context))
+    with pytest.raises(DataError, match=message):
+        latents.run(cast(StageContext, context))
 
 
 def test_labels_of_the_runs_own_latents_are_checked_before_training(
@@ -265,7 +274,75 @@ def test_a_generator_without_labels_does_not_mind_them(context: Any) -> None:
     context.num_classes = 1
     network = context.recipe.generator.model_copy(update={"config": unconditional})
     context.recipe = context.recipe.model_copy(update={"generator": network})
+    latents.run(context)
     assert len(run_latents(context)) == IMAGES
+
+
+def test_a_folder_that_lacks_a_shard(context: Any, folder: Path) -> None:
+    """Whichever is gone: the last ones of a rank leave no gap in the numbers."""
+    for path in sorted(folder.glob("*shard*")):
+        path.rename(folder / "kept")
+        with pytest.raises(DataError, match=re.escape(str(folder))):
+            latents.run(context)
+        (folder / "kept").rename(path)
+    latents.run(context)
+
+
+def test_a_folder_with_a_shard_too_many(context: Any, folder: Path) -> None:
+    values = torch.stack([latent(image) for image in range(2)])
+    write_shard(folder / shard_name(2, 0), values, values, torch.zeros(2))
+    with pytest.raises(DataError, match=re.escape(str(folder))):
+        latents.run(context)
+
+
+@pytest.mark.parametrize("images", [IMAGES - 1, IMAGES + 1])
+def test_a_folder_of_other_images(context: Any, folder: Path, images: int) -> None:
+    """One more latent than images is what the sampler of two ranks adds; one less is a loss."""
+    train = context.recipe.data.train
+    config = train.config.model_copy(update={"images": images})
+    data = context.recipe.data.model_copy(
+        update={"train": train.model_copy(update={"config": config})}
+    )
+    context.recipe = context.recipe.model_copy(update={"data": data})
+    if images < IMAGES:
+        latents.run(context)
+    else:
+        with pytest.raises(DataError, match=rf"{IMAGES} latents.* {images} images"):
+            latents.run(context)
+
+
+def test_a_shard_that_states_another_number_of_latents(context: Any, folder: Path) -> None:
+    path = folder / shard_name(1, 0)
+    save_file(load_file(path), path, {"total_size": "7"})
+    with pytest.raises(DataError, match=rf"{path.name} states 7 latents, but has 3"):
+        latents.run(context)
+
+
+@pytest.mark.parametrize("change", ["gone", "added", "flipped", "cut"])
+def test_a_folder_that_changed_after_the_stage(context: Any, folder: Path, change: str) -> None:
+    latents.run(context)
+    path = folder / shard_name(1, 0)
+    content = path.read_bytes()
+    if change == "gone":
+        path.unlink()
+    elif change == "added":
+        path = path.rename(folder / shard_name(3, 0))
+        (folder / shard_name(1, 0)).write_bytes(content)
+    else:
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        if change == "cut":
+            path.write_bytes(content[:-1])
+    with pytest.raises(RunError, match=path.name):
+        run_latents(context)
+
+
+def test_a_runs_folder_that_was_copied_in_part(context: Any, folder: Path) -> None:
+    """The record that was copied along lists what the run wrote."""
+    write_json(folder / "stage.json", {"state": "done", "results": describe_results(folder)})
+    latents.run(context)
+    (folder / "latents_stats.pt").unlink()
+    with pytest.raises(RunError, match=r"latents_stats\.pt is missing"):
+        latents.run(context)
 
 
 def test_latents_of_another_tokenizer(context: Any, folder: Path, tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_a_record_cannot_name_files_of_another_kind_or_place(tmp_path):
     assert all(path.exists() for path in kept)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", "{}", '{"files": 7}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "7", "{}", '{"files": 7}', "\xff", "[" * 99_999]
+)
 def test_a_record_that_is_damaged_or_of_someone_else_removes_nothing(tmp_path, content):
     (tmp_path / RECORD).write_text(content, encoding="latin-1")
     (tmp_path / "0.png").touch()
@@ -63,6 +65,14 @@ def test_a_record_that_is_damaged_or_of_someone_else_removes_nothing(tmp_path, c
 
     assert names_in(tmp_path) == ["0.png", RECORD]
     assert read_json(tmp_path / RECORD) == {"files": ["1.png"]}
+
+
+@pytest.mark.parametrize("added", [{"further": 7}, {"further": [{}]}, {"found": []}])
+def test_a_damaged_list_of_what_was_added_starts_the_command_again(tmp_path, added):
+    fill(tmp_path, ["0.png"])
+    write_json(tmp_path / RECORD, {**read_json(tmp_path / RECORD), **added})
+    assert resume_or_restart(tmp_path, RECORD, PATTERN, ["0.png"], {}) == ["0.png"]
+    add_to_record(tmp_path, RECORD, ["all.npz"], evaluations=22)
 
 
 def test_what_is_found_and_written_later_does_not_make_it_another_command(tmp_path):

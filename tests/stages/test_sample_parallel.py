@@ -105,7 +105,7 @@ def test_a_stopped_and_resumed_stage_of_two_processes_equals_that_of_one(
     """Three sets of 20 images, in chunks of 8, 8 and 4; stopped when the first chunk is done."""
     recipe = load_recipe(tiny_recipe, ["sample.batch_size=4"], load_registry()).recipe
     alone = Stage(tmp_path / "stages", recipe=recipe, directory=tmp_path / "alone")
-    early = alone.require("generator") / "weights-step000003.safetensors"
+    early = alone.results("generator").folder / "weights-step000003.safetensors"
     early.write_text("early")
     alone.pids.mkdir()
     sample.run(alone, PidSampler.of, CHUNK)

@@ -61,7 +61,7 @@ def stage(tmp_path, tiny_recipe, registry):
         context = SampledRun(
             store, fingerprint, registry, recipe, store / (folder or f"sample-{number}")
         )
-        (context.require("generator") / "weights-step000003.safetensors").write_text("early")
+        (context.results("generator").folder / "weights-step000003.safetensors").write_text("early")
         CountingSampler.asked.clear()
         sample.run(context, lambda context: replace(sampler.of(context), **facts))
         return context
@@ -95,7 +95,7 @@ def test_another_step_count_samples_only_what_is_missing(stage):
     assert "sample-0" in text
     ours, theirs = (context.directory / MAIN for context in (first, second))
     assert ours.samefile(theirs)
-    assert len(read_sets(second.directory)) == 3
+    assert len(read_sets(lambda name: second.directory / name)) == 3
     ours.unlink()  # what one recipe removes, the other keeps
     images, labels = open_set(theirs)
     assert images[:, 0, 0, 0].tolist() == list(range(4, 24))
@@ -156,14 +156,20 @@ def test_other_code_samples_again(stage):
     assert len(CountingSampler.asked) == 3
 
 
-@pytest.mark.parametrize("damage", ["set", "list", "other labels", "gone", "no identity"])
+@pytest.mark.parametrize(
+    "damage", ["set", "a flipped bit", "list", "a number", "other labels", "gone", "no identity"]
+)
 def test_an_unusable_set_is_sampled_again(stage, damage):
     context = stage()
     path, file = context.directory / MAIN, context.directory / "sets.json"
     if damage == "set":
         path.write_bytes(path.read_bytes()[:-30])
-    elif damage == "list":
-        file.write_text("[")
+    elif damage == "a flipped bit":
+        content = path.read_bytes()
+        middle = len(content) // 2  # among the images
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage in ("list", "a number"):
+        file.write_text({"list": "[", "a number": "3"}[damage])
     elif damage == "gone":
         path.unlink()
     elif damage == "no identity":  # as an earlier release listed them
@@ -207,7 +213,7 @@ def test_the_identity_includes_the_weights_of_autoguidance_but_not_its_path(tmp_
         settings = context.recipe.sample
         guidance = settings.guidance.model_copy(update={"autoguidance": str(tmp_path / run)})
         settings = settings.model_copy(update={"guidance": guidance})
-        weights = context.require("generator") / LAST
+        weights = context.results("generator").folder / LAST
         return set_identity(context, weights, torch.arange(3), settings)
 
     assert identity("one", "same") == identity("two", "same")

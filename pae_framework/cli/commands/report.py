@@ -10,7 +10,6 @@ import typer
 from pae_framework.cli.arguments import RunArgument, finished_context
 from pae_framework.cli.output import installed_registry
 from pae_framework.errors import UsageError
-from pae_framework.files import read_json
 from pae_framework.printing import print_line
 
 
@@ -44,27 +43,32 @@ def report(
 
 def _write_run(run: Path) -> None:
     context = finished_context(run, "report")
-    from pae_framework.stages import report as stage
+    from pae_framework.stages.report import rewrite
 
-    stage.run(context)
+    rewrite(context)
 
 
 def _write_sweep(run: Path) -> None:
     from pae_framework.launch.run_sweep import compare_members
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.runs.directory import RunDirectory
+    from pae_framework.runs.directory import RESOLVED, RunDirectory
 
-    loaded = load_recipe(run / "resolved.yaml", (), installed_registry())
-    compare_members(loaded, RunDirectory.at(run))
+    sweep = RunDirectory.at(run)
+    sweep.text(RESOLVED)
+    loaded = load_recipe(run / RESOLVED, (), installed_registry())
+    compare_members(loaded, sweep)
 
 
 def _markdown(run: Path, is_sweep: bool) -> str:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_markdown, results_markdown
+    from pae_framework.runs.directory import RunDirectory
+    from pae_framework.runs.opened import open_directory
+    from pae_framework.runs.run_metrics import RESULTS, read_comparison, read_metrics
 
-    results = run / "results.json" if is_sweep else run / "evaluate" / "results.json"
-    if not results.is_file():
-        raise UsageError(f"{run} has no results yet; see `pae status {run}`")
-    if is_sweep:
-        return comparison_markdown(*comparison_table(sweep_members(read_json(results))))
-    return results_markdown(result_rows(read_json(results)))
+    if is_sweep and (run / RESULTS).exists():
+        members = sweep_members(read_comparison(RunDirectory.at(run)))
+        return comparison_markdown(*comparison_table(members))
+    if not is_sweep and (metrics := read_metrics(open_directory(run))) is not None:
+        return results_markdown(result_rows(metrics))
+    raise UsageError(f"{run} has no results yet; see `pae status {run}`")

@@ -16,7 +16,6 @@ from pae_framework.cli.output import (
     warn,
 )
 from pae_framework.errors import UsageError
-from pae_framework.files import read_json
 
 if TYPE_CHECKING:
     from pae_framework.console import PlainConsole
@@ -49,6 +48,14 @@ def run(
             "steps per stage, on the CPU, offline; default directory: a new temporary folder",
         ),
     ] = False,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE",
+            help="run this stage and all that depend on it from their beginning, although they "
+            "are done; may be repeated",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -79,6 +86,8 @@ def run(
         pae run fashion_mnist generator.train.steps=2000 --run-dir runs/longer
 
         pae run quickstart sample.steps=5 --run-dir runs/b --stages runs/a/stages
+
+        pae run quickstart --again tokenizer
     """
     from pae_framework.console import PlainConsole
     from pae_framework.launch.start import RunOptions, run_recipe
@@ -87,7 +96,7 @@ def run(
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
     loaded = load_recipe(recipe, overrides or (), installed_registry())
-    options = RunOptions(run_dir, stages, only, smoke, command_line())
+    options = RunOptions(run_dir, stages, only, smoke, command_line(), tuple(again or ()))
     if dry_run:
         _print_dry_run(loaded, options, as_json)
         return
@@ -119,12 +128,13 @@ def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_tables, results_table
     from pae_framework.runs.directory import REPORT
+    from pae_framework.runs.run_metrics import read_comparison, read_metrics
 
-    results = directory.path / "evaluate" / "results.json"
     if "members" in directory.info:
-        members = sweep_members(read_json(directory.path / "results.json"))
-        for table in comparison_tables(*comparison_table(members)):
+        for table in comparison_tables(
+            *comparison_table(sweep_members(read_comparison(directory)))
+        ):
             console.print(table)
-    elif results.is_file():
-        console.print(results_table(result_rows(read_json(results))))
+    elif (metrics := read_metrics(directory)) is not None:
+        console.print(results_table(result_rows(metrics)))
     console.print(f"report: {directory.path / REPORT}")

@@ -1,0 +1,80 @@
+"""Stages that are to run anew although they are done: ``pae run --again``. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from pae_framework.errors import RunError, UsageError
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.suggestions import suggestion
+from pae_framework.runs.plan import PlannedStage, downstream_stages, plan
+from pae_framework.runs.record import StageRecord
+
+
+def require_stages(names: Collection[str], recipes: Sequence[LoadedRecipe]) -> None:
+    """Check the names given to ``--again``.
+
+    Raises:
+        UsageError: one is not a stage of any of the recipes.
+    """
+    known = list(dict.fromkeys(stage.name for recipe in recipes for stage in _plan(recipe)))
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--again: {recipes[0].recipe.name} has no stage {name!r}; "
+                f"{suggestion(name, known)}"
+            )
+
+
+def outdate_stages(names: Collection[str], recipes: Sequence[LoadedRecipe], store: Path) -> None:
+    """Mark stages of the recipes, and all that depend on them, as not begun.
+
+    Also those that belong to other recipes of the store. The results are removed when a stage
+    starts; see :meth:`StageRecord.prepare`.
+
+    Raises:
+        RunError: another process works on one of them. None is marked then.
+    """
+    outdated = [record for record in _records(names, recipes, store) if record.path.is_dir()]
+    with ExitStack() as held:
+        for record in outdated:
+            held.enter_context(record.lock(partial(_refuse, record)))
+        for record in reversed(outdated):  # readers first: an interruption must not leave them done
+            record.outdate()
+
+
+def _records(
+    names: Collection[str], recipes: Sequence[LoadedRecipe], store: Path
+) -> Iterator[StageRecord]:
+    """The named stages and those that depend on them, each after the ones that it reads."""
+    folders: dict[str, None] = {}
+    for recipe in recipes:
+        stages = {stage.name: stage for stage in _plan(recipe)}
+        chosen = [name for name in names if name in stages]
+        folders |= dict.fromkeys(stages[x].folder for x in downstream_stages(stages, chosen))
+    inputs = {file.parent.name: _inputs(file.parent) for file in store.glob("*/stage.json")}
+    found = -1
+    while len(folders) > found:
+        found = len(folders)
+        folders |= {name: None for name, reads in inputs.items() if not reads.isdisjoint(folders)}
+    return (StageRecord(store / folder) for folder in folders)
+
+
+def _inputs(folder: Path) -> set[str]:
+    """Names of the folders that a stage read; empty if its record is damaged."""
+    try:
+        inputs = StageRecord(folder).info.get("inputs", {})
+    except RunError:
+        return set()
+    return {f"{stage}-{fingerprint}" for stage, fingerprint in inputs.items()}
+
+
+def _refuse(record: StageRecord) -> None:
+    raise RunError(f"another process is working on {record.path}; wait until it ends, or stop it")
+
+
+def _plan(recipe: LoadedRecipe) -> list[PlannedStage]:
+    return plan(recipe.recipe, recipe.registry)

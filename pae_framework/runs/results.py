@@ -1,0 +1,168 @@
+"""The files that a finished stage left: their sizes and digests, and checks against them. No torch.
+
+A stage's record lists every file in its folder except logs, checkpoints, records, hidden files,
+and the list of damaged images. Whatever reads a finished stage reads through
+:class:`StageResults`, so no result is used that has changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from pydantic import BaseModel
+
+from pae_framework.data.data_settings import SHARDS
+from pae_framework.errors import RunError
+
+_OTHER_FILES = {"stage.json", "data.json", "metrics.jsonl", "damaged.txt"}
+_OTHER_FOLDERS = {"checkpoints", "tensorboard"}
+ADOPTED = "of an earlier version: recorded sizes and digests of its files"
+"""What is printed when the results of such a stage were recorded."""
+_CHUNK = 1 << 23
+"""Bytes that are hashed at once."""
+
+
+class ResultFile(BaseModel):
+    """Size in bytes, XXH3 digest, and time of the last change in ns of a recorded file."""
+
+    size: int
+    xxh3: str
+    mtime_ns: int
+
+
+Results = dict[str, dict[str, Any]]
+"""Path relative to the stage's folder -> :class:`ResultFile`, in JSON types."""
+
+
+def describe_results(folder: Path) -> Results:
+    """Size, digest and time of every result in a stage's folder."""
+    return describe_files(folder, sorted(_result_names(folder)))
+
+
+def describe_files(folder: Path, names: Iterable[str]) -> Results:
+    """Size, digest and time of some files of a folder."""
+    results = {}
+    for name in names:
+        facts = (folder / name).stat()
+        results[name] = ResultFile(
+            size=facts.st_size, xxh3=_digest(folder / name), mtime_ns=facts.st_mtime_ns
+        ).model_dump()
+    return results
+
+
+def _result_names(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        other = name.parts[0] in _OTHER_FILES or name.parts[0] in _OTHER_FOLDERS
+        unfinished = any(part.startswith(".") or part.endswith(".parts") for part in name.parts)
+        if path.is_file() and not other and not unfinished and path.suffix != ".log":
+            yield name.as_posix()
+
+
+@dataclass(frozen=True)
+class StageResults:
+    """The files of one finished stage.
+
+    Args:
+        folder: the stage's folder.
+        recorded: what its record lists; None if an earlier version finished the stage.
+        remedy: what to do if a file is missing or has changed, for messages.
+    """
+
+    folder: Path
+    recorded: Mapping[str, Any] | None
+    remedy: str
+
+    def has(self, name: str) -> bool:
+        """Whether the stage wrote the file ``name``."""
+        return (self.folder / name).is_file() if self.recorded is None else name in self.recorded
+
+    def file(self, name: str) -> Path:
+        """A file of the stage, after its size and contents were checked.
+
+        Contents are read once per process, unless the file changes.
+
+        Raises:
+            RunError: the file is missing or has changed.
+        """
+        path = self._existing(name)
+        if self.recorded is not None:
+            self._require_digest(path, self.recorded[name])
+        return path
+
+    def files(self) -> Path:
+        """The folder, after all its files were checked as in :meth:`file`.
+
+        Raises:
+            RunError: a file is missing or has changed, or there is a shard of latents too many.
+        """
+        self._require_no_other_shard()
+        for name in self.recorded or ():
+            self.file(name)
+        return self.folder
+
+    def require_complete(self) -> None:
+        """Check that all files are there and none changed, without reading more than necessary.
+
+        Only files that were touched since they were recorded are read.
+
+        Raises:
+            RunError: as :meth:`files`.
+        """
+        self._require_no_other_shard()
+        for name, facts in (self.recorded or {}).items():
+            path = self._existing(name)
+            if path.stat().st_mtime_ns != facts["mtime_ns"]:
+                self._require_digest(path, facts)
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise self._error(path, "is missing")
+        if self.recorded is None:
+            return path
+        if name not in self.recorded:
+            raise self._error(path, "is not a file that the finished stage wrote")
+        size, expected = path.stat().st_size, self.recorded[name]["size"]
+        if size != expected:
+            raise self._error(path, f"has {size} bytes, but {expected} were written")
+        return path
+
+    def _require_digest(self, path: Path, facts: Mapping[str, Any]) -> None:
+        if (digest := _cached_digest(path)) != facts["xxh3"]:
+            fact = f"has other contents than were written (XXH3 {digest}, not {facts['xxh3']})"
+            raise self._error(path, fact)
+
+    def _require_no_other_shard(self) -> None:
+        if self.recorded is None:
+            return
+        for path in sorted(self.folder.glob(SHARDS)):
+            if path.name not in self.recorded:
+                raise self._error(path, "was not written by the stage; move it away")
+
+    def _error(self, path: Path, fact: str) -> RunError:
+        return RunError(f"{path} {fact}; {self.remedy}")
+
+
+_digests: dict[tuple[str, int, int, int], str] = {}
+"""Digests known to this process, by path, inode, size and time of the last change."""
+
+
+def _cached_digest(path: Path) -> str:
+    facts = path.stat()
+    key = (str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = _digest(path)
+    return _digests[key]
+
+
+def _digest(path: Path) -> str:
+    digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""Metrics of finished runs and sweeps, read from their directories. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.reading import read_record
+
+RESULTS = "results.json"
+"""Name of the file of metrics: of a run in its stage ``evaluate``, of a sweep in its directory."""
+
+Metrics = list[dict[str, Any]]
+
+
+class _Metric(BaseModel):
+    name: str
+    label: str
+    value: float | None
+    higher_is_better: bool
+    std: float | None = None
+    at: dict[str, Any] | None = None
+    protocol: dict[str, Any] | None = None
+
+
+class _MemberResult(BaseModel):
+    member: str
+    variant: str
+    seed: int
+    metrics: list[_Metric]
+    samples: str = ""
+
+
+def read_metrics(directory: RunDirectory) -> Metrics | None:
+    """The metrics of a run; None if its plan has no stage ``evaluate`` or that is not done.
+
+    Raises:
+        RunError: the file is missing, damaged or not the one that the stage wrote.
+    """
+    planned = directory.plan.get("evaluate")
+    if planned is None or not directory.stage(planned).done:
+        return None
+    return read_metrics_file(directory.results(planned).file(RESULTS))
+
+
+def read_metrics_file(path: Path) -> Metrics:
+    """The metrics in a file of the stage ``evaluate``.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    remedy = "remove it and run the same command again"
+    metrics: Metrics = read_record(path, list[_Metric], remedy)
+    return metrics
+
+
+def read_comparison(directory: RunDirectory) -> list[dict[str, Any]]:
+    """The results of a sweep's members.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    remedy = f"`pae report {directory.path}` writes it again"
+    results: list[dict[str, Any]] = read_record(
+        directory.path / RESULTS, list[_MemberResult], remedy
+    )
+    return results

@@ -1,0 +1,161 @@
+"""Whatever is damaged in a finished run, a command works as before or names the damaged file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from finished_run import COMMANDS, QUICK, Finished, answer, pae
+
+OTHERS = ("checkpoints", "tensorboard", "metrics.jsonl", ".lock", "report.html")
+"""Not results, or, the report, written anew by the command that shows it."""
+
+
+def targets(run: Path) -> list[Path]:
+    """Files of the run that a command may read, relative to it."""
+    files = [path for path in run.rglob("*") if path.is_file() and not path.is_symlink()]
+    names = sorted(path.relative_to(run) for path in files)
+    return [name for name in names if not set(OTHERS) & set(name.parts)]
+
+
+def flip(path: Path, choose: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
+    path.write_bytes(content)
+
+
+def cut(path: Path, choose: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: choose.randrange(path.stat().st_size)])
+
+
+def to_folder(path: Path, choose: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def swap(path: Path, choose: random.Random) -> None:
+    """Another file's contents."""
+    others = [other for other in sorted(path.parent.iterdir()) if other.is_file() and other != path]
+    path.write_bytes(choose.choice(others).read_bytes() if others else b"")
+
+
+def written(content: bytes) -> Callable[[Path, random.Random], None]:
+    return lambda path, choose: path.write_bytes(content) and None
+
+
+DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
+    "deleted": lambda path, choose: path.unlink(),
+    "cut": cut,
+    "flipped": flip,
+    "emptied": written(b""),
+    "a folder": to_folder,
+    "swapped": swap,
+    "garbage": written(b"\x93NUMPY{[(\n"),
+    "not UTF-8": written(b'{"name": "\xff\xfe"}'),
+    "a list": written(b"[]"),
+    "a list of lists": written(b'[["a", 1], null]'),
+    "an empty object": written(b"{}"),
+    "other types": written(b'{"name": 1, "plan": {"a": []}, "store": null, "state": ["done"]}'),
+    "null": written(b"null"),
+    "deeply nested": written(b"[" * 100_000),
+}
+
+
+def check(
+    finished: Finished, folder: Path, seed: int, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damage one file, and compare what one command does with what it did before."""
+    choose = random.Random(seed)
+    run = shutil.copytree(finished.folder / "run", folder / "run", symlinks=True)
+    choices = targets(run)
+    records = [name for name in choices if name.suffix == ".json"]
+    name = choose.choice(choose.choice([choices, records]))
+    kind = choose.choice(list(DAMAGE))
+    before = (run / name).read_bytes()
+    DAMAGE[kind](run / name, choose)
+    result, found = answer(command, folder, monkeypatch)
+    story = f"seed {seed}: {name} {kind}, pae {command}: {result.code}\n{result.out}{result.err}"
+    assert result.code in (0, 1, 2), story
+    changed = not (run / name).is_file() or (run / name).read_bytes() != before
+    if result.code == 0 and command != "status":
+        assert found == finished.expected.get(command, {}), story
+    elif result.code and changed:
+        assert name.name in result.err, story
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_one_damaged_file(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    check(finished, tmp_path, seed, QUICK[seed % len(QUICK)], monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 1100))
+def test_many_damaged_files(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    check(finished, tmp_path, seed, list(COMMANDS)[seed % len(COMMANDS)], monkeypatch)
+
+
+@pytest.fixture
+def run(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(finished.folder / "run", tmp_path / "run", symlinks=True)
+
+
+@pytest.mark.parametrize("name", ["run.json", "recipe.yaml", "overrides.txt", "resolved.yaml"])
+def test_the_remedy_for_a_damaged_description(
+    finished: Finished, run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Removed, it is written again; no stage runs."""
+    before = (run / name).read_bytes()
+    (run / name).unlink()
+    result, table = answer("run", run.parent, monkeypatch)
+    assert result.ok().out.count("cached") == len(list((run / "stages").iterdir()))
+    assert table == finished.expected["run"]
+    assert (run / name).read_bytes() == before
+
+
+def test_the_remedy_for_a_damaged_stage_record(
+    finished: Finished, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed, the stage goes on from its last checkpoint."""
+    record = run / "tokenizer" / "stage.json"
+    record.write_bytes(b"")
+    (row,) = (row for row in pae_status(run, monkeypatch) if row["state"] != "done")
+    assert (row["stage"], row["state"]) == ("tokenizer", "damaged")
+    assert "stage.json" in row["error"]
+    result, _ = answer("run", run.parent, monkeypatch)
+    assert "stage.json" in result.fails(1).err
+    record.unlink()
+    result, table = answer("run", run.parent, monkeypatch)
+    assert result.ok().out.count("cached") == len(list((run / "stages").iterdir())) - 1
+    assert table == finished.expected["run"]
+
+
+def pae_status(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    out = pae(["status", "run", "--json"], run.parent, monkeypatch).ok().out
+    rows: list[dict[str, str]] = json.loads(out)["old_run"]
+    return rows
+
+
+def test_what_killed_processes_left_is_cleared(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the run, and in a stage when it starts; this process has the number of the killed one."""
+    number = os.getpid()
+    left = [
+        run / f".run.json.{number}.new",
+        run / "report" / f".report.html.{number}.new",
+        run / "report" / "deep" / f".a.{number}.new",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    words = ["run", *COMMANDS["run"][1:], "--again", "report"]
+    pae(words, run.parent, monkeypatch).ok()
+    assert [path for path in left if path.exists()] == []
