@@ -19,6 +19,8 @@ from pae_framework.errors import DataError
 from pae_framework.files import replacing
 
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+INDEX_SUFFIX = ".index.json"
+"""End of the name of an index of several files, as transformers and Diffusers write it."""
 
 
 class RemoteFile(Protocol):
@@ -134,7 +136,7 @@ def _download(url: str, path: Path) -> str:
 
 def is_file_name(weights: str) -> bool:
     """Whether ``weights`` of a recipe is a file name rather than a tag of a hub."""
-    return weights.endswith(FILE_SUFFIXES) or os.sep in weights
+    return weights.endswith((*FILE_SUFFIXES, INDEX_SUFFIX)) or os.sep in weights
 
 
 def default_or_file(weights: str) -> str:

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from pae_framework.errors import CheckpointError
 from pae_framework.files import file_identity
-from pae_framework.hub import FILE_SUFFIXES
+from pae_framework.hub import FILE_SUFFIXES, INDEX_SUFFIX
 
-INDEX_SUFFIX = ".index.json"
-"""End of the name of an index, as transformers and Diffusers write it."""
 _PART = re.compile(r"(.+)-\d+-of-0*([1-9]\d*)\.\w+")
 
 
@@ -43,7 +41,7 @@ def find_parts(path: Path) -> WeightParts:
     """
     if path.is_dir():
         path = _only_set(path)
-    if not path.exists():
+    if not path.is_file():
         raise CheckpointError(f"{path} cannot be read: there is no such file")
     if path.name.endswith(".json"):
         return _indexed(path)
@@ -74,7 +72,10 @@ def contents_identity(path: Path) -> str | None:
 
 def _only_set(folder: Path) -> Path:
     """The index or the file of the one set of weights in a folder."""
-    visible = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    try:
+        visible = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
     indices = [path for path in visible if path.name.endswith(INDEX_SUFFIX)]
     files = [path for path in visible if path.suffix in FILE_SUFFIXES]
     if indices:

@@ -44,7 +44,7 @@ def load_generator_weights(context: StageContext) -> None:
     component = context.recipe.generator
     assert component is not None
     assert component.weights is not None
-    path = require_file(component.weights, "generator.weights")
+    path = require_file(component.weights, "generator.weights", folder=True)
     model = _meta_generator(context)
     found = read_generator(path, model)
     weights = match_state_dict(found.tensors, model, path)

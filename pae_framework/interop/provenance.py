@@ -33,14 +33,14 @@ class _Source(BaseModel):
     imported_from: str = ""
 
 
-def require_file(file: str, key: str) -> Path:
-    """The file, or the folder of weights, that a recipe names in ``key``.
+def require_file(file: str, key: str, folder: bool = False) -> Path:
+    """The file that a recipe names in ``key``; with ``folder``, it may be a folder.
 
     Raises:
         DataError: there is no such file.
     """
     path = Path(file).expanduser()
-    if not path.exists():
+    if not (path.is_file() or (folder and path.is_dir())):
         raise DataError(f"{key}: there is no file {path}")
     return path
 

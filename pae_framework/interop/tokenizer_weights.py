@@ -71,7 +71,7 @@ def load_tokenizer_weights(context: StageContext) -> None:
     """
     recipe = context.recipe
     assert recipe.tokenizer.weights is not None
-    path = require_file(recipe.tokenizer.weights, "tokenizer.weights")
+    path = require_file(recipe.tokenizer.weights, "tokenizer.weights", folder=True)
     released = read_released(path)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")

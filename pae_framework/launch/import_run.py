@@ -125,9 +125,10 @@ def import_generator(
             differences.
         DataError: the statistics are damaged, not finite, or have another number of channels.
     """
-    for path in (file, statistics):
-        if path is not None and not path.exists():
-            raise UsageError(f"there is no file {path}")
+    if not file.exists():
+        raise UsageError(f"there is no file {file}")
+    if statistics is not None and not statistics.is_file():
+        raise UsageError(f"there is no file {statistics}")
     opened = open_run(run, registry)
     folder = run.absolute() / FOLDER
     copy, statistics_copy = folder / "generator.safetensors", folder / "latents_stats.safetensors"

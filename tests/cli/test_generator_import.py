@@ -516,3 +516,10 @@ def test_bad_files_are_errors_and_change_nothing(
     for word in (Path(file).name, *words):
         assert word in answer.err
     assert content(run) == before
+
+
+def test_a_folder_of_statistics_is_no_file(pae: Pae, run: Path) -> None:
+    Path("folder").mkdir()
+    answer = pae("import", "generator", "0100000.pt", "run", "--statistics", "folder")
+    assert answer.code == 2
+    assert "folder" in answer.err
