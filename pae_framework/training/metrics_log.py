@@ -41,7 +41,11 @@ def _record(line: bytes) -> dict[str, float] | None:
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return None
-    return record if all(type(value) in (int, float) for value in record.values()) else None
+    return record if all(_is_number(value) for value in record.values()) else None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 class MetricsLog:

@@ -43,7 +43,8 @@ DAMAGED = [
     *(b"", b"\xff\xfe", b"\0" * 20, b'{"step": 2, "lo', b"null", b"[1, 2]", b"2", b'"step"'),
     *(b"{}", b'{"loss": 1.5}', b'{"step": "2", "loss": 1.5}', b'{"step": 2.0}', b'{"step": true}'),
     *(b'{"step": null}', b'{"step": 2, "loss": "low"}', b'{"step": 2, "loss": [1.5]}'),
-    *(b'{"step": 2, "loss": false}', b"[" * 100_000, b"9" * 5000),
+    *(b'{"step": 2, "loss": 1' + b"0" * 400 + b"}", b'{"step": 2, "loss": false}'),
+    *(b"[" * 100_000, b"9" * 5000),
 ]
 
 
