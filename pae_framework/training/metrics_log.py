@@ -57,6 +57,8 @@ class MetricsLog:
 
     def __init__(self, directory: Path, step: int):
         self._path = directory / "metrics.jsonl"
+        if step and not self._path.is_file():
+            logger.warning("%s is missing: the lines up to step %d are lost", self._path, step)
         kept = [record for record in read_log(self._path) if record["step"] <= step]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a", encoding="utf-8")

@@ -83,6 +83,17 @@ def test_a_log_that_is_missing_empty_or_cut(tmp_path: Path, content: bytes | Non
     assert steps(path) == ([1, 2, 3] if content == ROWS[:-1] else [])
 
 
+def test_a_log_that_is_missing_when_a_training_resumes_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    MetricsLog(tmp_path, 0).close()
+    assert not caplog.messages
+    (tmp_path / "metrics.jsonl").unlink()
+    MetricsLog(tmp_path, 4).close()
+    (message,) = caplog.messages
+    assert str(tmp_path / "metrics.jsonl") in message
+
+
 def test_seconds_are_formatted():
     assert format_seconds(41.6) == "42 s"
     assert format_seconds(200) == "3 min 20 s"
