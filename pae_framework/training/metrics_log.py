@@ -42,7 +42,11 @@ def _record(line: bytes) -> dict[str, float] | None:
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return None
-    return record if all(type(value) in (int, float) for value in record.values()) else None
+    return record if all(_is_number(value) for value in record.values()) else None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 class MetricsLog:
@@ -54,6 +58,8 @@ class MetricsLog:
 
     def __init__(self, directory: Path, step: int):
         self._path = directory / "metrics.jsonl"
+        if step and not self._path.is_file():
+            logger.warning("%s is missing: the lines up to step %d are lost", self._path, step)
         kept = [record for record in read_log(self._path) if record["step"] <= step]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._board_path = directory / "tensorboard"

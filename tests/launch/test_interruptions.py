@@ -105,7 +105,7 @@ class Chain:
         """Start a run, interrupted each time, until it is done."""
         rng, ended = random.Random(seed), []
         for _ in range(MOST):
-            drawn = rng.choice(draws)(rng, self.operations // 2)
+            drawn = rng.choice(draws)(rng, self.operations // 3)
             ended.append(self.pae_run(name, drawn))
             check_end(ended[-1], drawn)
             if ended[-1].code == 0:
@@ -205,17 +205,26 @@ def test_the_comparison_sees_all_kinds_of_results(chain: Chain):
 # --- tests ----------------------------------------------------------------------------------------
 
 
-def test_killed_again_and_again_it_ends_as_undisturbed(chain: Chain):
-    ended = chain.interrupted("killed", 1, KILLS)
-    assert len(ended) > 3
-    assert_as_undisturbed(chain, "killed")
+def test_interrupted_again_and_again_it_ends_as_undisturbed(chain: Chain):
+    ended = chain.interrupted("interrupted", 1, (*KILLS, *STOPS))
+    assert len(ended) > 5
+    assert_as_undisturbed(chain, "interrupted")
 
 
-def test_stopped_again_and_again_it_ends_as_undisturbed(chain: Chain):
-    ended = chain.interrupted("stopped", 2, STOPS)
-    assert len(ended) > 3
-    assert any(end.code == 1 for end in ended)
-    assert_as_undisturbed(chain, "stopped")
+def test_signals_to_all_processes_amid_a_save_stop_after_it(chain: Chain):
+    """The tokenizer has loader processes. Its checkpoints are of the steps 2, 4 and 6 of 7."""
+    folder = chain.folder / "group"
+    for step, names in ((2, ("TERM", "TERM")), (4, ("HUP", "TERM", "USR1")), (6, ("INT", "TERM"))):
+        at = dict(enumerate(names, start=1))
+        amid = Interruption(at, on=f"step-{step:08d}.new/.opponent.safetensors", group=True)
+        ended = chain.pae_run("group", amid)
+        assert ended.code == 1, ended.output
+        assert f"stopped at step {step + 1} of 7" in " ".join(ended.output.split())
+        assert "Traceback" not in ended.output
+        record = read_json(folder / "tokenizer" / "stage.json")
+        assert (record["state"], record["progress"]["done"]) == ("stopped", step + 1)
+    assert chain.pae_run("group", Interruption()).code == 0
+    assert_as_undisturbed(chain, "group")
 
 
 @pytest.mark.slow

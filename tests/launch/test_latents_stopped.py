@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,10 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
-    """`pae run` with two processes, ended amid the latents: exit code, output, its processes."""
+    """`pae run` with two processes, ended amid the latents: exit code, output, its processes.
+
+    SIGKILL goes to the main process, other signals to all processes, twice, as Slurm sends them.
+    """
     command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
     process = subprocess.Popen(
         [*command, "run", "tiny.yaml", *SHORT, "latents.processes=2"],
@@ -91,12 +95,18 @@ def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     try:
         folder = place / "runs" / "tiny" / "latents"
         wait_for(lambda: len(list(folder.glob("latents_rank*"))) > 1, "no shard was written")
         workers = descendants(process.pid)
-        process.send_signal(sent)
+        if sent == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, sent)
+            time.sleep(0.05)
+            os.killpg(process.pid, sent)
         output, _ = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
@@ -105,7 +115,11 @@ def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="processes are listed by ps")
 @pytest.mark.parametrize(
-    "sent", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+    "sent",
+    [
+        signal.SIGTERM,
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGHUP, signal.SIGKILL)),
+    ],
 )
 def test_no_process_remains_and_another_run_finishes(
     place: Path, undisturbed: dict[str, dict[str, Tensor]], sent: signal.Signals
@@ -116,7 +130,7 @@ def test_no_process_remains_and_another_run_finishes(
     folder = place / "runs" / "tiny" / "latents"
     left = {path: path.stat().st_mtime_ns for path in folder.glob("latents_rank*")}
     assert 2 <= len(left) < len(undisturbed)
-    if sent == signal.SIGTERM:
+    if sent != signal.SIGKILL:
         assert code == 1
         assert f"stopped with {len(left)} of {len(undisturbed)} shards" in " ".join(output.split())
         assert read_json(folder / "stage.json")["state"] == "stopped"

@@ -43,7 +43,8 @@ DAMAGED = [
     *(b"", b"\xff\xfe", b"\0" * 20, b'{"step": 2, "lo', b"null", b"[1, 2]", b"2", b'"step"'),
     *(b"{}", b'{"loss": 1.5}', b'{"step": "2", "loss": 1.5}', b'{"step": 2.0}', b'{"step": true}'),
     *(b'{"step": null}', b'{"step": 2, "loss": "low"}', b'{"step": 2, "loss": [1.5]}'),
-    *(b'{"step": 2, "loss": false}', b"[" * 100_000, b"9" * 5000),
+    *(b'{"step": 2, "loss": 1' + b"0" * 400 + b"}", b'{"step": 2, "loss": false}'),
+    *(b"[" * 100_000, b"9" * 5000),
 ]
 
 
@@ -80,6 +81,17 @@ def test_a_log_that_is_missing_empty_or_cut(tmp_path: Path, content: bytes | Non
     if content is not None:
         path.write_bytes(content)
     assert steps(path) == ([1, 2, 3] if content == ROWS[:-1] else [])
+
+
+def test_a_log_that_is_missing_when_a_training_resumes_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    MetricsLog(tmp_path, 0).close()
+    assert not caplog.messages
+    (tmp_path / "metrics.jsonl").unlink()
+    MetricsLog(tmp_path, 4).close()
+    (message,) = caplog.messages
+    assert str(tmp_path / "metrics.jsonl") in message
 
 
 def test_seconds_are_formatted():
