@@ -141,7 +141,15 @@ def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int 
         if loaded.recipe.generator is not None and classes is None:
             notes.append(f"the generator's size assumes {CLASSES} classes")
         return None, classes
-    source = build_source(data.train, data.image_size, loaded.registry)
+    config = data.train.config
+    images, classes = config.image_count(), config.class_count()
+    if config.expected() is None and images is not None and classes is not None:
+        return images, classes  # not stated by the user, so there is nothing to compare
+    try:
+        source = build_source(data.train, data.image_size, loaded.registry)
+    except (MemoryError, RuntimeError) as error:
+        notes.append(f"data.train cannot be opened: {error}")
+        return images, classes
     return len(source), len(source.class_names)
 
 

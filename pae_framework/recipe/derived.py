@@ -22,12 +22,6 @@ def known_steps(train: TrainSettings, recipe: Recipe) -> int | None:
     return None if images is None else train.total_steps(images)
 
 
-def known_test_images(recipe: Recipe) -> int | None:
-    """Number of test images that are evaluated, if the recipe determines it; else None."""
-    available, chosen = recipe.data.test.config.image_count(), recipe.data.test_images
-    return min(available, chosen or available) if available is not None else chosen
-
-
 def known_classes(recipe: Recipe) -> int | None:
     """Number of classes of the training images, if the recipe determines it; else None.
 

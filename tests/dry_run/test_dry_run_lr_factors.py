@@ -83,7 +83,7 @@ def test_a_dry_run_reports_it(pae: Pae) -> None:
 
 def test_unused_parameters_of_a_finetuned_encoder_are_frozen() -> None:
     """The pooling head is unused: no token depends on it."""
-    small = "{use: siglip2, weights: none, size: {width: 32, depth: 1, heads: 2}}"
+    small = "{use: siglip2, weights: none, size: {width: 32, depth: 2, heads: 2}}"
     changes = [f"tokenizer.encoder={small}", "tokenizer.modulator=finetune", "data.image_size=64"]
     loaded = load_recipe("quickstart", [*changes, "tokenizer.decoder.patch=16"])
     finetuned = build_networks(loaded.recipe, loaded.registry, 10).tokenizer.delta_encoder

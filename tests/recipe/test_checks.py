@@ -174,7 +174,10 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
         ),
         (["evaluate.manifold.images=356"], "evaluate.manifold", ["`images`", "356", "355"]),
         (
-            ["data.test_images=30", "evaluate.manifold.draw_images=31"],
+            [
+                "data.test={use: shapes, split: test, count: 30}",
+                "evaluate.manifold.draw_images=31",
+            ],
             "evaluate.manifold",
             ["`draw_images`", "31", "30 test images"],
         ),
@@ -256,6 +259,7 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["tokenizer.train={epochs: 2, warmup_steps: 45, keep_steps: [45]}"],
         ["data.test_images=355", "evaluate.manifold={images: 355, draw_images: 355}"],
         ["data.test_images=20"],  # the default of `images` is at most 500
+        ["data.test_images=20", "evaluate.manifold.images=30"],
         ["sample={count: 9, labels: uniform}"],
         ["tokenizer.reconstruction.perceptual.layers=[0, 3]"],
     ],

@@ -156,6 +156,31 @@ def test_many_mutated_recipes_run_dry_or_are_reported(
         expect_a_dry_run_or_an_error(case, originals, small.parent, registry)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.image_size=8192"],
+        [*(f"tokenizer.{part}.patch=1" for part in ("encoder", "decoder")), "data.image_size=4096"],
+        ["data.train={use: shapes, count: 1000000000}"],
+        ["tokenizer.bottleneck.channels=65536"],
+        ["generator.width=65536", "tokenizer.encoder.width=65536", "tokenizer.encoder.heads=2"],
+        ["tokenizer.modulator.depth=128", "tokenizer.modulator.mlp_ratio=64"],
+        ["sample.steps=5000", "sample.few_steps=[4999, 4998]", "sample.count=1000000000"],
+        [f"generator.train.steps={10**9}", f"sample.at_steps=[{10**9}]"],
+        [f"tokenizer.regularizers.mcr.angles={list(range(1, 101))}"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_values_at_the_limits_run_dry(
+    overrides: list[str], small: Path, registry: Registry
+) -> None:
+    start = time.process_time()
+    loaded = expect_recipe_error(small, overrides, registry)
+    assert loaded is not None
+    assert dry_run_recipe(loaded, RunOptions(run_dir=small.parent / "run"))
+    assert time.process_time() - start < SLOWEST
+
+
 @pytest.mark.parametrize("case", range(12))
 def test_values_near_those_of_the_small_recipe_run_dry(
     case: int, originals: list[Base], small: Path, registry: Registry

@@ -12,7 +12,7 @@ from pae_framework.recipe.stage_table import STAGES
 
 ENCODER = (
     "tokenizer.encoder={{use: mae, model: vit_base_patch16_224, weights: {file},"
-    " size: {{width: 48, depth: 1, heads: 2}}, input_size: 64}}",
+    " size: {{width: 48, depth: 2, heads: 2}}, input_size: 64}}",
     "tokenizer.decoder.patch=4",
 )
 LPIPS = ("tokenizer.reconstruction.lpips={{weight: 1, weights: {file}}}",)

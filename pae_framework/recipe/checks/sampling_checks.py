@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pae_framework.errors import Inconsistency
 from pae_framework.flow.flow_settings import Guidance
 from pae_framework.recipe.components import GeneratorComponent
-from pae_framework.recipe.derived import known_classes, known_steps, known_test_images
+from pae_framework.recipe.derived import known_classes, known_steps
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 
@@ -73,10 +73,10 @@ def check_images(recipe: Recipe) -> Iterator[Inconsistency]:
     if test is not None and chosen is not None and chosen > test:
         message = f"data.test has {test} images, fewer than {chosen}"
         yield Inconsistency(("data", "test_images"), message, "set data.test_images=null")
-    elif (images := known_test_images(recipe)) is not None:
+    if test is not None:  # a smaller choice of test images limits evaluators without an error
         for label, evaluator in recipe.evaluate.items():
             try:
-                evaluator.config.check_images(images)
+                evaluator.config.check_images(test)
             except ValueError as error:
                 yield Inconsistency(("evaluate", label), str(error))
     yield from _check_classes_of_samples(recipe)
