@@ -56,5 +56,5 @@ def sample(
     chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
     sample_to_folder(context, chosen, settings, folder, npz)
-    typer.echo(f"{len(chosen)} images in {folder} (grid.png shows the first)")
     typer.echo(f"classes: {drawn_classes(chosen, names)}")
+    typer.echo(f"{len(chosen)} images in {folder} (grid.png shows the first)")
