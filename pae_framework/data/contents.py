@@ -72,7 +72,7 @@ class Contents:
         """A hash of the names and contents of all files."""
         digest = xxh3_128()
         for name, facts in sorted(self.files.items()):
-            digest.update(json.dumps([name, facts.size, facts.digest]).encode())
+            digest.update(os.fsencode(f"{name}\0{facts.size}\0{facts.digest}\0"))
         return digest.hexdigest()
 
     def changes_since(self, earlier: Contents) -> Changes:

@@ -87,11 +87,16 @@ def _checked_record(context: StageContext, split: Split) -> ImagesRecord:
 def _require_classes(context: StageContext, split: Split, source: DataSource) -> None:
     """Check the classes of a split that no earlier stage has read."""
     labels, names = source.labels(), source.class_names
-    if labels is not None and (problem := empty_classes(labels, names)):
-        raise DataError(f"data.{split}: {problem}; add images, or remove these classes")
-    if split == "train" and context.recipe.data.test.config.missing() is not None:
+    if split == "train" and labels is not None and (problem := empty_classes(labels, names)):
+        raise DataError(f"data.train: {problem}; add images, or remove these classes")
+    if not _has_names(context, "train" if split == "test" else "test"):
         return
-    train = names if split == "train" else context.class_names
-    test = context.test_source.class_names
+    train, test = context.class_names, context.test_source.class_names
     if problem := class_difference(train, test):
         raise DataError(f"data.test: {problem}")
+
+
+def _has_names(context: StageContext, split: Split) -> bool:
+    """Whether the names of a split's classes are known: an import needs no images."""
+    here = source_of(context.recipe, split).config.missing() is None
+    return here or context.recorded_images(split) is not None

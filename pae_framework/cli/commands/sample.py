@@ -57,5 +57,5 @@ def sample(
     chosen = choose_labels(labels, count, names)
     folder = out or run / "drawn"
     sample_to_folder(context, chosen, settings, folder, npz)
-    print_line(f"{len(chosen)} images in {folder} (grid.png shows the first)")
     print_line(f"classes: {drawn_classes(chosen, names)}")
+    print_line(f"{len(chosen)} images in {folder} (grid.png shows the first)")
