@@ -56,8 +56,7 @@ class RunDirectory:
         Raises:
             UsageError: it holds a run of another recipe, or other files, or cannot be written.
         """
-        if found := folder_problem(self.path):
-            raise UsageError(f"{found}; choose another --run-dir")
+        require_folder(self.path, "--run-dir")
         problem = None
         if (self.path / RECORD).exists():
             info = read_json(self.path / RECORD)
@@ -133,6 +132,16 @@ class RunDirectory:
         """
         with holding(self.path):
             yield
+
+
+def require_folder(path: Path, option: str) -> None:
+    """Check that files can be written into a folder, which need not exist.
+
+    Raises:
+        UsageError: they cannot; advises another value of the command line's ``option``.
+    """
+    if (problem := folder_problem(path)) is not None:
+        raise UsageError(f"{problem}; choose another {option}")
 
 
 def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> None:
