@@ -48,7 +48,7 @@ def lacking_resources(
         problems += _disk(loaded.recipe, stages, folder, above=2)
         problems += _temporary_folder()
         if stages_dir is None and (found := folder_problem(folder)) is not None:
-            problems.append(Problem(found, hint="write elsewhere with --run-dir"))
+            problems.append(Problem(found, hint="choose another place with --run-dir"))
     return list(dict.fromkeys(problems))
 
 
