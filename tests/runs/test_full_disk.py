@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ def test_the_error_of_the_stage_comes_first(
         raise WriteError(f"{path} cannot be written: the disk is full")
 
     stage = StageRecord(tmp_path / "tokenizer-0")
-    with pytest.raises(RunError, match="the term 'fit' is nan"), stage.working({}):
-        monkeypatch.setattr(record, "write_json", refuse)
-        raise RunError("the term 'fit' is nan")
+    with pytest.raises(RunError, match="the term 'fit' is nan"):
+        fail(stage, lambda: monkeypatch.setattr(record, "write_json", refuse))
     assert stage.state == "stopped"  # not running: nobody holds it
+
+
+def fail(stage: StageRecord, fill_disk: Callable[[], None]) -> None:
+    with stage.working({}):
+        fill_disk()
+        raise RunError("the term 'fit' is nan")
