@@ -77,9 +77,9 @@ def describe_write_error(error: OSError, path: Path, size: int | None = None) ->
                 "raise the limit or write elsewhere"
             )
         case errno.EROFS:
-            reason = f"the file system of {existing_folder(path)} is read-only; write elsewhere"
+            reason = f"the file system of {existing_folder(path)} is read-only"
         case errno.EACCES | errno.EPERM:
-            reason = f"no permission to write in {existing_folder(path.parent)}; write elsewhere"
+            reason = f"no permission to write in {existing_folder(path.parent)}"
         case errno.ENAMETOOLONG:
             longest = max((os.fsencode(part) for part in path.parts), key=len, default=b"")
             reason = (

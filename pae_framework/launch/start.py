@@ -19,7 +19,7 @@ from pae_framework.preflight.resources import lacking_resources, scarce_resource
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
-from pae_framework.runs.directory import RunDirectory, stages_dir_of
+from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
 from pae_framework.standard_streams import lasting_output
 
 if TYPE_CHECKING:
@@ -80,7 +80,11 @@ def run_recipe(
     """
     options, console = options or RunOptions(), console or PlainConsole()
     loaded, members = _prepare(loaded, options)
-    directory = _directory(options.run_dir or _default_path(loaded, options.smoke), options)
+    path = options.run_dir or _default_path(loaded, options.smoke)
+    require_folder(path, "--run-dir")
+    if options.stages is not None:
+        require_folder(options.stages, "--stages")
+    directory = _directory(path, options)
     recipes, store, again = _recipes(loaded, members), directory.store, options.again
     missing = [
         *missing_requirements(recipes, store, again=again),

@@ -6,6 +6,7 @@ Disk space, shared memory, locks, a temporary folder, a compiler. The checks wri
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shutil
 import sys
@@ -50,7 +51,7 @@ def lacking_resources(
         problems += _disk(loaded.recipe, stages, folder, above=2)
         problems += _temporary_folder()
         if stages_dir is None and (found := folder_problem(folder)) is not None:
-            problems.append(Problem(found, hint="write elsewhere with --run-dir"))
+            problems.append(Problem(found, hint="choose another place with --run-dir"))
     return list(dict.fromkeys(problems))
 
 
@@ -128,7 +129,7 @@ class _Files:
 
 
 def _disk(
-    recipe: Recipe, stages: Collection[str], folder: Path, above: float, up_to: float = float("inf")
+    recipe: Recipe, stages: Collection[str], folder: Path, above: float, up_to: float = math.inf
 ) -> Iterator[Problem]:
     """Whether the stages write more than ``above`` and at most ``up_to`` times the free space."""
     free = free_space(folder)
@@ -136,7 +137,7 @@ def _disk(
         return
     files = [part for part in _written(recipe) if part.stage in stages]
     needed = sum(part.size for part in files) - _present(folder, stages)
-    if above * free < needed <= up_to * free:
+    if above < (needed / free if free else math.inf) <= up_to and needed > 0:
         largest = sorted(files, key=lambda part: part.size, reverse=True)[:3]
         parts = ", ".join(f"{gib(p.size)} for {p.stage}{p.what}" for p in largest)
         message = (

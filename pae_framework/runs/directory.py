@@ -116,8 +116,7 @@ class RunDirectory:
             UsageError: it holds a run of another recipe, or other files, cannot be written, or
                 is not UTF-8.
         """
-        if found := folder_problem(self.path):
-            raise UsageError(f"{found}; choose another --run-dir")
+        require_folder(self.path, "--run-dir")
         problem = None
         if str(self.path).encode(errors="ignore").decode() != str(self.path):
             problem = "is not a path in UTF-8, which files of weights need"
@@ -248,6 +247,16 @@ class RunDirectory:
         """
         with holding(self.path):
             yield
+
+
+def require_folder(path: Path, option: str) -> None:
+    """Check that files can be written into a folder, which need not exist.
+
+    Raises:
+        UsageError: they cannot; advises another value of the command line's ``option``.
+    """
+    if (problem := folder_problem(path)) is not None:
+        raise UsageError(f"{problem}; choose another {option}")
 
 
 def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, starts: bool) -> None:

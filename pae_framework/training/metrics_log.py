@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from math import fsum
 from pathlib import Path
 
@@ -66,6 +68,7 @@ class MetricsLog:
         with writing(self._path):
             # Without a buffer, so that nothing is left to write when it is closed.
             self._file = self._path.open("ab", buffering=0)
+        _silence_tensorboard_threads()
         with writing(self._board_path):
             self._board = SummaryWriter(str(self._board_path), purge_step=step + 1)
 
@@ -86,6 +89,19 @@ class MetricsLog:
         self._file.close()
         with writing(self._board_path):
             self._board.close()
+
+
+@cache
+def _silence_tensorboard_threads() -> None:
+    """Print no traceback of an error that TensorBoard's thread raises again in the main thread."""
+    print_traceback = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        of_tensorboard = type(arguments.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and isinstance(arguments.exc_value, OSError)):
+            print_traceback(arguments)
+
+    threading.excepthook = hook
 
 
 class MetricAverages:

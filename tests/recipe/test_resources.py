@@ -131,7 +131,7 @@ def test_far_too_little_disk_is_an_error_and_a_little_too_little_a_warning(
     with_space(monkeypatch, 0)
     (problem,) = lacking_resources([loaded], tmp_path, CPU)
     assert str(tmp_path) in problem.message
-    assert "generator checkpoints" in problem.message
+    assert "extractor checkpoints" in problem.message
     with_space(monkeypatch, None)  # unknown
     assert lacking_resources([loaded], tmp_path, CPU) == []
 

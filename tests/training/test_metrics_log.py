@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pae_framework.errors import WriteError
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog, read_log
 from pae_framework.training.progress import format_seconds
 from pae_framework.training.task import World
@@ -121,3 +124,26 @@ def test_each_step_is_fetched_once_with_its_number_and_terms():
     assert averages.fetch(12) == [(11, EARLY), (12, LATE)]
     averages.add({"loss": torch.tensor(4.0)})
     assert averages.fetch(13) == [(13, {"loss": 4.0})]
+
+
+def test_a_full_disk_under_tensorboard_is_one_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    log = MetricsLog(tmp_path, 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
+    values = {"a" * 100: 1.0}
+    try:
+        with pytest.raises(WriteError) as caught:
+            write_until_it_fails(log, values)
+        with suppress(WriteError):
+            log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(tmp_path) in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def write_until_it_fails(log: MetricsLog, values: dict[str, float]) -> None:
+    for step in range(2000):
+        log.write(step, values)
