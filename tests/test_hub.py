@@ -125,7 +125,7 @@ def test_a_failed_download_from_the_hub_is_a_data_error(
 
 
 @pytest.mark.parametrize("model", [LpipsSettings, DinoDiscriminatorConfig])
-@pytest.mark.parametrize("weights", ["defualt", "lpips-vgg", "None", ""])
+@pytest.mark.parametrize("weights", ["defualt", "lpips-vgg", "None"])
 def test_other_weights_than_default_none_and_file_names_are_invalid(
     model: type, weights: str
 ) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_128
 
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, WriteError
 from pae_framework.files import replacing
 
 READ_WHOLE = 1 << 26
@@ -135,7 +135,7 @@ def cached_contents(files: Mapping[str, Path]) -> Contents:
     known = None if cache is None else recorded_contents(cache)
     contents = read_contents(files, known)
     if cache is not None and (known is None or known.files != contents.files):
-        with suppress(OSError):  # it only saves time
+        with suppress(WriteError):  # it only saves time
             contents.write(cache)
     return contents
 

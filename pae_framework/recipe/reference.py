@@ -75,7 +75,7 @@ def example(kind: str, name: str, config: type[ComponentConfig]) -> str:
 def _words(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _words(inner[0]) + "".join(_limits((part,)) for part in inner[1:])
+        return _words(inner[0]) + _limits(inner[1:])
     if origin is Literal:
         return " or ".join(repr(choice) for choice in inner)
     if origin in (Union, types.UnionType):
@@ -92,9 +92,14 @@ def _words(annotation: Any) -> str:
 
 
 def _limits(metadata: Any) -> str:
-    return "".join(
-        f" {sign} {getattr(part, key):g}"
+    limits = [
+        f"{sign} {_number(getattr(part, key))}"
         for part in metadata
         for key, sign in _LIMITS
         if getattr(part, key, None) is not None
-    )
+    ]
+    return f" {' and '.join(limits)}" if limits else ""
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"

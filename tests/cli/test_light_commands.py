@@ -115,7 +115,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", r"mine\.yaml: .*empty"),
+        ("", r"mine\.yaml:1:1: .*empty"),
         ("a: [", r"mine\.yaml:1:5: .*YAML"),
         ("- 1", r"mine\.yaml:1:1: .*`key: value`.* list"),
         ("extends: quickstart\nname: a\nname: b", r"mine\.yaml:3:1: name: "),
@@ -263,12 +263,12 @@ def test_show_plugin_gives_parameters_and_a_block_to_paste(pae: Pae) -> None:
     assert "few channels, every token on a sphere" in answer.out
     assert f"from pae-framework {__version__}" in answer.out
     (channels,) = [line for line in answer.out.splitlines() if line.startswith("channels")]
-    assert channels.split()[:5] == ["channels", "integer", ">", "0", "32"]
+    assert channels.split()[:6] == ["channels", "integer", ">", "0", "and", "<="]
     described = pae("show-plugin", "bottleneck:sphere", "--json").json
     assert described["parameters"] == [
         {
             "name": "channels",
-            "type": "integer > 0",
+            "type": "integer > 0 and <= 65536",
             "required": False,
             "default": 32,
             "description": "latent channels d; tokens have norm sqrt(d)",

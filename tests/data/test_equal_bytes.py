@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from pae_framework.data.latent_dataset import write_shard
 from pae_framework.data.statistics import SAFE_NAME, TORCH_NAME, LatentStatistics
-from pae_framework.tensor_files import load_tensors, save_tensors, save_torch
+from pae_framework.tensor_files import load_tensors, save_tensors, save_torch_file
 
 TIMES = 20
 """The order of metadata is random: ten equal ones come up by chance once in 2^19 trials."""
@@ -37,7 +37,7 @@ def test_metadata_and_tensors_are_those_that_were_given(tmp_path: Path) -> None:
 
 def test_torch_files(tmp_path: Path) -> None:
     for name in ("a.pt", "another name.pt"):
-        save_torch({"mean": torch.ones(3)}, tmp_path / name)
+        save_torch_file({"mean": torch.ones(3)}, tmp_path / name)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "another name.pt").read_bytes()
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chain_helpers import pae, pae_killed_in
+from chain_helpers import pae
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -144,22 +143,6 @@ def test_second_run_repeats_nothing(place: Path, run: Path):
 def test_the_resolved_recipe_is_the_same_run(place: Path, run: Path):
     again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place).ok()
     assert again.out.count("cached") == len(STAGES)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_run_is_killed_in_each_stage(place: Path, stage: str):
-    """One run, killed again and again; the next test finishes it."""
-    code = pae_killed_in(stage, "run", "tiny.yaml", "--run-dir", "killed", cwd=place)
-    assert code == -signal.SIGKILL, f"{stage} was not reached"
-
-
-def test_killed_once_in_each_stage_it_finishes_with_the_same_table(place: Path, run: Path):
-    pae("run", "tiny.yaml", "--run-dir", "killed", cwd=place).ok()
-    assert results(place / "killed") == results(run)
-    for stage in ("encoder", "refine", "generator"):
-        whole = load_file(run / stage / "weights.safetensors")
-        resumed = load_file(place / "killed" / stage / "weights.safetensors")
-        assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
 def test_after_an_edit_only_dependent_stages_run(place: Path, run: Path):

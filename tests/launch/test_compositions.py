@@ -80,7 +80,7 @@ def test_generated_shapes_with_exact_masks(tmp_path: Path, tiny_recipe: Path):
         tiny_recipe,
         tmp_path,
         "data.train={use: shapes, count: 64}",
-        "data.test={use: shapes, split: test, count: 40}",
+        "data.test={use: shapes, split: test, count: 60}",
         "data.flip=true",
     )
     assert 0 <= metrics(run)["manifold/ssc"] <= 1

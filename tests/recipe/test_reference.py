@@ -38,7 +38,7 @@ def test_parameters_are_described_in_words() -> None:
         ("mode", "'a' or 'b'", False, "a", ""),
         ("layers", "list of integer or null", False, None, ""),
         ("interval", "[number, number]", False, [0, 1], "from, to"),
-        ("crop", "number > 0 <= 1 or null", False, 0.5, ""),
+        ("crop", "number > 0 and <= 1 or null", False, 0.5, ""),
         ("inner.scale", "number >= 1", False, 1.0, "how much"),
         ("name", "text or list of text", False, "x", ""),
     ]

@@ -25,7 +25,7 @@ from pae_framework.training.task import TrainContext
 CHANGES = [
     "data.image_size=16",
     "tokenizer.encoder.width=16",
-    "tokenizer.encoder.depth=1",
+    "tokenizer.encoder.depth=2",
     "tokenizer.bottleneck.channels=4",
     "tokenizer.refinement={depth: 1, train: {steps: 1, batch_size: 4}}",
 ]
@@ -81,7 +81,8 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
         print_length=lambda train, images: train.total_steps(images),
         recorded=lambda key: {},
         update_record=lambda **values: None,
-        input=lambda stage: encoder if stage == "encoder" else None,
+        reads=lambda stage: stage == "encoder",
+        file=lambda stage, name: encoder / name,
         train_context=lambda train: TrainContext(
             directory, torch.device("cpu"), "refine", 7, progress
         ),

@@ -113,7 +113,8 @@ def trained(
         print_length=print_length,
         recorded=lambda key: {},
         update_record=lambda **values: None,
-        input=lambda stage: encoder if stage == "encoder" else None,
+        reads=lambda stage: stage == "encoder",
+        file=lambda stage, name: encoder / name,
         train_context=lambda train: TrainContext(
             directory, torch.device("cpu"), "tokenizer", 7, progress
         ),
@@ -143,6 +144,7 @@ def test_a_regularizers_parameters_are_seeded_trained_and_checkpointed(tmp_path,
 
 ADVERSARIAL = (
     "tokenizer.regularizers={}",
+    "data.train={use: shapes, count: 8}",
     "tokenizer.train={steps: 6, batch_size: 4, log_every: 1, checkpoint_every: 3}",
     "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, width: 4}, "
     # two steps of four are an epoch of the eight images
