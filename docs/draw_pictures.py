@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json, write_text
 from pae_framework.plugins import load_registry
 from pae_framework.report.colors import latent_colors
 from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
@@ -28,6 +27,7 @@ from pae_framework.report.plots import Line, curves, loss_panels
 from pae_framework.report.table import result_rows
 from pae_framework.report.text import results_markdown
 from pae_framework.runs.opened import open_run
+from pae_framework.system.files import read_json, write_text
 from pae_framework.training.metrics_log import read_log
 
 FOLDER = Path(__file__).parent / "pictures"

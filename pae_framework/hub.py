@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pae_framework.errors import DataError
-from pae_framework.files import replacing
+from pae_framework.system.files import replacing
 
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 INDEX_SUFFIX = ".index.json"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError
-from pae_framework.files import replacing
+from pae_framework.system.files import replacing
 
 FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """Number formats of real numbers that can be computed with."""

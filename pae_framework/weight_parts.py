@@ -11,8 +11,8 @@ from glob import escape
 from pathlib import Path
 
 from pae_framework.errors import CheckpointError
-from pae_framework.files import file_identity
 from pae_framework.hub import FILE_SUFFIXES, INDEX_SUFFIX
+from pae_framework.system.files import file_identity
 
 _PART = re.compile(r"(.+)-\d+-of-0*([1-9]\d*)\.\w+")
 
@@ -55,7 +55,7 @@ def find_parts(path: Path) -> WeightParts:
 def contents_identity(path: Path) -> str | None:
     """Hash that identifies the contents of the weights at ``path``, not their names.
 
-    See :func:`~pae_framework.files.file_identity`; the parts of a set are hashed in the order of
+    See :func:`~pae_framework.system.files.file_identity`; the parts of a set are hashed in the order of
     their names. None: there are no such weights.
     """
     if path.is_file() and not path.name.endswith(INDEX_SUFFIX):

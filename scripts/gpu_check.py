@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.config import LatentShape
-from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import flow_loss
 from pae_framework.launch.launcher import choose_launcher
@@ -32,6 +31,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.seeding import generator
+from pae_framework.system.files import read_json
 from pae_framework.testing.modules import as_if_trained
 from pae_framework.training.metrics_log import read_log
 from pae_framework.training.optimizer import build_optimizer

@@ -18,9 +18,9 @@ from torch import nn
 from pae_framework.data.latent_dataset import write_shard
 from pae_framework.data.statistics import LatentStatistics
 from pae_framework.errors import WriteError
-from pae_framework.files import write_json, write_text
 from pae_framework.report.pictures import save_png
 from pae_framework.sampling.sample_set import write_set
+from pae_framework.system.files import write_json, write_text
 from pae_framework.tensor_files import save_tensors, save_torch_file
 from pae_framework.testing.pytest import Pae
 from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState

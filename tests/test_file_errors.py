@@ -11,13 +11,20 @@ from pathlib import Path
 import pytest
 
 from pae_framework.errors import WriteError
-from pae_framework.file_errors import (
+from pae_framework.system.file_errors import (
     describe_system_error,
     folder_problem,
     gib,
     writing,
 )
-from pae_framework.files import make_folder, point, read_json, replacing, write_json, write_text
+from pae_framework.system.files import (
+    make_folder,
+    point,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 
 FACTS = {
     errno.ENOSPC: "disk is full",

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pae_framework.cli.output import print_error, print_json, print_table, warn
-from pae_framework.console import PlainConsole
 from pae_framework.errors import DataError, Problem, RecipeError
-from pae_framework.printing import print_line, printable
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.printing import print_line, printable
 from pae_framework.training.progress import ProgressLine
 
 ROOT = Path(__file__).parents[1]

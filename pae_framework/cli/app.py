@@ -30,9 +30,9 @@ from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.output import print_error, warn
 from pae_framework.errors import PaeError, RunError
-from pae_framework.file_errors import describe_system_error
-from pae_framework.printing import print_line
-from pae_framework.standard_streams import lasting_output, lost_output
+from pae_framework.system.file_errors import describe_system_error
+from pae_framework.system.printing import print_line
+from pae_framework.system.standard_streams import lasting_output, lost_output
 
 app = typer.Typer(
     name="pae",

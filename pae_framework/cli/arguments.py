@@ -83,8 +83,8 @@ def finished_context(run: Path, stage: str) -> StageContext:
         UsageError: there is no such run, or one of these stages is not finished.
         RecipeError: the run's recipe no longer loads.
     """
-    from pae_framework.console import PlainConsole
     from pae_framework.runs.opened import open_run
+    from pae_framework.system.console import PlainConsole
 
     opened = open_run(run, installed_registry())
     from pae_framework.execution.context import StageContext, configure_torch

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import PaeError, RecipeError
-from pae_framework.printing import print_line, printable
+from pae_framework.system.printing import print_line, printable
 
 if TYPE_CHECKING:
-    from pae_framework.console import PlainConsole
     from pae_framework.registry import Registry
+    from pae_framework.system.console import PlainConsole
 
 _UNBROKEN = 100_000
 """Table width if stdout is not a terminal, so that no line is broken."""
@@ -41,7 +41,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def console_for_tables(width: int = 100) -> PlainConsole:
     """A console for tables; of this width if stdout is not a terminal."""
-    from pae_framework.console import PlainConsole
+    from pae_framework.system.console import PlainConsole
 
     return PlainConsole(width=None if sys.stdout.isatty() else width)
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from xxhash import xxh3_128
 
 from pae_framework.errors import DataError, WriteError
-from pae_framework.files import replacing
+from pae_framework.system.files import replacing
 
 READ_WHOLE = 1 << 26
 """Bytes of a file that are read. Of a larger file, evenly spaced blocks of this many bytes."""

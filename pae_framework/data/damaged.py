@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
-from pae_framework.file_errors import writing
-from pae_framework.files import make_folder, write_text
-from pae_framework.printing import printable
+from pae_framework.system.file_errors import writing
+from pae_framework.system.files import make_folder, write_text
+from pae_framework.system.printing import printable
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pae_framework.printing import printable
+from pae_framework.system.printing import printable
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, RunError
-from pae_framework.files import replacing
+from pae_framework.system.files import replacing
 from pae_framework.tensor_files import FLOATS, tensor_bytes, write_safetensors
 
 KEYS = ("labels", "latents", "latents_flip")

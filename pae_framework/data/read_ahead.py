@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.errors import PaeError
-from pae_framework.stopping import stop_signals_blocked
+from pae_framework.system.stopping import stop_signals_blocked
 
 Notes = dict[str, list[str]]
 

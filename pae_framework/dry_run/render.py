@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pae_framework.dry_run.summary import ComponentSize, DryRun, StageDryRun
-from pae_framework.file_errors import gib
+from pae_framework.system.file_errors import gib
 
 Line = str | Text | Table
 

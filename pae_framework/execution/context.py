@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from pae_framework.build import build_source
-from pae_framework.console import PlainConsole
 from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import UsageError
@@ -28,6 +27,7 @@ from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
 from pae_framework.runs.record import UpdateRecord
 from pae_framework.runs.results import ADOPTED, StageResults
 from pae_framework.seeding import seeded
+from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings

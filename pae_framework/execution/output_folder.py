@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pae_framework.files import make_folder, read_json, write_json
+from pae_framework.system.files import make_folder, read_json, write_json
 
 _ADDED_KEYS = ("further", "found")
 """Keys that :func:`add_to_record` writes; they do not identify a command."""

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from pae_framework.console import PlainConsole
 from pae_framework.data.image_notes import NOTES
 from pae_framework.data.read_ahead import processes_work
 from pae_framework.errors import PaeError, RunError
 from pae_framework.execution.context import StageContext, configure_torch, no_record
 from pae_framework.preflight.machine import memory_advice
-from pae_framework.stopping import StopRequest, stop_signals_blocked
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.stopping import StopRequest, stop_signals_blocked
 
 Work = Callable[[int], None]
 """Does the item with this number."""

@@ -19,10 +19,10 @@ from pae_framework.data.statistics import (
 )
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.files import file_identity
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, StageResults
+from pae_framework.system.files import file_identity
 
 DESCRIPTION = "latents.json"
 """Describes the folder that the stage ``latents`` found its latents in."""

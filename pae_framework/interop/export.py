@@ -15,10 +15,10 @@ from pae_framework.errors import CheckpointError
 from pae_framework.execution.artifacts import trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
-from pae_framework.file_errors import writing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.derived import latent_shape
+from pae_framework.system.file_errors import writing
 from pae_framework.tensor_files import safetensors_system_errors, save_tensors, save_torch_file
 
 

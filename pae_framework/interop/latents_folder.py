@@ -22,11 +22,11 @@ from pae_framework.execution.run_latents import (
     require_own_tokenizer,
     tokenizer_identity,
 )
-from pae_framework.files import write_json
 from pae_framework.interop.provenance import describe_file, record_source, require_file
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults, describe_files
+from pae_framework.system.files import write_json
 
 
 def adopt_latents_folder(context: StageContext) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
-from pae_framework.files import write_json
 from pae_framework.runs.reading import read_record
+from pae_framework.system.files import write_json
 from pae_framework.tensor_files import save_tensors
 from pae_framework.weight_parts import find_parts
 

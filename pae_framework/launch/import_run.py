@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pae_framework.console import PlainConsole
 from pae_framework.errors import UsageError
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.recipe.emit import inline
@@ -17,6 +16,7 @@ from pae_framework.runs.data_record import read_record
 from pae_framework.runs.directory import RECORD, RunDirectory, stages_dir_of
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.planned import planned_stages
+from pae_framework.system.console import PlainConsole
 
 FOLDER = "imported"
 """Folder in the run with copies of the imported files."""

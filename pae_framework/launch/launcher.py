@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pae_framework.console import PlainConsole
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.system.console import PlainConsole
 
 
 class Launcher(Protocol):

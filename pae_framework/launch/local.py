@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from pae_framework.console import PlainConsole
 from pae_framework.errors import PaeError, RunError
-from pae_framework.file_errors import describe_system_error
-from pae_framework.files import clear_unfinished
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
@@ -32,6 +29,9 @@ from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.planned import IDENTIFIED, planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import ADOPTED
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.file_errors import describe_system_error
+from pae_framework.system.files import clear_unfinished
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext

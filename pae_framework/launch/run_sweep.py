@@ -7,18 +7,18 @@ from typing import Any
 
 from rich.text import Text
 
-from pae_framework.console import PlainConsole
 from pae_framework.errors import RunError, StoppedError
-from pae_framework.files import write_json
 from pae_framework.launch.launcher import Launcher
 from pae_framework.preflight.requirements import unfinished_stages
-from pae_framework.printing import printable
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.files import write_json
+from pae_framework.system.printing import printable
 
 
 def run_sweep(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pae_framework.console import PlainConsole
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
@@ -20,7 +19,8 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
-from pae_framework.standard_streams import lasting_output
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.standard_streams import lasting_output
 
 if TYPE_CHECKING:
     from pae_framework.dry_run.summary import DryRun

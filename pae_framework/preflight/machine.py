@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pae_framework.file_errors import gib
+from pae_framework.system.file_errors import gib
 
 _DRIVER_FILES = (Path("/proc/driver/nvidia/gpus"), Path("/sys/class/kfd/kfd/topology/nodes"))
 """Folders with one entry per device: NVIDIA's driver, and AMD's."""

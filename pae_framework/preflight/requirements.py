@@ -16,7 +16,6 @@ from pae_framework.config import Settings
 from pae_framework.data.classes import class_difference
 from pae_framework.data.data_settings import missing_latents
 from pae_framework.errors import Problem
-from pae_framework.file_errors import gib
 from pae_framework.preflight.machine import Machine, this_machine
 from pae_framework.preflight.memory import StageMemory, training_memory
 from pae_framework.recipe.components import Component
@@ -29,6 +28,7 @@ from pae_framework.runs.autoguidance_run import autoguidance_problem
 from pae_framework.runs.plan import downstream_stages
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.file_errors import gib
 
 
 @runtime_checkable

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pae_framework.errors import Problem
-from pae_framework.file_errors import existing_folder, folder_problem, free_space, gib
 from pae_framework.preflight.machine import Machine, this_machine
 from pae_framework.preflight.memory import training_memory
 from pae_framework.preflight.requirements import unfinished_stages
@@ -27,6 +26,7 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES, trainings
 from pae_framework.runs.locks import has_locks
+from pae_framework.system.file_errors import existing_folder, folder_problem, free_space, gib
 
 RUNS = Path("runs")
 """Where runs are, unless a command line says otherwise."""

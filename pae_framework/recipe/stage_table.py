@@ -20,10 +20,10 @@ from typing import Any
 
 from pae_framework.config import Settings
 from pae_framework.data.data_settings import LATENT_FILES
-from pae_framework.files import file_identity
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
+from pae_framework.system.files import file_identity
 from pae_framework.training.train_settings import TrainSettings
 from pae_framework.weight_parts import contents_identity
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pae_framework.errors import DataError
-from pae_framework.files import replacing
+from pae_framework.system.files import replacing
 
 GAP = 2
 """Pixels between images of a grid."""

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from pae_framework.data.contents import Contents, cached_contents, recorded_contents
-from pae_framework.files import read_json, write_json
 from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RECORD, RunDirectory
 from pae_framework.runs.plan import PlannedStage, Split
+from pae_framework.system.files import read_json, write_json
 
 FILE = "data.json"
 SPLITS: tuple[Split, ...] = ("train", "test")

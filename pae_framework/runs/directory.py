@@ -29,8 +29,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, StringConstraints, model_validator
 
 from pae_framework.errors import PaeError, RunError, UsageError
-from pae_framework.file_errors import folder_problem
-from pae_framework.files import point, write_json, write_text
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
@@ -40,6 +38,8 @@ from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.reading import read_record, read_text
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults
+from pae_framework.system.file_errors import folder_problem
+from pae_framework.system.files import point, write_json, write_text
 
 RECORD = "run.json"
 REPORT = "report.html"

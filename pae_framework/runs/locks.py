@@ -24,8 +24,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pae_framework.errors import RunError
-from pae_framework.file_errors import writing
-from pae_framework.files import make_folder
+from pae_framework.system.file_errors import writing
+from pae_framework.system.files import make_folder
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system that has no locks."""

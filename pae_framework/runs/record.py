@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from pae_framework.errors import StoppedError, WriteError
-from pae_framework.files import clear_unfinished, write_json
 from pae_framework.runs.locks import LOCK, holding, is_held
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, describe_results
+from pae_framework.system.files import clear_unfinished, write_json
 
 _REMEDY = (
     "remove this file, and `pae run` continues the stage from its last checkpoint; or run the "

@@ -19,11 +19,11 @@ from pae_framework.data.statistics import SAFE_NAME
 from pae_framework.errors import DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import tokenizer_identity
-from pae_framework.files import file_identity, replacing
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.stage_table import STAGES, generator_weights
 from pae_framework.sampling.sample_set import SETS, open_set, read_entries
 from pae_framework.sampling.sampler import COUNTED_KEYS
+from pae_framework.system.files import file_identity, replacing
 
 _NOT_HASHED = SampleSettings.without_effect | {"count", "labels", "at_steps", "few_steps"}
 """Settings that change no image, or only the labels, which are hashed themselves."""

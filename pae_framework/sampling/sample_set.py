@@ -23,8 +23,8 @@ from torch import Tensor
 
 from pae_framework.contracts import SampleSet
 from pae_framework.errors import DataError
-from pae_framework.files import replacing, write_text
 from pae_framework.runs.reading import read_record
+from pae_framework.system.files import replacing, write_text
 
 CHUNK = 1000
 """Images per chunk; an interruption loses at most one chunk."""

@@ -8,8 +8,8 @@ from pae_framework.build import build_evaluator
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.probe import require_metrics
-from pae_framework.files import make_folder, write_json
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
+from pae_framework.system.files import make_folder, write_json
 
 
 def run(context: StageContext) -> None:

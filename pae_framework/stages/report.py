@@ -11,7 +11,6 @@ import torch
 
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
-from pae_framework.files import write_text
 from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
@@ -20,6 +19,7 @@ from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.system.files import write_text
 from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.metrics_log import read_log
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from pae_framework.execution.context import StageContext
-from pae_framework.files import write_json
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, label_plan
 from pae_framework.interop.provenance import WEIGHTS, original_name, read_source
@@ -17,6 +16,7 @@ from pae_framework.sampling.parallel import PlannedSet, sample_chunks
 from pae_framework.sampling.reuse import is_intact, reuse_finished, set_identity
 from pae_framework.sampling.sample_set import CHUNK, SETS, write_set
 from pae_framework.sampling.sampler import Sampler
+from pae_framework.system.files import write_json
 
 
 def run(

@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, WriteError
-from pae_framework.file_errors import writing
-from pae_framework.files import read_json, write_json
+from pae_framework.system.file_errors import writing
+from pae_framework.system.files import read_json, write_json
 from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import StoppedError, UsageError
 from pae_framework.seeding import generator
-from pae_framework.stopping import StopRequest
+from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
 from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState

@@ -15,8 +15,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.file_errors import writing
-from pae_framework.files import write_text
+from pae_framework.system.file_errors import writing
+from pae_framework.system.files import write_text
 from pae_framework.training.task import World
 
 logger = logging.getLogger(__name__)

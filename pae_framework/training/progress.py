@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pae_framework.console import PlainConsole
-from pae_framework.printing import printable
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.printing import printable
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""

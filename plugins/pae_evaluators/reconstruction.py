@@ -15,7 +15,7 @@ from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_evaluators.image_quality import SIGMA, WINDOW, ssim
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 from pae_framework.data.pixels import psnr
-from pae_framework.files import write_text
+from pae_framework.system.files import write_text
 
 BATCH = 50
 

@@ -9,13 +9,13 @@ import pytest
 
 from pae_framework.config import EncoderConfig
 from pae_framework.errors import DataError
-from pae_framework.files import write_json
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.download import fetch_at_first_use, fetch_requirements
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.runs.plan import plan
+from pae_framework.system.files import write_json
 from pae_framework.testing.pytest import Pae
 
 ENCODER = "tokenizer.encoder={use: downloaded, shelf: shelf}"

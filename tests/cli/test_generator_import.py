@@ -21,13 +21,13 @@ from safetensors.torch import load_file, save_file
 
 from pae_framework.data.pixels import to_uint8
 from pae_framework.execution.context import StageContext
-from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import SampleNoise, sample_latents
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.opened import open_run
 from pae_framework.runs.plan import plan
 from pae_framework.sampling.sampler import Sampler
+from pae_framework.system.files import read_json
 from pae_framework.testing.pytest import Pae, Result
 
 TRAIN = "data.train={use: shapes, count: 12}"

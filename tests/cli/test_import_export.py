@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pae_framework.files import read_json
+from pae_framework.system.files import read_json
 from pae_framework.testing.pytest import Pae, Result
 
 GENERATES = """\

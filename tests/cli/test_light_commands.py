@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from pae_framework import __version__
-from pae_framework.files import write_json
 from pae_framework.flow.flow_settings import SolverName
 from pae_framework.recipe.library import folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
+from pae_framework.system.files import write_json
 from pae_framework.testing.pytest import Pae, Result
 
 

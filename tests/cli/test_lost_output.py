@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pae_framework.standard_streams import lasting_output
+from pae_framework.system.standard_streams import lasting_output
 from pae_framework.testing.pytest import Pae
 from pae_framework.training.progress import ProgressLine
 

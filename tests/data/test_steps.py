@@ -25,7 +25,7 @@ from pae_framework.data.read_ahead import read_steps, worker_death
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, PaeError
 from pae_framework.plugins import load_registry
-from pae_framework.stopping import STOP_SIGNALS
+from pae_framework.system.stopping import STOP_SIGNALS
 
 
 @pytest.fixture

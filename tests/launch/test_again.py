@@ -10,12 +10,12 @@ import pytest
 from filelock import FileLock
 from finished_run import RECIPE, Finished, pae
 
-from pae_framework.files import write_json
 from pae_framework.launch.again import outdate_stages
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.files import write_json
 
 STAGES = (
     *("extractor", "encoder", "refine", "tokenizer", "latents"),

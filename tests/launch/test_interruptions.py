@@ -15,7 +15,7 @@ import pytest
 from interrupter import Ended, Interrupter, Interruption
 from safetensors.torch import load_file
 
-from pae_framework.files import read_json
+from pae_framework.system.files import read_json
 from pae_framework.training.checkpoint import MAX_CHECKPOINTS
 
 RECIPE = """\

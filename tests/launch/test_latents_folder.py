@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from safetensors.torch import load_file
 
-from pae_framework.files import read_json
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.system.files import read_json
 
 SHORT = (
     *("extractor=null", "sample=null", "evaluate=null", "data.flip=true"),

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pae_framework.errors import Problem
-from pae_framework.files import write_json
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.plan import plan
+from pae_framework.system.files import write_json
 
 SMALL = """\
 pae: 1

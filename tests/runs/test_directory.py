@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from pae_framework.errors import RunError, StoppedError, UsageError
-from pae_framework.files import point, read_json, write_json
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.status import run_status
+from pae_framework.system.files import point, read_json, write_json
 
 
 def test_a_new_or_empty_directory_is_free(tmp_path: Path):

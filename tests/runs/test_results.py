@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pae_framework.errors import RunError
-from pae_framework.files import clear_unfinished, read_json, replacing, write_json
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults, describe_results
+from pae_framework.system.files import clear_unfinished, read_json, replacing, write_json
 
 FILES = ("a.safetensors", "deep/b.json", "latents_rank00_shard000.safetensors")
 OTHERS = (

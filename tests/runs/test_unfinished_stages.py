@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pae_framework.files import write_json
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.machine import Machine
 from pae_framework.preflight.requirements import missing_requirements, unfinished_stages
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.plan import plan
+from pae_framework.system.files import write_json
 
 REGISTRY = load_registry()
 NOWHERE = "data.train={use: image_folder, folder: nowhere, images: 9, classes: 3}"

@@ -24,10 +24,10 @@ from pae_framework.data.statistics import LatentStatistics, compute_statistics, 
 from pae_framework.errors import CheckpointError, DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_latents, run_statistics
-from pae_framework.files import file_identity, read_json, write_json
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.results import StageResults, describe_results
 from pae_framework.stages import generator, latents
+from pae_framework.system.files import file_identity, read_json, write_json
 
 IMAGES, RANKS, PER_SHARD = 10, 2, 3
 """Rank 0 has images 0, 2, 4, ..., in shards of 3 and 2."""

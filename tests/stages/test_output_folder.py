@@ -8,7 +8,7 @@ from pae_framework.execution.output_folder import (
     restart,
     resume_or_restart,
 )
-from pae_framework.files import read_json, write_json
+from pae_framework.system.files import read_json, write_json
 
 RECORD, PATTERN = "drawn.json", r"\d+\.png"
 

@@ -19,7 +19,7 @@ import torch
 from pae_framework.errors import DataError, RunError
 from pae_framework.execution.processes import do_items
 from pae_framework.recipe.models import RuntimeSettings
-from pae_framework.stopping import STOP_SIGNALS
+from pae_framework.system.stopping import STOP_SIGNALS
 
 
 @dataclass

@@ -9,7 +9,7 @@ from PIL import Image
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.evaluation.reconstruct_to_folder import reconstruct_to_folder
-from pae_framework.files import read_json
+from pae_framework.system.files import read_json
 
 
 class Darker(DataSource):

@@ -9,11 +9,11 @@ from PIL import Image
 from sampled_run import SampledRun
 
 from pae_framework.errors import DataError, UsageError
-from pae_framework.files import read_json
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import EvaluationCount
 from pae_framework.sampling.sample_set import prepare_chunks, write_chunk
 from pae_framework.sampling.sample_to_folder import choose_labels, drawn_classes, sample_to_folder
+from pae_framework.system.files import read_json
 
 NAMES = ["ant", "bee", "cat"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pae_framework.errors import CheckpointError
-from pae_framework.files import read_json, write_json
+from pae_framework.system.files import read_json, write_json
 from pae_framework.tensor_files import load_tensors, load_weights, save_tensors
 from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
 from pae_framework.training.ema import EMA

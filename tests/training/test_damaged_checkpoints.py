@@ -28,7 +28,7 @@ from toy_training import (
 )
 
 from pae_framework.errors import CheckpointError
-from pae_framework.files import read_json, write_json
+from pae_framework.system.files import read_json, write_json
 from pae_framework.training.checkpoint import Checkpoints
 from pae_framework.training.loop import train
 

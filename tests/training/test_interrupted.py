@@ -28,8 +28,8 @@ from toy_training import (
 
 from pae_framework.contracts import Batch
 from pae_framework.errors import StoppedError
-from pae_framework.files import read_json
-from pae_framework.stopping import STOP_SIGNALS
+from pae_framework.system.files import read_json
+from pae_framework.system.stopping import STOP_SIGNALS
 from pae_framework.training import checkpoint
 from pae_framework.training.loop import train
 from pae_framework.training.progress import ProgressLine

@@ -11,7 +11,7 @@ import typer
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
 from pae_framework.cli.output import installed_registry, print_json
 from pae_framework.errors import Problem, RecipeError
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 def check(

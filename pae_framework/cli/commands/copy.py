@@ -9,8 +9,8 @@ import typer
 
 from pae_framework.cli.arguments import ForceOption, RecipeArgument
 from pae_framework.errors import UsageError
-from pae_framework.files import replacing
-from pae_framework.printing import print_line
+from pae_framework.system.files import replacing
+from pae_framework.system.printing import print_line
 
 
 def copy(

@@ -16,7 +16,7 @@ from pae_framework.cli.arguments import (
     finished_context,
 )
 from pae_framework.errors import UsageError
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 class GeneratorFormat(StrEnum):

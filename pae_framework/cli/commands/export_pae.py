@@ -14,7 +14,7 @@ from pae_framework.cli.arguments import (
     check_output,
     finished_context,
 )
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 def export_pae(

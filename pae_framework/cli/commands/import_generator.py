@@ -40,8 +40,8 @@ def import_generator(
 
         pae sample runs/full --labels 207,360 --steps 10 --guidance 2.5
     """
-    from pae_framework.console import PlainConsole
     from pae_framework.launch.import_run import import_generator
+    from pae_framework.system.console import PlainConsole
 
     console, registry = PlainConsole(), installed_registry()
     import_generator(file, run, statistics, overrides or (), registry, command_line(), console)

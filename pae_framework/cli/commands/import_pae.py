@@ -36,8 +36,8 @@ def import_pae(
 
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """
-    from pae_framework.console import PlainConsole
     from pae_framework.launch.import_run import import_tokenizer
+    from pae_framework.system.console import PlainConsole
 
     console, registry = PlainConsole(), installed_registry()
     path = import_tokenizer(

@@ -11,7 +11,7 @@ from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import print_json, print_table
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.registry import Registry

@@ -10,7 +10,7 @@ import typer
 from pae_framework.cli.arguments import RunArgument, finished_context
 from pae_framework.cli.output import installed_registry
 from pae_framework.errors import UsageError
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 def report(

@@ -18,10 +18,10 @@ from pae_framework.cli.output import (
 from pae_framework.errors import UsageError
 
 if TYPE_CHECKING:
-    from pae_framework.console import PlainConsole
     from pae_framework.launch.start import RunOptions
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.runs.directory import RunDirectory
+    from pae_framework.system.console import PlainConsole
 
 
 def run(
@@ -89,9 +89,9 @@ def run(
 
         pae run quickstart --again tokenizer
     """
-    from pae_framework.console import PlainConsole
     from pae_framework.launch.start import RunOptions, run_recipe
     from pae_framework.recipe.load import load_recipe
+    from pae_framework.system.console import PlainConsole
 
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")

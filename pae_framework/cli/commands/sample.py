@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import GeneratorRunArgument, finished_context
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 def sample(

@@ -9,7 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
 from pae_framework.cli.output import installed_registry
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 def show(

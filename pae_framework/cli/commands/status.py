@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from pae_framework.cli.arguments import JsonOption, RunArgument
 from pae_framework.cli.output import print_json, print_table
-from pae_framework.printing import print_line
+from pae_framework.system.printing import print_line
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pae_framework.file_errors import writing
+from pae_framework.system.file_errors import writing
 
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.new", re.DOTALL)
 """Names of temporary files, with the number of the process that writes them."""
@@ -22,7 +22,7 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     """Write a file atomically: yields a temporary path and renames it to ``path`` on success.
 
     The data are flushed to disk before the rename. Missing parent folders are created. Arguments
-    as in :func:`~pae_framework.file_errors.writing`.
+    as in :func:`~pae_framework.system.file_errors.writing`.
 
     Raises:
         WriteError: the file cannot be written; nothing of it is left.

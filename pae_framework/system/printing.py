@@ -1,4 +1,4 @@
-"""Plain lines on a terminal; see :mod:`pae_framework.console` for tables and styles.
+"""Plain lines on a terminal; see :mod:`pae_framework.system.console` for tables and styles.
 
 Text of users, such as paths and labels, is shown as it is: characters that would control the
 terminal, or that cannot be encoded, are escaped. ruff rejects ``print`` elsewhere.

@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251
 from rich.segment import Segment
 from rich.text import Text
 
-from pae_framework.printing import printable
+from pae_framework.system.printing import printable
 
 
 class PlainConsole(Console):

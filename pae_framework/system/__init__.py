@@ -1,0 +1,1 @@
+"""What the operating system and the terminal give: files and their errors, signals, output."""
