@@ -55,8 +55,8 @@ def find_parts(path: Path) -> WeightParts:
 def contents_identity(path: Path) -> str | None:
     """Hash that identifies the contents of the weights at ``path``, not their names.
 
-    See :func:`~pae_framework.system.files.file_identity`; the parts of a set are hashed in the order of
-    their names. None: there are no such weights.
+    See :func:`~pae_framework.system.files.file_identity`; the parts of a set are hashed in the
+    order of their names. None: there are no such weights.
     """
     if path.is_file() and not path.name.endswith(INDEX_SUFFIX):
         return file_identity(path)
