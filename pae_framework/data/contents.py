@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,10 @@ from xxhash import xxh3_128
 from pae_framework.errors import DataError, WriteError
 from pae_framework.system.files import replacing
 
+logger = logging.getLogger(__name__)
+
+MANY = 20_000
+"""Number of files whose first reading is announced."""
 READ_WHOLE = 1 << 26
 """Bytes of a file that are read. Of a larger file, evenly spaced blocks of this many bytes."""
 _BLOCKS = 64
@@ -115,6 +120,8 @@ def read_contents(files: Mapping[str, Path], known: Contents | None = None) -> C
     before = {} if known is None else known.files
 
     names = list(files)
+    if (unknown := len(files.keys() - before.keys())) >= MANY:
+        logger.warning("reading %s files to identify their contents; only once", f"{unknown:,}")
 
     def facts(start: int) -> list[FileFacts]:
         some = names[start : start + _AT_ONCE]

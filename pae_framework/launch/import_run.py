@@ -12,7 +12,7 @@ from pae_framework.recipe.emit import inline
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
-from pae_framework.runs.data_record import read_record
+from pae_framework.runs.data_record import looking_once, read_record
 from pae_framework.runs.directory import RECORD, RunDirectory, stages_dir_of
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.planned import planned_stages
@@ -24,6 +24,7 @@ ANY_DEVICE = "runtime.device=auto"
 """Loading weights needs no GPU, even if the recipe's training does."""
 
 
+@looking_once()
 def import_tokenizer(
     file: Path,
     recipe: str,
@@ -94,6 +95,7 @@ def _claim(path: Path, name: str) -> None:
 # --- a generator ----------------------------------------------------------------------------------
 
 
+@looking_once()
 def import_generator(
     file: Path,
     run: Path,

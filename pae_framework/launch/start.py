@@ -18,6 +18,7 @@ from pae_framework.preflight.resources import lacking_resources, scarce_resource
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
+from pae_framework.runs.data_record import looking_once
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
@@ -45,6 +46,7 @@ class RunOptions:
 
 
 @lasting_output()
+@looking_once()
 def run_recipe(
     loaded: LoadedRecipe,
     options: RunOptions | None = None,
@@ -107,6 +109,7 @@ def run_recipe(
     return directory
 
 
+@looking_once()
 def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRun]:
     """What :func:`run_recipe` would do, for the recipe or each member of its sweep, by name.
 

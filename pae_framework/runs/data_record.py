@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +48,39 @@ def source_of(recipe: Recipe, split: Split) -> DataSourceComponent:
     return recipe.data.train if split == "train" else recipe.data.test
 
 
+_found: ContextVar[dict[str, Contents] | None] = ContextVar("found contents", default=None)
+"""What was found inside :func:`looking_once`, by data source."""
+
+
+@contextmanager
+def looking_once() -> Iterator[None]:
+    """Let :func:`found_contents` look up each data source once inside the block.
+
+    A command plans many recipes from the same images, and there may be millions of files. Stages
+    compare the files themselves when they start and end.
+    """
+    token = _found.set({})
+    try:
+        yield
+    finally:
+        _found.reset(token)
+
+
 def found_contents(recipe: Recipe) -> dict[Split, Contents]:
     """The contents of the splits whose files are on this machine.
 
     Raises:
         DataError: a file cannot be read.
     """
+    by_source = _found.get()
+    by_source = {} if by_source is None else by_source
     found: dict[Split, Contents] = {}
     for split in SPLITS:
-        if split == "test" and recipe.data.test == recipe.data.train and "train" in found:
-            found["test"] = found["train"]
-        elif (files := source_of(recipe, split).config.data_files()) is not None:
-            found[split] = cached_contents(files)
+        source = source_of(recipe, split)
+        if (key := _key(source)) in by_source:
+            found[split] = by_source[key]
+        elif (files := source.config.data_files()) is not None:
+            found[split] = by_source[key] = cached_contents(files)
     return found
 
 

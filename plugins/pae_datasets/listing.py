@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +29,9 @@ ABOVE = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 OTHER = "other types"
 _SHOWN_SUFFIXES = 5
+_TICK_NS = 2_000_000_000
+"""File systems may give two changes within this time the same time stamp."""
+_NEVER = -1
 _FIRST_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -46,6 +51,8 @@ class Listing:
     """Numbers of files left out for their suffix, by suffix."""
     problem: str | None = None
     """Why the folder cannot be used; None if it can."""
+    folders: dict[str, int] = field(default_factory=dict)
+    """Folders that were listed, with the time of their last change in ns."""
 
     @property
     def images(self) -> int:
@@ -67,13 +74,37 @@ class Listing:
         return f"{text} ({', '.join(shown)}{more})"
 
 
+_known: dict[tuple[Path, int | None], Listing] = {}
+"""The last listing of each folder in this process."""
+
+
 def list_images(root: Path, expected: int | None = None) -> Listing:
     """List the images of a folder of class folders.
+
+    A folder is listed again if it, or a folder below it, has changed since the last call.
 
     Args:
         root: folder of the class folders.
         expected: number of class folders; None: any number.
     """
+    key = root.absolute(), expected
+    known = _known.get(key)
+    if known is None or not _is_current(known):
+        known = _known[key] = _list(root, expected)
+    return known
+
+
+def _is_current(listing: Listing) -> bool:
+    try:
+        return bool(listing.folders) and all(
+            os.stat(folder).st_mtime_ns == changed  # noqa: PTH116 - for many folders
+            for folder, changed in listing.folders.items()
+        )
+    except OSError:
+        return False
+
+
+def _list(root: Path, expected: int | None) -> Listing:
     if not root.is_dir():
         return Listing(problem=f"no such folder: {root} (expected one folder of images per class)")
     listing = Listing()
@@ -95,7 +126,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _class_folders(root: Path, listing: Listing) -> Iterator[str]:
-    with os.scandir(root) as entries:
+    with _scan(str(root), listing) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 listing.left_out[HIDDEN] += 1
@@ -146,7 +177,7 @@ def _images_below(root: Path, class_name: str, listing: Listing) -> Iterator[str
     ]
     while waiting:
         folder, real, above = waiting.pop()
-        with os.scandir(root / folder) as entries:
+        with _scan(f"{root}/{folder}", listing) as entries:
             for entry in entries:
                 name = f"{folder}/{entry.name}"
                 if entry.name.startswith("."):
@@ -162,6 +193,16 @@ def _images_below(root: Path, class_name: str, listing: Listing) -> Iterator[str
                         waiting.append((name, target, (*above, real)))
                 elif _is_image(entry, listing):
                     yield name
+
+
+@contextmanager
+def _scan(folder: str, listing: Listing) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of a folder, whose time of change is noted unless it may still change unseen."""
+    changed = os.stat(folder).st_mtime_ns  # noqa: PTH116
+    recent = time.time_ns() - changed < _TICK_NS
+    listing.folders[folder] = _NEVER if recent else changed
+    with os.scandir(folder) as entries:
+        yield entries
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -188,6 +188,7 @@ def assert_as_undisturbed(chain: Chain, name: str) -> None:
     for stage in TRAINED:
         folders = list((chain.folder / name / stage / "checkpoints").iterdir())
         assert len(folders) <= MAX_CHECKPOINTS, folders
+    assert list((chain.folder / name).rglob("*.new")) == []  # of processes that were killed
 
 
 def test_the_comparison_sees_all_kinds_of_results(chain: Chain):

@@ -234,3 +234,54 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path):
     os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")  # noqa: PTH102
     with pytest.raises(DataError, match="UTF-8"):
         ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 8)
+
+
+# --- listing again --------------------------------------------------------------------------------
+
+
+def age(root: Path) -> None:
+    """Make every folder look as if it had not changed for an hour."""
+    for folder, _, _ in os.walk(root):
+        hour_ago = Path(folder).stat().st_mtime - 3600
+        os.utime(folder, (hour_ago, hour_ago))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a/1.png", "a/inner/2.png", "b/3.png"):
+        save(tmp_path / name)
+    age(tmp_path)
+    list_images(tmp_path)
+    return tmp_path
+
+
+def test_an_unchanged_folder_is_not_listed_again(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    expected = names_in(tree)
+    monkeypatch.setattr(os, "scandir", None)
+    assert names_in(tree) == expected == ["a/1.png", "a/inner/2.png", "b/3.png"]
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "added": lambda root: save(root / "a" / "inner" / "4.png"),
+    "deleted": lambda root: (root / "a" / "1.png").unlink(),
+    "new class": lambda root: save(root / "c" / "5.png"),
+    "renamed": lambda root: (root / "b" / "3.png").rename(root / "b" / "6.png"),
+    "moved below": lambda root: (root / "a" / "1.png").rename(root / "a" / "inner" / "1.png"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_folder_is_listed_again(tree: Path, change: str):
+    CHANGES[change](tree)
+    found = {str(path.relative_to(tree)) for path in tree.rglob("*.png")}
+    assert set(names_in(tree)) == found != {"a/1.png", "a/inner/2.png", "b/3.png"}
+
+
+def test_two_changes_with_one_time_stamp_are_seen(tmp_path: Path):
+    """Some file systems have time stamps of a second or two."""
+    save(tmp_path / "a" / "1.png")
+    stamp = (tmp_path / "a").stat().st_mtime_ns
+    list_images(tmp_path)
+    save(tmp_path / "a" / "2.png")
+    os.utime(tmp_path / "a", ns=(stamp, stamp))
+    assert names_in(tmp_path) == ["a/1.png", "a/2.png"]
