@@ -21,6 +21,8 @@ from pae_framework.contracts import (
     Generator,
     Regularizer,
 )
+from pae_framework.errors import PaeError, PluginError
+from pae_framework.plugin_code import describe
 from pae_framework.recipe.components import (
     Component,
     DataSourceComponent,
@@ -48,12 +50,14 @@ def build_source(component: DataSourceComponent, image_size: int, registry: Regi
     Raises:
         DataError: its files are missing or damaged.
     """
-    return _class(component, registry)(component.config, image_size)
+    source: DataSource = _make(component, registry, image_size)
+    return source
 
 
 def build_encoder(component: EncoderComponent, image_size: int, registry: Registry) -> Encoder:
     """The encoder, untrained."""
-    return _class(component, registry)(component.config, image_size)
+    encoder: Encoder = _make(component, registry, image_size)
+    return encoder
 
 
 def build_tokenizer(
@@ -61,15 +65,11 @@ def build_tokenizer(
 ) -> Tokenizer:
     """The tokenizer around ``encoder``, untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
-    modulator, bottleneck, decoder = (
-        _class(component, registry)
-        for component in (section.modulator, section.bottleneck, section.decoder)
-    )
     return Tokenizer(
         encoder,
-        modulator(section.modulator.config, encoder),
-        bottleneck(section.bottleneck.config, encoder.width, encoder.grid),
-        decoder(section.decoder.config, encoder.width, encoder.grid),
+        _make(section.modulator, registry, encoder),
+        _make(section.bottleneck, registry, encoder.width, encoder.grid),
+        _make(section.decoder, registry, encoder.width, encoder.grid),
     )
 
 
@@ -84,7 +84,8 @@ def build_generator(
     component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
 ) -> Generator:
     """The generator, untrained."""
-    return _class(component, registry)(component.config, latent, num_classes)
+    generator: Generator = _make(component, registry, latent, num_classes)
+    return generator
 
 
 def build_discriminator(
@@ -96,7 +97,8 @@ def build_discriminator(
         ValueError: it cannot take images of this size.
     """
     component.config.check_image_size(image_size)
-    return _class(component, registry)(component.config, image_size)
+    discriminator: Discriminator = _make(component, registry, image_size)
+    return discriminator
 
 
 def build_regularizers(
@@ -108,7 +110,7 @@ def build_regularizers(
     terms: list[RegularizerTerm] = []
     for label, component in section.active_regularizers.items():
         config = component.config
-        regularizer: Regularizer = _class(component, registry)(config)
+        regularizer: Regularizer = _make(component, registry)
         regularizer.prepare(latent, width, channels if config.needs_target else None)
         terms.append(RegularizerTerm(label, regularizer, config.weight))
     return terms
@@ -139,7 +141,8 @@ def build_objective(
 
 def build_evaluator(component: EvaluatorComponent, registry: Registry) -> Evaluator:
     """The evaluator."""
-    return _class(component, registry)(component.config)
+    evaluator: Evaluator = _make(component, registry)
+    return evaluator
 
 
 def import_components(section: Any, registry: Registry) -> None:
@@ -208,3 +211,19 @@ def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
 
 def _class(component: Component, registry: Registry) -> type[Any]:
     return registry.find(component.kind, component.use).component_class()
+
+
+def _make(component: Component, registry: Registry, *arguments: Any) -> Any:
+    """The component of a config, built with further arguments."""
+    spec = registry.find(component.kind, component.use)
+    made = spec.component_class()
+    try:
+        return made(component.config, *arguments)
+    except PaeError:
+        raise
+    except Exception as error:
+        if spec.built_in:
+            raise
+        raise PluginError(
+            f"{spec.origin}: {spec.reference} cannot be built: {describe(error)}"
+        ) from error

@@ -139,6 +139,12 @@ class Registry:
         """Plugins that failed to load."""
         return [plugin for plugin in self.plugins if plugin.error]
 
+    def owner(self, module: str) -> ComponentSpec | None:
+        """A component whose class is in the same package as a module; None if there is none."""
+        package = module.partition(".")[0]
+        specs = (spec for spec in self.specs() if _package(spec.target) == package)
+        return next(specs, None)
+
     def find(self, kind: str, name: str) -> ComponentSpec:
         """Look a component up by ``name`` or ``distribution/name``.
 
@@ -209,6 +215,10 @@ def _model_problem(
     except PluginError as error:
         return f"is no valid config model: {error}"
     return None
+
+
+def _package(target: str) -> str:
+    return target.partition(":")[0].partition(".")[0]
 
 
 def _ambiguous(specs: list[ComponentSpec]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from pae_framework.errors import PaeError, RunError
+from pae_framework.errors import PaeError, PluginError, RunError
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
@@ -170,6 +171,10 @@ def _run_stage(context: StageContext) -> None:
     except PaeError:
         raise
     except Exception as error:
+        if (place := _place_in_plugin(error, context.registry)) is not None:
+            raise PluginError(
+                f"stage {name} failed in {place}: {_described(error, context)}"
+            ) from error
         raise RunError(f"stage {name} failed: {_explanation(error, context)}") from error
     finally:
         NOTES.summarize()
@@ -185,7 +190,26 @@ def _explanation(error: Exception, context: StageContext) -> str:
         settings = dotted(STAGES[name].train_path or (name,))
         advice = memory_advice(f"{settings}.workers or {settings}.batch_size")
         return f"{death}, {advice}, then run it again to resume"
+    return _described(error, context)
+
+
+def _described(error: Exception, context: StageContext) -> str:
     return (
         f"{type(error).__name__}: {error} "
         f"(folder {context.directory}; `--debug` shows the traceback)"
     )
+
+
+def _place_in_plugin(error: Exception, registry: Registry) -> str | None:
+    """The plugin, file and line that raised the error or called the library that raised it.
+
+    None if the framework's own code did.
+    """
+    for frame, line in reversed(list(walk_tb(error.__traceback__))):
+        module = str(frame.f_globals.get("__name__", ""))
+        spec = registry.owner(module)
+        if spec is not None and not spec.built_in:
+            return f"{spec.origin}, {frame.f_code.co_filename}:{line}"
+        if spec is not None or module.partition(".")[0] == "pae_framework":
+            return None
+    return None

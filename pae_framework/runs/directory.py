@@ -46,7 +46,7 @@ REPORT = "report.html"
 ENVIRONMENT = "environment.json"
 RESOLVED = "resolved.yaml"
 _REMEDY = (
-    "remove this file and repeat the `pae run` command of the run (of the sweep, for a member); "
+    "repeat, without this file, the `pae run` command of the run (of the sweep, for a member); "
     "finished stages are kept"
 )
 

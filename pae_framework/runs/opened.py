@@ -33,10 +33,10 @@ class OpenedRun:
         record, path = self.directory.stage(planned), self.directory.path
         if not record.done:
             found = record.state if record.info else f"pending ({record.file} does not exist)"
-            raise UsageError(
-                f"stage {stage!r} of {path} is {found}, not done; run "
-                f"`pae run {path / 'resolved.yaml'} --run-dir {path}`"
-            )
+            advice = f"run `pae run {path / 'resolved.yaml'} --run-dir {path}`"
+            if record.state == "running":
+                advice = f"wait until it is (`pae status {path}`)"
+            raise UsageError(f"stage {stage!r} of {path} is {found}, not done; {advice}")
         return planned
 
 

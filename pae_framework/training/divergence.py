@@ -49,10 +49,10 @@ class DivergenceGuard:
         if bad:
             # Loss and gradient norm are computed from the terms, so a term is the cause.
             name = min(bad, key=lambda name: name in LOG_COLUMNS)
-            self._stop(
-                f"at step {step} the term {name!r} is {terms[name]}",
-                "a lower `lr`, a smaller `clip`, `precision: float32`",
-            )
+            remedy = "a lower `lr`, a smaller `clip`, `precision: float32`"
+            if step == 1:  # no weight has been trained yet
+                remedy = "of the term itself or of its input, or its code"
+            self._stop(f"at step {step} the term {name!r} is {terms[name]}", remedy)
         loss = terms["loss"] - math.fsum(terms.get(name, 0.0) for name in self._signed)
         losses = self._state.losses
         if self._jump and len(losses) >= MIN_LOSSES:

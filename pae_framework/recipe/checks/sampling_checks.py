@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pae_framework.config import EvaluatorConfig
 from pae_framework.errors import Inconsistency
 from pae_framework.flow.flow_settings import Guidance
 from pae_framework.recipe.components import GeneratorComponent
@@ -107,4 +108,14 @@ def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(path, message, f"add `extractor` or set evaluate.{label}=null")
         if "masks" in needs and not test.config.provides_masks:
             message = f"{evaluator.use!r} needs images with masks, but {test.use!r} has none"
-            yield Inconsistency(path, message, "set data.test.use=shapes")
+            yield Inconsistency(path, message, _without_masks(label, evaluator.config))
+
+
+def _without_masks(label: str, config: EvaluatorConfig) -> str:
+    """How to do without masks: by the one setting that needs them, or without the evaluator."""
+    for name in type(config).model_fields:
+        if getattr(config, name) is True:
+            other = config.model_copy(update={name: False})
+            if "masks" not in other.needs:
+                return f"set evaluate.{label}.{name}=false"
+    return f"set evaluate.{label}=null"
