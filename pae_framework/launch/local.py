@@ -16,6 +16,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.registry import Registry
 from pae_framework.runs.data_record import (
     SPLITS,
     changed_images,
@@ -172,9 +173,8 @@ def _run_stage(context: StageContext) -> None:
         raise
     except Exception as error:
         if (place := _place_in_plugin(error, context.registry)) is not None:
-            raise PluginError(
-                f"stage {name} failed in {place}: {_described(error, context)}"
-            ) from error
+            reason = _described(error, context)
+            raise PluginError(f"stage {name} failed in {place}: {reason}") from error
         raise RunError(f"stage {name} failed: {_explanation(error, context)}") from error
     finally:
         NOTES.summarize()
