@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -91,8 +90,6 @@ def main() -> None:
 
     A reader of the output that goes away, as in ``pae show RECIPE | head``, changes nothing.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names may not fit the encoding
-        sys.stdout.reconfigure(errors="backslashreplace")
     with lasting_output():
         code = _run_command()
         if lost := lost_output():

@@ -31,6 +31,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system that has no locks."""
 LOCK = ".lock"
 """Name of the file that the process working in a folder holds."""
+PATIENCE_SECONDS = 0.5
+"""A lock that is held longer is held by a process that works, not by one that only asks."""
 POLL_SECONDS = 1.0
 """Interval between two looks at the marker of another process."""
 
@@ -76,9 +78,8 @@ def is_held(folder: Path) -> bool:
 
 def has_locks(folder: Path) -> bool:
     """Whether the file system of an existing folder can lock files; writes nothing."""
-    file = folder / LOCK
     try:
-        descriptor = os.open(file if file.is_file() else folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)  # not the lock file, which it would hold
     except OSError:
         return True  # unknown
     try:
@@ -97,7 +98,7 @@ def _lock(path: Path, waiting: Callable[[], None] | None) -> Callable[[], None]:
     lock = FileLock(path)
     try:
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PATIENCE_SECONDS)
         except Timeout:
             if waiting is None:
                 raise RunError(_busy(path.parent, "another process")) from None

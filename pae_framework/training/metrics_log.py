@@ -6,8 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import fsum
 from pathlib import Path
 
@@ -68,7 +67,7 @@ class MetricsLog:
         with writing(self._path):
             # Without a buffer, so that nothing is left to write when it is closed.
             self._file = self._path.open("ab", buffering=0)
-        _silence_tensorboard_threads()
+        self._restore_hook = _silence_tensorboard_threads()
         with writing(self._board_path):
             self._board = SummaryWriter(str(self._board_path), purge_step=step + 1)
 
@@ -87,13 +86,18 @@ class MetricsLog:
             WriteError: the values for TensorBoard cannot be written.
         """
         self._file.close()
-        with writing(self._board_path):
-            self._board.close()
+        try:
+            with writing(self._board_path):
+                self._board.close()
+        finally:
+            self._restore_hook()
 
 
-@cache
-def _silence_tensorboard_threads() -> None:
-    """Print no traceback of an error that TensorBoard's thread raises again in the main thread."""
+def _silence_tensorboard_threads() -> Callable[[], None]:
+    """Print no traceback of an error that TensorBoard's thread raises again in the main thread.
+
+    Returns what makes threads print their errors as before.
+    """
     print_traceback = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
@@ -101,7 +105,11 @@ def _silence_tensorboard_threads() -> None:
         if not (of_tensorboard and isinstance(arguments.exc_value, OSError)):
             print_traceback(arguments)
 
+    def restore() -> None:
+        threading.excepthook = print_traceback
+
     threading.excepthook = hook
+    return restore
 
 
 class MetricAverages:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pae_framework.errors import WriteError
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.printing import printable
 
@@ -58,10 +60,11 @@ class ProgressLine:
             self._bar.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._bar:
             self._bar.stop()
-        self._record()
+        with suppress(WriteError) if error else nullcontext():  # an earlier error matters more
+            self._record()
 
     def update(self, done: int, note: str = "", record: bool = False) -> None:
         """Show that ``done`` of ``total`` are done, with a note; ``record``: now in any case."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -277,3 +278,15 @@ def test_no_placeholder_is_left() -> None:
     texts = {by_name(path): path.read_text(encoding="utf-8") for path in handwritten}
     open_ = {name: re.findall(r"@@[A-Z-]+@@", text) for name, text in texts.items()}
     assert {name: found for name, found in open_.items() if found} == {}
+
+
+def test_the_modules_that_plugins_may_import_exist_and_suffice_for_ours() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    section = page.partition("## What a plugin may import")[2].partition("\n#")[0]
+    allowed = {"pae_framework", *re.findall(r"`([a-z_.]+)`", section)}
+    for name in allowed - {"pae_framework"}:
+        importlib.import_module(f"pae_framework.{name}")
+    for path in (ROOT / "plugins").rglob("*.py"):
+        imported = re.findall(r"from pae_framework\.([a-z_.]+) import", path.read_text("utf-8"))
+        for name in imported:
+            assert {name, name.partition(".")[0]} & allowed, f"{path.name} imports {name}"
