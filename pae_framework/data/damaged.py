@@ -105,9 +105,9 @@ class SkippingSource(DataSource):
             logger.warning("%s; using the next image instead", reason)
         if len(known) > self._limit:
             raise DataError(
-                f"{len(known)} training images are damaged, but data.max_damaged is {self._limit}; "
-                f"repair the images listed in {self._record}, or set data.max_damaged={len(known)} "
-                f"or more. Last error: {error}"
+                f"{error}. Damaged training images: {len(known)}, listed in {self._record}, but "
+                f"data.max_damaged is {self._limit}; repair or remove them, or set "
+                f"data.max_damaged={len(known)} or more"
             ) from error
 
 

@@ -57,7 +57,7 @@ def _status(entry: dict[str, str], folder: Path) -> StageStatus:
         state=state,
         progress=_progress(info),
         time=f"{info['seconds']:.0f} s" if "seconds" in info else "",
-        folder=str(folder.resolve() if folder.exists() else folder),
+        folder=str(folder.resolve()),
         error=str(info.get("error") or "") if state in ("failed", "damaged") else "",
     )
 

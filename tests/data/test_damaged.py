@@ -68,7 +68,7 @@ def test_exceeding_the_limit_is_an_error_with_limit_and_record(folder, tmp_path)
     record = tmp_path / "damaged.txt"
     source = SkippingSource(open_folder(folder), record, limit=1)
     source[1]
-    with pytest.raises(DataError, match=r"\b2 training images .*max_damaged.* 1\b") as caught:
+    with pytest.raises(DataError, match=r"\b2\b.*max_damaged.* 1\b") as caught:
         source[4]
     assert str(record) in str(caught.value)
     assert damaged_indices(record) == {1, 4}

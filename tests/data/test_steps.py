@@ -68,7 +68,7 @@ def test_exceeding_the_limit_of_damaged_images_in_a_worker_is_a_one_line_error(
     batches = in_order(SkippingSource(source, tmp_path / "damaged.txt", limit=1))
     with pytest.raises(DataError) as caught:
         list(batches(0, 4))
-    assert re.search(r"\b2 .*data\.max_damaged is 1\b", one_line(caught.value))
+    assert re.search(r"\b2,.*data\.max_damaged is 1\b", one_line(caught.value))
 
 
 def _divide(step: int) -> float:

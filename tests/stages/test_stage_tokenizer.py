@@ -16,7 +16,7 @@ from torch import nn
 from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig, DiscriminatorConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Discriminator, LabeledImage, Regularizer
-from pae_framework.errors import UsageError
+from pae_framework.errors import PluginError, UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -180,7 +180,7 @@ def test_an_interrupted_training_resumes_with_its_discriminator(tmp_path, regist
 
 def test_the_length_is_printed_before_the_discriminator_is_built(tmp_path, registry, capsys):
     section = "tokenizer.adversarial={discriminator: {use: unbuildable}}"
-    with pytest.raises(RuntimeError, match="built"):
+    with pytest.raises(PluginError, match="built"):
         trained(tmp_path / "one", registry, tmp_path / "encoder", section)
     assert "8 images" in capsys.readouterr().out
 
@@ -189,7 +189,7 @@ def test_with_weight_0_the_discriminator_is_not_built(tmp_path, registry):
     section = "tokenizer.adversarial={discriminator: {use: unbuildable}}"
     off = (section, "tokenizer.adversarial.weight=0")
     trained(tmp_path / "one", registry, tmp_path / "encoder", *off)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(PluginError):
         trained(tmp_path / "two", registry, tmp_path / "encoder", section)
 
 

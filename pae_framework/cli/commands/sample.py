@@ -58,4 +58,5 @@ def sample(
     folder = out or run / "drawn"
     sample_to_folder(context, chosen, settings, folder, npz)
     print_line(f"classes: {drawn_classes(chosen, names)}")
-    print_line(f"{len(chosen)} images in {folder} (grid.png shows the first)")
+    images = "1 image" if len(chosen) == 1 else f"{len(chosen)} images"
+    print_line(f"{images} in {folder} (grid.png shows the first)")
