@@ -169,7 +169,7 @@ def test_the_files_of_each_version_are_stored_once(run: Runs):
     run()
     CHANGES["added"](Path("data/train/b/1.png"))
     run()
-    assert len(list((RUN / "stages/data").glob("*.gz"))) == 3  # train twice, test once
+    assert len(list((RUN / "stages/data").glob("*.txt"))) == 3  # train twice, test once
 
 
 def test_a_run_whose_images_are_gone_is_still_finished(run: Runs):
