@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES, Stage
+from pae_framework.runs import results
 from pae_framework.runs.plan import plan
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
@@ -116,3 +118,17 @@ def test_a_named_stage_that_stays_done_is_an_error(run: Runs, monkeypatch: pytes
     with pytest.raises(RunError, match=folder):
         run("tokenizer")
     assert run.ran == []
+
+
+def test_the_results_of_a_copied_run_are_read_once(run: Runs, monkeypatch: pytest.MonkeyPatch):
+    read: list[Path] = []
+    digest = results.file_digest
+    monkeypatch.setattr(results, "file_digest", lambda path: (read.append(path), digest(path))[1])
+    run()
+    for path in STORE.glob("*/out.bin"):
+        os.utime(path, (1, 1))
+    for reads in (len(STAGES), 0):
+        read.clear()
+        results._digests.clear()  # as in another process
+        assert run() == []
+        assert len(read) == reads

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pae_framework.data import contents
 from pae_framework.errors import DataError, PaeError
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
@@ -127,6 +129,43 @@ def test_a_change_of_test_images_stops_the_evaluation(run: Runs, change: str):
     run.before = once("evaluate", lambda: CHANGES[change](Path("data/test/b/1.png")))
     with pytest.raises(DataError, match=rf"data\.test.*{change}.*{NAMES[change]}"):
         run()
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images whose contents are read."""
+    found: list[Path] = []
+    digest = contents.file_digest
+
+    def counted(path: Path) -> str:
+        found.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(contents, "file_digest", counted)
+    return found
+
+
+def touch_all() -> None:
+    for path in Path("data").rglob("*.png"):
+        os.utime(path)
+
+
+def test_images_that_were_copied_moved_or_touched_are_read_once(run: Runs, read: list[Path]):
+    run()
+    for reads in (18, 0):
+        if reads:
+            touch_all()
+        for stage in (RUN / "stages").glob("*-*"):
+            shutil.rmtree(stage)
+        read.clear()
+        assert run().count("starts") == len(STAGES)
+        assert len(read) == reads
+
+
+def test_images_that_are_touched_during_a_run_are_read_once(run: Runs, read: list[Path]):
+    run.before = once("tokenizer", lambda: (touch_all(), read.clear()))
+    run()
+    assert len(read) == len(set(read)) == 18
 
 
 @pytest.mark.parametrize("change", CHANGES)
