@@ -6,46 +6,29 @@ the same; else its contents are compared.
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import os
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from xxhash import xxh3_128
 
 from pae_framework.errors import DataError, WriteError
-from pae_framework.system.files import replacing
+from pae_framework.system.files import file_digest, replacing
 
 logger = logging.getLogger(__name__)
 
 MANY = 20_000
 """Number of files whose first reading is announced."""
-READ_WHOLE = 1 << 26
-"""Bytes of a file that are read. Of a larger file, evenly spaced blocks of this many bytes."""
-_BLOCKS = 64
 _THREADS = 8
 _AT_ONCE = 256
 """Files that a thread reads before it gets others."""
 _SHOWN = 3
-
-
-class FileFacts(NamedTuple):
-    """What is known of one file."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -70,14 +53,16 @@ def _some(names: Sequence[str]) -> str:
 class Contents:
     """The files of a data set by name."""
 
-    files: Mapping[str, FileFacts]
+    files: Mapping[str, str]
+    """``size mtime_ns ctime_ns inode digest`` of each; text, because there may be millions."""
 
     @cached_property
     def identity(self) -> str:
         """A hash of the names and contents of all files."""
         digest = xxh3_128()
         for name, facts in sorted(self.files.items()):
-            digest.update(os.fsencode(f"{name}\0{facts.size}\0{facts.digest}\0"))
+            size, content = _content(facts)
+            digest.update(os.fsencode(f"{name}\0{size}\0{content}\0"))
         return digest.hexdigest()
 
     def changes_since(self, earlier: Contents) -> Changes:
@@ -91,24 +76,51 @@ class Contents:
         )
 
     def write(self, path: Path) -> None:
-        """Write them to a file, for :func:`recorded_contents`."""
-        text = json.dumps(dict(self.files), separators=(",", ":"))
+        """Write them to a file, for :func:`recorded_contents`.
+
+        The first line is the digest of the rest, which has one line per file: its facts and name.
+        """
+        lines = (f"{facts}\t{_escaped(name)}\n" for name, facts in self.files.items())
+        body = os.fsencode("".join(lines))
         with replacing(path) as temporary:
-            temporary.write_bytes(gzip.compress(text.encode(), compresslevel=1, mtime=0))
+            temporary.write_bytes(xxh3_128(body).hexdigest().encode() + b"\n" + body)
 
 
-def _content(facts: FileFacts) -> tuple[int, str]:
-    return facts.size, facts.digest
+def _content(facts: str) -> tuple[str, str]:
+    """Size and digest."""
+    return facts.partition(" ")[0], facts.rpartition(" ")[2]
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _unescaped(text: str) -> str:
+    return "\\".join(part.replace("\\n", "\n") for part in text.split("\\\\"))
 
 
 def recorded_contents(path: Path) -> Contents | None:
     """Contents from a file that :meth:`Contents.write` wrote; None if it is missing or damaged."""
-    try:
-        listed = json.loads(gzip.decompress(path.read_bytes()))
-        files = {name: FileFacts(*facts) for name, facts in listed.items()}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zlib.error):
+    if (body := _recorded(path)) is None:
         return None
+    files = {}
+    for line in os.fsdecode(body).split("\n")[:-1]:
+        facts, _, name = line.partition("\t")
+        files[_unescaped(name) if "\\" in name else name] = facts
     return Contents(files)
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a file that :meth:`Contents.write` wrote is there and undamaged."""
+    return _recorded(path) is not None
+
+
+def _recorded(path: Path) -> bytes | None:
+    try:
+        digest, _, body = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return body if digest == xxh3_128(body).hexdigest().encode() else None
 
 
 def read_contents(files: Mapping[str, Path], known: Contents | None = None) -> Contents:
@@ -118,18 +130,36 @@ def read_contents(files: Mapping[str, Path], known: Contents | None = None) -> C
         DataError: a file cannot be read; names it.
     """
     before = {} if known is None else known.files
-
     names = list(files)
     if (unknown := len(files.keys() - before.keys())) >= MANY:
         logger.warning("reading %s files to identify their contents; only once", f"{unknown:,}")
 
-    def facts(start: int) -> list[FileFacts]:
+    def facts(start: int) -> list[str]:
         some = names[start : start + _AT_ONCE]
         return [_facts(files[name], before.get(name)) for name in some]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = chain.from_iterable(pool.map(facts, range(0, len(names), _AT_ONCE)))
-        return Contents(dict(zip(files, found, strict=True)))
+        now = dict(zip(files, found, strict=True))
+    return known if known is not None and now == before else Contents(now)
+
+
+def _facts(path: Path, known: str | None) -> str:
+    try:
+        stat = _stat(path)
+        if known is not None and known.rpartition(" ")[0] == stat:
+            return known
+        return f"{stat} {file_digest(path)}"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _stat(path: Path) -> str:
+    found = os.stat(path)  # noqa: PTH116 - for many files
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
+# --- the user's cache -----------------------------------------------------------------------------
 
 
 def cached_contents(files: Mapping[str, Path]) -> Contents:
@@ -138,45 +168,66 @@ def cached_contents(files: Mapping[str, Path]) -> Contents:
     Raises:
         DataError: a file cannot be read; names it.
     """
-    cache = _cache_file(files.values())
-    known = None if cache is None else recorded_contents(cache)
+    cache = _Cache(files)
+    known = cache.known()
     contents = read_contents(files, known)
-    if cache is not None and (known is None or known.files != contents.files):
-        with suppress(WriteError):  # it only saves time
-            contents.write(cache)
+    if contents is not known:
+        cache.update(contents)
     return contents
 
 
-def _cache_file(paths: Iterable[Path]) -> Path | None:
-    """The cache of a set of files, named by their common folder; None for a user without a home."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:
-        return None
-    folder = os.path.commonpath([path.absolute() for path in paths])
-    return home / "pae_framework" / "contents" / f"{xxh3_128(os.fsencode(folder)).hexdigest()}.gz"
+def unchanged_contents(files: Mapping[str, Path]) -> Contents | None:
+    """The contents of files that are as in the user's cache; None if one is not.
 
-
-def _facts(path: Path, known: FileFacts | None) -> FileFacts:
+    Reads no file and writes nothing.
+    """
+    known = _Cache(files).known()
     try:
-        found = path.stat()
-        stat = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-        digest = (
-            known.digest if known is not None and known[:-1] == stat else _digest(path, stat[0])
+        current = all(
+            known.files.get(name, "").rpartition(" ")[0] == _stat(path)
+            for name, path in files.items()
         )
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return FileFacts(*stat, digest)
+    except OSError:
+        return None
+    return known if current else None
 
 
-def _digest(path: Path, size: int) -> str:
-    digest = xxh3_128()
-    with path.open("rb") as file:
-        if size <= READ_WHOLE:
-            digest.update(file.read())
-        else:
-            block = READ_WHOLE // _BLOCKS
-            for number in range(_BLOCKS):
-                file.seek((size - block) * number // (_BLOCKS - 1))
-                digest.update(file.read(block))
-    return digest.hexdigest()
+class _Cache:
+    """What is known of the files below the common folder of some files, by their path in it."""
+
+    def __init__(self, files: Mapping[str, Path]):
+        paths = list(map(str, files.values()))
+        folder = os.path.commonprefix(paths).rpartition("/")[0]  # noqa: RUF071 - a folder
+        start = len(folder) + 1 if folder else 0
+        self.paths = {name: path[start:] for name, path in zip(files, paths, strict=True)}
+        self.folder = Path(os.path.abspath(folder or "."))  # noqa: PTH100 - without links
+
+    def known(self) -> Contents:
+        """What is known of the files, by their names."""
+        known = self._recorded()
+        return Contents({x: known[path] for x, path in self.paths.items() if path in known})
+
+    def update(self, contents: Contents) -> None:
+        """Record the contents, and keep what is known of other files that are still there."""
+        others = self._recorded()
+        for path in self.paths.values():
+            others.pop(path, None)
+        others = {path: facts for path, facts in others.items() if (self.folder / path).exists()}
+        found = {self.paths[name]: facts for name, facts in contents.files.items()}
+        if (file := self._file()) is not None:
+            with suppress(WriteError):  # it only saves time
+                Contents({**others, **found}).write(file)
+
+    def _recorded(self) -> dict[str, str]:
+        file = self._file()
+        recorded = None if file is None else recorded_contents(file)
+        return {} if recorded is None else dict(recorded.files)
+
+    def _file(self) -> Path | None:
+        """Named by the folder; None for a user without a home."""
+        try:
+            home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        except RuntimeError:
+            return None
+        name = xxh3_128(os.fsencode(self.folder)).hexdigest()
+        return home / "pae_framework" / "contents" / f"{name}.txt"

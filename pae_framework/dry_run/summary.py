@@ -26,6 +26,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES, trainings
+from pae_framework.runs.data_record import SPLITS, contents_in_cache, source_of
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import downstream_stages
 from pae_framework.runs.planned import planned_stages
@@ -95,6 +96,7 @@ class DryRun:
 def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str] = ()) -> DryRun:
     """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
 
+    Images are not read: their contents are those in the user's cache, else of the last visit.
     Stages in ``again`` and all that depend on them run anew.
 
     Raises:
@@ -111,6 +113,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str
     memory = {stage.stage: stage for stage in training_memory(recipe, built_for)}
     if networks is not None and networks.discriminator is not None:
         notes.append("the tokenizer's FLOPs do not include the discriminator")
+    notes += _unread_images(recipe)
     latent = latent_shape(recipe)
     encoder = recipe.tokenizer.encoder.config
     return DryRun(
@@ -125,6 +128,13 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str
         stages=tuple(_stages(loaded, directory, again, images, memory, work)),
         notes=tuple(notes),
     )
+
+
+def _unread_images(recipe: Recipe) -> Iterator[str]:
+    found = contents_in_cache(recipe)
+    for split in SPLITS:
+        if split not in found and source_of(recipe, split).config.data_files() is not None:
+            yield f"data.{split}: `pae run` will read its files first, and may plan other stages"
 
 
 def _data_size(loaded: LoadedRecipe, notes: list[str]) -> tuple[int | None, int | None]:
@@ -221,7 +231,7 @@ def _stages(
     work: Mapping[str, float],
 ) -> Iterator[StageDryRun]:
     train_settings = trainings(loaded.recipe)
-    stages = planned_stages(loaded, directory.store)
+    stages = planned_stages(loaded, directory.store, contents_in_cache(loaded.recipe))
     anew = downstream_stages(stages, again)
     for planned in stages.values():
         name, own_work = planned.name, work.get(planned.name)

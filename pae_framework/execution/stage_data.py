@@ -14,7 +14,8 @@ from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.data_record import (
     SPLITS,
     ImagesRecord,
-    remembered,
+    contents_by_plan,
+    keep_contents,
     source_of,
     write_record,
 )
@@ -47,9 +48,10 @@ def _require_planned_files(context: StageContext, split: Split) -> None:
     if planned is None:
         return
     config = source_of(context.recipe, split).config
-    files, before = config.data_files(), remembered(context.run.store, planned)
+    files = config.data_files()
     if files is None:
         raise DataError(f"data.{split}: {config.missing() or 'its files are gone'}")
+    before = contents_by_plan(context.recipe, split, context.run.store, planned)
     now = read_contents(files, before)
     if now.identity != planned:
         changes = "" if before is None else f" ({now.changes_since(before)})"
@@ -58,6 +60,7 @@ def _require_planned_files(context: StageContext, split: Split) -> None:
             "and run the same command again to go on, or run it as it is: then the stages that "
             "read these images start anew"
         )
+    keep_contents(context.recipe, split, now)
 
 
 def _checked_record(context: StageContext, split: Split) -> ImagesRecord:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from pae_framework.errors import RunError, UsageError
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.suggestions import suggestion
-from pae_framework.runs.plan import PlannedStage, downstream_stages, plan
+from pae_framework.runs.plan import downstream_stages
+from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 
 
@@ -20,7 +22,11 @@ def require_stages(names: Collection[str], recipes: Sequence[LoadedRecipe]) -> N
     Raises:
         UsageError: one is not a stage of any of the recipes.
     """
-    known = list(dict.fromkeys(stage.name for recipe in recipes for stage in _plan(recipe)))
+    known = [
+        name
+        for name, stage in STAGES.items()
+        if any(stage.exists(recipe.recipe) for recipe in recipes)
+    ]
     for name in names:
         if name not in known:
             raise UsageError(
@@ -36,7 +42,9 @@ def outdate_stages(names: Collection[str], recipes: Sequence[LoadedRecipe], stor
     starts; see :meth:`StageRecord.prepare`.
 
     Raises:
-        RunError: another process works on one of them. None is marked then.
+        RunError: another process works on one of them, and none is marked; or a named stage is
+            still done.
+        DataError: a file of the images cannot be read.
     """
     outdated = [record for record in _records(names, recipes, store) if record.path.is_dir()]
     with ExitStack() as held:
@@ -44,6 +52,15 @@ def outdate_stages(names: Collection[str], recipes: Sequence[LoadedRecipe], stor
             held.enter_context(record.lock(partial(_refuse, record)))
         for record in reversed(outdated):  # readers first: an interruption must not leave them done
             record.outdate()
+    for recipe in recipes:
+        _require_outdated(names, recipe, store)
+
+
+def _require_outdated(names: Collection[str], recipe: LoadedRecipe, store: Path) -> None:
+    stages = planned_stages(recipe, store)
+    for name in names:
+        if name in stages and (record := StageRecord(store / stages[name].folder)).done:
+            raise RunError(f"--again {name}: {record.path} is still done; remove this folder")
 
 
 def _records(
@@ -52,7 +69,7 @@ def _records(
     """The named stages and those that depend on them, each after the ones that it reads."""
     folders: dict[str, None] = {}
     for recipe in recipes:
-        stages = {stage.name: stage for stage in _plan(recipe)}
+        stages = planned_stages(recipe, store)
         chosen = [name for name in names if name in stages]
         folders |= dict.fromkeys(stages[x].folder for x in downstream_stages(stages, chosen))
     inputs = {file.parent.name: _inputs(file.parent) for file in store.glob("*/stage.json")}
@@ -74,7 +91,3 @@ def _inputs(folder: Path) -> set[str]:
 
 def _refuse(record: StageRecord) -> None:
     raise RunError(f"another process is working on {record.path}; wait until it ends, or stop it")
-
-
-def _plan(recipe: LoadedRecipe) -> list[PlannedStage]:
-    return plan(recipe.recipe, recipe.registry)

@@ -12,8 +12,9 @@ from pae_framework.recipe.emit import inline
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
-from pae_framework.runs.data_record import looking_once, read_record
+from pae_framework.runs.data_record import read_record
 from pae_framework.runs.directory import RECORD, RunDirectory, stages_dir_of
+from pae_framework.runs.looking import looking_once
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.planned import planned_stages
 from pae_framework.system.console import PlainConsole

@@ -27,6 +27,7 @@ from pae_framework.runs.data_record import (
 )
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.looking import looking_once
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.planned import IDENTIFIED, planned_stages
 from pae_framework.runs.record import StageRecord
@@ -45,6 +46,7 @@ class LocalLauncher:
 
     console: PlainConsole
 
+    @looking_once()
     def run(
         self,
         loaded: LoadedRecipe,
@@ -134,9 +136,10 @@ class LocalLauncher:
                 self.console.print(f"data.{split}: {difference}")
 
     def _use_finished(self, directory: RunDirectory, planned: PlannedStage) -> None:
-        if directory.stage(planned).adopt_results():
+        record = directory.stage(planned)
+        if record.adopt_results():
             self._print(planned, ADOPTED)
-        directory.results(planned).require_complete()
+        record.keep_times(directory.results(planned).require_complete())
         self._print(planned, "cached")
 
     def _print(self, planned: PlannedStage, text: str) -> None:

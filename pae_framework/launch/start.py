@@ -18,8 +18,8 @@ from pae_framework.preflight.resources import lacking_resources, scarce_resource
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
-from pae_framework.runs.data_record import looking_once
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
+from pae_framework.runs.looking import looking_once
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
 
@@ -113,7 +113,8 @@ def run_recipe(
 def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRun]:
     """What :func:`run_recipe` would do, for the recipe or each member of its sweep, by name.
 
-    Needs no data and no weights, and writes nothing.
+    Needs no data and no weights, and writes nothing. Stages whose images `pae run` has not read
+    yet are planned by the path of the images; a note says so.
 
     Raises:
         UsageError: an option does not fit the recipe.

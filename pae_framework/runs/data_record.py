@@ -4,7 +4,7 @@
 
     stages/
       data/known.json          data source -> identity of its contents at the last visit
-      data/<identity>.json.gz  the files of these contents
+      data/<identity>.txt      the files of these contents
       encoder-1f2e3d4c5b6a/
         data.json              the images that the stage read
 """
@@ -12,18 +12,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pae_framework.data.contents import Contents, cached_contents, recorded_contents
+from pae_framework.data.contents import (
+    Contents,
+    cached_contents,
+    is_recorded,
+    recorded_contents,
+    unchanged_contents,
+)
 from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RECORD, RunDirectory
+from pae_framework.runs.looking import found_once, keep, once
 from pae_framework.runs.plan import PlannedStage, Split
 from pae_framework.system.files import read_json, write_json
 
@@ -48,40 +54,55 @@ def source_of(recipe: Recipe, split: Split) -> DataSourceComponent:
     return recipe.data.train if split == "train" else recipe.data.test
 
 
-_found: ContextVar[dict[str, Contents] | None] = ContextVar("found contents", default=None)
-"""What was found inside :func:`looking_once`, by data source."""
-
-
-@contextmanager
-def looking_once() -> Iterator[None]:
-    """Let :func:`found_contents` look up each data source once inside the block.
-
-    A command plans many recipes from the same images, and there may be millions of files. Stages
-    compare the files themselves when they start and end.
-    """
-    token = _found.set({})
-    try:
-        yield
-    finally:
-        _found.reset(token)
-
-
 def found_contents(recipe: Recipe) -> dict[Split, Contents]:
-    """The contents of the splits whose files are on this machine.
+    """The contents of the splits whose files are on this machine, with the user's cache.
+
+    Inside :func:`~pae_framework.runs.looking.looking_once`, each data source is looked up once.
 
     Raises:
         DataError: a file cannot be read.
     """
-    by_source = _found.get()
-    by_source = {} if by_source is None else by_source
+    return _contents(recipe, "found", cached_contents)
+
+
+def contents_in_cache(recipe: Recipe) -> dict[Split, Contents]:
+    """The contents of the splits whose files are as in the user's cache.
+
+    Reads no image and writes nothing.
+    """
+    return _contents(recipe, "in cache", unchanged_contents)
+
+
+def _contents(
+    recipe: Recipe, how: str, look: Callable[[Mapping[str, Path]], Contents | None]
+) -> dict[Split, Contents]:
+    def contents_of(source: DataSourceComponent) -> Contents | None:
+        files = source.config.data_files()
+        return None if files is None else look(files)
+
     found: dict[Split, Contents] = {}
     for split in SPLITS:
         source = source_of(recipe, split)
-        if (key := _key(source)) in by_source:
-            found[split] = by_source[key]
-        elif (files := source.config.data_files()) is not None:
-            found[split] = by_source[key] = cached_contents(files)
+        contents = once((how, _key(source)), partial(contents_of, source))
+        if contents is not None:
+            found[split] = contents
     return found
+
+
+def contents_by_plan(recipe: Recipe, split: Split, store: Path, identity: str) -> Contents | None:
+    """The contents with the identity by which a stage was planned; None if they are not recorded.
+
+    Those of this command come first, because the times of the files are of its start.
+    """
+    found = found_once(("found", _key(source_of(recipe, split))))
+    if isinstance(found, Contents) and found.identity == identity:
+        return found
+    return remembered(store, identity)
+
+
+def keep_contents(recipe: Recipe, split: Split, contents: Contents) -> None:
+    """Compare the files with these from now on, in this command."""
+    keep(("found", _key(source_of(recipe, split))), contents)
 
 
 # --- in the store ---------------------------------------------------------------------------------
@@ -105,8 +126,8 @@ def remember(recipe: Recipe, store: Path, found: Mapping[Split, Contents]) -> No
     known = _known(store)
     for split, contents in found.items():
         known[_key(source_of(recipe, split))] = contents.identity
-        if remembered(store, contents.identity) is None:
-            contents.write(_contents_file(store, contents.identity))
+        if not is_recorded(file := _contents_file(store, contents.identity)):
+            contents.write(file)
     if known != _known(store):
         write_json(_known_file(store), known)
 
@@ -117,7 +138,7 @@ def remembered(store: Path, identity: str) -> Contents | None:
 
 
 def _contents_file(store: Path, identity: str) -> Path:
-    return store / "data" / f"{identity}.json.gz"
+    return store / "data" / f"{identity}.txt"
 
 
 def _known_file(store: Path) -> Path:

@@ -16,6 +16,7 @@ from pae_framework.data.contents import Contents
 from pae_framework.errors import PaeError
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.data_record import found_contents, identities, source_of
+from pae_framework.runs.looking import once
 from pae_framework.runs.plan import PlannedStage, Split, plan
 from pae_framework.runs.record import StageRecord
 
@@ -54,14 +55,27 @@ def _located(new: PlannedStage, old: PlannedStage, store: Path) -> PlannedStage:
     """The stage with the fingerprint of its folder."""
     if new.fingerprint == old.fingerprint or StageRecord(store / new.folder).info:
         return new
-    others = (path for path in store.glob(f"{new.name}-*") if path.name != old.folder)
-    for folder in (store / old.folder, *sorted(others)):
-        info = _info(folder)
-        identified = info.get(IDENTIFIED)
-        if identified == new.fingerprint or (folder.name == old.folder and info and not identified):
-            fingerprint = folder.name.removeprefix(f"{new.name}-")
-            return replace(new, fingerprint=fingerprint, identified=new.fingerprint)
+    info = _info(store / old.folder)
+    if info and info.get(IDENTIFIED, new.fingerprint) == new.fingerprint:
+        return replace(new, fingerprint=old.fingerprint, identified=new.fingerprint)
+    if (folder := _identified_folders(store).get(new.folder)) is not None:
+        fingerprint = folder.removeprefix(f"{new.name}-")
+        return replace(new, fingerprint=fingerprint, identified=new.fingerprint)
     return new
+
+
+def _identified_folders(store: Path) -> Mapping[str, str]:
+    """Folders with a former fingerprint, by the name that they would have by their images."""
+
+    def look() -> dict[str, str]:
+        found = {}
+        for file in sorted(store.glob("*/stage.json"), reverse=True):  # the first one counts
+            folder = file.parent
+            if identified := _info(folder).get(IDENTIFIED):
+                found[f"{folder.name.rpartition('-')[0]}-{identified}"] = folder.name
+        return found
+
+    return once(("identified", store.absolute()), look)
 
 
 def _info(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pae_framework.errors import StoppedError, WriteError
 from pae_framework.runs.locks import LOCK, holding, is_held
 from pae_framework.runs.reading import read_record
-from pae_framework.runs.results import ResultFile, describe_results
+from pae_framework.runs.results import ResultFile, Results, describe_results
 from pae_framework.system.files import clear_unfinished, write_json
 
 _REMEDY = (
@@ -139,6 +139,15 @@ class StageRecord:
             return False
         self.renew_results()
         return True
+
+    def keep_times(self, results: Results) -> None:
+        """Record the present times of results that were found complete, unless it is read-only.
+
+        The files of a copied run are then read only once.
+        """
+        if results != self.info.get("results", {}) and os.access(self.path, os.W_OK):
+            with suppress(WriteError):  # it only saves time
+                self.update(results=results)
 
     def renew_results(self) -> None:
         """Record the results of a finished stage again, after a command rewrote them."""

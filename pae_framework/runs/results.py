@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from pydantic import BaseModel
 
 from pae_framework.data.data_settings import SHARDS
 from pae_framework.errors import RunError
+from pae_framework.system.files import file_digest
 
 _OTHER_FILES = {"stage.json", "data.json", "metrics.jsonl", "damaged.txt"}
 _OTHER_FOLDERS = {"checkpoints", "tensorboard"}
 ADOPTED = "of an earlier version: recorded sizes and digests of its files"
 """What is printed when the results of such a stage were recorded."""
-_CHUNK = 1 << 23
-"""Bytes that are hashed at once."""
 
 
 class ResultFile(BaseModel):
@@ -49,7 +47,7 @@ def describe_files(folder: Path, names: Iterable[str]) -> Results:
     for name in names:
         facts = (folder / name).stat()
         results[name] = ResultFile(
-            size=facts.st_size, xxh3=_digest(folder / name), mtime_ns=facts.st_mtime_ns
+            size=facts.st_size, xxh3=file_digest(folder / name), mtime_ns=facts.st_mtime_ns
         ).model_dump()
     return results
 
@@ -105,19 +103,26 @@ class StageResults:
             self.file(name)
         return self.folder
 
-    def require_complete(self) -> None:
+    def require_complete(self) -> Results:
         """Check that all files are there and none changed, without reading more than necessary.
 
         Only files that were touched since they were recorded are read.
+
+        Returns:
+            What is recorded, with the present times of the files.
 
         Raises:
             RunError: as :meth:`files`.
         """
         self._require_no_other_shard()
+        found: Results = {}
         for name, facts in (self.recorded or {}).items():
             path = self._existing(name)
-            if path.stat().st_mtime_ns != facts["mtime_ns"]:
+            time = path.stat().st_mtime_ns
+            if time != facts["mtime_ns"]:
                 self._require_digest(path, facts)
+            found[name] = {**facts, "mtime_ns": time}
+        return found
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name
@@ -156,13 +161,5 @@ def _cached_digest(path: Path) -> str:
     facts = path.stat()
     key = (str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns)
     if key not in _digests:
-        _digests[key] = _digest(path)
+        _digests[key] = file_digest(path)
     return _digests[key]
-
-
-def _digest(path: Path) -> str:
-    digest, buffer = xxhash.xxh3_128(), memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()

@@ -11,8 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
 from pae_framework.system.file_errors import writing
 
+_CHUNK = 1 << 20
+"""Bytes of a file that are hashed at once."""
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.new", re.DOTALL)
 """Names of temporary files, with the number of the process that writes them."""
 
@@ -101,6 +105,15 @@ def point(link: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(relative)
         temporary.replace(link)
+
+
+def file_digest(path: Path) -> str:
+    """XXH3 digest of a file, all of which is read, in constant memory."""
+    digest = xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def file_identity(path: Path, edge: int = 1 << 20) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -133,7 +134,8 @@ class ImageFolderConfig(DataSourceConfig):
         listing, root = self.listing(), self.root
         if listing.problem is not None:
             return None
-        return {name: root / name for files in listing.classes.values() for name in files}
+        names = chain.from_iterable(listing.classes.values())
+        return {name: Path(f"{root}/{name}") for name in names}
 
     def known_class_names(self) -> Sequence[str] | None:
         """Names of the class folders; None if something is missing."""

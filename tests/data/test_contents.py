@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from pae_framework.data import contents
 from pae_framework.data.contents import (
     Contents,
     cached_contents,
+    is_recorded,
     read_contents,
     recorded_contents,
+    unchanged_contents,
 )
 from pae_framework.errors import DataError
 
@@ -105,20 +108,27 @@ def test_names_and_contents_cannot_be_exchanged_for_each_other(tmp_path: Path, c
     assert plain.identity == read_contents({"b": other, "a": one}).identity
 
 
-@pytest.mark.parametrize("position", [0, 70_000_000, -1])
-def test_of_a_large_file_evenly_spaced_blocks_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, position: int
-):
-    monkeypatch.setattr(contents, "READ_WHOLE", 1 << 20)
+@pytest.mark.parametrize("position", [0, 3_000_000, 199_999_999])
+def test_every_byte_of_a_large_file_counts(tmp_path: Path, position: int):
     path = tmp_path / "large"
     with path.open("wb") as file:
-        file.truncate(141_000_000)
+        file.truncate(200_000_000)
     before = read_contents({"x": path})
     with path.open("r+b") as file:
-        # The blocks of 16 KiB begin every 2.2 MB; so some byte of 2.3 MB is in one.
-        file.seek(position if position >= 0 else path.stat().st_size - 1)
-        file.write(b"1" * (1 if position in (0, -1) else 2_300_000))
+        file.seek(position)
+        file.write(b"1")
     assert read_contents({"x": path}).identity != before.identity
+
+
+def test_a_large_file_is_read_in_constant_memory(tmp_path: Path):
+    path = tmp_path / "large"
+    path.write_bytes(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        read_contents({"x": path})
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -128,13 +138,13 @@ def test_of_a_large_file_evenly_spaced_blocks_count(
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose contents are read."""
     found: list[str] = []
-    digest = contents._digest
+    digest = contents.file_digest
 
-    def counted(path: Path, size: int) -> str:
+    def counted(path: Path) -> str:
         found.append(f"{path.parent.name}/{path.name}")
-        return digest(path, size)
+        return digest(path)
 
-    monkeypatch.setattr(contents, "_digest", counted)
+    monkeypatch.setattr(contents, "file_digest", counted)
     return found
 
 
@@ -149,18 +159,68 @@ def test_unchanged_files_are_read_once(files: dict[str, Path], cache: Path, read
     assert read == ["b/0"]
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"text", b"\x1f\x8b\x08", b"[1]", b'{"a/0": [1]}', b'{"a/0": 3}', b"null"]
-)
-@pytest.mark.parametrize("compressed", [False, True])
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"text",
+    "cut off": lambda content: content[:-1],
+    "without its last line": lambda content: content[: content[:-1].rindex(b"\n") + 1],
+    "another digest": lambda content: content.replace(b"a", b"b", 1),
+    "bytes": lambda content: bytes(range(256)),
+    "one line twice": lambda content: content + content.splitlines(keepends=True)[-1],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_cache_is_ignored(
-    files: dict[str, Path], cache: Path, damage: bytes, compressed: bool
+    files: dict[str, Path], cache: Path, read: list[str], damage: str
 ):
     first = cached_contents(files)
     (stored,) = (path for path in cache.rglob("*") if path.is_file())
-    stored.write_bytes(contents.gzip.compress(damage) if compressed else damage)
+    whole = stored.read_bytes()
+    stored.write_bytes(DAMAGE[damage](whole))
+    assert recorded_contents(stored) is None
+    assert not is_recorded(stored)
+    read.clear()
     assert cached_contents(files) == first
-    assert recorded_contents(stored) == first  # and written anew
+    assert sorted(read) == sorted(NAMES)
+    assert stored.read_bytes() == whole  # written anew
+
+
+def test_data_sources_in_one_folder_do_not_forget_each_other(
+    files: dict[str, Path], cache: Path, read: list[str]
+):
+    """As the training and test images of `idx`, which give their files the same names."""
+    train, test = {"images": files["a/0"]}, {"images": files["a/1"]}
+    for _ in range(2):
+        for source in (train, test):
+            cached_contents(source)
+    assert sorted(read) == ["a/0", "a/1"]
+
+
+def test_files_that_are_gone_are_forgotten_when_others_change(files: dict[str, Path], cache: Path):
+    cached_contents(files)
+    (stored,) = (path for path in cache.rglob("*") if path.is_file())
+    files.pop("a/1").unlink()
+    files["a/0"].write_text("else")
+    cached_contents(files)
+    assert b"a/1" not in stored.read_bytes()
+
+
+@pytest.mark.parametrize("change", [os.utime, Path.unlink, lambda path: path.write_text("else")])
+def test_files_that_are_not_as_in_the_cache_are_not_read_if_that_is_not_wanted(
+    files: dict[str, Path], cache: Path, read: list[str], change: Callable[[Path], object]
+):
+    assert unchanged_contents(files) is None
+    assert not cache.exists()
+    known = cached_contents(files)
+    (stored,) = (path for path in cache.rglob("*") if path.is_file())
+    read.clear()
+    assert unchanged_contents(files) == known
+    change(files["a/1"])
+    before = stored.read_bytes()
+    assert unchanged_contents(files) is None
+    assert read == []
+    assert stored.read_bytes() == before
 
 
 def test_a_cache_that_cannot_be_written_is_not_needed(
@@ -185,11 +245,17 @@ def test_a_file_that_is_gone_is_named(files: dict[str, Path]):
         read_contents(files)
 
 
-def test_names_of_any_bytes_are_stored(tmp_path: Path):
-    name = os.fsdecode(b"a/\xff\n.png")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(os.fsdecode(b"a/\xff\n.png"), "\\", "\\n", "\\\n", "\n\\\\n", "a\tb c"),
+        *("\r\u2028\x0b", "\u00e9/\u754c", ""),
+    ],
+)
+def test_names_of_any_bytes_are_stored(tmp_path: Path, name: str):
     path = tmp_path / "x"
     path.touch()
-    before = read_contents({name: path})
-    before.write(tmp_path / "stored.gz")
-    assert recorded_contents(tmp_path / "stored.gz") == before
+    before = read_contents({name: path, "other": path})
+    before.write(tmp_path / "stored.txt")
+    assert recorded_contents(tmp_path / "stored.txt") == before
     str(Contents({}).changes_since(before)).encode()  # can be printed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pae_framework.data import contents
 from pae_framework.errors import DataError, PaeError
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
@@ -129,6 +131,43 @@ def test_a_change_of_test_images_stops_the_evaluation(run: Runs, change: str):
         run()
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images whose contents are read."""
+    found: list[Path] = []
+    digest = contents.file_digest
+
+    def counted(path: Path) -> str:
+        found.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(contents, "file_digest", counted)
+    return found
+
+
+def touch_all() -> None:
+    for path in Path("data").rglob("*.png"):
+        os.utime(path)
+
+
+def test_images_that_were_copied_moved_or_touched_are_read_once(run: Runs, read: list[Path]):
+    run()
+    for reads in (18, 0):
+        if reads:
+            touch_all()
+        for stage in (RUN / "stages").glob("*-*"):
+            shutil.rmtree(stage)
+        read.clear()
+        assert run().count("starts") == len(STAGES)
+        assert len(read) == reads
+
+
+def test_images_that_are_touched_during_a_run_are_read_once(run: Runs, read: list[Path]):
+    run.before = once("tokenizer", lambda: (touch_all(), read.clear()))
+    run()
+    assert len(read) == len(set(read)) == 18
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_after_a_change_between_two_runs_the_stages_start_anew(run: Runs, change: str):
     run()
@@ -169,7 +208,7 @@ def test_the_files_of_each_version_are_stored_once(run: Runs):
     run()
     CHANGES["added"](Path("data/train/b/1.png"))
     run()
-    assert len(list((RUN / "stages/data").glob("*.gz"))) == 3  # train twice, test once
+    assert len(list((RUN / "stages/data").glob("*.txt"))) == 3  # train twice, test once
 
 
 def test_a_run_whose_images_are_gone_is_still_finished(run: Runs):

@@ -13,7 +13,9 @@ from PIL import Image
 from plan_helpers import REGISTRY
 
 from pae_framework.recipe.load import load_recipe
+from pae_framework.runs import planned
 from pae_framework.runs.data_record import found_contents, remember
+from pae_framework.runs.looking import looking_once
 from pae_framework.runs.plan import plan
 from pae_framework.runs.planned import IDENTIFIED, planned_stages
 
@@ -158,6 +160,18 @@ def test_a_stage_identified_by_its_images_comes_first():
     write_record(own)
     write_record(former_folder(loaded(), "encoder"))
     assert folders(loaded())["encoder"] == own
+
+
+def test_a_command_reads_the_records_of_other_recipes_once(monkeypatch: pytest.MonkeyPatch):
+    """Otherwise the cost of a sweep grows with the square of its members."""
+    others = [write_record(f"encoder-{number:012}").parent for number in range(20)]
+    read: list[Path] = []
+    info = planned._info
+    monkeypatch.setattr(planned, "_info", lambda path: (read.append(path), info(path))[1])
+    with looking_once():
+        for _ in range(5):
+            folders(loaded())
+    assert all(read.count(Path("stages", path.name)) == 1 for path in others)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "3", "\0"])
