@@ -36,6 +36,7 @@ from pae_framework.system.files import clear_unfinished
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
+    from pae_framework.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class LocalLauncher:
             directory.link(planned)
             if record.done:
                 self._adopt(record, planned, loaded.recipe)
-                self._use_finished(directory, planned)
+                self._use_finished(directory, planned, loaded.recipe)
                 return
             record.prepare()
             self._print(planned, "resumes" if record.info else "starts")
@@ -132,8 +133,8 @@ class LocalLauncher:
             if difference := source_of(recipe, split).config.read_before():
                 self.console.print(f"data.{split}: {difference}")
 
-    def _use_finished(self, directory: RunDirectory, planned: PlannedStage) -> None:
-        if directory.stage(planned).adopt_results():
+    def _use_finished(self, directory: RunDirectory, planned: PlannedStage, recipe: Recipe) -> None:
+        if directory.adopt_results(planned, recipe):
             self._print(planned, ADOPTED)
         directory.results(planned).require_complete()
         self._print(planned, "cached")

@@ -31,7 +31,9 @@ from pydantic import BaseModel, StringConstraints, model_validator
 from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.adoption import describe_fault
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.locks import holding
 from pae_framework.runs.plan import PlannedStage
@@ -229,6 +231,22 @@ class RunDirectory:
         command = f"pae run {path}/resolved.yaml --run-dir {path} --again {planned.name}"
         remedy = f"to run the stage again: `{command}`"
         return StageResults(record.path, record.info.get("results"), remedy)
+
+    def adopt_results(self, planned: PlannedStage, recipe: Recipe) -> bool:
+        """Record the results of a stage that an earlier version finished.
+
+        Returns whether they were recorded now.
+
+        Raises:
+            RunError: the stage must have left a file that is missing or not whole.
+        """
+        record = self.stage(planned)
+        if not record.lacks_results:
+            return False
+        stage = STAGES[planned.name]
+        if (fault := describe_fault(record.path, stage, recipe, record.total)) is not None:
+            raise self.results(planned).error(*fault)
+        return record.adopt_results()
 
     def link(self, planned: PlannedStage) -> None:
         """Make ``RUN/<stage>`` a link to the stage's folder."""

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from finished_run import COMMANDS, QUICK, Finished, answer, pae
+from safetensors.torch import load_file
+
+from pae_framework.data.latent_dataset import write_shard
+from pae_framework.system.files import read_json, write_json
 
 OTHERS = ("checkpoints", "tensorboard", "metrics.jsonl", ".lock", "report.html")
 """Not results, or, the report, written anew by the command that shows it."""
@@ -137,6 +141,71 @@ def test_the_remedy_for_a_damaged_stage_record(
     result, table = answer("run", run.parent, monkeypatch)
     assert result.ok().out.count("cached") == len(list((run / "stages").iterdir())) - 1
     assert table == finished.expected["run"]
+
+
+# --- runs of an earlier version -------------------------------------------------------------------
+
+
+LEFT = (
+    *("extractor/encoder.safetensors", "encoder/weights.safetensors"),
+    *("refine/weights.safetensors", "tokenizer/tokenizer.safetensors"),
+    *("tokenizer/weights.safetensors", "latents/statistics/latents_stats.safetensors"),
+    *("latents/latents_stats.pt", "latents/latents_rank00_shard000.safetensors"),
+    *("latents/latents_rank00_shard001.safetensors", "latents/latents_rank00_shard002.safetensors"),
+    *("generator/weights.safetensors", "generator/weights-step000002.safetensors"),
+    *("sample/sets.json", "sample/samples-step000002-euler003.npz"),
+    *("evaluate/results.json", "report/report.html"),
+)
+"""Files that stages leave; the latents are 3 shards."""
+
+
+@pytest.fixture
+def earlier(run: Path) -> Path:
+    """The finished run without what only later versions record."""
+    for record in (run / "stages").glob("*/stage.json"):
+        content = read_json(record)
+        for key in ("results", "ran_with", "digest"):
+            del content[key]
+        write_json(record, content)
+    first = run / "latents" / "latents_rank00_shard000.safetensors"
+    tensors = load_file(first)
+    for number in range(3):
+        part = {name: tensor[16 * number : 16 * (number + 1)] for name, tensor in tensors.items()}
+        write_shard(first.with_name(f"latents_rank00_shard{number:03d}.safetensors"), **part)
+    return run
+
+
+def test_results_of_an_earlier_version_are_recorded(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = answer("run", earlier.parent, monkeypatch)
+    assert result.ok().out.count("cached") == len(list(earlier.glob("stages/*-*")))
+    for name in LEFT:
+        stage, _, file = name.partition("/")
+        assert file in read_json(earlier / stage / "stage.json")["results"]
+
+
+CUT = [name for name in LEFT if name.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [*((name, "gone") for name in LEFT), *((name, "cut") for name in CUT)]
+)
+def test_what_an_earlier_version_must_have_left(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    path = earlier / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    result, _ = answer("run", earlier.parent, monkeypatch)
+    stage = name.partition("/")[0]
+    said = result.fails(1).err
+    assert f"--again {stage}" in said
+    # Without the last shard, only the number of latents tells.
+    assert path.name in said or ("shard002" in name and "32 latents of 48" in said)
+    assert "results" not in read_json(earlier / stage / "stage.json")
 
 
 def pae_status(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
