@@ -44,7 +44,7 @@ class _Record(BaseModel):
     seconds: float = 0.0
     progress: _Progress | None = None
     weights: str = ""
-    images: str = ""
+    data_digest: str = ""
     results: dict[str, ResultFile] = {}
     ran_with: list[dict[str, Any]] = []
 
