@@ -103,6 +103,8 @@ def _content(facts: FileFacts) -> tuple[int, str]:
 
 def recorded_contents(path: Path) -> Contents | None:
     """Contents from a file that :meth:`Contents.write` wrote; None if it is missing or damaged."""
+    if not path.is_file():
+        return None
     try:
         listed = json.loads(gzip.decompress(path.read_bytes()))
         files = {name: FileFacts(*facts) for name, facts in listed.items()}

@@ -47,6 +47,7 @@ RECORD = "run.json"
 REPORT = "report.html"
 ENVIRONMENT = "environment.json"
 RESOLVED = "resolved.yaml"
+_DESCRIPTION = (RECORD, "recipe.yaml", "overrides.txt", RESOLVED)
 _REMEDY = (
     "repeat, without this file, the `pae run` command of the run (of the sweep, for a member); "
     "finished stages are kept"
@@ -305,7 +306,7 @@ def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
 
     Settings that the recipe lacks, because they are new, have their defaults.
     """
-    if not all((path / name).is_file() for name in (RECORD, "recipe.yaml", "overrides.txt")):
+    if not all((path / name).is_file() for name in _DESCRIPTION):
         return False
     try:
         known = _read_whole(path)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, WriteError
 from pae_framework.system.file_errors import writing
-from pae_framework.system.files import json_digest, read_json, write_json
+from pae_framework.system.files import json_digest, read_json, require_regular_file, write_json
 from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 
@@ -339,5 +339,6 @@ def _remove(path: Path) -> None:
 
 
 def _digest(path: Path) -> str:
+    require_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -75,13 +75,13 @@ class MetricsLog:
     Args:
         directory: of the stage.
         step: the step that the training resumes from.
-        logged: the last step up to ``step`` that has a record.
+        logged: the last step up to ``step`` that has a record; None: ``step``.
     """
 
-    def __init__(self, directory: Path, step: int, logged: int):
+    def __init__(self, directory: Path, step: int, logged: int | None = None):
         self._path = directory / "metrics.jsonl"
         kept = [record for record in read_log(self._path) if record["step"] <= step]
-        if gap := describe_gap(self._path, kept, logged):
+        if gap := describe_gap(self._path, kept, step if logged is None else logged):
             logger.warning("%s", gap)
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._board_path = directory / "tensorboard"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -331,6 +332,15 @@ def test_a_damaged_list_of_known_sources_is_written_anew(run: Runs, damage: str)
     known.write_text(damage)
     assert run().count("cached") == len(STAGES)
     assert known.read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["known.json", "*.json.gz", "../extractor-*/data.json"])
+def test_a_pipe_in_place_of_a_record_blocks_nothing(run: Runs, name: str):
+    run()
+    for record in (RUN / "stages/data").glob(name):
+        record.unlink()
+        os.mkfifo(record)
+    assert run().count("cached") == len(STAGES)
 
 
 def test_what_is_left_out_is_said_once(run: Runs, place: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,11 @@ def to_folder(path: Path, choose: random.Random) -> None:
     path.mkdir()
 
 
+def to_pipe(path: Path, choose: random.Random) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def swap(path: Path, choose: random.Random) -> None:
     """Another file's contents."""
     others = [other for other in sorted(path.parent.iterdir()) if other.is_file() and other != path]
@@ -58,6 +64,7 @@ DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
     "flipped": flip,
     "emptied": written(b""),
     "a folder": to_folder,
+    "a named pipe": to_pipe,
     "swapped": swap,
     "garbage": written(b"\x93NUMPY{[(\n"),
     "not UTF-8": written(b'{"name": "\xff\xfe"}'),
@@ -143,6 +150,45 @@ def test_the_remedy_for_a_damaged_stage_record(
     assert table == finished.expected["run"]
 
 
+PLACES = (
+    *("run.json", "recipe.yaml", "overrides.txt", "resolved.yaml", "environment.json", ".lock"),
+    *(".lock.json", "report.html", "encoder", "report"),
+    *("encoder/stage.json", "report/stage.json", "encoder/.lock", "encoder/.lock.json"),
+    "encoder/metrics.jsonl",
+)
+"""Files and links that a run reads or writes."""
+IN_PLACE: dict[str, Callable[[Path], object]] = {
+    "a folder": lambda path: (path / "of someone").mkdir(parents=True),
+    "a named pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a dangling link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+ALWAYS = {"run.json", "resolved.yaml", ".lock", ".lock.json", "report.html", "encoder/stage.json"}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+@pytest.mark.parametrize(
+    "name", [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.slow) for x in PLACES]
+)
+def test_something_else_in_place_of_a_file(
+    run: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """Nothing blocks; one message names it, and without it the run goes on."""
+    path = run / name
+    path.unlink(missing_ok=True)
+    IN_PLACE[kind](path)
+    for command in ("status", "run"):
+        result, _ = answer(command, run.parent, monkeypatch)
+        if result.code:
+            assert path.name in result.fails(1).err
+            assert re.search(r"without this file|remove|delete|move it away", result.err)
+    if os.path.lexists(path) and not path.is_file():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    answer("run", run.parent, monkeypatch)[0].ok()
+
+
 # --- runs of an earlier version -------------------------------------------------------------------
 
 
@@ -212,6 +258,21 @@ def pae_status(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str
     out = pae(["status", "run", "--json"], run.parent, monkeypatch).ok().out
     rows: list[dict[str, str]] = json.loads(out)["old_run"]
     return rows
+
+
+@pytest.mark.parametrize("damage", ["gone", "emptied", "cut"])
+def test_the_report_says_that_a_log_is_not_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    log = run / "tokenizer" / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.unlink()
+    if damage != "gone":
+        log.write_bytes(b"".join(lines[:3]) if damage == "cut" else b"")
+    result, _ = answer("report", run.parent, monkeypatch)
+    (line,) = (line for line in result.ok().err.splitlines() if "metrics.jsonl" in line)
+    assert "tokenizer" in line
+    assert "8" in line  # its last step
 
 
 def test_what_killed_processes_left_is_cleared(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
