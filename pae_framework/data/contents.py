@@ -116,6 +116,8 @@ def is_recorded(path: Path) -> bool:
 
 
 def _recorded(path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
     try:
         digest, _, body = path.read_bytes().partition(b"\n")
     except OSError:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
 from pae_framework.system.file_errors import writing
-from pae_framework.system.files import make_folder, write_text
+from pae_framework.system.files import make_folder, read_text, write_text
 from pae_framework.system.printing import printable
 
 logger = logging.getLogger(__name__)
@@ -118,9 +118,10 @@ def damaged_indices(record: Path) -> set[int]:
         DataError: the record itself is damaged.
     """
     try:
-        text = record.read_text(encoding="utf-8") if record.is_file() else ""
-        return {_index(line) for line in text.splitlines()}
-    except ValueError as error:
+        return {_index(line) for line in read_text(record).splitlines()}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{record} is damaged: {error}; remove it, and it is written again"
         ) from error

@@ -12,6 +12,9 @@ from pae_framework.config import BatchSize, Count, PathText, Processes, Settings
 SHARDS = "latents_rank*_shard*.safetensors"
 """File names of latents, as in LightningDiT."""
 
+STATISTICS = ("statistics/latents_stats.safetensors", "latents_stats.pt")
+"""Files of their statistics."""
+
 LATENT_FILES = "latents_*"
 """File names of latents (:data:`SHARDS`) and their statistics."""
 

@@ -17,16 +17,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pae_framework.data.data_settings import STATISTICS
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.seeding import generator
 from pae_framework.tensor_files import save_tensors, save_torch_file
 from pae_framework.untrusted_files import plain_tensors, read_untrusted
 
-SAFE_NAME = "statistics/latents_stats.safetensors"
+SAFE_NAME, TORCH_NAME = STATISTICS
 BARE_NAME = "latents_stats.safetensors"
 """Name of the first file outside its folder."""
-TORCH_NAME = "latents_stats.pt"
 TOKENIZER = "tokenizer"
 """Key of the metadata that identifies the tokenizer."""
 CHUNK = 1000

@@ -87,7 +87,7 @@ class StageContext:
         Records them first if an earlier version finished the stage.
         """
         planned = self.plan[stage]
-        if self.run.stage(planned).adopt_results():
+        if self.run.adopt_results(planned, self.recipe):
             self.console.print(f"{stage:<10} {ADOPTED}", highlight=False)
         return self.run.results(planned)
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -83,7 +85,7 @@ def _in_processes(
     spawn = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
     portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
     end, lifeline = spawn.Pipe(duplex=False)
-    with stop_signals_blocked():  # inherited by the process that tracks shared resources
+    with stop_signals_blocked(), _tracker_is_quiet():  # inherited by that process
         number = spawn.Value("i", 0)
     begin = (portable, worker, number, end)
     count = _Count(show)
@@ -105,6 +107,21 @@ def _in_processes(
         lifeline.close()
         end.close()
     return count.done
+
+
+@contextmanager
+def _tracker_is_quiet() -> Iterator[None]:
+    """Let Python's process that tracks shared resources, if it starts in the block, print nothing.
+
+    If a signal ends this process, that one removes what is left; its warning would be the last
+    line of the output.
+    """
+    option = "ignore::UserWarning:multiprocessing.resource_tracker"
+    sys.warnoptions.append(option)
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove(option)
 
 
 def _death(stage: str, exits: Collection[int]) -> str:

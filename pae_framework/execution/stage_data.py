@@ -36,7 +36,7 @@ def recorded_images(context: StageContext) -> Iterator[None]:
         _require_planned_files(context, split)
     records = {split: _checked_record(context, split) for split in splits}
     if records:
-        write_record(context.directory, records)
+        write_record(context.run.stage(context.planned), records)
     yield
     for split in splits:
         _require_planned_files(context, split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from pae_framework.runs.data_record import (
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.looking import looking_once
-from pae_framework.runs.plan import PlannedStage, upstream_stages
+from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
 from pae_framework.runs.planned import IDENTIFIED, planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import ADOPTED
@@ -38,6 +38,7 @@ from pae_framework.system.files import clear_unfinished
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
+    from pae_framework.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,11 @@ class LocalLauncher:
         stages = planned_stages(loaded, directory.store, found)
         chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
-            for line in changed_images(directory, found):
+            unfinished = [name for name in chosen if not directory.stage(stages[name]).done]
+            starts, restarted = bool(unfinished), _splits(unfinished, loaded.recipe)
+            for line in changed_images(directory, found, restarted):
                 self.console.print(line)
             clear_unfinished(directory.path, recursive=False)
-            starts = not all(directory.stage(stages[name]).done for name in chosen)
             directory.write(loaded, list(stages.values()), command, starts)
             remember(loaded.recipe, directory.store, found)
             self._tell_new_rules(loaded.recipe, directory, stages)
@@ -99,7 +101,7 @@ class LocalLauncher:
             directory.link(planned)
             if record.done:
                 self._adopt(record, planned, loaded.recipe)
-                self._use_finished(directory, planned)
+                self._use_finished(directory, planned, loaded.recipe)
                 return
             record.prepare()
             self._print(planned, "resumes" if record.info else "starts")
@@ -122,7 +124,7 @@ class LocalLauncher:
             return
         record.update(**{IDENTIFIED: planned.identified})
         if record.done:
-            record_known_images(record.path, planned, recipe)
+            record_known_images(record, planned, recipe)
         self._print(planned, "of an earlier version: identified by its images from now on")
 
     def _tell_new_rules(
@@ -135,9 +137,9 @@ class LocalLauncher:
             if difference := source_of(recipe, split).config.read_before():
                 self.console.print(f"data.{split}: {difference}")
 
-    def _use_finished(self, directory: RunDirectory, planned: PlannedStage) -> None:
+    def _use_finished(self, directory: RunDirectory, planned: PlannedStage, recipe: Recipe) -> None:
         record = directory.stage(planned)
-        if record.adopt_results():
+        if directory.adopt_results(planned, recipe):
             self._print(planned, ADOPTED)
         record.keep_times(directory.results(planned).require_complete())
         self._print(planned, "cached")
@@ -149,6 +151,11 @@ class LocalLauncher:
 def _is_first_visit(record: StageRecord, planned: PlannedStage) -> bool:
     """Whether an earlier version began the stage, and it has not been identified by its images."""
     return planned.identified is not None and IDENTIFIED not in record.info
+
+
+def _splits(stages: Iterable[str], recipe: Recipe) -> set[Split]:
+    """Splits of the images that one of the stages reads."""
+    return {x for x in SPLITS if any(STAGES[name].needs(("data", x), recipe) for name in stages)}
 
 
 def _ran_with(loaded: LoadedRecipe, command: str) -> dict[str, Any]:

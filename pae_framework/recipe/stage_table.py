@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pae_framework.config import Settings
-from pae_framework.data.data_settings import LATENT_FILES
+from pae_framework.data.data_settings import LATENT_FILES, STATISTICS
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
@@ -35,6 +35,10 @@ _SHARD_EDGE = 1 << 18
 
 def _always(recipe: Recipe) -> bool:
     return True
+
+
+def _nothing(recipe: Recipe) -> tuple[str, ...]:
+    return ()
 
 
 def _section(recipe: Recipe, path: tuple[str, ...]) -> Any:
@@ -58,6 +62,8 @@ class Stage:
     """Stages whose results it reads; stages absent from the recipe are ignored."""
     reads: Callable[[Recipe], tuple[KeyPath, ...]]
     """Sections whose data and weights must be on this machine when it runs."""
+    writes: Callable[[Recipe], tuple[str, ...]] = _nothing
+    """Files that it must have written when it is done, besides those of a training."""
     exists: Callable[[Recipe], bool] = _always
     """Whether a recipe has this stage."""
     train_path: tuple[str, ...] | None = None
@@ -82,6 +88,14 @@ class Stage:
     def stated_train(self, recipe: Recipe) -> TrainSettings | None:
         """The settings at ``train_path``, whether or not it trains; None if there are none."""
         return _section(recipe, self.train_path) if self.train_path else None
+
+    def leaves(self, recipe: Recipe) -> tuple[str, ...]:
+        """Files that must be in its folder when it is done, as far as the recipe tells."""
+        train = self.train(recipe)
+        steps = () if train is None else train.keep_steps
+        kept = tuple(f"weights-step{step:06d}.safetensors" for step in steps)
+        trained = () if train is None else ("weights.safetensors", *kept)
+        return tuple(dict.fromkeys((*trained, *self.writes(recipe))))
 
     def needs(self, path: KeyPath, recipe: Recipe) -> bool:
         """Whether the stage reads the section or component of the recipe at ``path``."""
@@ -275,6 +289,7 @@ _ROWS = (
         exists=lambda recipe: recipe.extractor is not None and recipe.extractor.train is not None,
         hashed_values=lambda recipe: _pretraining(recipe, recipe.extractor),
         inputs=lambda recipe: (),
+        writes=lambda recipe: ("encoder.safetensors",),
         reads=lambda recipe: (_TRAIN, ("extractor",)),
         train_path=("extractor", "train"),
     ),
@@ -284,6 +299,7 @@ _ROWS = (
         exists=lambda recipe: recipe.tokenizer.encoder.train is not None,
         hashed_values=lambda recipe: _pretraining(recipe, recipe.tokenizer.encoder),
         inputs=lambda recipe: (),
+        writes=lambda recipe: ("encoder.safetensors",),
         reads=lambda recipe: (_TRAIN, ("tokenizer", "encoder")),
         train_path=("tokenizer", "encoder", "train"),
     ),
@@ -305,6 +321,7 @@ _ROWS = (
         run="pae_framework.stages.tokenizer:run",
         hashed_values=_tokenizer,
         inputs=_tokenizer_inputs,
+        writes=lambda recipe: ("tokenizer.safetensors",),
         reads=_tokenizer_reads,
         train_path=("tokenizer", "train"),
     ),
@@ -314,6 +331,7 @@ _ROWS = (
         exists=lambda recipe: recipe.generator is not None,
         hashed_values=_latents,
         inputs=lambda recipe: ("encoder", "tokenizer"),
+        writes=lambda recipe: STATISTICS,
         reads=lambda recipe: (*_train_images_to_encode(recipe), *_NETWORKS, ("latents",)),
     ),
     Stage(
@@ -322,6 +340,7 @@ _ROWS = (
         exists=lambda recipe: recipe.generator is not None,
         hashed_values=_generator,
         inputs=lambda recipe: ("latents",),
+        writes=lambda recipe: ("weights.safetensors",),
         reads=lambda recipe: (*_train_images_to_count(recipe), ("generator",)),
         train_path=("generator", "train"),
     ),
@@ -331,6 +350,7 @@ _ROWS = (
         exists=lambda recipe: recipe.sample is not None and recipe.generator is not None,
         hashed_values=_sample,
         inputs=lambda recipe: ("encoder", "tokenizer", "latents", "generator"),
+        writes=lambda recipe: ("sets.json",),
         reads=_sample_reads,
     ),
     Stage(
@@ -339,6 +359,7 @@ _ROWS = (
         exists=lambda recipe: bool(recipe.evaluate),
         hashed_values=_evaluate,
         inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
+        writes=lambda recipe: ("results.json",),
         reads=lambda recipe: (_TEST, *_NETWORKS, *_EVALUATORS),
     ),
     Stage(
@@ -346,6 +367,7 @@ _ROWS = (
         run="pae_framework.stages.report:run",
         hashed_values=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
+        writes=lambda recipe: ("report.html",),
         reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_to_count(recipe)),
     ),
 )

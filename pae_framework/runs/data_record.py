@@ -12,11 +12,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, NonNegativeInt
 
 from pae_framework.data.contents import (
     Contents,
@@ -25,15 +28,21 @@ from pae_framework.data.contents import (
     recorded_contents,
     unchanged_contents,
 )
+from pae_framework.errors import RunError
 from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RECORD, RunDirectory
 from pae_framework.runs.looking import found_once, keep, once
 from pae_framework.runs.plan import PlannedStage, Split
-from pae_framework.system.files import read_json, write_json
+from pae_framework.runs.reading import read_record as read_run_record
+from pae_framework.runs.record import StageRecord
+from pae_framework.system.files import json_digest, read_json, write_json
 
 FILE = "data.json"
+_DIGEST = "data_digest"
+"""Key of the digest of ``data.json`` in the record of the stage."""
+_REMEDY = "remove it; what it said is read from the other stages or from the images"
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
@@ -47,6 +56,30 @@ class ImagesRecord:
     """By label."""
     identity: str | None
     """Of their files' contents; None if the settings alone determine them."""
+
+    def agrees_with(self, other: ImagesRecord) -> bool:
+        """Whether both may be of the same images."""
+        same_number = None in (self.images, other.images) or self.images == other.images
+        return same_number and self.class_names == other.class_names
+
+
+def _unique(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name is there twice")
+    return names
+
+
+class _Entry(BaseModel):
+    images: NonNegativeInt | None
+    class_names: Annotated[list[str], AfterValidator(_unique)]
+    identity: str | None
+
+
+class _Shape(BaseModel):
+    """The shape of ``data.json``."""
+
+    train: _Entry | None = None
+    test: _Entry | None = None
 
 
 def source_of(recipe: Recipe, split: Split) -> DataSourceComponent:
@@ -160,23 +193,56 @@ def _key(source: DataSourceComponent) -> str:
 # --- in the folder of a stage ---------------------------------------------------------------------
 
 
-def write_record(folder: Path, records: Mapping[Split, ImagesRecord]) -> None:
-    """Write ``data.json`` of a stage."""
-    write_json(folder / FILE, {split: asdict(record) for split, record in records.items()})
+def write_record(stage: StageRecord, records: Mapping[Split, ImagesRecord]) -> None:
+    """Write ``data.json`` of a stage; its digest is in the stage's record."""
+    content = {split: asdict(record) for split, record in records.items()}
+    digest = json_digest(content)
+    if stage.info.get(_DIGEST, digest) != digest:
+        stage.update(**{_DIGEST: ""})  # a kill must not leave the digest of another file
+    write_json(stage.path / FILE, content)
+    stage.update(**{_DIGEST: digest})
 
 
 def read_record(folders: Iterable[Path], split: Split) -> ImagesRecord | None:
-    """What the first of the stages with a record of the split has recorded; None without any."""
+    """What the stages of a run have recorded of a split; None if none has.
+
+    Raises:
+        RunError: a record is damaged, or the records of two stages differ.
+    """
+    first: tuple[Path, ImagesRecord] | None = None
     for folder in folders:
-        try:
-            entry: dict[str, Any] = read_json(folder / FILE)[split]
-            return ImagesRecord(entry["images"], tuple(entry["class_names"]), entry["identity"])
-        except (OSError, ValueError, KeyError, TypeError):
+        if (record := _read(folder).get(split)) is None:
             continue
-    return None
+        if first is None:
+            first = folder / FILE, record
+        elif not record.agrees_with(first[1]):
+            raise RunError(
+                f"{folder / FILE} is damaged: data.{split} is not that of {first[0]}; remove the "
+                "wrong one of the two"
+            )
+    return None if first is None else first[1]
 
 
-def record_known_images(folder: Path, planned: PlannedStage, recipe: Recipe) -> None:
+def _read(folder: Path) -> dict[Split, ImagesRecord]:
+    """The record in the folder of a stage; empty if there is none or the stage is not begun."""
+    path = folder / FILE
+    try:
+        info = StageRecord(folder).info
+    except RunError:  # whoever needs the stage says so
+        return {}
+    if info.get("state") == "pending" or not os.path.lexists(path):
+        return {}
+    content: dict[Split, dict[str, Any]] = read_run_record(path, _Shape, _REMEDY)
+    if info.get(_DIGEST) not in (None, "", json_digest(content)):
+        raise RunError(f"{path} is damaged: it is not the file that the stage wrote; {_REMEDY}")
+    return {
+        split: ImagesRecord(entry["images"], tuple(entry["class_names"]), entry["identity"])
+        for split, entry in content.items()
+        if split in SPLITS
+    }
+
+
+def record_known_images(stage: StageRecord, planned: PlannedStage, recipe: Recipe) -> None:
     """Write ``data.json`` of a finished stage, as far as the names of classes are known."""
     records: dict[Split, ImagesRecord] = {}
     for split, identity in planned.data.items():
@@ -185,21 +251,34 @@ def record_known_images(folder: Path, planned: PlannedStage, recipe: Recipe) -> 
         if STAGES[planned.name].needs(("data", split), recipe) and names is not None:
             records[split] = ImagesRecord(None, tuple(names), identity)
     if records:
-        write_record(folder, records)
+        write_record(stage, records)
 
 
-def changed_images(directory: RunDirectory, found: Mapping[Split, Contents]) -> Iterator[str]:
-    """Lines that say which files have changed since the stages that the run used before."""
+def changed_images(
+    directory: RunDirectory, found: Mapping[Split, Contents], restarted: Collection[Split]
+) -> Iterator[str]:
+    """Lines that say which files have changed since the stages that the run used before.
+
+    Args:
+        directory: of the run.
+        found: the contents on this machine.
+        restarted: splits that a stage reads which is not finished.
+    """
     if not (directory.path / RECORD).is_file():
         return
     earlier = [directory.store / entry["folder"] for entry in directory.info["plan"]]
     for split, contents in found.items():
-        record = read_record(earlier, split)
+        try:
+            record = read_record(earlier, split)
+        except RunError:  # perhaps of a stage that the run no longer uses; others read it again
+            continue
         if record is None or record.identity in (None, contents.identity):
             continue
         before = remembered(directory.store, str(record.identity))
         changes = "" if before is None else f" ({contents.changes_since(before)})"
-        yield (
-            f"data.{split}: the files are not those of the earlier stages{changes}; the stages "
-            "that read them start anew"
+        outcome = (
+            "the stages that read them start anew"
+            if split in restarted
+            else "finished stages of these files are used"
         )
+        yield f"data.{split}: the files are not those of the earlier stages{changes}; {outcome}"

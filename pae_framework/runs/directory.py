@@ -31,7 +31,9 @@ from pydantic import BaseModel, StringConstraints, model_validator
 from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.adoption import describe_fault
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.locks import holding
 from pae_framework.runs.plan import PlannedStage
@@ -45,6 +47,7 @@ RECORD = "run.json"
 REPORT = "report.html"
 ENVIRONMENT = "environment.json"
 RESOLVED = "resolved.yaml"
+_DESCRIPTION = (RECORD, "recipe.yaml", "overrides.txt", RESOLVED)
 _REMEDY = (
     "repeat, without this file, the `pae run` command of the run (of the sweep, for a member); "
     "finished stages are kept"
@@ -230,6 +233,22 @@ class RunDirectory:
         remedy = f"to run the stage again: `{command}`"
         return StageResults(record.path, record.info.get("results"), remedy)
 
+    def adopt_results(self, planned: PlannedStage, recipe: Recipe) -> bool:
+        """Record the results of a stage that an earlier version finished.
+
+        Returns whether they were recorded now.
+
+        Raises:
+            RunError: the stage must have left a file that is missing or not whole.
+        """
+        record = self.stage(planned)
+        if not record.lacks_results:
+            return False
+        stage = STAGES[planned.name]
+        if (fault := describe_fault(record.path, stage, recipe, record.total)) is not None:
+            raise self.results(planned).error(*fault)
+        return record.adopt_results()
+
     def link(self, planned: PlannedStage) -> None:
         """Make ``RUN/<stage>`` a link to the stage's folder."""
         point(self.path / planned.name, self.store / planned.folder)
@@ -287,7 +306,7 @@ def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
 
     Settings that the recipe lacks, because they are new, have their defaults.
     """
-    if not all((path / name).is_file() for name in (RECORD, "recipe.yaml", "overrides.txt")):
+    if not all((path / name).is_file() for name in _DESCRIPTION):
         return False
     try:
         known = _read_whole(path)

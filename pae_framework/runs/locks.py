@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from pae_framework.errors import RunError
 from pae_framework.system.file_errors import writing
-from pae_framework.system.files import make_folder
+from pae_framework.system.files import make_folder, read_json
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system that has no locks."""
@@ -48,11 +48,14 @@ def holding(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator
         waiting: called before waiting for another process to end; None: do not wait.
 
     Raises:
-        RunError: another process holds the folder, and ``waiting`` is None.
+        RunError: another process holds the folder, and ``waiting`` is None; or something else is
+            in the place of the lock.
         WriteError: the folder cannot be written.
     """
     make_folder(folder)
     path = folder / LOCK
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise RunError(f"{path} is not a regular file; remove it")
     with writing(path):
         held = _lock(path, waiting)
     try:
@@ -175,10 +178,10 @@ def _create(marker: Path, content: dict[str, Any]) -> bool:
 def _holder(marker: Path) -> dict[str, Any] | None:
     """What the marker says; None if there is none, or its process ended."""
     try:
-        content = json.loads(marker.read_text(encoding="utf-8"))
+        content = read_json(marker)
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):
         return {"process": "unknown", "host": "an unknown machine"}

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pae_framework.errors import RunError
+from pae_framework.system import files
 
 
 def read_record(path: Path, shape: Any, remedy: str) -> Any:
@@ -37,10 +38,10 @@ def read_text(path: Path, remedy: str) -> str:
     """Read a text file that a run wrote.
 
     Raises:
-        RunError: the file is missing or not UTF-8.
+        RunError: the file is missing, no regular file, or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return files.read_text(path)
     except FileNotFoundError:
         raise RunError(f"{path} is missing; {remedy}") from None
     except OSError as error:

@@ -13,16 +13,20 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from pae_framework.errors import StoppedError, WriteError
+from pae_framework.errors import RunError, StoppedError, WriteError
 from pae_framework.runs.locks import LOCK, holding, is_held
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, Results, describe_results
-from pae_framework.system.files import clear_unfinished, write_json
+from pae_framework.system.files import clear_unfinished, json_digest, write_json
 
 _REMEDY = (
     "remove this file, and `pae run` continues the stage from its last checkpoint; or run the "
     "stage from its beginning with --again"
 )
+
+
+_DIGEST = "digest"
+"""Key of the digest of all other values."""
 
 
 class _Progress(BaseModel):
@@ -40,6 +44,7 @@ class _Record(BaseModel):
     seconds: float = 0.0
     progress: _Progress | None = None
     weights: str = ""
+    data_digest: str = ""
     results: dict[str, ResultFile] = {}
     ran_with: list[dict[str, Any]] = []
 
@@ -66,14 +71,24 @@ class StageRecord:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Contents of the record; empty before the stage starts.
+        """Contents of the record, without its own digest; empty before the stage starts.
+
+        A record without a digest is that of an earlier version, which recorded no results.
 
         Raises:
             RunError: the file is damaged.
         """
         if not os.path.lexists(self.file):
             return {}
-        return dict(read_record(self.file, _Record, _REMEDY))
+        content = dict(read_record(self.file, _Record, _REMEDY))
+        digest = content.pop(_DIGEST, None)
+        if digest is None:
+            content.pop("results", None)
+        elif digest != json_digest(content):
+            raise RunError(
+                f"{self.file} is damaged: its content does not have its digest; {_REMEDY}"
+            )
+        return content
 
     @property
     def state(self) -> str:
@@ -82,13 +97,27 @@ class StageRecord:
         return "stopped" if state == "running" and not is_held(self.path) else state
 
     @property
+    def lacks_results(self) -> bool:
+        """Whether an earlier version finished the stage, which recorded no results."""
+        return self.done and "results" not in self.info
+
+    @property
+    def total(self) -> int | None:
+        """Number of steps or items of the stage; None if unknown."""
+        progress = self.info.get("progress")
+        return progress["total"] if progress else None
+
+    @property
     def done(self) -> bool:
         """Whether the stage finished."""
         return self.info.get("state") == "done"
 
     def update(self, **values: Any) -> None:
         """Set some of the recorded values."""
-        write_json(self.file, {**self.info, **values})
+        self._write({**self.info, **values})
+
+    def _write(self, content: dict[str, Any]) -> None:
+        write_json(self.file, {**content, _DIGEST: json_digest(content)})
 
     @contextmanager
     def working(
@@ -135,7 +164,7 @@ class StageRecord:
 
         Returns whether they were recorded now: not if the folder is read-only.
         """
-        if not self.done or "results" in self.info or not os.access(self.path, os.W_OK):
+        if not self.lacks_results or not os.access(self.path, os.W_OK):
             return False
         self.renew_results()
         return True
@@ -156,7 +185,7 @@ class StageRecord:
 
     def outdate(self) -> None:
         """Mark the stage as not begun: :meth:`prepare` then removes what it left."""
-        write_json(self.file, {"state": "pending"})
+        self._write({"state": "pending"})
 
     def prepare(self) -> None:
         """Remove what the stage must not start with, under its lock.

@@ -127,29 +127,30 @@ class StageResults:
     def _existing(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
-            raise self._error(path, "is missing")
+            raise self.error(path, "is missing")
         if self.recorded is None:
             return path
         if name not in self.recorded:
-            raise self._error(path, "is not a file that the finished stage wrote")
+            raise self.error(path, "is not a file that the finished stage wrote")
         size, expected = path.stat().st_size, self.recorded[name]["size"]
         if size != expected:
-            raise self._error(path, f"has {size} bytes, but {expected} were written")
+            raise self.error(path, f"has {size} bytes, but {expected} were written")
         return path
 
     def _require_digest(self, path: Path, facts: Mapping[str, Any]) -> None:
         if (digest := _cached_digest(path)) != facts["xxh3"]:
             fact = f"has other contents than were written (XXH3 {digest}, not {facts['xxh3']})"
-            raise self._error(path, fact)
+            raise self.error(path, fact)
 
     def _require_no_other_shard(self) -> None:
         if self.recorded is None:
             return
         for path in sorted(self.folder.glob(SHARDS)):
             if path.name not in self.recorded:
-                raise self._error(path, "was not written by the stage; move it away")
+                raise self.error(path, "was not written by the stage")
 
-    def _error(self, path: Path, fact: str) -> RunError:
+    def error(self, path: Path, fact: str) -> RunError:
+        """The error that a file is not as the stage left it, with the remedy."""
         return RunError(f"{path} {fact}; {self.remedy}")
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from pae_framework.contracts import SampleSet
 from pae_framework.errors import DataError
 from pae_framework.runs.reading import read_record
-from pae_framework.system.files import replacing, write_text
+from pae_framework.system.files import read_text, replacing, write_text
 
 CHUNK = 1000
 """Images per chunk; an interruption loses at most one chunk."""
@@ -111,7 +111,7 @@ def remove_other_chunks(path: Path, identity: str) -> None:
     """Remove the chunks of the set ``path`` if their identity differs or is unknown."""
     folder = _chunks_folder(path)
     try:
-        existing = (folder / _IDENTITY).read_text(encoding="utf-8")
+        existing = read_text(folder / _IDENTITY)
     except (OSError, UnicodeDecodeError):
         existing = None
     if existing != identity and folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
@@ -21,7 +23,9 @@ from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import write_text
 from pae_framework.tensor_files import load_tensors, save_tensors
-from pae_framework.training.metrics_log import read_log
+from pae_framework.training.metrics_log import describe_gap, read_log
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 16
 """Test images shown with their reconstructions and latents."""
@@ -81,6 +85,7 @@ def write_comparison(
 def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
     inputs = _inputs(context)
+    logs = {name: _log(context, name) for name in context.planned.inputs}
     return ReportContent(
         name=context.recipe.name,
         description=context.recipe.description,
@@ -88,8 +93,8 @@ def gather(context: StageContext) -> ReportContent:
         given_yaml=context.run.text("recipe.yaml"),
         overrides=context.run.text("overrides.txt").splitlines(),
         environment=context.run.environment,
-        stages=[_summary(context, name) for name in context.planned.inputs],
-        curves={name: rows for name in context.planned.inputs if (rows := _log(context, name))},
+        stages=[_summary(context, name, rows) for name, rows in logs.items()],
+        curves={name: rows for name, rows in logs.items() if rows},
         metrics=_metrics(context),
         originals=inputs.images,
         reconstructions=inputs.reconstructions,
@@ -112,9 +117,8 @@ def _inputs(context: StageContext) -> RunInputs:
     return inputs
 
 
-def _summary(context: StageContext, name: str) -> StageSummary:
+def _summary(context: StageContext, name: str, rows: Sequence[dict[str, float]]) -> StageSummary:
     info: dict[str, Any] = context.run.stage(context.plan[name]).info
-    rows = _log(context, name)
     rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
     return StageSummary(
         name,
@@ -132,7 +136,14 @@ def _metrics(context: StageContext) -> Metrics:
 
 
 def _log(context: StageContext, name: str) -> list[dict[str, float]]:
-    return read_log(context.run.stage(context.plan[name]).path / "metrics.jsonl")
+    """Records of a stage's log; warns if they do not reach the end of its training."""
+    stage = context.run.stage(context.plan[name])
+    path = stage.path / "metrics.jsonl"
+    rows = read_log(path)
+    trained = STAGES[name].train(context.recipe) is not None
+    if trained and (gap := describe_gap(path, rows, stage.total or 0)):
+        logger.warning("%s; the report shows what is left", gap)
+    return rows
 
 
 def _samples(inputs: RunInputs) -> list[LabeledImages]:

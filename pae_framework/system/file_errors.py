@@ -87,7 +87,7 @@ def describe_write_error(error: OSError, path: Path, size: int | None = None) ->
                 "in all); choose a shorter one"
             )
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR | errno.ELOOP:
-            reason = f"{_obstacle(path)}; choose another place"
+            reason = f"{_obstacle(path)}; move it away, or choose another place"
         case errno.ENOENT:
             reason = f"the folder {existing_folder(path.parent)} was removed or cannot hold it"
             if not working_folder_exists():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,9 +92,36 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def json_digest(content: object) -> str:
+    """Hash of the content of a JSON file, to be written into it."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: a named pipe would block for ever.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    require_regular_file(path)
+    return path.read_text(encoding="utf-8")
+
+
+def require_regular_file(path: Path) -> None:
+    """Check that reading the file cannot block.
+
+    Raises:
+        OSError: it does not exist, or is a folder, a named pipe, or a device.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file; errors as in :func:`read_text`, or ValueError if it is not JSON."""
+    return json.loads(read_text(path))
 
 
 def point(link: Path, target: Path) -> None:

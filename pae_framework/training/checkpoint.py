@@ -10,7 +10,6 @@ is used, with a warning; if all are damaged, the training does not start. Nothin
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, WriteError
 from pae_framework.system.file_errors import writing
-from pae_framework.system.files import read_json, write_json
+from pae_framework.system.files import json_digest, read_json, require_regular_file, write_json
 from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 
@@ -194,7 +193,7 @@ class Checkpoints:
             "window": state.window,
             "digests": digests,
         }
-        write_json(unfinished / STATE, {**content, "digest": _content_digest(content)})
+        write_json(unfinished / STATE, {**content, "digest": json_digest(content)})
         unfinished.rename(final)
         self.clear(step)
         for folder in self._folders():
@@ -312,7 +311,7 @@ def _read_record(path: Path) -> tuple[_Record, bool]:
             raise ValueError(f"it holds a {type(content).__name__}")
         digest = content.pop("digest", None)
         is_old = digest is None and content.keys() <= _OLD_KEYS
-        if not is_old and digest != _content_digest(content):
+        if not is_old and digest != json_digest(content):
             raise ValueError("its content does not have its digest")
         return _Record.model_validate(content), not is_old
     except (OSError, ValueError, RecursionError) as error:
@@ -339,11 +338,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _content_digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def _digest(path: Path) -> str:
+    require_regular_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

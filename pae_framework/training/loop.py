@@ -67,7 +67,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
         checkpoints.clear(first)
     guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
-    log = MetricsLog(context.directory, first) if world.is_main else None
+    logged = first - len(state.window)
+    log = MetricsLog(context.directory, first, logged) if world.is_main else None
     try:
         with (
             context.progress(total, first) as progress,

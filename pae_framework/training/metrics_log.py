@@ -35,6 +35,21 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return [found for found in (*records, _record(last)) if found is not None]
 
 
+def describe_gap(path: Path, records: Sequence[Mapping[str, float]], logged: int) -> str | None:
+    """What is lost of a log that should end at step ``logged``; None if it does not end before.
+
+    Args:
+        path: of the log.
+        records: its records.
+        logged: the last step of the log as it was written; 0: it had no records.
+    """
+    last = max((int(record["step"]) for record in records), default=0)
+    if last >= logged:
+        return None
+    fact = f"ends at step {last}" if path.is_file() else "is missing"
+    return f"{path} {fact}: the lines of steps {last + 1} to {logged} are lost"
+
+
 def _record(line: bytes) -> dict[str, float] | None:
     """The record in a line: a step and other numbers; None if there is something else."""
     try:
@@ -53,15 +68,20 @@ def _is_number(value: object) -> bool:
 class MetricsLog:
     """Appends records ``{"step": n, ...}`` to ``metrics.jsonl`` and to ``tensorboard/``.
 
-    ``step`` is the step a training resumes from. Records of later steps are removed, so no step
-    appears twice.
+    Records of steps after the one that a training resumes from are removed, so no step appears
+    twice.
+
+    Args:
+        directory: of the stage.
+        step: the step that the training resumes from.
+        logged: the last step up to ``step`` that has a record; None: ``step``.
     """
 
-    def __init__(self, directory: Path, step: int):
+    def __init__(self, directory: Path, step: int, logged: int | None = None):
         self._path = directory / "metrics.jsonl"
-        if step and not self._path.is_file():
-            logger.warning("%s is missing: the lines up to step %d are lost", self._path, step)
         kept = [record for record in read_log(self._path) if record["step"] <= step]
+        if gap := describe_gap(self._path, kept, step if logged is None else logged):
+            logger.warning("%s", gap)
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._board_path = directory / "tensorboard"
         with writing(self._path):

@@ -3,8 +3,8 @@
 ``old_run/stopped`` got SIGTERM in its tokenizer stage at step 4 and stopped after step 5 of 8.
 ``old_run/finished`` is the same recipe without the stop. To keep both small, TensorBoard files,
 locks and checkpoints of finished stages were removed; from the finished run also its report and
-the weights that no result needs. ``outcome.json`` has the final values of the finished run, and the
-machine it ran on.
+the weights that no result needs, in whose place :func:`copy_of` puts others. ``outcome.json`` has
+the final values of the finished run, and the machine it ran on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ def expected_values() -> dict[str, Any]:
 
 def copy_of(name: str, folder: Path) -> Path:
     """Copy the run ``stopped`` or ``finished`` into a folder, so that tests can write to it."""
-    return shutil.copytree(OLD / name, folder / name, symlinks=True)
+    copy = shutil.copytree(OLD / name, folder / name, symlinks=True)
+    if name == "finished":
+        for source in (OLD / "stopped" / "stages").glob("*/*.safetensors"):
+            shutil.copy(source, copy / "stages" / source.parent.name / source.name)
+        shutil.copy(
+            copy / "tokenizer/tokenizer.safetensors", copy / "tokenizer/weights.safetensors"
+        )
+        (copy / "report/report.html").touch()
+    return copy
 
 
 def final_values(run: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -18,14 +19,17 @@ from PIL import Image
 from rich.console import Console
 
 from pae_framework.data import contents
-from pae_framework.errors import DataError, PaeError
+from pae_framework.errors import DataError, PaeError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.stage_table import STAGES, Stage
 from pae_framework.runs import planned
+from pae_framework.runs.data_record import ImagesRecord, read_record, write_record
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.record import StageRecord
+from pae_framework.system.files import write_json
 
 REGISTRY = load_registry()
 RUN = Path("runs/one")
@@ -255,21 +259,107 @@ def test_other_classes_than_those_of_the_first_stage_are_refused(run: Runs):
     """As a source without files may have: its settings do not tell."""
 
     def rename_first() -> None:
-        record = RUN / "extractor" / "data.json"
-        record.write_text(record.read_text().replace('"c"', '"cat"'))
+        names = ("a", "b", "cat")
+        stage = StageRecord(RUN / "extractor")
+        write_record(stage, {"train": ImagesRecord(9, names, None)})
 
     run.before = once("tokenizer", rename_first)
+    with pytest.raises(RunError, match=r"encoder.*data\.json.*data\.train.*extractor.*data\.json"):
+        run()
+
+
+def test_other_classes_than_those_of_an_earlier_stage_are_refused(run: Runs):
+    def rename_all() -> None:
+        for name in ("extractor", "encoder", "refine"):
+            names = ("a", "b", "cat")
+            write_record(StageRecord(RUN / name), {"train": ImagesRecord(9, names, None)})
+
+    run.before = once("tokenizer", rename_all)
     with pytest.raises(DataError, match=r"data\.train.*a, b, c.*a, b, cat"):
         run()
 
 
-@pytest.mark.parametrize(
-    "damage", ["", "[]", "{}", '{"train": 1}', '{"train": {"images": 1}}', "\0"]
-)
-def test_a_damaged_record_is_passed_over(run: Runs, damage: str):
-    run.before = once("tokenizer", lambda: (RUN / "extractor" / "data.json").write_text(damage))
+DAMAGE = {
+    "emptied": lambda content: "",
+    "a list": lambda content: "[]",
+    "an empty object": lambda content: "{}",
+    "no object": lambda content: '{"train": 1}',
+    "keys missing": lambda content: '{"train": {"images": 1}}',
+    "a null byte": lambda content: "\0",
+    "swapped names": lambda content: swap(content, '"a"', '"b"'),
+    "another number": lambda content: content.replace("9", "8"),
+    "a negative number": lambda content: content.replace("9", "-9"),
+    "a number as text": lambda content: content.replace("9", '"9"'),
+    "a fraction": lambda content: content.replace("9", "9.5"),
+    "names that are equal": lambda content: content.replace('"b"', '"a"'),
+    "names that are no texts": lambda content: content.replace('"b"', "[1]"),
+    "names in a text": lambda content: re.sub(r"\[.*?\]", '"abc"', content, flags=re.DOTALL),
+    "another identity": lambda content: re.sub(r'"identity": ".', '"identity": "x', content),
+}
+
+
+def swap(text: str, one: str, other: str) -> str:
+    return text.replace(one, "?").replace(other, one).replace("?", other)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_damaged_record_is_named_and_can_be_removed(run: Runs, damage: str, recorded: bool):
+    """Without its digest in the stage's record, as of an earlier version, only its shape tells."""
+    record = RUN / "extractor" / "data.json"
+
+    def change() -> None:
+        record.write_text(DAMAGE[damage](record.read_text()))
+        if not recorded:
+            StageRecord(record.parent).update(data_digest="")
+
+    run.before = once("tokenizer", change)
+    known = not recorded and damage in ("an empty object", "another identity")
+    if known:
+        run()
+        return
+    with pytest.raises(RunError, match=r"extractor.*/data\.json.*remove"):
+        run()
+    record.unlink()
+    run.before = lambda stage: None
     run()
     assert json.loads((RUN / "tokenizer" / "data.json").read_text())["train"]["images"] == 9
+
+
+@pytest.mark.parametrize("allowed", range(3))
+def test_a_kill_while_a_record_is_written_leaves_no_damage(
+    run: Runs, monkeypatch: pytest.MonkeyPatch, allowed: int
+):
+    run()
+    stage = StageRecord(RUN / "extractor")
+    record = ImagesRecord(9, ("x", "y", "z"), None)
+    written = []
+
+    def killed(path: Path, value: object) -> None:
+        if len(written) == allowed:
+            raise KeyboardInterrupt
+        write_json(path, value)
+        written.append(path)
+
+    for module in ("data_record", "record"):
+        monkeypatch.setattr(f"pae_framework.runs.{module}.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_record(stage, {"train": record})
+    assert read_record([stage.path], "train") is not None
+
+
+def test_restored_images_are_not_said_to_start_stages_anew(run: Runs):
+    """Their finished stages are there."""
+    image = Path("data/train/b/1.png")
+    content = image.read_bytes()
+    run()
+    save(image, 3)
+    assert "start anew" in run()
+    image.write_bytes(content)
+    text = run()
+    assert text.count("cached") == len(STAGES)
+    assert "b/1.png" in text
+    assert "anew" not in text
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", "null", "\0"])
@@ -280,6 +370,15 @@ def test_a_damaged_list_of_known_sources_is_written_anew(run: Runs, damage: str)
     known.write_text(damage)
     assert run().count("cached") == len(STAGES)
     assert known.read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["known.json", "*.json.gz", "../extractor-*/data.json"])
+def test_a_pipe_in_place_of_a_record_blocks_nothing(run: Runs, name: str):
+    run()
+    for record in (RUN / "stages/data").glob(name):
+        record.unlink()
+        os.mkfifo(record)
+    assert run().count("cached") == len(STAGES)
 
 
 def test_what_is_left_out_is_said_once(run: Runs, place: Path):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from finished_run import COMMANDS, QUICK, Finished, answer, pae
+from safetensors.torch import load_file
+
+from pae_framework.data.latent_dataset import write_shard
+from pae_framework.system.files import read_json, write_json
 
 OTHERS = ("checkpoints", "tensorboard", "metrics.jsonl", ".lock", "report.html")
 """Not results, or, the report, written anew by the command that shows it."""
@@ -38,6 +43,11 @@ def to_folder(path: Path, choose: random.Random) -> None:
     path.mkdir()
 
 
+def to_pipe(path: Path, choose: random.Random) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def swap(path: Path, choose: random.Random) -> None:
     """Another file's contents."""
     others = [other for other in sorted(path.parent.iterdir()) if other.is_file() and other != path]
@@ -54,6 +64,7 @@ DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
     "flipped": flip,
     "emptied": written(b""),
     "a folder": to_folder,
+    "a named pipe": to_pipe,
     "swapped": swap,
     "garbage": written(b"\x93NUMPY{[(\n"),
     "not UTF-8": written(b'{"name": "\xff\xfe"}'),
@@ -139,10 +150,130 @@ def test_the_remedy_for_a_damaged_stage_record(
     assert table == finished.expected["run"]
 
 
+PLACES = (
+    *("run.json", "recipe.yaml", "overrides.txt", "resolved.yaml", "environment.json", ".lock"),
+    *(".lock.json", "report.html", "encoder", "report"),
+    *("encoder/stage.json", "report/stage.json", "encoder/.lock", "encoder/.lock.json"),
+    "encoder/metrics.jsonl",
+)
+"""Files and links that a run reads or writes."""
+IN_PLACE: dict[str, Callable[[Path], object]] = {
+    "a folder": lambda path: (path / "of someone").mkdir(parents=True),
+    "a named pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a dangling link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+ALWAYS = {"run.json", "resolved.yaml", ".lock", ".lock.json", "report.html", "encoder/stage.json"}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+@pytest.mark.parametrize(
+    "name", [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.slow) for x in PLACES]
+)
+def test_something_else_in_place_of_a_file(
+    run: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """Nothing blocks; one message names it, and without it the run goes on."""
+    path = run / name
+    path.unlink(missing_ok=True)
+    IN_PLACE[kind](path)
+    for command in ("status", "run"):
+        result, _ = answer(command, run.parent, monkeypatch)
+        if result.code:
+            assert path.name in result.fails(1).err
+            assert re.search(r"without this file|remove|delete|move it away", result.err)
+    if os.path.lexists(path) and not path.is_file():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    answer("run", run.parent, monkeypatch)[0].ok()
+
+
+# --- runs of an earlier version -------------------------------------------------------------------
+
+
+LEFT = (
+    *("extractor/encoder.safetensors", "encoder/weights.safetensors"),
+    *("refine/weights.safetensors", "tokenizer/tokenizer.safetensors"),
+    *("tokenizer/weights.safetensors", "latents/statistics/latents_stats.safetensors"),
+    *("latents/latents_stats.pt", "latents/latents_rank00_shard000.safetensors"),
+    *("latents/latents_rank00_shard001.safetensors", "latents/latents_rank00_shard002.safetensors"),
+    *("generator/weights.safetensors", "generator/weights-step000002.safetensors"),
+    *("sample/sets.json", "sample/samples-step000002-euler003.npz"),
+    *("evaluate/results.json", "report/report.html"),
+)
+"""Files that stages leave; the latents are 3 shards."""
+
+
+@pytest.fixture
+def earlier(run: Path) -> Path:
+    """The finished run without what only later versions record."""
+    for record in (run / "stages").glob("*/stage.json"):
+        content = read_json(record)
+        for key in ("results", "ran_with", "digest"):
+            del content[key]
+        write_json(record, content)
+    first = run / "latents" / "latents_rank00_shard000.safetensors"
+    tensors = load_file(first)
+    for number in range(3):
+        part = {name: tensor[16 * number : 16 * (number + 1)] for name, tensor in tensors.items()}
+        write_shard(first.with_name(f"latents_rank00_shard{number:03d}.safetensors"), **part)
+    return run
+
+
+def test_results_of_an_earlier_version_are_recorded(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = answer("run", earlier.parent, monkeypatch)
+    assert result.ok().out.count("cached") == len(list(earlier.glob("stages/*-*")))
+    for name in LEFT:
+        stage, _, file = name.partition("/")
+        assert file in read_json(earlier / stage / "stage.json")["results"]
+
+
+CUT = [name for name in LEFT if name.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [*((name, "gone") for name in LEFT), *((name, "cut") for name in CUT)]
+)
+def test_what_an_earlier_version_must_have_left(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    path = earlier / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    result, _ = answer("run", earlier.parent, monkeypatch)
+    stage = name.partition("/")[0]
+    said = result.fails(1).err
+    assert f"--again {stage}" in said
+    # Without the last shard, only the number of latents tells.
+    assert path.name in said or ("shard002" in name and "32 latents of 48" in said)
+    assert "results" not in read_json(earlier / stage / "stage.json")
+
+
 def pae_status(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     out = pae(["status", "run", "--json"], run.parent, monkeypatch).ok().out
     rows: list[dict[str, str]] = json.loads(out)["old_run"]
     return rows
+
+
+@pytest.mark.parametrize("damage", ["gone", "emptied", "cut"])
+def test_the_report_says_that_a_log_is_not_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    log = run / "tokenizer" / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.unlink()
+    if damage != "gone":
+        log.write_bytes(b"".join(lines[:3]) if damage == "cut" else b"")
+    result, _ = answer("report", run.parent, monkeypatch)
+    result.ok()
+    (line,) = (line for line in caplog.messages if "metrics.jsonl" in line)
+    assert "tokenizer" in line
+    assert "8" in line  # its last step
 
 
 def test_what_killed_processes_left_is_cleared(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

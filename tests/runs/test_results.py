@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,8 +92,9 @@ def test_a_shard_too_many_is_refused_and_other_files_are_not(stage: StageRecord)
     extra = stage.path / "latents_rank00_shard001.safetensors"
     extra.write_bytes(b"shard")
     for read in (results(stage).require_complete, results(stage).files):
-        with pytest.raises(RunError, match=extra.name):
+        with pytest.raises(RunError, match=extra.name) as refused:
             read()
+        assert "away" not in str(refused.value)  # it may be a result that the record has lost
 
 
 def test_a_copied_or_touched_result_is_the_same(stage: StageRecord) -> None:
@@ -109,7 +112,7 @@ def test_a_file_that_the_stage_did_not_write_is_no_result(stage: StageRecord) ->
 
 def test_results_of_an_earlier_version_are_recorded_once(stage: StageRecord) -> None:
     before = {key: value for key, value in stage.info.items() if key != "results"}
-    write_json(stage.file, before)
+    write_json(stage.file, before)  # without a digest
     assert results(stage).file("a.safetensors").is_file()
     assert stage.adopt_results()
     assert stage.info == {**before, "results": describe_results(stage.path)}
@@ -194,12 +197,42 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
         assert str(record.file) in str(refused.value)
 
 
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "an entry less": lambda content: content["results"].popitem(),
+    "no results": lambda content: content.pop("results"),
+    "another size": lambda content: content["results"]["a.safetensors"].update(size=0),
+    "another state": lambda content: content.update(state="stopped"),
+    "other inputs": lambda content: content["inputs"].update(encoder="1234"),
+    "another digest": lambda content: content.update(digest="0" * 32),
+    "a digest that is no text": lambda content: content.update(digest=["0"]),
+    "an added key": lambda content: content.update(new=1),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_record_is_damaged(stage: StageRecord, edit: str) -> None:
+    content = read_json(stage.file)
+    EDITS[edit](content)
+    write_json(stage.file, content)
+    with pytest.raises(RunError) as refused:
+        _ = stage.info
+    assert str(stage.file) in str(refused.value)
+    assert "--again" in str(refused.value)
+
+
+def test_results_that_no_digest_covers_are_not_believed(stage: StageRecord) -> None:
+    content = read_json(stage.file)
+    del content["digest"]
+    write_json(stage.file, content)
+    assert stage.lacks_results
+
+
 def test_unknown_keys_are_kept(tmp_path: Path) -> None:
     """A later version may have added them."""
     record = StageRecord(tmp_path / "encoder-1234")
     write_json(record.file, {"state": "failed", "new": {"key": 1}})
     record.update(state="stopped")
-    assert read_json(record.file) == {"state": "stopped", "new": {"key": 1}}
+    assert record.info == {"state": "stopped", "new": {"key": 1}}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'"text"', b"\xff", b'[{"a": 1}, 2]'])

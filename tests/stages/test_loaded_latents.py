@@ -25,6 +25,7 @@ from pae_framework.errors import CheckpointError, DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_latents, run_statistics
 from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults, describe_results
 from pae_framework.stages import generator, latents
 from pae_framework.system.files import file_identity, read_json, write_json
@@ -338,7 +339,7 @@ def test_a_folder_that_changed_after_the_stage(context: Any, folder: Path, chang
 
 def test_a_runs_folder_that_was_copied_in_part(context: Any, folder: Path) -> None:
     """The record that was copied along lists what the run wrote."""
-    write_json(folder / "stage.json", {"state": "done", "results": describe_results(folder)})
+    StageRecord(folder).update(state="done", results=describe_results(folder))
     latents.run(context)
     (folder / "latents_stats.pt").unlink()
     with pytest.raises(RunError, match=r"latents_stats\.pt is missing"):

@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,3 +167,17 @@ def test_one_process_does_everything_where_no_other_can_be_started(
     monkeypatch.setattr(multiprocessing, "Lock", refuse)
     assert run(Touch, tmp_path, 4, 2) == [1, 2, 3, 4]
     assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {str(os.getpid())}
+
+
+def test_a_signal_that_ends_the_process_leaves_no_warning() -> None:
+    """The semaphore of a number that is shared would be reported as leaked."""
+    script = """
+import multiprocessing, os, signal
+from pae_framework.execution.processes import _tracker_is_quiet
+with _tracker_is_quiet():
+    number = multiprocessing.get_context("spawn").Value("i", 0)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGTERM
+    assert ended.stderr == ""

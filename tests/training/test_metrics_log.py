@@ -97,6 +97,24 @@ def test_a_log_that_is_missing_when_a_training_resumes_is_reported(
     assert str(tmp_path / "metrics.jsonl") in message
 
 
+@pytest.mark.parametrize("content", [b"", ROWS[:30], ROWS.partition(b'{"step": 3')[0]])
+def test_a_log_that_ends_before_the_checkpoint_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    MetricsLog(tmp_path, 3).close()
+    (message,) = caplog.messages
+    assert str(tmp_path / "metrics.jsonl") in message
+
+
+def test_steps_that_were_not_logged_before_a_stop_are_not_missed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "metrics.jsonl").write_bytes(ROWS)
+    MetricsLog(tmp_path, 5, logged=3).close()
+    assert not caplog.messages
+
+
 def test_seconds_are_formatted():
     assert format_seconds(41.6) == "42 s"
     assert format_seconds(200) == "3 min 20 s"
