@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.errors import DataError, PaeError
+from pae_framework.system.files import file_problem
 
 T = TypeVar("T")
 
@@ -43,6 +44,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         DataError: the file is damaged, too large to decode, or no image of a fixed size and range,
             or anything else failed in the block; names the file.
     """
+    if problem := file_problem(path):
+        raise DataError(problem)
     try:
         # Pillow warns about files that it reads all the same, once per file.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
