@@ -14,6 +14,7 @@ from pae_framework.data.images import read_image
 from pae_framework.data.latent_dataset import LatentDataset, shard_name
 from pae_framework.data.statistics import load_statistics
 from pae_framework.errors import PaeError
+from pae_framework.hub import missing_weights
 from pae_framework.interop.provenance import require_file
 from pae_framework.preflight.requirements import missing_file
 from pae_framework.recipe.library import find
@@ -105,6 +106,7 @@ def test_plans_and_checks_do_not_read_special_files(special: tuple[Path, str]) -
     path, kind = special
     assert contents_identity(path) is None
     assert kind in (missing_file(str(path)) or "")
+    assert kind in (missing_weights(str(path), None) or "")
 
 
 def test_files_and_links_to_them_have_no_problem(tmp_path: Path) -> None:
