@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pae_framework.errors import DataError
-from pae_framework.system.files import replacing
+from pae_framework.system.files import file_problem, replacing
 
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 INDEX_SUFFIX = ".index.json"
@@ -176,8 +176,7 @@ def missing_weights(weights: str, remote: RemoteFile | None) -> str | None:
     if weights == "none":
         return None
     if is_file_name(weights):
-        path = Path(weights).expanduser()
-        return None if path.exists() else f"no such weights file: {path}"
+        return file_problem(Path(weights).expanduser(), folder=True)
     assert remote is not None
     if remote.cached() is not None:
         return None

@@ -1,24 +1,24 @@
 """Guards around code of plugins that a command imports. No torch.
 
-An import may print, hang, end the process or raise anything. None of this may spoil the output of a
-command, keep it waiting or stop it without naming the plugin.
+An import may print, hang, fork, leave threads, end the process or raise anything. None of this may
+spoil the output of a command, keep it waiting or stop it without naming the plugin.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from traceback import TracebackException
 from types import FrameType
 from typing import Any
 
-from pae_framework.errors import PluginError
+from pae_framework.errors import PluginError, UsageError
+from pae_framework.system.contained import contained
 
 LIGHT_SECONDS = 20.0
 """Time limit of code that imports no torch: registration and config models."""
@@ -27,65 +27,64 @@ HEAVY_SECONDS = 300.0
 GRACE_SECONDS = 3.0
 """After the limit, code that catches every exception may run this long before the process ends."""
 
+SECONDS_VARIABLE = "PAE_PLUGIN_SECONDS"
+"""Environment variable that raises the limits, for slow machines."""
+_LONGEST = 1e6
+
+logger = logging.getLogger(__name__)
+
 
 class PluginTimeout(BaseException):
     """The code ran too long. No Exception, so that plugins do not catch it by accident."""
 
 
 @contextmanager
-def guarded(what: str, seconds: float = LIGHT_SECONDS) -> Iterator[None]:
+def guarded(what: str, seconds: float | None = LIGHT_SECONDS) -> Iterator[None]:
     """Run code of a plugin inside the block.
 
-    What it prints goes to stderr. It must finish in time; if it cannot be interrupted (it catches
-    every exception, or another thread than the main one runs it), the process ends with the exit
-    code of PluginError. Ctrl-C still raises KeyboardInterrupt.
+    What it prints goes to stderr, and what it does to the process is undone
+    (:func:`~pae_framework.system.contained.contained`). It must finish in time. In the main thread
+    the process ends with the exit code of PluginError if the code cannot be interrupted, because it
+    catches every exception. In other threads nothing can be interrupted; code that takes too long
+    is only logged. Ctrl-C still raises KeyboardInterrupt.
 
     Args:
-        what: the plugin and its distribution, for the message of a process that ends.
-        seconds: the time limit.
+        what: the plugin and its distribution, for messages.
+        seconds: the time limit, which ``PAE_PLUGIN_SECONDS`` may raise; None: no limit.
 
     Raises:
-        PluginError: the code raised something, SystemExit and KeyboardInterrupt included, or took
-            too long. The message is :func:`describe` of the cause.
+        PluginError: the code raised something, SystemExit and KeyboardInterrupt included, took too
+            long, or did to the process what it must not. The message says what.
+        UsageError: ``PAE_PLUGIN_SECONDS`` is not a number of seconds.
     """
-    with _stdout_to_stderr(), _interrupts() as interrupts:
+    limit = None if seconds is None else _raised_limit(seconds)
+    with _interrupts() as interrupts:
         try:
-            with _time_limit(what, seconds):
+            with contained() as faults, _time_limit(what, limit):
                 yield
         except BaseException as error:
             if interrupts:
                 raise KeyboardInterrupt from error
             raise PluginError(describe(error)) from error
+    if faults:
+        raise PluginError("; ".join(faults))
+
+
+def _raised_limit(seconds: float) -> float:
+    stated = os.environ.get(SECONDS_VARIABLE)
+    if not stated:
+        return seconds
+    try:
+        return min(max(seconds, float(stated)), _LONGEST)
+    except ValueError:
+        message = f"{SECONDS_VARIABLE} is {stated!r}, not a number of seconds"
+        raise UsageError(message) from None
 
 
 def describe(error: BaseException) -> str:
     """Type and first line of an exception, even of one that cannot be converted to text."""
     name, text = type(error).__name__, str(TracebackException.from_exception(error)).strip()
     return f"{name}: {text.splitlines()[0]}" if text else name
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Send output to stderr, including that of C code, which knows only file descriptors."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or there is none
-            sys.stdout.flush()
-        with contextlib.suppress(OSError):  # a closed descriptor
-            saved = os.dup(1)
-            stack.callback(os.close, saved)
-            os.dup2(2, 1)
-            stack.callback(os.dup2, saved, 1)
-            stack.callback(_flush_c_output)
-        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        yield
-
-
-def _flush_c_output() -> None:
-    """Write what C's printf has buffered, before its descriptor is stdout again."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # not a POSIX system
-        ctypes.CDLL(None).fflush(None)
 
 
 @contextmanager
@@ -109,23 +108,27 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _time_limit(what: str, seconds: float) -> Iterator[None]:
-    """Raise PluginTimeout in the main thread; where nothing can be raised, end the process."""
-    can_raise = _in_main_thread() and hasattr(signal, "setitimer")
+def _time_limit(what: str, seconds: float | None) -> Iterator[None]:
+    """Raise PluginTimeout in the main thread; in others, only log."""
+    if seconds is None:
+        yield
+        return
+    in_main = _in_main_thread()
+    can_raise = in_main and hasattr(signal, "setitimer")
     text = f"it did not finish within {seconds:g} s"
 
-    def end_process() -> None:
+    def give_up() -> None:
+        if not in_main:
+            logger.warning("%s: %s", what, text)
+            return
         os.write(2, f"error: {what}: {text} and cannot be interrupted\n".encode())
         os._exit(PluginError.exit_code)
 
-    watchdog = threading.Timer(seconds + GRACE_SECONDS * can_raise, end_process)
+    watchdog = threading.Timer(seconds + GRACE_SECONDS * can_raise, give_up)
     watchdog.daemon = True
     watchdog.start()
     try:
-        if can_raise:
-            with _alarm(seconds, text):
-                yield
-        else:
+        with _alarm(seconds, text) if can_raise else nullcontext():
             yield
     finally:
         watchdog.cancel()

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import Distribution, EntryPoint, distributions
 from types import ModuleType
 
@@ -19,7 +20,7 @@ import pluggy
 from pae_framework import hookspecs
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
-from pae_framework.plugin_code import describe, guarded
+from pae_framework.plugin_code import LIGHT_SECONDS, describe, guarded
 from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
@@ -81,16 +82,17 @@ def _load(point: EntryPoint, registry: Registry) -> None:
     distribution = point.dist.name if point.dist else "unknown"
     version = point.dist.version if point.dist else ""
     torch_before = "torch" in sys.modules
+    loaded = Plugin(point.name, point.value, distribution, version)
+    limit = None if loaded.built_in else LIGHT_SECONDS
     try:
-        with guarded(f"plugin {point.name} ({distribution})"):
+        with guarded(f"plugin {point.name} ({distribution})", limit):
             found = _collect(point)
     except PluginError as error:
         detail = "".join(traceback.format_exception(error.__cause__))
-        broken = Plugin(point.name, point.value, distribution, version, str(error), detail)
-        registry.plugins.append(broken)
+        registry.plugins.append(replace(loaded, error=str(error), detail=detail))
         return
     heavy = not torch_before and "torch" in sys.modules
-    plugin = Plugin(point.name, point.value, distribution, version, heavy=heavy)
+    plugin = replace(loaded, heavy=heavy)
     registry.plugins.append(plugin)
     for registration in found:
         registry.add(ComponentSpec(*registration, plugin))

@@ -36,6 +36,11 @@ class Plugin:
     heavy: bool = False
 
     @property
+    def built_in(self) -> bool:
+        """Whether it comes with the framework."""
+        return normalized(self.distribution) == DISTRIBUTION
+
+    @property
     def state(self) -> str:
         """``ok``, ``heavy`` (it imports torch when it registers) or ``broken``."""
         return "broken" if self.error else ("heavy" if self.heavy else "ok")
@@ -60,7 +65,7 @@ class ComponentSpec:
     @property
     def built_in(self) -> bool:
         """Whether it comes with the framework."""
-        return normalized(self.plugin.distribution) == DISTRIBUTION
+        return self.plugin.built_in
 
     @property
     def origin(self) -> str:
@@ -80,7 +85,7 @@ class ComponentSpec:
                 f"{self.origin}: the config of {self.reference}, {self.config}, is not a "
                 f"pae_framework.config.{base.__name__}"
             )
-        if (problem := _model_problem(found, base, f"{self.origin}: {self.config}")) is not None:
+        if (problem := _model_problem(found, base, self)) is not None:
             raise PluginError(
                 f"{self.origin}: the config of {self.reference}, {self.config}, {problem}"
             )
@@ -107,7 +112,8 @@ class ComponentSpec:
         if attribute in loaded:
             return loaded[attribute]
         try:
-            with guarded(f"{self.origin}: the {role} of {self.reference}", seconds):
+            what = f"{self.origin}: the {role} of {self.reference}"
+            with guarded(what, None if self.built_in else seconds):
                 return getattr(importlib.import_module(module), attribute)
         except PluginError as error:
             raise PluginError(
@@ -198,7 +204,7 @@ class Registry:
 
 @cache
 def _model_problem(
-    model: type[ComponentConfig], base: type[ComponentConfig], what: str
+    model: type[ComponentConfig], base: type[ComponentConfig], spec: ComponentSpec
 ) -> str | None:
     """Why a config model cannot be used; None if it can be."""
     missing = [
@@ -209,7 +215,7 @@ def _model_problem(
     if missing:
         return f"does not define {' and '.join(missing)}, which every {base.__name__} must"
     try:
-        with guarded(what):
+        with guarded(f"{spec.origin}: {spec.config}", None if spec.built_in else LIGHT_SECONDS):
             model.model_rebuild()  # raises if the type of a field is undefined
             written_defaults(model)
     except PluginError as error:

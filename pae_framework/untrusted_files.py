@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError
+from pae_framework.system.files import file_problem
 
 COPIES = 1 << 26
 """Bytes that copies of shared or expanded tensors may take even if the file is smaller."""
@@ -90,6 +91,8 @@ def read_untrusted(path: Path) -> Any:
         CheckpointError: the file is missing, damaged or of another format, or would have to be
             unpickled.
     """
+    if problem := file_problem(path):
+        raise CheckpointError(problem)
     try:
         with path.open("rb") as file:
             start = file.read(16)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -185,7 +185,7 @@ class _Entry:
 
 def _chosen_entry(content: Any, path: Path, prefer: Preference) -> _Entry:
     """The preferred entry with weights; tensors in a list get the names of the trained weights."""
-    found = _find_entry(_state_dict(content, path), prefer)
+    found = _find_entry(_state_dict(content, path), path, prefer)
     if found is None:
         keys = [*AVERAGES, *TRAINED] if prefer == "average" else list(TRAINED)
         found_keys = _listed([key_text(key) for key in content])
@@ -197,7 +197,7 @@ def _chosen_entry(content: Any, path: Path, prefer: Preference) -> _Entry:
         _require_no_average(content, path)
     if isinstance(found.tensors, Mapping):
         return found
-    trained = _find_entry(content, "trained")
+    trained = _find_entry(content, path, "trained")
     names = _names_for(found.tensors, trained)
     if names is None:
         raise CheckpointError(
@@ -207,8 +207,15 @@ def _chosen_entry(content: Any, path: Path, prefer: Preference) -> _Entry:
     return replace(found, tensors=dict(zip(names, found.tensors, strict=True)))
 
 
-def _find_entry(content: Mapping[Any, Any], prefer: Preference) -> _Entry | None:
+def _find_entry(
+    content: Mapping[Any, Any], path: Path, prefer: Preference, depth: int = 0
+) -> _Entry | None:
     """The first entry with weights of the preferred kind; None if there is none."""
+    if depth > _MAX_DEPTH:
+        raise CheckpointError(
+            f"{path} contains itself, or its weights are under more than {_MAX_DEPTH} keys inside "
+            "each other; save only the state dict"
+        )
     tensors = sum(isinstance(value, Tensor) for value in content.values())
     if content and tensors == len(content):
         return _Entry(None, content)
@@ -218,7 +225,7 @@ def _find_entry(content: Mapping[Any, Any], prefer: Preference) -> _Entry | None
         return _Entry(None, content) if 2 * tensors > len(content) else None
     key, value = wanted[0], content[wanted[0]]
     kind: Preference = "average" if key in AVERAGES else prefer
-    inner = _find_entry(value, kind) if isinstance(value, Mapping) else None
+    inner = _find_entry(value, path, kind, depth + 1) if isinstance(value, Mapping) else None
     inner = inner or _Entry(None, value)
     left = [key_text(other) for other in content if other != key]
     alternatives = [other for other in keys if other != key]
@@ -230,13 +237,29 @@ def _find_entry(content: Mapping[Any, Any], prefer: Preference) -> _Entry | None
     )
 
 
-def _holds_tensors(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, Tensor):
-        return depth > 0
-    if depth == _MAX_DEPTH or not isinstance(value, Mapping | list | tuple):
-        return False
-    values = value.values() if isinstance(value, Mapping) else value
-    return any(_holds_tensors(inner, depth + 1) for inner in values)
+def _holds_tensors(value: Any) -> bool:
+    """Whether maps and lists up to ``_MAX_DEPTH`` inside each other hold a tensor.
+
+    Each is visited once, because they may be shared or contain themselves.
+    """
+    level, seen = [value], {id(value)}
+    for _ in range(_MAX_DEPTH):
+        found: list[Any] = []
+        for outer in level:
+            for inner in _elements(outer):
+                if isinstance(inner, Tensor):
+                    return True
+                if id(inner) not in seen:
+                    seen.add(id(inner))
+                    found.append(inner)
+        level = found
+    return False
+
+
+def _elements(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _names_for(tensors: Sequence[Any], trained: _Entry | None) -> list[Any] | None:

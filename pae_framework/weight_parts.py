@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import FILE_SUFFIXES, INDEX_SUFFIX
-from pae_framework.system.files import file_identity
+from pae_framework.system.files import file_identity, file_problem
 
 _PART = re.compile(r"(.+)-\d+-of-0*([1-9]\d*)\.\w+")
 
@@ -41,8 +41,8 @@ def find_parts(path: Path) -> WeightParts:
     """
     if path.is_dir():
         path = _only_set(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: there is no such file")
+    if problem := file_problem(path):
+        raise CheckpointError(problem)
     if path.name.endswith(".json"):
         return _indexed(path)
     if (match := _PART.fullmatch(path.name)) and match[2] != "1":

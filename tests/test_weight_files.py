@@ -124,6 +124,32 @@ def test_a_file_without_weights_is_named(content: Any, tmp_path: Path) -> None:
         read_weights(path)
 
 
+def containing_itself(key: str, weights: bool) -> dict[str, Any]:
+    """A map with itself under a key; ``weights``: it is also a state dict."""
+    content: dict[str, Any] = {**network(1), "epoch": 3} if weights else {"t": [torch.ones(2)]}
+    content[key] = content
+    return content
+
+
+@pytest.mark.parametrize("key", ["model", "ema", "state_dict", "teacher"])
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("prefer", ["average", "trained"])
+def test_a_map_that_contains_itself_is_named(
+    key: str, weights: bool, prefer: Any, tmp_path: Path
+) -> None:
+    path = saved(containing_itself(key, weights), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\.pt"):
+        read_weights(path, prefer)
+
+
+def test_lists_that_repeat_each_other_are_walked_once(tmp_path: Path) -> None:
+    many: list[Any] = [0]
+    for _ in range(4):  # 3000^4 elements, one by one
+        many = [many] * 3000
+    path = saved({"ema": many, "model": network(1)}, tmp_path / "a.pt")
+    assert value_of(read_weights(path, "average").tensors) == 1
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.output import print_error, warn
 from pae_framework.errors import PaeError, RunError
+from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
 from pae_framework.system.printing import print_line
 from pae_framework.system.standard_streams import lasting_output, lost_output
@@ -98,7 +99,7 @@ def main() -> None:
             else:
                 print_error(RunError(lost))
                 code = code or RunError.exit_code
-    sys.exit(code)
+    end_process(code)
 
 
 def _run_command() -> int:

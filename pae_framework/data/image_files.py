@@ -11,15 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
 from pae_framework.data.image_notes import NOTES
-from pae_framework.errors import DataError, PaeError
+from pae_framework.errors import DataError
+from pae_framework.system.files import file_problem
 
 T = TypeVar("T")
+
+MOST_PIXELS = 64_000_000
+"""Larger images are not decoded, because a small file can hold any number of equal pixels."""
+MOST_ALONG_SIDE = 1_000_000
+"""Longer images are not decoded: each of their rows takes memory."""
+
+# Pillow warns about files that it reads all the same, once per file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _DRAWINGS = ("EPS", "WMF")
 """Formats that hold drawing commands, which Pillow leaves to other programs."""
@@ -37,47 +46,82 @@ _TURNS = {
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file after a check of its header; decode it inside the block.
+    """Open an image file after a check of its header; pixels are decoded inside the block.
+
+    A JPEG file of more than :data:`MOST_PIXELS` is decoded at half its width and height. Enclose
+    what decodes pixels in :func:`decoding`.
 
     Raises:
-        DataError: the file is damaged, too large to decode, or no image of a fixed size and range,
-            or anything else failed in the block; names the file.
+        DataError: the file is missing or damaged, too large to decode, or no image of a fixed size
+            and range; names the file.
+    """
+    if problem := file_problem(path):
+        raise DataError(problem)
+    with decoding(path):
+        image = Image.open(path)
+    with image:
+        with decoding(path):
+            _check_header(image)
+        yield image
+
+
+@contextmanager
+def decoding(path: Path, errors: type[Exception] = Exception) -> Iterator[None]:
+    """Name the file in errors of Pillow, whose decoders raise errors of any type on damaged files.
+
+    Raises:
+        DataError: the block raised one of ``errors``.
     """
     try:
-        # Pillow warns about files that it reads all the same, once per file.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            _check_header(image)
-            yield image
-    except PaeError:
-        raise
-    except Exception as error:  # decoders raise errors of many types on damaged files
+        yield
+    except errors as error:
         raise DataError(f"{path}: cannot be read as an image: {_reason(error)}") from error
 
 
 def upright_rgb(image: Image.Image, path: Path) -> Image.Image:
     """The first frame of an open image file as 8-bit RGB, turned as its EXIF data says.
 
-    Colors are those in the file: transparency and color profiles are ignored, but noted.
+    Colors are those in the file: transparency and color profiles are ignored, but noted. Only the
+    result is in memory at the end.
+
+    Raises:
+        DataError: the file is damaged, or there is not enough memory; names the file.
     """
-    image.load()
+    with decoding(path):
+        image.load()
     turn = _or_default(_turn, image, None)
     for note in _notes(image, turn):
         NOTES.add(note, path)
-    rgb = _to_8_bit(image)
-    rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
+    with decoding(path):
+        eight = _to_8_bit(image)
+        rgb = eight if eight.mode == "RGB" else eight.convert("RGB")
     if _or_default(_has_frames, image, False):
         NOTES.add("several frames, of which the first is read", path)
-    return rgb if turn is None else rgb.transpose(turn)
+    if rgb is not image:
+        image.close()
+    if turn is None:
+        return rgb
+    with decoding(path, MemoryError):
+        turned = rgb.transpose(turn)
+    rgb.close()
+    return turned
 
 
 def _check_header(image: Image.Image) -> None:
-    width, height = image.size
     if image.format in _DRAWINGS:
         raise ValueError(f"{image.format} files hold drawing commands; save it as PNG")
-    if width < 1 or height < 1:
-        raise ValueError(f"its header says {width} x {height} pixels")
+    if min(image.size) < 1:
+        raise ValueError(f"its header says {image.width} x {image.height} pixels")
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no fixed range of values; save it with 8 bits")
+    if image.format in ("JPEG", "MPO") and image.width * image.height > MOST_PIXELS:
+        image.draft(None, (image.width // 2, image.height // 2))
+    width, height = image.size
+    if width * height > MOST_PIXELS or max(image.size) > MOST_ALONG_SIDE:
+        raise ValueError(
+            f"it has {width} x {height} pixels, but at most {MOST_PIXELS // 10**6} million are "
+            f"read, and {MOST_ALONG_SIDE // 10**6} million along a side; make it smaller"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -91,7 +135,7 @@ def _reason(error: Exception) -> str:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion of 16 bits clips at 255.
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
 
 
@@ -129,7 +173,9 @@ def _is_transparent(image: Image.Image) -> bool:
         return False
     if image.mode.startswith("I;16"):
         return True
-    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
+    with_alpha = image if "A" in image.getbands() else image.convert("RGBA")
+    lowest, _ = cast(tuple[int, int], with_alpha.getchannel("A").getextrema())
+    return lowest < 255
 
 
 def _has_frames(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
-from pae_framework.data.image_files import open_image, upright_rgb
+from pae_framework.data.image_files import decoding, open_image, upright_rgb
 from pae_framework.data.pixels import adm_center_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
@@ -34,7 +34,9 @@ def read_image(path: Path, size: int) -> Tensor:
         DataError: names the file and why it cannot be read.
     """
     with open_image(path) as image:
-        square = adm_center_crop(upright_rgb(image, path), size)
+        rgb = upright_rgb(image, path)
+    with decoding(path, MemoryError):
+        square = adm_center_crop(rgb, size)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 

@@ -24,7 +24,7 @@ from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.errors import DataError, RunError
-from pae_framework.system.files import replacing
+from pae_framework.system.files import file_problem, replacing
 from pae_framework.tensor_files import FLOATS, tensor_bytes, write_safetensors
 
 KEYS = ("labels", "latents", "latents_flip")
@@ -186,6 +186,8 @@ def shard_numbers(path: Path) -> tuple[int, int]:
 
 def _open(path: Path) -> dict[str, Tensor]:
     """Tensors of a shard, in mapped memory."""
+    if problem := file_problem(path):
+        raise DataError(problem)
     try:
         with safe_open(path, "pt") as file:
             stated = (file.metadata() or {}).get("total_size")

@@ -14,7 +14,7 @@ from torch import Tensor
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.runs.reading import read_record
-from pae_framework.system.files import write_json
+from pae_framework.system.files import file_problem, write_json
 from pae_framework.tensor_files import save_tensors
 from pae_framework.weight_parts import find_parts
 
@@ -40,8 +40,8 @@ def require_file(file: str, key: str, folder: bool = False) -> Path:
         DataError: there is no such file.
     """
     path = Path(file).expanduser()
-    if not (path.is_file() or (folder and path.is_dir())):
-        raise DataError(f"{key}: there is no file {path}")
+    if problem := file_problem(path, folder):
+        raise DataError(f"{key}: {problem}")
     return path
 
 

@@ -18,6 +18,7 @@ from pae_framework.runs.looking import looking_once
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.planned import planned_stages
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.files import file_problem
 
 FOLDER = "imported"
 """Folder in the run with copies of the imported files."""
@@ -59,8 +60,8 @@ def import_tokenizer(
         DataError: the file contains no encoder, and this machine lacks the weights of the recipe's.
         CheckpointError: the file is damaged or for another recipe; lists the differences.
     """
-    if not file.exists():
-        raise UsageError(f"there is no file {file}")
+    if problem := file_problem(file, folder=True):
+        raise UsageError(problem)
     overrides = [ANY_DEVICE, *overrides]
     loaded = load_recipe(recipe, overrides, registry)
     if loaded.recipe.sweep is not None:
@@ -128,10 +129,10 @@ def import_generator(
             differences.
         DataError: the statistics are damaged, not finite, or have another number of channels.
     """
-    if not file.exists():
-        raise UsageError(f"there is no file {file}")
-    if statistics is not None and not statistics.is_file():
-        raise UsageError(f"there is no file {statistics}")
+    if problem := file_problem(file, folder=True):
+        raise UsageError(problem)
+    if statistics is not None and (problem := file_problem(statistics)):
+        raise UsageError(problem)
     opened = open_run(run, registry)
     folder = run.absolute() / FOLDER
     copy, statistics_copy = folder / "generator.safetensors", folder / "latents_stats.safetensors"

@@ -29,6 +29,7 @@ from pae_framework.runs.plan import downstream_stages
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.file_errors import gib
+from pae_framework.system.files import file_problem
 
 
 @runtime_checkable
@@ -174,8 +175,7 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 
 def missing_file(file: str) -> str | None:
     """A message if a file named in a recipe does not exist; else None."""
-    path = Path(file).expanduser()
-    return None if path.exists() else f"no such file: {path}"
+    return file_problem(Path(file).expanduser(), folder=True)
 
 
 def components_with_requirements(

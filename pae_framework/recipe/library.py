@@ -8,6 +8,7 @@ import pae_framework
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.yaml_source import read_file
+from pae_framework.system.files import file_problem
 
 
 def folder() -> Path:
@@ -34,10 +35,10 @@ def find(reference: str | Path) -> Path:
     by_name = shipped_file(str(reference))
     if by_name is not None:
         return by_name
-    if _exists(path):
+    if exists(path):
         resolved = path / "resolved.yaml"
-        suggested = f"; did you mean {resolved}?" if resolved.is_file() else ""
-        raise UsageError(f"{path} is a folder, not a recipe{suggested}")
+        suggested = f"; did you mean {resolved}?" if is_file(resolved) else ""
+        raise UsageError(f"{file_problem(path)}{suggested}")
     names = [file.stem for file in sorted(folder().glob("*.yaml"))]
     hint = suggestion(str(reference).removesuffix(".yaml"), names)
     raise UsageError(
@@ -54,10 +55,11 @@ def shipped_file(name: str) -> Path | None:
 
 def is_file(path: Path) -> bool:
     """Whether a path names a file; False, too, for names that no file can have."""
-    return _exists(path) and path.is_file()
+    return exists(path) and path.is_file()
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is something at a path; False, too, for names that nothing can have."""
     try:
         return path.exists()
     except OSError:

@@ -16,6 +16,7 @@ from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.sweep import variant_problems
 from pae_framework.recipe.yaml_source import parse, read_file
 from pae_framework.registry import Registry
+from pae_framework.system.files import file_problem
 
 
 def load_recipe(
@@ -73,6 +74,8 @@ def _find_parent(path: Path, descendants: tuple[Path, ...], extends: Node) -> Pa
         raise problem(f"expected the path or name of a recipe, found {describe(extends.plain())}")
     beside = path.parent / name
     parent = beside if library.is_file(beside) else library.shipped_file(name)
+    if parent is None and library.exists(beside):
+        raise problem(str(file_problem(beside)))
     if parent is None:
         names = [shipped for shipped, _, _ in library.shipped()]
         message = f"no recipe {describe(name)}: no such file in {path.parent} or shipped recipe"

@@ -134,7 +134,8 @@ def _contents(file: str) -> str:
 def _folder_contents(folder: str) -> dict[str, str] | str:
     """Identities of the latents and statistics in a folder; its name if there are none."""
     paths = sorted(Path(folder).expanduser().glob(LATENT_FILES))
-    return {path.name: file_identity(path, _SHARD_EDGE) for path in paths} or folder
+    files = [path for path in paths if path.is_file()]
+    return {path.name: file_identity(path, _SHARD_EDGE) for path in files} or folder
 
 
 def _changed(section: Settings, *keys: str) -> Values:

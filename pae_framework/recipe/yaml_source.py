@@ -17,6 +17,7 @@ import yaml
 from pae_framework.errors import Problem, RecipeError
 from pae_framework.recipe.nodes import MAX_DEPTH, KeyPath, Node, Scalar, dotted
 from pae_framework.recipe.suggestions import describe
+from pae_framework.system.files import file_problem
 
 _MAX_BYTES = 1_000_000
 """Largest size of a recipe file."""
@@ -137,6 +138,8 @@ def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
     def position(line: int, column: int) -> str:
         return f"{name}:{line}:{column}"
 
+    if problem := file_problem(path):
+        raise RecipeError([Problem(problem)])
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from pae_framework.data.image_files import open_image
+from pae_framework.data.image_files import decoding, open_image
 from pae_framework.errors import DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.output_folder import add_to_record, is_listed, resume_or_restart
@@ -209,7 +209,7 @@ def _sample_missing(
 def _is_readable(path: Path) -> bool:
     """Whether a PNG exists and all its checksums are valid."""
     try:
-        with open_image(path) as image:
+        with open_image(path) as image, decoding(path):
             image.verify()
     except DataError:
         return False
@@ -219,7 +219,7 @@ def _is_readable(path: Path) -> bool:
 def _read_png(path: Path) -> Tensor:
     """An image (3, S, S) uint8."""
     try:
-        with open_image(path) as image:
+        with open_image(path) as image, decoding(path):
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except DataError as error:
         raise DataError(f"{error}; run the same command to sample it again") from None

@@ -145,6 +145,36 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+_KINDS = (
+    (stat.S_ISDIR, "folder"),
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
+def file_problem(path: Path, folder: bool = False) -> str | None:
+    """Why ``path`` is not a file to read, nor a link to one; None if it is.
+
+    Reading a pipe or a device may wait for ever, so each file that a user names is checked first.
+
+    Args:
+        path: what a user named.
+        folder: whether it may be a folder instead.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"no such file: {path}"
+    except (OSError, ValueError) as error:  # a ValueError: a name with a null character
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISREG(mode) or (folder and stat.S_ISDIR(mode)):
+        return None
+    kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "special file")
+    return f"{path} is a {kind}, not a file"
+
+
 def file_identity(path: Path, edge: int = 1 << 20) -> str:
     """Hash that identifies a large file without reading all of it.
 

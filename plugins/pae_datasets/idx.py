@@ -17,6 +17,7 @@ from pae_datasets.arrays import GrayArrays, pad_gray, resize_gray
 from pae_datasets.config import IdxConfig
 from pae_datasets.layout import find_idx_files
 from pae_framework.errors import DataError
+from pae_framework.system.files import file_problem
 
 _UINT8 = 0x08
 _BLOCK = 1 << 20
@@ -66,6 +67,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises:
         DataError: the file is damaged or of another type; names it.
     """
+    if problem := file_problem(path):
+        raise DataError(problem)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             stream = cast(BinaryIO, file)

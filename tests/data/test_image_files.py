@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageFile
 
-from pae_framework.data import image_files
+from pae_framework.data import image_files, images
 from pae_framework.data.image_notes import ImageNotes
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
@@ -368,8 +368,104 @@ def test_memory_is_bounded_whatever_the_header_says(tmp_path):
 
 
 def test_an_image_beyond_the_memory_is_damaged(tmp_path):
-    (tmp_path / "large.png").write_bytes(png(12_000, 12_000))
+    (tmp_path / "large.png").write_bytes(png(7900, 7900))
     assert read_limited(tmp_path, 100) == {"large.png": "DataError"}
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(170_000_000, 1), (1, 170_000_000), (64_000_001, 1), (1, 1_000_001), (13_000, 13_000)],
+)
+def test_small_files_of_many_pixels_are_refused_by_their_header(tmp_path, notes, width, height):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(width, height, b"\0"))
+    with pytest.raises(DataError, match=rf"a\.png.*\b{width} x {height}\b.*\b64 million\b"):
+        read_image(path, 16)
+
+
+def test_the_largest_image_takes_bounded_memory(tmp_path):
+    (tmp_path / "square.png").write_bytes(png(8000, 8000))
+    (tmp_path / "long.png").write_bytes(png(64, 1_000_000))
+    square = "[3, 256, 256]"
+    assert read_limited(tmp_path, 600) == {"square.png": square, "long.png": square}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK", "I;16"])
+def test_the_largest_image_of_each_mode_takes_bounded_memory(tmp_path, mode):
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    suffix, options = (".tif", {}) if mode == "CMYK" else (".png", {"exif": turned})
+    if mode == "P":
+        options["transparency"] = 0
+    Image.new(mode, (8000, 8000)).save(tmp_path / f"a{suffix}", **options)
+    assert read_limited(tmp_path, 650) == {f"a{suffix}": "[3, 256, 256]"}
+
+
+def test_only_jpeg_is_decoded_smaller_beyond_the_limit(tmp_path, notes, monkeypatch):
+    picture = Image.fromarray(quarters())
+    picture.save(tmp_path / "a.jpg", quality=95)
+    picture.save(tmp_path / "a.png")
+    assert corners(read_image(tmp_path / "a.jpg", 16)) == QUARTERS
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 255)  # the picture has 256
+    with pytest.raises(DataError, match=r"a\.png.*\b16 x 16\b"):
+        read_image(tmp_path / "a.png", 16)
+    with image_files.open_image(tmp_path / "a.jpg") as image:
+        assert image_files.upright_rgb(image, tmp_path / "a.jpg").size == (8, 8)
+    assert corners(read_image(tmp_path / "a.jpg", 8)) == QUARTERS
+
+
+# --- errors and warnings of others ----------------------------------------------------------------
+
+
+def test_errors_of_our_own_code_are_no_damage(tmp_path, notes, monkeypatch):
+    def fail(image, size):
+        raise TypeError("our own")
+
+    Image.fromarray(quarters()).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "adm_center_crop", fail)
+    with pytest.raises(TypeError, match="our own"):
+        read_image(tmp_path / "a.png", 16)
+    with (
+        pytest.raises(TypeError, match="of the caller"),
+        image_files.open_image(tmp_path / "a.png"),
+    ):
+        raise TypeError("of the caller")
+
+
+def test_too_little_memory_for_the_crop_names_the_file(tmp_path, notes, monkeypatch):
+    def fail(image, size):
+        raise MemoryError
+
+    Image.fromarray(quarters()).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "adm_center_crop", fail)
+    with pytest.raises(DataError, match=r"a\.png.*memory"):
+        read_image(tmp_path / "a.png", 16)
+
+
+WARNINGS = """
+import sys, warnings
+from pathlib import Path
+from PIL import Image
+from pae_framework.data.images import read_image
+Image.MAX_IMAGE_PIXELS = 200  # warns from 201 on
+for _ in range(3):
+    warnings.warn("said once")
+    read_image(Path(sys.argv[1]), 16)
+"""
+
+
+def test_warnings_of_pillow_are_silent_and_those_of_others_unaffected(tmp_path):
+    Image.fromarray(quarters()).save(tmp_path / "a.png")
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", WARNINGS, str(tmp_path / "a.png")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("said once") == 1
+    assert "DecompressionBomb" not in done.stderr
 
 
 def test_a_file_is_opened_without_warnings_of_pillow(tmp_path, notes, monkeypatch, caplog):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pae_framework.errors import PluginError
+from pae_framework.errors import PluginError, UsageError
 from pae_framework.plugin_code import guarded
 from pae_framework.plugins import load_registry
 from pae_framework.testing.pytest import run_process
@@ -94,13 +98,65 @@ def hang():
 """
 
 
-@pytest.mark.parametrize(
-    "start", ["hang()", "thread = threading.Thread(target=hang); thread.start(); thread.join()"]
-)
-def test_code_that_cannot_be_interrupted_ends_the_process_with_its_name(start: str) -> None:
-    result = run_process("-c", STUBBORN + start, cwd=Path.cwd())
+def test_code_that_cannot_be_interrupted_ends_the_process_with_its_name() -> None:
+    result = run_process("-c", STUBBORN + "hang()", cwd=Path.cwd())
     assert result.code == PluginError.exit_code
     assert "plugin acme (acme-kit)" in result.err
+
+
+def test_slow_code_in_another_thread_is_logged_and_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done: list[bool] = []
+
+    def slow() -> None:
+        with guarded("plugin acme (acme-kit)", 0.1):
+            time.sleep(0.5)
+        done.append(True)
+
+    with caplog.at_level(logging.WARNING):
+        thread = threading.Thread(target=slow)
+        thread.start()
+        thread.join()
+    assert done == [True]
+    assert "plugin acme (acme-kit)" in caplog.text
+
+
+def test_the_limit_can_be_raised_not_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAE_PLUGIN_SECONDS", "60")
+    with guarded("a plugin", 0.1):
+        time.sleep(0.3)
+    monkeypatch.setenv("PAE_PLUGIN_SECONDS", "0.01")
+    with guarded("a plugin", 60):
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("value", ["long", "20 s", "1e"])
+def test_a_limit_that_is_no_number_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAE_PLUGIN_SECONDS", value)
+    with pytest.raises(UsageError, match=f"PAE_PLUGIN_SECONDS is '{value}'"), guarded("a plugin"):
+        pass
+
+
+@pytest.mark.parametrize("value", ["inf", "1e300", "nan"])
+def test_a_limit_beyond_all_clocks(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAE_PLUGIN_SECONDS", value)
+    with guarded("a plugin"):
+        pass
+
+
+def test_built_in_components_have_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float | None] = []
+
+    def noting(what: str, seconds: float | None) -> Any:
+        limits.append(seconds)
+        return nullcontext()
+
+    monkeypatch.setattr("pae_framework.plugins.guarded", noting)
+    registry = load_registry()
+    assert limits
+    assert all(plugin.built_in for plugin in registry.plugins)
+    assert set(limits) == {None}
 
 
 def test_an_alarm_that_was_set_before_still_rings() -> None:
@@ -129,6 +185,118 @@ def test_nothing_is_left_behind() -> None:
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == threads
+
+
+# --- what it does to the process ------------------------------------------------------------------
+
+FAULTS = {
+    "closes stdout": ("import os; os.close(1)", "standard output or error"),
+    "closes stderr": ("import os; os.close(2)", "standard output or error"),
+    "closes both": ("import os; os.close(1); os.close(2)", "standard output or error"),
+    "closes sys.stdout": ("import sys; sys.stdout.close()", "standard output or error"),
+    "closes sys.stderr": ("import sys; sys.stderr.close()", "standard output or error"),
+    "closes the original": ("import sys; sys.__stdout__.close()", "standard output or error"),
+    "closes its buffer": ("import sys; sys.stdout.buffer.close()", "standard output or error"),
+    "closes its descriptor": (
+        "import os, sys; os.close(sys.stdout.fileno()); sys.stdout.close()",
+        "standard output or error",
+    ),
+    "redirects": (
+        "import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2)",
+        "standard output or error",
+    ),
+    "thread": (
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(1e4,), name='ticker').start()",
+        "the thread 'ticker'",
+    ),
+    "fork": ("import os; os.fork()", "forks"),
+    "fork that hangs": ("import os\nif not os.fork():\n    while True: pass", "forks"),
+    "process of multiprocessing": (
+        "import multiprocessing as m, time\n"
+        "m.get_context('fork').Process(target=time.sleep, args=(1e4,)).start()",
+        "forks",
+    ),
+    "working directory": ("import os; os.chdir('/')", "working directory"),
+    "recursion limit": ("import sys; sys.setrecursionlimit(200)", "recursion limit to 200"),
+}
+PROGRAM = """
+import os, sys
+from pae_framework.errors import PluginError
+from pae_framework.plugin_code import guarded
+from pae_framework.system.contained import end_process
+folder = os.getcwd()
+try:
+    with guarded("a plugin"):
+        exec(sys.argv[1])
+except PluginError as error:
+    print("named:", error, file=sys.stderr)
+else:
+    print("not named", file=sys.stderr)
+assert os.getcwd() == folder
+assert sys.getrecursionlimit() == 1000
+print("answer")
+os.write(2, b"end")
+end_process(5)
+"""
+
+
+@pytest.mark.parametrize(("code", "fact"), FAULTS.values(), ids=FAULTS)
+def test_what_a_plugin_must_not_do_is_named_and_undone(
+    code: str, fact: str, tmp_path: Path
+) -> None:
+    result = run_process("-c", PROGRAM, code, cwd=tmp_path, timeout=20)
+    assert (result.code, result.out) == (5, "answer\n")
+    assert result.err.count("named:") == 1
+    assert fact in result.err
+    assert "Error" not in result.err
+    assert result.err.endswith("end")
+
+
+HARMLESS = {
+    "rewrapped": "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer, 'utf-8')",
+    "rebound": "import os, sys; sys.stdout = open(os.devnull, 'w')",
+    "logging": "import logging; logging.basicConfig()",
+    "reconfigured": "import sys; sys.stdout.reconfigure(encoding='utf-8', errors='replace')",
+    "daemon": (
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(1e4,), daemon=True).start()"
+    ),
+    "short thread": (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(.1,)).start()"
+    ),
+    "program": "import subprocess; subprocess.run(['true'], check=True)",
+    "recursion limit raised": "import sys; sys.setrecursionlimit(1000)",
+    "there and back": "import os; here = os.getcwd(); os.chdir('/'); os.chdir(here)",
+}
+
+
+@pytest.mark.parametrize("code", HARMLESS.values(), ids=HARMLESS)
+def test_what_a_plugin_may_do(code: str, tmp_path: Path) -> None:
+    result = run_process("-c", PROGRAM, code, cwd=tmp_path, timeout=20)
+    assert (result.code, result.out, result.err) == (5, "answer\n", "not named\nend")
+
+
+@pytest.mark.parametrize("fault", ["closes both", "thread", "fork"])
+def test_commands_end_with_their_output_once(fault: str, tmp_path: Path) -> None:
+    code, fact = FAULTS[fault]
+    hook = MODULES["registration"].replace("NAME", "acme")
+    (tmp_path / "acme.py").write_text(f"{code}\n{hook}")
+    metadata = tmp_path / "acme-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[pae_framework]\nacme = acme\n")
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    result = run_process(
+        *("-m", "pae_framework", "list-plugins", "--json"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert result.code == 0, result.err
+    plugins = json.loads(result.out)["plugins"]
+    errors = [plugin["error"] for plugin in plugins if plugin["name"] == "acme"]
+    assert len(errors) == 1
+    assert fact in errors[0]
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------
