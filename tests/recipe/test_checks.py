@@ -212,7 +212,7 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
         (
             ["data.test={use: image_folder, folder: x}"],
             "evaluate.manifold",
-            ["masks", "'image_folder'", "set data.test.use"],
+            ["masks", "'image_folder'", "set evaluate.manifold.ssc=false"],
         ),
     ],
 )
