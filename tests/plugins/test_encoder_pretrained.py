@@ -569,7 +569,7 @@ def test_grids_of_default_and_chosen_inputs() -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     config = MAEConfig(weights=str(tmp_path / "absent.safetensors"))
 
-    assert config.missing() == f"no such weights file: {tmp_path / 'absent.safetensors'}"
+    assert config.missing() == f"no such file: {tmp_path / 'absent.safetensors'}"
     with pytest.raises(DataError, match=r"absent\.safetensors"):
         config.fetch()
 
