@@ -14,7 +14,7 @@ from pae_framework.flow.flow_settings import SolverName
 from pae_framework.recipe.library import folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
-from pae_framework.system.files import write_json
+from pae_framework.runs.record import StageRecord
 from pae_framework.testing.pytest import Pae, Result
 
 
@@ -82,7 +82,9 @@ def test_run_does_not_require_inputs_of_finished_stages(pae: Pae) -> None:
     answer = pae("run", "quickstart", *changes).fails(2)
     assert answer.err.count("no such folder: nowhere") == 2
     for stage in plan(loaded.recipe, loaded.registry):
-        write_json(Path("stages", stage.folder, "stage.json"), {"state": "done"})
+        folder = Path("stages", stage.folder)
+        folder.mkdir(parents=True)
+        StageRecord(folder).update(state="done", results={})
     answer = pae("run", "quickstart", *changes, "--stages", "stages")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.count("cached") == len(plan(loaded.recipe, loaded.registry))

@@ -24,7 +24,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES, Stage
-from pae_framework.runs import results
+from pae_framework.runs import directory, results
 from pae_framework.runs.plan import plan
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
@@ -98,8 +98,10 @@ def test_the_named_stage_and_those_that_read_it_run_again(run: Runs):
     assert run() == []
 
 
-def test_stages_of_an_earlier_version_run_again_too(run: Runs):
+def test_stages_of_an_earlier_version_run_again_too(run: Runs, monkeypatch: pytest.MonkeyPatch):
     """At the first visit they are found under the fingerprint that they had then."""
+    # These stages left only a file of the test.
+    monkeypatch.setattr(directory, "describe_fault", lambda *arguments: None)
     run()
     shutil.rmtree(STORE)
     for stage in plan(run.loaded.recipe, REGISTRY):

@@ -25,6 +25,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import ComponentSpec, Plugin
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import open_run
+from pae_framework.runs.record import StageRecord
 from pae_framework.tensor_files import weights_digest
 
 CHANGES = (
@@ -119,9 +120,7 @@ def test_other_weights_than_before_an_interruption_stop_the_stage(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     directory = run(tiny_recipe, tmp_path, FromTime, "tokenizer")
-    record = directory.path / "tokenizer" / "stage.json"
-    stopped = {**json.loads(record.read_text(encoding="utf-8")), "state": "stopped"}
-    record.write_text(json.dumps(stopped), encoding="utf-8")
+    StageRecord(directory.path / "tokenizer").update(state="stopped")
     with pytest.raises(PluginError, match="stage tokenizer"):
         run(tiny_recipe, tmp_path, FromTime, "tokenizer")
 

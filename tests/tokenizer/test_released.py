@@ -226,7 +226,7 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nothing\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pt"):
         read_released(tmp_path / "nothing.pt")
 
 
