@@ -212,6 +212,7 @@ def test_interrupted_again_and_again_it_ends_as_undisturbed(chain: Chain):
     assert_as_undisturbed(chain, "interrupted")
 
 
+@pytest.mark.slow
 def test_signals_to_all_processes_amid_a_save_stop_after_it(chain: Chain):
     """The tokenizer has loader processes. Its checkpoints are of the steps 2, 4 and 6 of 7."""
     folder = chain.folder / "group"
