@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
+from pae_framework.world import ONE_PROCESS, World
 
 
 @dataclass
@@ -44,6 +46,7 @@ class StageContext:
     plan: Mapping[str, PlannedStage]
     console: PlainConsole
     update_record: UpdateRecord
+    world: World = ONE_PROCESS
 
     @classmethod
     def of_finished_run(cls, opened: OpenedRun, stage: str, console: PlainConsole) -> StageContext:
@@ -125,7 +128,7 @@ class StageContext:
         Raises:
             UsageError: the recipe asks for a GPU, but torch finds none.
         """
-        return pick_device(self.recipe.runtime)
+        return pick_device(self.recipe.runtime, self.world.local_rank)
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class StageContext:
             "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "tf32": on_gpu and self.recipe.runtime.tf32,
             "threads": torch.get_num_threads(),
+            **({"processes": self.world.size} if self.world.size > 1 else {}),
             "torch": str(torch.__version__),
         }
 
@@ -208,32 +212,50 @@ class StageContext:
     def train_context(self, train: TrainSettings) -> TrainContext:
         """Folder, device, name, seed and display for the training loop."""
         return TrainContext(
-            self.directory, self.device, self.planned.name, self.seed(train), self.progress
+            self.directory,
+            self.device,
+            self.planned.name,
+            self.seed(train),
+            self.progress,
+            self.world,
         )
 
 
-def configure_torch(runtime: RuntimeSettings) -> None:
-    """Set torch's number of threads and its use of TF32 for the whole process."""
+def configure_torch(runtime: RuntimeSettings, processes: int = 1) -> None:
+    """Set torch's number of threads and its use of TF32 for the whole process.
+
+    Several processes of a machine share its cores, unless ``runtime.threads`` or OMP_NUM_THREADS
+    says otherwise.
+    """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
+    elif processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
     torch.backends.cudnn.allow_tf32 = runtime.tf32
 
 
-def pick_device(runtime: RuntimeSettings) -> torch.device:
+def pick_device(runtime: RuntimeSettings, local_rank: int = 0) -> torch.device:
     """The device that ``runtime.device`` names; ``auto`` is a GPU if there is one, else the CPU.
+
+    Each process of a machine takes another of the GPUs it sees. With Slurm's
+    ``--gpus-per-task=1`` it sees only its own.
 
     Raises:
         UsageError: it is ``cuda``, but torch finds no GPU.
     """
     if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        runtime = runtime.model_copy(
+            update={"device": "cuda" if torch.cuda.is_available() else "cpu"}
+        )
     if runtime.device == "cuda" and not torch.cuda.is_available():
         why = "finds no GPU" if torch.version.cuda else "was installed without CUDA"
         raise UsageError(
             f"runtime.device is cuda, but torch {torch.__version__} {why}; set runtime.device=cpu "
             "or runtime.device=auto"
         )
+    if runtime.device == "cuda" and local_rank:
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device(runtime.device)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.ranks import Ranks
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.system.console import PlainConsole
@@ -28,6 +29,11 @@ class Launcher(Protocol):
         """Run every unfinished stage; see :meth:`pae_framework.launch.local.LocalLauncher.run`."""
 
 
-def choose_launcher(console: PlainConsole) -> Launcher:
-    """The launcher that runs recipes. There is one so far: it runs them in this process."""
-    return LocalLauncher(console)
+def choose_launcher(console: PlainConsole, ranks: Ranks | None = None) -> Launcher:
+    """The launcher that runs recipes. There is one so far.
+
+    Args:
+        console: shows progress.
+        ranks: the processes; None: this one.
+    """
+    return LocalLauncher(console, ranks or Ranks(1, console))

@@ -1,22 +1,19 @@
-"""Run the unfinished stages of a recipe in this process, one after the other."""
+"""Run the unfinished stages of a recipe on this machine, one after the other."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from traceback import walk_tb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
-from pae_framework.errors import PaeError, PluginError, RunError
-from pae_framework.preflight.machine import memory_advice
+from pae_framework.launch.ranks import Ranks
+from pae_framework.launch.stage import run_stage
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.stage_table import STAGES
-from pae_framework.registry import Registry
 from pae_framework.runs.data_record import (
     SPLITS,
     changed_images,
@@ -33,19 +30,18 @@ from pae_framework.runs.planned import IDENTIFIED, planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import ADOPTED
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.file_errors import describe_system_error
 from pae_framework.system.files import clear_unfinished
 
-if TYPE_CHECKING:
-    from pae_framework.execution.context import StageContext
-    from pae_framework.registry import Registry
+LOGS = "logs"
+"""Folder of the run with one log per process, if there are several."""
 
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs stages in this process and shows their progress on a console."""
+    """Runs stages in the processes of a run and shows their progress on a console."""
 
     console: PlainConsole
+    ranks: Ranks
 
     @looking_once()
     def run(
@@ -109,13 +105,17 @@ class LocalLauncher:
             ran_with = _ran_with(loaded, command)
             with record.working(inputs, ran_with) as update_record:
                 self._adopt(record, planned, loaded.recipe)
+                from pae_framework.data.image_notes import NOTES
                 from pae_framework.execution.context import StageContext  # loads torch
 
                 recipe, registry = loaded.recipe, loaded.registry
                 context = StageContext(
                     recipe, registry, directory, planned, stages, self.console, update_record
                 )
-                _run_stage(context)
+                try:
+                    self.ranks.run(context, run_stage, directory.path / LOGS)
+                finally:
+                    NOTES.summarize()
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
 
     def _adopt(self, record: StageRecord, planned: PlannedStage, recipe: Recipe) -> None:
@@ -166,60 +166,3 @@ def _ran_with(loaded: LoadedRecipe, command: str) -> dict[str, Any]:
         "host": platform.node(),
         **describe_environment(loaded.registry),
     }
-
-
-def _run_stage(context: StageContext) -> None:
-    from pae_framework.data.image_notes import NOTES
-    from pae_framework.execution.context import configure_torch
-    from pae_framework.execution.stage_data import recorded_images
-
-    name = context.planned.name
-    configure_torch(context.recipe.runtime)
-    context.update_record(machine=context.machine)
-    try:
-        with recorded_images(context):
-            STAGES[name].function()(context)
-    except PaeError:
-        raise
-    except Exception as error:
-        if (place := _place_in_plugin(error, context.registry)) is not None:
-            reason = _described(error, context)
-            raise PluginError(f"stage {name} failed in {place}: {reason}") from error
-        raise RunError(f"stage {name} failed: {_explanation(error, context)}") from error
-    finally:
-        NOTES.summarize()
-
-
-def _explanation(error: Exception, context: StageContext) -> str:
-    from pae_framework.data.read_ahead import worker_death
-
-    if isinstance(error, OSError):
-        return f"{describe_system_error(error)} (folder {context.directory})"
-    if (death := worker_death(error)) is not None:
-        name = context.planned.name
-        settings = dotted(STAGES[name].train_path or (name,))
-        advice = memory_advice(f"{settings}.workers or {settings}.batch_size")
-        return f"{death}, {advice}, then run it again to resume"
-    return _described(error, context)
-
-
-def _described(error: Exception, context: StageContext) -> str:
-    return (
-        f"{type(error).__name__}: {error} "
-        f"(folder {context.directory}; `--debug` shows the traceback)"
-    )
-
-
-def _place_in_plugin(error: Exception, registry: Registry) -> str | None:
-    """The plugin, file and line that raised the error or called the library that raised it.
-
-    None if the framework's own code did.
-    """
-    for frame, line in reversed(list(walk_tb(error.__traceback__))):
-        module = str(frame.f_globals.get("__name__", ""))
-        spec = registry.owner(module)
-        if spec is not None and not spec.built_in:
-            return f"{spec.origin}, {frame.f_code.co_filename}:{line}"
-        if spec is not None or module.partition(".")[0] == "pae_framework":
-            return None
-    return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
+from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.requirements import low_memory, missing_requirements
@@ -43,6 +44,9 @@ class RunOptions:
     """The command that started the run, for ``run.json``."""
     again: tuple[str, ...] = ()
     """Stages to run anew, with all that depend on them, although they are done."""
+    processes: str | None = None
+    """Number of processes to start on this machine, or ``auto``: one per visible GPU; None: one,
+    or those that a launcher such as torchrun has started."""
 
 
 @lasting_output()
@@ -81,6 +85,17 @@ def run_recipe(
         StoppedError: stopped on request. A call with the same directory resumes.
     """
     options, console = options or RunOptions(), console or PlainConsole()
+    with Ranks(count_processes(options.processes), console) as ranks:
+        return _run(loaded, options, ranks, console, warn)
+
+
+def _run(
+    loaded: LoadedRecipe,
+    options: RunOptions,
+    ranks: Ranks,
+    console: PlainConsole,
+    warn: Callable[[str], None] | None,
+) -> RunDirectory:
     loaded, members = _prepare(loaded, options)
     path = options.run_dir or _default_path(loaded, options.smoke)
     require_folder(path, "--run-dir")
@@ -101,7 +116,7 @@ def run_recipe(
     if again:
         with directory.lock():
             outdate_stages(again, recipes, directory.store)
-    launcher = choose_launcher(console)
+    launcher = choose_launcher(console, ranks)
     if members:
         run_sweep(loaded, directory, members, launcher, options.command, console)
     else:

@@ -6,7 +6,7 @@ ruff rejects rich's own console elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251
 from rich.segment import Segment
@@ -24,9 +24,16 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any):
         super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
+        self._copy: PlainConsole | None = None
+
+    def copy_to(self, file: IO[str] | None) -> None:
+        """Write what is printed from now on into a file too; None: no longer."""
+        self._copy = None if file is None else PlainConsole(file=file)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print text or tables; see rich."""
+        if self._copy is not None:
+            self._copy.print(*objects, **options)
         is_text = all(isinstance(shown, str | Text) for shown in objects)
         options.setdefault("soft_wrap", is_text and not self.is_terminal)
         super().print(*objects, **options)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import ClassVar
 
 STOP_SIGNALS = (
     signal.SIGINT,
@@ -27,8 +28,11 @@ class StopRequest:
     The training loop reads it between steps and saves a checkpoint before it stops; the signal
     handler itself saves nothing. More signals change nothing, except that a second Ctrl-C raises
     KeyboardInterrupt. SIGHUP stays ignored under ``nohup``. Signals can only be handled in the
-    main thread; in other threads this class does nothing.
+    main thread; in other threads this class does nothing. A request inside another one begins as
+    that one is.
     """
+
+    _entered: ClassVar[list[StopRequest]] = []
 
     def __init__(self) -> None:
         self.asked = False
@@ -41,12 +45,16 @@ class StopRequest:
                 before = signal.getsignal(number)
                 if number != signal.SIGHUP or before != signal.SIG_IGN:
                     self._handlers[number] = signal.signal(number, self._ask)
+            self.asked = any(request.asked for request in self._entered)
+            self._entered.append(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._handlers = {}
+        if self in self._entered:
+            self._entered.remove(self)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -29,6 +29,7 @@ from pae_framework.system.file_errors import writing
 from pae_framework.system.files import json_digest, read_json, require_regular_file, write_json
 from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
+from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
 
 MAX_CHECKPOINTS = 2
 MAX_LOSSES = 100
@@ -73,7 +74,7 @@ class TrainingState:
     window: list[dict[str, float]] = field(default_factory=list)
 
     def tensors(self) -> Files:
-        """All but the losses as named tensors, by file."""
+        """All but the losses as named tensors, by file; sharded ones as they are."""
         files: Files = {}
         for name, network in self.networks.items():
             files[name] = dict(network.module.state_dict())
@@ -82,10 +83,14 @@ class TrainingState:
             files["ema"] = self.ema.state_dict()
         return files
 
+    def whole_tensors(self) -> Files:
+        """The same with sharded tensors gathered; every process must call it."""
+        return {file: whole_tensors(tensors) for file, tensors in self.tensors().items()}
+
     def restore(
         self, files: Mapping[str, dict[str, Tensor]], source: str = "the checkpoint"
     ) -> None:
-        """Load what :meth:`tensors` returned; ``source`` names it in errors.
+        """Load what :meth:`whole_tensors` returned; ``source`` names it in errors.
 
         A discriminator or an EMA that the files lack starts fresh.
 
@@ -94,7 +99,8 @@ class TrainingState:
         """
         for name, network in self.networks.items():
             if name in files:
-                load_state(network.module, files[name], f"{source}: {name}")
+                parts = parts_like(network.module.state_dict(), files[name])
+                load_state(network.module, parts, f"{source}: {name}")
                 _restore_optimizer(network, files[OPTIMIZER_FILES[name]])
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
@@ -102,14 +108,15 @@ class TrainingState:
     def find_nonfinite(self) -> str | None:
         """Name the first tensor that is not finite, as ``FILE: NAME``; None if all are finite.
 
-        Buffers are not checked: a mask may hold infinities.
+        Of sharded tensors, the part of this process is checked. Buffers are not checked: a mask may
+        hold infinities.
         """
         for file, tensors in self.tensors().items():
             buffers: set[str] = set()
             if file in self.networks:
                 buffers = {name for name, _ in self.networks[file].module.named_buffers()}
             checked = [name for name in tensors if name not in buffers]
-            flags = _fetch_flags([tensors[name].isfinite().all() for name in checked])
+            flags = _fetch_flags([part(tensors[name]).isfinite().all() for name in checked])
             for name, is_finite in zip(checked, flags, strict=True):
                 if not is_finite:
                     return f"{file}: {name}"
@@ -139,13 +146,14 @@ def _optimizer_tensors(network: NetworkState) -> dict[str, Tensor]:
 def _restore_optimizer(network: NetworkState, tensors: Mapping[str, Tensor]) -> None:
     """Load the state of the trained weights; a weight without saved state starts fresh."""
     indices = {name: index for index, name in _names_by_index(network).items()}
+    weights = [weight for group in network.optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for entry, value in tensors.items():
         name, _, key = entry.rpartition(".")
         # Checkpoints of version 0.1 have the weight's index instead of its name.
         index = int(name) if name not in indices and name.isdigit() else indices.get(name)
         if index is not None:
-            state.setdefault(index, {})[key] = value
+            state.setdefault(index, {})[key] = part_like(weights[index], value)
     groups = network.optimizer.state_dict()["param_groups"]
     network.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -163,8 +171,13 @@ class Checkpoints:
     def __init__(self, directory: Path):
         self.directory = directory
 
-    def save(self, step: int, state: TrainingState) -> None:
+    def save(self, step: int, state: TrainingState, files: Files | None = None) -> None:
         """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest.
+
+        Args:
+            step: number of steps.
+            state: what is trained.
+            files: its whole tensors; None: they are not sharded.
 
         Raises:
             WriteError: it cannot be written; nothing of it is left.
@@ -173,17 +186,19 @@ class Checkpoints:
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
-                self._write(step, state, final, unfinished)
+                self._write(step, state, files or state.tensors(), final, unfinished)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _write(self, step: int, state: TrainingState, final: Path, unfinished: Path) -> None:
+    def _write(
+        self, step: int, state: TrainingState, files: Files, final: Path, unfinished: Path
+    ) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         for stale in (unfinished, final):
             _remove(stale)
         unfinished.mkdir()
         digests = {}
-        for name, tensors in state.tensors().items():
+        for name, tensors in files.items():
             path = unfinished / f"{name}.safetensors"
             save_tensors(tensors, path)
             digests[name] = _digest(path)
@@ -200,8 +215,12 @@ class Checkpoints:
             if _step(folder) > step:  # damaged, or the training would have resumed from it
                 _remove(folder)
 
-    def restore(self, state: TrainingState) -> int:
+    def restore(self, state: TrainingState, step: int | None = None) -> int:
         """Load the newest undamaged checkpoint; return its step, or 0 if there is none.
+
+        Args:
+            state: is filled.
+            step: load this step's, which another process found undamaged; None: the newest.
 
         Raises:
             CheckpointError: every checkpoint is damaged, or the newest undamaged one belongs to
@@ -210,6 +229,8 @@ class Checkpoints:
         expected = state.tensors().keys()
         problems = []
         for folder in self._folders():
+            if step is not None and _step(folder) != step:
+                continue
             try:
                 record, files = _read(folder, expected)
             except CheckpointError as error:

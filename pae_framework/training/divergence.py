@@ -8,8 +8,8 @@ from statistics import median
 
 from pae_framework.errors import RunError
 from pae_framework.training.checkpoint import Checkpoints, TrainingState
-from pae_framework.training.task import ONE_PROCESS, World
 from pae_framework.training.train_settings import LOG_COLUMNS
+from pae_framework.world import ONE_PROCESS, World
 
 MIN_LOSSES = 20
 """A jump is only detected after so many losses."""

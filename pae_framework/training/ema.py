@@ -5,19 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pae_framework.training.parallel import part, parts_like, sharded_like
+
 
 class EMA:
     """Average of a module's trainable parameters, updated once per optimizer step.
 
     It starts as a copy of the weights. Each update sets it to ``decay * average + (1 - decay) *
-    weight`` (LightningDiT, DiT). Buffers and frozen parameters are not averaged.
+    weight`` (LightningDiT, DiT). Buffers and frozen parameters are not averaged. Each process
+    averages its part of sharded weights.
     """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self._names = [name for name, p in module.named_parameters() if p.requires_grad]
-        self._weights: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
-        self._averages = [p.detach().clone() for p in self._weights]
+        self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._weights: list[Tensor] = [part(p.detach()) for p in self._parameters.values()]
+        self._averages = [weight.clone() for weight in self._weights]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -25,11 +28,14 @@ class EMA:
         torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages, by parameter name."""
-        return dict(zip(self._names, self._averages, strict=True))
+        """The averages, by parameter name; sharded like the parameters."""
+        pairs = zip(self._parameters.items(), self._averages, strict=True)
+        return {name: sharded_like(parameter, own) for (name, parameter), own in pairs}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load what :meth:`state_dict` returned; a missing average starts at its weight."""
-        for name, average, weight in zip(self._names, self._averages, self._weights, strict=True):
-            average.copy_(state.get(name, weight))
+        """Load the averages as whole tensors; a missing one starts at its weight."""
+        parts = parts_like(self._parameters, state)
+        pairs = zip(self._parameters.items(), self._averages, strict=True)
+        for (name, parameter), average in pairs:
+            average.copy_(part(parts.get(name, parameter)))

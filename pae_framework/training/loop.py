@@ -20,6 +20,7 @@ from pae_framework.errors import StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
+from pae_framework.training.batch_norm import synchronize_batch_norm
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
 from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
 from pae_framework.training.divergence import DivergenceGuard
@@ -32,13 +33,15 @@ from pae_framework.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.task import ONE_PROCESS, TrainContext, TrainTask, World
+from pae_framework.training.parallel import ParallelModule, parts_like, whole_tensors
+from pae_framework.training.task import TrainContext, TrainTask
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
     NETWORK_COLUMNS,
     OptimizerSettings,
     TrainSettings,
 )
+from pae_framework.world import ONE_PROCESS, World
 
 
 def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainContext) -> None:
@@ -59,12 +62,15 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     _check_keep_steps(settings, total)
     assert task.batches is not None
     world = context.world
+    _check_micro_batches(settings, context)
     trainer = Trainer(task, settings, total, context)
     checkpoints = Checkpoints(context.directory / "checkpoints")
     state = trainer.state
-    first = done = checkpoints.restore(state)
+    first = done = world.on_main(lambda: checkpoints.restore(state))
     if world.is_main:
         checkpoints.clear(first)
+    elif first:
+        checkpoints.restore(state, first)
     guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)
@@ -103,8 +109,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                     guard.check_weights(done)
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
-                if saving and world.is_main:
-                    checkpoints.save(done, state)
+                if saving:
+                    files = state.whole_tensors()
+                    world.on_main(partial(checkpoints.save, done, state, files))
                 if world.is_main:
                     progress.update(done, note, record=saving)
                 if stopping:
@@ -116,7 +123,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
             log.close()
     with checkpoints.named_in_write_errors():
         weights = trainer.save_weights("weights")
-    trainer.saved.load_state_dict(weights)
+    trainer.saved.load_state_dict(parts_like(trainer.saved.state_dict(), weights))
     task.module.eval()
 
 
@@ -127,12 +134,14 @@ class TrainedNetwork(NetworkState):
     Its ``module(batch, generator)`` returns the loss terms of a micro-batch.
 
     Args:
+        parallel: the module in all processes.
         settings: clipping and schedule.
         total: steps of the training.
         first_step: earlier steps do not train it; its schedule starts here.
         bf16: compute losses under autocast; weights keep their type.
     """
 
+    parallel: ParallelModule
     settings: OptimizerSettings
     total: int
     first_step: int = 0
@@ -156,7 +165,8 @@ class Trainer:
         self, task: TrainTask, settings: TrainSettings, total: int, context: TrainContext
     ) -> None:
         self._task, self._context = task, context
-        self._accumulate = settings.accumulate
+        self._accumulate, self._images = settings.accumulate, settings.batch_size
+        self._rows = context.world.rows(settings.batch_size // settings.accumulate)
         module = task.module.train().to(context.device)
         freeze_parameters(module, settings.lr_factors)
         if task.check:
@@ -165,14 +175,14 @@ class Trainer:
             recompute_blocks(module)
         if settings.compile:
             compile_blocks(module)
-        self._network = _with_optimizer(task, settings, total, settings.lr_factors)
+        self._network = _with_optimizer(task, settings, total, context, settings.lr_factors)
         self.saved = task.module if task.saved is None else task.saved
         self.ema = EMA(self.saved, settings.ema) if settings.ema else None
         networks: dict[str, NetworkState] = {"model": self._network}
         self._discriminator: TrainedNetwork | None = None
         if task.discriminator:
             task.discriminator.module.eval().to(context.device)
-            self._discriminator = _with_optimizer(task.discriminator, settings, total)
+            self._discriminator = _with_optimizer(task.discriminator, settings, total, context)
             networks["opponent"] = self._discriminator
         self.state = TrainingState(networks, self.ema)
 
@@ -180,7 +190,8 @@ class Trainer:
         """Take step ``step`` (the first is 0): the network's, the EMA's, the discriminator's.
 
         Returns:
-            The batch's mean loss terms and gradient norms, scalars on the device.
+            This process' part of the batch's mean loss terms and gradient norms, which are the
+            sums over all processes; scalars on the device.
         """
         if self._task.begin_step:
             self._task.begin_step(step)
@@ -191,15 +202,19 @@ class Trainer:
         ]
         # Generators are on the CPU: the same numbers on every device.
         seed, name = self._context.seed, self._context.name
-        generator_of = partial(generator, seed, name, step)
+        generator_of = partial(generator, seed, name, step, rows=self._rows)
         world = self._context.world
-        terms = optimizer_step(self._network, step, micro_batches, generator_of, world)
+        terms = optimizer_step(
+            self._network, step, micro_batches, self._images, generator_of, world
+        )
         if self.ema:
             self.ema.update()
         if (discriminator := self._discriminator) and step >= discriminator.first_step:
             discriminator.module.train()
-            generator_of = partial(generator, seed, name, "opponent", step)
-            own_terms = optimizer_step(discriminator, step, micro_batches, generator_of, world)
+            generator_of = partial(generator, seed, name, "opponent", step, rows=self._rows)
+            own_terms = optimizer_step(
+                discriminator, step, micro_batches, self._images, generator_of, world
+            )
             discriminator.module.eval()
             own_terms = {
                 f"{DISCRIMINATOR_PREFIX}{name}" if name in NETWORK_COLUMNS else name: value
@@ -220,10 +235,10 @@ class Trainer:
     def save_weights(self, name: str) -> dict[str, Tensor]:
         """Write ``NAME.safetensors``: the saved module's state, averaged; returns the tensors."""
         averages = self.ema.state_dict() if self.ema else {}
-        state = self.saved.state_dict()
-        tensors = {key: value.detach().clone() for key, value in state.items()} | averages
-        if self._context.world.is_main:
-            save_tensors(tensors, self._context.directory / f"{name}.safetensors")
+        state = whole_tensors(dict(self.saved.state_dict()) | averages)
+        tensors = {key: value.detach().clone() for key, value in state.items()}
+        path = self._context.directory / f"{name}.safetensors"
+        self._context.world.on_main(lambda: save_tensors(tensors, path))
         return tensors
 
 
@@ -231,72 +246,80 @@ def optimizer_step(
     network: TrainedNetwork,
     step: int,
     micro_batches: Sequence[Batch],
+    images: int,
     generator_of: Callable[[int], torch.Generator],
     world: World = ONE_PROCESS,
 ) -> LossTerms:
     """Accumulate gradients over the micro-batches, clip them and step the optimizer.
 
-    With several processes, gradients are averaged over them before they are clipped, so all end
-    with the same weights.
-
-    Each micro-batch's loss is weighted by its share of the images. For losses that are means over
-    images the gradient is that of the whole batch, wherever it is split. Adaptive weights and batch
-    norm see one micro-batch at a time, and random numbers differ with the split.
+    Each micro-batch's loss is weighted by its share of the images of all processes. For losses that
+    are means over images the gradient is that of the whole batch, wherever it is split. Adaptive
+    weights and batch norm see one micro-batch at a time, of all processes, and random numbers
+    differ with the number of micro-batches.
 
     Args:
         network: what is trained.
         step: of the training; the first is 0.
-        micro_batches: chunks of the batch, on the device.
+        micro_batches: this process' rows of each micro-batch, on the device.
+        images: images of the batch, in all processes.
         generator_of: the generator of a micro-batch, by its index.
-        world: the processes that take the step together, each with a batch of its own.
+        world: the processes that take the step together.
 
     Returns:
-        The mean terms of this process' batch, and ``grad_norm``, the gradient norm before clipping:
-        scalars on the device.
+        This process' part of the mean terms and of ``grad_norm``, the gradient norm before
+        clipping, which are the sums over all processes: scalars on the device.
     """
     set_learning_rate(network.optimizer, network.learning_rate(step))
     # The other network's backward pass may have left gradients.
     network.optimizer.zero_grad(set_to_none=True)
-    images = sum(len(micro_batch[0]) for micro_batch in micro_batches)
     means: LossTerms = {}
     for index, micro_batch in enumerate(micro_batches):
         share = len(micro_batch[0]) / images
-        with torch.autocast(micro_batch[0].device.type, torch.bfloat16, enabled=network.bf16):
-            terms = network.module(micro_batch, generator_of(index))
-        (terms["loss"] * share).backward()
+        more = index < len(micro_batches) - 1
+        autocast = torch.autocast(micro_batch[0].device.type, torch.bfloat16, enabled=network.bf16)
+        with network.parallel.accumulating(more):
+            with autocast:
+                terms = network.parallel(micro_batch, generator_of(index))
+            # Gradients are averaged over the processes; the shares of all add up to 1.
+            (terms["loss"] * (share * world.size)).backward()
         for name, value in terms.items():
             means[name] = means.get(name, 0.0) + value.detach() * share
     weights = [weight for group in network.optimizer.param_groups for weight in group["params"]]
-    if world.size > 1:
-        _average_gradients(weights, world)
     # Measured even without clipping: the guard must see a gradient that is not finite.
     norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
     if network.settings.clip is not None:
         nn.utils.clip_grads_with_norm_(weights, network.settings.clip, norm)
     network.optimizer.step()
     network.optimizer.zero_grad(set_to_none=True)
-    return means | {"grad_norm": norm.detach()}
-
-
-def _average_gradients(weights: Sequence[Tensor], world: World) -> None:
-    """Average over the processes; a weight without a gradient in any of them gets none."""
-    flags = torch.tensor([float(weight.grad is not None) for weight in weights])
-    for weight, has_gradient in zip(weights, world.reduce(flags, "max").tolist(), strict=True):
-        if has_gradient:
-            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            weight.grad = world.reduce(gradient, "mean")
+    (norm,) = whole_tensors({"norm": norm.detach()}).values()
+    return means | {"grad_norm": norm / world.size}
 
 
 def _with_optimizer(
     task: TrainTask,
     settings: TrainSettings,
     total: int,
+    context: TrainContext,
     lr_factors: Mapping[str, float] = NO_FACTORS,
 ) -> TrainedNetwork:
-    own = task.optimizer or settings
-    optimizer = build_optimizer(task.module, own, lr_factors)
+    own, module = task.optimizer or settings, task.module
+    if context.world.size > 1:
+        synchronize_batch_norm(module)
+    parallel = ParallelModule(module, context.world, settings.parallel, context.device)
+    optimizer = build_optimizer(module, own, lr_factors)
     bf16 = settings.precision == "bf16"
-    return TrainedNetwork(task.module, optimizer, own, total, task.first_step, bf16)
+    return TrainedNetwork(module, optimizer, parallel, own, total, task.first_step, bf16)
+
+
+def _check_micro_batches(settings: TrainSettings, context: TrainContext) -> None:
+    """Every process needs an image of each micro-batch."""
+    images, processes = settings.batch_size // settings.accumulate, context.world.size
+    if images < processes:
+        raise UsageError(
+            f"{context.name}: {processes} processes cannot share micro-batches of {images} images "
+            f"(batch_size {settings.batch_size}, accumulate {settings.accumulate}); start fewer "
+            "processes, or set a larger batch_size or a smaller accumulate"
+        )
 
 
 def _check_keep_steps(settings: TrainSettings, total: int) -> None:

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import write_text
-from pae_framework.training.task import World
+from pae_framework.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -136,12 +136,12 @@ class MetricAverages:
     """Collects the loss terms of steps and averages them for a log line; measures the speed.
 
     Args:
-        images_per_step: images of one process, for ``images_per_s``.
-        world: terms are averaged over its processes, and the images of all are counted.
+        images_per_step: images of all processes, for ``images_per_s``.
+        world: terms are summed over its processes.
     """
 
     def __init__(self, images_per_step: int, world: World):
-        self._images, self._world = images_per_step * world.size, world
+        self._images, self._world = images_per_step, world
         self._terms: list[LossTerms] = []
         self._steps = 0
         self._waited = 0.0
@@ -159,7 +159,7 @@ class MetricAverages:
             yield batch
 
     def add(self, terms: LossTerms) -> None:
-        """Store the terms of one step, without synchronizing with the device."""
+        """Store this process' part of the terms of one step, without waiting for the device."""
         self._terms.append(terms)
         self._steps += 1
 
@@ -170,7 +170,7 @@ class MetricAverages:
         have the same terms at the same step.
         """
         scalars = [value.float() for terms in self._terms for value in terms.values()]
-        values = iter(self._world.reduce(torch.stack(scalars), "mean").tolist())
+        values = iter(self._world.sum(torch.stack(scalars)).tolist())
         fetched = [{name: next(values) for name in terms} for terms in self._terms]
         self._terms = []
         return list(enumerate(fetched, start=step - len(fetched) + 1))

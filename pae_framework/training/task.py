@@ -1,18 +1,18 @@
-"""What a stage gives to the training loop: the task, its context and the processes."""
+"""What a stage gives to the training loop: the task and its context."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pae_framework.contracts import Batch
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.train_settings import OptimizerSettings
+from pae_framework.world import ONE_PROCESS, World
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class TrainTask:
     Args:
         module: ``module(batch, generator)`` returns the loss terms of one micro-batch, ``loss``
             among them, and takes its randomness from the generator. It holds the trained weights.
-        batches: ``batches(start, stop)`` yields the batch of each step in [start, stop).
+        batches: ``batches(start, stop)`` yields this process' part of the batch of each step in
+            [start, stop): its rows of each micro-batch (``World.rows``), one after the other.
         saved: the sub-module whose weights are averaged and saved, under its own names; None: the
             whole module. Checkpoints hold the whole module.
         optimizer: settings of the optimizer and its schedule; None: those of the training.
@@ -50,47 +51,6 @@ class TrainTask:
     begin_step: Callable[[int], None] | None = None
     check: Callable[[], None] | None = None
     signed: tuple[str, ...] = ()
-
-
-Reduction = Literal["mean", "max"]
-
-
-def _one_process(values: Tensor, how: Reduction) -> Tensor:
-    return values
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes that train together; by default one.
-
-    Each process trains on batches of its own, which the task chooses by ``rank``. Gradients, logged
-    terms and decisions to stop are reduced over all processes, so they end with equal weights if
-    they start with equal weights.
-
-    Args:
-        rank: index of this process.
-        size: number of processes.
-        reduce: ``reduce(values, how)`` returns the element-wise mean or maximum of ``values`` over
-            all processes. Every process must call it, in the same order, with the same shape.
-    """
-
-    rank: int = 0
-    size: int = 1
-    reduce: Callable[[Tensor, Reduction], Tensor] = _one_process
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes checkpoints, weights and logs, and shows progress."""
-        return self.rank == 0
-
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        if self.size == 1:
-            return flag
-        return bool(self.reduce(torch.tensor([float(flag)]), "max").item())
-
-
-ONE_PROCESS = World()
 
 
 @dataclass(frozen=True)

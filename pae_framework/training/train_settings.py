@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pae_framework.config import BatchSize, Count, Magnitude, Seed, Settings, Steps, Weight, Workers
 
 Precision = Literal["float32", "bf16"]
+Parallel = Literal["ddp", "fsdp"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Gt(0), Le(100)]
 StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
@@ -79,7 +80,10 @@ class TrainSettings(OptimizerSettings):
     """How a stage trains: length, batch, optimizer, schedule, EMA, checkpoints."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset(
-        {"log_every", "checkpoint_every", "workers", "jump", "compile", "activation_checkpointing"}
+        {
+            *("log_every", "checkpoint_every", "workers", "jump"),
+            *("compile", "activation_checkpointing", "parallel"),
+        }
     )
 
     steps: Count | None = Field(None, description="optimizer steps; or set `epochs`")
@@ -102,6 +106,11 @@ class TrainSettings(OptimizerSettings):
     compile: bool = Field(False, description="torch.compile of the transformer blocks")
     activation_checkpointing: bool = Field(
         False, description="recompute the activations of blocks in the backward pass: less memory"
+    )
+    parallel: Parallel = Field(
+        "ddp",
+        description="with several processes: ddp: each has a copy of the network; fsdp: each has a "
+        "part of weights, averages and optimizer, for networks that do not fit",
     )
     jump: float | None = Field(
         None,

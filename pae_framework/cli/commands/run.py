@@ -56,6 +56,14 @@ def run(
             "are done; may be repeated",
         ),
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="processes on this machine; auto: one for each visible GPU; default: one, or "
+            "those that torchrun started",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -88,15 +96,24 @@ def run(
         pae run quickstart sample.steps=5 --run-dir runs/b --stages runs/a/stages
 
         pae run quickstart --again tokenizer
+
+        pae run siglip2_full --processes auto
     """
+    from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.start import RunOptions, run_recipe
     from pae_framework.recipe.load import load_recipe
     from pae_framework.system.console import PlainConsole
 
+    if (place := place_of_process()) is not None and place.rank > 0:
+        from pae_framework.launch.follower import follow
+
+        raise typer.Exit(follow(place))
     if as_json and not dry_run:
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
     loaded = load_recipe(recipe, overrides or (), installed_registry())
-    options = RunOptions(run_dir, stages, only, smoke, command_line(), tuple(again or ()))
+    options = RunOptions(
+        run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes
+    )
     if dry_run:
         _print_dry_run(loaded, options, as_json)
         return

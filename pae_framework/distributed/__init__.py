@@ -1,0 +1,1 @@
+"""Several processes that work as one: how they find each other, agree, and fail together."""

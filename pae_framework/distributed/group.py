@@ -1,0 +1,233 @@
+"""The world of several processes: torch's process group and messages through a store."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pae_framework import __version__
+from pae_framework.distributed.link import Link
+from pae_framework.distributed.place import Place
+from pae_framework.errors import RunError
+from pae_framework.world import SharedItems, World
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""Longest time that a process may wait in a collective: for the slowest process' step."""
+REMIND_SECONDS = 30.0
+"""Processes that have not come after this time are named."""
+
+
+class GroupWorld(World):
+    """This process among several. :meth:`open` connects them; :meth:`close` ends that.
+
+    Args:
+        place: of this process.
+        link: messages between the processes.
+    """
+
+    def __init__(self, place: Place, link: Link):
+        self.rank, self.size = place.rank, place.size
+        self.local_rank, self.local_size = place.local_rank, place.local_size
+        self.link = link
+        self._calls: Counter[str] = Counter()
+
+    def open(self, device: torch.device, tell: Callable[[str], None]) -> None:
+        """Make torch's process group, after a check that every process is where it should be.
+
+        Args:
+            device: of this process; tensors on it and on the CPU can be reduced.
+            tell: called with a line about processes that do not come.
+
+        Raises:
+            RunError: the processes see different worlds, versions or share a GPU.
+        """
+        self._meet(device, tell)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("group", self.link.store),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=TIMEOUT,
+        )
+
+    def _meet(self, device: torch.device, tell: Callable[[str], None]) -> None:
+        self.link.post(f"seen/{self.rank}", Seen.here(self, device))
+        if not self.is_main:
+            self.link.wait("met")
+            return
+        start, missing, told = time.monotonic(), set(range(self.size)), False
+
+        def all_here() -> bool:
+            missing.difference_update([rank for rank in missing if self.link.has(f"seen/{rank}")])
+            return not missing
+
+        def remind() -> None:
+            nonlocal told
+            if not told and time.monotonic() - start > REMIND_SECONDS:
+                tell(f"waiting for {_ranks(sorted(missing))} of {self.size} processes")
+                told = True
+
+        self.link.wait_until(all_here, remind)
+        seen = [self.link.read(f"seen/{rank}") for rank in range(self.size)]
+        if problem := contradiction(seen):
+            raise RunError(problem)
+        self.link.post("met")
+        hosts = list(dict.fromkeys(one.host for one in seen))
+        machines = f"{len(hosts)} machines ({', '.join(hosts)})" if hosts[1:] else hosts[0]
+        tell(f"{self.size} processes on {machines}")
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def sum(self, values: Tensor) -> Tensor:
+        values = values.detach().clone()
+        dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        return bool(self.sum(torch.tensor(float(flag))).item())
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
+        gathered: list[list[Tensor]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(gathered, [value.cpu() for value in values])
+        return gathered
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        key = self._key("main")
+        if not self.is_main:
+            result: T = self.link.wait(key)
+            return result
+        result = work()
+        self.link.post(key, result)
+        return result
+
+    def share(self, items: int) -> SharedItems:
+        return _GroupItems(items, self.link, self._key("items"))
+
+    def _key(self, purpose: str) -> str:
+        """A new key, the same in all processes, which make the same calls."""
+        self._calls[purpose] += 1
+        return f"{purpose}/{self._calls[purpose]}"
+
+
+class _GroupItems(SharedItems):
+    def __init__(self, items: int, link: Link, key: str):
+        super().__init__(items)
+        self._link, self._key = link, key
+
+    def __iter__(self) -> Iterator[int]:
+        while not self._link.has(f"{self._key}/stop"):
+            self._link.raise_failure()
+            item = self._link.add(f"{self._key}/taken", 1) - 1
+            if item >= self.items:
+                break
+            yield item
+            self._link.add(f"{self._key}/done", 1)
+        self._link.add(f"{self._key}/left", 1)
+
+    @property
+    def done(self) -> int:
+        return self._link.add(f"{self._key}/done", 0)
+
+    def stop(self) -> None:
+        self._link.post(f"{self._key}/stop")
+
+    def join(self, show: Callable[[int], None]) -> None:
+        if self._link.rank == 0:
+            self._link.wait_until(
+                lambda: self._link.add(f"{self._key}/left", 0) == self._link.size,
+                lambda: show(self.done),
+            )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one process sees of the world."""
+
+    rank: int
+    size: int
+    local_rank: int
+    host: str
+    device: str
+    """Unique name of its GPU; ``cpu``: it has none."""
+    torch_version: str
+    version: str
+    slurm_tasks: int | None
+    """Number of tasks that Slurm announced to it."""
+
+    @classmethod
+    def here(cls, world: World, device: torch.device) -> Seen:
+        """What this process sees."""
+        tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+        return cls(
+            world.rank,
+            world.size,
+            world.local_rank,
+            platform.node(),
+            _unique_name(device),
+            str(torch.__version__),
+            __version__,
+            int(tasks) if tasks.isdigit() and "SLURM_PROCID" in os.environ else None,
+        )
+
+
+def contradiction(seen: Sequence[Seen]) -> str | None:
+    """Why the processes cannot work together, from what each of them sees; None if they can."""
+    main = seen[0]
+    for one in seen:
+        for what, ours, theirs in (
+            ("WORLD_SIZE", main.size, one.size),
+            ("torch", main.torch_version, one.torch_version),
+            ("pae-framework", main.version, one.version),
+        ):
+            if ours != theirs:
+                return (
+                    f"{what} is {ours} for rank 0 on {main.host}, but {theirs} for rank {one.rank} "
+                    f"on {one.host}"
+                )
+    if main.slurm_tasks is not None and main.slurm_tasks > main.size:
+        return (
+            f"Slurm started {main.slurm_tasks} tasks, but WORLD_SIZE is {main.size}: some tasks "
+            "would work alone"
+        )
+    holders: dict[tuple[str, str], int] = {}
+    for one in seen:
+        key = (one.host, one.device)
+        if one.device != "cpu" and key in holders:
+            return (
+                f"ranks {holders[key]} and {one.rank} on {one.host} have the same GPU "
+                f"({one.device}); start one process per GPU"
+            )
+        holders[key] = one.rank
+    return None
+
+
+def _unique_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return device.type
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def _ranks(ranks: Sequence[int], most: int = 8) -> str:
+    shown = ", ".join(map(str, ranks[:most]))
+    more = f" and {len(ranks) - most} more" if len(ranks) > most else ""
+    return f"rank{'s' if ranks[1:] else ''} {shown}{more}"

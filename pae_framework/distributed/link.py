@@ -1,0 +1,132 @@
+"""Messages between the processes of a run, through a key-value store that rank 0 keeps.
+
+Waiting for a message polls the store. Unlike a collective it has no time limit, and it ends at once
+if a process fails. Messages are pickled; they come from this run's own processes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from pae_framework.distributed.failure import Failure, LostContactError, OtherRankError
+
+LONGEST_POLL = 0.1
+"""Seconds between two looks into the store, once a wait has lasted."""
+CONNECT_SECONDS = 300
+"""How long a process waits for the store of rank 0."""
+_FAILURE = "failure"
+
+
+class Link:
+    """This process' access to the messages.
+
+    Args:
+        store: kept by rank 0.
+        rank: of this process.
+        size: number of processes.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, size: int):
+        self.store, self.rank, self.size = dist.PrefixStore("pae", store), rank, size
+
+    def post(self, key: str, message: object = None) -> None:
+        """Send a message, once for a key."""
+        with _contact():
+            self.store.set(key, pickle.dumps(message))  # type: ignore[arg-type]
+
+    def has(self, key: str) -> bool:
+        """Whether a message was sent."""
+        with _contact():
+            return bool(self.store.check([key]))
+
+    def read(self, key: str) -> Any:
+        """A message that was sent."""
+        with _contact():
+            return pickle.loads(self.store.get(key))
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter, which starts at 0; returns its value."""
+        with _contact():
+            return int(self.store.add(key, amount))
+
+    def wait(self, key: str, meanwhile: Callable[[], None] | None = None) -> Any:
+        """Wait for a message, however long.
+
+        Args:
+            key: of the message.
+            meanwhile: called now and then.
+
+        Raises:
+            OtherRankError: another process failed.
+            LostContactError: rank 0 has ended.
+        """
+        self.wait_until(lambda: self.has(key), meanwhile)
+        return self.read(key)
+
+    def wait_until(
+        self, condition: Callable[[], bool], meanwhile: Callable[[], None] | None = None
+    ) -> None:
+        """The same for any condition on the store."""
+        pause = 0.001
+        while not condition():
+            self.raise_failure()
+            if meanwhile is not None:
+                meanwhile()
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL)
+
+    def fail(self, failure: Failure) -> None:
+        """Tell the others that a process failed. Only the first failure counts."""
+        with _contact():
+            if self.store.add(f"{_FAILURE}/count", 1) == 1:
+                self.store.set(_FAILURE, pickle.dumps(failure))  # type: ignore[arg-type]
+
+    def failure(self) -> Failure | None:
+        """The first failure of a process; None if there is none."""
+        if not self.has(_FAILURE):
+            return None
+        found = self.read(_FAILURE)
+        assert isinstance(found, Failure)
+        return found
+
+    def raise_failure(self) -> None:
+        """Raise the failure of another process, if one failed.
+
+        Raises:
+            OtherRankError: names the process.
+        """
+        if (failure := self.failure()) is not None:
+            raise OtherRankError(failure)
+
+
+class _contact:  # noqa: N801
+    """Errors of the store mean that rank 0, which keeps it, has ended."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RuntimeError | ConnectionError):  # torch's errors are RuntimeErrors
+            raise LostContactError(f"rank 0 cannot be reached: {error}") from error
+
+
+def own_store() -> dist.TCPStore:
+    """A store on this machine for processes that this one starts, on a free port."""
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def launchers_store() -> dist.Store:
+    """The store at the address that the launcher gave to all processes.
+
+    Raises:
+        LostContactError: it does not answer.
+    """
+    with _contact():
+        timeout = timedelta(seconds=CONNECT_SECONDS)
+        store, _, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
+        return store

@@ -1,0 +1,228 @@
+"""The processes of a run at work: rank 0 hands out stages, watches the others, and ends them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from pae_framework.data.image_notes import NOTES
+from pae_framework.distributed.failure import Failure, OtherRankError, is_consequence
+from pae_framework.distributed.group import GroupWorld
+from pae_framework.distributed.link import Link, launchers_store, own_store
+from pae_framework.distributed.place import Place
+from pae_framework.errors import StoppedError
+from pae_framework.execution.context import StageContext
+from pae_framework.preflight.machine import memory_advice
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.file_errors import writing
+from pae_framework.system.files import make_folder
+
+LIFELINE = "PAE_LIFELINE"
+"""The file descriptor of a pipe that closes when rank 0 ends."""
+REASON_SECONDS = 5.0
+"""How long a process that lost another waits for that one's reason."""
+END_SECONDS = 10.0
+"""How long processes may take to end when they are told to."""
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class StageOrder:
+    """What the other processes are told to run.
+
+    Args:
+        context: without what belongs to one process.
+        logs: folder for their logs.
+    """
+
+    context: StageContext
+    logs: Path
+
+
+def order_key(number: int) -> str:
+    """Key of an order; its message is None when nothing is left to do."""
+    return f"order/{number}"
+
+
+def done_key(number: int, rank: int) -> str:
+    """Key that says that a process has done its part of an order; with its notes about images."""
+    return f"done/{number}/{rank}"
+
+
+def log_file(logs: Path, rank: int) -> Path:
+    """The log of a process."""
+    return logs / f"rank{rank}.log"
+
+
+class Team:
+    """Rank 0 and the processes that follow it.
+
+    Args:
+        place: of this process.
+        link: to the others.
+        console: of this process; copied into its log.
+        processes: those that this one started, from rank 1; empty: a launcher started them.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        link: Link,
+        console: PlainConsole,
+        processes: Sequence[subprocess.Popen[bytes]] = (),
+        lifeline: int | None = None,
+    ):
+        self.world, self._link, self._console = GroupWorld(place, link), link, console
+        self._processes, self._lifeline = processes, lifeline
+        self._orders = 0
+        self._is_open = False
+        self._ends = threading.Event()
+        self._watch = threading.Thread(target=self._look_after, daemon=True)
+        self._watch.start()
+
+    @classmethod
+    def started(cls, size: int, logs: Path, console: PlainConsole) -> Self:
+        """Start ``size`` - 1 processes on this machine."""
+        store = own_store()
+        kept, lifeline = os.pipe()
+        processes = []
+        make_folder(logs)
+        for rank in range(1, size):
+            with log_file(logs, rank).open("ab") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "pae_framework.launch.follower"],
+                        env=os.environ | _variables(rank, size, store.port, kept),
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=[kept],
+                    )
+                )
+        os.close(kept)
+        return cls(Place(0, size, 0, size), Link(store, 0, size), console, processes, lifeline)
+
+    @classmethod
+    def launched(cls, place: Place, console: PlainConsole) -> Self:
+        """Join the processes that a launcher started."""
+        return cls(place, Link(launchers_store(), place.rank, place.size), console)
+
+    def run(self, context: StageContext, run: Callable[[StageContext], None], logs: Path) -> None:
+        """Run a stage in every process; see :meth:`pae_framework.launch.ranks.Ranks.run`."""
+        self._orders += 1
+        with _logging(self._console, log_file(logs, 0)):
+            try:
+                portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
+                self._link.post(order_key(self._orders), StageOrder(portable, logs.absolute()))
+                own = replace(context, world=self.world)
+                if not self._is_open:
+                    self.world.open(own.device, self._tell)
+                    self._is_open = True
+                run(own)
+                for rank in range(1, self.world.size):
+                    NOTES.update(self._link.wait(done_key(self._orders, rank)))
+            except StoppedError:
+                raise
+            except BaseException as error:
+                if (failure := self._first_failure(error)) is not None:
+                    raise OtherRankError(failure) from error
+                raise
+
+    def _first_failure(self, error: BaseException) -> Failure | None:
+        """The failure of another process that the error follows from; None: it is this one's."""
+        if not is_consequence(error):
+            self._link.fail(Failure.of(error, 0))
+            return None
+        start = time.monotonic()
+        while time.monotonic() - start < REASON_SECONDS:
+            if (failure := self._link.failure()) is not None:
+                return failure
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def _look_after(self) -> None:
+        """Tell of processes that died without a word. Runs in a thread."""
+        while not self._ends.wait(POLL_SECONDS):
+            for rank, process in enumerate(self._processes, start=1):
+                if (code := process.poll()) is not None:
+                    self._ends.wait(1.0)  # its own word comes first
+                    if not self._ends.is_set():
+                        self._link.fail(Failure(rank, platform.node(), _death(code)))
+                    return
+
+    def end(self) -> None:
+        """Tell the others that nothing is left to do, and wait until they have ended."""
+        self._ends.set()
+        with suppress(Exception):  # the store may be damaged by what ended the run
+            self._link.post(order_key(self._orders + 1))
+        deadline = time.monotonic() + END_SECONDS
+        for process in self._processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+        self._watch.join()
+        self.world.close()
+
+    def _tell(self, text: str) -> None:
+        self._console.print(f"{'':<10} {text}")
+
+
+@contextmanager
+def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
+    """Copy what rank 0 prints and logs into its log; the log is still shown too."""
+    root = logging.getLogger()
+    make_folder(path.parent)
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        in_file = logging.StreamHandler(file)
+        in_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handlers: list[logging.Handler] = [in_file]
+        if not root.handlers:  # otherwise logging's own last resort would no longer be used
+            handlers.append(logging.StreamHandler())
+        for handler in handlers:
+            handler.setLevel(logging.WARNING)
+            root.addHandler(handler)
+        console.copy_to(file)
+        try:
+            yield
+        finally:
+            console.copy_to(None)
+            for handler in handlers:
+                root.removeHandler(handler)
+
+
+def _variables(rank: int, size: int, port: int, lifeline: int) -> dict[str, str]:
+    """Environment of a process that this one starts."""
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}
+    return {
+        **(threads if "OMP_NUM_THREADS" not in os.environ else {}),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        LIFELINE: str(lifeline),
+    }
+
+
+def _death(code: int) -> str:
+    """How a process died, from its exit code."""
+    if code == -signal.SIGKILL:
+        return f"was killed by signal {-code}, {memory_advice('fewer processes')}"
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

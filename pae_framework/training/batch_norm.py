@@ -1,0 +1,2 @@
+def synchronize_batch_norm(module):
+    raise NotImplementedError
