@@ -14,6 +14,7 @@ from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.download import fetch_at_first_use
+from pae_framework.preflight.processes import unshared_batches
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -106,6 +107,7 @@ def _run(
     missing = [
         *missing_requirements(recipes, store, again=again),
         *lacking_resources(recipes, store, again=again),
+        *unshared_batches(recipes, store, ranks.size, again),
     ]
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)

@@ -12,7 +12,9 @@ from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.training.loop import TrainedNetwork, optimizer_step
+from pae_framework.training.parallel import ParallelModule
 from pae_framework.training.train_settings import OptimizerSettings
+from pae_framework.world import ONE_PROCESS
 
 
 class Mean(nn.Module):
@@ -40,8 +42,9 @@ def gradients(sizes: list[int]) -> tuple[dict[str, torch.Tensor], LossTerms]:
     y = torch.randn(7, 1, dtype=torch.float64, generator=draw)
     parts = list(zip(x.split(sizes), y.split(sizes), strict=True))
     settings = OptimizerSettings(lr=1.0, schedule="constant", clip=None)
-    network = TrainedNetwork(module, optimizer, settings, total=1)
-    terms = optimizer_step(network, 0, parts, lambda index: torch.Generator())
+    parallel = ParallelModule(module, ONE_PROCESS, "ddp", torch.device("cpu"))
+    network = TrainedNetwork(module, optimizer, parallel, settings, total=1)
+    terms = optimizer_step(network, 0, parts, 7, lambda index: torch.Generator())
     # Plain gradient descent with rate 1: the step is the gradient.
     return {name: before[name] - p.detach() for name, p in module.named_parameters()}, terms
 

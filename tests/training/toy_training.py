@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.seeding import generator
 from pae_framework.training.progress import ProgressLine
-from pae_framework.training.task import TrainContext, TrainTask, World
+from pae_framework.training.task import TrainContext, TrainTask
+from pae_framework.world import World
 from pae_framework.training.train_settings import TrainSettings
 
 Batches = Callable[[int, int], Iterator[Batch]]

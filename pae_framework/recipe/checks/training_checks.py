@@ -20,6 +20,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_keep_steps(recipe)
     yield from _check_warmups(recipe)
     yield from _check_statistics(recipe)
+    yield from _check_parallel(recipe)
     yield from _check_classes(recipe)
 
 
@@ -82,6 +83,16 @@ def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:
         message = "needs a pretrained generator, but generator.weights is not set"
         hint = "set generator.weights=<file> or latents.statistics=null"
         yield Inconsistency(("latents", "statistics"), message, hint)
+
+
+def _check_parallel(recipe: Recipe) -> Iterator[Inconsistency]:
+    if recipe.tokenizer.train.parallel == "fsdp":
+        path = ("tokenizer", "train", "parallel")
+        message = (
+            "adaptive weights, regularizers and the discriminator use the tokenizer's weights "
+            "outside of its forward pass, which sharded weights (fsdp) do not allow"
+        )
+        yield Inconsistency(path, message, f"set {dotted(path)}=ddp")
 
 
 def _check_classes(recipe: Recipe) -> Iterator[Inconsistency]:
