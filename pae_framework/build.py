@@ -40,6 +40,7 @@ from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
 from pae_framework.tokenizer.losses.terms import RegularizerTerm
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
+from pae_framework.world import ONE_PROCESS, World
 
 META = torch.device("meta")
 
@@ -122,6 +123,7 @@ def build_objective(
     registry: Registry,
     refiner: PriorRefiner | None = None,
     adversarial: AdversarialTerm | None = None,
+    world: World = ONE_PROCESS,
 ) -> TokenizerObjective:
     """The tokenizer with its loss; terms with weight 0 are not built.
 
@@ -136,6 +138,7 @@ def build_objective(
         target=section.active_target,
         refiner=refiner,
         noise=section.noise,
+        world=world,
     )
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pae_framework.data.images import ImageBatches
-from pae_framework.data.stream import CountStream
+from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.execution.context import StageContext
 from pae_framework.training.train_settings import TrainSettings
 
 
 def image_batches(context: StageContext, settings: TrainSettings) -> ImageBatches:
-    """Batches of the training images, in the order of the stage's seed."""
+    """This process' part of batches of the training images, in the order of the stage's seed."""
     source = context.train_source
-    stream = CountStream(len(source), settings.batch_size, context.seed(settings))
+    stream = step_stream(context, settings, len(source))
     return ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+
+
+def step_stream(context: StageContext, settings: TrainSettings, length: int) -> CountStream:
+    """The samples of this process in each step of a training, of a data set of ``length``."""
+    world, positions = context.world, None
+    if world.size > 1:
+        positions = positions_of(world.rank, world.size, settings.batch_size, settings.accumulate)
+    return CountStream(length, settings.batch_size, context.seed(settings), positions=positions)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pae_framework.data.latent_dataset import LatentBatches
-from pae_framework.data.stream import CountStream
 from pae_framework.execution.artifacts import untrained_generator
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_latents, run_statistics
+from pae_framework.execution.training import step_stream
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.interop.generator_weights import load_generator_weights
 from pae_framework.training.loop import train
@@ -21,9 +21,8 @@ def run(context: StageContext) -> None:
         load_generator_weights(context)
         return
     settings = component.train
-    seed = context.seed(settings)
     latents, statistics = run_latents(context), run_statistics(context)
-    stream = CountStream(len(latents), settings.batch_size, seed)
+    stream = step_stream(context, settings, len(latents))
     flip = context.recipe.data.flip
     batches = LatentBatches(latents, statistics.normalize, stream, settings.workers, flip)
 

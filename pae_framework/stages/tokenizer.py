@@ -44,7 +44,9 @@ def run(context: StageContext) -> None:
     total = context.print_length(settings, len(source))
     adversarial, discriminator = _adversarial(context, tokenizer, total)
     with initial_weights(seed, "regularizers"):
-        objective = build_objective(tokenizer, section, registry, refiner, adversarial)
+        objective = build_objective(
+            tokenizer, section, registry, refiner, adversarial, context.world
+        )
     task = TrainTask(
         objective,
         batches,

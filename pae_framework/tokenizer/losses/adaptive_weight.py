@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.errors import UsageError
+from pae_framework.world import ONE_PROCESS, World
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,28 @@ REGULARIZER_BOUNDS = Bounds(eps=1e-4, most=1e8)
 """VA-VAE's, for regularizers, at the last layer before the latents."""
 
 
-def gradient_norm(term: Tensor, layer: nn.Parameter, name: str) -> Tensor:
+def gradient_norm(
+    term: Tensor,
+    layer: nn.Parameter,
+    name: str,
+    world: World = ONE_PROCESS,
+    share: float = 1.0,
+) -> Tensor:
     """L2 norm of a scalar's gradient at one weight; detached. Keeps the graph and every ``.grad``.
+
+    Args:
+        term: the scalar, a mean over the images of this process.
+        layer: the weight.
+        name: of the term, for the error message.
+        world: the norm is that of the mean over the images of all processes.
+        share: share of this process in these images.
 
     Raises:
         UsageError: there is no such gradient; the message calls the scalar ``name``.
     """
     gradient: Tensor | None = None
     if term.requires_grad and layer.requires_grad:
+        term = term if world.size == 1 else share * term
         (gradient,) = torch.autograd.grad(term, layer, retain_graph=True, allow_unused=True)
     if gradient is None:
         raise UsageError(
@@ -47,4 +62,4 @@ def gradient_norm(term: Tensor, layer: nn.Parameter, name: str) -> Tensor:
             "does not depend on the layer, or tokenizer.train.lr_factors freezes the layer; set "
             "adaptive=false"
         )
-    return gradient.float().norm()
+    return world.sum(gradient.float()).norm()

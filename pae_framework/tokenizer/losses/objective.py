@@ -30,6 +30,7 @@ from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, Regular
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, FACTOR
+from pae_framework.world import ONE_PROCESS, World
 
 SIGNED = (ADVERSARIAL,)
 """Terms that may be negative or scale with an adaptive factor; the jump check ignores them."""
@@ -46,6 +47,7 @@ class TokenizerObjective(UsesFrozen):
         target: what the regularizers align with; None if no regularizer needs a target.
         refiner: computes the refined targets; gets frozen.
         noise: tau, strength of the noise on the decoder's input in training.
+        world: the processes that share each batch; adaptive weights are those of the whole batch.
     """
 
     refiner: PriorRefiner
@@ -60,6 +62,7 @@ class TokenizerObjective(UsesFrozen):
         target: Literal["refined", "raw"] | None = None,
         refiner: PriorRefiner | None = None,
         noise: float = 0.0,
+        world: World = ONE_PROCESS,
     ):
         assert refiner is not None or target != "refined"
         super().__init__()
@@ -69,6 +72,7 @@ class TokenizerObjective(UsesFrozen):
         self.terms: list[LossTerm] = [*([adversarial] if adversarial else []), *regularizers]
         self.target, self.noise = target, noise
         self.step = 0
+        self._world = world
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
 
@@ -139,6 +143,9 @@ class TokenizerObjective(UsesFrozen):
             distance=lambda a, b: total(compare(a, b), a),
             generator=generator,
         )
+        rows = seeding.rows_of(generator)
+        share = 1.0 if rows is None else rows.share
+        norm_of = partial(gradient_norm, world=self._world, share=share)
         factors: LossTerms = {}
         norms: dict[nn.Parameter, Tensor] = {}  # of the reconstruction's gradient at each layer
         for term in self.terms:  # adversarial, then regularizers
@@ -149,8 +156,8 @@ class TokenizerObjective(UsesFrozen):
             if term.adaptive:
                 layer = term.layer(tokenizer)
                 if layer not in norms:
-                    norms[layer] = gradient_norm(reconstruction_loss, layer, "the reconstruction")
-                norm = gradient_norm(value, layer, f"the term {term.name!r}")
+                    norms[layer] = norm_of(reconstruction_loss, layer, "the reconstruction")
+                norm = norm_of(value, layer, f"the term {term.name!r}")
                 factor = term.bounds.factor(norms[layer], norm)
                 factors[f"{term.name}{FACTOR}"] = factor
                 value = factor * value
