@@ -10,31 +10,10 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Rows:
-    start: int
-    stop: int
-    total: int
-
-    @classmethod
-    def of(cls, rank: int, size: int, total: int):
-        base, extra = divmod(total, size)
-        start = rank * base + min(rank, extra)
-        return cls(start, start + base + (rank < extra), total)
-
-    def __len__(self):
-        return self.stop - self.start
-
-    @property
-    def share(self):
-        return len(self) / self.total
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -51,7 +30,7 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
-def generator(*parts: int | str, device: torch.device | str = "cpu", rows=None) -> torch.Generator:
+def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Create a random generator on ``device``, seeded by :func:`derive_seed` of the parts.
 
     torch uses only the lower 32 bits of a seed on the CPU: of n seeds, about n^2 / 2^33 pairs are
