@@ -2,14 +2,19 @@
 
 A seed is a hash of its parts, as in ``derive_seed(seed, "order", epoch)``. Each use has its own
 seed and nothing depends on earlier draws, so a resumed run draws the same numbers.
+
+Several processes may share a batch. The numbers of an image must not depend on how: a generator
+made with :class:`Rows` belongs to a process that has some rows of the batch, and :func:`randn` and
+:func:`rand` draw the numbers of the whole batch and return those of its rows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,13 +35,150 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
-def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+@dataclass(frozen=True)
+class Rows:
+    """The rows ``start`` to ``stop`` - 1 of a batch of ``total`` rows, which one process has.
+
+    Raises:
+        ValueError: they are none, or not rows of the batch.
+    """
+
+    start: int
+    stop: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= self.total:
+            raise ValueError(
+                f"rows {self.start} to {self.stop} (exclusive) are no part of a batch of "
+                f"{self.total} rows"
+            )
+
+    @classmethod
+    def of(cls, rank: int, size: int, total: int) -> Rows:
+        """The rows of process ``rank`` of ``size``: contiguous; the first have at most one more.
+
+        Raises:
+            ValueError: there is no such process, or there are fewer rows than processes.
+        """
+        if not 0 <= rank < size:
+            raise ValueError(f"no process {rank} among {size}: they are 0 to {size - 1}")
+        if total < size:
+            raise ValueError(f"a batch of {total} rows cannot be shared by {size} processes")
+        fewest, larger = divmod(total, size)
+        start = rank * fewest + min(rank, larger)
+        return cls(start, start + fewest + (rank < larger), total)
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def share(self) -> float:
+        """Share of the batch: the weight of a mean over these rows in the mean over all."""
+        return len(self) / self.total
+
+
+def generator(
+    *parts: int | str, device: torch.device | str = "cpu", rows: Rows | None = None
+) -> torch.Generator:
     """Create a random generator on ``device``, seeded by :func:`derive_seed` of the parts.
 
     torch uses only the lower 32 bits of a seed on the CPU: of n seeds, about n^2 / 2^33 pairs are
     equal.
+
+    Args:
+        parts: what the numbers are for.
+        device: where they are drawn.
+        rows: the rows of the batch that this process has, for :func:`randn` and :func:`rand`; None:
+            all. Numbers that torch draws directly from a generator of some rows are independent
+            between processes, but depend on how the batch is shared.
     """
-    return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+    if rows is None or len(rows) == rows.total:
+        return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+    own = _RowsGenerator(device=device)
+    own.manual_seed(derive_seed(*parts, "rows", rows.start))
+    own.rows, own.whole = rows, generator(*parts, device=device)
+    return own
+
+
+class _RowsGenerator(torch.Generator):
+    """A generator of a process that has some rows of a batch.
+
+    Attributes:
+        rows: these rows.
+        whole: draws the numbers of the whole batch; equal in all processes.
+    """
+
+    rows: Rows
+    whole: torch.Generator
+
+
+def rows_of(generator: torch.Generator) -> Rows | None:
+    """The rows whose numbers the generator draws; None: the whole batch.
+
+    For a second generator of the same rows: ``generator(..., rows=rows_of(first))``.
+    """
+    return generator.rows if isinstance(generator, _RowsGenerator) else None
+
+
+def randn(
+    shape: Sequence[int],
+    generator: torch.Generator,
+    dim: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw standard normal numbers for each image, on the generator's device.
+
+    An image has the same numbers whichever process has it, if all processes make the same calls.
+
+    Args:
+        shape: of the numbers of this process' images.
+        generator: of this process.
+        dim: the dimension of ``shape`` that counts images.
+        dtype: floating-point type; None: torch's default.
+
+    Raises:
+        ValueError: ``shape[dim]`` is not the number of rows that the generator is for.
+    """
+    return _draw(torch.randn, shape, generator, dim, dtype)
+
+
+def rand(
+    shape: Sequence[int],
+    generator: torch.Generator,
+    dim: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw uniform numbers in [0, 1) for each image; see :func:`randn`."""
+    return _draw(torch.rand, shape, generator, dim, dtype)
+
+
+def _draw(
+    draw: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: torch.Generator,
+    dim: int,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    if not isinstance(generator, _RowsGenerator):
+        return draw(tuple(shape), generator=generator, device=generator.device, dtype=dtype)
+    rows, whole = generator.rows, generator.whole
+    if shape[dim] != len(rows):
+        raise ValueError(
+            f"numbers of shape {tuple(shape)} have {shape[dim]} rows in dimension {dim}, but this "
+            f"process has {len(rows)} of the {rows.total} rows of the batch; `dim` must be the "
+            "dimension of the images"
+        )
+    full = [*shape]
+    full[dim] = rows.total
+    numbers = draw(full, generator=whole, device=whole.device, dtype=dtype)
+    return numbers.narrow(dim, rows.start, len(rows))
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """Draw a seed from 0 to 2**63 - 2, the same in all processes that share the batch."""
+    whole = generator.whole if isinstance(generator, _RowsGenerator) else generator
+    return int(torch.randint(2**63 - 1, (), generator=whole, device=whole.device))
 
 
 @contextmanager

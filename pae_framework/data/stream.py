@@ -13,23 +13,33 @@ import torch
 from torch import Tensor
 
 from pae_framework.errors import DataError
-from pae_framework.seeding import generator
+from pae_framework.seeding import Rows, generator
 
 
 class CountStream:
     """Batches of sample indices by step. A batch may span two epochs; no sample is skipped.
+
+    Legend: B samples of a step, b of them that are given.
 
     Args:
         length: samples in the data set.
         batch_size: B, samples per step; may exceed ``length``.
         seed: determines order and flips.
         shuffle: give each epoch its own random order; False: 0, 1, 2, ...
+        positions: which samples of each batch to give, as by :func:`positions_of`; None: all.
 
     Raises:
         DataError: the data set is empty.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, shuffle: bool = True):
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        positions: Tensor | None = None,
+    ):
         if length < 1:
             raise DataError("the training data are empty")
         assert batch_size > 0
@@ -37,24 +47,25 @@ class CountStream:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self._chosen = torch.arange(batch_size) if positions is None else positions  # (b,)
         self._cache: dict[tuple[str, int], Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
-        """Sample indices (B,) int64 of a step (0, 1, 2, ...)."""
-        epochs, positions = self._positions(step)  # (B,), (B,)
-        indices = torch.empty(self.batch_size, dtype=torch.int64)
+        """Sample indices (b,) int64 of a step (0, 1, 2, ...)."""
+        epochs, positions = self._positions(step)  # (b,), (b,)
+        indices = torch.empty_like(positions)
         for epoch in epochs.unique().tolist():
-            within = epochs == epoch  # (B,)
+            within = epochs == epoch  # (b,)
             indices[within] = self._order(epoch)[positions[within]]
         return indices
 
     def flips(self, step: int) -> Tensor:
-        """Whether each sample of the step is mirrored, (B,) bool: even odds per (epoch, sample)."""
-        epochs, _ = self._positions(step)  # (B,), (B,)
-        indices = self.batch(step)  # (B,)
-        flips = torch.empty(self.batch_size, dtype=torch.bool)
+        """Whether each sample of the step is mirrored, (b,) bool: even odds per (epoch, sample)."""
+        epochs, _ = self._positions(step)  # (b,), (b,)
+        indices = self.batch(step)  # (b,)
+        flips = torch.empty_like(indices, dtype=torch.bool)
         for epoch in epochs.unique().tolist():
-            within = epochs == epoch  # (B,)
+            within = epochs == epoch  # (b,)
             coins = self._cached("flip", epoch, partial(torch.rand, self.length))  # of all samples
             flips[within] = coins[indices[within]] < 0.5
         return flips
@@ -74,5 +85,27 @@ class CountStream:
         return self._cache[key]
 
     def _positions(self, step: int) -> tuple[Tensor, Tensor]:
-        positions = step * self.batch_size + torch.arange(self.batch_size)
+        positions = step * self.batch_size + self._chosen
         return positions // self.length, positions % self.length
+
+
+def positions_of(rank: int, size: int, batch_size: int, accumulate: int) -> Tensor:
+    """Positions (b,) in each batch of the samples of process ``rank`` of ``size``.
+
+    The batch is cut into ``accumulate`` micro-batches, and each of these into
+    :class:`~pae_framework.seeding.Rows`, one per process. ``tensor.chunk(accumulate)`` of what a
+    process reads gives its rows of each micro-batch.
+
+    Args:
+        rank: index of the process.
+        size: number of processes.
+        batch_size: samples per step of all processes; a multiple of ``accumulate``.
+        accumulate: micro-batches per step.
+
+    Raises:
+        ValueError: a micro-batch has fewer samples than there are processes.
+    """
+    assert batch_size % accumulate == 0
+    micro_batches = torch.arange(batch_size).view(accumulate, -1)
+    rows = Rows.of(rank, size, micro_batches.shape[1])
+    return micro_batches[:, rows.start : rows.stop].flatten()

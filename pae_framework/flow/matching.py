@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Batch, Generator, LossTerms
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.path import interpolate, path_velocity, sample_times
-from pae_framework.seeding import on_device
+from pae_framework.seeding import on_device, rand, randn
 
 
 class FlowObjective(nn.Module):
@@ -51,7 +51,7 @@ def flow_loss(
         ``mse``, ``cosine`` (weighted; absent if its weight is 0) and ``loss``, their sum.
     """
     x1 = x1.float()  # (B, C, h, w)
-    x0 = torch.randn(x1.shape, generator=rng, device=rng.device)
+    x0 = randn(x1.shape, rng)
     x0 = on_device(x0, x1.device)  # (B, C, h, w)
     time = settings.time.for_latent(model.latent)
     t = on_device(sample_times(time, len(x1), rng), x1.device)  # (B,)
@@ -77,5 +77,5 @@ def velocity_terms(v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def drop_labels(labels: Tensor, null: int, share: float, rng: torch.Generator) -> Tensor:
     """Replace each label (B,) by the null label with probability ``share``, independently."""
-    dropped = torch.rand(len(labels), generator=rng, device=rng.device) < share
+    dropped = rand((len(labels),), rng) < share
     return labels.masked_fill(on_device(dropped, labels.device), null)

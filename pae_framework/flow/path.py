@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.flow.flow_settings import SolverSettings, TimeSettings
+from pae_framework.seeding import rand, randn
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """A velocity field: (B, C, h, w) at x (B, C, h, w) and one time t for all, a scalar tensor."""
@@ -76,16 +77,16 @@ def sample_times(settings: TimeSettings, n: int, generator: torch.Generator) -> 
 
 
 def _draw_unshifted(settings: TimeSettings, n: int, generator: torch.Generator) -> Tensor:
-    device, lowest = generator.device, settings.lowest
+    lowest = settings.lowest
     if settings.distribution == "uniform":
-        return lowest + (1 - lowest) * torch.rand(n, generator=generator, device=device)
+        return lowest + (1 - lowest) * rand((n,), generator)
     if lowest == 0:
-        normal = torch.randn(n, generator=generator, device=device)
+        normal = randn((n,), generator)
         return torch.sigmoid(settings.mean + settings.std * normal)
     # Inverse transform of a uniform number above the quantile of `lowest`, without rejection.
     cut = (math.log(lowest / (1 - lowest)) - settings.mean) / settings.std
     below = 0.5 * math.erfc(-cut / math.sqrt(2))
-    share = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+    share = rand((n,), generator, dtype=torch.float64)
     normal = torch.special.ndtri(below + (1 - below) * share)
     return torch.sigmoid(settings.mean + settings.std * normal).float()
 

@@ -27,6 +27,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Attention, map_to_tokens, tokens_to_map
+from pae_framework.seeding import rand, randn
 
 
 class Tokenizer(UsesFrozen):
@@ -127,8 +128,8 @@ def noisy(x: Tensor, tau: float, generator: torch.Generator) -> Tensor:
     It makes the decoder tolerate small errors in the latents. RAE adds it to the encoder's features
     before they are standardized.
     """
-    sigma = tau * torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device)
-    noise = torch.randn(x.shape, generator=generator, device=generator.device)
+    sigma = tau * rand((len(x), 1, 1, 1), generator)
+    noise = randn(x.shape, generator)
     return x + (sigma * noise).to(x)
 
 

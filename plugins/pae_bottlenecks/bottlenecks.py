@@ -15,7 +15,7 @@ from pae_bottlenecks.config import GaussianConfig, IdentityConfig, SphereConfig
 from pae_framework.contracts import Bottleneck, Posterior
 from pae_framework.errors import DataError
 from pae_framework.layers import rms_norm
-from pae_framework.seeding import on_device
+from pae_framework.seeding import on_device, randn
 
 
 class Sphere(Bottleneck):
@@ -51,7 +51,7 @@ class Gaussian(Bottleneck):
         logvar = logvar.clamp(-30.0, 20.0)
         if generator is None:
             return Posterior(mean, mean, logvar)
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device)
+        noise = randn(mean.shape, generator)
         latents = mean + (0.5 * logvar).exp() * on_device(noise, mean.device)
         return Posterior(latents, mean, logvar)
 

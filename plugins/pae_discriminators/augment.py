@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pae_framework.seeding import rand
+
 SHIFT = 1 / 8
 """Largest translation, as a share of the side."""
 GRAY = 0.5
@@ -23,7 +25,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     Translation by whole pixels up to an eighth of the side; brightness U(-0.25, 0.25); saturation
     by a factor U(0, 2); contrast by a factor U(0.5, 1.5), in this order. Gradients flow through.
     """
-    uniform = torch.rand(5, len(images), generator=generator, device=generator.device)
+    uniform = rand((5, len(images)), generator, dim=1)
     across, down, brightness, saturation, contrast = uniform.to(images.device)  # each (B,)
     images = translated(images.float(), _pixels(across, images), _pixels(down, images))
     images = images + _each(brightness - 0.5) / 2

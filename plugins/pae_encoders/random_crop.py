@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pae_framework.seeding import rand
+
 
 def random_crop(images: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
     """A random square of each image, enlarged to the full size (bilinear).
@@ -17,7 +19,7 @@ def random_crop(images: Tensor, smallest: float, generator: torch.Generator) -> 
     """
     if smallest == 1:
         return images
-    u = torch.rand(3, len(images), generator=generator)
+    u = rand((3, len(images)), generator, dim=1)
     side = smallest + (1 - smallest) * u[0]
     offset = (1 - side) * (2 * u[1:] - 1)
     zero = torch.zeros_like(side)

@@ -15,6 +15,7 @@ from pae_encoders.config import TinyViTConfig
 from pae_encoders.random_crop import random_crop
 from pae_framework.contracts import Encoder, Features, LossTerms, PretrainingObjective
 from pae_framework.layers import Block, patchify, sincos_positions
+from pae_framework.seeding import rand
 
 
 class TinyViT(Encoder):
@@ -117,7 +118,7 @@ class MaskedObjective(PretrainingObjective):
 
 def random_orders(count: int, tokens: int, generator: torch.Generator) -> Tensor:
     """A random permutation of the tokens for each image, (B, N)."""
-    return torch.rand(count, tokens, generator=generator).argsort(dim=1)
+    return rand((count, tokens), generator).argsort(dim=1)
 
 
 def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:

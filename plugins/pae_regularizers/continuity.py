@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.contracts import Regularizer, RegularizerInputs
-from pae_framework.seeding import on_device
+from pae_framework.seeding import on_device, randn
 from pae_regularizers.config import MCRConfig
 
 
@@ -48,7 +48,7 @@ class MCR(Regularizer):
 
 def random_tangent(z: Tensor, generator: torch.Generator) -> Tensor:
     """For each token z of (B, C, h, w): a random u with u . z = 0 and |u| = |z|."""
-    noise = torch.randn(z.shape, generator=generator, device=generator.device)
+    noise = randn(z.shape, generator)
     noise = on_device(noise, z.device).to(z.dtype)
     unit = F.normalize(z, dim=1)
     tangent = noise - unit * (noise * unit).sum(dim=1, keepdim=True)

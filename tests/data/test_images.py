@@ -20,7 +20,7 @@ from pae_framework.data.images import (
     read_masks,
 )
 from pae_framework.data.read_ahead import read_steps
-from pae_framework.data.stream import CountStream
+from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.errors import DataError
 
 
@@ -101,6 +101,17 @@ def test_batches_are_the_same_with_two_workers_and_from_the_middle(source):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     for one, two in zip(here[3:], later, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_reads_only_its_rows_of_each_batch(source, workers):
+    whole = list(ImageBatches(source, CountStream(10, 6, seed=3), flip=True)(2, 6))
+    positions = positions_of(1, 2, batch_size=6, accumulate=2)
+    stream = CountStream(10, 6, seed=3, positions=positions)
+    own = list(ImageBatches(source, stream, flip=True, workers=workers)(2, 6))
+    for (images, labels), batch in zip(own, whole, strict=True):
+        assert torch.equal(images, batch[0][positions])
+        assert torch.equal(labels, batch[1][positions])
 
 
 def test_workers_send_images_as_uint8(source, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 
 from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
 from pae_framework.data.statistics import LatentStatistics
-from pae_framework.data.stream import CountStream
+from pae_framework.data.stream import CountStream, positions_of
 
 
 @pytest.fixture
@@ -61,3 +61,24 @@ def test_without_flip_mirrored_latents_are_not_used(dataset):
     )
     assert any((latents < 0).any() for latents, _ in mirrored(0, 4))
     assert all((latents >= 0).all() for latents, _ in plain(0, 4))
+
+
+def test_a_process_reads_only_its_rows_of_each_batch(dataset, monkeypatch):
+    read: list[int] = []
+    unwatched = LatentDataset.batch
+
+    def watched(self, indices, flips):
+        read.extend(indices.tolist())
+        return unwatched(self, indices, flips)
+
+    monkeypatch.setattr(LatentDataset, "batch", watched)
+    whole = list(batches(dataset)(1, 4))
+    for rank in range(2):
+        read.clear()
+        positions = positions_of(rank, 2, batch_size=4, accumulate=2)
+        stream = CountStream(len(dataset), batch_size=4, seed=3, positions=positions)
+        own = LatentBatches(dataset, batches(dataset).normalize, stream)(1, 4)
+        for (latents, labels), batch in zip(own, whole, strict=True):
+            assert torch.equal(latents, batch[0][positions])
+            assert torch.equal(labels, batch[1][positions])
+        assert len(read) == 2 * 3

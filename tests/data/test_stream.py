@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pae_framework.data.stream import CountStream
+from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.errors import DataError
 
 lengths = st.integers(1, 40)
@@ -70,3 +70,41 @@ def test_flips_have_even_odds_and_depend_on_the_sample():
 def test_an_empty_data_set_is_an_error():
     with pytest.raises(DataError, match="empty"):
         CountStream(0, 4, seed=0)
+
+
+# --- a batch shared by several processes ----------------------------------------------------------
+
+
+def test_processes_share_each_micro_batch():
+    """Ten samples in two micro-batches of five, among three processes: 2, 2 and 1 of each."""
+    found = [positions_of(rank, 3, batch_size=10, accumulate=2).tolist() for rank in range(3)]
+    assert found == [[0, 1, 5, 6], [2, 3, 7, 8], [4, 9]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 4), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3))
+def test_micro_batches_of_processes_are_rows_of_those_of_the_batch(accumulate, rows, size, step):
+    batch_size, size = accumulate * rows, min(size, rows)
+    whole = CountStream(17, batch_size, seed=4)
+    read = [
+        CountStream(
+            17, batch_size, seed=4, positions=positions_of(rank, size, batch_size, accumulate)
+        )
+        for rank in range(size)
+    ]
+    for get in (CountStream.batch, CountStream.flips):
+        shares = [get(stream, step).chunk(accumulate) for stream in read]
+        for index, micro_batch in enumerate(get(whole, step).chunk(accumulate)):
+            assert torch.equal(torch.cat([share[index] for share in shares]), micro_batch)
+
+
+def test_all_positions_are_the_whole_batch():
+    whole = CountStream(7, 6, seed=0)
+    same = CountStream(7, 6, seed=0, positions=positions_of(0, 1, batch_size=6, accumulate=3))
+    assert torch.equal(same.batch(5), whole.batch(5))
+    assert torch.equal(same.flips(5), whole.flips(5))
+
+
+def test_more_processes_than_rows_of_a_micro_batch_is_an_error():
+    with pytest.raises(ValueError, match=r"2 rows.* 3 processes"):
+        positions_of(0, 3, batch_size=4, accumulate=2)

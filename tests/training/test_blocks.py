@@ -14,6 +14,7 @@ from toy_training import repeated, train_context, train_settings
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block
+from pae_framework.seeding import Rows, generator, randn
 from pae_framework.training.blocks import compile_blocks, find_blocks, recompute_blocks
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
@@ -185,21 +186,22 @@ class TestRecompute:
             found.append(network[0].linear.weight.grad)
         assert torch.allclose(*found, rtol=1e-6)
 
-    def test_a_block_with_a_generator_is_not_recomputed(self):
+    @pytest.mark.parametrize("rows", [None, Rows(1, 2, 3)], ids=["alone", "shared"])
+    def test_a_block_with_a_generator_is_not_recomputed(self, rows: Rows | None):
         class Noisy(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.linear = nn.Linear(8, 8)
 
             def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
-                return self.linear(x) * torch.randn(8, generator=generator)
+                return self.linear(x) * randn((1, 8), generator)
 
         blocks = nn.ModuleList([Noisy()])
         recompute_blocks(blocks)
-        draw, other = (torch.Generator().manual_seed(3) for _ in range(2))
+        draw, other = (generator(3, rows=rows) for _ in range(2))
         blocks[0](torch.ones(1, 8), draw).sum().backward()
-        torch.randn(8, generator=other)
-        assert torch.equal(draw.get_state(), other.get_state())
+        _, second = (randn((1, 8), other) for _ in range(2))
+        assert torch.equal(randn((1, 8), draw), second)
 
     def test_batch_norm_is_updated_once(self):
         class Normed(nn.Module):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -119,14 +120,15 @@ class TokenizerObjective(UsesFrozen):
             generator: draws the seed of the step. The bottleneck, the noise, the discriminator and
                 each regularizer have generators of their own, so none affects the others.
         """
-        seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        seed = seeding.draw_seed(generator)
+        random_of = partial(seeding.generator, seed, rows=seeding.rows_of(generator))
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)  # (B, 3, S', S')
         features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
-        random = seeding.generator(seed, "bottleneck")
+        random = random_of("bottleneck")
         posterior = tokenizer.encode_features(pixels, features, random)  # latents (B, C, h, w)
         tau = self.noise if self.training else 0.0
-        random = seeding.generator(seed, "noise")
+        random = random_of("noise")
         reconstruction = tokenizer.decode(posterior.latents, tau, random)  # (B, 3, S, S)
 
         compare = self.reconstruction.comparison()
@@ -152,7 +154,7 @@ class TokenizerObjective(UsesFrozen):
             share = term.share(self.step)
             if share == 0:  # the term has not started
                 continue
-            value = term(replace(inputs, generator=seeding.generator(seed, *term.purpose)))
+            value = term(replace(inputs, generator=random_of(*term.purpose)))
             if term.adaptive:
                 layer = term.layer(tokenizer)
                 if layer not in norms:
