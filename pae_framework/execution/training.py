@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.execution.context import StageContext
+from pae_framework.tensor_files import save_tensors
+from pae_framework.training.parallel import whole_tensors
 from pae_framework.training.train_settings import TrainSettings
 
 
@@ -13,6 +19,40 @@ def image_batches(context: StageContext, settings: TrainSettings) -> ImageBatche
     source = context.train_source
     stream = step_stream(context, settings, len(source))
     return ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+
+
+def measure_on_main(
+    context: StageContext,
+    settings: TrainSettings,
+    steps: int,
+    module: nn.Module,
+    measure: Callable[[Iterator[Tensor]], None],
+) -> None:
+    """Measure statistics in ``module`` on the whole batches of the first steps, once for all.
+
+    The main process measures, so that the values do not depend on the number of processes; the
+    others take its tensors.
+
+    Args:
+        context: of the stage.
+        settings: of its training.
+        steps: number of batches.
+        module: on the device; its parameters and buffers hold the statistics.
+        measure: is given the images (B, 3, S, S) in [0, 1] of each batch, on the device.
+    """
+    source = context.train_source
+    stream = CountStream(len(source), settings.batch_size, context.seed(settings))
+    batches = ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+    world, device = context.world, context.device
+    world.on_main(lambda: measure(images.to(device) for images, _ in batches(0, steps)))
+    world.broadcast(tensor.detach() for tensor in (*module.parameters(), *module.buffers()))
+
+
+def save_network(context: StageContext, network: nn.Module, name: str) -> None:
+    """Save a trained network in the stage's folder; every process calls it, the main one writes."""
+    tensors = whole_tensors(network.state_dict())
+    if context.world.is_main:
+        save_tensors(tensors, context.directory / name)
 
 
 def step_stream(context: StageContext, settings: TrainSettings, length: int) -> CountStream:
