@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.execution.context import StageContext
+from pae_framework.tensor_files import save_tensors
+from pae_framework.training.parallel import whole_tensors
 from pae_framework.training.train_settings import TrainSettings
 
 
@@ -21,3 +25,9 @@ def step_stream(context: StageContext, settings: TrainSettings, length: int) -> 
     if world.size > 1:
         positions = positions_of(world.rank, world.size, settings.batch_size, settings.accumulate)
     return CountStream(length, settings.batch_size, context.seed(settings), positions=positions)
+
+
+def save_weights(context: StageContext, module: nn.Module, name: str) -> None:
+    """Write a module's state into a file of the stage; every process must call it."""
+    tensors = whole_tensors(module.state_dict())
+    context.world.on_main(lambda: save_tensors(tensors, context.directory / name))

@@ -6,9 +6,8 @@ from pae_framework.build import build_discriminator, build_objective, build_toke
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
-from pae_framework.execution.training import image_batches
+from pae_framework.execution.training import image_batches, save_weights
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
-from pae_framework.tensor_files import save_tensors
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
 from pae_framework.tokenizer.model import Tokenizer
@@ -56,7 +55,7 @@ def run(context: StageContext) -> None:
         signed=SIGNED,
     )
     train(task, settings, total, context.train_context(settings))
-    save_tensors(tokenizer.state_dict(), context.directory / "tokenizer.safetensors")
+    save_weights(context, tokenizer, "tokenizer.safetensors")
 
 
 def _adversarial(
