@@ -103,6 +103,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                     guard.check_weights(done)
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
+                if saving and log:
+                    log.sync()
                 if saving and world.is_main:
                     checkpoints.save(done, state)
                 if world.is_main:
