@@ -93,7 +93,7 @@ class LocalLauncher:
         command: str,
     ) -> None:
         record = directory.stage(planned)
-        with record.lock(waiting=lambda: self._print(planned, "waiting for another process")):
+        with record.lock(lambda holder: self._print(planned, f"waiting for {holder}")):
             directory.link(planned)
             if record.done:
                 self._adopt(record, planned, loaded.recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from pae_framework.errors import RunError, StoppedError, WriteError
-from pae_framework.runs.locks import LOCK, holding, is_held
+from pae_framework.runs.locks import LOCK_FILES, holding, is_held
+from pae_framework.runs.markers import Waiting
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, Results, describe_results
 from pae_framework.system.files import clear_unfinished, json_digest, write_json
@@ -197,7 +198,7 @@ class StageRecord:
         if self.info.get("state") != "pending":
             return
         for path in self.path.iterdir():
-            if path == self.file or path.name == LOCK:
+            if path == self.file or path.name in LOCK_FILES:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -206,8 +207,8 @@ class StageRecord:
         self.file.unlink()  # last: until then, a killed process leaves the mark
 
     @contextmanager
-    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the stage; if another process of the sweep holds it, call ``waiting`` and wait."""
+    def lock(self, waiting: Waiting | None) -> Iterator[None]:
+        """Hold the stage; arguments and errors as of :func:`~pae_framework.runs.locks.holding`."""
         with holding(self.path, waiting):
             yield
 

@@ -26,7 +26,14 @@ from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, WriteError
 from pae_framework.system.file_errors import writing
-from pae_framework.system.files import json_digest, read_json, require_regular_file, write_json
+from pae_framework.system.files import (
+    json_digest,
+    make_folder,
+    publish,
+    read_json,
+    require_regular_file,
+    write_json,
+)
 from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
@@ -170,9 +177,13 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self._damaged: list[Path] = []
 
     def save(self, step: int, state: TrainingState, files: Files | None = None) -> None:
         """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest.
+
+        A sound checkpoint of this step is kept as it is. Nothing is deleted before the new one is
+        on the disk, except a damaged one in its place.
 
         Args:
             step: number of steps.
@@ -186,16 +197,21 @@ class Checkpoints:
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
-                self._write(step, state, files or state.tensors(), final, unfinished)
+                if not _is_sound(final, state.tensors().keys()):
+                    self._write(step, state, files or state.tensors(), final, unfinished)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in self._damaged:
+            if folder != final:
+                _remove(folder)
+        self._damaged = []
+        self.clear(step)
 
     def _write(
         self, step: int, state: TrainingState, files: Files, final: Path, unfinished: Path
     ) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for stale in (unfinished, final):
-            _remove(stale)
+        make_folder(self.directory)
+        _remove(unfinished)
         unfinished.mkdir()
         digests = {}
         for name, tensors in files.items():
@@ -209,11 +225,8 @@ class Checkpoints:
             "digests": digests,
         }
         write_json(unfinished / STATE, {**content, "digest": json_digest(content)})
-        unfinished.rename(final)
-        self.clear(step)
-        for folder in self._folders():
-            if _step(folder) > step:  # damaged, or the training would have resumed from it
-                _remove(folder)
+        _remove(final)
+        publish(unfinished, final)
 
     def restore(self, state: TrainingState, step: int | None = None) -> int:
         """Load the newest undamaged checkpoint; return its step, or 0 if there is none.
@@ -227,7 +240,7 @@ class Checkpoints:
                 another training.
         """
         expected = state.tensors().keys()
-        problems = []
+        problems, self._damaged = [], []
         for folder in self._folders():
             if step is not None and _step(folder) != step:
                 continue
@@ -236,6 +249,7 @@ class Checkpoints:
             except CheckpointError as error:
                 logger.warning("%s; the checkpoint before it is used", error)
                 problems.append(str(error))
+                self._damaged.append(folder)
                 continue
             if missing := ", ".join(name for name in expected if name not in files):
                 logger.warning("%s was written without %s: starts anew", folder, missing)
@@ -322,6 +336,15 @@ def _read(folder: Path, expected: Collection[str]) -> tuple[_Record, Files]:
             raise CheckpointError(f"{path} is damaged")
         files[name] = load_tensors(path)
     return record, files
+
+
+def _is_sound(folder: Path, expected: Collection[str]) -> bool:
+    """Whether it is an undamaged checkpoint with exactly these files."""
+    try:
+        _, files = _read(folder, expected)
+    except CheckpointError:
+        return False
+    return files.keys() == set(expected)
 
 
 def _read_record(path: Path) -> tuple[_Record, bool]:

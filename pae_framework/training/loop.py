@@ -110,6 +110,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving:
+                    if log:
+                        log.sync()
                     files = state.whole_tensors()
                     world.on_main(partial(checkpoints.save, done, state, files))
                 if world.is_main:
