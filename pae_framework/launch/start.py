@@ -12,6 +12,7 @@ from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.run_sweep import run_sweep
+from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
@@ -91,6 +92,7 @@ def run_recipe(
     missing = [
         *missing_requirements(recipes, store, again=again),
         *lacking_resources(recipes, store, again=again),
+        *impossible_continuations(recipes, store, again),
     ]
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)
