@@ -158,12 +158,11 @@ class _Comparison:
         owner, key = self._at(path[:-1]), path[-1]
         if isinstance(owner, Component) and key not in type(owner).engine_keys():
             owner = owner.config
-        if (
-            not isinstance(owner, Settings)
-            or (field := type(owner).model_fields.get(str(key))) is None
-        ):
+        fields = type(owner).model_fields if isinstance(owner, Settings) else {}
+        field = fields.get(str(key))
+        if field is None or field.is_required():
             return _ABSENT
-        return _ABSENT if field.is_required() else field.get_default(call_default_factory=True)
+        return field.get_default(call_default_factory=True)
 
     def _at(self, path: KeyPath) -> Any:
         """The value of the recipe at a key path; None if it has none."""

@@ -151,9 +151,7 @@ class _Asked:
         present = _checkpoint_steps(record.path)
         earlier = [step for step in present if step < total]
         if not earlier:
-            return (
-                f"it has no checkpoint before step {total}" if present else "it has no checkpoint"
-            )
+            return f"it has no checkpoint{f' before step {total}' if present else ''}"
         usable = [step for step in earlier if self._dependent_schedule(step) is None]
         if not usable:
             step, whole = earlier[0], record.total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import dotted
 from pae_framework.recipe.sweep import expand
 from pae_framework.registry import Registry
-from pae_framework.runs.changes import Change, difference
+from pae_framework.runs.changes import Change, Difference, difference
 from pae_framework.runs.continuation import Origin, Refusal, find_origin
 from pae_framework.runs.data_record import SPLITS, quickly_found_contents, remembered
 from pae_framework.runs.directory import RESOLVED, RunDirectory
@@ -158,11 +159,10 @@ def _stages(path: Path, loaded: LoadedRecipe | None) -> list[StageStatus]:
     try:
         found = quickly_found_contents(loaded.recipe)
         planned = planned_stages(loaded, directory.store, found)
-        described = described_stages(directory, loaded.registry, found)
     except PaeError as error:
         logger.warning("which stages are stale is unknown: %s", error)
         return _stages(path, None)
-    look = _Look(directory, loaded, recorded, found, described)
+    look = _Look(directory, loaded, recorded, found)
     return [look.status(stage) for stage in planned.values()]
 
 
@@ -174,7 +174,6 @@ class _Look:
     loaded: LoadedRecipe
     recorded: Mapping[str, PlannedStage]
     found: Mapping[Split, Contents]
-    described: Mapping[str, Hashed]
 
     def status(self, planned: PlannedStage) -> StageStatus:
         """The state of a stage in the plan of the recipe."""
@@ -200,33 +199,33 @@ class _Look:
 
     def _distance(self, planned: PlannedStage, record: StageRecord) -> tuple[bool, int]:
         found = self._difference(planned, record)
-        return (True, 0) if found is None else (False, len(found[0]) + len(found[1]))
+        return (True, 0) if found is None else (False, len(found.changes) + len(found.inputs))
 
-    def _difference(
-        self, planned: PlannedStage, record: StageRecord
-    ) -> tuple[tuple[Change, ...], tuple[str, ...]] | None:
-        """Changes and other inputs since an earlier stage; None if they are unknown."""
-        hashed = record.info.get("hashed") or self.described.get(record.path.name)
+    def _difference(self, planned: PlannedStage, record: StageRecord) -> Difference | None:
+        """How an earlier stage differs; None if it is unknown."""
+        hashed = record.info.get("hashed") or self._described.get(record.path.name)
         if not hashed:
             return None
-        found = difference(planned.name, hashed, planned.hashed, self.loaded.recipe)
-        return found.changes, found.inputs
+        return difference(planned.name, hashed, planned.hashed, self.loaded.recipe)
+
+    @cached_property
+    def _described(self) -> Mapping[str, Hashed]:
+        return described_stages(self.directory, self.loaded.registry, self.found)
 
     def _stale(self, planned: PlannedStage, last: StageRecord) -> StageStatus:
         found = self._difference(planned, last)
         if found is None:
             unknown = "an earlier version ran it, which did not record its settings"
             return replace(_status(planned.name, last), state=STALE, changes=(unknown,))
-        changes, inputs = found
         return replace(
             _status(planned.name, last),
             state=STALE,
-            changes=tuple(self._described(change) for change in changes),
-            stale_inputs=inputs,
+            changes=tuple(self._text(change) for change in found.changes),
+            stale_inputs=found.inputs,
             outlook=self._outlook(planned),
         )
 
-    def _described(self, change: Change) -> str:
+    def _text(self, change: Change) -> str:
         """The change; with the names of the files, if images have changed."""
         for split in SPLITS:
             if change.key == ("data", split) and isinstance(change.old, str):

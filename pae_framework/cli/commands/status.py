@@ -77,7 +77,7 @@ def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
         if len(row.changes) > _SHOWN:
             facts.append(f"and {len(row.changes) - _SHOWN} more changes")
         if row.stale_inputs:
-            facts.append(f"it read another {', '.join(row.stale_inputs)}")
+            facts.append(f"reads {', '.join(row.stale_inputs)}, which changed")
         for fact in (*facts, row.outlook):
             if fact:
                 yield f"{row.stage}: {fact}"
