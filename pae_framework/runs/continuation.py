@@ -8,7 +8,7 @@ and ends with the same bits as from its first step.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,14 @@ def find_origin(planned: PlannedStage, recipe: Recipe, store: Path) -> Origin | 
     if train.continue_from is not None:
         return asked.origin_named(train.continue_from)
     found = [asked.origin_in(record) for record in earlier_stages(planned, store)]
+    return _best_of(found)
+
+
+def _best_of(found: Sequence[Origin | Refusal | None]) -> Origin | Refusal | None:
+    """The origin with the latest step, else the first refusal."""
     origins = [one for one in found if isinstance(one, Origin)]
     refusals = [one for one in found if isinstance(one, Refusal)]
-    latest = max(origins, key=lambda one: one.steps[0], default=None)
-    return latest or next(iter(refusals), None)
+    return max(origins, key=lambda one: one.steps[0], default=next(iter(refusals), None))
 
 
 def continue_from_problem(stage: str, refusal: Refusal) -> Problem:
@@ -105,11 +109,18 @@ class _Asked:
     def origin_named(self, name: str) -> Origin | Refusal:
         """The origin in a run or in the folder of a stage."""
         path = Path(name).expanduser()
-        folder = path if (path / "stage.json").is_file() else path / self.planned.name
-        record = StageRecord(folder.resolve())
-        if not record.info:
-            return Refusal(record, f"{path} holds no stage {self.planned.name} that was begun")
-        return self.origin_in(record) or Refusal(record, self._describe_difference(record))
+        if (path / "stage.json").is_file():
+            records = [StageRecord(path)]
+        else:
+            linked = StageRecord((path / self.planned.name).resolve())
+            others = earlier_stages(self.planned, path / "stages")
+            records = [x for x in (linked, *others) if x.info and x.path.name != self.planned.folder]
+        if not records:
+            reason = f"{path} holds no other stage {self.planned.name} that was begun"
+            return Refusal(StageRecord(path), reason)
+        found = [self.origin_in(record) for record in records]
+        unlike = Refusal(records[0], self._describe_difference(records[0]))
+        return _best_of(found) or unlike
 
     def _describe_difference(self, record: StageRecord) -> str:
         hashed = record.info.get("hashed")
