@@ -31,6 +31,7 @@ from pae_framework.system.files import (
     make_folder,
     publish,
     read_json,
+    replacing,
     require_regular_file,
     write_json,
 )
@@ -274,6 +275,27 @@ class Checkpoints:
         for folder in usable[MAX_CHECKPOINTS:]:
             _remove(folder)
 
+    def copy(self, folder: Path) -> None:
+        """Copy a checkpoint of another training, completely or not at all.
+
+        Raises:
+            CheckpointError: it is damaged.
+            WriteError: it cannot be written; nothing of it is left.
+        """
+        record, _ = _read_checked(folder)
+        final = self.directory / folder.name
+        unfinished = final.with_suffix(".new")
+        try:
+            with writing(final):
+                _remove(unfinished)
+                unfinished.mkdir(parents=True)
+                for name in (*(f"{file}.safetensors" for file in record.digests), STATE):
+                    with replacing(unfinished / name) as temporary:
+                        shutil.copyfile(folder / name, temporary)
+                unfinished.rename(final)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint; None if there is none."""
         return next(iter(self._folders()), None)
@@ -319,13 +341,32 @@ def _read(folder: Path, expected: Collection[str]) -> tuple[_Record, Files]:
         CheckpointError: something in it is not as it was written. A record of an earlier version
             has no digest; it must list every file of ``expected``.
     """
-    record, is_covered = _read_record(folder / STATE)
-    if record.step != _step(folder):
-        raise CheckpointError(f"{folder / STATE} is damaged: it has the step {record.step}")
+    record, is_covered = _read_checked(folder)
     missing = [name for name in expected if name not in record.digests]
     if missing and not is_covered:
         raise CheckpointError(f"{folder / STATE} is damaged: it lists no {', '.join(missing)}")
-    files = {}
+    return record, {name: load_tensors(folder / f"{name}.safetensors") for name in record.digests}
+
+
+def steps_in_log(folder: Path) -> int:
+    """The last step of a checkpoint whose loss terms are in a line of the log.
+
+    Raises:
+        CheckpointError: the checkpoint's record is damaged.
+    """
+    record, _ = _read_record(folder / STATE)
+    return record.step - len(record.window)
+
+
+def _read_checked(folder: Path) -> tuple[_Record, bool]:
+    """As :func:`_read_record`, after the digests of all files were checked.
+
+    Raises:
+        CheckpointError: something in the checkpoint is not as it was written.
+    """
+    record, is_covered = _read_record(folder / STATE)
+    if record.step != _step(folder):
+        raise CheckpointError(f"{folder / STATE} is damaged: it has the step {record.step}")
     for name, digest in record.digests.items():
         path = folder / f"{name}.safetensors"
         try:
@@ -334,8 +375,7 @@ def _read(folder: Path, expected: Collection[str]) -> tuple[_Record, Files]:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         if not is_sound:
             raise CheckpointError(f"{path} is damaged")
-        files[name] = load_tensors(path)
-    return record, files
+    return record, is_covered
 
 
 def _is_sound(folder: Path, expected: Collection[str]) -> bool:
