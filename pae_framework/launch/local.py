@@ -39,10 +39,15 @@ LOGS = "logs"
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs stages in the processes of a run and shows their progress on a console."""
+    """Runs stages in the processes of a run and shows their progress on a console.
+
+    Args:
+        console: of the main process.
+        ranks: the processes; None: this one.
+    """
 
     console: PlainConsole
-    ranks: Ranks
+    ranks: Ranks | None = None
 
     @looking_once()
     def run(
@@ -118,7 +123,8 @@ class LocalLauncher:
                 )
                 go_on_from_earlier(context, is_new)
                 try:
-                    self.ranks.run(context, run_stage, directory.path / LOGS)
+                    ranks = self.ranks or Ranks(1, self.console)
+                    ranks.run(context, run_stage, directory.path / LOGS)
                 finally:
                     NOTES.summarize()
             self._print(planned, f"done in {record.info['seconds']:.1f} s")
