@@ -48,16 +48,15 @@ def measure_on_main(
     world.broadcast(tensor.detach() for tensor in (*module.parameters(), *module.buffers()))
 
 
-def save_network(context: StageContext, network: nn.Module, name: str) -> None:
-    """Save a trained network in the stage's folder; every process calls it, the main one writes."""
-    tensors = whole_tensors(network.state_dict())
-    if context.world.is_main:
-        save_tensors(tensors, context.directory / name)
-
-
 def step_stream(context: StageContext, settings: TrainSettings, length: int) -> CountStream:
     """The samples of this process in each step of a training, of a data set of ``length``."""
     world, positions = context.world, None
     if world.size > 1:
         positions = positions_of(world.rank, world.size, settings.batch_size, settings.accumulate)
     return CountStream(length, settings.batch_size, context.seed(settings), positions=positions)
+
+
+def save_weights(context: StageContext, module: nn.Module, name: str) -> None:
+    """Write a module's state into a file of the stage; every process must call it."""
+    tensors = whole_tensors(module.state_dict())
+    context.world.on_main(lambda: save_tensors(tensors, context.directory / name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pae_framework.build import build_encoder
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_encoder
-from pae_framework.execution.training import image_batches, save_network
+from pae_framework.execution.training import image_batches, save_weights
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
@@ -28,4 +28,4 @@ def run(context: StageContext) -> None:
     total = context.print_length(settings, len(source))
     task = TrainTask(objective, image_batches(context, settings))
     train(task, settings, total, context.train_context(settings))
-    save_network(context, encoder, "encoder.safetensors")
+    save_weights(context, encoder, "encoder.safetensors")

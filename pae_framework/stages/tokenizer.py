@@ -6,7 +6,7 @@ from pae_framework.build import build_discriminator, build_objective, build_toke
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
-from pae_framework.execution.training import image_batches, measure_on_main, save_network
+from pae_framework.execution.training import image_batches, measure_on_main, save_weights
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
@@ -56,7 +56,7 @@ def run(context: StageContext) -> None:
         signed=SIGNED,
     )
     train(task, settings, total, context.train_context(settings))
-    save_network(context, tokenizer, "tokenizer.safetensors")
+    save_weights(context, tokenizer, "tokenizer.safetensors")
 
 
 def _adversarial(
