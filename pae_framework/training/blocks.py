@@ -79,7 +79,7 @@ def recompute_blocks(network: nn.Module) -> None:
 def _recomputed(forward: Callable[..., Any], trainable: bool, /, *args: Any, **kwargs: Any) -> Any:
     inputs = (*args, *kwargs.values())
     differentiable = trainable or any(isinstance(v, Tensor) and v.requires_grad for v in inputs)
-    draws = any(isinstance(value, torch.Generator) for value in inputs)
+    draws = any(issubclass(type(value), torch.Generator) for value in inputs)
     if not torch.is_grad_enabled() or not differentiable or draws:
         return forward(*args, **kwargs)
     return torch.utils.checkpoint.checkpoint(forward, *args, use_reentrant=False, **kwargs)
