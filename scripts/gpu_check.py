@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,11 +25,13 @@ from pae_framework.config import LatentShape
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import flow_loss
 from pae_framework.launch.launcher import choose_launcher
+from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.seeding import generator
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json
 from pae_framework.testing.modules import as_if_trained
 from pae_framework.training.metrics_log import read_log
@@ -70,11 +71,52 @@ def _run_pipeline(device: torch.device, precision: str, folder: Path) -> Path:
     overrides += ["sample.at_steps=[4]", "generator.train.keep_steps=[4]", "sample.steps=4"]
     overrides += [f"{part}.train.precision={precision}" for part in ("tokenizer", "generator")]
     for part in TRAINED.split():
-        overrides += [f"{part}.train.steps={STEPS}", f"{part}.train.log_every=1"]
+        overrides += _short(part)
     directory = RunDirectory.at(folder / precision, folder / "stages")
     loaded = load_recipe("quickstart", overrides, load_registry())
-    choose_launcher(Console(quiet=True)).run(loaded, directory, "gpu_check")
+    choose_launcher(PlainConsole(quiet=True)).run(loaded, directory, "gpu_check")
     return directory.path
+
+
+def processes(device: torch.device) -> str:
+    """Two processes train as one does, with copies of the network (DDP) and sharded (FSDP2)."""
+    if device.type == "cuda" and (gpus := torch.cuda.device_count()) < 2:
+        raise SkippedError(f"two GPUs are needed, {gpus} found")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        exact = _losses_of_processes(device, Path(folder) / "one", "1", "ddp")
+        for parallel in ("ddp", "fsdp"):
+            losses = _losses_of_processes(device, Path(folder) / parallel, "2", parallel)
+            apart = max((losses[s] / exact[s] - 1).abs().max().item() for s in exact)
+            assert apart < 1e-2, f"{parallel}: {losses}, one process: {exact}"
+            found.append(f"{parallel} {apart:.1e}")
+    return f"losses differ from one process' by {', '.join(found)}"
+
+
+def _short(part: str) -> list[str]:
+    """Overrides for a short training of a part, with a line of the log for each step."""
+    settings = {"steps": STEPS, "log_every": 1, "warmup_steps": 0}
+    return [f"{part}.train.{key}={value}" for key, value in settings.items()]
+
+
+def _losses_of_processes(
+    device: torch.device, run: Path, count: str, parallel: str
+) -> dict[str, Tensor]:
+    """Losses of the steps of each training stage, by stage."""
+    overrides = [
+        *(f"runtime.device={device.type}", "data.test_images=60", "sample.count=20"),
+        *("sample.at_steps=[]", "generator.train.keep_steps=[]", "sample.steps=4"),
+        f"generator.train.parallel={parallel}",
+    ]
+    for part in TRAINED.split():
+        overrides += _short(part)
+    loaded = load_recipe("quickstart", overrides, load_registry())
+    run_recipe(loaded, RunOptions(run, processes=count), PlainConsole(quiet=True))
+    stages = ("extractor", "encoder", "refine", "tokenizer", "generator")
+    return {
+        stage: torch.tensor([record["loss"] for record in read_log(run / stage / "metrics.jsonl")])
+        for stage in stages
+    }
 
 
 def compiled(device: torch.device) -> str:
@@ -173,7 +215,7 @@ def _run_tokenizer(
     if smoke:
         loaded = smoke_recipe(loaded)
     directory = RunDirectory.at(folder / "run")
-    choose_launcher(Console(quiet=True)).run(loaded, directory, "gpu_check", until="tokenizer")
+    choose_launcher(PlainConsole(quiet=True)).run(loaded, directory, "gpu_check", until="tokenizer")
     return directory.path
 
 
@@ -220,7 +262,7 @@ def _seconds(work: Callable[[], Tensor], repeats: int = 10) -> float:
 
 CHECKS = {
     check.__name__: check
-    for check in (pipeline, compiled, fused_adamw, speed, tokenizers, xformers)
+    for check in (pipeline, processes, compiled, fused_adamw, speed, tokenizers, xformers)
 }
 
 

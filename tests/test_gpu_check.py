@@ -10,7 +10,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_check.py"
-NAMES = ("pipeline", "compiled", "fused_adamw", "speed", "tokenizers", "xformers")
+NAMES = ("pipeline", "processes", "compiled", "fused_adamw", "speed", "tokenizers", "xformers")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_optimizer_check_holds_on_the_cpu_too(script: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pipeline", "compiled"])
+@pytest.mark.parametrize("name", ["pipeline", "processes", "compiled"])
 def test_on_the_cpu(script: ModuleType, name: str) -> None:
     print(script.CHECKS[name](torch.device("cpu")))
 

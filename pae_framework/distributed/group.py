@@ -35,6 +35,9 @@ class GroupWorld(World):
     Args:
         place: of this process.
         link: messages between the processes.
+
+    Attributes:
+        works_alone: whether this process does work of :meth:`on_main`.
     """
 
     def __init__(self, place: Place, link: Link):
@@ -42,6 +45,8 @@ class GroupWorld(World):
         self.local_rank, self.local_size = place.local_rank, place.local_size
         self.link = link
         self._calls: Counter[str] = Counter()
+        self._is_aborted = False
+        self.works_alone = False
 
     def open(self, device: torch.device, tell: Callable[[str], None]) -> None:
         """Make torch's process group, after a check that every process is where it should be.
@@ -54,6 +59,8 @@ class GroupWorld(World):
             RunError: the processes see different worlds, versions or share a GPU.
         """
         self._meet(device, tell)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
             backend,
@@ -94,6 +101,14 @@ class GroupWorld(World):
         if dist.is_initialized():
             dist.destroy_process_group()
 
+    def abort(self) -> bool:
+        """Let whoever waits in a collective get an error; False if it was done already."""
+        if self._is_aborted or not dist.is_initialized():
+            return False
+        self._is_aborted = True
+        dist.distributed_c10d._abort_process_group()  # NCCL has no public name for it
+        return True
+
     def sum(self, values: Tensor) -> Tensor:
         values = values.detach().clone()
         dist.all_reduce(values)
@@ -106,6 +121,14 @@ class GroupWorld(World):
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
+    def scatter(self, values: Sequence[Tensor]) -> Tensor | None:
+        given: list[Tensor | None] = [None] * self.size
+        if self.is_main:  # a view would be sent with all of its storage
+            given[: len(values)] = [value.cpu().clone() for value in values]
+        own: list[Tensor | None] = [None]
+        dist.scatter_object_list(own, given, src=0)
+        return own[0]
+
     def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
         gathered: list[list[Tensor]] = [[] for _ in range(self.size)]
         dist.all_gather_object(gathered, [value.cpu() for value in values])
@@ -116,7 +139,11 @@ class GroupWorld(World):
         if not self.is_main:
             result: T = self.link.wait(key)
             return result
-        result = work()
+        self.works_alone = True
+        try:
+            result = work()
+        finally:
+            self.works_alone = False
         self.link.post(key, result)
         return result
 

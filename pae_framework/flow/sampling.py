@@ -36,6 +36,12 @@ class EvaluationCount:
         self.total += samples * total
         self.guided += samples * guided
 
+    def include(self, other: EvaluationCount) -> None:
+        """Add the samples of another count."""
+        self.samples += other.samples
+        self.total += other.total
+        self.guided += other.guided
+
     @property
     def mean(self) -> tuple[float, float]:
         """Mean evaluations per sample, and guided ones among them."""

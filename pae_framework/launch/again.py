@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from pae_framework.errors import RunError, UsageError
@@ -49,7 +48,7 @@ def outdate_stages(names: Collection[str], recipes: Sequence[LoadedRecipe], stor
     outdated = [record for record in _records(names, recipes, store) if record.path.is_dir()]
     with ExitStack() as held:
         for record in outdated:
-            held.enter_context(record.lock(partial(_refuse, record)))
+            held.enter_context(record.lock(waiting=None))
         for record in reversed(outdated):  # readers first: an interruption must not leave them done
             record.outdate()
     for recipe in recipes:
@@ -87,7 +86,3 @@ def _inputs(folder: Path) -> set[str]:
     except RunError:
         return set()
     return {f"{stage}-{fingerprint}" for stage, fingerprint in inputs.items()}
-
-
-def _refuse(record: StageRecord) -> None:
-    raise RunError(f"another process is working on {record.path}; wait until it ends, or stop it")

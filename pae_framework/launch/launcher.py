@@ -36,4 +36,4 @@ def choose_launcher(console: PlainConsole, ranks: Ranks | None = None) -> Launch
         console: shows progress.
         ranks: the processes; None: this one.
     """
-    return LocalLauncher(console, ranks or Ranks(1, console))
+    return LocalLauncher(console, ranks)

@@ -23,6 +23,7 @@ from pae_framework.runs.data_record import (
     source_of,
 )
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.earlier import adopt_hashed
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.looking import looking_once
 from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
@@ -38,10 +39,15 @@ LOGS = "logs"
 
 @dataclass(frozen=True)
 class LocalLauncher:
-    """Runs stages in the processes of a run and shows their progress on a console."""
+    """Runs stages in the processes of a run and shows their progress on a console.
+
+    Args:
+        console: of the main process.
+        ranks: the processes; None: this one.
+    """
 
     console: PlainConsole
-    ranks: Ranks
+    ranks: Ranks | None = None
 
     @looking_once()
     def run(
@@ -69,6 +75,7 @@ class LocalLauncher:
         with directory.lock():
             unfinished = [name for name in chosen if not directory.stage(stages[name]).done]
             starts, restarted = bool(unfinished), _splits(unfinished, loaded.recipe)
+            adopt_hashed(directory, loaded.registry, found)
             for line in changed_images(directory, found, restarted):
                 self.console.print(line)
             clear_unfinished(directory.path, recursive=False)
@@ -93,27 +100,31 @@ class LocalLauncher:
         command: str,
     ) -> None:
         record = directory.stage(planned)
-        with record.lock(waiting=lambda: self._print(planned, "waiting for another process")):
+        with record.lock(lambda holder: self._print(planned, f"waiting for {holder}")):
             directory.link(planned)
             if record.done:
                 self._adopt(record, planned, loaded.recipe)
                 self._use_finished(directory, planned, loaded.recipe)
                 return
+            is_new = not record.info
             record.prepare()
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             ran_with = _ran_with(loaded, command)
-            with record.working(inputs, ran_with) as update_record:
+            with record.working(inputs, ran_with, planned.hashed) as update_record:
                 self._adopt(record, planned, loaded.recipe)
                 from pae_framework.data.image_notes import NOTES
                 from pae_framework.execution.context import StageContext  # loads torch
+                from pae_framework.execution.going_on import go_on_from_earlier
 
                 recipe, registry = loaded.recipe, loaded.registry
                 context = StageContext(
                     recipe, registry, directory, planned, stages, self.console, update_record
                 )
+                go_on_from_earlier(context, is_new)
                 try:
-                    self.ranks.run(context, run_stage, directory.path / LOGS)
+                    ranks = self.ranks or Ranks(1, self.console)
+                    ranks.run(context, run_stage, directory.path / LOGS)
                 finally:
                     NOTES.summarize()
             self._print(planned, f"done in {record.info['seconds']:.1f} s")

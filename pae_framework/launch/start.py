@@ -13,6 +13,7 @@ from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import run_sweep
+from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.processes import unshared_batches
 from pae_framework.preflight.requirements import low_memory, missing_requirements
@@ -108,6 +109,7 @@ def _run(
         *missing_requirements(recipes, store, again=again),
         *lacking_resources(recipes, store, again=again),
         *unshared_batches(recipes, store, ranks.size, again),
+        *impossible_continuations(recipes, store, again),
     ]
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)

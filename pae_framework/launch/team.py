@@ -152,14 +152,23 @@ class Team:
         return None
 
     def _look_after(self) -> None:
-        """Tell of processes that died without a word. Runs in a thread."""
-        while not self._ends.wait(POLL_SECONDS):
-            for rank, process in enumerate(self._processes, start=1):
-                if (code := process.poll()) is not None:
-                    self._ends.wait(1.0)  # its own word comes first
-                    if not self._ends.is_set():
-                        self._link.fail(Failure(rank, platform.node(), _death(code)))
-                    return
+        """Notice failures, and free this process from waiting for who failed. Runs in a thread."""
+        while (failure := self._link.failure()) is None:
+            if self._ends.wait(POLL_SECONDS):
+                return
+            self._tell_of_deaths()
+        # gloo raises an error in whoever waits; NCCL may wait for ever.
+        while not self._ends.wait(END_SECONDS) and not self.world.works_alone:
+            if not self.world.abort():
+                self._console.print(f"error: {OtherRankError(failure)}")
+                os._exit(failure.exit_code)
+
+    def _tell_of_deaths(self) -> None:
+        """Tell of processes that died without a word."""
+        for rank, process in enumerate(self._processes, start=1):
+            code = process.poll()
+            if code is not None and not self._ends.wait(1.0):  # its own word comes first
+                self._link.fail(Failure(rank, platform.node(), _death(code)))
 
     def end(self) -> None:
         """Tell the others that nothing is left to do, and wait until they have ended."""

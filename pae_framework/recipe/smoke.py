@@ -172,6 +172,7 @@ def _shrink_training(train: Data) -> None:
         compile=False,
         workers=0,
         jump=None,  # the loss of an untrained network changes abruptly
+        continue_from=None,
         log_every=1,
         checkpoint_every=_STEPS,
         keep_steps=[],

@@ -33,6 +33,27 @@ _SHARD_EDGE = 1 << 18
 """Bytes hashed at each end of a shard; small because there can be hundreds."""
 
 
+_WRITTEN_AT: dict[str, KeyPath] = {
+    "image_size": ("data", "image_size"),
+    "train_images": ("data", "train"),
+    "flip": ("data", "flip"),
+    "test": ("data", "test"),
+    "test_images": ("data", "test_images"),
+    **{
+        key: ("tokenizer", key)
+        for key in (
+            *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
+            *("regularizers", "adversarial", "target", "noise", "train"),
+        )
+    },
+    "statistics": ("latents", "statistics"),
+    "folder": ("latents", "folder"),
+    "autoguidance": ("sample", "guidance", "autoguidance"),
+    "text": ("description",),
+}
+"""Key of hashed values -> key path in a recipe, if they differ; see :meth:`Stage.written_at`."""
+
+
 def _always(recipe: Recipe) -> bool:
     return True
 
@@ -70,6 +91,16 @@ class Stage:
     """Key path of its ``TrainSettings``; None: it never trains."""
     version: int = 1
     """Increase it if new code computes a different result from the same inputs."""
+
+    def written_at(self, key: str, recipe: Recipe) -> KeyPath:
+        """Key path at which a recipe writes the value ``key`` of :attr:`hashed_values`."""
+        if key == "component" and self.train_path:
+            return self.train_path[:-1]
+        if key == "weights":
+            return (self.name, key)
+        if key == "seed" and self.train_path and (train := self.train(recipe)):
+            return ("seed",) if train.seed is None else (*self.train_path, "seed")
+        return _WRITTEN_AT.get(key, (key,))
 
     def function(self) -> Callable[[Any], None]:
         """Import the function that runs the stage."""

@@ -25,6 +25,7 @@ from pae_framework.data.contents import (
     Contents,
     cached_contents,
     is_recorded,
+    mostly_cached_contents,
     recorded_contents,
     unchanged_contents,
 )
@@ -104,6 +105,17 @@ def contents_in_cache(recipe: Recipe) -> dict[Split, Contents]:
     Reads no image and writes nothing.
     """
     return _contents(recipe, "in cache", unchanged_contents)
+
+
+def quickly_found_contents(recipe: Recipe) -> dict[Split, Contents]:
+    """The contents of the splits of which all but a few files are as in the user's cache.
+
+    Writes nothing.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    return _contents(recipe, "found quickly", mostly_cached_contents)
 
 
 def _contents(

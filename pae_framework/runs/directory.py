@@ -3,7 +3,7 @@
 ::
 
     RUN/
-      run.json            name, plan (stage -> fingerprint), command
+      run.json            name, plan (stage -> fingerprint), command, path of the recipe
       recipe.yaml         the recipe file as given;  overrides.txt  overrides of the command line
       resolved.yaml       the recipe with all values; `pae run RUN/resolved.yaml` repeats the run
       environment.json    machine, packages, plugins of the stage that started last
@@ -78,6 +78,7 @@ class _Run(BaseModel):
 
     name: str
     command: str
+    recipe: str = ""
     resolved: str = ""
     plan: list[_Entry]
     store: _Name
@@ -96,6 +97,7 @@ class _Sweep(BaseModel):
 
     name: str
     command: str
+    recipe: str = ""
     resolved: str = ""
     members: list[_Name]
 
@@ -291,7 +293,7 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, st
         starts: whether a stage is about to start.
     """
     resolved = loaded.resolved_yaml()
-    info = {**info, "resolved": _digest(resolved)}
+    info = {**info, "recipe": str(loaded.source.absolute()), "resolved": _digest(resolved)}
     if starts or not _describes(path, info, loaded):
         write_json(path / RECORD, info)
         write_text(path / "recipe.yaml", loaded.text)

@@ -40,6 +40,8 @@ class PlannedStage:
     """Identity of each split's files, by which it was planned."""
     identified: str | None = None
     """Its fingerprint by these files, if the one of its folder is of an earlier version."""
+    hashed: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What its fingerprint is the hash of, in JSON types; empty if the plan was read from a run."""
 
     @property
     def folder(self) -> str:
@@ -68,7 +70,8 @@ def plan(recipe: Recipe, registry: Registry, contents: Contents = ()) -> list[Pl
             "parts": dump.value(values, values),
             "inputs": {read: stages[read].fingerprint for read in inputs},
         }
-        stages[name] = PlannedStage(name, _digest(content), inputs)
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        stages[name] = PlannedStage(name, _digest(text), inputs, hashed=json.loads(text))
     return list(stages.values())
 
 
@@ -142,6 +145,5 @@ class _Dump:
         return values
 
 
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

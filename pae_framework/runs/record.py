@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from pae_framework.errors import RunError, StoppedError, WriteError
-from pae_framework.runs.locks import LOCK, holding, is_held
+from pae_framework.runs.locks import LOCK_FILES, holding, is_held
+from pae_framework.runs.markers import Waiting
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.results import ResultFile, Results, describe_results
 from pae_framework.system.files import clear_unfinished, json_digest, write_json
@@ -34,6 +36,12 @@ class _Progress(BaseModel):
     total: int
 
 
+class _Process(BaseModel):
+    host: str
+    id: int
+    since: str
+
+
 class _Record(BaseModel):
     """The shape of ``stage.json``, as far as it is read."""
 
@@ -47,6 +55,9 @@ class _Record(BaseModel):
     data_digest: str = ""
     results: dict[str, ResultFile] = {}
     ran_with: list[dict[str, Any]] = []
+    hashed: dict[str, Any] = {}
+    process: _Process | None = None
+    continued_from: dict[str, Any] = {}
 
 
 class UpdateRecord(Protocol):
@@ -121,7 +132,10 @@ class StageRecord:
 
     @contextmanager
     def working(
-        self, inputs: dict[str, str], ran_with: Mapping[str, Any] | None = None
+        self,
+        inputs: dict[str, str],
+        ran_with: Mapping[str, Any] | None = None,
+        hashed: Mapping[str, Any] | None = None,
     ) -> Iterator[UpdateRecord]:
         """Record the stage as running, then as done, stopped, or failed with the reason.
 
@@ -132,6 +146,7 @@ class StageRecord:
             inputs: fingerprints of the stages that this one reads.
             ran_with: the command, software and machine, which are added to those that worked on
                 the stage before, unless they are the same as the last.
+            hashed: what the stage's fingerprint is the hash of.
         """
         before = self.info
         self.update(
@@ -141,6 +156,8 @@ class StageRecord:
             state="running",
             started=before.get("started", _now()),
             error=None,
+            process={"host": platform.node(), "id": os.getpid(), "since": _now()},
+            hashed=hashed or {},
             ran_with=_with_last(before.get("ran_with", []), ran_with),
         )
         spent, start = float(before.get("seconds", 0.0)), time.monotonic()
@@ -168,6 +185,12 @@ class StageRecord:
             return False
         self.renew_results()
         return True
+
+    def adopt_hashed(self, hashed: Mapping[str, Any]) -> None:
+        """Record what the fingerprint is the hash of, unless the folder is read-only."""
+        if os.access(self.path, os.W_OK):
+            with suppress(WriteError):  # it only explains
+                self.update(hashed=hashed)
 
     def keep_times(self, results: Results) -> None:
         """Record the present times of results that were found complete, unless it is read-only.
@@ -197,7 +220,7 @@ class StageRecord:
         if self.info.get("state") != "pending":
             return
         for path in self.path.iterdir():
-            if path == self.file or path.name == LOCK:
+            if path == self.file or path.name in LOCK_FILES:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -206,8 +229,8 @@ class StageRecord:
         self.file.unlink()  # last: until then, a killed process leaves the mark
 
     @contextmanager
-    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the stage; if another process of the sweep holds it, call ``waiting`` and wait."""
+    def lock(self, waiting: Waiting | None) -> Iterator[None]:
+        """Hold the stage; arguments and errors as of :func:`~pae_framework.runs.locks.holding`."""
         with holding(self.path, waiting):
             yield
 

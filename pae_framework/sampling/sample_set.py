@@ -2,8 +2,8 @@
 
 A set is an npz file in the format of the ADM evaluator: ``arr_0`` images (M, S, S, 3) uint8,
 ``arr_1`` labels (M,) int64, stored without compression. While a set is being sampled, its finished
-chunks are in ``<name>.parts/`` with the identity of the set. An interrupted set resumes after the
-last finished chunk.
+chunks are in ``<name>.parts/`` with the identity of the set and the evaluations that an adaptive
+solver took for each. An interrupted set resumes with the missing chunks.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -23,15 +24,16 @@ from torch import Tensor
 
 from pae_framework.contracts import SampleSet
 from pae_framework.errors import DataError
+from pae_framework.flow.sampling import EvaluationCount
 from pae_framework.runs.reading import read_record
-from pae_framework.system.files import read_text, replacing, write_text
+from pae_framework.system.files import read_json, read_text, replacing, write_json, write_text
 
 CHUNK = 1000
 """Images per chunk; an interruption loses at most one chunk."""
 SETS = "sets.json"
 """Lists the finished sets of a stage, each with its ``identity``."""
 _IDENTITY = "identity.txt"
-_CHUNK_FILES = re.compile(r"\.?(\d{8}\.npy|identity\.txt)(\.\d+\.new)?")
+_CHUNK_FILES = re.compile(r"\.?(\d{8}\.(npy|json)|identity\.txt)(\.\d+\.new)?")
 """Names of files in a folder of chunks, including temporary ones."""
 
 
@@ -41,6 +43,12 @@ class _Set(BaseModel):
     steps: int
     role: str
     protocol: dict[str, Any]
+
+
+class _Counted(BaseModel):
+    samples: int
+    total: int
+    guided: int
 
 
 SampleImages = Callable[[Tensor], Tensor]
@@ -74,31 +82,52 @@ def write_set(
     chunks = prepare_chunks(path, len(labels), identity, chunk_size)
     for chunk in chunks:
         yield from write_chunk(path, chunk, sample, batch_size)
-    _join(path, [_chunk_file(path, chunk) for chunk in chunks], labels)
-    _remove_chunks(_chunks_folder(path))
+    join_chunks(path, chunks, labels)
+    remove_chunks(path)
 
 
 def prepare_chunks(path: Path, count: int, identity: str, chunk_size: int = CHUNK) -> list[range]:
     """Create the folder for the chunks of a set and remove chunks with another identity.
 
     Returns:
-        The sample numbers of every chunk of ``count`` images. Several processes may write them
-        before :func:`write_set`, which then only joins them.
+        The sample numbers of every chunk of ``count`` images. Several processes may write them.
     """
     remove_other_chunks(path, identity)
     write_text(_chunks_folder(path) / _IDENTITY, identity)
+    return split_chunks(count, chunk_size)
+
+
+def split_chunks(count: int, chunk_size: int = CHUNK) -> list[range]:
+    """The sample numbers of every chunk of ``count`` images."""
     return [range(start, min(start + chunk_size, count)) for start in range(0, count, chunk_size)]
 
 
-def write_chunk(path: Path, chunk: range, sample: SampleImages, batch_size: int) -> Iterator[int]:
-    """Sample one chunk of the set ``path`` unless it is complete; yields like :func:`write_set`."""
+def write_chunk(
+    path: Path,
+    chunk: range,
+    sample: SampleImages,
+    batch_size: int,
+    counted: EvaluationCount | None = None,
+) -> Iterator[int]:
+    """Sample one chunk of the set ``path`` unless it is complete; yields like :func:`write_set`.
+
+    Args:
+        path: of the set.
+        chunk: sample numbers.
+        sample: see :func:`write_set`.
+        batch_size: images sampled at once.
+        counted: counts the evaluations of ``sample``, and is kept with the chunk.
+    """
     file = _chunk_file(path, chunk)
-    if not _is_complete(file, len(chunk)):
+    has_count = counted is None or _counted(path, chunk) is not None
+    if not has_count or not _is_complete(file, len(chunk)):
         sampled: list[Tensor] = []
         for batch in torch.arange(chunk.start, chunk.stop).split(batch_size):
             sampled.append(sample(batch))
             yield int(batch[-1]) + 1
         images = torch.cat(sampled).permute(0, 2, 3, 1).contiguous().numpy()  # (n, S, S, 3)
+        if counted is not None:
+            write_json(file.with_suffix(".json"), asdict(counted))
         with replacing(file, images.nbytes) as temporary, temporary.open("wb") as opened:
             # np.save() hides why it cannot write.
             header = np.lib.format.header_data_from_array_1_0(images)
@@ -114,8 +143,32 @@ def remove_other_chunks(path: Path, identity: str) -> None:
         existing = read_text(folder / _IDENTITY)
     except (OSError, UnicodeDecodeError):
         existing = None
-    if existing != identity and folder.is_dir():
-        _remove_chunks(folder)
+    if existing != identity:
+        remove_chunks(path)
+
+
+def are_complete(path: Path, chunks: Sequence[range]) -> bool:
+    """Whether all these chunks of the set ``path`` were written."""
+    return all(_is_complete(_chunk_file(path, chunk), len(chunk)) for chunk in chunks)
+
+
+def counted_evaluations(path: Path, chunks: Sequence[range]) -> EvaluationCount | None:
+    """The evaluations of the set ``path``, kept with its chunks; None if any are unknown."""
+    total = EvaluationCount()
+    for chunk in chunks:
+        if (counted := _counted(path, chunk)) is None:
+            return None
+        total.include(counted)
+    return total
+
+
+def _counted(path: Path, chunk: range) -> EvaluationCount | None:
+    """The evaluations of one chunk; None if they are unknown."""
+    try:
+        counted = _Counted.model_validate(read_json(_chunk_file(path, chunk).with_suffix(".json")))
+    except (OSError, ValueError):
+        return None
+    return EvaluationCount(**counted.model_dump()) if counted.samples == len(chunk) else None
 
 
 def _chunks_folder(path: Path) -> Path:
@@ -126,9 +179,10 @@ def _chunk_file(path: Path, chunk: range) -> Path:
     return _chunks_folder(path) / f"{chunk.start:08d}.npy"
 
 
-def _remove_chunks(folder: Path) -> None:
-    """Remove the chunks, and their folder unless it contains other files."""
-    for file in folder.iterdir():
+def remove_chunks(path: Path) -> None:
+    """Remove the chunks of the set ``path``, and their folder unless it contains other files."""
+    folder = _chunks_folder(path)
+    for file in folder.iterdir() if folder.is_dir() else ():
         if _CHUNK_FILES.fullmatch(file.name):
             file.unlink()
     with suppress(OSError):
@@ -143,8 +197,13 @@ def _is_complete(file: Path, count: int) -> bool:
     return images.dtype == np.uint8 and images.ndim == 4 and images.shape[::3] == (count, 3)
 
 
-def _join(path: Path, files: list[Path], labels: Tensor) -> None:
-    """Write the npz from its chunks, with one chunk in memory at a time."""
+def join_chunks(path: Path, chunks: Sequence[range], labels: Tensor) -> None:
+    """Write the npz of the labels (M,) and the chunks, with one chunk in memory at a time.
+
+    Raises:
+        DataError: the chunks hold images of different sizes.
+    """
+    files = [_chunk_file(path, chunk) for chunk in chunks]
     size = np.load(files[0], mmap_mode="r").shape[1:]
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *size)}
     with (

@@ -19,10 +19,10 @@ from pae_framework.data.latent_dataset import (
 from pae_framework.data.pixels import to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.statistics import compute_statistics
-from pae_framework.errors import DataError, StoppedError
+from pae_framework.errors import DataError, RunError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.processes import do_items
+from pae_framework.execution.items import do_items
 from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
 from pae_framework.tokenizer.model import Tokenizer
@@ -38,18 +38,23 @@ def run(context: StageContext) -> None:
 
     Raises:
         StoppedError: a signal asked to stop; shards in progress were finished.
-        RunError: a process failed; finished shards are kept.
     """
+    if context.recipe.latents.written:
+        _write_shards(context)
+    if context.world.is_main:
+        _find_statistics(context)
+
+
+def _find_statistics(context: StageContext) -> None:
     settings = context.recipe.latents
     if settings.folder is not None:
         adopt_latents_folder(context)
-        return
-    if settings.statistics is not None:
+    elif settings.statistics is not None:
         adopt_statistics_file(context, settings.statistics)
-        return
-    _write_shards(context)
-    _require_own_shards(context)
-    compute_statistics(context.directory).save(context.directory, tokenizer_identity(context))
+    else:
+        _require_own_shards(context)
+        statistics = compute_statistics(context.directory)
+        statistics.save(context.directory, tokenizer_identity(context))
 
 
 def _write_shards(context: StageContext) -> None:
@@ -60,20 +65,21 @@ def _write_shards(context: StageContext) -> None:
         def show(written: int) -> None:
             progress.update(min(written * settings.shard_size, images))
 
-        written = do_items(context, ShardWriter, shards, settings.processes, show)
-    if written < shards:
-        raise StoppedError(
-            f"stopped with {written} of {shards} shards; run the same command to resume"
-        )
+        do_items(context, ShardWriter(context), shards, "shards", show)
 
 
 def _require_own_shards(context: StageContext) -> None:
-    """Reject shards in the stage's folder that it did not write."""
+    """Reject a folder that holds other shards than those that the stage wrote."""
     shards = -(-len(context.train_source) // context.recipe.latents.shard_size)
-    written = {shard_name(0, shard) for shard in range(shards)}
+    missing = {shard_name(0, shard) for shard in range(shards)}
     for path in shard_paths(context.directory):
-        if path.name not in written:
+        if path.name not in missing:
             raise DataError(f"{path} is not a shard of this run; move it away")
+        missing.remove(path.name)
+    if missing:
+        raise RunError(
+            f"{context.directory / min(missing)} was written, but is not listed; run again"
+        )
 
 
 class ShardWriter:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from torch import Tensor
 
 from pae_framework.execution.context import StageContext
+from pae_framework.execution.items import do_items
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.flow.sampling import EvaluationCount, label_plan
+from pae_framework.flow.sampling import label_plan
 from pae_framework.interop.provenance import WEIGHTS, original_name, read_source
 from pae_framework.recipe.components import GeneratorComponent
-from pae_framework.sampling.parallel import PlannedSet, sample_chunks
+from pae_framework.sampling.chunks import ChunkSampler, PlannedSet, SampleSets
 from pae_framework.sampling.reuse import is_intact, reuse_finished, set_identity
-from pae_framework.sampling.sample_set import CHUNK, SETS, write_set
+from pae_framework.sampling.sample_set import (
+    CHUNK,
+    prepare_chunks,
+    remove_other_chunks,
+    split_chunks,
+)
 from pae_framework.sampling.sampler import Sampler
-from pae_framework.system.files import write_json
 
 
 def run(
@@ -26,40 +30,76 @@ def run(
 ) -> None:
     """Sample every missing set; an interrupted set resumes.
 
-    A set that another recipe's sample stage has sampled from the same inputs is reused. With
-    several processes, the chunks of all sets are sampled first and joined afterwards; then
-    ``make_sampler`` must be importable by name.
+    The processes share the chunks of all sets; the main process joins those of a set when all are
+    there. A set that another recipe's sample stage has sampled from the same inputs is reused.
 
     Raises:
-        StoppedError: a signal asked several processes to stop; chunks in progress were finished.
-        RunError: one of several processes failed; finished chunks are kept.
+        StoppedError: a signal asked to stop; chunks under way were finished.
     """
     settings = context.recipe.sample
     assert settings is not None
     sampler = make_sampler(context)
     labels = label_plan(settings.count, sampler.model.num_classes, settings.seed, settings.labels)
-    sets = list(_planned_sets(context, settings, sampler, labels))
-    missing = [planned for planned in sets if not _reuse(context, planned, labels)]
-    if missing and settings.processes > 1:  # then _sample_set only joins the chunks
-        sample_chunks(context, settings, missing, make_sampler, chunk_size)
-    with context.progress(len(sets) * settings.count) as progress:
-        for number, planned in enumerate(sets):
-            if planned in missing:
-                for images in _sample_set(planned, sampler, labels, chunk_size):
-                    progress.update(number * settings.count + images)
-                missing.remove(planned)
-            finished = [planned.entry for planned in sets if planned not in missing]
-            write_json(context.directory / SETS, finished)
-            progress.update((number + 1) * settings.count)
+
+    sets = context.world.on_main(
+        lambda: _sample_sets(context, settings, sampler, labels, chunk_size)
+    )
+    chunks = [(planned, chunk) for planned in sets.missing for chunk in planned.chunks]
+    reused = (len(sets.all) - len(sets.missing)) * settings.count
+    with context.progress(len(sets.all) * settings.count) as progress:
+        done = reused
+
+        def show(chunks_done: int) -> None:
+            nonlocal done
+            done = reused + sum(len(chunk) for _, chunk in chunks[:chunks_done])
+            progress.update(done)
+
+        sample_chunk = ChunkSampler(
+            sampler, labels, chunks, lambda images: progress.update(done + images)
+        )
+
+        def work(number: int) -> None:
+            if chunks[number][0] in sets.missing:
+                sample_chunk(number)
+            if context.world.is_main:
+                sets.join_complete(sampler, labels)
+
+        do_items(context, work, len(chunks), "chunks", show)
+        if context.world.is_main:
+            sets.write_list()
+            progress.update(len(sets.all) * settings.count)
+
+
+def _sample_sets(
+    context: StageContext,
+    settings: SampleSettings,
+    sampler: Sampler,
+    labels: Tensor,
+    chunk_size: int,
+) -> SampleSets:
+    """The sets that the recipe asks for; prepares the folders for the chunks of missing ones."""
+    sets = SampleSets(context.directory, [], [])
+    for planned in _planned_sets(context, settings, sampler, labels, chunk_size):
+        sets.all.append(planned)
+        remove_other_chunks(planned.path, planned.entry["identity"])
+        if not _reuse(context, planned, labels, sampler):
+            prepare_chunks(planned.path, settings.count, planned.entry["identity"], chunk_size)
+            sets.missing.append(planned)
+    return sets
 
 
 def _planned_sets(
-    context: StageContext, settings: SampleSettings, sampler: Sampler, labels: Tensor
+    context: StageContext,
+    settings: SampleSettings,
+    sampler: Sampler,
+    labels: Tensor,
+    chunk_size: int,
 ) -> Iterator[PlannedSet]:
     """The sets that the recipe asks for."""
     component = context.recipe.generator
     assert component is not None
     last, origin = _last_step(context, component), _origin(context, component)
+    chunks = split_chunks(settings.count, chunk_size)
 
     def planned(role: str, step: int, steps: int) -> PlannedSet:
         name = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
@@ -80,7 +120,7 @@ def _planned_sets(
                 "weights": origin,
             },
         }
-        return PlannedSet(context.directory / file, weights, own, entry)
+        return PlannedSet(context.directory / file, chunks, weights, own, entry)
 
     yield planned("main", last, settings.steps)
     for step in settings.at_steps:
@@ -91,25 +131,15 @@ def _planned_sets(
             yield planned("few_steps", last, steps)
 
 
-def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor) -> bool:
+def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor, sampler: Sampler) -> bool:
     """Whether the set is there or could be reused from another stage; prints the latter."""
     folder = reuse_finished(context.directory, planned.entry, labels)
     if folder is not None and folder != context.directory:
         text = f"{'':<10} {planned.path.name} reused from {folder.name}"
         context.console.print(text)
-    return folder is not None or is_intact(planned.path, labels)
-
-
-def _sample_set(
-    planned: PlannedSet, sampler: Sampler, labels: Tensor, chunk_size: int
-) -> Iterator[int]:
-    """Sample one set and complete its protocol; yields the number of images done."""
-    sampler.load(planned.weights)
-    counting = replace(sampler, count=EvaluationCount())
-    sample = counting.for_set(labels, planned.settings)
-    batch_size, identity = planned.settings.batch_size, planned.entry["identity"]
-    yield from write_set(planned.path, labels, sample, batch_size, identity, chunk_size)
-    planned.entry["protocol"] |= counting.describe(planned.settings)
+    if folder is not None:
+        return True
+    return is_intact(planned.path, labels) and planned.add_evaluations(sampler)
 
 
 def _last_step(context: StageContext, component: GeneratorComponent) -> int:

@@ -25,25 +25,54 @@ _TEMPORARY = re.compile(r"\..+\.(\d+)\.new", re.DOTALL)
 
 @contextmanager
 def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
-    """Write a file atomically: yields a temporary path and renames it to ``path`` on success.
+    """Write a file atomically: yields a temporary path and publishes it as ``path`` on success.
 
-    The data are flushed to disk before the rename. Missing parent folders are created. Arguments
-    as in :func:`~pae_framework.system.file_errors.writing`.
+    Missing parent folders are created. Arguments as in
+    :func:`~pae_framework.system.file_errors.writing`.
 
     Raises:
         WriteError: the file cannot be written; nothing of it is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     with writing(path, size):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            publish(temporary, path)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a file, or a folder of published files, so that a power loss cannot undo it.
+
+    Its content is on the disk before it has its name, and the name is when this returns.
+    """
+    if temporary.is_dir():
+        _sync_folder(temporary)
+    else:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
+"""Errors where folders cannot be synced: some network mounts, a folder that cannot be read."""
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def make_folder(path: Path) -> None:
@@ -53,7 +82,14 @@ def make_folder(path: Path) -> None:
         WriteError: it cannot be created.
     """
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
+
+
+def _make_folder(path: Path) -> None:
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        _sync_folder(folder.parent)
 
 
 def clear_unfinished(folder: Path, recursive: bool = True) -> None:
@@ -134,6 +170,7 @@ def point(link: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(relative)
         temporary.replace(link)
+        _sync_folder(link.parent)
 
 
 def file_digest(path: Path) -> str:

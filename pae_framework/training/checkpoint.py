@@ -26,7 +26,15 @@ from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError, WriteError
 from pae_framework.system.file_errors import writing
-from pae_framework.system.files import json_digest, read_json, require_regular_file, write_json
+from pae_framework.system.files import (
+    json_digest,
+    make_folder,
+    publish,
+    read_json,
+    replacing,
+    require_regular_file,
+    write_json,
+)
 from pae_framework.tensor_files import load_state, load_tensors, save_tensors
 from pae_framework.training.ema import EMA
 from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
@@ -170,9 +178,13 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self._damaged: list[Path] = []
 
     def save(self, step: int, state: TrainingState, files: Files | None = None) -> None:
         """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest.
+
+        A sound checkpoint of this step is kept as it is. Nothing is deleted before the new one is
+        on the disk, except a damaged one in its place.
 
         Args:
             step: number of steps.
@@ -186,16 +198,21 @@ class Checkpoints:
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
-                self._write(step, state, files or state.tensors(), final, unfinished)
+                if not _is_sound(final, state.tensors().keys()):
+                    self._write(step, state, files or state.tensors(), final, unfinished)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in self._damaged:
+            if folder != final:
+                _remove(folder)
+        self._damaged = []
+        self.clear(step)
 
     def _write(
         self, step: int, state: TrainingState, files: Files, final: Path, unfinished: Path
     ) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for stale in (unfinished, final):
-            _remove(stale)
+        make_folder(self.directory)
+        _remove(unfinished)
         unfinished.mkdir()
         digests = {}
         for name, tensors in files.items():
@@ -209,11 +226,8 @@ class Checkpoints:
             "digests": digests,
         }
         write_json(unfinished / STATE, {**content, "digest": json_digest(content)})
-        unfinished.rename(final)
-        self.clear(step)
-        for folder in self._folders():
-            if _step(folder) > step:  # damaged, or the training would have resumed from it
-                _remove(folder)
+        _remove(final)
+        publish(unfinished, final)
 
     def restore(self, state: TrainingState, step: int | None = None) -> int:
         """Load the newest undamaged checkpoint; return its step, or 0 if there is none.
@@ -227,7 +241,7 @@ class Checkpoints:
                 another training.
         """
         expected = state.tensors().keys()
-        problems = []
+        problems, self._damaged = [], []
         for folder in self._folders():
             if step is not None and _step(folder) != step:
                 continue
@@ -236,6 +250,7 @@ class Checkpoints:
             except CheckpointError as error:
                 logger.warning("%s; the checkpoint before it is used", error)
                 problems.append(str(error))
+                self._damaged.append(folder)
                 continue
             if missing := ", ".join(name for name in expected if name not in files):
                 logger.warning("%s was written without %s: starts anew", folder, missing)
@@ -259,6 +274,27 @@ class Checkpoints:
         usable = [folder for folder in self._folders() if _step(folder) <= step]
         for folder in usable[MAX_CHECKPOINTS:]:
             _remove(folder)
+
+    def copy(self, folder: Path) -> None:
+        """Copy a checkpoint of another training, completely or not at all.
+
+        Raises:
+            CheckpointError: it is damaged.
+            WriteError: it cannot be written; nothing of it is left.
+        """
+        record, _ = _read_checked(folder)
+        final = self.directory / folder.name
+        unfinished = final.with_suffix(".new")
+        try:
+            with writing(final):
+                _remove(unfinished)
+                unfinished.mkdir(parents=True)
+                for name in (*(f"{file}.safetensors" for file in record.digests), STATE):
+                    with replacing(unfinished / name) as temporary:
+                        shutil.copyfile(folder / name, temporary)
+                unfinished.rename(final)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def newest(self) -> Path | None:
         """Folder of the newest checkpoint; None if there is none."""
@@ -305,13 +341,32 @@ def _read(folder: Path, expected: Collection[str]) -> tuple[_Record, Files]:
         CheckpointError: something in it is not as it was written. A record of an earlier version
             has no digest; it must list every file of ``expected``.
     """
-    record, is_covered = _read_record(folder / STATE)
-    if record.step != _step(folder):
-        raise CheckpointError(f"{folder / STATE} is damaged: it has the step {record.step}")
+    record, is_covered = _read_checked(folder)
     missing = [name for name in expected if name not in record.digests]
     if missing and not is_covered:
         raise CheckpointError(f"{folder / STATE} is damaged: it lists no {', '.join(missing)}")
-    files = {}
+    return record, {name: load_tensors(folder / f"{name}.safetensors") for name in record.digests}
+
+
+def steps_in_log(folder: Path) -> int:
+    """The last step of a checkpoint whose loss terms are in a line of the log.
+
+    Raises:
+        CheckpointError: the checkpoint's record is damaged.
+    """
+    record, _ = _read_record(folder / STATE)
+    return record.step - len(record.window)
+
+
+def _read_checked(folder: Path) -> tuple[_Record, bool]:
+    """As :func:`_read_record`, after the digests of all files were checked.
+
+    Raises:
+        CheckpointError: something in the checkpoint is not as it was written.
+    """
+    record, is_covered = _read_record(folder / STATE)
+    if record.step != _step(folder):
+        raise CheckpointError(f"{folder / STATE} is damaged: it has the step {record.step}")
     for name, digest in record.digests.items():
         path = folder / f"{name}.safetensors"
         try:
@@ -320,8 +375,16 @@ def _read(folder: Path, expected: Collection[str]) -> tuple[_Record, Files]:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         if not is_sound:
             raise CheckpointError(f"{path} is damaged")
-        files[name] = load_tensors(path)
-    return record, files
+    return record, is_covered
+
+
+def _is_sound(folder: Path, expected: Collection[str]) -> bool:
+    """Whether it is an undamaged checkpoint with exactly these files."""
+    try:
+        _, files = _read(folder, expected)
+    except CheckpointError:
+        return False
+    return files.keys() == set(expected)
 
 
 def _read_record(path: Path) -> tuple[_Record, bool]:

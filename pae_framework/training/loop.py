@@ -74,6 +74,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)
+    every = settings.log_every, settings.checkpoint_every
     log = MetricsLog(context.directory, first, logged) if world.is_main else None
     try:
         with (
@@ -100,7 +101,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 note = ""
                 if logging:
                     values = averages.summarize(state.window)
-                    state.window.clear()
+                    # A line of the last step only is none of a longer training that goes on.
+                    if keeping or any(done % x == 0 for x in every):
+                        state.window.clear()
                     note = averages.note(values)
                     if log:
                         log.write(done, values | trainer.learning_rates(step))
@@ -110,6 +113,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving:
+                    if log:
+                        log.sync()
                     files = state.whole_tensors()
                     world.on_main(partial(checkpoints.save, done, state, files))
                 if world.is_main:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -98,6 +99,11 @@ class MetricsLog:
         with writing(self._board_path):
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Wait until the records are on the disk, as a checkpoint of their last step needs them."""
+        with writing(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close.

@@ -7,6 +7,7 @@ checkpoints and weights hold whole tensors, whatever trained them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
@@ -44,9 +45,12 @@ class ParallelModule:
             _shard(module, world, device)
         elif world.size > 1:
             # Regularizers and discriminators start late: a step may leave weights unused.
-            self._replica = DistributedDataParallel(
-                _LossOnly(module), broadcast_buffers=False, find_unused_parameters=True
-            )
+            with warnings.catch_warnings():
+                # torch 2.14 has a new name for broadcast_buffers, which 2.6 lacks.
+                warnings.simplefilter("ignore", FutureWarning)
+                self._replica = DistributedDataParallel(
+                    _LossOnly(module), broadcast_buffers=False, find_unused_parameters=True
+                )
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         """The loss terms of this process' part of a micro-batch."""

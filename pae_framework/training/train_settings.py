@@ -7,7 +7,17 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
-from pae_framework.config import BatchSize, Count, Magnitude, Seed, Settings, Steps, Weight, Workers
+from pae_framework.config import (
+    BatchSize,
+    Count,
+    Magnitude,
+    PathText,
+    Seed,
+    Settings,
+    Steps,
+    Weight,
+    Workers,
+)
 
 Precision = Literal["float32", "bf16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -75,6 +85,10 @@ class OptimizerSettings(Settings):
     warmup_steps: StartStep = Field(0, description="steps of the linear warm-up")
     clip: Magnitude | None = Field(1.0, description="maximum gradient norm; null: no clipping")
 
+    def rates_depend_on_length(self, step: int) -> bool:
+        """Whether the learning rates of the first ``step`` steps depend on how many follow."""
+        return self.schedule == "cosine" and self.final_lr != 1 and step > self.warmup_steps
+
 
 class TrainSettings(OptimizerSettings):
     """How a stage trains: length, batch, optimizer, schedule, EMA, checkpoints."""
@@ -82,7 +96,7 @@ class TrainSettings(OptimizerSettings):
     without_effect: ClassVar[frozenset[str]] = frozenset(
         {
             *("log_every", "checkpoint_every", "workers", "jump"),
-            *("compile", "activation_checkpointing", "parallel"),
+            *("compile", "activation_checkpointing", "parallel", "continue_from"),
         }
     )
 
@@ -125,6 +139,11 @@ class TrainSettings(OptimizerSettings):
         (), description="steps whose weights (EMA, if there is one) are kept, besides the last"
     )
     seed: Seed | None = Field(None, description="seed of this stage; null: that of the recipe")
+    continue_from: PathText | None = Field(
+        None,
+        description="run or folder of a stage to go on from: the same training with fewer steps, "
+        "with a constant schedule; null: look for one among the stages of the run",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from finished_run import RECIPE, Finished, pae
 
 from pae_framework.launch.again import outdate_stages
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.locks import holding
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.files import write_json
@@ -76,7 +76,7 @@ def test_a_stage_that_another_process_works_on_is_left_alone(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if it only depends on the stage that is to run again."""
-    with FileLock((run / "sample" / ".lock").resolve()):
+    with holding((run / "sample").resolve()):
         words = ["run", RECIPE, "--run-dir", "run", "--again", "encoder"]
         error = pae(words, run.parent, monkeypatch).fails(1).err
     assert "sample-" in error

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pae_framework.launch.local import _explanation
+from pae_framework.launch.stage import _explanation
 from pae_framework.preflight import machine
 
 CONTEXT: Any = SimpleNamespace(

@@ -12,7 +12,7 @@ from pae_framework.build import build_regularizers
 from pae_framework.config import RegularizerConfig
 from pae_framework.contracts import Regularizer
 from pae_framework.errors import PluginError
-from pae_framework.launch.local import _place_in_plugin
+from pae_framework.launch.stage import _place_in_plugin
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import ComponentSpec, Plugin, Registry

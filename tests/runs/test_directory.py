@@ -85,7 +85,7 @@ def test_a_link_is_relative_and_can_be_moved(tmp_path: Path):
 def test_a_stage_goes_from_pending_over_running_to_done(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
     assert record.state == "pending"
-    with record.lock(lambda: None), record.working({"extractor": "ab"}):
+    with record.lock(None), record.working({"extractor": "ab"}):
         assert StageRecord(record.path).state == "running"
     assert record.done
     assert record.info["stage"] == "encoder"
@@ -95,7 +95,7 @@ def test_a_stage_goes_from_pending_over_running_to_done(tmp_path: Path):
 
 def test_a_failed_stage_records_the_reason(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
-    with pytest.raises(RuntimeError), record.lock(lambda: None), record.working({}):
+    with pytest.raises(RuntimeError), record.lock(None), record.working({}):
         raise RuntimeError("no space left")
     assert record.state == "failed"
     assert record.info["error"] == "no space left"

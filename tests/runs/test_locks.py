@@ -9,13 +9,16 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pae_framework.errors import RunError, WriteError
-from pae_framework.runs import locks
+from pae_framework.runs import markers
+from pae_framework.runs.holder import Holder
 from pae_framework.runs.locks import has_locks, holding, is_held
 
 NUMBERS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
@@ -54,7 +57,8 @@ def test_one_holder_at_a_time_and_none_afterwards(tmp_path: Path) -> None:
         assert is_held(folder)
         with pytest.raises(RunError) as caught, holding(folder):
             pass
-        assert str(folder) in str(caught.value)
+        for fact in (folder, os.getpid(), platform.node()):
+            assert str(fact) in str(caught.value)
     assert not is_held(folder)
     with holding(folder):
         pass
@@ -89,8 +93,11 @@ def test_the_marker_of_a_process_that_ended_is_taken_over(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("no_locks")
 @pytest.mark.parametrize(
     "content",
-    [{"host": "another", "process": 1, "started": "1"}, "", "{", "[]", '{"host": 3}'],
-    ids=str,
+    [
+        {"host": "another", "process": 1, "started": "1"},  # of a version that does not renew it
+        *("", "{", "[]", '{"host": 3}', "[" * 100_000, '{"process": 1e99}'),
+    ],
+    ids=lambda content: str(content)[:20],
 )
 def test_a_marker_that_cannot_be_judged_is_believed(tmp_path: Path, content: Any) -> None:
     marker = write_marker(tmp_path, content)
@@ -101,15 +108,169 @@ def test_a_marker_that_cannot_be_judged_is_believed(tmp_path: Path, content: Any
     assert marker.is_file()
 
 
-@pytest.mark.usefixtures("no_locks")
-def test_waiting_for_the_marker_of_another_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# --- another machine ------------------------------------------------------------------------------
+
+ELSEWHERE = Holder("another-machine", 4321, "77", "pae run quickstart", renewed=True)
+NAMES = ("another-machine", "4321", "pae run quickstart")
+Tick = Callable[[float], None]
+
+
+class Clock:
+    """Time as the process sees it; what happens elsewhere while it sleeps is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 0.0
+        self.elsewhere: Tick = lambda now: None
+        monkeypatch.setattr(markers.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(markers.time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        assert self.now < 10_000, "it waits for ever"
+        self.elsewhere(self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    without_locks(monkeypatch, errno.ENOLCK)
+    return Clock(monkeypatch)
+
+
+def renewing(marker: Path, until: float = float("inf"), shift: float = 0.0) -> Tick:
+    """A holder that touches its marker every 10 s, by a clock that differs by ``shift`` seconds."""
+
+    def tick(now: float) -> None:
+        if now <= until and now % 10 == 0:
+            os.utime(marker, (now + shift, now + shift))
+
+    return tick
+
+
+SHIFTS = [0.0, 1e6, 3e9]
+"""How much later the clock of the other machine is."""
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_marker_that_is_renewed_is_respected(tmp_path: Path, clock: Clock, shift: float) -> None:
+    marker = write_marker(tmp_path, ELSEWHERE.text())
+    clock.elsewhere = renewing(marker, shift=shift)
+    with pytest.raises(RunError) as caught, holding(tmp_path):
+        pass
+    assert all(fact in str(caught.value) for fact in (*NAMES, str(tmp_path), str(marker)))
+    assert clock.now <= markers.RENEW_SECONDS
+    assert marker.is_file()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_marker_that_is_not_renewed_any_more_is_taken_over(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, shift: float, wait: bool
 ) -> None:
-    marker = write_marker(tmp_path, {"host": "another", "process": 1, "started": "1"})
-    waited: list[float] = []
-    monkeypatch.setattr(locks.time, "sleep", lambda seconds: (waited.append(1), marker.unlink()))
-    with holding(tmp_path, waiting=lambda: waited.append(0)):
-        assert waited == [0, 1]
+    marker, waited = write_marker(tmp_path, ELSEWHERE.text()), []
+    os.utime(marker, (shift, shift))
+    clock.elsewhere = renewing(marker, until=500 if wait else 0, shift=shift)
+    with holding(tmp_path, waited.append if wait else None):
+        assert json.loads(marker.read_text())["process"] == os.getpid()
+        assert clock.now == pytest.approx((500 if wait else 0) + markers.SILENT_SECONDS, abs=2)
+    assert not marker.exists()
+    assert len(waited) == wait  # said once
+    said = " ".join((*waited, *caplog.messages))
+    assert all(fact in said for fact in NAMES)
+
+
+def test_waiting_ends_with_the_marker(tmp_path: Path, clock: Clock) -> None:
+    marker, waited = write_marker(tmp_path, ELSEWHERE.text()), []
+    clock.elsewhere = lambda now: marker.unlink() if now == 30 else renewing(marker)(now)
+    with holding(tmp_path, waited.append):
+        assert clock.now == 30
+    assert waited == [str(ELSEWHERE)]
+
+
+def test_a_marker_of_another_process_is_not_removed(tmp_path: Path, clock: Clock) -> None:
+    """A third process took it over in the meantime, and renews it."""
+    marker = write_marker(tmp_path, ELSEWHERE.text())
+    third = Holder("third-machine", 5, "1", renewed=True)
+
+    def elsewhere(now: float) -> None:
+        if now == 100:
+            marker.write_text(third.text())
+        if now >= 100:
+            renewing(marker)(now)
+
+    clock.elsewhere = elsewhere
+    with pytest.raises(RunError) as caught, holding(tmp_path):
+        pass
+    assert "third-machine" in str(caught.value)
+    assert marker.read_text() == third.text()
+
+
+HOLD = """
+import errno, fcntl, sys, time
+from pathlib import Path
+from pae_framework.runs import markers
+from pae_framework.runs.locks import holding
+
+def refuse(descriptor, operation):
+    raise OSError(errno.ENOLCK, "no locks")
+
+fcntl.flock = refuse
+markers.RENEW_SECONDS = 0.05
+with holding(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_holder_renews_its_marker_and_ends_if_it_lost_it(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    marker = tmp_path / ".lock.json"
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as held:
+        assert held.stdout
+        assert held.stdout.readline() == "held\n"
+        for _ in range(2):
+            time_then = marker.stat().st_mtime_ns
+            wait_until(lambda then=time_then: marker.stat().st_mtime_ns != then)
+        marker.unlink()  # by someone who believed that the process had ended
+        wait_until(marker.exists)
+        marker.write_text(ELSEWHERE.text())
+        _, said = held.communicate(timeout=20)
+    assert held.returncode == 1
+    assert "another-machine" in said
+    assert marker.read_text() == ELSEWHERE.text()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# --- two processes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_lock_ends_with_its_process(tmp_path: Path, end: str) -> None:
+    """While it lives, it is named with its command; what a killed one left does no harm."""
+    words = [sys.executable, "-c", HOLD.replace("fcntl.flock = refuse", ""), str(tmp_path), "words"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as held:
+        assert held.stdout
+        held.stdout.readline()
+        assert is_held(tmp_path)
+        with pytest.raises(RunError) as caught, holding(tmp_path):
+            pass
+        assert f"process {held.pid} of {platform.node()}" in str(caught.value)
+        assert "words" in str(caught.value)
+        held.terminate() if end == "stop" else held.kill()
+        waited: list[str] = []
+        with holding(tmp_path, waited.append):
+            pass
+    assert not is_held(tmp_path)
+
+
+def test_a_look_leaves_no_file(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.results import StageResults
+from pae_framework.world import ONE_PROCESS
 
 FILES = {
     "tokenizer": "tokenizer.safetensors",
@@ -41,6 +42,7 @@ class SampledRun:
     )
     progress = staticmethod(no_progress)
     train_source = ()
+    world = ONE_PROCESS
 
     def __post_init__(self):
         for stage, name in FILES.items():

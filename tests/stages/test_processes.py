@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from pae_framework.execution.processes import do_items
 
 from pae_framework.errors import DataError, RunError
-from pae_framework.execution.processes import do_items
 from pae_framework.recipe.models import RuntimeSettings
 from pae_framework.system.stopping import STOP_SIGNALS
 

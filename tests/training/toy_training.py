@@ -14,8 +14,8 @@ from pae_framework.contracts import Batch, LossTerms
 from pae_framework.seeding import generator
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext, TrainTask
-from pae_framework.world import World
 from pae_framework.training.train_settings import TrainSettings
+from pae_framework.world import World
 
 Batches = Callable[[int, int], Iterator[Batch]]
 

@@ -1,0 +1,110 @@
+"""Lets a training go on from a checkpoint of a shorter one, in another stage's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from pae_framework.errors import RunError, WriteError
+from pae_framework.execution.context import StageContext
+from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.continuation import (
+    CONTINUED,
+    Origin,
+    Refusal,
+    continue_from_problem,
+    find_origin,
+)
+from pae_framework.runs.record import StageRecord
+from pae_framework.runs.results import StageResults
+from pae_framework.system.files import replacing, write_text
+from pae_framework.training.checkpoint import Checkpoints, steps_in_log
+from pae_framework.training.metrics_log import read_log
+
+logger = logging.getLogger(__name__)
+
+
+def go_on_from_earlier(context: StageContext, is_new: bool) -> None:
+    """Copy the newest sound checkpoint of a shorter training, with what it has logged and kept.
+
+    Nothing is copied if the stage has a checkpoint of its own, or if it runs anew on request and
+    its recipe names no training to go on from. The shorter training is left as it is.
+
+    Args:
+        context: of the stage, which is about to run.
+        is_new: whether the stage never ran.
+
+    Raises:
+        RunError: the training named in ``continue_from`` cannot be used.
+    """
+    train = STAGES[context.planned.name].train(context.recipe)
+    checkpoints = Checkpoints(context.directory / "checkpoints")
+    if train is None or checkpoints.newest() is not None:
+        return
+    named = train.continue_from is not None
+    if not (is_new or named or context.run.stage(context.planned).info.get(CONTINUED)):
+        return
+    found = find_origin(context.planned, context.recipe, context.run.store)
+    if isinstance(found, Refusal) and named:
+        raise RunError(str(continue_from_problem(context.planned.name, found)))
+    if isinstance(found, Refusal):
+        _print(context, f"starts anew: {found}")
+    elif isinstance(found, Origin):
+        _copy(context, found, checkpoints, train.keep_steps)
+
+
+def _copy(
+    context: StageContext, origin: Origin, checkpoints: Checkpoints, keep_steps: Iterable[int]
+) -> None:
+    source = origin.record.path
+    for step in origin.steps:
+        folder = source / "checkpoints" / f"step-{step:08d}"
+        context.update_record(**{CONTINUED: {"folder": str(source), "step": step}})
+        try:
+            logged = steps_in_log(folder)
+            _copy_kept(origin.record, context.directory, [x for x in keep_steps if x <= step])
+            _copy_log(source, context.directory, logged)
+            checkpoints.copy(folder)  # last: with a checkpoint the stage counts as going on
+        except WriteError:
+            raise
+        except RunError as error:
+            logger.warning("%s; it is not used", error)
+            continue
+        _print(context, f"goes on from step {step} of {source}")
+        return
+    context.update_record(**{CONTINUED: {}})
+    _print(context, f"starts anew: no checkpoint of {source.name} can be used")
+
+
+def _copy_kept(record: StageRecord, folder: Path, steps: Iterable[int]) -> None:
+    """Copy the weights that a training kept, and the list of its damaged images.
+
+    Raises:
+        RunError: weights are missing or have changed.
+    """
+    results = StageResults(record.path, record.info.get("results"), "run its stage again")
+    for step in steps:
+        name = f"weights-step{step:06d}.safetensors"
+        _copy_file(results.file(name), folder / name)
+    if (damaged := record.path / "damaged.txt").is_file():
+        _copy_file(damaged, folder / damaged.name)
+
+
+def _copy_log(source: Path, folder: Path, last: int) -> None:
+    """Copy the log up to a step, and what TensorBoard shows."""
+    lines = [entry for entry in read_log(source / "metrics.jsonl") if entry["step"] <= last]
+    write_text(folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+    for file in sorted((source / "tensorboard").glob("events.*")):
+        _copy_file(file, folder / "tensorboard" / file.name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _print(context: StageContext, text: str) -> None:
+    context.console.print(f"{'':<10} {text}", highlight=False, markup=False)
