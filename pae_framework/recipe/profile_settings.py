@@ -208,8 +208,7 @@ class Resources(Settings):
     )
     time: Time | None = Field(
         None,
-        description="time limit of a job: `12:00:00`, `2-00:00:00` or minutes; null: the site's "
-        "default",
+        description="time limit of each job: `12:00:00`, `2-00:00:00` or minutes; slurm needs one",
     )
     flags: Flags = Field(
         {},
@@ -228,7 +227,7 @@ class Resources(Settings):
 
     @property
     def minutes(self) -> int | None:
-        """The time limit in minutes, rounded up; None: the site's default."""
+        """The time limit in minutes, rounded up; None if there is none."""
         return None if self.time is None else -(-seconds_of(self.time) // _MINUTE)
 
     @property
