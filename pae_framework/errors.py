@@ -83,6 +83,14 @@ class Inconsistency:
 class RecipeError(UsageError):
     """All problems of a recipe."""
 
+    subject = "the recipe"
+
     def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ProfileError(RecipeError):
+    """All problems of a profile, or of running a recipe with it."""
+
+    subject = "the profile"

@@ -20,6 +20,7 @@ from pae_framework.cli.commands.import_generator import import_generator
 from pae_framework.cli.commands.import_pae import import_pae
 from pae_framework.cli.commands.list_plugins import list_plugins
 from pae_framework.cli.commands.list_recipes import list_recipes
+from pae_framework.cli.commands.profiles import profiles
 from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
 from pae_framework.cli.commands.run import run
@@ -57,7 +58,7 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, sample, reconstruct, report),
-    *(list_plugins, show_plugin),
+    *(list_plugins, show_plugin, profiles),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pae_framework.cli.output import installed_registry
-from pae_framework.cli.shell_completion import complete_override, complete_recipe
+from pae_framework.cli.shell_completion import (
+    complete_override,
+    complete_profile,
+    complete_recipe,
+)
 from pae_framework.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +52,15 @@ OutputArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="file to write: .pt or .safetensors")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="replace an existing file")]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="PROFILE",
+        help="where the stages run: a profile (`pae profiles`), instead of the recipe's `launch`",
+        autocompletion=complete_profile,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
 
 

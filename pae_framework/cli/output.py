@@ -70,7 +70,7 @@ def print_error(error: PaeError) -> None:
     """Print an error; for a recipe, every problem on its own line."""
     if isinstance(error, RecipeError):
         count = len(error.problems)
-        heading = f"{count} problem{'s' if count != 1 else ''} with the recipe"
+        heading = f"{count} problem{'s' if count != 1 else ''} with {error.subject}"
         text = "\n".join([heading, *(f"  {problem}" for problem in error.problems)])
     else:
         text = str(error)

@@ -1,4 +1,4 @@
-"""Shell completion of recipes and overrides. Imports recipes only when the shell asks."""
+"""Shell completion of recipes, overrides and profiles. Imports recipes only when the shell asks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def complete_recipe(incomplete: str) -> list[str]:
     files = [path.name for path in entries if path.suffix == ".yaml" and path.is_file()]
     folders = [f"{path.name}/" for path in entries if path.is_dir()]
     return [*names, *(f"{folder}{slash}{name}" for name in (*files, *folders))]
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """Names of profiles."""
+    from pae_framework.errors import ProfileError
+    from pae_framework.recipe.profiles import Profiles
+
+    try:
+        return [name for name in Profiles().names if name.startswith(incomplete)]
+    except ProfileError:
+        return []
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:

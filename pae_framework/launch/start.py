@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pae_framework.distributed.place import place_of_process
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import run_sweep
+from pae_framework.launch.submission import Submission, submissions
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.processes import settings_without_effect, unshared_batches
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.profiles import FoundProfile, chosen_profile
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
@@ -49,6 +52,8 @@ class RunOptions:
     processes: str | None = None
     """Number of processes to start on this machine, or ``auto``: one per visible GPU; None: one,
     or those that a launcher such as torchrun has started."""
+    on: str | None = None
+    """Name of the profile with which the stages run; None: that of the recipe's ``launch``."""
 
 
 @lasting_output()
@@ -82,22 +87,49 @@ def run_recipe(
 
     Raises:
         UsageError: an option does not fit the recipe, or the directory holds something else.
+        ProfileError: the profile, or one that it extends, is missing or invalid.
         RunError: a stage failed, or a file of the run is missing or damaged.
         RecipeError: this machine lacks something that the recipe needs; lists everything.
         StoppedError: stopped on request. A call with the same directory resumes.
     """
     options, console = options or RunOptions(), console or PlainConsole()
+    profile = profile_of(loaded, options)
     with Ranks(count_processes(options.processes), console) as ranks:
-        return _run(loaded, options, ranks, console, warn)
+        return _run(loaded, options, profile, ranks, console, warn)
+
+
+def profile_of(loaded: LoadedRecipe, options: RunOptions) -> FoundProfile | None:
+    """The profile with which :func:`run_recipe` runs the stages; None: in these processes.
+
+    ``options.on`` goes before what else the command line says: ``processes``, ``smoke`` and the
+    processes that torchrun has started stay on this machine, whatever the recipe's ``launch`` is.
+
+    Raises:
+        UsageError: ``options.on`` contradicts ``options.processes``, or torchrun.
+        ProfileError: the profile, or one that it extends, is missing or invalid.
+    """
+    started = place_of_process() is not None
+    if options.on is None:
+        here = started or options.smoke or options.processes is not None
+        return None if here else chosen_profile(loaded, None)
+    if options.processes is not None:
+        raise UsageError(
+            "--processes is for this machine; with --on, the profile sets their number"
+        )
+    if started:
+        raise UsageError("--on starts processes itself; start `pae run` once, not with torchrun")
+    return chosen_profile(loaded, options.on)
 
 
 def _run(
     loaded: LoadedRecipe,
     options: RunOptions,
+    profile: FoundProfile | None,
     ranks: Ranks,
     console: PlainConsole,
     warn: Callable[[str], None] | None,
 ) -> RunDirectory:
+    launcher = choose_launcher(console, ranks, profile)
     loaded, members = _prepare(loaded, options)
     path = options.run_dir or _default_path(loaded, options.smoke)
     require_folder(path, "--run-dir")
@@ -108,7 +140,7 @@ def _run(
     missing = [
         *missing_requirements(recipes, store, again=again),
         *lacking_resources(recipes, store, again=again),
-        *unshared_batches(recipes, store, ranks.size, again),
+        *unshared_batches(recipes, store, lambda stage: ranks.size, again),
         *impossible_continuations(recipes, store, again),
     ]
     if problems := fetch_at_first_use(recipes, missing, console.print):
@@ -124,7 +156,6 @@ def _run(
     if again:
         with directory.lock():
             outdate_stages(again, recipes, directory.store)
-    launcher = choose_launcher(console, ranks)
     if members:
         run_sweep(loaded, directory, members, launcher, options.command, console)
     else:
@@ -148,6 +179,20 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
     directory = _directory(options.run_dir or _default_path(loaded), options)
     recipes = {member.name: member.loaded for member in members} or {loaded.recipe.name: loaded}
     return {name: dry_run(recipe, directory, options.again) for name, recipe in recipes.items()}
+
+
+@looking_once()
+def planned_submissions(
+    loaded: LoadedRecipe, options: RunOptions, profile: FoundProfile
+) -> list[Submission]:
+    """The jobs that :func:`run_recipe` would submit with a profile, in the order they run.
+
+    Raises:
+        UsageError: an option does not fit the recipe.
+    """
+    loaded, members = _prepare(loaded, options)
+    store = _directory(options.run_dir or _default_path(loaded), options).store
+    return submissions(_recipes(loaded, members), profile.profile, store, options.again)
 
 
 def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, list[Member]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from pae_framework.errors import Problem
@@ -13,11 +13,21 @@ from pae_framework.recipe.stage_table import STAGES
 
 
 def unshared_batches(
-    recipes: Sequence[LoadedRecipe], store: Path, processes: int, again: Collection[str] = ()
+    recipes: Sequence[LoadedRecipe],
+    store: Path | None,
+    processes: Callable[[str], int],
+    again: Collection[str] = (),
 ) -> list[Problem]:
-    """Trainings with fewer images per micro-batch than processes, each of which needs one."""
+    """Trainings with fewer images per micro-batch than processes, each of which needs one.
+
+    Args:
+        recipes: the recipes to run.
+        store: folder of their stages; None: none is done.
+        processes: the number of processes of a stage, by its name.
+        again: stages that run anew, with all that depend on them.
+    """
     problems: dict[str, Problem] = {}
-    for loaded in recipes if processes > 1 else ():
+    for loaded in recipes:
         for problem in _unshared(loaded, store, processes, again):
             problems.setdefault(problem.path, problem)
     return list(problems.values())
@@ -39,18 +49,21 @@ def settings_without_effect(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
 
 
 def _unshared(
-    loaded: LoadedRecipe, store: Path, processes: int, again: Collection[str]
+    loaded: LoadedRecipe,
+    store: Path | None,
+    processes: Callable[[str], int],
+    again: Collection[str],
 ) -> Iterator[Problem]:
     for name in unfinished_stages(loaded, store, again):
-        stage = STAGES[name]
+        stage, count = STAGES[name], processes(name)
         train = stage.train(loaded.recipe)
-        if train is None or (images := train.batch_size // train.accumulate) >= processes:
+        if train is None or (images := train.batch_size // train.accumulate) >= count:
             continue
         key = dotted((*(stage.train_path or ()), "batch_size"))
         yield Problem(
-            f"{processes} processes cannot share micro-batches of {images} images (batch_size "
+            f"{count} processes cannot share micro-batches of {images} images (batch_size "
             f"{train.batch_size}, accumulate {train.accumulate})",
             key,
             hint=f"start at most {images} processes, or set {key} to "
-            f"{processes * train.accumulate} or more",
+            f"{count * train.accumulate} or more",
         )

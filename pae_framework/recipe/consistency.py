@@ -7,6 +7,7 @@ cannot know.
 from __future__ import annotations
 
 from pae_framework.errors import Inconsistency
+from pae_framework.recipe.checks.launch_checks import launch_stages
 from pae_framework.recipe.checks.loss_checks import check_losses
 from pae_framework.recipe.checks.sampling_checks import (
     check_evaluators,
@@ -27,5 +28,6 @@ def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
         check_sampling,
         check_images,
         check_evaluators,
+        launch_stages,
     )
     return [found for check in checks for found in check(recipe)]

@@ -84,6 +84,6 @@ def _origin(path: KeyPath, root: Node) -> str:
     if written is not None:
         return written.where
     component = root.find(path[:-1])
-    if path[-1] == "use" and component is not None:  # from the short form or the label
+    if path[-1] in ("use", "extends") and component is not None:  # from the short form or the label
         return component.where if isinstance(component.value, str) else component.key_where
     return DEFAULT

@@ -18,9 +18,9 @@ from pae_framework.recipe.suggestions import describe
 from pae_framework.registry import Registry
 
 
-def merge(base: Node, layer: Node) -> Node:
+def merge(base: Node, layer: Node, schema: SchemaNode = RECIPE) -> Node:
     """Merge ``layer`` into ``base``; call :func:`resolve_removals` after the last layer."""
-    return _merge(base, layer, RECIPE)
+    return _merge(base, layer, schema)
 
 
 def override(key_path: str, value: Node) -> Node:
@@ -46,6 +46,8 @@ def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
         return layer
     if schema.component is not None:
         base, layer = _drop_other_parameters(base, layer, schema)
+    if schema.short_key is not None:
+        base, layer = long_form(base, schema.short_key), long_form(layer, schema.short_key)
     if base.map is None or layer.map is None:
         return layer
     entries = dict(base.map)
@@ -57,11 +59,10 @@ def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
 
 
 def _drop_other_parameters(base: Node, layer: Node, schema: SchemaNode) -> tuple[Node, Node]:
-    """Both in long form; if the layer changes the component, the base without its parameters."""
+    """Both; if the layer changes the component, the base without its parameters."""
     assert schema.component is not None
     before, after = schema.use(base), schema.use(layer)
     renamed = _names_component(layer) and before != after
-    base, layer = _long_form(base), _long_form(layer)
     if renamed and base.map is not None:
         own = schema.component.engine_keys()
         base = replace(base, value={key: node for key, node in base.map.items() if key in own})
@@ -72,23 +73,23 @@ def _names_component(node: Node) -> bool:
     return isinstance(node.value, str) or (node.map is not None and "use" in node.map)
 
 
-def _long_form(node: Node) -> Node:
-    """``{use: name}`` for the short form ``name``."""
+def long_form(node: Node, key: str) -> Node:
+    """``{key: name}`` for the short form ``name``."""
     if isinstance(node.value, str):
-        return replace(node, value={"use": node})
+        return replace(node, value={key: node})
     return node
 
 
-def resolve_removals(root: Node, registry: Registry) -> Node:
+def resolve_removals(root: Node, registry: Registry | None, schema: SchemaNode = RECIPE) -> Node:
     """Delete the keys that layers removed.
 
     A null is kept if it is a valid value of its setting. It is also kept at an unknown key, so that
     validation reports the key.
     """
-    return _remove(root, RECIPE, registry)
+    return _remove(root, schema, registry)
 
 
-def _remove(node: Node, schema: SchemaNode, registry: Registry) -> Node:
+def _remove(node: Node, schema: SchemaNode, registry: Registry | None) -> Node:
     if node.map is None:
         return node
     entries: dict[str, Node] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_serializer
 from pydantic_core import PydanticCustomError
 
 from pae_framework.config import Count, PathText, Processes, Seed, Settings, Side, Weight
@@ -21,6 +21,7 @@ from pae_framework.recipe.components import (
     ModulatorComponent,
     RegularizerComponent,
 )
+from pae_framework.recipe.profile_settings import Launch, Profile
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, RefinementSettings
 from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
@@ -205,4 +206,14 @@ class Recipe(Settings):
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"
     )
+    launch: Launch | None = Field(
+        None,
+        description="where the stages run: the name of a profile (`pae profiles`), or a map with "
+        "its keys; null: in this process; not part of fingerprints",
+    )
     sweep: SweepSection | None = None
+
+    @field_serializer("launch")
+    def _written_launch(self, launch: Profile | None) -> dict[str, Any] | None:
+        """Without defaults, which would override the profile that it extends."""
+        return None if launch is None else launch.model_dump(mode="json", exclude_unset=True)

@@ -14,6 +14,7 @@ from pae_framework.errors import PluginError
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node
+from pae_framework.recipe.profile_settings import Profile
 from pae_framework.registry import Registry, UnknownComponentError
 
 
@@ -36,6 +37,13 @@ class SchemaNode:
         if isinstance(self.type, type) and issubclass(self.type, Component):
             return self.type
         return None
+
+    @property
+    def short_key(self) -> str | None:
+        """The key that a text in place of the map stands for; None if there is none."""
+        if self.component is not None:
+            return "use"
+        return "extends" if self.type is Profile else None
 
     def use(self, node: Node) -> str | None:
         """Name of the component at ``node``: its ``use``, its short form (a string) or label."""
@@ -74,11 +82,14 @@ class SchemaNode:
 
 
 RECIPE = SchemaNode(Recipe)
+PROFILE = SchemaNode(Profile)
 
 
-def schema_at(root: Node, path: KeyPath, registry: Registry) -> tuple[SchemaNode, Node]:
-    """The schema at a key path, and the node there or its nearest ancestor."""
-    schema, node = RECIPE, root
+def schema_at(
+    root: Node, path: KeyPath, registry: Registry | None, schema: SchemaNode = RECIPE
+) -> tuple[SchemaNode, Node]:
+    """The schema at a key path below ``schema``, and the node there or its nearest ancestor."""
+    node = root
     for key in path:
         schema = schema.enter(key, node, registry)
         node = node.child(key) or node

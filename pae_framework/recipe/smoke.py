@@ -97,7 +97,7 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     data["latents"].update(workers=0, folder=None, statistics=None)
     if data["generator"] is not None:
         data["generator"]["weights"] = None
-    data["sweep"] = None
+    data["launch"] = data["sweep"] = None
     data["data"].update(
         image_size=_image_size(loaded.recipe, small),
         train={"use": SOURCE, "split": "train", "count": _IMAGES},

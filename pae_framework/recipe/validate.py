@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
-from pae_framework.recipe.schema import accepts, schema_at
+from pae_framework.recipe.schema import SchemaNode, accepts, schema_at
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.registry import Registry
+
+M = TypeVar("M", bound=BaseModel)
 
 _EXPECTED = {
     "int_type": "an integer",
@@ -66,13 +70,29 @@ def validate(root: Node, registry: Registry) -> Recipe:
         RecipeError: with every problem and its location.
         PluginError: the only problems are broken plugins that the recipe needs.
     """
+    return validate_as(Recipe, root, registry)
+
+
+def validate_as(model: type[M], root: Node, registry: Registry | None = None) -> M:
+    """Check a tree against a model.
+
+    Args:
+        model: the model of the whole tree.
+        root: the tree.
+        registry: known components; None: the model has none.
+
+    Raises:
+        RecipeError: with every problem and its location.
+        PluginError: the only problems are broken plugins that the tree needs.
+    """
     try:
-        return Recipe.model_validate(root.plain(), context={"registry": registry})
+        return model.model_validate(root.plain(), context={"registry": registry})
     except ValidationError as error:
         found = _without_consequences(error.errors(include_url=False))
     paths = [_key_path(details["loc"], root) for details in found]
+    explain = _Explain(root, SchemaNode(model), registry)
     problems = [
-        _problem([details for _, details in group], path, root, registry)
+        explain.problem([details for _, details in group], path)
         for path, group in groupby(zip(paths, found, strict=True), key=itemgetter(0))
     ]
     if all(details["type"] == "broken_plugin" for details in found):
@@ -86,30 +106,55 @@ def _without_consequences(found: list[ErrorDetails]) -> list[ErrorDetails]:
     return [d for d in found if d["type"] != "too_short" or d["loc"] not in owners]
 
 
-def _problem(found: list[ErrorDetails], path: KeyPath, root: Node, registry: Registry) -> Problem:
-    """One problem from pydantic's errors at one key path (several for a union of types)."""
-    where = root.position(path)
-    if found[0]["type"] == "missing":
-        message, hint = _explain_missing(path, root, registry)
-    elif found[0]["type"] == "extra_forbidden":
-        parent, node = schema_at(root, path[:-1], registry)
-        message, hint = "unknown key", suggestion(str(path[-1]), parent.keys(node, registry) or ())
-        where = unknown.key_where if (unknown := root.find(path)) else where
-    else:
-        message, hint = explain_value(found)
-        hint = hint or _key_to_write(found[0], path, root, registry)
-    return Problem(message, dotted(path), where, hint)
+@dataclass(frozen=True)
+class _Explain:
+    """Turns pydantic's errors about a tree into problems."""
 
+    root: Node
+    schema: SchemaNode
+    registry: Registry | None
 
-def _key_to_write(found: ErrorDetails, path: KeyPath, root: Node, registry: Registry) -> str:
-    """A hint for a number or boolean in place of a map: one key of it that takes such a value."""
-    value = found["input"]
-    if found["type"] not in _NO_MAP or isinstance(value, str) or not isinstance(value, int | float):
-        return ""
-    schema, node = schema_at(root, path, registry)
-    keys = [k for k, field in (schema.keys(node, registry) or {}).items() if accepts(field, value)]
-    key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
-    return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
+    def problem(self, found: list[ErrorDetails], path: KeyPath) -> Problem:
+        """One problem from pydantic's errors at one key path (several for a union of types)."""
+        where = self.root.position(path)
+        if found[0]["type"] == "missing":
+            message, hint = self._missing(path)
+        elif found[0]["type"] == "extra_forbidden":
+            message, hint = "unknown key", suggestion(str(path[-1]), self._fields(path[:-1]) or ())
+            where = unknown.key_where if (unknown := self.root.find(path)) else where
+        else:
+            message, hint = explain_value(found)
+            hint = hint or self._key_to_write(found[0], path)
+        return Problem(message, dotted(path), where, hint)
+
+    def _missing(self, path: KeyPath) -> tuple[str, str]:
+        component = self._at(path[:-1])[0].component
+        if path[-1] == "use" and component is not None:
+            return "missing", f"set `use: <{component.kind}>`"
+        field = (self._fields(path[:-1]) or {}).get(str(path[-1]))
+        description = field.description if field is not None else None
+        return f"missing ({description})" if description else "missing", ""
+
+    def _key_to_write(self, found: ErrorDetails, path: KeyPath) -> str:
+        """A hint for a number or boolean in place of a map: one key of it that takes the value."""
+        value = found["input"]
+        if (
+            found["type"] not in _NO_MAP
+            or isinstance(value, str)
+            or not isinstance(value, int | float)
+        ):
+            return ""
+        fields = self._fields(path) or {}
+        keys = [key for key, field in fields.items() if accepts(field, value)]
+        key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
+        return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
+
+    def _at(self, path: KeyPath) -> tuple[SchemaNode, Node]:
+        return schema_at(self.root, path, self.registry, self.schema)
+
+    def _fields(self, path: KeyPath) -> Mapping[str, FieldInfo] | None:
+        schema, node = self._at(path)
+        return schema.keys(node, self.registry)
 
 
 def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
@@ -126,15 +171,6 @@ def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
             path.append(key)
             node = child
     return tuple(path)
-
-
-def _explain_missing(path: KeyPath, root: Node, registry: Registry) -> tuple[str, str]:
-    parent, node = schema_at(root, path[:-1], registry)
-    if path[-1] == "use" and parent.component is not None:
-        return "missing", f"set `use: <{parent.component.kind}>`"
-    field = (parent.keys(node, registry) or {}).get(str(path[-1]))
-    description = field.description if field is not None else None
-    return f"missing ({description})" if description else "missing", ""
 
 
 def explain_value(found: Sequence[ErrorDetails]) -> tuple[str, str]:

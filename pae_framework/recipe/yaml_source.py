@@ -127,8 +127,12 @@ def display(path: Path) -> str:
         return str(path)
 
 
-def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
+def read_file(path: Path, expected: str = "a recipe") -> tuple[Node, str, list[Problem]]:
     """Read a recipe file: its tree, its text and problems with single keys.
+
+    Args:
+        path: the file.
+        expected: what it should hold, for messages.
 
     Raises:
         RecipeError: the file cannot be read, or is not a YAML map.
@@ -155,7 +159,7 @@ def read_file(path: Path) -> tuple[Node, str, list[Problem]]:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     node, problems = parse(text, position)
     if node is None or (node.value is None and not problems):
-        raise RecipeError([Problem("is empty; expected a recipe", where=position(1, 1))])
+        raise RecipeError([Problem(f"is empty; expected {expected}", where=position(1, 1))])
     if node.map is None:
         message = f"expected a map of `key: value` at the top, found {describe(node.plain())}"
         raise RecipeError([*problems, Problem(message, where=node.where)])

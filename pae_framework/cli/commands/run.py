@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
+from pae_framework.cli.arguments import OnOption, OverridesArgument, RecipeArgument
 from pae_framework.cli.output import (
     command_line,
     console_for_tables,
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.runs.directory import RunDirectory
     from pae_framework.system.console import PlainConsole
+
+_NO_JOB = "no job: every stage is done"
 
 
 def run(
@@ -64,12 +66,13 @@ def run(
             "those that torchrun started",
         ),
     ] = None,
+    on: OnOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
             help="only print what would run: stages, sizes, steps and epochs, memory, FLOPs; "
-            "needs no data and no weights, writes nothing",
+            "with a profile also the jobs; needs no data and no weights, writes nothing",
         ),
     ] = False,
     as_json: Annotated[
@@ -98,6 +101,8 @@ def run(
         pae run quickstart --again tokenizer
 
         pae run siglip2_full --processes auto
+
+        pae run siglip2_full --on cluster --dry-run
     """
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.start import RunOptions, run_recipe
@@ -112,7 +117,7 @@ def run(
         raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
     loaded = load_recipe(recipe, overrides or (), installed_registry())
     options = RunOptions(
-        run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes
+        run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes, on
     )
     if dry_run:
         _print_dry_run(loaded, options, as_json)
@@ -124,13 +129,19 @@ def run(
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
     from pae_framework.dry_run.render import dry_run_lines, members_table
-    from pae_framework.launch.start import dry_run_recipe
+    from pae_framework.launch.start import dry_run_recipe, planned_submissions, profile_of
+    from pae_framework.launch.submission import submission_line
 
+    profile = profile_of(loaded, options)
+    jobs = planned_submissions(loaded, options, profile) if profile else []
     members = dry_run_recipe(loaded, options)
     is_sweep, first = loaded.recipe.sweep is not None, next(iter(members))
     if as_json:
         plain = {name: member.plain() for name, member in members.items()}
-        print_json({"members": plain} if is_sweep else plain[first])
+        answer: dict[str, Any] = {"members": plain} if is_sweep else plain[first]
+        if profile:
+            answer["profile"], answer["jobs"] = profile.name, [job.plain() for job in jobs]
+        print_json(answer)
         return
     console = console_for_tables()
     for line in dry_run_lines(members[first]):
@@ -138,6 +149,11 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
     if is_sweep:
         console.print(f"the above is {first}, one of {len(members)} members:")
         console.print(members_table(list(members.items())))
+    if profile:
+        asked = profile.profile
+        console.print(f"with profile {profile.name} ({asked.executor}), jobs:" if jobs else _NO_JOB)
+        for job in jobs:
+            console.print(f"  {submission_line(job, asked.array_limit)}")
 
 
 def _print_results(directory: RunDirectory, console: PlainConsole) -> None:

@@ -1,0 +1,119 @@
+"""``pae profiles``: list where recipes can run, and explain one profile."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.output import print_json, print_table
+from pae_framework.cli.shell_completion import complete_profile
+from pae_framework.errors import ProfileError, UsageError
+from pae_framework.system.printing import print_line
+
+if TYPE_CHECKING:
+    from pae_framework.recipe.profiles import FoundProfile, Profiles
+
+
+def profiles(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROFILE",
+            help="explain this profile: every value, and where it was set",
+            autocompletion=complete_profile,
+        ),
+    ] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="print a file of profiles to copy and edit")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the profiles with which `pae run RECIPE --on PROFILE` can run a recipe.
+
+    A profile says where stages run: on a Slurm cluster, on this machine, with which resources. Your
+    own are in $XDG_CONFIG_HOME/pae_framework/profiles.yaml (~/.config/pae_framework/profiles.yaml).
+
+    Examples:
+        pae profiles
+
+        pae profiles cluster
+
+        pae profiles --example
+    """
+    from pae_framework.recipe.profiles import EXAMPLE, Profiles
+
+    if example:
+        if name is not None or as_json:
+            raise UsageError("--example takes no profile and no --json")
+        print_line(EXAMPLE.removesuffix("\n"))
+    elif name is None:
+        _list(Profiles(), as_json)
+    else:
+        _explain(Profiles().find(name), as_json)
+
+
+def _list(known: Profiles, as_json: bool) -> None:
+    """Print every valid profile.
+
+    Raises:
+        ProfileError: a profile is invalid; the valid ones were printed.
+    """
+    found, problems = known.all()
+    if as_json:
+        listed = [{"name": f.name, "executor": f.profile.executor, "where": f.where} for f in found]
+        problems_json = [asdict(problem) for problem in problems]
+        print_json({"file": str(known.file), "profiles": listed, "problems": problems_json})
+        if problems:
+            raise typer.Exit(ProfileError.exit_code)
+        return
+    rows = [(f.name, f.profile.executor, _summary(f), f.where) for f in found]
+    print_table(("profile", "executor", "resources", "defined"), rows)
+    if not known.file.exists():
+        print_line(f"your own: `pae profiles --example` prints a file; save it as {known.file}")
+    if problems:
+        raise ProfileError(problems)
+
+
+def _summary(found: FoundProfile) -> str:
+    from pae_framework.launch.submission import resources_text
+
+    profile = found.profile
+    if profile.executor == "debug":
+        return "this process"
+    if profile.executor == "local" and profile.tasks_per_node is profile.gpus_per_node is None:
+        return "this machine, a process for each visible GPU, or 1"
+    stages = f"; differs for {', '.join(profile.stages)}" if profile.stages else ""
+    return f"{resources_text(profile)}{stages}"
+
+
+def _explain(found: FoundProfile, as_json: bool) -> None:
+    from pae_framework.recipe.emit import inline
+    from pae_framework.recipe.profile_settings import Profile
+
+    rows = _rows(found)
+    if as_json:
+        values = [{"key": key, "value": value, "where": where} for key, value, where in rows]
+        print_json({"name": found.name, "where": found.where, "values": values})
+        return
+    print_line(f"{found.name}: {_summary(found)}")
+    print_line(f"defined: {found.where}")
+    fields = Profile.model_fields
+    meanings = {key: field.description or "" for key, field in fields.items()}
+    print_table(
+        ("key", "value", "set at", "meaning"),
+        [(key, inline(value), where, meanings.get(key, "")) for key, value, where in rows],
+    )
+
+
+def _rows(found: FoundProfile) -> list[tuple[str, Any, str]]:
+    """Key, value and origin of every value, then of those that differ for single stages."""
+    values = found.profile.model_dump(mode="json", exclude={"extends", "stages"})
+    rows = [(key, value, found.origin((key,))) for key, value in values.items()]
+    for stage, resources in found.profile.stages.items():
+        for key, value in resources.model_dump(mode="json", exclude_unset=True).items():
+            path = ("stages", stage, key)
+            rows.append((".".join(path), value, found.origin(path)))
+    return rows
