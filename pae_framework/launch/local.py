@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 
+from pae_framework.launch.description import describe_run, is_first_visit
 from pae_framework.launch.ranks import Ranks
 from pae_framework.launch.stage import run_stage
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.stage_table import STAGES
-from pae_framework.runs.data_record import (
-    SPLITS,
-    changed_images,
-    found_contents,
-    record_known_images,
-    remember,
-    source_of,
-)
+from pae_framework.runs.data_record import record_known_images
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.earlier import adopt_hashed
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.looking import looking_once
-from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
-from pae_framework.runs.planned import IDENTIFIED, planned_stages
+from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.planned import IDENTIFIED
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import ADOPTED
+from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.files import clear_unfinished
 
+REPORT_STAGE = "report"
 LOGS = "logs"
 """Folder of the run with one log per process, if there are several."""
 
@@ -69,27 +62,47 @@ class LocalLauncher:
             RunError: a stage failed. Its record has the reason; running again resumes it.
             PluginError: a component cannot be imported; no stage was started.
         """
-        found = found_contents(loaded.recipe)
-        stages = planned_stages(loaded, directory.store, found)
-        chosen = list(stages) if until is None else upstream_stages(stages, until)
         with directory.lock():
-            unfinished = [name for name in chosen if not directory.stage(stages[name]).done]
-            starts, restarted = bool(unfinished), _splits(unfinished, loaded.recipe)
-            adopt_hashed(directory, loaded.registry, found)
-            for line in changed_images(directory, found, restarted):
-                self.console.print(line)
-            clear_unfinished(directory.path, recursive=False)
-            directory.write(loaded, list(stages.values()), command, starts)
-            remember(loaded.recipe, directory.store, found)
-            self._tell_new_rules(loaded.recipe, directory, stages)
-            if starts:
+            described = describe_run(loaded, directory, command, self.console, until)
+            stages = described.stages
+            if described.unfinished:
                 from pae_framework.build import import_components  # loads torch
 
                 import_components(loaded.recipe, loaded.registry)
-            for name in chosen:
+            for name in described.chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages, command)
             if until is None:
                 directory.link_report()
+
+    @looking_once()
+    def run_stages(
+        self,
+        loaded: LoadedRecipe,
+        directory: RunDirectory,
+        stages: Mapping[str, PlannedStage],
+        chosen: Sequence[str],
+        command: str,
+    ) -> None:
+        """Run some stages of a run that is described already; others may run meanwhile.
+
+        Args:
+            loaded: the recipe, without a sweep.
+            directory: the run's directory.
+            stages: its plan.
+            chosen: the stages to run, in this order; those that they read are done.
+            command: what the user typed, for the record.
+
+        Raises:
+            RunError: a stage failed. Its record has the reason; running again resumes it.
+            PluginError: a component cannot be imported; no stage was started.
+        """
+        from pae_framework.build import import_components  # loads torch
+
+        import_components(loaded.recipe, loaded.registry)
+        for name in chosen:
+            self._run_unfinished(loaded, directory, stages[name], stages, command)
+        if REPORT_STAGE in chosen:
+            directory.link_report()
 
     def _run_unfinished(
         self,
@@ -131,22 +144,12 @@ class LocalLauncher:
 
     def _adopt(self, record: StageRecord, planned: PlannedStage, recipe: Recipe) -> None:
         """Record the images of a stage that an earlier version identified by their path."""
-        if not _is_first_visit(record, planned):
+        if not is_first_visit(record, planned):
             return
         record.update(**{IDENTIFIED: planned.identified})
         if record.done:
             record_known_images(record, planned, recipe)
         self._print(planned, "of an earlier version: identified by its images from now on")
-
-    def _tell_new_rules(
-        self, recipe: Recipe, directory: RunDirectory, stages: Mapping[str, PlannedStage]
-    ) -> None:
-        """Say at the first visit if an earlier version read other files."""
-        if not any(_is_first_visit(directory.stage(stage), stage) for stage in stages.values()):
-            return
-        for split in SPLITS:
-            if difference := source_of(recipe, split).config.read_before():
-                self.console.print(f"data.{split}: {difference}")
 
     def _use_finished(self, directory: RunDirectory, planned: PlannedStage, recipe: Recipe) -> None:
         record = directory.stage(planned)
@@ -159,16 +162,6 @@ class LocalLauncher:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))
 
 
-def _is_first_visit(record: StageRecord, planned: PlannedStage) -> bool:
-    """Whether an earlier version began the stage, and it has not been identified by its images."""
-    return planned.identified is not None and IDENTIFIED not in record.info
-
-
-def _splits(stages: Iterable[str], recipe: Recipe) -> set[Split]:
-    """Splits of the images that one of the stages reads."""
-    return {x for x in SPLITS if any(STAGES[name].needs(("data", x), recipe) for name in stages)}
-
-
 def _ran_with(loaded: LoadedRecipe, command: str) -> dict[str, Any]:
     """What a stage runs with, for its record."""
     return {
@@ -176,4 +169,5 @@ def _ran_with(loaded: LoadedRecipe, command: str) -> dict[str, Any]:
         "overrides": list(loaded.overrides),
         "host": platform.node(),
         **describe_environment(loaded.registry),
+        "sources": source_hashes(loaded.registry),
     }

@@ -6,7 +6,7 @@
       jobs.json                     one entry per stage and job, in the order of submission
       jobs/
         recipe-0f1e2d3c4b5a.yaml    the recipe as it was submitted, with all values
-        12_0_log.out  12_0_log.err  what process 0 of job 12 printed, over all its starts
+        12_0_log.out                what process 0 of job 12 printed, over all its starts
         starts-encoder-1f2e3d.jsonl one line per start of a job that ran the stage
         12.cancelled                `pae cancel` ended job 12, so it must not be requeued
 """
@@ -134,15 +134,14 @@ class RunJobs:
         entries = [stage.model_dump(mode="json") for stage in (*self.submitted, *stages)]
         write_json(self.file, {"version": VERSION, "jobs": entries})
 
-    def log(self, job: str, rank: int = 0, errors: bool = False) -> Path:
+    def log(self, job: str, rank: int = 0) -> Path:
         """What a process of a job printed.
 
         Args:
             job: id of the job, see :attr:`SubmittedStage.id`.
             rank: index of the process.
-            errors: its standard error instead of its standard output.
         """
-        return self.folder / f"{job}_{rank}_log.{'err' if errors else 'out'}"
+        return self.folder / f"{job}_{rank}_log.out"
 
     def starts(self, stage_folder: str) -> list[Start]:
         """The starts of jobs that ran a stage, in order.
