@@ -53,7 +53,7 @@ def run_sweep(
     for number, member in enumerate(members, start=1):
         console.rule(f"{member.name} ({number} of {len(members)})")
         try:
-            launcher.run(member.loaded, _member_directory(directory, member), command)
+            launcher.run(member.loaded, member_directory(directory, member), command)
         except StoppedError:
             raise
         except RunError as error:
@@ -73,7 +73,8 @@ def compare_members(loaded: LoadedRecipe, directory: RunDirectory) -> None:
     write_comparison(directory, loaded.recipe.description, results, samples_of)
 
 
-def _member_directory(sweep: RunDirectory, member: Member) -> RunDirectory:
+def member_directory(sweep: RunDirectory, member: Member) -> RunDirectory:
+    """The run of a member, with the store of its sweep."""
     return RunDirectory.at(sweep.path / "members" / member.name, sweep.store)
 
 
@@ -87,7 +88,7 @@ def _results(
     """
     results, samples_of = [], {}
     for member in expand(loaded):
-        run = _member_directory(sweep, member)
+        run = member_directory(sweep, member)
         stages = planned_stages(member.loaded, run.store)
         if "evaluate" not in stages or not run.stage(stages["evaluate"]).done:
             continue

@@ -216,7 +216,7 @@ class RunDirectory:
             RunError: the file is missing or damaged, or is not the recipe that was run.
         """
         text = read_text(self.path / name, _REMEDY)
-        digest = _digest(text)
+        digest = digest_of_text(text)
         if name == RESOLVED and self.info.get("resolved", digest) != digest:
             raise RunError(
                 f"{self.path / name} is not the recipe that was run; {_REMEDY}, or run the changed "
@@ -293,7 +293,7 @@ def write_description(path: Path, info: dict[str, Any], loaded: LoadedRecipe, st
         starts: whether a stage is about to start.
     """
     resolved = loaded.resolved_yaml()
-    info = {**info, "recipe": str(loaded.source.absolute()), "resolved": _digest(resolved)}
+    info = {**info, "recipe": str(loaded.source.absolute()), "resolved": digest_of_text(resolved)}
     if starts or not _describes(path, info, loaded):
         write_json(path / RECORD, info)
         write_text(path / "recipe.yaml", loaded.text)
@@ -318,7 +318,8 @@ def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
     return same and all(known.get(key) == info.get(key) for key in ("plan", "members", "store"))
 
 
-def _digest(text: str) -> str:
+def digest_of_text(text: str) -> str:
+    """The digest by which a run knows a text of its description."""
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 

@@ -1,0 +1,364 @@
+"""What runs in a job: some stages of a run, in all processes that the job started.
+
+A job knows its run by the directory, and holds no state of the code: the recipe is read from the
+file that was written at submission, and the code is imported anew. Packages, code and plan are
+compared with those at submission when the job starts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from pae_framework.distributed.job_place import take_place
+from pae_framework.errors import PaeError, RunError, StoppedError
+from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.ranks import Ranks, count_processes
+from pae_framework.launch.run_sweep import compare_members
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.registry import Registry
+from pae_framework.runs.directory import RunDirectory, digest_of_text
+from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.jobs import RunJobs, Start, now
+from pae_framework.runs.plan import PlannedStage, upstream_stages
+from pae_framework.runs.planned import planned_stages
+from pae_framework.runs.record import StageRecord
+from pae_framework.runs.sources import changed_sources, source_hashes
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.slurm import SlurmUnknownError, job_state, requeue
+from pae_framework.system.stopping import STOP_SIGNALS
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+RESTARTS = "SLURM_RESTART_COUNT"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The recipe of a job, and what it was submitted with.
+
+    Args:
+        file: the recipe with all values, in the folder of jobs.
+        digest: of its text.
+        source: the user's recipe file.
+        source_digest: of its text.
+        versions: of packages and plugins.
+        sources: hash of the code of each package.
+    """
+
+    file: Path
+    digest: str
+    source: Path
+    source_digest: str
+    versions: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    def load(self, registry: Registry) -> LoadedRecipe:
+        """The recipe as it was submitted.
+
+        Raises:
+            RunError: the file is missing or was changed.
+            RecipeError: it is no longer valid, e.g. because a plugin was removed.
+        """
+        if _text(self.file) is None or digest_of_text(_text(self.file) or "") != self.digest:
+            raise RunError(f"{self.file} is missing or was changed; submit the run again")
+        return replace(load_recipe(self.file, (), registry), source=self.source)
+
+    def changes(self, registry: Registry) -> list[str]:
+        """What has changed since the submission, one line each."""
+        present = versions(registry)
+        changes = [
+            f"{name}: {self.versions.get(name, 'not installed')} when it was submitted, "
+            f"{present.get(name, 'not installed')} now"
+            for name in sorted(self.versions.keys() | present.keys())
+            if self.versions.get(name) != present.get(name)
+        ]
+        changes += [
+            f"the code of {name} was edited"
+            for name in changed_sources(self.sources, source_hashes(registry))
+        ]
+        text = _text(self.source)
+        if text is not None and digest_of_text(text) != self.source_digest:
+            changes.append(f"{self.source} was edited, which has no effect on this job")
+        return changes
+
+
+def versions(registry: Registry) -> dict[str, str]:
+    """Version of each package and plugin."""
+    described = describe_environment(registry)
+    return {**described["packages"], **described["plugins"]}
+
+
+@dataclass(frozen=True)
+class JobRules:
+    """How a job behaves when it is interrupted.
+
+    Args:
+        executor: ``slurm``, ``local`` or ``debug``.
+        restarts: starts without progress after the first one that a stage may have.
+        seconds: how long a save may take when the job is interrupted; None: unknown.
+        again: the command that submits the run again.
+    """
+
+    executor: str
+    restarts: int
+    seconds: int | None
+    again: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job; submitit calls it in each of its processes."""
+
+    jobs: Path
+    """Directory of the run or of the sweep that it belongs to."""
+    snapshot: Snapshot
+    rules: JobRules
+
+    def __call__(self) -> None:
+        """Do this process' part; an error ends the process with its exit code."""
+        console = PlainConsole()
+        own = _OwnJob.here(self.rules.executor)
+        try:
+            if own.follows():
+                return
+            with _interrupted_by_signals():
+                self.work(own, console)
+        except (StoppedError, KeyboardInterrupt) as error:
+            if self.rules.executor == "debug":
+                raise
+            console.print(str(error) or "interrupted by a signal")
+            self._end_stopped(own, console)
+        except PaeError as error:
+            if self.rules.executor == "debug":
+                raise
+            console.print(f"error: {error}")
+            sys.exit(error.exit_code)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """The job as it is to be run when it is requeued: the same; for submitit."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def work(self, own: _OwnJob, console: PlainConsole) -> None:
+        """Do the job in the main process."""
+        raise NotImplementedError
+
+    def _end_stopped(self, own: _OwnJob, console: PlainConsole) -> NoReturn:
+        """Requeue the job if nobody else does, say what happens, and end the process."""
+        console.print(self._after_stop(own))
+        sys.stdout.flush()
+        sys.exit(1)
+
+    def _after_stop(self, own: _OwnJob) -> str:
+        if RunJobs(self.jobs).is_cancelled(own.id):
+            return f"job {own.id} was cancelled; to go on: {self.rules.again}"
+        if self.rules.executor != "slurm":
+            return f"to go on: {self.rules.again}"
+        try:
+            state = job_state(own.id)
+            if state == "RUNNING":
+                requeue(own.id)
+                return f"job {own.id} is requeued and goes on under the same id"
+        except SlurmUnknownError as error:
+            return f"job {own.id} cannot be requeued from here: {error}; submit it again"
+        return (
+            f"job {own.id} is {state}: Slurm requeues it if it was preempted or its node failed; "
+            f"if it was cancelled or reached its time limit, go on with: {self.rules.again}"
+        )
+
+
+@dataclass(frozen=True)
+class StageJob(_Job):
+    """A job that runs stages of one run.
+
+    Args:
+        run: the run's directory.
+        store: folder of its stages.
+        stages: name and fingerprint of each stage to run, in order.
+        command: what the user typed.
+    """
+
+    run: Path
+    store: Path
+    stages: Mapping[str, str]
+    command: str
+
+    def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
+        registry = load_registry()
+        changes = self.snapshot.changes(registry)
+        for line in changes:
+            console.print(f"changed since the submission: {line}")
+        loaded = self.snapshot.load(registry)
+        directory = RunDirectory.at(self.run, self.store)
+        planned = planned_stages(loaded, self.store)
+        self._require_plan(planned)
+        self._require_inputs(planned, directory)
+        with Ranks(count_processes(None), console) as ranks:
+            launcher = LocalLauncher(console, ranks)
+            for name in self.stages:
+                if not directory.stage(planned[name]).done:
+                    self._start(own, directory.stage(planned[name]), changes, console)
+                launcher.run_stages(loaded, directory, planned, [name], self.command)
+
+    def _require_plan(self, planned: Mapping[str, PlannedStage]) -> None:
+        for name, fingerprint in self.stages.items():
+            if name not in planned or planned[name].fingerprint != fingerprint:
+                present = planned[name].fingerprint if name in planned else "no such stage"
+                raise RunError(
+                    f"stage {name} is not the one that was submitted ({fingerprint}, now "
+                    f"{present}): its images, files or code changed; submit it again: "
+                    f"{self.rules.again}"
+                )
+
+    def _require_inputs(self, planned: Mapping[str, PlannedStage], directory: RunDirectory) -> None:
+        needed = {stage for name in self.stages for stage in upstream_stages(planned, name)}
+        missing = [
+            name
+            for name in planned
+            if name in needed - self.stages.keys() and not directory.stage(planned[name]).done
+        ]
+        if missing:
+            raise RunError(
+                f"{', '.join(self.stages)} cannot run, because {', '.join(missing)} is not done; "
+                f"submit it again: {self.rules.again}"
+            )
+
+    def _start(
+        self, own: _OwnJob, record: StageRecord, changes: list[str], console: PlainConsole
+    ) -> None:
+        """Record the start of a stage, unless it starts again and again without progress."""
+        jobs, name = RunJobs(self.jobs), record.path.name
+        start = Start(
+            job=own.id,
+            restarts=own.restarts,
+            time=now(),
+            host=platform.node(),
+            progress=saved_progress(record.path),
+            changes=changes,
+        )
+        earlier = starts_without_progress(jobs.starts(name), start)
+        jobs.add_start(name, start)
+        if earlier > self.rules.restarts:
+            error = (
+                f"job {own.id} started this stage {earlier} times without a new checkpoint; it "
+                f"is not started again. Find the cause in {jobs.log(own.id)}, then: "
+                f"{self.rules.again}"
+            )
+            if record.info:
+                record.update(state="failed", error=error)
+            raise RunError(error)
+        if (warning := short_grace(record, self.rules.seconds)) is not None:
+            console.print(f"warning: {warning}")
+
+
+@dataclass(frozen=True)
+class ComparisonJob(_Job):
+    """A job that writes the results and the report of a sweep.
+
+    Args:
+        sweep: the sweep's directory.
+    """
+
+    sweep: Path
+
+    def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
+        compare_members(self.snapshot.load(load_registry()), RunDirectory.at(self.sweep))
+        console.print(f"report: {self.sweep / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class _OwnJob:
+    """The job that this process belongs to."""
+
+    id: str
+    restarts: int
+    executor: str
+
+    @classmethod
+    def here(cls, executor: str) -> _OwnJob:
+        if executor == "debug":
+            return cls("debug", 0, executor)
+        from submitit import JobEnvironment
+
+        return cls(JobEnvironment().job_id, int(os.environ.get(RESTARTS) or 0), executor)
+
+    def follows(self) -> bool:
+        """Take the place of this process; follow the main process to the end if it is another."""
+        if self.executor == "debug":
+            return False
+        from submitit import JobEnvironment
+
+        place = take_place(JobEnvironment(), self.restarts)
+        if place.rank == 0:
+            return False
+        from pae_framework.launch.follower import follow  # loads torch
+
+        if code := follow(place):
+            sys.exit(code)
+        return True
+
+
+def saved_progress(folder: Path) -> int:
+    """What a stage has saved: the step of its newest checkpoint, else the number of its files."""
+    steps = [
+        int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*[0-9]")
+    ]
+    return max(steps) if steps else sum(1 for path in folder.rglob("*") if path.is_file())
+
+
+def starts_without_progress(earlier: list[Start], start: Start) -> int:
+    """How many starts of this job before this one saved nothing that was there before."""
+    same = [past for past in earlier if past.job == start.job and past.progress == start.progress]
+    return len(same)
+
+
+def short_grace(record: StageRecord, seconds: int | None) -> str | None:
+    """A warning if the last save of a training took longer than an interrupted job has."""
+    last = record.info.get("save_seconds")
+    if seconds is None or last is None or last < seconds:
+        return None
+    return (
+        f"the last save of {record.path.name} took {last:.0f} s, but the profile grants "
+        f"{seconds} s; work since the last checkpoint is lost if the job is interrupted"
+    )
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Outside of training, the first signal that asks to stop interrupts, as Ctrl-C does.
+
+    Later ones change nothing. In training, a stop request takes their place.
+    """
+    numbers = [number for number in STOP_SIGNALS if number != signal.SIGINT]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number in before:  # the process is about to end
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
