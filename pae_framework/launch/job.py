@@ -335,6 +335,13 @@ class _OwnJob:
         return True
 
 
+def _see_devices_of_submitter() -> None:
+    """Undo submitit's choice of GPUs: processes choose by their index among those of the user."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if (devices := os.environ.get(VISIBLE_DEVICES)) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+
+
 def saved_progress(folder: Path) -> int:
     """What a stage has saved: the step of its newest checkpoint, else the number of its files."""
     steps = [
