@@ -146,6 +146,9 @@ class _Job:
             console.print(self._after_stop(own))
             sys.exit(1)
         except PaeError as error:
+            if waiting := RunJobs(self.jobs).waiting_for(own.id):
+                stages = ", ".join(f"{stage.stage} (job {stage.id})" for stage in waiting)
+                console.print(f"cancelled by Slurm, because they wait for this job: {stages}")
             console.print(f"error: {error}")
             sys.exit(error.exit_code)
 
