@@ -39,9 +39,9 @@ def numbers(results: Any, path: str = "") -> dict[str, float]:
 def weights(run: Path) -> dict[str, Any]:
     """All finished weights of a run, by file and name."""
     return {
-        f"{stage}/{name}": tensor
+        f"{stage}/{file.name}/{name}": tensor
         for stage in TRAINED
-        for file in (run / stage).glob(f"{stage}*.safetensors")
+        for file in (run / stage).glob("*.safetensors")
         for name, tensor in load_file(file).items()
     }
 
