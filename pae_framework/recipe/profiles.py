@@ -212,7 +212,7 @@ class Profiles:
             raise ProfileError([Problem(message, key, extends.where)])
         base = self._node(parent, extends.where, key)
         base = self._extended(parent, base, (*children, parent))
-        return merge(base, replace(node, value=entries), PROFILE)
+        return merge(base, _layer(replace(node, value=entries)), PROFILE)
 
 
 def chosen_profile(loaded: LoadedRecipe, on: str | None) -> FoundProfile | None:
@@ -231,6 +231,14 @@ def chosen_profile(loaded: LoadedRecipe, on: str | None) -> FoundProfile | None:
     if loaded.recipe.launch is None or launch is None:
         return None
     return Profiles().of_launch(launch)
+
+
+def _layer(node: Node) -> Node:
+    """The tree without marks of overrides, which replace what the recipe says, not the profile."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: _layer(child) for key, child in value.items()}
+    return replace(node, value=value, replaces=False)
 
 
 def _below(name: str, problem: Problem) -> Problem:
