@@ -63,7 +63,7 @@ def test_stages_that_are_done_are_no_jobs_and_nothing_waits_for_them(
     assert list(waits) == ["latents", "generator", "sample", "evaluate", "report"]
     assert (waits["latents"], waits["evaluate"]) == ((), ("sample",))
     again = submissions([tiny], PROFILE, tmp_path, again=("tokenizer",))
-    assert [job.stage for job in again][0] == "tokenizer"
+    assert next(job.stage for job in again) == "tokenizer"
 
 
 def test_each_job_has_the_resources_of_its_stage(tiny: LoadedRecipe, tmp_path: Path) -> None:
