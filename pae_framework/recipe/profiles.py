@@ -155,15 +155,16 @@ class Profiles:
         if not os.path.lexists(self.file):
             return {}
         try:
-            root, _, problems = read_file(self.file, "a map of profiles")
+            root, _, found = read_file(self.file, "a map of profiles")
         except RecipeError as error:
             raise ProfileError(error.problems) from None
         entries = root.map or {}
-        problems += [
+        reserved = [
             Problem("this name is built in", name, node.key_where, "choose another name")
             for name, node in entries.items()
             if name in _BUILT_IN
         ]
+        problems = [*found, *reserved]
         if problems:
             raise ProfileError(problems)
         return entries
