@@ -287,5 +287,5 @@ def _named(value: Any) -> Any:
     return {"extends": value} if isinstance(value, str) else value
 
 
-Launch = Annotated[Profile, BeforeValidator(_named)]
-"""A profile, or the name of one."""
+Launch = Annotated[Profile | None, BeforeValidator(_named)]
+"""A profile, or the name of one, or null."""
