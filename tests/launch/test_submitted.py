@@ -204,14 +204,8 @@ def test_of_a_sweep_shared_stages_come_first_then_an_array_then_the_report(
         stage.id for stage in shared
     }
     assert options["nodes"] == "3"  # the generator's, the largest of a member
-    assert {
-        stage.stage for stage in entries if stage.member == "a-seed0" and stage.id in tasks.values()
-    } == {
-        "generator",
-        "sample",
-        "evaluate",
-        "report",
-    }
+    own = [stage.stage for stage in entries if stage.id == tasks["a-seed0"]]
+    assert own == ["generator", "sample", "evaluate", "report"]
     (comparison,) = [stage for stage in entries if stage.stage == COMPARISON]
     assert slurm.jobs[int(comparison.id)]["dependency"].startswith("afterany:")
     assert array in slurm.jobs[int(comparison.id)]["dependency"]
@@ -225,4 +219,4 @@ def test_members_whose_tasks_have_not_ended_are_not_submitted_twice(
     slurm.queue({stage.id: "PENDING" for stage in first})
     submit(SWEEP)
     again = RunJobs(run.path).submitted[len(first) :]
-    assert [stage.stage for stage in again] in ([], [COMPARISON])
+    assert again == []
