@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from chain_helpers import pae as in_process
 from finished_run import RECIPE, Finished, pae
 
 from pae_framework.runs.jobs import RunJobs
@@ -41,15 +42,12 @@ def test_debug_runs_in_this_process_and_shows_the_results(
     assert (job.stage, job.executor) == ("report", "debug")
 
 
-def test_local_returns_at_once_and_runs_in_processes_of_its_own(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_returns_at_once_and_runs_in_processes_of_its_own(folder: Path) -> None:
     words: list[str | Path] = ["run", RECIPE, "--run-dir", "run", "--on", "local"]
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
-    pae([*words, *LAST], folder, monkeypatch).ok()
+    in_process(*words, *LAST, cwd=folder).ok()
     jobs = RunJobs(folder / "run")
     (job,) = jobs.submitted
-    again = pae(words, folder, monkeypatch).ok()
+    again = in_process(*words, cwd=folder).ok()
     assert f"job {job.id} already" in again.out or state(folder) == "done"
 
     deadline = time.monotonic() + 150
