@@ -129,7 +129,8 @@ def test_a_chain_of_jobs_gives_the_results_of_one_process(site: Site) -> None:
 
 SIGNALS = {
     "the batch script": ("--batch", "--signal=TERM"),
-    "all processes": ("--full", "--signal=TERM"),
+    "all processes": ("--full", "--signal=USR2"),
+    "all processes, and srun, which ends them": ("--full", "--signal=TERM"),
     "the steps": ("--signal=USR1",),
 }
 
@@ -186,7 +187,9 @@ def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: S
     tasks = {stage.member: stage.id for stage in entries if stage.array_index is not None}
     (comparison,) = [stage.id for stage in entries if stage.stage == COMPARISON]
     (folder,) = [x.folder for x in entries if (x.member, x.stage) == ("b-seed0", "generator")]
-    (site.folder / "run" / "stages" / folder).write_text("in the way", encoding="utf-8")
+    obstacle = site.folder / "run" / "stages" / folder
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("in the way", encoding="utf-8")
     assert site.ends(comparison) == "COMPLETED"
     assert site.slurm.state(tasks["a-seed0"]) == "COMPLETED"
     assert site.slurm.state(tasks["b-seed0"]) == "FAILED"
