@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +56,7 @@ from pae_framework.system.slurm import (
     queued_jobs,
 )
 
+_COMPARISON = PlannedStage(COMPARISON, "", ())
 _YEAR_MINUTES = 366 * 24 * 60
 FORWARDING = """\
 srun() {
@@ -209,10 +210,9 @@ class Submitter:
             largest = self._largest([stage for task in tasks for stage in task.stages])
             label = f"{len(tasks)} member{'' if len(tasks) == 1 else 's'}"
             before += self._submit("members", tasks, largest, before, label)
-        comparison = PlannedStage(COMPARISON, "", ())
-        if tasks or self._queued(comparison) is None:
+        if tasks or self._queued(_COMPARISON) is None:
             job = ComparisonJob(self._absolute, self._snapshot(loaded), self._rules, self._absolute)
-            work = _Work(job, [comparison])
+            work = _Work(job, [_COMPARISON])
             self._submit(COMPARISON, [work], "report", _array_ids(before), kind="afterany")
 
     def _submit_whole_sweep(
@@ -222,18 +222,19 @@ class Submitter:
         described: Mapping[str, DescribedRun],
     ) -> None:
         """One job for all members."""
-        stages = {
+        unfinished = {
             run.stages[name].folder: run.stages[name]
             for run in described.values()
             for name in run.unfinished
         }
-        if self._any_queued(stages.values()):
+        stages = [*unfinished.values(), _COMPARISON]
+        if self._any_queued(stages):
             return
         names = tuple(member.name for member in members)
         job = SweepJob(
             self._absolute, self._snapshot(loaded), self._rules, self._absolute, names, self.command
         )
-        work = _Work(job, list(stages.values()))
+        work = _Work(job, stages)
         self._submit(f"{len(names)} members", [work], self._largest(work.stages), [])
 
     def _described(self, member: Member) -> DescribedRun:
@@ -332,10 +333,18 @@ class Submitter:
             try:
                 waiting = set(queued_jobs())
             except SlurmUnknownError as error:
+                if self._executor != "slurm":  # locks keep two processes from one stage
+                    self.console.print(f"jobs of the run in Slurm's queue are unknown: {error}")
+                    return self._alive(submitted, waiting)
                 raise RunError(
                     f"Slurm does not say which jobs of the run have not ended: {error}; nothing "
                     "was submitted"
                 ) from None
+        return self._alive(submitted, waiting)
+
+    def _alive(
+        self, submitted: Iterable[SubmittedStage], waiting: Collection[str]
+    ) -> Mapping[str, SubmittedStage]:
         return {
             stage.folder: stage
             for stage in submitted

@@ -10,6 +10,7 @@ from fake_slurm import FakeSlurm, profiles
 
 from pae_framework.errors import RunError, UsageError
 from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.launch.submitted import Submitter
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.jobs import COMPARISON, RunJobs
@@ -183,6 +184,24 @@ def test_a_short_grace_is_warned_about(
     (warning,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
     for part in ("generator", "500 s", "120 s"):
         assert part in warning
+
+
+def test_a_run_that_was_submitted_elsewhere_can_go_on_without_slurm(
+    submit: Callable[..., RunDirectory],
+    slurm: FakeSlurm,
+    tiny_recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = submit()
+    finish(run, *CHAIN)
+    record = run.stage(run.plan["report"])
+    record.update(state="stopped")
+    monkeypatch.setattr(Submitter, "_sent_local", lambda submitter, works: ["1"])
+    (slurm.folder / "bin" / "squeue").unlink()
+    monkeypatch.setenv("PATH", str(slurm.folder / "bin"))
+    run_recipe(load_recipe(tiny_recipe), RunOptions(run_dir=run.path, on="local"), PlainConsole())
+    last = RunJobs(run.path).submitted[-1]
+    assert (last.stage, last.executor) == ("report", "local")
 
 
 SWEEP = "sweep={seeds: [0, 1], variants: {a: {}, b: {generator.train.steps: 7}}}"
