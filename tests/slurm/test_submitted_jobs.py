@@ -110,8 +110,11 @@ def site(slurm: LocalSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def weights(run: Path, stage: str) -> dict[str, object]:
-    (file,) = (run / stage).glob("*.safetensors")
-    return dict(load_file(file))
+    return {
+        f"{file.name}/{name}": tensor
+        for file in (run / stage).glob("*.safetensors")
+        for name, tensor in load_file(file).items()
+    }
 
 
 def test_a_chain_of_jobs_gives_the_results_of_one_process(site: Site) -> None:
