@@ -359,6 +359,13 @@ def test_stages_of_other_runs_in_a_shared_store_are_not_this_runs(run: Path, tin
     assert found["generator"].state == "done"
 
 
+def test_a_stage_that_is_to_run_again_has_not_begun(run: Path, tiny_recipe: Path):
+    finish(run, load_recipe(tiny_recipe, ("generator.width=64",), REGISTRY))
+    finish(run, load_recipe(tiny_recipe, (), REGISTRY))
+    StageRecord(run / "stages" / RunDirectory.at(run).plan["generator"].folder).outdate()
+    assert rows(run)["generator"].state == "pending"
+
+
 def without_hashed(run: Path) -> None:
     """Make the records those of an earlier version."""
     for file in run.glob("stages/*/stage.json"):
