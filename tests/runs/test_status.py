@@ -432,7 +432,6 @@ def test_the_command_prints_each_fact_within_80_columns(run: Path, pae: Pae):
     changes = ("generator.width=64", "generator.train.lr=0.5", "tokenizer.encoder.train.steps=9")
     out = pae("status", "run", *changes).ok().out
     assert "generator: generator.width (32 -> 64)" in out.splitlines()
-    assert "extractor" in out
     assert "encoder: starts anew: encoder-" in out
     assert "tokenizer: reads encoder, refine, which changed" in out.splitlines()
     assert max(map(len, out.splitlines())) <= 80
