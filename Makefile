@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart install test check format docs clean
+.PHONY: help quickstart install test test-slurm check format docs clean
 
 help:
 	@echo "make quickstart   install, then run recipes/quickstart.yaml (minutes)"
@@ -23,6 +23,12 @@ install: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+# The Slurm is stopped also if it does not start or a test fails.
+test-slurm: $(VENV)/.installed-dev
+	dir=$$(mktemp -d) && trap "scripts/local-slurm down --dir $$dir" EXIT && trap 'exit 1' INT TERM \
+	  && use=$$(scripts/local-slurm up --dir $$dir) && eval "$$use" \
+	  && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

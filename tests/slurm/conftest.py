@@ -1,0 +1,22 @@
+"""A Slurm for the tests of this folder. They do not start it; see ``scripts/local-slurm``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from local_slurm import LocalSlurm, lack
+
+
+@pytest.fixture(scope="session")
+def lacking() -> str | None:
+    return lack()
+
+
+@pytest.fixture
+def slurm(lacking: str | None) -> Iterator[LocalSlurm]:
+    if lacking is not None:
+        pytest.skip(lacking)
+    slurm = LocalSlurm()
+    yield slurm
+    slurm.close()
