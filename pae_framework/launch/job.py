@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pae_framework.distributed.job_place import take_place
 from pae_framework.errors import PaeError, RunError, StoppedError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.ranks import Ranks, count_processes
-from pae_framework.launch.run_sweep import compare_members
+from pae_framework.launch.run_sweep import compare_members, run_sweep
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.sweep import expand
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
 from pae_framework.runs.environment import describe_environment
@@ -36,12 +37,14 @@ from pae_framework.runs.record import StageRecord
 from pae_framework.runs.sources import changed_sources, source_hashes
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.slurm import SlurmUnknownError, job_state, requeue
-from pae_framework.system.stopping import STOP_SIGNALS
+from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-RESTARTS = "SLURM_RESTART_COUNT"
+VISIBLE_DEVICES = "PAE_VISIBLE_DEVICES"
+"""What ``CUDA_VISIBLE_DEVICES`` was where the job was submitted (executor local)."""
+_RESTARTS = "SLURM_RESTART_COUNT"
 
 
 @dataclass(frozen=True)
@@ -130,19 +133,19 @@ class _Job:
         """Do this process' part; an error ends the process with its exit code."""
         console = PlainConsole()
         own = _OwnJob.here(self.rules.executor)
+        if self.rules.executor == "debug":  # this is the process of the user
+            self.work(own, console)
+            return
         try:
             if own.follows():
                 return
             with _interrupted_by_signals():
                 self.work(own, console)
         except (StoppedError, KeyboardInterrupt) as error:
-            if self.rules.executor == "debug":
-                raise
-            console.print(str(error) or "interrupted by a signal")
-            self._end_stopped(own, console)
+            console.print(str(error) or "interrupted")
+            console.print(self._after_stop(own))
+            sys.exit(1)
         except PaeError as error:
-            if self.rules.executor == "debug":
-                raise
             console.print(f"error: {error}")
             sys.exit(error.exit_code)
 
@@ -155,12 +158,6 @@ class _Job:
     def work(self, own: _OwnJob, console: PlainConsole) -> None:
         """Do the job in the main process."""
         raise NotImplementedError
-
-    def _end_stopped(self, own: _OwnJob, console: PlainConsole) -> NoReturn:
-        """Requeue the job if nobody else does, say what happens, and end the process."""
-        console.print(self._after_stop(own))
-        sys.stdout.flush()
-        sys.exit(1)
 
     def _after_stop(self, own: _OwnJob) -> str:
         if RunJobs(self.jobs).is_cancelled(own.id):
@@ -265,6 +262,31 @@ class StageJob(_Job):
 
 
 @dataclass(frozen=True)
+class SweepJob(_Job):
+    """A job that runs members of a sweep one after the other.
+
+    Args:
+        sweep: the sweep's directory.
+        members: names of the members.
+        command: what the user typed.
+    """
+
+    sweep: Path
+    members: tuple[str, ...]
+    command: str
+
+    def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
+        registry = load_registry()
+        for line in self.snapshot.changes(registry):
+            console.print(f"changed since the submission: {line}")
+        loaded, directory = self.snapshot.load(registry), RunDirectory.at(self.sweep)
+        members = [member for member in expand(loaded) if member.name in self.members]
+        with Ranks(count_processes(None), console) as ranks:
+            launcher = LocalLauncher(console, ranks)
+            run_sweep(loaded, directory, members, launcher, self.command, console)
+
+
+@dataclass(frozen=True)
 class ComparisonJob(_Job):
     """A job that writes the results and the report of a sweep.
 
@@ -293,20 +315,22 @@ class _OwnJob:
             return cls("debug", 0, executor)
         from submitit import JobEnvironment
 
-        return cls(JobEnvironment().job_id, int(os.environ.get(RESTARTS) or 0), executor)
+        return cls(JobEnvironment().job_id, int(os.environ.get(_RESTARTS) or 0), executor)
 
     def follows(self) -> bool:
         """Take the place of this process; follow the main process to the end if it is another."""
-        if self.executor == "debug":
-            return False
         from submitit import JobEnvironment
 
+        if self.executor == "local":
+            _see_devices_of_submitter()
         place = take_place(JobEnvironment(), self.restarts)
         if place.rank == 0:
             return False
-        from pae_framework.launch.follower import follow  # loads torch
+        with StopRequest():
+            from pae_framework.launch.follower import follow  # loads torch
 
-        if code := follow(place):
+            code = follow(place)
+        if code:
             sys.exit(code)
         return True
 

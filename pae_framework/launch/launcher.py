@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pae_framework.errors import UsageError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.ranks import Ranks
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.system.console import PlainConsole
 
@@ -31,22 +29,13 @@ class Launcher(Protocol):
         """Run every unfinished stage; see :meth:`pae_framework.launch.local.LocalLauncher.run`."""
 
 
-def choose_launcher(
-    console: PlainConsole, ranks: Ranks | None = None, profile: FoundProfile | None = None
-) -> Launcher:
-    """The launcher that runs recipes.
+def choose_launcher(console: PlainConsole, ranks: Ranks | None = None) -> Launcher:
+    """The launcher that runs recipes in the processes of this command.
+
+    With a profile, ``launch/submitted.py`` submits jobs instead, in which this launcher runs.
 
     Args:
         console: shows progress.
         ranks: the processes; None: this one.
-        profile: where the stages run; None: in these processes.
-
-    Raises:
-        UsageError: no launcher can run with this profile.
     """
-    if profile is not None:
-        raise UsageError(
-            f"profile {profile.name}: the executor {profile.profile.executor!r} is not available "
-            "yet; `--dry-run` shows what would be submitted"
-        )
     return LocalLauncher(console, ranks)

@@ -45,10 +45,7 @@ def run_sweep(
     Raises:
         RunError: members failed. The other members were still run.
     """
-    names = [member.name for member in expand(loaded)]
-    info = {"name": loaded.recipe.name, "command": command, "members": names}
-    starts = any(unfinished_stages(member.loaded, directory.store) for member in members)
-    write_description(directory.path, info, loaded, starts)
+    describe_sweep(loaded, directory, members, command)
     failed = []
     for number, member in enumerate(members, start=1):
         console.rule(f"{member.name} ({number} of {len(members)})")
@@ -62,6 +59,16 @@ def run_sweep(
     compare_members(loaded, directory)
     if failed:
         raise RunError(f"members of the sweep failed: {', '.join(failed)}; see `pae status`")
+
+
+def describe_sweep(
+    loaded: LoadedRecipe, directory: RunDirectory, members: list[Member], command: str
+) -> None:
+    """Describe a sweep in its directory before members of it run."""
+    names = [member.name for member in expand(loaded)]
+    info = {"name": loaded.recipe.name, "command": command, "members": names}
+    starts = any(unfinished_stages(member.loaded, directory.store) for member in members)
+    write_description(directory.path, info, loaded, starts)
 
 
 def compare_members(loaded: LoadedRecipe, directory: RunDirectory) -> None:

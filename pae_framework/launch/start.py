@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pae_framework.distributed.place import place_of_process
-from pae_framework.errors import RecipeError, UsageError
+from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.launch.submission import Submission, submissions
+from pae_framework.launch.submitted import Submitter
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.processes import settings_without_effect, unshared_batches
+from pae_framework.preflight.profile_checks import (
+    machine_of_jobs,
+    stages_to_run,
+    too_many_processes,
+)
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -65,6 +71,9 @@ def run_recipe(
     warn: Callable[[str], None] | None = None,
 ) -> RunDirectory:
     """Run every unfinished stage of a recipe, or of the members of its sweep.
+
+    With a profile of the executors slurm and local, the stages are submitted instead, and this
+    returns at once; ``jobs.json`` in the directory lists the jobs.
 
     Missing weights are downloaded if nothing else is missing. If standard output can no longer be
     written, the run goes on. In a notebook::
@@ -129,7 +138,6 @@ def _run(
     console: PlainConsole,
     warn: Callable[[str], None] | None,
 ) -> RunDirectory:
-    launcher = choose_launcher(console, ranks, profile)
     loaded, members = _prepare(loaded, options)
     path = options.run_dir or _default_path(loaded, options.smoke)
     require_folder(path, "--run-dir")
@@ -137,30 +145,67 @@ def _run(
         require_folder(options.stages, "--stages")
     directory = _directory(path, options)
     recipes, store, again = _recipes(loaded, members), directory.store, options.again
-    missing = [
-        *missing_requirements(recipes, store, again=again),
-        *lacking_resources(recipes, store, again=again),
-        *unshared_batches(recipes, store, lambda stage: ranks.size, again),
-        *impossible_continuations(recipes, store, again),
-    ]
+    missing, warnings = _lacks(recipes, store, ranks, profile, again)
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)
-    warnings = (
-        *low_memory(recipes, store, again=again),
-        *scarce_resources(recipes, store, again),
-        *settings_without_effect(recipes),
-    )
     for problem in warnings:
         (warn or console.print)(str(problem))
     directory.claim(loaded.recipe.name, sweep=bool(members))
     if again:
         with directory.lock():
             outdate_stages(again, recipes, directory.store)
-    if members:
+    if profile is not None:
+        _submit(loaded, directory, members, profile, options.command, console)
+    elif members:
+        launcher = choose_launcher(console, ranks)
         run_sweep(loaded, directory, members, launcher, options.command, console)
     else:
-        launcher.run(loaded, directory, options.command)
+        choose_launcher(console, ranks).run(loaded, directory, options.command)
     return directory
+
+
+def _lacks(
+    recipes: Sequence[LoadedRecipe],
+    store: Path,
+    ranks: Ranks,
+    profile: FoundProfile | None,
+    again: tuple[str, ...],
+) -> tuple[list[Problem], list[Problem]]:
+    """What keeps the stages from running where they will run, and what is tight there."""
+    impossible = impossible_continuations(recipes, store, again)
+    without_effect = settings_without_effect(recipes)
+    if profile is not None and profile.profile.executor == "slurm":
+        machine = machine_of_jobs(profile, stages_to_run(recipes, store, again))
+        return [
+            *missing_requirements(recipes, store, machine, again),
+            *too_many_processes(recipes, profile, store, again),
+            *impossible,
+        ], [*low_memory(recipes, store, machine, again), *without_effect]
+    return [
+        *missing_requirements(recipes, store, again=again),
+        *lacking_resources(recipes, store, again=again),
+        *unshared_batches(recipes, store, lambda stage: ranks.size, again),
+        *impossible,
+    ], [
+        *low_memory(recipes, store, again=again),
+        *scarce_resources(recipes, store, again),
+        *without_effect,
+    ]
+
+
+def _submit(
+    loaded: LoadedRecipe,
+    directory: RunDirectory,
+    members: list[Member],
+    profile: FoundProfile,
+    command: str,
+    console: PlainConsole,
+) -> None:
+    submitter = Submitter(directory, profile, command, console)
+    if members:
+        submitter.submit_sweep(loaded, members)
+    else:
+        submitter.submit_run(loaded)
 
 
 @looking_once()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +106,7 @@ def run(
         pae run siglip2_full --on cluster --dry-run
     """
     from pae_framework.distributed.place import place_of_process
-    from pae_framework.launch.start import RunOptions, run_recipe
+    from pae_framework.launch.start import RunOptions, profile_of, run_recipe
     from pae_framework.recipe.load import load_recipe
     from pae_framework.system.console import PlainConsole
 
@@ -124,6 +125,10 @@ def run(
         return
     console = PlainConsole()
     directory = run_recipe(loaded, options, console, warn)
+    profile = profile_of(loaded, options)
+    if profile is not None and profile.profile.executor != "debug":
+        console.print(f"jobs: `pae status {shlex.quote(str(directory.path))}` shows them")
+        return
     _print_results(directory, console)
 
 
