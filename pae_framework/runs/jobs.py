@@ -174,6 +174,10 @@ class RunJobs:
         """Say that a user ended a job: it must not be requeued. Do it before it gets a signal."""
         write_text(self._cancelled(job), "")
 
+    def unmark_cancelled(self, job: str) -> None:
+        """Take the mark back, because the job could not be ended."""
+        self._cancelled(job).unlink(missing_ok=True)
+
     def is_cancelled(self, job: str) -> bool:
         """Whether a user ended a job with `pae cancel`."""
         return self._cancelled(job).exists()
