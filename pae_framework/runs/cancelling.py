@@ -13,7 +13,7 @@ from pathlib import Path
 from pae_framework.errors import RunError, UsageError
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.job_status import JobStatus, JobsView, process_runs
-from pae_framework.runs.jobs import SubmittedStage
+from pae_framework.runs.jobs import COMPARISON, SubmittedStage
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.slurm import SlurmUnknownError
 from pae_framework.system.slurm_jobs import end_jobs
@@ -118,11 +118,12 @@ def _progress(entry: SubmittedStage, store: Path) -> str:
 
 
 def _dependents(view: JobsView, entries: Sequence[SubmittedStage]) -> tuple[str, ...]:
-    """The jobs that wait for one, directly or not."""
+    """The jobs that need the success of one, directly or not."""
     ids = {name for entry in entries for name in (entry.id, entry.job)}
     found: dict[str, None] = {}
     for entry in view.submitted:  # a job is submitted after those that it waits for
-        if ids & set(entry.depends_on) and view.status(entry).ended is not True:
+        needs_it = bool(ids & set(entry.depends_on)) and entry.stage != COMPARISON
+        if needs_it and view.status(entry).ended is not True:
             found[entry.id] = None
             ids |= {entry.id, entry.job}
     return tuple(found)

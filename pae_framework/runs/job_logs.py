@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.job_status import JobStatus, JobsView
 from pae_framework.runs.jobs import SubmittedStage
 from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.record import StageRecord
 
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0
@@ -50,8 +51,6 @@ class FoundLog:
         return job.ended is True or (done and bool(self.stages)), job
 
     def _state(self, folder: Path) -> str:
-        from pae_framework.runs.record import StageRecord
-
         return StageRecord(folder).state
 
 
@@ -143,8 +142,8 @@ def _of_processes(
     return FoundLog(run, file, tuple(store / planned.folder for planned in wanted))
 
 
-def _list(names: object) -> str:
-    return ", ".join(map(str, names))  # type: ignore[call-overload]
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 @dataclass
@@ -156,7 +155,7 @@ class Tail:
     _rest: bytes = field(default=b"")
 
     def last_lines(self, count: int) -> list[str]:
-        """The last whole lines; later calls go on after them. None if there is no log yet."""
+        """The last whole lines; later calls go on after them."""
         return list(deque(self.new_lines(), maxlen=count))
 
     def new_lines(self) -> Iterator[str]:

@@ -59,7 +59,7 @@ def stage_status(name: str, record: StageRecord, view: JobsView | None) -> Stage
     except RunError as error:
         info, state = {"error": str(error)}, "damaged"
     if view and submitted and job and _works_in(submitted, info, view):
-        state = "running" if job.runs else "stopped" if job.state else state
+        state = "running" if job.runs else state if job.ended is None else "stopped"
     runs = state == "running"
     return StageStatus(
         stage=name,
