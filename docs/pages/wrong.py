@@ -43,6 +43,14 @@ _NOTHING = "tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"
 _TINY = "size: {width: 32, depth: 1, heads: 2}"
 
 OVERRIDES: dict[str, list[list[str]]] = {
+    "Launch": [
+        ["launch={nods: 2}"],
+        ["launch={time: '12:30'}"],
+        ["launch={memory: 64}"],
+        ["launch={flags: {mem: 64GB}}"],
+        ["launch={stages: {generatr: {nodes: 2}}}"],
+        ["launch={partition: gpu}"],
+    ],
     "Values": [
         ["data.image_size=eight"],
         ["data.image_size=8.5"],

@@ -219,6 +219,7 @@ class StageContext:
             self.seed(train),
             self.progress,
             self.world,
+            self.update_record,
         )
 
 

@@ -146,6 +146,9 @@ class _Job:
             console.print(self._after_stop(own))
             sys.exit(1)
         except PaeError as error:
+            if waiting := RunJobs(self.jobs).waiting_for(own.id):
+                stages = ", ".join(f"{stage.stage} (job {stage.id})" for stage in waiting)
+                console.print(f"cancelled by Slurm, because they wait for this job: {stages}")
             console.print(f"error: {error}")
             sys.exit(error.exit_code)
 
@@ -333,6 +336,13 @@ class _OwnJob:
         if code:
             sys.exit(code)
         return True
+
+
+def _see_devices_of_submitter() -> None:
+    """Undo submitit's choice of GPUs: processes choose by their index among those of the user."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if (devices := os.environ.get(VISIBLE_DEVICES)) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
 
 
 def saved_progress(folder: Path) -> int:

@@ -196,10 +196,11 @@ class Submitter:
             largest = self._largest([stage for task in tasks for stage in task.stages])
             label = f"{len(tasks)} member{'' if len(tasks) == 1 else 's'}"
             before += self._submit("members", tasks, largest, before, label)
-        report = ComparisonJob(self._absolute, self._snapshot(loaded), self._rules, self._absolute)
-        placeholder = PlannedStage(COMPARISON, "", ())
-        work = _Work(report, [placeholder])
-        self._submit(COMPARISON, [work], "report", _array_ids(before), kind="afterany")
+        comparison = PlannedStage(COMPARISON, "", ())
+        if tasks or self._queued(comparison) is None:
+            job = ComparisonJob(self._absolute, self._snapshot(loaded), self._rules, self._absolute)
+            work = _Work(job, [comparison])
+            self._submit(COMPARISON, [work], "report", _array_ids(before), kind="afterany")
 
     def _submit_whole_sweep(
         self,
@@ -361,7 +362,7 @@ class Submitter:
             SubmittedStage(
                 stage=stage.name,
                 fingerprint=stage.fingerprint,
-                folder=stage.folder if stage.fingerprint else "",
+                folder=stage.folder,
                 member=work.member,
                 job=job.partition("_")[0] if self._executor == "slurm" else job,
                 array_index=_array_index(job) if self._executor == "slurm" else None,

@@ -206,7 +206,7 @@ class Recipe(Settings):
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"
     )
-    launch: Launch | None = Field(
+    launch: Launch = Field(
         None,
         description="where the stages run: the name of a profile (`pae profiles`), or a map with "
         "its keys; null: in this process; not part of fingerprints",

@@ -25,14 +25,14 @@ Seconds = Annotated[int, Ge(0), Le(7 * 24 * 3600)]
 _MINUTE, _HOUR, _DAY = 60, 3600, 24 * 3600
 _LONGEST = 366 * _DAY
 _CLOCK = re.compile(
-    r"(?:(?P<days>\d{1,4})-)?(?P<hours>\d{1,4}):(?P<minutes>\d\d):(?P<seconds>\d\d)"
+    r"(?:(?P<days>[0-9]{1,4})-)?(?P<hours>[0-9]{1,4}):(?P<minutes>[0-9][0-9]):(?P<seconds>[0-9][0-9])"
 )
-_DAYS = re.compile(r"(?P<days>\d{1,4})-(?P<hours>\d\d?)(?::(?P<minutes>\d\d))?")
-_SHORT_CLOCK = re.compile(r"(\d{1,4}):(\d\d)")
+_DAYS = re.compile(r"(?P<days>[0-9]{1,4})-(?P<hours>[0-9][0-9]?)(?::(?P<minutes>[0-9][0-9]))?")
+_SHORT_CLOCK = re.compile(r"([0-9]{1,4}):([0-9][0-9])")
 _TIME_FORMS = "write 12:00:00, 2-00:00:00 (days-hours:minutes:seconds) or a number of minutes"
 
 _MIB_PER_UNIT = {"M": 1, "G": 1 << 10, "T": 1 << 20}
-_MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?([MGT])(?:i?B)?", re.IGNORECASE)
+_MEMORY = re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,6})?) ?([MGT])(?:i?B)?", re.IGNORECASE)
 _MOST_MIB = 1 << 30
 ALL_MEMORY = "all"
 """The value of ``memory`` that asks for all memory of a node."""
@@ -287,5 +287,5 @@ def _named(value: Any) -> Any:
     return {"extends": value} if isinstance(value, str) else value
 
 
-Launch = Annotated[Profile, BeforeValidator(_named)]
-"""A profile, or the name of one."""
+Launch = Annotated[Profile | None, BeforeValidator(_named)]
+"""A profile, or the name of one, or null."""

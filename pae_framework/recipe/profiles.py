@@ -155,15 +155,16 @@ class Profiles:
         if not os.path.lexists(self.file):
             return {}
         try:
-            root, _, problems = read_file(self.file, "a map of profiles")
+            root, _, found = read_file(self.file, "a map of profiles")
         except RecipeError as error:
             raise ProfileError(error.problems) from None
         entries = root.map or {}
-        problems += [
+        reserved = [
             Problem("this name is built in", name, node.key_where, "choose another name")
             for name, node in entries.items()
             if name in _BUILT_IN
         ]
+        problems = [*found, *reserved]
         if problems:
             raise ProfileError(problems)
         return entries
@@ -212,7 +213,7 @@ class Profiles:
             raise ProfileError([Problem(message, key, extends.where)])
         base = self._node(parent, extends.where, key)
         base = self._extended(parent, base, (*children, parent))
-        return merge(base, replace(node, value=entries), PROFILE)
+        return merge(base, _layer(replace(node, value=entries)), PROFILE)
 
 
 def chosen_profile(loaded: LoadedRecipe, on: str | None) -> FoundProfile | None:
@@ -231,6 +232,14 @@ def chosen_profile(loaded: LoadedRecipe, on: str | None) -> FoundProfile | None:
     if loaded.recipe.launch is None or launch is None:
         return None
     return Profiles().of_launch(launch)
+
+
+def _layer(node: Node) -> Node:
+    """The tree without marks of overrides, which replace what the recipe says, not the profile."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: _layer(child) for key, child in value.items()}
+    return replace(node, value=value, replaces=False)
 
 
 def _below(name: str, problem: Problem) -> Problem:

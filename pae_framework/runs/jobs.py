@@ -30,6 +30,8 @@ from pae_framework.system.files import make_folder, write_json, write_text
 JOBS = "jobs.json"
 FOLDER = "jobs"
 VERSION = 1
+COMPARISON = "comparison"
+"""In place of a stage's name: the job that writes the results and the report of a sweep."""
 _REMEDY = (
     "remove this file, cancel jobs of the run that are still in the queue, and submit it again"
 )
@@ -70,9 +72,6 @@ class SubmittedStage(BaseModel):
     def id(self) -> str:
         """The job as Slurm and the names of its logs write it: ``12``, or ``12_3`` in an array."""
         return self.job if self.array_index is None else f"{self.job}_{self.array_index}"
-
-
-COMPARISON = "comparison"
 
 
 class _Jobs(BaseModel):
@@ -133,6 +132,19 @@ class RunJobs:
         """
         entries = [stage.model_dump(mode="json") for stage in (*self.submitted, *stages)]
         write_json(self.file, {"version": VERSION, "jobs": entries})
+
+    def waiting_for(self, job: str) -> list[SubmittedStage]:
+        """The stages in jobs that wait for a job, directly or not, in the order of submission.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        jobs, found = {job, job.partition("_")[0]}, list[SubmittedStage]()
+        for stage in self.submitted:
+            if stage.stage != COMPARISON and not jobs.isdisjoint(stage.depends_on):
+                jobs.add(stage.id)
+                found.append(stage)
+        return found
 
     def log(self, job: str, rank: int = 0) -> Path:
         """What a process of a job printed.

@@ -8,6 +8,7 @@ and resumed from a checkpoint ends with the same bits (the idea of EDM2's traini
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,8 +116,10 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if saving:
                     if log:
                         log.sync()
+                    start = time.monotonic()
                     files = state.whole_tensors()
                     world.on_main(partial(checkpoints.save, done, state, files))
+                    context.update_record(save_seconds=round(time.monotonic() - start, 3))
                 if world.is_main:
                     progress.update(done, note, record=saving)
                 if stopping:

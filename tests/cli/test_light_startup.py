@@ -43,6 +43,8 @@ def cpu_seconds() -> float:
         ["show-plugin", "encoder:tiny_vit"],
         ["list-recipes"],
         ["check", "quickstart"],
+        ["check", "quickstart", "--on", "local"],
+        ["profiles", "debug"],
         ["show", "quickstart", "--origin"],
     ],
     ids=" ".join,

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from local_slurm import LocalSlurm
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.testing import assert_close
 
 from pae_framework.testing.pytest import run_process
@@ -36,12 +38,21 @@ def numbers(results: Any, path: str = "") -> dict[str, float]:
     return {path: results} if isinstance(results, int | float) else {}
 
 
+def without_key(bias: Tensor) -> Tensor:
+    """The bias of query and value, from that of query, key and value (3D,)."""
+    query, _, value = bias.chunk(3)
+    return torch.cat((query, value))
+
+
 def weights(run: Path) -> dict[str, Any]:
-    """All finished weights of a run, by file and name."""
+    """All finished weights of a run, by file and name.
+
+    The bias of a key changes no attention: Adam moves it by rounding errors alone.
+    """
     return {
-        f"{stage}/{name}": tensor
+        f"{stage}/{file.name}/{name}": without_key(tensor) if "qkv.bias" in name else tensor
         for stage in TRAINED
-        for file in (run / stage).glob(f"{stage}*.safetensors")
+        for file in (run / stage).glob("*.safetensors")
         for name, tensor in load_file(file).items()
     }
 
@@ -66,7 +77,7 @@ def test_a_chain_on_two_nodes_equals_one_process(slurm: LocalSlurm, tmp_path: Pa
     }
     assert_close(four, one, rtol=0, atol=1e-4)
     one_found, four_found = (
-        numbers(json.loads((tmp_path / name / "results.json").read_bytes()))
+        numbers(json.loads((tmp_path / name / "evaluate" / "results.json").read_bytes()))
         for name in ("one", "four")
     )
     assert len(one_found) > 10

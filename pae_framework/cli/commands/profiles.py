@@ -74,7 +74,7 @@ def _list(known: Profiles, as_json: bool) -> None:
     if not known.file.exists():
         print_line(f"your own: `pae profiles --example` prints a file; save it as {known.file}")
     if problems:
-        raise ProfileError(problems)
+        raise ProfileError([*problems])
 
 
 def _summary(found: FoundProfile) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
-from pae_framework.recipe.profile_settings import Profile
+from pae_framework.recipe.profile_settings import Profile, Resources
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.suggestions import suggestion
 
@@ -25,29 +26,36 @@ def unknown_stages(profile: Profile, path: KeyPath = ()) -> Iterator[Inconsisten
 
 
 def contradictions(profile: Profile) -> Iterator[Inconsistency]:
-    """Resources of a whole profile, or of one of its stages, that cannot be had together."""
-    for stage in (None, *profile.stages):
-        path: KeyPath = () if stage is None else ("stages", stage)
-        own = profile if stage is None else profile.for_stage(stage)
-        tasks, gpus = own.processes_per_node, own.gpus_per_node
-        if profile.executor == "slurm" and own.time is None:
-            message = "missing: a job without a time limit gets the site's, which may be minutes"
-            yield Inconsistency((*path, "time"), message, "set time=12:00:00, for example")
-        if gpus and tasks > gpus:
-            yield Inconsistency(
-                (*path, "tasks_per_node"),
-                f"{tasks} processes on each node, but {gpus} GPUs; each process needs its own",
-                f"set tasks_per_node={gpus}, or remove it",
-            )
-        if profile.executor != "slurm" and own.nodes > 1:
-            yield Inconsistency(
-                (*path, "nodes"),
-                f"the executor {profile.executor!r} has one node: this machine; found {own.nodes}",
-                "set executor=slurm, or remove nodes",
-            )
-        if profile.executor == "debug" and tasks > 1:
-            yield Inconsistency(
-                (*path, "tasks_per_node" if own.tasks_per_node else "gpus_per_node"),
-                f"the executor 'debug' has one process: this one; found {tasks}",
-                "set executor=local for more",
-            )
+    """Resources of a profile that cannot be had together, and those of stages that differ."""
+    common = list(_contradictions(profile, profile.executor))
+    yield from common
+    known = {found.message for found in common}
+    for stage in profile.stages:
+        for found in _contradictions(profile.for_stage(stage), profile.executor):
+            if found.message not in known:
+                yield replace(found, path=("stages", stage, *found.path))
+
+
+def _contradictions(asked: Resources, executor: str) -> Iterator[Inconsistency]:
+    tasks, gpus = asked.processes_per_node, asked.gpus_per_node
+    if executor == "slurm" and asked.time is None:
+        message = "missing: a job without a time limit gets the site's, which may be minutes"
+        yield Inconsistency(("time",), message, "set time=12:00:00, for example")
+    if gpus and tasks > gpus:
+        yield Inconsistency(
+            ("tasks_per_node",),
+            f"{tasks} processes on each node, but {gpus} GPUs; each process needs its own",
+            f"set tasks_per_node={gpus}, or remove it",
+        )
+    if executor != "slurm" and asked.nodes > 1:
+        yield Inconsistency(
+            ("nodes",),
+            f"the executor {executor!r} has one node: this machine; found {asked.nodes}",
+            "set executor=slurm, or remove nodes",
+        )
+    if executor == "debug" and tasks > 1:
+        yield Inconsistency(
+            ("tasks_per_node" if asked.tasks_per_node else "gpus_per_node",),
+            f"the executor 'debug' has one process: this one; found {tasks}",
+            "set executor=local for more",
+        )
