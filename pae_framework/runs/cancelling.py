@@ -87,8 +87,8 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
                 f"job {job.status.id} runs on {job.stages[0].host}; run `pae cancel` there"
             )
     ids = [job.status.id for job in jobs]
-    for job in ids:  # before the signal: a job that gets it looks for the mark
-        view.jobs.mark_cancelled(job)
+    for name in ids:  # before the signal: a job that gets it looks for the mark
+        view.jobs.mark_cancelled(name)
     try:
         for job in jobs:
             if job.status.executor == "local":
@@ -96,8 +96,8 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
         if in_slurm := [job.status.id for job in jobs if job.status.executor == "slurm"]:
             end_jobs(in_slurm)
     except (SlurmUnknownError, OSError) as error:
-        for job in ids:
-            view.jobs.unmark_cancelled(job)
+        for name in ids:
+            view.jobs.unmark_cancelled(name)
         raise RunError(f"jobs {', '.join(ids)} are not cancelled: {error}; try again") from None
 
 

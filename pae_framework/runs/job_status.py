@@ -155,8 +155,8 @@ class JobsView:
             if entry.host != platform.node():
                 return None, None
             state = "RUNNING" if process_runs(entry) else LOCAL_ENDED
-            job = SlurmJob(entry.id, state, nodes=entry.host, restarts=0)
-            return job, state == LOCAL_ENDED
+            local = SlurmJob(entry.id, state, nodes=entry.host, restarts=0)
+            return local, state == LOCAL_ENDED
         job = self._slurm.jobs.get(entry.id)
         if job is None:
             return None, None if self._slurm.queue_problem else True

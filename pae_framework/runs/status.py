@@ -74,7 +74,8 @@ def run_status(path: Path, compared: Comparison | None = None) -> dict[str, list
 
 def comparison_job(path: Path) -> JobStatus | None:
     """The job that writes the results of a sweep; None if there is none."""
-    return (view := _jobs(path)) and view.comparison
+    view = _jobs(path)
+    return None if view is None else view.comparison
 
 
 def _jobs(path: Path) -> JobsView | None:

@@ -19,7 +19,8 @@ from pae_framework.runs.job_status import JobStatus, JobsView
 from pae_framework.runs.jobs import COMPARISON, RunJobs, Start
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
-from pae_framework.runs.status import StageStatus, run_status
+from pae_framework.runs.stage_status import StageStatus
+from pae_framework.runs.status import run_status
 from pae_framework.system import slurm_jobs
 from pae_framework.testing.pytest import Pae
 

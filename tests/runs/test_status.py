@@ -24,7 +24,8 @@ from pae_framework.runs.directory import RunDirectory, write_description
 from pae_framework.runs.plan import PlannedStage, plan
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
-from pae_framework.runs.status import Comparison, StageStatus, run_status
+from pae_framework.runs.stage_status import StageStatus
+from pae_framework.runs.status import Comparison, run_status
 from pae_framework.testing.pytest import Pae
 
 Rows = dict[str, StageStatus]

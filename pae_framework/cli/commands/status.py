@@ -19,7 +19,7 @@ from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.runs.job_status import JobStatus
-    from pae_framework.runs.status import StageStatus
+    from pae_framework.runs.stage_status import StageStatus
 
 _SHOWN = 5
 """Changes of a stage that are shown."""
