@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm, queued, submitted
 from plan_helpers import REGISTRY
+from slurm_answers import FakeSlurm, queued, submitted
 
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.sweep import expand

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm, accounted, queued, submitted
 from plan_helpers import REGISTRY
+from slurm_answers import FakeSlurm, accounted, queued, submitted
 
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs import job_logs

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_slurm import FakeSlurm, accounted, queued, submitted
 from filelock import FileLock
 from plan_helpers import REGISTRY
+from slurm_answers import FakeSlurm, accounted, queued, submitted
 
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.sweep import expand
