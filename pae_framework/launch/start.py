@@ -201,7 +201,7 @@ def _submit(
     command: str,
     console: PlainConsole,
 ) -> None:
-    submitter = Submitter(directory, profile, command, console)
+    submitter = Submitter(directory, profile, loaded.registry, command, console)
     if members:
         submitter.submit_sweep(loaded, members)
     else:

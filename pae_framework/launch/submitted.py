@@ -42,6 +42,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profile_settings import Profile, Resources
 from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.sweep import Member
+from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
 from pae_framework.runs.jobs import COMPARISON, RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
@@ -92,12 +93,14 @@ class Submitter:
     Args:
         directory: of the run or the sweep.
         profile: where the jobs run.
+        registry: the installed plugins.
         command: what the user typed.
         console: shows what is submitted.
     """
 
     directory: RunDirectory
     profile: FoundProfile
+    registry: Registry
     command: str
     console: PlainConsole
 
@@ -282,9 +285,13 @@ class Submitter:
             digest,
             loaded.source.absolute(),
             digest_of_text(loaded.text),
-            versions(loaded.registry),
-            source_hashes(loaded.registry),
+            *self._code,
         )
+
+    @cached_property
+    def _code(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Versions of packages and hashes of code, at submission."""
+        return versions(self.registry), source_hashes(self.registry)
 
     def _prepare(self) -> None:
         """Check that jobs can be submitted, and tell what is left out."""

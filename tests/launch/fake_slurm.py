@@ -24,7 +24,8 @@ class FakeSlurm:
         self.folder = folder
         (folder / "bin").mkdir(parents=True)
         (folder / "next").write_text("100", encoding="utf-8")
-        monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
+        self.path = f"{folder / 'bin'}:/usr/bin:/bin"
+        monkeypatch.setenv("PATH", self.path)
         self.command("sbatch", SBATCH.format(folder=folder))
         self.command("srun", "exit 0")
         self.queue({})
