@@ -402,6 +402,15 @@ def test_a_job_that_ended_before_its_stage_did_names_its_log(
     assert "12_0_log.out" not in pae("status", "run").ok().out
 
 
+def test_stages_in_one_job_share_a_line(run: Path, pae: Pae) -> None:
+    for stage in ("encoder", "refine", "tokenizer"):
+        submitted(run, stage, "999999999", executor="local", host=platform.node())
+    lines = pae("status", "run").ok().out.splitlines()
+    assert [line for line in lines if "job 999999999" in line] == [
+        "encoder, refine, tokenizer: job 999999999: ENDED: its process has ended"
+    ]
+
+
 SWEEP = "\nsweep: {variants: {small: {generator.width: 16}, large: {generator.width: 64}}}\n"
 
 

@@ -144,20 +144,33 @@ def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
         for fact in (*facts, row.outlook):
             if fact:
                 yield from _wrapped(f"{row.stage}: {fact}")
+    for line in _jobs(rows):
+        yield from _wrapped(line)
 
 
 def _work(row: StageStatus) -> Iterator[str]:
-    """What works on a stage, how fast, and where its job stands."""
+    """What works on a stage, and how fast."""
     from pae_framework.system.durations import format_seconds
 
     yield row.process
     speed = "" if row.images_per_s is None else f"{row.images_per_s:.0f} images/s"
     left = "" if row.seconds_left is None else f"about {format_seconds(row.seconds_left)} left"
     yield ", ".join(filter(None, [speed, left]))
-    if row.job is not None and not (row.state == "done" and row.job.ended):
-        yield str(row.job)
-        if row.job.ended:
-            yield f"log: {os.path.relpath(row.job.log)}"
+
+
+def _jobs(rows: Sequence[StageStatus]) -> Iterator[str]:
+    """Where the jobs of unfinished stages stand, and the logs of those that ended."""
+    from pae_framework.runs.job_status import named
+
+    stages: dict[str, list[StageStatus]] = {}
+    for row in rows:
+        if row.job is not None and not (row.state == "done" and row.job.ended):
+            stages.setdefault(row.job.id, []).append(row)
+    for found in stages.values():
+        job = found[0].job
+        yield f"{named([row.stage for row in found])}: {job}"
+        if job is not None and job.ended:
+            yield f"  log: {os.path.relpath(job.log)}"
 
 
 def _wrapped(text: str) -> list[str]:
