@@ -72,7 +72,8 @@ def waiting_text(job: SlurmJob, restarts: int, waits_for: str, broken: str) -> s
     again = "again " if restarts else ""
     when = f"starts {again}at {clock(job.start)}" if job.start else ""
     if job.reason == "Dependency":
-        said, when = f"waits for {waits_for or 'jobs that it depends on'}", ""
+        said = f"waits for {waits_for}" if waits_for else "starts soon: its inputs are done"
+        when = ""
     elif job.reason == "DependencyNeverSatisfied":
         said = f"never starts: {broken or 'a job that it depends on'} did not succeed"
         when = ""

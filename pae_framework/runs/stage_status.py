@@ -101,8 +101,8 @@ def _seconds_left(info: Mapping[str, Any]) -> int | None:
     progress, seconds = info.get("progress"), info.get("seconds")
     if not progress or not seconds or progress["done"] <= 0:
         return None
-    remaining: int = progress["total"] - progress["done"]
-    return round(remaining * float(seconds) / progress["done"])
+    done, total = int(progress["done"]), int(progress["total"])
+    return round((total - done) * float(seconds) / done)
 
 
 def _progress(info: Mapping[str, Any]) -> str:

@@ -147,6 +147,13 @@ def test_what_a_job_waits_for(run: Path, slurm: FakeSlurm) -> None:
     assert "encoder" not in job(run).text
 
 
+def test_a_job_whose_inputs_are_done_waits_for_none_of_them(run: Path, slurm: FakeSlurm) -> None:
+    submitted(run, "refine", "12")
+    submitted(run, "tokenizer", "13", depends_on=["12"])
+    slurm.queue(queued("12", "COMPLETED"), queued("13", "PENDING", "Dependency"))
+    assert "refine" not in job(run).text
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -397,6 +404,10 @@ def test_a_job_that_ended_before_its_stage_did_names_its_log(
 ) -> None:
     submitted(run, "tokenizer", "12")
     slurm.queue(queued("12", "FAILED", "NonZeroExitCode", nodes="node1"))
+    assert "12_0_log.out" not in pae("status", "run").ok().out
+    log = RunJobs(run).log("12")
+    log.parent.mkdir()
+    log.touch()
     assert "run/jobs/12_0_log.out" in pae("status", "run").ok().out
     record(run, "tokenizer").update(state="done")
     assert "12_0_log.out" not in pae("status", "run").ok().out

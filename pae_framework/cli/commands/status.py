@@ -169,7 +169,7 @@ def _jobs(rows: Sequence[StageStatus]) -> Iterator[str]:
     for found in stages.values():
         job = found[0].job
         yield f"{named([row.stage for row in found])}: {job}"
-        if job is not None and job.ended:
+        if job is not None and job.ended and Path(job.log).is_file():
             yield f"  log: {os.path.relpath(job.log)}"
 
 
