@@ -61,14 +61,24 @@ FORWARDING = """\
 srun() {
     command srun "$@" &
     pae_srun=$!
-    trap 'kill -USR2 "$pae_srun"' TERM USR1 USR2 HUP
+    trap 'pae_told=1; kill -USR2 "$pae_srun"' TERM USR1 USR2 HUP
     while :; do
         wait "$pae_srun"
         pae_code=$?
-        kill -0 "$pae_srun" 2>/dev/null || return "$pae_code"
+        kill -0 "$pae_srun" 2>/dev/null || break
     done
+    if [ -n "$pae_told" ] && [ "$pae_code" -ne 0 ] &&
+        scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
+        echo "the processes were ended before they could save: requeued"
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    return "$pae_code"
 }"""
-"""Lines of a batch script: a signal to the script reaches the processes, which then save."""
+"""Lines of a batch script: a signal to the script reaches the processes, which then save.
+
+A signal to every process of the job (``scancel --full``) also reaches srun, which ends the step at
+once if it is TERM; the script then requeues the job, which goes on from its last checkpoint.
+"""
 
 
 @dataclass(frozen=True)

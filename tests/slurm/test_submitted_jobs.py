@@ -24,7 +24,7 @@ PROFILES = """\
 one: {executor: slurm, time: 20, memory: 1GB, array_limit: 1, signal_before: 60}
 two: {extends: one, nodes: 2, tasks_per_node: 2, srun_args: [--overcommit]}
 """
-LONG = "extractor.train={steps: 900, batch_size: 16, checkpoint_every: 100000, log_every: 20}"
+LONG = "extractor.train={steps: 3000, batch_size: 16, checkpoint_every: 100000, log_every: 20}"
 """A training that lasts long enough to be interrupted; it saves only when it is told to stop."""
 SECONDS = 300
 
@@ -90,9 +90,9 @@ class Site:
             except OSError:
                 continue
             known = dict(x.decode(errors="replace").split("=", 1) for x in variables if b"=" in x)
-            if known.get("SLURM_JOB_ID") == job and b"submitit.core._submit" in command:
-                if b"srun" not in command and "SLURM_PROCID" in known:
-                    found[known["SLURM_PROCID"]] = int(folder.name)
+            is_task = b"submitit.core._submit" in command and b"srun" not in command
+            if is_task and known.get("SLURM_JOB_ID") == job and "SLURM_PROCID" in known:
+                found[known["SLURM_PROCID"]] = int(folder.name)
         return found
 
 
@@ -129,7 +129,8 @@ def test_a_chain_of_jobs_gives_the_results_of_one_process(site: Site) -> None:
 
 SIGNALS = {
     "the batch script": ("--batch", "--signal=TERM"),
-    "all processes": ("--full", "--signal=TERM"),
+    "all processes": ("--full", "--signal=USR2"),
+    "all processes, and srun, which ends them": ("--full", "--signal=TERM"),
     "the steps": ("--signal=USR1",),
 }
 
@@ -180,11 +181,15 @@ def test_code_and_recipe_edited_while_the_job_waits_are_noticed(site: Site) -> N
 
 
 def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: Site) -> None:
-    sweep = "sweep={seeds: [0], variants: {a: {}, b: {generator.train.lr: 1.0e+30}}}"
+    sweep = "sweep={seeds: [0], variants: {a: {}, b: {generator.train.steps: 7}}}"
     site.run(CHAIN, sweep, "--on", "one")
     entries = RunJobs(site.folder / "run").submitted
     tasks = {stage.member: stage.id for stage in entries if stage.array_index is not None}
     (comparison,) = [stage.id for stage in entries if stage.stage == COMPARISON]
+    (folder,) = [x.folder for x in entries if (x.member, x.stage) == ("b-seed0", "generator")]
+    obstacle = site.folder / "run" / "stages" / folder
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("in the way", encoding="utf-8")
     assert site.ends(comparison) == "COMPLETED"
     assert site.slurm.state(tasks["a-seed0"]) == "COMPLETED"
     assert site.slurm.state(tasks["b-seed0"]) == "FAILED"
