@@ -52,7 +52,7 @@ class JobStatus:
     """Since when it runs, or when it is expected to start; empty: unknown."""
     restarts: int
     """How often it was started again."""
-    cancelled: bool
+    canceled: bool
     """Whether `pae cancel` ended it."""
     log: str
     """File with what its first process printed, over all starts."""
@@ -140,7 +140,7 @@ class JobsView:
             nodes=job.nodes if job else "",
             start=job.start if job else "",
             restarts=restarts,
-            cancelled=self.jobs.is_cancelled(entry.id),
+            canceled=self.jobs.is_canceled(entry.id),
             log=str(self.jobs.log(entry.id).absolute()),
         )
 
@@ -172,8 +172,8 @@ class JobsView:
         if job is None:
             return self._unknown(entry, ended)
         if ended:
-            cancelled = self.jobs.is_cancelled(entry.id)
-            text = ended_text(job, restarts, self._inputs(entry, _is_broken), cancelled)
+            canceled = self.jobs.is_canceled(entry.id)
+            text = ended_text(job, restarts, self._inputs(entry, _is_broken), canceled)
         elif job.state == "PENDING":
             broken = self._inputs(entry, _is_broken)
             text = waiting_text(job, restarts, self._inputs(entry, _has_not_ended), broken)

@@ -39,7 +39,7 @@ _ENDS = {
     "PREEMPTED": "gave way to a job with a higher priority, and was not requeued",
     "REQUEUED": "requeued, and no longer in the queue",
     "REVOKED": "moved to another cluster",
-    "CANCELLED": "cancelled",
+    "CANCELLED": "canceled",
     LOCAL_ENDED: "its process has ended",
 }
 _GOES_ON = {
@@ -104,8 +104,8 @@ def ended_text(job: SlurmJob, restarts: int, broken: str, by_command: bool) -> s
         return "ended by `pae cancel`"
     if job.state == "CANCELLED" and job.reason.startswith("Dependency") and broken:
         return f"never started: {broken} did not succeed"
-    if job.state == "CANCELLED" and job.cancelled_by:
-        return f"cancelled by {job.cancelled_by}"
+    if job.state == "CANCELLED" and job.canceled_by:
+        return f"canceled by {job.canceled_by}"
     code, _, number = job.exit_code.partition(":")
     exit_text = f"exit code {code}" if code != "0" else f"signal {number}"
     failed = job.state == "FAILED" and job.exit_code

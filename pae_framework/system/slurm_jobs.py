@@ -48,8 +48,8 @@ class SlurmJob:
     """How often it was started again; None: accounting does not tell."""
     exit_code: str = ""
     """From accounting: code and signal, ``1:0``."""
-    cancelled_by: str = ""
-    """From accounting: name of the user who cancelled it."""
+    canceled_by: str = ""
+    """From accounting: name of the user who canceled it."""
     queued: bool = True
     """Whether the controller tells it; otherwise it is from accounting."""
 
@@ -95,7 +95,7 @@ def look_at(ids: Collection[str]) -> SlurmAnswer:
         try:
             for job, known in _accounting(unknown).items():
                 earlier = found.get(job, known)
-                found[job] = replace(earlier, cancelled_by=known.cancelled_by)
+                found[job] = replace(earlier, canceled_by=known.canceled_by)
         except SlurmUnknownError as error:
             accounting_problem = str(error)
     asked = {job: found[job] for job in ids if job in found}
@@ -141,7 +141,7 @@ def _accounting(ids: Iterable[str]) -> dict[str, SlurmJob]:
             _value(nodes),
             _time(start),
             exit_code=code,
-            cancelled_by=_user(state.partition(" by ")[2]),
+            canceled_by=_user(state.partition(" by ")[2]),
             queued=False,
         )
         for job, state, reason, nodes, start, code in _ours(answer, len(_SACCT_FIELDS))

@@ -105,9 +105,9 @@ def test_a_job_that_goes_on(run: Path, slurm: FakeSlurm, line: str, words: list[
         (accounted("12", "COMPLETED"), ["finished"]),
         (accounted("12", "FAILED", code="3:0"), ["exit code 3"]),
         (accounted("12", "FAILED", code="0:53"), ["signal 53"]),
-        (accounted("12", "CANCELLED by 0"), ["cancelled by root"]),
-        (accounted("12", "CANCELLED by 987654"), ["cancelled by 987654"]),
-        (accounted("12", "CANCELLED"), ["cancelled"]),
+        (accounted("12", "CANCELLED by 0"), ["canceled by root"]),
+        (accounted("12", "CANCELLED by 987654"), ["canceled by 987654"]),
+        (accounted("12", "CANCELLED"), ["canceled"]),
         (accounted("12", "TIMEOUT", nodes="node1"), ["time limit"]),
         (accounted("12", "NODE_FAIL", nodes="node1"), ["node failed"]),
         (accounted("12", "OUT_OF_MEMORY"), ["memory"]),
@@ -194,9 +194,9 @@ def test_a_job_of_another_program_with_the_same_id_is_not_ours(run: Path, slurm:
 def test_a_command_of_pae_that_ended_a_job_is_named(run: Path, slurm: FakeSlurm) -> None:
     submitted(run, "tokenizer", "12")
     slurm.queue(queued("12", "CANCELLED"))
-    RunJobs(run).mark_cancelled("12")
+    RunJobs(run).mark_canceled("12")
     assert "pae cancel" in job(run).text
-    assert job(run).cancelled
+    assert job(run).canceled
 
 
 def test_restarts_of_a_forgotten_job_are_those_that_it_recorded(

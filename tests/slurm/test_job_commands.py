@@ -88,7 +88,7 @@ def test_status_at_each_moment(run: SubmittedRun, pae: Pae) -> None:
     slurm.output("scancel", first)
     slurm.until(lambda: shown(pae, "generator")["ended"])
     assert shown(pae, "tokenizer")["text"].startswith("CANCELLED")
-    slurm.until(lambda: "cancelled by " in shown(pae, "tokenizer")["text"])
+    slurm.until(lambda: "canceled by " in shown(pae, "tokenizer")["text"])
     assert shown(pae, "generator")["id"] == second
     assert f"tokenizer (job {first}) did not succeed" in shown(pae, "generator")["text"]
 

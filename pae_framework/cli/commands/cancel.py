@@ -13,7 +13,7 @@ from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
-    from pae_framework.runs.cancelling import UnendedJob
+    from pae_framework.runs.canceling import UnendedJob
 
 
 def cancel(
@@ -31,8 +31,8 @@ def cancel(
 
         pae cancel runs/quickstart generator --yes
     """
-    from pae_framework.runs.cancelling import cancel as cancel_jobs
-    from pae_framework.runs.cancelling import unended_jobs
+    from pae_framework.runs.canceling import cancel as cancel_jobs
+    from pae_framework.runs.canceling import unended_jobs
     from pae_framework.runs.directory import RunDirectory
     from pae_framework.runs.job_status import submitted_from
 
@@ -50,10 +50,10 @@ def cancel(
             print_line(line)
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("nothing was cancelled; add --yes to cancel these jobs unasked")
+            raise UsageError("nothing was canceled; add --yes to cancel these jobs unasked")
         typer.confirm(f"Cancel {_count(len(chosen.jobs))}?", abort=True)
     cancel_jobs(run, chosen.jobs)
-    print_line(f"cancelled {_count(len(chosen.jobs))}; a training that runs saves first")
+    print_line(f"canceled {_count(len(chosen.jobs))}; a training that runs saves first")
     print_line(f"to go on: {RunDirectory.at(submitted_from(run)).info['command']}")
 
 
@@ -66,9 +66,9 @@ def _line(job: UnendedJob) -> str:
     return f"{member}{names}: {job.status}{progress}"
 
 
-def _dependents(job: UnendedJob, cancelled: set[str]) -> Iterator[str]:
+def _dependents(job: UnendedJob, canceled: set[str]) -> Iterator[str]:
     """Jobs that Slurm ends besides."""
-    if others := [other for other in job.dependents if other not in cancelled]:
+    if others := [other for other in job.dependents if other not in canceled]:
         yield f"  Slurm cancels with it what waits for it: job {', '.join(others)}"
 
 

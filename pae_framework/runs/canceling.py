@@ -59,7 +59,7 @@ def unended_jobs(run: Path, stage: str | None = None) -> Chosen:
         raise UsageError(f"no job of {run} has a stage {stage!r}; {there}")
     if view.problem:
         raise RunError(
-            f"Slurm does not say which jobs have not ended: {view.problem}; nothing was cancelled"
+            f"Slurm does not say which jobs have not ended: {view.problem}; nothing was canceled"
         )
     store = run / info.get("store", "stages")
     found: list[UnendedJob] = []
@@ -88,7 +88,7 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
             )
     ids = [job.status.id for job in jobs]
     for name in ids:  # before the signal: a job that gets it looks for the mark
-        view.jobs.mark_cancelled(name)
+        view.jobs.mark_canceled(name)
     try:
         for job in jobs:
             if job.status.executor == "local":
@@ -97,8 +97,8 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
             end_jobs(in_slurm)
     except (SlurmUnknownError, OSError) as error:
         for name in ids:
-            view.jobs.unmark_cancelled(name)
-        raise RunError(f"jobs {', '.join(ids)} are not cancelled: {error}; try again") from None
+            view.jobs.unmark_canceled(name)
+        raise RunError(f"jobs {', '.join(ids)} are not canceled: {error}; try again") from None
 
 
 def _end_process(entry: SubmittedStage) -> None:

@@ -71,7 +71,7 @@ def test_all_jobs_that_have_not_ended(chain: Path, slurm: FakeSlurm, pae: Pae) -
     assert ended(slurm) == {"12", "13", "14"}
     assert "tokenizer 3/9" in shown
     assert shown.splitlines()[-1].endswith(COMMAND)
-    assert [RunJobs(chain).is_cancelled(job) for job in ("11", "12", "13", "14")] == [
+    assert [RunJobs(chain).is_canceled(job) for job in ("11", "12", "13", "14")] == [
         False,
         True,
         True,
@@ -80,7 +80,7 @@ def test_all_jobs_that_have_not_ended(chain: Path, slurm: FakeSlurm, pae: Pae) -
 
 
 def test_the_mark_is_there_before_the_signal(chain: Path, slurm: FakeSlurm, pae: Pae) -> None:
-    mark = RunJobs(chain).folder / "12.cancelled"
+    mark = RunJobs(chain).folder / "12.canceled"
     script = slurm.folder / "scancel"
     script.write_text(f"#!/bin/sh\ntest -e {mark} && touch {chain}/marked\n")
     pae("cancel", "run", "--yes")
@@ -99,7 +99,7 @@ def test_the_job_of_one_stage_and_what_waits_for_it(
 def test_nothing_is_ended_unasked(chain: Path, slurm: FakeSlurm, pae: Pae) -> None:
     assert "--yes" in pae("cancel", "run").fails(2).err
     assert ended(slurm) == set()
-    assert not RunJobs(chain).is_cancelled("12")
+    assert not RunJobs(chain).is_canceled("12")
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"])
@@ -111,7 +111,7 @@ def test_nothing_to_cancel(run: Path, slurm: FakeSlurm, pae: Pae, state: str) ->
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "REQUEUED", "COMPLETING", "SUSPENDED"])
-def test_a_job_that_goes_on_can_be_cancelled(
+def test_a_job_that_goes_on_can_be_canceled(
     run: Path, slurm: FakeSlurm, pae: Pae, state: str
 ) -> None:
     submitted(run, "tokenizer", "12")
@@ -141,7 +141,7 @@ def test_a_cancellation_that_fails_leaves_no_mark(chain: Path, slurm: FakeSlurm,
     """Else a job that goes on would not be requeued when it is preempted."""
     slurm.answer("scancel", err="scancel: error: Access/permission denied\n", code=1)
     assert "permission denied" in pae("cancel", "run", "--yes").fails(1).err
-    assert not RunJobs(chain).is_cancelled("12")
+    assert not RunJobs(chain).is_canceled("12")
 
 
 def test_a_damaged_list_of_jobs(chain: Path, slurm: FakeSlurm, pae: Pae) -> None:
@@ -193,7 +193,7 @@ def test_a_member_without_the_stages_of_others(sweep: Path, slurm: FakeSlurm, pa
     shown = pae("cancel", member, "--yes").ok().out
     assert ended(slurm) == {f"21_{index}"}
     assert "job 20" in shown
-    assert RunJobs(sweep).is_cancelled(f"21_{index}")
+    assert RunJobs(sweep).is_canceled(f"21_{index}")
 
 
 # --- the executor local ---------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_process_that_has_taken_the_number_of_a_local_job_is_left_alone(
         process.send_signal(signal.SIGKILL)
 
 
-def test_a_local_job_of_another_machine_is_cancelled_there(run: Path, pae: Pae) -> None:
+def test_a_local_job_of_another_machine_is_canceled_there(run: Path, pae: Pae) -> None:
     submitted(run, "tokenizer", "1", executor="local", host="elsewhere")
     assert "elsewhere" in pae("cancel", "run", "--yes").fails(1).err
-    assert not RunJobs(run).is_cancelled("1")
+    assert not RunJobs(run).is_canceled("1")
