@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pae_framework.errors import RunError, UsageError
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.job_status import JobStatus, JobsView, process_runs
-from pae_framework.runs.jobs import COMPARISON, SubmittedStage
+from pae_framework.runs.job_status import JobStatus, JobsView, process_runs, submitted_from
+from pae_framework.runs.jobs import COMPARISON, RunJobs, SubmittedStage
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.slurm import SlurmUnknownError
 from pae_framework.system.slurm_jobs import end_jobs
@@ -80,7 +80,7 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
     Raises:
         RunError: Slurm does not do it, or a process is that of another machine or user.
     """
-    view = JobsView(run)
+    listed = RunJobs(submitted_from(run))
     for job in jobs:
         if job.status.executor == "local" and job.stages[0].host != platform.node():
             raise RunError(
@@ -88,7 +88,7 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
             )
     ids = [job.status.id for job in jobs]
     for name in ids:  # before the signal: a job that gets it looks for the mark
-        view.jobs.mark_canceled(name)
+        listed.mark_canceled(name)
     try:
         for job in jobs:
             if job.status.executor == "local":
@@ -97,7 +97,7 @@ def cancel(run: Path, jobs: Sequence[UnendedJob]) -> None:
             end_jobs(in_slurm)
     except (SlurmUnknownError, OSError) as error:
         for name in ids:
-            view.jobs.unmark_canceled(name)
+            listed.unmark_canceled(name)
         raise RunError(f"jobs {', '.join(ids)} are not canceled: {error}; try again") from None
 
 

@@ -8,7 +8,7 @@
         recipe-0f1e2d3c4b5a.yaml    the recipe as it was submitted, with all values
         12_0_log.out                what process 0 of job 12 printed, over all its starts
         starts-encoder-1f2e3d.jsonl one line per start of a job that ran the stage
-        12.canceled                `pae cancel` ended job 12, so it must not be requeued
+        12.canceled                 `pae cancel` ended job 12, so it must not be requeued
 """
 
 from __future__ import annotations
