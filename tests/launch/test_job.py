@@ -13,7 +13,6 @@ from fake_slurm import FakeSlurm, profiles
 
 from pae_framework.distributed.place import ADDRESS, VARIABLES
 from pae_framework.errors import RunError, StoppedError
-from pae_framework.launch import job as job_module
 from pae_framework.launch.job import (
     StageJob,
     _OwnJob,
@@ -21,6 +20,7 @@ from pae_framework.launch.job import (
     short_grace,
     starts_without_progress,
 )
+from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.jobs import RunJobs, Start
@@ -211,7 +211,9 @@ def test_other_code_and_versions_are_said(
     submitted: StageJob, submission: Submitted, changed: dict[str, Any], named: str
 ) -> None:
     registry = load_recipe(submission.recipe).registry
-    before = {key: {**getattr(submitted.snapshot, key), **value} for key, value in changed.items()}
+    before: dict[str, Any] = {
+        key: {**getattr(submitted.snapshot, key), **value} for key, value in changed.items()
+    }
     lines = replace(submitted.snapshot, **before).changes(registry)
     assert [line for line in lines if named in line] == lines
     assert len(lines) == 1
@@ -268,7 +270,7 @@ def test_a_stage_that_starts_again_and_again_without_progress_fails(
     def killed(*arguments: Any) -> None:
         raise StoppedError("killed")
 
-    monkeypatch.setattr(job_module.LocalLauncher, "run_stages", killed)
+    monkeypatch.setattr(LocalLauncher, "run_stages", killed)
     (name,) = submitted.stages
     record = StageRecord(submitted.store / f"{name}-{submitted.stages[name]}")
     record.path.mkdir(parents=True)
