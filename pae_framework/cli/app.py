@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pae_framework import __version__
+from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.check import check
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.export_generator import export_generator
@@ -20,6 +21,7 @@ from pae_framework.cli.commands.import_generator import import_generator
 from pae_framework.cli.commands.import_pae import import_pae
 from pae_framework.cli.commands.list_plugins import list_plugins
 from pae_framework.cli.commands.list_recipes import list_recipes
+from pae_framework.cli.commands.logs import logs
 from pae_framework.cli.commands.profiles import profiles
 from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
@@ -57,7 +59,8 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
-    *(status, sample, reconstruct, report),
+    *(status, logs, cancel),
+    *(sample, reconstruct, report),
     *(list_plugins, show_plugin, profiles),
 ):
     _add(app, command)

@@ -36,6 +36,10 @@ OverridesArgument = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run or a sweep")]
+StageArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="STAGE", help="a stage of it", show_default=False),
+]
 TokenizerRunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="directory of a run with a finished tokenizer")
 ]

@@ -56,6 +56,11 @@ def warn(message: str) -> None:
     _print_error_line("warning:", "33", message)
 
 
+def note(message: str) -> None:
+    """Print one line on stderr, beside what the command prints on stdout."""
+    sys.stderr.write(f"{printable(message)}\n")
+
+
 def installed_registry() -> Registry:
     """The installed plugins; those that fail to load are reported on stderr, one line each."""
     from pae_framework.plugins import load_registry

@@ -148,7 +148,7 @@ class _Job:
         except PaeError as error:
             if waiting := RunJobs(self.jobs).waiting_for(own.id):
                 stages = ", ".join(f"{stage.stage} (job {stage.id})" for stage in waiting)
-                console.print(f"cancelled by Slurm, because they wait for this job: {stages}")
+                console.print(f"canceled by Slurm, because they wait for this job: {stages}")
             console.print(f"error: {error}")
             sys.exit(error.exit_code)
 
@@ -163,8 +163,8 @@ class _Job:
         raise NotImplementedError
 
     def _after_stop(self, own: _OwnJob) -> str:
-        if RunJobs(self.jobs).is_cancelled(own.id):
-            return f"job {own.id} was cancelled; to go on: {self.rules.again}"
+        if RunJobs(self.jobs).is_canceled(own.id):
+            return f"job {own.id} was canceled; to go on: {self.rules.again}"
         if self.rules.executor != "slurm":
             return f"to go on: {self.rules.again}"
         try:
@@ -176,7 +176,7 @@ class _Job:
             return f"job {own.id} cannot be requeued from here: {error}; submit it again"
         return (
             f"job {own.id} is {state}: Slurm requeues it if it was preempted or its node failed; "
-            f"if it was cancelled or reached its time limit, go on with: {self.rules.again}"
+            f"if it was canceled or reached its time limit, go on with: {self.rules.again}"
         )
 
 

@@ -44,6 +44,7 @@ from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.sweep import Member
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
+from pae_framework.runs.job_status import process_runs
 from pae_framework.runs.jobs import COMPARISON, RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.sources import source_hashes
@@ -55,6 +56,7 @@ from pae_framework.system.slurm import (
     outside_allocations,
     queued_jobs,
 )
+from pae_framework.system.slurm_jobs import NAME_PREFIX
 
 _COMPARISON = PlannedStage(COMPARISON, "", ())
 _YEAR_MINUTES = 366 * 24 * 60
@@ -326,7 +328,7 @@ class Submitter:
     def _unended(self) -> Mapping[str, SubmittedStage]:
         """The stages in jobs that have not ended, by folder."""
         submitted = [
-            stage for stage in self._jobs.submitted if not self._jobs.is_cancelled(stage.id)
+            stage for stage in self._jobs.submitted if not self._jobs.is_canceled(stage.id)
         ]
         waiting: set[str] = set()
         if any(stage.executor == "slurm" for stage in submitted):
@@ -531,7 +533,7 @@ def _array_ids(ids: Sequence[str]) -> list[str]:
 
 def _job_name(run: str, label: str) -> str:
     """A name for the queue, of characters that every tool of Slurm shows."""
-    return re.sub(r"[^\w.+-]+", "-", f"pae-{run}-{label}")[:100]
+    return re.sub(r"[^\w.+-]+", "-", f"{NAME_PREFIX}{run}-{label}")[:100]
 
 
 def _python_path() -> str:
@@ -541,13 +543,8 @@ def _python_path() -> str:
 
 def _is_alive(stage: SubmittedStage) -> bool:
     """Whether the process of a local job runs; unknown, and taken as ended, on another machine."""
-    if stage.executor != "local" or stage.host != platform.node():
-        return False
-    try:
-        command = Path(f"/proc/{stage.job}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"submitit" in command
+    here = stage.executor == "local" and stage.host == platform.node()
+    return here and process_runs(stage)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The jobs of a run: which were submitted, how often each started, which were cancelled. No torch.
+"""The jobs of a run: which were submitted, how often each started, which were canceled. No torch.
 
 ::
 
@@ -8,7 +8,7 @@
         recipe-0f1e2d3c4b5a.yaml    the recipe as it was submitted, with all values
         12_0_log.out                what process 0 of job 12 printed, over all its starts
         starts-encoder-1f2e3d.jsonl one line per start of a job that ran the stage
-        12.cancelled                `pae cancel` ended job 12, so it must not be requeued
+        12.canceled                 `pae cancel` ended job 12, so it must not be requeued
 """
 
 from __future__ import annotations
@@ -182,16 +182,20 @@ class RunJobs:
     def _starts(self, stage_folder: str) -> Path:
         return self.folder / f"starts-{stage_folder}.jsonl"
 
-    def mark_cancelled(self, job: str) -> None:
+    def mark_canceled(self, job: str) -> None:
         """Say that a user ended a job: it must not be requeued. Do it before it gets a signal."""
-        write_text(self._cancelled(job), "")
+        write_text(self._canceled(job), "")
 
-    def is_cancelled(self, job: str) -> bool:
+    def unmark_canceled(self, job: str) -> None:
+        """Take the mark back, because the job could not be ended."""
+        self._canceled(job).unlink(missing_ok=True)
+
+    def is_canceled(self, job: str) -> bool:
         """Whether a user ended a job with `pae cancel`."""
-        return self._cancelled(job).exists()
+        return self._canceled(job).exists()
 
-    def _cancelled(self, job: str) -> Path:
-        return self.folder / f"{job}.cancelled"
+    def _canceled(self, job: str) -> Path:
+        return self.folder / f"{job}.canceled"
 
 
 def now() -> str:

@@ -21,38 +21,17 @@ from pae_framework.runs.continuation import Origin, Refusal, find_origin
 from pae_framework.runs.data_record import SPLITS, quickly_found_contents, remembered
 from pae_framework.runs.directory import RESOLVED, RunDirectory
 from pae_framework.runs.earlier import Hashed, described_stages, earlier_stages
+from pae_framework.runs.job_status import JobStatus, JobsView
+from pae_framework.runs.looking import once
 from pae_framework.runs.plan import PlannedStage, Split
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
+from pae_framework.runs.stage_status import StageStatus, stage_status
 
 logger = logging.getLogger(__name__)
 
 STALE = "stale"
 """State of a stage that ran, but not with the present recipe, code and images."""
-
-
-@dataclass(frozen=True)
-class StageStatus:
-    """State and progress of one stage."""
-
-    stage: str
-    state: str
-    """As in its record; ``stale``; ``damaged`` if the record cannot be read."""
-    progress: str
-    """``300/900``, or the file its weights were loaded from."""
-    time: str
-    """Working time."""
-    folder: str
-    error: str
-    """The reason, if the stage failed or its record is damaged."""
-    process: str = ""
-    """The process that works on it, and since when."""
-    changes: tuple[str, ...] = ()
-    """What makes it stale: key paths with the old and the new value, or other facts."""
-    stale_inputs: tuple[str, ...] = ()
-    """Stages that it reads of which it read other results."""
-    outlook: str = ""
-    """Whether a training that is stale goes on or starts anew, and why."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +64,31 @@ def run_status(path: Path, compared: Comparison | None = None) -> dict[str, list
     """
     info = RunDirectory.at(path).info
     loaded = None if compared is None else _recipe(path, info, compared)
+    view = _jobs(path)
     if "members" not in info:
-        return {info["name"]: _stages(path, loaded)}
+        return {info["name"]: _stages(path, loaded, view)}
     recipes = {member.name: member.loaded for member in expand(loaded)} if loaded else {}
     started = [name for name in info["members"] if (path / "members" / name / "run.json").is_file()]
-    return {name: _stages(path / "members" / name, recipes.get(name)) for name in started}
+    return {name: _stages(path / "members" / name, recipes.get(name), view) for name in started}
+
+
+def comparison_job(path: Path) -> JobStatus | None:
+    """The job that writes the results of a sweep; None if there is none."""
+    view = _jobs(path)
+    return None if view is None else view.comparison
+
+
+def _jobs(path: Path) -> JobsView | None:
+    """The jobs of a run; None if the file that lists them is damaged, which hides nothing else."""
+
+    def look() -> JobsView | None:
+        try:
+            return JobsView(path)
+        except RunError as error:
+            logger.warning("the jobs of the run are unknown: %s", error)
+            return None
+
+    return once(("jobs", path.absolute()), look)
 
 
 # --- the recipe to compare with -------------------------------------------------------------------
@@ -149,20 +148,21 @@ def _of_this_run(loaded: LoadedRecipe, path: Path, info: Mapping[str, Any]) -> L
 # --- stages ---------------------------------------------------------------------------------------
 
 
-def _stages(path: Path, loaded: LoadedRecipe | None) -> list[StageStatus]:
+def _stages(path: Path, loaded: LoadedRecipe | None, view: JobsView | None) -> list[StageStatus]:
     """The stages of a run; those of the recipe's plan, if there is a recipe to compare with."""
     info = RunDirectory.at(path).info
     directory = RunDirectory.at(path, path / info["store"])
     recorded = directory.plan
     if loaded is None:
-        return [_status(name, directory.stage(stage)) for name, stage in recorded.items()]
+        stages = [(name, directory.stage(stage)) for name, stage in recorded.items()]
+        return [stage_status(name, record, view) for name, record in stages]
     try:
         found = quickly_found_contents(loaded.recipe)
         planned = planned_stages(loaded, directory.store, found)
     except PaeError as error:
         logger.warning("which stages are stale is unknown: %s", error)
-        return _stages(path, None)
-    look = _Look(directory, loaded, recorded, found)
+        return _stages(path, None, view)
+    look = _Look(directory, loaded, recorded, found, view)
     return [look.status(stage) for stage in planned.values()]
 
 
@@ -174,23 +174,27 @@ class _Look:
     loaded: LoadedRecipe
     recorded: Mapping[str, PlannedStage]
     found: Mapping[Split, Contents]
+    view: JobsView | None
 
     def status(self, planned: PlannedStage) -> StageStatus:
         """The state of a stage in the plan of the recipe."""
         record, last = self.directory.stage(planned), self._last(planned)
-        own = _status(planned.name, record)
-        if last is not None and (theirs := _status(planned.name, last)).state == "running":
+        own = self._status(planned, record)
+        if last is not None and (theirs := self._status(planned, last)).state == "running":
             return theirs
-        if own.state != "pending" or last is None:
+        if record.file.exists() or last is None:
             return own
         return self._stale(planned, last)
+
+    def _status(self, planned: PlannedStage, record: StageRecord) -> StageStatus:
+        return stage_status(planned.name, record, self.view)
 
     def _last(self, planned: PlannedStage) -> StageRecord | None:
         """The stage as this run had it last, in another folder; None if it had none."""
         recorded = self.recorded.get(planned.name)
         if recorded is not None and recorded.folder != planned.folder:
             record = self.directory.stage(recorded)
-            if _status(planned.name, record).state not in ("pending", "damaged"):
+            if self._status(planned, record).state not in ("pending", "damaged"):
                 return record
         if self.directory.store.resolve() != (self.directory.path / "stages").resolve():
             return None  # the other folders may be those of other runs
@@ -216,9 +220,9 @@ class _Look:
         found = self._difference(planned, last)
         if found is None:
             unknown = "an earlier version ran it, which did not record its settings"
-            return replace(_status(planned.name, last), state=STALE, changes=(unknown,))
+            return replace(self._status(planned, last), state=STALE, changes=(unknown,))
         return replace(
-            _status(planned.name, last),
+            self._status(planned, last),
             state=STALE,
             changes=tuple(self._text(change) for change in found.changes),
             stale_inputs=found.inputs,
@@ -242,31 +246,3 @@ class _Look:
         if isinstance(origin, Origin):
             return f"goes on from {origin}"
         return f"starts anew: {origin}" if isinstance(origin, Refusal) else ""
-
-
-def _status(name: str, record: StageRecord) -> StageStatus:
-    try:
-        info, state = record.info, record.state
-    except RunError as error:
-        info, state = {"error": str(error)}, "damaged"
-    return StageStatus(
-        stage=name,
-        state=state,
-        progress=_progress(info),
-        time=f"{info['seconds']:.0f} s" if "seconds" in info else "",
-        folder=str(record.path.resolve()),
-        error=str(info.get("error") or "") if state in ("failed", "damaged") else "",
-        process=_process(info) if state == "running" else "",
-    )
-
-
-def _progress(info: Mapping[str, Any]) -> str:
-    if progress := info.get("progress"):
-        return f"{progress['done']}/{progress['total']}"
-    return f"from {info['weights']}" if "weights" in info else ""
-
-
-def _process(info: Mapping[str, Any]) -> str:
-    if (process := info.get("process")) is None:
-        return ""
-    return f"process {process['id']} on {process['host']} since {process['since']}"

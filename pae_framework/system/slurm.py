@@ -24,8 +24,12 @@ class SlurmUnknownError(Exception):
     """Slurm cannot be asked; the text says why."""
 
 
-def ask_slurm(*command: str) -> str:
+def ask_slurm(*command: str, seconds: float = TIMEOUT_SECONDS) -> str:
     """The answer of one of Slurm's commands.
+
+    Args:
+        *command: its words.
+        seconds: how long it may take.
 
     Raises:
         SlurmUnknownError: the command is not on PATH, does not answer, or fails.
@@ -35,10 +39,10 @@ def ask_slurm(*command: str) -> str:
         raise SlurmUnknownError(f"{name} is not on PATH")
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True
+            command, capture_output=True, text=True, timeout=seconds, check=True
         )
     except subprocess.TimeoutExpired:
-        raise SlurmUnknownError(f"{name} did not answer within {TIMEOUT_SECONDS} s") from None
+        raise SlurmUnknownError(f"{name} did not answer within {seconds:g} s") from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
         raise SlurmUnknownError(f"{name} failed: {reason}") from None

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pae_framework.errors import WriteError
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.durations import format_seconds
 from pae_framework.system.printing import printable
 
 PLAIN_SECONDS = 10.0
@@ -90,13 +91,3 @@ class ProgressLine:
         if self._update_record and self._recorded != self._done:
             self._update_record(progress={"done": self._done, "total": self.total})
             self._recorded = self._done
-
-
-def format_seconds(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s`` or ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

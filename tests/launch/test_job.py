@@ -139,10 +139,10 @@ def test_a_job_that_slurm_ends_leaves_the_rest_to_slurm_and_says_how_to_go_on(
     assert "pae run tiny" in out
 
 
-def test_a_cancelled_job_is_not_requeued(
+def test_a_canceled_job_is_not_requeued(
     submitted: StageJob, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    RunJobs(submitted.jobs).mark_cancelled("100")
+    RunJobs(submitted.jobs).mark_canceled("100")
     stops(monkeypatch, StoppedError("stopped at step 3"))
     assert ended(submitted) == 1
     assert slurm.told == []

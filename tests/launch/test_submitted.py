@@ -127,13 +127,13 @@ def test_stages_whose_jobs_have_not_ended_are_not_submitted_twice(
     assert f"job {ids['encoder']} already" in capsys.readouterr().out
 
 
-def test_cancelled_jobs_that_are_ending_do_not_count_as_queued(
+def test_canceled_jobs_that_are_ending_do_not_count_as_queued(
     submit: Callable[..., RunDirectory], slurm: FakeSlurm
 ) -> None:
     run = submit()
     ids = by_stage(run)
     for job in ids.values():
-        RunJobs(run.path).mark_cancelled(job)
+        RunJobs(run.path).mark_canceled(job)
     slurm.queue(dict.fromkeys(ids.values(), "COMPLETING"))
     submit()
     assert len(slurm.jobs) == 2 * len(CHAIN)

@@ -39,7 +39,7 @@ def test_a_run_without_jobs_has_none(tmp_path: Path) -> None:
     jobs = RunJobs(tmp_path)
     assert jobs.submitted == []
     assert jobs.starts("encoder-0f") == []
-    assert not jobs.is_cancelled("1")
+    assert not jobs.is_canceled("1")
 
 
 def test_later_submissions_are_added_to_earlier_ones(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_starts_are_kept_in_order_and_a_broken_last_line_is_left_out(tmp_path: P
     assert jobs.starts("encoder-0f") == starts
 
 
-def test_the_mark_of_a_cancelled_job_is_its_own(tmp_path: Path) -> None:
+def test_the_mark_of_a_canceled_job_is_its_own(tmp_path: Path) -> None:
     jobs = RunJobs(tmp_path)
-    jobs.mark_cancelled("12_3")
-    assert jobs.is_cancelled("12_3")
-    assert not jobs.is_cancelled("12")
-    assert not jobs.is_cancelled("12_30")
+    jobs.mark_canceled("12_3")
+    assert jobs.is_canceled("12_3")
+    assert not jobs.is_canceled("12")
+    assert not jobs.is_canceled("12_30")

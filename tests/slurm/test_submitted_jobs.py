@@ -161,7 +161,7 @@ def test_four_ranks_on_two_nodes_are_interrupted_in_every_way_and_lose_nothing(s
     assert steps == sorted(set(steps))
 
 
-def test_cancelled_jobs_stay_ended_and_a_failed_stage_cancels_those_that_wait(site: Site) -> None:
+def test_canceled_jobs_stay_ended_and_a_failed_stage_cancels_those_that_wait(site: Site) -> None:
     site.run(CHAIN, LONG, "--on", "one")
     jobs = site.jobs()
     site.trains(jobs["extractor"])

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pae_framework.errors import WriteError
+from pae_framework.system.durations import format_seconds
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog, read_log
-from pae_framework.training.progress import format_seconds
 from pae_framework.world import World
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +18,8 @@ from pae_framework.cli.shell_completion import complete_recipe
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
-    from pae_framework.runs.status import StageStatus
+    from pae_framework.runs.job_status import JobStatus
+    from pae_framework.runs.stage_status import StageStatus
 
 _SHOWN = 5
 """Changes of a stage that are shown."""
@@ -35,11 +38,15 @@ def status(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the state of each stage of a run, and the error of a stage that failed.
+    """Show the state of each stage of a run, its job, and the error of a stage that failed.
 
     A stage is stale if it ran, but `pae run` would run it again: its settings, code, images or
     weights, or a stage that it reads, are no longer those it ran with. Each change is shown as
     key (old -> new).
+
+    For stages in jobs, Slurm's state and reason are shown, and what they mean; for a stage that
+    runs, its speed and the time left. Of a submitted sweep, each member is one line; `pae status
+    SWEEP/members/NAME` shows its stages.
 
     Examples:
         pae status runs/quickstart
@@ -49,13 +56,17 @@ def status(
         pae status runs/mine --recipe mine.yaml
     """
     from pae_framework.runs.looking import looking_once
-    from pae_framework.runs.status import Comparison, run_status
+    from pae_framework.runs.status import Comparison, comparison_job, run_status
 
     compared = Comparison(installed_registry(), recipe, tuple(overrides or ()))
     with looking_once():
         members = run_status(run, compared)
+        comparison = comparison_job(run)
     if as_json:
         print_json({name: [asdict(stage) for stage in rows] for name, rows in members.items()})
+        return
+    if comparison is not None:
+        _print_members(members, comparison)
         return
     for name, rows in members.items():
         print_line(name)
@@ -68,16 +79,100 @@ def status(
         print_line("")
 
 
+def _print_members(members: Mapping[str, list[StageStatus]], comparison: JobStatus) -> None:
+    """One line for each member of a submitted sweep, and how many are in which state."""
+    table, states, facts = [], Counter[str](), dict[str, None]()
+    for name, rows in members.items():
+        done = sum(row.state == "done" for row in rows)
+        current = _current(rows)
+        states[_member_state(current)] += 1
+        job = current.job if current and current.job and not current.job.ended else None
+        table.append(
+            (
+                name,
+                f"{done}/{len(rows)}",
+                current.stage if current else "",
+                _member_state(current),
+                current.progress if current else "",
+                f"{job.id} {job.state}".strip() if job else "",
+            )
+        )
+        if current is not None:
+            facts.update(dict.fromkeys(_member_facts(name, current)))
+    print_table(("member", "done", "stage", "state", "progress", "job"), table)
+    for fact in (*facts, f"report: {comparison}"):
+        for line in _wrapped(fact):
+            print_line(line)
+    counted = ", ".join(f"{number} {state}" for state, number in states.most_common())
+    print_line(f"{len(members)} member{'' if len(members) == 1 else 's'}: {counted}")
+
+
+def _current(rows: Sequence[StageStatus]) -> StageStatus | None:
+    """The stage of a member that runs or failed, else the first that is not done."""
+    unfinished = [row for row in rows if row.state != "done"]
+    for state in ("running", "failed", "damaged"):
+        if found := [row for row in unfinished if row.state == state]:
+            return found[0]
+    return unfinished[0] if unfinished else None
+
+
+def _member_state(current: StageStatus | None) -> str:
+    return "done" if current is None else current.state
+
+
+def _member_facts(member: str, current: StageStatus) -> Iterator[str]:
+    """What a member waits for or failed of; members that wait for one job share one line."""
+    if current.error:
+        yield f"{member}: {current.stage}: {current.error}"
+    if current.job is not None and current.job.state != "RUNNING":
+        task = "_" in current.job.id
+        yield f"{member if task else current.stage}: {current.job}"
+
+
 def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
     """Where the stages are, what works on them, what failed, and why stages are stale."""
     if rows:
         yield f"folders in {os.path.relpath(Path(rows[0].folder).parent)}"
     for row in rows:
-        facts = [row.process, row.error, *row.changes[:_SHOWN]]
+        if row.error:
+            yield f"{row.stage}: {row.error}"
+        facts = [*_work(row), *row.changes[:_SHOWN]]
         if len(row.changes) > _SHOWN:
             facts.append(f"and {len(row.changes) - _SHOWN} more changes")
         if row.stale_inputs:
             facts.append(f"reads {', '.join(row.stale_inputs)}, which changed")
         for fact in (*facts, row.outlook):
             if fact:
-                yield f"{row.stage}: {fact}"
+                yield from _wrapped(f"{row.stage}: {fact}")
+    for line in _jobs(rows):
+        yield from _wrapped(line)
+
+
+def _work(row: StageStatus) -> Iterator[str]:
+    """What works on a stage, and how fast."""
+    from pae_framework.system.durations import format_seconds
+
+    yield row.process
+    speed = "" if row.images_per_s is None else f"{row.images_per_s:.0f} images/s"
+    left = "" if row.seconds_left is None else f"about {format_seconds(row.seconds_left)} left"
+    yield ", ".join(filter(None, [speed, left]))
+
+
+def _jobs(rows: Sequence[StageStatus]) -> Iterator[str]:
+    """Where the jobs of unfinished stages stand, and the logs of those that ended."""
+    from pae_framework.runs.job_status import named
+
+    stages: dict[str, list[StageStatus]] = {}
+    for row in rows:
+        if row.job is not None and not (row.state == "done" and row.job.ended):
+            stages.setdefault(row.job.id, []).append(row)
+    for found in stages.values():
+        job = found[0].job
+        yield f"{named([row.stage for row in found])}: {job}"
+        if job is not None and job.ended and Path(job.log).is_file():
+            yield f"  log: {os.path.relpath(job.log)}"
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text in lines of 80 columns; words, such as key paths and names of files, stay whole."""
+    return wrap(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
