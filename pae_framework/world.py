@@ -90,6 +90,15 @@ class World:
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors with those of the main process."""
 
+    def scatter(self, values: Sequence[Tensor]) -> Tensor | None:
+        """This process' value, by rank, of those that the main process gives. On the CPU.
+
+        Args:
+            values: in the main process at most one per process, the others get None; in other
+                processes ignored.
+        """
+        return values[0] if values else None
+
     def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
         """Each process' tensors, by rank; they may differ in number and shape. On the CPU."""
         return [list(values)]

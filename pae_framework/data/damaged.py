@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -25,19 +25,24 @@ class SkippingSource(DataSource):
     """A source that replaces each damaged image by the next readable one.
 
     The replacement depends on the files alone, so a resumed training, or one with another number of
-    workers, sees the same images. Each damaged image is one line ``index <tab> reason`` of a record
-    to which all processes of a stage append. An image that a second attempt reads is not damaged.
+    workers, sees the same images. Each damaged image is one line ``index <tab> reason`` of a
+    record. An image that a second attempt reads is not damaged.
+
+    The processes of a stage may be on several machines, whose appends to one file could be lost. So
+    each of them appends to a record of its own, together with its workers, and counts those of all
+    against the limit. The main process merges them (:meth:`tidy`).
 
     Args:
         source: the images.
-        record: the file that lists damaged images. Images that are readable again are removed.
+        record: the file that lists damaged images.
         limit: largest number of damaged images.
+        rank: index of this process among those of the stage; 0 is the main process.
     """
 
-    def __init__(self, source: DataSource, record: Path, limit: int):
+    def __init__(self, source: DataSource, record: Path, limit: int, rank: int = 0):
         super().__init__(source.config, source.image_size)
         self._source, self._record, self._limit = source, record, limit
-        self._drop_repaired()
+        self._own = record.with_stem(f"{record.stem}-rank{rank}") if rank else record
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -78,13 +83,32 @@ class SkippingSource(DataSource):
                 time.sleep(PAUSE)
             return self._source[index]
 
-    def _drop_repaired(self) -> None:
-        known = damaged_indices(self._record)
-        repaired = {index for index in known if index >= len(self) or self._is_readable(index)}
-        if repaired:
-            lines = self._record.read_text(encoding="utf-8").splitlines(keepends=True)
-            damaged = [line for line in lines if _index(line) not in repaired]
-            write_text(self._record, "".join(damaged))
+    def merge_records(self) -> None:
+        """Merge the records of all processes into one, sorted by index.
+
+        For the main process, while no other reads images.
+
+        Raises:
+            DataError: a record is damaged.
+        """
+        records = _all_records(self._record)
+        self._write({_index(line): line for record in records for line in _lines(record)})
+        for record in records:
+            if record != self._record:
+                record.unlink(missing_ok=True)
+
+    def drop_repaired(self) -> None:
+        """Remove images from the merged record that are readable again, or no longer there."""
+        lines = {_index(line): line for line in _lines(self._record)}
+        self._write({index: line for index, line in lines.items() if not self._is_repaired(index)})
+
+    def _write(self, lines: Mapping[int, str]) -> None:
+        content = [lines[index] for index in sorted(lines)]
+        if content != _lines(self._record):
+            write_text(self._record, "".join(f"{line}\n" for line in content))
+
+    def _is_repaired(self, index: int) -> bool:
+        return index >= len(self) or self._is_readable(index)
 
     def _is_readable(self, index: int) -> bool:
         try:
@@ -97,34 +121,53 @@ class SkippingSource(DataSource):
         known = damaged_indices(self._record)
         if index not in known:
             known.add(index)
-            make_folder(self._record.parent)
+            make_folder(self._own.parent)
             reason = printable(" ".join(str(error).split()))
-            # One short write in append mode, so lines of several processes do not mix.
-            with writing(self._record), self._record.open("a", encoding="utf-8") as file:
+            # One short write in append mode, so lines of several workers do not mix.
+            with writing(self._own), self._own.open("a", encoding="utf-8") as file:
                 file.write(f"{index}\t{reason}\n")
             logger.warning("%s; using the next image instead", reason)
         if len(known) > self._limit:
+            several = len(_all_records(self._record)) > 1
+            pattern = self._record.with_stem(f"{self._record.stem}*")
             raise DataError(
-                f"{error}. Damaged training images: {len(known)}, listed in {self._record}, but "
+                f"{error}. Damaged training images: {len(known)}, listed in "
+                f"{pattern if several else self._record}, but "
                 f"data.max_damaged is {self._limit}; repair or remove them, or set "
                 f"data.max_damaged={len(known)} or more"
             ) from error
 
 
 def damaged_indices(record: Path) -> set[int]:
-    """Indices of the damaged images that a record lists.
+    """Indices of the damaged images that the records of all processes list.
+
+    Args:
+        record: that of the main process.
 
     Raises:
-        DataError: the record itself is damaged.
+        DataError: a record itself is damaged.
     """
+    return {_index(line) for one in _all_records(record) for line in _lines(one)}
+
+
+def _all_records(record: Path) -> list[Path]:
+    """The records of a stage; that of the main process may not exist."""
+    return [*sorted(record.parent.glob(f"{record.stem}-rank*{record.suffix}")), record]
+
+
+def _lines(record: Path) -> list[str]:
+    """The lines of a record, each with an index."""
     try:
-        return {_index(line) for line in read_text(record).splitlines()}
+        lines = read_text(record).splitlines()
+        for line in lines:
+            _index(line)
     except FileNotFoundError:
-        return set()
+        return []
     except (OSError, ValueError) as error:
         raise DataError(
             f"{record} is damaged: {error}; remove it, and it is written again"
         ) from error
+    return lines
 
 
 def _index(line: str) -> int:

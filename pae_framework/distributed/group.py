@@ -122,6 +122,14 @@ class GroupWorld(World):
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
+    def scatter(self, values: Sequence[Tensor]) -> Tensor | None:
+        given: list[Tensor | None] = [None] * self.size
+        if self.is_main:  # a view would be sent with all of its storage
+            given[: len(values)] = [value.cpu().clone() for value in values]
+        own: list[Tensor | None] = [None]
+        dist.scatter_object_list(own, given, src=0)
+        return own[0]
+
     def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
         """Each process' tensors, by rank."""
         gathered: list[list[Tensor]] = [[] for _ in range(self.size)]

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from pae_framework.contracts import Encoder, EvaluationInputs, Extractor, SampleSet
 from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import to_float, to_uint8
+from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
-
-BATCH = 250
+from pae_framework.world import ONE_PROCESS, World
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,24 @@ class FeatureExtractor:
     """Pooled features of a frozen network, for Frechet distances."""
 
     name: str
-    network: Encoder
-    device: torch.device
+    features: Callable[[Tensor], Tensor]
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
-        features = []
-        for batch in images.split(BATCH):
-            pixels = self.network.normalize(to_float(batch.to(self.device)))  # (B, 3, S, S)
-            features.append(self.network(pixels).pooled.double().cpu())  # (B, D)
-        return torch.cat(features)
+        return self.features(images)
 
 
 class RunInputs(EvaluationInputs):
-    """The inputs of one run.
+    """The inputs of one run, for its main process.
+
+    Networks are applied to batches of images by all processes; the others call :meth:`serve`.
 
     Args:
         context: of the stage that evaluates.
         limit: number of test images, chosen at random with the recipe's seed; None: the recipe's
             ``data.test_images``.
         test: images (M, 3, S, S) uint8 and labels (M,), instead of those of the test source.
+        world: the processes that take part.
     """
 
     def __init__(
@@ -55,11 +52,31 @@ class RunInputs(EvaluationInputs):
         context: StageContext,
         limit: int | None = None,
         test: tuple[Tensor, Tensor] | None = None,
+        world: World = ONE_PROCESS,
     ):
         self._context = context
         if test is not None:
             self._test = test
         self._limit = limit or context.recipe.data.test_images
+        self._shared = SharedBatches(
+            world,
+            {
+                "read": self._read,
+                "latents": self._encode,
+                "pooled": lambda images: (self._tokens(images).mean(1),),
+                "tokens": lambda images: (self._tokens(images),),
+                "decoded": lambda latents: (to_uint8(self.decode(latents)),),
+                "extracted": self._extract,
+            },
+        )
+
+    def serve(self) -> None:
+        """In a process other than the main one, take part until that one calls :meth:`end`."""
+        self._shared.serve()
+
+    def end(self) -> None:
+        """Let the other processes go."""
+        self._shared.end()
 
     @property
     def seed(self) -> int:
@@ -98,7 +115,8 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def _test(self) -> tuple[Tensor, Tensor]:
-        return read_images(self._context.test_source, self.indices)
+        images, labels = self._shared.map("read", torch.tensor(self.indices))
+        return images, labels
 
     @property
     def images(self) -> Tensor:
@@ -119,20 +137,18 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def latents(self) -> Tensor:
-        return self._batched(self.images, lambda x: self.tokenizer.encode(x).latents.float())
+        return self._map("latents", self.images)
 
     @cached_property
     def pooled_features(self) -> Tensor:
-        return self._batched(self.images, lambda x: self._tokens(x).mean(1))
+        return self._map("pooled", self.images)
 
     def features(self, indices: Tensor) -> Tensor:
-        return self._batched(self.images[indices], self._tokens)
+        return self._map("tokens", self.images[indices])
 
     @cached_property
     def reconstructions(self) -> Tensor:
-        with torch.no_grad():
-            batches = [to_uint8(self.decode(z)).cpu() for z in self.latents.split(BATCH)]
-        return torch.cat(batches)
+        return self._map("decoded", self.latents)
 
     @cached_property
     def sample_sets(self) -> Sequence[SampleSet]:
@@ -142,8 +158,7 @@ class RunInputs(EvaluationInputs):
     def extractor(self) -> Extractor:
         component = self._context.recipe.extractor
         assert component is not None
-        network = frozen_encoder(self._context, "extractor")
-        return FeatureExtractor(component.use, network, self._context.device)
+        return FeatureExtractor(component.use, partial(self._map, "extracted"))
 
     @cached_property
     def image_features(self) -> Tensor:
@@ -169,12 +184,29 @@ class RunInputs(EvaluationInputs):
         device = self._context.device
         return self._distance(a.to(device), b.to(device))
 
-    def _tokens(self, x: Tensor) -> Tensor:
-        return self.tokenizer.features(x).tokens.float()
+    def _map(self, function: str, rows: Tensor) -> Tensor:
+        (results,) = self._shared.map(function, rows)
+        return results
 
-    @torch.no_grad()
-    def _batched(self, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply a function to images (M, 3, S, S) uint8 as floats in [0, 1], batch by batch."""
-        device = self._context.device
-        batches = [function(to_float(b.to(device))).cpu() for b in images.split(BATCH)]
-        return torch.cat(batches)
+    # --- functions of batches, in each process ----------------------------------------------------
+
+    def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return read_images(self._context.test_source, indices)
+
+    def _encode(self, images: Tensor) -> tuple[Tensor]:
+        return (self.tokenizer.encode(self._pixels(images)).latents.float(),)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        return self.tokenizer.features(self._pixels(images)).tokens.float()
+
+    def _extract(self, images: Tensor) -> tuple[Tensor]:
+        pixels = self._extractor_network.normalize(self._pixels(images))  # (B, 3, S, S)
+        return (self._extractor_network(pixels).pooled.double(),)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """Floats in [0, 1], on the device."""
+        return to_float(images.to(self._context.device))
+
+    @cached_property
+    def _extractor_network(self) -> Encoder:
+        return frozen_encoder(self._context, "extractor")

@@ -150,7 +150,8 @@ class StageContext:
         source = self._source(data.train)
         if not data.max_damaged:
             return source
-        return SkippingSource(source, self.directory / "damaged.txt", data.max_damaged)
+        record = self.directory / "damaged.txt"
+        return SkippingSource(source, record, data.max_damaged, self.world.rank)
 
     def recorded_images(self, split: Split) -> ImagesRecord | None:
         """What the first stage of the run that read these images recorded; None if none did."""

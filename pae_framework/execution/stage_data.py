@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pae_framework.contracts import DataSource
 from pae_framework.data.classes import class_difference, empty_classes, some_names
 from pae_framework.data.contents import read_contents
+from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
 from pae_framework.recipe.stage_table import STAGES
@@ -24,22 +25,43 @@ from pae_framework.runs.plan import Split
 
 @contextmanager
 def recorded_images(context: StageContext) -> Iterator[None]:
-    """Record the images that the stage reads in its ``data.json``.
+    """Record the images that the stage reads in its ``data.json``; every process enters it.
+
+    The main process does the work, and the others begin when it has checked the images.
 
     Raises:
         DataError: they are not those of the run's earlier stages, they change before the stage
             ends, a class has no image, or test images have other classes.
     """
-    stage = STAGES[context.planned.name]
-    splits = [split for split in SPLITS if stage.needs(("data", split), context.recipe)]
+    context.world.on_main(lambda: _begin(context))
+    yield
+    if context.world.is_main:
+        _end(context)
+
+
+def _begin(context: StageContext) -> None:
+    splits = _splits(context)
     for split in splits:
         _require_planned_files(context, split)
+    if "train" in splits and isinstance(context.train_source, SkippingSource):
+        context.train_source.merge_records()
+        context.train_source.drop_repaired()
     records = {split: _checked_record(context, split) for split in splits}
     if records:
         write_record(context.run.stage(context.planned), records)
-    yield
+
+
+def _end(context: StageContext) -> None:
+    splits = _splits(context)
     for split in splits:
         _require_planned_files(context, split)
+    if "train" in splits and isinstance(context.train_source, SkippingSource):
+        context.train_source.merge_records()
+
+
+def _splits(context: StageContext) -> list[Split]:
+    stage = STAGES[context.planned.name]
+    return [split for split in SPLITS if stage.needs(("data", split), context.recipe)]
 
 
 def _require_planned_files(context: StageContext, split: Split) -> None:

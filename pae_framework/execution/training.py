@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
 
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream, positions_of
@@ -17,6 +19,33 @@ def image_batches(context: StageContext, settings: TrainSettings) -> ImageBatche
     source = context.train_source
     stream = step_stream(context, settings, len(source))
     return ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+
+
+def measure_on_main(
+    context: StageContext,
+    settings: TrainSettings,
+    steps: int,
+    module: nn.Module,
+    measure: Callable[[Iterator[Tensor]], None],
+) -> None:
+    """Measure statistics in ``module`` on the whole batches of the first steps, once for all.
+
+    The main process measures, so that the values do not depend on the number of processes; the
+    others take its tensors.
+
+    Args:
+        context: of the stage.
+        settings: of its training.
+        steps: number of batches.
+        module: on the device; its parameters and buffers hold the statistics.
+        measure: is given the images (B, 3, S, S) in [0, 1] of each batch, on the device.
+    """
+    source = context.train_source
+    stream = CountStream(len(source), settings.batch_size, context.seed(settings))
+    batches = ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+    world, device = context.world, context.device
+    world.on_main(lambda: measure(images.to(device) for images, _ in batches(0, steps)))
+    world.broadcast(tensor.detach() for tensor in (*module.parameters(), *module.buffers()))
 
 
 def step_stream(context: StageContext, settings: TrainSettings, length: int) -> CountStream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from traceback import walk_tb
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ def run_stage(context: StageContext) -> None:
     configure_torch(context.recipe.runtime, context.world.local_size)
     context.update_record(machine=context.machine)
     try:
-        with recorded_images(context) if context.world.is_main else nullcontext():
+        with recorded_images(context):
             STAGES[name].function()(context)
     except PaeError:
         raise

@@ -13,9 +13,15 @@ from pae_framework.system.files import make_folder, write_json
 
 
 def run(context: StageContext) -> None:
-    """Run every evaluator; after an interruption, only the unfinished ones."""
+    """Run every evaluator; after an interruption, only the unfinished ones.
+
+    The main process runs them. The others help with the networks that its inputs need.
+    """
+    inputs = RunInputs(context, world=context.world)
+    if not context.world.is_main:
+        inputs.serve()
+        return
     evaluators = context.recipe.evaluate
-    inputs = RunInputs(context)
     metrics: Metrics = []
     with context.progress(len(evaluators)) as progress:
         for number, (label, component) in enumerate(evaluators.items()):
@@ -30,4 +36,5 @@ def run(context: StageContext) -> None:
                 write_json(results, [asdict(metric) for metric in found])
             metrics += read_metrics_file(results)
         progress.update(len(evaluators))
+    inputs.end()
     write_json(context.directory / RESULTS, metrics)

@@ -18,7 +18,8 @@ def run(context: StageContext) -> None:
     component = context.recipe.generator
     assert component is not None
     if component.weights is not None:
-        load_generator_weights(context)
+        if context.world.is_main:
+            load_generator_weights(context)
         return
     settings = component.train
     latents, statistics = run_latents(context), run_statistics(context)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from pae_framework.build import build_refiner
 from pae_framework.contracts import Encoder
-from pae_framework.data.images import ImageBatches
 from pae_framework.execution.artifacts import frozen_encoder
 from pae_framework.execution.context import StageContext, initial_weights
-from pae_framework.execution.training import image_batches
+from pae_framework.execution.training import image_batches, measure_on_main
 from pae_framework.tokenizer.refinement import RefinementObjective
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
@@ -33,14 +32,20 @@ def run(context: StageContext) -> None:
     refiner.structure.load_pretrained()
     if section.refinement.centre:
         refiner.to(context.device)
-        refiner.measure(_tokens(encoder, batches, context.device))
+        measure_on_main(
+            context,
+            settings,
+            STATISTICS_STEPS,
+            refiner,
+            lambda batches: refiner.measure(_tokens(encoder, batches)),
+        )
     total = context.print_length(settings, len(context.train_source))
     task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
     train(task, settings, total, context.train_context(settings))
 
 
 @torch.no_grad()
-def _tokens(encoder: Encoder, batches: ImageBatches, device: torch.device) -> Iterator[Tensor]:
-    """Tokens (B, N, D) of the first batches."""
-    for images, _ in batches(0, STATISTICS_STEPS):
-        yield encoder(encoder.normalize(images.to(device))).tokens
+def _tokens(encoder: Encoder, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Tokens (B, N, D) of batches of images (B, 3, S, S)."""
+    for images in batches:
+        yield encoder(encoder.normalize(images)).tokens

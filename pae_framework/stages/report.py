@@ -34,6 +34,8 @@ SHOWN_IMAGES = "shown_images.safetensors"
 
 def run(context: StageContext) -> None:
     """Write ``report.html`` and link it at the top of the run."""
+    if not context.world.is_main:
+        return
     write_text(context.directory / REPORT, render(gather(context)))
     context.run.link_report()
 

@@ -6,7 +6,7 @@ from pae_framework.build import build_discriminator, build_objective, build_toke
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
-from pae_framework.execution.training import image_batches, save_weights
+from pae_framework.execution.training import image_batches, measure_on_main, save_weights
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
@@ -23,7 +23,8 @@ def run(context: StageContext) -> None:
     """
     section, registry = context.recipe.tokenizer, context.registry
     if section.weights is not None:
-        load_tokenizer_weights(context)
+        if context.world.is_main:
+            load_tokenizer_weights(context)
         return
     settings = section.train
     seed, source = context.seed(settings), context.train_source
@@ -36,7 +37,7 @@ def run(context: StageContext) -> None:
     # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
         steps = max(1, count // settings.batch_size)
-        tokenizer.measure(images.to(context.device) for images, _ in batches(0, steps))
+        measure_on_main(context, settings, steps, tokenizer.bottleneck, tokenizer.measure)
     probe_tokenizer(tokenizer, section, registry)
 
     refiner = trained_refiner(context, encoder)

@@ -68,12 +68,13 @@ class ProgressLine:
 
     def update(self, done: int, note: str = "", record: bool = False) -> None:
         """Show that ``done`` of ``total`` are done, with a note; ``record``: now in any case."""
+        completes = done >= self.total and self._done < self.total
         self._done = done
         note = printable(note)
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()
-        due = now - self._last_shown >= PLAIN_SECONDS or done >= self.total
+        due = now - self._last_shown >= PLAIN_SECONDS or completes
         if due or record:
             self._record()
         if not due:

@@ -11,6 +11,9 @@ from pae_evaluators.frechet import FeatureStatistics, frechet_distance
 from pae_framework.contracts import EvaluationInputs, Extractor, Metric
 
 BATCH = 250
+"""Images whose features are added to the statistics at once."""
+EXTRACTED = 40 * BATCH
+"""Images whose features are in memory at once; several processes share them."""
 
 
 class DistanceToTestImages:
@@ -54,6 +57,7 @@ class DistanceToTestImages:
 
 def _statistics(images: Tensor, extractor: Extractor, width: int) -> FeatureStatistics:
     statistics = FeatureStatistics(width)
-    for batch in images.split(BATCH):
-        statistics.update(extractor(batch))
+    for part in images.split(EXTRACTED):
+        for features in extractor(part).split(BATCH):
+            statistics.update(features)
     return statistics

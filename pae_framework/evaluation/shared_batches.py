@@ -1,0 +1,73 @@
+"""Batches of images that all processes of a stage work on, at the request of the main one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pae_framework.world import World
+
+BATCH = 250
+
+BatchFunction = Callable[[Tensor], tuple[Tensor, ...]]
+"""Results for a batch (B, ...): tensors (B, ...)."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """To apply the function ``name`` to one batch per process, ``rounds`` times."""
+
+    name: str
+    rounds: int
+
+
+class SharedBatches:
+    """Functions of batches, which the main process applies to many batches with the help of others.
+
+    The others only :meth:`serve`, so nothing but the functions has to be the same in all processes.
+    The batches are those of one process, so the results are the same bits.
+
+    Args:
+        world: the processes; the others must serve.
+        functions: by name, the same in all processes.
+    """
+
+    def __init__(self, world: World, functions: Mapping[str, BatchFunction]):
+        self._world, self._functions = world, functions
+
+    def map(self, name: str, rows: Tensor) -> tuple[Tensor, ...]:
+        """Apply a function to rows (M, ...), batch by batch. In the main process.
+
+        Returns:
+            The results (M, ...), on the CPU.
+        """
+        batches = rows.split(BATCH)
+        size = self._world.size
+        rounds = [batches[start : start + size] for start in range(0, len(batches), size)]
+        self._world.on_main(lambda: _Request(name, len(rounds)))
+        results = [result for part in rounds for result in self._round(name, part)]
+        return tuple(torch.cat(column) for column in zip(*results, strict=True))
+
+    def serve(self) -> None:
+        """In a process other than the main one, help until that one calls :meth:`end`."""
+        while (request := self._next_request()) is not None:
+            for _ in range(request.rounds):
+                self._round(request.name, ())
+
+    def end(self) -> None:
+        """Let the other processes go. In the main process."""
+        self._world.on_main(lambda: None)
+
+    def _next_request(self) -> _Request | None:
+        request: _Request | None = self._world.on_main(lambda: None)
+        return request
+
+    @torch.no_grad()
+    def _round(self, name: str, batches: tuple[Tensor, ...]) -> list[list[Tensor]]:
+        """The results of one batch per process, in the order of the batches."""
+        own = self._world.scatter(batches)
+        results = () if own is None else self._functions[name](own)
+        return [result for result in self._world.gather(results) if result]
