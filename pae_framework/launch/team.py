@@ -189,6 +189,8 @@ def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
         console.copy_to(file)
         try:
             yield
+        except StoppedError:
+            raise
         except BaseException:
             traceback.print_exc(file=file)
             raise
