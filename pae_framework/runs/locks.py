@@ -1,8 +1,8 @@
 """Locks on folders, also on file systems without locks.
 
-Where the system can lock files, the lock ends with its process, however that ends and whatever workers it leaves, and the locked
-file names its holder. On a file system without locks, such as some network mounts, a marker takes
-its place; see :mod:`~pae_framework.runs.markers`.
+Where the system can lock files, the lock ends with its process, however that ends and whatever
+workers it leaves; the locked file names its holder. On a file system without locks, such as some
+network mounts, a marker takes its place; see :mod:`~pae_framework.runs.markers`.
 """
 
 from __future__ import annotations
