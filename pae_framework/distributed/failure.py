@@ -54,9 +54,12 @@ _COMMUNICATION = re.compile(
 def is_consequence(error: BaseException) -> bool:
     """Whether the error says that another process failed, rather than this one.
 
-    torch's own errors of communication have several classes, and gloo's have none.
+    torch's own errors of communication have several classes, and gloo's have none. A stage that
+    failed with one has it as its cause.
     """
     if isinstance(error, OtherRankError | LostContactError):
         return True
+    if isinstance(error, PaeError):
+        return error.__cause__ is not None and is_consequence(error.__cause__)
     own = type(error).__name__.startswith("Dist")
     return own or (isinstance(error, RuntimeError) and bool(_COMMUNICATION.search(str(error))))
