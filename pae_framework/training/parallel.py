@@ -10,7 +10,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from inspect import signature
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,13 @@ from pae_framework.contracts import Batch, LossTerms
 from pae_framework.training.blocks import find_blocks
 from pae_framework.training.train_settings import Parallel
 from pae_framework.world import World
+
+_NO_SYNC: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}  # before torch 2.14
+)
+"""Leaves out a broadcast of buffers before each forward pass; they are equal already."""
 
 
 class ParallelModule:
