@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -83,7 +83,7 @@ def write_recipe(folder: Path) -> Path:
 
 def run_in(processes: int, run: Path, *words: str) -> Result:
     """``pae run`` the recipe beside the run's directory; one process of its own per rank."""
-    return run_process(*_command(processes, run, *words), cwd=run.parent, timeout=170).ok()
+    return run_process(*_command(processes, run, *words), cwd=run.parent, timeout=500).ok()
 
 
 def stop_in(processes: int, run: Path, stage: str, step: int, *words: str) -> int:
@@ -148,17 +148,17 @@ def differences(one: Path, other: Path, stage: str) -> Differences:
     return found
 
 
-def assert_equal(one: Path, other: Path, stages: Iterable[str] = TRAINED) -> None:
-    """Two runs end within TOLERANCES of each other.
+def assert_equal(one: Path, other: Path, slack: float = 1.0) -> None:
+    """Two runs end within ``slack`` times TOLERANCES of each other.
 
     Raises:
         AssertionError: lists what is too far apart.
     """
     too_far = [
         f"{stage}: {what} differs by {value:.1e} at {where}"
-        for stage in stages
+        for stage in TRAINED
         for what, (value, where) in differences(one, other, stage).items()
-        if not value <= TOLERANCES[stage].get(what, TOLERANCES[stage][""])
+        if not value <= slack * TOLERANCES[stage].get(what, TOLERANCES[stage][""])
     ]
     assert not too_far, "\n".join(too_far)
 
