@@ -5,6 +5,10 @@ Tokens are ``(B, N, D)`` with N = grid * grid in row-major order. Latents are ``
 t is 0 at noise and 1 at data. Components get random generators on the CPU, so every device sees the
 same numbers. The first argument of a component's constructor is its config.
 
+Several processes may share a batch, and each then sees some of its images. So loss terms are means
+over images, and numbers of each image are drawn with :func:`pae_framework.seeding.randn` or
+:func:`~pae_framework.seeding.rand`, which give an image the same numbers in any process.
+
 Legend: B batch, N tokens, D token width, C latent channels, h = w grid side, S image side in px.
 """
 
@@ -194,7 +198,11 @@ class PretrainingObjective(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> LossTerms:
-        """Loss terms of images (B, 3, S, S) in [0, 1] and labels (B,); random by ``generator``."""
+        """Loss terms of images (B, 3, S, S) in [0, 1] and labels (B,): means over images.
+
+        Random numbers are drawn from ``generator`` with :func:`pae_framework.seeding.randn` or
+        :func:`~pae_framework.seeding.rand`.
+        """
 
 
 # --- tokenizer ------------------------------------------------------------------------------------
@@ -240,8 +248,9 @@ class Bottleneck(nn.Module, ABC):
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Posterior:
         """Latents of x (B, in_channels, h, w).
 
-        With a generator (training) a random bottleneck samples; without one (reconstruction) it is
-        deterministic.
+        With a generator (training) a random bottleneck samples with
+        :func:`pae_framework.seeding.randn` or :func:`~pae_framework.seeding.rand`; without one
+        (reconstruction) it is deterministic.
         """
 
     def invert(self, latents: Tensor) -> Tensor:
@@ -287,7 +296,8 @@ class Discriminator(nn.Module, ABC):
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment images (B, 3, S, S), real and reconstructed, before they are classified.
 
-        Gradients flow through. The default returns the images unchanged.
+        Gradients flow through. Random numbers are drawn with :func:`pae_framework.seeding.randn` or
+        :func:`~pae_framework.seeding.rand`. The default returns the images unchanged.
         """
         return images
 
@@ -311,7 +321,8 @@ class RegularizerInputs:
             refined prior, with C' = C, or the raw features, with C' = D.
         decode: latents -> images.
         distance: weighted sum of the active reconstruction terms of two image batches, a scalar.
-        generator: random numbers of this term in this step, independent of other terms.
+        generator: random numbers of this term in this step, independent of other terms; for
+            :func:`pae_framework.seeding.randn` and :func:`~pae_framework.seeding.rand`.
     """
 
     images: Tensor
@@ -347,7 +358,7 @@ class Regularizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: RegularizerInputs) -> Tensor:
-        """The unweighted term, a scalar."""
+        """The unweighted term, a scalar: a mean over images."""
 
 
 # --- generators -----------------------------------------------------------------------------------

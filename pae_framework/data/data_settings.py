@@ -30,10 +30,10 @@ class LatentsSettings(Settings):
     )
     batch_size: BatchSize = Field(128, description="images encoded at once")
     processes: Processes = Field(
-        1, description="processes that share the shards; the files do not depend on it"
+        1, description="deprecated, without effect: use `pae run --processes`"
     )
     workers: Workers = Field(
-        0, description="processes that load images, for each of `processes`; 0: none"
+        0, description="processes that load images, for each process of the run; 0: none"
     )
     folder: PathText | None = Field(
         None,

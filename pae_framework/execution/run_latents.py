@@ -47,16 +47,22 @@ def latents_folder(context: StageContext) -> Path:
 def run_latents(context: StageContext) -> LatentDataset:
     """All latents of the run, as its stage ``latents`` left or found them.
 
+    Every process calls it; the main one reads all shards to check them, and the others wait.
+
     Raises:
         RunError: a shard is missing, has changed, or was added since.
         DataError: see :func:`open_latents`.
     """
+    context.world.on_main(lambda: _require_unchanged(context))
+    return open_latents(context)
+
+
+def _require_unchanged(context: StageContext) -> None:
     folder = context.require("latents")
     if context.recipe.latents.folder is not None:
         found = read_record(folder / DESCRIPTION, Found, "run the stage again with --again latents")
         remedy = "restore the folder, or run the recipe again with --again latents"
         StageResults(latents_folder(context), found.get("files"), remedy).files()
-    return open_latents(context)
 
 
 def open_latents(context: StageContext) -> LatentDataset:

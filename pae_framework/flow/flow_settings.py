@@ -212,9 +212,7 @@ class SampleSettings(SolverSettings):
     count: Count = Field(1000, ge=2, description="images per sample set")
     batch_size: BatchSize = Field(250, description="images sampled at once; affects only rounding")
     processes: Processes = Field(
-        1,
-        description="processes that share the chunks of 1000 images; the images do not depend on "
-        "it, but evaluations of dopri5 are counted only with one process",
+        1, description="deprecated, without effect: use `pae run --processes`"
     )
     seed: Seed = Field(
         0,

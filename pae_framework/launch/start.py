@@ -15,7 +15,7 @@ from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
-from pae_framework.preflight.processes import unshared_batches
+from pae_framework.preflight.processes import settings_without_effect, unshared_batches
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -113,8 +113,12 @@ def _run(
     ]
     if problems := fetch_at_first_use(recipes, missing, console.print):
         raise RecipeError(problems)
-    scarce = (*low_memory(recipes, store, again=again), *scarce_resources(recipes, store, again))
-    for problem in scarce:
+    warnings = (
+        *low_memory(recipes, store, again=again),
+        *scarce_resources(recipes, store, again),
+        *settings_without_effect(recipes),
+    )
+    for problem in warnings:
         (warn or console.print)(str(problem))
     directory.claim(loaded.recipe.name, sweep=bool(members))
     if again:

@@ -1,4 +1,4 @@
-"""Whether the trainings of a recipe can be done by a number of processes. No torch."""
+"""What a recipe means for a number of processes. No torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ def unshared_batches(
     for loaded in recipes if processes > 1 else ():
         for problem in _unshared(loaded, store, processes, again):
             problems.setdefault(problem.path, problem)
+    return list(problems.values())
+
+
+def settings_without_effect(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
+    """Settings by which earlier versions started processes; worth a warning."""
+    problems: dict[str, Problem] = {}
+    for loaded in recipes:
+        for section in ("latents", "sample"):
+            path = (section, "processes")
+            count = getattr(getattr(loaded.recipe, section), "processes", 1)
+            if count > 1:
+                message = "is deprecated and has no effect"
+                hint = f"use `pae run --processes {count}`"
+                where = loaded.root.position(path)
+                problems.setdefault(section, Problem(message, dotted(path), where, hint))
     return list(problems.values())
 
 

@@ -208,7 +208,7 @@ def _batches(recipe: Recipe) -> Iterator[tuple[KeyPath, int, int]]:
     if latents.written:
         yield (
             ("latents", "workers"),
-            latents.workers * latents.processes,
+            latents.workers,
             latents.batch_size * image,
         )
 

@@ -72,10 +72,10 @@ def find_origin(planned: PlannedStage, recipe: Recipe, store: Path) -> Origin | 
     train = STAGES[planned.name].train(recipe)
     if train is None or not planned.hashed:
         return None
-    asked = _Asked(planned, recipe, train)
+    longer = _Longer(planned, recipe, train)
     if train.continue_from is not None:
-        return asked.origin_named(train.continue_from)
-    found = [asked.origin_in(record) for record in earlier_stages(planned, store)]
+        return longer.origin_named(train.continue_from)
+    found = [longer.origin_in(record) for record in earlier_stages(planned, store)]
     return _best_of(found)
 
 
@@ -93,7 +93,7 @@ def continue_from_problem(stage: str, refusal: Refusal) -> Problem:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Longer:
     """A training that may go on from another."""
 
     planned: PlannedStage
@@ -114,9 +114,8 @@ class _Asked:
         else:
             linked = StageRecord((path / self.planned.name).resolve())
             others = earlier_stages(self.planned, path / "stages")
-            records = [
-                x for x in (linked, *others) if x.info and x.path.name != self.planned.folder
-            ]
+            own = self.planned.folder
+            records = [x for x in (linked, *others) if x.info and x.path.name != own]
         if not records:
             reason = f"{path} holds no other stage {self.planned.name} that was begun"
             return Refusal(StageRecord(path), reason)

@@ -23,6 +23,7 @@ from pae_framework.testing.modules import (
     expect_rows_apart,
     expect_state,
 )
+from pae_framework.testing.shared_batch import expect_rows_of_the_batch
 from pae_framework.testing.synthetic import normal
 
 
@@ -33,8 +34,8 @@ def check_bottleneck(
 
     It has the channels that its config gives; a bottleneck that does not project has the tokens'
     width. Latents are finite, computed from one image alone, and pass gradients. With a generator
-    it uses no other randomness; without one it is deterministic. ``invert`` keeps the latents'
-    shape. The statistics that it measures are in its state dict.
+    it uses no other randomness, and draws by image; without one it is deterministic. ``invert``
+    keeps the latents' shape. The statistics that it measures are in its state dict.
 
     Raises:
         AssertionError: the component breaks the contract; the message says how.
@@ -92,3 +93,8 @@ def _check_randomness(subject: Bottleneck, x: Tensor) -> None:
     with torch.no_grad(), global_randomness_untouched("the bottleneck, given a generator,"):
         first, again = (subject(x, torch.Generator().manual_seed(7)).latents for _ in range(2))
     expect(torch.equal(first, again), "the same generator must give the same latents")
+    expect_rows_of_the_batch(
+        lambda rows, generator: subject(x[rows.start : rows.stop], generator).latents,
+        len(x),
+        "the latents",
+    )

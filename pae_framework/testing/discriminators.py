@@ -15,6 +15,7 @@ from pae_framework.testing.modules import (
     expect_per_image,
     expect_state,
 )
+from pae_framework.testing.shared_batch import expect_rows_of_the_batch
 from pae_framework.testing.synthetic import normal, synthetic_images
 
 
@@ -25,7 +26,7 @@ def check_discriminator(
 
     It turns images into logits (B, M), through which gradients reach the images. In eval mode it
     judges each image by itself and does not change. Augmentation uses only the generator that is
-    passed in.
+    passed in, and draws by image.
 
     Raises:
         AssertionError: the component breaks the contract; the message says how.
@@ -60,6 +61,11 @@ def _check_augmentation(discriminator: Discriminator, images: Tensor) -> None:
     expect(
         torch.equal(first, again),
         "augment must use no randomness but the generator that is passed in",
+    )
+    expect_rows_of_the_batch(
+        lambda rows, generator: discriminator.augment(images[rows.start : rows.stop], generator),
+        len(images),
+        "the augmentation",
     )
 
 

@@ -7,13 +7,14 @@ import copy
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import Encoder, Features, PretrainingObjective
+from pae_framework.contracts import Encoder, Features, LossTerms, PretrainingObjective
 from pae_framework.promises import (
     attributes_problem,
     features_problem,
     pixels_problem,
     token_order_problem,
 )
+from pae_framework.seeding import Rows
 from pae_framework.testing.expect import (
     expect,
     expect_close,
@@ -26,6 +27,7 @@ from pae_framework.testing.modules import (
     expect_per_image,
     expect_state,
 )
+from pae_framework.testing.shared_batch import expect_means_over_images, without_batch_norm
 from pae_framework.testing.synthetic import synthetic_images
 
 
@@ -36,7 +38,7 @@ def check_encoder(encoder: Encoder) -> None:
     ``denormalize`` inverts it. There is one token for each cell of the grid, normalized, and
     computed from one image alone. Gradients reach the pixels through ``feature_maps``, as
     perceptual distances need. The state dict is complete. If its config is ``trainable``, it has a
-    pretraining objective.
+    pretraining objective, whose terms are means over images.
 
     Raises:
         AssertionError: the component breaks the contract; the message says how.
@@ -140,3 +142,9 @@ def _check_pretraining(encoder: Encoder, images: Tensor) -> None:
         torch.equal(again, terms["loss"]),
         "the pretraining loss must use no randomness but the generator that is passed in",
     )
+
+    def terms_of(rows: Rows, generator: torch.Generator) -> LossTerms:
+        part = slice(rows.start, rows.stop)
+        return without_batch_norm(objective).loss(images[part], labels[part], generator)
+
+    expect_means_over_images(terms_of, len(images), "the pretraining term")

@@ -7,17 +7,14 @@ checkpoints and weights hold whole tensors, whatever trained them.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
-from typing import Any, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from pae_framework.contracts import Batch, LossTerms
@@ -25,12 +22,9 @@ from pae_framework.training.blocks import find_blocks
 from pae_framework.training.train_settings import Parallel
 from pae_framework.world import World
 
-_NO_SYNC: dict[str, Any] = (
-    {"forward_sync_buffers": False}
-    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
-    else {"broadcast_buffers": False}  # before torch 2.14
-)
-"""Leaves out a broadcast of buffers before each forward pass; they are equal already."""
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 class ParallelModule:
@@ -70,7 +64,7 @@ class ParallelModule:
     def accumulating(self, more: bool) -> Iterator[None]:
         """Around forward and backward; with ``more`` to come, gradients stay in this process."""
         if self._is_sharded:
-            cast(FSDPModule, self._module).set_requires_gradient_sync(not more)
+            cast("FSDPModule", self._module).set_requires_gradient_sync(not more)
         if self._replica is not None and more:
             with self._replica.no_sync():
                 yield
@@ -92,6 +86,9 @@ class _LossOnly(nn.Module):
 
 def _shard(module: nn.Module, world: World, device: torch.device) -> None:
     """Shard each block, so that only one is gathered at a time, then what is left."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (world.size,))
     own = set(module.modules())  # find_blocks also finds those of frozen networks
     for block in find_blocks(module):
@@ -100,15 +97,21 @@ def _shard(module: nn.Module, world: World, device: torch.device) -> None:
     fully_shard(module, mesh=mesh)
 
 
+def _is_sharded(tensor: Tensor | None) -> TypeGuard[DTensor]:
+    """Whether it is a DTensor, whose package takes half a second to import."""
+    package = sys.modules.get("torch.distributed.tensor")
+    return package is not None and isinstance(tensor, package.DTensor)
+
+
 def part(tensor: Tensor) -> Tensor:
     """This process' part of a sharded tensor, with its storage; another tensor as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with sharded ones gathered; every process must call it."""
     return {
-        name: value.full_tensor() if isinstance(value, DTensor) else value
+        name: value.full_tensor() if _is_sharded(value) else value
         for name, value in tensors.items()
     }
 
@@ -120,23 +123,23 @@ def parts_like(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
 
 def part_like(expected: Tensor | None, whole: Tensor) -> Tensor:
     """A whole tensor, sharded like ``expected`` if that is sharded and has its shape."""
-    if not isinstance(expected, DTensor) or whole.shape != expected.shape:
+    if not _is_sharded(expected) or whole.shape != expected.shape:
         return whole
     (placement,) = expected.placements
-    assert isinstance(placement, Shard)
+    assert placement.is_shard(0)
     # The first processes have the larger parts, as torch.chunk makes them.
-    size, dim = expected.device_mesh.size(), placement.dim
-    largest, count = -(-whole.shape[dim] // size), part(expected).shape[dim]
-    start = min(expected.device_mesh.get_local_rank() * largest, whole.shape[dim] - count)
-    own = whole.narrow(dim, start, count).to(part(expected).device, copy=True)
+    size, rank = expected.device_mesh.size(), expected.device_mesh.get_local_rank()
+    largest, count = -(-len(whole) // size), len(part(expected))
+    start = min(rank * largest, len(whole) - count)
+    own = whole[start : start + count].to(part(expected).device, copy=True)
     return sharded_like(expected, own)
 
 
 def sharded_like(expected: Tensor, own: Tensor) -> Tensor:
     """This process' part of a tensor as one that is sharded like ``expected``."""
-    if not isinstance(expected, DTensor):
+    if not _is_sharded(expected):
         return own
-    return DTensor.from_local(
+    return type(expected).from_local(
         own,
         expected.device_mesh,
         expected.placements,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pae_framework.config import DataSourceConfig, EvaluatorConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Evaluator, LabeledImage, Metric, Regularizer
+from pae_framework.seeding import randn
 from pae_framework.testing import (
     check_data_source,
     check_evaluator,
@@ -108,7 +109,7 @@ class Pull(Regularizer):
     """Right: pulls latents to the target, blurred by noise."""
 
     def forward(self, inputs):
-        noise = torch.randn(inputs.target.shape, generator=inputs.generator)
+        noise = randn(inputs.target.shape, inputs.generator)
         return (inputs.posterior.latents - inputs.target - 0.1 * noise).square().mean()
 
 

@@ -31,6 +31,7 @@ from pae_framework.contracts import (
     PretrainingObjective,
 )
 from pae_framework.layers import map_to_tokens, unpatchify
+from pae_framework.seeding import randn
 from pae_framework.testing import (
     check_bottleneck,
     check_decoder,
@@ -83,7 +84,7 @@ class Classifier(PretrainingObjective):
         self.encoder, self.head = encoder, nn.Linear(WIDTH, num_classes)
 
     def loss(self, images, labels, generator):
-        noise = 0.1 * torch.randn(images.shape, generator=generator)
+        noise = 0.1 * randn(images.shape, generator)
         pooled = self.encoder(self.encoder.normalize(images + noise)).pooled
         return {"loss": F.cross_entropy(self.head(pooled), labels)}
 
@@ -260,7 +261,7 @@ class Half(Bottleneck):
     def forward(self, x: Tensor, generator: torch.Generator | None) -> Posterior:
         z = x.float()[:, :3] / self.scale
         if generator is not None:
-            z = z + 0.1 * torch.randn(z.shape, generator=generator)
+            z = z + 0.1 * randn(z.shape, generator)
         return Posterior(z)
 
     def invert(self, latents: Tensor) -> Tensor:

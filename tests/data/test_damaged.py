@@ -178,5 +178,94 @@ def test_there_is_no_pause_after_other_errors(folder, tmp_path, monkeypatch):
 def test_a_damaged_list_of_damaged_images_is_named(folder, tmp_path, content):
     record = tmp_path / "damaged.txt"
     record.write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(str(record))):
-        SkippingSource(open_folder(folder), record, limit=2)
+    source = SkippingSource(open_folder(folder), record, limit=2)
+    damage(folder, "class0/1.png")
+    for read in (source.merge_records, source.drop_repaired, lambda: source[1]):
+        with pytest.raises(DataError, match=re.escape(str(record))):
+            read()
+
+
+def of_ranks(folder: Path, record: Path, limit: int, ranks: int) -> list[SkippingSource]:
+    """The sources of several processes of one stage."""
+    return [SkippingSource(open_folder(folder), record, limit, rank) for rank in range(ranks)]
+
+
+def test_several_processes_leave_the_record_of_one(folder, tmp_path):
+    damage(folder, "class0/3.png", "class0/1.png", "class1/0.png", "class1/2.png")
+    alone = SkippingSource(open_folder(folder), tmp_path / "alone" / "damaged.txt", limit=4)
+    for index in (6, 3, 1, 4):
+        alone[index]
+    alone.merge_records()
+
+    record = tmp_path / "together" / "damaged.txt"
+    main, second, third = of_ranks(folder, record, 4, 3)
+    for source, index in ((third, 6), (second, 3), (third, 1), (main, 4), (second, 6)):
+        source[index]
+    assert damaged_indices(record) == {1, 3, 4, 6}
+    main.merge_records()
+    assert [path.name for path in record.parent.iterdir()] == ["damaged.txt"]
+    assert record.read_bytes() == (tmp_path / "alone" / "damaged.txt").read_bytes()
+    assert [line.split("\t")[0] for line in record.read_text().splitlines()] == list("1346")
+
+
+def test_processes_append_to_records_of_their_own(folder, tmp_path):
+    """Two machines that append to one file of a network file system may lose lines."""
+    damage(folder, "class0/1.png", "class0/3.png")
+    record = tmp_path / "damaged.txt"
+    _, second, third = of_ranks(folder, record, 2, 3)
+    second[1]
+    before = [path.stat().st_mtime_ns for path in tmp_path.glob("damaged*")]
+    third[3]
+    third[1]  # the second process has recorded it
+    assert len(before) == 1
+    names = sorted(path.name for path in tmp_path.glob("damaged*"))
+    assert names == ["damaged-rank1.txt", "damaged-rank2.txt"]
+    assert [len(path.read_text().splitlines()) for path in tmp_path.glob("damaged*")] == [1, 1]
+
+
+@pytest.mark.parametrize("ranks", [(0, 1, 2), (2, 1, 0), (1, 1, 2)])
+def test_the_limit_is_that_of_all_processes_together(folder, tmp_path, ranks):
+    damage(folder, "class0/1.png", "class0/3.png", "class1/1.png")
+    record = tmp_path / "damaged.txt"
+    sources = of_ranks(folder, record, 2, 3)
+    first, second, third = (sources[rank] for rank in ranks)
+    first[1]
+    second[3]
+    second[1]
+    with pytest.raises(DataError, match=r"\b3\b.*max_damaged.* 2\b"):
+        third[5]
+    assert damaged_indices(record) == {1, 3, 5}
+
+
+def test_another_number_of_processes_goes_on_with_the_records_of_a_killed_run(folder, tmp_path):
+    names = ["class0/1.png", "class0/3.png"]
+    whole = {name: (folder / name).read_bytes() for name in names}
+    damage(folder, *names)
+    record = tmp_path / "damaged.txt"
+    _, second, third = of_ranks(folder, record, 2, 3)
+    second[1]
+    third[3]  # both are killed
+    (folder / names[0]).write_bytes(whole[names[0]])
+    (main,) = of_ranks(folder, record, 1, 1)
+    main.merge_records()
+    main.drop_repaired()
+    assert damaged_indices(record) == {3}
+    assert [path.name for path in tmp_path.glob("damaged*")] == ["damaged.txt"]
+    assert gray(main[1]) == 10
+
+
+@pytest.mark.parametrize("name", ["damaged.txt", "damaged-rank1.txt"])
+@pytest.mark.parametrize("content", [b"no number\n", b"\xff\t\n"])
+def test_a_damaged_record_of_any_process_is_named(folder, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    main, _ = of_ranks(folder, tmp_path / "damaged.txt", 2, 2)
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / name))):
+        main.merge_records()
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_without_damaged_images_no_record_is_written(folder, tmp_path):
+    source = SkippingSource(open_folder(folder), tmp_path / "damaged.txt", limit=2)
+    source.merge_records()
+    source.drop_repaired()
+    assert [path for path in tmp_path.iterdir() if path != folder] == []

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from chain_helpers import pae
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pae_framework.recipe import stage_table
@@ -62,25 +61,6 @@ def test_latents_are_in_lightningdits_layout(run: Path):
     assert sum(sizes) == 1797 - 355  # the digits without every fifth of each class
     assert load_file(shards[0])["latents"].shape[1:] == (4, 4, 4)
     assert (run / "latents" / "latents_stats.pt").is_file()
-
-
-def shards(run: Path) -> dict[str, tuple[dict[str, str], dict[str, bytes]]]:
-    """Metadata and tensors of every file of latents; their order in a file is safetensors' own."""
-    found = {}
-    for path in (run / "latents").glob("*.safetensors"):
-        tensors = {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
-        with safe_open(path, "pt") as file:
-            found[path.name] = (file.metadata(), tensors)
-    return found
-
-
-def test_several_processes_write_the_same_latents_as_one(place: Path, run: Path):
-    before = shards(run)
-    shutil.rmtree((run / "latents").resolve())
-    pae("run", "tiny.yaml", "latents.processes=2", cwd=place).ok()
-    assert shards(run) == before
-    assert len(before) == 3
-    assert records(run)["latents"]["state"] == "done"
 
 
 def test_statistics_of_another_tokenizer_are_refused(place: Path, run: Path, tmp_path: Path):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from equality import ONLY_TRAINING, assert_equal, bytes_of, run_in, stop_in, table, write_recipe
+from equality import assert_equal, run_in, stop_in, table, write_recipe
 
 SHARDED = tuple(
     f"{path}.train.parallel=fsdp"
@@ -46,13 +46,13 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trainings of a chain in one process."""
     folder = tmp_path_factory.mktemp("equal")
     write_recipe(folder)
-    run_in(1, folder / "one", *ONLY_TRAINING)
+    run_in(1, folder / "one")
     return folder / "one"
 
 
 def test_two_processes_then_one_then_two_end_as_one(one: Path) -> None:
     """Stopped in the first two trainings; encoder, refinement and generator are sharded."""
-    run, words = one.with_name("changing"), (*SHARDED[1:], *ONLY_TRAINING)
+    run, words = one.with_name("changing"), (*SHARDED[1:])
     stop_in(2, run, "extractor", 8, *words)
     stop_in(1, run, "encoder", 8, *words)
     run_in(2, run, *words)
@@ -64,7 +64,7 @@ def test_two_processes_then_one_then_two_end_as_one(one: Path) -> None:
 @pytest.mark.parametrize("words", [(), SHARDED], ids=["replicated", "sharded"])
 def test_four_processes_end_as_one(one: Path, words: tuple[str, ...]) -> None:
     run = one.with_name(f"four{len(words)}")
-    run_in(4, run, *words, *ONLY_TRAINING)
+    run_in(4, run, *words)
     print(table(one, run))
     assert_equal(one, run, slack=5)
 
@@ -77,11 +77,11 @@ def test_the_number_of_processes_may_change_at_every_stop(
 ) -> None:
     run = one.with_name(f"changing-{stage}{len(words)}")
     stops = [
-        stop_in(processes, run, stage, step, *words, *ONLY_TRAINING)
+        stop_in(processes, run, stage, step, *words)
         for processes, step in ((4, 4), (2, 8), (1, 12))
     ]
     assert stops == sorted(set(stops))
-    run_in(4, run, *words, *ONLY_TRAINING)
+    run_in(4, run, *words)
     print(table(one, run))
     assert_equal(one, run, slack=5)
 
@@ -90,7 +90,7 @@ def test_the_number_of_processes_may_change_at_every_stop(
 @pytest.mark.parametrize("name", VARIANTS)
 def test_other_components_and_settings_end_as_one(tmp_path: Path, name: str) -> None:
     write_recipe(tmp_path)
-    words = (*VARIANTS[name], *ONLY_TRAINING)
+    words = (*VARIANTS[name])
     run_in(1, tmp_path / "one", *words)
     run_in(2, tmp_path / "two", *words)
     print(table(tmp_path / "one", tmp_path / "two"))
@@ -106,23 +106,10 @@ def test_compiled_blocks_end_as_one(tmp_path: Path, words: tuple[str, ...]) -> N
     write_recipe(tmp_path)
     compiled = [f"{path}.train.compile=true" for path in ("tokenizer.encoder", "generator")]
     recomputed = ["generator.train.activation_checkpointing=true"]
-    words = (*words, *ONLY_TRAINING)
+    words = (*words)
     run_in(1, tmp_path / "one", *words)
     stop_in(2, tmp_path / "two", "generator", 8, *compiled, *recomputed, *words)
     stop_in(1, tmp_path / "two", "generator", 12, *words)
     run_in(2, tmp_path / "two", *compiled, *recomputed, *words)
     print(table(tmp_path / "one", tmp_path / "two"))
     assert_equal(tmp_path / "one", tmp_path / "two", slack=5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_latents_samples_and_results_are_the_same_files(tmp_path: Path, processes: int) -> None:
-    write_recipe(tmp_path)
-    run_in(1, tmp_path / "one")
-    for stage in ("latents", "sample"):
-        shutil.copytree(tmp_path / "one", tmp_path / stage, symlinks=True)
-        run_in(processes, tmp_path / stage, "--again", stage)
-    assert bytes_of(tmp_path / "latents", "latents") == bytes_of(tmp_path / "one", "latents")
-    for stage in ("sample", "evaluate"):
-        assert bytes_of(tmp_path / "sample", stage) == bytes_of(tmp_path / "one", stage)

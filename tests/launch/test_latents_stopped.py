@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ SHORT = (
 )
 SECONDS = 120
 """Most that anything here may take on a busy machine."""
+MAIN, OTHER, ALL = "rank 0", "rank 1", "all"
 
 
 def run_until(folder: Path, stage: str) -> None:
@@ -60,20 +62,26 @@ def shards(place: Path) -> dict[str, dict[str, Tensor]]:
     return {path.name: load_file(path) for path in folder.glob("latents_rank*")}
 
 
-def parents() -> dict[int, int]:
-    """Every living process of the machine with its parent."""
+def processes() -> dict[int, tuple[int, str]]:
+    """Every living process of the machine with its parent and its command."""
     listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
     )
-    rows = (line.split() for line in listed.stdout.splitlines())
-    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    rows = (line.split(maxsplit=3) for line in listed.stdout.splitlines())
+    return {int(row[0]): (int(row[1]), row[-1]) for row in rows if not row[2].startswith("Z")}
 
 
 def descendants(ancestor: int) -> set[int]:
-    living, found = parents(), {ancestor}
-    while more := {pid for pid, parent in living.items() if parent in found} - found:
+    living, found = processes(), {ancestor}
+    while more := {pid for pid, (parent, _) in living.items() if parent in found} - found:
         found |= more
     return found - {ancestor}
+
+
+def follower_of(main: int) -> int:
+    commands = {pid: processes()[pid][1] for pid in descendants(main)}
+    (follower,) = (pid for pid, command in commands.items() if "launch.follower" in command)
+    return follower
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -83,14 +91,14 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
-def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
+def ended_by(sent: signal.Signals, to: str, place: Path) -> tuple[int, str, set[int]]:
     """`pae run` with two processes, ended amid the latents: exit code, output, its processes.
 
-    SIGKILL goes to the main process, other signals to all processes, twice, as Slurm sends them.
+    What all processes get, they get twice, as Slurm sends it.
     """
     command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
     process = subprocess.Popen(
-        [*command, "run", "tiny.yaml", *SHORT, "latents.processes=2"],
+        [*command, "run", "tiny.yaml", *SHORT, "--processes", "2"],
         cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -100,33 +108,41 @@ def ended_by(sent: signal.Signals, place: Path) -> tuple[int, str, set[int]]:
     try:
         folder = place / "runs" / "tiny" / "latents"
         wait_for(lambda: len(list(folder.glob("latents_rank*"))) > 1, "no shard was written")
-        workers = descendants(process.pid)
-        if sent == signal.SIGKILL:
-            process.kill()
-        else:
+        others = descendants(process.pid)
+        if to == ALL:
             os.killpg(process.pid, sent)
             time.sleep(0.05)
             os.killpg(process.pid, sent)
+        else:
+            os.kill(process.pid if to == MAIN else follower_of(process.pid), sent)
         output, _ = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    return process.returncode, output, workers
+    return process.returncode, output, others
 
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="processes are listed by ps")
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "to"),
     [
-        signal.SIGTERM,
-        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGHUP, signal.SIGKILL)),
+        (signal.SIGUSR1, OTHER),
+        *(
+            pytest.param(sent, to, marks=pytest.mark.slow)
+            for sent, to in (
+                (signal.SIGTERM, ALL),
+                (signal.SIGHUP, MAIN),
+                (signal.SIGKILL, MAIN),
+                (signal.SIGKILL, OTHER),
+            )
+        ),
     ],
 )
-def test_no_process_remains_and_another_run_finishes(
-    place: Path, undisturbed: dict[str, dict[str, Tensor]], sent: signal.Signals
+def test_no_process_remains_and_one_process_finishes(
+    place: Path, undisturbed: dict[str, dict[str, Tensor]], sent: signal.Signals, to: str
 ) -> None:
-    code, output, workers = ended_by(sent, place)
-    assert len(workers) >= 2
-    wait_for(lambda: not workers & parents().keys(), "workers outlive the run")
+    code, output, others = ended_by(sent, to, place)
+    assert others
+    wait_for(lambda: not others & processes().keys(), "processes outlive the run")
     folder = place / "runs" / "tiny" / "latents"
     left = {path: path.stat().st_mtime_ns for path in folder.glob("latents_rank*")}
     assert 2 <= len(left) < len(undisturbed)
@@ -135,6 +151,10 @@ def test_no_process_remains_and_another_run_finishes(
         assert f"stopped with {len(left)} of {len(undisturbed)} shards" in " ".join(output.split())
         assert read_json(folder / "stage.json")["state"] == "stopped"
         assert not list(folder.glob(".*.new"))  # those under way were finished
+    elif to == OTHER:
+        assert code == 1
+        assert re.search(r"rank 1 .*signal 9", " ".join(output.split()))
+        assert read_json(folder / "stage.json")["state"] == "failed"
     run_until(place, "latents")
     assert all(path.stat().st_mtime_ns == written for path, written in left.items())
     assert not list(folder.glob(".*.new"))

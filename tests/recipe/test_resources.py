@@ -154,7 +154,7 @@ def test_what_is_written_already_and_finished_stages_need_no_disk(
     [
         (["tokenizer.train.workers=2"], "tokenizer.train.workers"),
         (["generator.train.workers=1"], "generator.train.workers"),
-        (["latents.workers=1", "latents.processes=2"], "latents.workers"),
+        (["latents.workers=1"], "latents.workers"),
     ],
 )
 def test_small_shared_memory_is_a_warning(

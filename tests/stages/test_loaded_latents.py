@@ -29,6 +29,7 @@ from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults, describe_results
 from pae_framework.stages import generator, latents
 from pae_framework.system.files import file_identity, read_json, write_json
+from pae_framework.world import ONE_PROCESS
 
 IMAGES, RANKS, PER_SHARD = 10, 2, 3
 """Rank 0 has images 0, 2, 4, ..., in shards of 3 and 2."""
@@ -86,6 +87,7 @@ class Context(SimpleNamespace):
 
     recorded: dict[str, Any]
     num_classes = 10
+    world = ONE_PROCESS
     class_names = tuple("0123456789")
 
     @property

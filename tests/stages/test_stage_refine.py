@@ -21,6 +21,7 @@ from pae_framework.stages.refine import run
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
+from pae_framework.world import ONE_PROCESS
 
 CHANGES = [
     "data.image_size=16",
@@ -76,6 +77,7 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
         registry=registry,
         device=torch.device("cpu"),
         directory=directory,
+        world=ONE_PROCESS,
         train_source=Noise(DataSourceConfig(), 16),
         seed=lambda train: 7,
         print_length=lambda train, images: train.total_steps(images),

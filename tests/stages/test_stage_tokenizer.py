@@ -26,6 +26,7 @@ from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
+from pae_framework.world import ONE_PROCESS
 
 CHANGES = [
     "data.image_size=16",
@@ -108,6 +109,7 @@ def trained(
         registry=registry,
         device=torch.device("cpu"),
         directory=directory,
+        world=ONE_PROCESS,
         train_source=Noise(DataSourceConfig(), 16),
         seed=lambda train: 7,
         print_length=print_length,

@@ -22,6 +22,7 @@ def check(
     Also lists everything this machine lacks to run it: data, weights, a GPU, memory, disk space,
     a compiler. That is not an error. Writes nothing.
     """
+    from pae_framework.preflight.processes import settings_without_effect
     from pae_framework.preflight.requirements import (
         images_left_out,
         low_memory,
@@ -50,6 +51,8 @@ def check(
         print_line(f"  {problem}")
     for line in images_left_out(members):
         print_line(f"  {line}")
+    for problem in settings_without_effect(members):
+        print_line(f"  {problem}")
     if tight:
         print_line("this machine may not suffice:")
     for problem in tight:
