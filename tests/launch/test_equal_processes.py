@@ -52,7 +52,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_then_one_then_two_end_as_one(one: Path) -> None:
     """Stopped in the first two trainings; encoder, refinement and generator are sharded."""
-    run, words = one.with_name("changing"), (*SHARDED[1:])
+    run, words = one.with_name("changing"), SHARDED[1:]
     stop_in(2, run, "extractor", 8, *words)
     stop_in(1, run, "encoder", 8, *words)
     run_in(2, run, *words)
@@ -90,7 +90,7 @@ def test_the_number_of_processes_may_change_at_every_stop(
 @pytest.mark.parametrize("name", VARIANTS)
 def test_other_components_and_settings_end_as_one(tmp_path: Path, name: str) -> None:
     write_recipe(tmp_path)
-    words = (*VARIANTS[name])
+    words = VARIANTS[name]
     run_in(1, tmp_path / "one", *words)
     run_in(2, tmp_path / "two", *words)
     print(table(tmp_path / "one", tmp_path / "two"))
@@ -106,7 +106,6 @@ def test_compiled_blocks_end_as_one(tmp_path: Path, words: tuple[str, ...]) -> N
     write_recipe(tmp_path)
     compiled = [f"{path}.train.compile=true" for path in ("tokenizer.encoder", "generator")]
     recomputed = ["generator.train.activation_checkpointing=true"]
-    words = (*words)
     run_in(1, tmp_path / "one", *words)
     stop_in(2, tmp_path / "two", "generator", 8, *compiled, *recomputed, *words)
     stop_in(1, tmp_path / "two", "generator", 12, *words)
