@@ -52,10 +52,12 @@ _COMMUNICATION = re.compile(
 
 
 def is_consequence(error: BaseException) -> bool:
-    """Whether the error says that another process failed, rather than this one.
+    """Whether the error, or one that caused it, says that another process failed.
 
     torch's own errors of communication have several classes, and gloo's have none.
     """
+    if error.__cause__ is not None and is_consequence(error.__cause__):
+        return True
     if isinstance(error, OtherRankError | LostContactError):
         return True
     own = type(error).__name__.startswith("Dist")
