@@ -12,8 +12,6 @@ from chain_helpers import pae as in_new_process
 from finished_run import RECIPE, Finished, pae
 from PIL import Image
 
-from pae_framework.distributed.failure import Failure, OtherRankError, is_consequence
-from pae_framework.errors import RunError
 from pae_framework.testing.pytest import Result
 
 SHARED = ("latents", "sample", "evaluate")
@@ -99,20 +97,3 @@ def test_damaged_images_are_listed_and_counted_as_by_one_process(tmp_path: Path)
 
     refused = run("refused", 3, 2).fails(1)
     assert "max_damaged" in refused.err
-
-
-@pytest.mark.parametrize(
-    ("cause", "consequence"),
-    [
-        (RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer"), True),
-        (OtherRankError(Failure(1, "host", "damaged")), True),
-        (RuntimeError("shapes differ"), False),
-        (None, False),
-    ],
-)
-def test_a_stage_that_failed_because_of_another_process_says_so(
-    cause: Exception | None, consequence: bool
-) -> None:
-    stage = RunError("stage latents failed")
-    stage.__cause__ = cause
-    assert is_consequence(stage) == consequence
