@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pae_framework.errors import PaeError, RunError
+from pae_framework.system.file_errors import describe_system_error
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,23 @@ class Failure:
         """The failure of this process."""
         if isinstance(error, PaeError):
             return cls(rank, platform.node(), str(error), error.exit_code)
-        return cls(rank, platform.node(), f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError):
+            return cls(rank, platform.node(), describe_system_error(error))
+        reason = f": {error}" if str(error) else ""
+        return cls(rank, platform.node(), f"{type(error).__name__}{reason}")
 
 
-class OtherRankError(RunError):
-    """Another process failed; this one cannot go on."""
+class RankError(RunError):
+    """One of several processes failed, and so did the stage.
 
-    def __init__(self, failure: Failure):
-        super().__init__(f"rank {failure.rank} on {failure.host}: {failure.message}")
+    Args:
+        failure: of that process.
+        log: of that process; None: not named.
+    """
+
+    def __init__(self, failure: Failure, log: Path | None = None):
+        where = f" (log: {log})" if log else ""
+        super().__init__(f"rank {failure.rank} on {failure.host}: {failure.message}{where}")
         self.failure = failure
         self.exit_code = failure.exit_code
 
@@ -52,13 +63,18 @@ _COMMUNICATION = re.compile(
 
 
 def is_consequence(error: BaseException) -> bool:
-    """Whether the error, or one that caused it, says that another process failed.
+    """Whether the error follows from the failure of another process.
 
-    torch's own errors of communication have several classes, and gloo's have none.
+    Looks at its causes too. torch's own errors of communication have several classes, and gloo's
+    have none.
     """
-    if error.__cause__ is not None and is_consequence(error.__cause__):
-        return True
-    if isinstance(error, OtherRankError | LostContactError):
-        return True
-    own = type(error).__name__.startswith("Dist")
-    return own or (isinstance(error, RuntimeError) and bool(_COMMUNICATION.search(str(error))))
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RankError | LostContactError):
+            return True
+        if type(cause).__module__.startswith("torch") and type(cause).__name__.startswith("Dist"):
+            return True
+        if isinstance(cause, RuntimeError) and _COMMUNICATION.search(str(cause)):
+            return True
+        cause = cause.__cause__
+    return False

@@ -58,6 +58,7 @@ def run_recipe(
     options: RunOptions | None = None,
     console: PlainConsole | None = None,
     warn: Callable[[str], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> RunDirectory:
     """Run every unfinished stage of a recipe, or of the members of its sweep.
 
@@ -76,6 +77,7 @@ def run_recipe(
         console: shows progress; None: standard output.
         warn: called with each warning that this machine may not suffice; None: print on the
             console.
+        ranks: the processes, if they wait already; None: those of the options.
 
     Returns:
         The directory of the run, or of the sweep.
@@ -87,6 +89,8 @@ def run_recipe(
         StoppedError: stopped on request. A call with the same directory resumes.
     """
     options, console = options or RunOptions(), console or PlainConsole()
+    if ranks is not None:
+        return _run(loaded, options, ranks, console, warn)
     with Ranks(count_processes(options.processes), console) as ranks:
         return _run(loaded, options, ranks, console, warn)
 

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from pae_framework.data.image_notes import NOTES
-from pae_framework.distributed.failure import Failure, OtherRankError, is_consequence
+from pae_framework.distributed.blame import first_failure
+from pae_framework.distributed.failure import Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
@@ -28,10 +30,8 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
 
-LIFELINE = "PAE_LIFELINE"
-"""The file descriptor of a pipe that closes when rank 0 ends."""
-REASON_SECONDS = 5.0
-"""How long a process that lost another waits for that one's reason."""
+PARENT = "PAE_PARENT"
+"""Process number of rank 0, for the processes that it starts: they end when it has ended."""
 END_SECONDS = 10.0
 """How long processes may take to end when they are told to."""
 POLL_SECONDS = 0.2
@@ -81,10 +81,9 @@ class Team:
         link: Link,
         console: PlainConsole,
         processes: Sequence[subprocess.Popen[bytes]] = (),
-        lifeline: int | None = None,
     ):
         self.world, self._link, self._console = GroupWorld(place, link), link, console
-        self._processes, self._lifeline = processes, lifeline
+        self._processes = processes
         self._orders = 0
         self._is_open = False
         self._ends = threading.Event()
@@ -95,23 +94,14 @@ class Team:
     def started(cls, size: int, logs: Path, console: PlainConsole) -> Self:
         """Start ``size`` - 1 processes on this machine."""
         store = own_store()
-        kept, lifeline = os.pipe()
-        processes = []
         make_folder(logs)
-        for rank in range(1, size):
-            with log_file(logs, rank).open("ab") as log:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "pae_framework.launch.follower"],
-                        env=os.environ | _variables(rank, size, store.port, kept),
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        pass_fds=[kept],
-                    )
-                )
-        os.close(kept)
-        return cls(Place(0, size, 0, size), Link(store, 0, size), console, processes, lifeline)
+        with ExitStack() as if_one_fails:
+            processes = []
+            for rank in range(1, size):
+                processes.append(_start_follower(rank, size, store.port, log_file(logs, rank)))
+                if_one_fails.callback(processes[-1].kill)
+            if_one_fails.pop_all()
+        return cls(Place(0, size, 0, size), Link(store, 0, size), console, processes)
 
     @classmethod
     def launched(cls, place: Place, console: PlainConsole) -> Self:
@@ -131,37 +121,28 @@ class Team:
                     self._is_open = True
                 run(own)
                 for rank in range(1, self.world.size):
-                    NOTES.update(self._link.wait(done_key(self._orders, rank)))
+                    NOTES.update(self._link.wait(done_key(self._orders, rank), f"rank {rank}"))
             except StoppedError:
                 raise
-            except BaseException as error:
-                if (failure := self._first_failure(error)) is not None:
-                    raise OtherRankError(failure) from error
+            except Exception as error:
+                failure = first_failure(error, self._link)
+                raise RankError(failure, log_file(logs, failure.rank)) from error
+            except BaseException as error:  # Ctrl-C
+                self._link.fail(Failure.of(error, 0))
                 raise
-
-    def _first_failure(self, error: BaseException) -> Failure | None:
-        """The failure of another process that the error follows from; None: it is this one's."""
-        if not is_consequence(error):
-            self._link.fail(Failure.of(error, 0))
-            return None
-        start = time.monotonic()
-        while time.monotonic() - start < REASON_SECONDS:
-            if (failure := self._link.failure()) is not None:
-                return failure
-            time.sleep(POLL_SECONDS)
-        return None
 
     def _look_after(self) -> None:
         """Notice failures, and free this process from waiting for who failed. Runs in a thread."""
-        while (failure := self._link.failure()) is None:
-            if self._ends.wait(POLL_SECONDS):
-                return
-            self._tell_of_deaths()
-        # gloo raises an error in whoever waits; NCCL may wait for ever.
-        while not self._ends.wait(END_SECONDS) and not self.world.works_alone:
-            if not self.world.abort():
-                self._console.print(f"error: {OtherRankError(failure)}")
-                os._exit(failure.exit_code)
+        with suppress(LostContactError):  # the main thread meets it too
+            while (failure := self._link.failure()) is None:
+                if self._ends.wait(POLL_SECONDS):
+                    return
+                self._tell_of_deaths()
+            # gloo raises an error in whoever waits; NCCL may wait for ever.
+            while not self._ends.wait(END_SECONDS):
+                if not self.world.works_alone and not self.world.abort():
+                    self._console.print(f"error: {RankError(failure)}")
+                    os._exit(failure.exit_code)
 
     def _tell_of_deaths(self) -> None:
         """Tell of processes that died without a word."""
@@ -173,8 +154,10 @@ class Team:
     def end(self) -> None:
         """Tell the others that nothing is left to do, and wait until they have ended."""
         self._ends.set()
-        with suppress(Exception):  # the store may be damaged by what ended the run
+        with suppress(LostContactError):  # the store may be gone with who kept it
             self._link.post(order_key(self._orders + 1))
+            if not self._processes:
+                self._link.wait_for_leaving(END_SECONDS)
         deadline = time.monotonic() + END_SECONDS
         for process in self._processes:
             try:
@@ -182,8 +165,6 @@ class Team:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self._lifeline is not None:
-            os.close(self._lifeline)
         self._watch.join()
         self.world.close()
 
@@ -193,7 +174,7 @@ class Team:
 
 @contextmanager
 def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
-    """Copy what rank 0 prints and logs into its log; the log is still shown too."""
+    """Copy what rank 0 prints and logs into its log, and the traceback of an error."""
     root = logging.getLogger()
     make_folder(path.parent)
     with writing(path), path.open("a", encoding="utf-8") as file:
@@ -208,17 +189,22 @@ def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
         console.copy_to(file)
         try:
             yield
+        except StoppedError:
+            raise
+        except BaseException:
+            traceback.print_exc(file=file)
+            raise
         finally:
             console.copy_to(None)
             for handler in handlers:
                 root.removeHandler(handler)
 
 
-def _variables(rank: int, size: int, port: int, lifeline: int) -> dict[str, str]:
-    """Environment of a process that this one starts."""
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}
-    return {
-        **(threads if "OMP_NUM_THREADS" not in os.environ else {}),
+def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start a process on this machine."""
+    variables = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size)),
+        **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -226,8 +212,16 @@ def _variables(rank: int, size: int, port: int, lifeline: int) -> dict[str, str]
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        LIFELINE: str(lifeline),
+        PARENT: str(os.getpid()),
     }
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pae_framework.launch.follower"],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
 
 
 def _death(code: int) -> str:

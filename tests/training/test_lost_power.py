@@ -197,6 +197,7 @@ def killed_while(moment: int, act: Callable[[], None]) -> bool:
     return code != 0
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("before", ["none", "one", "two", "a damaged one of this step"])
 def test_a_kill_while_a_checkpoint_is_written_loses_none(tmp_path: Path, before: str) -> None:
     """At each of its moments, the newest is the one before, or the new one, whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,26 +101,31 @@ def run(
         pae run siglip2_full --processes auto
     """
     from pae_framework.distributed.place import place_of_process
+    from pae_framework.launch.ranks import Ranks, count_processes
     from pae_framework.launch.start import RunOptions, run_recipe
     from pae_framework.recipe.load import load_recipe
     from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
+        if dry_run:
+            return
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    if as_json and not dry_run:
-        raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
-    loaded = load_recipe(recipe, overrides or (), installed_registry())
-    options = RunOptions(
-        run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes
-    )
-    if dry_run:
-        _print_dry_run(loaded, options, as_json)
-        return
     console = PlainConsole()
-    directory = run_recipe(loaded, options, console, warn)
-    _print_results(directory, console)
+    ranks = Ranks(count_processes(processes), console)
+    with nullcontext() if dry_run else ranks:  # whatever fails, the other processes end
+        if as_json and not dry_run:
+            raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
+        loaded = load_recipe(recipe, overrides or (), installed_registry())
+        options = RunOptions(
+            run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes
+        )
+        if dry_run:
+            _print_dry_run(loaded, options, as_json)
+            return
+        directory = run_recipe(loaded, options, console, warn, ranks)
+        _print_results(directory, console)
 
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
