@@ -8,7 +8,7 @@ import torch.distributed as dist
 from pae_framework.distributed.failure import (
     Failure,
     LostContactError,
-    OtherRankError,
+    RankError,
     is_consequence,
 )
 from pae_framework.errors import PaeError, RunError, UsageError
@@ -27,7 +27,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     "error",
     [
-        OtherRankError(Failure(1, "node1", "out of memory")),
+        RankError(Failure(1, "node1", "out of memory")),
         LostContactError("rank 0 cannot be reached"),
         RuntimeError(GLOO),
         RuntimeError("NCCL communicator was aborted on rank 1."),
@@ -74,7 +74,7 @@ def test_a_failure_has_the_message_and_exit_code_of_its_error(
 ) -> None:
     failure = Failure.of(error, 3)
     assert (failure.rank, failure.message, failure.exit_code) == (3, message, code)
-    told = OtherRankError(failure)
+    told = RankError(failure)
     assert told.exit_code == code
     assert "rank 3" in str(told)
     assert failure.host in str(told)

@@ -60,3 +60,14 @@ def test_slurm_may_not_start_more_tasks_than_the_world_has() -> None:
     # One task per machine, each with torchrun: fewer tasks than processes.
     assert contradiction([replace(one, slurm_tasks=2) for one in GOOD]) is None
     assert contradiction([replace(one, slurm_tasks=4) for one in GOOD]) is None
+
+
+def test_a_host_that_others_cannot_reach_by_its_name_is_refused() -> None:
+    seen = [replace(one, loopback="127.0.1.1" if one.rank == 2 else None) for one in GOOD]
+    problem = contradiction(seen)
+    assert problem is not None
+    assert all(value in problem for value in ("rank 2", "node1", "127.0.1.1"))
+    on_one_machine = [
+        replace(one, host="node0", device=f"GPU-{one.rank}", loopback="127.0.1.1") for one in GOOD
+    ]
+    assert contradiction(on_one_machine) is None

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 import torch.distributed as dist
 
-from pae_framework.distributed.failure import Failure, LostContactError, OtherRankError
+from pae_framework.distributed.failure import Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, own_store
 from pae_framework.distributed.place import Place
@@ -44,7 +44,7 @@ def test_a_message_arrives_as_it_was_sent(links: list[Link]) -> None:
 def test_waiting_lasts_until_the_message_comes(links: list[Link]) -> None:
     looks = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        waiting: Future[str] = pool.submit(links[1].wait, "late", looks.set)
+        waiting: Future[str] = pool.submit(links[1].wait, "late", "rank 0", looks.set)
         assert looks.wait(20)
         assert not waiting.done()
         links[0].post("late", "here")
@@ -54,10 +54,10 @@ def test_waiting_lasts_until_the_message_comes(links: list[Link]) -> None:
 def test_waiting_ends_when_any_process_fails(links: list[Link]) -> None:
     looks = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(links[1].wait, "never", looks.set)
+        waiting = pool.submit(links[1].wait, "never", "rank 0", looks.set)
         assert looks.wait(20)
         links[2].fail(Failure(2, "node2", "out of memory", 4))
-        with pytest.raises(OtherRankError, match="rank 2 on node2: out of memory") as caught:
+        with pytest.raises(RankError, match="rank 2 on node2: out of memory") as caught:
             waiting.result(20)
     assert caught.value.exit_code == 4
 
@@ -123,7 +123,7 @@ def test_the_others_learn_that_the_work_of_the_main_process_failed(links: list[L
         except OSError as error:
             links[rank].fail(Failure.of(error, rank))  # as the main process does
             return "failed"
-        except OtherRankError as error:
+        except RankError as error:
             return str(error)
         return "no error"
 
@@ -177,5 +177,5 @@ def test_a_process_takes_no_item_after_another_failed(links: list[Link]) -> None
     items = iter(worlds(links)[1].share(5))
     next(items)
     links[2].fail(Failure(2, "node2", "out of memory"))
-    with pytest.raises(OtherRankError, match="out of memory"):
+    with pytest.raises(RankError, match="out of memory"):
         next(items)
