@@ -41,8 +41,7 @@ def go_on_from_earlier(context: StageContext, is_new: bool) -> None:
         RunError: the training named in ``continue_from`` cannot be used.
     """
     train = STAGES[context.planned.name].train(context.recipe)
-    checkpoints = Checkpoints(context.directory / "checkpoints")
-    if train is None or checkpoints.newest() is not None:
+    if train is None or Checkpoints(context.directory / "checkpoints").newest() is not None:
         return
     named = train.continue_from is not None
     if not (is_new or named or context.run.stage(context.planned).info.get(CONTINUED)):
@@ -53,21 +52,35 @@ def go_on_from_earlier(context: StageContext, is_new: bool) -> None:
     if isinstance(found, Refusal):
         _print(context, f"starts anew: {found}")
     elif isinstance(found, Origin):
-        _copy(context, found, checkpoints, train.keep_steps)
+        _copy(context, found, train.keep_steps)
 
 
-def _copy(
-    context: StageContext, origin: Origin, checkpoints: Checkpoints, keep_steps: Iterable[int]
-) -> None:
+def copy_training(record: StageRecord, folder: Path, step: int, keep_steps: Iterable[int]) -> None:
+    """Copy a training up to the checkpoint of a step: that, the log and the weights it kept.
+
+    Args:
+        record: of the training.
+        folder: of the training that goes on.
+        step: of the checkpoint, which is copied last: with it, the folder is complete.
+        keep_steps: steps whose weights are kept.
+
+    Raises:
+        RunError: something to copy is missing or damaged.
+        WriteError: something cannot be written.
+    """
+    checkpoint = record.path / "checkpoints" / f"step-{step:08d}"
+    logged = steps_in_log(checkpoint)
+    _copy_kept(record, folder, [kept for kept in keep_steps if kept <= step])
+    _copy_log(record.path, folder, logged)
+    Checkpoints(folder / "checkpoints").copy(checkpoint)
+
+
+def _copy(context: StageContext, origin: Origin, keep_steps: Iterable[int]) -> None:
     source = origin.record.path
     for step in origin.steps:
-        folder = source / "checkpoints" / f"step-{step:08d}"
         context.update_record(**{CONTINUED: {"folder": str(source), "step": step}})
         try:
-            logged = steps_in_log(folder)
-            _copy_kept(origin.record, context.directory, [x for x in keep_steps if x <= step])
-            _copy_log(source, context.directory, logged)
-            checkpoints.copy(folder)  # last: with a checkpoint the stage counts as going on
+            copy_training(origin.record, context.directory, step, keep_steps)
         except WriteError:
             raise
         except RunError as error:
@@ -107,4 +120,4 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _print(context: StageContext, text: str) -> None:
-    context.console.print(f"{'':<10} {text}", highlight=False, markup=False)
+    context.console.print(f"{'':<10} {text}", highlight=False, markup=False, soft_wrap=True)

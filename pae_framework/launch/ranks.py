@@ -7,6 +7,7 @@ and wait again. Either the main process starts them, or a launcher such as torch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +65,8 @@ class Ranks:
         self._launched = place_of_process()
         self._team: Team | None = None
         self._is_lost = False
+        if size > 1:  # DDP warns of a slow setting that some steps need; torch reads it at import
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
     def __enter__(self) -> Self:
         if self._launched is not None:  # the others wait for this process' store

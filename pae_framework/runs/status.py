@@ -181,7 +181,7 @@ class _Look:
         own = _status(planned.name, record)
         if last is not None and (theirs := _status(planned.name, last)).state == "running":
             return theirs
-        if own.state != "pending" or last is None:
+        if record.file.exists() or last is None:
             return own
         return self._stale(planned, last)
 

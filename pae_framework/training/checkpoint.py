@@ -35,7 +35,7 @@ from pae_framework.system.files import (
     require_regular_file,
     write_json,
 )
-from pae_framework.tensor_files import load_state, load_tensors, save_tensors
+from pae_framework.tensor_files import load_tensors, require_state, save_tensors
 from pae_framework.training.ema import EMA
 from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
 
@@ -100,6 +100,8 @@ class TrainingState:
     ) -> None:
         """Load what :meth:`whole_tensors` returned; ``source`` names it in errors.
 
+        Communicates nothing: each process takes its parts of sharded tensors.
+
         A discriminator or an EMA that the files lack starts fresh.
 
         Raises:
@@ -107,8 +109,9 @@ class TrainingState:
         """
         for name, network in self.networks.items():
             if name in files:
+                require_state(network.module, files[name], f"{source}: {name}")
                 parts = parts_like(network.module.state_dict(), files[name])
-                load_state(network.module, parts, f"{source}: {name}")
+                network.module.load_state_dict(parts)
                 _restore_optimizer(network, files[OPTIMIZER_FILES[name]])
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
@@ -238,7 +241,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: every checkpoint is damaged, or the newest undamaged one belongs to
-                another training.
+                another training, or there is none of ``step``.
         """
         expected = state.tensors().keys()
         problems, self._damaged = [], []
@@ -265,6 +268,11 @@ class Checkpoints:
                 f"no checkpoint in {self.directory} can be used:{listed}\n"
                 "remove that folder to start this training from its first step"
             )
+        if step is not None:
+            raise CheckpointError(
+                f"{self.directory} has no checkpoint of step {step} for this process, but rank 0 "
+                "resumes from it; all processes must see the folder of the run"
+            )
         return 0
 
     def clear(self, step: int) -> None:
@@ -287,12 +295,13 @@ class Checkpoints:
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
+                make_folder(self.directory)
                 _remove(unfinished)
-                unfinished.mkdir(parents=True)
+                unfinished.mkdir()
                 for name in (*(f"{file}.safetensors" for file in record.digests), STATE):
                     with replacing(unfinished / name) as temporary:
                         shutil.copyfile(folder / name, temporary)
-                unfinished.rename(final)
+                publish(unfinished, final)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 

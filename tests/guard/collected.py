@@ -319,7 +319,8 @@ def records(chains: Chains) -> dict[str, Any]:
             elif path.name == "stage.json":
                 record = json.loads(path.read_text(encoding="utf-8"))
                 software = [sorted(entry) for entry in record.pop("ran_with")]
-                collected[key] = {**shape(record), "ran_with": software}
+                hashed = sorted(record.pop("hashed"))
+                collected[key] = {**shape(record), "ran_with": software, "hashed": hashed}
             elif path.suffix == ".json":
                 collected[key] = shape(json.loads(path.read_text(encoding="utf-8")))
             elif path.name == "metrics.jsonl":

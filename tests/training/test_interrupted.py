@@ -28,6 +28,8 @@ from toy_training import (
 
 from pae_framework.contracts import Batch
 from pae_framework.errors import StoppedError
+from pae_framework.execution.going_on import copy_training
+from pae_framework.runs.record import StageRecord
 from pae_framework.system.files import read_json
 from pae_framework.system.stopping import STOP_SIGNALS
 from pae_framework.training import checkpoint
@@ -227,3 +229,21 @@ def test_progress_is_recorded_at_the_start_at_checkpoints_and_at_a_stop(tmp_path
     assert recorded_progress(tmp_path, 5, stop, **changes) == [0, 4, 6]
     assert recorded_progress(tmp_path, 9, kill, **changes) == [6, 8]
     assert recorded_progress(tmp_path, -1, kill, **changes) == [8, 12]
+
+
+@settings(max_examples=6)
+@given(st.integers(1, STEPS - 1), EVERY, EVERY, KEPT)
+def test_a_longer_training_goes_on_from_any_shorter_one(
+    short: int, log_every: int, checkpoint_every: int, keep: list[int]
+):
+    changes = {"log_every": log_every, "checkpoint_every": checkpoint_every, "ema": 0.8}
+    changes["schedule"] = "constant"
+    with TemporaryDirectory() as folder:
+        whole, shorter, longer = (Path(folder, name) for name in ("whole", "shorter", "longer"))
+        run(whole, keep_steps=keep, **changes)
+        kept = [step for step in keep if step <= short]
+        given = train_settings(short, keep_steps=kept, **changes)
+        train(regression(), given, short, train_context(shorter))
+        copy_training(StageRecord(shorter), longer, short, keep)
+        run(longer, keep_steps=keep, **changes)
+        assert_equal(whole, longer)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from pae_framework.training.optimizer import (
@@ -11,7 +13,7 @@ from pae_framework.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.train_settings import TrainSettings
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak():
@@ -30,6 +32,32 @@ def test_cosine_decays_from_the_peak_to_the_final_share():
 def test_a_training_of_one_step_has_a_rate():
     settings = TrainSettings(steps=1, lr=0.5)
     assert learning_rate(0, 1, settings) == pytest.approx(0.5)
+
+
+LENGTHS = st.integers(1, 12)
+
+
+@given(
+    st.sampled_from(["constant", "cosine"]),
+    st.integers(0, 6),
+    st.sampled_from([0.1, 1.0]),
+    LENGTHS,
+    st.lists(LENGTHS, min_size=2, max_size=2),
+)
+def test_rates_that_do_not_depend_on_the_length_are_the_same_in_every_training(
+    schedule: str, warmup: int, final: float, steps: int, lengths: list[int]
+):
+    settings = OptimizerSettings(schedule=schedule, warmup_steps=warmup, final_lr=final)
+    if not settings.rates_depend_on_length(steps):
+        one, other = ([learning_rate(x, n, settings) for x in range(steps)] for n in lengths)
+        assert one == other
+
+
+def test_rates_of_a_cosine_depend_on_the_length_after_the_warm_up():
+    settings = OptimizerSettings(schedule="cosine", warmup_steps=3)
+    assert not settings.rates_depend_on_length(3)
+    assert settings.rates_depend_on_length(5)
+    assert learning_rate(4, 8, settings) != learning_rate(4, 9, settings)
 
 
 def test_only_matrices_decay_and_frozen_parameters_are_left_out():
