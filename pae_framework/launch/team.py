@@ -126,8 +126,10 @@ class Team:
             except StoppedError:
                 raise
             except Exception as error:
-                with StopRequest():  # torchrun signals all processes when one has failed
-                    failure = first_failure(error, self._link)
+                if not self._processes:
+                    # torchrun signals all when one has ended; this one has yet to say why.
+                    StopRequest().__enter__()
+                failure = first_failure(error, self._link)
                 raise RankError(failure, log_file(logs, failure.rank)) from error
             except BaseException as error:  # Ctrl-C
                 self._link.fail(Failure.of(error, 0))
