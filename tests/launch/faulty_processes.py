@@ -81,6 +81,7 @@ class FaultyRun:
 
     def __init__(self, folder: Path, fault: Fault, recipe: dict[str, Any] | None = None):
         self.folder, self.run_dir = folder, folder / "run"
+        self.variables: dict[str, str] = {}
         self._write_plugin(fault)
         base = {
             "pae": 1,
@@ -110,7 +111,8 @@ class FaultyRun:
         """Marks all processes of the run, and lets them find the plugin."""
         paths = (os.environ.get("PYTHONPATH"), str(self.folder / "site"))
         path = os.pathsep.join(filter(None, paths))
-        return {**os.environ, "PYTHONPATH": path, "TEST_OF": str(self.folder)}
+        own = {"PYTHONPATH": path, "TEST_OF": str(self.folder)}
+        return {**os.environ, **own, **self.variables}
 
     def words(self, *more: str, processes: int | None = 2) -> list[str]:
         """The command line."""
@@ -148,11 +150,11 @@ class FaultyRun:
         """The log of a rank."""
         return self.run_dir / "logs" / f"rank{rank}.log"
 
-    def wait_for(self, text: str, rank: int = 0) -> None:
-        """Wait until a log has a text."""
+    def wait_for(self, name: str) -> None:
+        """Wait until the fault has made a file in the run's folder."""
         deadline = time.monotonic() + LIMIT
-        while not (self.log(rank).exists() and text in self.log(rank).read_text()):
-            assert time.monotonic() < deadline, f"{text} is not in {self.log(rank)}"
+        while not (self.folder / name).exists():
+            assert time.monotonic() < deadline, f"no file {name}"
             time.sleep(0.05)
 
     def processes(self) -> list[int]:
