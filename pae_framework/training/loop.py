@@ -71,8 +71,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
         checkpoints.clear(first)
     elif first and checkpoints.restore(state, first) != first:
         raise CheckpointError(
-            f"{checkpoints.directory}: rank 0 resumes from step {first}, but rank {world.rank} finds "
-            "no such checkpoint; all processes must see the run directory under the same path"
+            f"{checkpoints.directory}: rank 0 resumes from step {first}, but rank {world.rank} "
+            "finds no such checkpoint; all processes must see the run directory under one path"
         )
     guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
