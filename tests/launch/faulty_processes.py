@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -129,6 +130,7 @@ class FaultyRun:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_hangups,
             **options,
         )
 
@@ -182,3 +184,8 @@ class FaultyRun:
         while left := self.processes():
             assert time.monotonic() < deadline, f"left: {left}"
             time.sleep(0.1)
+
+
+def _heed_hangups() -> None:
+    """Tests may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
