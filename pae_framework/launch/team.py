@@ -133,7 +133,8 @@ class Team:
                 failure = first_failure(error, self._link)
                 raise RankError(failure, log_file(logs, failure.rank)) from error
             except BaseException as error:  # Ctrl-C
-                self._link.fail(Failure.of(error, 0))
+                with suppress(LostContactError):
+                    self._link.fail(Failure.of(error, 0))
                 raise
 
     def _look_after(self) -> None:

@@ -19,7 +19,7 @@ FAULTS = {
     "MemoryError": (Fault("raise MemoryError"), 3, ["MemoryError"]),
     "KeyboardInterrupt": (Fault("raise KeyboardInterrupt"), 1, ["KeyboardInterrupt"]),
     "SystemExit": (Fault("sys.exit(0)"), 3, ["SystemExit"]),
-    "OSError": (Fault("open('/nowhere/file')"), 1, ["/nowhere/file"]),
+    "OSError": (Fault("open('/nowhere/file')"), 3, ["/nowhere/file"]),
     "main, RuntimeError": (Fault("raise RuntimeError('odd')", (0,), 400), 3, ["RuntimeError: odd"]),
     "main, SystemExit": (Fault("sys.exit(0)", (0,), 400), 3, ["SystemExit"]),
     "import": (
