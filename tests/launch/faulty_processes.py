@@ -19,7 +19,7 @@ from pae_framework.system.files import read_json
 from pae_framework.testing.pytest import Result
 
 HOST = platform.node()
-LIMIT = 150
+LIMIT = 250
 """Seconds for one run; machines may be busy."""
 
 REGISTRATION = """\

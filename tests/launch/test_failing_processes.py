@@ -20,8 +20,8 @@ FAULTS = {
     "KeyboardInterrupt": (Fault("raise KeyboardInterrupt"), 1, ["KeyboardInterrupt"]),
     "SystemExit": (Fault("sys.exit(0)"), 3, ["SystemExit"]),
     "OSError": (Fault("open('/nowhere/file')"), 3, ["/nowhere/file"]),
-    "main, RuntimeError": (Fault("raise RuntimeError('odd')", (0,), 400), 3, ["RuntimeError: odd"]),
-    "main, SystemExit": (Fault("sys.exit(0)", (0,), 400), 3, ["SystemExit"]),
+    "main, RuntimeError": (Fault("raise RuntimeError('odd')", (0,)), 3, ["RuntimeError: odd"]),
+    "main, SystemExit": (Fault("sys.exit(0)", (0,)), 3, ["SystemExit"]),
     "import": (
         Fault(on_import="if os.environ.get('RANK') == '1': raise ImportError('lost file')"),
         3,
