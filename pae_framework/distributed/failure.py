@@ -11,6 +11,10 @@ from pae_framework.errors import PaeError, RunError
 from pae_framework.system.file_errors import describe_system_error
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a process failed.
@@ -35,7 +39,8 @@ class Failure:
         if isinstance(error, OSError):
             return cls(rank, platform.node(), describe_system_error(error))
         reason = f": {error}" if str(error) else ""
-        return cls(rank, platform.node(), f"{type(error).__name__}{reason}")
+        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+        return cls(rank, platform.node(), f"{type(error).__name__}{reason}", code)
 
 
 class RankError(RunError):

@@ -19,7 +19,7 @@ from typing import Self, TextIO, cast
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.distributed.blame import first_failure
-from pae_framework.distributed.failure import Failure, LostContactError, RankError
+from pae_framework.distributed.failure import INTERRUPTED, Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
@@ -131,6 +131,8 @@ class Team:
                     # torchrun signals all when one has ended; this one has yet to say why.
                     StopRequest().__enter__()
                 failure = first_failure(error, self._link)
+                if failure.exit_code == INTERRUPTED:  # the terminal signals every process
+                    raise KeyboardInterrupt from error
                 raise RankError(failure, log_file(logs, failure.rank)) from error
             except BaseException as error:  # Ctrl-C
                 with suppress(LostContactError):

@@ -17,7 +17,6 @@ FAULTS = {
     "PaeError": (Fault("raise PaeError('mine')"), 1, ["mine"]),
     "usage": (Fault("raise DataError('no file')"), 2, ["no file"]),
     "MemoryError": (Fault("raise MemoryError"), 3, ["MemoryError"]),
-    "KeyboardInterrupt": (Fault("raise KeyboardInterrupt"), 1, ["KeyboardInterrupt"]),
     "SystemExit": (Fault("sys.exit(0)"), 3, ["SystemExit"]),
     "OSError": (Fault("open('/nowhere/file')"), 3, ["/nowhere/file"]),
     "main, RuntimeError": (Fault("raise RuntimeError('odd')", (0,)), 3, ["RuntimeError: odd"]),

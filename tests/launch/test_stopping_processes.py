@@ -111,6 +111,14 @@ def test_ctrl_c_on_a_terminal(times: int, code: int, tmp_path: Path) -> None:
     run.require_no_processes(seconds=10)
 
 
+@pytest.mark.slow
+def test_an_interrupted_process_interrupts_all(tmp_path: Path) -> None:
+    run = FaultyRun(tmp_path, Fault("raise KeyboardInterrupt"))
+    run.pae().fails(130)
+    assert run.record()["state"] == "stopped"
+    run.require_no_processes(seconds=1)
+
+
 def read_terminal(descriptor: int) -> str:
     """What a terminal shows until its last process has ended."""
     shown = b""
