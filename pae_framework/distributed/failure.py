@@ -10,7 +10,6 @@ from pathlib import Path
 from pae_framework.errors import PaeError, RunError
 from pae_framework.system.file_errors import describe_system_error
 
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
