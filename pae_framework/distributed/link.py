@@ -7,7 +7,9 @@ if a process fails. Messages are pickled; they come from this run's own processe
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -146,12 +148,20 @@ def own_store() -> dist.TCPStore:
 
 
 def launchers_store() -> dist.Store:
-    """The store at the address that the launcher gave to all processes.
+    """The store at the address that the launcher gave to all processes; rank 0 opens it.
 
     Raises:
-        LostContactError: it does not answer.
+        LostContactError: the address does not resolve, its port is in use, or nobody answers.
     """
-    with _contact():
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(host, None)  # torch would try again and again
         timeout = timedelta(seconds=CONNECT_SECONDS)
         store, _, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
-        return store
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise LostContactError(
+            f"the processes cannot meet at MASTER_ADDR={host}, MASTER_PORT={port}, where rank 0 "
+            f"listens: {reason}"
+        ) from error
+    return store

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO, cast
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.distributed.blame import first_failure
@@ -29,6 +29,7 @@ from pae_framework.preflight.machine import memory_advice
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
+from pae_framework.system.standard_streams import LastingStream
 from pae_framework.system.stopping import StopRequest
 
 PARENT = "PAE_PARENT"
@@ -132,7 +133,8 @@ class Team:
                 failure = first_failure(error, self._link)
                 raise RankError(failure, log_file(logs, failure.rank)) from error
             except BaseException as error:  # Ctrl-C
-                self._link.fail(Failure.of(error, 0))
+                with suppress(LostContactError):
+                    self._link.fail(Failure.of(error, 0))
                 raise
 
     def _look_after(self) -> None:
@@ -178,10 +180,16 @@ class Team:
 
 @contextmanager
 def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
-    """Copy what rank 0 prints and logs into its log, and the traceback of an error."""
+    """Copy what rank 0 prints and logs into its log, and the traceback of an error.
+
+    The run outlasts a log that can no longer be written.
+    """
     root = logging.getLogger()
     make_folder(path.parent)
-    with writing(path), path.open("a", encoding="utf-8") as file:
+    with writing(path):
+        opened = path.open("a", encoding="utf-8")
+    with opened:
+        file = cast(TextIO, LastingStream(opened))
         in_file = logging.StreamHandler(file)
         in_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handlers: list[logging.Handler] = [in_file]
@@ -199,6 +207,7 @@ def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
             traceback.print_exc(file=file)
             raise
         finally:
+            file.flush()
             console.copy_to(None)
             for handler in handlers:
                 root.removeHandler(handler)

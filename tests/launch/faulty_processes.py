@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pae_framework.system.files import read_json
 from pae_framework.testing.pytest import Result
 
 HOST = platform.node()
-LIMIT = 150
+LIMIT = 250
 """Seconds for one run; machines may be busy."""
 
 REGISTRATION = """\
@@ -81,6 +82,7 @@ class FaultyRun:
 
     def __init__(self, folder: Path, fault: Fault, recipe: dict[str, Any] | None = None):
         self.folder, self.run_dir = folder, folder / "run"
+        self.variables: dict[str, str] = {}
         self._write_plugin(fault)
         base = {
             "pae": 1,
@@ -110,7 +112,8 @@ class FaultyRun:
         """Marks all processes of the run, and lets them find the plugin."""
         paths = (os.environ.get("PYTHONPATH"), str(self.folder / "site"))
         path = os.pathsep.join(filter(None, paths))
-        return {**os.environ, "PYTHONPATH": path, "TEST_OF": str(self.folder)}
+        own = {"PYTHONPATH": path, "TEST_OF": str(self.folder)}
+        return {**os.environ, **own, **self.variables}
 
     def words(self, *more: str, processes: int | None = 2) -> list[str]:
         """The command line."""
@@ -127,6 +130,7 @@ class FaultyRun:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_hangups,
             **options,
         )
 
@@ -148,11 +152,11 @@ class FaultyRun:
         """The log of a rank."""
         return self.run_dir / "logs" / f"rank{rank}.log"
 
-    def wait_for(self, text: str, rank: int = 0) -> None:
-        """Wait until a log has a text."""
+    def wait_for(self, name: str) -> None:
+        """Wait until the fault has made a file in the run's folder."""
         deadline = time.monotonic() + LIMIT
-        while not (self.log(rank).exists() and text in self.log(rank).read_text()):
-            assert time.monotonic() < deadline, f"{text} is not in {self.log(rank)}"
+        while not (self.folder / name).exists():
+            assert time.monotonic() < deadline, f"no file {name}"
             time.sleep(0.05)
 
     def processes(self) -> list[int]:
@@ -180,3 +184,8 @@ class FaultyRun:
         while left := self.processes():
             assert time.monotonic() < deadline, f"left: {left}"
             time.sleep(0.1)
+
+
+def _heed_hangups() -> None:
+    """Tests may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -48,15 +48,14 @@ def on_two_nodes(run: FaultyRun, *more: str) -> Result:
     first, second = (run.start(*words, program=TORCHRUN) for _ in range(2))
     results = [run.finish(first), run.finish(second)]
     code = max(result.code for result in results)
-    return Result(
-        code, *("".join(texts) for texts in zip(*((r.out, r.err) for r in results), strict=True))
-    )
+    out, err = "".join(one.out for one in results), "".join(one.err for one in results)
+    return Result(code, out, err)
 
 
 def by_srun(run: FaultyRun, *more: str) -> Result:
     if shutil.which("srun") is None or "SLURM_CONF" not in os.environ:
         pytest.skip("no Slurm: srun is not installed or SLURM_CONF is not set")
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    run.variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     srun = ("srun", "--nodes=2", "--ntasks=4", "--ntasks-per-node=2", "--overcommit")
     words = ("bash", "-c", BY_SLURM, "-", sys.executable, *run.words(*more, processes=None))
     return run.finish(run.start(*words, program=srun))

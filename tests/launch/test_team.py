@@ -1,0 +1,81 @@
+"""Rank 0 is freed from waiting for a process that failed, but not from work of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch.distributed as dist
+
+from pae_framework.distributed.failure import Failure
+from pae_framework.distributed.link import Link
+from pae_framework.distributed.place import Place
+from pae_framework.launch import team
+from pae_framework.system.console import PlainConsole
+
+
+class World:
+    """In place of the process group, where NCCL waits for ever."""
+
+    works_alone = False
+
+    def __init__(self) -> None:
+        self.aborts = 0
+
+    def abort(self) -> bool:
+        self.aborts += 1
+        return self.aborts == 1
+
+    def close(self) -> None: ...
+
+
+class Hanging:
+    """A team whose main thread waits for rank 1."""
+
+    def __init__(self) -> None:
+        self.world, self.link, self.exits = World(), Link(dist.HashStore(), 0, 2), list[int]()
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    hanging = Hanging()
+    monkeypatch.setattr(team, "END_SECONDS", 0.1)
+    monkeypatch.setattr(team, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(team, "GroupWorld", lambda place, link: hanging.world)
+
+    def leave(code: int) -> None:
+        hanging.exits.append(code)
+        made._ends.set()  # so that the thread ends
+
+    monkeypatch.setattr(team.os, "_exit", leave)
+    made = team.Team(Place(0, 2, 0, 2), hanging.link, PlainConsole(quiet=True))
+    yield hanging
+    made.end()
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_without_a_failure_nothing_happens(hanging: Hanging) -> None:
+    time.sleep(0.3)
+    assert (hanging.world.aborts, hanging.exits) == (0, [])
+
+
+def test_a_wait_is_aborted_and_then_the_process_ends(hanging: Hanging) -> None:
+    hanging.link.fail(Failure(1, "node1", "reason", exit_code=3))
+    assert soon(lambda: hanging.exits == [3])
+    assert hanging.world.aborts == 2  # the second time there was nothing left to abort
+
+
+def test_own_work_is_finished_first(hanging: Hanging) -> None:
+    hanging.world.works_alone = True
+    hanging.link.fail(Failure(1, "node1", "reason"))
+    time.sleep(0.4)
+    assert hanging.world.aborts == 0
+    hanging.world.works_alone = False
+    assert soon(lambda: bool(hanging.exits))
