@@ -38,11 +38,7 @@ def _silent_failure(error: BaseException, link: Link) -> Failure:
     for rank in range(link.size):
         if not link.has(_cut_off(rank)):
             host = link.read(seen_key(rank)).host if link.has(seen_key(rank)) else "unknown host"
-            return Failure(
-                rank,
-                host,
-                "it does not answer: it was killed without a word, hangs, or is too late",
-            )
+            return Failure(rank, host, "does not answer: it was killed, hangs or is too slow")
     own = Failure.of(error, link.rank)
     return Failure(own.rank, own.host, f"lost contact with the other processes: {own.message}")
 

@@ -123,7 +123,7 @@ class GroupWorld(World):
             dist.broadcast(tensor, src=0)
 
     def scatter(self, values: Sequence[Tensor]) -> Tensor | None:
-        """Values of the main process, one part for each process."""
+        """This process' value, by rank, of those that the main process gives."""
         given: list[Tensor | None] = [None] * self.size
         if self.is_main:  # a view would be sent with all of its storage
             given[: len(values)] = [value.cpu().clone() for value in values]

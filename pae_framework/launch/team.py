@@ -29,6 +29,7 @@ from pae_framework.preflight.machine import memory_advice
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
+from pae_framework.system.stopping import StopRequest
 
 PARENT = "PAE_PARENT"
 """Process number of rank 0, for the processes that it starts: they end when it has ended."""
@@ -125,6 +126,9 @@ class Team:
             except StoppedError:
                 raise
             except Exception as error:
+                if not self._processes:
+                    # torchrun signals all when one has ended; this one has yet to say why.
+                    StopRequest().__enter__()
                 failure = first_failure(error, self._link)
                 raise RankError(failure, log_file(logs, failure.rank)) from error
             except BaseException as error:  # Ctrl-C

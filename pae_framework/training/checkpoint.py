@@ -295,12 +295,13 @@ class Checkpoints:
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
+                make_folder(self.directory)
                 _remove(unfinished)
-                unfinished.mkdir(parents=True)
+                unfinished.mkdir()
                 for name in (*(f"{file}.safetensors" for file in record.digests), STATE):
                     with replacing(unfinished / name) as temporary:
                         shutil.copyfile(folder / name, temporary)
-                unfinished.rename(final)
+                publish(unfinished, final)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 

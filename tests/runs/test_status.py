@@ -359,6 +359,13 @@ def test_stages_of_other_runs_in_a_shared_store_are_not_this_runs(run: Path, tin
     assert found["generator"].state == "done"
 
 
+def test_a_stage_that_is_to_run_again_has_not_begun(run: Path, tiny_recipe: Path):
+    finish(run, load_recipe(tiny_recipe, ("generator.width=64",), REGISTRY))
+    finish(run, load_recipe(tiny_recipe, (), REGISTRY))
+    StageRecord(run / "stages" / RunDirectory.at(run).plan["generator"].folder).outdate()
+    assert rows(run)["generator"].state == "pending"
+
+
 def without_hashed(run: Path) -> None:
     """Make the records those of an earlier version."""
     for file in run.glob("stages/*/stage.json"):
@@ -422,9 +429,11 @@ def test_each_member_of_a_sweep_is_compared_with_its_own_recipe(tmp_path: Path, 
 
 
 def test_the_command_prints_each_fact_within_80_columns(run: Path, pae: Pae):
-    out = pae("status", "run", "generator.width=64", "generator.train.lr=0.5").ok().out
+    changes = ("generator.width=64", "generator.train.lr=0.5", "tokenizer.encoder.train.steps=9")
+    out = pae("status", "run", *changes).ok().out
     assert "generator: generator.width (32 -> 64)" in out.splitlines()
-    assert "sample: reads generator, which changed" in out.splitlines()
+    assert "encoder: starts anew: encoder-" in out
+    assert "tokenizer: reads encoder, refine, which changed" in out.splitlines()
     assert max(map(len, out.splitlines())) <= 80
     assert pae("status", "run").ok().out.count("done") == len(STAGES)
 

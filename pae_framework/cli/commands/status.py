@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,11 +74,18 @@ def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
     if rows:
         yield f"folders in {os.path.relpath(Path(rows[0].folder).parent)}"
     for row in rows:
-        facts = [row.process, row.error, *row.changes[:_SHOWN]]
+        if row.error:
+            yield f"{row.stage}: {row.error}"
+        facts = [row.process, *row.changes[:_SHOWN]]
         if len(row.changes) > _SHOWN:
             facts.append(f"and {len(row.changes) - _SHOWN} more changes")
         if row.stale_inputs:
             facts.append(f"reads {', '.join(row.stale_inputs)}, which changed")
         for fact in (*facts, row.outlook):
             if fact:
-                yield f"{row.stage}: {fact}"
+                yield from _wrapped(f"{row.stage}: {fact}")
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text in lines of 80 columns; words, such as key paths and names of files, stay whole."""
+    return wrap(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
