@@ -65,6 +65,7 @@ class Follower:
         self._world = GroupWorld(place, self._link)
         self._has_log = PARENT in os.environ
         self._is_open = False
+        self._ends = threading.Event()
         NOTES.relay()
 
     def run(self) -> int:
@@ -73,7 +74,15 @@ class Follower:
         Raises:
             LostContactError: rank 0 has ended.
         """
-        threading.Thread(target=self._end_with_the_others, daemon=True).start()
+        watch = threading.Thread(target=self._end_with_the_others, daemon=True)
+        watch.start()
+        try:
+            return self._follow()
+        finally:
+            self._ends.set()
+            watch.join()  # a thread inside torch would abort the process at its end
+
+    def _follow(self) -> int:
         number = 1
         try:
             while (order := self._link.wait(order_key(number), "the next stage")) is not None:
@@ -114,8 +123,10 @@ class Follower:
         """End this process if another failed and it does not end by itself. Runs in a thread."""
         with suppress(LostContactError):
             while self._link.failure() is None:
-                time.sleep(POLL_SECONDS)
-        time.sleep(REASON_SECONDS)
+                if self._ends.wait(POLL_SECONDS):
+                    return
+        if self._ends.wait(REASON_SECONDS):
+            return
         with suppress(LostContactError):
             self._link.leave()
         os._exit(1)

@@ -22,7 +22,7 @@ from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.batch_norm import synchronize_batch_norm
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
-from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
+from pae_framework.training.checkpoint import Checkpoints, Files, NetworkState, TrainingState
 from pae_framework.training.divergence import DivergenceGuard
 from pae_framework.training.ema import EMA
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog
@@ -116,10 +116,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving:
-                    if log:
-                        log.sync()
                     files = state.whole_tensors()
-                    world.on_main(partial(checkpoints.save, done, state, files))
+                    world.on_main(partial(_save, checkpoints, done, state, files, log))
                 if world.is_main:
                     progress.update(done, note, record=saving)
                 if stopping:
@@ -317,6 +315,15 @@ def _with_optimizer(
     optimizer = build_optimizer(module, own, lr_factors)
     bf16 = settings.precision == "bf16"
     return TrainedNetwork(module, optimizer, parallel, own, total, task.first_step, bf16)
+
+
+def _save(
+    checkpoints: Checkpoints, step: int, state: TrainingState, files: Files, log: MetricsLog | None
+) -> None:
+    """Save a checkpoint, after the log that it continues is on the disk."""
+    assert log is not None
+    log.sync()
+    checkpoints.save(step, state, files)
 
 
 def _check_micro_batches(settings: TrainSettings, context: TrainContext) -> None:
