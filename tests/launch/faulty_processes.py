@@ -23,12 +23,9 @@ LIMIT = 250
 """Seconds for one run; machines may be busy."""
 
 REGISTRATION = """\
-import os
 from pae_framework import hookimpl
 
 pae_api = 1
-
-{code}
 
 @hookimpl
 def pae_register_datasets(register):
@@ -45,6 +42,7 @@ from pathlib import Path
 from pae_datasets.digits import Digits
 from pae_framework.errors import DataError, PaeError, PluginError, RunError
 
+{on_import}
 reads = 0
 
 
@@ -68,7 +66,7 @@ class Fault:
         code: statements on one line.
         ranks: that run it.
         read: number of the image; the first is 1. A rank reads four images per step.
-        on_import: code of the plugin's registration module.
+        on_import: code at the top of the component's module.
     """
 
     code: str = "pass"
@@ -102,9 +100,11 @@ class FaultyRun:
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(METADATA)
         (metadata / "entry_points.txt").write_text("[pae_framework]\nfaulty = faulty_source\n")
-        (site / "faulty_source.py").write_text(REGISTRATION.format(code=fault.on_import))
+        (site / "faulty_source.py").write_text(REGISTRATION)
         ranks = tuple(map(str, fault.ranks))
-        source = SOURCE.format(read=fault.read, ranks=ranks, code=fault.code)
+        source = SOURCE.format(
+            on_import=fault.on_import, read=fault.read, ranks=ranks, code=fault.code
+        )
         (site / "faulty_digits.py").write_text(source)
 
     @property
