@@ -51,7 +51,7 @@ def test_what_ends_one_process_ends_all_and_is_shown(name: str, tmp_path: Path) 
 
 def test_killing_the_main_process_ends_all(tmp_path: Path) -> None:
     # Its loader's workers outlive it a little.
-    run = FaultyRun(tmp_path, Fault("Path('reads').touch(); time.sleep(60)"))
+    run = FaultyRun(tmp_path, Fault("Path('reads').touch(); time.sleep(1)"))
     process = run.start(*run.words("extractor.train.workers=1"))
     run.wait_for("reads")
     process.send_signal(signal.SIGKILL)
