@@ -14,18 +14,15 @@ SHARDED = tuple(
     for path in ("extractor", "tokenizer.encoder", "tokenizer.refinement", "generator")
 )
 ALIGNED = (
-    *("data.flip=true", "tokenizer.target=raw", "tokenizer.noise=0.2"),
+    *("tokenizer.target=raw", "tokenizer.noise=0.2", "tokenizer.adversarial=null"),
     "tokenizer.modulator={use: finetune}",
     "tokenizer.bottleneck={use: gaussian, channels: 4}",
     "tokenizer.regularizers={kl: {weight: 1e-4}, vf: {weight: 0.1}}",
-    "tokenizer.adversarial.discriminator={use: dino, weights: none, resolution: 16, width: 32, "
-    "depth: 2, heads: 2, layers: [0, 1]}",
 )
 VARIANTS: dict[str, Iterable[str]] = {
     "KL-VAE aligned with features": ALIGNED,
-    "the same with L1 and loader workers": (
+    "the same with loader workers": (
         *ALIGNED,
-        "tokenizer.reconstruction.l1=1",
         *("tokenizer.train.workers=2", "generator.train.workers=1"),
     ),
     "recomputed blocks": (
