@@ -9,6 +9,8 @@ from pae_framework.distributed.link import Link
 
 REASON_SECONDS = 5.0
 """How long a process that lost another waits for that one's reason."""
+SILENT_SECONDS = 120.0
+"""How long a process may not beat. Code that holds Python's lock can delay a beat."""
 _POLL_SECONDS = 0.1
 
 
@@ -37,10 +39,50 @@ def _silent_failure(error: BaseException, link: Link) -> Failure:
     """The failure of the first process that neither said why it failed nor lost another one."""
     for rank in range(link.size):
         if not link.has(_cut_off(rank)):
-            host = link.read(seen_key(rank)).host if link.has(seen_key(rank)) else "unknown host"
-            return Failure(rank, host, "does not answer: it was killed, hangs or is too slow")
+            return _no_answer(rank, link)
     own = Failure.of(error, link.rank)
     return Failure(own.rank, own.host, f"lost contact with the other processes: {own.message}")
+
+
+def _no_answer(rank: int, link: Link) -> Failure:
+    host = link.read(seen_key(rank)).host if link.has(seen_key(rank)) else "unknown host"
+    return Failure(rank, host, "does not answer: it was killed, hangs or is too slow")
+
+
+def beat(link: Link) -> None:
+    """Say that this process lives; now and then."""
+    link.add(_beats(link.rank), 1)
+
+
+class Pulses:
+    """Notices processes that ended without a word, on machines that rank 0 cannot see.
+
+    Args:
+        link: of rank 0.
+    """
+
+    def __init__(self, link: Link):
+        self._link = link
+        self._last: dict[int, tuple[int, float]] = {}
+
+    def silent(self, now: float) -> Failure | None:
+        """The failure of a process that has not beaten for long; None if all beat.
+
+        Args:
+            now: this process' monotonic clock, in seconds.
+        """
+        for rank in range(1, self._link.size):
+            count = self._link.add(_beats(rank), 0)
+            before, since = self._last.get(rank, (0, now))
+            if count != before or count == 0:  # 0: it has not begun
+                self._last[rank] = count, now
+            elif now - since > SILENT_SECONDS:
+                return _no_answer(rank, self._link)
+        return None
+
+
+def _beats(rank: int) -> str:
+    return f"beats/{rank}"
 
 
 def seen_key(rank: int) -> str:

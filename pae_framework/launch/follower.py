@@ -16,7 +16,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from pae_framework.data.image_notes import NOTES
-from pae_framework.distributed.blame import REASON_SECONDS, first_failure
+from pae_framework.distributed.blame import REASON_SECONDS, beat, first_failure
 from pae_framework.distributed.failure import LostContactError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store
@@ -120,9 +120,10 @@ class Follower:
         console.print(f"{name:<10} done")
 
     def _end_with_the_others(self) -> None:
-        """End this process if another failed and it does not end by itself. Runs in a thread."""
+        """Beat; end this process if another failed and it does not by itself. Runs in a thread."""
         with suppress(LostContactError):
             while self._link.failure() is None:
+                beat(self._link)
                 if self._ends.wait(POLL_SECONDS):
                     return
         if self._ends.wait(REASON_SECONDS):

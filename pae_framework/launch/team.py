@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self, TextIO, cast
 
 from pae_framework.data.image_notes import NOTES
-from pae_framework.distributed.blame import first_failure
+from pae_framework.distributed.blame import Pulses, first_failure
 from pae_framework.distributed.failure import INTERRUPTED, Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
@@ -37,6 +37,8 @@ PARENT = "PAE_PARENT"
 END_SECONDS = 10.0
 """How long processes may take to end when they are told to."""
 POLL_SECONDS = 0.2
+PULSE_SECONDS = 1.0
+"""Interval between two looks at processes that a launcher started."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,14 @@ class Team:
 
     def _look_after(self) -> None:
         """Notice failures, and free this process from waiting for who failed. Runs in a thread."""
+        pulses = Pulses(self._link)
         with suppress(LostContactError):  # the main thread meets it too
             while (failure := self._link.failure()) is None:
-                if self._ends.wait(POLL_SECONDS):
+                if self._ends.wait(POLL_SECONDS if self._processes else PULSE_SECONDS):
                     return
                 self._tell_of_deaths()
+                if (silent := pulses.silent(time.monotonic())) is not None:
+                    self._link.fail(silent)
             # gloo raises an error in whoever waits; NCCL may wait for ever.
             while not self._ends.wait(END_SECONDS):
                 if not self.world.works_alone and not self.world.abort():
