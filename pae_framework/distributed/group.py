@@ -48,6 +48,7 @@ class GroupWorld(World):
         self.link = link
         self._calls: Counter[str] = Counter()
         self._is_aborted = False
+        self._is_on_gpu = False
         self.works_alone = False
 
     def open(self, device: torch.device, tell: Callable[[str], None]) -> None:
@@ -61,13 +62,14 @@ class GroupWorld(World):
             RunError: the processes see different worlds, versions or share a GPU.
         """
         on_one_machine = self._meet(device, tell)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        self._is_on_gpu = device.type == "cuda"
+        if self._is_on_gpu:
+            torch.cuda.set_device(device.index or 0)  # without an index, torch refuses
+        backend = "cpu:gloo,cuda:nccl" if self._is_on_gpu else "gloo"
         with _loopback() if on_one_machine else nullcontext():
             dist.init_process_group(
                 backend,
-                store=dist.PrefixStore("group", self.link.store),
+                store=dist.PrefixStore("group", self.link.second_client()),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=TIMEOUT,
@@ -94,9 +96,11 @@ class GroupWorld(World):
         tell(f"{self.size} processes on {machines}")
         return len(hosts) == 1
 
-    def close(self) -> None:
-        """Leave the process group."""
-        if dist.is_initialized():
+    def close(self, failed: bool = False) -> None:
+        """Leave the process group. NCCL would wait for the others, which may have ``failed``."""
+        if failed and self._is_on_gpu:
+            self.abort()
+        elif dist.is_initialized():
             dist.destroy_process_group()
 
     def abort(self) -> bool:
@@ -132,9 +136,10 @@ class GroupWorld(World):
         return own[0]
 
     def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Each process' tensors, by rank."""
+        """Each process' tensors, by rank, in the main process."""
         gathered: list[list[Tensor]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(gathered, [value.cpu() for value in values])
+        own = [value.cpu() for value in values]
+        dist.gather_object(own, gathered if self.is_main else None, dst=0)
         return gathered
 
     def on_main(self, work: Callable[[], T]) -> T:
@@ -143,6 +148,7 @@ class GroupWorld(World):
         if not self.is_main:
             result: T = self.link.wait(key, "the work of rank 0")
             return result
+        self.link.raise_failure()  # what was gathered from a process that failed is no result
         self.works_alone = True
         try:
             result = work()

@@ -43,6 +43,10 @@ class Link:
     def __init__(self, store: dist.Store, rank: int, size: int):
         self.store, self.rank, self.size = dist.PrefixStore("pae", store), rank, size
 
+    def second_client(self) -> dist.Store:
+        """The same store for others, whose waits do not hold up the messages. torch >= 2.7."""
+        return self.store.clone() if hasattr(self.store, "clone") else self.store
+
     def post(self, key: str, message: object = None) -> None:
         """Send a message, once for a key."""
         with _contact():

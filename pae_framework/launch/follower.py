@@ -46,10 +46,14 @@ def follow(place: Place) -> int:
     _end_with_parent()
     with lasting_output(), StopRequest():  # rank 0 ends this process
         try:
-            return Follower(place, launchers_store()).run()
+            code = Follower(place, launchers_store()).run()
         except LostContactError as error:
             sys.stderr.write(f"error: rank {place.rank} on {platform.node()}: {error}\n")
-            return error.exit_code
+            code = error.exit_code
+    if code:  # torch might wait for what failed
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 class Follower:

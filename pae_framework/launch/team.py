@@ -169,6 +169,8 @@ class Team:
         self._ends.set()
         with suppress(LostContactError):  # the store may be gone with who kept it
             self._link.post(order_key(self._orders + 1))
+            # Before waiting for the others: with NCCL, all leave their group together.
+            self.world.close(failed=self._link.failure() is not None)
             if not self._processes:
                 self._link.wait_for_leaving(END_SECONDS)
         deadline = time.monotonic() + END_SECONDS
@@ -179,7 +181,6 @@ class Team:
                 process.kill()
                 process.wait()
         self._watch.join()
-        self.world.close()
 
     def _tell(self, text: str) -> None:
         self._console.print(f"{'':<10} {text}")

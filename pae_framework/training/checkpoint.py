@@ -38,6 +38,7 @@ from pae_framework.system.files import (
 from pae_framework.tensor_files import load_tensors, require_state, save_tensors
 from pae_framework.training.ema import EMA
 from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
+from pae_framework.world import World
 
 MAX_CHECKPOINTS = 2
 MAX_LOSSES = 100
@@ -91,9 +92,9 @@ class TrainingState:
             files["ema"] = self.ema.state_dict()
         return files
 
-    def whole_tensors(self) -> Files:
-        """The same with sharded tensors gathered; every process must call it."""
-        return {file: whole_tensors(tensors) for file, tensors in self.tensors().items()}
+    def whole_tensors(self, world: World) -> Files:
+        """The same as whole tensors, in the main process; every process must call it."""
+        return {file: whole_tensors(tensors, world) for file, tensors in self.tensors().items()}
 
     def restore(
         self, files: Mapping[str, dict[str, Tensor]], source: str = "the checkpoint"

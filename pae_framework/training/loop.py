@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import CheckpointError, StoppedError, UsageError
@@ -33,7 +33,7 @@ from pae_framework.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.parallel import ParallelModule, parts_like, whole_tensors
+from pae_framework.training.parallel import ParallelModule, whole, whole_tensors
 from pae_framework.training.task import TrainContext, TrainTask
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
@@ -116,7 +116,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving:
-                    files = state.whole_tensors()
+                    files = state.whole_tensors(world)
                     world.on_main(partial(_save, checkpoints, done, state, files, log))
                 if world.is_main:
                     progress.update(done, note, record=saving)
@@ -128,8 +128,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
         if log:
             log.close()
     with checkpoints.named_in_write_errors():
-        weights = trainer.save_weights("weights")
-    trainer.saved.load_state_dict(parts_like(trainer.saved.state_dict(), weights))
+        trainer.save_weights("weights")
+    if trainer.ema:
+        trainer.ema.replace_weights()
     task.module.eval()
 
 
@@ -238,14 +239,12 @@ class Trainer:
             rates[f"{DISCRIMINATOR_PREFIX}lr"] = self._discriminator.learning_rate(step)
         return rates
 
-    def save_weights(self, name: str) -> dict[str, Tensor]:
-        """Write ``NAME.safetensors``: the saved module's state, averaged; returns the tensors."""
-        averages = self.ema.state_dict() if self.ema else {}
-        state = whole_tensors(dict(self.saved.state_dict()) | averages)
-        tensors = {key: value.detach().clone() for key, value in state.items()}
+    def save_weights(self, name: str) -> None:
+        """Write ``NAME.safetensors``: the saved module's state, averaged."""
+        averages, world = self.ema.state_dict() if self.ema else {}, self._context.world
+        tensors = whole_tensors(dict(self.saved.state_dict()) | averages, world)
         path = self._context.directory / f"{name}.safetensors"
-        self._context.world.on_main(lambda: save_tensors(tensors, path))
-        return tensors
+        world.on_main(lambda: save_tensors(tensors, path))
 
 
 def optimizer_step(
@@ -297,8 +296,7 @@ def optimizer_step(
         nn.utils.clip_grads_with_norm_(weights, network.settings.clip, norm)
     network.optimizer.step()
     network.optimizer.zero_grad(set_to_none=True)
-    (norm,) = whole_tensors({"norm": norm.detach()}).values()
-    return means | {"grad_norm": norm / world.size}
+    return means | {"grad_norm": whole(norm.detach()) / world.size}
 
 
 def _with_optimizer(

@@ -6,8 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from pae_framework.distributed import group
 from pae_framework.distributed.group import Seen, contradiction
+from pae_framework.distributed.link import Link
+from pae_framework.distributed.place import Place
 
 GOOD = [
     Seen(rank, 4, rank % 2, f"node{rank // 2}", f"GPU-{rank % 2}", "2.14", "0.3", None)
@@ -71,3 +76,17 @@ def test_a_host_that_others_cannot_reach_by_its_name_is_refused() -> None:
         replace(one, host="node0", device=f"GPU-{one.rank}", loopback="127.0.1.1") for one in GOOD
     ]
     assert contradiction(on_one_machine) is None
+
+
+@pytest.mark.parametrize("index", [None, 0, 3])
+def test_every_process_chooses_its_gpu_by_number(
+    index: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch refuses to choose ``cuda`` without a number, as the first process names its GPU."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(group, "_unique_name", lambda device: "GPU-1")
+    monkeypatch.setattr(group.dist, "init_process_group", lambda backend, **options: None)
+    world = group.GroupWorld(Place(0, 1, 0, 1), Link(dist.HashStore(), 0, 1))
+    world.open(torch.device("cuda") if index is None else torch.device("cuda", index), print)
+    assert chosen == [index or 0]

@@ -27,7 +27,7 @@ class World:
         self.aborts += 1
         return self.aborts == 1
 
-    def close(self) -> None: ...
+    def close(self, failed: bool) -> None: ...
 
 
 class Hanging:
