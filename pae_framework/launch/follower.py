@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -35,7 +36,7 @@ from pae_framework.launch.team import (
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import make_folder
 from pae_framework.system.standard_streams import lasting_output
-from pae_framework.system.stopping import StopRequest
+from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
 
 
 def follow(place: Place) -> int:
@@ -45,6 +46,7 @@ def follow(place: Place) -> int:
     """
     _end_with_parent()
     with lasting_output(), StopRequest():  # rank 0 ends this process
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         try:
             code = Follower(place, launchers_store()).run()
         except LostContactError as error:

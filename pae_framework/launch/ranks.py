@@ -27,7 +27,7 @@ MOST = 1024
 AUTO = "auto"
 
 
-def count_processes(wanted: str | None) -> int:
+def count_processes(wanted: str | int | None) -> int:
     """The number of processes of a run.
 
     Args:
@@ -45,6 +45,7 @@ def count_processes(wanted: str | None) -> int:
             f"--processes: a launcher has already started {place.size} processes (WORLD_SIZE); "
             "leave --processes out"
         )
+    wanted = str(wanted)
     if wanted == AUTO:
         return max(1, len(this_machine().gpus))
     if not (wanted.isascii() and wanted.isdigit()) or not 1 <= int(wanted) <= MOST:
@@ -107,12 +108,12 @@ class Ranks:
             self._team.run(context, run, logs)
         except StoppedError:
             raise
-        except BaseException:
-            self._end()
+        except BaseException as error:
+            self._end(at_once=isinstance(error, KeyboardInterrupt))
             self._is_lost = self._launched is not None
             raise
 
-    def _end(self) -> None:
+    def _end(self, at_once: bool = False) -> None:
         team, self._team = self._team, None
         if team is not None:
-            team.end()
+            team.end(at_once)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a recipe; the defaults are the same as for ``pae run``."""
+    """How to run a recipe; the defaults are the same as for ``pae run``. Paths may be text."""
 
     run_dir: Path | None = None
     """Directory of the run; None: ``runs/<recipe name>``, or a new temporary folder for smoke."""
@@ -46,9 +46,14 @@ class RunOptions:
     """The command that started the run, for ``run.json``."""
     again: tuple[str, ...] = ()
     """Stages to run anew, with all that depend on them, although they are done."""
-    processes: str | None = None
+    processes: str | int | None = None
     """Number of processes to start on this machine, or ``auto``: one per visible GPU; None: one,
     or those that a launcher such as torchrun has started."""
+
+    def __post_init__(self) -> None:
+        for name in ("run_dir", "stages"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
 
 
 @lasting_output()

@@ -30,7 +30,7 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
 from pae_framework.system.standard_streams import LastingStream
-from pae_framework.system.stopping import StopRequest
+from pae_framework.system.stopping import StopRequest, stop_signals_blocked
 
 PARENT = "PAE_PARENT"
 """Process number of rank 0, for the processes that it starts: they end when it has ended."""
@@ -133,6 +133,8 @@ class Team:
                     # torchrun signals all when one has ended; this one has yet to say why.
                     StopRequest().__enter__()
                 failure = first_failure(error, self._link)
+                if failure.message == Failure.of(error, 0).message and failure.rank > 0:
+                    raise  # that of the whole batch, which all processes meet
                 if failure.exit_code == INTERRUPTED:  # the terminal signals every process
                     raise KeyboardInterrupt from error
                 raise RankError(failure, log_file(logs, failure.rank)) from error
@@ -164,9 +166,15 @@ class Team:
             if code is not None and not self._ends.wait(1.0):  # its own word comes first
                 self._link.fail(Failure(rank, platform.node(), _death(code)))
 
-    def end(self) -> None:
-        """Tell the others that nothing is left to do, and wait until they have ended."""
+    def end(self, at_once: bool = False) -> None:
+        """Tell the others that nothing is left to do, and wait until they have ended.
+
+        Args:
+            at_once: kill those that this process started.
+        """
         self._ends.set()
+        for process in self._processes if at_once else ():
+            process.kill()
         with suppress(LostContactError):  # the store may be gone with who kept it
             self._link.post(order_key(self._orders + 1))
             # Before waiting for the others: with NCCL, all leave their group together.
@@ -235,7 +243,8 @@ def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Po
         "MASTER_PORT": str(port),
         PARENT: str(os.getpid()),
     }
-    with log.open("ab") as file:
+    # A signal that comes while it starts waits until it can stop in good order (follower.follow).
+    with log.open("ab") as file, stop_signals_blocked():
         return subprocess.Popen(
             [sys.executable, "-m", "pae_framework.launch.follower"],
             env=variables,
