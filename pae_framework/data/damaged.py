@@ -30,7 +30,7 @@ class SkippingSource(DataSource):
 
     The processes of a stage may be on several machines, whose appends to one file could be lost. So
     each of them appends to a record of its own, together with its workers, and counts those of all
-    against the limit. The main process merges them (:meth:`tidy`).
+    against the limit. The main process merges them (:meth:`merge_records`).
 
     Args:
         source: the images.

@@ -27,6 +27,7 @@ from pae_framework.errors import StoppedError
 from pae_framework.execution.context import StageContext
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.cores import threads_per_process
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
 from pae_framework.system.standard_streams import LastingStream
@@ -52,6 +53,13 @@ class StageOrder:
 
     context: StageContext
     logs: Path
+
+    @classmethod
+    def of(cls, context: StageContext, logs: Path) -> Self:
+        """The order to run a stage, in whatever folder a process is."""
+        portable = replace(context, run=context.run.absolute())
+        portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
+        return cls(portable, logs.absolute())
 
 
 def order_key(number: int) -> str:
@@ -117,8 +125,7 @@ class Team:
         self._orders += 1
         with _logging(self._console, log_file(logs, 0)):
             try:
-                portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
-                self._link.post(order_key(self._orders), StageOrder(portable, logs.absolute()))
+                self._link.post(order_key(self._orders), StageOrder.of(context, logs))
                 own = replace(context, world=self.world)
                 if not self._is_open:
                     self.world.open(own.device, self._tell)
@@ -232,7 +239,7 @@ def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
 def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Popen[bytes]:
     """Start a process on this machine."""
     variables = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size)),
+        "OMP_NUM_THREADS": str(threads_per_process(size)),
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "RANK": str(rank),
@@ -257,5 +264,5 @@ def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Po
 def _death(code: int) -> str:
     """How a process died, from its exit code."""
     if code == -signal.SIGKILL:
-        return f"was killed by signal {-code}, {memory_advice('fewer processes')}"
+        return f"was killed by signal {-code}, {memory_advice('--processes')}"
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

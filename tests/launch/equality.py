@@ -9,8 +9,9 @@ errors. Two things amplify them:
 - The bias of attention keys adds the same to all scores of a query, which has no effect. Its
   gradient is a rounding error, which AdamW scales up to a step of full size. It is not compared.
 
-In one process, initial weights multiplied by 1 + 6e-8 lead to the same differences. ``TOLERANCES``
-are three to ten times larger.
+In one process, initial weights multiplied by 1 + 6e-8 lead to the same differences of extractor,
+encoder and tokenizer. Refinement and generator also read upstream results that differ.
+``TOLERANCES`` are three to ten times larger.
 """
 
 from __future__ import annotations

@@ -10,7 +10,11 @@ from faulty_processes import HOST, Fault, FaultyRun
 
 SLOW = pytest.mark.slow
 FAULTS = {
-    "killed": (Fault("os.kill(os.getpid(), 9)"), 1, ["signal 9", "memory"]),
+    "killed": (
+        Fault("os.kill(os.getpid(), 9)"),
+        1,
+        ["signal 9", "memory", "set --processes lower"],
+    ),
     "RuntimeError": (Fault("raise RuntimeError('odd')"), 3, ["RuntimeError: odd", "faulty"]),
     "ended": (Fault("os._exit(7)"), 1, ["exit code 7"]),
     "segmentation fault": (Fault("os.kill(os.getpid(), 11)"), 1, ["signal 11"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch.distributed as dist
@@ -11,7 +13,12 @@ import torch.distributed as dist
 from pae_framework.distributed.failure import Failure
 from pae_framework.distributed.link import Link
 from pae_framework.distributed.place import Place
+from pae_framework.execution.context import StageContext, no_record
 from pae_framework.launch import team
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.system.console import PlainConsole
 
 
@@ -79,3 +86,17 @@ def test_own_work_is_finished_first(hanging: Hanging) -> None:
     assert hanging.world.aborts == 0
     hanging.world.works_alone = False
     assert soon(lambda: bool(hanging.exits))
+
+
+def test_an_order_names_the_same_folders_in_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = load_registry()
+    recipe = load_recipe("quickstart", (), registry).recipe
+    planned = PlannedStage("extractor", "0" * 12, ())
+    run = RunDirectory.at(Path("run"))
+    context = StageContext(recipe, registry, run, planned, {}, PlainConsole(), no_record)
+    monkeypatch.chdir(tmp_path)
+    order = pickle.loads(pickle.dumps(team.StageOrder.of(context, Path("run/logs"))))
+    assert order.logs == tmp_path / "run" / "logs"
+    assert order.context.run == RunDirectory(tmp_path / "run", tmp_path / "run" / "stages")
