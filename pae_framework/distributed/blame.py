@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from pae_framework.distributed.failure import Failure, is_consequence
 from pae_framework.distributed.link import Link
@@ -12,6 +13,8 @@ REASON_SECONDS = 5.0
 SILENT_SECONDS = 120.0
 """How long a process may not beat. Code that holds Python's lock can delay a beat."""
 _POLL_SECONDS = 0.1
+_SHOWN = 4
+"""Errors of processes that lost another, in a message."""
 
 
 def first_failure(error: BaseException, link: Link) -> Failure:
@@ -24,7 +27,7 @@ def first_failure(error: BaseException, link: Link) -> Failure:
         LostContactError: rank 0 has ended.
     """
     if is_consequence(error):
-        link.post(_cut_off(link.rank))
+        link.post(_cut_off(link.rank), Failure.of(error, link.rank))
         deadline = time.monotonic() + REASON_SECONDS
         while (failure := link.failure()) is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -39,9 +42,18 @@ def _silent_failure(error: BaseException, link: Link) -> Failure:
     """The failure of the first process that neither said why it failed nor lost another one."""
     for rank in range(link.size):
         if not link.has(_cut_off(rank)):
-            return _no_answer(rank, link)
-    own = Failure.of(error, link.rank)
-    return Failure(own.rank, own.host, f"lost contact with the other processes: {own.message}")
+            failure = _no_answer(rank, link)
+            return replace(failure, message=f"{failure.message}; {_errors_of_cut_off(link)}")
+    own, met = Failure.of(error, link.rank), _errors_of_cut_off(link)
+    return Failure(own.rank, own.host, f"lost contact with the other processes: {met}")
+
+
+def _errors_of_cut_off(link: Link) -> str:
+    """What the processes met that lost another: one of these errors may be the reason."""
+    ranks = [rank for rank in range(link.size) if link.has(_cut_off(rank))]
+    met = [link.read(_cut_off(rank)) for rank in ranks[:_SHOWN]]
+    more = f"; {len(ranks) - _SHOWN} more processes too" if len(ranks) > _SHOWN else ""
+    return "; ".join(f"rank {x.rank} on {x.host} met: {x.message}" for x in met) + more
 
 
 def _no_answer(rank: int, link: Link) -> Failure:

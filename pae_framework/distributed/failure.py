@@ -6,6 +6,7 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 
 from pae_framework.errors import PaeError, RunError
 from pae_framework.system.file_errors import describe_system_error
@@ -69,8 +70,8 @@ _COMMUNICATION = re.compile(
 def is_consequence(error: BaseException) -> bool:
     """Whether the error follows from the failure of another process.
 
-    Looks at its causes too. torch's own errors of communication have several classes, and gloo's
-    have none.
+    Looks at its causes too. torch's own errors of communication have several classes. gloo's have
+    none: they are told by their text and by where they were raised.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -79,6 +80,26 @@ def is_consequence(error: BaseException) -> bool:
         if type(cause).__module__.startswith("torch") and type(cause).__name__.startswith("Dist"):
             return True
         if isinstance(cause, RuntimeError) and _COMMUNICATION.search(str(cause)):
-            return True
+            return _is_raised_by_communication(cause)
         cause = cause.__cause__
+    return False
+
+
+_COMMUNICATES = (
+    "torch.distributed",
+    "torch.nn.parallel",
+    "torch.autograd",
+    "pae_framework.distributed",
+)
+"""Modules that communicate; the backward pass does so in DDP and FSDP."""
+
+
+def _is_raised_by_communication(error: BaseException) -> bool:
+    """Whether the innermost frames, up to the first outside of torch, are of communication."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+    for module in reversed(modules):
+        if module.startswith(_COMMUNICATES):
+            return True
+        if module.partition(".")[0] != "torch":
+            return False
     return False

@@ -8,7 +8,8 @@ and wait again. Either the main process starts them, or a launcher such as torch
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -117,3 +118,17 @@ class Ranks:
         team, self._team = self._team, None
         if team is not None:
             team.end(at_once)
+
+
+@contextmanager
+def ranks_for(wanted: str | None, console: PlainConsole) -> Iterator[Ranks]:
+    """The processes that ``--processes`` asks for, or that a launcher has started; then ends them.
+
+    Raises:
+        UsageError: as of :func:`count_processes`; processes of a launcher have been told.
+    """
+    place = place_of_process()
+    with Ranks(place.size if place else count_processes(wanted), console) as ranks:
+        if place:
+            count_processes(wanted)
+        yield ranks

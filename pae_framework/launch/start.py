@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
-from pae_framework.launch.ranks import Ranks, count_processes
+from pae_framework.launch.ranks import Ranks, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
@@ -96,7 +96,7 @@ def run_recipe(
     options, console = options or RunOptions(), console or PlainConsole()
     if ranks is not None:
         return _run(loaded, options, ranks, console, warn)
-    with Ranks(count_processes(options.processes), console) as ranks:
+    with ranks_for(options.processes, console) as ranks:
         return _run(loaded, options, ranks, console, warn)
 
 

@@ -98,6 +98,7 @@ class Team:
         self._processes = processes
         self._orders = 0
         self._is_open = False
+        self._at_work: tuple[StageContext, Path] | None = None
         self._ends = threading.Event()
         self._watch = threading.Thread(target=self._look_after, daemon=True)
         self._watch.start()
@@ -130,6 +131,7 @@ class Team:
                 if not self._is_open:
                     self.world.open(own.device, self._tell)
                     self._is_open = True
+                self._at_work = own, logs
                 run(own)
                 for rank in range(1, self.world.size):
                     NOTES.update(self._link.wait(done_key(self._orders, rank), f"rank {rank}"))
@@ -149,6 +151,8 @@ class Team:
                 with suppress(LostContactError):
                     self._link.fail(Failure.of(error, 0))
                 raise
+            finally:
+                self._at_work = None
 
     def _look_after(self) -> None:
         """Notice failures, and free this process from waiting for who failed. Runs in a thread."""
@@ -163,8 +167,20 @@ class Team:
             # gloo raises an error in whoever waits; NCCL may wait for ever.
             while not self._ends.wait(END_SECONDS):
                 if not self.world.works_alone and not self.world.abort():
-                    self._console.print(f"error: {RankError(failure)}")
-                    os._exit(failure.exit_code)
+                    self._end_by_force(failure)
+
+    def _end_by_force(self, failure: Failure) -> None:
+        """End this process if it may wait for a GPU for ever; elsewhere it meets an error."""
+        if self._at_work is None or self._at_work[0].device.type != "cuda":
+            return
+        context, logs = self._at_work
+        error = RankError(failure, log_file(logs, failure.rank))
+        with suppress(Exception):  # the process ends in any case
+            context.update_record(state="failed", error=str(error))
+        with suppress(OSError):
+            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.flush()
+        os._exit(failure.exit_code)
 
     def _tell_of_deaths(self) -> None:
         """Tell of processes that died without a word."""

@@ -263,16 +263,16 @@ class Checkpoints:
             state.losses.extend(record.losses)
             state.window[:] = record.window
             return record.step
-        if problems:
-            listed = "".join(f"\n  {problem}" for problem in problems)
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        if problems and step is None:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be used:{listed}\n"
                 "remove that folder to start this training from its first step"
             )
         if step is not None:
             raise CheckpointError(
-                f"{self.directory} has no checkpoint of step {step} for this process, but rank 0 "
-                "resumes from it; all processes must see the folder of the run"
+                f"{self.directory} has no sound checkpoint of step {step} for this process, but "
+                f"rank 0 resumes from it; all processes must see the folder of the run{listed}"
             )
         return 0
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
-from pae_framework.errors import CheckpointError, StoppedError, UsageError
+from pae_framework.errors import StoppedError, UsageError
 from pae_framework.seeding import generator
 from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
@@ -69,11 +69,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     first = done = world.on_main(lambda: checkpoints.restore(state))
     if world.is_main:
         checkpoints.clear(first)
-    elif first and checkpoints.restore(state, first) != first:
-        raise CheckpointError(
-            f"{checkpoints.directory}: rank 0 resumes from step {first}, but rank {world.rank} "
-            "finds no such checkpoint; all processes must see the run directory under one path"
-        )
+    elif first:
+        checkpoints.restore(state, first)
     guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)

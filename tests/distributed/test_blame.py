@@ -14,7 +14,7 @@ from pae_framework.distributed.link import Link
 from pae_framework.errors import DataError, RunError
 from pae_framework.world import World
 
-LOST = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+LOST = dist.DistNetworkError("Connection closed by peer")
 
 
 @pytest.fixture
@@ -48,15 +48,18 @@ def test_a_process_that_met_no_error_is_named_if_none_says_why(
     seen = Seen.here(World(), torch.device("cpu"))
     links[silent].post(seen_key(silent), seen)
     others = [link for link in links if link.rank != silent]
-    others[1].post(f"cut off/{others[1].rank}")  # it waits for the reason at the same time
+    others[1].post(
+        f"cut off/{others[1].rank}", Failure(others[1].rank, "there", "NCCL: no memory")
+    )  # it waits for the reason at the same time
     failure = first_failure(LOST, others[0])
     assert (failure.rank, failure.host) == (silent, seen.host)
+    assert f"rank {others[1].rank} on there met: NCCL: no memory" in failure.message
     assert links[silent].failure() == failure
 
 
 def test_a_network_that_all_lost_is_not_one_process_fault(links: list[Link]) -> None:
     for link in links[1:]:
-        link.post(f"cut off/{link.rank}")
+        link.post(f"cut off/{link.rank}", Failure(link.rank, "there", "lost"))
     failure = first_failure(LOST, links[0])
     assert failure.rank == 0
     assert "Connection closed by peer" in failure.message

@@ -16,6 +16,19 @@ from pae_framework.errors import PaeError, RunError, UsageError
 GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"
 
 
+def raised_in(module: str, error: Exception) -> Exception:
+    """As raised by code of a module."""
+    scope = {"__name__": module, "error": error}
+    try:
+        exec("raise error", scope)
+    except Exception as raised:
+        return raised
+    raise AssertionError
+
+
+TORCH = "torch.distributed.distributed_c10d"
+
+
 def caused(error: Exception, cause: Exception) -> Exception:
     """As a stage names the error of a library."""
     try:
@@ -29,12 +42,16 @@ def caused(error: Exception, cause: Exception) -> Exception:
     [
         RankError(Failure(1, "node1", "out of memory")),
         LostContactError("rank 0 cannot be reached"),
-        RuntimeError(GLOO),
-        RuntimeError("NCCL communicator was aborted on rank 1."),
+        raised_in(TORCH, RuntimeError(GLOO)),
+        raised_in("torch.autograd.graph", RuntimeError(GLOO)),
+        raised_in(TORCH, RuntimeError("NCCL communicator was aborted on rank 1.")),
         dist.DistBackendError("remote process exited"),
         dist.DistNetworkError("failed to recv, got 0 bytes"),
-        caused(RunError("stage tokenizer failed: RuntimeError: it broke"), RuntimeError(GLOO)),
-        caused(RunError("outer"), caused(RunError("inner"), RuntimeError(GLOO))),
+        caused(
+            RunError("stage tokenizer failed: RuntimeError: it broke"),
+            raised_in(TORCH, RuntimeError(GLOO)),
+        ),
+        caused(RunError("outer"), caused(RunError("inner"), raised_in(TORCH, RuntimeError(GLOO)))),
     ],
 )
 def test_errors_of_communication_follow_from_another_failure(error: Exception) -> None:
@@ -46,6 +63,8 @@ def test_errors_of_communication_follow_from_another_failure(error: Exception) -
     [
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
         ValueError("gloo"),
+        raised_in("plugin", RuntimeError("download failed: connection refused")),
+        raised_in("torch.cuda", RuntimeError("NCCL error: out of memory")),
         FileNotFoundError("weights.safetensors"),
         RunError("at step 7 the term 'fit' is nan"),
         caused(RunError("stage tokenizer failed"), ZeroDivisionError("division by zero")),

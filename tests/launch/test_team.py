@@ -6,8 +6,11 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from pae_framework.distributed.failure import Failure
@@ -42,6 +45,12 @@ class Hanging:
 
     def __init__(self) -> None:
         self.world, self.link, self.exits = World(), Link(dist.HashStore(), 0, 2), list[int]()
+        self.record: dict[str, Any] = {}
+        self.team: Any = None
+
+    def works_on(self, device: str) -> None:
+        context = SimpleNamespace(device=torch.device(device), update_record=self.record.update)
+        self.team._at_work = context, Path("logs")
 
 
 @pytest.fixture
@@ -57,6 +66,8 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
 
     monkeypatch.setattr(team.os, "_exit", leave)
     made = team.Team(Place(0, 2, 0, 2), hanging.link, PlainConsole(quiet=True))
+    hanging.team = made
+    hanging.works_on("cuda")
     yield hanging
     made.end()
 
@@ -77,6 +88,24 @@ def test_a_wait_is_aborted_and_then_the_process_ends(hanging: Hanging) -> None:
     hanging.link.fail(Failure(1, "node1", "reason", exit_code=3))
     assert soon(lambda: hanging.exits == [3])
     assert hanging.world.aborts == 2  # the second time there was nothing left to abort
+
+
+def test_the_record_and_the_log_of_who_failed_are_written_before(
+    hanging: Hanging, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hanging.link.fail(Failure(1, "node1", "reason", exit_code=3))
+    assert soon(lambda: hanging.exits == [3])
+    assert hanging.record["state"] == "failed"
+    for text in (hanging.record["error"], capfd.readouterr().err):
+        assert "reason" in text
+        assert str(Path("logs") / "rank1.log") in text
+
+
+def test_on_a_cpu_no_process_ends_by_force(hanging: Hanging) -> None:
+    hanging.works_on("cpu")
+    hanging.link.fail(Failure(1, "node1", "reason"))
+    time.sleep(0.5)
+    assert (hanging.exits, hanging.record) == ([], {})
 
 
 def test_own_work_is_finished_first(hanging: Hanging) -> None:

@@ -101,7 +101,7 @@ def run(
         pae run siglip2_full --processes auto
     """
     from pae_framework.distributed.place import place_of_process
-    from pae_framework.launch.ranks import Ranks, count_processes
+    from pae_framework.launch.ranks import count_processes, ranks_for
     from pae_framework.launch.start import RunOptions, run_recipe
     from pae_framework.recipe.load import load_recipe
     from pae_framework.system.console import PlainConsole
@@ -113,8 +113,10 @@ def run(
 
         raise typer.Exit(follow(place))
     console = PlainConsole()
-    ranks = Ranks(count_processes(processes), console)
-    with nullcontext() if dry_run else ranks:  # whatever fails, the other processes end
+    if dry_run:
+        count_processes(processes)
+    # Whatever fails, the other processes end.
+    with nullcontext() if dry_run else ranks_for(processes, console) as ranks:
         if as_json and not dry_run:
             raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
         loaded = load_recipe(recipe, overrides or (), installed_registry())
