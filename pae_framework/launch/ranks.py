@@ -121,7 +121,7 @@ class Ranks:
 
 
 @contextmanager
-def ranks_for(wanted: str | None, console: PlainConsole) -> Iterator[Ranks]:
+def ranks_for(wanted: str | int | None, console: PlainConsole) -> Iterator[Ranks]:
     """The processes that ``--processes`` asks for, or that a launcher has started; then ends them.
 
     Raises:
