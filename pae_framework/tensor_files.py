@@ -154,11 +154,16 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         CheckpointError: lists the tensors that are missing, unexpected, of another shape or type,
             or the parameters that are not finite.
     """
+    require_state(module, tensors, source)
+    module.load_state_dict(tensors)
+
+
+def require_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """The check of :func:`load_state`, with the same arguments and errors; loads nothing."""
     if problems := differences(module.state_dict(), tensors):
         raise CheckpointError(f"{source} does not fit:\n  " + "\n  ".join(problems))
     # Buffers are not checked: a mask may hold infinities.
     require_finite({name: tensors[name] for name, _ in module.named_parameters()}, source)
-    module.load_state_dict(tensors)
 
 
 def cast_like(

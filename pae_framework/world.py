@@ -100,7 +100,10 @@ class World:
         return values[0] if values else None
 
     def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Each process' tensors, by rank; they may differ in number and shape. On the CPU."""
+        """In the main process, each process' tensors by rank, on the CPU; elsewhere no tensors.
+
+        They may differ in number and shape.
+        """
         return [list(values)]
 
     def on_main(self, work: Callable[[], T]) -> T:

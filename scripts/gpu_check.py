@@ -22,6 +22,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.config import LatentShape
+from pae_framework.distributed.group import GroupWorld
+from pae_framework.distributed.link import Link, own_store
+from pae_framework.distributed.place import Place
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import flow_loss
 from pae_framework.launch.launcher import choose_launcher
@@ -80,8 +83,10 @@ def _run_pipeline(device: torch.device, precision: str, folder: Path) -> Path:
 
 def processes(device: torch.device) -> str:
     """Two processes train as one does, with copies of the network (DDP) and sharded (FSDP2)."""
-    if device.type == "cuda" and (gpus := torch.cuda.device_count()) < 2:
-        raise SkippedError(f"two GPUs are needed, {gpus} found")
+    if device.type == "cuda":
+        _open_group(device)
+        if (gpus := torch.cuda.device_count()) < 2:
+            raise SkippedError(f"two GPUs are needed, {gpus} found; a group of one process works")
     found = []
     with tempfile.TemporaryDirectory() as folder:
         exact = _losses_of_processes(device, Path(folder) / "one", "1", "ddp")
@@ -97,6 +102,17 @@ def _short(part: str) -> list[str]:
     """Overrides for a short training of a part, with a line of the log for each step."""
     settings = {"steps": STEPS, "log_every": 1, "warmup_steps": 0}
     return [f"{part}.train.{key}={value}" for key, value in settings.items()]
+
+
+def _open_group(device: torch.device) -> None:
+    """Reduce on the device and on the CPU in a process group of one process."""
+    world = GroupWorld(Place(0, 1, 0, 1), Link(own_store(), 0, 1))
+    world.open(device, print)
+    summed = world.sum(torch.ones(3, device=device))
+    assert summed.tolist() == [1, 1, 1], summed
+    assert world.any(True)
+    assert not world.any(False)
+    world.close()
 
 
 def _losses_of_processes(

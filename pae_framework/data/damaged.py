@@ -30,7 +30,7 @@ class SkippingSource(DataSource):
 
     The processes of a stage may be on several machines, whose appends to one file could be lost. So
     each of them appends to a record of its own, together with its workers, and counts those of all
-    against the limit. The main process merges them (:meth:`tidy`).
+    against the limit. The main process merges them (:meth:`merge_records`).
 
     Args:
         source: the images.
@@ -84,18 +84,23 @@ class SkippingSource(DataSource):
             return self._source[index]
 
     def merge_records(self) -> None:
-        """Merge the records of all processes into one, sorted by index.
+        """Merge the records of all processes into one, sorted, and log what others have found.
 
         For the main process, while no other reads images.
 
         Raises:
             DataError: a record is damaged.
         """
-        records = _all_records(self._record)
-        self._write({_index(line): line for record in records for line in _lines(record)})
-        for record in records:
-            if record != self._record:
-                record.unlink(missing_ok=True)
+        lines = {_index(line): line for line in _lines(self._record)}
+        others = [record for record in _all_records(self._record) if record != self._record]
+        for record in others:
+            for line in _lines(record):
+                if _index(line) not in lines:  # the other process has logged it in its own log
+                    _warn(line.partition("\t")[2])
+                lines.setdefault(_index(line), line)
+        self._write(lines)
+        for record in others:
+            record.unlink(missing_ok=True)
 
     def drop_repaired(self) -> None:
         """Remove images from the merged record that are readable again, or no longer there."""
@@ -126,7 +131,7 @@ class SkippingSource(DataSource):
             # One short write in append mode, so lines of several workers do not mix.
             with writing(self._own), self._own.open("a", encoding="utf-8") as file:
                 file.write(f"{index}\t{reason}\n")
-            logger.warning("%s; using the next image instead", reason)
+            _warn(reason)
         if len(known) > self._limit:
             several = len(_all_records(self._record)) > 1
             pattern = self._record.with_stem(f"{self._record.stem}*")
@@ -168,6 +173,10 @@ def _lines(record: Path) -> list[str]:
             f"{record} is damaged: {error}; remove it, and it is written again"
         ) from error
     return lines
+
+
+def _warn(reason: str) -> None:
+    logger.warning("%s; using the next image instead", reason)
 
 
 def _index(line: str) -> int:

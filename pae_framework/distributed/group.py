@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import time
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pae_framework import __version__
+from pae_framework.distributed.blame import seen_key
 from pae_framework.distributed.link import Link
 from pae_framework.distributed.place import Place
 from pae_framework.errors import RunError
@@ -25,8 +27,8 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """Longest time that a process may wait in a collective: for the slowest process' step."""
-REMIND_SECONDS = 30.0
-"""Processes that have not come after this time are named."""
+INTERFACE = "GLOO_SOCKET_IFNAME"
+"""Names the network interface that gloo uses; otherwise it is that of the host name's address."""
 
 
 class GroupWorld(World):
@@ -46,6 +48,7 @@ class GroupWorld(World):
         self.link = link
         self._calls: Counter[str] = Counter()
         self._is_aborted = False
+        self._is_on_gpu = False
         self.works_alone = False
 
     def open(self, device: torch.device, tell: Callable[[str], None]) -> None:
@@ -58,47 +61,46 @@ class GroupWorld(World):
         Raises:
             RunError: the processes see different worlds, versions or share a GPU.
         """
-        self._meet(device, tell)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend,
-            store=dist.PrefixStore("group", self.link.store),
-            rank=self.rank,
-            world_size=self.size,
-            timeout=TIMEOUT,
-        )
+        on_one_machine = self._meet(device, tell)
+        self._is_on_gpu = device.type == "cuda"
+        if self._is_on_gpu:
+            torch.cuda.set_device(device.index or 0)  # without an index, torch refuses
+        backend = "cpu:gloo,cuda:nccl" if self._is_on_gpu else "gloo"
+        with _loopback() if on_one_machine else nullcontext():
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore("group", self.link.second_client()),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=TIMEOUT,
+            )
 
-    def _meet(self, device: torch.device, tell: Callable[[str], None]) -> None:
-        self.link.post(f"seen/{self.rank}", Seen.here(self, device))
+    def _meet(self, device: torch.device, tell: Callable[[str], None]) -> bool:
+        """Wait until all processes are here; returns whether they are on one machine."""
+        self.link.post(seen_key(self.rank), Seen.here(self, device))
         if not self.is_main:
-            self.link.wait("met")
-            return
-        start, missing, told = time.monotonic(), set(range(self.size)), False
+            return bool(self.link.wait("on one machine"))
+        missing = set(range(self.size))
 
         def all_here() -> bool:
-            missing.difference_update([rank for rank in missing if self.link.has(f"seen/{rank}")])
+            missing.difference_update([rank for rank in missing if self.link.has(seen_key(rank))])
             return not missing
 
-        def remind() -> None:
-            nonlocal told
-            if not told and time.monotonic() - start > REMIND_SECONDS:
-                tell(f"waiting for {_ranks(sorted(missing))} of {self.size} processes")
-                told = True
-
-        self.link.wait_until(all_here, remind)
-        seen = [self.link.read(f"seen/{rank}") for rank in range(self.size)]
+        self.link.wait_until(all_here, lambda: f"{_ranks(sorted(missing))} of {self.size}")
+        seen = [self.link.read(seen_key(rank)) for rank in range(self.size)]
         if problem := contradiction(seen):
             raise RunError(problem)
-        self.link.post("met")
         hosts = list(dict.fromkeys(one.host for one in seen))
+        self.link.post("on one machine", len(hosts) == 1)
         machines = f"{len(hosts)} machines ({', '.join(hosts)})" if hosts[1:] else hosts[0]
         tell(f"{self.size} processes on {machines}")
+        return len(hosts) == 1
 
-    def close(self) -> None:
-        """Leave the process group."""
-        if dist.is_initialized():
+    def close(self, failed: bool = False) -> None:
+        """Leave the process group. NCCL would wait for the others, which may have ``failed``."""
+        if failed and self._is_on_gpu:
+            self.abort()
+        elif dist.is_initialized():
             dist.destroy_process_group()
 
     def abort(self) -> bool:
@@ -110,18 +112,22 @@ class GroupWorld(World):
         return True
 
     def sum(self, values: Tensor) -> Tensor:
+        """The element-wise sum over all processes."""
         values = values.detach().clone()
         dist.all_reduce(values)
         return values
 
     def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
         return bool(self.sum(torch.tensor(float(flag))).item())
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with those of the main process."""
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
     def scatter(self, values: Sequence[Tensor]) -> Tensor | None:
+        """This process' value, by rank, of those that the main process gives."""
         given: list[Tensor | None] = [None] * self.size
         if self.is_main:  # a view would be sent with all of its storage
             given[: len(values)] = [value.cpu().clone() for value in values]
@@ -130,15 +136,19 @@ class GroupWorld(World):
         return own[0]
 
     def gather(self, values: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Each process' tensors, by rank, in the main process."""
         gathered: list[list[Tensor]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(gathered, [value.cpu() for value in values])
+        own = [value.cpu() for value in values]
+        dist.gather_object(own, gathered if self.is_main else None, dst=0)
         return gathered
 
     def on_main(self, work: Callable[[], T]) -> T:
+        """The result of ``work()``, which only the main process calls."""
         key = self._key("main")
         if not self.is_main:
-            result: T = self.link.wait(key)
+            result: T = self.link.wait(key, "the work of rank 0")
             return result
+        self.link.raise_failure()  # what was gathered from a process that failed is no result
         self.works_alone = True
         try:
             result = work()
@@ -148,6 +158,7 @@ class GroupWorld(World):
         return result
 
     def share(self, items: int) -> SharedItems:
+        """Items of work, each to be done by one of the processes."""
         return _GroupItems(items, self.link, self._key("items"))
 
     def _key(self, purpose: str) -> str:
@@ -182,6 +193,7 @@ class _GroupItems(SharedItems):
         if self._link.rank == 0:
             self._link.wait_until(
                 lambda: self._link.add(f"{self._key}/left", 0) == self._link.size,
+                lambda: f"the other processes: {self.done} of {self.items} items are done",
                 lambda: show(self.done),
             )
 
@@ -200,6 +212,11 @@ class Seen:
     version: str
     slurm_tasks: int | None
     """Number of tasks that Slurm announced to it."""
+    loopback: str | None = None
+    """Loopback address that its host name resolves to, by which gloo would tell others to reach it.
+
+    None: another address, or :data:`INTERFACE` names what gloo uses.
+    """
 
     @classmethod
     def here(cls, world: World, device: torch.device) -> Seen:
@@ -214,6 +231,7 @@ class Seen:
             str(torch.__version__),
             __version__,
             int(tasks) if tasks.isdigit() and "SLURM_PROCID" in os.environ else None,
+            None if os.environ.get(INTERFACE) else _loopback_address(platform.node()),
         )
 
 
@@ -236,6 +254,14 @@ def contradiction(seen: Sequence[Seen]) -> str | None:
             f"Slurm started {main.slurm_tasks} tasks, but WORLD_SIZE is {main.size}: some tasks "
             "would work alone"
         )
+    if len({one.host for one in seen}) > 1:
+        for one in seen:
+            if one.loopback is not None:
+                return (
+                    f"rank {one.rank}: the host name {one.host} resolves to {one.loopback}, where "
+                    "other machines cannot reach it; correct /etc/hosts there, or set "
+                    f"{INTERFACE} to the network interface between the machines"
+                )
     holders: dict[tuple[str, str], int] = {}
     for one in seen:
         key = (one.host, one.device)
@@ -246,6 +272,29 @@ def contradiction(seen: Sequence[Seen]) -> str | None:
             )
         holders[key] = one.rank
     return None
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let gloo use the loopback interface, so that the host name need not resolve."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if not names or os.environ.get(INTERFACE):
+        yield
+        return
+    os.environ[INTERFACE] = names[0]
+    try:
+        yield
+    finally:
+        del os.environ[INTERFACE]
+
+
+def _loopback_address(host: str) -> str | None:
+    """The address of a host name if it is a loopback address, else None."""
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:  # gloo's own error says so if it matters
+        return None
+    return address if address.startswith("127.") else None
 
 
 def _unique_name(device: torch.device) -> str:

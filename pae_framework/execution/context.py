@@ -29,6 +29,7 @@ from pae_framework.runs.record import UpdateRecord
 from pae_framework.runs.results import ADOPTED, StageResults
 from pae_framework.seeding import seeded
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.cores import threads_per_process
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
@@ -232,7 +233,7 @@ def configure_torch(runtime: RuntimeSettings, processes: int = 1) -> None:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     elif processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        torch.set_num_threads(threads_per_process(processes))
     torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
     torch.backends.cudnn.allow_tf32 = runtime.tf32
 

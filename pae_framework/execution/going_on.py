@@ -27,7 +27,7 @@ from pae_framework.training.metrics_log import read_log
 logger = logging.getLogger(__name__)
 
 
-def go_on_from_earlier(context: StageContext, is_new: bool) -> None:
+def go_on_from_earlier(context: StageContext, may_go_on: bool) -> None:
     """Copy the newest sound checkpoint of a shorter training, with what it has logged and kept.
 
     Nothing is copied if the stage has a checkpoint of its own, or if it runs anew on request and
@@ -35,7 +35,7 @@ def go_on_from_earlier(context: StageContext, is_new: bool) -> None:
 
     Args:
         context: of the stage, which is about to run.
-        is_new: whether the stage never ran.
+        may_go_on: whether the stage never ran, or was killed before its first checkpoint.
 
     Raises:
         RunError: the training named in ``continue_from`` cannot be used.
@@ -44,7 +44,7 @@ def go_on_from_earlier(context: StageContext, is_new: bool) -> None:
     if train is None or Checkpoints(context.directory / "checkpoints").newest() is not None:
         return
     named = train.continue_from is not None
-    if not (is_new or named or context.run.stage(context.planned).info.get(CONTINUED)):
+    if not (may_go_on or named):
         return
     found = find_origin(context.planned, context.recipe, context.run.store)
     if isinstance(found, Refusal) and named:

@@ -58,5 +58,5 @@ def step_stream(context: StageContext, settings: TrainSettings, length: int) -> 
 
 def save_weights(context: StageContext, module: nn.Module, name: str) -> None:
     """Write a module's state into a file of the stage; every process must call it."""
-    tensors = whole_tensors(module.state_dict())
+    tensors = whole_tensors(module.state_dict(), context.world)
     context.world.on_main(lambda: save_tensors(tensors, context.directory / name))

@@ -14,6 +14,8 @@ from pae_framework.launch.ranks import Ranks
 from pae_framework.launch.stage import run_stage
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.continuation import CONTINUED
 from pae_framework.runs.data_record import record_known_images
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.environment import describe_environment
@@ -119,12 +121,15 @@ class LocalLauncher:
                 self._adopt(record, planned, loaded.recipe)
                 self._use_finished(directory, planned, loaded.recipe)
                 return
-            is_new = not record.info
+            may_go_on = not record.info or CONTINUED in record.info
+            trains = STAGES[planned.name].train(loaded.recipe) is not None
+            # Recorded with the state, so that a kill before the first checkpoint changes nothing.
+            more = {CONTINUED: record.info.get(CONTINUED, {})} if may_go_on and trains else {}
             record.prepare()
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             ran_with = _ran_with(loaded, command)
-            with record.working(inputs, ran_with, planned.hashed) as update_record:
+            with record.working(inputs, ran_with, planned.hashed, more) as update_record:
                 self._adopt(record, planned, loaded.recipe)
                 from pae_framework.data.image_notes import NOTES
                 from pae_framework.execution.context import StageContext  # loads torch
@@ -134,7 +139,7 @@ class LocalLauncher:
                 context = StageContext(
                     recipe, registry, directory, planned, stages, self.console, update_record
                 )
-                go_on_from_earlier(context, is_new)
+                go_on_from_earlier(context, may_go_on)
                 try:
                     ranks = self.ranks or Ranks(1, self.console)
                     ranks.run(context, run_stage, directory.path / LOGS)

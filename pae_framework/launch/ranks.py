@@ -7,7 +7,9 @@ and wait again. Either the main process starts them, or a launcher such as torch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,7 +28,7 @@ MOST = 1024
 AUTO = "auto"
 
 
-def count_processes(wanted: str | None) -> int:
+def count_processes(wanted: str | int | None) -> int:
     """The number of processes of a run.
 
     Args:
@@ -44,6 +46,7 @@ def count_processes(wanted: str | None) -> int:
             f"--processes: a launcher has already started {place.size} processes (WORLD_SIZE); "
             "leave --processes out"
         )
+    wanted = str(wanted)
     if wanted == AUTO:
         return max(1, len(this_machine().gpus))
     if not (wanted.isascii() and wanted.isdigit()) or not 1 <= int(wanted) <= MOST:
@@ -64,6 +67,8 @@ class Ranks:
         self._launched = place_of_process()
         self._team: Team | None = None
         self._is_lost = False
+        if size > 1:  # DDP warns of a slow setting that some steps need; torch reads it at import
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
     def __enter__(self) -> Self:
         if self._launched is not None:  # the others wait for this process' store
@@ -104,12 +109,26 @@ class Ranks:
             self._team.run(context, run, logs)
         except StoppedError:
             raise
-        except BaseException:
-            self._end()
+        except BaseException as error:
+            self._end(at_once=isinstance(error, KeyboardInterrupt))
             self._is_lost = self._launched is not None
             raise
 
-    def _end(self) -> None:
+    def _end(self, at_once: bool = False) -> None:
         team, self._team = self._team, None
         if team is not None:
-            team.end()
+            team.end(at_once)
+
+
+@contextmanager
+def ranks_for(wanted: str | int | None, console: PlainConsole) -> Iterator[Ranks]:
+    """The processes that ``--processes`` asks for, or that a launcher has started; then ends them.
+
+    Raises:
+        UsageError: as of :func:`count_processes`; processes of a launcher have been told.
+    """
+    place = place_of_process()
+    with Ranks(place.size if place else count_processes(wanted), console) as ranks:
+        if place:
+            count_processes(wanted)
+        yield ranks

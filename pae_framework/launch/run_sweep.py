@@ -51,9 +51,9 @@ def run_sweep(
         console.rule(f"{member.name} ({number} of {len(members)})")
         try:
             launcher.run(member.loaded, member_directory(directory, member), command)
-        except StoppedError:
-            raise
         except RunError as error:
+            if isinstance(error, StoppedError) or error.exit_code != RunError.exit_code:
+                raise  # it concerns the other members too
             console.print(Text.assemble((member.name, "bold"), printable(f" failed: {error}")))
             failed.append(member.name)
     compare_members(loaded, directory)

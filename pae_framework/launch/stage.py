@@ -35,14 +35,14 @@ def run_stage(context: StageContext) -> None:
             STAGES[name].function()(context)
     except PaeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if (place := _place_in_plugin(error, context.registry)) is not None:
             reason = _described(error, context)
             raise PluginError(f"stage {name} failed in {place}: {reason}") from error
         raise RunError(f"stage {name} failed: {_explanation(error, context)}") from error
 
 
-def _explanation(error: Exception, context: StageContext) -> str:
+def _explanation(error: BaseException, context: StageContext) -> str:
     from pae_framework.data.read_ahead import worker_death
 
     if isinstance(error, OSError):
@@ -55,14 +55,14 @@ def _explanation(error: Exception, context: StageContext) -> str:
     return _described(error, context)
 
 
-def _described(error: Exception, context: StageContext) -> str:
+def _described(error: BaseException, context: StageContext) -> str:
     return (
         f"{type(error).__name__}: {error} "
         f"(folder {context.directory}; `--debug` shows the traceback)"
     )
 
 
-def _place_in_plugin(error: Exception, registry: Registry) -> str | None:
+def _place_in_plugin(error: BaseException, registry: Registry) -> str | None:
     """The plugin, file and line that raised the error or called the library that raised it.
 
     None if the framework's own code did.

@@ -12,7 +12,7 @@ from pae_framework.distributed.place import place_of_process
 from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
-from pae_framework.launch.ranks import Ranks, count_processes
+from pae_framework.launch.ranks import Ranks, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.launch.submission import Submission, submissions
 from pae_framework.launch.submitted import Submitter
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run a recipe; the defaults are the same as for ``pae run``."""
+    """How to run a recipe; the defaults are the same as for ``pae run``. Paths may be text."""
 
     run_dir: Path | None = None
     """Directory of the run; None: ``runs/<recipe name>``, or a new temporary folder for smoke."""
@@ -55,11 +55,16 @@ class RunOptions:
     """The command that started the run, for ``run.json``."""
     again: tuple[str, ...] = ()
     """Stages to run anew, with all that depend on them, although they are done."""
-    processes: str | None = None
+    processes: str | int | None = None
     """Number of processes to start on this machine, or ``auto``: one per visible GPU; None: one,
     or those that a launcher such as torchrun has started."""
     on: str | None = None
     """Name of the profile with which the stages run; None: that of the recipe's ``launch``."""
+
+    def __post_init__(self) -> None:
+        for name in ("run_dir", "stages"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
 
 
 @lasting_output()
@@ -69,6 +74,7 @@ def run_recipe(
     options: RunOptions | None = None,
     console: PlainConsole | None = None,
     warn: Callable[[str], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> RunDirectory:
     """Run every unfinished stage of a recipe, or of the members of its sweep.
 
@@ -90,6 +96,7 @@ def run_recipe(
         console: shows progress; None: standard output.
         warn: called with each warning that this machine may not suffice; None: print on the
             console.
+        ranks: the processes, if they wait already; None: those of the options.
 
     Returns:
         The directory of the run, or of the sweep.
@@ -103,7 +110,9 @@ def run_recipe(
     """
     options, console = options or RunOptions(), console or PlainConsole()
     profile = profile_of(loaded, options)
-    with Ranks(count_processes(options.processes), console) as ranks:
+    if ranks is not None:
+        return _run(loaded, options, profile, ranks, console, warn)
+    with ranks_for(options.processes, console) as ranks:
         return _run(loaded, options, profile, ranks, console, warn)
 
 

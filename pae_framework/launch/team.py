@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO, cast
 
 from pae_framework.data.image_notes import NOTES
-from pae_framework.distributed.failure import Failure, OtherRankError, is_consequence
+from pae_framework.distributed.blame import Pulses, first_failure
+from pae_framework.distributed.failure import INTERRUPTED, Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
@@ -25,16 +27,19 @@ from pae_framework.errors import StoppedError
 from pae_framework.execution.context import StageContext
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.cores import threads_per_process
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
+from pae_framework.system.standard_streams import LastingStream
+from pae_framework.system.stopping import StopRequest, stop_signals_blocked
 
-LIFELINE = "PAE_LIFELINE"
-"""The file descriptor of a pipe that closes when rank 0 ends."""
-REASON_SECONDS = 5.0
-"""How long a process that lost another waits for that one's reason."""
+PARENT = "PAE_PARENT"
+"""Process number of rank 0, for the processes that it starts: they end when it has ended."""
 END_SECONDS = 10.0
 """How long processes may take to end when they are told to."""
 POLL_SECONDS = 0.2
+PULSE_SECONDS = 1.0
+"""Interval between two looks at processes that a launcher started."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,13 @@ class StageOrder:
 
     context: StageContext
     logs: Path
+
+    @classmethod
+    def of(cls, context: StageContext, logs: Path) -> Self:
+        """The order to run a stage, in whatever folder a process is."""
+        portable = replace(context, run=context.run.absolute())
+        portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
+        return cls(portable, logs.absolute())
 
 
 def order_key(number: int) -> str:
@@ -81,12 +93,12 @@ class Team:
         link: Link,
         console: PlainConsole,
         processes: Sequence[subprocess.Popen[bytes]] = (),
-        lifeline: int | None = None,
     ):
         self.world, self._link, self._console = GroupWorld(place, link), link, console
-        self._processes, self._lifeline = processes, lifeline
+        self._processes = processes
         self._orders = 0
         self._is_open = False
+        self._at_work: tuple[StageContext, Path] | None = None
         self._ends = threading.Event()
         self._watch = threading.Thread(target=self._look_after, daemon=True)
         self._watch.start()
@@ -95,23 +107,14 @@ class Team:
     def started(cls, size: int, logs: Path, console: PlainConsole) -> Self:
         """Start ``size`` - 1 processes on this machine."""
         store = own_store()
-        kept, lifeline = os.pipe()
-        processes = []
         make_folder(logs)
-        for rank in range(1, size):
-            with log_file(logs, rank).open("ab") as log:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "pae_framework.launch.follower"],
-                        env=os.environ | _variables(rank, size, store.port, kept),
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        pass_fds=[kept],
-                    )
-                )
-        os.close(kept)
-        return cls(Place(0, size, 0, size), Link(store, 0, size), console, processes, lifeline)
+        with ExitStack() as if_one_fails:
+            processes = []
+            for rank in range(1, size):
+                processes.append(_start_follower(rank, size, store.port, log_file(logs, rank)))
+                if_one_fails.callback(processes[-1].kill)
+            if_one_fails.pop_all()
+        return cls(Place(0, size, 0, size), Link(store, 0, size), console, processes)
 
     @classmethod
     def launched(cls, place: Place, console: PlainConsole) -> Self:
@@ -123,45 +126,61 @@ class Team:
         self._orders += 1
         with _logging(self._console, log_file(logs, 0)):
             try:
-                portable = replace(context, console=None, update_record=None)  # type: ignore[arg-type]
-                self._link.post(order_key(self._orders), StageOrder(portable, logs.absolute()))
+                self._link.post(order_key(self._orders), StageOrder.of(context, logs))
                 own = replace(context, world=self.world)
                 if not self._is_open:
                     self.world.open(own.device, self._tell)
                     self._is_open = True
+                self._at_work = own, logs
                 run(own)
                 for rank in range(1, self.world.size):
-                    NOTES.update(self._link.wait(done_key(self._orders, rank)))
+                    NOTES.update(self._link.wait(done_key(self._orders, rank), f"rank {rank}"))
             except StoppedError:
                 raise
-            except BaseException as error:
-                if (failure := self._first_failure(error)) is not None:
-                    raise OtherRankError(failure) from error
+            except Exception as error:
+                if not self._processes:
+                    # torchrun signals all when one has ended; this one has yet to say why.
+                    StopRequest().__enter__()
+                failure = first_failure(error, self._link)
+                if failure.message == Failure.of(error, 0).message and failure.rank > 0:
+                    raise  # that of the whole batch, which all processes meet
+                if failure.exit_code == INTERRUPTED:  # the terminal signals every process
+                    raise KeyboardInterrupt from error
+                raise RankError(failure, log_file(logs, failure.rank)) from error
+            except BaseException as error:  # Ctrl-C
+                with suppress(LostContactError):
+                    self._link.fail(Failure.of(error, 0))
                 raise
-
-    def _first_failure(self, error: BaseException) -> Failure | None:
-        """The failure of another process that the error follows from; None: it is this one's."""
-        if not is_consequence(error):
-            self._link.fail(Failure.of(error, 0))
-            return None
-        start = time.monotonic()
-        while time.monotonic() - start < REASON_SECONDS:
-            if (failure := self._link.failure()) is not None:
-                return failure
-            time.sleep(POLL_SECONDS)
-        return None
+            finally:
+                self._at_work = None
 
     def _look_after(self) -> None:
         """Notice failures, and free this process from waiting for who failed. Runs in a thread."""
-        while (failure := self._link.failure()) is None:
-            if self._ends.wait(POLL_SECONDS):
-                return
-            self._tell_of_deaths()
-        # gloo raises an error in whoever waits; NCCL may wait for ever.
-        while not self._ends.wait(END_SECONDS) and not self.world.works_alone:
-            if not self.world.abort():
-                self._console.print(f"error: {OtherRankError(failure)}")
-                os._exit(failure.exit_code)
+        pulses = Pulses(self._link)
+        with suppress(LostContactError):  # the main thread meets it too
+            while (failure := self._link.failure()) is None:
+                if self._ends.wait(POLL_SECONDS if self._processes else PULSE_SECONDS):
+                    return
+                self._tell_of_deaths()
+                if (silent := pulses.silent(time.monotonic())) is not None:
+                    self._link.fail(silent)
+            # gloo raises an error in whoever waits; NCCL may wait for ever.
+            while not self._ends.wait(END_SECONDS):
+                if not self.world.works_alone and not self.world.abort():
+                    self._end_by_force(failure)
+
+    def _end_by_force(self, failure: Failure) -> None:
+        """End this process if it may wait for a GPU for ever; elsewhere it meets an error."""
+        if self._at_work is None or self._at_work[0].device.type != "cuda":
+            return
+        context, logs = self._at_work
+        error = RankError(failure, log_file(logs, failure.rank))
+        with suppress(Exception):  # the process ends in any case
+            context.update_record(state="failed", error=str(error))
+        with suppress(OSError):
+            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.flush()
+        os._exit(failure.exit_code)
 
     def _tell_of_deaths(self) -> None:
         """Tell of processes that died without a word."""
@@ -170,11 +189,21 @@ class Team:
             if code is not None and not self._ends.wait(1.0):  # its own word comes first
                 self._link.fail(Failure(rank, platform.node(), _death(code)))
 
-    def end(self) -> None:
-        """Tell the others that nothing is left to do, and wait until they have ended."""
+    def end(self, at_once: bool = False) -> None:
+        """Tell the others that nothing is left to do, and wait until they have ended.
+
+        Args:
+            at_once: kill those that this process started.
+        """
         self._ends.set()
-        with suppress(Exception):  # the store may be damaged by what ended the run
+        for process in self._processes if at_once else ():
+            process.kill()
+        with suppress(LostContactError):  # the store may be gone with who kept it
             self._link.post(order_key(self._orders + 1))
+            # Before waiting for the others: with NCCL, all leave their group together.
+            self.world.close(failed=self._link.failure() is not None)
+            if not self._processes:
+                self._link.wait_for_leaving(END_SECONDS)
         deadline = time.monotonic() + END_SECONDS
         for process in self._processes:
             try:
@@ -182,10 +211,7 @@ class Team:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self._lifeline is not None:
-            os.close(self._lifeline)
         self._watch.join()
-        self.world.close()
 
     def _tell(self, text: str) -> None:
         self._console.print(f"{'':<10} {text}")
@@ -193,10 +219,16 @@ class Team:
 
 @contextmanager
 def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
-    """Copy what rank 0 prints and logs into its log; the log is still shown too."""
+    """Copy what rank 0 prints and logs into its log, and the traceback of an error.
+
+    The run outlasts a log that can no longer be written.
+    """
     root = logging.getLogger()
     make_folder(path.parent)
-    with writing(path), path.open("a", encoding="utf-8") as file:
+    with writing(path):
+        opened = path.open("a", encoding="utf-8")
+    with opened:
+        file = cast(TextIO, LastingStream(opened))
         in_file = logging.StreamHandler(file)
         in_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handlers: list[logging.Handler] = [in_file]
@@ -208,17 +240,23 @@ def _logging(console: PlainConsole, path: Path) -> Iterator[None]:
         console.copy_to(file)
         try:
             yield
+        except StoppedError:
+            raise
+        except BaseException:
+            traceback.print_exc(file=file)
+            raise
         finally:
+            file.flush()
             console.copy_to(None)
             for handler in handlers:
                 root.removeHandler(handler)
 
 
-def _variables(rank: int, size: int, port: int, lifeline: int) -> dict[str, str]:
-    """Environment of a process that this one starts."""
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}
-    return {
-        **(threads if "OMP_NUM_THREADS" not in os.environ else {}),
+def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start a process on this machine."""
+    variables = {
+        "OMP_NUM_THREADS": str(threads_per_process(size)),
+        **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -226,12 +264,21 @@ def _variables(rank: int, size: int, port: int, lifeline: int) -> dict[str, str]
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        LIFELINE: str(lifeline),
+        PARENT: str(os.getpid()),
     }
+    # A signal that comes while it starts waits until it can stop in good order (follower.follow).
+    with log.open("ab") as file, stop_signals_blocked():
+        return subprocess.Popen(
+            [sys.executable, "-m", "pae_framework.launch.follower"],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
 
 
 def _death(code: int) -> str:
     """How a process died, from its exit code."""
     if code == -signal.SIGKILL:
-        return f"was killed by signal {-code}, {memory_advice('fewer processes')}"
+        return f"was killed by signal {-code}, {memory_advice('--processes')}"
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

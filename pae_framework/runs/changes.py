@@ -135,8 +135,9 @@ class _Comparison:
             component = new["name"].rpartition("/")[2]
             yield _code_change(path, component, old["version"], new["version"])
         yield from self.values(path, old["config"], new["config"])
-        for key in ({**old, **new}).keys() - _COMPONENT:
-            yield from self.values((*path, key), old.get(key, _ABSENT), new.get(key, _ABSENT))
+        for key in {**old, **new}:
+            if key not in _COMPONENT:
+                yield from self.values((*path, key), old.get(key, _ABSENT), new.get(key, _ABSENT))
 
     def _change(self, path: KeyPath, old: Any, new: Any) -> Change:
         owner = self._at(path[:-1])

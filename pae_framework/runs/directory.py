@@ -114,6 +114,10 @@ class RunDirectory:
         """A run at ``path``; its store is ``path / "stages"`` unless a sweep shares one."""
         return cls(path, store or path / "stages")
 
+    def absolute(self) -> RunDirectory:
+        """The same directory, for a process in another folder."""
+        return RunDirectory(self.path.absolute(), self.store.absolute())
+
     def claim(self, name: str, sweep: bool = False) -> None:
         """Check that the directory is empty, or holds a run or sweep of this name.
 

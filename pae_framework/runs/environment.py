@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pae_framework.registry import Registry
+from pae_framework.system.cores import usable_cores
 
 PACKAGES = (
     "pae-framework",
@@ -30,7 +30,7 @@ def describe_environment(registry: Registry) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": usable_cores(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "plugins": {
             plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in registry.plugins
@@ -44,12 +44,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cores() -> int | None:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return os.cpu_count() if affinity is None else len(affinity(0))
 
 
 def _processor() -> str:

@@ -1,8 +1,8 @@
 """Locks on folders, also on file systems without locks.
 
-Where the system can lock files, the lock ends with its process, however that ends, and the locked
-file names its holder. On a file system without locks, such as some network mounts, a marker takes
-its place; see :mod:`~pae_framework.runs.markers`.
+Where the system can lock files, the lock ends with its process, however that ends and whatever
+workers it leaves; the locked file names its holder. On a file system without locks, such as some
+network mounts, a marker takes its place; see :mod:`~pae_framework.runs.markers`.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def _lock(path: Path, waiting: Waiting | None) -> Callable[[], None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _take(descriptor, path, waiting)
+            _held.add(descriptor)
             return partial(_release, descriptor)
         except BaseException as error:
             os.close(descriptor)
@@ -138,7 +139,23 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _release(descriptor: int) -> None:
+    if descriptor not in _held:  # in a fork of the process that holds it
+        return
+    _held.remove(descriptor)
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for copies of it in forks
     os.close(descriptor)
+
+
+_held: set[int] = set()
+"""Descriptors of the files that this process has locked."""
+
+
+def _forget_held() -> None:
+    """In a fork, such as a loader worker: the lock must end with the process that holds it."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_held)

@@ -136,6 +136,7 @@ class StageRecord:
         inputs: dict[str, str],
         ran_with: Mapping[str, Any] | None = None,
         hashed: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> Iterator[UpdateRecord]:
         """Record the stage as running, then as done, stopped, or failed with the reason.
 
@@ -147,6 +148,7 @@ class StageRecord:
             ran_with: the command, software and machine, which are added to those that worked on
                 the stage before, unless they are the same as the last.
             hashed: what the stage's fingerprint is the hash of.
+            more: values that are recorded together with the state.
         """
         before = self.info
         self.update(
@@ -159,6 +161,7 @@ class StageRecord:
             process={"host": platform.node(), "id": os.getpid(), "since": _now()},
             hashed=hashed or {},
             ran_with=_with_last(before.get("ran_with", []), ran_with),
+            **(more or {}),
         )
         spent, start = float(before.get("seconds", 0.0)), time.monotonic()
 

@@ -74,7 +74,7 @@ class SampleSets:
 
 
 class ChunkSampler:
-    """Samples chunks; loads the weights of a set when its first chunk is due.
+    """Samples chunks; loads the weights of a set when they are needed.
 
     Args:
         sampler: of the run.
@@ -96,12 +96,19 @@ class ChunkSampler:
     def __call__(self, number: int) -> None:
         """Sample one chunk unless it is complete."""
         planned, chunk = self._chunks[number]
-        if self._loaded != planned.weights:
-            self._sampler.load(planned.weights)
-            self._loaded = planned.weights
         count = EvaluationCount()
-        sample = replace(self._sampler, count=count).for_set(self._labels, planned.settings)
+        images = replace(self._sampler, count=count).for_set(self._labels, planned.settings)
+
+        def sample(indices: Tensor) -> Tensor:
+            self._load(planned.weights)
+            return images(indices)
+
         counted = count if planned.settings.adaptive else None
         batch_size = planned.settings.batch_size
         for done in write_chunk(planned.path, chunk, sample, batch_size, counted):
             self._show(done - chunk.start)
+
+    def _load(self, weights: Path) -> None:
+        if self._loaded != weights:
+            self._sampler.load(weights)
+            self._loaded = weights

@@ -41,9 +41,15 @@ def run(context: StageContext) -> None:
 
 
 def rewrite(context: StageContext) -> None:
-    """Write the report of a finished run again."""
-    run(context)
-    context.run.stage(context.planned).renew_results()
+    """Write the report of a finished run again.
+
+    Raises:
+        RunError: another process works on it.
+    """
+    record = context.run.stage(context.planned)
+    with record.lock(waiting=None):
+        run(context)
+        record.renew_results()
 
 
 def write_comparison(

@@ -24,8 +24,8 @@ def lasting_output() -> Iterator[None]:
     """
     before = {name: getattr(sys, name) for name in _NAMES}
     for name, stream in before.items():
-        if not isinstance(stream, _LastingStream):
-            setattr(sys, name, _LastingStream(_usable(stream)))
+        if not isinstance(stream, LastingStream):
+            setattr(sys, name, LastingStream(_usable(stream)))
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ def lost_output() -> str | None:
     return f"standard output cannot be written: {error.strerror or error}"
 
 
-class _LastingStream:
+class LastingStream:
     """A text stream that drops what is written after the first error.
 
     Attributes:
@@ -58,6 +58,7 @@ class _LastingStream:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
+        """Write text, or drop it."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -65,10 +66,12 @@ class _LastingStream:
             return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts, or drop them."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
+        """Write what is buffered, or drop it."""
         try:
             self._stream.flush()
         except OSError as error:

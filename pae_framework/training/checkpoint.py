@@ -35,9 +35,10 @@ from pae_framework.system.files import (
     require_regular_file,
     write_json,
 )
-from pae_framework.tensor_files import load_state, load_tensors, save_tensors
+from pae_framework.tensor_files import load_tensors, require_state, save_tensors
 from pae_framework.training.ema import EMA
 from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
+from pae_framework.world import World
 
 MAX_CHECKPOINTS = 2
 MAX_LOSSES = 100
@@ -91,14 +92,16 @@ class TrainingState:
             files["ema"] = self.ema.state_dict()
         return files
 
-    def whole_tensors(self) -> Files:
-        """The same with sharded tensors gathered; every process must call it."""
-        return {file: whole_tensors(tensors) for file, tensors in self.tensors().items()}
+    def whole_tensors(self, world: World) -> Files:
+        """The same as whole tensors, in the main process; every process must call it."""
+        return {file: whole_tensors(tensors, world) for file, tensors in self.tensors().items()}
 
     def restore(
         self, files: Mapping[str, dict[str, Tensor]], source: str = "the checkpoint"
     ) -> None:
         """Load what :meth:`whole_tensors` returned; ``source`` names it in errors.
+
+        Communicates nothing: each process takes its parts of sharded tensors.
 
         A discriminator or an EMA that the files lack starts fresh.
 
@@ -107,8 +110,9 @@ class TrainingState:
         """
         for name, network in self.networks.items():
             if name in files:
+                require_state(network.module, files[name], f"{source}: {name}")
                 parts = parts_like(network.module.state_dict(), files[name])
-                load_state(network.module, parts, f"{source}: {name}")
+                network.module.load_state_dict(parts)
                 _restore_optimizer(network, files[OPTIMIZER_FILES[name]])
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
@@ -238,7 +242,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: every checkpoint is damaged, or the newest undamaged one belongs to
-                another training.
+                another training, or there is none of ``step``.
         """
         expected = state.tensors().keys()
         problems, self._damaged = [], []
@@ -259,11 +263,16 @@ class Checkpoints:
             state.losses.extend(record.losses)
             state.window[:] = record.window
             return record.step
-        if problems:
-            listed = "".join(f"\n  {problem}" for problem in problems)
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        if problems and step is None:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be used:{listed}\n"
                 "remove that folder to start this training from its first step"
+            )
+        if step is not None:
+            raise CheckpointError(
+                f"{self.directory} has no sound checkpoint of step {step} for this process, but "
+                f"rank 0 resumes from it; all processes must see the folder of the run{listed}"
             )
         return 0
 
@@ -287,12 +296,13 @@ class Checkpoints:
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
+                make_folder(self.directory)
                 _remove(unfinished)
-                unfinished.mkdir(parents=True)
+                unfinished.mkdir()
                 for name in (*(f"{file}.safetensors" for file in record.digests), STATE):
                     with replacing(unfinished / name) as temporary:
                         shutil.copyfile(folder / name, temporary)
-                unfinished.rename(final)
+                publish(unfinished, final)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -19,13 +19,23 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self._weights: list[Tensor] = [part(p.detach()) for p in self._parameters.values()]
-        self._averages = [weight.clone() for weight in self._weights]
+        self._averages = [weight.clone() for weight in self._weights()]
+
+    @torch.no_grad()
+    def _weights(self) -> list[Tensor]:
+        """The weights, or their parts: FSDP2 of torch 2.6 may give a weight another storage."""
+        return [part(parameter.detach()) for parameter in self._parameters.values()]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the averages towards the weights."""
-        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
+        torch._foreach_lerp_(self._averages, self._weights(), 1 - self.decay)
+
+    @torch.no_grad()
+    def replace_weights(self) -> None:
+        """Set the weights to their averages."""
+        for weight, average in zip(self._weights(), self._averages, strict=True):
+            weight.copy_(average)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages, by parameter name; sharded like the parameters."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import StoppedError, UsageError
@@ -23,7 +23,7 @@ from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.batch_norm import synchronize_batch_norm
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
-from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
+from pae_framework.training.checkpoint import Checkpoints, Files, NetworkState, TrainingState
 from pae_framework.training.divergence import DivergenceGuard
 from pae_framework.training.ema import EMA
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog
@@ -34,7 +34,7 @@ from pae_framework.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.parallel import ParallelModule, parts_like, whole_tensors
+from pae_framework.training.parallel import ParallelModule, whole, whole_tensors
 from pae_framework.training.task import TrainContext, TrainTask
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
@@ -114,11 +114,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving:
-                    if log:
-                        log.sync()
                     start = time.monotonic()
-                    files = state.whole_tensors()
-                    world.on_main(partial(checkpoints.save, done, state, files))
+                    files = state.whole_tensors(world)
+                    world.on_main(partial(_save, checkpoints, done, state, files, log))
                     context.update_record(save_seconds=round(time.monotonic() - start, 3))
                 if world.is_main:
                     progress.update(done, note, record=saving)
@@ -130,8 +128,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
         if log:
             log.close()
     with checkpoints.named_in_write_errors():
-        weights = trainer.save_weights("weights")
-    trainer.saved.load_state_dict(parts_like(trainer.saved.state_dict(), weights))
+        trainer.save_weights("weights")
+    if trainer.ema:
+        trainer.ema.replace_weights()
     task.module.eval()
 
 
@@ -240,14 +239,12 @@ class Trainer:
             rates[f"{DISCRIMINATOR_PREFIX}lr"] = self._discriminator.learning_rate(step)
         return rates
 
-    def save_weights(self, name: str) -> dict[str, Tensor]:
-        """Write ``NAME.safetensors``: the saved module's state, averaged; returns the tensors."""
-        averages = self.ema.state_dict() if self.ema else {}
-        state = whole_tensors(dict(self.saved.state_dict()) | averages)
-        tensors = {key: value.detach().clone() for key, value in state.items()}
+    def save_weights(self, name: str) -> None:
+        """Write ``NAME.safetensors``: the saved module's state, averaged."""
+        averages, world = self.ema.state_dict() if self.ema else {}, self._context.world
+        tensors = whole_tensors(dict(self.saved.state_dict()) | averages, world)
         path = self._context.directory / f"{name}.safetensors"
-        self._context.world.on_main(lambda: save_tensors(tensors, path))
-        return tensors
+        world.on_main(lambda: save_tensors(tensors, path))
 
 
 def optimizer_step(
@@ -299,8 +296,7 @@ def optimizer_step(
         nn.utils.clip_grads_with_norm_(weights, network.settings.clip, norm)
     network.optimizer.step()
     network.optimizer.zero_grad(set_to_none=True)
-    (norm,) = whole_tensors({"norm": norm.detach()}).values()
-    return means | {"grad_norm": norm / world.size}
+    return means | {"grad_norm": whole(norm.detach()) / world.size}
 
 
 def _with_optimizer(
@@ -317,6 +313,15 @@ def _with_optimizer(
     optimizer = build_optimizer(module, own, lr_factors)
     bf16 = settings.precision == "bf16"
     return TrainedNetwork(module, optimizer, parallel, own, total, task.first_step, bf16)
+
+
+def _save(
+    checkpoints: Checkpoints, step: int, state: TrainingState, files: Files, log: MetricsLog | None
+) -> None:
+    """Save a checkpoint, after the log that it continues is on the disk."""
+    assert log is not None
+    log.sync()
+    checkpoints.save(step, state, files)
 
 
 def _check_micro_batches(settings: TrainSettings, context: TrainContext) -> None:

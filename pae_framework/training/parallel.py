@@ -108,12 +108,24 @@ def part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
-def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with sharded ones gathered; every process must call it."""
-    return {
-        name: value.full_tensor() if _is_sharded(value) else value
-        for name, value in tensors.items()
-    }
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, another one as it is; every process must call it."""
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+
+
+def whole_tensors(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    """In the main process, the tensors with sharded ones gathered, one at a time, on the CPU.
+
+    Every process must call it. The others get those that are not sharded.
+    """
+    found = {}
+    for name, value in tensors.items():
+        gathered = whole(value)
+        if world.is_main:
+            found[name] = gathered.cpu() if _is_sharded(value) else gathered
+        elif not _is_sharded(value):
+            found[name] = value
+    return found
 
 
 def parts_like(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

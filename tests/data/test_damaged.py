@@ -208,6 +208,18 @@ def test_several_processes_leave_the_record_of_one(folder, tmp_path):
     assert [line.split("\t")[0] for line in record.read_text().splitlines()] == list("1346")
 
 
+def test_the_main_process_logs_what_only_others_have_found(folder, tmp_path, caplog):
+    damage(folder, "class0/1.png", "class0/3.png")
+    main, second, third = of_ranks(folder, tmp_path / "damaged.txt", 2, 3)
+    main[1]
+    second[3]
+    third[3]
+    caplog.clear()
+    main.merge_records()
+    (record,) = caplog.records
+    assert "class0/3.png" in record.getMessage()
+
+
 def test_processes_append_to_records_of_their_own(folder, tmp_path):
     """Two machines that append to one file of a network file system may lose lines."""
     damage(folder, "class0/1.png", "class0/3.png")

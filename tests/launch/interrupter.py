@@ -88,6 +88,7 @@ class Interrupter:
         """Start ``pae WORDS --run-dir RUN_DIR``."""
         self._number += 1
         log = self._folder / f"{self._number}.log"
+        log.touch()
         words = ("pae", *words, "--run-dir", str(run_dir))
         request = {"words": words, "folder": str(run_dir), "log": str(log), **asdict(interruption)}
         return Started(self._ask(request)["pid"], log)

@@ -84,6 +84,17 @@ def test_a_stage_that_another_process_works_on_is_left_alone(
         assert json.loads((run / stage / "stage.json").read_bytes())["state"] == "done"
 
 
+def test_a_report_that_another_process_works_on_is_left_alone(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run / "report.html").stat().st_mtime_ns
+    with holding((run / "report").resolve()):
+        error = pae(["report", "run"], run.parent, monkeypatch).fails(1).err
+    assert "report-" in error
+    assert (run / "report.html").stat().st_mtime_ns == before
+    pae(["report", "run"], run.parent, monkeypatch).ok()
+
+
 def test_stages_of_other_recipes_that_read_an_outdated_one_are_outdated_too(
     tmp_path: Path, tiny_recipe: Path
 ) -> None:

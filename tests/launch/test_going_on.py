@@ -219,8 +219,13 @@ def test_again_starts_at_step_0(short: Path, monkeypatch: pytest.MonkeyPatch):
     assert "goes on" not in run(short, longer("generator"))
 
 
-def test_a_kill_while_the_checkpoint_is_copied_changes_nothing(
-    short: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "place",
+    [(Checkpoints, "copy"), ("pae_framework.execution.going_on.find_origin",)],
+    ids=["copying", "before"],
+)
+def test_a_kill_until_the_checkpoint_is_copied_changes_nothing(
+    place: tuple[object, ...], short: Path, monkeypatch: pytest.MonkeyPatch
 ):
     class KilledError(BaseException):
         pass
@@ -230,7 +235,7 @@ def test_a_kill_while_the_checkpoint_is_copied_changes_nothing(
 
     anew = without("generator", short)
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "copy", killed)
+        patched.setattr(*place, killed)
         with pytest.raises(KilledError):
             run(short, longer("generator"))
     assert "goes on from step 5" in run(short, longer("generator"))

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from pae_framework.errors import RecipeError, UsageError
+from pae_framework.launch.ranks import count_processes
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.status import run_status
@@ -64,3 +65,10 @@ def test_a_sweep_runs_the_chosen_members(tmp_path: Path, tiny_recipe: Path):
     found = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
     assert [member["member"] for member in found] == ["b-seed0"]
     assert run.info["members"] == ["a-seed0", "b-seed0"]
+
+
+def test_paths_and_numbers_of_options_may_be_text_or_not():
+    assert RunOptions(run_dir="runs/a", stages="runs/b") == RunOptions(
+        run_dir=Path("runs/a"), stages=Path("runs/b")
+    )
+    assert count_processes(3) == count_processes("3") == 3

@@ -7,10 +7,12 @@ import fcntl
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,47 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, end: str) -> None:
         with holding(tmp_path, waited.append):
             pass
     assert not is_held(tmp_path)
+
+
+HOLD_AND_FORK = """
+import os, signal, sys, time
+from pathlib import Path
+from pae_framework.runs.locks import holding, is_held
+
+reading, writing = os.pipe()
+with holding(Path(sys.argv[1])):
+    if os.fork() == 0:
+        assert is_held(Path(sys.argv[1]))
+        os.write(writing, b"ready")
+        time.sleep(60)
+    os.read(reading, 5)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_lock_is_not_held_by_workers_that_outlive_their_process(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path)]
+    with subprocess.Popen(words, start_new_session=True) as held:
+        held.wait()
+        try:
+            os.killpg(held.pid, 0)  # the worker lives
+            assert not is_held(tmp_path)
+        finally:
+            os.killpg(held.pid, signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_does_not_release_the_lock(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(holding(tmp_path))
+        if (worker := os.fork()) == 0:
+            try:
+                stack.close()
+            finally:
+                os._exit(0)
+        os.waitpid(worker, 0)
+        assert is_held(tmp_path)
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 
 def test_a_look_leaves_no_file(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.training.loop import TrainedNetwork, optimizer_step
+from pae_framework.training.parallel import ParallelModule
 from pae_framework.training.train_settings import OptimizerSettings
+from pae_framework.world import ONE_PROCESS
 
 
 class Reddish(Discriminator):
@@ -50,9 +52,11 @@ def step(
         optimizer.register_step_pre_hook(
             lambda *_: found.extend(p.grad.flatten() for p in module.parameters())
         )
-        network = TrainedNetwork(module, optimizer, OptimizerSettings(clip=None), total=1)
+        parallel = ParallelModule(module, ONE_PROCESS, "ddp", images.device)
+        settings = OptimizerSettings(clip=None)
+        network = TrainedNetwork(module, optimizer, parallel, settings, total=1)
         batches = [(part,) for part in images.chunk(parts)]
-        terms = optimizer_step(network, 0, batches, lambda i: torch.Generator().manual_seed(i))
+        terms = optimizer_step(network, 0, batches, 6, lambda i: torch.Generator().manual_seed(i))
         return torch.cat(found), terms
 
     return step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,30 +107,38 @@ def run(
         pae run siglip2_full --on cluster --dry-run
     """
     from pae_framework.distributed.place import place_of_process
+    from pae_framework.launch.ranks import count_processes, ranks_for
     from pae_framework.launch.start import RunOptions, profile_of, run_recipe
     from pae_framework.recipe.load import load_recipe
     from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
+        if dry_run:
+            return
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    if as_json and not dry_run:
-        raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
-    loaded = load_recipe(recipe, overrides or (), installed_registry())
-    options = RunOptions(
-        run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes, on
-    )
-    if dry_run:
-        _print_dry_run(loaded, options, as_json)
-        return
     console = PlainConsole()
-    directory = run_recipe(loaded, options, console, warn)
-    profile = profile_of(loaded, options)
-    if profile is not None and profile.profile.executor != "debug":
-        console.print(f"jobs: `pae status {shlex.quote(str(directory.path))}` shows them")
-        return
-    _print_results(directory, console)
+    if dry_run:
+        count_processes(processes)
+    # Whatever fails, the other processes end.
+    with nullcontext() if dry_run else ranks_for(processes, console) as ranks:
+        if as_json and not dry_run:
+            raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
+        loaded = load_recipe(recipe, overrides or (), installed_registry())
+        options = RunOptions(
+            run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes, on
+        )
+        if dry_run:
+            _print_dry_run(loaded, options, as_json)
+            return
+        directory = run_recipe(loaded, options, console, warn, ranks)
+        profile = profile_of(loaded, options)
+        if profile is not None and profile.profile.executor != "debug":
+            path = shlex.quote(str(directory.path))
+            console.print(f"jobs: `pae status {path}` shows them")
+            return
+        _print_results(directory, console)
 
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
