@@ -11,7 +11,8 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -136,14 +137,13 @@ class Link:
             raise RankError(failure)
 
 
-class _contact:  # noqa: N801
+@contextmanager
+def _contact() -> Iterator[None]:
     """Errors of the store mean that rank 0, which keeps it, has ended."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RuntimeError | ConnectionError):  # torch's errors are RuntimeErrors
-            raise LostContactError(f"rank 0 cannot be reached: {error}") from error
+    try:
+        yield
+    except (RuntimeError, ConnectionError) as error:  # torch's errors are RuntimeErrors
+        raise LostContactError(f"rank 0 cannot be reached: {error}") from error
 
 
 def own_store() -> dist.TCPStore:

@@ -12,12 +12,21 @@ from pae_framework.execution.context import StageContext
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.parallel import whole_tensors
 from pae_framework.training.train_settings import TrainSettings
+from pae_framework.world import ONE_PROCESS, World
 
 
-def image_batches(context: StageContext, settings: TrainSettings) -> ImageBatches:
-    """This process' part of batches of the training images, in the order of the stage's seed."""
+def image_batches(
+    context: StageContext, settings: TrainSettings, world: World | None = None
+) -> ImageBatches:
+    """This process' part of batches of the training images, in the order of the stage's seed.
+
+    Args:
+        context: of the stage.
+        settings: of its training.
+        world: the processes that share each batch; None: those of the stage.
+    """
     source = context.train_source
-    stream = step_stream(context, settings, len(source))
+    stream = step_stream(context, settings, len(source), world)
     return ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
 
 
@@ -40,17 +49,17 @@ def measure_on_main(
         module: on the device; its parameters and buffers hold the statistics.
         measure: is given the images (B, 3, S, S) in [0, 1] of each batch, on the device.
     """
-    source = context.train_source
-    stream = CountStream(len(source), settings.batch_size, context.seed(settings))
-    batches = ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+    batches = image_batches(context, settings, ONE_PROCESS)
     world, device = context.world, context.device
     world.on_main(lambda: measure(images.to(device) for images, _ in batches(0, steps)))
     world.broadcast(tensor.detach() for tensor in (*module.parameters(), *module.buffers()))
 
 
-def step_stream(context: StageContext, settings: TrainSettings, length: int) -> CountStream:
+def step_stream(
+    context: StageContext, settings: TrainSettings, length: int, world: World | None = None
+) -> CountStream:
     """The samples of this process in each step of a training, of a data set of ``length``."""
-    world, positions = context.world, None
+    world, positions = world or context.world, None
     if world.size > 1:
         positions = positions_of(world.rank, world.size, settings.batch_size, settings.accumulate)
     return CountStream(length, settings.batch_size, context.seed(settings), positions=positions)

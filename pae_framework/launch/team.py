@@ -198,11 +198,14 @@ class Team:
         self._ends.set()
         for process in self._processes if at_once else ():
             process.kill()
+        failed = True
         with suppress(LostContactError):  # the store may be gone with who kept it
             self._link.post(order_key(self._orders + 1))
-            # Before waiting for the others: with NCCL, all leave their group together.
-            self.world.close(failed=self._link.failure() is not None)
-            if not self._processes:
+            failed = self._link.failure() is not None
+        # Before waiting for the others: with NCCL, all leave their group together.
+        self.world.close(failed)
+        if not self._processes:
+            with suppress(LostContactError):
                 self._link.wait_for_leaving(END_SECONDS)
         deadline = time.monotonic() + END_SECONDS
         for process in self._processes:

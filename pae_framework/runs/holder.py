@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from pae_framework.system.files import read_text
+from pae_framework.system.living import process_start
 
 LONGEST_COMMAND = 200
 """Characters of the command in a message."""
@@ -35,7 +36,7 @@ class Holder:
         """The calling process."""
         command = shlex.join(["pae", *sys.argv[1:]])[:LONGEST_COMMAND]
         number = os.getpid()
-        return cls(platform.node(), number, _started(number), command, renewed)
+        return cls(platform.node(), number, process_start(number), command, renewed)
 
     @property
     def here(self) -> bool:
@@ -47,7 +48,7 @@ class Holder:
         """Whether it certainly ended; unknown of a process of another machine."""
         if self.process is None or not self.here:
             return False
-        return _started(self.process) != self.started
+        return process_start(self.process) != self.started
 
     def same_process(self, other: Holder) -> bool:
         """Whether both are one process."""
@@ -76,19 +77,3 @@ def read_holder(path: Path) -> Holder | None:
         return None
     except (OSError, ValueError, ValidationError, RecursionError):
         return UNKNOWN
-
-
-def _started(process: int) -> str | None:
-    """When a process of this machine started; None if it does not run."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except PermissionError:
-        pass
-    try:
-        # The 22nd field; the second may contain spaces.
-        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return status.rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return "unknown"

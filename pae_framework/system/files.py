@@ -16,6 +16,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from pae_framework.system.file_errors import writing
+from pae_framework.system.living import process_start
 
 _CHUNK = 1 << 20
 """Bytes of a file that are hashed at once."""
@@ -105,15 +106,8 @@ def clear_unfinished(folder: Path, recursive: bool = True) -> None:
 
 
 def _is_other_living_process(number: int) -> bool:
-    if number == os.getpid():  # a killed process had this number before
-        return False
-    try:
-        os.kill(number, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    # A killed process may have had the number of this one.
+    return number != os.getpid() and process_start(number) is not None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -84,6 +84,7 @@ def test_a_run_that_is_moved_between_two_kills(chain: Chain) -> None:
     assert ended.output.count("cached") == list(STAGES).index("evaluate")
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_between_two_kills(chain: Chain) -> None:
     """Forwards and backwards, by up to years; the times of all files change too."""
     run, rng = chain.folder / "clock", random.Random(2)
@@ -144,6 +145,7 @@ def images(chain: Chain) -> Chain:
     return found
 
 
+@pytest.mark.slow
 def test_images_that_are_lost_between_two_kills_are_named_and_can_be_restored(
     images: Chain,
 ) -> None:
@@ -192,7 +194,9 @@ FULL_AT = (
 """Paths of files; the disk is full from the first operation on them."""
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize(
+    "part", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_a_disk_that_is_full_for_a_while(chain: Chain, part: int) -> None:
     """One error says so, each time; with room again, the run goes on."""
     place = chain.folder / f"disk{part}"

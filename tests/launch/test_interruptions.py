@@ -85,6 +85,7 @@ def test_killed_in_every_stage_it_ends_as_undisturbed(chain: Chain, seed: int):
 # --- kills and stops ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again_it_ends_as_undisturbed(chain: Chain):
     ended = chain.interrupted("interrupted", 1, (*KILLS, *STOPS))
     assert len(ended) > 5

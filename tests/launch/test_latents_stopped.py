@@ -78,10 +78,11 @@ def descendants(ancestor: int) -> set[int]:
     return found - {ancestor}
 
 
-def follower_of(main: int) -> int:
-    commands = {pid: processes()[pid][1] for pid in descendants(main)}
-    (follower,) = (pid for pid, command in commands.items() if "launch.follower" in command)
-    return follower
+def followers_of(main: int) -> list[int]:
+    living = processes()
+    return [
+        pid for pid in descendants(main) if pid in living and "launch.follower" in living[pid][1]
+    ]
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -108,16 +109,20 @@ def ended_by(sent: signal.Signals, to: str, place: Path) -> tuple[int, str, set[
     try:
         folder = place / "runs" / "tiny" / "latents"
         wait_for(lambda: len(list(folder.glob("latents_rank*"))) > 1, "no shard was written")
-        others = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGSTOP)  # the stage goes no further while we look
+        others, (follower,) = descendants(process.pid), followers_of(process.pid)
         if to == ALL:
             os.killpg(process.pid, sent)
+        else:
+            os.kill(process.pid if to == MAIN else follower, sent)
+        os.killpg(process.pid, signal.SIGCONT)
+        if to == ALL:
             time.sleep(0.05)
             os.killpg(process.pid, sent)
-        else:
-            os.kill(process.pid if to == MAIN else follower_of(process.pid), sent)
         output, _ = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
+        process.communicate()
     return process.returncode, output, others
 
 

@@ -166,6 +166,19 @@ def test_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     assert [path for path in kept if not path.exists()] == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_killed_process_that_nobody_waited_for_does_not_keep_its_files(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        written = tmp_path / f".a.json.{process.pid}.new"
+        written.touch()
+        clear_unfinished(tmp_path)
+        assert written.exists()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it remains a zombie
+        clear_unfinished(tmp_path)
+        assert not written.exists()
+
+
 def test_a_killed_write_leaves_what_is_cleared(tmp_path: Path) -> None:
     """The name that a write uses is the name that is cleared."""
     with replacing(tmp_path / "a.json") as temporary:

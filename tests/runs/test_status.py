@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 from plan_helpers import FROM_TOKENIZER, REGISTRY
 from safetensors.torch import save_file
@@ -21,6 +20,7 @@ from pae_framework.recipe.sweep import expand
 from pae_framework.runs.changes import difference
 from pae_framework.runs.data_record import found_contents, remember
 from pae_framework.runs.directory import RunDirectory, write_description
+from pae_framework.runs.locks import holding
 from pae_framework.runs.plan import PlannedStage, plan
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
@@ -323,7 +323,7 @@ def test_a_running_stage_is_running_although_the_recipe_was_edited(
     tiny_recipe.write_text(tiny_text.replace("width: 32", "width: 64"))
     (folder,) = run.glob("stages/generator-*")
     StageRecord(folder).update(state="running")
-    with FileLock(folder / ".lock"):
+    with holding(folder):
         row = rows(run)["generator"]
         assert row.state == "running"
         assert "process" in row.process
