@@ -474,14 +474,16 @@ class Submitter:
     def _sent_local(self, works: Sequence[_Work]) -> list[str]:
         import submitit
 
-        executor = submitit.LocalExecutor(self._jobs.folder)
+        # Not submitit's `setup`: the job's process would be the shell, which forwards no signal.
+        setup = [*self._profile.setup, 'exec "$0" "$@"']
+        python = shlex.join(["sh", "-c", " && ".join(setup), sys.executable])
+        executor = submitit.LocalExecutor(self._jobs.folder, python=python)
         (work,) = works
         resources = self.profile.profile.for_stage(self._largest(work.stages))
         executor.update_parameters(
             timeout_min=_YEAR_MINUTES,
             tasks_per_node=_local_processes(resources),
             stderr_to_stdout=True,
-            setup=self.profile.profile.setup,
         )
         extra = {"PYTHONPATH": _python_path()}
         if "CUDA_VISIBLE_DEVICES" in os.environ:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pae_framework.errors import RunError, UsageError
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.job_status import JobStatus, JobsView, process_runs, submitted_from
-from pae_framework.runs.jobs import COMPARISON, RunJobs, SubmittedStage
+from pae_framework.runs.jobs import RunJobs, SubmittedStage
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.slurm import SlurmUnknownError
 from pae_framework.system.slurm_jobs import end_jobs
@@ -109,8 +109,6 @@ def _end_process(entry: SubmittedStage) -> None:
 
 
 def _progress(entry: SubmittedStage, store: Path) -> str:
-    if not entry.folder:
-        return ""
     with suppress(RunError):  # a damaged record must not keep its job in the queue
         if progress := StageRecord(store / entry.folder).info.get("progress"):
             return f"{entry.stage} {progress['done']}/{progress['total']}"
@@ -119,14 +117,9 @@ def _progress(entry: SubmittedStage, store: Path) -> str:
 
 def _dependents(view: JobsView, entries: Sequence[SubmittedStage]) -> tuple[str, ...]:
     """The jobs that need the success of one, directly or not."""
-    ids = {name for entry in entries for name in (entry.id, entry.job)}
-    found: dict[str, None] = {}
-    for entry in view.submitted:  # a job is submitted after those that it waits for
-        needs_it = bool(ids & set(entry.depends_on)) and entry.stage != COMPARISON
-        if needs_it and view.status(entry).ended is not True:
-            found[entry.id] = None
-            ids |= {entry.id, entry.job}
-    return tuple(found)
+    waiting = [stage for entry in entries for stage in view.jobs.waiting_for(entry.id)]
+    ended = {stage.id for stage in waiting if view.status(stage).ended is True}
+    return tuple(dict.fromkeys(stage.id for stage in waiting if stage.id not in ended))
 
 
 def _folders_of_other_members(run: Path, view: JobsView) -> set[str]:

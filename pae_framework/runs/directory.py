@@ -256,8 +256,16 @@ class RunDirectory:
         return record.adopt_results()
 
     def link(self, planned: PlannedStage) -> None:
-        """Make ``RUN/<stage>`` a link to the stage's folder."""
-        point(self.path / planned.name, self.store / planned.folder)
+        """Make ``RUN/<stage>`` a link to the stage's folder, unless the plan has another by now.
+
+        A job that was submitted before the recipe was edited runs a stage of an earlier plan.
+
+        Raises:
+            RunError: ``run.json`` is damaged.
+        """
+        current = self.plan.get(planned.name)
+        if current is not None and current.folder == planned.folder:
+            point(self.path / planned.name, self.store / planned.folder)
 
     def link_report(self) -> None:
         """Make ``RUN/report.html`` a link to the page of the report stage."""

@@ -16,8 +16,10 @@ from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 
 _POLL_SECONDS = 0.5
-_LOOK_SECONDS = 5.0
-"""Between two questions to Slurm."""
+_LOOK_SECONDS = 30.0
+"""Between two questions to Slurm, which has to answer many people."""
+_RECORD_SECONDS = 5.0
+"""Between two looks at the record of the stage."""
 _SETTLE_SECONDS = 1.0
 """How long a process may take to print its last lines."""
 
@@ -38,20 +40,25 @@ class FoundLog:
     stages: tuple[Path, ...]
     entry: SubmittedStage | None = None
 
-    def look(self) -> tuple[bool, JobStatus | None]:
-        """Whether nothing more will be printed, and how the job stands.
+    @property
+    def ended(self) -> bool:
+        """Whether the records say that nothing more will be printed.
+
+        Raises:
+            RunError: a record is damaged.
+        """
+        states = {StageRecord(folder).state for folder in self.stages}
+        return "running" not in states if self.entry is None else states == {"done"}
+
+    def job(self) -> JobStatus | None:
+        """How the job stands; None if there is none.
 
         Raises:
             RunError: a record is damaged.
         """
         if self.entry is None:
-            return not any(self._state(folder) == "running" for folder in self.stages), None
-        job = JobsView(self.run).status(self.entry)
-        done = all(self._state(folder) == "done" for folder in self.stages)
-        return job.ended is True or (done and bool(self.stages)), job
-
-    def _state(self, folder: Path) -> str:
-        return StageRecord(folder).state
+            return None
+        return JobsView(self.run, only=self.entry).status(self.entry)
 
 
 def find_log(run: Path, stage: str | None, rank: int) -> FoundLog:
@@ -82,8 +89,7 @@ def find_log(run: Path, stage: str | None, rank: int) -> FoundLog:
         file = followers
     elif rank and not file.is_file() and view.jobs.log(entry.id).is_file():
         raise UsageError(f"job {entry.id} has no process {rank}: there is no {file}")
-    stages = (folder / entry.folder,) if entry.folder else ()
-    return FoundLog(run, file, stages, entry)
+    return FoundLog(run, file, (folder / entry.folder,), entry)
 
 
 def _choose(
@@ -190,17 +196,19 @@ def follow(log: FoundLog, tail: Tail, tell: Callable[[str], None]) -> Iterator[s
     Raises:
         RunError: a record is damaged.
     """
-    said, looked = "", -_LOOK_SECONDS
-    while True:
+    said, asked, read = "", -_LOOK_SECONDS, -_RECORD_SECONDS
+    ended = False
+    while not ended:
         yield from tail.new_lines()
-        if time.monotonic() - looked >= _LOOK_SECONDS:
-            ended, job = log.look()
-            looked = time.monotonic()
+        now = time.monotonic()
+        if now - read >= _RECORD_SECONDS:
+            ended, read = log.ended, now
+        if now - asked >= _LOOK_SECONDS or ended:
+            job, asked = log.job(), now
             if job is not None and str(job) != said:
                 said = str(job)
                 tell(said)
-            if ended:
-                break
+            ended = ended or (job is not None and job.ended is True)
         time.sleep(_POLL_SECONDS)
     time.sleep(_SETTLE_SECONDS)
     yield from tail.new_lines()

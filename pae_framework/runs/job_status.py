@@ -76,18 +76,22 @@ class JobsView:
 
     Args:
         path: the directory.
+        only: ask only about the job of this stage and the jobs that it waits for.
 
     Raises:
         RunError: ``jobs.json`` is damaged.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, only: SubmittedStage | None = None):
         home = submitted_from(path)
         self.jobs = RunJobs(home)
         listed = [entry for entry in self.jobs.submitted if entry.executor != "debug"]
         if listed and home != path:
             own = {stage.folder for stage in RunDirectory.at(path).plan.values()}
             listed = [entry for entry in listed if entry.folder in own]
+        if only is not None:
+            jobs = {only.id, *only.depends_on}
+            listed = [entry for entry in listed if {entry.id, entry.job} & jobs]
         self.submitted = listed
         """The stages in jobs, in the order of submission."""
         ids = list(dict.fromkeys(entry.id for entry in listed if entry.executor == "slurm"))

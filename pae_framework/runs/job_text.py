@@ -28,6 +28,8 @@ _REASONS = {
 _LIMITS = ("QOS", "Assoc", "MaxJobs")
 """How reasons begin that name a limit of the site."""
 
+_REASONS_OF_AN_END = ("JobLaunchFailure", "Dependency")
+
 _ENDS = {
     "COMPLETED": "finished",
     "FAILED": "failed",
@@ -57,7 +59,8 @@ _GOES_ON = {
 
 def state_text(job: SlurmJob) -> str:
     """State and reason as Slurm writes them: ``PENDING (Resources)``."""
-    return f"{job.state} ({job.reason})" if job.reason else job.state
+    reason = _present_reason(job)
+    return f"{job.state} ({reason})" if reason else job.state
 
 
 def waiting_text(job: SlurmJob, restarts: int, waits_for: str, broken: str) -> str:
@@ -119,10 +122,17 @@ def ended_text(job: SlurmJob, restarts: int, broken: str, by_command: bool) -> s
 
 def reason_text(job: SlurmJob) -> str:
     """Slurm's reason in plain words; empty if there is nothing to add to it."""
-    name = job.reason.partition(",")[0]
+    name = _present_reason(job).partition(",")[0]
     if name.startswith(_LIMITS):
         return "waits for a limit of the account or its quality of service"
     return _REASONS.get(name, "").format(id=job.id)
+
+
+def _present_reason(job: SlurmJob) -> str:
+    """Slurm's reason for the state; for an ended job, accounting keeps why it once waited."""
+    if job.queued or job.reason.startswith(_REASONS_OF_AN_END):
+        return job.reason
+    return ""
 
 
 def times_text(restarts: int) -> str:

@@ -142,7 +142,7 @@ class RunJobs:
         jobs, found = {job, job.partition("_")[0]}, list[SubmittedStage]()
         for stage in self.submitted:
             if stage.stage != COMPARISON and not jobs.isdisjoint(stage.depends_on):
-                jobs.add(stage.id)
+                jobs |= {stage.id, stage.job}
                 found.append(stage)
         return found
 

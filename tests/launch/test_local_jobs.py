@@ -11,9 +11,11 @@ import pytest
 from chain_helpers import pae as in_process
 from finished_run import RECIPE, Finished, pae
 
+from pae_framework.runs.job_status import process_runs
 from pae_framework.runs.jobs import RunJobs
 
 LAST = ("--again", "report")
+PREPARED = ("launch.executor=local", "launch.setup=[echo prepared]")
 
 
 @pytest.fixture
@@ -43,10 +45,11 @@ def test_debug_runs_in_this_process_and_shows_the_results(
 
 
 def test_local_returns_at_once_and_runs_in_processes_of_its_own(folder: Path) -> None:
-    words: list[str | Path] = ["run", RECIPE, "--run-dir", "run", "--on", "local"]
+    words: list[str | Path] = ["run", RECIPE, "--run-dir", "run", *PREPARED]
     in_process(*words, *LAST, cwd=folder).ok()
     jobs = RunJobs(folder / "run")
     (job,) = jobs.submitted
+    assert process_runs(job) or state(folder) == "done"
     again = in_process(*words, cwd=folder).ok()
     assert f"job {job.id} already" in again.out or state(folder) == "done"
 
@@ -54,6 +57,8 @@ def test_local_returns_at_once_and_runs_in_processes_of_its_own(folder: Path) ->
     while state(folder) != "done":
         assert time.monotonic() < deadline, jobs.log(job.id).read_text(encoding="utf-8")
         time.sleep(0.2)
-    assert "report     done" in jobs.log(job.id).read_text(encoding="utf-8")
+    log = jobs.log(job.id).read_text(encoding="utf-8")
+    assert log.splitlines()[0] == "prepared"
+    assert "report     done" in log
     (start,) = jobs.starts(job.folder)
     assert (start.job, start.changes) == (job.id, [])

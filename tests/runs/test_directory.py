@@ -152,6 +152,22 @@ def test_links_to_stages_of_an_earlier_plan_are_removed(tmp_path: Path, tiny_rec
     assert len(list(run.store.iterdir())) == len(stages)  # the results themselves are kept
 
 
+def test_a_stage_of_an_earlier_plan_is_not_linked_again(tmp_path: Path, tiny_recipe: Path):
+    """A job that was submitted before the recipe was edited may run its stage afterwards."""
+    registry = load_registry()
+    run, links = RunDirectory.at(tmp_path / "run"), []
+    for overrides in ((), ("sample.steps=3",)):
+        loaded = load_recipe(tiny_recipe, overrides, registry)
+        stages = {stage.name: stage for stage in plan(loaded.recipe, registry)}
+        run.write(loaded, list(stages.values()), "pae run", starts=True)
+        links.append(stages["sample"])
+    earlier, present = links
+    for stage in (present, earlier):
+        run.stage(stage).path.mkdir(parents=True)
+        run.link(stage)
+    assert (run.path / "sample").resolve().name == present.folder
+
+
 def test_a_stage_stopped_on_request_has_not_failed(tmp_path: Path):
     record = StageRecord(tmp_path / "encoder-1234")
     with pytest.raises(StoppedError), record.working({}):

@@ -126,6 +126,13 @@ def test_a_job_that_ended(run: Path, slurm: FakeSlurm, line: str, words: list[st
     assert [word for word in words if word not in found.text] == []
 
 
+def test_why_an_ended_job_once_waited_is_not_told(run: Path, slurm: FakeSlurm) -> None:
+    """Accounting keeps the last reason for which a job was pending."""
+    submitted(run, "tokenizer", "12")
+    slurm.accounting(accounted("12", "FAILED", code="3:0", reason="JobArrayTaskLimit"))
+    assert job(run).text == "FAILED: failed, exit code 3"
+
+
 def test_the_controller_tells_why_a_job_was_not_started(run: Path, slurm: FakeSlurm) -> None:
     submitted(run, "tokenizer", "12")
     slurm.queue(queued("12", "FAILED", "JobLaunchFailure", nodes="node1"))

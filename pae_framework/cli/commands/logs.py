@@ -51,5 +51,5 @@ def logs(
     if rest := tail.unfinished():
         print_line(rest)
     if log.entry is not None and not log.file.is_file():
-        _, job = log.look()
+        job = log.job()
         note(f"{log.file} does not exist; {log.entry.stage}: {job}")
