@@ -32,14 +32,13 @@ from pae_framework.launch.job import (
     Snapshot,
     StageJob,
     SweepJob,
-    short_grace,
     versions,
 )
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
 from pae_framework.launch.submission import direct_inputs, resources_text, slurm_parameters
-from pae_framework.preflight.machine import this_machine
+from pae_framework.preflight.processes import processes_of
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.profile_settings import Profile, Resources
+from pae_framework.recipe.profile_settings import Profile
 from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.sweep import Member
 from pae_framework.registry import Registry
@@ -54,9 +53,8 @@ from pae_framework.system.slurm import (
     SlurmUnknownError,
     foreign_settings,
     outside_allocations,
-    queued_jobs,
 )
-from pae_framework.system.slurm_jobs import NAME_PREFIX
+from pae_framework.system.slurm_jobs import NAME_PREFIX, queued_jobs
 
 _COMPARISON = PlannedStage(COMPARISON, "", ())
 _YEAR_MINUTES = 366 * 24 * 60
@@ -82,6 +80,21 @@ srun() {
 A signal to every process of the job (``scancel --full``) also reaches srun, which ends the step at
 once if it is TERM; the script then requeues the job, which goes on from its last checkpoint.
 """
+
+
+def require_slurm(profile: FoundProfile) -> None:
+    """Check that this machine can submit jobs.
+
+    Raises:
+        UsageError: the profile needs Slurm, and its commands are not on PATH.
+    """
+    if profile.profile.executor != "slurm":
+        return
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise UsageError(
+            f"profile {profile.name} submits to Slurm, but sbatch and srun are not on PATH; run it "
+            "where Slurm is installed, or choose --on local"
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,6 @@ class Submitter:
 
         Raises:
             RunError: another process holds the run, or a job is not accepted.
-            UsageError: this machine has no Slurm.
         """
         self._prepare()
         with self.directory.lock():
@@ -142,7 +154,6 @@ class Submitter:
 
         Raises:
             RunError: another process holds the sweep, or a job is not accepted.
-            UsageError: this machine has no Slurm.
         """
         self._prepare()
         with self.directory.lock():
@@ -251,10 +262,6 @@ class Submitter:
         stages: Sequence[PlannedStage],
         member: str | None = None,
     ) -> _Work:
-        for stage in stages:
-            warning = short_grace(directory.stage(stage), self._rules.seconds)
-            if warning is not None:
-                self.console.print(f"warning: {warning}")
         job = StageJob(
             self._absolute,
             self._snapshot(loaded),
@@ -307,15 +314,10 @@ class Submitter:
         return versions(self.registry), source_hashes(self.registry)
 
     def _prepare(self) -> None:
-        """Check that jobs can be submitted, and tell what is left out."""
+        """Make the folder of jobs, and tell what is left out."""
         make_folder(self._jobs.folder)
         if self._executor != "slurm":
             return
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
-            raise UsageError(
-                f"profile {self.profile.name} submits to Slurm, but sbatch and srun are not on "
-                "PATH; run it where Slurm is installed, or choose --on local"
-            )
         if foreign := foreign_settings(os.environ):
             self.console.print(
                 f"not used: {', '.join(foreign)}; jobs ask for what profile "
@@ -330,10 +332,10 @@ class Submitter:
         submitted = [
             stage for stage in self._jobs.submitted if not self._jobs.is_canceled(stage.id)
         ]
-        waiting: set[str] = set()
-        if any(stage.executor == "slurm" for stage in submitted):
+        waiting: frozenset[str] = frozenset()
+        if ids := {stage.id for stage in submitted if stage.executor == "slurm"}:
             try:
-                waiting = set(queued_jobs())
+                waiting = queued_jobs(ids)
             except SlurmUnknownError as error:
                 if self._executor != "slurm":  # locks keep two processes from one stage
                     self.console.print(f"jobs of the run in Slurm's queue are unknown: {error}")
@@ -476,10 +478,9 @@ class Submitter:
 
         executor = submitit.LocalExecutor(self._jobs.folder)
         (work,) = works
-        resources = self.profile.profile.for_stage(self._largest(work.stages))
         executor.update_parameters(
             timeout_min=_YEAR_MINUTES,
-            tasks_per_node=_local_processes(resources),
+            tasks_per_node=processes_of(self._profile, self._largest(work.stages)),
             stderr_to_stdout=True,
             setup=self.profile.profile.setup,
         )
@@ -514,11 +515,6 @@ def _size(profile: Profile, stage: str) -> tuple[int, int, int, int]:
     asked = profile.for_stage(stage)
     gpus = asked.nodes * (asked.gpus_per_node or 0)
     return gpus, asked.processes, asked.mib or 0, asked.minutes or 0
-
-
-def _local_processes(resources: Resources) -> int:
-    """Processes on this machine; one per visible GPU unless the profile says how many."""
-    return resources.tasks_per_node or resources.gpus_per_node or len(this_machine().gpus) or 1
 
 
 def _array_index(job: str) -> int | None:

@@ -181,8 +181,8 @@ def test_a_short_grace_is_warned_about(
     record.update(state="stopped", save_seconds=500.0)
     capsys.readouterr()
     submit()
-    (warning,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
-    for part in ("generator", "500 s", "120 s"):
+    (warning,) = [x for x in capsys.readouterr().out.splitlines() if "cluster.signal_before" in x]
+    for part in ("profiles.yaml:1:", "generator", "500 s", "120 s"):
         assert part in warning
 
 
