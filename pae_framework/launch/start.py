@@ -14,7 +14,15 @@ from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
-from pae_framework.launch.submission import Submission, submissions
+from pae_framework.launch.submission import (
+    JobsOfLabel,
+    by_label,
+    chain_jobs,
+    planned_run,
+    sweep_jobs,
+    whole_job,
+    whole_sweep_job,
+)
 from pae_framework.launch.submitted import Submitter, require_slurm
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
@@ -28,6 +36,7 @@ from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
 from pae_framework.runs.looking import looking_once, only_looking
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
 
@@ -236,15 +245,31 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
 @only_looking()
 def planned_submissions(
     loaded: LoadedRecipe, options: RunOptions, profile: FoundProfile
-) -> list[Submission]:
+) -> list[JobsOfLabel]:
     """The jobs that :func:`run_recipe` would submit with a profile, in the order they run.
+
+    Jobs of the run that are in the queue already are not looked up.
 
     Raises:
         UsageError: an option does not fit the recipe.
     """
     loaded, members = _prepare(loaded, options)
     store = _directory(options.run_dir or _default_path(loaded), options).store
-    return submissions(_recipes(loaded, members), profile.profile, store, options.again)
+    recipes = {member.name: member.loaded for member in members} or {"": loaded}
+    runs = {name: planned_run(each, store, options.again) for name, each in recipes.items()}
+    asked = profile.profile
+    if asked.executor != "slurm":
+        if not members and not runs[""].unfinished:
+            return []
+        whole = whole_sweep_job(runs, asked) if members else whole_job(runs[""], asked)
+        return by_label([whole], asked)
+    if members:
+        return by_label(sweep_jobs(runs, asked, _no_job), asked)
+    return by_label(chain_jobs(runs[""], _no_job), asked)
+
+
+def _no_job(stage: PlannedStage) -> None:
+    """Of a dry run, no stage is in a job already."""
 
 
 def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, list[Member]]:

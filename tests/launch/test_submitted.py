@@ -196,7 +196,7 @@ def test_a_run_that_was_submitted_elsewhere_can_go_on_without_slurm(
     finish(run, *CHAIN)
     record = run.stage(run.plan["report"])
     record.update(state="stopped")
-    monkeypatch.setattr(Submitter, "_sent_local", lambda submitter, works: ["1"])
+    monkeypatch.setattr(Submitter, "_sent_local", lambda submitter, job, works: ["1"])
     (slurm.folder / "bin" / "squeue").unlink()
     monkeypatch.setenv("PATH", str(slurm.folder / "bin"))
     run_recipe(load_recipe(tiny_recipe), RunOptions(run_dir=run.path, on="local"), PlainConsole())
