@@ -36,7 +36,8 @@ from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.sources import changed_sources, source_hashes
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.slurm import SlurmUnknownError, job_state, requeue
+from pae_framework.system.slurm import SlurmUnknownError
+from pae_framework.system.slurm_jobs import job_state, requeue
 from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
 
 if TYPE_CHECKING:

@@ -14,16 +14,20 @@ from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
-from pae_framework.launch.submission import Submission, submissions
-from pae_framework.launch.submitted import Submitter
+from pae_framework.launch.submission import (
+    JobsOfLabel,
+    by_label,
+    chain_jobs,
+    planned_run,
+    sweep_jobs,
+    whole_job,
+    whole_sweep_job,
+)
+from pae_framework.launch.submitted import Submitter, require_slurm
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
-from pae_framework.preflight.processes import settings_without_effect, unshared_batches
-from pae_framework.preflight.profile_checks import (
-    machine_of_jobs,
-    stages_to_run,
-    too_many_processes,
-)
+from pae_framework.preflight.processes import Sharing, settings_without_effect
+from pae_framework.preflight.profile_checks import examine_jobs
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -31,7 +35,8 @@ from pae_framework.recipe.profiles import FoundProfile, chosen_profile
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
-from pae_framework.runs.looking import looking_once
+from pae_framework.runs.looking import looking_once, only_looking
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
 
@@ -147,6 +152,8 @@ def _run(
     console: PlainConsole,
     warn: Callable[[str], None] | None,
 ) -> RunDirectory:
+    if profile is not None:
+        require_slurm(profile)
     loaded, members = _prepare(loaded, options)
     path = options.run_dir or _default_path(loaded, options.smoke)
     require_folder(path, "--run-dir")
@@ -184,20 +191,20 @@ def _lacks(
     impossible = impossible_continuations(recipes, store, again)
     without_effect = settings_without_effect(recipes)
     if profile is not None and profile.profile.executor == "slurm":
-        machine = machine_of_jobs(profile, stages_to_run(recipes, store, again))
-        return [
-            *missing_requirements(recipes, store, machine, again),
-            *too_many_processes(recipes, profile, store, again),
-            *impossible,
-        ], [*low_memory(recipes, store, machine, again), *without_effect]
+        found = examine_jobs(recipes, profile, store, again)
+        missing = [*found.missing, *found.refused, *impossible]
+        return missing, [*found.tight, *without_effect]
+    processes = ranks.size if profile is None else profile
+    sharing = Sharing(recipes, store, processes, again)
     return [
-        *missing_requirements(recipes, store, again=again),
+        *missing_requirements(recipes, store, again=again, processes=ranks.size),
         *lacking_resources(recipes, store, again=again),
-        *unshared_batches(recipes, store, lambda stage: ranks.size, again),
+        *sharing.impossible(),
         *impossible,
     ], [
-        *low_memory(recipes, store, again=again),
+        *low_memory(recipes, store, again=again, processes=ranks.size),
         *scarce_resources(recipes, store, again),
+        *sharing.uneven(),
         *without_effect,
     ]
 
@@ -217,7 +224,7 @@ def _submit(
         submitter.submit_run(loaded)
 
 
-@looking_once()
+@only_looking()
 def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRun]:
     """What :func:`run_recipe` would do, for the recipe or each member of its sweep, by name.
 
@@ -235,18 +242,34 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
     return {name: dry_run(recipe, directory, options.again) for name, recipe in recipes.items()}
 
 
-@looking_once()
+@only_looking()
 def planned_submissions(
     loaded: LoadedRecipe, options: RunOptions, profile: FoundProfile
-) -> list[Submission]:
+) -> list[JobsOfLabel]:
     """The jobs that :func:`run_recipe` would submit with a profile, in the order they run.
+
+    Jobs of the run that are in the queue already are not looked up.
 
     Raises:
         UsageError: an option does not fit the recipe.
     """
     loaded, members = _prepare(loaded, options)
     store = _directory(options.run_dir or _default_path(loaded), options).store
-    return submissions(_recipes(loaded, members), profile.profile, store, options.again)
+    recipes = {member.name: member.loaded for member in members} or {"": loaded}
+    runs = {name: planned_run(each, store, options.again) for name, each in recipes.items()}
+    asked = profile.profile
+    if asked.executor != "slurm":
+        if not members and not runs[""].unfinished:
+            return []
+        whole = whole_sweep_job(runs, asked) if members else whole_job(runs[""], asked)
+        return by_label([whole], asked)
+    if members:
+        return by_label(sweep_jobs(runs, asked, _no_job), asked)
+    return by_label(chain_jobs(runs[""], _no_job), asked)
+
+
+def _no_job(stage: PlannedStage) -> None:
+    """Of a dry run, no stage is in a job already."""
 
 
 def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, list[Member]]:

@@ -1,73 +1,158 @@
-"""What would be submitted to run a recipe with a profile. No torch."""
+"""The jobs of a run or a sweep with a profile: stages, resources, dependencies. No torch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pae_framework.launch.description import DescribedRun
 from pae_framework.preflight.requirements import unfinished_stages
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profile_settings import ALL_MEMORY, Profile, Resources
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.jobs import COMPARISON
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.planned import planned_stages
 
+COMPARISON_STAGE = PlannedStage(COMPARISON, "", ())
+"""Stands for the job that writes the results and the report of a sweep."""
+ARRAY = "members"
+"""Label of the job with the stages that single members of a sweep need."""
+
 
 @dataclass(frozen=True)
-class Submission:
-    """The job of one stage, or the jobs of a stage of which the members of a sweep have several."""
+class Task:
+    """What one job, or one task of an array, runs."""
 
-    stage: str
-    jobs: int
-    resources: Resources
-    after: tuple[str, ...]
-    """Stages whose jobs must have succeeded, without those that they wait for themselves."""
-
-    def plain(self) -> dict[str, Any]:
-        """The submission in JSON types."""
-        resources = self.resources.model_dump(mode="json")
-        return {
-            "stage": self.stage,
-            "jobs": self.jobs,
-            "processes": self.resources.processes,
-            **resources,
-            "after": list(self.after),
-        }
+    stages: tuple[PlannedStage, ...]
+    member: str | None = None
+    """The member of a sweep that needs them."""
 
 
-def submissions(
-    recipes: Sequence[LoadedRecipe], profile: Profile, store: Path, again: Collection[str] = ()
-) -> list[Submission]:
-    """The jobs of all unfinished stages, in the order they run; members of a sweep share stages.
+@dataclass(frozen=True, eq=False)
+class PlannedJob:
+    """A job to submit, or an array of jobs that are alike."""
+
+    label: str
+    """A stage, ``members``, ``comparison``, or all stages."""
+    tasks: tuple[Task, ...]
+    """Several: an array."""
+    largest: str
+    """The stage whose resources each task gets."""
+    after: tuple[PlannedJob | str, ...] = ()
+    """What must have ended before: jobs that are to be submitted, and ids of those in the queue."""
+    whatever: bool = False
+    """Whether it also runs if those failed."""
+
+    @property
+    def stages(self) -> list[PlannedStage]:
+        """Those of all its tasks."""
+        return [stage for task in self.tasks for stage in task.stages]
+
+
+Queued = Callable[[PlannedStage], str | None]
+"""The id of the job of a stage that has not ended; None if there is none."""
+
+
+def planned_run(loaded: LoadedRecipe, store: Path, again: Collection[str] = ()) -> DescribedRun:
+    """The stages of a run as they would be described; writes nothing.
 
     Args:
-        recipes: the recipe, or the members of a sweep.
-        profile: where they run.
-        store: folder of their stages.
+        loaded: the recipe, without a sweep.
+        store: folder of its stages.
         again: stages that run anew, with all that depend on them.
     """
-    folders: dict[str, str] = {}
-    after: dict[str, set[str]] = {}
-    for loaded in recipes:
-        stages = planned_stages(loaded, store)
-        unfinished = unfinished_stages(loaded, store, again)
-        for name in unfinished:
-            folders[stages[name].folder] = name
-            after.setdefault(name, set()).update(direct_inputs(stages, name, unfinished))
-    jobs = Counter(folders.values())
-    return [
-        Submission(
-            name,
-            jobs[name],
-            profile.for_stage(name),
-            tuple(stage for stage in STAGES if stage in after[name]),
-        )
-        for name in STAGES
-        if name in jobs
-    ]
+    stages, unfinished = planned_stages(loaded, store), unfinished_stages(loaded, store, again)
+    names = list(stages)
+    return DescribedRun(stages, names, [name for name in names if name in unfinished])
+
+
+def chain_jobs(run: DescribedRun, queued: Queued) -> list[PlannedJob]:
+    """A job for each unfinished stage that is in no job yet, in the order they run."""
+    found: dict[str, PlannedJob | str] = {}
+    for name in run.unfinished:
+        stage = run.stages[name]
+        waits_for = direct_inputs(run.stages, name, run.unfinished)
+        after = tuple(found[earlier] for earlier in run.unfinished if earlier in waits_for)
+        found[name] = queued(stage) or PlannedJob(name, (Task((stage,)),), name, after)
+    return [job for job in found.values() if isinstance(job, PlannedJob)]
+
+
+def sweep_jobs(
+    runs: Mapping[str, DescribedRun], profile: Profile, queued: Queued
+) -> list[PlannedJob]:
+    """A job for each shared stage, an array of the other stages of each member, and the report.
+
+    Args:
+        runs: the members by name.
+        profile: where the jobs run.
+        queued: tells which stages are in a job already.
+    """
+    needed = Counter(run.stages[name].folder for run in runs.values() for name in run.unfinished)
+    found: dict[str, PlannedJob | str] = {}
+    tasks: list[Task] = []
+    for member, run in runs.items():
+        own: list[PlannedStage] = []
+        for name in run.unfinished:
+            stage = run.stages[name]
+            if stage.folder in found:
+                continue
+            if (job := queued(stage)) is not None:
+                found[stage.folder] = job
+            elif needed[stage.folder] == 1:
+                own.append(stage)
+            else:
+                waits_for = sorted(direct_inputs(run.stages, name, run.unfinished))
+                after = tuple(found[run.stages[earlier].folder] for earlier in waits_for)
+                task = Task((stage,), member)
+                found[stage.folder] = PlannedJob(name, (task,), name, after)
+        if own:
+            tasks.append(Task(tuple(own), member))
+    before = tuple(found.values())
+    jobs = [job for job in before if isinstance(job, PlannedJob)]
+    if tasks:
+        stages = [stage.name for task in tasks for stage in task.stages]
+        jobs.append(PlannedJob(ARRAY, tuple(tasks), largest_stage(profile, stages), before))
+        before = (*before, jobs[-1])
+    if tasks or queued(COMPARISON_STAGE) is None:
+        comparison = Task((COMPARISON_STAGE,))
+        jobs.append(PlannedJob(COMPARISON, (comparison,), "report", before, whatever=True))
+    return jobs
+
+
+def whole_job(run: DescribedRun, profile: Profile) -> PlannedJob:
+    """One job for all unfinished stages of a run, of which there is at least one."""
+    stages = tuple(run.stages[name] for name in run.unfinished)
+    return _whole(", ".join(run.unfinished), stages, profile)
+
+
+def whole_sweep_job(runs: Mapping[str, DescribedRun], profile: Profile) -> PlannedJob:
+    """One job for all members of a sweep and its report."""
+    stages = {
+        run.stages[name].folder: run.stages[name]
+        for run in runs.values()
+        for name in run.unfinished
+    }
+    return _whole(f"{len(runs)} members", (*stages.values(), COMPARISON_STAGE), profile)
+
+
+def _whole(label: str, stages: tuple[PlannedStage, ...], profile: Profile) -> PlannedJob:
+    largest = largest_stage(profile, [stage.name for stage in stages])
+    return PlannedJob(label, (Task(stages),), largest)
+
+
+def largest_stage(profile: Profile, stages: Iterable[str]) -> str:
+    """The stage that asks for most; the report of a sweep asks for what that of a run does."""
+    names = ("report" if name == COMPARISON else name for name in stages)
+    return max(names, key=lambda name: _size(profile.for_stage(name)))
+
+
+def _size(asked: Resources) -> tuple[int, int, int, int]:
+    gpus = asked.nodes * sum(asked.gpus.values())
+    return gpus, asked.processes, asked.mib or 0, asked.minutes or 0
 
 
 def direct_inputs(
@@ -79,14 +164,65 @@ def direct_inputs(
     return waits_for - implied
 
 
-def submission_line(submission: Submission, array_limit: int | None) -> str:
-    """One line for the terminal: the jobs of a stage, what each asks for, what they wait for."""
-    jobs = ""
-    if submission.jobs > 1:
-        limit = "" if array_limit is None else f", at most {array_limit} at once"
-        jobs = f"{submission.jobs} jobs{limit}, each "
-    waits = f"; after {', '.join(submission.after)}" if submission.after else ""
-    return f"{submission.stage}: {jobs}{resources_text(submission.resources)}{waits}"
+@dataclass(frozen=True)
+class JobsOfLabel:
+    """The jobs of one label, as a dry run shows them."""
+
+    stage: str
+    """The label: a stage, ``members`` or ``comparison``."""
+    stages: tuple[str, ...]
+    """Stages of at least one of them, in the order they run."""
+    jobs: int
+    """Their number; ``members``: of tasks of an array."""
+    resources: Resources
+    after: tuple[str, ...]
+    """Labels, and ids of jobs in the queue."""
+    at_once: int | None = None
+    """How many tasks of the array run at once; None: no limit."""
+
+    def plain(self) -> dict[str, Any]:
+        """The jobs in JSON types."""
+        own = {"stage": self.stage, "stages": list(self.stages), "jobs": self.jobs}
+        asked = {"processes": self.resources.processes, **self.resources.model_dump(mode="json")}
+        return {**own, "at_once": self.at_once, **asked, "after": list(self.after)}
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        many = ""
+        if self.stage == ARRAY:
+            limit = "" if self.at_once is None else f", at most {self.at_once} at once"
+            many = f"{_counted(self.jobs, 'task')} of an array{limit}, {', '.join(self.stages)}: "
+        elif self.jobs > 1:
+            many = f"{self.jobs} jobs, each "
+        waits = f"; after {', '.join(self.after)}" if self.after else ""
+        return f"{self.stage}: {many}{resources_text(self.resources)}{waits}"
+
+
+def by_label(jobs: Sequence[PlannedJob], profile: Profile) -> list[JobsOfLabel]:
+    """The jobs to submit, in the order of the first of each label."""
+    found: dict[str, list[PlannedJob]] = {}
+    for job in jobs:
+        found.setdefault(job.label, []).append(job)
+    return [
+        JobsOfLabel(
+            label,
+            _in_order(stage.name for job in alike for stage in job.stages),
+            sum(len(job.tasks) for job in alike),
+            profile.for_stage(alike[0].largest),
+            tuple(dict.fromkeys(_label(earlier) for job in alike for earlier in job.after)),
+            profile.array_limit if label == ARRAY else None,
+        )
+        for label, alike in found.items()
+    ]
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    found = set(names)
+    return tuple(name for name in (*STAGES, COMPARISON) if name in found)
+
+
+def _label(job: PlannedJob | str) -> str:
+    return f"job {job}" if isinstance(job, str) else job.label
 
 
 def resources_text(asked: Resources) -> str:

@@ -13,8 +13,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,20 +31,29 @@ from pae_framework.launch.job import (
     Snapshot,
     StageJob,
     SweepJob,
-    short_grace,
     versions,
 )
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
-from pae_framework.launch.submission import direct_inputs, resources_text, slurm_parameters
-from pae_framework.preflight.machine import this_machine
+from pae_framework.launch.submission import (
+    ARRAY,
+    PlannedJob,
+    Task,
+    chain_jobs,
+    resources_text,
+    slurm_parameters,
+    sweep_jobs,
+    whole_job,
+    whole_sweep_job,
+)
+from pae_framework.preflight.processes import processes_of
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.profile_settings import Profile, Resources
+from pae_framework.recipe.profile_settings import Profile
 from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.sweep import Member
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
 from pae_framework.runs.job_status import process_runs
-from pae_framework.runs.jobs import COMPARISON, RunJobs, SubmittedStage, now
+from pae_framework.runs.jobs import RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
@@ -54,11 +62,9 @@ from pae_framework.system.slurm import (
     SlurmUnknownError,
     foreign_settings,
     outside_allocations,
-    queued_jobs,
 )
-from pae_framework.system.slurm_jobs import NAME_PREFIX
+from pae_framework.system.slurm_jobs import NAME_PREFIX, queued_jobs
 
-_COMPARISON = PlannedStage(COMPARISON, "", ())
 _YEAR_MINUTES = 366 * 24 * 60
 FORWARDING = """\
 srun() {
@@ -84,19 +90,19 @@ once if it is TERM; the script then requeues the job, which goes on from its las
 """
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Stages for one job.
+def require_slurm(profile: FoundProfile) -> None:
+    """Check that this machine can submit jobs.
 
-    Args:
-        job: what the job runs.
-        stages: the stages in it.
-        member: the member of a sweep that needs them.
+    Raises:
+        UsageError: the profile needs Slurm, and its commands are not on PATH.
     """
-
-    job: Any
-    stages: Sequence[PlannedStage]
-    member: str | None = None
+    if profile.profile.executor != "slurm":
+        return
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise UsageError(
+            f"profile {profile.name} submits to Slurm, but sbatch and srun are not on PATH; run it "
+            "where Slurm is installed, or choose --on local"
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,6 @@ class Submitter:
 
         Raises:
             RunError: another process holds the run, or a job is not accepted.
-            UsageError: this machine has no Slurm.
         """
         self._prepare()
         with self.directory.lock():
@@ -133,138 +138,62 @@ class Submitter:
                 self.directory.link_report()
                 self.console.print("no job: every stage is done")
             elif self._executor == "slurm":
-                self._submit_chain(loaded, described)
+                jobs = chain_jobs(described, self._queued)
+                self._submit_all(jobs, lambda task: self._stage_job(loaded, self.directory, task))
             else:
-                self._submit_whole(loaded, described)
+                job = whole_job(described, self._profile)
+                if not self._any_queued(job.stages):
+                    self._submit(job, [self._stage_job(loaded, self.directory, job.tasks[0])], [])
 
     def submit_sweep(self, loaded: LoadedRecipe, members: list[Member]) -> None:
         """Submit the unfinished stages of members of a sweep, and the report of all.
 
         Raises:
             RunError: another process holds the sweep, or a job is not accepted.
-            UsageError: this machine has no Slurm.
         """
         self._prepare()
         with self.directory.lock():
             describe_sweep(loaded, self.directory, members, self.command)
-            described = {member.name: self._described(member) for member in members}
+            runs = {member.name: self._described(member) for member in members}
+            by_name = {member.name: member for member in members}
             if self._executor == "slurm":
-                self._submit_members(loaded, members, described)
+                jobs = sweep_jobs(runs, self._profile, self._queued)
+                self._submit_all(jobs, lambda task: self._sweep_task(loaded, by_name, task))
             else:
-                self._submit_whole_sweep(loaded, members, described)
+                job = whole_sweep_job(runs, self._profile)
+                if not self._any_queued(job.stages):
+                    self._submit(job, [self._sweep_job(loaded, list(by_name))], [])
 
-    # --- what goes into one job -------------------------------------------------------------------
+    # --- what a job runs --------------------------------------------------------------------------
 
-    def _submit_chain(self, loaded: LoadedRecipe, described: DescribedRun) -> None:
-        """One job for each stage."""
-        ids: dict[str, str] = {}
-        stages, unfinished = described.stages, described.unfinished
-        for name in unfinished:
-            if (queued := self._queued(stages[name])) is not None:
-                ids[name] = queued
-                continue
-            waits_for = direct_inputs(stages, name, unfinished)
-            after = [ids[stage] for stage in unfinished if stage in waits_for]
-            work = self._stage_work(loaded, self.directory, [stages[name]])
-            (ids[name],) = self._submit(name, [work], name, after)
-
-    def _submit_whole(self, loaded: LoadedRecipe, described: DescribedRun) -> None:
-        """One job for all stages."""
-        stages = [described.stages[name] for name in described.unfinished]
-        if self._any_queued(stages):
-            return
-        work = self._stage_work(loaded, self.directory, stages)
-        self._submit(", ".join(described.unfinished), [work], self._largest(stages), [])
-
-    def _submit_members(
-        self,
-        loaded: LoadedRecipe,
-        members: Sequence[Member],
-        described: Mapping[str, DescribedRun],
-    ) -> None:
-        """Shared stages, then an array with the other stages of each member, then the report."""
-        needed = Counter(
-            run.stages[name].folder for run in described.values() for name in run.unfinished
-        )
-        ids: dict[str, str] = {}
-        tasks: list[_Work] = []
-        for member in members:
-            run, own = described[member.name], list[PlannedStage]()
-            for name in run.unfinished:
-                stage = run.stages[name]
-                if stage.folder in ids:
-                    continue
-                if (queued := self._queued(stage)) is not None:
-                    ids[stage.folder] = queued
-                elif needed[stage.folder] == 1:
-                    own.append(stage)
-                else:
-                    waits_for = direct_inputs(run.stages, name, run.unfinished)
-                    after = [ids[run.stages[earlier].folder] for earlier in sorted(waits_for)]
-                    directory = member_directory(self.directory, member)
-                    work = self._stage_work(member.loaded, directory, [stage], member.name)
-                    (ids[stage.folder],) = self._submit(name, [work], name, after)
-            if own:
-                directory = member_directory(self.directory, member)
-                tasks.append(self._stage_work(member.loaded, directory, own, member.name))
-        before = list(dict.fromkeys(ids.values()))
-        if tasks:
-            largest = self._largest([stage for task in tasks for stage in task.stages])
-            label = f"{len(tasks)} member{'' if len(tasks) == 1 else 's'}"
-            before += self._submit("members", tasks, largest, before, label)
-        if tasks or self._queued(_COMPARISON) is None:
-            job = ComparisonJob(self._absolute, self._snapshot(loaded), self._rules, self._absolute)
-            work = _Work(job, [_COMPARISON])
-            self._submit(COMPARISON, [work], "report", _array_ids(before), kind="afterany")
-
-    def _submit_whole_sweep(
-        self,
-        loaded: LoadedRecipe,
-        members: Sequence[Member],
-        described: Mapping[str, DescribedRun],
-    ) -> None:
-        """One job for all members."""
-        unfinished = {
-            run.stages[name].folder: run.stages[name]
-            for run in described.values()
-            for name in run.unfinished
-        }
-        stages = [*unfinished.values(), _COMPARISON]
-        if self._any_queued(stages):
-            return
-        names = tuple(member.name for member in members)
-        job = SweepJob(
-            self._absolute, self._snapshot(loaded), self._rules, self._absolute, names, self.command
-        )
-        work = _Work(job, stages)
-        self._submit(f"{len(names)} members", [work], self._largest(work.stages), [])
-
-    def _described(self, member: Member) -> DescribedRun:
-        directory = member_directory(self.directory, member)
-        with directory.lock():
-            return describe_run(member.loaded, directory, self.command, self.console)
-
-    def _stage_work(
-        self,
-        loaded: LoadedRecipe,
-        directory: RunDirectory,
-        stages: Sequence[PlannedStage],
-        member: str | None = None,
-    ) -> _Work:
-        for stage in stages:
-            warning = short_grace(directory.stage(stage), self._rules.seconds)
-            if warning is not None:
-                self.console.print(f"warning: {warning}")
-        job = StageJob(
+    def _stage_job(self, loaded: LoadedRecipe, directory: RunDirectory, task: Task) -> StageJob:
+        return StageJob(
             self._absolute,
             self._snapshot(loaded),
             self._rules,
             directory.path.absolute(),
             directory.store.absolute(),
-            {stage.name: stage.fingerprint for stage in stages},
+            {stage.name: stage.fingerprint for stage in task.stages},
             self.command,
         )
-        return _Work(job, stages, member)
+
+    def _sweep_task(
+        self, loaded: LoadedRecipe, members: Mapping[str, Member], task: Task
+    ) -> StageJob | ComparisonJob:
+        if task.member is None:
+            snapshot = self._snapshot(loaded)
+            return ComparisonJob(self._absolute, snapshot, self._rules, self._absolute)
+        member = members[task.member]
+        return self._stage_job(member.loaded, member_directory(self.directory, member), task)
+
+    def _sweep_job(self, loaded: LoadedRecipe, members: Sequence[str]) -> SweepJob:
+        snapshot, names = self._snapshot(loaded), tuple(members)
+        return SweepJob(self._absolute, snapshot, self._rules, self._absolute, names, self.command)
+
+    def _described(self, member: Member) -> DescribedRun:
+        directory = member_directory(self.directory, member)
+        with directory.lock():
+            return describe_run(member.loaded, directory, self.command, self.console)
 
     # --- what every job has -----------------------------------------------------------------------
 
@@ -307,15 +236,10 @@ class Submitter:
         return versions(self.registry), source_hashes(self.registry)
 
     def _prepare(self) -> None:
-        """Check that jobs can be submitted, and tell what is left out."""
+        """Make the folder of jobs, and tell what is left out."""
         make_folder(self._jobs.folder)
         if self._executor != "slurm":
             return
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
-            raise UsageError(
-                f"profile {self.profile.name} submits to Slurm, but sbatch and srun are not on "
-                "PATH; run it where Slurm is installed, or choose --on local"
-            )
         if foreign := foreign_settings(os.environ):
             self.console.print(
                 f"not used: {', '.join(foreign)}; jobs ask for what profile "
@@ -330,10 +254,10 @@ class Submitter:
         submitted = [
             stage for stage in self._jobs.submitted if not self._jobs.is_canceled(stage.id)
         ]
-        waiting: set[str] = set()
-        if any(stage.executor == "slurm" for stage in submitted):
+        waiting: frozenset[str] = frozenset()
+        if ids := {stage.id for stage in submitted if stage.executor == "slurm"}:
             try:
-                waiting = set(queued_jobs())
+                waiting = queued_jobs(ids)
             except SlurmUnknownError as error:
                 if self._executor != "slurm":  # locks keep two processes from one stage
                     self.console.print(f"jobs of the run in Slurm's queue are unknown: {error}")
@@ -365,113 +289,104 @@ class Submitter:
         """Whether any of the stages is in a job that has not ended; says so of each."""
         return any(job is not None for job in [self._queued(stage) for stage in stages])
 
-    def _submit(
-        self,
-        label: str,
-        works: Sequence[_Work],
-        largest: str,
-        after: Sequence[str],
-        text: str = "",
-        kind: str = "afterok",
-    ) -> list[str]:
-        """Submit jobs that are alike, as an array if there are several; returns their ids.
+    def _submit_all(self, jobs: Sequence[PlannedJob], run: Callable[[Task], Any]) -> None:
+        """Submit jobs in order; ``run`` makes what a task runs."""
+        ids: dict[PlannedJob | str, list[str]] = {}
+        for job in jobs:
+            after = [name for earlier in job.after for name in ids.get(earlier, [str(earlier)])]
+            if job.whatever:
+                after = _array_ids(after)
+            ids[job] = self._submit(job, [run(task) for task in job.tasks], after)
+
+    def _submit(self, job: PlannedJob, works: Sequence[Any], after: Sequence[str]) -> list[str]:
+        """Submit a job, or an array; returns the ids of its tasks.
 
         Args:
-            label: what the jobs are for, in their name and for the user.
-            works: what they run.
-            largest: the stage whose resources they get.
+            job: the job.
+            works: what each task runs.
             after: ids of the jobs that must have ended before.
-            text: what they are for, for the user; empty: the label.
-            kind: how those jobs must have ended, as Slurm writes it.
         """
-        resources = self.profile.profile.for_stage(largest)
-        ids = self._sent(label, works, largest, after, kind)
+        resources = self._profile.for_stage(job.largest)
+        ids = self._sent(job, works, after)
         entries = [
             SubmittedStage(
                 stage=stage.name,
                 fingerprint=stage.fingerprint,
                 folder=stage.folder,
-                member=work.member,
-                job=job.partition("_")[0] if self._executor == "slurm" else job,
-                array_index=_array_index(job) if self._executor == "slurm" else None,
-                executor=self.profile.profile.executor,
+                member=task.member,
+                job=name.partition("_")[0] if self._executor == "slurm" else name,
+                array_index=_array_index(name) if self._executor == "slurm" else None,
+                executor=self._executor,
                 profile=self.profile.name,
                 host=platform.node(),
                 resources=resources.model_dump(mode="json"),
                 submitted=now(),
                 depends_on=list(after),
-                snapshot=work.job.snapshot.file.name,
-                sources=dict(work.job.snapshot.sources),
+                snapshot=work.snapshot.file.name,
+                sources=dict(work.snapshot.sources),
             )
-            for work, job in zip(works, ids, strict=True)
-            for stage in work.stages
+            for task, work, name in zip(job.tasks, works, ids, strict=True)
+            for stage in task.stages
         ]
         self._jobs.add(entries)
         waits = f"; after {', '.join(after)}" if after else ""
         asked = f": {resources_text(resources)}" if self._executor == "slurm" else ""
-        self._print(text or label, f"submitted as job {', '.join(_array_ids(ids))}{asked}{waits}")
+        label = f"{len(works)} {job.label}" if job.label == ARRAY else job.label
+        self._print(label, f"submitted as job {', '.join(_array_ids(ids))}{asked}{waits}")
         if self._executor == "debug":
             self._run_here(works)
         return ids
 
-    def _sent(
-        self,
-        label: str,
-        works: Sequence[_Work],
-        largest: str,
-        after: Sequence[str],
-        kind: str,
-    ) -> list[str]:
-        """Hand the jobs to submitit; returns their ids."""
+    def _sent(self, job: PlannedJob, works: Sequence[Any], after: Sequence[str]) -> list[str]:
+        """Hand a job to submitit; returns the ids of its tasks."""
         if self._executor == "debug":
             return [f"debug-{os.getpid()}"]
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
             if self._executor == "local":
-                return self._sent_local(works)
-            return self._sent_to_slurm(label, works, largest, after, kind)
+                return self._sent_local(job, works)
+            return self._sent_to_slurm(job, works, after)
         except (FailedJobError, FailedSubmissionError) as error:
             reason = (str(error).strip().splitlines() or ["no reason is given"])[-1]
             raise RunError(
-                f"the job of {label} is not accepted: {reason}; jobs that were submitted before "
-                "it stay in the queue"
+                f"the job of {job.label} is not accepted: {reason}; jobs that were submitted "
+                "before it stay in the queue"
             ) from error
 
     def _sent_to_slurm(
-        self, label: str, works: Sequence[_Work], largest: str, after: Sequence[str], kind: str
+        self, job: PlannedJob, works: Sequence[Any], after: Sequence[str]
     ) -> list[str]:
         import submitit
 
         executor = submitit.AutoExecutor(folder=self._jobs.folder, cluster="slurm")
-        executor.update_parameters(**self._parameters(label, largest, after, kind))
+        executor.update_parameters(**self._parameters(job, after))
         with outside_allocations({"PYTHONPATH": _python_path()}):
             if len(works) == 1:
-                return [executor.submit(works[0].job).job_id]
-            return [job.job_id for job in executor.submit_array([work.job for work in works])]
+                return [executor.submit(works[0]).job_id]
+            return [sent.job_id for sent in executor.submit_array(list(works))]
 
-    def _parameters(
-        self, label: str, largest: str, after: Sequence[str], kind: str
-    ) -> dict[str, Any]:
+    def _parameters(self, job: PlannedJob, after: Sequence[str]) -> dict[str, Any]:
         """Submitit's parameters of a job."""
-        given = slurm_parameters(self.profile.profile, largest)
+        given = slurm_parameters(self._profile, job.largest)
         additional = dict(given.get("slurm_additional_parameters", {}))
         additional["requeue"] = True
         if after:
+            kind = "afterany" if job.whatever else "afterok"
             additional["dependency"] = f"{kind}:{':'.join(after)}"
             additional["kill-on-invalid-dep"] = "yes"
         setup = [f"export PYTHONPATH={shlex.quote(_python_path())}", FORWARDING]
         srun = ["--kill-on-bad-exit=1", "--open-mode=append", *given.get("slurm_srun_args", [])]
         return {
             **given,
-            "name": _job_name(self._absolute.name, label),
+            "name": _job_name(self._absolute.name, job.label),
             "stderr_to_stdout": True,
             "slurm_additional_parameters": additional,
             "slurm_setup": [*setup, *given.get("slurm_setup", [])],
             "slurm_srun_args": srun,
         }
 
-    def _sent_local(self, works: Sequence[_Work]) -> list[str]:
+    def _sent_local(self, job: PlannedJob, works: Sequence[Any]) -> list[str]:
         import submitit
 
         # Not submitit's `setup`: the job's process would be the shell, which forwards no signal.
@@ -479,30 +394,25 @@ class Submitter:
         python = shlex.join(["sh", "-c", " && ".join(setup), sys.executable])
         executor = submitit.LocalExecutor(self._jobs.folder, python=python)
         (work,) = works
-        resources = self.profile.profile.for_stage(self._largest(work.stages))
         executor.update_parameters(
             timeout_min=_YEAR_MINUTES,
-            tasks_per_node=_local_processes(resources),
+            tasks_per_node=processes_of(self._profile, job.largest),
             stderr_to_stdout=True,
         )
         extra = {"PYTHONPATH": _python_path()}
         if "CUDA_VISIBLE_DEVICES" in os.environ:
             extra[VISIBLE_DEVICES] = os.environ["CUDA_VISIBLE_DEVICES"]
         with outside_allocations(extra), _streams_into(self._jobs.folder / "local.log"):
-            return [executor.submit(work.job).job_id]
+            return [executor.submit(work).job_id]
 
-    def _run_here(self, works: Sequence[_Work]) -> None:
+    def _run_here(self, works: Sequence[Any]) -> None:
         """Run jobs in this process (executor debug)."""
         import submitit
 
         executor = submitit.DebugExecutor(self._jobs.folder)
         for work in works:
-            if (error := executor.submit(work.job).exception()) is not None:
+            if (error := executor.submit(work).exception()) is not None:
                 raise error
-
-    def _largest(self, stages: Sequence[PlannedStage]) -> str:
-        """The stage that asks for most."""
-        return max((stage.name for stage in stages), key=lambda name: _size(self._profile, name))
 
     @property
     def _profile(self) -> Profile:
@@ -510,17 +420,6 @@ class Submitter:
 
     def _print(self, name: str, text: str) -> None:
         self.console.print(Text.assemble((f"{name:<10}", "bold"), f" {text}"))
-
-
-def _size(profile: Profile, stage: str) -> tuple[int, int, int, int]:
-    asked = profile.for_stage(stage)
-    gpus = asked.nodes * (asked.gpus_per_node or 0)
-    return gpus, asked.processes, asked.mib or 0, asked.minutes or 0
-
-
-def _local_processes(resources: Resources) -> int:
-    """Processes on this machine; one per visible GPU unless the profile says how many."""
-    return resources.tasks_per_node or resources.gpus_per_node or len(this_machine().gpus) or 1
 
 
 def _array_index(job: str) -> int | None:

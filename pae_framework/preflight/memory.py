@@ -18,6 +18,7 @@ from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.recipe.stage_table import STAGES, Stage, trainings
+from pae_framework.system.file_errors import gib
 from pae_framework.training.train_settings import TrainSettings
 
 CLASSES = 1000
@@ -40,11 +41,42 @@ class StageMemory:
     """Number of trained parameters."""
     unknown: tuple[str, ...] = ()
     """Components of unknown size."""
+    sharded: bool = False
+    """Whether several processes have a part of the weights each, instead of a copy."""
 
     @property
     def total(self) -> int:
-        """Weights and activations."""
-        return self.weights + self.activations
+        """Weights and activations in one process."""
+        return self.needed()
+
+    def needed(self, processes: int = 1, on_one: int = 1) -> int:
+        """Weights and activations, if several processes share the training.
+
+        Args:
+            processes: their number.
+            on_one: how many of them share the memory.
+        """
+        return sum(self._parts(processes, on_one))
+
+    def text(self, processes: int = 1, on_one: int = 1) -> str:
+        """What it needs, in words. Arguments as in :meth:`needed`."""
+        weights, activations = self._parts(processes, on_one)
+        bound = "at least" if self.unknown else "about"
+        several = f" for {on_one} processes" if on_one > 1 else ""
+        return (
+            f"stage {self.stage} needs {bound} {gib(weights + activations)} of memory{several}: "
+            f"{gib(weights)} for weights and optimizer, {gib(activations)} for "
+            f"{on_one * self._images(processes)} images at a time (estimate, right within a factor "
+            "of two)"
+        )
+
+    def _parts(self, processes: int, on_one: int) -> tuple[int, int]:
+        weights = self.weights // processes if self.sharded else self.weights
+        activations = self.activations * self._images(processes) // self.images
+        return on_one * weights, on_one * activations
+
+    def _images(self, processes: int) -> int:
+        return -(-self.images // processes)
 
 
 @dataclass(frozen=True)
@@ -92,6 +124,7 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         activations=round(images * numbers * per_number),
         images=images,
         trained=sum(network.parameters or 0 for network in networks if network.trained),
+        sharded=train.parallel == "fsdp",
         unknown=tuple(n.name for n in networks if n.parameters is None or n.activations is None),
     )
 

@@ -75,6 +75,7 @@ def missing_requirements(
     stages_dir: Path | None = None,
     machine: Machine | None = None,
     again: Collection[str] = (),
+    processes: int = 1,
 ) -> list[Problem]:
     """Everything that keeps the recipes from running on this machine; each problem once.
 
@@ -83,8 +84,11 @@ def missing_requirements(
         stages_dir: folder of their stages; a stage that is done there needs nothing.
         machine: the machine; by default this one.
         again: stages that run anew, with all that depend on them.
+        processes: number of processes on it.
     """
-    return _for_unfinished(_missing, recipes, stages_dir, machine, again)
+    return _for_unfinished(
+        partial(_missing, processes=processes), recipes, stages_dir, machine, again
+    )
 
 
 def low_memory(
@@ -92,12 +96,14 @@ def low_memory(
     stages_dir: Path | None = None,
     machine: Machine | None = None,
     again: Collection[str] = (),
+    processes: int = 1,
 ) -> list[Problem]:
     """Stages whose estimated memory exceeds the available memory by less than the estimate's error.
 
     They are worth a warning; the run may start. Arguments as in :func:`missing_requirements`.
     """
-    return _for_unfinished(partial(_memory, above=1, up_to=2), recipes, stages_dir, machine, again)
+    check = partial(_memory, above=1, up_to=2, processes=processes)
+    return _for_unfinished(check, recipes, stages_dir, machine, again)
 
 
 def _for_unfinished(
@@ -114,7 +120,9 @@ def _for_unfinished(
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 
-def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) -> Iterator[Problem]:
+def _missing(
+    loaded: LoadedRecipe, machine: Machine, stages: Collection[str], processes: int
+) -> Iterator[Problem]:
     recipe, position = loaded.recipe, loaded.root.position
     messages: list[tuple[KeyPath, str | None]] = [
         (path, section.missing()) for path, section in components_with_requirements(recipe, stages)
@@ -136,7 +144,7 @@ def _missing(loaded: LoadedRecipe, machine: Machine, stages: Collection[str]) ->
         message = "needs a GPU, but none is visible on this machine"
         hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
         yield Problem(message, "runtime.device", position(("runtime", "device")), hint)
-    yield from _memory(loaded, machine, stages, above=2)
+    yield from _memory(loaded, machine, stages, processes, above=2)
 
 
 def _other_classes(recipe: Recipe) -> str | None:
@@ -218,6 +226,7 @@ def _memory(
     loaded: LoadedRecipe,
     machine: Machine,
     stages: Collection[str],
+    processes: int,
     above: float,
     up_to: float = math.inf,
 ) -> Iterator[Problem]:
@@ -228,20 +237,13 @@ def _memory(
     if not available:
         return
     for stage in training_memory(loaded.recipe):
-        if stage.stage in stages and above * available < stage.total <= up_to * available:
+        on_one = 1 if on_gpu else processes
+        needed = stage.needed(processes, on_one)
+        if stage.stage in stages and above * available < needed <= up_to * available:
             owner = "the GPU has" if on_gpu else "this machine has"
-            message = f"{_needed(stage)}; {owner} {gib(available)}"
+            message = f"{stage.text(processes, on_one)}; {owner} {gib(available)}"
             where = loaded.root.position(stage.path)
             yield Problem(message, dotted(stage.path), where, _advice(stage, available))
-
-
-def _needed(stage: StageMemory) -> str:
-    bound = "at least" if stage.unknown else "about"
-    return (
-        f"stage {stage.stage} needs {bound} {gib(stage.total)} of memory: {gib(stage.weights)} for "
-        f"weights and optimizer, {gib(stage.activations)} for {stage.images} images at a time "
-        "(estimate, right within a factor of two)"
-    )
 
 
 def _advice(stage: StageMemory, available: int) -> str:

@@ -34,6 +34,7 @@ _TIME_FORMS = "write 12:00:00, 2-00:00:00 (days-hours:minutes:seconds) or a numb
 _MIB_PER_UNIT = {"M": 1, "G": 1 << 10, "T": 1 << 20}
 _MEMORY = re.compile(r"([0-9]{1,10}(?:\.[0-9]{1,6})?) ?([MGT])(?:i?B)?", re.IGNORECASE)
 _MOST_MIB = 1 << 30
+_GPU = re.compile(r"(?:gres[:/])?gpu(?::([^:=]+?))??(?:[:=]([0-9]+))?")
 ALL_MEMORY = "all"
 """The value of ``memory`` that asks for all memory of a node."""
 
@@ -85,6 +86,16 @@ def written_memory(mib: int) -> str:
     """The amount in the largest unit that gives a whole number: ``64GB``, ``1536MB``."""
     unit = max((unit for unit, size in _MIB_PER_UNIT.items() if mib % size == 0), key="MGT".index)
     return f"{mib // _MIB_PER_UNIT[unit]}{unit}B"
+
+
+def gpus_in_gres(gres: str) -> dict[str, int]:
+    """Number of GPUs by type in generic resources: ``gpu:a100:4(S:0-1),nvme:1``; untyped: empty."""
+    found: dict[str, int] = {}
+    for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
+        if match := _GPU.fullmatch(entry):
+            kind = match[1] or ""
+            found[kind] = found.get(kind, 0) + int(match[2] or 1)
+    return found
 
 
 def _time_hint(time: str) -> str:
@@ -224,6 +235,12 @@ class Resources(Settings):
     def processes(self) -> int:
         """Processes on all nodes."""
         return self.nodes * self.processes_per_node
+
+    @property
+    def gpus(self) -> dict[str, int]:
+        """Number of GPUs on each node by type, which is empty if none is named."""
+        gres = gpus_in_gres(str(self.flags.get("gres") or ""))
+        return gres or ({"": self.gpus_per_node} if self.gpus_per_node else {})
 
     @property
     def minutes(self) -> int | None:

@@ -85,9 +85,17 @@ class FoundProfile:
         return DEFAULT if found is None else found.where
 
     def problem(self, message: str, key: str, stage: str | None = None, hint: str = "") -> Problem:
-        """A problem with what a stage asks for, at the position of the value to change."""
-        of_stage: KeyPath = ("stages", stage, key) if stage is not None else ()
-        path = of_stage if of_stage and self.root.find(of_stage) is not None else (key,)
+        """A problem with what a stage asks for, at the position of the value to change.
+
+        Args:
+            message: what is wrong.
+            key: key of the value: ``memory``, ``flags.gres``.
+            stage: the stage.
+            hint: the remedy.
+        """
+        path: KeyPath = tuple(key.split("."))
+        if stage is not None and self.root.find(("stages", stage, *path)) is not None:
+            path = ("stages", stage, *path)
         return Problem(message, dotted((self.name, *path)), self._position(path), hint)
 
     def _position(self, path: KeyPath) -> str:

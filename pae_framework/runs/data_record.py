@@ -34,7 +34,7 @@ from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.directory import RECORD, RunDirectory
-from pae_framework.runs.looking import found_once, keep, once
+from pae_framework.runs.looking import found_once, keep, once, only_looks
 from pae_framework.runs.plan import PlannedStage, Split
 from pae_framework.runs.reading import read_record as read_run_record
 from pae_framework.runs.record import StageRecord
@@ -91,11 +91,14 @@ def source_of(recipe: Recipe, split: Split) -> DataSourceComponent:
 def found_contents(recipe: Recipe) -> dict[Split, Contents]:
     """The contents of the splits whose files are on this machine, with the user's cache.
 
-    Inside :func:`~pae_framework.runs.looking.looking_once`, each data source is looked up once.
+    Inside :func:`~pae_framework.runs.looking.looking_once`, each data source is looked up once;
+    inside :func:`~pae_framework.runs.looking.only_looking`, only the cache is.
 
     Raises:
         DataError: a file cannot be read.
     """
+    if only_looks():
+        return contents_in_cache(recipe)
     return _contents(recipe, "found", cached_contents)
 
 

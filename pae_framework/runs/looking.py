@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 
 _found: ContextVar[dict[Hashable, object] | None] = ContextVar("found", default=None)
+_only: ContextVar[bool] = ContextVar("only", default=False)
 
 
 @contextmanager
@@ -27,6 +28,22 @@ def looking_once() -> Iterator[None]:
         yield
     finally:
         _found.reset(token)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Plan by what is known of images inside this block: none is read, and nothing is written."""
+    token = _only.set(True)
+    try:
+        with looking_once():
+            yield
+    finally:
+        _only.reset(token)
+
+
+def only_looks() -> bool:
+    """Whether this is inside :func:`only_looking`."""
+    return _only.get()
 
 
 def once(key: Hashable, look: Callable[[], T]) -> T:

@@ -1,8 +1,7 @@
-"""What Slurm's commands say about jobs, and what they are told. No torch."""
+"""How Slurm's commands are run, and what they inherit. No torch."""
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shutil
@@ -17,72 +16,66 @@ _OWN_VARIABLES = re.compile(
     r"|RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
 )
 """Variables that describe an allocation, or the place of a process in one."""
-_OF_THE_SITE = {"SLURM_CONF"}
+_FORMATS = re.compile(r"(SQUEUE|SINFO|SACCT|SACCTMGR|SCONTROL)_.+")
+"""A user's defaults of the commands, which filter and reshape their answers."""
+_OF_THE_SITE = {"SLURM_CONF", "SLURM_JWT"}
 
 
 class SlurmUnknownError(Exception):
     """Slurm cannot be asked; the text says why."""
 
 
-def ask_slurm(*command: str, seconds: float = TIMEOUT_SECONDS) -> str:
-    """The answer of one of Slurm's commands.
+def ask_slurm(*command: str, seconds: float | None = None) -> str:
+    """The answer of one of Slurm's commands, in English, whatever the user's environment.
 
     Args:
         *command: its words.
-        seconds: how long it may take.
+        seconds: how long it may take; None: ``TIMEOUT_SECONDS``.
 
     Raises:
         SlurmUnknownError: the command is not on PATH, does not answer, or fails.
     """
-    name = command[0]
+    name, limit = command[0], TIMEOUT_SECONDS if seconds is None else seconds
     if shutil.which(name) is None:
         raise SlurmUnknownError(f"{name} is not on PATH")
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, check=True
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit,
+            check=True,
+            env=_environment(),
         )
     except subprocess.TimeoutExpired:
-        raise SlurmUnknownError(f"{name} did not answer within {seconds:g} s") from None
+        raise SlurmUnknownError(f"{name} did not answer within {limit:g} s") from None
     except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        code = error.returncode
+        end = f"signal {-code}" if code < 0 else f"exit code {code}"
+        reason = (error.stderr.strip().splitlines() or [end])[-1]
         raise SlurmUnknownError(f"{name} failed: {reason}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SlurmUnknownError(f"{name} cannot be run: {error}") from None
     return answer.stdout
 
 
-def queued_jobs() -> dict[str, str]:
-    """State of each job of this user that has not ended, by its id: ``12``, ``12_3``.
+def slurm_rows(answer: str, command: str, fields: int) -> list[list[str]]:
+    """The lines of an answer as fields separated by ``|``; a line may have more of them.
 
     Raises:
-        SlurmUnknownError: Slurm cannot be asked.
+        SlurmUnknownError: a line has fewer, so it is no answer to what was asked.
     """
-    user = getpass.getuser()
-    answer = ask_slurm("squeue", "--noheader", "--array", f"--user={user}", "--format=%i|%T")
-    pairs = (line.strip().partition("|") for line in answer.splitlines() if line.strip())
-    return {job: state for job, _, state in pairs}
+    rows = [[field.strip() for field in line.split("|")] for line in answer.splitlines() if line]
+    for row in rows:
+        if len(row) < fields:
+            raise unreadable(command, "|".join(row))
+    return rows
 
 
-def job_state(job: str) -> str:
-    """State of a job that has not been forgotten: ``RUNNING``, ``COMPLETING``, ``PENDING``, ...
-
-    Raises:
-        SlurmUnknownError: Slurm cannot be asked, or has forgotten the job.
-    """
-    answer = ask_slurm("scontrol", "--oneliner", "show", "job", job)
-    found = re.search(r"\bJobState=(\S+)", answer)
-    if found is None:
-        raise SlurmUnknownError("the answer of scontrol names no JobState")
-    return found[1]
-
-
-def requeue(job: str) -> None:
-    """Put a running job back into the queue, under its id; its processes are ended.
-
-    Raises:
-        SlurmUnknownError: Slurm does not do it.
-    """
-    ask_slurm("scontrol", "requeue", job)
+def unreadable(command: str, answer: str) -> SlurmUnknownError:
+    """The error for an answer that is none."""
+    return SlurmUnknownError(f"the answer of {command} cannot be read: {answer[:80]!r}")
 
 
 def foreign_settings(environment: Mapping[str, str]) -> list[str]:
@@ -106,6 +99,12 @@ def outside_allocations(extra: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _environment() -> dict[str, str]:
+    kept = [name for name in os.environ if not _FORMATS.fullmatch(name)]
+    own = set(_allocation_variables(kept))
+    return {name: os.environ[name] for name in kept if name not in own} | {"LC_ALL": "C"}
 
 
 def _allocation_variables(names: Sequence[str]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pwd
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pae_framework.system.slurm import SlurmUnknownError, ask_slurm
+from pae_framework.system.slurm import SlurmUnknownError, ask_slurm, slurm_rows, unreadable
 
 ANSWER_SECONDS = 10
 """How long a person who looks at jobs waits for each answer."""
@@ -87,7 +88,7 @@ def look_at(ids: Collection[str]) -> SlurmAnswer:
     found: dict[str, SlurmJob] = {}
     queue_problem = accounting_problem = ""
     try:
-        found.update(_queue(ids))
+        found.update(_queue(ids, ANSWER_SECONDS))
     except SlurmUnknownError as error:
         queue_problem = str(error)
     unknown = [i for i in ids if i not in found or found[i].state == "CANCELLED"]
@@ -111,20 +112,53 @@ def end_jobs(ids: Collection[str]) -> None:
     ask_slurm("scancel", *ids)
 
 
-def _queue(ids: Iterable[str]) -> dict[str, SlurmJob]:
+def queued_jobs(ids: Collection[str]) -> frozenset[str]:
+    """Those of the jobs that the controller knows and that have not ended.
+
+    Raises:
+        SlurmUnknownError: Slurm cannot be asked.
+    """
+    return frozenset(job for job, found in _queue(ids).items() if not found.ended)
+
+
+def job_state(job: str) -> str:
+    """State of a job that has not been forgotten: ``RUNNING``, ``COMPLETING``, ``PENDING``, ...
+
+    Raises:
+        SlurmUnknownError: Slurm cannot be asked, or has forgotten the job.
+    """
+    answer = ask_slurm("scontrol", "--oneliner", "show", "job", job)
+    found = re.search(r"\bJobState=(\S+)", answer)
+    if found is None:
+        raise unreadable("scontrol", answer)
+    return found[1]
+
+
+def requeue(job: str) -> None:
+    """Put a running job back into the queue, under its id; its processes are ended.
+
+    Raises:
+        SlurmUnknownError: Slurm does not do it.
+    """
+    ask_slurm("scontrol", "requeue", job)
+
+
+def _queue(ids: Iterable[str], seconds: float | None = None) -> dict[str, SlurmJob]:
     """The jobs that the controller knows."""
     layout = ",".join(f"{field}:{_WIDTH}|" for field in _SQUEUE_FIELDS)
     options = ("--noheader", "--array", "--states=all", f"--Format={layout}")
     jobs = f"--jobs={_of_arrays(ids)}"
     try:
-        answer = ask_slurm("squeue", *options, jobs, seconds=ANSWER_SECONDS)
+        answer = ask_slurm("squeue", *options, jobs, seconds=seconds)
     except SlurmUnknownError as error:
         if "Invalid job id" in str(error):  # the answer if it knows none of them
             return {}
         raise
     return {
         job: SlurmJob(job, state, _value(reason), _value(nodes), _time(start), _count(restarts))
-        for job, state, reason, nodes, start, restarts in _ours(answer, len(_SQUEUE_FIELDS))
+        for job, state, reason, nodes, start, restarts in _ours(
+            answer, "squeue", len(_SQUEUE_FIELDS)
+        )
     }
 
 
@@ -144,7 +178,7 @@ def _accounting(ids: Iterable[str]) -> dict[str, SlurmJob]:
             canceled_by=_user(state.partition(" by ")[2]),
             queued=False,
         )
-        for job, state, reason, nodes, start, code in _ours(answer, len(_SACCT_FIELDS))
+        for job, state, reason, nodes, start, code in _ours(answer, "sacct", len(_SACCT_FIELDS))
     }
 
 
@@ -153,12 +187,11 @@ def _of_arrays(ids: Iterable[str]) -> str:
     return ",".join(dict.fromkeys(job.partition("_")[0] for job in ids))
 
 
-def _ours(answer: str, fields: int) -> Iterator[tuple[str, ...]]:
+def _ours(answer: str, command: str, fields: int) -> Iterator[tuple[str, ...]]:
     """Fields of the lines about jobs of this program, without the name, which is the second."""
-    for line in answer.splitlines():
-        words = [field.strip() for field in line.split("|")][:fields]
-        if len(words) == fields and words[1].startswith(NAME_PREFIX):
-            yield (words[0], *words[2:])
+    for words in slurm_rows(answer, command, fields):
+        if words[1].startswith(NAME_PREFIX):
+            yield (words[0], *words[2:fields])
 
 
 def _value(text: str) -> str:

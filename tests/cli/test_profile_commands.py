@@ -15,7 +15,7 @@ cluster:
   time: 12:00:00
   stages: {generator: {nodes: 2}}
 """
-SITE = "gpu*|up|1-00:00:00|2|64|512000|gpu:2|(null)"
+SITE = "gpu*|up|1-00:00:00|1-infinite|2|64|512000|gpu:2|(null)"
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,16 @@ def test_check_reports_batches_that_the_processes_cannot_share(pae: Pae) -> None
     changes = ("tokenizer.train.batch_size=2", "generator.train.batch_size=2")
     answer = pae("check", "quickstart", *changes, "--on", "cluster").fails(2)
     assert "generator.train.batch_size" in answer.err  # 4 processes
+    assert "config/pae_framework/profiles.yaml:5:31" in answer.err
     assert "tokenizer.train.batch_size" not in answer.err  # 2 processes
+
+
+def test_check_warns_of_batches_that_the_processes_share_unevenly(pae: Pae) -> None:
+    changes = ("tokenizer.train.batch_size=8", "generator.train.batch_size=10")
+    tight = pae("check", "quickstart", *changes, "--on", "cluster", "--json").ok().json["tight"]
+    (uneven,) = [problem for problem in tight if "share" in problem["message"]]
+    assert uneven["path"] == "cluster.stages.generator.nodes"  # 10 images, 4 processes
+    assert uneven["hint"].startswith("2 processes")
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
@@ -145,13 +154,25 @@ def test_dry_run_lists_the_jobs_and_what_they_wait_for(pae: Pae) -> None:
     assert by_stage["evaluate"]["after"] == ["extractor", "sample"]
 
 
-@pytest.mark.parametrize(
-    "options", [("--on", "cluster"), ("--on", "local"), ("--on", "debug"), ("launch=cluster",)]
-)
-def test_run_with_a_profile_is_refused_before_anything_is_written(
-    pae: Pae, tmp_path: Path, options: tuple[str, ...]
+@pytest.mark.parametrize("option", [("--on", "cluster"), ("launch=cluster",)])
+def test_without_slurm_a_run_is_refused_before_anything_is_written(
+    pae: Pae, tmp_path: Path, option: tuple[str, ...]
 ) -> None:
-    assert "not available yet" in pae("run", "quickstart", *options).fails(2).err
+    assert "sbatch" in pae("run", "quickstart", *option).fails(2).err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("sinfo")
+def test_run_submits_nothing_that_the_site_would_refuse(
+    pae: Pae, tmp_path: Path, file: Path
+) -> None:
+    for command in ("sbatch", "srun"):
+        (tmp_path / "bin" / command).write_text(f"#!/bin/sh\necho $0 >> {tmp_path}/told\n")
+        (tmp_path / "bin" / command).chmod(0o755)
+    file.write_text(FILE.replace("partition: gpu", "partition: gpus"))
+    answer = pae("run", "quickstart", "--on", "cluster").fails(2)
+    assert "config/pae_framework/profiles.yaml:2:14: cluster.partition" in answer.err
+    assert not (tmp_path / "told").exists()
     assert not (tmp_path / "runs").exists()
 
 

@@ -38,7 +38,8 @@ class FakeSlurm:
 
     def queue(self, jobs: dict[str, str]) -> None:
         """Say which jobs are in the queue, with their states."""
-        self.command("squeue", "\n".join(f"echo '{job}|{state}'" for job, state in jobs.items()))
+        rows = (f"{job}|pae-run-stage|{state}|None||N/A|0" for job, state in jobs.items())
+        self.command("squeue", "\n".join(f"echo '{row}'" for row in rows))
 
     def state(self, state: str) -> None:
         """Say which state every job has; ``scontrol requeue`` is accepted."""

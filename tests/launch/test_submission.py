@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from submitit import AutoExecutor
 
-from pae_framework.launch.submission import direct_inputs, slurm_parameters, submissions
+from pae_framework.launch.submission import (
+    ARRAY,
+    JobsOfLabel,
+    by_label,
+    chain_jobs,
+    direct_inputs,
+    planned_run,
+    slurm_parameters,
+    sweep_jobs,
+)
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profile_settings import Profile
@@ -35,8 +44,15 @@ def finish(loaded: LoadedRecipe, store: Path, *names: str) -> None:
             StageRecord(folder).update(state="done", results={})
 
 
-def after(loaded: LoadedRecipe, store: Path) -> dict[str, tuple[str, ...]]:
-    return {job.stage: job.after for job in submissions([loaded], PROFILE, store)}
+def jobs_of(
+    loaded: LoadedRecipe, store: Path, again: tuple[str, ...] = (), **queued: str
+) -> list[JobsOfLabel]:
+    run = planned_run(loaded, store, again)
+    return by_label(chain_jobs(run, lambda stage: queued.get(stage.name)), PROFILE)
+
+
+def after(loaded: LoadedRecipe, store: Path, **queued: str) -> dict[str, tuple[str, ...]]:
+    return {job.stage: job.after for job in jobs_of(loaded, store, **queued)}
 
 
 def test_every_stage_is_a_job_that_waits_for_the_stages_it_reads(
@@ -62,24 +78,56 @@ def test_stages_that_are_done_are_no_jobs_and_nothing_waits_for_them(
     waits = after(tiny, tmp_path)
     assert list(waits) == ["latents", "generator", "sample", "evaluate", "report"]
     assert (waits["latents"], waits["evaluate"]) == ((), ("sample",))
-    again = submissions([tiny], PROFILE, tmp_path, again=("tokenizer",))
+    again = jobs_of(tiny, tmp_path, again=("tokenizer",))
     assert next(job.stage for job in again) == "tokenizer"
 
 
 def test_each_job_has_the_resources_of_its_stage(tiny: LoadedRecipe, tmp_path: Path) -> None:
-    jobs = {job.stage: job.resources for job in submissions([tiny], PROFILE, tmp_path)}
+    jobs = {job.stage: job.resources for job in jobs_of(tiny, tmp_path)}
     assert {stage for stage, resources in jobs.items() if resources.nodes == 3} == {"generator"}
     assert jobs["generator"].processes == 6
 
 
-def test_members_of_a_sweep_share_the_jobs_of_shared_stages(
+def test_stages_in_a_job_are_waited_for_and_not_submitted_again(
+    tiny: LoadedRecipe, tmp_path: Path
+) -> None:
+    waits = after(tiny, tmp_path, encoder="7", refine="8", report="9")
+    assert waits.keys().isdisjoint({"encoder", "refine", "report"})
+    assert waits["tokenizer"] == ("job 8",)
+    assert waits["evaluate"] == ("extractor", "sample")
+
+
+def sweep(tiny_recipe: Path, store: Path, **queued: str) -> dict[str, JobsOfLabel]:
+    """The jobs of a sweep of two seeds, whose variants share all up to the latents, by label."""
+    variants = "{a: {}, b: {generator.train.steps: 7}}"
+    loaded = load_recipe(tiny_recipe, [f"sweep={{seeds: [0, 1], variants: {variants}}}"])
+    runs = {member.name: planned_run(member.loaded, store) for member in expand(loaded)}
+    profile = PROFILE.model_copy(update={"array_limit": 3})
+    jobs = sweep_jobs(runs, profile, lambda stage: queued.get(stage.name))
+    return {job.stage: job for job in by_label(jobs, profile)}
+
+
+def test_a_sweep_is_its_shared_stages_an_array_of_the_others_and_a_report(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    variants = "{a: {}, b: {tokenizer.train.steps: 7}}"
+    jobs = sweep(tiny_recipe, tmp_path)
+    array = jobs[ARRAY]
+    assert list(jobs)[-2:] == [ARRAY, "comparison"]
+    assert (jobs["tokenizer"].jobs, jobs["latents"].jobs) == (2, 2)
+    assert array.stages == ("generator", "sample", "evaluate", "report")
+    assert (array.jobs, array.at_once, array.resources.nodes) == (4, 3, 3)
+    assert set(array.after) == jobs.keys() - {ARRAY, "comparison"}
+    assert ARRAY in jobs["comparison"].after
+    assert "4 tasks of an array, at most 3 at once" in str(array)
+
+
+def test_of_a_sweep_that_is_done_only_the_report_is_left(tiny_recipe: Path, tmp_path: Path) -> None:
+    variants = "{a: {}, b: {generator.train.steps: 7}}"
     loaded = load_recipe(tiny_recipe, [f"sweep={{seeds: [0, 1], variants: {variants}}}"])
-    members = [member.loaded for member in expand(loaded)]
-    jobs = {job.stage: job.jobs for job in submissions(members, PROFILE, tmp_path)}
-    assert (jobs["encoder"], jobs["refine"], jobs["tokenizer"], jobs["report"]) == (1, 1, 4, 4)
+    for member in expand(loaded):
+        finish(member.loaded, tmp_path, *after(member.loaded, tmp_path))
+    assert list(sweep(tiny_recipe, tmp_path)) == ["comparison"]
+    assert sweep(tiny_recipe, tmp_path, comparison="5") == {}
 
 
 def planned(**inputs: str) -> dict[str, PlannedStage]:

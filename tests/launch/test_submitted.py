@@ -181,8 +181,8 @@ def test_a_short_grace_is_warned_about(
     record.update(state="stopped", save_seconds=500.0)
     capsys.readouterr()
     submit()
-    (warning,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
-    for part in ("generator", "500 s", "120 s"):
+    (warning,) = [x for x in capsys.readouterr().out.splitlines() if "cluster.signal_before" in x]
+    for part in ("profiles.yaml:1:", "generator", "500 s", "120 s"):
         assert part in warning
 
 
@@ -196,7 +196,7 @@ def test_a_run_that_was_submitted_elsewhere_can_go_on_without_slurm(
     finish(run, *CHAIN)
     record = run.stage(run.plan["report"])
     record.update(state="stopped")
-    monkeypatch.setattr(Submitter, "_sent_local", lambda submitter, works: ["1"])
+    monkeypatch.setattr(Submitter, "_sent_local", lambda submitter, job, works: ["1"])
     (slurm.folder / "bin" / "squeue").unlink()
     monkeypatch.setenv("PATH", str(slurm.folder / "bin"))
     run_recipe(load_recipe(tiny_recipe), RunOptions(run_dir=run.path, on="local"), PlainConsole())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,6 +19,7 @@ from pae_framework.errors import Problem, ProfileError, RecipeError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
+    from pae_framework.preflight.profile_checks import JobsPreflight
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.recipe.profiles import FoundProfile
 
@@ -34,12 +35,11 @@ def check(
     Also lists everything this machine lacks to run it: data, weights, a GPU, memory, disk space,
     a compiler. That is not an error. With a profile, `--on` or the recipe's `launch`, it lists what
     the profile's jobs lack instead, and what the Slurm site would refuse, which is an error.
-    Writes nothing.
+    Stages that are done in runs/<recipe name> need nothing. Writes nothing.
     """
-    from pae_framework.preflight.processes import settings_without_effect
-    from pae_framework.preflight.requirements import images_left_out, members_of
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.profiles import chosen_profile
+    from pae_framework.runs.looking import only_looking
 
     try:
         loaded = load_recipe(recipe, overrides or (), installed_registry())
@@ -49,66 +49,63 @@ def check(
             raise
         print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
-    members = members_of(loaded)
-    site = None if profile is None else _asked_site(members, profile)
-    missing, tight = _lacks(members, profile)
+    with only_looking():
+        found = _found(loaded, profile)
     if as_json:
-        print_json(_answer((), missing, tight) | ({} if site is None else asdict(site)))
+        answer = _answer((), found.missing, found.tight)
+        if profile is not None:
+            refused = [asdict(problem) for problem in found.refused]
+            answer |= {"profile": profile.name, "site": found.site, "refused": refused}
+        print_json(answer)
     else:
-        needs = f"; to run it {_place(profile)} you still need:" if missing else ""
-        print_line(f"{loaded.recipe.name}: valid{needs}")
-        for line in (*missing, *images_left_out(members), *settings_without_effect(members)):
-            print_line(f"  {line}")
-        if tight:
-            print_line("this machine may not suffice:" if profile is None else "memory is tight:")
-        for problem in tight:
-            print_line(f"  {problem}")
-        if site is not None:
-            print_line(f"site: {site.site}")
-    if site is not None and site.refused:
+        _print(loaded, profile, found)
+    if found.refused:
         if as_json:
             raise typer.Exit(ProfileError.exit_code)
-        raise ProfileError(site.refused)
+        raise ProfileError(found.refused)
 
 
-@dataclass(frozen=True)
-class _Site:
-    """The answer about a profile."""
+def _found(loaded: LoadedRecipe, profile: FoundProfile | None) -> JobsPreflight:
+    """What the unfinished stages of the recipe's run lack where they will run."""
+    from pae_framework.preflight.processes import Sharing
+    from pae_framework.preflight.profile_checks import JobsPreflight, examine_jobs
+    from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
+    from pae_framework.preflight.resources import RUNS, lacking_resources, scarce_resources
+    from pae_framework.runs.directory import RunDirectory, stages_dir_of
 
-    profile: str
-    site: str
-    """Whether the site was asked, and if not, why."""
-    refused: tuple[Problem, ...]
-
-
-def _asked_site(members: Sequence[LoadedRecipe], profile: FoundProfile) -> _Site:
-    from pae_framework.preflight.profile_checks import refused, stages_to_run, too_many_processes
-    from pae_framework.preflight.slurm_site import SiteUnknownError, read_partitions
-
-    problems = too_many_processes(members, profile)
-    state = f"not asked: the executor is {profile.profile.executor}"
-    if profile.profile.executor == "slurm":
-        try:
-            problems += refused(profile, stages_to_run(members, None), read_partitions())
-            state = "checked with sinfo"
-        except SiteUnknownError as error:
-            state = f"not checked: {error}"
-    return _Site(profile.name, state, tuple(problems))
-
-
-def _lacks(
-    members: Sequence[LoadedRecipe], profile: FoundProfile | None
-) -> tuple[list[Problem], list[Problem]]:
-    """What the machine that runs the recipe lacks, and what is tight there."""
-    from pae_framework.preflight.profile_checks import machine_of_jobs, stages_to_run
-    from pae_framework.preflight.requirements import low_memory, missing_requirements
-    from pae_framework.preflight.resources import lacking_resources, scarce_resources
-
+    members, path = members_of(loaded), RUNS / loaded.recipe.name
+    store = RunDirectory.at(path, stages_dir_of(path)).store if path.is_dir() else None
     if profile is not None and profile.profile.executor == "slurm":
-        machine = machine_of_jobs(profile, stages_to_run(members, None))
-        return missing_requirements(members, None, machine), low_memory(members, None, machine)
-    missing = [*missing_requirements(members), *lacking_resources(members)]
-    return missing, [*low_memory(members), *scarce_resources(members)]
+        return examine_jobs(members, profile, store)
+    sharing = Sharing(members, store, 1 if profile is None else profile)
+    executor = "" if profile is None else f"not asked: the executor is {profile.profile.executor}"
+    return JobsPreflight(
+        missing=(*missing_requirements(members, store), *lacking_resources(members, store)),
+        refused=tuple(sharing.impossible()),
+        tight=(
+            *low_memory(members, store),
+            *scarce_resources(members, store),
+            *sharing.uneven(),
+        ),
+        site=executor,
+    )
+
+
+def _print(loaded: LoadedRecipe, profile: FoundProfile | None, found: JobsPreflight) -> None:
+    from pae_framework.preflight.processes import settings_without_effect
+    from pae_framework.preflight.requirements import images_left_out, members_of
+
+    members = members_of(loaded)
+    needs = f"; to run it {_place(profile)} you still need:" if found.missing else ""
+    print_line(f"{loaded.recipe.name}: valid{needs}")
+    for line in (*found.missing, *images_left_out(members), *settings_without_effect(members)):
+        print_line(f"  {line}")
+    if found.tight:
+        print_line("this machine may not suffice:" if profile is None else "warnings:")
+    for problem in found.tight:
+        print_line(f"  {problem}")
+    if found.site:
+        print_line(f"site: {found.site}")
 
 
 def _place(profile: FoundProfile | None) -> str:

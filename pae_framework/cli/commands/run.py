@@ -144,7 +144,6 @@ def run(
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
     from pae_framework.dry_run.render import dry_run_lines, members_table
     from pae_framework.launch.start import dry_run_recipe, planned_submissions, profile_of
-    from pae_framework.launch.submission import submission_line
 
     profile = profile_of(loaded, options)
     jobs = planned_submissions(loaded, options, profile) if profile else []
@@ -164,10 +163,10 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
         console.print(f"the above is {first}, one of {len(members)} members:")
         console.print(members_table(list(members.items())))
     if profile:
-        asked = profile.profile
-        console.print(f"with profile {profile.name} ({asked.executor}), jobs:" if jobs else _NO_JOB)
+        heading = f"with profile {profile.name} ({profile.profile.executor}), jobs:"
+        console.print(heading if jobs else _NO_JOB)
         for job in jobs:
-            console.print(f"  {submission_line(job, asked.array_limit)}")
+            console.print(f"  {job}")
 
 
 def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
