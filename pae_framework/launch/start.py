@@ -265,7 +265,7 @@ def planned_submissions(
         return by_label([whole], asked)
     if members:
         return by_label(sweep_jobs(runs, asked, _no_job), asked)
-    return by_label(chain_jobs(runs[""], _no_job), asked)
+    return by_label(chain_jobs(runs[""], asked, _no_job), asked)
 
 
 def _no_job(stage: PlannedStage) -> None:

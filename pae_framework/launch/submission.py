@@ -40,8 +40,8 @@ class PlannedJob:
     """A stage, ``members``, ``comparison``, or all stages."""
     tasks: tuple[Task, ...]
     """Several: an array."""
-    largest: str
-    """The stage whose resources each task gets."""
+    resources: Resources
+    """What each task gets."""
     after: tuple[PlannedJob | str, ...] = ()
     """What must have ended before: jobs that are to be submitted, and ids of those in the queue."""
     whatever: bool = False
@@ -70,14 +70,15 @@ def planned_run(loaded: LoadedRecipe, store: Path, again: Collection[str] = ()) 
     return DescribedRun(stages, names, [name for name in names if name in unfinished])
 
 
-def chain_jobs(run: DescribedRun, queued: Queued) -> list[PlannedJob]:
+def chain_jobs(run: DescribedRun, profile: Profile, queued: Queued) -> list[PlannedJob]:
     """A job for each unfinished stage that is in no job yet, in the order they run."""
     found: dict[str, PlannedJob | str] = {}
     for name in run.unfinished:
         stage = run.stages[name]
         waits_for = direct_inputs(run.stages, name, run.unfinished)
         after = tuple(found[earlier] for earlier in run.unfinished if earlier in waits_for)
-        found[name] = queued(stage) or PlannedJob(name, (Task((stage,)),), name, after)
+        asked = profile.for_stage(name)
+        found[name] = queued(stage) or PlannedJob(name, (Task((stage,)),), asked, after)
     return [job for job in found.values() if isinstance(job, PlannedJob)]
 
 
@@ -107,19 +108,21 @@ def sweep_jobs(
             else:
                 waits_for = sorted(direct_inputs(run.stages, name, run.unfinished))
                 after = tuple(found[run.stages[earlier].folder] for earlier in waits_for)
-                task = Task((stage,), member)
-                found[stage.folder] = PlannedJob(name, (task,), name, after)
+                task, asked = Task((stage,), member), profile.for_stage(name)
+                found[stage.folder] = PlannedJob(name, (task,), asked, after)
         if own:
             tasks.append(Task(tuple(own), member))
     before = tuple(found.values())
     jobs = [job for job in before if isinstance(job, PlannedJob)]
     if tasks:
-        stages = [stage.name for task in tasks for stage in task.stages]
-        jobs.append(PlannedJob(ARRAY, tuple(tasks), largest_stage(profile, stages), before))
+        asked = most_of(profile, [stage for task in tasks for stage in task.stages])
+        # A shared stage that fails only ends the tasks that need it.
+        jobs.append(PlannedJob(ARRAY, tuple(tasks), asked, before, whatever=True))
         before = (*before, jobs[-1])
     if tasks or queued(COMPARISON_STAGE) is None:
-        comparison = Task((COMPARISON_STAGE,))
-        jobs.append(PlannedJob(COMPARISON, (comparison,), "report", before, whatever=True))
+        asked = profile.for_stage("report")
+        comparison = (Task((COMPARISON_STAGE,)),)
+        jobs.append(PlannedJob(COMPARISON, comparison, asked, before, whatever=True))
     return jobs
 
 
@@ -140,19 +143,28 @@ def whole_sweep_job(runs: Mapping[str, DescribedRun], profile: Profile) -> Plann
 
 
 def _whole(label: str, stages: tuple[PlannedStage, ...], profile: Profile) -> PlannedJob:
-    largest = largest_stage(profile, [stage.name for stage in stages])
-    return PlannedJob(label, (Task(stages),), largest)
+    return PlannedJob(label, (Task(stages),), most_of(profile, stages))
 
 
-def largest_stage(profile: Profile, stages: Iterable[str]) -> str:
-    """The stage that asks for most; the report of a sweep asks for what that of a run does."""
-    names = ("report" if name == COMPARISON else name for name in stages)
-    return max(names, key=lambda name: _size(profile.for_stage(name)))
+def most_of(profile: Profile, stages: Iterable[PlannedStage]) -> Resources:
+    """What a job with several stages asks for.
+
+    It has the nodes and processes of the stage with the most GPUs, and the most CPUs, memory and
+    time of any. The report of a sweep asks for what that of a run does.
+    """
+    names = {"report" if stage.name == COMPARISON else stage.name for stage in stages}
+    asked = [profile.for_stage(name) for name in STAGES if name in names]
+    largest = max(asked, key=lambda each: (each.nodes * sum(each.gpus.values()), each.processes))
+    most = {
+        "cpus_per_task": max((each.cpus_per_task or 0 for each in asked), default=0) or None,
+        "memory": max(asked, key=_memory).memory,
+        "time": max(asked, key=lambda each: each.minutes or 0).time,
+    }
+    return largest.model_copy(update=most)
 
 
-def _size(asked: Resources) -> tuple[int, int, int, int]:
-    gpus = asked.nodes * sum(asked.gpus.values())
-    return gpus, asked.processes, asked.mib or 0, asked.minutes or 0
+def _memory(asked: Resources) -> float:
+    return float("inf") if asked.memory == ALL_MEMORY else asked.mib or 0
 
 
 def direct_inputs(
@@ -208,7 +220,7 @@ def by_label(jobs: Sequence[PlannedJob], profile: Profile) -> list[JobsOfLabel]:
             label,
             _in_order(stage.name for job in alike for stage in job.stages),
             sum(len(job.tasks) for job in alike),
-            profile.for_stage(alike[0].largest),
+            alike[0].resources,
             tuple(dict.fromkeys(_label(earlier) for job in alike for earlier in job.after)),
             profile.array_limit if label == ARRAY else None,
         )
@@ -246,13 +258,12 @@ def _counted(number: int | None, noun: str, per: str = "") -> str | None:
     return f"{number} {noun}{plural}{per}"
 
 
-def slurm_parameters(profile: Profile, stage: str) -> dict[str, Any]:
-    """The parameters of a stage's job for ``submitit.AutoExecutor.update_parameters``.
+def slurm_parameters(profile: Profile, resources: Resources) -> dict[str, Any]:
+    """The parameters of a job for ``submitit.AutoExecutor.update_parameters``.
 
     Values that the profile leaves to the site are absent. Dependencies, names and folders are the
     launcher's.
     """
-    resources = profile.for_stage(stage)
     parameters = {
         "partition": resources.partition,
         "account": resources.account,
@@ -267,10 +278,15 @@ def slurm_parameters(profile: Profile, stage: str) -> dict[str, Any]:
         "signal_delay_s": profile.signal_before,
         "array_parallelism": profile.array_limit,
         "setup": list(profile.setup) or None,
-        "srun_args": list(profile.srun_args) or None,
+        "srun_args": [*_srun_args(resources), *profile.srun_args] or None,
         "additional_parameters": _flags(resources) or None,
     }
     return {f"slurm_{key}": value for key, value in parameters.items() if value is not None}
+
+
+def _srun_args(resources: Resources) -> list[str]:
+    """What srun does not take over from sbatch, since Slurm 22.05."""
+    return [f"--cpus-per-task={resources.cpus_per_task}"] if resources.cpus_per_task else []
 
 
 def _mem(resources: Resources) -> str | None:

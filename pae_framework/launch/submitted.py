@@ -12,7 +12,9 @@ import platform
 import re
 import shlex
 import shutil
+import site
 import sys
+import sysconfig
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from pae_framework.launch.job import (
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
 from pae_framework.launch.submission import (
     ARRAY,
+    COMPARISON_STAGE,
     PlannedJob,
     Task,
     chain_jobs,
@@ -63,7 +66,7 @@ from pae_framework.system.slurm import (
     foreign_settings,
     outside_allocations,
 )
-from pae_framework.system.slurm_jobs import NAME_PREFIX, queued_jobs
+from pae_framework.system.slurm_jobs import NAME_PREFIX, end_jobs, queued_jobs
 
 _YEAR_MINUTES = 366 * 24 * 60
 FORWARDING = """\
@@ -134,11 +137,12 @@ class Submitter:
         self._prepare()
         with self.directory.lock():
             described = describe_run(loaded, self.directory, self.command, self.console)
+            self._tell_outdated([described])
             if not described.unfinished:
                 self.directory.link_report()
                 self.console.print("no job: every stage is done")
             elif self._executor == "slurm":
-                jobs = chain_jobs(described, self._queued)
+                jobs = chain_jobs(described, self._profile, self._queued)
                 self._submit_all(jobs, lambda task: self._stage_job(loaded, self.directory, task))
             else:
                 job = whole_job(described, self._profile)
@@ -155,6 +159,7 @@ class Submitter:
         with self.directory.lock():
             describe_sweep(loaded, self.directory, members, self.command)
             runs = {member.name: self._described(member) for member in members}
+            self._tell_outdated(runs.values())
             by_name = {member.name: member for member in members}
             if self._executor == "slurm":
                 jobs = sweep_jobs(runs, self._profile, self._queued)
@@ -213,7 +218,8 @@ class Submitter:
     def _rules(self) -> JobRules:
         profile, known = self.profile.profile, None
         if self._executor == "slurm":
-            known = min(profile.signal_before, profile.grace or profile.signal_before)
+            grace = profile.signal_before if profile.grace is None else profile.grace
+            known = min(profile.signal_before, grace)
         return JobRules(self._executor, profile.max_restarts_without_progress, known, self.command)
 
     def _snapshot(self, loaded: LoadedRecipe) -> Snapshot:
@@ -282,12 +288,30 @@ class Submitter:
         found = self._unended.get(stage.folder)
         if found is None:
             return None
+        if found.executor != self._executor:
+            raise RunError(
+                f"stage {stage.name} is in job {found.id} of the executor {found.executor} "
+                f"already; wait until it ends, or run pae cancel {self._absolute}"
+            )
         self._print(stage.name, f"is in job {found.id} already")
         return found.id
 
     def _any_queued(self, stages: Iterable[PlannedStage]) -> bool:
         """Whether any of the stages is in a job that has not ended; says so of each."""
         return any(job is not None for job in [self._queued(stage) for stage in stages])
+
+    def _tell_outdated(self, runs: Iterable[DescribedRun]) -> None:
+        """Name jobs that have not ended and run stages of an earlier recipe of the run."""
+        planned = {stage.folder for run in runs for stage in run.stages.values()}
+        planned.add(COMPARISON_STAGE.folder)
+        for folder, stage in self._unended.items():
+            if folder not in planned:
+                end = "scancel" if stage.executor == "slurm" else "kill"
+                self._print(
+                    stage.stage,
+                    f"of the recipe before it changed is still in job {stage.id}; to end it: {end} "
+                    f"{stage.id}",
+                )
 
     def _submit_all(self, jobs: Sequence[PlannedJob], run: Callable[[Task], Any]) -> None:
         """Submit jobs in order; ``run`` makes what a task runs."""
@@ -306,7 +330,6 @@ class Submitter:
             works: what each task runs.
             after: ids of the jobs that must have ended before.
         """
-        resources = self._profile.for_stage(job.largest)
         ids = self._sent(job, works, after)
         entries = [
             SubmittedStage(
@@ -319,23 +342,35 @@ class Submitter:
                 executor=self._executor,
                 profile=self.profile.name,
                 host=platform.node(),
-                resources=resources.model_dump(mode="json"),
+                resources=job.resources.model_dump(mode="json"),
                 submitted=now(),
                 depends_on=list(after),
+                whatever=job.whatever,
                 snapshot=work.snapshot.file.name,
                 sources=dict(work.snapshot.sources),
             )
             for task, work, name in zip(job.tasks, works, ids, strict=True)
             for stage in task.stages
         ]
-        self._jobs.add(entries)
+        with self._withdrawn_on_error(ids):
+            self._jobs.add(entries)
         waits = f"; after {', '.join(after)}" if after else ""
-        asked = f": {resources_text(resources)}" if self._executor == "slurm" else ""
+        asked = f": {resources_text(job.resources)}" if self._executor == "slurm" else ""
         label = f"{len(works)} {job.label}" if job.label == ARRAY else job.label
         self._print(label, f"submitted as job {', '.join(_array_ids(ids))}{asked}{waits}")
         if self._executor == "debug":
             self._run_here(works)
         return ids
+
+    @contextmanager
+    def _withdrawn_on_error(self, ids: Sequence[str]) -> Iterator[None]:
+        """End jobs that cannot be recorded: nobody would find them."""
+        try:
+            yield
+        except BaseException:
+            if self._executor == "slurm":
+                end_jobs(_array_ids(ids))
+            raise
 
     def _sent(self, job: PlannedJob, works: Sequence[Any], after: Sequence[str]) -> list[str]:
         """Hand a job to submitit; returns the ids of its tasks."""
@@ -368,7 +403,8 @@ class Submitter:
 
     def _parameters(self, job: PlannedJob, after: Sequence[str]) -> dict[str, Any]:
         """Submitit's parameters of a job."""
-        given = slurm_parameters(self._profile, job.largest)
+        given = slurm_parameters(self._profile, job.resources)
+        given.setdefault("slurm_array_parallelism", len(job.tasks))  # submitit's default is 256
         additional = dict(given.get("slurm_additional_parameters", {}))
         additional["requeue"] = True
         if after:
@@ -396,7 +432,7 @@ class Submitter:
         (work,) = works
         executor.update_parameters(
             timeout_min=_YEAR_MINUTES,
-            tasks_per_node=processes_of(self._profile, job.largest),
+            tasks_per_node=processes_of(self._profile, job.resources),
             stderr_to_stdout=True,
         )
         extra = {"PYTHONPATH": _python_path()}
@@ -438,8 +474,20 @@ def _job_name(run: str, label: str) -> str:
 
 
 def _python_path() -> str:
-    """Where this process finds packages, for the processes of a job."""
-    return os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
+    """Where this interpreter finds packages beside its own folders, for the processes of a job.
+
+    Its own folders are left out: programs in another Python, such as a module or conda that the
+    profile sets up, would load them too.
+    """
+    own = [Path(path) for path in (*sysconfig.get_paths().values(), *site.getsitepackages())]
+    own += [Path(site.getusersitepackages()), Path(sys.executable).parent]
+    zipped = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    paths = [Path(path).absolute() for path in sys.path if path]
+    return os.pathsep.join(
+        str(path)
+        for path in paths
+        if path.name != zipped and not any(path.is_relative_to(folder) for folder in own)
+    )
 
 
 def _is_alive(stage: SubmittedStage) -> bool:

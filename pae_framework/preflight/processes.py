@@ -11,15 +11,14 @@ from pae_framework.preflight.machine import this_machine
 from pae_framework.preflight.requirements import unfinished_stages
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import KeyPath, dotted
-from pae_framework.recipe.profile_settings import Profile
+from pae_framework.recipe.profile_settings import Profile, Resources
 from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.training.train_settings import TrainSettings
 
 
-def processes_of(profile: Profile, stage: str) -> int:
-    """Processes of a stage; with the executor local, one per visible GPU unless stated."""
-    asked = profile.for_stage(stage)
+def processes_of(profile: Profile, asked: Resources) -> int:
+    """Processes of a job; with the executor local, one per visible GPU unless stated."""
     if profile.executor == "local" and not (asked.tasks_per_node or asked.gpus_per_node):
         return len(this_machine().gpus) or 1
     return asked.processes
@@ -83,7 +82,7 @@ class _Batch:
     def processes(self) -> int:
         if isinstance(self.told, int):
             return self.told
-        return processes_of(self.told.profile, self.stage)
+        return processes_of(self.told.profile, self.told.profile.for_stage(self.stage))
 
     @property
     def even(self) -> int:

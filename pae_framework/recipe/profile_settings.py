@@ -268,7 +268,7 @@ class Profile(Resources):
     srun_args: tuple[Line, ...] = Field(
         (), description="more arguments of srun, such as those of a container"
     )
-    signal_before: Seconds = Field(
+    signal_before: Annotated[Seconds, Ge(1), Le(65535)] = Field(
         120,
         description="seconds before the time limit at which a job is told to save and requeue",
     )

@@ -63,6 +63,8 @@ class SubmittedStage(BaseModel):
     submitted: str
     depends_on: list[str]
     """Ids of the jobs that must have ended before."""
+    whatever: bool = False
+    """Whether it also runs if those failed."""
     snapshot: str
     """Name of the file in the folder of jobs with the recipe."""
     sources: dict[str, str]
@@ -134,14 +136,14 @@ class RunJobs:
         write_json(self.file, {"version": VERSION, "jobs": entries})
 
     def waiting_for(self, job: str) -> list[SubmittedStage]:
-        """The stages in jobs that wait for a job, directly or not, in the order of submission.
+        """The stages in jobs that need the success of a job, directly or not, in order.
 
         Raises:
             RunError: the file is damaged.
         """
         jobs, found = {job, job.partition("_")[0]}, list[SubmittedStage]()
         for stage in self.submitted:
-            if stage.stage != COMPARISON and not jobs.isdisjoint(stage.depends_on):
+            if not stage.whatever and not jobs.isdisjoint(stage.depends_on):
                 jobs |= {stage.id, stage.job}
                 found.append(stage)
         return found

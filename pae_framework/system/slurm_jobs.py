@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import re
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +13,9 @@ from pae_framework.system.slurm import SlurmUnknownError, ask_slurm, slurm_rows,
 
 ANSWER_SECONDS = 10
 """How long a person who looks at jobs waits for each answer."""
+COMPLETING_SECONDS = 60
+"""How long a submission waits for jobs of the run that are ending."""
+_POLL_SECONDS = 1
 NAME_PREFIX = "pae-"
 """The names of our jobs begin so. Other clusters, and one whose state is lost, reuse ids."""
 
@@ -115,10 +119,18 @@ def end_jobs(ids: Collection[str]) -> None:
 def queued_jobs(ids: Collection[str]) -> frozenset[str]:
     """Those of the jobs that the controller knows and that have not ended.
 
+    Jobs whose processes are ending are waited for, at most ``COMPLETING_SECONDS``: only then is it
+    known whether they are requeued.
+
     Raises:
         SlurmUnknownError: Slurm cannot be asked.
     """
-    return frozenset(job for job, found in _queue(ids).items() if not found.ended)
+    end = time.monotonic() + COMPLETING_SECONDS
+    while True:
+        states = {job: found.state for job, found in _queue(ids).items() if not found.ended}
+        if "COMPLETING" not in states.values() or time.monotonic() > end:
+            return frozenset(states)
+        time.sleep(_POLL_SECONDS)
 
 
 def job_state(job: str) -> str:

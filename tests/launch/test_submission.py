@@ -14,6 +14,7 @@ from pae_framework.launch.submission import (
     by_label,
     chain_jobs,
     direct_inputs,
+    most_of,
     planned_run,
     slurm_parameters,
     sweep_jobs,
@@ -48,7 +49,7 @@ def jobs_of(
     loaded: LoadedRecipe, store: Path, again: tuple[str, ...] = (), **queued: str
 ) -> list[JobsOfLabel]:
     run = planned_run(loaded, store, again)
-    return by_label(chain_jobs(run, lambda stage: queued.get(stage.name)), PROFILE)
+    return by_label(chain_jobs(run, PROFILE, lambda stage: queued.get(stage.name)), PROFILE)
 
 
 def after(loaded: LoadedRecipe, store: Path, **queued: str) -> dict[str, tuple[str, ...]]:
@@ -130,6 +131,23 @@ def test_of_a_sweep_that_is_done_only_the_report_is_left(tiny_recipe: Path, tmp_
     assert sweep(tiny_recipe, tmp_path, comparison="5") == {}
 
 
+def test_a_job_with_several_stages_asks_for_the_most_of_each() -> None:
+    """Its processes are those of the stage with the most GPUs, which share all of its work."""
+    stages = {
+        "generator": {"nodes": 2, "gpus_per_node": 4, "memory": "8GB", "time": 60},
+        "sample": {"gpus_per_node": 4, "cpus_per_task": 6, "time": "01:30:00"},
+        "report": {"gpus_per_node": 0, "memory": "64GB", "time": 10},
+    }
+    profile = Profile.model_validate({"time": 5, "stages": stages})
+    asked = most_of(profile, list(planned(generator="", sample="", report="").values()))
+    assert (asked.nodes, asked.processes, asked.cpus_per_task) == (2, 8, 6)
+    assert (asked.memory, asked.minutes) == ("64GB", 90)
+
+    everything = profile.model_copy(update={"memory": "all"})
+    asked = most_of(everything, list(planned(generator="", evaluate="").values()))
+    assert asked.memory == "all"
+
+
 def planned(**inputs: str) -> dict[str, PlannedStage]:
     """Stages by name, each with the names of its inputs in one text."""
     return {name: PlannedStage(name, "0", tuple(text.split())) for name, text in inputs.items()}
@@ -173,8 +191,12 @@ FULL = {
 }
 
 
+def parameters_of(profile: Profile) -> dict[str, Any]:
+    return slurm_parameters(profile, profile.for_stage("tokenizer"))
+
+
 def test_every_resource_has_its_parameter() -> None:
-    assert slurm_parameters(Profile.model_validate(FULL), "tokenizer") == {
+    assert parameters_of(Profile.model_validate(FULL)) == {
         "slurm_partition": "gpu",
         "slurm_account": "acme",
         "slurm_qos": "high",
@@ -188,13 +210,13 @@ def test_every_resource_has_its_parameter() -> None:
         "slurm_signal_delay_s": 90,
         "slurm_array_parallelism": 3,
         "slurm_setup": ["module load cuda"],
-        "slurm_srun_args": ["--container-image=x"],
+        "slurm_srun_args": ["--cpus-per-task=8", "--container-image=x"],
         "slurm_additional_parameters": {"exclusive": True, "reservation": "r"},
     }
 
 
 def test_what_a_profile_leaves_to_the_site_is_absent() -> None:
-    parameters = slurm_parameters(Profile(time="01:00:00", gpus_per_node=0), "tokenizer")
+    parameters = parameters_of(Profile(time="01:00:00", gpus_per_node=0))
     assert parameters == {
         "slurm_nodes": 1,
         "slurm_ntasks_per_node": 1,
@@ -205,7 +227,7 @@ def test_what_a_profile_leaves_to_the_site_is_absent() -> None:
 
 def test_all_memory_is_what_slurm_writes_for_it() -> None:
     profile = Profile.model_validate({"memory": "all", "time": 1})
-    assert slurm_parameters(profile, "tokenizer")["slurm_mem"] == "0"
+    assert parameters_of(profile)["slurm_mem"] == "0"
 
 
 def script_of(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -214,7 +236,7 @@ def script_of(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(slurm.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
     executor = AutoExecutor(folder=folder, cluster="slurm")
-    executor.update_parameters(**slurm_parameters(profile, "tokenizer"))
+    executor.update_parameters(**parameters_of(profile))
     parameters: dict[str, Any] = executor._executor.parameters
     text: str = slurm._make_sbatch_string(command="true", folder=folder, **parameters)
     return text.splitlines()

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from fake_slurm import FakeSlurm, profiles
 
-from pae_framework.errors import RunError, UsageError
+from pae_framework.errors import RunError, UsageError, WriteError
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.launch.submitted import Submitter
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.jobs import COMPARISON, RunJobs
 from pae_framework.runs.record import StageRecord
+from pae_framework.system import slurm_jobs
 from pae_framework.system.console import PlainConsole
 
 CHAIN = {
@@ -96,6 +97,9 @@ def test_a_job_runs_in_the_environment_of_its_submitter(
     (path,) = [line for line in lines if line.startswith("export PYTHONPATH=")]
     assert "/somewhere/else" in path
     assert lines.index(path) < lines.index("module load x")
+    # Another Python, which the profile may set up, must not find the modules of this one.
+    exported = path.removeprefix("export PYTHONPATH=").split(":")
+    assert not [x for x in exported if Path(x, "os.py").exists() or Path(x, "torch").exists()]
 
 
 def test_stages_that_are_done_are_not_submitted(
@@ -125,6 +129,45 @@ def test_stages_whose_jobs_have_not_ended_are_not_submitted_twice(
     assert list(again) == [name for name in CHAIN if name not in ("encoder", "refine", "tokenizer")]
     assert again["latents"].depends_on == [ids["tokenizer"]]
     assert f"job {ids['encoder']} already" in capsys.readouterr().out
+
+
+def test_jobs_that_are_ending_are_waited_for(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then is it known whether they are requeued; one that is not would end what waits."""
+    run = submit()
+    encoder = by_stage(run)["encoder"]
+    slurm.queue({encoder: "COMPLETING"})
+    monkeypatch.setattr(slurm_jobs.time, "sleep", lambda seconds: slurm.queue({}))
+    submit()
+    again = [stage.stage for stage in RunJobs(run.path).submitted[len(CHAIN) :]]
+    assert again == list(CHAIN)
+
+
+def test_jobs_of_a_recipe_that_was_changed_are_named(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = by_stage(submit())
+    slurm.queue({ids[name]: "PENDING" for name in ("encoder", "generator")})
+    capsys.readouterr()
+    submit("generator.train.steps=7")
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "before it changed" in x]
+    assert line.startswith("generator")
+    assert f"scancel {ids['generator']}" in line
+
+
+def test_a_job_that_cannot_be_recorded_is_ended(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(jobs: RunJobs, stages: object) -> None:
+        raise WriteError("no space")
+
+    slurm.command("scancel", f'echo "$@" > {slurm.folder}/ended')
+    monkeypatch.setattr(RunJobs, "add", full)
+    with pytest.raises(WriteError):
+        submit()
+    assert (slurm.folder / "ended").read_text(encoding="utf-8").split() == ["100"]
+    assert len(slurm.jobs) == 1
 
 
 def test_canceled_jobs_that_are_ending_do_not_count_as_queued(
@@ -204,6 +247,18 @@ def test_a_run_that_was_submitted_elsewhere_can_go_on_without_slurm(
     assert (last.stage, last.executor) == ("report", "local")
 
 
+def test_a_stage_in_a_job_of_another_executor_is_no_dependency(
+    submit: Callable[..., RunDirectory], tiny_recipe: Path, slurm: FakeSlurm
+) -> None:
+    run = submit()
+    ids = by_stage(run)
+    slurm.queue({ids["encoder"]: "RUNNING"})
+    with pytest.raises(RunError, match=rf"encoder.*{ids['encoder']}.*slurm.*pae cancel"):
+        run_recipe(
+            load_recipe(tiny_recipe), RunOptions(run_dir=run.path, on="local"), PlainConsole()
+        )
+
+
 SWEEP = "sweep={seeds: [0, 1], variants: {a: {}, b: {generator.train.steps: 7}}}"
 
 
@@ -220,7 +275,8 @@ def test_of_a_sweep_shared_stages_come_first_then_an_array_then_the_report(
     assert sorted(tasks.values()) == [f"{array}_{index}" for index in range(4)]
     options = slurm.jobs[int(array)]
     assert options["array"] == "0-3%2"
-    assert set(options["dependency"].removeprefix("afterok:").split(":")) == {
+    # If one of them fails, only the members that need it do.
+    assert set(options["dependency"].removeprefix("afterany:").split(":")) == {
         stage.id for stage in shared
     }
     assert options["nodes"] == "3"  # the generator's, the largest of a member

@@ -119,6 +119,8 @@ def test_null_takes_back_what_a_profile_extends(file: Path) -> None:
         ("setup: module load cuda", "site.setup", "6:10", "a list"),
         ("flags: {time: 5}", "site.flags", "6:3", "set time"),
         ("tasks_per_node: 8", "site.tasks_per_node", "6:19", "4 GPUs"),
+        ("signal_before: 0", "site.signal_before", "6:18", "1 or more"),
+        ("signal_before: 65536", "site.signal_before", "6:18", "65535"),  # sbatch refuses more
         ("extends: nowhere", "site.extends", "6:12", "'nowhere'"),
         ("extends: short", "site.extends", "8:12", "circular"),
         ("extends: [short]", "site.extends", "6:12", "a list"),
@@ -145,6 +147,7 @@ def test_errors_name_position_key_and_remedy(
         ("{generator: {executor: local}}", "site.stages.generator.executor", "unknown key"),
         ("{generator: {gpus_per_node: 2}}", None, ""),
         ("{generator: {tasks_per_node: 9}}", "site.stages.generator.tasks_per_node", "4 GPUs"),
+        ("{generator: {time: 3}}", "site.stages.generator.time", "signal_before"),
         ("{generator: 2}", "site.stages.generator", "a map"),
         ("[generator]", "site.stages", "a map"),
     ],

@@ -82,7 +82,7 @@ def test_jobs_that_wait_are_found_through_others_and_through_arrays(tmp_path: Pa
             submitted("extractor", "2"),
             submitted("tokenizer", "3", depends_on=["1"]),
             submitted("generator", "4", array_index=0, depends_on=["3"]),
-            submitted(COMPARISON, "5", depends_on=["4"]),
+            submitted(COMPARISON, "5", depends_on=["4"], whatever=True),
         ]
     )
     assert [stage.stage for stage in jobs.waiting_for("1")] == ["tokenizer", "generator"]

@@ -12,6 +12,9 @@ from pae_framework.recipe.profile_settings import Profile, Resources
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.suggestions import suggestion
 
+_EARLY = 60
+"""Seconds by which Slurm may send the signal of ``--signal`` too early (its manual)."""
+
 
 def launch_stages(recipe: Recipe) -> Iterator[Inconsistency]:
     """Entries of ``launch.stages`` that name no stage."""
@@ -27,11 +30,12 @@ def unknown_stages(profile: Profile, path: KeyPath = ()) -> Iterator[Inconsisten
 
 def contradictions(profile: Profile) -> Iterator[Inconsistency]:
     """Resources of a profile that cannot be had together, and those of stages that differ."""
-    common = list(_contradictions(profile, profile.executor))
+    common = [*_contradictions(profile, profile.executor), *_late_signal(profile, profile)]
     yield from common
     known = {found.message for found in common}
     for stage in profile.stages:
-        for found in _contradictions(profile.for_stage(stage), profile.executor):
+        asked = profile.for_stage(stage)
+        for found in (*_contradictions(asked, profile.executor), *_late_signal(profile, asked)):
             if found.message not in known:
                 yield replace(found, path=("stages", stage, *found.path))
 
@@ -59,3 +63,16 @@ def _contradictions(asked: Resources, executor: str) -> Iterator[Inconsistency]:
             f"the executor 'debug' has one process: this one; found {tasks}",
             "set executor=local for more",
         )
+
+
+def _late_signal(profile: Profile, asked: Resources) -> Iterator[Inconsistency]:
+    """A job that is told to save before it could begin; Slurm may tell it a minute early."""
+    needed = profile.signal_before + _EARLY
+    if profile.executor != "slurm" or asked.minutes is None or asked.minutes * 60 > needed:
+        return
+    yield Inconsistency(
+        ("time",),
+        f"{asked.time}, but the job is told to save {profile.signal_before} s before that, and "
+        f"Slurm may tell it {_EARLY} s earlier: at once",
+        "set a longer time, or a shorter signal_before",
+    )
