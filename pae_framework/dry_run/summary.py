@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -93,11 +93,17 @@ class DryRun:
         return asdict(self)
 
 
-def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str] = ()) -> DryRun:
+def dry_run(
+    loaded: LoadedRecipe,
+    directory: RunDirectory,
+    again: Collection[str] = (),
+    processes: Callable[[str], int] | None = None,
+) -> DryRun:
     """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
 
     Images are not read: their contents are those in the user's cache, else of the last visit.
-    Stages in ``again`` and all that depend on them run anew.
+    Stages in ``again`` and all that depend on them run anew. ``processes`` tells how many share a
+    stage; memory is that of each.
 
     Raises:
         UsageError: a prefix in ``lr_factors`` covers no weight of the model.
@@ -114,6 +120,9 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str
     if networks is not None and networks.discriminator is not None:
         notes.append("the tokenizer's FLOPs do not include the discriminator")
     notes += _unread_images(recipe)
+    count = processes or (lambda stage: 1)
+    if any(count(stage) > 1 for stage in memory):
+        notes.append("memory is that of each process")
     latent = latent_shape(recipe)
     encoder = recipe.tokenizer.encoder.config
     return DryRun(
@@ -125,7 +134,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str
         token_width=encoder.token_width(),
         latent=(latent.channels, latent.side, latent.side),
         parts=() if networks is None else tuple(_component_sizes(networks, recipe)),
-        stages=tuple(_stages(loaded, directory, again, images, memory, work)),
+        stages=tuple(_stages(loaded, directory, again, images, memory, work, count)),
         notes=tuple(notes),
     )
 
@@ -229,6 +238,7 @@ def _stages(
     images: int | None,
     memory: Mapping[str, StageMemory],
     work: Mapping[str, float],
+    processes: Callable[[str], int],
 ) -> Iterator[StageDryRun]:
     train_settings = trainings(loaded.recipe)
     stages = planned_stages(loaded, directory.store, contents_in_cache(loaded.recipe))
@@ -243,7 +253,7 @@ def _stages(
             state=_STATES.get(state, "goes on"),
             folder=planned.folder,
             images=processed,
-            memory_bytes=None if estimate is None else estimate.total,
+            memory_bytes=None if estimate is None else estimate.needed(processes(name)),
             memory_without=() if estimate is None else estimate.unknown,
             flops_per_image=own_work,
             flops=None if own_work is None or processed is None else own_work * processed,

@@ -12,7 +12,7 @@ from pae_framework.distributed.place import place_of_process
 from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
-from pae_framework.launch.ranks import Ranks, ranks_for
+from pae_framework.launch.ranks import Ranks, count_processes, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.launch.submission import (
     JobsOfLabel,
@@ -26,7 +26,7 @@ from pae_framework.launch.submission import (
 from pae_framework.launch.submitted import Submitter, require_slurm
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
-from pae_framework.preflight.processes import Sharing, settings_without_effect
+from pae_framework.preflight.processes import Sharing, processes_of, settings_without_effect
 from pae_framework.preflight.profile_checks import examine_jobs
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
@@ -239,7 +239,15 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
     loaded, members = _prepare(loaded, options)
     directory = _directory(options.run_dir or _default_path(loaded), options)
     recipes = {member.name: member.loaded for member in members} or {loaded.recipe.name: loaded}
-    return {name: dry_run(recipe, directory, options.again) for name, recipe in recipes.items()}
+    told = profile_of(loaded, options) or count_processes(options.processes)
+
+    def processes(stage: str) -> int:
+        return told if isinstance(told, int) else processes_of(told.profile, stage)
+
+    return {
+        name: dry_run(recipe, directory, options.again, processes)
+        for name, recipe in recipes.items()
+    }
 
 
 @only_looking()

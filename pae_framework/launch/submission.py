@@ -278,15 +278,48 @@ def slurm_parameters(profile: Profile, resources: Resources) -> dict[str, Any]:
         "signal_delay_s": profile.signal_before,
         "array_parallelism": profile.array_limit,
         "setup": list(profile.setup) or None,
-        "srun_args": [*_srun_args(resources), *profile.srun_args] or None,
+        "srun_args": list(profile.srun_args) or None,
         "additional_parameters": _flags(resources) or None,
     }
     return {f"slurm_{key}": value for key, value in parameters.items() if value is not None}
 
 
-def _srun_args(resources: Resources) -> list[str]:
-    """What srun does not take over from sbatch, since Slurm 22.05."""
-    return [f"--cpus-per-task={resources.cpus_per_task}"] if resources.cpus_per_task else []
+_PARAMETERS = {
+    "tasks_per_node": "ntasks_per_node",
+    "memory": "mem",
+    "signal_before": "signal_delay_s",
+    "array_limit": "array_parallelism",
+    "flags": "additional_parameters",
+}
+"""Key of a profile -> parameter of submitit, if their names differ."""
+
+
+def sbatch_terms(profile: Profile, stage: str = "") -> dict[str, str]:
+    """What values of a profile become for sbatch, by key; absent: nothing, or no job of Slurm.
+
+    Args:
+        profile: the profile.
+        stage: the stage of the job; empty: one for which nothing differs.
+    """
+    if profile.executor != "slurm":
+        return {}
+    given = slurm_parameters(profile, profile.for_stage(stage))
+    found = {key: given.get(f"slurm_{_PARAMETERS.get(key, key)}") for key in Profile.model_fields}
+    return {key: _term(key, value) for key, value in found.items() if value is not None}
+
+
+def _term(key: str, value: Any) -> str:
+    if key == "signal_before":
+        return f"--signal=USR2@{value}"
+    if key == "array_limit":
+        return f"--array=0-N%{value}"
+    if key == "setup":
+        return "lines of the job's script"
+    if key == "srun_args":
+        return f"srun {' '.join(value)}"
+    if key == "flags":
+        return " ".join(f"--{k}" if v is True else f"--{k}={v}" for k, v in value.items())
+    return f"--{_PARAMETERS.get(key, key).replace('_', '-')}={value}"
 
 
 def _mem(resources: Resources) -> str | None:

@@ -412,7 +412,10 @@ class Submitter:
             additional["dependency"] = f"{kind}:{':'.join(after)}"
             additional["kill-on-invalid-dep"] = "yes"
         setup = [f"export PYTHONPATH={shlex.quote(_python_path())}", FORWARDING]
-        srun = ["--kill-on-bad-exit=1", "--open-mode=append", *given.get("slurm_srun_args", [])]
+        srun = ["--kill-on-bad-exit=1", "--open-mode=append"]
+        if (cpus := job.resources.cpus_per_task) is not None:
+            srun.append(f"--cpus-per-task={cpus}")  # since 22.05 not taken over from sbatch
+        srun += given.get("slurm_srun_args", [])
         return {
             **given,
             "name": _job_name(self._absolute.name, job.label),

@@ -42,7 +42,7 @@ cluster:
   # srun_args: [--container-image=x]  # more arguments of srun
   stages:                   # what differs for single stages
     generator: {nodes: 2, time: 2-00:00:00}
-    report: {gpus_per_node: 0, memory: 16GB, time: 00:30:00}
+    report: {gpus_per_node: 1, memory: 16GB, time: 00:30:00}
 
 # The same site, for short tests.
 cluster_test:

@@ -43,11 +43,13 @@ def sinfo(tmp_path: Path) -> None:
 
 def test_profiles_are_listed_with_executor_and_position(pae: Pae) -> None:
     lines = pae("profiles").ok().out.splitlines()
-    listed = {line.split()[0]: line for line in lines[2:]}
+    listed = {
+        line.split()[0]: (line, where) for line, where in zip(lines[::2], lines[1::2], strict=True)
+    }
     assert listed.keys() == {"local", "debug", "cluster"}
-    assert "slurm" in listed["cluster"]
-    assert "config/pae_framework/profiles.yaml:1:1" in listed["cluster"]
-    assert "built in" in listed["debug"]
+    assert "slurm" in listed["cluster"][0]
+    assert listed["cluster"][1].strip() == "config/pae_framework/profiles.yaml:1:1"
+    assert listed["debug"][1].strip() == "built in"
     answer = pae("profiles", "--json").ok().json
     assert [profile["name"] for profile in answer["profiles"]] == ["local", "debug", "cluster"]
     assert answer["problems"] == []
@@ -62,6 +64,42 @@ def test_a_profile_is_explained_value_by_value(pae: Pae) -> None:
     assert found["stages.generator.nodes"] == (2, f"{where}:5:31")
     text = pae("profiles", "cluster").ok().out
     assert all(key in text for key in found)
+
+
+def test_each_value_is_explained_with_its_default_and_what_sbatch_gets(
+    pae: Pae, file: Path
+) -> None:
+    file.write_text(
+        f"{FILE}  memory: all\n  signal_before: 90\n  array_limit: 4\n"
+        "  flags: {exclusive: true, reservation: x, hold: null}\n  srun_args: [--mpi=none]\n"
+    )
+    values = pae("profiles", "cluster", "--json").ok().json["values"]
+    rows = {entry["key"]: entry for entry in values}
+    assert {key: row["sbatch"] for key, row in rows.items() if row["sbatch"]} == {
+        "partition": "--partition=gpu",
+        "nodes": "--nodes=1",
+        "gpus_per_node": "--gpus-per-node=2",
+        "tasks_per_node": "--ntasks-per-node=2",
+        "memory": "--mem=0",
+        "time": "--time=720",
+        "flags": "--exclusive --reservation=x",
+        "srun_args": "srun --mpi=none",
+        "signal_before": "--signal=USR2@90",
+        "array_limit": "--array=0-N%4",
+        "stages.generator.nodes": "--nodes=2",
+    }
+    assert (rows["signal_before"]["value"], rows["signal_before"]["default"]) == (90, 120)
+    assert rows["stages.generator.nodes"]["default"] == 1
+    assert all(row["meaning"] for row in rows.values())
+    local = pae("profiles", "local", "--json").ok().json["values"]
+    assert not any(entry["sbatch"] for entry in local)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_an_explanation_fits_a_narrow_terminal(pae: Pae, width: int) -> None:
+    """No line needs more than two lines of the terminal."""
+    lines = pae("profiles", "cluster").ok().out.splitlines()
+    assert all(len(line) <= 2 * width for line in lines[2:])
 
 
 def test_the_example_is_a_file_of_profiles(pae: Pae, file: Path) -> None:

@@ -210,7 +210,7 @@ def test_every_resource_has_its_parameter() -> None:
         "slurm_signal_delay_s": 90,
         "slurm_array_parallelism": 3,
         "slurm_setup": ["module load cuda"],
-        "slurm_srun_args": ["--cpus-per-task=8", "--container-image=x"],
+        "slurm_srun_args": ["--container-image=x"],
         "slurm_additional_parameters": {"exclusive": True, "reservation": "r"},
     }
 

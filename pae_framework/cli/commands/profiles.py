@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pae_framework.cli.arguments import JsonOption
-from pae_framework.cli.output import print_json, print_table
+from pae_framework.cli.output import print_json
 from pae_framework.cli.shell_completion import complete_profile
 from pae_framework.errors import ProfileError, UsageError
+from pae_framework.recipe.loaded import DEFAULT
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def profiles(
         str | None,
         typer.Argument(
             metavar="PROFILE",
-            help="explain this profile: every value, and where it was set",
+            help="explain this profile: every value, where it was set, what sbatch gets",
             autocompletion=complete_profile,
         ),
     ] = None,
@@ -69,8 +70,9 @@ def _list(known: Profiles, as_json: bool) -> None:
         if problems:
             raise typer.Exit(ProfileError.exit_code)
         return
-    rows = [(f.name, f.profile.executor, _summary(f), f.where) for f in found]
-    print_table(("profile", "executor", "resources", "defined"), rows)
+    for profile in found:
+        print_line(f"{profile.name} ({profile.profile.executor}): {_summary(profile)}")
+        print_line(f"  {profile.where}")
     if not known.file.exists():
         print_line(f"your own: `pae profiles --example` prints a file; save it as {known.file}")
     if problems:
@@ -91,29 +93,55 @@ def _summary(found: FoundProfile) -> str:
 
 def _explain(found: FoundProfile, as_json: bool) -> None:
     from pae_framework.recipe.emit import inline
-    from pae_framework.recipe.profile_settings import Profile
 
     rows = _rows(found)
     if as_json:
-        values = [{"key": key, "value": value, "where": where} for key, value, where in rows]
+        values = [asdict(row) for row in rows]
         print_json({"name": found.name, "where": found.where, "values": values})
         return
     print_line(f"{found.name}: {_summary(found)}")
     print_line(f"defined: {found.where}")
+    for row in rows:
+        becomes = f" -> {row.sbatch}" if row.sbatch else ""
+        print_line(f"\n{row.key}: {inline(row.value)}{becomes}")
+        print_line(f"  {row.meaning}")
+        if row.where != DEFAULT:
+            print_line(f"  set at {row.where}; default: {inline(row.default)}")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One value of a profile."""
+
+    key: str
+    value: Any
+    where: str
+    """Its position, or ``default``."""
+    default: Any
+    """Of a value for one stage: that of the profile."""
+    meaning: str
+    sbatch: str
+    """What a job is submitted with; empty: nothing."""
+
+
+def _rows(found: FoundProfile) -> list[_Row]:
+    """Every value, then those that differ for single stages."""
+    from pae_framework.launch.submission import sbatch_terms
+    from pae_framework.recipe.profile_settings import Profile
+
     fields = Profile.model_fields
-    meanings = {key: field.description or "" for key, field in fields.items()}
-    print_table(
-        ("key", "value", "set at", "meaning"),
-        [(key, inline(value), where, meanings.get(key, "")) for key, value, where in rows],
-    )
-
-
-def _rows(found: FoundProfile) -> list[tuple[str, Any, str]]:
-    """Key, value and origin of every value, then of those that differ for single stages."""
     values = found.profile.model_dump(mode="json", exclude={"extends", "stages"})
-    rows = [(key, value, found.origin((key,))) for key, value in values.items()]
+    defaults = Profile().model_dump(mode="json")
+
+    def row(path: tuple[str, ...], value: Any, default: Any, terms: dict[str, str]) -> _Row:
+        key = path[-1]
+        meaning = fields[key].description or ""
+        return _Row(".".join(path), value, found.origin(path), default, meaning, terms.get(key, ""))
+
+    terms = sbatch_terms(found.profile)
+    rows = [row((key,), value, defaults[key], terms) for key, value in values.items()]
     for stage, resources in found.profile.stages.items():
+        terms = sbatch_terms(found.profile, stage)
         for key, value in resources.model_dump(mode="json", exclude_unset=True).items():
-            path = ("stages", stage, key)
-            rows.append((".".join(path), value, found.origin(path)))
+            rows.append(row(("stages", stage, key), value, values[key], terms))
     return rows
