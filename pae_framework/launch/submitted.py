@@ -35,6 +35,7 @@ from pae_framework.launch.job import (
     short_grace,
     versions,
 )
+from pae_framework.launch.job_script import deaf_at_start, srun_function
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
 from pae_framework.launch.submission import direct_inputs, resources_text, slurm_parameters
 from pae_framework.preflight.machine import this_machine
@@ -49,6 +50,7 @@ from pae_framework.runs.jobs import COMPARISON, RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder, write_text
 from pae_framework.system.slurm import (
     SlurmUnknownError,
@@ -60,28 +62,6 @@ from pae_framework.system.slurm_jobs import NAME_PREFIX
 
 _COMPARISON = PlannedStage(COMPARISON, "", ())
 _YEAR_MINUTES = 366 * 24 * 60
-FORWARDING = """\
-srun() {
-    command srun "$@" &
-    pae_srun=$!
-    trap 'pae_told=1; kill -USR2 "$pae_srun"' TERM USR1 USR2 HUP
-    while :; do
-        wait "$pae_srun"
-        pae_code=$?
-        kill -0 "$pae_srun" 2>/dev/null || break
-    done
-    if [ -n "$pae_told" ] && [ "$pae_code" -ne 0 ] &&
-        scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
-        echo "the processes were ended before they could save: requeued"
-        scontrol requeue "$SLURM_JOB_ID"
-    fi
-    return "$pae_code"
-}"""
-"""Lines of a batch script: a signal to the script reaches the processes, which then save.
-
-A signal to every process of the job (``scancel --full``) also reaches srun, which ends the step at
-once if it is TERM; the script then requeues the job, which goes on from its last checkpoint.
-"""
 
 
 @dataclass(frozen=True)
@@ -428,9 +408,10 @@ class Submitter:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            if self._executor == "local":
-                return self._sent_local(works)
-            return self._sent_to_slurm(label, works, largest, after, kind)
+            with writing(self._jobs.folder):
+                if self._executor == "local":
+                    return self._sent_local(works)
+                return self._sent_to_slurm(label, works, largest, after, kind)
         except (FailedJobError, FailedSubmissionError) as error:
             reason = (str(error).strip().splitlines() or ["no reason is given"])[-1]
             raise RunError(
@@ -443,7 +424,9 @@ class Submitter:
     ) -> list[str]:
         import submitit
 
-        executor = submitit.AutoExecutor(folder=self._jobs.folder, cluster="slurm")
+        executor = submitit.AutoExecutor(
+            folder=self._jobs.folder, cluster="slurm", slurm_python=deaf_at_start(sys.executable)
+        )
         executor.update_parameters(**self._parameters(label, largest, after, kind))
         with outside_allocations({"PYTHONPATH": _python_path()}):
             if len(works) == 1:
@@ -460,7 +443,8 @@ class Submitter:
         if after:
             additional["dependency"] = f"{kind}:{':'.join(after)}"
             additional["kill-on-invalid-dep"] = "yes"
-        setup = [f"export PYTHONPATH={shlex.quote(_python_path())}", FORWARDING]
+        python_path = f"export PYTHONPATH={shlex.quote(_python_path())}"
+        setup = [python_path, srun_function(self._jobs.folder)]
         srun = ["--kill-on-bad-exit=1", "--open-mode=append", *given.get("slurm_srun_args", [])]
         return {
             **given,
