@@ -140,7 +140,7 @@ def test_a_job_that_starts_in_vain_fails_and_what_changed_meanwhile_is_said(site
 def test_the_time_limit_is_reached_twice(
     site: Site, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SECONDS_PER_IMAGE", "1")
+    monkeypatch.setenv("SECONDS_PER_IMAGE", "0.6")
     site.run("slow.yaml", "--on", "short")
     job = site.jobs()["encoder"]
     for start in (1, 2):
