@@ -149,7 +149,6 @@ def test_the_time_limit_is_reached_twice(
         site.slurm.go_on(job)
     assert site.ends(job) == "COMPLETED", site.log(job)
     assert results(site.folder / "run") == undisturbed(1)
-    print(site.log(job))
 
 
 @pytest.mark.slow
@@ -162,13 +161,15 @@ def test_a_node_fails(site: Site, undisturbed: Undisturbed) -> None:
     assert keeper
     for pid in (*daemons_of("node2"), int(keeper[1]), rank):
         os.kill(pid, signal.SIGKILL)
-    site.slurm.go_on(job)
+    site.slurm.wait_for(job, "PENDING")
     folder = Path(os.environ["SLURM_CONF"]).parent
     subprocess.run([LOCAL_SLURM, "up", "--dir", folder], check=True)
+    nodes = ("sinfo", "-Nh", "--partition=debug", "--format=%T")
+    site.wait(lambda: site.slurm.output(*nodes).split() == ["idle", "idle"], job)
+    site.slurm.go_on(job)
     assert site.ends(job) == "COMPLETED", site.log(job)
     assert results(site.folder / "run") == undisturbed(2)
     assert "if its node failed, Slurm requeues" in site.log(job)
-    print(site.log(job))
 
 
 def daemons_of(node: str) -> list[int]:
