@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -521,8 +522,18 @@ def _job_name(run: str, label: str) -> str:
 
 
 def _python_path() -> str:
-    """Where this process finds packages, for the processes of a job."""
-    return os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
+    """Where this process finds packages, for the processes of a job.
+
+    Without the interpreter's own folders: they would mislead other versions of Python, such as that
+    of a module or conda in the profile's ``setup``.
+    """
+    names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    own = [Path(sysconfig.get_path(name)) for name in names]
+    own.append(own[0].with_name(f"python{sys.version_info.major}{sys.version_info.minor}.zip"))
+    paths = [Path(path).absolute() for path in sys.path if path]
+    return os.pathsep.join(
+        str(path) for path in paths if not any(path.is_relative_to(folder) for folder in own)
+    )
 
 
 def _is_alive(stage: SubmittedStage) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
-from submitted_runs import Site
+from submitted_runs import Site, results
 
 from pae_framework.runs.jobs import COMPARISON, RunJobs
 
@@ -96,13 +95,21 @@ def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: S
     assert json.loads((site.folder / "run" / "results.json").read_bytes()) == []
     shown = site.pae("status", "run").ok().out
     assert "1 done" in shown
-    print(waiting, shown, os.linesep, site.pae("logs", "run/members/b-seed0").out)
 
 
-@pytest.mark.parametrize("words", [("salloc", "-N1"), ("srun", "-N1", "--overcommit")])
-def test_a_run_is_submitted_from_inside_an_allocation(site: Site, words: tuple[str, ...]) -> None:
+def test_two_runs_from_inside_allocations_share_the_nodes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDS_PER_IMAGE", "0.2")
     command = (sys.executable, "-m", "pae_framework", "run", "slow.yaml", "--on", "two")
-    site.slurm.output(*words, *command, "--run-dir", "run", cwd=site.folder)
-    job = site.jobs()["encoder"]
-    site.trains(job)
-    assert site.slurm.field(job, "NumNodes") == "2"
+    jobs = {}
+    for program in ("salloc", "srun"):
+        site.slurm.output(program, "-N1", *command, "--run-dir", program, cwd=site.folder)
+        jobs[program] = site.jobs(program)["encoder"]
+    for run, job in jobs.items():
+        site.trains(job, run=run)
+    assert {site.slurm.state(job) for job in jobs.values()} == {"RUNNING"}
+    assert {site.slurm.field(job, "NumNodes") for job in jobs.values()} == {"2"}
+    for run, job in jobs.items():
+        assert site.ends(job, run) == "COMPLETED"
+    assert results(site.folder / "salloc") == results(site.folder / "srun")
