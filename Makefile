@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev
 test-slurm: $(VENV)/.installed-dev
 	dir=$$(mktemp -d) && trap "scripts/local-slurm down --dir $$dir" EXIT && trap 'exit 1' INT TERM \
 	  && use=$$(scripts/local-slurm up --dir $$dir) && eval "$$use" \
-	  && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm
+	  && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm and not slow" tests/slurm
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -58,7 +58,8 @@ def _errors_of_cut_off(link: Link) -> str:
 
 def _no_answer(rank: int, link: Link) -> Failure:
     host = link.read(seen_key(rank)).host if link.has(seen_key(rank)) else "unknown host"
-    return Failure(rank, host, "does not answer: it was killed, hangs or is too slow")
+    message = "does not answer: it was killed, hangs or is too slow"
+    return Failure(rank, host, message, is_silent=True)
 
 
 def beat(link: Link) -> None:

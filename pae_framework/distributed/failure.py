@@ -24,12 +24,14 @@ class Failure:
         host: its machine.
         message: the reason, one line or more.
         exit_code: that the command should end with.
+        is_silent: whether the process said nothing: it was killed, hangs, or its machine failed.
     """
 
     rank: int
     host: str
     message: str
     exit_code: int = 1
+    is_silent: bool = False
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> Failure:

@@ -212,6 +212,10 @@ class Seen:
     version: str
     slurm_tasks: int | None
     """Number of tasks that Slurm announced to it."""
+    slurm_node: int | None = None
+    """Index of its node among those of Slurm's step; None: it is no task of one."""
+    slurm_nodes: int | None = None
+    """Number of these nodes."""
     loopback: str | None = None
     """Loopback address that its host name resolves to, by which gloo would tell others to reach it.
 
@@ -221,7 +225,6 @@ class Seen:
     @classmethod
     def here(cls, world: World, device: torch.device) -> Seen:
         """What this process sees."""
-        tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
         return cls(
             world.rank,
             world.size,
@@ -230,7 +233,9 @@ class Seen:
             _unique_name(device),
             str(torch.__version__),
             __version__,
-            int(tasks) if tasks.isdigit() and "SLURM_PROCID" in os.environ else None,
+            _of_slurm("SLURM_STEP_NUM_TASKS"),
+            _of_slurm("SLURM_NODEID"),
+            _of_slurm("SLURM_STEP_NUM_NODES"),
             None if os.environ.get(INTERFACE) else _loopback_address(platform.node()),
         )
 
@@ -254,6 +259,8 @@ def contradiction(seen: Sequence[Seen]) -> str | None:
             f"Slurm started {main.slurm_tasks} tasks, but WORLD_SIZE is {main.size}: some tasks "
             "would work alone"
         )
+    if problem := _contradicts_slurm(seen):
+        return problem
     if len({one.host for one in seen}) > 1:
         for one in seen:
             if one.loopback is not None:
@@ -272,6 +279,33 @@ def contradiction(seen: Sequence[Seen]) -> str | None:
             )
         holders[key] = one.rank
     return None
+
+
+def _contradicts_slurm(seen: Sequence[Seen]) -> str | None:
+    """Why the processes are not those that Slurm started, one for each task of its step."""
+    nodes = {one.slurm_node for one in seen}
+    if seen[0].slurm_tasks != seen[0].size or None in nodes:
+        return None  # started by another launcher, such as torchrun in a task
+    if seen[0].slurm_nodes is not None and len(nodes) != seen[0].slurm_nodes:
+        return (
+            f"Slurm started tasks on {seen[0].slurm_nodes} nodes, but the processes are on "
+            f"{len(nodes)}: {', '.join(dict.fromkeys(one.host for one in seen))}"
+        )
+    places: dict[tuple[int | None, int], Seen] = {}
+    for one in seen:
+        other = places.setdefault((one.slurm_node, one.local_rank), one)
+        if other is not one:
+            return (
+                f"ranks {other.rank} on {other.host} and {one.rank} on {one.host} are both "
+                f"process {one.local_rank} of node {one.slurm_node}"
+            )
+    return None
+
+
+def _of_slurm(name: str) -> int | None:
+    """A number that Slurm tells each task of a step; None: this process is none."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() and "SLURM_PROCID" in os.environ else None
 
 
 @contextmanager

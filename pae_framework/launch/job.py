@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pae_framework.distributed.failure import RankError
 from pae_framework.distributed.job_place import take_place
 from pae_framework.errors import PaeError, RunError, StoppedError
 from pae_framework.launch.local import LocalLauncher
@@ -36,6 +37,7 @@ from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.sources import changed_sources, source_hashes
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.files import write_text
 from pae_framework.system.slurm import SlurmUnknownError
 from pae_framework.system.slurm_jobs import job_state, requeue
 from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 VISIBLE_DEVICES = "PAE_VISIBLE_DEVICES"
 """What ``CUDA_VISIBLE_DEVICES`` was where the job was submitted (executor local)."""
+REQUEUE = "PAE_REQUEUE"
+"""Names the file that asks the job's script to requeue it; not set: the script cannot."""
 _RESTARTS = "SLURM_RESTART_COUNT"
 
 
@@ -138,15 +142,19 @@ class _Job:
             self.work(own, console)
             return
         try:
-            if own.follows():
-                return
             with _interrupted_by_signals():
-                self.work(own, console)
+                if not own.follows():
+                    self.work(own, console)
         except (StoppedError, KeyboardInterrupt) as error:
             console.print(str(error) or "interrupted")
             console.print(self._after_stop(own))
             sys.exit(1)
         except PaeError as error:
+            if isinstance(error, RankError) and error.failure.is_silent:
+                console.print(
+                    f"if its node failed, Slurm requeues job {own.id}, which goes on from its last "
+                    "checkpoint; else:"
+                )
             if waiting := RunJobs(self.jobs).waiting_for(own.id):
                 stages = ", ".join(f"{stage.stage} (job {stage.id})" for stage in waiting)
                 console.print(f"canceled by Slurm, because they wait for this job: {stages}")
@@ -163,6 +171,12 @@ class _Job:
         """Do the job in the main process."""
         raise NotImplementedError
 
+    def _loaded(self, registry: Registry, directory: RunDirectory) -> LoadedRecipe:
+        """The recipe of the job, with the file and the overrides that its directory describes."""
+        overrides = tuple(directory.text("overrides.txt").splitlines())
+        loaded = self.snapshot.load(registry)
+        return replace(loaded, text=directory.text("recipe.yaml"), overrides=overrides)
+
     def _after_stop(self, own: _OwnJob) -> str:
         if RunJobs(self.jobs).is_canceled(own.id):
             return f"job {own.id} was canceled; to go on: {self.rules.again}"
@@ -174,7 +188,13 @@ class _Job:
                 requeue(own.id)
                 return f"job {own.id} is requeued and goes on under the same id"
         except SlurmUnknownError as error:
-            return f"job {own.id} cannot be requeued from here: {error}; submit it again"
+            if (file := os.environ.get(REQUEUE)) is None:
+                return (
+                    f"job {own.id} cannot be requeued from here: {error}; to go on: "
+                    f"{self.rules.again}"
+                )
+            write_text(Path(file), "")
+            return f"job {own.id} is to be requeued by its script, because here {error}"
         return (
             f"job {own.id} is {state}: Slurm requeues it if it was preempted or its node failed; "
             f"if it was canceled or reached its time limit, go on with: {self.rules.again}"
@@ -202,8 +222,8 @@ class StageJob(_Job):
         changes = self.snapshot.changes(registry)
         for line in changes:
             console.print(f"changed since the submission: {line}")
-        loaded = self.snapshot.load(registry)
         directory = RunDirectory.at(self.run, self.store)
+        loaded = self._loaded(registry, directory)
         planned = planned_stages(loaded, self.store)
         self._require_plan(planned)
         self._require_inputs(planned, directory)
@@ -283,7 +303,8 @@ class SweepJob(_Job):
         registry = load_registry()
         for line in self.snapshot.changes(registry):
             console.print(f"changed since the submission: {line}")
-        loaded, directory = self.snapshot.load(registry), RunDirectory.at(self.sweep)
+        directory = RunDirectory.at(self.sweep)
+        loaded = self._loaded(registry, directory)
         members = [member for member in expand(loaded) if member.name in self.members]
         with Ranks(count_processes(None), console) as ranks:
             launcher = LocalLauncher(console, ranks)
@@ -379,9 +400,12 @@ def _interrupted_by_signals() -> Iterator[None]:
     """
     numbers = [number for number in STOP_SIGNALS if number != signal.SIGINT]
 
+    def do_nothing(number: int, frame: FrameType | None) -> None:
+        """Unlike ``SIG_IGN``, without a complaint of Python about signals that wait already."""
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, do_nothing)
         raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
 
     before = {number: signal.signal(number, interrupt) for number in numbers}

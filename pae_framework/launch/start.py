@@ -242,7 +242,9 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
     told = profile_of(loaded, options) or count_processes(options.processes)
 
     def processes(stage: str) -> int:
-        return told if isinstance(told, int) else processes_of(told.profile, stage)
+        if isinstance(told, int):
+            return told
+        return processes_of(told.profile, told.profile.for_stage(stage))
 
     return {
         name: dry_run(recipe, directory, options.again, processes)

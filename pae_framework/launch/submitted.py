@@ -35,6 +35,7 @@ from pae_framework.launch.job import (
     SweepJob,
     versions,
 )
+from pae_framework.launch.job_script import deaf_at_start, srun_function
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
 from pae_framework.launch.submission import (
     ARRAY,
@@ -60,6 +61,7 @@ from pae_framework.runs.jobs import RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder, write_text
 from pae_framework.system.slurm import (
     SlurmUnknownError,
@@ -69,28 +71,6 @@ from pae_framework.system.slurm import (
 from pae_framework.system.slurm_jobs import NAME_PREFIX, end_jobs, queued_jobs
 
 _YEAR_MINUTES = 366 * 24 * 60
-FORWARDING = """\
-srun() {
-    command srun "$@" &
-    pae_srun=$!
-    trap 'pae_told=1; kill -USR2 "$pae_srun"' TERM USR1 USR2 HUP
-    while :; do
-        wait "$pae_srun"
-        pae_code=$?
-        kill -0 "$pae_srun" 2>/dev/null || break
-    done
-    if [ -n "$pae_told" ] && [ "$pae_code" -ne 0 ] &&
-        scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
-        echo "the processes were ended before they could save: requeued"
-        scontrol requeue "$SLURM_JOB_ID"
-    fi
-    return "$pae_code"
-}"""
-"""Lines of a batch script: a signal to the script reaches the processes, which then save.
-
-A signal to every process of the job (``scancel --full``) also reaches srun, which ends the step at
-once if it is TERM; the script then requeues the job, which goes on from its last checkpoint.
-"""
 
 
 def require_slurm(profile: FoundProfile) -> None:
@@ -379,9 +359,10 @@ class Submitter:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            if self._executor == "local":
-                return self._sent_local(job, works)
-            return self._sent_to_slurm(job, works, after)
+            with writing(self._jobs.folder):
+                if self._executor == "local":
+                    return self._sent_local(job, works)
+                return self._sent_to_slurm(job, works, after)
         except (FailedJobError, FailedSubmissionError) as error:
             reason = (str(error).strip().splitlines() or ["no reason is given"])[-1]
             raise RunError(
@@ -394,7 +375,9 @@ class Submitter:
     ) -> list[str]:
         import submitit
 
-        executor = submitit.AutoExecutor(folder=self._jobs.folder, cluster="slurm")
+        executor = submitit.AutoExecutor(
+            folder=self._jobs.folder, cluster="slurm", slurm_python=deaf_at_start(sys.executable)
+        )
         executor.update_parameters(**self._parameters(job, after))
         with outside_allocations({"PYTHONPATH": _python_path()}):
             if len(works) == 1:
@@ -411,7 +394,8 @@ class Submitter:
             kind = "afterany" if job.whatever else "afterok"
             additional["dependency"] = f"{kind}:{':'.join(after)}"
             additional["kill-on-invalid-dep"] = "yes"
-        setup = [f"export PYTHONPATH={shlex.quote(_python_path())}", FORWARDING]
+        python_path = f"export PYTHONPATH={shlex.quote(_python_path())}"
+        setup = [python_path, srun_function(self._jobs.folder)]
         srun = ["--kill-on-bad-exit=1", "--open-mode=append"]
         if (cpus := job.resources.cpus_per_task) is not None:
             srun.append(f"--cpus-per-task={cpus}")  # since 22.05 not taken over from sbatch
@@ -477,19 +461,18 @@ def _job_name(run: str, label: str) -> str:
 
 
 def _python_path() -> str:
-    """Where this interpreter finds packages beside its own folders, for the processes of a job.
+    """Where this process finds packages, for the processes of a job.
 
-    Its own folders are left out: programs in another Python, such as a module or conda that the
-    profile sets up, would load them too.
+    Without the interpreter's own folders: they would mislead other versions of Python, such as that
+    of a module or conda in the profile's ``setup``.
     """
-    own = [Path(path) for path in (*sysconfig.get_paths().values(), *site.getsitepackages())]
-    own += [Path(site.getusersitepackages()), Path(sys.executable).parent]
-    zipped = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    own = [Path(sysconfig.get_path(name)) for name in names]
+    own.append(own[0].with_name(f"python{sys.version_info.major}{sys.version_info.minor}.zip"))
+    own += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages())]
     paths = [Path(path).absolute() for path in sys.path if path]
     return os.pathsep.join(
-        str(path)
-        for path in paths
-        if path.name != zipped and not any(path.is_relative_to(folder) for folder in own)
+        str(path) for path in paths if not any(path.is_relative_to(folder) for folder in own)
     )
 
 

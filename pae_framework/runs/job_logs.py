@@ -31,7 +31,7 @@ class FoundLog:
     Args:
         run: directory that was asked about.
         file: the log, which need not exist yet.
-        stages: stages whose end is the end of what is followed: one, or those of the run.
+        stages: whose end is the end of what is followed: one, or those of the job or of the run.
         entry: the submitted stage; None: no job, the processes were started on this machine.
     """
 
@@ -89,7 +89,8 @@ def find_log(run: Path, stage: str | None, rank: int) -> FoundLog:
         file = followers
     elif rank and not file.is_file() and view.jobs.log(entry.id).is_file():
         raise UsageError(f"job {entry.id} has no process {rank}: there is no {file}")
-    return FoundLog(run, file, (folder / entry.folder,), entry)
+    entries = view.by_job[entry.id] if stage is None else [entry]
+    return FoundLog(run, file, tuple(folder / each.folder for each in entries), entry)
 
 
 def _choose(

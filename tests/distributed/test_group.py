@@ -67,6 +67,36 @@ def test_slurm_may_not_start_more_tasks_than_the_world_has() -> None:
     assert contradiction([replace(one, slurm_tasks=4) for one in GOOD]) is None
 
 
+def of_slurm(nodes: int | None = 2) -> list[Seen]:
+    """Four tasks on two nodes."""
+    return [
+        replace(one, slurm_tasks=4, slurm_node=one.rank // 2, slurm_nodes=nodes) for one in GOOD
+    ]
+
+
+@pytest.mark.parametrize("nodes", [2, None])
+def test_tasks_of_slurm_are_where_it_started_them(nodes: int | None) -> None:
+    assert contradiction(of_slurm(nodes)) is None
+
+
+def test_a_node_whose_tasks_are_not_among_the_processes_is_noticed() -> None:
+    problem = contradiction(of_slurm(nodes=3))
+    assert problem is not None
+    assert all(value in problem for value in ("3 nodes", "on 2", "node0, node1"))
+
+
+def test_two_tasks_of_slurm_do_not_have_one_place() -> None:
+    seen = [replace(one, local_rank=0) if one.rank == 3 else one for one in of_slurm()]
+    problem = contradiction(seen)
+    assert problem is not None
+    assert all(value in problem for value in ("ranks 2", "and 3", "node 1"))
+
+
+def test_one_task_per_node_that_starts_several_processes_is_no_contradiction() -> None:
+    started = [replace(one, slurm_tasks=2, slurm_nodes=2, slurm_node=None) for one in GOOD]
+    assert contradiction(started) is None
+
+
 def test_a_host_that_others_cannot_reach_by_its_name_is_refused() -> None:
     seen = [replace(one, loopback="127.0.1.1" if one.rank == 2 else None) for one in GOOD]
     problem = contradiction(seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 from fake_slurm import FakeSlurm, profiles
 
+from pae_framework.distributed.failure import Failure, RankError
 from pae_framework.distributed.place import ADDRESS, VARIABLES
 from pae_framework.errors import RunError, StoppedError
 from pae_framework.launch.job import (
+    REQUEUE,
     StageJob,
     _OwnJob,
     saved_progress,
@@ -26,6 +29,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.jobs import RunJobs, Start
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.stopping import STOP_SIGNALS
 
 
 class Submitted(NamedTuple):
@@ -159,6 +163,46 @@ def test_without_scontrol_the_job_says_that_it_must_be_submitted_again(
     stops(monkeypatch, StoppedError("stopped at step 3"))
     assert ended(submitted) == 1
     assert "scontrol" in capsys.readouterr().out
+
+
+def test_without_scontrol_the_job_asks_its_script_to_requeue_it(
+    submitted: StageJob, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv(REQUEUE, str(tmp_path / "100.requeue"))
+    stops(monkeypatch, StoppedError("stopped at step 3"))
+    assert ended(submitted) == 1
+    assert (tmp_path / "100.requeue").exists()
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_lost_process_may_mean_that_slurm_requeues_the_job(
+    submitted: StageJob,
+    slurm: FakeSlurm,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_silent: bool,
+) -> None:
+    stops(monkeypatch, RankError(Failure(3, "node2", "does not answer", is_silent=is_silent)))
+    assert ended(submitted) == 1
+    out = capsys.readouterr().out
+    assert ("if its node failed" in out) is is_silent
+    assert "rank 3 on node2" in out
+
+
+def test_signals_after_the_work_do_not_end_the_process(
+    submitted: StageJob, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [number for number in STOP_SIGNALS if number != signal.SIGINT]
+    before = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setattr(StageJob, "work", lambda *arguments: None)
+    try:
+        submitted()
+        # Python's own handlers would be taken back before the interpreter has ended.
+        assert {signal.getsignal(number) for number in numbers} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_failed_job_is_not_requeued_and_names_the_stages_that_wait(

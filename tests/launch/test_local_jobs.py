@@ -6,13 +6,21 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chain_helpers import pae as in_process
 from finished_run import RECIPE, Finished, pae
 
+from pae_framework.launch.job import SweepJob, _OwnJob
+from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.launch.submission import PlannedJob
+from pae_framework.launch.submitted import Submitter
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.job_status import process_runs
 from pae_framework.runs.jobs import RunJobs
+from pae_framework.system.console import PlainConsole
 
 LAST = ("--again", "report")
 PREPARED = ("launch.executor=local", "launch.setup=[echo prepared]")
@@ -62,3 +70,72 @@ def test_local_returns_at_once_and_runs_in_processes_of_its_own(folder: Path) ->
     assert "report     done" in log
     (start,) = jobs.starts(job.folder)
     assert (start.job, start.changes) == (job.id, [])
+
+
+# --- sweeps ---------------------------------------------------------------------------------------
+
+SWEEP = "sweep={seeds: [0], variants: {a: {}, b: {tokenizer.train.steps: 3}}}"
+SHORT = """\
+pae: 1
+extends: quickstart
+name: short
+data: {image_size: 16}
+runtime: {threads: 1, device: cpu}
+extractor: null
+tokenizer:
+  encoder: {width: 48, depth: 1, train: {steps: 2, batch_size: 8, warmup_steps: 1}}
+  bottleneck: {channels: 4}
+  decoder: {width: 48, depth: 1}
+  refinement: null
+  regularizers: null
+  reconstruction: {perceptual: null}
+  train: {steps: 2, batch_size: 8, warmup_steps: 1}
+generator: null
+sample: null
+evaluate: null
+"""
+
+
+def test_the_job_of_a_sweep_has_the_recipe_and_the_overrides_of_its_user(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works: list[Any] = []
+    given: list[LoadedRecipe] = []
+
+    def sent(submitter: Submitter, job: PlannedJob, handed: list[Any]) -> list[str]:
+        works.extend(handed)
+        return ["1"]
+
+    monkeypatch.setattr(Submitter, "_sent_local", sent)
+    overrides = (SWEEP, "seed=5")
+    options = RunOptions(run_dir=tmp_path / "run", on="local")
+    run_recipe(load_recipe(tiny_recipe, overrides), options, PlainConsole())
+    (job,) = works
+    assert isinstance(job, SweepJob)
+    monkeypatch.setattr(
+        "pae_framework.launch.job.run_sweep", lambda loaded, *rest: given.append(loaded)
+    )
+    job.work(_OwnJob("1", 0, "local"), PlainConsole())
+    (loaded,) = given
+    assert loaded.overrides == overrides
+    assert loaded.text == tiny_recipe.read_text(encoding="utf-8")
+    assert loaded.recipe == load_recipe(tiny_recipe, overrides).recipe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "debug"])
+def test_of_a_sweep_in_one_job_a_failing_member_fails_alone(tmp_path: Path, executor: str) -> None:
+    (tmp_path / "short.yaml").write_text(SHORT, encoding="utf-8")
+    sweep = "sweep={seeds: [0], variants: {a: {}, b: {tokenizer.train.lr: 100.0}}}"
+    words = ("run", "short.yaml", sweep, "--run-dir", "run", "--on", executor)
+    ended = in_process(*words, cwd=tmp_path)
+    assert ended.code == (0 if executor == "local" else 1)
+    if executor == "local":
+        shown = in_process("logs", "run", "--follow", cwd=tmp_path).ok().out
+        assert "members of the sweep failed: b-seed0" in shown
+    rows = in_process("status", "run", "--json", cwd=tmp_path).ok().json
+    states = {member: [row["state"] for row in stages] for member, stages in rows.items()}
+    assert states == {
+        "a-seed0": ["done", "done", "done"],
+        "b-seed0": ["done", "failed", "pending"],
+    }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,8 +86,7 @@ def test_each_stage_is_a_job_that_waits_for_those_it_reads(
 def test_a_job_runs_in_the_environment_of_its_submitter(
     submit: Callable[..., RunDirectory], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
+    monkeypatch.syspath_prepend(Path(sys.executable).parent)  # as for the script `pae`
     for name in ("SLURM_JOB_ID", "SLURM_NTASKS", "SBATCH_PARTITION", "SUBMITIT_EXECUTOR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.syspath_prepend("/somewhere/else")
@@ -96,6 +98,8 @@ def test_a_job_runs_in_the_environment_of_its_submitter(
     lines = script.splitlines()
     (path,) = [line for line in lines if line.startswith("export PYTHONPATH=")]
     assert "/somewhere/else" in path
+    assert sysconfig.get_path("stdlib") not in path  # `module load x` may be a program in Python
+    assert str(Path(sys.executable).parent) not in path.split("=")[1].split(os.pathsep)
     assert lines.index(path) < lines.index("module load x")
     # Another Python, which the profile may set up, must not find the modules of this one.
     exported = path.removeprefix("export PYTHONPATH=").split(":")

@@ -219,6 +219,21 @@ def test_a_stage_in_a_job_with_others_ends_before_its_job(
     assert pae("logs", "run", "tokenizer", "--follow").ok().out == "second\n"
 
 
+def test_without_a_stage_the_job_is_followed_to_its_last_stage(
+    chain: Path, slurm: FakeSlurm, pae: Pae
+) -> None:
+    submitted(chain, "latents", "12")
+    directory = RunDirectory.at(chain)
+    directory.stage(directory.plan["tokenizer"]).update(state="done")
+    thread = later(
+        (0.3, lambda: append(RunJobs(chain).log("12"), "third\n")),
+        (0.1, lambda: slurm.queue(queued("12", "COMPLETED"))),
+    )
+    shown = pae("logs", "run", "--follow").ok()
+    thread.join()
+    assert shown.out == "second\nthird\n"
+
+
 def test_an_earlier_failure_of_a_stage_ends_nothing(
     chain: Path, slurm: FakeSlurm, pae: Pae
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from local_slurm import LocalSlurm, lack
+from submitted_runs import Site
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,10 @@ def slurm(lacking: str | None) -> Iterator[LocalSlurm]:
     slurm = LocalSlurm()
     yield slurm
     slurm.close()
+
+
+@pytest.fixture
+def site(slurm: LocalSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    site = Site(slurm, tmp_path, monkeypatch)
+    yield site
+    site.close()

@@ -80,8 +80,7 @@ def test_status_at_each_moment(run: SubmittedRun, pae: Pae) -> None:
     job = shown(pae, "tokenizer")
     assert (job["state"], job["reason"], job["restarts"]) == ("PENDING", "BeginTime", 1)
     assert "requeued once, starts again at" in job["text"]
-    time.sleep(2)  # Slurm does not launch a job in the second in which it was requeued
-    slurm.output("scontrol", "update", f"JobId={first}", "StartTime=now")
+    slurm.go_on(first)
     slurm.wait_for(first, "RUNNING")
     slurm.until(lambda: starts(pae("logs", "run", "tokenizer").ok().out) == ["0", "1"])
 

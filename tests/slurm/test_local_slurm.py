@@ -54,25 +54,7 @@ def test_a_requeued_job_starts_again_under_its_id(slurm: LocalSlurm, tmp_path: P
     slurm.until(lambda: log.exists() and log.read_text() == "start 0\n")
 
     slurm.output("scontrol", "requeue", job)
-    slurm.wait_for(job, "PENDING")
-    slurm.output("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.go_on(job)
 
     slurm.until(lambda: log.read_text().endswith("start 1\n"))
     assert slurm.field(job, "Restarts") == "1"
-
-
-def test_a_job_with_priority_preempts_another(slurm: LocalSlurm, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("low", "high")]
-    for folder in folders:
-        folder.mkdir()
-    whole = ("-N2", "--ntasks-per-node=4")
-    told = "trap 'echo told; exit 1' TERM; echo runs; while true; do sleep 0.1; done"
-    low = slurm.submit(folders[0], told, *whole)
-    log = folders[0] / "log"
-    slurm.until(lambda: log.exists() and "runs" in log.read_text())
-
-    high = slurm.submit(folders[1], "sleep 300", *whole, "--partition=high")
-
-    slurm.wait_for(high, "RUNNING")
-    slurm.wait_for(low, "PENDING")
-    assert slurm.field(low, "Restarts") == "1"

@@ -40,6 +40,21 @@ def test_without_a_gpu_asking_for_one_is_refused(monkeypatch):
     assert pick_device(RuntimeSettings(device="auto")) == torch.device("cpu")
 
 
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (4, ["cuda", "cuda:1", "cuda:2", "cuda:3"]),  # --gres=gpu:4: each sees all of its node
+        (1, ["cuda", "cuda:0", "cuda:0", "cuda:0"]),  # --gpus-per-task=1: each sees its own
+        (0, ["cpu", "cpu", "cpu", "cpu"]),
+    ],
+)
+def test_each_process_of_a_machine_takes_another_gpu(monkeypatch, visible, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: visible > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    chosen = [pick_device(RuntimeSettings(device="auto"), local_rank) for local_rank in range(4)]
+    assert [str(device) for device in chosen] == expected
+
+
 @pytest.mark.parametrize("tf32", [False, True])
 def test_torch_is_configured_as_the_recipe_asks(tf32):
     threads = torch.get_num_threads()
