@@ -10,6 +10,7 @@ srun() {
     pae_job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
     if command -v scontrol >/dev/null; then
         export PAE_REQUEUE=FOLDER/$pae_job.requeue
+        rm -f "$PAE_REQUEUE"
     fi
     command srun "$@" &
     pae_srun=$!
