@@ -27,6 +27,7 @@ from pae_framework.launch.run_sweep import compare_members, run_sweep
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
@@ -231,7 +232,8 @@ class StageJob(_Job):
             launcher = LocalLauncher(console, ranks)
             for name in self.stages:
                 if not directory.stage(planned[name]).done:
-                    self._start(own, directory.stage(planned[name]), changes, console)
+                    trains = STAGES[name].train(loaded.recipe) is not None
+                    self._start(own, directory.stage(planned[name]), trains, changes, console)
                 launcher.run_stages(loaded, directory, planned, [name], self.command)
 
     def _require_plan(self, planned: Mapping[str, PlannedStage]) -> None:
@@ -258,7 +260,12 @@ class StageJob(_Job):
             )
 
     def _start(
-        self, own: _OwnJob, record: StageRecord, changes: list[str], console: PlainConsole
+        self,
+        own: _OwnJob,
+        record: StageRecord,
+        trains: bool,
+        changes: list[str],
+        console: PlainConsole,
     ) -> None:
         """Record the start of a stage, unless it starts again and again without progress."""
         jobs, name = RunJobs(self.jobs), record.path.name
@@ -267,7 +274,7 @@ class StageJob(_Job):
             restarts=own.restarts,
             time=now(),
             host=platform.node(),
-            progress=saved_progress(record.path),
+            progress=saved_progress(record.path, trains),
             changes=changes,
         )
         earlier = starts_without_progress(jobs.starts(name), start)
@@ -367,12 +374,19 @@ def _see_devices_of_submitter() -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
 
 
-def saved_progress(folder: Path) -> int:
-    """What a stage has saved: the step of its newest checkpoint, else the number of its files."""
-    steps = [
-        int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*[0-9]")
-    ]
-    return max(steps) if steps else sum(1 for path in folder.rglob("*") if path.is_file())
+def saved_progress(folder: Path, trains: bool) -> int:
+    """What a stage has saved, as a number that grows with it.
+
+    Args:
+        folder: of the stage.
+        trains: whether it is a training: the step of its newest checkpoint counts, else the number
+            of its files without the record.
+    """
+    if trains:
+        found = folder.glob("checkpoints/step-*[0-9]")
+        return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    return sum(1 for path in files if path != StageRecord(folder).file)
 
 
 def starts_without_progress(earlier: list[Start], start: Start) -> int:

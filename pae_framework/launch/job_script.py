@@ -11,6 +11,7 @@ srun() {
     pae_told= pae_asked=FOLDER/$pae_job.requeue
     if command -v scontrol >/dev/null; then
         export PAE_REQUEUE=$pae_asked
+        rm -f "$pae_asked"
     fi
     command srun "$@" &
     pae_srun=$!

@@ -297,28 +297,39 @@ def test_starts_count_only_if_nothing_was_saved_since(earlier: list[Start], coun
     assert starts_without_progress(earlier, past(40)) == count
 
 
-def test_progress_is_the_newest_checkpoint_else_the_number_of_files(tmp_path: Path) -> None:
-    assert saved_progress(tmp_path / "none") == 0
-    (tmp_path / "shard-0").touch()
-    (tmp_path / "shard-1").touch()
-    assert saved_progress(tmp_path) == 2
+def test_the_progress_of_a_training_is_its_newest_checkpoint(tmp_path: Path) -> None:
+    assert saved_progress(tmp_path / "none", trains=True) == 0
+    StageRecord(tmp_path).update(state="running")
+    (tmp_path / "metrics.jsonl").touch()  # another start without a checkpoint may add files
+    assert saved_progress(tmp_path, trains=True) == 0
     for step in (200, 1000):
         (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00001200.new").mkdir()
-    assert saved_progress(tmp_path) == 1000
+    assert saved_progress(tmp_path, trains=True) == 1000
+
+
+def test_the_progress_of_another_stage_is_the_number_of_its_files(tmp_path: Path) -> None:
+    assert saved_progress(tmp_path / "none", trains=False) == 0
+    StageRecord(tmp_path).update(state="running")
+    (tmp_path / ".shard-2.17.new").touch()
+    assert saved_progress(tmp_path, trains=False) == 0
+    for name in ("shard-0", "shard-1"):
+        (tmp_path / name).touch()
+    assert saved_progress(tmp_path, trains=False) == 2
 
 
 def test_a_stage_that_starts_again_and_again_without_progress_fails(
     submitted: StageJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (name,) = submitted.stages
+    record = StageRecord(submitted.store / f"{name}-{submitted.stages[name]}")
+
     def killed(*arguments: Any) -> None:
+        record.path.mkdir(parents=True, exist_ok=True)
+        record.update(state="running")
         raise StoppedError("killed")
 
     monkeypatch.setattr(LocalLauncher, "run_stages", killed)
-    (name,) = submitted.stages
-    record = StageRecord(submitted.store / f"{name}-{submitted.stages[name]}")
-    record.path.mkdir(parents=True)
-    record.update(state="running")
     for _ in range(3):  # one start and two restarts
         with pytest.raises(StoppedError):
             submitted.work(own(), PlainConsole())

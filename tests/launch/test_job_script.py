@@ -63,6 +63,13 @@ def test_processes_ask_the_script_to_requeue_their_job(
     assert list(folder.iterdir()) == []
 
 
+def test_what_an_earlier_start_asked_for_does_not_count(slurm: FakeSlurm, tmp_path: Path) -> None:
+    (tmp_path / "12.requeue").touch()
+    slurm.command("srun", "exit 1")
+    assert script(tmp_path).wait() == 1
+    assert requeued(slurm) == []
+
+
 @pytest.mark.parametrize("state", ["COMPLETING", "CANCELLED", "PREEMPTED"])
 def test_a_job_that_slurm_ends_is_not_requeued_by_its_script(
     slurm: FakeSlurm, tmp_path: Path, state: str
