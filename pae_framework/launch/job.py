@@ -117,7 +117,7 @@ class JobRules:
         executor: ``slurm``, ``local`` or ``debug``.
         restarts: starts without progress after the first one that a stage may have.
         seconds: how long a save may take when the job is interrupted; None: unknown.
-        again: the command that submits the run again.
+        again: what the user typed, which also submits the run again.
     """
 
     executor: str
@@ -210,13 +210,11 @@ class StageJob(_Job):
         run: the run's directory.
         store: folder of its stages.
         stages: name and fingerprint of each stage to run, in order.
-        command: what the user typed.
     """
 
     run: Path
     store: Path
     stages: Mapping[str, str]
-    command: str
 
     def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
         registry = load_registry()
@@ -234,7 +232,7 @@ class StageJob(_Job):
                 if not directory.stage(planned[name]).done:
                     trains = STAGES[name].train(loaded.recipe) is not None
                     self._start(own, directory.stage(planned[name]), trains, changes, console)
-                launcher.run_stages(loaded, directory, planned, [name], self.command)
+                launcher.run_stages(loaded, directory, planned, [name], self.rules.again)
 
     def _require_plan(self, planned: Mapping[str, PlannedStage]) -> None:
         for name, fingerprint in self.stages.items():
@@ -297,40 +295,30 @@ class SweepJob(_Job):
     """A job that runs members of a sweep one after the other.
 
     Args:
-        sweep: the sweep's directory.
-        members: names of the members.
-        command: what the user typed.
+        members: their names.
     """
 
-    sweep: Path
     members: tuple[str, ...]
-    command: str
 
     def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
         registry = load_registry()
         for line in self.snapshot.changes(registry):
             console.print(f"changed since the submission: {line}")
-        directory = RunDirectory.at(self.sweep)
+        directory = RunDirectory.at(self.jobs)
         loaded = self._loaded(registry, directory)
         members = [member for member in expand(loaded) if member.name in self.members]
         with Ranks(count_processes(None), console) as ranks:
             launcher = LocalLauncher(console, ranks)
-            run_sweep(loaded, directory, members, launcher, self.command, console)
+            run_sweep(loaded, directory, members, launcher, self.rules.again, console)
 
 
 @dataclass(frozen=True)
 class ComparisonJob(_Job):
-    """A job that writes the results and the report of a sweep.
-
-    Args:
-        sweep: the sweep's directory.
-    """
-
-    sweep: Path
+    """A job that writes the results and the report of a sweep."""
 
     def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
-        compare_members(self.snapshot.load(load_registry()), RunDirectory.at(self.sweep))
-        console.print(f"report: {self.sweep / 'report.html'}")
+        compare_members(self.snapshot.load(load_registry()), RunDirectory.at(self.jobs))
+        console.print(f"report: {self.jobs / 'report.html'}")
 
 
 @dataclass(frozen=True)

@@ -159,21 +159,18 @@ class Submitter:
             directory.path.absolute(),
             directory.store.absolute(),
             {stage.name: stage.fingerprint for stage in task.stages},
-            self.command,
         )
 
     def _sweep_task(
         self, loaded: LoadedRecipe, members: Mapping[str, Member], task: Task
     ) -> StageJob | ComparisonJob:
         if task.member is None:
-            snapshot = self._snapshot(loaded)
-            return ComparisonJob(self._absolute, snapshot, self._rules, self._absolute)
+            return ComparisonJob(self._absolute, self._snapshot(loaded), self._rules)
         member = members[task.member]
         return self._stage_job(member.loaded, member_directory(self.directory, member), task)
 
     def _sweep_job(self, loaded: LoadedRecipe, members: Sequence[str]) -> SweepJob:
-        snapshot, names = self._snapshot(loaded), tuple(members)
-        return SweepJob(self._absolute, snapshot, self._rules, self._absolute, names, self.command)
+        return SweepJob(self._absolute, self._snapshot(loaded), self._rules, tuple(members))
 
     def _described(self, member: Member) -> DescribedRun:
         directory = member_directory(self.directory, member)
