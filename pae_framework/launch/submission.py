@@ -203,7 +203,9 @@ class JobsOfLabel:
         many = ""
         if self.stage == ARRAY:
             limit = "" if self.at_once is None else f", at most {self.at_once} at once"
-            many = f"{_counted(self.jobs, 'task')} of an array{limit}, {', '.join(self.stages)}: "
+            many = (
+                f"{_counted(self.jobs, 'task')} of an array{limit}, with {', '.join(self.stages)}: "
+            )
         elif self.jobs > 1:
             many = f"{self.jobs} jobs, each "
         waits = f"; after {', '.join(self.after)}" if self.after else ""

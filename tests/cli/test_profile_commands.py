@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pae_framework.recipe.load import load_recipe
+from pae_framework.runs.planned import planned_stages
+from pae_framework.runs.record import StageRecord
 from pae_framework.testing.pytest import Pae
 
 FILE = """\
@@ -166,6 +169,47 @@ def test_check_warns_of_batches_that_the_processes_share_unevenly(pae: Pae) -> N
     (uneven,) = [problem for problem in tight if "share" in problem["message"]]
     assert uneven["path"] == "cluster.stages.generator.nodes"  # 10 images, 4 processes
     assert uneven["hint"].startswith("2 processes")
+
+
+def test_stages_that_are_done_in_the_run_are_neither_checked_nor_planned(pae: Pae) -> None:
+    changes = ("tokenizer.train.batch_size=1", "generator.train.batch_size=2")
+    loaded, store = load_recipe("quickstart", changes), Path("runs/quickstart/stages")
+    for name, stage in planned_stages(loaded, store).items():
+        if name not in ("generator", "sample", "evaluate", "report"):
+            (store / stage.folder).mkdir(parents=True)
+            StageRecord(store / stage.folder).update(state="done", results={})
+    refused = pae("check", "quickstart", *changes, "--on", "cluster", "--json").fails(2).json
+    assert [problem["path"] for problem in refused["refused"]] == ["cluster.stages.generator.nodes"]
+    options = ("--on", "cluster", "--dry-run", "--json")
+    jobs = pae("run", "quickstart", *changes, *options).ok().json["jobs"]
+    assert [job["stage"] for job in jobs] == ["generator", "sample", "evaluate", "report"]
+    assert jobs[0]["after"] == []
+
+
+def test_the_dry_run_of_a_sweep_shows_the_array_and_the_report(pae: Pae) -> None:
+    sweep = "sweep={seeds: [0, 1], variants: {a: {}, b: {sample.steps: 7}}}"
+    launch = "launch={extends: cluster, array_limit: 2}"
+    jobs = pae("run", "quickstart", sweep, launch, "--dry-run", "--json").ok().json["jobs"]
+    array, report = jobs[-2:]
+    assert (array["stage"], array["jobs"], array["at_once"]) == ("members", 4, 2)
+    assert (report["stage"], report["jobs"]) == ("comparison", 1)
+    assert "members" in report["after"]
+    (local,) = (
+        pae("run", "quickstart", sweep, "--on", "local", "--dry-run", "--json").ok().json["jobs"]
+    )
+    assert (local["jobs"], local["after"]) == (1, [])
+    assert {"tokenizer", "comparison"} <= set(local["stages"])
+
+
+def test_the_dry_run_shows_the_memory_of_each_process(pae: Pae) -> None:
+    def memory(*options: str) -> dict[str, int]:
+        stages = pae("run", "quickstart", "--dry-run", "--json", *options).ok().json["stages"]
+        return {stage["stage"]: stage["memory_bytes"] for stage in stages if stage["memory_bytes"]}
+
+    alone, two, cluster = memory(), memory("--processes", "2"), memory("--on", "cluster")
+    assert all(alone[stage] / 2 < two[stage] < alone[stage] for stage in alone)
+    assert cluster["tokenizer"] == two["tokenizer"]  # 2 GPUs
+    assert cluster["generator"] < two["generator"]  # 2 nodes with 2 GPUs
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

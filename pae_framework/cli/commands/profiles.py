@@ -11,7 +11,6 @@ from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import print_json
 from pae_framework.cli.shell_completion import complete_profile
 from pae_framework.errors import ProfileError, UsageError
-from pae_framework.recipe.loaded import DEFAULT
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
@@ -93,6 +92,7 @@ def _summary(found: FoundProfile) -> str:
 
 def _explain(found: FoundProfile, as_json: bool) -> None:
     from pae_framework.recipe.emit import inline
+    from pae_framework.recipe.loaded import DEFAULT
 
     rows = _rows(found)
     if as_json:
