@@ -32,7 +32,7 @@ class Launcher(Protocol):
 def choose_launcher(console: PlainConsole, ranks: Ranks | None = None) -> Launcher:
     """The launcher that runs recipes in the processes of this command.
 
-    With a profile, ``launch/submitted.py`` submits jobs instead, in which this launcher runs.
+    With a profile, ``launch/submitter.py`` submits jobs instead, in which this launcher runs.
 
     Args:
         console: shows progress.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pae_framework.distributed.place import place_of_process
 from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
+from pae_framework.launch.executors import require_slurm
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.ranks import Ranks, count_processes, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
@@ -23,7 +24,7 @@ from pae_framework.launch.submission import (
     whole_job,
     whole_sweep_job,
 )
-from pae_framework.launch.submitted import Submitter, require_slurm
+from pae_framework.launch.submitter import Submitter
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.processes import Sharing, processes_of, settings_without_effect

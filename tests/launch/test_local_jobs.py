@@ -12,10 +12,10 @@ import pytest
 from chain_helpers import pae as in_process
 from finished_run import RECIPE, Finished, pae
 
+from pae_framework.launch.executors import Executor
 from pae_framework.launch.job import SweepJob, _OwnJob
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.launch.submission import PlannedJob
-from pae_framework.launch.submitted import Submitter
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.runs.job_status import process_runs
@@ -102,11 +102,11 @@ def test_the_job_of_a_sweep_has_the_recipe_and_the_overrides_of_its_user(
     works: list[Any] = []
     given: list[LoadedRecipe] = []
 
-    def sent(submitter: Submitter, job: PlannedJob, handed: list[Any]) -> list[str]:
+    def sent(executor: Executor, job: PlannedJob, handed: list[Any]) -> list[str]:
         works.extend(handed)
         return ["1"]
 
-    monkeypatch.setattr(Submitter, "_sent_local", sent)
+    monkeypatch.setattr(Executor, "_sent_local", sent)
     overrides = (SWEEP, "seed=5")
     options = RunOptions(run_dir=tmp_path / "run", on="local")
     run_recipe(load_recipe(tiny_recipe, overrides), options, PlainConsole())

@@ -12,8 +12,8 @@ import pytest
 from fake_slurm import FakeSlurm, profiles
 
 from pae_framework.errors import RunError, UsageError, WriteError
+from pae_framework.launch.executors import Executor
 from pae_framework.launch.start import RunOptions, run_recipe
-from pae_framework.launch.submitted import Submitter
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.jobs import COMPARISON, RunJobs
@@ -243,7 +243,7 @@ def test_a_run_that_was_submitted_elsewhere_can_go_on_without_slurm(
     finish(run, *CHAIN)
     record = run.stage(run.plan["report"])
     record.update(state="stopped")
-    monkeypatch.setattr(Submitter, "_sent_local", lambda submitter, job, works: ["1"])
+    monkeypatch.setattr(Executor, "_sent_local", lambda executor, job, works: ["1"])
     (slurm.folder / "bin" / "squeue").unlink()
     monkeypatch.setenv("PATH", str(slurm.folder / "bin"))
     run_recipe(load_recipe(tiny_recipe), RunOptions(run_dir=run.path, on="local"), PlainConsole())

@@ -9,12 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import shlex
-import shutil
-import site
-import sys
-import sysconfig
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +18,10 @@ from typing import Any
 
 from rich.text import Text
 
-from pae_framework.errors import RunError, UsageError
+from pae_framework.errors import RunError
 from pae_framework.launch.description import DescribedRun, describe_run
+from pae_framework.launch.executors import Executor
 from pae_framework.launch.job import (
-    VISIBLE_DEVICES,
     ComparisonJob,
     JobRules,
     Snapshot,
@@ -35,7 +29,6 @@ from pae_framework.launch.job import (
     SweepJob,
     versions,
 )
-from pae_framework.launch.job_script import deaf_at_start, srun_function
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
 from pae_framework.launch.submission import (
     ARRAY,
@@ -44,12 +37,10 @@ from pae_framework.launch.submission import (
     Task,
     chain_jobs,
     resources_text,
-    slurm_parameters,
     sweep_jobs,
     whole_job,
     whole_sweep_job,
 )
-from pae_framework.preflight.processes import processes_of
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profile_settings import Profile
 from pae_framework.recipe.profiles import FoundProfile
@@ -61,31 +52,14 @@ from pae_framework.runs.jobs import RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder, write_text
 from pae_framework.system.slurm import (
     SlurmUnknownError,
     foreign_settings,
-    outside_allocations,
 )
-from pae_framework.system.slurm_jobs import NAME_PREFIX, end_jobs, queued_jobs
+from pae_framework.system.slurm_jobs import end_jobs, queued_jobs
 
 _YEAR_MINUTES = 366 * 24 * 60
-
-
-def require_slurm(profile: FoundProfile) -> None:
-    """Check that this machine can submit jobs.
-
-    Raises:
-        UsageError: the profile needs Slurm, and its commands are not on PATH.
-    """
-    if profile.profile.executor != "slurm":
-        return
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise UsageError(
-            f"profile {profile.name} submits to Slurm, but sbatch and srun are not on PATH; run it "
-            "where Slurm is installed, or choose --on local"
-        )
 
 
 @dataclass(frozen=True)
@@ -184,6 +158,10 @@ class Submitter:
         return self.profile.profile.executor
 
     @property
+    def _submitit(self) -> Executor:
+        return Executor(self._profile, self._jobs.folder, self._absolute.name)
+
+    @property
     def _absolute(self) -> Path:
         return self.directory.path.absolute()
 
@@ -275,7 +253,10 @@ class Submitter:
 
     def _any_queued(self, stages: Iterable[PlannedStage]) -> bool:
         """Whether any of the stages is in a job that has not ended; says so of each."""
-        return any(job is not None for job in [self._queued(stage) for stage in stages])
+        queued = [job for job in map(self._queued, stages) if job is not None]
+        if queued:
+            self.console.print("no job: the executor has one for all stages, which has not ended")
+        return bool(queued)
 
     def _tell_outdated(self, runs: Iterable[DescribedRun]) -> None:
         """Name jobs that have not ended and run stages of an earlier recipe of the run."""
@@ -307,7 +288,7 @@ class Submitter:
             works: what each task runs.
             after: ids of the jobs that must have ended before.
         """
-        ids = self._sent(job, works, after)
+        ids = self._submitit.send(job, works, after)
         entries = [
             SubmittedStage(
                 stage=stage.name,
@@ -336,7 +317,7 @@ class Submitter:
         label = f"{len(works)} {job.label}" if job.label == ARRAY else job.label
         self._print(label, f"submitted as job {', '.join(_array_ids(ids))}{asked}{waits}")
         if self._executor == "debug":
-            self._run_here(works)
+            self._submitit.run_here(works)
         return ids
 
     @contextmanager
@@ -348,91 +329,6 @@ class Submitter:
             if self._executor == "slurm":
                 end_jobs(_array_ids(ids))
             raise
-
-    def _sent(self, job: PlannedJob, works: Sequence[Any], after: Sequence[str]) -> list[str]:
-        """Hand a job to submitit; returns the ids of its tasks."""
-        if self._executor == "debug":
-            return [f"debug-{os.getpid()}"]
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        try:
-            with writing(self._jobs.folder):
-                if self._executor == "local":
-                    return self._sent_local(job, works)
-                return self._sent_to_slurm(job, works, after)
-        except (FailedJobError, FailedSubmissionError) as error:
-            reason = (str(error).strip().splitlines() or ["no reason is given"])[-1]
-            raise RunError(
-                f"the job of {job.label} is not accepted: {reason}; jobs that were submitted "
-                "before it stay in the queue"
-            ) from error
-
-    def _sent_to_slurm(
-        self, job: PlannedJob, works: Sequence[Any], after: Sequence[str]
-    ) -> list[str]:
-        import submitit
-
-        executor = submitit.AutoExecutor(
-            folder=self._jobs.folder, cluster="slurm", slurm_python=deaf_at_start(sys.executable)
-        )
-        executor.update_parameters(**self._parameters(job, after))
-        with outside_allocations({"PYTHONPATH": _python_path()}):
-            if len(works) == 1:
-                return [executor.submit(works[0]).job_id]
-            return [sent.job_id for sent in executor.submit_array(list(works))]
-
-    def _parameters(self, job: PlannedJob, after: Sequence[str]) -> dict[str, Any]:
-        """Submitit's parameters of a job."""
-        given = slurm_parameters(self._profile, job.resources)
-        given.setdefault("slurm_array_parallelism", len(job.tasks))  # submitit's default is 256
-        additional = dict(given.get("slurm_additional_parameters", {}))
-        additional["requeue"] = True
-        if after:
-            kind = "afterany" if job.whatever else "afterok"
-            additional["dependency"] = f"{kind}:{':'.join(after)}"
-            additional["kill-on-invalid-dep"] = "yes"
-        python_path = f"export PYTHONPATH={shlex.quote(_python_path())}"
-        setup = [python_path, srun_function(self._jobs.folder)]
-        srun = ["--kill-on-bad-exit=1", "--open-mode=append"]
-        if (cpus := job.resources.cpus_per_task) is not None:
-            srun.append(f"--cpus-per-task={cpus}")  # since 22.05 not taken over from sbatch
-        srun += given.get("slurm_srun_args", [])
-        return {
-            **given,
-            "name": _job_name(self._absolute.name, job.label),
-            "stderr_to_stdout": True,
-            "slurm_additional_parameters": additional,
-            "slurm_setup": [*setup, *given.get("slurm_setup", [])],
-            "slurm_srun_args": srun,
-        }
-
-    def _sent_local(self, job: PlannedJob, works: Sequence[Any]) -> list[str]:
-        import submitit
-
-        # Not submitit's `setup`: the job's process would be the shell, which forwards no signal.
-        setup = [*self._profile.setup, 'exec "$0" "$@"']
-        python = shlex.join(["sh", "-c", " && ".join(setup), sys.executable])
-        executor = submitit.LocalExecutor(self._jobs.folder, python=python)
-        (work,) = works
-        executor.update_parameters(
-            timeout_min=_YEAR_MINUTES,
-            tasks_per_node=processes_of(self._profile, job.resources),
-            stderr_to_stdout=True,
-        )
-        extra = {"PYTHONPATH": _python_path()}
-        if "CUDA_VISIBLE_DEVICES" in os.environ:
-            extra[VISIBLE_DEVICES] = os.environ["CUDA_VISIBLE_DEVICES"]
-        with outside_allocations(extra), _streams_into(self._jobs.folder / "local.log"):
-            return [executor.submit(work).job_id]
-
-    def _run_here(self, works: Sequence[Any]) -> None:
-        """Run jobs in this process (executor debug)."""
-        import submitit
-
-        executor = submitit.DebugExecutor(self._jobs.folder)
-        for work in works:
-            if (error := executor.submit(work).exception()) is not None:
-                raise error
 
     @property
     def _profile(self) -> Profile:
@@ -452,45 +348,7 @@ def _array_ids(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(job.partition("_")[0] for job in ids))
 
 
-def _job_name(run: str, label: str) -> str:
-    """A name for the queue, of characters that every tool of Slurm shows."""
-    return re.sub(r"[^\w.+-]+", "-", f"{NAME_PREFIX}{run}-{label}")[:100]
-
-
-def _python_path() -> str:
-    """Where this process finds packages, for the processes of a job.
-
-    Without the interpreter's own folders: they would mislead other versions of Python, such as that
-    of a module or conda in the profile's ``setup``.
-    """
-    names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
-    own = [Path(sysconfig.get_path(name)) for name in names]
-    own.append(own[0].with_name(f"python{sys.version_info.major}{sys.version_info.minor}.zip"))
-    own += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages())]
-    paths = [Path(path).absolute() for path in sys.path if path]
-    return os.pathsep.join(
-        str(path) for path in paths if not any(path.is_relative_to(folder) for folder in own)
-    )
-
-
 def _is_alive(stage: SubmittedStage) -> bool:
     """Whether the process of a local job runs; unknown, and taken as ended, on another machine."""
     here = stage.executor == "local" and stage.host == platform.node()
     return here and process_runs(stage)
-
-
-@contextmanager
-def _streams_into(path: Path) -> Iterator[None]:
-    """Give what is started inside no terminal and no pipe of this process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(number) for number in range(3)]
-    with Path(os.devnull).open("rb") as nothing, path.open("ab") as log:
-        try:
-            for number, file in enumerate((nothing, log, log)):
-                os.dup2(file.fileno(), number)
-            yield
-        finally:
-            for number, copy in enumerate(saved):
-                os.dup2(copy, number)
-                os.close(copy)
