@@ -24,7 +24,7 @@ PROFILES = """\
 one: {executor: slurm, time: 20, memory: 1GB, array_limit: 1, signal_before: 60}
 two: {extends: one, nodes: 2}
 four: {extends: two, tasks_per_node: 2, srun_args: [--overcommit]}
-outside: {extends: one, srun_args: ["--export=ALL,PATH=/nowhere"]}
+outside: {extends: one, srun_args: [/usr/bin/env, PATH=/nowhere]}
 hasty: {extends: one, max_restarts_without_progress: 1}
 short: {extends: one, time: 2, signal_before: 60}
 """

@@ -128,7 +128,7 @@ def test_a_job_that_starts_in_vain_fails_and_what_changed_meanwhile_is_said(site
     assert "Traceback" not in log
     for text in (
         f"{site.folder / 'slow.yaml'} was edited",
-        "the code of slow-source was edited",
+        "the code of slow_digits was edited",
         f"tokenizer (job {jobs['tokenizer']}), report (job {jobs['report']})",
         f"job {job} started this stage 2 times without a new checkpoint",
     ):
