@@ -84,10 +84,11 @@ def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: S
     obstacle = site.folder / "run" / "stages" / folder
     obstacle.parent.mkdir(exist_ok=True)
     obstacle.write_text("in the way", encoding="utf-8")
-    site.slurm.until(lambda: "RUNNING" in site.slurm.state(shared["encoder"]))
-    waiting = site.pae("status", "run").ok().out
-    assert f"{shared['encoder']} RUNNING" in waiting
-    assert f"{tasks['b-seed0']} PENDING" in waiting
+    members = site.pae("status", "run", "--json").ok().json
+    waiting = {row["stage"]: row["job"] for row in members["b-seed0"]}
+    assert waiting["encoder"]["id"] == shared["encoder"]
+    assert waiting["tokenizer"]["id"] == tasks["b-seed0"]
+    assert waiting["tokenizer"]["reason"] == "Dependency"
 
     assert site.ends(shared[COMPARISON]) == "COMPLETED"
     assert site.slurm.state(tasks["a-seed0"]) == "COMPLETED"
