@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from local_slurm import LocalSlurm
-from safetensors.torch import load_file
-from torch import Tensor
 
 from pae_framework.runs.jobs import RunJobs
 from pae_framework.testing.pytest import Result, run_process
@@ -195,14 +193,6 @@ def write_slow_training(folder: Path) -> None:
     (metadata / "entry_points.txt").write_text("[pae_framework]\nslow = slow_source\n")
     (folder / "plugin" / "slow_source.py").write_text(REGISTRATION)
     (folder / "plugin" / "slow_digits.py").write_text(SOURCE)
-
-
-def weights(run: Path, stage: str) -> dict[str, Tensor]:
-    return {
-        f"{file.name}/{name}": tensor
-        for file in (run / stage).glob("*.safetensors")
-        for name, tensor in load_file(file).items()
-    }
 
 
 Left = bytes | list[dict[str, float]]
