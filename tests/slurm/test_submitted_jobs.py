@@ -40,13 +40,14 @@ def test_a_chain_of_jobs_gives_the_results_of_one_process(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_jobs_of_four_processes_on_two_nodes_give_the_results_of_one_process(site: Site) -> None:
     recipe = write_recipe(site.folder)
     site.run(recipe, run="one")
     site.run(recipe, "--on", "four", run="four")
-    job = site.jobs("four")["report"]
-    assert site.ends(job, "four") == "COMPLETED"
-    assert_equal(site.folder / "one", site.folder / "four")
+    for job in site.jobs("four").values():
+        assert site.ends(job, "four") == "COMPLETED"
+    assert_equal(site.folder / "one", site.folder / "four", slack=5)
 
 
 def test_canceled_jobs_save_and_stay_ended_and_cancel_those_that_wait(
