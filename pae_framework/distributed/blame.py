@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pae_framework.distributed.failure import Failure, is_consequence
@@ -21,29 +22,39 @@ def first_failure(error: BaseException, link: Link) -> Failure:
     """The failure that ended the run, after this process met an error. Tells the others.
 
     An error of communication says that another process failed: that one's own word is awaited. If
-    it does not come, the processes that met no error are those that ended or hang.
+    it does not come, the processes that met no error are those that ended or hang. One that beats
+    on was not connected to the one that ended.
 
     Raises:
         LostContactError: rank 0 has ended.
     """
     if is_consequence(error):
         link.post(_cut_off(link.rank), Failure.of(error, link.rank))
+        beaten = [_beaten(rank, link) for rank in range(link.size)]
         deadline = time.monotonic() + REASON_SECONDS
         while (failure := link.failure()) is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-        failure = failure or _silent_failure(error, link)
+        failure = failure or _silent_failure(error, link, beaten)
     else:
         failure = Failure.of(error, link.rank)
     link.fail(failure)
     return link.failure() or failure
 
 
-def _silent_failure(error: BaseException, link: Link) -> Failure:
-    """The failure of the first process that neither said why it failed nor lost another one."""
-    for rank in range(link.size):
-        if not link.has(_cut_off(rank)):
-            failure = _no_answer(rank, link)
-            return replace(failure, message=f"{failure.message}; {_errors_of_cut_off(link)}")
+def _silent_failure(error: BaseException, link: Link, beaten: Sequence[int]) -> Failure:
+    """The failure of the first process that neither said why it failed nor lost another one.
+
+    Args:
+        error: what this process met.
+        link: to the others.
+        beaten: how often each process had beaten when this one met its error.
+    """
+    quiet = [rank for rank in range(link.size) if not link.has(_cut_off(rank))]
+    # Rank 0 does not beat, but keeps the messages: it lives.
+    ended = [rank for rank in quiet if rank and _beaten(rank, link) == beaten[rank]]
+    if quiet:
+        failure = _no_answer((ended or quiet)[0], link)
+        return replace(failure, message=f"{failure.message}; {_errors_of_cut_off(link)}")
     own, met = Failure.of(error, link.rank), _errors_of_cut_off(link)
     return Failure(own.rank, own.host, f"lost contact with the other processes: {met}")
 
@@ -85,13 +96,18 @@ class Pulses:
             now: this process' monotonic clock, in seconds.
         """
         for rank in range(1, self._link.size):
-            count = self._link.add(_beats(rank), 0)
+            count = _beaten(rank, self._link)
             before, since = self._last.get(rank, (0, now))
             if count != before or count == 0:  # 0: it has not begun
                 self._last[rank] = count, now
             elif now - since > SILENT_SECONDS:
                 return _no_answer(rank, self._link)
         return None
+
+
+def _beaten(rank: int, link: Link) -> int:
+    """How often a process has beaten."""
+    return link.add(_beats(rank), 0)
 
 
 def _beats(rank: int) -> str:

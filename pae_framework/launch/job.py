@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pae_framework.distributed.failure import RankError
 from pae_framework.distributed.job_place import take_place
-from pae_framework.errors import PaeError, RunError, StoppedError
+from pae_framework.errors import PaeError, RunError, StoppedError, WriteError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import compare_members, run_sweep
@@ -189,13 +189,11 @@ class _Job:
                 requeue(own.id)
                 return f"job {own.id} is requeued and goes on under the same id"
         except SlurmUnknownError as error:
-            if (file := os.environ.get(REQUEUE)) is None:
-                return (
-                    f"job {own.id} cannot be requeued from here: {error}; to go on: "
-                    f"{self.rules.again}"
-                )
-            write_text(Path(file), "")
-            return f"job {own.id} is to be requeued by its script, because here {error}"
+            if _ask_script_to_requeue():
+                return f"job {own.id} is to be requeued by its script, because here {error}"
+            return (
+                f"job {own.id} cannot be requeued from here: {error}; to go on: {self.rules.again}"
+            )
         return (
             f"job {own.id} is {state}: Slurm requeues it if it was preempted or its node failed; "
             f"if it was canceled or reached its time limit, go on with: {self.rules.again}"
@@ -353,6 +351,17 @@ class _OwnJob:
         if code:
             sys.exit(code)
         return True
+
+
+def _ask_script_to_requeue() -> bool:
+    """Ask the script of this job to requeue it; returns whether it can."""
+    if (file := os.environ.get(REQUEUE)) is None:
+        return False
+    try:
+        write_text(Path(file), "")
+    except WriteError:
+        return False
+    return True
 
 
 def _see_devices_of_submitter() -> None:

@@ -9,6 +9,7 @@
         12_0_log.out                what process 0 of job 12 printed, over all its starts
         starts-encoder-1f2e3d.jsonl one line per start of a job that ran the stage
         12.canceled                 `pae cancel` ended job 12, so it must not be requeued
+        12.requeue                  asks the script of job 12 to requeue it
 """
 
 from __future__ import annotations

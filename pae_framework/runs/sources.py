@@ -1,4 +1,4 @@
-"""Hashes of the code that runs: of the framework and of each plugin's package. No torch.
+"""Hashes of the code that runs: of the framework and of the packages of plugins. No torch.
 
 They tell whether code changed between two moments. They are part of no fingerprint: editing a
 comment must not outdate results.
@@ -18,13 +18,15 @@ _FRAMEWORK = __name__.partition(".")[0]
 
 
 def source_hashes(registry: Registry) -> dict[str, str]:
-    """The hash of all ``*.py`` files of the framework and of each plugin's package, by its name."""
-    modules = {plugin.module.partition(".")[0] for plugin in registry.plugins if plugin.module}
-    return {
-        package: _hash(_files(package))
-        for package in sorted(modules | {_FRAMEWORK})
-        if _folders(package)
-    }
+    """The hash of all ``*.py`` files of each package, by its name: the framework and the plugins.
+
+    A plugin may have several packages: that of its entry point, and those of its components.
+    """
+    modules = {_FRAMEWORK, *(plugin.module for plugin in registry.plugins if plugin.module)}
+    for spec in registry.specs():
+        modules |= {spec.target.partition(":")[0], spec.config.partition(":")[0]}
+    packages = {module.partition(".")[0] for module in modules}
+    return {package: _hash(_files(package)) for package in sorted(packages) if _folders(package)}
 
 
 def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

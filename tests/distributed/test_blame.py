@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.distributed as dist
 
 from pae_framework.distributed import blame
-from pae_framework.distributed.blame import first_failure, seen_key
+from pae_framework.distributed.blame import beat, first_failure, seen_key
 from pae_framework.distributed.failure import Failure
 from pae_framework.distributed.group import Seen
 from pae_framework.distributed.link import Link
@@ -55,6 +57,20 @@ def test_a_process_that_met_no_error_is_named_if_none_says_why(
     assert (failure.rank, failure.host) == (silent, seen.host)
     assert f"rank {others[1].rank} on there met: NCCL: no memory" in failure.message
     assert links[silent].failure() == failure
+
+
+def test_a_process_that_beats_on_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a ring, only the neighbors of a process that ended lose contact at once."""
+    monkeypatch.setattr(blame, "REASON_SECONDS", 0.3)
+    store = dist.HashStore()
+    links = [Link(store, rank, 4) for rank in range(4)]
+    for link in links[1:]:
+        beat(link)
+    links[2].post("cut off/2", Failure(2, "there", "lost"))
+    later = threading.Timer(0.1, lambda: beat(links[1]))
+    later.start()
+    assert first_failure(LOST, links[0]).rank == 3
+    later.join()
 
 
 def test_a_network_that_all_lost_is_not_one_process_fault(links: list[Link]) -> None:

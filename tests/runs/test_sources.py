@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pae_framework.registry import Plugin, Registry
+from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.runs.sources import changed_sources, source_hashes
 
 
@@ -32,6 +32,22 @@ def hashes() -> dict[str, str]:
 def test_the_framework_and_the_packages_of_plugins_are_hashed(package: Path) -> None:
     assert hashes().keys() == {"pae_framework", "pae_hashed"}
     assert hashes() == hashes()
+
+
+@pytest.mark.parametrize("edited", ["target", "config"])
+def test_components_outside_of_their_plugin_s_package_are_hashed_too(
+    package: Path, edited: str
+) -> None:
+    for name in ("pae_target", "pae_config"):
+        package.with_name(f"{name}.py").touch()
+    plugin = Plugin("hashed", "pae_hashed", "pae-hashed", "1.0")
+    registry = Registry()
+    registry.plugins.append(plugin)
+    spec = ComponentSpec("dataset", "mine", "pae_target:Data", "pae_config:Config", "", plugin)
+    registry.add(spec)
+    before = source_hashes(registry)
+    package.with_name(f"pae_{edited}.py").write_text("VALUE = 1\n")
+    assert changed_sources(before, source_hashes(registry)) == [f"pae_{edited}"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from local_slurm import LocalSlurm
-from safetensors.torch import load_file
-from torch import Tensor
 
 from pae_framework.runs.jobs import RunJobs
 from pae_framework.testing.pytest import Result, run_process
@@ -24,7 +22,7 @@ PROFILES = """\
 one: {executor: slurm, time: 20, memory: 1GB, array_limit: 1, signal_before: 60}
 two: {extends: one, nodes: 2}
 four: {extends: two, tasks_per_node: 2, srun_args: [--overcommit]}
-outside: {extends: one, srun_args: ["--export=ALL,PATH=/nowhere"]}
+outside: {extends: one, srun_args: [/usr/bin/env, PATH=/nowhere]}
 hasty: {extends: one, max_restarts_without_progress: 1}
 short: {extends: one, time: 2, signal_before: 60}
 """
@@ -195,14 +193,6 @@ def write_slow_training(folder: Path) -> None:
     (metadata / "entry_points.txt").write_text("[pae_framework]\nslow = slow_source\n")
     (folder / "plugin" / "slow_source.py").write_text(REGISTRATION)
     (folder / "plugin" / "slow_digits.py").write_text(SOURCE)
-
-
-def weights(run: Path, stage: str) -> dict[str, Tensor]:
-    return {
-        f"{file.name}/{name}": tensor
-        for file in (run / stage).glob("*.safetensors")
-        for name, tensor in load_file(file).items()
-    }
 
 
 Left = bytes | list[dict[str, float]]

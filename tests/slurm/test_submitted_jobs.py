@@ -40,13 +40,14 @@ def test_a_chain_of_jobs_gives_the_results_of_one_process(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_jobs_of_four_processes_on_two_nodes_give_the_results_of_one_process(site: Site) -> None:
     recipe = write_recipe(site.folder)
     site.run(recipe, run="one")
     site.run(recipe, "--on", "four", run="four")
-    job = site.jobs("four")["report"]
-    assert site.ends(job, "four") == "COMPLETED"
-    assert_equal(site.folder / "one", site.folder / "four")
+    for job in site.jobs("four").values():
+        assert site.ends(job, "four") == "COMPLETED"
+    assert_equal(site.folder / "one", site.folder / "four", slack=5)
 
 
 def test_canceled_jobs_save_and_stay_ended_and_cancel_those_that_wait(
@@ -84,10 +85,11 @@ def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: S
     obstacle = site.folder / "run" / "stages" / folder
     obstacle.parent.mkdir(exist_ok=True)
     obstacle.write_text("in the way", encoding="utf-8")
-    site.slurm.until(lambda: "RUNNING" in site.slurm.state(shared["encoder"]))
-    waiting = site.pae("status", "run").ok().out
-    assert f"{shared['encoder']} RUNNING" in waiting
-    assert f"{tasks['b-seed0']} PENDING" in waiting
+    members = site.pae("status", "run", "--json").ok().json
+    waiting = {row["stage"]: row["job"] for row in members["b-seed0"]}
+    assert waiting["encoder"]["id"] == shared["encoder"]
+    assert waiting["tokenizer"]["id"] == tasks["b-seed0"]
+    assert waiting["tokenizer"]["reason"] == "Dependency"
 
     assert site.ends(shared[COMPARISON]) == "COMPLETED"
     assert site.slurm.state(tasks["a-seed0"]) == "COMPLETED"
