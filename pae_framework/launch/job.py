@@ -24,19 +24,17 @@ from pae_framework.errors import PaeError, RunError, StoppedError, WriteError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import compare_members, run_sweep
+from pae_framework.launch.snapshot import Snapshot
 from pae_framework.plugins import load_registry
-from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
 from pae_framework.registry import Registry
-from pae_framework.runs.directory import RunDirectory, digest_of_text
-from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.jobs import RunJobs, Start, now
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
-from pae_framework.runs.sources import changed_sources, source_hashes
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import write_text
 from pae_framework.system.slurm import SlurmUnknownError
@@ -51,62 +49,6 @@ VISIBLE_DEVICES = "PAE_VISIBLE_DEVICES"
 REQUEUE = "PAE_REQUEUE"
 """Names the file that asks the job's script to requeue it; not set: the script cannot."""
 _RESTARTS = "SLURM_RESTART_COUNT"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The recipe of a job, and what it was submitted with.
-
-    Args:
-        file: the recipe with all values, in the folder of jobs.
-        digest: of its text.
-        source: the user's recipe file.
-        source_digest: of its text.
-        versions: of packages and plugins.
-        sources: hash of the code of each package.
-    """
-
-    file: Path
-    digest: str
-    source: Path
-    source_digest: str
-    versions: Mapping[str, str]
-    sources: Mapping[str, str]
-
-    def load(self, registry: Registry) -> LoadedRecipe:
-        """The recipe as it was submitted.
-
-        Raises:
-            RunError: the file is missing or was changed.
-            RecipeError: it is no longer valid, e.g. because a plugin was removed.
-        """
-        if _text(self.file) is None or digest_of_text(_text(self.file) or "") != self.digest:
-            raise RunError(f"{self.file} is missing or was changed; submit the run again")
-        return replace(load_recipe(self.file, (), registry), source=self.source)
-
-    def changes(self, registry: Registry) -> list[str]:
-        """What has changed since the submission, one line each."""
-        present = versions(registry)
-        changes = [
-            f"{name}: {self.versions.get(name, 'not installed')} when it was submitted, "
-            f"{present.get(name, 'not installed')} now"
-            for name in sorted(self.versions.keys() | present.keys())
-            if self.versions.get(name) != present.get(name)
-        ]
-        changes += [
-            f"the code of {name} was edited"
-            for name in changed_sources(self.sources, source_hashes(registry))
-        ]
-        text = _text(self.source)
-        if text is not None and digest_of_text(text) != self.source_digest:
-            changes.append(f"{self.source} was edited, which has no effect on this job")
-        return changes
-
-
-def versions(registry: Registry) -> dict[str, str]:
-    """Version of each package and plugin."""
-    described = describe_environment(registry)
-    return {**described["packages"], **described["plugins"]}
 
 
 @dataclass(frozen=True)
@@ -153,7 +95,7 @@ class _Job:
         except PaeError as error:
             if isinstance(error, RankError) and error.failure.is_silent:
                 console.print(
-                    f"if its node failed, Slurm requeues job {own.id}, which goes on from its last "
+                    f"if its node failed, Slurm requeues job {own.id}, which resumes from its last "
                     "checkpoint; else:"
                 )
             if waiting := RunJobs(self.jobs).waiting_for(own.id):
@@ -180,23 +122,23 @@ class _Job:
 
     def _after_stop(self, own: _OwnJob) -> str:
         if RunJobs(self.jobs).is_canceled(own.id):
-            return f"job {own.id} was canceled; to go on: {self.rules.again}"
+            return f"job {own.id} was canceled; to resume: {self.rules.again}"
         if self.rules.executor != "slurm":
-            return f"to go on: {self.rules.again}"
+            return f"to resume: {self.rules.again}"
         try:
             state = job_state(own.id)
             if state == "RUNNING":
                 requeue(own.id)
-                return f"job {own.id} is requeued and goes on under the same id"
+                return f"job {own.id} is requeued and resumes under the same id"
         except SlurmUnknownError as error:
             if _ask_script_to_requeue():
                 return f"job {own.id} is to be requeued by its script, because here {error}"
             return (
-                f"job {own.id} cannot be requeued from here: {error}; to go on: {self.rules.again}"
+                f"job {own.id} cannot be requeued from here: {error}; to resume: {self.rules.again}"
             )
         return (
             f"job {own.id} is {state}: Slurm requeues it if it was preempted or its node failed; "
-            f"if it was canceled or reached its time limit, go on with: {self.rules.again}"
+            f"if it was canceled or reached its time limit, resume with: {self.rules.again}"
         )
 
 
@@ -425,10 +367,3 @@ def _interrupted_by_signals() -> Iterator[None]:
     finally:
         for number in before:  # the process is about to end
             signal.signal(number, signal.SIG_IGN)
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None

@@ -24,12 +24,11 @@ from pae_framework.launch.executors import Executor
 from pae_framework.launch.job import (
     ComparisonJob,
     JobRules,
-    Snapshot,
     StageJob,
     SweepJob,
-    versions,
 )
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
+from pae_framework.launch.snapshot import Snapshot, versions
 from pae_framework.launch.submission import (
     ARRAY,
     COMPARISON_STAGE,

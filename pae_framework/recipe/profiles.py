@@ -34,7 +34,7 @@ cluster:
   gpus_per_node: 4
   cpus_per_task: 8          # of each process; there is one process for each GPU
   memory: 200GB             # of each node
-  time: 12:00:00            # of each job; a longer training goes on in the next one
+  time: 12:00:00            # of each job; a longer training resumes in the next one
   signal_before: 300        # seconds that saving may take before that limit
   setup:                    # lines of shell that run before the processes start
     - module load cuda

@@ -192,7 +192,7 @@ def follow(log: FoundLog, tail: Tail, tell: Callable[[str], None]) -> Iterator[s
     Args:
         log: the log.
         tail: what was read of it.
-        tell: called when the job waits, goes on or ends, with what Slurm says.
+        tell: called when the job waits, resumes or ends, with what Slurm says.
 
     Raises:
         RunError: a record is damaged.

@@ -45,7 +45,7 @@ class JobStatus:
     runs: bool
     """Whether it has nodes, or a process."""
     ended: bool | None
-    """Whether it will not go on; None: unknown."""
+    """Whether it has ended for good; None: unknown."""
     nodes: str
     """As Slurm writes it: ``node[1-2]``."""
     start: str

@@ -47,13 +47,13 @@ _ENDS = {
 _GOES_ON = {
     "CONFIGURING": "its nodes are being prepared",
     "COMPLETING": "its processes are ending",
-    "SUSPENDED": "suspended; Slurm lets it go on later",
+    "SUSPENDED": "suspended; Slurm continues it later",
     "STOPPED": "stopped by a signal",
-    "PREEMPTED": "gives way to a job with a higher priority; goes on when it is requeued",
-    "REQUEUED": "requeued; goes on under the same id",
-    "REQUEUE_FED": "requeued; goes on under the same id",
-    "REQUEUE_HOLD": "requeued and held; `scontrol release {id}` lets it go on",
-    "SPECIAL_EXIT": "requeued and held; `scontrol release {id}` lets it go on",
+    "PREEMPTED": "gives way to a job with a higher priority; resumes when it is requeued",
+    "REQUEUED": "requeued; resumes under the same id",
+    "REQUEUE_FED": "requeued; resumes under the same id",
+    "REQUEUE_HOLD": "requeued and held; `scontrol release {id}` lets it resume",
+    "SPECIAL_EXIT": "requeued and held; `scontrol release {id}` lets it resume",
 }
 
 
@@ -87,7 +87,7 @@ def waiting_text(job: SlurmJob, restarts: int, waits_for: str, broken: str) -> s
 
 
 def running_text(job: SlurmJob, restarts: int) -> str:
-    """Where and since when a job runs, or how it goes on."""
+    """Where and since when a job runs, or how it resumes."""
     where = f"on {job.nodes}" if job.nodes else ""
     since = f"since {clock(job.start)}" if job.start and job.runs else ""
     place = " ".join(filter(None, [where, since]))

@@ -65,7 +65,7 @@ class SlurmJob:
 
     @property
     def ended(self) -> bool:
-        """Whether it will not go on. A preempted or requeued job of the controller goes on."""
+        """Whether it has ended for good. A preempted or requeued job of the controller goes on."""
         if self.queued:
             return self.state in _ENDED
         return self.state not in RUNNING and self.state != "PENDING"

@@ -186,7 +186,8 @@ def test_only_local_jobs_have_a_process_for_each_gpu_of_this_machine(
 ) -> None:
     machine = Machine(None, (0,) * gpus)
     monkeypatch.setattr("pae_framework.preflight.processes.this_machine", lambda: machine)
-    assert processes_of(Profile.model_validate(keys), "tokenizer") == processes
+    profile = Profile.model_validate(keys)
+    assert processes_of(profile, profile.for_stage("tokenizer")) == processes
 
 
 # --- time to save ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pae_framework.errors import RecipeError
-from pae_framework.preflight.processes import unshared_batches
+from pae_framework.preflight.processes import Sharing
 from pae_framework.recipe.load import load_recipe
 
 TRAINED = {
@@ -40,7 +40,7 @@ def test_every_process_needs_an_image_of_each_micro_batch(
     tmp_path: Path, processes: int, accumulate: int
 ) -> None:
     loaded = load_recipe("quickstart", [f"{p}.train.accumulate={accumulate}" for p in TRAINED])
-    problems = unshared_batches([loaded], tmp_path, processes)
+    problems = Sharing([loaded], tmp_path, processes).impossible()
     too_small = {
         f"{path}.train.batch_size"
         for path, size in TRAINED.items()
@@ -49,4 +49,4 @@ def test_every_process_needs_an_image_of_each_micro_batch(
     assert {problem.path for problem in problems} == too_small
     for problem in problems:
         assert f"{processes} processes" in problem.message
-        assert f"{problem.path} to {processes * accumulate} or more" in (problem.hint or "")
+        assert f"set {problem.path}={processes * accumulate} or more" in (problem.hint or "")

@@ -93,7 +93,7 @@ def test_the_job_of_one_stage_and_what_waits_for_it(
     shown = pae("cancel", "run", "latents", "--yes").ok().out
     assert ended(slurm) == {"13"}
     assert "14" in shown
-    assert "12" not in shown.split("to go on")[0].replace("3/12", "").replace("(job 12)", "")
+    assert "12" not in shown.split("to resume")[0].replace("3/12", "").replace("(job 12)", "")
 
 
 def test_nothing_is_ended_unasked(chain: Path, slurm: FakeSlurm, pae: Pae) -> None:

@@ -1,4 +1,4 @@
-"""Jobs on a real Slurm that are interrupted go on, and end as if nothing had happened."""
+"""Jobs on a real Slurm that are interrupted resume, and end as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def cancel(
         typer.confirm(f"Cancel {_count(len(chosen.jobs))}?", abort=True)
     cancel_jobs(run, chosen.jobs)
     print_line(f"canceled {_count(len(chosen.jobs))}; a training that runs saves first")
-    print_line(f"to go on: {RunDirectory.at(submitted_from(run)).info['command']}")
+    print_line(f"to resume: {RunDirectory.at(submitted_from(run)).info['command']}")
 
 
 def _line(job: UnendedJob) -> str:

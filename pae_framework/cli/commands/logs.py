@@ -17,7 +17,7 @@ def logs(
     stage: StageArgument = None,
     rank: Annotated[int, typer.Option(min=0, metavar="K", help="the process; 0: the main one")] = 0,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="go on until the stage ends; Ctrl-C ends it")
+        bool, typer.Option("--follow", "-f", help="continue until the stage ends; Ctrl-C ends it")
     ] = False,
     lines: Annotated[
         int, typer.Option("--lines", "-n", min=0, metavar="N", help="show the last N lines")
