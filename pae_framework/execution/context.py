@@ -220,6 +220,7 @@ class StageContext:
             self.seed(train),
             self.progress,
             self.world,
+            self.update_record,
         )
 
 

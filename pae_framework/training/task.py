@@ -53,11 +53,16 @@ class TrainTask:
     signed: tuple[str, ...] = ()
 
 
+def _unrecorded(**values: object) -> None:
+    """In place of ``update_record``: there is no record."""
+
+
 @dataclass(frozen=True)
 class TrainContext:
     """Where a training runs: its folder, device, name (part of its seeds), display and processes.
 
-    ``progress(total, done)`` makes the progress display.
+    ``progress(total, done)`` makes the progress display; ``update_record(key=value)`` keeps a value
+    in the record of the training.
     """
 
     directory: Path
@@ -66,3 +71,4 @@ class TrainContext:
     seed: int
     progress: Callable[[int, int], ProgressLine]
     world: World = ONE_PROCESS
+    update_record: Callable[..., None] = _unrecorded
