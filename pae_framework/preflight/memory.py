@@ -1,8 +1,9 @@
 """Estimates training memory from a recipe; no network is built. No torch.
 
 Counted for each stage: weights, gradients, Adam's two moments and the EMA, all float32; the frozen
-networks; and the activations of one micro-batch (see ``block_activations`` in
-:mod:`pae_framework.config`). Not counted: the CUDA context (about 0.5 GiB), workspaces of
+networks; the activations of one micro-batch (see ``block_activations`` in
+:mod:`pae_framework.config`); and the copy in main memory from which checkpoints are written. Not
+counted: the CUDA context (about 0.5 GiB), workspaces of
 operations, fragmentation. The estimate is right within a factor of two; a test compares it with
 measured steps of small networks. It is a lower bound if the size of a component is unknown.
 """
@@ -38,12 +39,14 @@ class StageMemory:
     images: int
     trained: int
     """Number of trained parameters."""
+    checkpoint: int
+    """Of a checkpoint; the main process keeps a copy of what it writes in main memory."""
     unknown: tuple[str, ...] = ()
     """Components of unknown size."""
 
     @property
     def total(self) -> int:
-        """Weights and activations."""
+        """Weights and activations, on the device."""
         return self.weights + self.activations
 
 
@@ -83,6 +86,7 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         # Blocks keep only their input, 1 of 16 numbers; one block at a time keeps all 16.
         numbers += kept / 8 if network.trained and train.activation_checkpointing else kept
     images = train.batch_size // train.accumulate
+    trained = sum(network.parameters or 0 for network in networks if network.trained)
     # Of the 16 numbers, autocast keeps the inputs of both norms in float32, the others in bf16.
     per_number = 2.25 if half else 4
     return StageMemory(
@@ -91,7 +95,8 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         weights=round(weights),
         activations=round(images * numbers * per_number),
         images=images,
-        trained=sum(network.parameters or 0 for network in networks if network.trained),
+        trained=trained,
+        checkpoint=(4 if train.ema else 3) * 4 * trained,  # weights, Adam's moments, the average
         unknown=tuple(n.name for n in networks if n.parameters is None or n.activations is None),
     )
 

@@ -228,19 +228,30 @@ def _memory(
     if not available:
         return
     for stage in training_memory(loaded.recipe):
-        if stage.stage in stages and above * available < stage.total <= up_to * available:
+        if stage.stage not in stages:
+            continue
+        path, where = dotted(stage.path), loaded.root.position(stage.path)
+        copy = 0 if on_gpu else stage.checkpoint
+        if above * available < stage.total + copy <= up_to * available:
             owner = "the GPU has" if on_gpu else "this machine has"
-            message = f"{_needed(stage)}; {owner} {gib(available)}"
-            where = loaded.root.position(stage.path)
-            yield Problem(message, dotted(stage.path), where, _advice(stage, available))
+            message = f"{_needed(stage, copy)}; {owner} {gib(available)}"
+            yield Problem(message, path, where, _advice(stage, available - copy))
+        memory = machine.memory
+        if on_gpu and memory and above * memory < stage.checkpoint <= up_to * memory:
+            message = (
+                f"stage {stage.stage} needs about {gib(stage.checkpoint)} of main memory for the "
+                f"copy that a checkpoint is written from; this machine has {gib(memory)}"
+            )
+            yield Problem(message, path, where, "use a machine with more memory")
 
 
-def _needed(stage: StageMemory) -> str:
+def _needed(stage: StageMemory, copy: int) -> str:
     bound = "at least" if stage.unknown else "about"
+    copied = f", {gib(copy)} for the copy that a checkpoint is written from" if copy else ""
     return (
-        f"stage {stage.stage} needs {bound} {gib(stage.total)} of memory: {gib(stage.weights)} for "
-        f"weights and optimizer, {gib(stage.activations)} for {stage.images} images at a time "
-        "(estimate, right within a factor of two)"
+        f"stage {stage.stage} needs {bound} {gib(stage.total + copy)} of memory: "
+        f"{gib(stage.weights)} for weights and optimizer, {gib(stage.activations)} for "
+        f"{stage.images} images at a time{copied} (estimate, right within a factor of two)"
     )
 
 
