@@ -21,6 +21,8 @@ from pae_framework.world import World
 
 CHUNK = 1 << 28
 """Bytes that are allocated at once. Torch rounds pinned memory up to a power of two."""
+THREAD = "checkpoint"
+"""Name of the thread that writes a checkpoint."""
 _ALIGNMENT = 64
 """Bytes; a multiple of the size of any number."""
 
@@ -139,7 +141,7 @@ class CheckpointSaver:
         state = replace(self._state, losses=losses, window=window)
         self._seconds = {"save_wait_seconds": round(time.monotonic() - asked, 3)}
         self._thread = threading.Thread(
-            target=self._write, args=(step, state, files, start), daemon=True
+            target=self._write, args=(step, state, files, start), name=THREAD, daemon=True
         )
         self._thread.start()
 
