@@ -182,7 +182,10 @@ class CheckpointSaver:
         self._record(**self._seconds)
 
     def describe_newest(self) -> str:
-        """The newest checkpoint, for a message about a training that failed."""
+        """The newest checkpoint, for a message about a training that failed in every process."""
+        return self._world.on_main(self._describe_newest)
+
+    def _describe_newest(self) -> str:
         if self._thread is not None:
             self._thread.join()
         return self._checkpoints.describe_newest()
