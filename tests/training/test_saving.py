@@ -29,8 +29,10 @@ from toy_training import (
 from pae_framework.contracts import Batch
 from pae_framework.errors import RunError, StoppedError, WriteError
 from pae_framework.system.file_errors import writing
+from pae_framework.system.files import read_json
 from pae_framework.training import checkpoint, saving
 from pae_framework.training.loop import train
+from pae_framework.training.metrics_log import MetricsLog
 from pae_framework.training.saving import HostCopy
 from pae_framework.world import ONE_PROCESS
 
@@ -131,6 +133,8 @@ def test_a_checkpoint_that_is_written_during_later_steps_holds_its_own(
     expected, found = files_of(tmp_path / "stopped", 4), files_of(tmp_path / "killed", 4)
     assert expected.keys() == found.keys()
     assert all(same_tensors(expected[name], found[name]) for name in expected)
+    state = "checkpoints/step-00000004/state.json"
+    assert read_json(tmp_path / "killed" / state) == read_json(tmp_path / "stopped" / state)
 
 
 def test_one_save_is_under_way_at_most(tmp_path: Path, saves: Saves) -> None:
@@ -162,6 +166,24 @@ def test_seconds_of_a_save_and_of_waiting_for_it_are_recorded(tmp_path: Path, sa
     first, second, _ = recorded
     assert first["save_seconds"] >= 1.0 > first["save_wait_seconds"]
     assert second["save_wait_seconds"] >= 0.9 > second["save_seconds"]
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_that_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints of steps 4, 8 and 12, a line for each step; the two newest are kept."""
+    synced: list[tuple[int, set[int]]] = []
+    sync = MetricsLog.sync
+
+    def watched_sync(log: MetricsLog) -> None:
+        sync(log)
+        lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").count("\n")
+        synced.append((lines, published(tmp_path)))
+
+    monkeypatch.setattr(MetricsLog, "sync", watched_sync)
+    run(tmp_path)
+    assert [before for _, before in synced] == [set(), {4}, {4, 8}]
+    assert all(lines >= step for (lines, _), step in zip(synced, (4, 8, 12), strict=True))
 
 
 # --- failures -------------------------------------------------------------------------------------
