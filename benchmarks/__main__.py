@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latents, sampling, training
+from benchmarks import checkpoints, latents, sampling, training
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing
 
@@ -21,6 +21,7 @@ UNITS = {
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
     "extraction": ("Writing latents", "shard"),
     "reading": ("Reading latents", "batch"),
+    "checkpoints": ("Waiting for a checkpoint of 1 GiB", "save"),
 }
 
 
@@ -64,6 +65,7 @@ def main() -> None:
         ),
         "extraction": lambda: latents.extraction(subject, given.rounds, 200),
         "reading": lambda: latents.reading(subject, given.rounds, 50),
+        "checkpoints": lambda: checkpoints.saving(subject.device, given.rounds),
     }
     for name in given.what or measures:
         title, unit = UNITS[name]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks import latents, sampling, training
+from benchmarks import checkpoints, latents, sampling, training
 from benchmarks.subject import Subject
 from benchmarks.timing import in_turn
 
@@ -42,8 +42,9 @@ def test_ratios_are_medians_over_rounds_of_the_ratio_within_a_round() -> None:
         lambda: sampling.guidance_interval(TINY, 1, 2),
         lambda: latents.reading(TINY, 1, 2),
         lambda: latents.extraction(TINY, 1, 4),
+        lambda: checkpoints.saving(TINY.device, 1, size=1 << 16),
     ],
-    ids=["engine", "peer", "guidance", "reading", "extraction"],
+    ids=["engine", "peer", "guidance", "reading", "extraction", "checkpoints"],
 )
 def test_every_measurement_runs(measure) -> None:
     found = measure()

@@ -1,8 +1,9 @@
 """Estimates training memory from a recipe; no network is built. No torch.
 
 Counted for each stage: weights, gradients, Adam's two moments and the EMA, all float32; the frozen
-networks; and the activations of one micro-batch (see ``block_activations`` in
-:mod:`pae_framework.config`). Not counted: the CUDA context (about 0.5 GiB), workspaces of
+networks; the activations of one micro-batch (see ``block_activations`` in
+:mod:`pae_framework.config`); and the copy in main memory from which checkpoints are written. Not
+counted: the CUDA context (about 0.5 GiB), workspaces of
 operations, fragmentation. The estimate is right within a factor of two; a test compares it with
 measured steps of small networks. It is a lower bound if the size of a component is unknown.
 """
@@ -39,6 +40,8 @@ class StageMemory:
     images: int
     trained: int
     """Number of trained parameters."""
+    checkpoint: int
+    """Of a checkpoint; the main process keeps a copy of what it writes in main memory."""
     unknown: tuple[str, ...] = ()
     """Components of unknown size."""
     sharded: bool = False
@@ -49,25 +52,27 @@ class StageMemory:
         """Weights and activations in one process."""
         return self.needed()
 
-    def needed(self, processes: int = 1, on_one: int = 1) -> int:
+    def needed(self, processes: int = 1, on_one: int = 1, copy: int = 0) -> int:
         """Weights and activations, if several processes share the training.
 
         Args:
             processes: their number.
             on_one: how many of them share the memory.
+            copy: the copy that a checkpoint is written from, if it is in the same memory.
         """
-        return sum(self._parts(processes, on_one))
+        return sum(self._parts(processes, on_one)) + copy
 
-    def text(self, processes: int = 1, on_one: int = 1) -> str:
+    def text(self, processes: int = 1, on_one: int = 1, copy: int = 0) -> str:
         """What it needs, in words. Arguments as in :meth:`needed`."""
         weights, activations = self._parts(processes, on_one)
         bound = "at least" if self.unknown else "about"
+        copied = f", {gib(copy)} for the copy that a checkpoint is written from" if copy else ""
         several = f" for {on_one} processes" if on_one > 1 else ""
         return (
-            f"stage {self.stage} needs {bound} {gib(weights + activations)} of memory{several}: "
+            f"stage {self.stage} needs {bound} {gib(weights + activations + copy)} of memory{several}: "
             f"{gib(weights)} for weights and optimizer, {gib(activations)} for "
-            f"{on_one * self._images(processes)} images at a time (estimate, right within a factor "
-            "of two)"
+            f"{on_one * self._images(processes)} images at a time{copied} (estimate, right within "
+            "a factor of two)"
         )
 
     def _parts(self, processes: int, on_one: int) -> tuple[int, int]:
@@ -115,6 +120,7 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         # Blocks keep only their input, 1 of 16 numbers; one block at a time keeps all 16.
         numbers += kept / 8 if network.trained and train.activation_checkpointing else kept
     images = train.batch_size // train.accumulate
+    trained = sum(network.parameters or 0 for network in networks if network.trained)
     # Of the 16 numbers, autocast keeps the inputs of both norms in float32, the others in bf16.
     per_number = 2.25 if half else 4
     return StageMemory(
@@ -123,8 +129,9 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         weights=round(weights),
         activations=round(images * numbers * per_number),
         images=images,
-        trained=sum(network.parameters or 0 for network in networks if network.trained),
+        trained=trained,
         sharded=train.parallel == "fsdp",
+        checkpoint=(4 if train.ema else 3) * 4 * trained,  # weights, Adam's moments, the average
         unknown=tuple(n.name for n in networks if n.parameters is None or n.activations is None),
     )
 

@@ -237,13 +237,21 @@ def _memory(
     if not available:
         return
     for stage in training_memory(loaded.recipe):
-        on_one = 1 if on_gpu else processes
-        needed = stage.needed(processes, on_one)
-        if stage.stage in stages and above * available < needed <= up_to * available:
+        if stage.stage not in stages:
+            continue
+        path, where = dotted(stage.path), loaded.root.position(stage.path)
+        on_one, copy = (1, 0) if on_gpu else (processes, stage.checkpoint)
+        if above * available < stage.needed(processes, on_one, copy) <= up_to * available:
             owner = "the GPU has" if on_gpu else "this machine has"
-            message = f"{stage.text(processes, on_one)}; {owner} {gib(available)}"
-            where = loaded.root.position(stage.path)
-            yield Problem(message, dotted(stage.path), where, _advice(stage, available))
+            message = f"{stage.text(processes, on_one, copy)}; {owner} {gib(available)}"
+            yield Problem(message, path, where, _advice(stage, available - copy))
+        memory = machine.memory
+        if on_gpu and memory and above * memory < stage.checkpoint <= up_to * memory:
+            message = (
+                f"stage {stage.stage} needs about {gib(stage.checkpoint)} of main memory for the "
+                f"copy that a checkpoint is written from; this machine has {gib(memory)}"
+            )
+            yield Problem(message, path, where, "use a machine with more memory")
 
 
 def _advice(stage: StageMemory, available: int) -> str:

@@ -152,11 +152,10 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
     settings = trainings(recipe)
     for stage in training_memory(recipe):
         train = settings[stage.stage]
-        copies = 4 if train.ema else 3  # weights, Adam's two moments, the average
         saved = CHECKPOINTS
         if train.steps is not None:
             saved = min(CHECKPOINTS, -(-train.steps // train.checkpoint_every))
-        yield _Files(stage.stage, " checkpoints", saved * copies * 4 * stage.trained)
+        yield _Files(stage.stage, " checkpoints", saved * stage.checkpoint)
         kept = 1 + len(train.keep_steps)
         yield _Files(stage.stage, " weights", kept * 4 * stage.trained)
     expected = recipe.data.train.config.expected()

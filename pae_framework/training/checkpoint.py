@@ -15,8 +15,10 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 from pae_framework.errors import CheckpointError, WriteError
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import (
+    file_digest,
     json_digest,
     make_folder,
     publish,
@@ -37,8 +40,7 @@ from pae_framework.system.files import (
 )
 from pae_framework.tensor_files import load_tensors, require_state, save_tensors
 from pae_framework.training.ema import EMA
-from pae_framework.training.parallel import part, part_like, parts_like, whole_tensors
-from pae_framework.world import World
+from pae_framework.training.parallel import part, part_like, parts_like
 
 MAX_CHECKPOINTS = 2
 MAX_LOSSES = 100
@@ -55,7 +57,14 @@ OPTIMIZER_FILES = {"model": "optimizer", "opponent": "opponent_optimizer"}
 Files = dict[str, dict[str, Tensor]]
 """File -> name -> tensor."""
 
+XXH3 = "xxh3:"
+"""Begins the digest of a file. Digests of earlier versions, of BLAKE2b, have no such beginning."""
+
 logger = logging.getLogger(__name__)
+
+
+class AbandonedError(Exception):
+    """A checkpoint is not to be published any more."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +101,10 @@ class TrainingState:
             files["ema"] = self.ema.state_dict()
         return files
 
-    def whole_tensors(self, world: World) -> Files:
-        """The same as whole tensors, in the main process; every process must call it."""
-        return {file: whole_tensors(tensors, world) for file, tensors in self.tensors().items()}
-
     def restore(
         self, files: Mapping[str, dict[str, Tensor]], source: str = "the checkpoint"
     ) -> None:
-        """Load what :meth:`whole_tensors` returned; ``source`` names it in errors.
+        """Load whole tensors; ``source`` names them in errors.
 
         Communicates nothing: each process takes its parts of sharded tensors.
 
@@ -183,6 +188,7 @@ class Checkpoints:
     def __init__(self, directory: Path):
         self.directory = directory
         self._damaged: list[Path] = []
+        self._is_abandoned = False
 
     def save(self, step: int, state: TrainingState, files: Files | None = None) -> None:
         """Write a checkpoint after ``step`` optimizer steps, then delete all but the two newest.
@@ -197,13 +203,15 @@ class Checkpoints:
 
         Raises:
             WriteError: it cannot be written; nothing of it is left.
+            AbandonedError: another thread called :meth:`abandon`; nothing of it is left.
         """
         final = self.directory / f"step-{step:08d}"
         unfinished = final.with_suffix(".new")
         try:
             with writing(final):
-                if not _is_sound(final, state.tensors().keys()):
-                    self._write(step, state, files or state.tensors(), final, unfinished)
+                files = files or state.tensors()
+                if not _is_sound(final, files.keys()):
+                    self._write(step, state, files, final, unfinished)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         for folder in self._damaged:
@@ -220,9 +228,10 @@ class Checkpoints:
         unfinished.mkdir()
         digests = {}
         for name, tensors in files.items():
+            self._go_on()
             path = unfinished / f"{name}.safetensors"
             save_tensors(tensors, path)
-            digests[name] = _digest(path)
+            digests[name] = XXH3 + file_digest(path)
         content = {
             "step": step,
             "losses": list(state.losses),
@@ -230,8 +239,17 @@ class Checkpoints:
             "digests": digests,
         }
         write_json(unfinished / STATE, {**content, "digest": json_digest(content)})
+        self._go_on()
         _remove(final)
         publish(unfinished, final)
+
+    def abandon(self) -> None:
+        """Let a checkpoint that another thread is writing stay unpublished."""
+        self._is_abandoned = True
+
+    def _go_on(self) -> None:
+        if self._is_abandoned:
+            raise AbandonedError
 
     def restore(self, state: TrainingState, step: int | None = None) -> int:
         """Load the newest undamaged checkpoint; return its step, or 0 if there is none.
@@ -377,14 +395,13 @@ def _read_checked(folder: Path) -> tuple[_Record, bool]:
     record, is_covered = _read_record(folder / STATE)
     if record.step != _step(folder):
         raise CheckpointError(f"{folder / STATE} is damaged: it has the step {record.step}")
-    for name, digest in record.digests.items():
-        path = folder / f"{name}.safetensors"
-        try:
-            is_sound = _digest(path) == digest
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        if not is_sound:
-            raise CheckpointError(f"{path} is damaged")
+    with ThreadPoolExecutor() as pool:
+        problems = pool.map(
+            lambda name: _damage(folder / f"{name}.safetensors", record.digests[name]),
+            record.digests,
+        )
+        if problem := next(filter(None, problems), None):
+            raise CheckpointError(problem)
     return record, is_covered
 
 
@@ -432,7 +449,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _digest(path: Path) -> str:
-    require_regular_file(path)
+def _damage(path: Path, digest: str) -> str | None:
+    """What is wrong with a file that was written with a digest; None: nothing."""
+    try:
+        require_regular_file(path)
+        found = XXH3 + file_digest(path) if digest.startswith(XXH3) else _old_digest(path)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return None if found == digest else f"{path} is damaged"
+
+
+def _old_digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()

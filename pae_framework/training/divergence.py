@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 from pae_framework.errors import RunError
-from pae_framework.training.checkpoint import Checkpoints, TrainingState
+from pae_framework.training.checkpoint import TrainingState
 from pae_framework.training.train_settings import LOG_COLUMNS
 from pae_framework.world import ONE_PROCESS, World
 
@@ -22,7 +22,7 @@ class DivergenceGuard:
         state: what is trained; the loss of each checked step is appended to its ``losses``.
         jump: largest loss of a step, as a multiple of the median of the last losses; None: no
             limit. There is no limit either while the median is not positive.
-        checkpoints: error messages name the newest.
+        describe_newest: the newest checkpoint, for error messages.
         signed: terms that are subtracted from the loss before it is compared, see
             :class:`TrainTask`.
         world: if a check of weights fails in one of its processes, it fails in all.
@@ -32,11 +32,11 @@ class DivergenceGuard:
         self,
         state: TrainingState,
         jump: float | None,
-        checkpoints: Checkpoints,
+        describe_newest: Callable[[], str],
         signed: Sequence[str] = (),
         world: World = ONE_PROCESS,
     ):
-        self._state, self._jump, self._checkpoints = state, jump, checkpoints
+        self._state, self._jump, self._describe_newest = state, jump, describe_newest
         self._signed, self._world = signed, world
 
     def check(self, step: int, terms: Mapping[str, float]) -> None:
@@ -80,6 +80,6 @@ class DivergenceGuard:
 
     def _stop(self, problem: str, remedy: str) -> None:
         raise RunError(
-            f"{problem}; {self._checkpoints.describe_newest()}. Training is deterministic: "
+            f"{problem}; {self._describe_newest()}. Training is deterministic: "
             f"resuming fails at the same step unless you change a setting ({remedy})"
         )

@@ -8,7 +8,6 @@ and resumed from a checkpoint ends with the same bits (the idea of EDM2's traini
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.batch_norm import synchronize_batch_norm
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
-from pae_framework.training.checkpoint import Checkpoints, Files, NetworkState, TrainingState
+from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
 from pae_framework.training.divergence import DivergenceGuard
 from pae_framework.training.ema import EMA
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog
@@ -35,6 +34,7 @@ from pae_framework.training.optimizer import (
     set_learning_rate,
 )
 from pae_framework.training.parallel import ParallelModule, whole, whole_tensors
+from pae_framework.training.saving import CheckpointSaver
 from pae_framework.training.task import TrainContext, TrainTask
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
@@ -72,21 +72,24 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
         checkpoints.clear(first)
     elif first:
         checkpoints.restore(state, first)
-    guard = DivergenceGuard(state, settings.jump, checkpoints, task.signed, world)
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)
     every = settings.log_every, settings.checkpoint_every
     log = MetricsLog(context.directory, first, logged) if world.is_main else None
+    saver = CheckpointSaver(checkpoints, state, context.device, world, log, context.update_record)
+    guard = DivergenceGuard(state, settings.jump, saver.describe_newest, task.signed, world)
     try:
         with (
             context.progress(total, first) as progress,
             StopRequest() as stop,
             checkpoints.named_in_write_errors(),
+            saver,
         ):
             batches = averages.timed(task.batches(first, total))
             for step, batch in enumerate(batches, start=first):
                 averages.add(trainer.train_step(step, batch))
                 done = step + 1
+                saver.poll()
                 stopping = world.any(stop.asked)  # read once: everything below must agree
                 keeping = done in settings.keep_steps
                 planned = done % settings.checkpoint_every == 0 or done == total
@@ -114,14 +117,12 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
                 if saving:
-                    start = time.monotonic()
-                    files = state.whole_tensors(world)
-                    world.on_main(partial(_save, checkpoints, done, state, files, log))
-                    context.update_record(save_seconds=round(time.monotonic() - start, 3))
+                    saver.save(done)
                 if world.is_main:
                     progress.update(done, note, record=saving)
                 if stopping:
                     break
+            saver.finish()
             if world.any(stop.asked):
                 raise StoppedError(f"stopped at step {done} of {total}; run it again to resume")
     finally:
@@ -313,15 +314,6 @@ def _with_optimizer(
     optimizer = build_optimizer(module, own, lr_factors)
     bf16 = settings.precision == "bf16"
     return TrainedNetwork(module, optimizer, parallel, own, total, task.first_step, bf16)
-
-
-def _save(
-    checkpoints: Checkpoints, step: int, state: TrainingState, files: Files, log: MetricsLog | None
-) -> None:
-    """Save a checkpoint, after the log that it continues is on the disk."""
-    assert log is not None
-    log.sync()
-    checkpoints.save(step, state, files)
 
 
 def _check_micro_batches(settings: TrainSettings, context: TrainContext) -> None:

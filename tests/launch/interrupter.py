@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -200,6 +201,8 @@ class Counter:
         self.operations: dict[str, int] = {}
         self.last = self.folder
         """Path of the last operation."""
+        self.lock = threading.RLock()
+        """Checkpoints are written in another thread."""
 
     def install(self) -> None:
         from pae_framework.training import loop
@@ -233,13 +236,14 @@ class Counter:
     def add(self, path: str) -> None:
         if os.getpid() != self.process:  # in worker processes
             return
-        self.last = path
-        stage = found[1] if (found := STAGE.search(path)) else ""
-        self.operations[stage] = self.operations.get(stage, 0) + 1
-        if self.on.search(path):
-            self.count += 1
-            if action := self.at.pop(self.count, None):
-                self.interrupt(action)
+        with self.lock:
+            self.last = path
+            stage = found[1] if (found := STAGE.search(path)) else ""
+            self.operations[stage] = self.operations.get(stage, 0) + 1
+            if self.on.search(path):
+                self.count += 1
+                if action := self.at.pop(self.count, None):
+                    self.interrupt(action)
 
     def interrupt(self, action: str) -> None:
         if action == FULL:

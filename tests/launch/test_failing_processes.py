@@ -9,6 +9,15 @@ import pytest
 from faulty_processes import HOST, Fault, FaultyRun
 
 SLOW = pytest.mark.slow
+NO_ROOM = """\
+from pae_framework.errors import WriteError
+from pae_framework.training import checkpoint
+
+def fail(tensors, path):
+    raise WriteError("the disk is full")
+
+checkpoint.save_tensors = fail
+"""
 FAULTS = {
     "killed": (
         Fault("os.kill(os.getpid(), 9)"),
@@ -30,6 +39,7 @@ FAULTS = {
         3,
         ["lost file"],
     ),
+    "main, disk full": (Fault(ranks=(0,), on_import=NO_ROOM), 1, ["disk is full", "no checkpoint"]),
 }
 QUICK = ("killed",)
 

@@ -114,6 +114,13 @@ def test_weights_need_sixteen_bytes_and_four_more_for_the_ema() -> None:
     assert averaged.weights * 16 == plain.weights * 20
 
 
+def test_a_checkpoint_has_three_numbers_per_weight_and_one_more_for_the_ema() -> None:
+    """The weight, AdamW's two moments, and the average: 4 bytes each."""
+    plain, averaged = stage("generator", "generator.train.ema=null"), stage("generator")
+    assert plain.checkpoint == 12 * plain.trained
+    assert averaged.checkpoint == 16 * averaged.trained
+
+
 def test_settings_that_save_memory_lower_the_estimate() -> None:
     whole = stage("tokenizer")
     assert stage("tokenizer", "tokenizer.train.accumulate=4").activations == whole.activations // 4

@@ -11,6 +11,7 @@ from recipe_cases import SMALL, Load, unfinished_only
 from pae_framework.config import EncoderConfig, RegularizerConfig
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.machine import Machine, this_machine
+from pae_framework.preflight.memory import training_memory
 from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.sweep import chosen_members
@@ -167,6 +168,26 @@ def test_far_too_little_memory_is_an_error_and_a_little_too_little_a_warning(loa
         missing_requirements([load("runtime.device=cpu")], machine=Machine(1 << 40, (1 << 20,)))
         == []
     )
+
+
+def test_the_copy_that_a_checkpoint_is_written_from_needs_main_memory(load: Load) -> None:
+    """On a GPU, main memory must hold only that; on the CPU, that and the training."""
+    loaded = load()
+    (stage,) = (s for s in training_memory(loaded.recipe) if s.stage == "tokenizer")
+    path, gpus, copy = "tokenizer.train", (1 << 40,), stage.checkpoint
+
+    def refused(machine: Machine) -> bool:
+        found = missing_requirements([loaded], machine=machine)
+        return path in [problem.path for problem in found]
+
+    def warned(machine: Machine) -> bool:
+        return path in [problem.path for problem in low_memory([loaded], machine=machine)]
+
+    assert refused(Machine(copy // 2 - 1, gpus))
+    assert warned(Machine(copy - 1, gpus))
+    assert not warned(Machine(copy, gpus))
+    assert not warned(Machine(stage.total + copy, ()))
+    assert warned(Machine(stage.total + copy - 1, ()))
 
 
 def test_the_first_remedy_for_memory_changes_no_result(load: Load) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 from torch import nn
 
 from pae_framework.errors import CheckpointError
@@ -49,6 +51,14 @@ def rewrite_as_old(folder: Path, **changes: object) -> None:
     record = read_json(folder / "state.json") | changes
     kept = ("step", "losses", "digests")
     write_json(folder / "state.json", {k: record[k] for k in kept if record[k] is not None})
+
+
+def hex_digest(path: Path, algorithm: str) -> str:
+    """Of a whole file: XXH3, or the BLAKE2b of 16 bytes that earlier versions recorded."""
+    content = path.read_bytes()
+    if algorithm == "xxh3":
+        return xxhash.xxh3_128(content).hexdigest()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def test_weights_ema_and_optimizer_are_restored_exactly(tmp_path: Path):
@@ -110,6 +120,36 @@ def test_checkpoints_with_weights_by_index_still_restore(tmp_path: Path):
     checkpoints.save(3, state)
     rewrite_as_old(tmp_path / "step-00000003", losses=None)
     assert checkpoints.restore(fresh_state()) == 3
+
+
+def test_each_file_has_its_xxh3_digest(tmp_path: Path):
+    Checkpoints(tmp_path).save(3, trained_state())
+    folder = tmp_path / "step-00000003"
+    files = {path.stem: path for path in folder.glob("*.safetensors")}
+    assert files.keys() == {"model", "ema", "optimizer"}
+    assert read_json(folder / "state.json")["digests"] == {
+        name: f"xxh3:{hex_digest(path, 'xxh3')}" for name, path in files.items()
+    }
+
+
+@pytest.mark.parametrize("damaged", ["", "model", "ema", "optimizer"])
+def test_digests_of_an_earlier_version_are_checked(tmp_path: Path, damaged: str):
+    state, checkpoints = trained_state(), Checkpoints(tmp_path)
+    checkpoints.save(3, state)
+    folder = tmp_path / "step-00000003"
+    files = {path.stem: path for path in folder.glob("*.safetensors")}
+    digests = {name: hex_digest(path, "blake2b") for name, path in files.items()}
+    rewrite_as_old(folder, digests=digests)
+    if damaged:
+        content = bytearray(files[damaged].read_bytes())
+        content[-1] ^= 1
+        files[damaged].write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{damaged}.safetensors is damaged"):
+            checkpoints.restore(fresh_state())
+    else:
+        restored = fresh_state()
+        assert checkpoints.restore(restored) == 3
+        assert same(state, restored)
 
 
 def test_an_ema_missing_from_the_checkpoint_starts_at_the_weights(tmp_path: Path):

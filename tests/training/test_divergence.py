@@ -23,7 +23,7 @@ def guard(
     network = NetworkState(module, torch.optim.AdamW(module.parameters()))
     state = TrainingState({"model": network})
     state.losses.extend(losses or [])
-    return DivergenceGuard(state, jump, Checkpoints(directory), signed)
+    return DivergenceGuard(state, jump, Checkpoints(directory).describe_newest, signed)
 
 
 def test_the_error_names_a_term_rather_than_sums_of_terms(tmp_path: Path):

@@ -7,16 +7,25 @@ was not synced may be lost; what was removed may be gone at once.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_checkpoint import fresh_state, same, trained_state
-from toy_training import regression, train_context, train_settings
+from toy_training import (
+    read_metrics,
+    regression,
+    same_tensors,
+    train_context,
+    train_settings,
+)
 
 from pae_framework.data.latent_dataset import write_shard
 from pae_framework.errors import WriteError
@@ -209,14 +218,11 @@ def killed_while(moment: int, act: Callable[[], None]) -> bool:
     """Act in another process, killed before its ``moment``-th change of files; whether it was."""
     process = os.fork()
     if process == 0:
-        counted = 0
+        changes = itertools.count(1)  # also of other threads
 
         def count(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal counted
-            if event in CHANGES:
-                counted += 1
-                if counted == moment:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if event in CHANGES and next(changes) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
 
         _watching.append(count)
         try:
@@ -257,6 +263,38 @@ def test_a_kill_while_a_checkpoint_is_written_loses_none(tmp_path: Path, before:
         restored.add(step)
     assert restored == {resumed, 3}
     assert moment > 12
+
+
+MOMENTS = 80
+"""At least the changes of files in the training below."""
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("first", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
+def test_a_training_killed_while_its_checkpoints_are_written_ends_as_undisturbed(
+    tmp_path: Path, first: int
+) -> None:
+    """Whatever the training does meanwhile, at every third moment from ``first`` on."""
+    settings = train_settings(6, ema=0.9, checkpoint_every=2)
+
+    def act(folder: Path) -> None:
+        train(regression(), settings, 6, train_context(folder))
+
+    act(tmp_path / "whole")
+    expected, resumed = load_file(tmp_path / "whole" / "weights.safetensors"), set()
+    for moment in range(first, MOMENTS, 3):
+        folder = tmp_path / str(moment)
+        if not killed_while(moment, partial(act, folder)):
+            break
+        newest = Checkpoints(folder / "checkpoints").newest()
+        resumed.add(newest and newest.name)
+        act(folder)
+        assert same_tensors(load_file(folder / "weights.safetensors"), expected)
+        assert read_metrics(folder) == read_metrics(tmp_path / "whole")
+        assert not list(folder.glob("checkpoints/*.new"))
+    else:
+        raise AssertionError(f"more than {MOMENTS} moments")
+    assert resumed == {None, "step-00000002", "step-00000004", "step-00000006"}
 
 
 def test_a_sound_checkpoint_of_the_same_step_is_kept(tmp_path: Path) -> None:

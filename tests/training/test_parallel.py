@@ -26,6 +26,7 @@ from pae_framework.training.parallel import (
 from pae_framework.training.parallel import (
     whole as gather,
 )
+from pae_framework.training.saving import HostCopy
 from pae_framework.training.train_settings import OptimizerSettings
 from pae_framework.world import ONE_PROCESS, World
 
@@ -100,7 +101,7 @@ def translate(world: World) -> dict[str, bool]:
 def save(folder: Path, world: World) -> None:
     """A checkpoint of sharded weights."""
     state, _ = trained(world, 3)
-    files = state.whole_tensors(world)
+    files = HostCopy(torch.device("cpu")).take(state.tensors(), world)
     world.on_main(lambda: Checkpoints(folder / "sharded").save(3, state, files))
 
 
@@ -114,7 +115,7 @@ def resume(folder: Path, world: World) -> dict[str, dict[str, Tensor]]:
         optimizer.step()
         optimizer.zero_grad()
         state.ema.update()
-    return state.whole_tensors(world)
+    return HostCopy(torch.device("cpu")).take(state.tensors(), world)
 
 
 def all_work(folder: Path, world: World) -> tuple[dict[str, bool], dict[str, dict[str, Tensor]]]:
