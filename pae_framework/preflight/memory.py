@@ -71,8 +71,8 @@ class StageMemory:
         return (
             f"stage {self.stage} needs {bound} {gib(weights + activations + copy)} of memory{several}: "
             f"{gib(weights)} for weights and optimizer, {gib(activations)} for "
-            f"{on_one * self._images(processes)} images at a time{copied} (estimate, right within "
-            "a factor of two)"
+            f"{on_one * self._images(processes)} images at a time{copied} (estimate, right "
+            "within a factor of two)"
         )
 
     def _parts(self, processes: int, on_one: int) -> tuple[int, int]:
