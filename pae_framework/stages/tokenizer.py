@@ -11,6 +11,7 @@ from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
@@ -79,6 +80,7 @@ def _adversarial(
         discriminator.load_pretrained()
     discriminator.to(context.device)
     probe_discriminator(discriminator, section.discriminator, size, context.registry)
-    term = AdversarialTerm(discriminator, schedule, section.weight, section.adaptive)
-    loss = DiscriminatorLoss(discriminator, tokenizer)
+    tokens = StepTokens()
+    term = AdversarialTerm(discriminator, schedule, section.weight, section.adaptive, tokens)
+    loss = DiscriminatorLoss(discriminator, tokenizer, tokens)
     return term, TrainTask(loss, optimizer=section.optimizer, first_step=schedule.update_from)
