@@ -24,6 +24,7 @@ DINO = (
 )
 MICRO_BATCHES = 2
 SMALL = (
+    "data.image_size=16",
     "tokenizer.encoder.width=24",
     *("tokenizer.decoder.width=24", "tokenizer.decoder.depth=1"),
     "tokenizer.reconstruction.perceptual.weight=0",
