@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checkpoints, latents, sampling, training
+from benchmarks import checkpoints, latents, sampling, tokenizer, training
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing
 
@@ -17,6 +17,8 @@ UNITS = {
     "engine": ("Training loop overhead", "step"),
     "compile": ("Compiled blocks", "step"),
     "peer": ("Compared with diffusers' DiT of the same size", "step"),
+    "tokenizer": ("Tokenizer with PatchGAN, sizes of fashion_mnist", "step"),
+    "tokenizer-lpips": ("The same with LPIPS", "step"),
     "guidance": ("Sampling", "batch"),
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
     "extraction": ("Writing latents", "shard"),
@@ -53,12 +55,21 @@ def main() -> None:
         batch=given.batch,
         bf16=given.bf16,
     )
+
+    def tokenizer_step(*changes: str) -> list[Timing]:
+        changes = (tokenizer.PATCHGAN, *changes)
+        return tokenizer.against_plain(
+            subject.device, changes, given.bf16, given.rounds, given.steps
+        )
+
     console = Console()
     console.print(f"{_machine(subject.device)}, torch {torch.__version__}\n{subject}")
     measures = {
         "engine": lambda: training.engine_overhead(subject, given.rounds, given.steps),
         "compile": lambda: training.compilation(subject, given.rounds, given.steps),
         "peer": lambda: training.against_peer(subject, given.rounds, given.steps),
+        "tokenizer": lambda: tokenizer_step(),
+        "tokenizer-lpips": lambda: tokenizer_step(tokenizer.LPIPS),
         "guidance": lambda: sampling.guidance_interval(subject, given.rounds, 2 * given.steps),
         "compiled-sampling": lambda: sampling.compiled_sampling(
             subject, given.rounds, 2 * given.steps

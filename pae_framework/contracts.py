@@ -35,6 +35,7 @@ from pae_framework.config import (
     ModulatorConfig,
     RegularizerConfig,
 )
+from pae_framework.constants import channels
 from pae_framework.errors import CheckpointError
 
 LossTerms = dict[str, Tensor]
@@ -133,15 +134,11 @@ class Encoder(nn.Module, ABC):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, S, S) in [0, 1] into the encoder's input (B, 3, S', S')."""
-        mean = images.new_tensor(self.mean).view(1, 3, 1, 1)
-        std = images.new_tensor(self.std).view(1, 3, 1, 1)
-        return (images - mean) / std
+        return (images - channels(self.mean, images)) / channels(self.std, images)
 
     def denormalize(self, pixels: Tensor) -> Tensor:
         """Undo the standardization, but not the resize: (B, 3, H, W) to about [0, 1]."""
-        mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
-        std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
-        return pixels * std + mean
+        return pixels * channels(self.std, pixels) + channels(self.mean, pixels)
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> Features:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pae_framework.constants import channels
+
 
 class Attention(nn.Module):
     """Self-attention with one fused projection, rows ``[q | k | v]``, heads inner (as in timm).
@@ -146,7 +148,4 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def imagenet_standardize(images: Tensor) -> Tensor:
     """Standardize images (B, 3, H, W) in [0, 1] by ImageNet's means and standard deviations."""
-    mean, std = (
-        images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return (images - mean) / std
+    return (images - channels(IMAGENET_MEAN, images)) / channels(IMAGENET_STD, images)

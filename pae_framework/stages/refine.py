@@ -13,6 +13,7 @@ from pae_framework.execution.artifacts import frozen_encoder
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.training import image_batches, measure_on_main
 from pae_framework.tokenizer.refinement import RefinementObjective
+from pae_framework.training.frozen_casts import cast_frozen
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
@@ -39,6 +40,10 @@ def run(context: StageContext) -> None:
             refiner,
             lambda batches: refiner.measure(_tokens(encoder, batches)),
         )
+    if settings.precision == "bf16":
+        size = encoder.image_size
+        images = torch.zeros(2, 3, size, size, device=context.device)
+        cast_frozen(encoder, lambda: encoder(encoder.normalize(images)))
     total = context.print_length(settings, len(context.train_source))
     task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
     train(task, settings, total, context.train_context(settings))

@@ -8,9 +8,11 @@ from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches, measure_on_main, save_weights
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
+from pae_framework.tokenizer.frozen_types import cast_frozen_networks
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
@@ -47,6 +49,8 @@ def run(context: StageContext) -> None:
         objective = build_objective(
             tokenizer, section, registry, refiner, adversarial, context.world
         )
+    if settings.precision == "bf16":
+        cast_frozen_networks(objective, adversarial.discriminator if adversarial else None)
     task = TrainTask(
         objective,
         batches,
@@ -79,6 +83,7 @@ def _adversarial(
         discriminator.load_pretrained()
     discriminator.to(context.device)
     probe_discriminator(discriminator, section.discriminator, size, context.registry)
-    term = AdversarialTerm(discriminator, schedule, section.weight, section.adaptive)
-    loss = DiscriminatorLoss(discriminator, tokenizer)
+    tokens = StepTokens()
+    term = AdversarialTerm(discriminator, schedule, section.weight, section.adaptive, tokens)
+    loss = DiscriminatorLoss(discriminator, tokenizer, tokens)
     return term, TrainTask(loss, optimizer=section.optimizer, first_step=schedule.update_from)

@@ -27,7 +27,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Attention, map_to_tokens, tokens_to_map
-from pae_framework.seeding import rand, randn
+from pae_framework.seeding import on_device, rand, randn
 
 
 class Tokenizer(UsesFrozen):
@@ -72,13 +72,21 @@ class Tokenizer(UsesFrozen):
         """The same for normalized pixels (B, 3, S', S')."""
         return self.encoder(pixels)
 
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
+    def encode(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        tokens: Tensor | None = None,
+    ) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
 
-        A random bottleneck samples with the generator; without one, it returns its mean.
+        A random bottleneck samples with the generator; without one, it returns its mean. If the
+        images' frozen tokens (B, N, D) are given, the encoder is not run.
         """
         pixels = self.encoder.normalize(images)
-        return self.encode_features(pixels, self.features_of_pixels(pixels).tokens, generator)
+        if tokens is None:
+            tokens = self.features_of_pixels(pixels).tokens
+        return self.encode_features(pixels, tokens, generator)
 
     def encode_features(
         self, pixels: Tensor, tokens: Tensor, generator: torch.Generator | None = None
@@ -130,7 +138,7 @@ def noisy(x: Tensor, tau: float, generator: torch.Generator) -> Tensor:
     """
     sigma = tau * rand((len(x), 1, 1, 1), generator)
     noise = randn(x.shape, generator)
-    return x + (sigma * noise).to(x)
+    return x + on_device(sigma * noise, x.device).to(x.dtype)
 
 
 class Projector(nn.Sequential):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pae_framework.seeding import rand
+from pae_framework.seeding import on_device, rand
 
 SHIFT = 1 / 8
 """Largest translation, as a share of the side."""
@@ -25,8 +25,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     Translation by whole pixels up to an eighth of the side; brightness U(-0.25, 0.25); saturation
     by a factor U(0, 2); contrast by a factor U(0.5, 1.5), in this order. Gradients flow through.
     """
-    uniform = rand((5, len(images)), generator, dim=1)
-    across, down, brightness, saturation, contrast = uniform.to(images.device)  # each (B,)
+    uniform = on_device(rand((5, len(images)), generator, dim=1), images.device)
+    across, down, brightness, saturation, contrast = uniform  # each (B,)
     images = translated(images.float(), _pixels(across, images), _pixels(down, images))
     images = images + _each(brightness - 0.5) / 2
     images = scaled_about(images, images.mean(dim=1, keepdim=True), 2 * saturation)

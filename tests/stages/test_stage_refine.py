@@ -124,3 +124,17 @@ def test_without_its_checkout_no_step_is_made(tmp_path: Path, registry: Registry
     with pytest.raises(DataError, match="nowhere"):
         refined(tmp_path / "run", registry, *anyup)
     assert not (tmp_path / "run").exists()
+
+
+def test_in_bf16_frozen_weights_are_cast_and_results_keep_their_bits(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    bf16 = "tokenizer.refinement.train.precision=bf16"
+    cast = refined(tmp_path / "cast", registry, bf16)
+    monkeypatch.setattr("pae_framework.stages.refine.cast_frozen", lambda *a: calls.append(a))
+    plain = refined(tmp_path / "plain", registry, bf16)
+    assert len(calls) == 1
+    assert all(torch.equal(cast[name], value) for name, value in plain.items())
+    refined(tmp_path / "float32", registry)
+    assert len(calls) == 1

@@ -214,3 +214,21 @@ def test_adaptive_terms_at_frozen_layers_are_rejected_before_training(tmp_path, 
     with pytest.raises(UsageError, match=r"'adversarial' .*decoder's last layer.*lr_factors"):
         trained(tmp_path / "one", registry, tmp_path / "encoder", *changes)
     assert not (tmp_path / "one" / "metrics.jsonl").exists()
+
+
+def test_in_bf16_frozen_weights_are_cast_and_results_keep_their_bits(
+    tmp_path, registry, monkeypatch
+):
+    networks = "pae_framework.stages.tokenizer.cast_frozen_networks"
+    calls: list[object] = []
+    found = {}
+    for precision in ("float32", "bf16"):
+        changes = (*ADVERSARIAL, f"tokenizer.train.precision={precision}")
+        for cast in (True, False):
+            with monkeypatch.context() as patch:
+                if not cast:
+                    patch.setattr(networks, lambda *given: calls.append(given))
+                folder = tmp_path / f"{precision}{cast}"
+                found[cast] = trained(folder, registry, tmp_path / "encoder", *changes)
+        assert all(torch.equal(found[True][name], value) for name, value in found[False].items())
+    assert len(calls) == 1  # in bf16 only

@@ -116,6 +116,28 @@ class TestValues:
         distance.features(torch.empty(1, 3, 16, 16, device="meta"))
         assert asked == [("meta", False)]
 
+    @pytest.mark.parametrize("moved", [False, True], ids=["cpu", "gpu"])
+    def test_on_a_gpu_images_and_weights_are_channels_last(
+        self, ours: LPIPS, monkeypatch: pytest.MonkeyPatch, moved: bool
+    ) -> None:
+        """Distances stay the same; here the CPU passes for a GPU."""
+        a, b = random(2, 3, 16, 16, seed=1), random(2, 3, 16, 16, seed=2)
+        expected = ours(a, b)
+        monkeypatch.setattr(Tensor, "is_cuda", moved)
+        ours.to("cpu")
+        seen: list[bool] = []
+        for layer in ours.network:
+            layer.register_forward_hook(
+                lambda layer, given, out: seen.append(
+                    out.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+        found = ours(a, b)
+        kernels = [weight for weight in ours.network.parameters() if weight.ndim == 4]
+        layouts = [w.is_contiguous(memory_format=torch.channels_last) for w in kernels]
+        assert seen[0] is any(layouts) is moved
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
     @pytest.mark.gpu
     def test_on_a_gpu_small_distances_and_their_slopes_are_those_of_float32(
         self, ours: LPIPS

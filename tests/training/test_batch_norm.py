@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pae_framework.seeding import Rows
+from pae_framework.tokenizer.losses.known_gradient import with_known_gradients
 from pae_framework.training.batch_norm import synchronize_batch_norm
 
 TOTAL = 7
@@ -67,6 +68,7 @@ CASES = {
     "autocast": Case(lambda: nn.BatchNorm2d(3), (3, 4, 5), bf16=True, tolerance=2e-2),
 }  # fmt: skip
 STEPS = 2
+KNOWN = "known gradients"
 
 
 def built(case: Case) -> nn.Module:
@@ -102,6 +104,14 @@ def compute(network: nn.Module, case: Case, rows: Rows) -> dict[str, Tensor]:
     return found
 
 
+def known_gradient(network: nn.Module, rows: Rows) -> Tensor:
+    """Of images on a way that was computed before the loss was weighted."""
+    x = numbers(3, 5, 5, seed=0)[rows.start : rows.stop].clone().requires_grad_()
+    value = with_known_gradients(lambda leaf: {"it": network(leaf).sin().mean()}, x, rows.share)
+    (gradient,) = torch.autograd.grad(3 * rows.share * value["it"], x)
+    return gradient
+
+
 def work(rank: int, size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=size)
@@ -113,6 +123,9 @@ def work(rank: int, size: int, folder: Path) -> None:
         synchronize_batch_norm(network)  # once is enough
         assert list(network.state_dict()) == names
         found[name] = compute(network, case, Rows.of(rank, size, TOTAL))
+    network = built(CASES["two norms"])
+    synchronize_batch_norm(network)
+    found[KNOWN] = {"": known_gradient(network, Rows.of(rank, size, TOTAL))}
     norm = built(CASES["rows"]).eval()
     plain = copy.deepcopy(norm)
     synchronize_batch_norm(norm)
@@ -160,6 +173,18 @@ def test_processes_together_compute_the_norm_of_the_batch(
         torch.testing.assert_close(
             together, expected, rtol=0, atol=case.tolerance * largest, msg=f"{key} differs"
         )
+
+
+def test_a_gradient_that_is_known_before_the_weights_of_the_processes_are_applied(
+    shared: list[dict[str, dict[str, Tensor]]],
+) -> None:
+    together = torch.cat([found[KNOWN][""] for found in shared])
+    network, whole = built(CASES["two norms"]), Rows(0, TOTAL, TOTAL)
+    x = numbers(3, 5, 5, seed=0).requires_grad_()
+    (expected,) = torch.autograd.grad(3 * network(x).sin().mean(), x)
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(together, expected, rtol=0, atol=2e-4 * largest)
+    torch.testing.assert_close(known_gradient(built(CASES["two norms"]), whole), expected)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from pae_framework.errors import UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS
 from pae_framework.tokenizer.losses.terms import LossTerm
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, DISCRIMINATOR_TERMS
 from pae_framework.training.train_settings import Length
 
@@ -82,20 +83,38 @@ class AdversarialTerm(LossTerm):
         schedule: when the term is active.
         weight: factor of the term.
         adaptive: whether it is also multiplied by the ratio of gradient norms.
+        tokens: keeps the frozen tokens of each step for :class:`DiscriminatorLoss`; None: they are
+            computed again there.
     """
 
     bounds = ADVERSARIAL_BOUNDS
     layer_name = "decoder's last layer"
+    of_reconstruction = True
 
     def __init__(
-        self, discriminator: Discriminator, schedule: Schedule, weight: float, adaptive: bool
+        self,
+        discriminator: Discriminator,
+        schedule: Schedule,
+        weight: float,
+        adaptive: bool,
+        tokens: StepTokens | None = None,
     ):
         super().__init__(ADVERSARIAL, weight, adaptive, ("discriminator",))
-        self.discriminator, self.schedule = discriminator, schedule
+        self.discriminator, self.schedule, self._tokens = discriminator, schedule, tokens
 
     def share(self, step: int) -> float:
         """The schedule's share."""
         return self.schedule.share(step)
+
+    def begin_step(self) -> None:
+        """Forget the tokens of the step before."""
+        if self._tokens is not None:
+            self._tokens.clear()
+
+    def share_tokens(self, step: int, images: Tensor, tokens: Tensor) -> None:
+        """Keep the frozen tokens of these images if the discriminator is trained in this step."""
+        if self._tokens is not None and step >= self.schedule.update_from:
+            self._tokens.keep(images, tokens)
 
     def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
         """The decoder's last weight."""
@@ -119,24 +138,30 @@ class DiscriminatorLoss(nn.Module):
     Args:
         discriminator: is trained.
         tokenizer: reconstructs with its current weights; stays outside the module tree.
+        tokens: frozen tokens of the images that the tokenizer's step computed; None, and of other
+            images: they are computed here.
     """
 
     tokenizer: Tokenizer
 
-    def __init__(self, discriminator: Discriminator, tokenizer: Tokenizer):
+    def __init__(
+        self, discriminator: Discriminator, tokenizer: Tokenizer, tokens: StepTokens | None = None
+    ):
         super().__init__()
-        self.discriminator = discriminator
+        self.discriminator, self._tokens = discriminator, tokens
         object.__setattr__(self, "tokenizer", tokenizer)  # not a sub-module
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         """The hinge loss, as ``discriminator`` and ``loss``, and the mean logits of both sides.
 
-        Reconstructions are computed again in eval mode, so without noise. They are rounded to 8
-        bits like the images; otherwise the discriminator could distinguish them by that.
+        Reconstructions are computed again with the new weights, in eval mode, so without noise.
+        They are rounded to 8 bits like the images; otherwise the discriminator could distinguish
+        them by that.
         """
         images = batch[0]  # (B, 3, S, S)
+        tokens = None if self._tokens is None else self._tokens.take(images)
         with torch.no_grad(), eval_mode(self.tokenizer):
-            latents = self.tokenizer.encode(images).latents  # (B, C, h, w)
+            latents = self.tokenizer.encode(images, tokens=tokens).latents  # (B, C, h, w)
             reconstructions = to_levels(self.tokenizer.decode(latents))  # (B, 3, S, S)
         real, fake = (  # logits (B, M)
             self.discriminator(self.discriminator.augment(x, generator)).float()

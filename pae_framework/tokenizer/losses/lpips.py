@@ -9,7 +9,8 @@ Legend: B batch, S image side in px; a stage has c channels and s x s positions.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class LPIPS(nn.Module):
     mean: Tensor
     std: Tensor
     eps = 1e-10
+    layout = torch.contiguous_format
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class LPIPS(nn.Module):
         # (`runtime.tf32`) keeps float32 cheap on GPUs; CPUs are slow at bf16.
         with torch.autocast(images.device.type, enabled=False):
             x = (2 * images.float() - 1 - self.mean) / self.std  # (B, 3, S, S)
+            x = x.contiguous(memory_format=self.layout)
             for layer in self.network:
                 if isinstance(layer, nn.MaxPool2d):
                     features.append(self._unit(x))  # (B, c, s, s)
@@ -89,6 +92,14 @@ class LPIPS(nn.Module):
         if any(bool((value < 0).any()) for name, value in state.items() if "heads" in name):
             raise CheckpointError(f"{source}: LPIPS's channel weights must not be negative")
         load_state(self, state, source)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        # to, cuda and the like all call this.
+        super()._apply(fn, recurse)
+        if self.mean.is_cuda:
+            self.layout = torch.channels_last
+            self.network.to(memory_format=self.layout)
+        return self
 
     def _unit(self, x: Tensor) -> Tensor:
         wide = x.float()

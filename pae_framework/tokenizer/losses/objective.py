@@ -26,6 +26,7 @@ from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import tokens_to_map
 from pae_framework.tokenizer.losses.adaptive_weight import gradient_norm
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
+from pae_framework.tokenizer.losses.known_gradient import with_known_gradients
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, RegularizerTerm
 from pae_framework.tokenizer.model import Tokenizer
@@ -71,6 +72,7 @@ class TokenizerObjective(UsesFrozen):
         self.regularizers = NamedModules({term.name: term.regularizer for term in regularizers})
         self.reconstruction = reconstruction
         self.terms: list[LossTerm] = [*([adversarial] if adversarial else []), *regularizers]
+        self._adversarial = adversarial
         self.target, self.noise = target, noise
         self.step = 0
         self._world = world
@@ -80,6 +82,8 @@ class TokenizerObjective(UsesFrozen):
     def begin_step(self, step: int) -> None:
         """Set the step of the terms' schedules; the first optimizer step is 0."""
         self.step = step
+        if self._adversarial:
+            self._adversarial.begin_step()
 
     def check(self) -> None:
         """Reject adaptive terms without a reconstruction term, or whose layer is absent or frozen.
@@ -131,10 +135,10 @@ class TokenizerObjective(UsesFrozen):
         random = random_of("noise")
         reconstruction = tokenizer.decode(posterior.latents, tau, random)  # (B, 3, S, S)
 
-        compare = self.reconstruction.comparison()
-        terms = compare(reconstruction, images)
-        reconstruction_loss = total(terms, images)
+        if self._adversarial:
+            self._adversarial.share_tokens(self.step, images, features)
 
+        compare = self.reconstruction.comparison()
         inputs = RegularizerInputs(
             images=images,
             reconstruction=reconstruction,
@@ -147,14 +151,19 @@ class TokenizerObjective(UsesFrozen):
         )
         rows = seeding.rows_of(generator)
         share = 1.0 if rows is None else rows.share
+        active = [(term, part) for term in self.terms if (part := term.share(self.step))]
+        if any(term.adaptive for term, _ in active):
+            terms = with_known_gradients(lambda x: compare(x, images), reconstruction)
+            compare.detach()
+        else:
+            terms = compare(reconstruction, images)
+        reconstruction_loss = total(terms, images)
+
         norm_of = partial(gradient_norm, world=self._world, share=share)
         factors: LossTerms = {}
         norms: dict[nn.Parameter, Tensor] = {}  # of the reconstruction's gradient at each layer
-        for term in self.terms:  # adversarial, then regularizers
-            share = term.share(self.step)
-            if share == 0:  # the term has not started
-                continue
-            value = term(replace(inputs, generator=random_of(*term.purpose)))
+        for term, part in active:  # adversarial, then regularizers
+            value = _value(term, replace(inputs, generator=random_of(*term.purpose)), share)
             if term.adaptive:
                 layer = term.layer(tokenizer)
                 if layer not in norms:
@@ -163,7 +172,7 @@ class TokenizerObjective(UsesFrozen):
                 factor = term.bounds.factor(norms[layer], norm)
                 factors[f"{term.name}{FACTOR}"] = factor
                 value = factor * value
-            terms[term.name] = term.weight * share * value
+            terms[term.name] = term.weight * part * value
         terms["loss"] = total(terms, images)
         return terms | factors
 
@@ -172,3 +181,24 @@ class TokenizerObjective(UsesFrozen):
         if self.target is None:
             return None
         return tokens_to_map(features) if self.target == "raw" else self.refiner.targets(features)
+
+
+def _value(term: LossTerm, inputs: RegularizerInputs, share: float) -> Tensor:
+    """The unweighted term. Its way back to the reconstruction is computed once, if it can be."""
+    if not term.adaptive or not term.of_reconstruction or _repeats_bits(inputs.images):
+        return term(inputs)
+    values = with_known_gradients(
+        lambda x: {term.name: term(replace(inputs, reconstruction=x))},
+        inputs.reconstruction,
+        share,
+    )
+    return values[term.name]
+
+
+def _repeats_bits(images: Tensor) -> bool:
+    """Whether results are the bits of earlier versions: in float32 on the CPU.
+
+    Multiplying a known gradient by the adaptive factor rounds differently from multiplying the
+    term, so there the discriminator's gradient is computed for the factor and once more.
+    """
+    return images.device.type == "cpu" and not torch.is_autocast_enabled("cpu")

@@ -21,6 +21,7 @@ from torch import Tensor
 from pae_framework.contracts import Encoder
 from pae_framework.errors import UsageError
 from pae_framework.frozen import UsesFrozen
+from pae_framework.tokenizer.step_tokens import memory
 
 
 class FeatureDistance(Protocol):
@@ -95,8 +96,13 @@ class CachedFeatures:
         """Distances (B,) between images (B, 3, S, S) in [0, 1]."""
         return self._distance.compare(self._features(a), self._features(b))
 
+    def detach(self) -> None:
+        """Keep the features so far as constants, and release what computed them."""
+        for key, (images, features) in self._cache.items():
+            self._cache[key] = images.detach(), [x.detach() for x in features]
+
     def _features(self, images: Tensor) -> list[Tensor]:
-        key = (images.data_ptr(), images.shape, images.stride(), images.dtype)
+        key = memory(images)
         cached, features = self._cache.get(key, (None, []))
         if cached is None or (images.requires_grad and not cached.requires_grad):
             features = self._distance.features(images)

@@ -5,7 +5,7 @@ They are not ``LossTerm`` objects; ``terms.py`` states what both have in common.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,9 +20,6 @@ from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Distances (B,), or their mean (), between two batches of images (B, 3, S, S) in [0, 1]."""
-
-Comparison = Callable[[Tensor, Tensor], LossTerms]
-"""Weighted terms, means over the batch, of two batches of images (B, 3, S, S)."""
 
 TERMS: dict[str, Callable[[Any, Encoder], Distance]] = {
     "l1": lambda settings, encoder: F.l1_loss,
@@ -70,19 +67,35 @@ class ReconstructionTerms(UsesFrozen):
                 self._functions[name] = distance
 
     def comparison(self) -> Comparison:
-        """A function for one training step that computes the terms and encodes each image once."""
+        """The terms for one training step."""
         networks = self.frozen_modules().items()
-        distances: dict[str, Distance] = {
-            **self._functions,
-            **{name: CachedFeatures(network) for name, network in networks},  # type: ignore[arg-type]
+        cached = {name: CachedFeatures(network) for name, network in networks}  # type: ignore[arg-type]
+        return Comparison(self.weights, {**self._functions, **cached})
+
+
+class Comparison:
+    """The reconstruction terms in one training step; each image is encoded once.
+
+    Args:
+        weights: of the terms, by name.
+        distances: of the same names.
+    """
+
+    def __init__(self, weights: Mapping[str, float], distances: Mapping[str, Distance]):
+        self._weights, self._distances = weights, distances
+
+    def __call__(self, a: Tensor, b: Tensor) -> LossTerms:
+        """Weighted terms, means over the batch, of two batches of images (B, 3, S, S)."""
+        return {
+            name: weight * self._distances[name](a, b).mean()
+            for name, weight in self._weights.items()
         }
 
-        def terms(a: Tensor, b: Tensor) -> LossTerms:
-            return {
-                name: weight * distances[name](a, b).mean() for name, weight in self.weights.items()
-            }
-
-        return terms
+    def detach(self) -> None:
+        """Keep the features so far as constants, and release what computed them."""
+        for distance in self._distances.values():
+            if isinstance(distance, CachedFeatures):
+                distance.detach()
 
 
 def total(terms: LossTerms, like: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class LossTerm(ABC):
 
     bounds: ClassVar[Bounds]
     layer_name: ClassVar[str]
+    of_reconstruction: ClassVar[bool] = False
+    """Whether the term depends on nothing that is trained but the reconstruction."""
 
     def __init__(self, name: str, weight: float, adaptive: bool, purpose: tuple[str, ...]):
         self.name, self.weight, self.adaptive, self.purpose = name, weight, adaptive, purpose
