@@ -170,7 +170,13 @@ class Trainer:
     ) -> None:
         self._task, self._context = task, context
         self._accumulate, self._images = settings.accumulate, settings.batch_size
-        self._rows = context.world.rows(settings.batch_size // settings.accumulate)
+        self._generator = partial(
+            generator,
+            context.seed,
+            context.name,
+            device=context.device if settings.noise == "device" else "cpu",
+            rows=context.world.rows(settings.batch_size // settings.accumulate),
+        )
         module = task.module.train().to(context.device)
         freeze_parameters(module, settings.lr_factors)
         if task.check:
@@ -204,10 +210,8 @@ class Trainer:
             tuple(tensor.to(self._context.device, non_blocking=True) for tensor in chunk)
             for chunk in chunks
         ]
-        # Generators are on the CPU: the same numbers on every device.
-        seed, name = self._context.seed, self._context.name
-        generator_of = partial(generator, seed, name, step, rows=self._rows)
         world = self._context.world
+        generator_of = partial(self._generator, step)
         terms = optimizer_step(
             self._network, step, micro_batches, self._images, generator_of, world
         )
@@ -215,7 +219,7 @@ class Trainer:
             self.ema.update()
         if (discriminator := self._discriminator) and step >= discriminator.first_step:
             discriminator.module.train()
-            generator_of = partial(generator, seed, name, "opponent", step, rows=self._rows)
+            generator_of = partial(self._generator, "opponent", step)
             own_terms = optimizer_step(
                 discriminator, step, micro_batches, self._images, generator_of, world
             )

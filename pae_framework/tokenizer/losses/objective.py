@@ -121,7 +121,8 @@ class TokenizerObjective(UsesFrozen):
                 each regularizer have generators of their own, so none affects the others.
         """
         seed = seeding.draw_seed(generator)
-        random_of = partial(seeding.generator, seed, rows=seeding.rows_of(generator))
+        rows = seeding.rows_of(generator)
+        random_of = partial(seeding.generator, seed, device=generator.device, rows=rows)
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)  # (B, 3, S', S')
         features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
@@ -145,7 +146,6 @@ class TokenizerObjective(UsesFrozen):
             distance=lambda a, b: total(compare(a, b), a),
             generator=generator,
         )
-        rows = seeding.rows_of(generator)
         share = 1.0 if rows is None else rows.share
         norm_of = partial(gradient_norm, world=self._world, share=share)
         factors: LossTerms = {}
