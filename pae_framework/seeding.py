@@ -88,8 +88,8 @@ def generator(
 
     Args:
         parts: what the numbers are for.
-        device: where they are drawn. A GPU's numbers differ from those of the CPU and of other models
-            of GPU.
+        device: where they are drawn. A GPU's numbers differ from those of the CPU and of other
+            models of GPU.
         rows: the rows of the batch that this process has, for :func:`randn` and :func:`rand`; None:
             all. Numbers that torch draws directly from a generator of some rows are independent
             between processes, but depend on how the batch is shared.

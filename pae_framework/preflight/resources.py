@@ -91,9 +91,14 @@ def _compilers(
 ) -> Iterator[Problem]:
     device = loaded.recipe.runtime.device
     on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
-    for name, train in trainings(loaded.recipe).items():
-        if name in stages and train.compile and (lack := _lacking_compiler(on_gpu)):
-            path = (*(STAGES[name].train_path or ()), "compile")
+    sample = loaded.recipe.sample
+    compiled = {
+        name: (*(STAGES[name].train_path or ()), "compile")
+        for name, train in trainings(loaded.recipe).items()
+        if train.compile
+    } | ({"sample": ("sample", "compile")} if sample and sample.compile else {})
+    for name, path in compiled.items():
+        if name in stages and (lack := _lacking_compiler(on_gpu)):
             hint = (
                 f"install it, or set {dotted(path)}=false, which changes results only by rounding"
             )

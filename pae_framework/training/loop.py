@@ -35,6 +35,7 @@ from pae_framework.training.optimizer import (
 )
 from pae_framework.training.parallel import ParallelModule, whole, whole_tensors
 from pae_framework.training.task import TrainContext, TrainTask
+from pae_framework.training.to_device import ToDevice
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
     NETWORK_COLUMNS,
@@ -177,6 +178,7 @@ class Trainer:
             device=context.device if settings.noise == "device" else "cpu",
             rows=context.world.rows(settings.batch_size // settings.accumulate),
         )
+        self._to_device = ToDevice(context.device)
         module = task.module.train().to(context.device)
         freeze_parameters(module, settings.lr_factors)
         if task.check:
@@ -205,11 +207,8 @@ class Trainer:
         """
         if self._task.begin_step:
             self._task.begin_step(step)
-        chunks = zip(*(tensor.chunk(self._accumulate) for tensor in batch), strict=True)
-        micro_batches = [
-            tuple(tensor.to(self._context.device, non_blocking=True) for tensor in chunk)
-            for chunk in chunks
-        ]
+        parts = (tensor.chunk(self._accumulate) for tensor in self._to_device(batch))
+        micro_batches = list(zip(*parts, strict=True))
         world = self._context.world
         generator_of = partial(self._generator, step)
         terms = optimizer_step(

@@ -12,6 +12,7 @@ from pae_framework.config import (
     Count,
     Magnitude,
     PathText,
+    Precision,
     Seed,
     Settings,
     Steps,
@@ -19,7 +20,6 @@ from pae_framework.config import (
     Workers,
 )
 
-Precision = Literal["float32", "bf16"]
 Parallel = Literal["ddp", "fsdp"]
 Noise = Literal["cpu", "device"]
 Beta = Annotated[float, Field(ge=0, lt=1)]

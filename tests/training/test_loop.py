@@ -315,7 +315,9 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_float32(tmp_path: Path, pre
 
 
 def test_on_the_cpu_noise_of_the_device_is_that_of_the_cpu(tmp_path: Path):
-    cpu, device = (run(tmp_path / x, regression(), noise=x, accumulate=2) for x in ("cpu", "device"))
+    cpu, device = (
+        run(tmp_path / x, regression(), noise=x, accumulate=2) for x in ("cpu", "device")
+    )
     assert same_tensors(cpu, device)
 
 

@@ -30,6 +30,11 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="folder for the PNG files; default: RUN/drawn")
     ] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or bf16: faster on a GPU")] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="compile the generator: for many images"),
+    ] = None,
     npz: Annotated[
         bool, typer.Option("--npz", help="also write images.npz for the ADM evaluator")
     ] = False,
@@ -51,7 +56,10 @@ def sample(
         sampling_settings,
     )
 
-    given = {"steps": steps, "solver": solver, "seed": seed}
+    given = {
+        **{"steps": steps, "solver": solver, "seed": seed},
+        **{"precision": precision, "compile": compile},
+    }
     settings = sampling_settings(context.recipe, context.registry, guidance, given)
     names = list(context.class_names)
     chosen = choose_labels(labels, count, names)
