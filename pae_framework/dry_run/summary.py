@@ -17,6 +17,7 @@ from pae_framework.build import (
     import_components,
 )
 from pae_framework.dry_run.flops import count_forward, per_image, set_steps
+from pae_framework.dry_run.rates import CardRates, card_at_hand, hours_of, read_rates
 from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.frozen import UsesFrozen
@@ -71,6 +72,8 @@ class StageDryRun:
     """Components of unknown size; ``memory_bytes`` is then a lower bound."""
     flops_per_image: float | None = None
     flops: float | None = None
+    hours: float | None = None
+    """On the GPUs at hand, if their rate was measured."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,14 @@ class DryRun:
         return asdict(self)
 
 
-def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str] = ()) -> DryRun:
+def dry_run(
+    loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str] = (), processes: int = 1
+) -> DryRun:
     """Describe what a recipe would do in a run directory, which need not exist. Writes nothing.
 
     Images are not read: their contents are those in the user's cache, else of the last visit.
-    Stages in ``again`` and all that depend on them run anew.
+    Stages in ``again`` and all that depend on them run anew. Hours are for ``processes`` GPUs like
+    the one of this machine.
 
     Raises:
         UsageError: a prefix in ``lr_factors`` covers no weight of the model.
@@ -114,6 +120,14 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str
     if networks is not None and networks.discriminator is not None:
         notes.append("the tokenizer's FLOPs do not include the discriminator")
     notes += _unread_images(recipe)
+    card = card_at_hand(recipe.runtime)
+    rates = read_rates().get(card) if card else None
+    stages = tuple(_stages(loaded, directory, again, images, memory, work, rates, processes))
+    if rates is not None and any(stage.hours for stage in stages):
+        notes.append(
+            f"hours are those of {processes} {card} at the rates measured on {rates.measured} with "
+            f"torch {rates.torch}"
+        )
     latent = latent_shape(recipe)
     encoder = recipe.tokenizer.encoder.config
     return DryRun(
@@ -125,7 +139,7 @@ def dry_run(loaded: LoadedRecipe, directory: RunDirectory, again: Collection[str
         token_width=encoder.token_width(),
         latent=(latent.channels, latent.side, latent.side),
         parts=() if networks is None else tuple(_component_sizes(networks, recipe)),
-        stages=tuple(_stages(loaded, directory, again, images, memory, work)),
+        stages=stages,
         notes=tuple(notes),
     )
 
@@ -229,6 +243,8 @@ def _stages(
     images: int | None,
     memory: Mapping[str, StageMemory],
     work: Mapping[str, float],
+    rates: CardRates | None,
+    processes: int,
 ) -> Iterator[StageDryRun]:
     train_settings = trainings(loaded.recipe)
     stages = planned_stages(loaded, directory.store, contents_in_cache(loaded.recipe))
@@ -237,6 +253,7 @@ def _stages(
         name, own_work = planned.name, work.get(planned.name)
         estimate, train = memory.get(name), train_settings.get(name)
         processed = _images_processed(loaded.recipe, name, train, images)
+        flops = None if own_work is None or processed is None else own_work * processed
         state = "pending" if name in anew else directory.stage(planned).info.get("state", "pending")
         yield StageDryRun(
             stage=name,
@@ -246,7 +263,8 @@ def _stages(
             memory_bytes=None if estimate is None else estimate.total,
             memory_without=() if estimate is None else estimate.unknown,
             flops_per_image=own_work,
-            flops=None if own_work is None or processed is None else own_work * processed,
+            flops=flops,
+            hours=hours_of(loaded.recipe, name, flops, rates, processes),
             **({} if train is None else _length(train, images)),
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.launcher import choose_launcher
-from pae_framework.launch.ranks import Ranks, ranks_for
+from pae_framework.launch.ranks import Ranks, count_processes, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
@@ -156,7 +156,11 @@ def dry_run_recipe(loaded: LoadedRecipe, options: RunOptions) -> dict[str, DryRu
     loaded, members = _prepare(loaded, options)
     directory = _directory(options.run_dir or _default_path(loaded), options)
     recipes = {member.name: member.loaded for member in members} or {loaded.recipe.name: loaded}
-    return {name: dry_run(recipe, directory, options.again) for name, recipe in recipes.items()}
+    processes = count_processes(options.processes)
+    return {
+        name: dry_run(recipe, directory, options.again, processes)
+        for name, recipe in recipes.items()
+    }
 
 
 def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, list[Member]]:
