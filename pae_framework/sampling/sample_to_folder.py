@@ -18,9 +18,10 @@ from torch import Tensor
 
 from pae_framework.data.image_files import decoding, open_image
 from pae_framework.errors import DataError, UsageError
-from pae_framework.execution.context import StageContext
+from pae_framework.execution.context import StageContext, pick_device
 from pae_framework.execution.output_folder import add_to_record, is_listed, resume_or_restart
 from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.preflight.resources import lacking_compiler
 from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.validate import explain_value
@@ -51,7 +52,8 @@ def sampling_settings(
 ) -> SampleSettings:
     """The recipe's settings with those of the command line.
 
-    Guidance 1 turns guidance off, including autoguidance.
+    Guidance 1 turns guidance off, including autoguidance. Nothing is compiled unless the command
+    line says so: it takes longer than a few images, and other machines may lack a compiler.
 
     Args:
         recipe: of the run.
@@ -64,7 +66,7 @@ def sampling_settings(
             or the run for autoguidance cannot be used.
     """
     values = (recipe.sample or SampleSettings()).model_dump()
-    values |= {"at_steps": (), "few_steps": ()}  # of the sample stage only
+    values |= {"at_steps": (), "few_steps": (), "compile": False}  # of the sample stage only
     values |= {key: value for key, value in options.items() if value is not None}
     if guidance is not None:
         values["guidance"]["scale"] = guidance
@@ -83,6 +85,9 @@ def sampling_settings(
             raise UsageError(f"{fault.message}; {fault.hint}")
     if (missing := settings.missing()) is not None:
         raise UsageError(missing)
+    on_gpu = pick_device(recipe.runtime).type == "cuda"
+    if settings.compile and (lack := lacking_compiler(on_gpu)):
+        raise UsageError(f"--compile: {lack}")
     if (problem := autoguidance_problem(changed, registry)) is not None:
         raise UsageError(f"sample.guidance.autoguidance: {problem}")
     return settings

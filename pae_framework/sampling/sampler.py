@@ -109,8 +109,7 @@ class Sampler:
 
 
 def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> dict[str, Any]:
-    """The protocol of sampled images: solver, evaluations, shift, guidance, precision
-    and seed.
+    """The protocol of sampled images: solver, evaluations, shift, guidance, precision and seed.
 
     Args:
         settings: the solver and its guidance. If the shift still depends on the shape of the

@@ -18,6 +18,7 @@ from pae_framework.frozen import cast_frozen_layers
 from pae_framework.plugins import load_registry
 from pae_framework.sampling import sampler
 from pae_framework.sampling.sampler import Sampler, describe
+from pae_framework.tensor_files import save_tensors
 from pae_framework.testing.modules import as_if_trained
 
 LATENT = LatentShape(4, 4)
@@ -86,6 +87,17 @@ def test_both_networks_are_cast_to_the_precision(monkeypatch, precision, dtype) 
         assert {layer.weight.dtype for layer in layers} == {dtype}
         assert model.feat_rope.freqs_cos.dtype == torch.float32
         assert model.blocks[0].norm1.weight.dtype == torch.float32
+
+
+def test_weights_that_are_loaded_later_are_cast_too(monkeypatch, tmp_path) -> None:
+    other = network().requires_grad_(False)
+    for weight in other.parameters():
+        weight.mul_(2)
+    path = tmp_path / "weights.safetensors"
+    save_tensors(other.state_dict(), path)
+    found = sampler_of(monkeypatch, precision="bf16")
+    found.load(path)
+    assert torch.equal(velocity(found.model), velocity(other))
 
 
 @pytest.mark.parametrize("compiles", [False, True])

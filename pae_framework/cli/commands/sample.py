@@ -32,18 +32,17 @@ def sample(
     ] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bf16: faster on a GPU")] = None,
     compile: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="compile the generator: for many images"),
-    ] = None,
+        bool, typer.Option("--compile", help="compile the generator: for many images")
+    ] = False,
     npz: Annotated[
         bool, typer.Option("--npz", help="also write images.npz for the ADM evaluator")
     ] = False,
 ) -> None:
     """Sample images from a run: one PNG each, and the first 64 as grid.png.
 
-    Options default to the recipe's `sample:` section. Image i depends only on its label, the seed
-    and i. Run the same command again to resume after an interruption. A different command that
-    writes to the same folder deletes the earlier images first.
+    Options but --compile default to the recipe's `sample:` section. Image i depends only on its
+    label, the seed and i. Run the same command again to resume after an interruption. A different
+    command that writes to the same folder deletes the earlier images first.
 
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
