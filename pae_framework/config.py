@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -32,6 +32,9 @@ BatchSize = Annotated[int, Gt(0), Le(1_000_000)]
 
 Processes = Annotated[int, Gt(0), Le(1024)]
 """A number of processes or threads."""
+
+Precision = Literal["float32", "bf16"]
+"""How a network computes; bf16: under autocast."""
 
 Workers = Annotated[int, Ge(0), Le(1024)]
 """A number of processes that load data; 0: the main process."""

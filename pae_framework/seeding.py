@@ -88,16 +88,26 @@ def generator(
 
     Args:
         parts: what the numbers are for.
-        device: where they are drawn.
+        device: where they are drawn. A GPU's numbers differ from those of the CPU and of other
+            models of GPU.
         rows: the rows of the batch that this process has, for :func:`randn` and :func:`rand`; None:
             all. Numbers that torch draws directly from a generator of some rows are independent
             between processes, but depend on how the batch is shared.
     """
     if rows is None or len(rows) == rows.total:
-        return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+        return _whole_generator(parts, torch.device(device))
     own = _RowsGenerator(device=device)
     own.manual_seed(derive_seed(*parts, "rows", rows.start))
-    own.rows, own.whole = rows, generator(*parts, device=device)
+    own.rows, own.whole = rows, _whole_generator(parts, torch.device(device))
+    return own
+
+
+def _whole_generator(parts: Sequence[int | str], device: torch.device) -> torch.Generator:
+    if device.type == "cpu":
+        return torch.Generator().manual_seed(derive_seed(*parts))
+    own = _DeviceGenerator(device=device)
+    own.manual_seed(derive_seed(*parts))
+    own.seeds = generator(*parts, "seeds")
     return own
 
 
@@ -111,6 +121,16 @@ class _RowsGenerator(torch.Generator):
 
     rows: Rows
     whole: torch.Generator
+
+
+class _DeviceGenerator(torch.Generator):
+    """A generator on a GPU.
+
+    Attributes:
+        seeds: draws seeds, on the CPU: reading a number from a GPU would wait for its queued work.
+    """
+
+    seeds: torch.Generator
 
 
 def rows_of(generator: torch.Generator) -> Rows | None:
@@ -178,7 +198,8 @@ def _draw(
 def draw_seed(generator: torch.Generator) -> int:
     """Draw a seed from 0 to 2**63 - 2, the same in all processes that share the batch."""
     whole = generator.whole if isinstance(generator, _RowsGenerator) else generator
-    return int(torch.randint(2**63 - 1, (), generator=whole, device=whole.device))
+    source = whole.seeds if isinstance(whole, _DeviceGenerator) else whole
+    return int(torch.randint(2**63 - 1, (), generator=source, device=source.device))
 
 
 @contextmanager

@@ -1,48 +1,51 @@
-"""``python scripts/gpu_check.py``: every check that needs a GPU, in a few minutes, as a table.
+"""``python scripts/gpu_check.py``: what needs a GPU, in a few minutes: checks, then measurements.
+
+A check takes a device and returns what it found, or raises. The measurements are the rows of
+benchmarks/card.py: each is printed with its ten costliest kernels, then all as a table with their
+ratios to an earlier version and to the goal.
 
 Exit codes: 0 all checks passed, or there is no CUDA device; 1 a check failed; 3 there is no CUDA
-device and --require was given. A check takes a device and returns what it measured, or raises.
+device and --require was given.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks/, which is not installed
+
+from benchmarks import card
 from pae_framework.config import LatentShape
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, own_store
 from pae_framework.distributed.place import Place
-from pae_framework.flow.flow_settings import FlowSettings
-from pae_framework.flow.matching import flow_loss
+from pae_framework.dry_run.rates import CardRates, rates_text, read_rates
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.seeding import generator
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.files import read_json
+from pae_framework.system.files import read_json, write_text
 from pae_framework.testing.modules import as_if_trained
 from pae_framework.training.metrics_log import read_log
 from pae_framework.training.optimizer import build_optimizer
 from pae_framework.training.train_settings import TrainSettings
 
 STEPS = 8
-FULL = ("siglip2_full", "dinov2_full", "dinov3_full", "mae_full")
 TRAINED = "extractor tokenizer.encoder tokenizer.refinement tokenizer generator"
 
 
@@ -168,84 +171,21 @@ def fused_adamw(device: torch.device) -> str:
     return f"fused: {fused}; weights differ by at most {apart:.1e} after 5 steps"
 
 
-def speed(device: torch.device, preset: str = "XL/1", batch: int = 64, matrix: int = 8192) -> str:
-    """A training step of LightningDiT-XL/1 in bf16, compared with the GPU's own matmul rate."""
-    model = _lightningdit(channels=32, side=16, preset=preset).to(device)
-    optimizer = build_optimizer(model, TrainSettings(steps=1))
-
-    def step() -> Tensor:
-        x1, _, labels = (x.to(device) for x in _inputs(model.latent, batch))
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = flow_loss(model, x1, labels, FlowSettings(), generator(0))["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    with FlopCounterMode(display=False) as counter:
-        assert step().isfinite(), "the loss is not finite"
-    flops, seconds = counter.get_total_flops(), _seconds(step)
-    square = torch.randn(matrix, matrix, device=device).bfloat16()
-    rate = 2 * matrix**3 / _seconds(lambda: square @ square)
-    return (
-        f"batch {batch}: {seconds:.3f} s, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, "
-        f"{flops / seconds / rate:.0%} of the {rate / 1e12:.2f} TFLOP/s of a large matmul"
-    )
-
-
-def tokenizers(
-    device: torch.device, recipes: Sequence[str] = FULL, steps: int = 30, smoke: bool = False
-) -> str:
-    """Training steps of the full-size tokenizers in bf16, random weights, eager and compiled."""
-    found = []
-    for recipe, compile in itertools.product(recipes, (False, True)):
-        with tempfile.TemporaryDirectory() as folder:
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            run = _run_tokenizer(device, recipe, compile, steps, smoke, Path(folder))
-            *_, last = read_log(run / "tokenizer" / "metrics.jsonl")
-        assert math.isfinite(last["loss"]), f"{recipe}: the loss is {last['loss']}"
-        memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-        way = "compiled" if compile else "eager"
-        found.append(f"{recipe} {way} {last['images_per_s']:.0f} images/s, {memory:.1f} GiB")
-    return "; ".join(found)
-
-
-def _run_tokenizer(
-    device: torch.device, recipe: str, compile: bool, steps: int, smoke: bool, folder: Path
-) -> Path:
-    """The directory of a run up to the tokenizer; its last log entry is after warm-up."""
-    train = f"steps: {steps}, batch_size: 32, log_every: 10, precision: bf16, compile: {compile}"
-    overrides = [
-        f"runtime.device={device.type}",
-        "data.train={use: shapes, count: 64}",
-        "tokenizer.encoder.weights=none",
-        "tokenizer.reconstruction.lpips.weights=none",
-        "tokenizer.adversarial.discriminator.weights=none",
-        "tokenizer.adversarial.update_from={steps: 0}",
-        "tokenizer.adversarial.start={steps: 0}",
-        "tokenizer.refinement.train={steps: 1, batch_size: 32}",
-        f"tokenizer.train={{{train.lower()}}}",
-    ]
-    loaded = load_recipe(recipe, overrides, load_registry())
-    if smoke:
-        loaded = smoke_recipe(loaded)
-    directory = RunDirectory.at(folder / "run")
-    choose_launcher(PlainConsole(quiet=True)).run(loaded, directory, "gpu_check", until="tokenizer")
-    return directory.path
-
-
 def xformers(device: torch.device) -> str:
     """xformers' attention equals PyTorch's, in bf16."""
-    try:
-        from xformers.ops import memory_efficient_attention
-    except ImportError:
-        raise SkippedError("xformers is not installed") from None
+    kernel = _xformers()
     q, k, v = torch.randn(3, 4, 256, 16, 72, generator=generator(0)).to(device, torch.bfloat16)
-    ours = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    apart = _difference(memory_efficient_attention(q, k, v), ours)
+    apart = _difference(kernel(q, k, v), card.sdpa(q, k, v))
     assert apart < 1e-2, f"outputs differ by {apart:.1e}"
     return f"outputs differ by {apart:.1e} on {tuple(q.shape)}"
+
+
+def _xformers() -> Callable[..., Tensor]:
+    try:
+        kernel: Callable[..., Tensor] = import_module("xformers.ops").memory_efficient_attention
+    except ImportError:
+        raise SkippedError("xformers is not installed") from None
+    return kernel
 
 
 def _lightningdit(channels: int = 8, side: int = 8, **size: Any) -> Any:
@@ -266,36 +206,137 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return ((found.float() - expected.float()).norm() / expected.float().norm()).item()
 
 
-def _seconds(work: Callable[[], Tensor], repeats: int = 10) -> float:
-    """Seconds per call, after a warm-up."""
-    for count in (2, repeats):
+CHECKS = {check.__name__: check for check in (pipeline, processes, compiled, fused_adamw, xformers)}
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+HEADINGS = ("", "now", "earlier", "ratio", "goal", "ratio", "of matmul", "GiB")
+
+
+def measure(
+    device: torch.device, size: card.Size, rows: Iterable[str]
+) -> tuple[list[card.Row], int]:
+    """Measure rows of the table, print each with its costliest kernels; also 1 if one failed."""
+    rate, failed = card.matmul_rate(device, size.matrix), 0
+    found: list[card.Row] = []
+    print(f"\nA large product in bf16: {rate / 1e12:.4g} TFLOP/s. Earlier and goal: on one H100.")
+    for name in rows:
         start = time.perf_counter()
-        for _ in range(count):
-            result = work()
-        result.sum().item()  # waits for the device
-    return (time.perf_counter() - start) / repeats
+        try:
+            own = list(card.ROWS[name](device, size))
+        except Exception as error:
+            failed = 1
+            print(f"\n{name}: FAILED  {type(error).__name__}: {error}", flush=True)
+            continue
+        seconds = time.perf_counter() - start
+        found += own
+        for row in own:
+            print(f"\n{row.name}: {row.value:.4g}  (measured in {seconds:.0f} s)", flush=True)
+            for kernel, milliseconds in row.kernels:
+                print(f"  {milliseconds:9.3f} ms  {kernel[:80]}")
+    print(f"\n{table(found, rate)}")
+    return found, failed
 
 
-CHECKS = {
-    check.__name__: check
-    for check in (pipeline, processes, compiled, fused_adamw, speed, tokenizers, xformers)
-}
+def table(rows: Iterable[card.Row], rate: float) -> str:
+    """The rows as a table in Markdown; ratios above 1 are better than the other figure."""
+    lines = [HEADINGS, ("---",) * len(HEADINGS)]
+    for row in rows:
+        earlier = "not measured" if row.earlier is None else f"{row.earlier:g}"
+        lines.append(
+            (
+                row.name,
+                f"{row.value:.4g}",
+                earlier,
+                "" if row.of_earlier is None else f"{row.of_earlier:.2f}",
+                f"{row.goal:g}",
+                f"{row.of_goal:.2f}",
+                "" if row.flops is None else f"{row.value * row.flops / rate:.0%}",
+                f"{row.memory:.1f}" if row.memory else "",
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def compare_attention(device: torch.device, batch: int) -> None:
+    """Print how long PyTorch's and xformers' attention take at two head widths."""
+    kernels: dict[str, Callable[..., Tensor]] = {"sdpa": card.sdpa}
+    try:
+        kernels["xformers"] = _xformers()
+    except SkippedError as reason:
+        print(f"\n{reason}: only PyTorch's attention is measured")
+    lines = [("attention, bf16", "forward, ms", "with backward, ms"), ("---",) * 3]
+    for width, name, forward, both in card.attention(device, kernels, batch):
+        lines.append((f"{name}, head width {width}", f"{forward:.3f}", f"{both:.3f}"))
+    print("\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def write_rates(path: Path, name: str, rows: Iterable[card.Row]) -> None:
+    """Add the achieved rates of a device to a file that ``--dry-run`` reads.
+
+    Of several rows of one kind, the fastest counts. Rates that were not measured now are kept.
+    """
+    cards = read_rates(path)
+    rates = cards[name].flops_per_second if name in cards else {}
+    measured: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if row.flops is not None and row.rate is not None:
+            measured[row.rate] = max(measured.get(row.rate, 0.0), row.value * row.flops)
+    for (stage, arithmetic), rate in measured.items():
+        rates.setdefault(stage, {})[arithmetic] = float(f"{rate:.3g}")
+    today = datetime.now(tz=UTC).date().isoformat()
+    cards[name] = CardRates(measured=today, torch=torch.__version__, flops_per_second=rates)
+    write_text(path, rates_text(cards))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the checks and return the exit code."""
+    """Run the checks, measure the table, and return the exit code."""
     parser = argparse.ArgumentParser(description="Run every check that needs a GPU.")
     parser.add_argument("--require", action="store_true", help="fail if there is no CUDA device")
-    required, device = parser.parse_args(arguments).require, torch.device("cuda")
-    if not torch.cuda.is_available():
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*CHECKS, *card.ROWS, "attention"],
+        help="checks and rows to run; default: all",
+    )
+    parser.add_argument(
+        "--rates",
+        type=Path,
+        metavar="FILE",
+        help="add the achieved rates to FILE; `pae run --dry-run` reads "
+        "pae_framework/dry_run/rates.json",
+    )
+    parser.add_argument(
+        "--cpu", action="store_true", help="run the same code in small sizes on the CPU"
+    )
+    given = parser.parse_args(arguments)
+    if not torch.cuda.is_available() and not given.cpu:
         print("No CUDA device; nothing was checked.")
-        return 3 if required else 0
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+        return 3 if given.require else 0
+    device = torch.device("cpu" if given.cpu else "cuda")
+    size = card.SMALL if given.cpu else card.FULL
+    name = "CPU" if given.cpu else torch.cuda.get_device_name()
+    print(f"{name}, torch {torch.__version__}")
+    chosen = given.only or [*CHECKS, *card.ROWS, "attention"]
+    failed = run_checks(device, [name for name in CHECKS if name in chosen])
+    rows, row_failed = [], 0
+    if names := [name for name in card.ROWS if name in chosen]:
+        rows, row_failed = measure(device, size, names)
+    if "attention" in chosen:
+        compare_attention(device, size.batches[0])
+    if given.rates:
+        write_rates(given.rates, name, rows)
+    return failed or row_failed
+
+
+def run_checks(device: torch.device, names: Iterable[str]) -> int:
+    """Run checks and print their results; 1 if one failed."""
     failed = 0
-    for name, check in CHECKS.items():
+    for name in names:
         start = time.perf_counter()
         try:
-            result, detail = "ok", check(device)
+            result, detail = "ok", CHECKS[name](device)
         except SkippedError as reason:
             result, detail = "skipped", str(reason)
         except Exception as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import checkpoints, latents, sampling, training
+from benchmarks import checkpoints, latents, operations, sampling, training
 from benchmarks.subject import Subject
 from benchmarks.timing import in_turn
 
@@ -50,6 +51,22 @@ def test_every_measurement_runs(measure) -> None:
     found = measure()
     assert found[0].ratio == 1.0
     assert all(timing.seconds > 0 for timing in found)
+
+
+def test_the_table_of_kernels_is_in_the_docs() -> None:
+    found = operations.table(operations.block_kernels(operations.small_subject()))
+    page = Path(__file__).parents[1] / "docs" / "performance.md"
+    assert found in page.read_text(encoding="utf-8")
+
+
+def test_kernels_are_counted_by_kind() -> None:
+    """x W, its cast to bf16 and back, a sum over rows, a copy; a transposed view is no kernel."""
+    weight = torch.ones(3, 3)
+    with operations.Kernels([weight]) as kernels:
+        y = torch.ones(2, 3).bfloat16() @ weight.bfloat16().T
+        y.float().sum(0).neg().clone()
+    expected = (1, 0, 1, 2, 1, 1)
+    assert tuple(kernels.counts[kind] for kind in operations.KINDS[:-1]) == expected
 
 
 def test_the_peer_has_the_networks_size() -> None:

@@ -163,3 +163,27 @@ def test_direct_draws_of_torch_differ_between_processes():
     assert not torch.equal(torch.randn(4, generator=first), torch.randn(4, generator=second))
     # They do not move what the processes draw together.
     assert torch.equal(randn((4,), first), torch.randn(8, generator=generator(0))[:4])
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@draws
+def test_processes_draw_their_rows_on_a_gpu_too(ours, torchs):
+    whole = torchs((7, 5), generator=generator(1, device="cuda"), device="cuda")
+    rows = [Rows.of(rank, 3, 7) for rank in range(3)]
+    parts = [ours((len(own), 5), generator(1, device="cuda", rows=own)) for own in rows]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.gpu
+def test_a_seed_is_drawn_without_waiting_for_the_gpu():
+    shared = [generator(1, device="cuda", rows=Rows.of(rank, 2, 4)) for rank in range(2)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        seeds = [draw_seed(own) for own in shared for _ in range(2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]

@@ -81,7 +81,8 @@ def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
 
 
 def _work_table(stages: Sequence[StageDryRun]) -> Table:
-    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in total>", "not counted")
+    hours = ["hours>"] if any(stage.hours for stage in stages) else []
+    table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in total>", *hours, "not counted")
     for stage in stages:
         trains = stage.batch_size is not None
         if stage.memory_bytes is None and stage.flops_per_image is None and not trains:
@@ -93,6 +94,7 @@ def _work_table(stages: Sequence[StageDryRun]) -> Table:
             "" if stage.memory_bytes is None else bound + gib(stage.memory_bytes),
             number(stage.flops_per_image),
             number(stage.flops),
+            *([_hours(stage.hours)] if hours else []),
             ", ".join(not_counted),
         )
     return table
@@ -105,6 +107,10 @@ def _table(*headings: str) -> Table:
         justify: JustifyMethod = "right" if heading.endswith(">") else "left"
         table.add_column(heading.rstrip(">"), justify=justify, overflow="fold")
     return table
+
+
+def _hours(value: float | None) -> str:
+    return "" if value is None else "< 0.1" if value < 0.1 else f"{value:,.1f}"
 
 
 def _count(value: int | None) -> str:

@@ -17,6 +17,7 @@ from pae_framework.build import (
     import_components,
 )
 from pae_framework.dry_run.flops import count_forward, per_image, set_steps
+from pae_framework.dry_run.rates import CardRates, card_at_hand, hours_of, read_rates
 from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.frozen import UsesFrozen
@@ -71,6 +72,8 @@ class StageDryRun:
     """Components of unknown size; ``memory_bytes`` is then a lower bound."""
     flops_per_image: float | None = None
     flops: float | None = None
+    hours: float | None = None
+    """On the GPUs at hand, if their rate was measured."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def dry_run(
 
     Images are not read: their contents are those in the user's cache, else of the last visit.
     Stages in ``again`` and all that depend on them run anew. ``processes`` tells how many share a
-    stage; memory is that of each.
+    stage; memory is that of each. Hours are for a GPU like that of this machine in each process.
 
     Raises:
         UsageError: a prefix in ``lr_factors`` covers no weight of the model.
@@ -123,6 +126,14 @@ def dry_run(
     count = processes or (lambda stage: 1)
     if any(count(stage) > 1 for stage in memory):
         notes.append("memory is that of each process")
+    card = card_at_hand(recipe.runtime)
+    rates = read_rates().get(card) if card else None
+    stages = tuple(_stages(loaded, directory, again, images, memory, work, rates, count))
+    if rates is not None and any(stage.hours for stage in stages):
+        notes.append(
+            f"hours are those of one {card} in each process, at the rates measured on "
+            f"{rates.measured} with torch {rates.torch}"
+        )
     latent = latent_shape(recipe)
     encoder = recipe.tokenizer.encoder.config
     return DryRun(
@@ -134,7 +145,7 @@ def dry_run(
         token_width=encoder.token_width(),
         latent=(latent.channels, latent.side, latent.side),
         parts=() if networks is None else tuple(_component_sizes(networks, recipe)),
-        stages=tuple(_stages(loaded, directory, again, images, memory, work, count)),
+        stages=stages,
         notes=tuple(notes),
     )
 
@@ -238,6 +249,7 @@ def _stages(
     images: int | None,
     memory: Mapping[str, StageMemory],
     work: Mapping[str, float],
+    rates: CardRates | None,
     processes: Callable[[str], int],
 ) -> Iterator[StageDryRun]:
     train_settings = trainings(loaded.recipe)
@@ -247,6 +259,7 @@ def _stages(
         name, own_work = planned.name, work.get(planned.name)
         estimate, train = memory.get(name), train_settings.get(name)
         processed = _images_processed(loaded.recipe, name, train, images)
+        flops = None if own_work is None or processed is None else own_work * processed
         state = "pending" if name in anew else directory.stage(planned).info.get("state", "pending")
         yield StageDryRun(
             stage=name,
@@ -256,7 +269,8 @@ def _stages(
             memory_bytes=None if estimate is None else estimate.needed(processes(name)),
             memory_without=() if estimate is None else estimate.unknown,
             flops_per_image=own_work,
-            flops=None if own_work is None or processed is None else own_work * processed,
+            flops=flops,
+            hours=hours_of(loaded.recipe, name, flops, rates, processes(name)),
             **({} if train is None else _length(train, images)),
         )
 

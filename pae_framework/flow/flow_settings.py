@@ -16,6 +16,7 @@ from pae_framework.config import (
     LatentShape,
     Magnitude,
     PathText,
+    Precision,
     Processes,
     Seed,
     Settings,
@@ -207,10 +208,16 @@ class SolverSettings(ShiftSettings):
 class SampleSettings(SolverSettings):
     """Sample sets that the sample stage generates."""
 
-    without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "processes"})
+    without_effect: ClassVar[frozenset[str]] = frozenset({"batch_size", "compile", "processes"})
 
     count: Count = Field(1000, ge=2, description="images per sample set")
     batch_size: BatchSize = Field(250, description="images sampled at once; affects only rounding")
+    precision: Precision = Field(
+        "float32", description="bf16: autocast of the generator; solver and decoder stay float32"
+    )
+    compile: bool = Field(
+        False, description="torch.compile of the generator's blocks, for one batch size"
+    )
     processes: Processes = Field(
         1, description="deprecated, without effect: use `pae run --processes`"
     )

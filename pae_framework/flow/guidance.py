@@ -42,11 +42,17 @@ class GuidedVelocity:
         if self._pair is None or not low <= t <= high:
             return self._plain(x, t).to(x.dtype)
         self.guided_evaluations += 1
-        return combine(*self._pair(x, t), self._guidance).to(x.dtype)
+        conditional, other = self._pair(x, t)
+        # In bf16 the difference, and so what guidance amplifies, would have few digits.
+        return combine(conditional.to(x.dtype), other.to(x.dtype), self._guidance)
 
 
 def guided(
-    model: Generator, labels: Tensor, guidance: Guidance, weak: Generator | None = None
+    model: Generator,
+    labels: Tensor,
+    guidance: Guidance,
+    weak: Generator | None = None,
+    bf16: bool = False,
 ) -> GuidedVelocity:
     """Velocity field of ``model`` for the labels (B,), guided according to the settings.
 
@@ -56,7 +62,9 @@ def guided(
         guidance: scale (1: none), channels, interval.
         weak: for autoguidance (Karras et al. 2024; RAE): a weaker network over the same latents and
             classes, called with the same labels; None: classifier-free, with the null label.
+        bf16: compute the networks under autocast.
     """
+    autocast = torch.autocast(labels.device.type, torch.bfloat16, enabled=bf16)
 
     def plain(x: Tensor, t: Tensor) -> Tensor:
         return model(x, _per_sample(t, x), labels)
@@ -73,9 +81,9 @@ def guided(
         return model(x, times, labels), weak(x, times, labels)
 
     if guidance.scale == 1:
-        return GuidedVelocity(plain, None, guidance)
+        return GuidedVelocity(autocast(plain), None, guidance)
     pair = with_and_without_label if weak is None else of_both_networks
-    return GuidedVelocity(plain, pair, guidance)
+    return GuidedVelocity(autocast(plain), autocast(pair), guidance)
 
 
 def combine(conditional: Tensor, other: Tensor, guidance: Guidance) -> Tensor:
@@ -93,4 +101,6 @@ def combine(conditional: Tensor, other: Tensor, guidance: Guidance) -> Tensor:
 
 
 def _per_sample(t: Tensor, x: Tensor) -> Tensor:
-    return t.to(device=x.device, dtype=torch.float32).expand(len(x))
+    if t.device != x.device:  # filling does not wait for the device, as copying a time to it would
+        return torch.full((len(x),), float(t), dtype=torch.float32, device=x.device)
+    return t.to(torch.float32).expand(len(x))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pae_framework.config import LatentShape
@@ -16,7 +17,7 @@ from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import SampleSettings, SolverSettings
 from pae_framework.flow.guidance import GuidedVelocity, guided
 from pae_framework.flow.solvers import integrate
-from pae_framework.seeding import derive_seed, generator
+from pae_framework.seeding import derive_seed, generator, on_device
 
 
 @dataclass
@@ -94,13 +95,13 @@ def sample_latents(
 
     The noise of sample i depends only on (seed, i), not on the batch size or the other samples. For
     the same reason adaptive solvers, which choose one step size for a batch, get one sample at a
-    time.
+    time. With ``settings.compile`` every batch has the full size, so that no other is compiled.
 
     Args:
         model: velocity model; put it in eval mode first.
         labels: classes (M,) int64.
         indices: sample numbers (M,).
-        settings: solver, steps, shift, guidance, batch size.
+        settings: solver, steps, shift, guidance, precision, batch size.
         seed: seed of the noise.
         latent: shape of one latent.
         weak: the second network, if the settings use autoguidance.
@@ -115,13 +116,18 @@ def sample_latents(
     settings = settings.for_latent(latent)
     size = 1 if settings.adaptive else settings.batch_size
     latents = [torch.empty(0, latent.channels, latent.side, latent.side, device=device)]
+    bf16, numbers = settings.precision == "bf16", torch.as_tensor(indices)
     for start in range(0, len(labels), size):
-        batch = slice(start, start + size)
-        velocity = guided(model, labels[batch].to(device), settings.guidance, weak)
-        noise = SampleNoise(indices[batch], seed, latent)
-        latents.append(integrate(velocity, noise.draw().to(device), settings, noise.draw))
+        samples = torch.arange(start, min(start + size, len(labels)))  # (n,)
+        filled = samples
+        if settings.compile:
+            filled = F.pad(samples, (0, size - len(samples)), value=start)  # (size,)
+        velocity = guided(model, labels[filled].to(device), settings.guidance, weak, bf16)
+        noise = SampleNoise(numbers[filled], seed, latent)
+        drawn = integrate(velocity, on_device(noise.draw(), device), settings, noise.draw)
+        latents.append(drawn[: len(samples)])
         if count is not None:
-            count.add(len(latents[-1]), velocity.evaluations, velocity.guided_evaluations)
+            count.add(len(samples), velocity.evaluations, velocity.guided_evaluations)
     return torch.cat(latents)
 
 

@@ -68,8 +68,9 @@ class StageMemory:
         bound = "at least" if self.unknown else "about"
         copied = f", {gib(copy)} for the copy that a checkpoint is written from" if copy else ""
         several = f" for {on_one} processes" if on_one > 1 else ""
+        total = gib(weights + activations + copy)
         return (
-            f"stage {self.stage} needs {bound} {gib(weights + activations + copy)} of memory{several}: "
+            f"stage {self.stage} needs {bound} {total} of memory{several}: "
             f"{gib(weights)} for weights and optimizer, {gib(activations)} for "
             f"{on_one * self._images(processes)} images at a time{copied} (estimate, right "
             "within a factor of two)"

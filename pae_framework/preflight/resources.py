@@ -91,17 +91,22 @@ def _compilers(
 ) -> Iterator[Problem]:
     device = loaded.recipe.runtime.device
     on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
-    for name, train in trainings(loaded.recipe).items():
-        if name in stages and train.compile and (lack := _lacking_compiler(on_gpu)):
-            path = (*(STAGES[name].train_path or ()), "compile")
+    sample = loaded.recipe.sample
+    compiled = {
+        name: (*(STAGES[name].train_path or ()), "compile")
+        for name, train in trainings(loaded.recipe).items()
+        if train.compile
+    } | ({"sample": ("sample", "compile")} if sample and sample.compile else {})
+    for name, path in compiled.items():
+        if name in stages and (lack := lacking_compiler(on_gpu)):
             hint = (
                 f"install it, or set {dotted(path)}=false, which changes results only by rounding"
             )
             yield Problem(lack, dotted(path), loaded.root.position(path), hint)
 
 
-def _lacking_compiler(on_gpu: bool) -> str | None:
-    """What torch.compile lacks: torch looks for the same programs and files."""
+def lacking_compiler(on_gpu: bool) -> str | None:
+    """What torch.compile lacks here, if anything: torch looks for the same programs and files."""
     if on_gpu and importlib.util.find_spec("triton") is None:
         return "torch.compile needs the package triton on a GPU"
     if on_gpu:

@@ -205,6 +205,7 @@ def _shrink_sampling(data: Data) -> None:
         count=_IMAGES // 2,
         batch_size=_IMAGES // 2,
         processes=1,
+        compile=False,
         steps=3,
         at_steps=earlier,
         few_steps=[2] if sample["few_steps"] else [],

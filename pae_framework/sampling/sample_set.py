@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -26,6 +27,7 @@ from pae_framework.contracts import SampleSet
 from pae_framework.errors import DataError
 from pae_framework.flow.sampling import EvaluationCount
 from pae_framework.runs.reading import read_record
+from pae_framework.system.background import Background
 from pae_framework.system.files import read_json, read_text, replacing, write_json, write_text
 
 CHUNK = 1000
@@ -121,19 +123,38 @@ def write_chunk(
     file = _chunk_file(path, chunk)
     has_count = counted is None or _counted(path, chunk) is not None
     if not has_count or not _is_complete(file, len(chunk)):
-        sampled: list[Tensor] = []
-        for batch in torch.arange(chunk.start, chunk.stop).split(batch_size):
-            sampled.append(sample(batch))
-            yield int(batch[-1]) + 1
-        images = torch.cat(sampled).permute(0, 2, 3, 1).contiguous().numpy()  # (n, S, S, 3)
-        if counted is not None:
-            write_json(file.with_suffix(".json"), asdict(counted))
-        with replacing(file, images.nbytes) as temporary, temporary.open("wb") as opened:
+        first, *others = torch.arange(chunk.start, chunk.stop).split(batch_size)
+        images = sample(first)
+        with (
+            replacing(file, len(chunk) * images[0].nbytes) as temporary,
+            temporary.open("wb") as opened,
+            Background(partial(_append, opened, images.shape[1:])) as writing,
+        ):
             # np.save() hides why it cannot write.
-            header = np.lib.format.header_data_from_array_1_0(images)
-            np.lib.format.write_array_header_1_0(opened, header)
-            opened.write(images.data)
+            np.lib.format.write_array_header_1_0(opened, _header(len(chunk), images.shape[2:]))
+            writing.start(images)
+            yield int(first[-1]) + 1
+            for batch in others:
+                images = sample(batch)
+                writing.take()
+                writing.start(images)
+                yield int(batch[-1]) + 1
+            writing.take()
+            if counted is not None:
+                write_json(file.with_suffix(".json"), asdict(counted))
     yield chunk.stop
+
+
+def _header(count: int, size: Sequence[int]) -> dict[str, Any]:
+    """The header of ``count`` images of a size (S, S) in NumPy's format."""
+    return {"descr": "|u1", "fortran_order": False, "shape": (count, *size, 3)}
+
+
+def _append(file: BinaryIO, shape: torch.Size, images: Tensor) -> None:
+    """Append images (n, 3, S, S) of the shape (3, S, S) to a file of images (M, S, S, 3)."""
+    if images.shape[1:] != shape:
+        raise DataError(f"images of {tuple(images.shape[1:])} among others of {tuple(shape)}")
+    file.write(images.permute(0, 2, 3, 1).contiguous().numpy().data)
 
 
 def remove_other_chunks(path: Path, identity: str) -> None:
@@ -205,13 +226,14 @@ def join_chunks(path: Path, chunks: Sequence[range], labels: Tensor) -> None:
     """
     files = [_chunk_file(path, chunk) for chunk in chunks]
     size = np.load(files[0], mmap_mode="r").shape[1:]
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *size)}
     with (
         replacing(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
     ):
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(cast(BinaryIO, member), header)
+            np.lib.format.write_array_header_1_0(
+                cast(BinaryIO, member), _header(len(labels), size[:2])
+            )
             for file in files:
                 images = np.load(file)
                 if images.shape[1:] != size:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from pae_framework.data.image_files import decoding, open_image
 from pae_framework.errors import DataError, UsageError
-from pae_framework.execution.context import StageContext
+from pae_framework.execution.context import StageContext, pick_device
 from pae_framework.execution.output_folder import add_to_record, is_listed, resume_or_restart
 from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.preflight.resources import lacking_compiler
 from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.validate import explain_value
@@ -28,10 +31,13 @@ from pae_framework.runs.autoguidance_run import autoguidance_problem
 from pae_framework.sampling.reuse import set_identity
 from pae_framework.sampling.sample_set import remove_other_chunks, write_set
 from pae_framework.sampling.sampler import COUNTED_KEYS, Sampler, describe
+from pae_framework.system.background import Background
+from pae_framework.system.cores import usable_cores
 
 DEFAULT_COUNT = 64
 COLUMNS = 8
 MOST_IN_GRID = 64
+MOST_WRITERS = 8
 SHOWN = 10
 """Classes that are named after sampling."""
 GRID = "grid.png"
@@ -46,7 +52,8 @@ def sampling_settings(
 ) -> SampleSettings:
     """The recipe's settings with those of the command line.
 
-    Guidance 1 turns guidance off, including autoguidance.
+    Guidance 1 turns guidance off, including autoguidance. Nothing is compiled unless the command
+    line says so: it takes longer than a few images, and other machines may lack a compiler.
 
     Args:
         recipe: of the run.
@@ -59,7 +66,7 @@ def sampling_settings(
             or the run for autoguidance cannot be used.
     """
     values = (recipe.sample or SampleSettings()).model_dump()
-    values |= {"at_steps": (), "few_steps": ()}  # of the sample stage only
+    values |= {"at_steps": (), "few_steps": (), "compile": False}  # of the sample stage only
     values |= {key: value for key, value in options.items() if value is not None}
     if guidance is not None:
         values["guidance"]["scale"] = guidance
@@ -78,6 +85,9 @@ def sampling_settings(
             raise UsageError(f"{fault.message}; {fault.hint}")
     if (missing := settings.missing()) is not None:
         raise UsageError(missing)
+    on_gpu = pick_device(recipe.runtime).type == "cuda"
+    if settings.compile and (lack := lacking_compiler(on_gpu)):
+        raise UsageError(f"--compile: {lack}")
     if (problem := autoguidance_problem(changed, registry)) is not None:
         raise UsageError(f"sample.guidance.autoguidance: {problem}")
     return settings
@@ -144,7 +154,7 @@ def sample_to_folder(
 ) -> None:
     """Sample one image per label into ``folder``: ``000000.png`` etc., grid.png and drawn.json.
 
-    Each image is written as soon as it is sampled, so the same call resumes after an interruption.
+    Images are written while the next ones are sampled; the same call resumes after an interruption.
     A call for other images first removes those of earlier calls, but no other files. With ``npz``,
     all images are also written to ``images.npz`` in the format of the ADM evaluator.
 
@@ -156,6 +166,8 @@ def sample_to_folder(
         raise UsageError(
             f"{folder / NPZ} was not written by `pae sample`; move it away, or choose another --out"
         )
+    at_once = min(settings.batch_size, len(labels))  # compiled networks would fill up a batch
+    settings = settings.model_copy(update={"batch_size": at_once})
     context = replace(context, recipe=context.recipe.model_copy(update={"sample": settings}))
     names, classes = [f"{index:06d}.png" for index in range(len(labels))], torch.tensor(labels)
     weights = context.file("generator", "weights.safetensors")
@@ -192,18 +204,32 @@ def _sample_missing(
     """Sample the images at ``indices`` (n,), given ``classes`` (M,) of all images."""
     before = len(classes) - len(indices)
     start, done = time.monotonic(), 0
-    with context.progress(len(classes), before) as progress:
+    with (
+        context.progress(len(classes), before) as progress,
+        Background(partial(_write_images, folder)) as writing,
+    ):
         for batch in indices.split(settings.batch_size):
             images = sampler.images(classes[batch], batch, settings)
-            for index, image in zip(batch.tolist(), images, strict=True):
-                save_png(grid(image[None], columns=1, scale=1), folder / f"{index:06d}.png")
+            writing.take()
+            writing.start(batch.tolist(), images)
             done += len(batch)
             rate = done / max(1e-9, time.monotonic() - start)
             progress.update(before + done, f"{rate:.1f} images/s")
+        writing.take()
     if settings.adaptive:
         cost = describe(settings, sampler.count)
         counted = {key: cost[key] for key in COUNTED_KEYS}
         add_to_record(folder, RECORD, images_counted=done, **counted)
+
+
+def _write_images(folder: Path, indices: list[int], images: Tensor) -> None:
+    """Write images (n, 3, S, S), one PNG each; compressing them takes a core each."""
+
+    def write(index: int, image: Tensor) -> None:
+        save_png(grid(image[None], columns=1, scale=1), folder / f"{index:06d}.png")
+
+    with ThreadPoolExecutor(min(len(indices), usable_cores(), MOST_WRITERS)) as pool:
+        list(pool.map(write, indices, images))
 
 
 def _is_readable(path: Path) -> bool:

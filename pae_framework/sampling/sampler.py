@@ -23,12 +23,14 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sample_latents
+from pae_framework.frozen import cast_frozen_layers
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.autoguidance_run import latent_mismatch
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.sampling.sample_set import SampleImages
 from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.training.blocks import compile_blocks
 
 COUNTED_KEYS = ("evaluations", "guided_evaluations")
 """Protocol entries that an adaptive solver determines while sampling."""
@@ -56,17 +58,22 @@ class Sampler:
     def of(cls, context: StageContext) -> Sampler:
         """The run's sampler, with the final weights of its generator.
 
+        The networks are prepared for the precision of the recipe's samples, and compiled if it says
+        so.
+
         Raises:
             UsageError: the run for autoguidance is not finished or uses other latents.
         """
         model = trained_generator(context)
-        return cls(
-            model,
-            trained_tokenizer(context),
-            run_statistics(context),
-            load_weak_generator(context, latent_shape(context.recipe), model.num_classes),
-            context.machine["tf32"],
-        )
+        weak = load_weak_generator(context, latent_shape(context.recipe), model.num_classes)
+        settings = context.recipe.sample or SampleSettings()
+        for network in (model,) if weak is None else (model, weak):
+            if settings.precision == "bf16":
+                cast_frozen_layers(network, torch.bfloat16)
+            if settings.compile:
+                compile_blocks(network, dynamic=False)
+        tokenizer, statistics = trained_tokenizer(context), run_statistics(context)
+        return cls(model, tokenizer, statistics, weak, context.machine["tf32"])
 
     def load(self, weights: Path) -> None:
         """Load other weights of the same generator."""
@@ -102,7 +109,7 @@ class Sampler:
 
 
 def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> dict[str, Any]:
-    """The protocol of sampled images: solver, evaluations, shift, guidance and seed.
+    """The protocol of sampled images: solver, evaluations, shift, guidance, precision and seed.
 
     Args:
         settings: the solver and its guidance. If the shift still depends on the shape of the
@@ -118,6 +125,7 @@ def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> 
         **shift,
         **_solver_details(settings),
         **_guidance_details(settings),
+        **({} if settings.precision == "float32" else {"precision": settings.precision}),
         "sample_seed": settings.seed,
     }
 

@@ -47,10 +47,14 @@ def _are_blocks(items: list[nn.Module]) -> bool:
     )
 
 
-def compile_blocks(network: nn.Module) -> None:
+def compile_blocks(network: nn.Module, dynamic: bool | None = None) -> None:
     """Compile each block at its first call; blocks of one class share the compiled code.
 
     Compiling blocks instead of the whole network is quick and allows any Python between them.
+
+    Args:
+        network: has the blocks.
+        dynamic: False: compile anew for every shape; None: the second shape compiles code for all.
     """
     # An adaptive loss weight runs backward twice through one graph (retain_graph). Compiled code
     # with donated buffers refuses that. This private switch is the only one.
@@ -58,7 +62,7 @@ def compile_blocks(network: nn.Module) -> None:
 
     config.donated_buffer = False
     for block in find_blocks(network):
-        block.compile()
+        block.compile(dynamic=dynamic)
 
 
 def recompute_blocks(network: nn.Module) -> None:

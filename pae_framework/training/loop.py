@@ -36,6 +36,7 @@ from pae_framework.training.optimizer import (
 from pae_framework.training.parallel import ParallelModule, whole, whole_tensors
 from pae_framework.training.saving import CheckpointSaver
 from pae_framework.training.task import TrainContext, TrainTask
+from pae_framework.training.to_device import ToDevice
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
     NETWORK_COLUMNS,
@@ -174,7 +175,14 @@ class Trainer:
     ) -> None:
         self._task, self._context = task, context
         self._accumulate, self._images = settings.accumulate, settings.batch_size
-        self._rows = context.world.rows(settings.batch_size // settings.accumulate)
+        self._generator = partial(
+            generator,
+            context.seed,
+            context.name,
+            device=context.device if settings.noise == "device" else "cpu",
+            rows=context.world.rows(settings.batch_size // settings.accumulate),
+        )
+        self._to_device = ToDevice(context.device)
         module = task.module.train().to(context.device)
         freeze_parameters(module, settings.lr_factors)
         if task.check:
@@ -203,15 +211,10 @@ class Trainer:
         """
         if self._task.begin_step:
             self._task.begin_step(step)
-        chunks = zip(*(tensor.chunk(self._accumulate) for tensor in batch), strict=True)
-        micro_batches = [
-            tuple(tensor.to(self._context.device, non_blocking=True) for tensor in chunk)
-            for chunk in chunks
-        ]
-        # Generators are on the CPU: the same numbers on every device.
-        seed, name = self._context.seed, self._context.name
-        generator_of = partial(generator, seed, name, step, rows=self._rows)
+        parts = (tensor.chunk(self._accumulate) for tensor in self._to_device(batch))
+        micro_batches = list(zip(*parts, strict=True))
         world = self._context.world
+        generator_of = partial(self._generator, step)
         terms = optimizer_step(
             self._network, step, micro_batches, self._images, generator_of, world
         )
@@ -219,7 +222,7 @@ class Trainer:
             self.ema.update()
         if (discriminator := self._discriminator) and step >= discriminator.first_step:
             discriminator.module.train()
-            generator_of = partial(generator, seed, name, "opponent", step, rows=self._rows)
+            generator_of = partial(self._generator, "opponent", step)
             own_terms = optimizer_step(
                 discriminator, step, micro_batches, self._images, generator_of, world
             )

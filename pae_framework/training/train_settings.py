@@ -12,6 +12,7 @@ from pae_framework.config import (
     Count,
     Magnitude,
     PathText,
+    Precision,
     Seed,
     Settings,
     Steps,
@@ -19,8 +20,8 @@ from pae_framework.config import (
     Workers,
 )
 
-Precision = Literal["float32", "bf16"]
 Parallel = Literal["ddp", "fsdp"]
+Noise = Literal["cpu", "device"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Gt(0), Le(100)]
 StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
@@ -117,6 +118,11 @@ class TrainSettings(OptimizerSettings):
         None, gt=0, lt=1, description="decay per step of the EMA of the weights; null: no EMA"
     )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
+    noise: Noise = Field(
+        "cpu",
+        description="where the random numbers of a step are drawn; device: on the GPU, which is "
+        "faster, but its numbers depend on its model",
+    )
     compile: bool = Field(False, description="torch.compile of the transformer blocks")
     activation_checkpointing: bool = Field(
         False, description="recompute the activations of blocks in the backward pass: less memory"

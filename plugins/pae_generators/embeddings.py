@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pae_framework.layers import map_to_tokens
 from pae_generators.config import FOURIER, SINUSOIDS
+from pae_generators.positions import compute_dtype
 
 
 class PatchEmbedding(nn.Module):
@@ -30,7 +31,12 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, N, D)."""
-        return map_to_tokens(self.proj(x))
+        tokens = map_to_tokens(self.proj(x))
+        # A convolution's result has the tokens of a channel side by side. Sums keep that layout, so
+        # all blocks would read and write with strides. Float32 on the CPU keeps it, because sums in
+        # another order would change the last digits of earlier results.
+        as_before = x.device.type == "cpu" and compute_dtype(x) == torch.float32
+        return tokens if as_before else tokens.contiguous()
 
 
 def time_embedding(kind: Literal["sinusoid", "fourier"], width: int) -> nn.Module:

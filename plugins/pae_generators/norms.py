@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-6), computed in float32, in the type of x, times a learned weight."""
+    """x / sqrt(mean(x^2) + 1e-6), computed in float32, in the type of x, times a learned weight.
+
+    One kernel if the weight has the type of x.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -16,6 +19,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last axis; same shape."""
+        if x.dtype == self.weight.dtype == torch.float32:
+            return F.rms_norm(x, x.shape[-1:], self.weight, eps=1e-6)
         unit = F.rms_norm(x.float(), x.shape[-1:], eps=1e-6)
         return unit.to(x.dtype) * self.weight
 

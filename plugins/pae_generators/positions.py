@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pae_framework.layers import sincos_positions
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, each (N, 1, K), in the type of queries and keys."""
+"""Cosines, and sines with the sign of the rotation (-, +, -, +, ...), each (N, 1, K), in the type
+of queries and keys."""
 
 
 def fixed_positions(grid: int, width: int) -> nn.Parameter:
@@ -55,15 +56,16 @@ class RotaryPositions(nn.Module):
         memory traffic.
         """
         dtype = compute_dtype(like)
-        return self.freqs_cos[:, None].to(dtype), self.freqs_sin[:, None].to(dtype)
+        even, odd = self.freqs_sin.to(dtype).unflatten(-1, (-1, 2)).unbind(-1)  # each (N, K/2)
+        signed = torch.stack([-even, odd], dim=-1).flatten(-2)
+        return self.freqs_cos.to(dtype)[:, None], signed[:, None]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate queries or keys (B, N, H, K): x cos + (-x_1, x_0, -x_3, x_2, ...) sin."""
-    cos, sin = rotation
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, N, H, K/2)
-    rotated = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return x * cos + rotated * sin
+    """Rotate queries or keys (B, N, H, K): x cos + (x_1, x_0, x_3, x_2, ...) (-sin, sin, ...)."""
+    cos, signed_sin = rotation
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * cos + swapped * signed_sin
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

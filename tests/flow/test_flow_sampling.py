@@ -58,6 +58,52 @@ def test_a_sample_does_not_depend_on_the_others(solver):
     torch.testing.assert_close(alone, drawn(solver=solver)[5:6], rtol=1e-4, atol=1e-4)
 
 
+class Recorded(Small):
+    """Records the size of each call and the type in which it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x, t, y):
+        velocity = super().forward(x, t, y)
+        self.calls.append((len(x), self.mix(x).dtype))
+        return velocity
+
+
+def recorded(**changes):
+    model, count = Recorded(), EvaluationCount()
+    how = SampleSettings(steps=4, batch_size=3, **changes)
+    samples = sample_latents(model, PLAN, range(COUNT), how, 0, LATENT, count=count)
+    return samples, model.calls, count
+
+
+@pytest.mark.parametrize("solver", ["euler", "sde_heun"])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_compiled_batches_all_have_the_same_size(solver, scale):
+    how = {"solver": solver, "guidance": Guidance(scale=scale)}
+    plain, sizes, count = recorded(**how)
+    filled, filled_sizes, filled_count = recorded(compile=True, **how)
+    assert {size for size, _ in sizes} == {scale * 3, scale * 1}
+    assert {size for size, _ in filled_sizes} == {scale * 3}
+    assert len(filled) == COUNT
+    torch.testing.assert_close(filled, plain, rtol=1e-4, atol=1e-4)
+    assert filled_count == count
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_bf16_is_for_the_network_only(scale):
+    exact, calls, _ = recorded(guidance=Guidance(scale=scale))
+    rough, rough_calls, _ = recorded(precision="bf16", guidance=Guidance(scale=scale))
+    assert {dtype for _, dtype in calls} == {torch.float32}
+    assert {dtype for _, dtype in rough_calls} == {torch.bfloat16}
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    assert ((rough - exact).norm() / exact.norm()).item() < 0.02
+    # Not even the sum of the start and all steps was rounded to bf16.
+    assert not torch.equal(rough, rough.bfloat16().float())
+
+
 @pytest.mark.parametrize("solver", ["euler_maruyama", "sde_heun"])
 def test_stochastic_samples_are_reproducible_and_differ_by_seed(solver):
     assert torch.equal(drawn(solver=solver), drawn(solver=solver))

@@ -136,6 +136,18 @@ def test_the_field_counts_evaluations_and_guided_ones():
     assert sum(model.rows) == 2 * (4 + 2)
 
 
+def test_velocities_of_bfloat16_are_guided_in_float32():
+    """c = 129 / 128, g = 1: 1 + 3.25 / 128 = 1.025390625, which bfloat16 rounds to 1.0234375."""
+
+    class Half(Labeled):
+        def forward(self, x, t, y):
+            values = torch.where(y == self.num_classes, 1.0, 129 / 128)
+            return values.bfloat16().view(-1, 1, 1, 1)
+
+    field = guided(Half(), LABELS, Guidance(scale=3.25))
+    assert field(torch.zeros(2, 1, 1, 1), torch.tensor(0.5)).unique().tolist() == [1.025390625]
+
+
 def test_the_velocity_has_the_type_of_x_not_of_the_network():
     class Half(Labeled):
         def forward(self, x, t, y):

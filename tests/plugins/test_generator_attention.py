@@ -8,9 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pae_framework.config import LatentShape
 from pae_framework.errors import UsageError
 from pae_generators.attention import SelfAttention, attention_kernel
 from pae_generators.config import LightningDiTConfig
+from pae_generators.lightningdit import LightningDiT
+from pae_generators.norms import RMSNorm
 from pae_generators.positions import RotaryPositions, rotate
 
 WIDTH, HEADS, GRID = 32, 4, 4
@@ -102,6 +105,29 @@ def test_the_kernel_gets_views_not_copies(monkeypatch, rope):
     assert all(u.shape == (2, HEADS, GRID**2, WIDTH // HEADS) for u in given)
     assert all(u.stride(-1) == 1 for u in given)
     assert made[1].untyped_storage().data_ptr() == made[0].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_in_bf16_blocks_get_tokens_with_adjacent_channels(bf16):
+    """In float32 on the CPU they keep the convolution's layout, for the bits of earlier results."""
+    network = LightningDiT(config(), LatentShape(4, GRID), num_classes=3)
+    strides = []
+    for part in (network.blocks[0], network.final_layer):
+        part.register_forward_pre_hook(lambda _, args: strides.append(args[0].stride()))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        network(torch.randn(2, 4, GRID, GRID), torch.rand(2), torch.tensor([0, 1]))
+    channels, across = (1, WIDTH) if bf16 else (GRID**2, 1)
+    assert strides == [(GRID**2 * WIDTH, across, channels)] * 2
+
+
+def test_a_norm_with_its_weight_has_the_bits_of_two_steps():
+    norm, x = RMSNorm(WIDTH), tokens().requires_grad_()
+    with torch.no_grad():
+        norm.weight.normal_(generator=torch.Generator().manual_seed(2))
+    both = norm(x), F.rms_norm(x, (WIDTH,), eps=1e-6) * norm.weight
+    gradients = [torch.autograd.grad(y, (x, norm.weight), torch.ones_like(y) + x) for y in both]
+    assert torch.equal(*both)
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 # --- xformers -------------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ def test_planning_is_deterministic(tiny_recipe: Path):
         ("tokenizer.refinement.low_pass=0.1", FROM_REFINE),
         ("generator.objective.cosine_weight=0", FROM_GENERATOR),
         ("generator.train.seed=1", FROM_GENERATOR),
+        ("generator.train.noise=device", FROM_GENERATOR),
+        ("tokenizer.train.noise=device", FROM_TOKENIZER),
         ("sample.steps=5", from_stage("sample", QUICKSTART)),
+        ("sample.precision=bf16", from_stage("sample", QUICKSTART)),
         ("evaluate.manifold.sigma=0.5", FROM_EVALUATE),
         ("data.test_images=30", FROM_EVALUATE),
         ("latents.shard_size=100", from_stage("latents", QUICKSTART)),
@@ -63,6 +66,7 @@ def test_an_edit_changes_its_stage_and_the_downstream_stages(tiny_recipe, overri
         "latents.batch_size=7",
         "sample.batch_size=3",
         "sample.processes=2",
+        "sample.compile=true",
         "runtime.threads=2",
         "runtime.tf32=true",
         "tokenizer.train.compile=true",
@@ -129,7 +133,8 @@ def test_a_label_named_like_a_training_setting_still_counts(tiny_recipe: Path):
 
 
 def test_explicit_default_values_change_no_fingerprint(tiny_recipe: Path):
-    assert changed(tiny_recipe, "sample.shift=1.0", "tokenizer.train.accumulate=1") == set()
+    defaults = ("sample.shift=1.0", "sample.precision=float32", "generator.train.noise=cpu")
+    assert changed(tiny_recipe, *defaults, "tokenizer.train.accumulate=1") == set()
 
 
 def test_the_version_of_a_component_counts(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, WriteError
+from pae_framework.sampling import sample_set
 from pae_framework.sampling.sample_set import open_set, prepare_chunks, write_chunk, write_set
 
 LABELS = torch.arange(25) % 3
@@ -77,6 +81,47 @@ def test_an_interrupted_set_resumes_after_its_last_chunk(tmp_path):
     list(write_set(path, LABELS, counting, 1, "this", CHUNK))
     assert asked[24:] == [20, 21, 22, 23, 24]
     assert torch.equal(open_set(path)[0], sample(torch.arange(25)))
+
+
+def test_a_batch_is_written_while_the_next_one_is_sampled(tmp_path, monkeypatch):
+    sampled, append = threading.Event(), sample_set._append
+
+    def waiting(*arguments: Any) -> None:
+        assert sampled.wait(30)
+        append(*arguments)
+
+    def signaling(indices: Tensor) -> Tensor:
+        if 0 not in indices:
+            sampled.set()
+        return sample(indices)
+
+    monkeypatch.setattr(sample_set, "_append", waiting)
+    path = tmp_path / "set.npz"
+    list(write_set(path, LABELS, signaling, 4, "this", CHUNK))
+    assert torch.equal(open_set(path)[0], sample(torch.arange(25)))
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2], ids=["first", "second", "last"])
+def test_an_error_of_writing_a_batch_is_that_of_the_set(tmp_path, monkeypatch, failing):
+    batches = iter(range(10))
+
+    def full(*arguments: Any) -> None:
+        if next(batches) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sample_set, "_append", full)
+    with pytest.raises(WriteError) as raised:
+        list(write_set(tmp_path / "set.npz", LABELS, sample, 4, "this", CHUNK))
+    assert "set.parts/00000000.npy" in str(raised.value)
+    assert [path.name for path in (tmp_path / "set.parts").iterdir()] == ["identity.txt"]
+
+
+def test_images_of_different_sizes_in_a_chunk_are_an_error(tmp_path):
+    def growing(indices: Tensor) -> Tensor:
+        return sample(indices).repeat(1, 1, *([1 + int(indices[0]) // 4] * 2))
+
+    with pytest.raises(DataError, match=r"\(3, 4, 4\).*\(3, 2, 2\)"):
+        list(write_set(tmp_path / "set.npz", LABELS, growing, 4, "this", CHUNK))
 
 
 def interrupted(path: Path, identity: str, labels: Tensor = LABELS) -> Path:

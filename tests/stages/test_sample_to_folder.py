@@ -1,5 +1,6 @@
 """Which labels `pae sample` samples, and what it leaves in its folder."""
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from PIL import Image
 from sampled_run import SampledRun
 
-from pae_framework.errors import DataError, UsageError
+from pae_framework.errors import DataError, UsageError, WriteError
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import EvaluationCount
+from pae_framework.report.pictures import save_png
 from pae_framework.sampling.sample_set import prepare_chunks, write_chunk
 from pae_framework.sampling.sample_to_folder import choose_labels, drawn_classes, sample_to_folder
 from pae_framework.system.files import read_json
@@ -158,6 +160,38 @@ def test_an_interrupted_call_resumes(sample, tmp_path):
     assert sample.sampler.asked == [0, 1, 2, 3, 4]
     sample([0, 1, 2, 0, 1], tmp_path)
     assert sample.sampler.asked == [0, 1, 2, 3, 4]  # all there
+
+
+def test_images_are_written_while_the_next_ones_are_sampled(sample, tmp_path, monkeypatch):
+    sampled = threading.Event()
+
+    def save(picture, path):
+        assert sampled.wait(30)
+        save_png(picture, path)
+
+    def images(labels, indices, settings):
+        if 2 in indices:
+            sampled.set()
+        return (10 * labels).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+
+    monkeypatch.setattr("pae_framework.sampling.sample_to_folder.save_png", save)
+    monkeypatch.setattr(sample.sampler, "images", images)
+    sample([0, 1, 2, 0], tmp_path)
+    assert len(list(tmp_path.glob("0*.png"))) == 4
+
+
+@pytest.mark.parametrize("failing", ["000001.png", "000004.png"])
+def test_an_image_that_cannot_be_written_stops_the_command(sample, tmp_path, failing):
+    (tmp_path / failing).mkdir()
+    with pytest.raises(WriteError) as raised:
+        sample([0] * 5, tmp_path)
+    assert failing in str(raised.value)
+
+
+def test_no_more_images_than_are_asked_for_are_sampled_at_once(sample, tmp_path):
+    """A compiled network would fill up the batch."""
+    sample([0], tmp_path)
+    assert sample.sampler.recipes[0].sample.batch_size == 1
 
 
 @pytest.mark.parametrize("change", [{"fingerprint": "b"}, {"steps": 3}, {"seed": 1}])

@@ -142,3 +142,33 @@ def test_a_solver_that_is_not_installed_is_rejected(recipe, monkeypatch):
 def test_further_sets_of_the_sample_stage_are_ignored(recipe, solver):
     settings = sampling_settings(recipe, load_registry(), None, {"solver": solver})
     assert (settings.solver, settings.few_steps) == (solver, ())
+
+
+@pytest.fixture
+def full_size():
+    """A recipe whose samples are drawn in bf16, compiled; here on the CPU."""
+    overrides = ("sample.precision=bf16", "sample.compile=true")
+    return load_recipe("quickstart", overrides, load_registry()).recipe
+
+
+def test_the_command_takes_the_precision_of_the_recipe_or_its_own(full_size):
+    def precision(**options):
+        return sampling_settings(full_size, load_registry(), None, options).precision
+
+    assert precision() == precision(precision=None) == "bf16"
+    assert precision(precision="float32") == "float32"
+    with pytest.raises(UsageError, match="--precision"):
+        precision(precision="fp16")
+
+
+def test_the_command_compiles_only_if_asked(full_size, monkeypatch):
+    def compiles(**options):
+        return sampling_settings(full_size, load_registry(), None, options).compile
+
+    assert compiles(compile=False) is False
+    assert compiles() is False
+    assert compiles(compile=True) is True
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert compiles() is False
+    with pytest.raises(UsageError, match=r"--compile: .*no-such-compiler"):
+        compiles(compile=True)

@@ -81,7 +81,7 @@ class TestFindBlocks:
 
 def test_each_block_is_compiled(monkeypatch: pytest.MonkeyPatch):
     asked: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: asked.append(module))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: asked.append(module))
     seen = Seen()
     compile_blocks(seen)
     assert asked == [*seen.tower.blocks, *seen.judge.blocks]
@@ -236,7 +236,7 @@ def test_recomputation_does_not_change_a_training(tmp_path: Path):
 
 def test_the_settings_reach_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: asked.append(module))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: asked.append(module))
     trained(tmp_path / "eager")
     assert asked == []
     trained(tmp_path / "compiled", compile=True)
@@ -249,7 +249,9 @@ def test_blocks_of_one_class_are_compiled_once(monkeypatch: pytest.MonkeyPatch):
 
     counter = CompileCounter()
     compiled = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend=counter))
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda module, **how: compiled(module, backend=counter, **how)
+    )
     torch._dynamo.reset()
     for recompute in (False, True):
         network = Tower(10)
@@ -265,7 +267,9 @@ def test_blocks_of_one_class_are_compiled_once(monkeypatch: pytest.MonkeyPatch):
 def test_a_compiled_graph_supports_two_backward_passes(monkeypatch: pytest.MonkeyPatch):
     """As for an adaptive weight that begins late: compiled code must not give its buffers away."""
     compiled = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend="aot_eager"))
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda module, **how: compiled(module, backend="aot_eager", **how)
+    )
     torch._dynamo.reset()
     network = Seen()
     compile_blocks(network)

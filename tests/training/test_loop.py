@@ -28,9 +28,11 @@ from toy_training import (
     train_settings,
 )
 
-from pae_framework import tensor_files
+from pae_framework import seeding, tensor_files
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import RunError, StoppedError, UsageError, WriteError
+from pae_framework.seeding import Rows
+from pae_framework.training import loop
 from pae_framework.training.loop import train
 from pae_framework.training.metrics_log import MetricsLog
 from pae_framework.training.task import TrainTask
@@ -310,6 +312,46 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_float32(tmp_path: Path, pre
     weights = run(tmp_path, TrainTask(module, regression_batches), precision=precision)
     assert module.dtypes == {dtype}
     assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_on_the_cpu_noise_of_the_device_is_that_of_the_cpu(tmp_path: Path):
+    cpu, device = (
+        run(tmp_path / x, regression(), noise=x, accumulate=2) for x in ("cpu", "device")
+    )
+    assert same_tensors(cpu, device)
+
+
+@pytest.mark.parametrize(("noise", "where"), [("cpu", "cpu"), ("device", "cpu:0")])
+def test_noise_says_where_the_generators_of_both_networks_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str, where: str
+):
+    made: list[tuple[object, ...]] = []
+
+    def recorded(*parts: int | str, device: torch.device | str, rows: Rows) -> torch.Generator:
+        made.append((*parts, str(device)))
+        return seeding.generator(*parts, rows=rows)
+
+    monkeypatch.setattr(loop, "generator", recorded)
+    task = replace(regression(), discriminator=TrainTask(Critic()))
+    context = replace(train_context(tmp_path), device=torch.device("cpu", 0))
+    settings = train_settings(1, noise=noise, accumulate=2)
+    loop.Trainer(task, settings, 1, context).train_step(0, next(regression_batches(0, 1)))
+    assert made == [
+        (5, "test", *purpose, 0, micro_batch, where)
+        for purpose in ((), ("opponent",))
+        for micro_batch in (0, 1)
+    ]
+
+
+class Critic(nn.Module):
+    """A second network to train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(4, 1)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+        return {"score": (score := self.net(batch[0]).mean()), "loss": score}
 
 
 def test_tensorboard_gets_the_same_values(tmp_path: Path):

@@ -30,15 +30,19 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="folder for the PNG files; default: RUN/drawn")
     ] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or bf16: faster on a GPU")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="compile the generator: for many images")
+    ] = False,
     npz: Annotated[
         bool, typer.Option("--npz", help="also write images.npz for the ADM evaluator")
     ] = False,
 ) -> None:
     """Sample images from a run: one PNG each, and the first 64 as grid.png.
 
-    Options default to the recipe's `sample:` section. Image i depends only on its label, the seed
-    and i. Run the same command again to resume after an interruption. A different command that
-    writes to the same folder deletes the earlier images first.
+    Options but --compile default to the recipe's `sample:` section. Image i depends only on its
+    label, the seed and i. Run the same command again to resume after an interruption. A different
+    command that writes to the same folder deletes the earlier images first.
 
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
@@ -51,7 +55,10 @@ def sample(
         sampling_settings,
     )
 
-    given = {"steps": steps, "solver": solver, "seed": seed}
+    given = {
+        **{"steps": steps, "solver": solver, "seed": seed},
+        **{"precision": precision, "compile": compile},
+    }
     settings = sampling_settings(context.recipe, context.registry, guidance, given)
     names = list(context.class_names)
     chosen = choose_labels(labels, count, names)

@@ -125,7 +125,8 @@ class TokenizerObjective(UsesFrozen):
                 each regularizer have generators of their own, so none affects the others.
         """
         seed = seeding.draw_seed(generator)
-        random_of = partial(seeding.generator, seed, rows=seeding.rows_of(generator))
+        rows = seeding.rows_of(generator)
+        random_of = partial(seeding.generator, seed, device=generator.device, rows=rows)
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)  # (B, 3, S', S')
         features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
@@ -149,7 +150,6 @@ class TokenizerObjective(UsesFrozen):
             distance=lambda a, b: total(compare(a, b), a),
             generator=generator,
         )
-        rows = seeding.rows_of(generator)
         share = 1.0 if rows is None else rows.share
         active = [(term, part) for term in self.terms if (part := term.share(self.step))]
         if any(term.adaptive for term, _ in active):
