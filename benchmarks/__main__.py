@@ -19,7 +19,7 @@ UNITS = {
     "peer": ("Compared with diffusers' DiT of the same size", "step"),
     "guidance": ("Sampling", "batch"),
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
-    "extraction": ("Writing latents", "shard"),
+    "latents": ("Writing latents", "pass over the images"),
     "reading": ("Reading latents", "batch"),
 }
 
@@ -62,7 +62,7 @@ def main() -> None:
         "compiled-sampling": lambda: sampling.compiled_sampling(
             subject, given.rounds, 2 * given.steps
         ),
-        "extraction": lambda: latents.extraction(subject, given.rounds, 200),
+        "latents": lambda: latents.extraction(subject, given.rounds, 2048),
         "reading": lambda: latents.reading(subject, given.rounds, 50),
     }
     for name in given.what or measures:

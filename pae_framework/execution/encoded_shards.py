@@ -118,14 +118,13 @@ class EncodedShards:
             stopping: whether shards of which no image is encoded yet shall be dropped.
         """
         complete: deque[int] = deque()
-        keys = self._batches_of_missing(shards, complete)
         with Background(self._write) as writer, torch.no_grad():
             made: list[tuple[Tensor, Tensor, Tensor]] = []
-            for shard, indices, images, labels in self._timed(throughput, keys):
+            for shard, indices, images, labels in self._timed(throughput, shards, complete):
                 if not made and stopping():
                     break
                 with throughput.measured():
-                    made.append((*self._encoded(images), labels))
+                    made.append((*self.encoded(images), labels))
                     throughput.images += len(images)
                     if indices.stop == self.images(shard).stop:
                         self._finish_encoding()
@@ -152,14 +151,10 @@ class EncodedShards:
                 yield shard, images[start : start + self.batch_size]
 
     def _timed(
-        self, throughput: Throughput, keys: Iterable[tuple[int, range]]
+        self, throughput: Throughput, shards: Iterable[int], complete: deque[int]
     ) -> Iterator[tuple[int, range, Tensor, Tensor]]:
-        """Shard, indices, images (B, 3, S, S) uint8 and labels (B,) of each batch."""
-        keys = iter(keys)
-        if (first := next(keys, None)) is None:
-            return  # no process is started to read nothing
-        read = partial(_read_batch, self.source)
-        batches = read_ahead(read, chain([first], keys), self.workers)
+        """:meth:`batches`, with the time that they take."""
+        batches = self.batches(shards, complete)
         while True:
             with throughput.measured(), throughput.waiting(LOADING):
                 batch = next(batches, None)
@@ -167,7 +162,22 @@ class EncodedShards:
                 return
             yield batch
 
-    def _encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def batches(
+        self, shards: Iterable[int], complete: deque[int] | None = None
+    ) -> Iterator[tuple[int, range, Tensor, Tensor]]:
+        """Shard, indices, images (B, 3, S, S) uint8 and labels (B,) of each batch of some shards.
+
+        Args:
+            shards: numbers.
+            complete: those that are complete are added to it, and not read.
+        """
+        keys = self._batches_of_missing(shards, deque() if complete is None else complete)
+        if (first := next(keys, None)) is None:
+            return  # no process is started to read nothing
+        read = partial(_read_batch, self.source)
+        yield from read_ahead(read, chain([first], keys), self.workers)
+
+    def encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What is stored of images (B, 3, S, S) uint8 and of their mirror images, on the CPU.
 
         On a GPU both are still being computed and copied: see :meth:`_finish_encoding`.
