@@ -72,13 +72,25 @@ class Tokenizer(UsesFrozen):
         """The same for normalized pixels (B, 3, S', S')."""
         return self.encoder(pixels)
 
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
+    def encode(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        tokens: Tensor | None = None,
+    ) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
 
         A random bottleneck samples with the generator; without one, it returns its mean.
+
+        Args:
+            images: a batch.
+            generator: see above.
+            tokens: the frozen encoder's tokens (B, N, D) of the images; None: they are computed.
         """
         pixels = self.encoder.normalize(images)
-        return self.encode_features(pixels, self.features_of_pixels(pixels).tokens, generator)
+        if tokens is None:
+            tokens = self.features_of_pixels(pixels).tokens
+        return self.encode_features(pixels, tokens, generator)
 
     def encode_features(
         self, pixels: Tensor, tokens: Tensor, generator: torch.Generator | None = None
