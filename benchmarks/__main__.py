@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latents, sampling, training
+from benchmarks import features, latents, sampling, training
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing
 
@@ -21,6 +21,7 @@ UNITS = {
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
     "latents": ("Writing latents", "pass over the images"),
     "reading": ("Reading latents", "batch"),
+    "features": ("Cached features of the frozen encoder", "step"),
 }
 
 
@@ -64,6 +65,7 @@ def main() -> None:
         ),
         "latents": lambda: latents.extraction(subject, given.rounds, 2048),
         "reading": lambda: latents.reading(subject, given.rounds, 50),
+        "features": lambda: features.cached(subject, given.rounds, given.steps),
     }
     for name in given.what or measures:
         title, unit = UNITS[name]
