@@ -11,11 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
 from pae_framework.data.feature_shards import FeatureRows
-from pae_framework.data.image_files import decoding, open_image, upright_rgb
+from pae_framework.data.image_files import (
+    decoding,
+    open_image,
+    open_image_bytes,
+    reduce_jpeg,
+    upright_rgb,
+)
 from pae_framework.data.pixels import adm_center_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
@@ -25,18 +32,35 @@ ImageBatch = tuple[Tensor, ...]
 """Images (B, 3, S, S) float32 in [0, 1] and labels (B,) int64; then cached tokens, if there are."""
 
 
-def read_image(path: Path, size: int) -> Tensor:
+def read_image(path: Path, size: int, reduced: bool = False) -> Tensor:
     """Read an image file as (3, size, size) uint8 RGB, turned upright, with ADM's center crop.
 
     Of a file with several frames, the first is read. Colors are those in the file: transparency
     and color profiles are ignored, but noted.
 
+    Args:
+        path: the file.
+        size: side in px.
+        reduced: decode large JPEG files at a reduced size: faster, but other pixels.
+
     Raises:
         DataError: names the file and why it cannot be read.
     """
     with open_image(path) as image:
-        rgb = upright_rgb(image, path)
-    with decoding(path, MemoryError):
+        return _cropped(image, path, size, reduced)
+
+
+def decode_image(content: bytes, name: str, size: int, reduced: bool = False) -> Tensor:
+    """The same for the content of an image file; ``name`` says which one in messages."""
+    with open_image_bytes(content, name) as image:
+        return _cropped(image, name, size, reduced)
+
+
+def _cropped(image: Image.Image, name: Path | str, size: int, reduced: bool) -> Tensor:
+    if reduced:
+        reduce_jpeg(image, size)
+    rgb = upright_rgb(image, name)
+    with decoding(name, MemoryError):
         square = adm_center_crop(rgb, size)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
