@@ -28,6 +28,9 @@ from pae_framework.system.background import Background
 
 LOADING, ENCODING, WRITING = "loading", "encoding", "writing"
 
+ReadBatch = tuple[int, int, Tensor, Tensor]
+"""Shard, index after the last image, images (B, 3, S, S) uint8 and labels (B,)."""
+
 
 @dataclass
 class Throughput:
@@ -120,13 +123,13 @@ class EncodedShards:
         complete: deque[int] = deque()
         with Background(self._write) as writer, torch.no_grad():
             made: list[tuple[Tensor, Tensor, Tensor]] = []
-            for shard, indices, images, labels in self._timed(throughput, shards, complete):
+            for shard, stop, images, labels in self._timed(throughput, shards, complete):
                 if not made and stopping():
                     break
                 with throughput.measured():
                     made.append((*self.encoded(images), labels))
                     throughput.images += len(images)
-                    if indices.stop == self.images(shard).stop:
+                    if stop == self.images(shard).stop:
                         self._finish_encoding()
                         with throughput.waiting(WRITING):
                             complete += _some(writer.take())
@@ -152,7 +155,7 @@ class EncodedShards:
 
     def _timed(
         self, throughput: Throughput, shards: Iterable[int], complete: deque[int]
-    ) -> Iterator[tuple[int, range, Tensor, Tensor]]:
+    ) -> Iterator[ReadBatch]:
         """:meth:`batches`, with the time that they take."""
         batches = self.batches(shards, complete)
         while True:
@@ -164,8 +167,8 @@ class EncodedShards:
 
     def batches(
         self, shards: Iterable[int], complete: deque[int] | None = None
-    ) -> Iterator[tuple[int, range, Tensor, Tensor]]:
-        """Shard, indices, images (B, 3, S, S) uint8 and labels (B,) of each batch of some shards.
+    ) -> Iterator[ReadBatch]:
+        """The batches of some shards.
 
         Args:
             shards: numbers.
@@ -196,9 +199,10 @@ class EncodedShards:
         return shard
 
 
-def _read_batch(source: DataSource, key: tuple[int, range]) -> tuple[int, range, Tensor, Tensor]:
+def _read_batch(source: DataSource, key: tuple[int, range]) -> ReadBatch:
     shard, indices = key
-    return shard, indices, *read_images(source, indices)
+    # Numbers and tensors only: pinning memory would make a list of a range.
+    return shard, indices.stop, *read_images(source, indices)
 
 
 def _to_cpu(values: Tensor) -> Tensor:

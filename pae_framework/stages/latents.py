@@ -14,7 +14,7 @@ from pae_framework.data.latent_dataset import (
     write_shard,
 )
 from pae_framework.data.statistics import compute_statistics
-from pae_framework.errors import DataError, RunError
+from pae_framework.errors import DataError, RunError, StoppedError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.encoded_shards import EncodedShards, Throughput
@@ -63,8 +63,10 @@ def _write_shards(context: StageContext) -> None:
 
         try:
             pass_items(context, partial(shards.pipeline, throughput), len(shards), "shards", show)
-        finally:
+        except StoppedError:
             _report(context, throughput)
+            raise
+        _report(context, throughput)
 
 
 def _report(context: StageContext, throughput: Throughput) -> None:

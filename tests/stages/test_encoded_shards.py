@@ -57,7 +57,10 @@ class Recorded:
         stopping: Callable[[], bool] = lambda: False,
         workers: int = 0,
     ) -> Iterator[int]:
-        encoded = EncodedShards(
+        yield from self.shards(workers).pipeline(self.throughput, shards, stopping)
+
+    def shards(self, workers: int) -> EncodedShards:
+        return EncodedShards(
             self.source,
             shard_size=4,
             batch_size=2,
@@ -68,7 +71,6 @@ class Recorded:
             is_complete=lambda shard, rows: f"wrote {shard}" in self.events,
             write=self.write,
         )
-        yield from encoded.pipeline(self.throughput, shards, stopping)
 
     def encode(self, images: Tensor) -> Tensor:
         first = round(float(images[0, 0, 0, 0]) * 255)
@@ -172,6 +174,17 @@ def test_the_slowest_part_has_the_largest_share(slow: Recorded, limit: str) -> N
     assert sum(found["shares"].values()) == pytest.approx(1, abs=0.01)
     assert max(found["shares"], key=found["shares"].get) == limit
     assert found["shares"][limit] > 0.5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_read_survives_pinning(workers: int) -> None:
+    """torch pins tensors, keeps numbers, and turns tuples and other sequences into lists."""
+    recorded = Recorded()
+    batches = list(recorded.shards(workers).batches(range(3)))
+    assert [(int(shard), int(stop), len(images)) for shard, stop, images, _ in batches] == [
+        (index // 2, 2 * index + 2, 2) for index in range(6)
+    ]
+    assert all(isinstance(part, int | Tensor) for batch in batches for part in batch)
 
 
 def test_images_on_the_device_have_the_bits_of_those_that_the_cpu_divides() -> None:
