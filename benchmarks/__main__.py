@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checkpoints, latents, sampling, tokenizer, training
+from benchmarks import checkpoints, features, latents, sampling, tokenizer, training
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing
 
@@ -21,9 +21,10 @@ UNITS = {
     "tokenizer-lpips": ("The same with LPIPS", "step"),
     "guidance": ("Sampling", "batch"),
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
-    "extraction": ("Writing latents", "shard"),
+    "latents": ("Writing latents", "pass over the images"),
     "reading": ("Reading latents", "batch"),
     "checkpoints": ("Waiting for a checkpoint of 1 GiB", "save"),
+    "features": ("Cached features of the frozen encoder", "step"),
 }
 
 
@@ -74,9 +75,10 @@ def main() -> None:
         "compiled-sampling": lambda: sampling.compiled_sampling(
             subject, given.rounds, 2 * given.steps
         ),
-        "extraction": lambda: latents.extraction(subject, given.rounds, 200),
+        "latents": lambda: latents.extraction(subject, given.rounds, 2048),
         "reading": lambda: latents.reading(subject, given.rounds, 50),
         "checkpoints": lambda: checkpoints.saving(subject.device, given.rounds),
+        "features": lambda: features.cached(subject, given.rounds, given.steps),
     }
     for name in given.what or measures:
         title, unit = UNITS[name]

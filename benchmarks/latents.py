@@ -1,23 +1,27 @@
-"""Latents: writing shards compared with encoding alone; reading shards compared with memory."""
+"""Latents: the pipeline compared with its parts alone; reading shards compared with memory."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
 
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, repeated
-from pae_framework.build import build_encoder, build_source, build_tokenizer
+from pae_framework.build import build_encoder, build_tokenizer
+from pae_framework.contracts import DataSource
 from pae_framework.data.images import read_images
 from pae_framework.data.latent_dataset import LatentBatches, LatentDataset, shard_name, write_shard
-from pae_framework.data.pixels import to_float
 from pae_framework.data.statistics import compute_statistics
 from pae_framework.data.stream import CountStream
+from pae_framework.execution.encoded_shards import EncodedShards, Throughput
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import Registry
 
 ROWS = 4000
 
@@ -51,30 +55,68 @@ def reading(subject: Subject, rounds: int, batches: int) -> list[Timing]:
 
 
 def extraction(subject: Subject, rounds: int, images: int) -> list[Timing]:
-    """Read images, encode them and their mirror images, write a shard; compared with encoding."""
+    """The pipeline of stage ``latents``, compared with the slower of loading and encoding alone.
+
+    JPEG files of 128 px, cropped to 32 px; encoded with their mirror images by quickstart's
+    tokenizer. One process loads. Last, the same parts one after the other, shard by shard.
+    """
     loaded = load_recipe("quickstart", ["data.image_size=32"], load_registry())
     data, section = loaded.recipe.data, loaded.recipe.tokenizer
-    source = build_source(data.train, data.image_size, loaded.registry)
     encoder = build_encoder(section.encoder, data.image_size, loaded.registry)
     tokenizer = build_tokenizer(section, data.image_size, loaded.registry, encoder)
     tokenizer.eval().to(subject.device)
-    still = to_float(read_images(source, range(images))[0]).to(subject.device)
+    with tempfile.TemporaryDirectory() as name:
+        source, folder = _jpegs(Path(name), images, loaded.registry), Path(name) / "latents"
+        shards = EncodedShards(
+            source,
+            shard_size=-(-images // 4),
+            batch_size=32,
+            workers=1,
+            device=subject.device,
+            flip=True,
+            encode=lambda batch: tokenizer.encode(batch).latents,
+            is_complete=lambda shard, rows: False,
+            write=lambda shard, *rows: write_shard(folder / shard_name(0, shard), *rows),
+        )
+        still = read_images(source, range(min(32, images)))[0]
 
-    @torch.no_grad()
-    def encode(batch: Tensor) -> Tensor:
-        return tokenizer.encode(batch).latents
+        def loading() -> None:
+            for _ in shards.batches(range(len(shards))):
+                pass
 
-    def alone() -> None:
-        encode(still)
-        encode(still.flip(-1))
+        @torch.no_grad()
+        def encoding() -> None:
+            for start in range(0, images, 32):
+                shards.encoded(still[: images - start])
 
-    def whole() -> None:
-        batch, labels = read_images(source, range(images))
-        batch = to_float(batch).to(subject.device)
-        with tempfile.TemporaryDirectory() as folder:
-            write_shard(
-                Path(folder) / shard_name(0, 0), encode(batch), encode(batch.flip(-1)), labels
-            )
+        def stage(numbers: Iterable[int]) -> None:
+            for _ in shards.pipeline(Throughput(), numbers, lambda: False):
+                pass
 
-    ways = {"encoding alone": alone, "read, encoded, written": whole}
-    return in_turn({name: repeated(way, 1, subject.device) for name, way in ways.items()}, rounds)
+        def apart() -> None:
+            for number in range(len(shards)):
+                stage([number])
+
+        ways: dict[str, Callable[[], None]] = {
+            "loading alone": loading,
+            "encoding alone": encoding,
+            "stage latents": lambda: stage(range(len(shards))),
+            "stage latents, shard by shard": apart,
+        }
+        timed = {name: repeated(way, 1, subject.device) for name, way in ways.items()}
+        return in_turn(timed, rounds, baselines=2)
+
+
+def _jpegs(folder: Path, images: int, registry: Registry) -> DataSource:
+    """Noise of 128 px as JPEG files, one class."""
+    random = np.random.default_rng(0)
+    (folder / "images" / "only").mkdir(parents=True)
+    for index in range(images):
+        small = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
+        image.save(folder / "images" / "only" / f"{index:05d}.jpg", quality=90)
+    spec = registry.find("dataset", "image_folder")
+    source: DataSource = spec.component_class()(
+        spec.config_class()(folder=str(folder / "images")), 32
+    )
+    return source

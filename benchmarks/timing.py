@@ -15,7 +15,7 @@ Way = Callable[[], float]
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds per repetition, and median over rounds of the ratio to the first way."""
+    """Median seconds per repetition, and median over rounds of the ratio to the baseline."""
 
     name: str
     seconds: float
@@ -24,15 +24,18 @@ class Timing:
     """Smallest and largest ratio over rounds."""
 
 
-def in_turn(ways: Mapping[str, Way], rounds: int) -> list[Timing]:
-    """Time each way once per round, after one round of warm-up; the first is the baseline."""
+def in_turn(ways: Mapping[str, Way], rounds: int, baselines: int = 1) -> list[Timing]:
+    """Time each way once per round, after one round of warm-up.
+
+    The baseline of a round is the slowest of the first ``baselines`` ways.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
             taken = way()
             if number:
                 seconds[name].append(taken)
-    base = next(iter(seconds.values()))
+    base = [max(taken) for taken in zip(*list(seconds.values())[:baselines], strict=True)]
     found = []
     for name, taken in seconds.items():
         ratios = [mine / first for mine, first in zip(taken, base, strict=True)]

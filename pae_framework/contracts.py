@@ -45,6 +45,11 @@ Batch = tuple[Tensor, ...]
 """A training batch: tensors with one row per image."""
 
 
+def cached_tokens(batch: Batch) -> Tensor | None:
+    """The frozen encoder's tokens (B, N, D), if the batch has them after images and labels."""
+    return batch[2] if len(batch) > 2 else None
+
+
 # --- data sources ---------------------------------------------------------------------------------
 
 

@@ -18,8 +18,8 @@ T = TypeVar("T")
 class SharedItems:
     """Numbers of items of work that processes share; each takes the next free one when it is idle.
 
-    Iterating yields the numbers that this process has to do. An item counts as done when the next
-    one is asked for.
+    Iterating yields the numbers that this process has to do. It may ask for several before it has
+    done the first, and calls :meth:`finish` for each that is done.
 
     Args:
         items: number of items.
@@ -27,25 +27,34 @@ class SharedItems:
 
     def __init__(self, items: int):
         self.items = items
-        self._done = 0
+        self._taken = self._done = 0
         self._stopped = False
 
     def __iter__(self) -> Iterator[int]:
-        while not self._stopped and self._done < self.items:
-            yield self._done
-            self._done += 1
+        while not self.stopped and self._taken < self.items:
+            self._taken += 1
+            yield self._taken - 1
+
+    def finish(self) -> None:
+        """Count one item as done."""
+        self._done += 1
 
     @property
     def done(self) -> int:
         """Number of items that are done, by all processes."""
         return self._done
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a process has called :meth:`stop`."""
+        return self._stopped
+
     def stop(self) -> None:
         """Start no further item, in any process."""
         self._stopped = True
 
     def join(self, show: Callable[[int], None]) -> None:
-        """In the main process, wait until every process has done its last item.
+        """Say that this process does no more items; the main one waits until all have said so.
 
         Args:
             show: called with the number of items done, whenever it may have changed.

@@ -28,6 +28,9 @@ class LatentsSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="number format in the files"
     )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: encoded under autocast; weights stay float32"
+    )
     batch_size: BatchSize = Field(128, description="images encoded at once")
     processes: Processes = Field(
         1, description="deprecated, without effect: use `pae run --processes`"

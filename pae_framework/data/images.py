@@ -11,31 +11,56 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
-from pae_framework.data.image_files import decoding, open_image, upright_rgb
+from pae_framework.data.feature_shards import FeatureRows
+from pae_framework.data.image_files import (
+    decoding,
+    open_image,
+    open_image_bytes,
+    reduce_jpeg,
+    upright_rgb,
+)
 from pae_framework.data.pixels import adm_center_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
 from pae_framework.seeding import generator
 
-ImageBatch = tuple[Tensor, Tensor]
-"""Images (B, 3, S, S) float32 in [0, 1] and labels (B,) int64."""
+ImageBatch = tuple[Tensor, ...]
+"""Images (B, 3, S, S) float32 in [0, 1] and labels (B,) int64; then cached tokens, if there are."""
 
 
-def read_image(path: Path, size: int) -> Tensor:
+def read_image(path: Path, size: int, reduced: bool = False) -> Tensor:
     """Read an image file as (3, size, size) uint8 RGB, turned upright, with ADM's center crop.
 
     Of a file with several frames, the first is read. Colors are those in the file: transparency
     and color profiles are ignored, but noted.
 
+    Args:
+        path: the file.
+        size: side in px.
+        reduced: decode large JPEG files at a reduced size: faster, but other pixels.
+
     Raises:
         DataError: names the file and why it cannot be read.
     """
     with open_image(path) as image:
-        rgb = upright_rgb(image, path)
-    with decoding(path, MemoryError):
+        return _cropped(image, path, size, reduced)
+
+
+def decode_image(content: bytes, name: str, size: int, reduced: bool = False) -> Tensor:
+    """The same for the content of an image file; ``name`` says which one in messages."""
+    with open_image_bytes(content, name) as image:
+        return _cropped(image, name, size, reduced)
+
+
+def _cropped(image: Image.Image, name: Path | str, size: int, reduced: bool) -> Tensor:
+    if reduced:
+        reduce_jpeg(image, size)
+    rgb = upright_rgb(image, name)
+    with decoding(name, MemoryError):
         square = adm_center_crop(rgb, size)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
@@ -85,22 +110,26 @@ class ImageBatches:
         stream: decides which images each step gets, and which of them are mirrored.
         flip: whether to mirror images at random.
         workers: processes that read ahead; 0: read in this one. The batches are the same.
+        features: cached tokens of the images, which are added to the batches; None: there are none.
     """
 
     source: DataSource
     stream: CountStream
     flip: bool
     workers: int = 0
+    features: FeatureRows | None = None
 
     def __call__(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Batches of the steps from ``start`` up to, not including, ``stop``."""
         # Workers send uint8, a quarter of the size of float32.
-        for images, labels in read_steps(self._read, start, stop, self.workers):
-            yield to_float(images), labels
+        for images, *others in read_steps(self._read, start, stop, self.workers):
+            yield to_float(images), *others
 
-    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+    def _read(self, step: int) -> ImageBatch:
         flips = self.stream.flips(step) if self.flip else None  # (B,)
-        return read_images(self.source, self.stream.batch(step), flips)
+        indices = self.stream.batch(step)  # (B,)
+        batch = read_images(self.source, indices, flips)
+        return batch if self.features is None else (*batch, self.features.batch(indices, flips))
 
 
 def random_subset(length: int, count: int | None, seed: int) -> list[int]:

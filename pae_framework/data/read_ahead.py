@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from pae_framework.system.stopping import stop_signals_blocked
 
 Notes = dict[str, list[str]]
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _LONGEST_ADDRESS = 107
@@ -36,24 +37,32 @@ logger = logging.getLogger(__name__)
 def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0) -> Iterator[T]:
     """Read the batches of the steps from ``start`` up to, not including, ``stop``, in order.
 
+    As :func:`read_ahead` of these steps.
+    """
+    return read_ahead(read, range(start, stop), workers)
+
+
+def read_ahead(read: Callable[[K], T], keys: Iterable[K], workers: int = 0) -> Iterator[T]:
+    """Read the batches of some keys, in order.
+
     Workers send batches through shared memory, or through pipes if there is too little of it. Where
     no worker can be started, this process reads. The batches are always the same.
 
     Args:
-        read: returns the batch of a step, as a function of the step. Must pickle if there are
+        read: returns the batch of a key, as a function of the key. Must pickle if there are
             workers.
-        start: the first step.
-        stop: the step after the last.
+        keys: a key is asked for, in this process, when a worker can read its batch: two for each
+            worker are ahead. They must pickle.
         workers: processes that read ahead; 0: read in this one. Errors of this project are the
             same; torch wraps other errors. See :func:`worker_death` for a worker that dies.
     """
     if not workers or not processes_work(8 + 8 * workers):
-        return map(read, range(start, stop))
+        return map(read, keys)
     loader: DataLoader[tuple[Any, Notes]] = DataLoader(
         _Steps(read),
         batch_size=None,  # an item is a whole batch already
         collate_fn=_unchanged,
-        sampler=range(start, stop),
+        sampler=keys,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_begin,
@@ -63,7 +72,7 @@ def read_steps(read: Callable[[int], T], start: int, stop: int, workers: int = 0
             loaded = iter(loader)
     except OSError as error:
         _explain_one_process(error)
-        return map(read, range(start, stop))
+        return map(read, keys)
     return map(_Receiver().receive, _ending_workers(loaded))
 
 
@@ -139,21 +148,21 @@ class _Receiver:
         return item.unpack()
 
 
-class _Steps(Dataset[tuple[Any, Notes]], Generic[T]):
-    """Item k is the batch of step k or an error, which torch would wrap if a worker raised it.
+class _Steps(Dataset[tuple[Any, Notes]], Generic[K, T]):
+    """Item k is the batch of key k or an error, which torch would wrap if a worker raised it.
 
     A batch is in shared memory, or packed once there was too little of it. The queue between the
     processes would move it there itself, but if that fails, the queue loses it and waits for ever.
     Notes about the images are sent along.
     """
 
-    def __init__(self, read: Callable[[int], T]):
+    def __init__(self, read: Callable[[K], T]):
         self._read = read
         self._can_share: bool | None = None
 
-    def __getitem__(self, step: int) -> tuple[Any, Notes]:
+    def __getitem__(self, key: K) -> tuple[Any, Notes]:
         try:
-            batch = self._read(step)
+            batch = self._read(key)
         except PaeError as error:
             return error, NOTES.take()
         return self._sendable(batch), NOTES.take()

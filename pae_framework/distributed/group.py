@@ -173,23 +173,29 @@ class _GroupItems(SharedItems):
         self._link, self._key = link, key
 
     def __iter__(self) -> Iterator[int]:
-        while not self._link.has(f"{self._key}/stop"):
+        while not self.stopped:
             self._link.raise_failure()
             item = self._link.add(f"{self._key}/taken", 1) - 1
             if item >= self.items:
                 break
             yield item
-            self._link.add(f"{self._key}/done", 1)
-        self._link.add(f"{self._key}/left", 1)
+
+    def finish(self) -> None:
+        self._link.add(f"{self._key}/done", 1)
 
     @property
     def done(self) -> int:
         return self._link.add(f"{self._key}/done", 0)
 
+    @property
+    def stopped(self) -> bool:
+        return self._link.has(f"{self._key}/stop")
+
     def stop(self) -> None:
         self._link.post(f"{self._key}/stop")
 
     def join(self, show: Callable[[int], None]) -> None:
+        self._link.add(f"{self._key}/left", 1)
         if self._link.rank == 0:
             self._link.wait_until(
                 lambda: self._link.add(f"{self._key}/left", 0) == self._link.size,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+from pae_framework.data.feature_shards import FeatureRows
 from pae_framework.data.images import ImageBatches
 from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.execution.context import StageContext
@@ -16,7 +17,10 @@ from pae_framework.world import ONE_PROCESS, World
 
 
 def image_batches(
-    context: StageContext, settings: TrainSettings, world: World | None = None
+    context: StageContext,
+    settings: TrainSettings,
+    world: World | None = None,
+    features: FeatureRows | None = None,
 ) -> ImageBatches:
     """This process' part of batches of the training images, in the order of the stage's seed.
 
@@ -24,10 +28,11 @@ def image_batches(
         context: of the stage.
         settings: of its training.
         world: the processes that share each batch; None: those of the stage.
+        features: cached tokens of the images, which the batches then have, too.
     """
     source = context.train_source
     stream = step_stream(context, settings, len(source), world)
-    return ImageBatches(source, stream, context.recipe.data.flip, settings.workers)
+    return ImageBatches(source, stream, context.recipe.data.flip, settings.workers, features)
 
 
 def measure_on_main(

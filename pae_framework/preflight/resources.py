@@ -164,6 +164,10 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         kept = 1 + len(train.keep_steps)
         yield _Files(stage.stage, " weights", kept * 4 * stage.trained)
     expected = recipe.data.train.config.expected()
+    if expected is not None and recipe.tokenizer.cache_features:
+        encoder, views = recipe.tokenizer.encoder.config, 2 if recipe.data.flip else 1
+        values = encoder.token_grid(recipe.data.image_size) ** 2 * encoder.token_width()
+        yield _Files("tokenizer", " features", 4 * views * expected[0] * values)
     if expected is not None and recipe.latents.written:
         latent = latent_shape(recipe)
         values = latent.channels * latent.side**2
@@ -178,7 +182,8 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
 
 def _present(folder: Path, stages: Collection[str]) -> int:
     """Bytes that the stages have written already."""
-    found = (path for name in stages for path in folder.glob(f"{name}-*/**/*"))
+    patterns = (*(f"{name}-*/**/*" for name in stages), "features/**/*")
+    found = (path for pattern in patterns for path in folder.glob(pattern))
     return sum(path.stat().st_size for path in found if path.is_file())
 
 

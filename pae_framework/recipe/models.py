@@ -135,6 +135,11 @@ class TokenizerSection(Settings):
         description="tau: in training, normal noise is added to the decoder's input, with standard "
         "deviation uniform in [0, tau] per image (RAE)",
     )
+    cache_features: bool = Field(
+        False,
+        description="compute the frozen encoder's tokens of the training images once and read them "
+        "from the disk in the trainings of refinement and tokenizer; same results up to rounding",
+    )
     weights: PathText | None = Field(
         None,
         description="weights file of a trained tokenizer, from this project or a PAE release; it "

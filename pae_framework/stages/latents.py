@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import DataSource
-from pae_framework.data.images import read_images
 from pae_framework.data.latent_dataset import (
     is_complete_shard,
     shard_name,
     shard_paths,
     write_shard,
 )
-from pae_framework.data.pixels import to_float
-from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.statistics import compute_statistics
-from pae_framework.errors import DataError, RunError
+from pae_framework.errors import DataError, RunError, StoppedError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.execution.items import do_items
+from pae_framework.execution.encoded_shards import EncodedShards, Throughput
+from pae_framework.execution.items import pass_items
 from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
 from pae_framework.tokenizer.model import Tokenizer
@@ -58,14 +54,32 @@ def _find_statistics(context: StageContext) -> None:
 
 
 def _write_shards(context: StageContext) -> None:
-    settings, images = context.recipe.latents, len(context.train_source)
-    shards = -(-images // settings.shard_size)
+    shards, throughput = encoded_latents(context, trained_tokenizer(context)), Throughput()
+    images = len(context.train_source)
     with context.progress(images) as progress:
 
         def show(written: int) -> None:
-            progress.update(min(written * settings.shard_size, images))
+            progress.update(min(written * shards.shard_size, images))
 
-        do_items(context, ShardWriter(context), shards, "shards", show)
+        try:
+            pass_items(context, partial(shards.pipeline, throughput), len(shards), "shards", show)
+        except StoppedError:
+            _report(context, throughput)
+            raise
+        _report(context, throughput)
+
+
+def _report(context: StageContext, throughput: Throughput) -> None:
+    """Print and record the main process' throughput, if it encoded anything."""
+    if not context.world.is_main or not throughput.images:
+        return
+    found = throughput.summary()
+    context.update_record(throughput=found)
+    shares = ", ".join(f"{reason} {share:.0%}" for reason, share in found["shares"].items())
+    who = f" in each of {context.world.size} processes" if context.world.size > 1 else ""
+    context.console.print(
+        f"{'':<10} {found['images_per_s']:.0f} images/s{who}; share of the time: {shares}"
+    )
 
 
 def _require_own_shards(context: StageContext) -> None:
@@ -82,48 +96,28 @@ def _require_own_shards(context: StageContext) -> None:
         )
 
 
-class ShardWriter:
-    """Writes shards of the training images' latents.
+def encoded_latents(context: StageContext, tokenizer: Tokenizer) -> EncodedShards:
+    """The shards of the training images' latents.
 
     ``latents`` are those of the images; ``latents_flip`` are those of the mirrored images if
     ``data.flip`` is on, else the same.
     """
+    settings, directory, device = context.recipe.latents, context.directory, context.device
+    bf16 = settings.precision == "bf16"
 
-    def __init__(self, context: StageContext, tokenizer: Tokenizer | None = None):
-        self.context = context
-        self.settings = context.recipe.latents
-        self.tokenizer = tokenizer or trained_tokenizer(context)
+    def encode(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            latents = tokenizer.encode(images).latents  # (B, C, h, w)
+        return latents.to(DTYPES[settings.dtype])
 
-    def __call__(self, shard: int) -> None:
-        """Write one shard unless it is complete."""
-        size, source = self.settings.shard_size, self.context.train_source
-        indices = range(shard * size, min((shard + 1) * size, len(source)))
-        path = self.context.directory / shard_name(0, shard)
-        if is_complete_shard(path, len(indices)):
-            return
-        plain, mirrored, labels = [], [], []
-        flip = self.context.recipe.data.flip
-        for images, classes in self._read(indices):
-            latents = self._encode(images)  # (B, C, h, w)
-            plain.append(latents)
-            mirrored.append(self._encode(images.flip(-1)) if flip else latents)
-            labels.append(classes)
-        write_shard(path, torch.cat(plain), torch.cat(mirrored), torch.cat(labels))
-
-    def _read(self, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (B, 3, S, S) in [0, 1], on the device, and labels (B,), batch by batch."""
-        size = self.settings.batch_size
-        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
-        read = partial(_read_batch, self.context.train_source, batches)
-        for images, labels in read_steps(read, 0, len(batches), self.settings.workers):
-            yield to_float(images).to(self.context.device), labels
-
-    @torch.no_grad()
-    def _encode(self, images: Tensor) -> Tensor:
-        """Latents (B, C, h, w), as they are stored, of images (B, 3, S, S) in [0, 1]."""
-        return self.tokenizer.encode(images).latents.to("cpu", DTYPES[self.settings.dtype])
-
-
-def _read_batch(source: DataSource, batches: Sequence[range], number: int) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, S, S) uint8 and labels (B,) of one batch."""
-    return read_images(source, batches[number])
+    return EncodedShards(
+        context.train_source,
+        settings.shard_size,
+        settings.batch_size,
+        settings.workers,
+        device,
+        context.recipe.data.flip,
+        encode,
+        is_complete=lambda shard, rows: is_complete_shard(directory / shard_name(0, shard), rows),
+        write=lambda shard, *rows: write_shard(directory / shard_name(0, shard), *rows),
+    )

@@ -10,6 +10,7 @@ from torch import Tensor
 from pae_framework.build import build_refiner
 from pae_framework.contracts import Encoder
 from pae_framework.execution.artifacts import frozen_encoder
+from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.training import image_batches, measure_on_main
 from pae_framework.tokenizer.refinement import RefinementObjective
@@ -26,8 +27,9 @@ def run(context: StageContext) -> None:
     section = context.recipe.tokenizer
     assert section.refinement is not None
     settings = section.refinement.train
-    batches = image_batches(context, settings)
     encoder = frozen_encoder(context)
+    features = cached_features(context, settings, encoder)
+    batches = image_batches(context, settings, features=features)
     with initial_weights(context.seed(settings), "refine"):
         refiner = build_refiner(section, encoder)
     refiner.structure.load_pretrained()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pae_framework.build import build_discriminator, build_objective, build_tokenizer
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
+from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches, measure_on_main, save_weights
@@ -30,9 +31,9 @@ def run(context: StageContext) -> None:
         return
     settings = section.train
     seed, source = context.seed(settings), context.train_source
-    batches = image_batches(context, settings)
-
     encoder = frozen_encoder(context)
+    features = cached_features(context, settings, encoder)
+    batches = image_batches(context, settings, features=features)
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
     tokenizer.to(context.device)

@@ -80,8 +80,12 @@ class Tokenizer(UsesFrozen):
     ) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
 
-        A random bottleneck samples with the generator; without one, it returns its mean. If the
-        images' frozen tokens (B, N, D) are given, the encoder is not run.
+        A random bottleneck samples with the generator; without one, it returns its mean.
+
+        Args:
+            images: a batch.
+            generator: see above.
+            tokens: the frozen encoder's tokens (B, N, D) of the images; None: they are computed.
         """
         pixels = self.encoder.normalize(images)
         if tokens is None:

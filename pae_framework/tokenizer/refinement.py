@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_framework.contracts import Batch, Encoder, LossTerms
+from pae_framework.contracts import Batch, Encoder, LossTerms, cached_tokens
 from pae_framework.errors import DataError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Block, cosine_gram, map_to_tokens, rms_norm, sincos_positions
@@ -116,10 +116,11 @@ class RefinementObjective(UsesFrozen):
         self.hold_frozen("encoder", encoder)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """The refiner's loss on images (B, 3, S, S) in [0, 1]; called by the training loop."""
-        images = batch[0]
-        with torch.no_grad():
-            tokens = self.encoder(self.encoder.normalize(images)).tokens
+        """The refiner's loss on a batch of images; called by the training loop."""
+        images, tokens = batch[0], cached_tokens(batch)
+        if tokens is None:
+            with torch.no_grad():
+                tokens = self.encoder(self.encoder.normalize(images)).tokens
         return self.refiner.loss(tokens, images)
 
 

@@ -8,7 +8,7 @@ pae_api = 1
 
 @hookimpl
 def pae_register_datasets(register: Register) -> None:
-    """Register digits, idx, image_folder and shapes."""
+    """Register digits, idx, image_folder, shapes and webdataset."""
     register(
         "digits",
         target="pae_datasets.digits:Digits",
@@ -32,4 +32,10 @@ def pae_register_datasets(register: Register) -> None:
         target="pae_datasets.shapes:Shapes",
         config="pae_datasets.config:ShapesConfig",
         summary="generated scenes of colored shapes with classes and exact masks; no files",
+    )
+    register(
+        "webdataset",
+        target="pae_datasets.webdataset:WebDataset",
+        config="pae_datasets.config:WebDatasetConfig",
+        summary="tar files of images and labels, as WebDataset writes them; ADM center crop",
     )

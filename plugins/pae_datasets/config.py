@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from pae_datasets.layout import find_idx_files
+from pae_datasets.layout import find_idx_files, find_shards
 from pae_datasets.listing import Listing, list_images, read_by_first_version
 from pae_framework.config import Count, DataSourceConfig, PathText, Seed
 
 Split = Literal["train", "test"]
+
+REDUCED_JPEG: bool = Field(
+    False,
+    description="decode JPEG files of at least twice `data.image_size` at a half, a quarter or an "
+    "eighth of their size: faster, but with slightly different pixels than ADM's crop",
+)
 
 
 class DigitsConfig(DataSourceConfig):
@@ -100,6 +106,7 @@ class ImageFolderConfig(DataSourceConfig):
         None, description="expected number of images, to detect missing ones; null: any"
     )
     classes: Count | None = Field(None, description="expected number of class folders; null: any")
+    reduced_jpeg: bool = REDUCED_JPEG
 
     @property
     def root(self) -> Path:
@@ -159,6 +166,88 @@ class ImageFolderConfig(DataSourceConfig):
             f"the others read the {len(now)} images of today; for all stages to read the same, "
             "start a new run with another --run-dir"
         )
+
+
+def _relative(pattern: str) -> str:
+    if not pattern or pattern.startswith("/") or "\0" in pattern:
+        raise ValueError("expected a pattern of names in the folder, such as train-*.tar")
+    return pattern
+
+
+def _extension(text: str) -> str:
+    if not text or text != text.lower() or text.startswith(".") or "/" in text:
+        raise ValueError("expected an extension in lower case without the first dot, such as jpg")
+    return text
+
+
+Extension = Annotated[str, AfterValidator(_extension)]
+
+
+class WebDatasetConfig(DataSourceConfig):
+    """Tar files in which ``0001.jpg`` is an image and ``0001.cls`` the number of its class."""
+
+    without_effect = frozenset({"images", "classes"})  # they only check the files
+    locations = frozenset({"folder", "pattern"})
+
+    folder: PathText = Field(description="folder of the tar files")
+    pattern: Annotated[str, AfterValidator(_relative)] = Field(
+        "*.tar", description="names of the tar files, such as train-*.tar; they are read sorted"
+    )
+    image: Extension | None = Field(
+        None, description="extension of the images; null: any format that Pillow reads"
+    )
+    label: Extension = Field("cls", description="extension of the files with the class's number")
+    class_names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names in the order of the labels; null: the labels"
+    )
+    images: Count | None = Field(
+        None, description="expected number of images, to detect missing ones; null: any"
+    )
+    classes: Count | None = Field(None, description="expected number of classes; null: any")
+    reduced_jpeg: bool = REDUCED_JPEG
+
+    @property
+    def root(self) -> Path:
+        """The folder of the tar files."""
+        return Path(self.folder).expanduser()
+
+    def shards(self) -> Mapping[str, Path] | str:
+        """The tar files by name, or a message if there are none."""
+        return find_shards(self.root, self.pattern)
+
+    def expected(self) -> tuple[int, int] | None:
+        """Expected numbers of images and classes, if both are set."""
+        count = self.class_count()
+        return None if self.images is None or count is None else (self.images, count)
+
+    def class_count(self) -> int | None:
+        """Number of ``class_names``, else the expected number of classes; None if not set."""
+        return self.classes if self.class_names is None else len(self.class_names)
+
+    def image_count(self) -> int | None:
+        """The expected number of images; None if not set."""
+        return self.images
+
+    def missing(self) -> str | None:
+        """A message if the folder or the tar files are missing, else None."""
+        shards = self.shards()
+        return shards if isinstance(shards, str) else None
+
+    def data_files(self) -> Mapping[str, Path] | None:
+        """The tar files; None if they are missing."""
+        shards = self.shards()
+        return None if isinstance(shards, str) else shards
+
+    def known_class_names(self) -> Sequence[str] | None:
+        """``class_names``; None without them."""
+        return self.class_names
+
+    @model_validator(mode="after")
+    def _one_number_of_classes(self) -> WebDatasetConfig:
+        names = self.class_names
+        if names is not None and self.classes not in (None, len(names)):
+            raise ValueError(f"`classes` is {self.classes}, but `class_names` has {len(names)}")
+        return self
 
 
 SHAPE_CLASSES = 8

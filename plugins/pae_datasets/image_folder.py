@@ -16,6 +16,7 @@ class ImageFolder(DataSource):
 
     def __init__(self, config: ImageFolderConfig, image_size: int):
         super().__init__(config, image_size)
+        self._reduced = config.reduced_jpeg
         listing = config.listing()
         if listing.problem is not None:
             raise DataError(listing.problem)
@@ -40,7 +41,7 @@ class ImageFolder(DataSource):
 
     def __getitem__(self, index: int) -> LabeledImage:
         file, label = self._files[index]
-        return LabeledImage(read_image(file, self.image_size), label)
+        return LabeledImage(read_image(file, self.image_size, self._reduced), label)
 
     def labels(self) -> Sequence[int]:
         """The label of each image."""

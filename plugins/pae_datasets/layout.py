@@ -1,8 +1,8 @@
-"""Find the files of idx data sets on disk, before any is read. No torch."""
+"""Find the files of idx and tar data sets on disk, before any is read. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -29,3 +29,15 @@ def find_idx_files(folders: Sequence[str], split: str) -> tuple[Path, Path] | st
 
 def _idx_name(split: str, content: str) -> str:
     return f"{_PREFIX[split]}-{content}-idx{3 if content == 'images' else 1}-ubyte"
+
+
+def find_shards(root: Path, pattern: str) -> Mapping[str, Path] | str:
+    """The files below a folder that match a pattern, by name and sorted, or what is missing."""
+    if not root.is_dir():
+        return f"no such folder: {root} (expected one with {pattern})"
+    try:
+        found = {path.relative_to(root).as_posix(): path for path in root.glob(pattern)}
+    except OSError as error:
+        return f"{error.filename or root} cannot be listed: {error.strerror}"
+    shards = {name: path for name, path in sorted(found.items()) if path.is_file()}
+    return shards or f"{root} contains no file {pattern}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "dataset:idx": [{"folder": "{folder}"}],
     "dataset:image_folder": [{"folder": "{folder}"}],
     "dataset:shapes": [{"count": 20, "objects": 2}],
+    "dataset:webdataset": [{"folder": "{folder}"}],
     "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
     "encoder:small_cnn": [{"width": 8, "depth": 2}],
     "encoder:dinov2": [UNTRAINED, {"model": "vit_base_patch14_dinov2", **UNTRAINED}],
@@ -141,7 +143,21 @@ def write_images(folder: Path) -> None:
         Image.fromarray(image).save(path)
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {"idx": write_idx, "image_folder": write_images}
+def write_tar(folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 30, 3), np.uint8)
+    with tarfile.open(folder / "images.tar", "w") as tar:
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(folder / f"{number}.png")
+            (folder / f"{number}.cls").write_text(str(number % 2))
+            for suffix in ("png", "cls"):
+                tar.add(folder / f"{number}.{suffix}", f"{number}.{suffix}")
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "idx": write_idx,
+    "image_folder": write_images,
+    "webdataset": write_tar,
+}
 
 
 def tiny_encoder(registry: Registry = REGISTRY) -> Encoder:

@@ -1,5 +1,6 @@
 """Images of a data source: by index, by step, with workers; subsets; image files."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +13,17 @@ from PIL import Image
 from pae_framework.build import build_source
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabeledImage
+from pae_framework.data import image_files
+from pae_framework.data.image_files import reduce_jpeg
 from pae_framework.data.images import (
     ImageBatches,
+    decode_image,
     random_subset,
     read_image,
     read_images,
     read_masks,
 )
+from pae_framework.data.pixels import psnr
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream, positions_of
 from pae_framework.errors import DataError
@@ -229,3 +234,51 @@ def test_modes_without_a_fixed_range_are_rejected(tmp_path):
     Image.fromarray(np.zeros((3, 3), np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match=r"float\.tiff.* mode F\b"):
         read_image(tmp_path / "float.tiff", 3)
+
+
+# --- JPEG files at a reduced size -----------------------------------------------------------------
+
+
+def wave(width: int, height: int) -> Image.Image:
+    """A smooth picture: what averaging pixels and dropping frequencies hardly change."""
+    x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
+    pixels = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1)
+    return Image.fromarray((127 + 120 * pixels).astype(np.uint8))
+
+
+@given(st.integers(40, 300), st.integers(40, 300), st.sampled_from([16, 20, 32, 40]))
+def test_a_jpeg_is_reduced_as_often_as_the_crop_would_halve_it(width, height, size):
+    file = io.BytesIO()
+    wave(width, height).save(file, "JPEG")
+    image = Image.open(file)
+    reduce_jpeg(image, size)
+    factor = max(x for x in (1, 2, 4, 8) if min(width, height) // x >= size)
+    assert image.size == (-(-width // factor), -(-height // factor))
+    image.load()
+    reduce_jpeg(image, 1)  # a second time it stays
+    assert image.size == (-(-width // factor), -(-height // factor))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_reduced_jpeg_is_about_the_same_picture(tmp_path, progressive):
+    wave(300, 200).save(tmp_path / "a.jpg", quality=95, progressive=progressive)
+    exact, reduced = (read_image(tmp_path / "a.jpg", 32, how) for how in (False, True))
+    assert not torch.equal(exact, reduced)
+    assert psnr(exact[None], reduced[None]) > 40
+    assert torch.equal(decode_image((tmp_path / "a.jpg").read_bytes(), "a", 32, True), reduced)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("a.png", (300, 200)), ("a.webp", (300, 200)), ("a.jpg", (300, 63)), ("a.jpg", (63, 63))],
+)
+def test_other_formats_and_small_files_keep_their_bits(tmp_path, name, size):
+    wave(*size).save(tmp_path / name)
+    assert torch.equal(read_image(tmp_path / name, 32), read_image(tmp_path / name, 32, True))
+
+
+def test_a_jpeg_beyond_the_limit_is_reduced_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 200 * 299)
+    wave(300, 200).save(tmp_path / "a.jpg", quality=95)
+    half = read_image(tmp_path / "a.jpg", 32)
+    assert torch.equal(read_image(tmp_path / "a.jpg", 32, True), half)

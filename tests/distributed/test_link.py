@@ -138,7 +138,10 @@ def test_each_item_is_done_once_and_all_are_counted(links: list[Link]) -> None:
 
     def work(rank: int) -> list[int]:
         items = all_worlds[rank].share(25)
-        mine = list(items)
+        mine = []
+        for item in items:
+            mine.append(item)
+            items.finish()
         items.join(shown.append)
         return mine
 
@@ -154,22 +157,26 @@ def test_no_item_is_started_after_a_stop(links: list[Link]) -> None:
     first, other = iter(shares[0]), iter(shares[1])
     assert {next(first), next(other)} == {0, 1}
     shares[2].stop()
+    assert all(share.stopped for share in shares)
     assert list(first) == list(other) == list(shares[2]) == []
-    assert shares[0].done == 2
-    shares[0].join(lambda done: None)
+    assert shares[0].done == 0  # those that were taken count once they are finished
+    shares[1].finish()
+    assert shares[0].done == 1
 
 
 def test_joining_waits_for_the_last_item_of_every_process(links: list[Link]) -> None:
     shares = [world.share(2) for world in worlds(links)]
-    slow = iter(shares[1])
-    next(slow)
+    next(iter(shares[1]))
     assert (list(shares[0]), list(shares[2])) == ([1], [])
+    shares[0].finish()
+    shares[2].join(lambda done: None)
     looks = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         joining = pool.submit(shares[0].join, lambda done: looks.set())
         assert looks.wait(20)
         assert not joining.done()
-        assert list(slow) == []
+        shares[1].finish()
+        shares[1].join(lambda done: None)  # one that is not the main process does not wait
         joining.result(20)
     assert shares[0].done == 2
 

@@ -48,6 +48,7 @@ def test_planning_is_deterministic(tiny_recipe: Path):
         ("evaluate.manifold.sigma=0.5", FROM_EVALUATE),
         ("data.test_images=30", FROM_EVALUATE),
         ("latents.shard_size=100", from_stage("latents", QUICKSTART)),
+        ("latents.precision=bf16", from_stage("latents", QUICKSTART)),
         ("seed=1", EVERYTHING),
         ("data.image_size=32", EVERYTHING),
         ("description=another", {"report"}),
@@ -61,6 +62,8 @@ def test_an_edit_changes_its_stage_and_the_downstream_stages(tiny_recipe, overri
     "override",
     [
         "tokenizer.train.log_every=7",
+        "latents.precision=float32",
+        "tokenizer.cache_features=true",
         "tokenizer.train.checkpoint_every=3",
         "generator.train.workers=1",
         "latents.batch_size=7",
@@ -85,6 +88,15 @@ def test_the_expected_number_of_images_changes_no_fingerprint(tiny_recipe: Path)
     after = fingerprints(tiny_recipe, f"data.train={folder}, images: 9, classes: 3}}")
     assert before == after
     assert before != fingerprints(tiny_recipe, f"data.train={folder}, split: train}}")
+
+
+@pytest.mark.parametrize("use", ["image_folder", "webdataset"])
+def test_a_reduced_size_of_jpeg_files_changes_the_images(tiny_recipe: Path, use: str):
+    source = f"data.train={{use: {use}, folder: x"
+    before = fingerprints(tiny_recipe, f"{source}}}")
+    assert before == fingerprints(tiny_recipe, f"{source}, reduced_jpeg: false}}")
+    after = fingerprints(tiny_recipe, f"{source}, reduced_jpeg: true}}")
+    assert all(before[stage] != after[stage] for stage in before)
 
 
 def test_micro_batches_count(tiny_recipe: Path):

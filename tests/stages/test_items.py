@@ -37,10 +37,9 @@ class HalfOfItems(SharedItems):
 
     def __iter__(self) -> Iterator[int]:
         for item in range(0, self.items, 2):
-            if self._stopped:
+            if self.stopped:
                 return
             yield item
-            self._done += 1
 
     @property
     def done(self) -> int:
@@ -142,4 +141,4 @@ def test_a_signal_to_another_process_stops_all_and_is_no_error_there() -> None:
     do(40, work, world=world)
     assert done == [0]
     assert world.items is not None
-    assert world.items._stopped
+    assert world.items.stopped

@@ -80,9 +80,7 @@ class ShuffledWorld(World):
 
         class Shuffled(SharedItems):
             def __iter__(self):
-                for item in order:
-                    yield item
-                    self._done += 1
+                yield from order
 
         return Shuffled(items)
 

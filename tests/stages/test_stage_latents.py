@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pae_framework.data.data_settings import LatentsSettings
+from pae_framework.data.latent_dataset import shard_name
 from pae_framework.errors import DataError
+from pae_framework.execution.encoded_shards import Throughput
 from pae_framework.plugins import load_registry
-from pae_framework.stages.latents import ShardWriter
+from pae_framework.stages.latents import encoded_latents
 
 IMAGES = 11
 
@@ -41,10 +44,12 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def context(pictures: Path, folder: str, workers: int, flip: bool = True) -> Any:
+def context(
+    pictures: Path, folder: str, workers: int, flip: bool = True, precision: str = "float32"
+) -> Any:
     spec = load_registry().find("dataset", "image_folder")
     source = spec.component_class()(spec.config_class()(folder=str(pictures)), 8)
-    settings = LatentsSettings(shard_size=5, batch_size=2, workers=workers)
+    settings = LatentsSettings(shard_size=5, batch_size=2, workers=workers, precision=precision)
     data = SimpleNamespace(flip=flip)
     return SimpleNamespace(
         recipe=SimpleNamespace(latents=settings, data=data),
@@ -54,10 +59,14 @@ def context(pictures: Path, folder: str, workers: int, flip: bool = True) -> Any
     )
 
 
+def write(made: Any, shards: Iterable[int], tokenizer: Any = None) -> list[int]:
+    """The shards that are complete afterwards, in the order in which they were."""
+    encoded = encoded_latents(made, tokenizer or Halving())
+    return list(encoded.pipeline(Throughput(), shards, lambda: False))
+
+
 def written(made: Any) -> list[dict[str, Tensor]]:
-    write = ShardWriter(made, Halving())  # type: ignore[arg-type]
-    for shard in range(3):
-        write(shard)
+    assert write(made, range(3)) == [0, 1, 2]
     return [load_file(path) for path in sorted(made.directory.glob("*.safetensors"))]
 
 
@@ -98,8 +107,43 @@ def test_processes_that_read_ahead_change_no_bit_and_do_the_reading(
 def test_an_image_that_cannot_be_read_is_named_by_either(pictures: Path) -> None:
     (pictures / "dog" / "06.jpg").write_bytes(b"no image")
     for workers in (0, 1):
-        write = ShardWriter(context(pictures, "out", workers), Halving())  # type: ignore[arg-type]
-        write(0)
+        made = context(pictures, f"out{workers}", workers)
         with pytest.raises(DataError) as refused:
-            write(1)
+            write(made, range(3))
+        assert [path.name for path in made.directory.iterdir()] == [shard_name(0, 0)]
         assert str(pictures / "dog" / "06.jpg") in str(refused.value)
+
+
+def test_a_shard_that_is_complete_is_not_read_again(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = context(pictures, "here", 0)
+    assert write(made, [1]) == [1]
+    seen: list[int] = []
+    read = type(made.train_source).__getitem__
+    monkeypatch.setattr(
+        type(made.train_source), "__getitem__", lambda self, i: (seen.append(i), read(self, i))[1]
+    )
+    assert sorted(write(made, range(3))) == [0, 1, 2]
+    assert seen == [*range(5), 10]
+
+
+class Multiplying(Halving):
+    """Its latents are those of :class:`Halving`, times a matrix."""
+
+    def encode(self, images: Tensor) -> Any:
+        latents = super().encode(images).latents
+        return SimpleNamespace(latents=latents @ torch.eye(4).mul(1 / 3).expand(1, 1, 4, 4))
+
+
+def test_bf16_encodes_under_autocast_and_float32_does_not(pictures: Path) -> None:
+    made = {name: context(pictures, name, 0, precision=name) for name in ("float32", "bf16")}
+    for name, one in made.items():
+        write(one, range(3), Multiplying())
+        assert load_file(one.directory / shard_name(0, 0))["latents"].dtype == torch.float32, name
+    exact, rounded = (
+        load_file(one.directory / shard_name(0, 1))["latents"] for one in made.values()
+    )
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    assert not torch.equal(exact, exact.bfloat16().float())
+    torch.testing.assert_close(exact, rounded, rtol=2**-6, atol=0)

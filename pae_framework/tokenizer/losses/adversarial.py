@@ -20,7 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pae_framework.contracts import Batch, Discriminator, LossTerms, RegularizerInputs
+from pae_framework.contracts import (
+    Batch,
+    Discriminator,
+    LossTerms,
+    RegularizerInputs,
+    cached_tokens,
+)
 from pae_framework.errors import UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS
 from pae_framework.tokenizer.losses.terms import LossTerm
@@ -159,7 +165,9 @@ class DiscriminatorLoss(nn.Module):
         them by that.
         """
         images = batch[0]  # (B, 3, S, S)
-        tokens = None if self._tokens is None else self._tokens.take(images)
+        tokens = cached_tokens(batch)
+        if tokens is None and self._tokens is not None:
+            tokens = self._tokens.take(images)
         with torch.no_grad(), eval_mode(self.tokenizer):
             latents = self.tokenizer.encode(images, tokens=tokens).latents  # (B, C, h, w)
             reconstructions = to_levels(self.tokenizer.decode(latents))  # (B, 3, S, S)

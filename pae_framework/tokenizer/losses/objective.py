@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework import seeding
-from pae_framework.contracts import Batch, LossTerms, RegularizerInputs
+from pae_framework.contracts import Batch, LossTerms, RegularizerInputs, cached_tokens
 from pae_framework.errors import UsageError
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import tokens_to_map
@@ -110,10 +110,12 @@ class TokenizerObjective(UsesFrozen):
                 )
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """:meth:`loss` of the batch's images; called by the training loop."""
-        return self.loss(batch[0], generator)
+        """:meth:`loss` of the batch; called by the training loop."""
+        return self.loss(batch[0], generator, cached_tokens(batch))
 
-    def loss(self, images: Tensor, generator: torch.Generator) -> LossTerms:
+    def loss(
+        self, images: Tensor, generator: torch.Generator, features: Tensor | None = None
+    ) -> LossTerms:
         """Every weighted term and their sum ``loss``, for images (B, 3, S, S) in [0, 1].
 
         The result also holds the adaptive factors, as ``adversarial_weight`` and
@@ -123,13 +125,15 @@ class TokenizerObjective(UsesFrozen):
             images: a batch.
             generator: draws the seed of the step. The bottleneck, the noise, the discriminator and
                 each regularizer have generators of their own, so none affects the others.
+            features: the frozen encoder's tokens (B, N, D) of the images; None: they are computed.
         """
         seed = seeding.draw_seed(generator)
         rows = seeding.rows_of(generator)
         random_of = partial(seeding.generator, seed, device=generator.device, rows=rows)
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)  # (B, 3, S', S')
-        features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
+        if features is None:
+            features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
         random = random_of("bottleneck")
         posterior = tokenizer.encode_features(pixels, features, random)  # latents (B, C, h, w)
         tau = self.noise if self.training else 0.0
