@@ -7,7 +7,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import BatchSize, Count, PathText, Processes, Settings, Workers
+from pae_framework.config import (
+    BatchSize,
+    Count,
+    PathText,
+    Precision,
+    Processes,
+    Settings,
+    Workers,
+)
 
 SHARDS = "latents_rank*_shard*.safetensors"
 """File names of latents, as in LightningDiT."""
@@ -28,7 +36,7 @@ class LatentsSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="number format in the files"
     )
-    precision: Literal["float32", "bf16"] = Field(
+    precision: Precision = Field(
         "float32", description="bf16: encoded under autocast; weights stay float32"
     )
     batch_size: BatchSize = Field(128, description="images encoded at once")
