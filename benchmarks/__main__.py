@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checkpoints, features, latents, sampling, tokenizer, training
+from benchmarks import checkpoints, features, latents, sampling, timing, tokenizer, training
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing
 
@@ -18,7 +18,7 @@ UNITS = {
     "compile": ("Compiled blocks", "step"),
     "peer": ("Compared with diffusers' DiT of the same size", "step"),
     "tokenizer": ("Tokenizer with PatchGAN, sizes of fashion_mnist", "step"),
-    "tokenizer-lpips": ("The same with LPIPS", "step"),
+    "tokenizer-lpips": ("The same with LPIPS instead of the perceptual distance", "step"),
     "guidance": ("Sampling", "batch"),
     "compiled-sampling": ("Sampling with compiled blocks", "batch"),
     "latents": ("Writing latents", "pass over the images"),
@@ -43,7 +43,14 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="steps timed together")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="measure processor time: for one thread on a machine that does other work, too",
+    )
     given = parser.parse_args()
+    if given.processor_time:
+        timing.measure_processor_time()
 
     subject = Subject(
         device=torch.device(given.device),
@@ -70,7 +77,7 @@ def main() -> None:
         "compile": lambda: training.compilation(subject, given.rounds, given.steps),
         "peer": lambda: training.against_peer(subject, given.rounds, given.steps),
         "tokenizer": lambda: tokenizer_step(),
-        "tokenizer-lpips": lambda: tokenizer_step(tokenizer.LPIPS),
+        "tokenizer-lpips": lambda: tokenizer_step(*tokenizer.LPIPS_ONLY),
         "guidance": lambda: sampling.guidance_interval(subject, given.rounds, 2 * given.steps),
         "compiled-sampling": lambda: sampling.compiled_sampling(
             subject, given.rounds, 2 * given.steps
@@ -94,10 +101,10 @@ def _table(title: str, unit: str, timings: list[Timing]) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("", f"ms per {unit}", "ratio", "range over rounds"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for timing in timings:
-        low, high = timing.spread
-        cells = (f"{1000 * timing.seconds:.2f}", f"{timing.ratio:.3f}", f"{low:.3f} to {high:.3f}")
-        table.add_row(timing.name, *cells)
+    for way in timings:
+        low, high = way.spread
+        cells = (f"{1000 * way.seconds:.2f}", f"{way.ratio:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(way.name, *cells)
     return table
 
 

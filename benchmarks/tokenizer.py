@@ -34,6 +34,7 @@ from pae_framework.training.task import TrainContext, TrainTask
 
 PATCHGAN = "tokenizer.adversarial={weight: 0.5, adaptive: true, discriminator: {use: patchgan}}"
 LPIPS = "tokenizer.reconstruction.lpips={weight: 1.0, weights: none}"
+LPIPS_ONLY = (LPIPS, "tokenizer.reconstruction.perceptual.weight=0")
 FAR = 10**6
 """Steps of a training that is never finished."""
 

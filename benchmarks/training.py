@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.subject import BareLoop, Subject
-from benchmarks.timing import Timing, Way, in_turn, repeated
+from benchmarks.timing import Timing, Way, in_turn, now, repeated
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import FlowObjective
@@ -69,7 +68,7 @@ def through_the_engine(subject: Subject, network: Generator, steps: int, **chang
             if step in (1, steps + 1):
                 if subject.device.type == "cuda":
                     torch.cuda.synchronize()
-                begun.append(time.perf_counter())
+                begun.append(now())
 
         objective = FlowObjective(network, FlowSettings())
         task = TrainTask(objective, batches, saved=network, begin_step=begin_step)

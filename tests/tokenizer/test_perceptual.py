@@ -135,3 +135,19 @@ class TestRemembered:
         x = torch.rand_like(images).requires_grad_()
         compare(x.detach(), images)
         assert compare(x, images).requires_grad
+
+    def test_detached_features_are_constants_and_encoded_again_for_a_gradient(
+        self, encoder: FakeEncoder, images: Tensor
+    ) -> None:
+        compare = CachedFeatures(PerceptualDistance(encoder))
+        x = torch.rand_like(images).requires_grad_()
+        compare(x, images).sum().backward()  # releases the graph
+        compare.detach()
+        assert not compare(x.detach(), images).requires_grad
+        assert encoder.map_calls == 2
+        expected, x.grad = x.grad, None
+        compare(x, images).sum().backward()
+        assert expected is not None
+        assert x.grad is not None
+        assert torch.equal(x.grad, expected)
+        assert encoder.map_calls == 3
