@@ -82,7 +82,7 @@ def main() -> None:
         "compiled-sampling": lambda: sampling.compiled_sampling(
             subject, given.rounds, 2 * given.steps
         ),
-        "latents": lambda: latents.extraction(subject, given.rounds, 2048),
+        "latents": lambda: latents.extraction(subject, given.rounds, 512),
         "reading": lambda: latents.reading(subject, given.rounds, 50),
         "checkpoints": lambda: checkpoints.saving(subject.device, given.rounds),
         "features": lambda: features.cached(subject, given.rounds, given.steps),
