@@ -82,8 +82,8 @@ class Executor:
         except (FailedJobError, FailedSubmissionError) as error:
             reason = (str(error).strip().splitlines() or ["no reason is given"])[-1]
             raise RunError(
-                f"the job of {job.label} is not accepted: {reason}; jobs that were submitted "
-                "before it stay in the queue"
+                f"the job of {job.label} is not accepted: {reason}; jobs that were accepted stay "
+                "in the queue"
             ) from error
 
     def _sent_to_slurm(
@@ -130,7 +130,7 @@ class Executor:
 
         # Not submitit's `setup`: the job's process would be the shell, which forwards no signal.
         setup = [*self.profile.setup, 'exec "$0" "$@"']
-        python = shlex.join(["sh", "-c", " && ".join(setup), sys.executable])
+        python = shlex.join(["bash", "-c", "\n".join(setup), sys.executable])
         executor = submitit.LocalExecutor(self.folder, python=python)
         (work,) = works
         executor.update_parameters(

@@ -163,15 +163,21 @@ class StageJob(_Job):
             console.print(f"changed since the submission: {line}")
         directory = RunDirectory.at(self.run, self.store)
         loaded = self._loaded(registry, directory)
+        records = {
+            name: StageRecord(self.store / f"{name}-{fingerprint}")
+            for name, fingerprint in self.stages.items()
+        }
+        unfinished = [name for name in self.stages if not records[name].done]
+        for name in unfinished[:1]:  # before the plan, which may take long, so that it counts
+            self._start(own, records[name], loaded, changes, console)
         planned = planned_stages(loaded, self.store)
         self._require_plan(planned)
         self._require_inputs(planned, directory)
         with Ranks(count_processes(None), console) as ranks:
             launcher = LocalLauncher(console, ranks)
             for name in self.stages:
-                if not directory.stage(planned[name]).done:
-                    trains = STAGES[name].train(loaded.recipe) is not None
-                    self._start(own, directory.stage(planned[name]), trains, changes, console)
+                if name in unfinished[1:]:
+                    self._start(own, records[name], loaded, changes, console)
                 launcher.run_stages(loaded, directory, planned, [name], self.rules.again)
 
     def _require_plan(self, planned: Mapping[str, PlannedStage]) -> None:
@@ -201,12 +207,13 @@ class StageJob(_Job):
         self,
         own: _OwnJob,
         record: StageRecord,
-        trains: bool,
+        loaded: LoadedRecipe,
         changes: list[str],
         console: PlainConsole,
     ) -> None:
         """Record the start of a stage, unless it starts again and again without progress."""
         jobs, name = RunJobs(self.jobs), record.path.name
+        trains = STAGES[name.partition("-")[0]].train(loaded.recipe) is not None
         start = Start(
             job=own.id,
             restarts=own.restarts,

@@ -6,21 +6,27 @@ import shlex
 from pathlib import Path
 
 _SRUN = """\
+pae_told=
+trap 'pae_told=1' TERM USR1 USR2 HUP
 srun() {
     pae_job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
-    pae_told= pae_asked=FOLDER/$pae_job.requeue
+    pae_asked=FOLDER/$pae_job.requeue
     if command -v scontrol >/dev/null; then
         export PAE_REQUEUE=$pae_asked
         rm -f "$pae_asked"
     fi
-    command srun "$@" &
-    pae_srun=$!
-    trap 'pae_told=1; kill -USR2 "$pae_srun" || :' TERM USR1 USR2 HUP
-    while :; do
+    pae_code=1
+    if [ -z "$pae_told" ]; then
+        command srun "$@" &
+        pae_srun=$!
+        trap 'pae_told=1; kill -USR2 "$pae_srun" || :' TERM USR1 USR2 HUP
+        while :; do
+            wait "$pae_srun" || :
+            kill -0 "$pae_srun" 2>/dev/null || break
+        done
         pae_code=0
         wait "$pae_srun" || pae_code=$?
-        kill -0 "$pae_srun" 2>/dev/null || break
-    done
+    fi
     if [ -e "$pae_asked" ]; then
         rm "$pae_asked"
         pae_told=1
@@ -33,7 +39,10 @@ srun() {
     fi
     return "$pae_code"
 }"""
-"""Works with ``set -eu -o pipefail`` in the profile's setup."""
+"""Before the profile's setup, which may last: a job that is told to stop there is requeued.
+
+Works with ``set -eu -o pipefail`` in the setup.
+"""
 
 
 def srun_function(folder: Path) -> str:

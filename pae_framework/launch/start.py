@@ -279,7 +279,7 @@ def planned_submissions(
     return by_label(chain_jobs(runs[""], asked, _no_job), asked)
 
 
-def _no_job(stage: PlannedStage) -> None:
+def _no_job(stage: PlannedStage, inputs: object) -> None:
     """Of a dry run, no stage is in a job already."""
 
 

@@ -53,8 +53,12 @@ class PlannedJob:
         return [stage for task in self.tasks for stage in task.stages]
 
 
-Queued = Callable[[PlannedStage], str | None]
-"""The id of the job of a stage that has not ended; None if there is none."""
+Queued = Callable[[PlannedStage, Sequence[str] | None], str | None]
+"""The id of a job of a stage that has not ended and can still succeed; None: submit one.
+
+Its second argument are the ids of the jobs that the stage must wait for; None if one of them is yet
+to be submitted.
+"""
 
 
 def planned_run(loaded: LoadedRecipe, store: Path, again: Collection[str] = ()) -> DescribedRun:
@@ -77,8 +81,9 @@ def chain_jobs(run: DescribedRun, profile: Profile, queued: Queued) -> list[Plan
         stage = run.stages[name]
         waits_for = direct_inputs(run.stages, name, run.unfinished)
         after = tuple(found[earlier] for earlier in run.unfinished if earlier in waits_for)
-        asked = profile.for_stage(name)
-        found[name] = queued(stage) or PlannedJob(name, (Task((stage,)),), asked, after)
+        task, asked = Task((stage,)), profile.for_stage(name)
+        job = queued(stage, _ids(after))
+        found[name] = PlannedJob(name, (task,), asked, after) if job is None else job
     return [job for job in found.values() if isinstance(job, PlannedJob)]
 
 
@@ -101,13 +106,14 @@ def sweep_jobs(
             stage = run.stages[name]
             if stage.folder in found:
                 continue
-            if (job := queued(stage)) is not None:
+            waits_for = sorted(direct_inputs(run.stages, name, run.unfinished))
+            inputs = [found.get(run.stages[earlier].folder) for earlier in waits_for]
+            if (job := queued(stage, _ids(inputs))) is not None:
                 found[stage.folder] = job
             elif needed[stage.folder] == 1:
                 own.append(stage)
             else:
-                waits_for = sorted(direct_inputs(run.stages, name, run.unfinished))
-                after = tuple(found[run.stages[earlier].folder] for earlier in waits_for)
+                after = tuple(earlier for earlier in inputs if earlier is not None)
                 task, asked = Task((stage,), member), profile.for_stage(name)
                 found[stage.folder] = PlannedJob(name, (task,), asked, after)
         if own:
@@ -119,11 +125,18 @@ def sweep_jobs(
         # A shared stage that fails only ends the tasks that need it.
         jobs.append(PlannedJob(ARRAY, tuple(tasks), asked, before, whatever=True))
         before = (*before, jobs[-1])
-    if tasks or queued(COMPARISON_STAGE) is None:
+    if tasks or queued(COMPARISON_STAGE, []) is None:
         asked = profile.for_stage("report")
         comparison = (Task((COMPARISON_STAGE,)),)
         jobs.append(PlannedJob(COMPARISON, comparison, asked, before, whatever=True))
     return jobs
+
+
+def _ids(jobs: Iterable[PlannedJob | str | None]) -> list[str] | None:
+    """The ids of jobs; None if one is yet to be submitted."""
+    found = list(jobs)
+    ids = [job for job in found if isinstance(job, str)]
+    return ids if len(ids) == len(found) else None
 
 
 def whole_job(run: DescribedRun, profile: Profile) -> PlannedJob:
@@ -264,7 +277,7 @@ def slurm_parameters(profile: Profile, resources: Resources) -> dict[str, Any]:
     """The parameters of a job for ``submitit.AutoExecutor.update_parameters``.
 
     Values that the profile leaves to the site are absent. Dependencies, names and folders are the
-    launcher's.
+    executor's.
     """
     parameters = {
         "partition": resources.partition,

@@ -43,12 +43,13 @@ from pae_framework.launch.submission import (
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profile_settings import Profile
 from pae_framework.recipe.profiles import FoundProfile
-from pae_framework.recipe.sweep import Member
+from pae_framework.recipe.sweep import Member, expand
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
 from pae_framework.runs.job_status import process_runs
 from pae_framework.runs.jobs import RunJobs, SubmittedStage, now
 from pae_framework.runs.plan import PlannedStage
+from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import make_folder, write_text
@@ -57,8 +58,6 @@ from pae_framework.system.slurm import (
     foreign_settings,
 )
 from pae_framework.system.slurm_jobs import end_jobs, queued_jobs
-
-_YEAR_MINUTES = 366 * 24 * 60
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Submitter:
         self._prepare()
         with self.directory.lock():
             described = describe_run(loaded, self.directory, self.command, self.console)
-            self._tell_outdated([described])
+            self._tell_outdated(described.stages.values())
             if not described.unfinished:
                 self.directory.link_report()
                 self.console.print("no job: every stage is done")
@@ -112,7 +111,11 @@ class Submitter:
         with self.directory.lock():
             describe_sweep(loaded, self.directory, members, self.command)
             runs = {member.name: self._described(member) for member in members}
-            self._tell_outdated(runs.values())
+            self._tell_outdated(
+                stage
+                for member in expand(loaded)
+                for stage in planned_stages(member.loaded, self.directory.store).values()
+            )
             by_name = {member.name: member for member in members}
             if self._executor == "slurm":
                 jobs = sweep_jobs(runs, self._profile, self._queued)
@@ -217,7 +220,7 @@ class Submitter:
         waiting: frozenset[str] = frozenset()
         if ids := {stage.id for stage in submitted if stage.executor == "slurm"}:
             try:
-                waiting = queued_jobs(ids)
+                waiting = queued_jobs(ids, self._tell_ending)
             except SlurmUnknownError as error:
                 if self._executor != "slurm":  # locks keep two processes from one stage
                     self.console.print(f"jobs of the run in Slurm's queue are unknown: {error}")
@@ -228,6 +231,9 @@ class Submitter:
                 ) from None
         return self._alive(submitted, waiting)
 
+    def _tell_ending(self, jobs: Sequence[str]) -> None:
+        self.console.print(f"waiting until job {', '.join(jobs)} has ended")
+
     def _alive(
         self, submitted: Iterable[SubmittedStage], waiting: Collection[str]
     ) -> Mapping[str, SubmittedStage]:
@@ -237,8 +243,12 @@ class Submitter:
             if (stage.id in waiting if stage.executor == "slurm" else _is_alive(stage))
         }
 
-    def _queued(self, stage: PlannedStage) -> str | None:
-        """The job of a stage that has not ended; says that the stage is not submitted again."""
+    def _queued(self, stage: PlannedStage, inputs: Sequence[str] | None) -> str | None:
+        """The job of a stage that has not ended; says that the stage is not submitted again.
+
+        None if it does not wait for the jobs of its inputs: those that it waits for have failed or
+        were canceled, so Slurm ends it, or it would start too early.
+        """
         found = self._unended.get(stage.folder)
         if found is None:
             return None
@@ -247,20 +257,37 @@ class Submitter:
                 f"stage {stage.name} is in job {found.id} of the executor {found.executor} "
                 f"already; wait until it ends, or run pae cancel {self._absolute}"
             )
+        if inputs is None or not set(inputs) <= {found.id, found.job, *found.depends_on}:
+            self._vain[found.id] = stage.name
+            return None
         self._print(stage.name, f"is in job {found.id} already")
         return found.id
 
+    @cached_property
+    def _vain(self) -> dict[str, str]:
+        """Jobs that cannot succeed -> a stage of each; they are submitted again."""
+        return {}
+
+    def _end_vain(self) -> None:
+        for job, stage in self._vain.items():
+            self._print(stage, f"job {job} waits for a job that did not succeed: submitted again")
+            self._jobs.mark_canceled(job)
+        try:
+            if self._vain:
+                end_jobs(list(self._vain))
+        except SlurmUnknownError as error:
+            raise RunError(f"jobs {', '.join(self._vain)} cannot be canceled: {error}") from None
+
     def _any_queued(self, stages: Iterable[PlannedStage]) -> bool:
         """Whether any of the stages is in a job that has not ended; says so of each."""
-        queued = [job for job in map(self._queued, stages) if job is not None]
+        queued = [stage for stage in stages if self._queued(stage, []) is not None]
         if queued:
             self.console.print("no job: the executor has one for all stages, which has not ended")
         return bool(queued)
 
-    def _tell_outdated(self, runs: Iterable[DescribedRun]) -> None:
-        """Name jobs that have not ended and run stages of an earlier recipe of the run."""
-        planned = {stage.folder for run in runs for stage in run.stages.values()}
-        planned.add(COMPARISON_STAGE.folder)
+    def _tell_outdated(self, stages: Iterable[PlannedStage]) -> None:
+        """Name jobs that have not ended and run none of the stages of the run or sweep."""
+        planned = {COMPARISON_STAGE.folder, *(stage.folder for stage in stages)}
         for folder, stage in self._unended.items():
             if folder not in planned:
                 end = "scancel" if stage.executor == "slurm" else "kill"
@@ -272,6 +299,7 @@ class Submitter:
 
     def _submit_all(self, jobs: Sequence[PlannedJob], run: Callable[[Task], Any]) -> None:
         """Submit jobs in order; ``run`` makes what a task runs."""
+        self._end_vain()
         ids: dict[PlannedJob | str, list[str]] = {}
         for job in jobs:
             after = [name for earlier in job.after for name in ids.get(earlier, [str(earlier)])]
@@ -309,6 +337,8 @@ class Submitter:
             for task, work, name in zip(job.tasks, works, ids, strict=True)
             for stage in task.stages
         ]
+        for name in ids:  # of an earlier process with this number (executor local)
+            self._jobs.unmark_canceled(name)
         with self._withdrawn_on_error(ids):
             self._jobs.add(entries)
         waits = f"; after {', '.join(after)}" if after else ""
@@ -324,9 +354,16 @@ class Submitter:
         """End jobs that cannot be recorded: nobody would find them."""
         try:
             yield
-        except BaseException:
-            if self._executor == "slurm":
-                end_jobs(_array_ids(ids))
+        except BaseException as error:
+            jobs = _array_ids(ids)
+            try:
+                if self._executor == "slurm":
+                    end_jobs(jobs)
+            except SlurmUnknownError as reason:
+                raise RunError(
+                    f"job {', '.join(jobs)} is not recorded: {error}; it cannot be canceled "
+                    f"either: {reason}; cancel it with: scancel {' '.join(jobs)}"
+                ) from error
             raise
 
     @property

@@ -19,7 +19,7 @@ from pae_framework.training.train_settings import TrainSettings
 
 def processes_of(profile: Profile, asked: Resources) -> int:
     """Processes of a job; with the executor local, one per visible GPU unless stated."""
-    if profile.executor == "local" and not (asked.tasks_per_node or asked.gpus_per_node):
+    if profile.executor == "local" and not (asked.tasks_per_node or asked.gpus):
         return len(this_machine().gpus) or 1
     return asked.processes
 

@@ -229,7 +229,7 @@ class Resources(Settings):
     @property
     def processes_per_node(self) -> int:
         """Processes on each node."""
-        return self.tasks_per_node or self.gpus_per_node or 1
+        return self.tasks_per_node or sum(self.gpus.values()) or 1
 
     @property
     def processes(self) -> int:

@@ -16,7 +16,7 @@ _OWN_VARIABLES = re.compile(
     r"|RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
 )
 """Variables that describe an allocation, or the place of a process in one."""
-_FORMATS = re.compile(r"(SQUEUE|SINFO|SACCT|SACCTMGR|SCONTROL)_.+")
+_FORMATS = re.compile(r"(SQUEUE|SINFO|SACCT|SACCTMGR|SCONTROL|SCANCEL)_.+")
 """A user's defaults of the commands, which filter and reshape their answers."""
 _OF_THE_SITE = {"SLURM_CONF", "SLURM_JWT"}
 
@@ -41,6 +41,7 @@ def ask_slurm(*command: str, seconds: float | None = None) -> str:
     try:
         answer = subprocess.run(
             command,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",

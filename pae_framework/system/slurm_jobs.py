@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -116,20 +116,31 @@ def end_jobs(ids: Collection[str]) -> None:
     ask_slurm("scancel", *ids)
 
 
-def queued_jobs(ids: Collection[str]) -> frozenset[str]:
+def queued_jobs(
+    ids: Collection[str], tell: Callable[[list[str]], None] = lambda jobs: None
+) -> frozenset[str]:
     """Those of the jobs that the controller knows and that have not ended.
 
     Jobs whose processes are ending are waited for, at most ``COMPLETING_SECONDS``: only then is it
-    known whether they are requeued.
+    known whether they are requeued. A preempted job that is not requeued by then has ended.
+
+    Args:
+        ids: of jobs.
+        tell: called once with the jobs that are waited for.
 
     Raises:
         SlurmUnknownError: Slurm cannot be asked.
     """
     end = time.monotonic() + COMPLETING_SECONDS
+    told = False
     while True:
         states = {job: found.state for job, found in _queue(ids).items() if not found.ended}
-        if "COMPLETING" not in states.values() or time.monotonic() > end:
-            return frozenset(states)
+        ending = [job for job, state in states.items() if state in ("COMPLETING", "PREEMPTED")]
+        if not ending or time.monotonic() > end:
+            return frozenset(job for job, state in states.items() if state != "PREEMPTED")
+        if not told:
+            tell(ending)
+            told = True
         time.sleep(_POLL_SECONDS)
 
 

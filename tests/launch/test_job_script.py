@@ -30,7 +30,7 @@ def setup(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 def script(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
     """A batch script that runs srun; its job is 12."""
-    text = f"{os.environ['SETUP']}\n{srun_function(folder)}\nsrun --label true\n"
+    text = f"{srun_function(folder)}\n{os.environ['SETUP']}\nsrun --label true\n"
     environment = {**os.environ, "SLURM_JOB_ID": "12", **variables}
     return subprocess.Popen(["/bin/bash", "-c", text], env=environment)
 
@@ -110,6 +110,20 @@ def test_a_signal_to_the_script_reaches_the_processes(
     assert process.wait(timeout=30) == code
     assert (tmp_path / "told").exists()
     assert requeued(slurm) == jobs
+
+
+def test_a_signal_during_the_setup_requeues_the_job(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SETUP", f"touch {tmp_path}/begun; sleep 0.5")
+    slurm.command("srun", f"touch {tmp_path}/ran")
+    process = script(tmp_path)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 1
+    assert requeued(slurm) == ["12"]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_signals_do_not_end_a_process_that_does_not_heed_them_yet() -> None:

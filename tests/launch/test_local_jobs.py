@@ -23,7 +23,10 @@ from pae_framework.runs.jobs import RunJobs
 from pae_framework.system.console import PlainConsole
 
 LAST = ("--again", "report")
-PREPARED = ("launch.executor=local", "launch.setup=[echo prepared]")
+PREPARED = (
+    "launch.executor=local",
+    "launch.setup=['# a comment', 'false', '[[ a == a ]] && echo prepared']",
+)
 
 
 @pytest.fixture
@@ -60,6 +63,7 @@ def test_local_returns_at_once_and_runs_in_processes_of_its_own(folder: Path) ->
     assert process_runs(job) or state(folder) == "done"
     again = in_process(*words, cwd=folder).ok()
     assert f"job {job.id} already" in again.out or state(folder) == "done"
+    assert len(jobs.submitted) == 1
 
     deadline = time.monotonic() + 150
     while state(folder) != "done":

@@ -49,7 +49,7 @@ def jobs_of(
     loaded: LoadedRecipe, store: Path, again: tuple[str, ...] = (), **queued: str
 ) -> list[JobsOfLabel]:
     run = planned_run(loaded, store, again)
-    return by_label(chain_jobs(run, PROFILE, lambda stage: queued.get(stage.name)), PROFILE)
+    return by_label(chain_jobs(run, PROFILE, lambda stage, inputs: queued.get(stage.name)), PROFILE)
 
 
 def after(loaded: LoadedRecipe, store: Path, **queued: str) -> dict[str, tuple[str, ...]]:
@@ -104,7 +104,7 @@ def sweep(tiny_recipe: Path, store: Path, **queued: str) -> dict[str, JobsOfLabe
     loaded = load_recipe(tiny_recipe, [f"sweep={{seeds: [0, 1], variants: {variants}}}"])
     runs = {member.name: planned_run(member.loaded, store) for member in expand(loaded)}
     profile = PROFILE.model_copy(update={"array_limit": 3})
-    jobs = sweep_jobs(runs, profile, lambda stage: queued.get(stage.name))
+    jobs = sweep_jobs(runs, profile, lambda stage, inputs: queued.get(stage.name))
     return {job.stage: job for job in by_label(jobs, profile)}
 
 

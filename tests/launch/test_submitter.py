@@ -174,6 +174,18 @@ def test_a_job_that_cannot_be_recorded_is_ended(
     assert len(slurm.jobs) == 1
 
 
+def test_a_job_that_can_neither_be_recorded_nor_ended_is_named(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(jobs: RunJobs, stages: object) -> None:
+        raise WriteError("no space")
+
+    slurm.command("scancel", "echo down >&2; exit 1")
+    monkeypatch.setattr(RunJobs, "add", full)
+    with pytest.raises(RunError, match=r"no space.*down.*scancel 100"):
+        submit()
+
+
 def test_canceled_jobs_that_are_ending_do_not_count_as_queued(
     submit: Callable[..., RunDirectory], slurm: FakeSlurm
 ) -> None:
@@ -251,6 +263,36 @@ def test_a_run_that_was_submitted_elsewhere_can_go_on_without_slurm(
     assert (last.stage, last.executor) == ("report", "local")
 
 
+def test_jobs_behind_one_that_was_canceled_are_submitted_again(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm
+) -> None:
+    """Slurm ends them, since what they wait for does not succeed."""
+    slurm.command("scancel", f'echo "$@" > {slurm.folder}/ended')
+    run = submit()
+    ids = by_stage(run)
+    RunJobs(run.path).mark_canceled(ids["encoder"])
+    slurm.queue(dict.fromkeys(ids.values(), "PENDING"))
+    submit()
+    again = RunJobs(run.path).submitted[len(CHAIN) :]
+    behind = [name for name in CHAIN if name != "extractor"]  # which waits for nothing
+    assert [stage.stage for stage in again] == behind
+    ended = (slurm.folder / "ended").read_text(encoding="utf-8").split()
+    assert set(ended) == {ids[name] for name in behind if name != "encoder"}
+    waits = {stage.stage: stage.depends_on for stage in again}
+    present = by_stage(run) | {stage.stage: stage.id for stage in again}
+    assert waits["evaluate"] == [present["extractor"], present["sample"]]
+
+
+def test_a_preempted_job_that_is_not_requeued_has_ended(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_jobs, "COMPLETING_SECONDS", 0)
+    run = submit()
+    slurm.queue({by_stage(run)["encoder"]: "PREEMPTED"})
+    submit()
+    assert RunJobs(run.path).submitted[len(CHAIN) + 1].stage == "encoder"
+
+
 def test_a_stage_in_a_job_of_another_executor_is_no_dependency(
     submit: Callable[..., RunDirectory], tiny_recipe: Path, slurm: FakeSlurm
 ) -> None:
@@ -289,6 +331,34 @@ def test_of_a_sweep_shared_stages_come_first_then_an_array_then_the_report(
     (comparison,) = [stage for stage in entries if stage.stage == COMPARISON]
     assert slurm.jobs[int(comparison.id)]["dependency"].startswith("afterany:")
     assert array in slurm.jobs[int(comparison.id)]["dependency"]
+
+
+def test_other_members_of_a_sweep_are_not_outdated(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = submit(SWEEP, only="a*")
+    slurm.queue({stage.id: "PENDING" for stage in RunJobs(run.path).submitted})
+    capsys.readouterr()
+    submit(SWEEP, only="b*")
+    assert "scancel" not in capsys.readouterr().out
+
+
+def test_members_whose_shared_stage_failed_are_submitted_again(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm
+) -> None:
+    slurm.command("scancel", f'echo "$@" > {slurm.folder}/ended')
+    run = submit(SWEEP)
+    entries = RunJobs(run.path).submitted
+    failed = next(stage for stage in entries if stage.stage == "tokenizer")
+    slurm.queue({stage.id: "PENDING" for stage in entries if stage.id != failed.id})
+    submit(SWEEP)
+    again = RunJobs(run.path).submitted[len(entries) :]
+    assert again[0].folder == failed.folder
+    (latents,) = [stage for stage in again if stage.stage == "latents"]
+    assert latents.depends_on == [again[0].id]
+    seed = (failed.member or "").partition("-")[2]
+    members = {stage.member for stage in again if stage.stage == "generator"}
+    assert members == {f"{variant}-{seed}" for variant in "ab"}
 
 
 def test_members_whose_tasks_have_not_ended_are_not_submitted_twice(

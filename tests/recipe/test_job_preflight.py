@@ -178,6 +178,7 @@ def test_batches_that_processes_cannot_share_are_told_at_their_number(
         ({"executor": "local", "tasks_per_node": 2}, 3, 2),
         ({"executor": "local", "gpus_per_node": 2}, 3, 2),
         ({"executor": "slurm", "nodes": 2, "gpus_per_node": 2, "time": 1}, 3, 4),
+        ({"executor": "slurm", "flags": {"gres": "gpu:h100:4"}, "time": 1}, 3, 4),
         ({"executor": "debug"}, 3, 1),
     ],
 )

@@ -41,7 +41,7 @@ def contradictions(profile: Profile) -> Iterator[Inconsistency]:
 
 
 def _contradictions(asked: Resources, executor: str) -> Iterator[Inconsistency]:
-    tasks, gpus = asked.processes_per_node, asked.gpus_per_node
+    tasks, gpus = asked.processes_per_node, sum(asked.gpus.values())
     if executor == "slurm" and asked.time is None:
         message = "missing: a job without a time limit gets the site's, which may be minutes"
         yield Inconsistency(("time",), message, "set time=12:00:00, for example")
