@@ -47,7 +47,7 @@ class InceptionFeatures(NamedTuple):
     spatial: Tensor
 
 
-class Inception(FeatureExtractorInceptionV3):  # type: ignore[misc]
+class Inception(FeatureExtractorInceptionV3):
     """torch-fidelity's Inception, built with random weights; names of weights are its own.
 
     The initial weights keep the scale of activations from layer to layer, and are always the same.
