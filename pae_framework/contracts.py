@@ -467,6 +467,21 @@ class Extractor(Protocol):
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
 
 
+class InceptionNetwork(Protocol):
+    """The network of FID and its family, with some weights."""
+
+    sha256: str
+    """SHA-256 of the file of its weights; ``none``: random weights."""
+    widths: tuple[int, int]
+    """Widths of the pooled and of the spatial features: 2048 and 2023."""
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled and spatial features (M, D), float32 on the CPU, of uint8 images (M, 3, H, W)."""
+
+    def logits(self, pool: Tensor) -> Tensor:
+        """Logits (M, 1008) on the CPU of pooled features (M, 2048)."""
+
+
 class EvaluationInputs(ABC):
     """Inputs of evaluators: M test images, and what the run computes from them.
 

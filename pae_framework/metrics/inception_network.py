@@ -8,14 +8,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
+from pae_framework.contracts import InceptionNetwork
 from pae_framework.errors import DataError
+from pae_framework.metrics.features import InceptionFeatures
 from pae_framework.metrics.inception import (
     RANDOM,
     WEIGHTS,
@@ -38,13 +40,6 @@ _FIRST_BLOCKS = (
     *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c"),
 )
 _LAST_BLOCKS = ("Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c")
-
-
-class InceptionFeatures(NamedTuple):
-    """Features (B, 2048) for FID and (B, 2023) for sFID, float32."""
-
-    pool: Tensor
-    spatial: Tensor
 
 
 class Inception(FeatureExtractorInceptionV3):
@@ -113,7 +108,7 @@ def standardized(images: Tensor) -> Tensor:
     return (images - 128) / 128
 
 
-class InceptionExtractor:
+class InceptionExtractor(InceptionNetwork):
     """Extracts features of uint8 images with one set of weights, on a device.
 
     Args:
@@ -125,12 +120,14 @@ class InceptionExtractor:
         CheckpointError: the file holds other weights.
     """
 
+    widths = POOL, SPATIAL
+
     def __init__(self, weights: str, device: torch.device | str = "cpu"):
         self._network = Inception()
         if weights == RANDOM:
-            self.identity = WeightsIdentity(RANDOM)
+            self.sha256 = RANDOM
         else:
-            self.identity = _load(self._network, weights)
+            self.sha256 = _load(self._network, weights).sha256
         self._network.to(device)
         self._device = torch.device(device)
 

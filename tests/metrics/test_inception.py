@@ -88,7 +88,7 @@ def test_a_local_file_is_read_and_identified_by_its_digest(tmp_path, network, su
 
     extractor = InceptionExtractor(str(path))
 
-    assert extractor.identity.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert extractor.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     ones = torch.ones(1, 2048)
     torch.testing.assert_close(extractor.logits(ones), ones @ changed["fc.weight"].T)
 
@@ -122,7 +122,7 @@ def test_weights_in_the_cache_of_torch_hub_are_used(no_cache, network, monkeypat
     with pytest.raises(DataError, match="damaged"):
         InceptionExtractor("default")
     monkeypatch.setattr(inception, "PUBLISHED", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
-    assert InceptionExtractor("default").identity.published
+    assert WeightsIdentity(InceptionExtractor("default").sha256).published
 
 
 @pytest.mark.parametrize("weights", ["missing.pth", "folder/"])
