@@ -11,9 +11,18 @@ import typer
 from pae_framework.cli.output import installed_registry
 from pae_framework.cli.shell_completion import complete_override, complete_recipe
 from pae_framework.errors import UsageError
+from pae_framework.hub import default_or_file
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
+
+
+def _inception_weights(weights: str) -> str:
+    try:
+        return default_or_file(weights)
+    except ValueError as error:
+        raise UsageError(f"--weights: {error}") from error
+
 
 RecipeArgument = Annotated[
     str,
@@ -49,6 +58,33 @@ OutputArgument = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="replace an existing file")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+InceptionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Inception weights: a local file; default: the published file in the cache of "
+        "torch.hub; none: random weights, to test the wiring",
+        callback=_inception_weights,
+    ),
+]
+CropOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=8192,
+        help="center-crop images of folders and data sources to this side in px; default: as they "
+        "are, or the recipe's",
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="images at once; does not change the features")
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="cache of features; default: ~/.cache/pae_framework/features"
+    ),
+]
 
 
 class Format(StrEnum):

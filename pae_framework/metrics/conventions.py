@@ -101,8 +101,8 @@ class Comparison:
         if shuffled < SORTED_RATIO * in_order:
             return None
         return (
-            f"the images seem to be sorted by class: IS is {in_order:.4g} in the order of the file "
-            f"and {shuffled:.4g} after a shuffle; shuffle them before you report IS"
+            f"the images seem to be sorted by class: it is {in_order:.4g} in their order and "
+            f"{shuffled:.4g} after a shuffle; shuffle them before you report it"
         )
 
 
@@ -248,7 +248,7 @@ CONVENTIONS: dict[str, tuple[Quantity, ...]] = {
 """The metrics of each convention, in the order in which its tool prints them."""
 
 _FOLLOWS = {
-    "adm": "ADM evaluator (guided-diffusion 22e0df8)",
+    "adm": "the ADM evaluator (guided-diffusion 22e0df8)",
     "fidelity": "torch-fidelity 0.4.0",
 }
 
@@ -286,7 +286,7 @@ def measure(
         weights: of the network.
         protocol: what the samples are.
     """
-    tool = f"pae-framework {version('pae-framework')}, following the {_FOLLOWS[convention]}"
+    tool = f"pae-framework {version('pae-framework')}, following {_FOLLOWS[convention]}"
     common = {"tool": tool, **protocol, **network_protocol(weights)}
     for quantity in quantities:
         found = quantity.compute(comparison)
@@ -317,21 +317,28 @@ def network_protocol(weights: WeightsIdentity) -> dict[str, Any]:
     }
 
 
-def cautions(quantities: list[Quantity], comparison: Comparison) -> Iterator[str]:
+def cautions(
+    quantities: list[Quantity], comparison: Comparison, weights: WeightsIdentity
+) -> Iterator[str]:
     """What a reader of the values must know."""
-    keys = {quantity.key for quantity in quantities}
-    for label, key, statistics in (
-        ("FID", "fid", comparison.samples.pool),
-        ("sFID", "sfid", comparison.samples.spatial),
-    ):
-        if key in keys and statistics.count <= statistics.width:
-            yield (
-                f"{label} is of {statistics.count} images, no more than the {statistics.width} "
-                "features: it is defined, but depends strongly on the number of images"
+    for quantity in quantities:
+        if (caution := _caution(quantity, comparison)) is not None:
+            yield f"{quantity.names(weights)[1]}: {caution}"
+
+
+def _caution(quantity: Quantity, comparison: Comparison) -> str | None:
+    samples = comparison.samples
+    if quantity.compute in (_distance, _spatial_distance):
+        statistics = samples.pool if quantity.compute is _distance else samples.spatial
+        if statistics.count <= statistics.width:
+            return (
+                f"{statistics.count} images are no more than the {statistics.width} features; the "
+                "value is defined, but depends strongly on the number of images"
             )
-    if any(quantity.compute is _adm_score for quantity in quantities):
-        yield from filter(None, [comparison.sorted_by_class])
-    if "kid" in keys:
-        size = subset_size(len(comparison.samples.rows), len(comparison.reference_rows))
+    if quantity.compute is _adm_score:
+        return comparison.sorted_by_class
+    if quantity.compute is _kernel:
+        size = subset_size(len(samples.rows), len(comparison.reference_rows))
         if size < SUBSET:
-            yield f"KID uses subsets of {size} images, because a set has fewer than {SUBSET}"
+            return f"subsets have {size} images, because a set has fewer than {SUBSET}"
+    return None

@@ -86,6 +86,6 @@ def identify(file: Path) -> WeightsIdentity:
 
 def _remedy() -> str:
     return (
-        f"download {WEIGHTS.url} (about 90 MB) and save it as {WEIGHTS.path}, or name your copy as "
-        "the weights"
+        f"download {WEIGHTS.url} (about 90 MB) and save it as {WEIGHTS.path}, or name your copy "
+        "(--weights FILE; `weights: FILE` in a recipe)"
     )

@@ -1,0 +1,278 @@
+"""The commands ``pae evaluate`` and ``pae reference build``: metrics of anyone's images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pae_framework.contracts import InceptionNetwork, Metric
+from pae_framework.data.image_set import FolderImages, ImageSet
+from pae_framework.data.images import random_subset
+from pae_framework.errors import DataError
+from pae_framework.evaluation.image_sets import NamedSet, open_image_set
+from pae_framework.metrics.conventions import (
+    IMAGES,
+    SPATIAL_STATISTICS,
+    STATISTICS,
+    Comparison,
+    cautions,
+    measure,
+    split_available,
+)
+from pae_framework.metrics.extraction import Show, extract
+from pae_framework.metrics.features import Reference, SetFeatures, collect
+from pae_framework.metrics.inception import (
+    RANDOM,
+    WeightsIdentity,
+    identify,
+    inception_file,
+)
+from pae_framework.metrics.reference_files import ReferenceFile, write_reference
+from pae_framework.registry import Registry
+from pae_framework.runs.environment import describe_environment
+from pae_framework.system.console import PlainConsole
+from pae_framework.training.progress import ProgressLine
+
+MakeNetwork = Callable[[str, torch.device], InceptionNetwork]
+"""From weights and a device to the network."""
+
+
+def inception_network(weights: str, device: torch.device) -> InceptionNetwork:
+    """The network, with torch-fidelity imported only now."""
+    from pae_framework.metrics.inception_network import InceptionExtractor
+
+    return InceptionExtractor(weights, device)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are extracted.
+
+    Args:
+        weights: ``default``, ``none`` or a file name.
+        device: where the network runs.
+        cache: folder for features.
+        batch_size: images at once; does not change the features.
+        console: shows progress.
+        make_network: builds the network.
+    """
+
+    weights: str
+    device: torch.device
+    cache: Path
+    batch_size: int
+    console: PlainConsole
+    make_network: MakeNetwork = inception_network
+
+    @cached_property
+    def identity(self) -> WeightsIdentity:
+        """Which weights they are.
+
+        Raises:
+            DataError: they are missing; says where to get them.
+        """
+        if self.weights == RANDOM:
+            return WeightsIdentity(RANDOM)
+        return identify(inception_file(self.weights))
+
+    @cached_property
+    def network(self) -> InceptionNetwork:
+        """The network, built when it is first used."""
+        return self.make_network(self.weights, self.device)
+
+    def features(self, images: ImageSet, digest: str, title: str) -> SetFeatures:
+        """Features of all images of a set; ``digest``: of its contents."""
+        with ProgressLine(title, len(images), console=self.console) as line:
+            show = _with_rate(line)
+            parts = extract(images, digest, self.network, self.cache, self.batch_size, show)
+            return collect(parts)
+
+
+def _with_rate(line: ProgressLine) -> Show:
+    start = time.monotonic()
+
+    def show(done: int, cached: int) -> None:
+        rate = (done - cached) / max(1e-9, time.monotonic() - start)
+        line.update(done, f"{rate:.3g} images/s" if done > cached else "cached")
+
+    return show
+
+
+@dataclass(frozen=True)
+class Card:
+    """Metrics of a set of images, each with its protocol."""
+
+    metrics: list[Metric]
+    not_available: Mapping[str, str]
+    cautions: list[str]
+    environment: Mapping[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """The card as JSON."""
+        return {"card": 1, **asdict(self)}
+
+
+class _OpenedReference:
+    """A reference that a user named: a file of statistics, or a set of images."""
+
+    def __init__(self, text: str, side: int | None, registry: Callable[[], Registry]):
+        path = Path(text).expanduser()
+        self._file = ReferenceFile(path) if path.is_file() else None
+        self._set: NamedSet | None = None
+        if self._file is None:
+            self._set = open_image_set(text, side, registry, "--reference")
+        elif self._file.images is not None:
+            self._set = NamedSet(self._file.images)
+
+    @property
+    def images(self) -> ImageSet | None:
+        return None if self._set is None else self._set.images
+
+    @property
+    def size(self) -> str | None:
+        """``H x W`` px of its images; None if unknown."""
+        if self.images is not None:
+            return " x ".join(map(str, self.images.size))
+        protocol = (self._file and self._file.protocol) or {}
+        return protocol.get("image_size")
+
+    def missing(self, weights: WeightsIdentity) -> dict[str, str]:
+        return {} if self._file is None else self._file.missing(weights)
+
+    def load(self, extraction: Extraction, parts: set[str | None]) -> Reference:
+        """The parts that are needed. Statistics of a file count, else those of its images."""
+        file = self._file
+        if file is None or not file.has_statistics:
+            features, described = self._features(extraction)
+            return Reference.of_images(features, described if file is None else file.describe())
+        pool, spatial = extraction.network.widths
+        return Reference(
+            pool=file.moments(STATISTICS, pool) if STATISTICS in parts else None,
+            spatial=file.moments(SPATIAL_STATISTICS, spatial)
+            if SPATIAL_STATISTICS in parts
+            else None,
+            rows=self._features(extraction)[0].rows if IMAGES in parts else None,
+            protocol=file.describe(),
+            count=file.count,
+        )
+
+    def _features(self, extraction: Extraction) -> tuple[SetFeatures, dict[str, Any]]:
+        """Features of the images, and what these are."""
+        assert self._set is not None
+        digest = self._set.images.identity()
+        told = self._set.protocol(digest)
+        described = {
+            "reference": told.pop("samples"),
+            "reference_digest": told.pop("samples_digest"),
+            "reference_protocol": told,
+        }
+        return extraction.features(self._set.images, digest, "reference"), described
+
+
+def evaluate_samples(
+    samples: str,
+    reference: str,
+    convention: str,
+    extraction: Extraction,
+    side: int | None,
+    registry: Callable[[], Registry],
+) -> Card:
+    """Compare a set of images with a reference.
+
+    Args:
+        samples: what the user named; see :func:`~.image_sets.open_image_set`.
+        reference: a reference file, or a set of images as well.
+        convention: ``adm`` or ``fidelity``.
+        extraction: how features are extracted.
+        side: to crop images of folders and data sources to.
+        registry: the installed plugins.
+
+    Raises:
+        UsageError, DataError: something is missing, damaged or does not fit together; found before
+            features are extracted, except for damaged images.
+    """
+    named = open_image_set(samples, side, registry, "--samples")
+    opened = _OpenedReference(reference, side, registry)
+    _require_one_size(named, opened)
+    weights = extraction.identity
+    reference_count = None if opened.images is None else len(opened.images)
+    missing = opened.missing(weights)
+    quantities, reasons = split_available(convention, missing, len(named.images), reference_count)
+    for label, reason in reasons.items():
+        extraction.console.print(f"{label}: not available: {reason}")
+    if not quantities:
+        raise DataError(f"no metric of {convention} is available for {samples} and {reference}")
+    loaded = opened.load(extraction, {quantity.part for quantity in quantities})
+    digest = named.images.identity()
+    features = extraction.features(named.images, digest, "samples")
+    comparison = Comparison(features, loaded, extraction.network.logits, extraction.device)
+    metrics = list(measure(convention, quantities, comparison, weights, named.protocol(digest)))
+    notes = [*cautions(quantities, comparison, weights), *_left_out(named.images)]
+    return Card(metrics, reasons, notes, _environment(registry(), extraction.device))
+
+
+def build_reference(
+    data: str,
+    out: Path,
+    stored: int,
+    extraction: Extraction,
+    side: int | None,
+    registry: Callable[[], Registry],
+) -> int:
+    """Write a reference file of a set of images; returns their number.
+
+    Args:
+        data: what the user named; see :func:`~.image_sets.open_image_set`.
+        out: the file.
+        stored: number of images to store in it, chosen at random; fewer if there are fewer.
+        extraction: how features are extracted.
+        side: to crop images of folders and data sources to.
+        registry: the installed plugins.
+
+    Raises:
+        UsageError, DataError: something is missing or damaged, or there are fewer than two images.
+        WriteError: the file cannot be written.
+    """
+    named = open_image_set(data, side, registry, "DATA")
+    if len(named.images) < 2:
+        raise DataError(f"{data} holds 1 image; statistics need at least 2")
+    weights = extraction.identity
+    digest = named.images.identity()
+    features = extraction.features(named.images, digest, "reference")
+    chosen = random_subset(len(named.images), stored, seed=0) if stored else []
+    told = named.protocol(digest)
+    protocol = {
+        "images": told.pop("samples"),
+        "images_digest": told.pop("samples_digest"),
+        **told,
+        "stored_images": f"{len(chosen)} of {len(named.images)}, chosen at random, seed 0",
+        "environment": _environment(registry(), extraction.device),
+    }
+    write_reference(out, named.images, chosen, features, weights, protocol)
+    return len(named.images)
+
+
+def _require_one_size(named: NamedSet, reference: _OpenedReference) -> None:
+    size = " x ".join(map(str, named.images.size))
+    if reference.size not in (None, size):
+        raise DataError(
+            f"{named.images.name} holds images of {size} px, but those of the reference have "
+            f"{reference.size} px; use a reference of this size, or crop folders of images to one "
+            "size with --size"
+        )
+
+
+def _left_out(images: ImageSet) -> Iterator[str]:
+    if isinstance(images, FolderImages) and images.left_out:
+        yield f"{images.name}: {images.left_out} files that are no images or hidden were left out"
+
+
+def _environment(registry: Registry, device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {**describe_environment(registry), "device": name, "threads": torch.get_num_threads()}
