@@ -470,10 +470,13 @@ class Extractor(Protocol):
 class InceptionNetwork(Protocol):
     """The network of FID and its family, with some weights."""
 
-    sha256: str
-    """SHA-256 of the file of its weights; ``none``: random weights."""
-    widths: tuple[int, int]
-    """Widths of the pooled and of the spatial features: 2048 and 2023."""
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file of its weights; ``none``: random weights."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Widths of the pooled and of the spatial features: 2048 and 2023."""
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled and spatial features (M, D), float32 on the CPU, of uint8 images (M, 3, H, W)."""
@@ -542,6 +545,17 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def image_features(self) -> Tensor:
         """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
+
+    @abstractmethod
+    def inception(self, weights: str) -> InceptionNetwork:
+        """The Inception network, which all processes apply to batches of images.
+
+        Args:
+            weights: ``default`` for the published weights, ``none`` for random ones, or a file.
+
+        Raises:
+            DataError: the weights are missing.
+        """
 
     @property
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,8 @@ from pae_framework.data.image_set import FolderImages, ImageSet
 from pae_framework.data.images import random_subset
 from pae_framework.errors import DataError
 from pae_framework.evaluation.image_sets import NamedSet, open_image_set
+from pae_framework.evaluation.inception import inception_network
 from pae_framework.metrics.conventions import (
-    IMAGES,
-    SPATIAL_STATISTICS,
-    STATISTICS,
     Comparison,
     cautions,
     measure,
@@ -33,7 +31,7 @@ from pae_framework.metrics.inception import (
     identify,
     inception_file,
 )
-from pae_framework.metrics.reference_files import ReferenceFile, write_reference
+from pae_framework.metrics.reference_files import ReferenceFile, require_size, write_reference
 from pae_framework.registry import Registry
 from pae_framework.runs.environment import describe_environment
 from pae_framework.system.console import PlainConsole
@@ -41,13 +39,6 @@ from pae_framework.training.progress import ProgressLine
 
 MakeNetwork = Callable[[str, torch.device], InceptionNetwork]
 """From weights and a device to the network."""
-
-
-def inception_network(weights: str, device: torch.device) -> InceptionNetwork:
-    """The network, with torch-fidelity imported only now."""
-    from pae_framework.metrics.inception_network import InceptionExtractor
-
-    return InceptionExtractor(weights, device)
 
 
 @dataclass(frozen=True)
@@ -118,61 +109,45 @@ class Card:
         return {"card": 1, **asdict(self)}
 
 
-class _OpenedReference:
-    """A reference that a user named: a file of statistics, or a set of images."""
+class _SetReference:
+    """A set of images as a reference, with the methods of a :class:`ReferenceFile`."""
 
-    def __init__(self, text: str, side: int | None, registry: Callable[[], Registry]):
-        path = Path(text).expanduser()
-        self._file = ReferenceFile(path) if path.is_file() else None
-        self._set: NamedSet | None = None
-        if self._file is None:
-            self._set = open_image_set(text, side, registry, "--reference")
-        elif self._file.images is not None:
-            self._set = NamedSet(self._file.images)
+    def __init__(self, named: NamedSet):
+        self._named = named
 
     @property
-    def images(self) -> ImageSet | None:
-        return None if self._set is None else self._set.images
-
-    @property
-    def size(self) -> str | None:
-        """``H x W`` px of its images; None if unknown."""
-        if self.images is not None:
-            return " x ".join(map(str, self.images.size))
-        protocol = (self._file and self._file.protocol) or {}
-        return protocol.get("image_size")
+    def images(self) -> ImageSet:
+        return self._named.images
 
     def missing(self, weights: WeightsIdentity) -> dict[str, str]:
-        return {} if self._file is None else self._file.missing(weights)
+        return {}
 
-    def load(self, extraction: Extraction, parts: set[str | None]) -> Reference:
-        """The parts that are needed. Statistics of a file count, else those of its images."""
-        file = self._file
-        if file is None or not file.has_statistics:
-            features, described = self._features(extraction)
-            return Reference.of_images(features, described if file is None else file.describe())
-        pool, spatial = extraction.network.widths
-        return Reference(
-            pool=file.moments(STATISTICS, pool) if STATISTICS in parts else None,
-            spatial=file.moments(SPATIAL_STATISTICS, spatial)
-            if SPATIAL_STATISTICS in parts
-            else None,
-            rows=self._features(extraction)[0].rows if IMAGES in parts else None,
-            protocol=file.describe(),
-            count=file.count,
-        )
+    def require_size(self, size: tuple[int, int], name: str) -> None:
+        require_size(" x ".join(map(str, self.images.size)), size, name)
 
-    def _features(self, extraction: Extraction) -> tuple[SetFeatures, dict[str, Any]]:
-        """Features of the images, and what these are."""
-        assert self._set is not None
-        digest = self._set.images.identity()
-        told = self._set.protocol(digest)
+    def load(
+        self,
+        parts: Collection[str | None],
+        widths: tuple[int, int],
+        extract: Callable[[ImageSet], SetFeatures],
+    ) -> Reference:
+        """All parts."""
+        told = self._named.protocol(self.images.identity())
         described = {
             "reference": told.pop("samples"),
             "reference_digest": told.pop("samples_digest"),
             "reference_protocol": told,
         }
-        return extraction.features(self._set.images, digest, "reference"), described
+        return Reference.of_images(extract(self.images), described)
+
+
+def _open_reference(
+    text: str, side: int | None, registry: Callable[[], Registry]
+) -> ReferenceFile | _SetReference:
+    path = Path(text).expanduser()
+    if path.is_file():
+        return ReferenceFile(path)
+    return _SetReference(open_image_set(text, side, registry, "--reference"))
 
 
 def evaluate_samples(
@@ -198,8 +173,8 @@ def evaluate_samples(
             features are extracted, except for damaged images.
     """
     named = open_image_set(samples, side, registry, "--samples")
-    opened = _OpenedReference(reference, side, registry)
-    _require_one_size(named, opened)
+    opened = _open_reference(reference, side, registry)
+    opened.require_size(named.images.size, named.images.name)
     weights = extraction.identity
     reference_count = None if opened.images is None else len(opened.images)
     missing = opened.missing(weights)
@@ -208,7 +183,11 @@ def evaluate_samples(
         extraction.console.print(f"{label}: not available: {reason}")
     if not quantities:
         raise DataError(f"no metric of {convention} is available for {samples} and {reference}")
-    loaded = opened.load(extraction, {quantity.part for quantity in quantities})
+    loaded = opened.load(
+        {quantity.part for quantity in quantities},
+        extraction.network.widths,
+        lambda images: extraction.features(images, images.identity(), "reference"),
+    )
     digest = named.images.identity()
     features = extraction.features(named.images, digest, "samples")
     comparison = Comparison(features, loaded, extraction.network.logits, extraction.device)
@@ -256,16 +235,6 @@ def build_reference(
     }
     write_reference(out, named.images, chosen, features, weights, protocol)
     return len(named.images)
-
-
-def _require_one_size(named: NamedSet, reference: _OpenedReference) -> None:
-    size = " x ".join(map(str, named.images.size))
-    if reference.size not in (None, size):
-        raise DataError(
-            f"{named.images.name} holds images of {size} px, but those of the reference have "
-            f"{reference.size} px; use a reference of this size, or crop folders of images to one "
-            "size with --size"
-        )
 
 
 def _left_out(images: ImageSet) -> Iterator[str]:

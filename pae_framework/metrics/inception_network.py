@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from pae_framework.contracts import InceptionNetwork
 from pae_framework.errors import DataError
 from pae_framework.metrics.features import InceptionFeatures
 from pae_framework.metrics.inception import (
@@ -39,7 +38,7 @@ _FIRST_BLOCKS = (
     *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
     *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c"),
 )
-_LAST_BLOCKS = ("Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c")
+_LAST_BLOCKS = ("Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")
 
 
 class Inception(FeatureExtractorInceptionV3):
@@ -73,18 +72,13 @@ class Inception(FeatureExtractorInceptionV3):
 
     def features(self, pixels: Tensor) -> InceptionFeatures:
         """Features of preprocessed pixels, in full float32 precision."""
-        spatial, last = self.maps(pixels)
-        return InceptionFeatures(self.AvgPool(last).flatten(1), spatial)
-
-    def maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Spatial features (B, 2023), and the last maps (B, 2048, 8, 8)."""
         with _full_precision():
             x = self._apply_blocks(_FIRST_BLOCKS, pixels)  # (B, 768, 17, 17)
             branch = self.Mixed_6d.branch1x1(x)  # (B, 192, 17, 17)
-            last = self._apply_blocks(_LAST_BLOCKS, x)
+            pool = self._apply_blocks(_LAST_BLOCKS, x).flatten(1)
         # ADM's graph has the channels last: rows, columns, channels.
         spatial = branch[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
-        return spatial, last
+        return InceptionFeatures(pool, spatial)
 
     def logits(self, pool: Tensor) -> Tensor:
         """Logits (B, 1008) of pooled features (B, 2048), without the bias, as ADM and IS use."""
@@ -108,7 +102,7 @@ def standardized(images: Tensor) -> Tensor:
     return (images - 128) / 128
 
 
-class InceptionExtractor(InceptionNetwork):
+class InceptionExtractor:
     """Extracts features of uint8 images with one set of weights, on a device.
 
     Args:
@@ -127,7 +121,7 @@ class InceptionExtractor(InceptionNetwork):
         if weights == RANDOM:
             self.sha256 = RANDOM
         else:
-            self.sha256 = _load(self._network, weights).sha256
+            self.sha256 = load_inception(self._network, weights).sha256
         self._network.to(device)
         self._device = torch.device(device)
 
@@ -145,7 +139,13 @@ class InceptionExtractor(InceptionNetwork):
         return logits.cpu()
 
 
-def _load(network: Inception, weights: str) -> WeightsIdentity:
+def load_inception(network: Inception, weights: str) -> WeightsIdentity:
+    """Load the published weights (``default``) or those of a file; says which they are.
+
+    Raises:
+        DataError: they are missing or damaged.
+        CheckpointError: the file holds other weights.
+    """
     file = inception_file(weights)
     identity = identify(file)
     if weights == "default" and not identity.published:

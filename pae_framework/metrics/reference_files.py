@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,7 +35,7 @@ from pae_framework.metrics.conventions import (
     STATISTICS,
     network_protocol,
 )
-from pae_framework.metrics.features import SetFeatures
+from pae_framework.metrics.features import Reference, SetFeatures
 from pae_framework.metrics.inception import PUBLISHED, WeightsIdentity
 from pae_framework.metrics.statistics import Moments
 from pae_framework.system.files import file_digest, replacing
@@ -136,6 +136,47 @@ class ReferenceFile:
             raise DataError(f"{self.path}: {name} is {array.dtype}, expected floats")
         return torch.from_numpy(array.astype(np.float64))
 
+    def require_size(self, size: tuple[int, int], name: str) -> None:
+        """Check that its images have the size of the samples, if it is known.
+
+        Args:
+            size: height and width of the samples in px.
+            name: of the samples, for the message.
+
+        Raises:
+            DataError: they have another size.
+        """
+        found = (self.protocol or {}).get("image_size")
+        if self.images is not None:
+            found = _by(self.images.size)
+        require_size(found, size, name)
+
+    def load(
+        self,
+        parts: Collection[str | None],
+        widths: tuple[int, int],
+        extract: Callable[[NpzImages], SetFeatures],
+    ) -> Reference:
+        """The parts that are needed. Statistics are those of the file, else those of its images.
+
+        Args:
+            parts: what metrics need, none of it missing.
+            widths: of the pooled and spatial features.
+            extract: computes features of its images, if they are needed.
+
+        Raises:
+            DataError: statistics are damaged, or of other features.
+        """
+        if not self.has_statistics:
+            assert self.images is not None
+            return Reference.of_images(extract(self.images), self.describe())
+        moments = [
+            self.moments(part, width) if part in parts else None
+            for part, width in zip(_ARRAYS, widths, strict=True)
+        ]
+        rows = extract(self.images).rows if self.images is not None and IMAGES in parts else None
+        return Reference(moments[0], moments[1], rows, self.describe(), self.count)
+
     def describe(self) -> dict[str, Any]:
         """The reference in the protocol of metrics."""
         made = {k: v for k, v in (self.protocol or {}).items() if k != "environment"}
@@ -150,6 +191,23 @@ class ReferenceFile:
         """Number of images behind the statistics; None if the file does not say it."""
         count = (self.protocol or {}).get("count")
         return count if isinstance(count, int) else None
+
+
+def require_size(found: str | None, size: tuple[int, int], name: str) -> None:
+    """Check that samples of a size, called ``name``, fit a reference of images ``H x W``.
+
+    Raises:
+        DataError: they do not; None fits any.
+    """
+    if found not in (None, _by(size)):
+        raise DataError(
+            f"{name}: the images have {_by(size)} px, those of the reference {found} px; use a "
+            "reference of this size, or crop folders of images to one size with --size"
+        )
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
 def write_reference(

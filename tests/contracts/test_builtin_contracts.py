@@ -47,6 +47,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],
     "encoder:siglip2": [UNTRAINED],
+    "encoder:inception": [{"weights": "none"}],
     "modulator:dam": [
         {"depth": 2},
         {"depth": 1, "fusion": "add", "cross": False},
@@ -90,6 +91,8 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "evaluator:reconstruction": [{}],
     "evaluator:generation": [{}],
     "evaluator:few_steps": [{}],
+    "evaluator:adm": [{"weights": "none"}],
+    "evaluator:fidelity": [{"weights": "none"}],
     "evaluator:manifold": [{"images": 6}, {"ssc": False, "images": 6}],
 }
 
