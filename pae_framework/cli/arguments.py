@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def _inception_weights(weights: str) -> str:
     try:
-        return default_or_file(weights)
-    except ValueError as error:
+        return str(Path(default_or_file(weights)).expanduser())
+    except (ValueError, RuntimeError) as error:
         raise UsageError(f"--weights: {error}") from error
 
 

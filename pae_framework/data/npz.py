@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,7 +131,9 @@ class NpzImages:
             raise DataError(f"{path} {problem}")
         self._count, *shape = headers[IMAGES].shape
         self._shape = tuple(shape)
-        self._archive = zipfile.ZipFile(path)
+        opened = path.open("rb")
+        weakref.finalize(self, opened.close)
+        self._archive = zipfile.ZipFile(opened)
         self._member: IO[bytes] | None = None
         self._start = self._next = 0
 

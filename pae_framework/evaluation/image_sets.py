@@ -18,13 +18,14 @@ from pae_framework.data.npz import NpzImages
 from pae_framework.errors import DataError, UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.recipe.components import DataSourceComponent
+from pae_framework.recipe.library import exists
 from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import Registry
 from pae_framework.runs.opened import open_directory
 from pae_framework.sampling.sample_set import SETS, read_entries
 from pae_framework.system.files import json_digest
 
-KINDS = "an npz file, a folder of images, a run, or RECIPE:train or RECIPE:test"
+KINDS = "expected an npz file, a folder of images, a run, or RECIPE:train or RECIPE:test"
 UINT8 = "trunc(255 * clamp(x, 0, 1))"
 """How runs of this project write the pixels of samples."""
 _SPLITS = ("train", "test")
@@ -101,11 +102,11 @@ def open_image_set(
         DataError: it cannot be read, or does not hold images of one size.
     """
     recipe, _, split = text.rpartition(":")
-    path = Path(text).expanduser()
-    if recipe and split in _SPLITS and not path.exists():
+    path = named_path(text, option)
+    if recipe and split in _SPLITS and not exists(path):
         return _data_of_recipe(recipe, split, side, registry())
-    if not path.exists():
-        raise UsageError(f"{option}: no such file or folder: {text} (expected {KINDS})")
+    if not text or not exists(path):
+        raise UsageError(f"{option}: no such file or folder: {text or 'nothing'} ({KINDS})")
     if path.is_dir() and not (path / "run.json").is_file():
         return NamedSet(FolderImages(path, side))
     named = _samples_of_run(path) if path.is_dir() else NamedSet(NpzImages(path))
@@ -116,6 +117,18 @@ def open_image_set(
             "them as a folder of images, and they are cropped"
         )
     return named
+
+
+def named_path(text: str, option: str) -> Path:
+    """The path that a user named; ``option``: where.
+
+    Raises:
+        UsageError: it begins with the home of an unknown user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{option} {text}: {error}") from error
 
 
 def _data_of_recipe(recipe: str, split: str, side: int | None, registry: Registry) -> NamedSet:

@@ -15,7 +15,7 @@ from pae_framework.contracts import InceptionNetwork, Metric
 from pae_framework.data.image_set import FolderImages, ImageSet
 from pae_framework.data.images import random_subset
 from pae_framework.errors import DataError
-from pae_framework.evaluation.image_sets import NamedSet, open_image_set
+from pae_framework.evaluation.image_sets import NamedSet, named_path, open_image_set
 from pae_framework.evaluation.inception import inception_network
 from pae_framework.metrics.conventions import (
     Comparison,
@@ -32,13 +32,11 @@ from pae_framework.metrics.inception import (
     inception_file,
 )
 from pae_framework.metrics.reference_files import ReferenceFile, require_size, write_reference
+from pae_framework.recipe.library import is_file
 from pae_framework.registry import Registry
 from pae_framework.runs.environment import describe_environment
 from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
-
-MakeNetwork = Callable[[str, torch.device], InceptionNetwork]
-"""From weights and a device to the network."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,6 @@ class Extraction:
         cache: folder for features.
         batch_size: images at once; does not change the features.
         console: shows progress.
-        make_network: builds the network.
     """
 
     weights: str
@@ -59,7 +56,6 @@ class Extraction:
     cache: Path
     batch_size: int
     console: PlainConsole
-    make_network: MakeNetwork = inception_network
 
     @cached_property
     def identity(self) -> WeightsIdentity:
@@ -75,7 +71,7 @@ class Extraction:
     @cached_property
     def network(self) -> InceptionNetwork:
         """The network, built when it is first used."""
-        return self.make_network(self.weights, self.device)
+        return inception_network(self.weights, self.device)
 
     def features(self, images: ImageSet, digest: str, title: str) -> SetFeatures:
         """Features of all images of a set; ``digest``: of its contents."""
@@ -144,8 +140,8 @@ class _SetReference:
 def _open_reference(
     text: str, side: int | None, registry: Callable[[], Registry]
 ) -> ReferenceFile | _SetReference:
-    path = Path(text).expanduser()
-    if path.is_file():
+    path = named_path(text, "--reference")
+    if is_file(path):
         return ReferenceFile(path)
     return _SetReference(open_image_set(text, side, registry, "--reference"))
 

@@ -298,6 +298,7 @@ def measure(
             value=found.value,
             std=found.std,
             higher_is_better=quantity.higher_is_better,
+            at={"convention": convention},
             protocol={
                 **common,
                 "features": quantity.features,

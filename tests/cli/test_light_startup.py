@@ -44,6 +44,8 @@ def cpu_seconds() -> float:
         ["list-recipes"],
         ["check", "quickstart"],
         ["show", "quickstart", "--origin"],
+        ["evaluate", "--help"],
+        ["reference", "build", "--help"],
     ],
     ids=" ".join,
 )

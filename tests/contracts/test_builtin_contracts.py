@@ -111,8 +111,16 @@ def test_registration_modules(module: str) -> None:
     check_registration(module)
 
 
+SLOW = {"encoder:inception"}
+"""Components whose size is fixed and large."""
+
 CASES = [
-    pytest.param(spec, parameters, id=f"{spec.reference}-{number}")
+    pytest.param(
+        spec,
+        parameters,
+        id=f"{spec.reference}-{number}",
+        marks=[pytest.mark.slow] if spec.reference in SLOW else [],
+    )
     for spec in BUILT_IN
     for number, parameters in enumerate(CONFIGS.get(spec.reference, []))
 ]
