@@ -49,9 +49,7 @@ def test_torch_fidelity_gives_the_same_metrics_on_the_same_images(pae, tmp_path,
 
     command = ("evaluate", "--samples", "s.npz", "--reference", "r.npz", "--weights", "w.pth")
     card = pae(*command, "--metrics", "fidelity", "--json").ok().json
-    ours = {
-        metric["name"].partition("/")[2].partition("_")[0]: metric for metric in card["metrics"]
-    }
+    ours = {metric["label"].partition(" ")[0]: metric for metric in card["metrics"]}
     theirs = torch_fidelity.calculate_metrics(
         input1=Images(sets[0]),
         input2=Images(sets[1]),
@@ -91,13 +89,8 @@ def test_the_adm_protocol_from_a_folder_to_a_card(pae, tmp_path, monkeypatch):
         assert read["arr_0"].shape == (6, 32, 32, 3)
     command = ("evaluate", "--reference", "r.npz", "--weights", "none", "--json", "--samples")
     found = pae(*command, "s.npz").ok().json["metrics"]
-    assert [m["label"].partition(" ")[0] for m in found] == [
-        "IS",
-        "FD",
-        "sFD",
-        "Precision",
-        "Recall",
-    ]
+    labels = [metric["label"].partition(" ")[0] for metric in found]
+    assert labels == ["IS", "FD", "sFD", "Precision", "Recall"]
     assert all("random Inception" in metric["label"] for metric in found)
     same = pae(*command, "data.npz").ok().json["metrics"]
     values = {metric["label"].partition(" ")[0]: metric["value"] for metric in same}
