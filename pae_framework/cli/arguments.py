@@ -21,7 +21,7 @@ def _inception_weights(weights: str) -> str:
     try:
         return str(Path(default_or_file(weights)).expanduser())
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"--weights: {error}") from error
+        raise UsageError(f"--weights {weights}: {error}") from error
 
 
 RecipeArgument = Annotated[

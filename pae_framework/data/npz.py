@@ -17,7 +17,7 @@ from torch import Tensor
 from pae_framework.errors import DataError
 from pae_framework.system.files import file_digest, file_problem
 
-IMAGES = "arr_0"
+IMAGES_ARRAY = "arr_0"
 """The array of images in files for the ADM evaluator: the first argument of ``np.savez``."""
 
 
@@ -61,14 +61,16 @@ def read_array(path: Path, name: str) -> np.ndarray:
 
 def images_problem(headers: Mapping[str, ArrayHeader]) -> str | None:
     """Why the arrays of a file are no images, and what to do; None if they are."""
-    found = headers.get(IMAGES)
+    found = headers.get(IMAGES_ARRAY)
     if found is None:
         names = ", ".join(headers) or "no array"
-        return f"has no array {IMAGES} (found: {names}); save it with np.savez(file, images)"
-    others = [name for name, header in headers.items() if len(header.shape) == 4 and name != IMAGES]
+        return f"has no array {IMAGES_ARRAY} (found: {names}); save it with np.savez(file, images)"
+    others = [
+        name for name, header in headers.items() if len(header.shape) == 4 and name != IMAGES_ARRAY
+    ]
     if len(found.shape) < 3 and others:
         return (
-            f"has labels first: {IMAGES} is {found}, and {others[0]} is {headers[others[0]]}; save "
+            f"has labels first: {IMAGES_ARRAY} is {found}, and {others[0]} is {headers[others[0]]}; save "
             "the images first: np.savez(file, images, labels)"
         )
     remedies = [*_shape_remedies(found), *_type_remedies(found)]
@@ -76,7 +78,7 @@ def images_problem(headers: Mapping[str, ArrayHeader]) -> str | None:
         remedies = ["store at least one image"]
     if not remedies:
         return None
-    return f"{IMAGES} is {found}, expected (N, H, W, 3) uint8: {'; '.join(remedies)}"
+    return f"{IMAGES_ARRAY} is {found}, expected (N, H, W, 3) uint8: {'; '.join(remedies)}"
 
 
 def _shape_remedies(found: ArrayHeader) -> Iterator[str]:
@@ -129,7 +131,7 @@ class NpzImages:
         headers = array_headers(path)
         if problem := images_problem(headers):
             raise DataError(f"{path} {problem}")
-        self._count, *shape = headers[IMAGES].shape
+        self._count, *shape = headers[IMAGES_ARRAY].shape
         self._shape = tuple(shape)
         opened = path.open("rb")
         weakref.finalize(self, opened.close)
@@ -169,7 +171,7 @@ class NpzImages:
 
     def _bytes(self, index: int, size: int) -> bytes:
         if self._member is None or index < self._next:
-            self._member = self._archive.open(f"{IMAGES}.npy")
+            self._member = self._archive.open(f"{IMAGES_ARRAY}.npy")
             _read_header(self._member)
             self._start, self._next = self._member.tell(), 0
         if index != self._next:

@@ -31,7 +31,12 @@ from pae_framework.metrics.inception import (
     identify,
     inception_file,
 )
-from pae_framework.metrics.reference_files import ReferenceFile, require_size, write_reference
+from pae_framework.metrics.reference_files import (
+    ReferenceFile,
+    missing_of_images,
+    require_size,
+    write_reference,
+)
 from pae_framework.recipe.library import is_file
 from pae_framework.registry import Registry
 from pae_framework.runs.environment import describe_environment
@@ -116,7 +121,7 @@ class _SetReference:
         return self._named.images
 
     def missing(self, weights: WeightsIdentity) -> dict[str, str]:
-        return {}
+        return missing_of_images(len(self.images))
 
     def require_size(self, size: tuple[int, int], name: str) -> None:
         require_size(" x ".join(map(str, self.images.size)), size, name)

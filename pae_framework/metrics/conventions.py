@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pae_framework import __version__
 from pae_framework.contracts import Metric
 from pae_framework.metrics.features import Reference, SetFeatures
 from pae_framework.metrics.frechet import frechet_distance
@@ -286,7 +287,7 @@ def measure(
         weights: of the network.
         protocol: what the samples are.
     """
-    tool = f"pae-framework {version('pae-framework')}, following {_FOLLOWS[convention]}"
+    tool = f"pae-framework {__version__}, following {_FOLLOWS[convention]}"
     common = {"tool": tool, **protocol, **network_protocol(weights)}
     for quantity in quantities:
         found = quantity.compute(comparison)

@@ -20,9 +20,7 @@ from torch import Tensor
 
 from pae_framework.data.image_set import ImageSet
 from pae_framework.data.npz import (
-    IMAGES as IMAGES_ARRAY,
-)
-from pae_framework.data.npz import (
+    IMAGES_ARRAY,
     NpzImages,
     array_headers,
     images_problem,
@@ -99,8 +97,9 @@ class ReferenceFile:
     def missing(self, weights: WeightsIdentity) -> dict[str, str]:
         """The parts that cannot be used with these weights, and why."""
         if not self.has_statistics:
-            return {}
-        made = (self.protocol or {}).get("extractor_sha256", PUBLISHED)
+            assert self.images is not None
+            return missing_of_images(len(self.images))
+        made = str((self.protocol or {}).get("extractor_sha256", PUBLISHED))
         if made == weights.sha256 or (weights.published and made.startswith(PUBLISHED)):
             return dict(self._missing)
         reason = (
@@ -191,6 +190,13 @@ class ReferenceFile:
         """Number of images behind the statistics; None if the file does not say it."""
         count = (self.protocol or {}).get("count")
         return count if isinstance(count, int) else None
+
+
+def missing_of_images(count: int) -> dict[str, str]:
+    """The parts that a reference of this many images, without statistics, lacks, and why."""
+    if count >= 2:
+        return {}
+    return dict.fromkeys(_ARRAYS, f"it needs at least 2 images in the reference, not {count}")
 
 
 def require_size(found: str | None, size: tuple[int, int], name: str) -> None:

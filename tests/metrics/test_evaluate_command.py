@@ -192,6 +192,16 @@ def test_one_image_is_too_few(pae, network, files, tmp_path, metrics):
     assert result.code == (0 if metrics == "adm" else 2)  # IS of one image is 1
 
 
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_a_reference_of_one_image_has_no_distances(pae, network, files, tmp_path, kind):
+    np.savez(tmp_path / "npz", colors(1))
+    (tmp_path / "npz.npz").rename(tmp_path / "npz")
+    save_folder(tmp_path / "folder", colors(1))
+    result = pae(*SAMPLES, "--reference", kind).ok()
+    for label in ("FID", "sFID", "Precision", "Recall"):
+        assert f"{label}: not available: it needs at least" in result.out
+
+
 BAD_SAMPLES = {
     "float": colors(6) / 255,
     "NCHW": colors(6).transpose(0, 3, 1, 2).copy(),

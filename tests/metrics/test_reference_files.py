@@ -89,6 +89,10 @@ def test_statistics_in_features_of_other_weights_are_not_compared(tmp_path):
     assert set(adm.missing(RANDOM)) == set(random.missing(OURS)) == {STATISTICS, SPATIAL_STATISTICS}
     assert "random" in random.missing(OURS)[STATISTICS]
     assert adm.missing(OURS) == random.missing(RANDOM) == {}
+    odd = protocol(extractor_sha256=7)
+    assert STATISTICS in ReferenceFile(saved(tmp_path / "odd.npz", protocol=odd, **arrays)).missing(
+        OURS
+    )
 
 
 BAD = {
