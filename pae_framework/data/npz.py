@@ -65,13 +65,11 @@ def images_problem(headers: Mapping[str, ArrayHeader]) -> str | None:
     if found is None:
         names = ", ".join(headers) or "no array"
         return f"has no array {IMAGES_ARRAY} (found: {names}); save it with np.savez(file, images)"
-    others = [
-        name for name, header in headers.items() if len(header.shape) == 4 and name != IMAGES_ARRAY
-    ]
+    others = [name for name, header in headers.items() if len(header.shape) == 4]
     if len(found.shape) < 3 and others:
         return (
-            f"has labels first: {IMAGES_ARRAY} is {found}, and {others[0]} is {headers[others[0]]}; save "
-            "the images first: np.savez(file, images, labels)"
+            f"has labels first: {IMAGES_ARRAY} is {found}, {others[0]} is {headers[others[0]]}; "
+            "save the images first: np.savez(file, images, labels)"
         )
     remedies = [*_shape_remedies(found), *_type_remedies(found)]
     if not remedies and 0 in found.shape:
