@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pae_framework.contracts import InceptionNetwork, Metric
+from pae_framework.data.image_notes import NOTES
 from pae_framework.data.image_set import FolderImages, ImageSet
 from pae_framework.data.images import random_subset
 from pae_framework.errors import DataError
@@ -193,8 +194,13 @@ def evaluate_samples(
     features = extraction.features(named.images, digest, "samples")
     comparison = Comparison(features, loaded, extraction.network.logits, extraction.device)
     metrics = list(measure(convention, quantities, comparison, weights, named.protocol(digest)))
-    notes = [*cautions(quantities, comparison, weights), *_left_out(named.images)]
-    return Card(metrics, reasons, notes, _environment(registry(), extraction.device))
+    NOTES.summarize()
+    notes = [
+        *cautions(quantities, comparison, weights),
+        *_left_out(named.images),
+        *_unstated(opened, reference),
+    ]
+    return Card(metrics, reasons, notes, _environment(registry(), extraction))
 
 
 def build_reference(
@@ -232,8 +238,9 @@ def build_reference(
         "images_digest": told.pop("samples_digest"),
         **told,
         "stored_images": f"{len(chosen)} of {len(named.images)}, chosen at random, seed 0",
-        "environment": _environment(registry(), extraction.device),
+        "environment": _environment(registry(), extraction),
     }
+    NOTES.summarize()
     write_reference(out, named.images, chosen, features, weights, protocol)
     return len(named.images)
 
@@ -243,6 +250,17 @@ def _left_out(images: ImageSet) -> Iterator[str]:
         yield f"{images.name}: {images.left_out} files that are no images or hidden were left out"
 
 
-def _environment(registry: Registry, device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {**describe_environment(registry), "device": name, "threads": torch.get_num_threads()}
+def _unstated(reference: ReferenceFile | _SetReference, name: str) -> Iterator[str]:
+    """A caution about files of pytorch-fid, which look like those of other tools."""
+    if isinstance(reference, ReferenceFile) and reference.of_unknown_resize:
+        yield f"{name} does not state how its images were resized; another resize changes FID"
+
+
+def _environment(registry: Registry, extraction: Extraction) -> dict[str, Any]:
+    device = extraction.device
+    return {
+        **describe_environment(registry),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "batch_size": extraction.batch_size,
+    }

@@ -76,6 +76,11 @@ class ReferenceFile:
         """Whether it holds statistics; otherwise they are those of its images."""
         return STATISTICS not in self._missing
 
+    @property
+    def of_unknown_resize(self) -> bool:
+        """Whether its statistics are neither ours nor ADM's, whose files also have spatial ones."""
+        return self.has_statistics and self.protocol is None and SPATIAL_STATISTICS in self._missing
+
     @cached_property
     def protocol(self) -> dict[str, Any] | None:
         """How it was made; None for the files of others."""

@@ -181,6 +181,8 @@ def test_what_a_reference_lacks_is_said_before_any_work(pae, network, files, tmp
     ):
         assert f"{label}: not available: the reference lacks {part}" in result.out
         assert result.err.index(f"{label}: not available") < result.err.index("images/s")
+    assert "fid.npz does not state how its images were resized" in result.err
+    assert "resized" not in pae(*SAMPLES, "--reference", "r.npz").ok().err
 
 
 @pytest.mark.parametrize("metrics", ["adm", "fidelity"])
