@@ -25,7 +25,11 @@ def require_writable(file: Path) -> None:
 
 
 def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extraction:
-    """The extraction of features that options describe, on a GPU if there is one."""
+    """The extraction of features that options describe, on a GPU if there is one.
+
+    Raises:
+        UsageError: the cache cannot be written.
+    """
     from pae_framework.evaluation.samples import Extraction
     from pae_framework.execution.context import configure_torch, pick_device
     from pae_framework.metrics.extraction import default_cache
@@ -34,5 +38,8 @@ def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extracti
 
     runtime = RuntimeSettings()
     configure_torch(runtime)
+    folder = cache or default_cache()
+    if (problem := folder_problem(folder)) is not None:
+        raise UsageError(f"--cache: {problem}")
     console = PlainConsole(stderr=True)
-    return Extraction(weights, pick_device(runtime), cache or default_cache(), batch_size, console)
+    return Extraction(weights, pick_device(runtime), folder, batch_size, console)

@@ -256,6 +256,8 @@ def test_labels_first_and_a_cut_file_are_refused(pae, network, files, tmp_path):
         ("--size", "0", "--size"),
         ("--batch-size", "0", "--batch-size"),
         ("--out", "folder", "folder"),
+        ("--cache", "s.npz", "s.npz"),
+        ("--cache", "s.npz/cache", "s.npz"),
         ("--out", "s.npz/card.json", "s.npz"),
     ],
 )
