@@ -477,7 +477,9 @@ class EvaluatorConfig(ComponentConfig):
         """
 
 
-EVALUATION_NEEDS = frozenset({"reconstructions", "latents", "samples", "extractor", "masks"})
+EVALUATION_NEEDS = frozenset(
+    {"reconstructions", "latents", "samples", "extractor", "inception", "masks"}
+)
 
 
 def block_activations(parameters: int, tokens: int, width: int) -> int:

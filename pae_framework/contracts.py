@@ -469,6 +469,24 @@ class Extractor(Protocol):
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
 
 
+class InceptionNetwork(Protocol):
+    """The network of FID and its family, with some weights."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file of its weights; ``none``: random weights."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Widths of the pooled and of the spatial features: 2048 and 2023."""
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled and spatial features (M, D), float32 on the CPU, of uint8 images (M, 3, H, W)."""
+
+    def logits(self, pool: Tensor) -> Tensor:
+        """Logits (M, 1008) on the CPU of pooled features (M, 2048)."""
+
+
 class EvaluationInputs(ABC):
     """Inputs of evaluators: M test images, and what the run computes from them.
 
@@ -529,6 +547,17 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def image_features(self) -> Tensor:
         """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
+
+    @abstractmethod
+    def inception(self, weights: str) -> InceptionNetwork:
+        """The Inception network, which all processes apply to batches of images.
+
+        Args:
+            weights: ``default`` for the published weights, ``none`` for random ones, or a file.
+
+        Raises:
+            DataError: the weights are missing.
+        """
 
     @property
     @abstractmethod

@@ -94,27 +94,28 @@ class UrlFile:
         return self.url
 
     @property
-    def _path(self) -> Path:
+    def path(self) -> Path:
+        """Where it is stored on this machine."""
         cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
         home = Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser()
         return home / "hub" / "checkpoints" / self.url.rsplit("/", 1)[-1]
 
     def cached(self) -> Path | None:
         """Its path on this machine, or None."""
-        return self._path if self._path.is_file() else None
+        return self.path if self.path.is_file() else None
 
     def fetch(self) -> Path:
         """Its path on this machine, after downloading it if necessary."""
         if (found := self.cached()) is not None:
             return found
-        with replacing(self._path) as temporary:
+        with replacing(self.path) as temporary:
             try:
                 digest = _download(self.url, temporary)
             except http.client.HTTPException as error:
                 raise OSError(f"{type(error).__name__}: {error}") from error
             if not digest.startswith(self.digest):
                 raise OSError(f"its SHA-256 is {digest}, not {self.digest}...")
-        return self._path
+        return self.path
 
 
 def _download(url: str, path: Path) -> str:

@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from pae_framework import __version__
+from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.check import check
 from pae_framework.cli.commands.copy import copy
+from pae_framework.cli.commands.evaluate import evaluate
 from pae_framework.cli.commands.export_generator import export_generator
 from pae_framework.cli.commands.export_pae import export_pae
 from pae_framework.cli.commands.fetch import fetch
@@ -47,6 +49,8 @@ importing = typer.Typer(no_args_is_help=True, help="Load weights trained elsewhe
 app.add_typer(importing, name="import")
 exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for use elsewhere.")
 app.add_typer(exporting, name="export")
+reference = typer.Typer(no_args_is_help=True, help="Make what samples are compared with.")
+app.add_typer(reference, name="reference")
 
 
 def _add(group: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
@@ -60,7 +64,7 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
-    *(sample, reconstruct, report),
+    *(sample, reconstruct, evaluate, report),
     *(list_plugins, show_plugin, profiles),
 ):
     _add(app, command)
@@ -68,6 +72,7 @@ _add(importing, import_pae, "pae")
 _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")
 _add(exporting, export_generator, "generator")
+_add(reference, build_reference, "build")
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,9 +15,18 @@ from pae_framework.cli.shell_completion import (
     complete_recipe,
 )
 from pae_framework.errors import UsageError
+from pae_framework.hub import default_or_file
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
+
+
+def _inception_weights(weights: str) -> str:
+    try:
+        return str(Path(default_or_file(weights)).expanduser())
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"--weights {weights}: {error}") from error
+
 
 RecipeArgument = Annotated[
     str,
@@ -66,6 +75,33 @@ OnOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+InceptionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Inception weights: a local file; default: the published file in the cache of "
+        "torch.hub; none: random weights, to test the wiring",
+        callback=_inception_weights,
+    ),
+]
+CropOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=8192,
+        help="center-crop images of folders and data sources to this side in px; default: as they "
+        "are, or the recipe's",
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="images at once; does not change the features")
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="cache of features; default: ~/.cache/pae_framework/features"
+    ),
+]
 
 
 class Format(StrEnum):

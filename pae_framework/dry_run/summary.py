@@ -204,13 +204,14 @@ def _component_sizes(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
     tokenizer, section = networks.tokenizer, recipe.tokenizer
     encoder_stage = "encoder" if section.encoder.train is not None else None
     extractor = "" if recipe.extractor is None else recipe.extractor.use
+    extractor_stage = "extractor" if STAGES["extractor"].exists(recipe) else None
     adversarial = section.active_adversarial
     discriminator = "" if adversarial is None else adversarial.discriminator.use
     generator = "" if recipe.generator is None else recipe.generator.use
     loaded = recipe.generator is not None and recipe.generator.weights is not None
     generator_stage = None if loaded else "generator"
     rows: list[tuple[str, str, nn.Module | None, str | None]] = [
-        ("extractor", extractor, networks.extractor, "extractor"),
+        ("extractor", extractor, networks.extractor, extractor_stage),
         ("encoder", section.encoder.use, networks.encoder, encoder_stage),
         ("modulator", section.modulator.use, tokenizer.delta_encoder, "tokenizer"),
         ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),

@@ -10,9 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pae_framework.contracts import Encoder, EvaluationInputs, Extractor, SampleSet
+from pae_framework.contracts import (
+    Encoder,
+    EvaluationInputs,
+    Extractor,
+    InceptionNetwork,
+    SampleSet,
+)
 from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import to_float, to_uint8
+from pae_framework.evaluation.inception import inception_network
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
@@ -20,6 +27,9 @@ from pae_framework.sampling.sample_set import read_sets
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.world import ONE_PROCESS, World
+
+INCEPTION_BATCH = 50
+"""Images that Inception processes at once: on the CPU, 6 MB each."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,38 @@ class FeatureExtractor:
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
         return self.features(images)
+
+
+@dataclass(frozen=True)
+class SharedInception:
+    """The Inception network, applied by all processes.
+
+    Args:
+        network: that of the main process.
+        features: applies those of all processes.
+    """
+
+    network: InceptionNetwork
+    features: Callable[[Tensor], tuple[Tensor, ...]]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file of the weights."""
+        return self.network.sha256
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Widths of the features."""
+        return self.network.widths
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled and spatial features of uint8 images (M, 3, H, W)."""
+        pool, spatial = self.features(images)
+        return pool, spatial
+
+    def logits(self, pool: Tensor) -> Tensor:
+        """Logits of pooled features."""
+        return self.network.logits(pool)
 
 
 class RunInputs(EvaluationInputs):
@@ -58,6 +100,7 @@ class RunInputs(EvaluationInputs):
         if test is not None:
             self._test = test
         self._limit = limit or context.recipe.data.test_images
+        self._inceptions: dict[str, InceptionNetwork] = {}
         self._shared = SharedBatches(
             world,
             {
@@ -67,6 +110,7 @@ class RunInputs(EvaluationInputs):
                 "tokens": lambda images: (self._tokens(images),),
                 "decoded": lambda latents: (to_uint8(self.decode(latents)),),
                 "extracted": self._extract,
+                "inception": self._extract_inception,
             },
         )
 
@@ -164,6 +208,11 @@ class RunInputs(EvaluationInputs):
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
 
+    def inception(self, weights: str) -> SharedInception:
+        features = partial(self._shared.map, "inception")
+        network = self._inception(weights)
+        return SharedInception(network, lambda images: features(images, weights))
+
     @property
     def perceptual_name(self) -> str:
         settings = self._context.recipe.tokenizer.reconstruction
@@ -202,6 +251,16 @@ class RunInputs(EvaluationInputs):
     def _extract(self, images: Tensor) -> tuple[Tensor]:
         pixels = self._extractor_network.normalize(self._pixels(images))  # (B, 3, S, S)
         return (self._extractor_network(pixels).pooled.double(),)
+
+    def _extract_inception(self, images: Tensor, weights: str) -> tuple[Tensor, ...]:
+        network = self._inception(weights)
+        parts = [network(some) for some in images.split(INCEPTION_BATCH)]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _inception(self, weights: str) -> InceptionNetwork:
+        if weights not in self._inceptions:
+            self._inceptions[weights] = inception_network(weights, self._context.device)
+        return self._inceptions[weights]
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Floats in [0, 1], on the device."""

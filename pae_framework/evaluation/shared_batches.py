@@ -12,8 +12,8 @@ from pae_framework.world import World
 
 BATCH = 250
 
-BatchFunction = Callable[[Tensor], tuple[Tensor, ...]]
-"""Results for a batch (B, ...): tensors (B, ...)."""
+BatchFunction = Callable[..., tuple[Tensor, ...]]
+"""Results for a batch (B, ...) and further arguments: tensors (B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class _Request:
 
     name: str
     rounds: int
+    arguments: tuple[str, ...]
 
 
 class SharedBatches:
@@ -38,8 +39,13 @@ class SharedBatches:
     def __init__(self, world: World, functions: Mapping[str, BatchFunction]):
         self._world, self._functions = world, functions
 
-    def map(self, name: str, rows: Tensor) -> tuple[Tensor, ...]:
+    def map(self, name: str, rows: Tensor, *arguments: str) -> tuple[Tensor, ...]:
         """Apply a function to rows (M, ...), batch by batch. In the main process.
+
+        Args:
+            name: of the function.
+            rows: the rows.
+            arguments: further arguments of the function, in every process.
 
         Returns:
             The results (M, ...), on the CPU.
@@ -47,15 +53,16 @@ class SharedBatches:
         batches = rows.split(BATCH)
         size = self._world.size
         rounds = [batches[start : start + size] for start in range(0, len(batches), size)]
-        self._world.on_main(lambda: _Request(name, len(rounds)))
-        results = [result for part in rounds for result in self._round(name, part)]
+        request = _Request(name, len(rounds), arguments)
+        self._world.on_main(lambda: request)
+        results = [result for part in rounds for result in self._round(request, part)]
         return tuple(torch.cat(column) for column in zip(*results, strict=True))
 
     def serve(self) -> None:
         """In a process other than the main one, help until that one calls :meth:`end`."""
         while (request := self._next_request()) is not None:
             for _ in range(request.rounds):
-                self._round(request.name, ())
+                self._round(request, ())
 
     def end(self) -> None:
         """Let the other processes go. In the main process."""
@@ -66,8 +73,9 @@ class SharedBatches:
         return request
 
     @torch.no_grad()
-    def _round(self, name: str, batches: tuple[Tensor, ...]) -> list[list[Tensor]]:
+    def _round(self, request: _Request, batches: tuple[Tensor, ...]) -> list[list[Tensor]]:
         """The results of one batch per process, in the order of the batches."""
         own = self._world.scatter(batches)
-        results = () if own is None else self._functions[name](own)
+        function = self._functions[request.name]
+        results = () if own is None else function(own, *request.arguments)
         return [result for result in self._world.gather(results) if result]

@@ -202,7 +202,9 @@ class Recipe(Settings):
     runtime: RuntimeSettings = RuntimeSettings()
     data: DataSection
     extractor: EncoderComponent | None = Field(
-        None, description="classifier trained in the run; Frechet distances use its features"
+        None,
+        description="classifier trained in the run, or a pretrained encoder; Frechet distances use "
+        "its pooled features",
     )
     tokenizer: TokenizerSection
     latents: LatentsSettings = LatentsSettings()

@@ -268,6 +268,8 @@ def _evaluate(recipe: Recipe) -> Values:
     }
     if recipe.tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
         values["reconstruction"] = recipe.tokenizer.reconstruction
+    if recipe.extractor is not None and recipe.extractor.train is None:  # it has no stage
+        values["extractor"] = recipe.extractor
     return values
 
 

@@ -14,10 +14,11 @@ MetricFields = Mapping[str, Any]
 At = tuple[tuple[str, Any], ...]
 """A metric's ``at`` (what varies between values of one name), sorted, as a dictionary key."""
 
-_GROUPS = ("reconstruction", "manifold", "generation", "few_steps")
+_GROUPS = ("reconstruction", "manifold", "generation", "few_steps", "adm", "fidelity")
 _LABELS = (
     *("rFD", "PSNR", "SSIM", "LPIPS"),
     *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFD"),
+    *("FID", "sFID", "KID", "IS", "Precision", "Recall"),
 )
 _MISSING = "–"  # noqa: RUF001 - an en dash
 

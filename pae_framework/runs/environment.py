@@ -16,6 +16,8 @@ from pae_framework.system.cores import usable_cores
 PACKAGES = (
     "pae-framework",
     "torch",
+    "torchvision",
+    "torch-fidelity",
     "numpy",
     "scikit-learn",
     "timm",

@@ -32,6 +32,25 @@ class SyntheticExtractor:
         return flat @ normal(flat.shape[1], 6, seed=11).double()
 
 
+class SyntheticInception:
+    """Fixed random projections of the pixels in place of Inception's features."""
+
+    sha256 = "none"
+    widths = (6, 4)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (M, 6) and (M, 4) of uint8 images (M, 3, S, S)."""
+        flat = images.float().flatten(1) / 255
+        first, second = (
+            flat @ normal(flat.shape[1], width, seed=13 + width) for width in self.widths
+        )
+        return first, second
+
+    def logits(self, pool: Tensor) -> Tensor:
+        """Logits (M, 5)."""
+        return pool @ normal(pool.shape[1], 5, seed=14)
+
+
 class SyntheticInputs(EvaluationInputs):
     """Inputs from 24 synthetic images in 3 classes.
 
@@ -91,6 +110,10 @@ class SyntheticInputs(EvaluationInputs):
     @property
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
+
+    def inception(self, weights: str) -> SyntheticInception:
+        """Features of three kinds, whatever the weights."""
+        return self._needed("inception", SyntheticInception())
 
     def features(self, indices: Tensor) -> Tensor:
         """Random tokens (B, 16, 16)."""

@@ -28,6 +28,12 @@ def pae_register_encoders(register: Register) -> None:
         config="pae_encoders.config:SmallCNNConfig",
         summary="small convolutional classifier trained in the run; for Frechet features",
     )
+    register(
+        "inception",
+        target="pae_encoders.inception:InceptionEncoder",
+        config="pae_encoders.config:InceptionConfig",
+        summary="pretrained Inception-v3 of FID (torch-fidelity), frozen; for Frechet features",
+    )
     for name, target, summary in PRETRAINED:
         register(
             name,

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from pae_framework.config import Depth, EncoderConfig, MlpRatio, Side, Weight, Width
+from pae_framework.metrics.inception_settings import InceptionWeights
 
 Crop = Annotated[
     float,
@@ -118,6 +119,34 @@ class SmallCNNConfig(EncoderConfig):
     def smoke(self) -> Self:
         """Eight channels, two stages at most."""
         return self.model_copy(update={"width": 8, "depth": min(self.depth, 2)})
+
+
+class InceptionConfig(InceptionWeights, EncoderConfig):
+    """Inception-v3 of 2015, whose pooled features are those of FID; any image size."""
+
+    def token_grid(self, image_size: int) -> int:
+        """One token, the pooled features."""
+        return 1
+
+    def token_width(self) -> int:
+        """Width of the pooled features."""
+        return 2048
+
+    def token_heads(self) -> int:
+        """One per 64 channels."""
+        return 32
+
+    def feature_maps(self) -> int:
+        """The token."""
+        return 1
+
+    def parameters(self, image_size: int) -> int:
+        """Those of the network, whose size is fixed, with its classifier."""
+        return 23_850_960
+
+    def smoke(self) -> Self:
+        """Random weights."""
+        return self.model_copy(update={"weights": "none"})
 
 
 def nearest_multiples(size: int, unit: int) -> str:

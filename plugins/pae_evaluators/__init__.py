@@ -1,4 +1,4 @@
-"""Built-in evaluators: reconstruction, generation, few steps, latent manifold. No torch here."""
+"""Built-in evaluators: reconstruction, samples, few steps, latent manifold. No torch here."""
 
 from pae_framework import hookimpl
 from pae_framework.hookspecs import Register
@@ -26,6 +26,18 @@ def pae_register_evaluators(register: Register) -> None:
         target="pae_evaluators.sample_quality:FewSteps",
         config="pae_evaluators.config:FewStepsConfig",
         summary="Frechet distance of samples to test images, over the solver's steps",
+    )
+    register(
+        "adm",
+        target="pae_evaluators.inception_metrics:ADM",
+        config="pae_evaluators.config:ADMConfig",
+        summary="IS, FID, sFID, precision and recall of samples by the ADM evaluator's protocol",
+    )
+    register(
+        "fidelity",
+        target="pae_evaluators.inception_metrics:Fidelity",
+        config="pae_evaluators.config:FidelityConfig",
+        summary="FID, KID, IS, precision and recall of samples by torch-fidelity's protocol",
     )
     register(
         "manifold",

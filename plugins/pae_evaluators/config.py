@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field
 
-from pae_framework.config import Count, EvaluatorConfig
+from pae_framework.config import Count, EvaluatorConfig, PathText
+from pae_framework.metrics.inception_settings import InceptionWeights
+from pae_framework.system.files import file_problem
 
 
 class ReconstructionConfig(EvaluatorConfig):
@@ -29,6 +33,45 @@ class GenerationConfig(EvaluatorConfig):
 
 class FewStepsConfig(GenerationConfig):
     """Samples of the last weights with few and with all solver steps."""
+
+
+class InceptionMetricsConfig(InceptionWeights, EvaluatorConfig):
+    """Samples compared with a reference in Inception features."""
+
+    reference: PathText | None = Field(
+        None,
+        description="reference npz: of the ADM evaluator, pytorch-fid or `pae reference build`; "
+        "null: the test images",
+    )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Samples, and Inception."""
+        return frozenset({"samples", "inception"})
+
+    def files(self) -> Mapping[str, Path]:
+        """The reference, and the weights if they are a local file."""
+        reference = {} if self.reference is None else {"reference": Path(self.reference)}
+        return {**super().files(), **{key: path.expanduser() for key, path in reference.items()}}
+
+    def missing(self) -> str | None:
+        """What is missing if the reference or the weights are not on this machine."""
+        file = self.files().get("reference")
+        if file is not None and (problem := file_problem(file)) is not None:
+            return f"reference: {problem}; `pae reference build` writes one"
+        return super().missing()
+
+    def smoke(self) -> Self:
+        """Random weights; the test images are the reference."""
+        return self.model_copy(update={"reference": None, "weights": "none"})
+
+
+class ADMConfig(InceptionMetricsConfig):
+    """IS, FID, sFID, precision and recall of the samples, as the ADM evaluator defines them."""
+
+
+class FidelityConfig(InceptionMetricsConfig):
+    """FID, KID, IS, precision and recall of the samples, as torch-fidelity defines them."""
 
 
 Radius = Annotated[float, Field(gt=0, le=1000)]

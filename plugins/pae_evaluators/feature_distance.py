@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pae_evaluators.frechet import FeatureStatistics, frechet_distance
 from pae_framework.contracts import EvaluationInputs, Extractor, Metric
+from pae_framework.metrics.frechet import frechet_distance
+from pae_framework.metrics.statistics import FeatureStatistics
 
 BATCH = 250
 """Images whose features are added to the statistics at once."""

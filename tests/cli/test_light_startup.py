@@ -46,6 +46,8 @@ def cpu_seconds() -> float:
         ["check", "quickstart", "--on", "local"],
         ["profiles", "debug"],
         ["show", "quickstart", "--origin"],
+        ["evaluate", "--help"],
+        ["reference", "build", "--help"],
     ],
     ids=" ".join,
 )

@@ -49,6 +49,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],
     "encoder:siglip2": [UNTRAINED],
+    "encoder:inception": [{"weights": "none"}],
     "modulator:dam": [
         {"depth": 2},
         {"depth": 1, "fusion": "add", "cross": False},
@@ -92,6 +93,8 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "evaluator:reconstruction": [{}],
     "evaluator:generation": [{}],
     "evaluator:few_steps": [{}],
+    "evaluator:adm": [{"weights": "none"}],
+    "evaluator:fidelity": [{"weights": "none"}],
     "evaluator:manifold": [{"images": 6}, {"ssc": False, "images": 6}],
 }
 
@@ -110,8 +113,16 @@ def test_registration_modules(module: str) -> None:
     check_registration(module)
 
 
+SLOW = {"encoder:inception"}
+"""Components whose size is fixed and large."""
+
 CASES = [
-    pytest.param(spec, parameters, id=f"{spec.reference}-{number}")
+    pytest.param(
+        spec,
+        parameters,
+        id=f"{spec.reference}-{number}",
+        marks=[pytest.mark.slow] if spec.reference in SLOW else [],
+    )
     for spec in BUILT_IN
     for number, parameters in enumerate(CONFIGS.get(spec.reference, []))
 ]

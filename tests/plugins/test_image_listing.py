@@ -14,7 +14,8 @@ from PIL import Image
 
 from pae_datasets.config import ImageFolderConfig
 from pae_datasets.image_folder import ImageFolder
-from pae_datasets.listing import IMAGE_SUFFIXES, list_images
+from pae_datasets.listing import list_images
+from pae_framework.data.image_names import IMAGE_SUFFIXES
 from pae_framework.data.images import read_images
 from pae_framework.errors import DataError
 

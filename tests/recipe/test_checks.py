@@ -205,6 +205,21 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             ["'generation'", "`sample`", "set evaluate.generation=null"],
         ),
         (
+            [
+                "generator=null",
+                "sample=null",
+                "evaluate.generation=null",
+                "evaluate.adm.weights=none",
+            ],
+            "evaluate.adm",
+            ["'adm'", "`generator`", "set evaluate.adm=null"],
+        ),
+        (
+            ["extractor=null", "extractor={use: inception, weights: none, train: {steps: 1}}"],
+            "extractor.train",
+            ["'inception'", "set extractor.train=null"],
+        ),
+        (
             ["extractor=null", "evaluate.generation=null"],
             "evaluate.reconstruction",
             ["'reconstruction'", "`extractor`", "set evaluate.reconstruction=null"],
@@ -261,6 +276,8 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["data.test_images=20"],  # the default of `images` is at most 500
         ["data.test_images=20", "evaluate.manifold.images=30"],
         ["sample={count: 9, labels: uniform}"],
+        ["extractor=null", "extractor={use: inception, weights: none}"],
+        ["evaluate.adm.weights=none", "evaluate.fidelity={reference: r.npz, weights: w.pth}"],
         ["tokenizer.reconstruction.perceptual.layers=[0, 3]"],
     ],
 )

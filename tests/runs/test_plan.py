@@ -156,3 +156,35 @@ def test_the_version_of_a_component_counts(tiny_recipe: Path, monkeypatch: pytes
     monkeypatch.setattr(SSRConfig, "version", 2)
     after = fingerprints(tiny_recipe)
     assert {name for name in after if before[name] != after[name]} == FROM_TOKENIZER
+
+
+def changed_stages(recipe: Path, first: str, second: str) -> set[str]:
+    before, after = (fingerprints(recipe, "extractor=null", value) for value in (first, second))
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_pretrained_extractor_has_no_stage_and_counts_in_the_evaluation(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    for name in ("a.pth", "b.pth", "c.pth"):
+        (tmp_path / name).write_text("other" if name == "c.pth" else "same")
+    one, same, other = (
+        f"extractor={{use: inception, weights: {tmp_path / name}}}"
+        for name in ("a.pth", "b.pth", "c.pth")
+    )
+    assert "extractor" not in fingerprints(tiny_recipe, "extractor=null", one)
+    assert changed_stages(tiny_recipe, one, same) == set()
+    assert changed_stages(tiny_recipe, one, other) == {"evaluate", "report"}
+
+
+def test_the_contents_of_a_reference_count_in_the_evaluation(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    found = []
+    for content in ("one", "two", "one"):
+        (tmp_path / content).mkdir(exist_ok=True)
+        (tmp_path / content / "r.npz").write_text(content)
+        reference = f"evaluate.adm={{weights: none, reference: {tmp_path / content / 'r.npz'}}}"
+        found.append(fingerprints(tiny_recipe, reference))
+    assert found[0] == found[2]
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == {"evaluate", "report"}

@@ -6,6 +6,7 @@ import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, LabeledImage
+from pae_framework.evaluation import inputs as inputs_module
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.tokenizer.losses.lpips import build_lpips
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
@@ -185,3 +186,42 @@ def test_tokens_of_chosen_images_and_pooled_features_of_all():
     assert inputs.pooled_features.shape == (200, 3)
     assert torch.equal(inputs.pooled_features[[7, 3]], tokens.mean(1))
     assert inputs.pooled_features is inputs.pooled_features
+
+
+class CountingInception:
+    sha256, widths = "none", (3, 1)
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, images):
+        self.batches.append(len(images))
+        floats = images.float()
+        return floats.mean((2, 3)), floats[:, 0, 0, :1]
+
+    def logits(self, pool):
+        return 2 * pool
+
+
+def test_inception_is_built_once_for_each_weights_and_takes_few_images_at_once(monkeypatch):
+    built = {}
+
+    def build(weights, device):
+        assert weights not in built
+        return built.setdefault(weights, CountingInception())
+
+    monkeypatch.setattr(inputs_module, "inception_network", build)
+    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None))
+    inputs = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
+    images = torch.arange(120, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+
+    network, again = inputs.inception("none"), inputs.inception("none")
+    inputs.inception("other.pth")
+    pool, spatial = network(images)
+
+    assert pool[:, 0].tolist() == spatial[:, 0].tolist() == list(range(120))
+    assert sum(built["none"].batches) == 120
+    assert max(built["none"].batches) <= 50
+    assert set(built) == {"none", "other.pth"}
+    assert (again.sha256, again.widths) == ("none", (3, 1))
+    assert torch.equal(network.logits(pool), 2 * pool)

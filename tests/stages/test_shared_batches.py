@@ -92,3 +92,19 @@ def test_each_batch_is_computed_once_by_the_processes_in_turn(size: int, count: 
     assert [function.seen for function in functions] == [
         batches[rank::size] for rank in range(size)
     ]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_arguments_reach_the_function_in_every_process(size: int) -> None:
+    def scaled(rows: Tensor, factor: str, offset: str) -> tuple[Tensor]:
+        return (rows * int(factor) + int(offset),)
+
+    shared = [SharedBatches(world, {"scaled": scaled}) for world in worlds(size)]
+    with ThreadPoolExecutor(size) as pool:
+        others = [pool.submit(one.serve) for one in shared[1:]]
+        rows = torch.arange(3 * BATCH)
+        (found,) = shared[0].map("scaled", rows, "10", "3")
+        shared[0].end()
+        for other in others:
+            other.result(timeout=SECONDS)
+    assert torch.equal(found, rows * 10 + 3)

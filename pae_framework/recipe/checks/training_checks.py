@@ -25,14 +25,11 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
-    extractor = recipe.extractor
-    if extractor is not None and not extractor.config.trainable:
-        message = f"{extractor.use!r} is not trainable; an extractor must be"
-        hint = "set extractor={use: small_cnn, train: {steps: <steps>}}"
-        yield Inconsistency(("extractor",), message, hint)
-        extractor = None
-    encoders = [(("tokenizer", "encoder"), recipe.tokenizer.encoder), (("extractor",), extractor)]
-    for path, encoder in encoders:
+    encoders = {
+        ("tokenizer", "encoder"): recipe.tokenizer.encoder,
+        ("extractor",): recipe.extractor,
+    }
+    for path, encoder in encoders.items():
         if encoder is None or encoder.config.trainable == (encoder.train is not None):
             continue
         train = dotted((*path, "train"))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,8 +9,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from pae_evaluators.frechet import FeatureStatistics, frechet_distance
-from pae_framework.errors import DataError, RunError
+from pae_framework.errors import DataError
+from pae_framework.metrics.frechet import frechet_distance
+from pae_framework.metrics.statistics import FeatureStatistics
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "adm_statistics.safetensors"
 seeds = st.integers(0, 2**32 - 1)
@@ -93,45 +93,6 @@ def test_symmetric_and_at_least_the_distance_of_the_means(seed, count_a, count_b
     assert there >= (a.mean - b.mean).square().sum().item() * (1 - 1e-9) - 1e-8
 
 
-@given(seeds, st.integers(2, 40), st.integers(1, 50), st.sampled_from([0.0, 1e4]))
-def test_batches_give_the_moments_of_all_rows_at_once(seed, count, batches, offset):
-    rows = features(count, 5, seed, shift=offset)
-    found = statistics(rows, batches)
-    assert found.count == count
-    np.testing.assert_allclose(found.mean, rows.numpy().mean(0), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(found.covariance, np.cov(rows.numpy(), rowvar=False), atol=1e-7)
-
-
-def test_two_updates_equal_one():
-    rows = features(90, 6, seed=4)
-    updated = statistics(rows[:20])
-    updated.update(rows[20:])
-    updated.update(torch.empty(0, 6))
-    whole = statistics(rows)
-    assert updated.count == 90
-    torch.testing.assert_close(updated.mean, whole.mean)
-    torch.testing.assert_close(updated.covariance, whole.covariance)
-
-
-def test_float32_features_are_summed_in_float64():
-    rows = (features(1000, 4, seed=5) + 1e4).float()
-    expected = np.cov(rows.double().numpy(), rowvar=False)
-    np.testing.assert_allclose(statistics(rows, 10).covariance, expected, rtol=1e-8)
-
-
-def test_memory_does_not_grow_with_the_rows():
-    found = FeatureStatistics(7)
-    for seed in range(20):
-        found.update(features(50, 7, seed))
-    held = sum(v.numel() for v in vars(found).values() if isinstance(v, torch.Tensor))
-    assert held == 7 + 7 * 7
-
-
 def test_one_image_has_no_covariance():
     with pytest.raises(DataError, match=r"2 images.* 1"):
         frechet_distance(statistics(torch.zeros(1, 3)), statistics(torch.zeros(5, 3)))
-
-
-def test_features_that_are_not_finite_are_refused():
-    with pytest.raises(RunError, match="NaN"):
-        FeatureStatistics(2).update(torch.tensor([[0.0, float("nan")]]))

@@ -1,0 +1,45 @@
+"""How commands extract features: options to an extraction. Imports torch when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pae_framework.errors import UsageError
+from pae_framework.system.file_errors import folder_problem
+
+if TYPE_CHECKING:
+    from pae_framework.evaluation.samples import Extraction
+
+
+def require_writable(file: Path) -> None:
+    """Check that a file can be written before anything is computed.
+
+    Raises:
+        UsageError: it is a folder, or its folder cannot be written.
+    """
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; name a file")
+    if (problem := folder_problem(file.parent)) is not None:
+        raise UsageError(problem)
+
+
+def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extraction:
+    """The extraction of features that options describe, on a GPU if there is one.
+
+    Raises:
+        UsageError: the cache cannot be written.
+    """
+    from pae_framework.evaluation.samples import Extraction
+    from pae_framework.execution.context import configure_torch, pick_device
+    from pae_framework.metrics.extraction import default_cache
+    from pae_framework.recipe.models import RuntimeSettings
+    from pae_framework.system.console import PlainConsole
+
+    runtime = RuntimeSettings()
+    configure_torch(runtime)
+    folder = cache or default_cache()
+    if (problem := folder_problem(folder)) is not None:
+        raise UsageError(f"--cache: {problem}")
+    console = PlainConsole(stderr=True)
+    return Extraction(weights, pick_device(runtime), folder, batch_size, console)

@@ -1,0 +1,109 @@
+"""Features of sets of images, extracted in chunks that are cached under what made them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from pae_framework.contracts import InceptionNetwork
+from pae_framework.data.image_set import ImageSet
+from pae_framework.errors import CheckpointError, DataError
+from pae_framework.metrics.features import InceptionFeatures
+from pae_framework.system.files import json_digest
+from pae_framework.tensor_files import load_tensors, save_tensors
+
+CHUNK = 500
+"""Images of a chunk; an interruption loses at most one."""
+_VERSION = 1
+"""Increase it if the same network computes other features from the same images."""
+
+Show = Callable[[int, int], None]
+"""Called with the number of images done, and of those among them that were cached."""
+
+
+def default_cache() -> Path:
+    """Folder of the cache of this user.
+
+    Raises:
+        DataError: the user has no home.
+    """
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        raise DataError("this user has no home for a cache; set XDG_CACHE_HOME") from None
+    return home / "pae_framework" / "features"
+
+
+def extract(
+    images: ImageSet,
+    identity: str,
+    network: InceptionNetwork,
+    cache: Path,
+    batch_size: int,
+    show: Show,
+) -> Iterator[InceptionFeatures]:
+    """The features of all images, chunk by chunk; a chunk that is cached is not computed.
+
+    Args:
+        images: the images.
+        identity: of their contents.
+        network: the network.
+        cache: folder for all sets; about 16 KB for each image.
+        batch_size: images that the network processes at once; does not change the features.
+        show: shows progress.
+
+    Raises:
+        DataError: an image cannot be read.
+        WriteError: the cache cannot be written.
+    """
+    folder = cache / _key(images, identity, network)
+    done = cached = 0
+    for start in range(0, len(images), CHUNK):
+        stop = min(start + CHUNK, len(images))
+        file = folder / f"{start:08d}.safetensors"
+        features = _read(file, stop - start, network.widths)
+        if features is not None:
+            done, cached = stop, cached + stop - start
+            show(done, cached)
+        else:
+            parts = []
+            for first in range(start, stop, batch_size):
+                batch = range(first, min(first + batch_size, stop))
+                parts.append(network(images.read(batch)))
+                done = batch.stop
+                show(done, cached)
+            features = InceptionFeatures(*map(torch.cat, zip(*parts, strict=True)))
+            save_tensors(features._asdict(), file)
+        yield features
+
+
+def _key(images: ImageSet, identity: str, network: InceptionNetwork) -> str:
+    """Name of the folder of a set: a hash of all that its features depend on."""
+    made_by = {
+        "images": identity,
+        "count": len(images),
+        "size": list(images.size),
+        "crop": images.crop,
+        "weights": network.sha256,
+        "torch": torch.__version__,
+        "chunk": CHUNK,
+        "version": _VERSION,
+    }
+    return json_digest(made_by)
+
+
+def _read(file: Path, count: int, widths: tuple[int, int]) -> InceptionFeatures | None:
+    """The features of a chunk; None if it is not there, or damaged."""
+    if not file.is_file():
+        return None
+    try:
+        tensors = load_tensors(file)
+    except CheckpointError:
+        return None
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != {"pool": (count, widths[0]), "spatial": (count, widths[1])}:
+        return None
+    return InceptionFeatures(tensors["pool"], tensors["spatial"])

@@ -1,0 +1,97 @@
+"""Samples compared with a reference in Inception features, by the conventions in use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from pae_evaluators.config import InceptionMetricsConfig
+from pae_framework.contracts import (
+    EvaluationInputs,
+    Evaluator,
+    InceptionNetwork,
+    Metric,
+    SampleSet,
+)
+from pae_framework.data.npz import NpzImages
+from pae_framework.metrics.conventions import Comparison, cautions, measure, split_available
+from pae_framework.metrics.features import InceptionFeatures, Reference, SetFeatures, collect
+from pae_framework.metrics.inception import WeightsIdentity
+from pae_framework.metrics.reference_files import ReferenceFile
+
+PART = 5000
+"""Images whose features are in memory at once; several processes share them."""
+_READ = 500
+"""Images of a reference file that are in memory at once."""
+
+logger = logging.getLogger(__name__)
+
+
+class InceptionMetrics(Evaluator):
+    """Metrics of the samples of the last weights with the recipe's settings."""
+
+    convention: ClassVar[str]
+    config: InceptionMetricsConfig
+
+    def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
+        """Compute the metrics that the reference and the number of images allow."""
+        main = [samples for samples in inputs.sample_sets if samples.role == "main"]
+        return [metric for samples in main for metric in self._measure(samples, inputs)]
+
+    def _measure(self, samples: SampleSet, inputs: EvaluationInputs) -> list[Metric]:
+        network = inputs.inception(self.config.weights)
+        weights, images = WeightsIdentity(network.sha256), samples.images
+        file = self._reference_file(images)
+        missing = {} if file is None else file.missing(weights)
+        stored = inputs.images if file is None else file.images
+        count = None if stored is None else len(stored)
+        quantities, reasons = split_available(self.convention, missing, len(images), count)
+        for label, reason in reasons.items():
+            logger.warning("%s: not available: %s", label, reason)
+        if file is None:
+            told = {"reference": "test images"}
+            reference = Reference.of_images(_of_tensor(inputs.images, network), told)
+        else:
+            parts = {quantity.part for quantity in quantities}
+            reference = file.load(parts, network.widths, lambda npz: _of_file(npz, network))
+        comparison = Comparison(_of_tensor(images, network), reference, network.logits)
+        for caution in cautions(quantities, comparison, weights):
+            logger.warning("%s", caution)
+        protocol = {**inputs.protocol, **samples.protocol}
+        return list(measure(self.convention, quantities, comparison, weights, protocol))
+
+    def _reference_file(self, images: Tensor) -> ReferenceFile | None:
+        if self.config.reference is None:
+            return None
+        file = ReferenceFile(Path(self.config.reference).expanduser())
+        file.require_size((images.shape[2], images.shape[3]), "samples")
+        return file
+
+
+class ADM(InceptionMetrics):
+    """IS, FID, sFID, precision and recall as the ADM evaluator defines them."""
+
+    convention = "adm"
+
+
+class Fidelity(InceptionMetrics):
+    """FID, KID, IS, precision and recall as torch-fidelity defines them."""
+
+    convention = "fidelity"
+
+
+def _of_tensor(images: Tensor, network: InceptionNetwork) -> SetFeatures:
+    return collect(InceptionFeatures(*network(part)) for part in images.split(PART))
+
+
+def _of_file(images: NpzImages, network: InceptionNetwork) -> SetFeatures:
+    def parts() -> Iterator[InceptionFeatures]:
+        for start in range(0, len(images), _READ):
+            batch = images.read(range(start, min(start + _READ, len(images))))
+            yield InceptionFeatures(*network(batch))
+
+    return collect(parts())

@@ -1,0 +1,132 @@
+"""Features come in chunks from a cache that an interruption fills and no change makes stale."""
+
+import numpy as np
+import pytest
+import torch
+from stand_in import ColorNetwork, colors
+
+from pae_framework.data.npz import NpzImages
+from pae_framework.errors import DataError
+from pae_framework.metrics import extraction
+from pae_framework.metrics.extraction import extract
+from pae_framework.metrics.features import InceptionFeatures, collect
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(extraction, "CHUNK", 10)
+
+
+@pytest.fixture
+def images(tmp_path):
+    np.savez(tmp_path / "images.npz", colors(35))
+    return NpzImages(tmp_path / "images.npz")
+
+
+def run(images, network, tmp_path, batch_size=4, show=lambda done, cached: None, identity=None):
+    digest = identity or images.identity()
+    return list(extract(images, digest, network, tmp_path / "cache", batch_size, show))
+
+
+def joined(parts):
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def test_all_images_in_order_once_and_the_second_time_from_the_cache(tmp_path, images):
+    network, shown = ColorNetwork(), []
+    parts = run(images, network, tmp_path, show=lambda *numbers: shown.append(numbers))
+    direct = ColorNetwork()(images.read(range(35)))
+    assert [len(part.pool) for part in parts] == [10, 10, 10, 5]
+    assert all(torch.equal(a, b) for a, b in zip(joined(parts), direct, strict=True))
+    assert network.seen == 35
+    assert network.largest_batch == 4
+    assert shown[-1] == (35, 0)
+
+    shown.clear()
+    again = run(images, network, tmp_path, show=lambda *numbers: shown.append(numbers))
+    assert network.seen == 35
+    assert shown == [(10, 10), (20, 20), (30, 30), (35, 35)]
+    assert all(torch.equal(a, b) for a, b in zip(joined(again), joined(parts), strict=True))
+
+
+def test_an_interruption_loses_at_most_a_chunk(tmp_path, images):
+    def stop(done, cached):
+        if done > 24:
+            raise KeyboardInterrupt
+
+    network = ColorNetwork()
+    with pytest.raises(KeyboardInterrupt):
+        run(images, network, tmp_path, show=stop)
+    before = network.seen
+    run(images, network, tmp_path)
+    assert network.seen - before == 35 - 20
+
+
+@pytest.mark.parametrize("change", ["one image", "order", "weights"])
+def test_nothing_that_features_depend_on_leaves_the_cache_valid(tmp_path, images, change):
+    run(images, ColorNetwork(), tmp_path)
+    stored, network = colors(35), ColorNetwork()
+    if change == "one image":
+        stored[7] = 255 - stored[7]
+    elif change == "order":
+        stored = stored[::-1].copy()
+    else:
+        network = ColorNetwork("0123456789")
+    np.savez(tmp_path / "images.npz", stored)
+    found = joined(run(NpzImages(tmp_path / "images.npz"), network, tmp_path))
+    assert network.seen == 35
+    expected = stored.mean((1, 2)) / 255
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_the_batch_size_changes_nothing(tmp_path, images, size):
+    parts = run(images, ColorNetwork(), tmp_path, batch_size=size)
+    assert torch.equal(joined(parts)[0], ColorNetwork()(images.read(range(35))).pool)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", "half"])
+def test_a_damaged_chunk_is_computed_again(tmp_path, images, damage):
+    parts = run(images, ColorNetwork(), tmp_path)
+    (file,) = (tmp_path / "cache").glob("*/00000010.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
+    network = ColorNetwork()
+    again = run(images, network, tmp_path)
+    assert network.seen == 10
+    assert torch.equal(joined(again)[0], joined(parts)[0])
+    assert file.read_bytes() == whole
+
+
+def test_collected_features_are_those_of_all_images(tmp_path, images):
+    found = collect(run(images, ColorNetwork(), tmp_path))
+    pool = colors(35).mean((1, 2)) / 255
+    np.testing.assert_allclose(found.rows.numpy(), pool, rtol=1e-5)
+    np.testing.assert_allclose(found.pool.mean, pool.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found.pool.covariance, np.cov(pool, rowvar=False), atol=1e-7)
+    assert found.spatial.count == 35
+    assert found.spatial.width == 2
+
+
+def test_no_images_have_no_features():
+    with pytest.raises(DataError, match="no images"):
+        collect([])
+
+
+@pytest.mark.slow
+def test_memory_is_flat_for_fifty_thousand_images():
+    # Statistics of 2048 features take 67 MB; a part of 1000 images 16 MB; pooled rows 8 KB each.
+    import resource
+
+    def parts(count):
+        for start in range(0, count, 1000):
+            generator = torch.Generator().manual_seed(start)
+            rows = torch.randn(1000, 256, generator=generator)
+            yield InceptionFeatures(rows[:, :8], rows)
+
+    collect(parts(5_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = collect(parts(50_000))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert found.spatial.count == 50_000
+    assert grown < 20e6  # the spatial features of all would take 51 MB
