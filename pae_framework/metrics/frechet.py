@@ -23,7 +23,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     assert a.mean.shape == b.mean.shape, f"features of widths {len(a.mean)} and {len(b.mean)}"
     shift = (a.mean - b.mean).square().sum()
     first, second = a.covariance, b.covariance
-    value = shift + first.trace() + second.trace() - 2 * _trace_of_root(first, second)
+    spread = first.trace() + second.trace()
+    value = shift + spread - 2 * _trace_of_root(first, second)
     return max(0.0, value.item())
 
 

@@ -73,7 +73,7 @@ class FeatureStatistics:
         rows = features.detach().to("cpu", torch.float64)
         mean = rows.mean(0)
         centered = rows - mean
-        self._scatter.addmm_(centered.T, centered)
+        self._scatter += centered.T @ centered
         self._shift(len(rows), mean)
 
     def merge(self, other: FeatureStatistics) -> None:
@@ -88,6 +88,6 @@ class FeatureStatistics:
         """Account for the means of the rows so far and of ``count`` further rows."""
         total = self.count + count
         shift = mean - self.mean
-        self._scatter.addr_(shift, shift, alpha=self.count * count / total)
+        self._scatter += torch.outer(shift, shift) * (self.count * count / total)
         self.mean = self.mean + shift * (count / total)
         self.count = total
