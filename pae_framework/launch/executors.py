@@ -80,7 +80,10 @@ class Executor:
                     return self._sent_local(job, works)
                 return self._sent_to_slurm(job, works, after)
         except (FailedJobError, FailedSubmissionError) as error:
-            reason = (str(error).strip().splitlines() or ["no reason is given"])[-1]
+            said = [
+                line for line in str(error).splitlines() if line.strip() and "--help" not in line
+            ]
+            reason = said[-1].strip() if said else "no reason is given"
             raise RunError(
                 f"the job of {job.label} is not accepted: {reason}; jobs that were accepted stay "
                 "in the queue"

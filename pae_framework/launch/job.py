@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ class JobRules:
         executor: ``slurm``, ``local`` or ``debug``.
         restarts: starts without progress after the first one that a stage may have.
         seconds: how long a save may take when the job is interrupted; None: unknown.
-        again: what the user typed, which also submits the run again.
+        again: what the user typed to run the stages; it resumes the run.
     """
 
     executor: str
@@ -84,6 +85,7 @@ class _Job:
         if self.rules.executor == "debug":  # this is the process of the user
             self.work(own, console)
             return
+        sys.argv[1:] = shlex.split(self.rules.again)[1:]  # locks name the command of their holder
         try:
             with _interrupted_by_signals():
                 if not own.follows():

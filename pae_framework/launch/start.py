@@ -36,6 +36,8 @@ from pae_framework.recipe.profiles import FoundProfile, chosen_profile
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
+from pae_framework.runs.job_status import JobsView
+from pae_framework.runs.jobs import RunJobs
 from pae_framework.runs.looking import looking_once, only_looking
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.system.console import PlainConsole
@@ -129,10 +131,15 @@ def profile_of(loaded: LoadedRecipe, options: RunOptions) -> FoundProfile | None
     processes that torchrun has started stay on this machine, whatever the recipe's ``launch`` is.
 
     Raises:
-        UsageError: ``options.on`` contradicts ``options.processes``, or torchrun.
+        UsageError: ``options.on`` contradicts ``options.processes``, ``options.smoke`` or torchrun.
         ProfileError: the profile, or one that it extends, is missing or invalid.
     """
     started = place_of_process() is not None
+    if options.on is not None and options.smoke and options.run_dir is None:
+        raise UsageError(
+            "a smoke run is in a temporary folder, which other machines may not see; with --on, "
+            "add --run-dir"
+        )
     if options.on is None:
         here = started or options.smoke or options.processes is not None
         return None if here else chosen_profile(loaded, None)
@@ -171,6 +178,8 @@ def _run(
     if again:
         with directory.lock():
             outdate_stages(again, recipes, directory.store)
+    if profile is None:
+        _tell_queued(directory, warn or console.print)
     if profile is not None:
         _submit(loaded, directory, members, profile, options.command, console)
     elif members:
@@ -179,6 +188,19 @@ def _run(
     else:
         choose_launcher(console, ranks).run(loaded, directory, options.command)
     return directory
+
+
+def _tell_queued(directory: RunDirectory, warn: Callable[[str], None]) -> None:
+    """Say which jobs of the run have not ended: this process takes stages from them."""
+    if not RunJobs(directory.path).submitted:
+        return
+    view = JobsView(directory.path)
+    jobs = [job for job, stages in view.by_job.items() if view.status(stages[-1]).ended is False]
+    if jobs:
+        warn(
+            f"job {', '.join(jobs)} of the run has not ended; the stages now run here, and it uses "
+            f"what is done: `pae cancel {directory.path}` ends it"
+        )
 
 
 def _lacks(

@@ -47,7 +47,7 @@ from pae_framework.recipe.sweep import Member, expand
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory, digest_of_text
 from pae_framework.runs.job_status import process_runs
-from pae_framework.runs.jobs import RunJobs, SubmittedStage, now
+from pae_framework.runs.jobs import RunJobs, SubmittedStage, now, resuming
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.sources import source_hashes
@@ -177,7 +177,8 @@ class Submitter:
         if self._executor == "slurm":
             grace = profile.signal_before if profile.grace is None else profile.grace
             known = min(profile.signal_before, grace)
-        return JobRules(self._executor, profile.max_restarts_without_progress, known, self.command)
+        again = resuming(self.command)
+        return JobRules(self._executor, profile.max_restarts_without_progress, known, again)
 
     def _snapshot(self, loaded: LoadedRecipe) -> Snapshot:
         """Write the recipe for the job, and say what it is submitted with."""

@@ -87,6 +87,8 @@ def ask_site() -> Site:
     try:
         if _enforces_associations(settings):
             associations = read_associations()
+        else:
+            unknown.append("accounts and QOS, which the site does not enforce")
     except SlurmUnknownError as error:
         unknown.append(str(error))
     return Site(partitions, associations, _kill_wait(settings), tuple(unknown))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,6 +200,17 @@ class RunJobs:
 
     def _canceled(self, job: str) -> Path:
         return self.folder / f"{job}.canceled"
+
+
+def resuming(command: str) -> str:
+    """The command that resumes what a command of a user began: ``--again`` would begin anew."""
+    kept, words = list[str](), iter(shlex.split(command))
+    for word in words:
+        if word == "--again":
+            next(words, None)
+        elif not word.startswith("--again="):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def now() -> str:

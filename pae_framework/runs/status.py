@@ -184,7 +184,7 @@ class _Look:
             return theirs
         if record.file.exists() or last is None:
             return own
-        return self._stale(planned, last)
+        return self._stale(planned, last, own.job)
 
     def _status(self, planned: PlannedStage, record: StageRecord) -> StageStatus:
         return stage_status(planned.name, record, self.view)
@@ -216,14 +216,17 @@ class _Look:
     def _described(self) -> Mapping[str, Hashed]:
         return described_stages(self.directory, self.loaded.registry, self.found)
 
-    def _stale(self, planned: PlannedStage, last: StageRecord) -> StageStatus:
-        found = self._difference(planned, last)
+    def _stale(
+        self, planned: PlannedStage, last: StageRecord, job: JobStatus | None
+    ) -> StageStatus:
+        """An earlier stage, beside the job of the present one."""
+        status, found = self._status(planned, last), self._difference(planned, last)
+        status = replace(status, state=STALE, job=job or status.job)
         if found is None:
             unknown = "an earlier version ran it, which did not record its settings"
-            return replace(self._status(planned, last), state=STALE, changes=(unknown,))
+            return replace(status, changes=(unknown,))
         return replace(
-            self._status(planned, last),
-            state=STALE,
+            status,
             changes=tuple(self._text(change) for change in found.changes),
             stale_inputs=found.inputs,
             outlook=self._outlook(planned),

@@ -13,7 +13,7 @@ from fake_slurm import FakeSlurm, profiles
 
 from pae_framework.errors import RunError, UsageError, WriteError
 from pae_framework.launch.executors import Executor
-from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.launch.start import RunOptions, profile_of, run_recipe
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.jobs import COMPARISON, RunJobs
@@ -281,6 +281,24 @@ def test_jobs_behind_one_that_was_canceled_are_submitted_again(
     waits = {stage.stage: stage.depends_on for stage in again}
     present = by_stage(run) | {stage.stage: stage.id for stage in again}
     assert waits["evaluate"] == [present["extractor"], present["sample"]]
+
+
+def test_a_smoke_run_of_jobs_needs_a_folder(submit: Callable[..., RunDirectory]) -> None:
+    with pytest.raises(UsageError, match="--run-dir"):
+        profile_of(load_recipe("quickstart"), RunOptions(on="cluster", smoke=True))
+
+
+def test_a_run_here_names_its_jobs_in_the_queue(
+    submit: Callable[..., RunDirectory], slurm: FakeSlurm, tiny_recipe: Path
+) -> None:
+    run = submit()
+    finish(run, *CHAIN)
+    report = by_stage(run)["report"]
+    slurm.queue({report: "PENDING"})
+    said: list[str] = []
+    run_recipe(load_recipe(tiny_recipe), RunOptions(run_dir=run.path), PlainConsole(), said.append)
+    (warning,) = [line for line in said if report in line]
+    assert "pae cancel" in warning
 
 
 def test_a_preempted_job_that_is_not_requeued_has_ended(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pae_framework.errors import RunError
-from pae_framework.runs.jobs import COMPARISON, RunJobs, Start, SubmittedStage
+from pae_framework.runs.jobs import COMPARISON, RunJobs, Start, SubmittedStage, resuming
 
 
 def submitted(stage: str, job: str, **changes: Any) -> SubmittedStage:
@@ -100,6 +100,19 @@ def test_starts_are_kept_in_order_and_a_broken_last_line_is_left_out(tmp_path: P
     with file.open("a", encoding="utf-8") as lines:
         lines.write('{"job": "1", "rest')
     assert jobs.starts("encoder-0f") == starts
+
+
+@pytest.mark.parametrize(
+    ("command", "resumes"),
+    [
+        ("pae run a --on c", "pae run a --on c"),
+        ("pae run a --again tokenizer --on c", "pae run a --on c"),
+        ("pae run a --again=tokenizer --again report", "pae run a"),
+        ("pae run 'my recipe.yaml' x=--again", "pae run 'my recipe.yaml' x=--again"),
+    ],
+)
+def test_a_command_resumes_without_beginning_stages_anew(command: str, resumes: str) -> None:
+    assert resuming(command) == resumes
 
 
 def test_the_mark_of_a_canceled_job_is_its_own(tmp_path: Path) -> None:

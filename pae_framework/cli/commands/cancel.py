@@ -35,6 +35,7 @@ def cancel(
     from pae_framework.runs.canceling import unended_jobs
     from pae_framework.runs.directory import RunDirectory
     from pae_framework.runs.job_status import submitted_from
+    from pae_framework.runs.jobs import resuming
 
     chosen = unended_jobs(run, stage)
     for job in chosen.shared:
@@ -54,7 +55,8 @@ def cancel(
         typer.confirm(f"Cancel {_count(len(chosen.jobs))}?", abort=True)
     cancel_jobs(run, chosen.jobs)
     print_line(f"canceled {_count(len(chosen.jobs))}; a training that runs saves first")
-    print_line(f"to resume: {RunDirectory.at(submitted_from(run)).info['command']}")
+    command = RunDirectory.at(submitted_from(run)).info["command"]
+    print_line(f"to resume: {resuming(command)}")
 
 
 def _line(job: UnendedJob) -> str:
