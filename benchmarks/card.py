@@ -234,7 +234,6 @@ def latents(device: torch.device, size: Size) -> Iterator[Row]:
         images = torch.rand(size.encoded, 3, side, side)
     for module in (encoder, network):
         module.to(device).requires_grad_(False).eval()
-        cast_frozen_layers(module, torch.bfloat16)
 
     @torch.no_grad()
     def encode() -> Tensor:

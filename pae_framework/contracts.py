@@ -2,8 +2,10 @@
 
 Conventions: images are square RGB ``(B, 3, S, S)``, float32 in [0, 1] unless uint8 is stated.
 Tokens are ``(B, N, D)`` with N = grid * grid in row-major order. Latents are ``(B, C, h, w)``. Time
-t is 0 at noise and 1 at data. Components get random generators on the CPU, so every device sees the
-same numbers. The first argument of a component's constructor is its config.
+t is 0 at noise and 1 at data. The first argument of a component's constructor is its config.
+
+Random generators are on the CPU, so that every device sees the same numbers, unless the recipe says
+``noise: device``. Draw with ``device=generator.device``, then move the numbers.
 
 Several processes may share a batch, and each then sees some of its images. So loss terms are means
 over images, and numbers of each image are drawn with :func:`pae_framework.seeding.randn` or

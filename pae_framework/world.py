@@ -6,6 +6,7 @@ Code of a stage is written once, against :class:`World`. With one process nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from torch import Tensor
@@ -83,6 +84,10 @@ class World:
     def is_main(self) -> bool:
         """Whether this is the main process."""
         return self.rank == 0
+
+    def working_alone(self) -> AbstractContextManager[None]:
+        """The main process does work in which a failure elsewhere must not end it."""
+        return nullcontext()
 
     def rows(self, total: int) -> Rows:
         """The rows of a batch of ``total`` rows that this process has. Communicates nothing."""

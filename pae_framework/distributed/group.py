@@ -39,7 +39,7 @@ class GroupWorld(World):
         link: messages between the processes.
 
     Attributes:
-        works_alone: whether this process does work of :meth:`on_main`.
+        works_alone: whether this process does work that a failure of others must not end.
     """
 
     def __init__(self, place: Place, link: Link):
@@ -142,6 +142,15 @@ class GroupWorld(World):
         dist.gather_object(own, gathered if self.is_main else None, dst=0)
         return gathered
 
+    @contextmanager
+    def working_alone(self) -> Iterator[None]:
+        """See :attr:`works_alone`."""
+        self.works_alone = True
+        try:
+            yield
+        finally:
+            self.works_alone = False
+
     def on_main(self, work: Callable[[], T]) -> T:
         """The result of ``work()``, which only the main process calls."""
         key = self._key("main")
@@ -149,11 +158,8 @@ class GroupWorld(World):
             result: T = self.link.wait(key, "the work of rank 0")
             return result
         self.link.raise_failure()  # what was gathered from a process that failed is no result
-        self.works_alone = True
-        try:
+        with self.working_alone():
             result = work()
-        finally:
-            self.works_alone = False
         self.link.post(key, result)
         return result
 

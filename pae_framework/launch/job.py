@@ -27,6 +27,7 @@ from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import compare_members, run_sweep
 from pae_framework.launch.snapshot import Snapshot
 from pae_framework.plugins import load_registry
+from pae_framework.preflight.saves import stop_seconds
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import expand
@@ -346,10 +347,11 @@ def starts_without_progress(earlier: list[Start], start: Start) -> int:
 def short_grace(record: StageRecord, seconds: int | None) -> str | None:
     """A warning if the last save of a training took longer than an interrupted job has."""
     last = record.info.get("save_seconds")
-    if seconds is None or last is None or last < seconds:
+    if seconds is None or last is None or stop_seconds(last) < seconds:
         return None
     return (
-        f"the last save of {record.path.name} took {last:.0f} s, but the profile grants "
+        f"the last save of {record.path.name} took {last:.0f} s, and a stop may take two, but the "
+        f"profile grants "
         f"{seconds} s; work since the last checkpoint is lost if the job is interrupted"
     )
 

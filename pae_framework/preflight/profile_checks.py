@@ -18,6 +18,7 @@ from pae_framework.preflight.slurm_site import Site, ask_site
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.system.file_errors import gib
 from pae_framework.system.slurm import SlurmUnknownError
 
 _UNKNOWN_MACHINE = Machine(None, (0,))
@@ -103,20 +104,25 @@ def _memory(
     above: float,
     up_to: float = math.inf,
 ) -> Iterator[Problem]:
-    """Trainings on CPUs that need more memory than their nodes are asked for.
+    """Trainings that need more memory than their nodes are asked for.
 
-    Memory of GPUs is unknown: a profile does not state it.
+    Memory of GPUs is unknown: a profile does not state it. A training on GPUs needs main memory for
+    the copy that a checkpoint is written from.
     """
     for estimate in training_memory(loaded.recipe):
         asked = profile.profile.for_stage(estimate.stage)
         on_gpu = loaded.recipe.runtime.device != "cpu" and bool(asked.gpus)
-        if estimate.stage not in stages or on_gpu or asked.mib is None:
+        if estimate.stage not in stages or asked.mib is None:
             continue
-        available = asked.mib << 20
-        needed = estimate.needed(asked.processes, asked.processes_per_node)
+        available, shared = asked.mib << 20, (asked.processes, asked.processes_per_node)
+        copy = estimate.checkpoint
+        needed = copy if on_gpu else estimate.needed(*shared, copy)
         if above * available < needed <= up_to * available:
-            message = (
-                f"{estimate.text(asked.processes, asked.processes_per_node)}; the profile asks "
-                f"for {asked.memory} on each node"
-            )
+            what = estimate.text(*shared, copy)
+            if on_gpu:
+                what = (
+                    f"stage {estimate.stage} needs about {gib(copy)} of main memory for the copy "
+                    "that a checkpoint is written from"
+                )
+            message = f"{what}; the profile asks for {asked.memory} on each node"
             yield profile.problem(message, "memory", estimate.stage, "ask for more")

@@ -36,18 +36,24 @@ def short_graces(
     ]
 
 
+def stop_seconds(save: float) -> float:
+    """How long a training that is told to stop may take: it finishes a save, then makes its own."""
+    return 2 * save
+
+
 def _shorter(
     profile: FoundProfile, stage: str, last: float, kill_wait: int | None
 ) -> Iterator[Problem]:
     granted = profile.profile
-    enough = 10 * math.ceil(last / 5)  # twice as long, rounded up
-    if last >= granted.signal_before:
+    needed = stop_seconds(last)
+    enough = 10 * math.ceil(needed / 5)  # twice as long, rounded up
+    if needed >= granted.signal_before:
         message = f"{_took(stage, last)} {granted.signal_before} s before the time limit"
         yield profile.problem(message, "signal_before", hint=f"set signal_before={enough}")
-    if granted.grace is not None and last >= granted.grace:
+    if granted.grace is not None and needed >= granted.grace:
         message = f"{_took(stage, last)} {granted.grace} s when a job is preempted"
         yield profile.problem(message, "grace", hint="set checkpoint_every lower, to lose less")
-    elif granted.grace is None and kill_wait is not None and last >= kill_wait:
+    elif granted.grace is None and kill_wait is not None and needed >= kill_wait:
         message = f"{_took(stage, last)} {kill_wait} s (KillWait) when a job is preempted"
         yield profile.problem(
             message, "grace", hint="set it if the partition's GraceTime is longer"
@@ -55,7 +61,7 @@ def _shorter(
 
 
 def _took(stage: str, last: float) -> str:
-    return f"the last save of {stage} took {last:.0f} s, but there are"
+    return f"the last save of {stage} took {last:.0f} s, and a stop may take two, but there are"
 
 
 def _last_save(store: Path, stage: str) -> float | None:

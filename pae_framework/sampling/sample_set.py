@@ -35,7 +35,7 @@ CHUNK = 1000
 SETS = "sets.json"
 """Lists the finished sets of a stage, each with its ``identity``."""
 _IDENTITY = "identity.txt"
-_CHUNK_FILES = re.compile(r"\.?(\d{8}\.(npy|json)|identity\.txt)(\.\d+\.new)?")
+_CHUNK_FILES = re.compile(r"\.?(\d{8}\.(npy|json)|identity\.txt)((\.[0-9a-f]+)?\.\d+\.new)?")
 """Names of files in a folder of chunks, including temporary ones."""
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +35,8 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     Raises:
         WriteError: the file cannot be written; nothing of it is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # In containers, processes of several machines may have one number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}.{os.getpid()}.new")
     with writing(path, size):
         _make_folder(path.parent)
         try:

@@ -201,7 +201,7 @@ class CheckpointSaver:
     ) -> None:
         try:
             if error is not None and not isinstance(error, KeyboardInterrupt):
-                with suppress(Exception):  # the first error matters more
-                    self._wait()
+                with suppress(Exception), self._world.working_alone():
+                    self._wait()  # the first error matters more than its own
         finally:
             self._checkpoints.abandon()

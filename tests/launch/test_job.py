@@ -341,7 +341,7 @@ def test_a_stage_that_starts_again_and_again_without_progress_fails(
 
 @pytest.mark.parametrize(
     ("save", "seconds", "warns"),
-    [(90.0, 60, True), (60.0, 60, True), (59.0, 60, False), (None, 60, False), (90.0, None, False)],
+    [(45.0, 60, True), (30.0, 60, True), (29.0, 60, False), (None, 60, False), (45.0, None, False)],
 )
 def test_a_grace_that_is_shorter_than_the_last_save_is_warned_about(
     tmp_path: Path, save: float | None, seconds: int | None, warns: bool

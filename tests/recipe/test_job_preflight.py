@@ -87,7 +87,10 @@ def test_memory_that_is_asked_for_is_compared_with_the_estimate_of_each_stage(
     load: Load, tmp_path: Path
 ) -> None:
     loaded = load("runtime.device=cpu")
-    needed = {stage.stage: stage.total / (1 << 20) for stage in training_memory(loaded.recipe)}
+    needed = {
+        stage.stage: (stage.total + stage.checkpoint) / (1 << 20)
+        for stage in training_memory(loaded.recipe)
+    }
     mib = needed["tokenizer"]
     assert mib > needed["encoder"]
     for memory, refused, tight in (
@@ -102,8 +105,17 @@ def test_memory_that_is_asked_for_is_compared_with_the_estimate_of_each_stage(
             assert problem.path == "site.stages.tokenizer.memory"
             assert problem.where.startswith("profiles.yaml:4:")
             assert memory in problem.message
-    on_gpu = load("runtime.device=auto")
-    assert examined(on_gpu, tmp_path, memory="1MB", gpus_per_node=1).refused == ()
+
+
+def test_on_gpus_main_memory_holds_the_copy_that_a_checkpoint_is_written_from(
+    load: Load, tmp_path: Path
+) -> None:
+    loaded = load("runtime.device=auto")
+    copies = [stage.checkpoint for stage in training_memory(loaded.recipe)]
+    for memory, refused in ((f"{max(copies) // (1 << 20) + 1}MB", 0), ("1MB", len(copies))):
+        found = examined(loaded, tmp_path, memory=memory, gpus_per_node=1).refused
+        assert len(found) == refused
+        assert all("checkpoint" in problem.message for problem in found)
 
 
 def test_stages_that_are_done_need_nothing(load: Load, tmp_path: Path) -> None:
@@ -130,7 +142,7 @@ def test_stages_that_are_done_need_nothing(load: Load, tmp_path: Path) -> None:
 def test_processes_share_images_and_may_share_weights(
     processes: int, on_one: int, sharded: bool, needed: int
 ) -> None:
-    stage = StageMemory("tokenizer", (), 100, 80, 8, 10, sharded=sharded)
+    stage = StageMemory("tokenizer", (), 100, 80, 8, 10, 12, sharded=sharded)
     assert stage.needed(processes, on_one) == needed
 
 
@@ -199,13 +211,13 @@ def test_only_local_jobs_have_a_process_for_each_gpu_of_this_machine(
     [
         (None, {}, 1, []),
         (5.0, {}, None, []),
-        (119.0, {}, None, []),
-        (120.0, {}, None, ["signal_before"]),
-        (119.0, {"signal_before": 60}, None, ["signal_before"]),
-        (50.0, {"grace": 50}, None, ["grace"]),
-        (50.0, {"grace": 51}, 10, []),
-        (50.0, {}, 30, ["grace"]),
-        (20.0, {}, 30, []),
+        (59.0, {}, None, []),  # a stop may finish a save and make another one
+        (60.0, {}, None, ["signal_before"]),
+        (59.0, {"signal_before": 60}, None, ["signal_before"]),
+        (25.0, {"grace": 50}, None, ["grace"]),
+        (25.0, {"grace": 51}, 10, []),
+        (15.0, {}, 30, ["grace"]),
+        (14.0, {}, 30, []),
         (500.0, {"grace": 60}, 30, ["signal_before", "grace"]),
     ],
 )

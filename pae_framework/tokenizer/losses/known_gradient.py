@@ -39,7 +39,9 @@ def with_known_gradients(
 def _known(value: Tensor, leaf: Tensor, images: Tensor, share: float) -> Tensor:
     gradient: Tensor | None = None
     if value.requires_grad:
-        (gradient,) = torch.autograd.grad(share * value, leaf, allow_unused=True)
+        # As in the backward pass of the step, which runs outside of autocast.
+        with torch.autocast(value.device.type, enabled=False):
+            (gradient,) = torch.autograd.grad(share * value, leaf, allow_unused=True)
     if gradient is None:  # the value does not depend on the images
         return value.detach()
     known: Tensor = _KnownGradient.apply(images, value.detach(), gradient / share)
