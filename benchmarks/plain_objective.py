@@ -22,13 +22,16 @@ from pae_framework.tokenizer.losses.reconstruction import total
 class PlainObjective(TokenizerObjective):
     """:class:`TokenizerObjective` with one graph from the weights to the loss."""
 
-    def loss(self, images: Tensor, generator: torch.Generator) -> LossTerms:
+    def loss(
+        self, images: Tensor, generator: torch.Generator, features: Tensor | None = None
+    ) -> LossTerms:
         """Every weighted term, the adaptive factors, and their sum ``loss``."""
         seed = seeding.draw_seed(generator)
         random_of = partial(seeding.generator, seed)
         tokenizer = self.tokenizer
         pixels = tokenizer.encoder.normalize(images)
-        features = tokenizer.features_of_pixels(pixels).tokens
+        if features is None:
+            features = tokenizer.features_of_pixels(pixels).tokens
         posterior = tokenizer.encode_features(pixels, features, random_of("bottleneck"))
         tau = self.noise if self.training else 0.0
         reconstruction = tokenizer.decode(posterior.latents, tau, random_of("noise"))

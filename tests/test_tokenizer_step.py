@@ -28,6 +28,7 @@ TINY = (*(change for change in SMALL if change not in (DINO, LPIPS)), SMALL_PATC
 def rows_of_docs() -> dict[str, list[int]]:
     """The table under "A step of the tokenizer", by its first column."""
     section = DOCS.read_text(encoding="utf-8").partition("## A step of the tokenizer")[2]
+    section = section.partition("\n## ")[0]
     lines = re.findall(r"^\| ([^|]+?) \|((?: \d+ \|)+)$", section, re.MULTILINE)
     return {name: [int(cell) for cell in re.findall(r"\d+", cells)] for name, cells in lines}
 

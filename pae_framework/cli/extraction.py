@@ -32,7 +32,7 @@ def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extracti
     """
     from pae_framework.evaluation.samples import Extraction
     from pae_framework.execution.context import configure_torch, pick_device
-    from pae_framework.metrics.extraction import default_cache
+    from pae_framework.metrics.feature_extraction import default_cache
     from pae_framework.recipe.models import RuntimeSettings
     from pae_framework.system.console import PlainConsole
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import ExifTags
 from torch import Tensor
 
 from pae_framework.data.contents import cached_contents
@@ -22,6 +23,9 @@ from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
 
 _THREADS = 8
+
+_TURNED = range(5, 9)
+"""EXIF orientations that exchange height and width."""
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -85,6 +89,11 @@ class FolderImages:
     def _listed(self) -> Iterator[str]:
         for folder, folders, names in os.walk(self.root, onerror=_raise, followlinks=False):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            if links := [name for name in folders if Path(folder, name).is_symlink()]:
+                raise DataError(
+                    f"{Path(folder, links[0])} is a link to a folder, which is not followed; give "
+                    "the folders themselves, or links to the images"
+                )
             for name in names:
                 path = Path(folder, name)
                 if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -104,7 +113,9 @@ class FolderImages:
 
     def _size_of(self, name: str) -> tuple[int, int]:
         with open_image(self.root / name) as image:
-            return image.height, image.width
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+            size = (image.height, image.width)
+            return size[::-1] if turned else size
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import to_float, to_uint8
-from pae_framework.evaluation.inception import inception_network
+from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext

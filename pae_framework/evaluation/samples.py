@@ -16,15 +16,15 @@ from pae_framework.data.image_notes import NOTES
 from pae_framework.data.image_set import FolderImages, ImageSet
 from pae_framework.data.images import random_subset
 from pae_framework.errors import DataError
+from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.image_sets import NamedSet, named_path, open_image_set
-from pae_framework.evaluation.inception import inception_network
 from pae_framework.metrics.conventions import (
     Comparison,
     cautions,
     measure,
     split_available,
 )
-from pae_framework.metrics.extraction import Show, extract
+from pae_framework.metrics.feature_extraction import Show, extract
 from pae_framework.metrics.features import Reference, SetFeatures, collect
 from pae_framework.metrics.inception import (
     RANDOM,
@@ -79,12 +79,22 @@ class Extraction:
         """The network, built when it is first used."""
         return inception_network(self.weights, self.device)
 
-    def features(self, images: ImageSet, digest: str, title: str) -> SetFeatures:
-        """Features of all images of a set; ``digest``: of its contents."""
+    def features(
+        self, images: ImageSet, digest: str, title: str, keep_rows: bool = True
+    ) -> SetFeatures:
+        """Features of all images of a set; ``digest``: of its contents; rest: see ``collect``."""
         with ProgressLine(title, len(images), console=self.console) as line:
             show = _with_rate(line)
-            parts = extract(images, digest, self.network, self.cache, self.batch_size, show)
-            return collect(parts)
+            parts = extract(
+                images,
+                digest,
+                self.network,
+                self.cache,
+                self.batch_size,
+                show,
+                self.device.type,
+            )
+            return collect(parts, keep_rows)
 
 
 def _with_rate(line: ProgressLine) -> Show:
@@ -230,7 +240,7 @@ def build_reference(
         raise DataError(f"{data} holds 1 image; statistics need at least 2")
     weights = extraction.identity
     digest = named.images.identity()
-    features = extraction.features(named.images, digest, "reference")
+    features = extraction.features(named.images, digest, "reference", keep_rows=False)
     chosen = random_subset(len(named.images), stored, seed=0) if stored else []
     told = named.protocol(digest)
     protocol = {

@@ -332,9 +332,10 @@ def _caution(quantity: Quantity, comparison: Comparison) -> str | None:
     samples = comparison.samples
     if quantity.compute in (_distance, _spatial_distance):
         statistics = samples.pool if quantity.compute is _distance else samples.spatial
-        if statistics.count <= statistics.width:
+        fewest = min(statistics.count, comparison.reference.count or statistics.count)
+        if fewest <= statistics.width:
             return (
-                f"{statistics.count} images are no more than the {statistics.width} features; the "
+                f"{fewest} images are no more than the {statistics.width} features; the "
                 "value is defined, but depends strongly on the number of images"
             )
     if quantity.compute is _adm_score:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.errors import DataError
-from pae_framework.metrics.statistics import FeatureStatistics, Gaussian
+from pae_framework.metrics.feature_statistics import FeatureStatistics, Gaussian
 
 _ROWS = 500
 """Images whose features are added to the statistics at once."""
@@ -31,7 +31,8 @@ class SetFeatures:
     """Features of all images of a set.
 
     Args:
-        rows: pooled features (M, D) float32, in the order of the images.
+        rows: pooled features (M, D) float32, in the order of the images; M is 0 if they were not
+            kept.
         pool: their statistics.
         spatial: statistics of the spatial features.
     """
@@ -41,8 +42,13 @@ class SetFeatures:
     spatial: FeatureStatistics
 
 
-def collect(parts: Iterable[InceptionFeatures]) -> SetFeatures:
+def collect(parts: Iterable[InceptionFeatures], keep_rows: bool = True) -> SetFeatures:
     """The features of a set whose images come in parts; keeps no spatial features.
+
+    Args:
+        parts: features of some images each.
+        keep_rows: whether pooled features of single images are kept: 8 KB each, twice that while
+            they are joined.
 
     Raises:
         DataError: there are no images.
@@ -53,7 +59,9 @@ def collect(parts: Iterable[InceptionFeatures]) -> SetFeatures:
     for part in parts:
         if not rows:
             pool, spatial = (FeatureStatistics(features.shape[1]) for features in part)
-        rows.append(part.pool)
+            rows.append(part.pool[:0])
+        if keep_rows:
+            rows.append(part.pool)
         for statistics, features in ((pool, part.pool), (spatial, part.spatial)):
             for some in features.split(_ROWS):
                 statistics.update(some)

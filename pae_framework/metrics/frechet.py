@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pae_framework.metrics.statistics import Gaussian
+from pae_framework.metrics.feature_statistics import Gaussian
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

@@ -33,9 +33,9 @@ from pae_framework.metrics.conventions import (
     STATISTICS,
     network_protocol,
 )
+from pae_framework.metrics.feature_statistics import Moments
 from pae_framework.metrics.features import Reference, SetFeatures
 from pae_framework.metrics.inception import PUBLISHED, WeightsIdentity
-from pae_framework.metrics.statistics import Moments
 from pae_framework.system.files import file_digest, replacing
 
 PROTOCOL = "protocol"
@@ -64,7 +64,7 @@ class ReferenceFile:
             self._missing[IMAGES] = f"the reference lacks {IMAGES}"
         elif problem := images_problem(self._headers):
             raise DataError(f"{path} {problem}")
-        if len(self._missing) == len(_ARRAYS) + 1:
+        if self._missing.keys() >= {STATISTICS, IMAGES}:
             found = ", ".join(self._headers) or "no array"
             raise DataError(
                 f"{path} is no reference: it has neither {STATISTICS} nor {IMAGES_ARRAY} "

@@ -25,7 +25,7 @@ class ToDevice:
     def __call__(self, batch: Batch) -> Batch:
         """The batch on the device, for the current stream."""
         if self._copies is None:
-            return tuple(tensor.to(self._device) for tensor in batch)
+            return tuple(tensor.to(self._device, non_blocking=True) for tensor in batch)
         with torch.cuda.stream(self._copies):
             moved = tuple(on_device(tensor, self._device) for tensor in batch)
         current = torch.cuda.current_stream(self._device)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from pae_framework.contracts import EvaluationInputs, Extractor, Metric
+from pae_framework.metrics.feature_statistics import FeatureStatistics
 from pae_framework.metrics.frechet import frechet_distance
-from pae_framework.metrics.statistics import FeatureStatistics
 
 BATCH = 250
 """Images whose features are added to the statistics at once."""

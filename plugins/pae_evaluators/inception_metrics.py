@@ -21,7 +21,7 @@ from pae_framework.data.npz import NpzImages
 from pae_framework.metrics.conventions import Comparison, cautions, measure, split_available
 from pae_framework.metrics.features import InceptionFeatures, Reference, SetFeatures, collect
 from pae_framework.metrics.inception import WeightsIdentity
-from pae_framework.metrics.reference_files import ReferenceFile
+from pae_framework.metrics.reference_files import ReferenceFile, missing_of_images
 
 PART = 5000
 """Images whose features are in memory at once; several processes share them."""
@@ -46,7 +46,7 @@ class InceptionMetrics(Evaluator):
         network = inputs.inception(self.config.weights)
         weights, images = WeightsIdentity(network.sha256), samples.images
         file = self._reference_file(images)
-        missing = {} if file is None else file.missing(weights)
+        missing = missing_of_images(len(inputs.images)) if file is None else file.missing(weights)
         stored = inputs.images if file is None else file.images
         count = None if stored is None else len(stored)
         quantities, reasons = split_available(self.convention, missing, len(images), count)

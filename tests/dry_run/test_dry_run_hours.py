@@ -55,7 +55,7 @@ def test_tf32_is_an_arithmetic_of_its_own(pae: Pae):
 def test_the_table_names_the_card_the_date_and_the_processes(pae: Pae):
     printed = " ".join(pae("run", "quickstart", "--dry-run", "--processes", "2").out.split())
     assert "hours" in printed
-    for fact in (f"2 {CARD}", "2026-01-02", "torch 2.9"):
+    for fact in (f"one {CARD} in each process", "2026-01-02", "torch 2.9"):
         assert fact in printed
 
 

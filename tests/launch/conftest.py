@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
 from finished_run import QUICK, Finished, answer
 from interrupted_chain import RECIPE, Chain
 from interrupter import Interrupter, Interruption
+
+from pae_framework.system.stopping import STOP_SIGNALS
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A job leaves signals ignored, because its process is about to end."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -399,7 +399,7 @@ def as_earlier_version(run: Runs, monkeypatch: pytest.MonkeyPatch, until: str) -
         raise PaeError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pae_framework.launch.local.found_contents", lambda recipe: {})
+        patch.setattr("pae_framework.launch.description.found_contents", lambda recipe: {})
         run.before = once(until, stop)
         with pytest.raises(PaeError, match="stopped"):
             run()

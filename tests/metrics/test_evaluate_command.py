@@ -13,7 +13,7 @@ from PIL import Image
 from stand_in import ColorNetwork, colors, moments, protocol
 
 from pae_framework.evaluation import samples
-from pae_framework.metrics import extraction, inception, reference_files
+from pae_framework.metrics import feature_extraction, inception, reference_files
 
 FINISHED = Path(__file__).parent.parent / "guard" / "old_run" / "finished"
 
@@ -95,7 +95,7 @@ def test_features_are_computed_once_for_any_number_of_references(pae, network, f
 
 
 def test_an_interrupted_command_resumes(pae, network, files, monkeypatch):
-    monkeypatch.setattr(extraction, "CHUNK", 10)
+    monkeypatch.setattr(feature_extraction, "CHUNK", 10)
     call, limit = ColorNetwork.__call__, 35
 
     def interrupted(self, images):

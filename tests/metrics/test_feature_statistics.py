@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pae_framework.errors import DataError, RunError
-from pae_framework.metrics.statistics import FeatureStatistics
+from pae_framework.metrics.feature_statistics import FeatureStatistics
 
 seeds = st.integers(0, 2**32 - 1)
 WIDTH = 5

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from pae_framework.errors import DataError
+from pae_framework.metrics.feature_statistics import FeatureStatistics
 from pae_framework.metrics.frechet import frechet_distance
-from pae_framework.metrics.statistics import FeatureStatistics
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "adm_statistics.safetensors"
 seeds = st.integers(0, 2**32 - 1)

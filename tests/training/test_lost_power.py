@@ -269,8 +269,9 @@ MOMENTS = 80
 """At least the changes of files in the training below."""
 
 
+@pytest.mark.slow  # and alone: a fork of a process whose threads compute may hang
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("first", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
+@pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_training_killed_while_its_checkpoints_are_written_ends_as_undisturbed(
     tmp_path: Path, first: int
 ) -> None:

@@ -50,7 +50,8 @@ def evaluate(
         Convention,
         typer.Option(
             help="adm: IS, FID, sFID, precision, recall as papers on ImageNet report them; "
-            "fidelity: FID, KID, IS, precision, recall as torch-fidelity defines them"
+            "fidelity: FID, KID, IS, precision, recall as torch-fidelity defines them, all in "
+            "Inception's features"
         ),
     ] = Convention.ADM,
     weights: InceptionOption = "default",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ def extract(
     cache: Path,
     batch_size: int,
     show: Show,
+    device: str = "cpu",
 ) -> Iterator[InceptionFeatures]:
     """The features of all images, chunk by chunk; a chunk that is cached is not computed.
 
@@ -54,12 +56,13 @@ def extract(
         cache: folder for all sets; about 16 KB for each image.
         batch_size: images that the network processes at once; does not change the features.
         show: shows progress.
+        device: type of the device of the network, which has kernels of its own.
 
     Raises:
         DataError: an image cannot be read.
         WriteError: the cache cannot be written.
     """
-    folder = cache / _key(images, identity, network)
+    folder = cache / _key(images, identity, network, device)
     done = cached = 0
     for start in range(0, len(images), CHUNK):
         stop = min(start + CHUNK, len(images))
@@ -80,7 +83,7 @@ def extract(
         yield features
 
 
-def _key(images: ImageSet, identity: str, network: InceptionNetwork) -> str:
+def _key(images: ImageSet, identity: str, network: InceptionNetwork, device: str) -> str:
     """Name of the folder of a set: a hash of all that its features depend on."""
     made_by = {
         "images": identity,
@@ -88,7 +91,8 @@ def _key(images: ImageSet, identity: str, network: InceptionNetwork) -> str:
         "size": list(images.size),
         "crop": images.crop,
         "weights": network.sha256,
-        "torch": torch.__version__,
+        "device": device,
+        "versions": {name: version(name) for name in ("torch", "torch-fidelity", "pillow")},
         "chunk": CHUNK,
         "version": _VERSION,
     }
