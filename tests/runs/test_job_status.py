@@ -20,7 +20,7 @@ from pae_framework.runs.jobs import COMPARISON, RunJobs, Start
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.stage_status import StageStatus
-from pae_framework.runs.status import run_status
+from pae_framework.runs.status import Comparison, run_status
 from pae_framework.system import slurm_jobs
 from pae_framework.testing.pytest import Pae
 
@@ -376,6 +376,26 @@ def test_a_local_job_of_another_machine_is_unknown(run: Path) -> None:
 def test_debug_has_no_job(run: Path) -> None:
     submitted(run, "tokenizer", "debug-1", executor="debug")
     assert row(run).job is None
+
+
+def test_a_stage_of_an_edited_recipe_has_the_job_of_the_edited_one(
+    run: Path, slurm: FakeSlurm, tiny_recipe: Path
+) -> None:
+    submitted(run, "generator", "12")
+    before = record(run, "generator")
+    before.path.mkdir(parents=True)
+    before.update(state="done", results={})
+    loaded = load_recipe(tiny_recipe, ("generator.train.steps=7",), REGISTRY)
+    directory = RunDirectory.at(run)
+    stages = planned_stages(loaded, directory.store)
+    directory.write(loaded, list(stages.values()), "pae run tiny.yaml --on cluster", starts=True)
+    submitted(run, "generator", "13")
+    slurm.queue(queued("13", "PENDING", "Resources"))
+    (rows,) = run_status(run, Comparison(REGISTRY)).values()
+    generator = next(found for found in rows if found.stage == "generator")
+    assert generator.state == "stale"
+    assert generator.job is not None
+    assert generator.job.id == "13"
 
 
 # --- what is printed ------------------------------------------------------------------------------
