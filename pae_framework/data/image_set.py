@@ -17,7 +17,7 @@ from PIL import ExifTags
 from torch import Tensor
 
 from pae_framework.data.contents import cached_contents
-from pae_framework.data.image_files import open_image, upright_rgb
+from pae_framework.data.image_files import decoding, open_image, upright_rgb
 from pae_framework.data.image_names import IMAGE_SUFFIXES
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
@@ -112,8 +112,11 @@ class FolderImages:
                 )
 
     def _size_of(self, name: str) -> tuple[int, int]:
-        with open_image(self.root / name) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        path = self.root / name
+        with open_image(path) as image, decoding(path):
+            # Without the test, Pillow reads a whole PNG file in search of them.
+            exif = image.getexif() if "exif" in image.info else {}
+            turned = exif.get(ExifTags.Base.Orientation, 1) in _TURNED
             size = (image.height, image.width)
             return size[::-1] if turned else size
 

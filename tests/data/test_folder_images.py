@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pae_framework.data.image_set import FolderImages
 from pae_framework.errors import DataError
@@ -71,6 +71,24 @@ def test_a_damaged_image_is_named(folder):
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:2000])
     with pytest.raises(DataError, match=r"b\.png"):
         FolderImages(folder).read([0, 1])
+
+
+def test_images_that_exif_turns_have_the_sides_that_are_shown(folder):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (16, 8)).save(folder / "a.jpg", exif=exif)
+    Image.new("RGB", (8, 16)).save(folder / "b.jpg")
+    images = FolderImages(folder)
+    assert images.size == (16, 8)
+    assert images.read([0, 1]).shape == (2, 3, 16, 8)
+
+
+def test_links_to_folders_are_refused(folder, tmp_path):
+    write(folder / "a.png", 1)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "class").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"class is a link"):
+        FolderImages(folder)
 
 
 def test_the_identity_depends_on_contents_and_order(folder):
