@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from submitted_runs import Site, results
@@ -85,11 +86,16 @@ def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: S
     obstacle = site.folder / "run" / "stages" / folder
     obstacle.parent.mkdir(exist_ok=True)
     obstacle.write_text("in the way", encoding="utf-8")
-    members = site.pae("status", "run", "--json").ok().json
-    waiting = {row["stage"]: row["job"] for row in members["b-seed0"]}
-    assert waiting["encoder"]["id"] == shared["encoder"]
-    assert waiting["tokenizer"]["id"] == tasks["b-seed0"]
-    assert waiting["tokenizer"]["reason"] == "Dependency"
+
+    def jobs() -> dict[str, dict[str, Any]]:
+        """What the status of the failing member says of each stage's job."""
+        members = site.pae("status", "run", "--json").ok().json
+        return {row["stage"]: row["job"] for row in members["b-seed0"]}
+
+    assert jobs()["encoder"]["id"] == shared["encoder"]
+    assert jobs()["tokenizer"]["id"] == tasks["b-seed0"]
+    # Slurm finds the reason when it next schedules.
+    site.wait(lambda: jobs()["tokenizer"]["reason"] == "Dependency", tasks["b-seed0"])
 
     assert site.ends(shared[COMPARISON]) == "COMPLETED"
     assert site.slurm.state(tasks["a-seed0"]) == "COMPLETED"
