@@ -31,6 +31,23 @@ SHORT = (
 SECONDS = 120
 """Most that anything here may take on a busy machine."""
 MAIN, OTHER, ALL = "rank 0", "rank 1", "all"
+HALTING = """
+import os, signal
+from pae_framework.cli.app import main
+from pae_framework.stages import latents
+
+write, written = latents.write_shard, []
+
+def write_and_halt(path, *tensors):
+    write(path, *tensors)
+    written.append(path)
+    if len(written) == 2:
+        os.killpg(0, signal.SIGSTOP)
+
+latents.write_shard = write_and_halt
+main()
+"""
+"""`pae` whose processes stand still once rank 0 has written two shards of latents."""
 
 
 def run_until(folder: Path, stage: str) -> None:
@@ -85,6 +102,12 @@ def followers_of(main: int) -> list[int]:
     ]
 
 
+def is_halted(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    assert not state.stdout.startswith("Z"), "the run has ended"
+    return state.stdout.startswith("T")
+
+
 def wait_for(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + SECONDS
     while not condition():
@@ -97,9 +120,8 @@ def ended_by(sent: signal.Signals, to: str, place: Path) -> tuple[int, str, set[
 
     What all processes get, they get twice, as Slurm sends it.
     """
-    command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
     process = subprocess.Popen(
-        [*command, "run", "tiny.yaml", *SHORT, "--processes", "2"],
+        [sys.executable, "-c", HALTING, "run", "tiny.yaml", *SHORT, "--processes", "2"],
         cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -107,9 +129,7 @@ def ended_by(sent: signal.Signals, to: str, place: Path) -> tuple[int, str, set[
         start_new_session=True,
     )
     try:
-        folder = place / "runs" / "tiny" / "latents"
-        wait_for(lambda: len(list(folder.glob("latents_rank*"))) > 1, "no shard was written")
-        os.killpg(process.pid, signal.SIGSTOP)  # the stage goes no further while we look
+        wait_for(lambda: is_halted(process.pid), "two shards were not written")
         others, (follower,) = descendants(process.pid), followers_of(process.pid)
         if to == ALL:
             os.killpg(process.pid, sent)
