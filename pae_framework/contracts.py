@@ -478,7 +478,8 @@ _OF_WEIGHTS = ("generator_step", "weights")
 
 def sampling_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """How images were sampled, for the protocol of a metric: solver, guidance, labels, seed."""
-    return {key: value for key, value in protocol.items() if key not in _OF_WEIGHTS}
+    stated = {key: value for key, value in protocol.items() if key not in _OF_WEIGHTS}
+    return {"precision": "float32", **stated}
 
 
 def origin_of(protocol: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _WEIGHTS = {"tokenizer": "tokenizer.safetensors", "generator": "weights.safetens
 
 
 def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]:
-    """The test images of a run: their source, how many were chosen, and how.
+    """The test images of a run: their source, how many were chosen, and how they are processed.
 
     Args:
         context: of the stage that evaluates.
@@ -41,7 +41,10 @@ def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]
         "test_images": count,
         **chosen,
         "image_size": f"{recipe.data.image_size} x {recipe.data.image_size}",
+        "crop": f"that of {test.use}",
         "uint8": UINT8,
+        "precision": "float32",
+        "tf32": context.machine["tf32"],
     }
 
 

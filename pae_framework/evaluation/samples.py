@@ -40,6 +40,7 @@ from pae_framework.metrics.reference_files import (
 )
 from pae_framework.recipe.library import is_file
 from pae_framework.registry import Registry
+from pae_framework.runs.cards import make_card
 from pae_framework.runs.environment import describe_environment
 from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
@@ -111,6 +112,8 @@ def _with_rate(line: ProgressLine) -> Show:
 class Card:
     """Metrics of a set of images, each with its protocol."""
 
+    samples: str
+    reference: str
     metrics: list[Metric]
     not_available: Mapping[str, str]
     cautions: list[str]
@@ -118,7 +121,9 @@ class Card:
 
     def plain(self) -> dict[str, Any]:
         """The card as JSON."""
-        return {"card": 1, **asdict(self)}
+        metrics = [asdict(metric) for metric in self.metrics]
+        of = {"samples": self.samples, "reference": self.reference}
+        return make_card(of, metrics, self.environment, self.not_available, self.cautions)
 
 
 class _SetReference:
@@ -212,7 +217,8 @@ def evaluate_samples(
         *_left_out(named.images),
         *_unstated(opened, reference),
     ]
-    return Card(metrics, reasons, notes, _environment(registry(), extraction))
+    environment = _environment(registry(), extraction)
+    return Card(samples, reference, metrics, reasons, notes, environment)
 
 
 def build_reference(

@@ -114,7 +114,7 @@ def _card(metrics: list[MetricFields]) -> Card:
 
 def _measurement(metric: MetricFields) -> dict[str, str]:
     """What was measured, and how."""
-    subject = flat(metric.get("subject") or {}, "of ")
+    subject = flat(metric.get("subject") or {}, "subject.")
     return subject | flat(metric.get("protocol") or {})
 
 

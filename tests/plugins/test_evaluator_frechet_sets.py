@@ -184,6 +184,7 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
     assert metric.protocol == {
         "test_data": "made up",
         "image_size": "16 x 16",
+        "precision": "float32",
         "solver": "heun",
         "steps": 50,
         "evaluations": 100,

@@ -112,6 +112,7 @@ def judged(test_images, seed=0, limit=None, contents=None):
         recipe=recipe,
         test_source=SortedByClass(DataSourceConfig(), 4),
         device=torch.device("cpu"),
+        machine={"tf32": False},
         planned=SimpleNamespace(data={} if contents is None else {"test": contents}),
     )
     inputs = RunInputs(context, limit)
