@@ -15,6 +15,7 @@ from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.cards import cards
 from pae_framework.cli.commands.check import check
+from pae_framework.cli.commands.compare import compare
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.evaluate import evaluate
 from pae_framework.cli.commands.export_generator import export_generator
@@ -65,7 +66,7 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
-    *(sample, reconstruct, evaluate, cards, report),
+    *(sample, reconstruct, evaluate, cards, compare, report),
     *(list_plugins, show_plugin, profiles),
 ):
     _add(app, command)
