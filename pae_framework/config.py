@@ -152,6 +152,13 @@ class ComponentConfig(Settings):
     required_methods: ClassVar[frozenset[str]] = frozenset()
     """Methods without a default, which a config model of this kind must define."""
 
+    @classmethod
+    def known_models(cls) -> Mapping[str, Sequence[str]]:
+        """Names that a parameter ``model`` takes, each with the names of its weights; for
+        ``pae show-plugin``.
+        """
+        return {}
+
     def missing(self) -> str | None:
         """Describe data, weights or packages that this machine lacks, and where they were expected.
 

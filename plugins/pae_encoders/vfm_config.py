@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -69,6 +69,11 @@ class FoundationConfig(EncoderConfig):
         description="another size for the model's architecture; needs `weights: none` or a file; "
         "null: the model's own size",
     )
+
+    @classmethod
+    def known_models(cls) -> Mapping[str, Sequence[str]]:
+        """The models of the family, with their tags."""
+        return {variant.name: variant.tags for variant in cls.family.variants.values()}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
