@@ -29,6 +29,7 @@ from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
 from pae_framework.cli.commands.run import run
 from pae_framework.cli.commands.sample import sample
+from pae_framework.cli.commands.schema import schema
 from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
@@ -65,7 +66,7 @@ for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
     *(sample, reconstruct, evaluate, report),
-    *(list_plugins, show_plugin, profiles),
+    *(list_plugins, show_plugin, schema, profiles),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")
