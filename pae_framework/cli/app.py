@@ -15,6 +15,7 @@ from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.check import check
 from pae_framework.cli.commands.copy import copy
+from pae_framework.cli.commands.doctor import doctor
 from pae_framework.cli.commands.evaluate import evaluate
 from pae_framework.cli.commands.export_generator import export_generator
 from pae_framework.cli.commands.export_pae import export_pae
@@ -66,7 +67,7 @@ for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
     *(sample, reconstruct, evaluate, report),
-    *(list_plugins, show_plugin, schema, profiles),
+    *(list_plugins, show_plugin, schema, profiles, doctor),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")
