@@ -13,7 +13,9 @@ import typer
 from pae_framework import __version__
 from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
+from pae_framework.cli.commands.cards import cards
 from pae_framework.cli.commands.check import check
+from pae_framework.cli.commands.compare import compare
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.doctor import doctor
 from pae_framework.cli.commands.evaluate import evaluate
@@ -68,6 +70,8 @@ for command in (
     *(status, logs, cancel),
     *(sample, reconstruct, evaluate, report),
     *(list_plugins, show_plugin, schema, profiles, doctor),
+    *(sample, reconstruct, evaluate, cards, compare, report),
+    *(list_plugins, show_plugin, profiles),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")

@@ -54,6 +54,8 @@ def condition(at: At) -> str:
         words.append(f"{readable(steps)} sampling step{'' if steps == 1 else 's'}")
         if rest.get("evaluations") == steps:
             del rest["evaluations"]
+    if "weights" in rest:
+        words.append(f"{readable(rest.pop('weights'))} weights")
     words += [f"{key.replace('_', ' ')} {readable(value)}" for key, value in rest.items()]
     return ", ".join(words)
 
