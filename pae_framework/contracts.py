@@ -455,8 +455,9 @@ class SampleSet:
     """Training step of the weights; 0 if they were imported."""
     steps: int
     role: str
-    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``few_steps``: other
-    ``steps``."""
+    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
+    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
+    solver."""
     protocol: Mapping[str, Any]
 
 
