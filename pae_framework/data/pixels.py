@@ -11,6 +11,8 @@ from torch import Tensor
 
 _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
+UINT8 = "trunc(255 * clamp(x, 0, 1))"
+"""How :func:`to_uint8` rounds, for protocols."""
 _MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
 
 
@@ -31,7 +33,7 @@ def to_float_on(images: Tensor, device: torch.device) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float in [0, 1] to uint8: ``trunc(255 clamp(x, 0, 1))``, as RAE and PAE write images."""
+    """Float in [0, 1] to uint8: :data:`UINT8`, as RAE and PAE write images."""
     return (255 * images.detach().float().clamp(0, 1)).to(torch.uint8)
 
 

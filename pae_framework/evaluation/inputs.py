@@ -20,12 +20,19 @@ from pae_framework.contracts import (
 from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.evaluation.build_inception import inception_network
+from pae_framework.evaluation.parts import (
+    encoder_identity,
+    identity_of_test_images,
+    stage_identity,
+)
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.tensor_files import weights_digest
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionTermSettings
 from pae_framework.world import ONE_PROCESS, World
 
 INCEPTION_BATCH = 50
@@ -101,6 +108,7 @@ class RunInputs(EvaluationInputs):
             self._test = test
         self._limit = limit or context.recipe.data.test_images
         self._inceptions: dict[str, InceptionNetwork] = {}
+        self._parts: dict[str, Mapping[str, Any]] = {}
         self._shared = SharedBatches(
             world,
             {
@@ -130,28 +138,36 @@ class RunInputs(EvaluationInputs):
     def class_names(self) -> Sequence[str]:
         return self._context.test_source.class_names
 
-    @cached_property
+    @property
     def protocol(self) -> Mapping[str, Any]:
-        recipe, available = self._context.recipe, len(self._context.test_source)
-        test, is_subset = recipe.data.test, len(self.indices) < available
-        selection = f"of {available}, drawn at random, seed {self.seed}" if is_subset else "all"
-        protocol: dict[str, Any] = {
-            "test_data": {"use": test.use, **test.config.model_dump(mode="json")},
-            "test_images": len(self.indices),
-            "test_images_chosen": selection,
-            "image_size": recipe.data.image_size,
-            "uint8": "trunc(255 * clamp(x, 0, 1))",
-            "evaluation_seed": recipe.seed,
-            "tokenizer_seed": self._context.seed(recipe.tokenizer.train),
-            "stages": {
-                name: stage.fingerprint
-                for name, stage in self._context.plan.items()
-                if name in self._context.planned.inputs
-            },
-        }
-        if recipe.generator:
-            protocol["generator_seed"] = self._context.seed(recipe.generator.train)
-        return protocol
+        return {**self.protocol_of("test_images"), "evaluation_seed": self.seed}
+
+    def protocol_of(self, part: str) -> Mapping[str, Any]:
+        if part not in self._parts:
+            self._parts[part] = self._identity(part)
+        return self._parts[part]
+
+    def _identity(self, part: str) -> Mapping[str, Any]:
+        context = self._context
+        match part:
+            case "test_images":
+                return identity_of_test_images(context, len(self.indices))
+            case "encoder":
+                component = context.recipe.tokenizer.encoder
+                return encoder_identity(context, part, component, self.tokenizer.encoder)
+            case "extractor":
+                assert context.recipe.extractor is not None
+                network = self._extractor_network
+                return encoder_identity(context, part, context.recipe.extractor, network)
+            case "perceptual":
+                named: dict[str, Any] = {part: self.perceptual_name}
+                if self._perceptual_term.parameters():  # a network of its own
+                    assert isinstance(self._distance, nn.Module)
+                    return {**named, f"{part}_digest": weights_digest(self._distance)}
+                return {**named, **self.protocol_of("encoder")}
+            case "tokenizer" | "generator":
+                return stage_identity(context, part)
+        raise ValueError(f"{part!r} is no part of an evaluation")
 
     @cached_property
     def indices(self) -> Sequence[int]:
@@ -215,8 +231,12 @@ class RunInputs(EvaluationInputs):
 
     @property
     def perceptual_name(self) -> str:
+        return str(self._perceptual_term)
+
+    @property
+    def _perceptual_term(self) -> ReconstructionTermSettings:
         settings = self._context.recipe.tokenizer.reconstruction
-        return str(settings.terms[settings.perceptual_metric])
+        return settings.terms[settings.perceptual_metric]
 
     @cached_property
     def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:

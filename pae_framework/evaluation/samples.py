@@ -144,7 +144,7 @@ class _SetReference:
         extract: Callable[[ImageSet], SetFeatures],
     ) -> Reference:
         """All parts."""
-        told = self._named.protocol(self.images.identity())
+        told = {**self._named.subject(self.images.identity()), **self._named.protocol}
         described = {
             "reference": told.pop("samples"),
             "reference_digest": told.pop("samples_digest"),
@@ -203,7 +203,9 @@ def evaluate_samples(
     digest = named.images.identity()
     features = extraction.features(named.images, digest, "samples")
     comparison = Comparison(features, loaded, extraction.network.logits, extraction.device)
-    metrics = list(measure(convention, quantities, comparison, weights, named.protocol(digest)))
+    metrics = list(
+        measure(convention, quantities, comparison, weights, named.protocol, named.subject(digest))
+    )
     NOTES.summarize()
     notes = [
         *cautions(quantities, comparison, weights),
@@ -242,7 +244,7 @@ def build_reference(
     digest = named.images.identity()
     features = extraction.features(named.images, digest, "reference", keep_rows=False)
     chosen = random_subset(len(named.images), stored, seed=0) if stored else []
-    told = named.protocol(digest)
+    told = {**named.subject(digest), **named.protocol}
     protocol = {
         "images": told.pop("samples"),
         "images_digest": told.pop("samples_digest"),

@@ -9,14 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
+from typing import Any
 
+from pae_framework.report.comparing import Basis, are_comparable, basis, differences
 from pae_framework.report.metrics import (
     GENERATOR_STEPS,
     At,
     MetricFields,
     at_of,
     condition,
-    flat,
     number,
     ordered,
 )
@@ -30,7 +31,7 @@ _OF_THE_WEIGHTS = frozenset(
         *("evaluations", "guided_evaluations"),  # counted: an adaptive solver has its own each time
     }
 )
-"""Entries of protocols that say what was measured, not how."""
+"""Entries of protocols, most of an earlier version, that say what was measured, not how."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,11 @@ Points = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one run over its training."""
+    """One metric of one run over its training; ``protocol``: how it was measured."""
 
     run: TrainedRun
     points: Points
-    protocol: Mapping[str, str]
-    """How it was measured."""
+    protocol: Mapping[str, Any]
 
     @property
     def last(self) -> tuple[int, float]:
@@ -131,7 +131,8 @@ class Speedup:
 class Convergence:
     """One metric over the training, with a curve per run that has it.
 
-    ``protocols`` are the different ones among the curves; those of :meth:`number_of` 1 compare.
+    ``protocols`` has one of each kind among the curves: curves compare if they have the same
+    :meth:`number_of`. ``without`` are the runs that lack the metric.
     """
 
     name: str
@@ -139,36 +140,30 @@ class Convergence:
     condition: str
     higher_is_better: bool
     curves: tuple[Curve, ...]
-    protocols: tuple[Mapping[str, str], ...]
+    protocols: tuple[Mapping[str, Any], ...]
     without: tuple[str, ...]
-    """Runs that lack the metric."""
 
     def number_of(self, curve: Curve) -> int:
         """The number of its protocol, from 1."""
-        return self.protocols.index(curve.protocol) + 1
+        kinds = [basis(protocol) for protocol in self.protocols]
+        return kinds.index(basis(curve.protocol)) + 1
 
     def mark(self, curve: Curve) -> str:
         """The run, and the number of its protocol if there are several."""
         several = len(self.protocols) > 1
         return curve.run.label + (f" (protocol {self.number_of(curve)})" if several else "")
 
-    def differences(self) -> dict[int, dict[str, tuple[str, str]]]:
-        """By the number of a protocol: the entries in which it differs from the first one."""
-        first = self.protocols[0]
-        return {
-            number: {
-                key: (protocol.get(key, "-"), first.get(key, "-"))
-                for key in dict.fromkeys((*first, *protocol))
-                if protocol.get(key) != first.get(key)
-            }
-            for number, protocol in enumerate(self.protocols[1:], start=2)
-        }
+    def differences(self) -> dict[int, dict[str, list[str]]]:
+        """By the number of a protocol: entries that differ, each with that of the first protocol
+        and its own."""
+        first, *others = self.protocols
+        return {number: differences([first, protocol]) for number, protocol in enumerate(others, 2)}
 
     def speedups(self) -> list[Speedup]:
         """Every pair of curves that compare."""
         found = []
         for run, other in permutations(self.curves, 2):
-            if run.protocol != other.protocol:
+            if not are_comparable(run.protocol, other.protocol):
                 continue
             target = other.last[1]
             own = reached(other.points, target, self.higher_is_better)
@@ -212,10 +207,9 @@ def _convergence(
     runs: Sequence[str],
 ) -> Convergence:
     curves = tuple(_curve(run, metrics) for run, metrics in measured)
-    protocols: list[Mapping[str, str]] = []
+    protocols: dict[Basis, Mapping[str, Any]] = {}
     for curve in curves:
-        if curve.protocol not in protocols:
-            protocols.append(curve.protocol)
+        protocols.setdefault(basis(curve.protocol), curve.protocol)
     first = measured[0][1][0]
     return Convergence(
         name=name,
@@ -223,7 +217,7 @@ def _convergence(
         condition=condition(others),
         higher_is_better=bool(first["higher_is_better"]),
         curves=curves,
-        protocols=tuple(protocols),
+        protocols=tuple(protocols.values()),
         without=tuple(run for run in runs if run not in {curve.run.label for curve in curves}),
     )
 
@@ -233,11 +227,14 @@ def _curve(run: TrainedRun, metrics: Sequence[MetricFields]) -> Curve:
     return Curve(run, tuple(sorted(points.items())), _how_measured(metrics[-1]))
 
 
-def _how_measured(metric: MetricFields) -> dict[str, str]:
-    """The protocol without what was measured; the run's own extractor counts as how."""
+def _how_measured(metric: MetricFields) -> dict[str, Any]:
+    """The protocol without what an earlier version wrote into it of what was measured.
+
+    The extractor that a run trained counts as how.
+    """
     protocol = metric.get("protocol") or {}
     kept = {key: value for key, value in protocol.items() if key not in _OF_THE_WEIGHTS}
     stages = protocol.get("stages")
     if isinstance(stages, Mapping) and "extractor" in stages:
         kept["trained_extractor"] = stages["extractor"]
-    return flat(kept)
+    return kept

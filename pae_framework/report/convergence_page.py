@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pae_framework.report import convergence_table as table
 from pae_framework.report.convergence import INTERPOLATION, Convergence
-from pae_framework.report.metrics import GENERATOR_STEPS
+from pae_framework.report.metrics import GENERATOR_STEPS, flat
 from pae_framework.report.page import Chart, chart, fill
 from pae_framework.report.plots import Line, curves
 
@@ -73,5 +73,5 @@ def _section(found: Convergence, targets: Sequence[float]) -> _Section:
         chart(svg, f"{found.label} over {GENERATOR_STEPS.label}: {names}"),
         [one for one in tables if one.rows],
         table.notes(found),
-        [dict(protocol) for protocol in found.protocols],
+        [flat(protocol) for protocol in found.protocols],
     )

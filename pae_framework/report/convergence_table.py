@@ -71,8 +71,10 @@ def notes(convergence: Convergence) -> list[str]:
     """What a reader of the rows must know."""
     found = []
     for number, entries in convergence.differences().items():
-        text = "; ".join(f"{key}: {own}, not {first}" for key, (own, first) in entries.items())
+        text = "; ".join(f"{key}: {own}, not {first}" for key, (first, own) in entries.items())
         found.append(f"protocol {number} does not compare with protocol 1: {text}")
+    if not all(convergence.protocols):
+        found.append("runs whose metric states no protocol are not compared")
     batches = {curve.run.batch_size for curve in convergence.curves} - {None}
     if len(batches) > 1:
         found.append("batch sizes differ, so fewer steps are not fewer images; compare epochs")
@@ -90,10 +92,7 @@ def plain(convergence: Convergence, targets: Sequence[float]) -> dict[str, Any]:
         "higher_is_better": convergence.higher_is_better,
         "interpolation": INTERPOLATION,
         "protocols": [dict(protocol) for protocol in convergence.protocols],
-        "differences": {
-            str(number): {key: list(values) for key, values in entries.items()}
-            for number, entries in convergence.differences().items()
-        },
+        "differences": {str(n): entries for n, entries in convergence.differences().items()},
         "curves": [_plain_curve(convergence, curve) for curve in convergence.curves],
         "speedups": [_plain_speedup(pair) for pair in convergence.speedups()],
         "reach": [

@@ -24,6 +24,7 @@ class _Metric(BaseModel):
     std: float | None = None
     at: dict[str, Any] | None = None
     protocol: dict[str, Any] | None = None
+    subject: dict[str, Any] | None = None
 
 
 class _MemberResult(BaseModel):

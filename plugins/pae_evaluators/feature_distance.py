@@ -31,10 +31,20 @@ class DistanceToTestImages:
         label: str,
         images: Tensor,
         *,
+        subject: Mapping[str, Any],
         at: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
-        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8; ``protocol``: their origin."""
+        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8.
+
+        Args:
+            group: the name before the slash.
+            label: a short table heading.
+            images: the images.
+            subject: what they are.
+            at: what varies within the group.
+            protocol: how they were made.
+        """
         extractor = self.inputs.extractor
         statistics = _statistics(images, extractor, self.reference.width)
         return Metric(
@@ -43,9 +53,9 @@ class DistanceToTestImages:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self.inputs.protocol,
+                **self.inputs.protocol_of("test_images"),
                 **(protocol or {}),
-                "extractor": extractor.name,
+                **self.inputs.protocol_of("extractor"),
                 "feature_width": self.reference.width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
@@ -53,6 +63,7 @@ class DistanceToTestImages:
                 "reference_count": self.reference.count,
             },
             at=at or {},
+            subject=subject,
         )
 
 

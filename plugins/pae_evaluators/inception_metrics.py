@@ -20,6 +20,7 @@ from pae_framework.contracts import (
     SampleSet,
 )
 from pae_framework.data.npz import NpzImages
+from pae_framework.data.pixels import UINT8
 from pae_framework.metrics.conventions import Comparison, cautions, measure, split_available
 from pae_framework.metrics.features import InceptionFeatures, Reference, SetFeatures, collect
 from pae_framework.metrics.inception import WeightsIdentity
@@ -72,8 +73,15 @@ class InceptionMetrics(Evaluator):
         comparison = Comparison(_of_tensor(images, network), reference, network.logits)
         for caution in cautions(quantities, comparison, weights):
             logger.warning("%s", caution)
-        protocol = {**inputs.protocol, **samples.protocol}
-        return list(measure(self.convention, quantities, comparison, weights, protocol))
+        height, width = images.shape[2:]
+        protocol = {
+            "image_size": f"{height} x {width}",
+            "crop": "none",
+            "uint8": UINT8,
+            **samples.sampling,
+        }
+        subject = {**inputs.protocol_of("generator"), **samples.origin}
+        return list(measure(self.convention, quantities, comparison, weights, protocol, subject))
 
     def _reference_file(self, images: Tensor) -> ReferenceFile | None:
         if self.config.reference is None:
@@ -102,7 +110,7 @@ def _reference(
     network: InceptionNetwork,
 ) -> Reference:
     if file is None:
-        told = {"reference": "test images"}
+        told = {"reference": "test images", **inputs.protocol_of("test_images")}
         return Reference.of_images(_of_tensor(inputs.images, network), told)
     return file.load(parts, network.widths, lambda npz: _of_file(npz, network))
 

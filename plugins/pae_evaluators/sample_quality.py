@@ -62,16 +62,12 @@ def _distances(
     distance = DistanceToTestImages(inputs)
     return [
         distance.metric(
-            group, "gFD", samples.images, at=at(samples), protocol=_sampling_protocol(samples)
+            group,
+            "gFD",
+            samples.images,
+            subject={**inputs.protocol_of("generator"), **samples.origin},
+            at=at(samples),
+            protocol=samples.sampling,
         )
         for samples in sorted(sets, key=lambda samples: next(iter(at(samples).values())))
     ]
-
-
-def _sampling_protocol(samples: SampleSet) -> dict[str, Any]:
-    return {
-        **samples.protocol,
-        "role": samples.role,
-        "generator_step": samples.generator_step,
-        "steps": samples.steps,
-    }

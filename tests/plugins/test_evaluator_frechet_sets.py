@@ -33,8 +33,12 @@ class Material:
     reconstructions: Tensor | None = None
     sample_sets: tuple[SampleSet, ...] = ()
     extractor: MeanColor = field(default_factory=MeanColor)
-    protocol: dict = field(default_factory=lambda: {"test_data": "made up", "image_size": 16})
     seed: int = 0
+
+    def protocol_of(self, part: str) -> dict:
+        if part == "test_images":
+            return {"test_data": "made up", "image_size": "16 x 16"}
+        return {part: f"the {part}", f"{part}_digest": f"digest of the {part}"}
 
     @property
     def indices(self) -> range:
@@ -61,7 +65,14 @@ def samples(role, generator_step, steps, shift):
         generator_step,
         steps,
         role,
-        protocol={"solver": "heun", "evaluations": 2 * steps, "guidance": 1.5},
+        protocol={
+            "solver": "heun",
+            "steps": steps,
+            "evaluations": 2 * steps,
+            "guidance": 1.5,
+            "generator_step": generator_step,
+            "weights": "ema",
+        },
     )
 
 
@@ -105,8 +116,15 @@ def test_reconstruction_metrics_say_what_they_are(tmp_path):
     for metric in found.values():
         assert metric.protocol["test_data"] == "made up"
         assert metric.protocol["count"] == 40
-    assert found["reconstruction/fd_mean_color"].protocol["extractor"] == "mean_color"
-    assert found["reconstruction/fd_mean_color"].protocol["reference_count"] == 40
+    distance = found.pop("reconstruction/fd_mean_color").protocol
+    assert (distance["extractor"], distance["reference_count"]) == ("the extractor", 40)
+    assert not any("extractor" in metric.protocol for metric in found.values())
+
+
+def test_the_tokenizer_is_what_reconstruction_measures_not_how(tmp_path):
+    for metric in reconstruct(tmp_path, images(), images() + 51).values():
+        assert metric.subject["tokenizer_digest"] == "digest of the tokenizer"
+        assert not any("tokenizer" in key for key in metric.protocol)
 
 
 def test_figures_of_single_images_are_kept(tmp_path):
@@ -192,19 +210,24 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
     (metric,) = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
     assert metric.protocol == {
         "test_data": "made up",
-        "image_size": 16,
+        "image_size": "16 x 16",
         "solver": "heun",
+        "steps": 50,
         "evaluations": 100,
         "guidance": 1.5,
-        "role": "main",
-        "generator_step": 300,
-        "steps": 50,
-        "extractor": "mean_color",
+        "extractor": "the extractor",
+        "extractor_digest": "digest of the extractor",
         "feature_width": 3,
         "covariance": "unbiased, float64",
         "count": 40,
         "reference": "test images",
         "reference_count": 50,
+    }
+    assert metric.subject == {
+        "generator": "the generator",
+        "generator_digest": "digest of the generator",
+        "generator_step": 300,
+        "weights": "ema",
     }
 
 

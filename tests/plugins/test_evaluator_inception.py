@@ -13,6 +13,7 @@ from pae_evaluators import inception_metrics
 from pae_evaluators.config import ADMConfig, FidelityConfig
 from pae_evaluators.inception_metrics import ADM, Fidelity
 from pae_framework.contracts import SampleSet
+from pae_framework.data.pixels import UINT8
 from pae_framework.errors import DataError
 
 PUBLISHED = "6726825d" + "0" * 56
@@ -45,8 +46,12 @@ class Material:
     images: Tensor
     sample_sets: tuple[SampleSet, ...]
     network: MeanColor = field(default_factory=MeanColor)
-    protocol: dict = field(default_factory=lambda: {"uint8": "truncated"})
     asked: list[str] = field(default_factory=list)
+
+    def protocol_of(self, part: str) -> dict:
+        if part == "test_images":
+            return {"test_data": "made up"}
+        return {part: f"the {part}"}
 
     def inception(self, weights: str) -> MeanColor:
         self.asked.append(weights)
@@ -61,7 +66,8 @@ def images(count=40, seed=0):
 
 def samples(pixels, role="main", steps=50):
     labels = torch.zeros(len(pixels), dtype=torch.int64)
-    return SampleSet(pixels, labels, 300, steps, role, {"solver": "heun"})
+    protocol = {"solver": "heun", "generator_step": 300, "weights": "ema"}
+    return SampleSet(pixels, labels, 300, steps, role, protocol)
 
 
 def evaluate(evaluator, config, inputs):
@@ -80,8 +86,13 @@ def test_the_samples_of_the_last_weights_against_the_test_images():
     assert found["FID"].value == found["sFID"].value == pytest.approx(3 * 2**2, rel=1e-6)
     assert inputs.asked == ["mine.pth"]
     told = found["FID"].protocol
-    assert told["uint8"] == "truncated"
+    assert told["uint8"] == UINT8
     assert told["solver"] == "heun"
+    assert told["test_data"] == "made up"
+    assert "test_data" not in found["IS"].protocol
+    subject = {"generator": "the generator", "generator_step": 300, "weights": "ema"}
+    assert all(metric.subject == subject for metric in found.values())
+    assert not any(metric.protocol.keys() & subject.keys() for metric in found.values())
     assert told["reference"] == "test images"
     assert (told["count"], told["reference_count"]) == (40, 40)
 
@@ -138,6 +149,7 @@ def test_against_a_reference_file(tmp_path):
     assert found["FID"].value == pytest.approx(3 * 2**2, rel=1e-6)
     assert found["Recall"].protocol["reference_count"] == 8
     assert found["FID"].protocol["reference"] == str(tmp_path / "r.npz")
+    assert not any("test_data" in metric.protocol for metric in found.values())
 
 
 def test_what_a_reference_lacks_is_logged_and_left_out(tmp_path, caplog):

@@ -227,14 +227,14 @@ def test_runs_with_other_protocols_are_marked_and_not_compared() -> None:
     (note,) = notes(found)
     assert "protocol 2" in note
     assert "count: 500, not 1000" in note
-    assert plain(found, [])["differences"] == {"2": {"count": ["500", "1000"]}}
+    assert plain(found, [])["differences"] == {"2": {"count": ["1000", "500"]}}
 
 
 @pytest.mark.parametrize(
     "of_the_weights",
     [
         *({"generator_step": 5}, {"images_seen": 5}, {"epochs": 0.5}, {"weights": "ema"}),
-        *({"generator_seed": 7}, {"tokenizer_seed": 7}, {"role": "main"}),
+        *({"generator_seed": 7}, {"tokenizer_seed": 7}, {"role": "main"}, {"sample_seed": 1}),
         *({"stages": {"generator": "abc"}}, {"evaluations": 9.5}),
     ],
     ids=str,
@@ -251,7 +251,7 @@ def test_what_was_measured_is_no_difference_of_protocols(of_the_weights: dict[st
 @pytest.mark.parametrize(
     "difference",
     [
-        *({"sample_seed": 1}, {"solver": "heun"}, {"guidance": 2.0}, {"shift": 0.5}),
+        *({"solver": "heun"}, {"guidance": 2.0}, {"shift": 0.5}, {"extractor_digest": "a"}),
         *({"guidance_interval": [0.1, 1]}, {"reference_count": 5}, {"steps": 11}),
         *({"extractor": "y"}, {"stages": {"extractor": "trained on its own"}}),
     ],
@@ -263,6 +263,12 @@ def test_how_it_was_measured_is_a_difference(difference: dict[str, Any]) -> None
         TrainedRun("b", metrics({100: 7.0, 200: 3.0}, protocol=protocol())),
     )
     assert (len(found.protocols), found.speedups()) == (2, [])
+
+
+def test_runs_that_state_no_protocol_are_not_compared() -> None:
+    found = compared(*(TrainedRun(x, metrics({100: 7.0, 200: 3.0}, protocol={})) for x in "ab"))
+    assert (len(found.curves), found.speedups()) == (2, [])
+    assert len(notes(found)) == 1
 
 
 # --- the page -------------------------------------------------------------------------------------
