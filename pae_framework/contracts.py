@@ -458,8 +458,9 @@ class SampleSet:
     """Training step of the weights; 0 if they were imported."""
     steps: int
     role: str
-    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``few_steps``: other
-    ``steps``."""
+    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
+    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
+    solver."""
     protocol: Mapping[str, Any]
 
     @property
@@ -473,7 +474,7 @@ class SampleSet:
         return origin_of(self.protocol)
 
 
-_OF_WEIGHTS = ("generator_step", "weights")
+_OF_WEIGHTS = ("generator_step", "images_seen", "epochs", "weights")
 
 
 def sampling_of(protocol: Mapping[str, Any]) -> dict[str, Any]:

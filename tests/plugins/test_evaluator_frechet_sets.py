@@ -166,6 +166,33 @@ def test_generation_judges_each_set_of_weights(tmp_path):
     assert not any(metric.higher_is_better for metric in found)
 
 
+def test_samples_for_convergence_are_a_series_of_their_own(tmp_path):
+    small = (samples("convergence", 200, 10, shift=5), samples("convergence", 300, 10, shift=2))
+    inputs = Material(images(), sample_sets=(*SETS, *small))
+    found = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
+    apart = [metric for metric in found if metric.at.get("protocol") == "convergence"]
+    assert [(m.at["generator_step"], m.value) for m in apart] == [
+        (200, pytest.approx(3 * 25)),
+        (300, pytest.approx(3 * 4)),
+    ]
+    assert len([metric for metric in found if metric not in apart]) == 3
+    few = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
+    assert len(few) == 3
+
+
+def of_solver(solver, steps, role="few_steps"):
+    found = samples(role, 300, steps, shift=2)
+    return replace(found, protocol={**found.protocol, "solver": solver})
+
+
+def test_few_steps_names_the_solver_if_there_are_several(tmp_path):
+    sets = (of_solver("euler", 50, "main"), of_solver("heun", 5), of_solver("euler", 5))
+    inputs = Material(images(), sample_sets=sets)
+    found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
+    at = [(metric.at["steps"], metric.at["solver"]) for metric in found]
+    assert sorted(at) == [(5, "euler"), (5, "heun"), (50, "euler")]
+
+
 def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
     inputs = Material(images(), sample_sets=SETS)
     found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
