@@ -68,10 +68,8 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
-    *(sample, reconstruct, evaluate, report),
-    *(list_plugins, show_plugin, schema, profiles, doctor),
     *(sample, reconstruct, evaluate, cards, compare, report),
-    *(list_plugins, show_plugin, profiles),
+    *(list_plugins, show_plugin, schema, profiles, doctor),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")
