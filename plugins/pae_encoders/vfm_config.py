@@ -11,7 +11,16 @@ from pydantic import Field, model_validator
 
 from pae_encoders.config import nearest_multiples
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
-from pae_framework.config import Depth, EncoderConfig, MlpRatio, PathText, Settings, Side, Width
+from pae_framework.config import (
+    AttentionKernel,
+    Depth,
+    EncoderConfig,
+    MlpRatio,
+    PathText,
+    Settings,
+    Side,
+    Width,
+)
 from pae_framework.hub import (
     HubFile,
     RemoteFile,
@@ -51,6 +60,8 @@ class NetworkSize(Settings):
 class FoundationConfig(EncoderConfig):
     """A pretrained, frozen vision transformer."""
 
+    without_effect = frozenset({"attention"})
+
     family: ClassVar[Family]
 
     model: str
@@ -68,6 +79,9 @@ class FoundationConfig(EncoderConfig):
         None,
         description="another size for the model's architecture; needs `weights: none` or a file; "
         "null: the model's own size",
+    )
+    attention: AttentionKernel = Field(
+        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
     )
 
     @classmethod
@@ -143,10 +157,15 @@ class FoundationConfig(EncoderConfig):
         weights_path(self.weights, self.remote)
         return self.remote.where
 
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
+
     def smoke(self) -> Self:
         """Two narrow blocks of the same architecture, untrained, with the default input size."""
+        changes = {"weights": "none", "input_size": None, "attention": "sdpa"}
         tiny = NetworkSize(width=32, depth=2, heads=2)
-        return self.model_copy(update={"size": tiny, "weights": "none", "input_size": None})
+        return self.model_copy(update={"size": tiny, **changes})
 
     def input_side(self, image_size: int) -> int:
         """Side in px of the network's input for images of ``image_size`` px.
