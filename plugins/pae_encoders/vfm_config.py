@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -229,7 +230,7 @@ class SigLIP2Config(FoundationConfig):
 
 @dataclass(frozen=True)
 class EitherFile:
-    """Files with the same weights: a cached one is used, otherwise the first is downloaded."""
+    """Files with the same weights: a cached one is used, otherwise the first one is downloaded."""
 
     files: tuple[RemoteFile, ...]
 
@@ -243,5 +244,11 @@ class EitherFile:
         return next((path for file in self.files if (path := file.cached()) is not None), None)
 
     def fetch(self) -> Path:
-        """Path of a file on this machine; downloads the first if there is none."""
-        return self.cached() or self.files[0].fetch()
+        """Path of a file on this machine; downloads the first that exists if there is none."""
+        if (found := self.cached()) is not None:
+            return found
+        *others, last = self.files
+        for file in others:
+            with suppress(OSError):
+                return file.fetch()
+        return last.fetch()
