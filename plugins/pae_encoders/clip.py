@@ -60,6 +60,18 @@ class CLIP(Encoder):
         x = F.layer_norm(x, (self.width,), eps=self.visual.ln_post.eps)
         return Features(x[:, 1:], pooled=x[:, 0])
 
+    def pool(self, pixels: Tensor, pooling: str) -> Tensor:
+        """Features of an image; ``head``: those that open-clip compares with text."""
+        if pooling != "head":
+            return super().pool(pixels, pooling)
+        *_, x = self._blocks(pixels)
+        pooled: Tensor = self.visual._pool(x)[0] @ self.visual.proj
+        return pooled
+
+    def distance_label(self, label: str, name: str) -> str:
+        """With the model; see :class:`pae_framework.contracts.Encoder`."""
+        return self.settings.distance_label(label, name)
+
     def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Patch tokens (B, N, D) after each block, without the last norm."""
         for x in self._blocks(pixels):

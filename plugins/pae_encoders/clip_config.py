@@ -58,6 +58,10 @@ class CLIPConfig(FoundationConfig):
         assert isinstance(variant, ClipVariant)
         return variant
 
+    def poolings(self) -> tuple[str, ...]:
+        """The class token, the mean token, and what CLIP compares with text."""
+        return ("cls", "mean", "head")
+
     @property
     def published(self) -> ClipWeights | None:
         """The weights of the tag; None if the model has no tags."""

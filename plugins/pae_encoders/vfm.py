@@ -76,6 +76,10 @@ class FoundationEncoder(Encoder):
         tokens = x[:, self.form.prefix :]
         return Features(tokens, pooled=x[:, 0] if self.form.class_token else tokens.mean(dim=1))
 
+    def distance_label(self, label: str, name: str) -> str:
+        """With the model; see :class:`pae_framework.contracts.Encoder`."""
+        return self.settings.distance_label(label, name)
+
     def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Patch tokens (B, N, D) after each block, without the last norm."""
         for x in self._blocks(pixels):

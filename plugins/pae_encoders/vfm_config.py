@@ -179,6 +179,15 @@ class FoundationConfig(EncoderConfig):
         """The heads."""
         return self.form.heads
 
+    def distance_label(self, label: str, name: str) -> str:
+        """What a Frechet distance in its features is called: ``gFD (dinov2 vit_base...)``."""
+        random = "random " if self.untrained else ""
+        return f"{label} ({random}{name} {self.model})"
+
+    def poolings(self) -> tuple[str, ...]:
+        """The class token, if there is one, and the mean token."""
+        return ("cls", "mean") if self.form.class_token else ("mean",)
+
     def feature_maps(self) -> int:
         """One for each block."""
         return self.form.depth
