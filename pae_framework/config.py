@@ -303,6 +303,19 @@ class EncoderConfig(ComponentConfig):
         """Number of attention heads, a divisor of D; None if the encoder has none."""
         return None
 
+    def poolings(self) -> tuple[str, ...]:
+        """Ways to pool the features of an image, as ``extractor.pool`` names them.
+
+        The first is :attr:`pae_framework.contracts.Features.pooled`; ``mean`` is the mean token.
+        Others need :meth:`pae_framework.contracts.Encoder.pool`.
+        """
+        return ("own", "mean")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its parameters ask for random weights, as ``weights: none`` does."""
+        return getattr(self, "weights", None) == "none"
+
     def feature_maps(self) -> int | None:
         """Number of feature maps, which ``tokenizer.reconstruction.perceptual.layers`` counts.
 

@@ -151,6 +151,20 @@ class Encoder(nn.Module, ABC):
     def forward(self, pixels: Tensor) -> Features:
         """Features of normalized pixels (B, 3, S', S')."""
 
+    def pool(self, pixels: Tensor, pooling: str) -> Tensor:
+        """Features (B, F) of normalized pixels, pooled in one of the config's ``poolings``."""
+        features = self.forward(pixels)
+        return features.tokens.mean(dim=1) if pooling == "mean" else features.pooled
+
+    def distance_label(self, label: str, name: str) -> str:
+        """What a Frechet distance in its features is called in tables.
+
+        Args:
+            label: ``gFD`` or ``rFD``.
+            name: the extractor's.
+        """
+        return label if self.config.trainable else f"{label} ({name})"
+
     def feature_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Features (B, n, d) after each block, for perceptual distances; by default the tokens.
 
@@ -493,7 +507,18 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in the names of metrics."""
+        """Its name in the names of metrics; begins with ``random_`` if its weights are random."""
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """The extractor in the protocol of metrics: name, pooling, resize."""
+
+    def label(self, label: str) -> str:
+        """What a Frechet distance in its features is called: ``gFID``, ``gFD (dinov2 ...)``.
+
+        Args:
+            label: ``gFD`` or ``rFD``.
+        """
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""

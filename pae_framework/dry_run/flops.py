@@ -50,6 +50,10 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         latents = torch.empty(1, tokenizer.latent.channels, encoder.grid, encoder.grid)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
         extractor, refiner, generator = networks.extractor, networks.refiner, networks.generator
+        extracted = torch.empty(0)
+        if extractor is not None and recipe.extractor is not None:
+            side = recipe.extractor.image_size(size)
+            extracted = extractor.normalize(torch.empty(1, 3, side, side))
         terms = recipe.tokenizer.reconstruction.active_terms.values()
 
         def encoder_flops(blocks: int | None) -> int:
@@ -57,7 +61,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
 
         return Forward(
             encoder=_count(lambda: encoder(pixels)),
-            extractor=_count(lambda: extractor(extractor.normalize(images))) if extractor else 0,
+            extractor=_count(lambda: extractor(extracted)) if extractor else 0,
             encode=_count(lambda: tokenizer.encode_features(pixels, tokens)),
             decode=_count(lambda: tokenizer.decode(latents)),
             refine=_count(lambda: refiner.deprojector(refiner.targets(tokens))) if refiner else 0,

@@ -18,7 +18,7 @@ from pae_framework.contracts import (
     SampleSet,
 )
 from pae_framework.data.images import random_subset, read_images, read_masks
-from pae_framework.data.pixels import to_float, to_uint8
+from pae_framework.data.pixels import resize, to_float, to_uint8
 from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.parts import (
     encoder_identity,
@@ -28,6 +28,7 @@ from pae_framework.evaluation.parts import (
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.components import ExtractorComponent
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.tensor_files import weights_digest
 from pae_framework.tokenizer.losses.reconstruction import build_distance
@@ -43,8 +44,25 @@ INCEPTION_BATCH = 50
 class FeatureExtractor:
     """Pooled features of a frozen network, for Frechet distances."""
 
-    name: str
+    component: ExtractorComponent
+    network: Callable[[], Encoder]
     features: Callable[[Tensor], Tensor]
+
+    @property
+    def name(self) -> str:
+        """Name of the component, after ``random_`` if its weights are random."""
+        return f"{'random_' * self.component.config.untrained}{self.component.use}"
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Name, pooling and resize."""
+        resized = self.component.resize
+        found: dict[str, Any] = {"extractor": self.name, "pooling": self.component.pooling}
+        return found if resized is None else {**found, "resize": resized.model_dump(mode="json")}
+
+    def label(self, label: str) -> str:
+        """What a Frechet distance in its features is called."""
+        return self.network().distance_label(label, self.component.use)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
@@ -218,7 +236,8 @@ class RunInputs(EvaluationInputs):
     def extractor(self) -> Extractor:
         component = self._context.recipe.extractor
         assert component is not None
-        return FeatureExtractor(component.use, partial(self._map, "extracted"))
+        features = partial(self._map, "extracted")
+        return FeatureExtractor(component, lambda: self._extractor_network, features)
 
     @cached_property
     def image_features(self) -> Tensor:
@@ -269,8 +288,12 @@ class RunInputs(EvaluationInputs):
         return self.tokenizer.features(self._pixels(images)).tokens.float()
 
     def _extract(self, images: Tensor) -> tuple[Tensor]:
-        pixels = self._extractor_network.normalize(self._pixels(images))  # (B, 3, S, S)
-        return (self._extractor_network(pixels).pooled.double(),)
+        component, network = self._context.recipe.extractor, self._extractor_network
+        assert component is not None
+        pixels = self._pixels(images)
+        if component.resize is not None:
+            pixels = resize(pixels, component.resize)
+        return (network.pool(network.normalize(pixels), component.pooling).double(),)
 
     def _extract_inception(self, images: Tensor, weights: str) -> tuple[Tensor, ...]:
         network = self._inception(weights)

@@ -157,7 +157,9 @@ class Convergence:
         """By the number of a protocol: entries that differ, each with that of the first protocol
         and its own."""
         first, *others = self.protocols
-        return {number: differences([first, protocol]) for number, protocol in enumerate(others, 2)}
+        return {
+            number: differences([[first], [protocol]]) for number, protocol in enumerate(others, 2)
+        }
 
     def speedups(self) -> list[Speedup]:
         """Every pair of curves that compare."""

@@ -16,8 +16,8 @@ At = tuple[tuple[str, Any], ...]
 
 _GROUPS = ("reconstruction", "manifold", "generation", "few_steps", "adm", "fidelity")
 _LABELS = (
-    *("rFD", "PSNR", "SSIM", "LPIPS"),
-    *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFD"),
+    *("rFID", "rFD", "PSNR", "SSIM", "LPIPS"),
+    *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFID", "gFD"),
     *("FID", "sFID", "KID", "IS", "Precision", "Recall"),
 )
 _CONVERGENCE = ("protocol", "convergence")

@@ -6,7 +6,7 @@ Legend: M images, B images of a batch, N tokens, S image side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,11 @@ class SyntheticExtractor:
     """Six fixed random projections of the pixels."""
 
     name = "synthetic"
+    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "synthetic", "pooling": "own"}
+
+    def label(self, label: str) -> str:
+        """With the name."""
+        return f"{label} (synthetic)"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""

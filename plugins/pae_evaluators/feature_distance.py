@@ -49,13 +49,14 @@ class DistanceToTestImages:
         statistics = _statistics(images, extractor, self.reference.width)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
-            label=label,
+            label=extractor.label(label),
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
                 **self.inputs.protocol_of("test_images"),
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
+                **extractor.protocol,
                 "feature_width": self.reference.width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,

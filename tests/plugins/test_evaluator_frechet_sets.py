@@ -1,7 +1,9 @@
 """The evaluators that compare sets of images: reconstruction, generation, few_steps."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,9 +20,13 @@ class MeanColor:
     """Features are the three mean colors, 0 to 255."""
 
     name = "mean_color"
+    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "mean_color"}
 
     def __init__(self):
         self.largest_batch = 0
+
+    def label(self, label: str) -> str:
+        return label
 
     def __call__(self, images: Tensor) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(images))
