@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from pae_framework.contracts import (
 from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.evaluation.build_inception import inception_network
+from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.tensor_files import weights_digest
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.world import ONE_PROCESS, World
@@ -87,6 +90,7 @@ class RunInputs(EvaluationInputs):
             ``data.test_images``.
         test: images (M, 3, S, S) uint8 and labels (M,), instead of those of the test source.
         world: the processes that take part.
+        store: folder of the run's stages, in which features are kept; None: they are not kept.
     """
 
     def __init__(
@@ -95,8 +99,9 @@ class RunInputs(EvaluationInputs):
         limit: int | None = None,
         test: tuple[Tensor, Tensor] | None = None,
         world: World = ONE_PROCESS,
+        store: Path | None = None,
     ):
-        self._context = context
+        self._context, self._store = context, store
         if test is not None:
             self._test = test
         self._limit = limit or context.recipe.data.test_images
@@ -112,6 +117,7 @@ class RunInputs(EvaluationInputs):
                 "extracted": self._extract,
                 "inception": self._extract_inception,
             },
+            lambda: context.directory,
         )
 
     def serve(self) -> None:
@@ -202,16 +208,32 @@ class RunInputs(EvaluationInputs):
     def extractor(self) -> Extractor:
         component = self._context.recipe.extractor
         assert component is not None
-        return FeatureExtractor(component.use, partial(self._map, "extracted"))
+        extraction = CachedExtraction(self._shared, "extracted", (), self._folder_of_extractor())
+        return FeatureExtractor(component.use, lambda images: extraction(images)[0])
+
+    def _folder_of_extractor(self) -> Path | None:
+        component = self._context.recipe.extractor
+        if self._store is None or component is None:
+            return None
+        network = {
+            **component.model_dump(mode="json", exclude={"config", "train", "weights"}),
+            "version": component.config.version,
+            "config": component.config.model_dump(mode="json"),
+            "weights": weights_digest(self._extractor_network),
+        }
+        return network_folder(self._store, network, self._context.device)
 
     @cached_property
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
 
     def inception(self, weights: str) -> SharedInception:
-        features = partial(self._shared.map, "inception")
-        network = self._inception(weights)
-        return SharedInception(network, lambda images: features(images, weights))
+        network, folder = self._inception(weights), None
+        if self._store is not None:
+            identity = {"use": "inception", "weights": network.sha256}
+            folder = network_folder(self._store, identity, self._context.device)
+        extraction = CachedExtraction(self._shared, "inception", (weights,), folder)
+        return SharedInception(network, extraction)
 
     @property
     def perceptual_name(self) -> str:

@@ -17,7 +17,7 @@ def run(context: StageContext) -> None:
 
     The main process runs them. The others help with the networks that its inputs need.
     """
-    inputs = RunInputs(context, world=context.world)
+    inputs = RunInputs(context, world=context.world, store=context.run.store)
     if not context.world.is_main:
         inputs.serve()
         return

@@ -23,7 +23,8 @@ class DistanceToTestImages:
     def __init__(self, inputs: EvaluationInputs):
         self.inputs = inputs
         self.reference = FeatureStatistics(inputs.image_features.shape[1])
-        self.reference.update(inputs.image_features)
+        for features in inputs.image_features.split(BATCH):
+            self.reference.update(features)
 
     def metric(
         self,
