@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,13 +119,19 @@ def test_each_network_has_a_folder_of_its_own(change: dict) -> None:
     assert folder(NETWORK).parent == Path("store") / FOLDER
 
 
+@pytest.fixture
+def matmul() -> Iterator[Any]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    yield torch.backends.cuda.matmul
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def test_precision_versions_and_device_have_folders_of_their_own(
-    monkeypatch: pytest.MonkeyPatch,
+    matmul: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    matmul = torch.backends.cuda.matmul
-    monkeypatch.setattr(matmul, "allow_tf32", False)
+    matmul.allow_tf32 = False
     found = {folder(NETWORK), folder(NETWORK, "cuda")}
-    monkeypatch.setattr(matmul, "allow_tf32", True)
+    matmul.allow_tf32 = True
     found.add(folder(NETWORK, "cuda"))
     monkeypatch.setattr(feature_cache, "version", lambda name: "0")
     found.add(folder(NETWORK))
