@@ -23,7 +23,7 @@ class DistanceToTestImages:
     def __init__(self, inputs: EvaluationInputs):
         self.inputs = inputs
         self.reference = FeatureStatistics(inputs.image_features.shape[1])
-        for features in inputs.image_features.split(BATCH):
+        for features in inputs.image_features.split(EXTRACTED):
             self.reference.update(features)
 
     def metric(
