@@ -31,7 +31,7 @@ class StoredRows:
 
     def __init__(self, count: int, folder: Callable[[], Path]):
         self._count, self._folder = count, folder
-        self._tensor = torch.empty(0)
+        self._in_memory: list[Tensor] = []
         self._file: IO[bytes] | None = None
         self._done = 0
 
@@ -44,7 +44,7 @@ class StoredRows:
         if self._done == 0:
             self._begin(rows)
         if self._file is None:
-            self._tensor[self._done : self._done + len(rows)] = rows
+            self._in_memory.append(rows)
         else:
             with writing(self._folder(), rows.nbytes):
                 self._file.write(rows.contiguous().numpy().data)
@@ -54,7 +54,7 @@ class StoredRows:
         """All rows (M, ...). Writing to the tensor does not change the file."""
         assert self._done == self._count, f"{self._done} of {self._count} rows"
         if self._file is None:
-            return self._tensor
+            return torch.cat(self._in_memory)
         with writing(self._folder()), self._file as file:
             file.flush()
             mapped = np.memmap(file, self._type, mode="c", shape=tuple(self._shape))
@@ -64,7 +64,6 @@ class StoredRows:
         self._shape = (self._count, *rows.shape[1:])
         size = self._count * rows[:1].nbytes
         if size <= IN_MEMORY:
-            self._tensor = torch.empty(self._shape, dtype=rows.dtype)
             return
         self._type = rows[:0].numpy().dtype
         folder = self._folder()
