@@ -88,11 +88,11 @@ class FinishedEvaluators:
                     yield folder, StageResults(folder / label, entry["files"], "")
 
     def _copy(self, results: StageResults, label: str) -> None:
-        names = sorted(results.recorded or (), key=lambda name: name == METRICS)  # it comes last
-        for name in names:
+        files = results.recorded or {}
+        for name in sorted(files, key=lambda name: name == METRICS):  # it comes last
             path = self.folder(label) / name
             make_folder(path.parent)
-            with replacing(path, results.recorded[name]["size"]) as temporary:
+            with replacing(path, files[name]["size"]) as temporary:
                 shutil.copyfile(results.folder / name, temporary)
 
 

@@ -15,6 +15,7 @@ from pae_framework.contracts import (
     Encoder,
     EvaluationInputs,
     Extractor,
+    FeatureReference,
     InceptionNetwork,
     SampleSet,
 )
@@ -23,9 +24,11 @@ from pae_framework.data.pixels import to_float, to_uint8
 from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
 from pae_framework.evaluation.shared_batches import SharedBatches
+from pae_framework.evaluation.streamed_statistics import streamed_statistics
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.system.files import json_digest
 from pae_framework.tensor_files import weights_digest
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
@@ -116,6 +119,7 @@ class RunInputs(EvaluationInputs):
                 "decoded": lambda latents: (to_uint8(self.decode(latents)),),
                 "extracted": self._extract,
                 "inception": self._extract_inception,
+                "training": self._extract_training,
             },
             lambda: context.directory,
         )
@@ -208,10 +212,12 @@ class RunInputs(EvaluationInputs):
     def extractor(self) -> Extractor:
         component = self._context.recipe.extractor
         assert component is not None
-        extraction = CachedExtraction(self._shared, "extracted", (), self._folder_of_extractor())
+        extraction = CachedExtraction(self._shared, "extracted", (), self._extractor_folder)
         return FeatureExtractor(component.use, lambda images: extraction(images)[0])
 
-    def _folder_of_extractor(self) -> Path | None:
+    @cached_property
+    def _extractor_folder(self) -> Path | None:
+        """Folder of its features; None if they are not kept."""
         component = self._context.recipe.extractor
         if self._store is None or component is None:
             return None
@@ -226,6 +232,22 @@ class RunInputs(EvaluationInputs):
     @cached_property
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
+
+    @cached_property
+    def training_reference(self) -> FeatureReference:
+        train, count = self._context.recipe.data.train, len(self._context.train_source)
+        folder, file = self._extractor_folder, None
+        if folder is not None:
+            parts = self._context.planned.hashed["parts"]
+            images = json_digest([parts["train_images"], parts["image_size"], count])
+            file = folder / f"training-{images}.safetensors"
+        statistics = streamed_statistics(self._shared, "training", count, file)
+        protocol = {
+            "reference": "training images",
+            "reference_data": {"use": train.use, **train.config.model_dump(mode="json")},
+            "reference_count": count,
+        }
+        return FeatureReference(statistics.mean, statistics.covariance, count, protocol)
 
     def inception(self, weights: str) -> SharedInception:
         network, folder = self._inception(weights), None
@@ -273,6 +295,9 @@ class RunInputs(EvaluationInputs):
     def _extract(self, images: Tensor) -> tuple[Tensor]:
         pixels = self._extractor_network.normalize(self._pixels(images))  # (B, 3, S, S)
         return (self._extractor_network(pixels).pooled.double(),)
+
+    def _extract_training(self, indices: Tensor) -> tuple[Tensor]:
+        return self._extract(read_images(self._context.train_source, indices)[0])
 
     def _extract_inception(self, images: Tensor, weights: str) -> tuple[Tensor, ...]:
         network = self._inception(weights)

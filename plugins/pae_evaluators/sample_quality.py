@@ -1,4 +1,4 @@
-"""How close samples come to the test images: as the generator trains, and with fewer steps."""
+"""How close samples come to real images: as the generator trains, and with fewer steps."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pae_evaluators.feature_distance import DistanceToTestImages
+from pae_evaluators.config import FewStepsConfig, GenerationConfig
+from pae_evaluators.feature_distance import DistanceToTestImages, FeatureDistance
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric, SampleSet
 
 
 class Generation(Evaluator):
-    """Frechet distance of the samples of the last and of earlier weights to the test images."""
+    """Frechet distance of the samples of the last and of earlier weights to real images."""
+
+    config: GenerationConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One metric per set of weights, in the order of their training steps."""
         return _distances(
             inputs,
+            self.config,
             "generation",
             "few_steps",
             lambda samples: {"generator_step": samples.generator_step},
@@ -24,12 +28,15 @@ class Generation(Evaluator):
 
 
 class FewSteps(Evaluator):
-    """Frechet distance of samples of the last weights to the test images, by solver steps."""
+    """Frechet distance of samples of the last weights to real images, by solver steps."""
+
+    config: FewStepsConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One metric per number of steps, fewest first; the recipe's own number is one of them."""
         return _distances(
             inputs,
+            self.config,
             "few_steps",
             "checkpoint",
             lambda samples: {
@@ -41,12 +48,17 @@ class FewSteps(Evaluator):
 
 def _distances(
     inputs: EvaluationInputs,
+    config: GenerationConfig,
     group: str,
     other_role: str,
     at: Callable[[SampleSet], Mapping[str, Any]],
 ) -> list[Metric]:
     """One metric for each sample set, without those of ``other_role``, in the order of ``at``."""
-    distance = DistanceToTestImages(inputs)
+    distance = (
+        DistanceToTestImages(inputs)
+        if config.reference == "test"
+        else FeatureDistance(inputs, inputs.training_reference)
+    )
     sets = [samples for samples in inputs.sample_sets if samples.role != other_role]
     return [
         distance.metric(

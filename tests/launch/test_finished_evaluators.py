@@ -64,10 +64,20 @@ def test_adding_one_runs_that_one_and_files_go_along(
     assert (now / "reconstruction" / "per_image.jsonl").is_file()
 
 
-def test_changing_one_runs_that_one(run: Path, started: Callable[..., set[str]]) -> None:
-    before = metrics(run, "reconstruction", "generation", "few_steps")
-    assert started("evaluate.manifold.images=9") == {"manifold"}
-    assert metrics(run, "reconstruction", "generation", "few_steps") == before
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("evaluate.manifold.images=9", "manifold"),
+        ("evaluate.generation.reference=train", "generation"),
+    ],
+)
+def test_changing_one_runs_that_one(
+    run: Path, started: Callable[..., set[str]], override: str, changed: str
+) -> None:
+    others = ALL - {changed}
+    before = metrics(run, *others)
+    assert started(override) == {changed}
+    assert metrics(run, *others) == before
     assert started() == set()
 
 
