@@ -509,7 +509,10 @@ class EvaluatorConfig(ComponentConfig):
 
 
 EVALUATION_NEEDS = frozenset(
-    {"reconstructions", "latents", "samples", "extractor", "inception", "masks"}
+    {
+        *("reconstructions", "latents", "samples", "extractor", "inception", "masks"),
+        "training_images",
+    }
 )
 
 

@@ -524,6 +524,23 @@ class Extractor(Protocol):
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
 
 
+@dataclass(frozen=True, eq=False)
+class FeatureReference:
+    """A normal distribution of features that images are compared with.
+
+    Args:
+        mean: (F,) float64.
+        covariance: (F, F) float64, unbiased.
+        count: number of images.
+        protocol: what they are, for the protocols of metrics.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+    protocol: Mapping[str, Any]
+
+
 class InceptionNetwork(Protocol):
     """The network of FID and its family, with some weights."""
 
@@ -602,6 +619,15 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def image_features(self) -> Tensor:
         """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
+
+    @property
+    @abstractmethod
+    def training_reference(self) -> FeatureReference:
+        """All training images, not mirrored, in features by :attr:`extractor`.
+
+        Raises:
+            DataError: there are fewer than two.
+        """
 
     @abstractmethod
     def inception(self, weights: str) -> InceptionNetwork:

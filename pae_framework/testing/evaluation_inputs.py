@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pae_framework.contracts import EvaluationInputs, SampleSet
+from pae_framework.contracts import EvaluationInputs, FeatureReference, SampleSet
 from pae_framework.data.pixels import to_uint8
 from pae_framework.testing.expect import expect
 from pae_framework.testing.synthetic import normal, synthetic_images
@@ -126,6 +126,13 @@ class SyntheticInputs(EvaluationInputs):
     @property
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
+
+    @property
+    def training_reference(self) -> FeatureReference:
+        """The test images with noise."""
+        features = self.extractor(self._needed("training_images", _near(0.02, seed=4)))
+        protocol = {"reference": "training images", "reference_count": IMAGES}
+        return FeatureReference(features.mean(0), features.T.cov(), IMAGES, protocol)
 
     def inception(self, weights: str) -> SyntheticInception:
         """Features of three kinds, whatever the weights."""

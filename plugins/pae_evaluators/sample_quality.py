@@ -1,4 +1,4 @@
-"""How close samples come to the test images: as the generator trains, and with fewer steps."""
+"""How close samples come to real images: as the generator trains, and with fewer steps."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pae_evaluators.feature_distance import DistanceToTestImages
+from pae_evaluators.config import FewStepsConfig, GenerationConfig
+from pae_evaluators.feature_distance import DistanceToTestImages, FeatureDistance
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric, SampleSet
 
 
 class Generation(Evaluator):
-    """Frechet distance of the samples of the last and of earlier weights to the test images."""
+    """Frechet distance of the samples of the last and of earlier weights to real images."""
+
+    config: GenerationConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One metric per set of weights, in the order of their training steps.
@@ -19,11 +22,13 @@ class Generation(Evaluator):
         Those of ``sample.convergence`` have ``protocol: convergence`` in their ``at``.
         """
         sets = of_roles(inputs, "main", "checkpoint", "convergence")
-        return _distances(inputs, "generation", sets, at_generator_step)
+        return _distances(inputs, self.config, "generation", sets, at_generator_step)
 
 
 class FewSteps(Evaluator):
-    """Frechet distance of samples of the last weights to the test images, by solver and steps."""
+    """Frechet distance of samples of the last weights to real images, by solver and steps."""
+
+    config: FewStepsConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One metric per number of steps, fewest first; the recipe's own number is one of them."""
@@ -38,7 +43,7 @@ class FewSteps(Evaluator):
                 **solver,
             }
 
-        return _distances(inputs, "few_steps", sets, at)
+        return _distances(inputs, self.config, "few_steps", sets, at)
 
 
 def of_roles(inputs: EvaluationInputs, *roles: str) -> list[SampleSet]:
@@ -54,12 +59,17 @@ def at_generator_step(samples: SampleSet) -> dict[str, Any]:
 
 def _distances(
     inputs: EvaluationInputs,
+    config: GenerationConfig,
     group: str,
     sets: Sequence[SampleSet],
     at: Callable[[SampleSet], Mapping[str, Any]],
 ) -> list[Metric]:
     """One metric for each sample set, in the order of the first value of ``at``."""
-    distance = DistanceToTestImages(inputs)
+    distance = (
+        DistanceToTestImages(inputs)
+        if config.reference == "test"
+        else FeatureDistance(inputs, inputs.training_reference)
+    )
     return [
         distance.metric(
             group,

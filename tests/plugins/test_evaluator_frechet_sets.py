@@ -13,7 +13,7 @@ from pae_evaluators import feature_distance
 from pae_evaluators.config import FewStepsConfig, GenerationConfig, ReconstructionConfig
 from pae_evaluators.reconstruction import Reconstruction
 from pae_evaluators.sample_quality import FewSteps, Generation
-from pae_framework.contracts import SampleSet
+from pae_framework.contracts import FeatureReference, SampleSet
 
 
 class MeanColor:
@@ -40,6 +40,7 @@ class Material:
     sample_sets: tuple[SampleSet, ...] = ()
     extractor: MeanColor = field(default_factory=MeanColor)
     seed: int = 0
+    training_images: Tensor | None = None
 
     def protocol_of(self, part: str) -> dict:
         if part == "test_images":
@@ -54,6 +55,12 @@ class Material:
     @property
     def image_features(self) -> Tensor:
         return self.images.double().mean((2, 3))
+
+    @property
+    def training_reference(self) -> FeatureReference:
+        colors = self.training_images.double().mean((2, 3))
+        protocol = {"reference": "training images", "reference_count": len(colors)}
+        return FeatureReference(colors.mean(0), colors.T.cov(), len(colors), protocol)
 
 
 def images(count=40, size=16, seed=0):
@@ -236,6 +243,22 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
         "generator_step": 300,
         "weights": "ema",
     }
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "config"), [(Generation, GenerationConfig), (FewSteps, FewStepsConfig)]
+)
+def test_samples_against_training_images(tmp_path, evaluator, config):
+    """These are darker than the test images by 2, so the samples are 2 further away."""
+    inputs = Material(images(), sample_sets=SETS[:1], training_images=images() - 2)
+    settings = config(reference="train")
+    assert "training_images" in settings.needs
+    assert "training_images" not in config().needs
+    (metric,) = evaluator(settings).evaluate(inputs, tmp_path)
+    assert metric.value == pytest.approx(3 * 3**2)
+    assert metric.label == "gFD"
+    told = {key: metric.protocol[key] for key in ("reference", "reference_count", "count")}
+    assert told == {"reference": "training images", "reference_count": 40, "count": 40}
 
 
 def test_no_samples_no_figures(tmp_path):
