@@ -151,6 +151,20 @@ class Encoder(nn.Module, ABC):
     def forward(self, pixels: Tensor) -> Features:
         """Features of normalized pixels (B, 3, S', S')."""
 
+    def pool(self, pixels: Tensor, pooling: str) -> Tensor:
+        """Features (B, F) of normalized pixels, pooled in one of the config's ``poolings``."""
+        features = self.forward(pixels)
+        return features.tokens.mean(dim=1) if pooling == "mean" else features.pooled
+
+    def distance_label(self, label: str, name: str) -> str:
+        """What a Frechet distance in its features is called in tables.
+
+        Args:
+            label: ``gFD`` or ``rFD``.
+            name: the extractor's.
+        """
+        return label if self.config.trainable else f"{label} ({name})"
+
     def feature_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Features (B, n, d) after each block, for perceptual distances; by default the tokens.
 
@@ -458,8 +472,9 @@ class SampleSet:
     """Training step of the weights; 0 if they were imported."""
     steps: int
     role: str
-    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``few_steps``: other
-    ``steps``."""
+    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
+    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
+    solver."""
     protocol: Mapping[str, Any]
 
     @property
@@ -473,7 +488,7 @@ class SampleSet:
         return origin_of(self.protocol)
 
 
-_OF_WEIGHTS = ("generator_step", "weights")
+_OF_WEIGHTS = ("generator_step", "images_seen", "epochs", "weights")
 
 
 def sampling_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -492,10 +507,38 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in the names of metrics."""
+        """Its name in the names of metrics; begins with ``random_`` if its weights are random."""
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """The extractor in the protocol of metrics: name, pooling, resize."""
+
+    def label(self, label: str) -> str:
+        """What a Frechet distance in its features is called: ``gFID``, ``gFD (dinov2 ...)``.
+
+        Args:
+            label: ``gFD`` or ``rFD``.
+        """
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureReference:
+    """A normal distribution of features that images are compared with.
+
+    Args:
+        mean: (F,) float64.
+        covariance: (F, F) float64, unbiased.
+        count: number of images.
+        protocol: what they are, for the protocols of metrics.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+    protocol: Mapping[str, Any]
 
 
 class InceptionNetwork(Protocol):
@@ -576,6 +619,15 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def image_features(self) -> Tensor:
         """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
+
+    @property
+    @abstractmethod
+    def training_reference(self) -> FeatureReference:
+        """All training images, not mirrored, in features by :attr:`extractor`.
+
+        Raises:
+            DataError: there are fewer than two.
+        """
 
     @abstractmethod
     def inception(self, weights: str) -> InceptionNetwork:

@@ -6,8 +6,11 @@ Shapes: images (B, C, H, W).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from pae_framework.data.data_settings import ResizeSettings
 
 _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
@@ -30,6 +33,19 @@ def to_float_on(images: Tensor, device: torch.device) -> Tensor:
     floats = images.to(device, non_blocking=True).to(torch.float32)
     # A GPU would multiply by the reciprocal of a number, which rounds otherwise.
     return floats.div_(torch.full((), 255.0, device=device))
+
+
+def resize(images: Tensor, settings: ResizeSettings) -> Tensor:
+    """Floats resized to (B, C, side, side); not clamped; unchanged if they have that size."""
+    if images.shape[-2:] == (settings.side, settings.side):
+        return images
+    return F.interpolate(
+        images,
+        size=(settings.side, settings.side),
+        mode=settings.interpolation,
+        align_corners=False,
+        antialias=settings.antialias,
+    )
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ Legend: M images, B images of a batch, N tokens, S image side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pae_framework.contracts import EvaluationInputs, SampleSet
+from pae_framework.contracts import EvaluationInputs, FeatureReference, SampleSet
 from pae_framework.data.pixels import to_uint8
 from pae_framework.testing.expect import expect
 from pae_framework.testing.synthetic import normal, synthetic_images
@@ -26,6 +26,11 @@ class SyntheticExtractor:
     """Six fixed random projections of the pixels."""
 
     name = "synthetic"
+    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "synthetic", "pooling": "own"}
+
+    def label(self, label: str) -> str:
+        """With the name."""
+        return f"{label} (synthetic)"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""
@@ -121,6 +126,13 @@ class SyntheticInputs(EvaluationInputs):
     @property
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
+
+    @property
+    def training_reference(self) -> FeatureReference:
+        """The test images with noise."""
+        features = self.extractor(self._needed("training_images", _near(0.02, seed=4)))
+        protocol = {"reference": "training images", "reference_count": IMAGES}
+        return FeatureReference(features.mean(0), features.T.cov(), IMAGES, protocol)
 
     def inception(self, weights: str) -> SyntheticInception:
         """Features of three kinds, whatever the weights."""

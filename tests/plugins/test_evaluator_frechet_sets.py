@@ -1,7 +1,9 @@
 """The evaluators that compare sets of images: reconstruction, generation, few_steps."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,16 +13,20 @@ from pae_evaluators import feature_distance
 from pae_evaluators.config import FewStepsConfig, GenerationConfig, ReconstructionConfig
 from pae_evaluators.reconstruction import Reconstruction
 from pae_evaluators.sample_quality import FewSteps, Generation
-from pae_framework.contracts import SampleSet
+from pae_framework.contracts import FeatureReference, SampleSet
 
 
 class MeanColor:
     """Features are the three mean colors, 0 to 255."""
 
     name = "mean_color"
+    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "mean_color"}
 
     def __init__(self):
         self.largest_batch = 0
+
+    def label(self, label: str) -> str:
+        return label
 
     def __call__(self, images: Tensor) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(images))
@@ -34,6 +40,7 @@ class Material:
     sample_sets: tuple[SampleSet, ...] = ()
     extractor: MeanColor = field(default_factory=MeanColor)
     seed: int = 0
+    training_images: Tensor | None = None
 
     def protocol_of(self, part: str) -> dict:
         if part == "test_images":
@@ -48,6 +55,12 @@ class Material:
     @property
     def image_features(self) -> Tensor:
         return self.images.double().mean((2, 3))
+
+    @property
+    def training_reference(self) -> FeatureReference:
+        colors = self.training_images.double().mean((2, 3))
+        protocol = {"reference": "training images", "reference_count": len(colors)}
+        return FeatureReference(colors.mean(0), colors.T.cov(), len(colors), protocol)
 
 
 def images(count=40, size=16, seed=0):
@@ -166,6 +179,33 @@ def test_generation_judges_each_set_of_weights(tmp_path):
     assert not any(metric.higher_is_better for metric in found)
 
 
+def test_samples_for_convergence_are_a_series_of_their_own(tmp_path):
+    small = (samples("convergence", 200, 10, shift=5), samples("convergence", 300, 10, shift=2))
+    inputs = Material(images(), sample_sets=(*SETS, *small))
+    found = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
+    apart = [metric for metric in found if metric.at.get("protocol") == "convergence"]
+    assert [(m.at["generator_step"], m.value) for m in apart] == [
+        (200, pytest.approx(3 * 25)),
+        (300, pytest.approx(3 * 4)),
+    ]
+    assert len([metric for metric in found if metric not in apart]) == 3
+    few = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
+    assert len(few) == 3
+
+
+def of_solver(solver, steps, role="few_steps"):
+    found = samples(role, 300, steps, shift=2)
+    return replace(found, protocol={**found.protocol, "solver": solver})
+
+
+def test_few_steps_names_the_solver_if_there_are_several(tmp_path):
+    sets = (of_solver("euler", 50, "main"), of_solver("heun", 5), of_solver("euler", 5))
+    inputs = Material(images(), sample_sets=sets)
+    found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
+    at = [(metric.at["steps"], metric.at["solver"]) for metric in found]
+    assert sorted(at) == [(5, "euler"), (5, "heun"), (50, "euler")]
+
+
 def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
     inputs = Material(images(), sample_sets=SETS)
     found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
@@ -203,6 +243,22 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
         "generator_step": 300,
         "weights": "ema",
     }
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "config"), [(Generation, GenerationConfig), (FewSteps, FewStepsConfig)]
+)
+def test_samples_against_training_images(tmp_path, evaluator, config):
+    """These are darker than the test images by 2, so the samples are 2 further away."""
+    inputs = Material(images(), sample_sets=SETS[:1], training_images=images() - 2)
+    settings = config(reference="train")
+    assert "training_images" in settings.needs
+    assert "training_images" not in config().needs
+    (metric,) = evaluator(settings).evaluate(inputs, tmp_path)
+    assert metric.value == pytest.approx(3 * 3**2)
+    assert metric.label == "gFD"
+    told = {key: metric.protocol[key] for key in ("reference", "reference_count", "count")}
+    assert told == {"reference": "training images", "reference_count": 40, "count": 40}
 
 
 def test_no_samples_no_figures(tmp_path):

@@ -1,7 +1,7 @@
 """The evaluators adm and fidelity: a run's samples against the test images or a reference file."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,14 @@ class MeanColor:
     widths = (3, 3)
 
     def __init__(self):
-        self.largest = 0
+        self.counts: list[int] = []
+
+    @property
+    def largest(self) -> int:
+        return max(self.counts, default=0)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        self.largest = max(self.largest, len(images))
+        self.counts.append(len(images))
         floats = images.float()
         return floats.mean((2, 3)), floats[:, :, 0, 0]
 
@@ -91,6 +95,31 @@ def test_the_samples_of_the_last_weights_against_the_test_images():
     assert not any(metric.protocol.keys() & subject.keys() for metric in found.values())
     assert told["reference"] == "test images"
     assert (told["count"], told["reference_count"]) == (40, 40)
+
+
+@pytest.mark.parametrize("kind", [(ADM, ADMConfig), (Fidelity, FidelityConfig)])
+@pytest.mark.parametrize("file", [False, True])
+def test_samples_for_convergence_are_measured_by_step(tmp_path, kind, file):
+    """The reference is extracted once for all sets."""
+    evaluator, config = kind
+    reference = reference_file(tmp_path / "r.npz") if file else None
+    origin, counts = images(60, seed=3), [60, 60, 60]
+    sets = (
+        samples(origin + 2),
+        replace(samples(origin + 4, "convergence"), generator_step=100),
+        replace(samples(origin + 3, "convergence"), generator_step=300),
+    )
+    inputs = Material(origin, sets)
+    found = evaluator(config(reference=reference)).evaluate(inputs, Path("unused"))
+    fid = [metric for metric in found if metric.label == "FID"]
+    convention = {"convention": evaluator.convention}
+    assert [metric.at for metric in fid] == [
+        convention,
+        {**convention, "generator_step": 100, "protocol": "convergence"},
+        {**convention, "generator_step": 300, "protocol": "convergence"},
+    ]
+    assert [metric.value for metric in fid] == pytest.approx([3 * 4, 3 * 16, 3 * 9], rel=1e-6)
+    assert sorted(inputs.network.counts) == sorted([*counts, 8 if file else 60])
 
 
 def test_by_the_convention_of_torch_fidelity():
