@@ -26,6 +26,7 @@ from pae_framework.evaluation.feature_cache import CachedExtraction, network_fol
 from pae_framework.evaluation.parts import (
     encoder_identity,
     identity_of_test_images,
+    identity_of_training_images,
     stage_identity,
 )
 from pae_framework.evaluation.shared_batches import SharedBatches
@@ -179,6 +180,8 @@ class RunInputs(EvaluationInputs):
         match part:
             case "test_images":
                 return identity_of_test_images(context, len(self.indices))
+            case "training_images":
+                return identity_of_training_images(context)
             case "encoder":
                 component = context.recipe.tokenizer.encoder
                 return encoder_identity(context, part, component, self.tokenizer.encoder)
@@ -271,7 +274,7 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def training_reference(self) -> FeatureReference:
-        train, count = self._context.recipe.data.train, len(self._context.train_source)
+        count = len(self._context.train_source)
         folder, file = self._extractor_folder, None
         if folder is not None:
             parts = self._context.planned.hashed["parts"]
@@ -280,7 +283,7 @@ class RunInputs(EvaluationInputs):
         statistics = streamed_statistics(self._shared, "training", count, file)
         protocol = {
             "reference": "training images",
-            "reference_data": {"use": train.use, **train.config.model_dump(mode="json")},
+            **self.protocol_of("training_images"),
             "reference_count": count,
         }
         return FeatureReference(statistics.mean, statistics.covariance, count, protocol)

@@ -8,8 +8,9 @@ from torch import nn
 
 from pae_framework.data.pixels import UINT8
 from pae_framework.execution.context import StageContext
-from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.components import DataSourceComponent, EncoderComponent
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.plan import Split
 from pae_framework.tensor_files import weights_digest
 
 _WEIGHTS = {"tokenizer": "tokenizer.safetensors", "generator": "weights.safetensors"}
@@ -23,13 +24,7 @@ def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]
         context: of the stage that evaluates.
         count: number of images that are evaluated.
     """
-    recipe = context.recipe
-    test, available = recipe.data.test, len(context.test_source)
-    config, contents = test.config, context.planned.data.get("test")
-    settings = config.model_dump(mode="json")
-    if contents is not None:  # wherever the files are
-        settings = {key: settings[key] for key in settings.keys() - config.locations}
-        settings["contents"] = contents
+    recipe, available = context.recipe, len(context.test_source)
     chosen: dict[str, Any] = {"test_images_chosen": "all"}
     if count < available:
         chosen = {
@@ -37,11 +32,37 @@ def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]
             "test_images_seed": recipe.seed,
         }
     return {
-        "test_data": {"use": test.use, **settings},
+        "test_data": _source(context, "test"),
         "test_images": count,
         **chosen,
-        "image_size": f"{recipe.data.image_size} x {recipe.data.image_size}",
-        "crop": f"that of {test.use}",
+        **_processing(context, recipe.data.test),
+    }
+
+
+def identity_of_training_images(context: StageContext) -> dict[str, Any]:
+    """All training images of a run as a reference."""
+    return {
+        "reference_data": _source(context, "train"),
+        **_processing(context, context.recipe.data.train),
+    }
+
+
+def _source(context: StageContext, split: Split) -> dict[str, Any]:
+    """A data source; if it has files, by their contents, wherever they are."""
+    data = context.recipe.data
+    component = data.train if split == "train" else data.test
+    settings = component.config.model_dump(mode="json")
+    if (contents := context.planned.data.get(split)) is not None:
+        settings = {key: settings[key] for key in settings.keys() - component.config.locations}
+        settings["contents"] = contents
+    return {"use": component.use, **settings}
+
+
+def _processing(context: StageContext, component: DataSourceComponent) -> dict[str, Any]:
+    side = context.recipe.data.image_size
+    return {
+        "image_size": f"{side} x {side}",
+        "crop": f"that of {component.use}",
         "uint8": UINT8,
         "precision": "float32",
         "tf32": context.machine["tf32"],

@@ -52,7 +52,6 @@ class FeatureDistance:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self.inputs.protocol_of("test_images"),
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
                 **extractor.protocol,
@@ -74,7 +73,11 @@ class DistanceToTestImages(FeatureDistance):
         found = FeatureStatistics(features.shape[1])
         for part in features.split(EXTRACTED):
             found.update(part)
-        protocol = {"reference": "test images", "reference_count": found.count}
+        protocol = {
+            "reference": "test images",
+            **inputs.protocol_of("test_images"),
+            "reference_count": found.count,
+        }
         super().__init__(
             inputs, FeatureReference(found.mean, found.covariance, found.count, protocol)
         )

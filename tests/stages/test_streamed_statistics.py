@@ -119,10 +119,17 @@ class Levels(torch.nn.Module):
 
 def test_a_run_uses_all_its_training_images() -> None:
     """The variance of 0, 1, ..., n - 1 is n (n + 1) / 12."""
-    config = SimpleNamespace(model_dump=lambda mode: {"folder": "photos"})
+    config = SimpleNamespace(
+        model_dump=lambda mode: {"folder": "photos", "pattern": "*"}, locations={"folder"}
+    )
     train = SimpleNamespace(use="gray", config=config)
     context = SimpleNamespace(
-        recipe=SimpleNamespace(data=SimpleNamespace(test_images=3, train=train), extractor=None),
+        recipe=SimpleNamespace(
+            data=SimpleNamespace(test_images=3, train=train, test=None, image_size=2),
+            extractor=None,
+        ),
+        planned=SimpleNamespace(data={"train": "1f2e"}),
+        machine={"tf32": False},
         train_source=Gray(DataSourceConfig(), 2),
         device=torch.device("cpu"),
     )
@@ -132,11 +139,13 @@ def test_a_run_uses_all_its_training_images() -> None:
     assert found.count == 200
     assert found.mean.tolist() == pytest.approx([199 / 2])
     assert found.covariance.item() == pytest.approx(200 * 201 / 12)
-    assert found.protocol == {
+    told = {key: x for key, x in found.protocol.items() if key.startswith("reference")}
+    assert told == {
         "reference": "training images",
         "reference_count": 200,
-        "reference_data": {"use": "gray", "folder": "photos"},
+        "reference_data": {"use": "gray", "pattern": "*", "contents": "1f2e"},
     }
+    assert not any(key.startswith("test") for key in found.protocol)
 
 
 def evaluation(*overrides: str) -> PlannedStage:
