@@ -54,13 +54,34 @@ def _read(path: Path, children: tuple[Path, ...], problems: list[Problem]) -> tu
     """The tree of a file merged into that of its parent, and the file's text."""
     root, text, found = read_file(path)
     problems.extend(found)
-    entries = dict(root.map or {})
-    extends = entries.pop("extends", None)
+    parent = _parent_of(path, children, root)
+    entries = {key: node for key, node in (root.map or {}).items() if key != "extends"}
     root = replace(root, value=entries)
-    if extends is None:
+    if parent is None:
         return root, text
-    parent = _find_parent(path, (*children, path.resolve()), extends)
     return merge(_read(parent, (*children, path.resolve()), problems)[0], root), text
+
+
+def read_with_parent(path: Path, overrides: Sequence[str]) -> tuple[Node, Node | None]:
+    """The trees of a recipe with its overrides and of its parent (None: it has none), unchecked.
+
+    Raises:
+        RecipeError: a file cannot be read, or there is no such parent.
+    """
+    problems: list[Problem] = []
+    root, _ = _read(path, (), problems)
+    for text in overrides:
+        root = _apply_override(root, text, problems)
+    parent = _parent_of(path, (), read_file(path)[0])
+    tree = None if parent is None else _read(parent, (path.resolve(),), problems)[0]
+    if problems:
+        raise RecipeError(problems)
+    return root, tree
+
+
+def _parent_of(path: Path, children: tuple[Path, ...], root: Node) -> Path | None:
+    extends = root.child("extends")
+    return None if extends is None else _find_parent(path, (*children, path.resolve()), extends)
 
 
 def _find_parent(path: Path, descendants: tuple[Path, ...], extends: Node) -> Path:
