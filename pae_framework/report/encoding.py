@@ -15,6 +15,8 @@ _TILE = 256
 """Larger images of a row are reduced to this side, px."""
 _WIDTHS = (1400, 1000, 700, 480)
 """Longer sides that a picture of an evaluator is reduced to until it fits, px."""
+_LOSSLESS = 60_000
+"""A PNG of up to this many characters is kept, even if a WebP is shorter."""
 _PICTURE = 400_000
 """Characters of one picture of an evaluator."""
 
@@ -32,7 +34,7 @@ def tile_uri(image: Image.Image) -> str:
 
 
 def fitted_uri(image: Image.Image, budget: int) -> str:
-    """A picture of any mode as the smaller of PNG and WebP, reduced until it fits.
+    """A picture of any mode as a small PNG, else the smaller of PNG and WebP, until it fits.
 
     Raises:
         ValueError: it does not fit into ``budget`` characters, or its pixels are not of 8 bits.
@@ -44,13 +46,11 @@ def fitted_uri(image: Image.Image, budget: int) -> str:
     limit = min(budget, _PICTURE)
     for width in _WIDTHS:
         smaller = _reduced(plain, width)
-        uris = (
-            data_uri("image/png", png_bytes(smaller)),
-            data_uri("image/webp", _webp(smaller)),
-        )
-        shortest = min(uris, key=len)
-        if len(shortest) <= limit:
-            return shortest
+        uri = data_uri("image/png", png_bytes(smaller))
+        if len(uri) > _LOSSLESS:
+            uri = min(uri, data_uri("image/webp", _webp(smaller)), key=len)
+        if len(uri) <= limit:
+            return uri
     raise ValueError("larger than the page allows for all pictures of evaluators")
 
 

@@ -280,9 +280,7 @@ def test_empty_sets_and_metrics_without_a_value_break_nothing():
     none = images(0)
     page = Page(
         render(
-            ReportContent(
-                "odd", samples=nothing, originals=none, reconstructions=none, metrics=odd
-            )
+            ReportContent("odd", samples=nothing, originals=none, reconstructions=none, metrics=odd)
         )
     )
     assert "samples" not in page.values("id")
