@@ -110,14 +110,14 @@ def gather(context: StageContext) -> ReportContent:
         originals=inputs.images,
         reconstructions=inputs.reconstructions,
         samples=_labeled(sets[0]) if sets else None,
-        same_noise=_same_noise(sets),
+        same_noise=same_noise(sets),
         nearest=nearest_to_samples(context, inputs),
         class_names=list(context.class_names),
         latents=inputs.latents,
         latent_images=inputs.images,
         clusters=clusters(inputs, masks),
         rotations=rotations(inputs),
-        attachments=_attachments(context),
+        attachments=attachments_of(context),
         changes=_changes(context),
         commands=_commands(context),
     )
@@ -157,7 +157,7 @@ def _labeled(samples: SampleSet) -> LabeledImages:
     return LabeledImages(label, samples.images, samples.labels)
 
 
-def _same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
+def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
     """The sets of earlier weights and of other numbers of steps, each with the main set."""
     training = sorted(_with_role(sets, "checkpoint"), key=lambda each: each.generator_step)
     solver = sorted(_with_role(sets, "few_steps"), key=lambda each: each.steps)
@@ -177,7 +177,7 @@ def _with_role(sets: Sequence[SampleSet], role: str) -> list[SampleSet]:
     return [each for each in sets if each.role in ("main", role)]
 
 
-def _attachments(context: StageContext) -> dict[str, list[Attachment]]:
+def attachments_of(context: StageContext) -> dict[str, list[Attachment]]:
     """The pictures and tables of each evaluator, and the text files with their captions."""
     if not context.reads("evaluate"):
         return {}
