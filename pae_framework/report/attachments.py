@@ -52,22 +52,25 @@ def attachable(names: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda name: (_is_table(name), name))
 
 
-def read_attachments(files: Mapping[str, Path]) -> list[Attachment]:
-    """Read files by their names. What is too large or unreadable gets a note instead.
+def read_attachments(
+    evaluators: Mapping[str, Mapping[str, Path]],
+) -> dict[str, list[Attachment]]:
+    """Read the files of evaluators. What is too large or unreadable gets a note instead.
 
     Args:
-        files: path of each file, as :func:`attachable` orders them.
+        evaluators: by label, the path of each file by its name, as :func:`attachable` orders them.
     """
-    attachments: list[Attachment] = []
+    attachments: dict[str, list[Attachment]] = {}
     budget = _ALL_PICTURES
-    for name, path in list(files.items())[:_SHOWN_FILES]:
-        attachment = _read(name, path, budget)
-        budget -= len(attachment.picture)
-        attachments.append(attachment)
-    attachments += [
-        Attachment(name, _caption(name, path), note=f"not shown: more than {_SHOWN_FILES} files")
-        for name, path in list(files.items())[_SHOWN_FILES:]
-    ]
+    for label, files in evaluators.items():
+        for number, (name, path) in enumerate(files.items()):
+            if number < _SHOWN_FILES:
+                attachment = _read(name, path, budget)
+                budget -= len(attachment.picture)
+            else:
+                note = f"not shown: more than {_SHOWN_FILES} files"
+                attachment = Attachment(name, _caption(name, path), note=note)
+            attachments.setdefault(label, []).append(attachment)
     return attachments
 
 

@@ -182,12 +182,12 @@ def attachments_of(context: StageContext) -> dict[str, list[Attachment]]:
     if not context.reads("evaluate"):
         return {}
     names = context.results("evaluate").names()
-    found = {}
+    evaluators = {}
     for label in context.recipe.evaluate:
         own = [name for name in names if name.startswith(f"{label}/")]
         files = {name: context.file("evaluate", name) for name in own}
-        found[label] = read_attachments({name: files[name] for name in attachable(own)})
-    return {label: attachments for label, attachments in found.items() if attachments}
+        evaluators[label] = {name: files[name] for name in attachable(own)}
+    return read_attachments(evaluators)
 
 
 def _changes(context: StageContext) -> list[tuple[str, str, str]]:

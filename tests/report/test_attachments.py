@@ -13,7 +13,8 @@ from pae_framework.report.attachments import SHOWN_ROWS, attachable, read_attach
 
 def read(folder):
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return read_attachments({name: folder / name for name in attachable(names)})
+    files = {name: folder / name for name in attachable(names)}
+    return read_attachments({"own": files}).get("own", [])
 
 
 def decoded(attachment):
@@ -75,6 +76,18 @@ def test_large_pictures_are_reduced_in_proportion_and_all_together_limited(tmp_p
     left_out = [attachment for attachment in attachments if not attachment.picture]
     assert all("not shown" in attachment.note for attachment in left_out)
     assert [attachment.name for attachment in attachments] == [f"{n}.png" for n in range(6)]
+
+
+def test_the_limit_holds_for_all_evaluators_together(tmp_path):
+    for label in "abc":
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            noise(2000, 1000).save(tmp_path / label / f"{number}.png")
+    found = read_attachments(
+        {label: {path.name: path for path in (tmp_path / label).iterdir()} for label in "abc"}
+    )
+    assert {label: len(files) for label, files in found.items()} == {"a": 2, "b": 2, "c": 2}
+    assert sum(len(file.picture) for files in found.values() for file in files) <= 1_000_000
 
 
 def test_captions_are_the_file_name_or_the_text_beside_it(tmp_path):
