@@ -1,4 +1,4 @@
-"""What a recipe changes in its parent. No torch."""
+"""What a recipe changes in what it extends. No torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pae_framework.errors import RecipeError
 from pae_framework.recipe.emit import inline
-from pae_framework.recipe.load import read_with_parent
+from pae_framework.recipe.load import read_recipe
 from pae_framework.recipe.merge import merge, resolve_removals
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
 from pae_framework.registry import Registry
@@ -25,10 +26,12 @@ def changes_to_parent(
     Raises:
         RecipeError: a file cannot be read, or there is no such parent.
     """
-    root, parent = read_with_parent(path, overrides)
-    if parent is None:
+    written = read_recipe(path, overrides)
+    if written.problems:
+        raise RecipeError(list(written.problems))
+    if written.parents is None:
         return []
-    before, after = _written(parent, registry), _written(root, registry)
+    before, after = _written(written.parents, registry), _written(written.root, registry)
     return [
         (dotted(key), before.get(key, ""), after.get(key, ""))
         for key in dict.fromkeys((*before, *after))

@@ -73,3 +73,9 @@ def test_a_recipe_that_extends_nothing_has_no_changes(changes):
 def test_a_parent_that_is_gone(changes):
     with pytest.raises(RecipeError, match="nowhere"):
         changes("extends: nowhere.yaml\n")
+
+
+def test_several_parents_count_as_one(changes, tmp_path):
+    (tmp_path / "other.yaml").write_text("seed: 3\n", encoding="utf-8")
+    assert changes("extends: [parent.yaml, other.yaml]\nseed: 3\n") == []
+    assert changes("extends: [parent.yaml, other.yaml]\nseed: 0\n") == [("seed", "3", "0")]
