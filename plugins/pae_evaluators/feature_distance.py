@@ -54,7 +54,6 @@ class FeatureDistance:
             protocol={
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
-                **extractor.protocol,
                 "feature_width": width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,

@@ -130,7 +130,7 @@ def test_reconstruction_metrics_say_what_they_are(tmp_path):
         assert metric.protocol["test_data"] == "made up"
         assert metric.protocol["count"] == 40
     distance = found.pop("reconstruction/fd_mean_color").protocol
-    assert (distance["extractor"], distance["reference_count"]) == ("mean_color", 40)
+    assert (distance["extractor"], distance["reference_count"]) == ("the extractor", 40)
     assert not any("extractor" in metric.protocol for metric in found.values())
 
 
@@ -229,7 +229,7 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
         "steps": 50,
         "evaluations": 100,
         "guidance": 1.5,
-        "extractor": "mean_color",
+        "extractor": "the extractor",
         "extractor_digest": "digest of the extractor",
         "feature_width": 3,
         "covariance": "unbiased, float64",

@@ -116,6 +116,9 @@ class Levels(torch.nn.Module):
     def forward(self, x: Tensor) -> Features:
         return Features(x[:, None, 0, 0], 255 * x[:, :1, 0, 0])
 
+    def pool(self, x: Tensor, pooling: str) -> Tensor:
+        return self.forward(x).pooled
+
 
 def test_a_run_uses_all_its_training_images() -> None:
     """The variance of 0, 1, ..., n - 1 is n (n + 1) / 12."""
@@ -123,11 +126,10 @@ def test_a_run_uses_all_its_training_images() -> None:
         model_dump=lambda mode: {"folder": "photos", "pattern": "*"}, locations={"folder"}
     )
     train = SimpleNamespace(use="gray", config=config)
+    data = SimpleNamespace(test_images=3, train=train, test=None, image_size=2)
+    extractor = SimpleNamespace(pooling="own", resize=None)
     context = SimpleNamespace(
-        recipe=SimpleNamespace(
-            data=SimpleNamespace(test_images=3, train=train, test=None, image_size=2),
-            extractor=None,
-        ),
+        recipe=SimpleNamespace(data=data, extractor=extractor),
         planned=SimpleNamespace(data={"train": "1f2e"}),
         machine={"tf32": False},
         train_source=Gray(DataSourceConfig(), 2),
