@@ -155,6 +155,13 @@ class ComponentConfig(Settings):
     required_methods: ClassVar[frozenset[str]] = frozenset()
     """Methods without a default, which a config model of this kind must define."""
 
+    @classmethod
+    def known_models(cls) -> Mapping[str, Sequence[str]]:
+        """Names that a parameter ``model`` takes, each with the names of its weights; for
+        ``pae show-plugin``.
+        """
+        return {}
+
     def missing(self) -> str | None:
         """Describe data, weights or packages that this machine lacks, and where they were expected.
 
@@ -295,6 +302,19 @@ class EncoderConfig(ComponentConfig):
     def token_heads(self) -> int | None:
         """Number of attention heads, a divisor of D; None if the encoder has none."""
         return None
+
+    def poolings(self) -> tuple[str, ...]:
+        """Ways to pool the features of an image, as ``extractor.pool`` names them.
+
+        The first is :attr:`pae_framework.contracts.Features.pooled`; ``mean`` is the mean token.
+        Others need :meth:`pae_framework.contracts.Encoder.pool`.
+        """
+        return ("own", "mean")
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its parameters ask for random weights, as ``weights: none`` does."""
+        return getattr(self, "weights", None) == "none"
 
     def feature_maps(self) -> int | None:
         """Number of feature maps, which ``tokenizer.reconstruction.perceptual.layers`` counts.
@@ -489,7 +509,10 @@ class EvaluatorConfig(ComponentConfig):
 
 
 EVALUATION_NEEDS = frozenset(
-    {"reconstructions", "latents", "samples", "extractor", "inception", "masks"}
+    {
+        *("reconstructions", "latents", "samples", "extractor", "inception", "masks"),
+        "training_images",
+    }
 )
 
 

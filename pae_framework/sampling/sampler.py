@@ -92,7 +92,7 @@ class Sampler:
             settings,
             settings.seed,
             self.tokenizer.latent,
-            weak=self.weak,
+            weak=self.weak if settings.guidance.autoguidance else None,
             count=self.count,
         )  # (M, C, h, w), normalized
         decoded = self.tokenizer.decode(self.statistics.denormalize(latents))  # (M, 3, S, S)

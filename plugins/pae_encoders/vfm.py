@@ -71,11 +71,7 @@ class FoundationEncoder(Encoder):
 
         Bicubic without antialiasing, as PAE and RAE do.
         """
-        if images.shape[-1] != self.input_side:
-            images = F.interpolate(
-                images, size=self.input_side, mode="bicubic", align_corners=False
-            )
-        return super().normalize(images)
+        return super().normalize(resized(images, self.input_side))
 
     def forward(self, pixels: Tensor) -> Features:
         """Features of normalized pixels (B, 3, S', S')."""
@@ -83,6 +79,10 @@ class FoundationEncoder(Encoder):
         x = self.vit.norm(x)
         tokens = x[:, self.form.prefix :]
         return Features(tokens, pooled=x[:, 0] if self.form.class_token else tokens.mean(dim=1))
+
+    def distance_label(self, label: str, name: str) -> str:
+        """With the model; see :class:`pae_framework.contracts.Encoder`."""
+        return self.settings.distance_label(label, name)
 
     def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Patch tokens (B, N, D) after each block, without the last norm."""
@@ -164,6 +164,13 @@ class MAE(FoundationEncoder):
 
 class SigLIP2(FoundationEncoder):
     """SigLIP2's image tower."""
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images (B, 3, side, side), bicubic without antialiasing; unchanged if they have that size."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=side, mode="bicubic", align_corners=False)
 
 
 def resize_positions(positions: Tensor, grid: int, antialias: bool) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -83,6 +84,11 @@ class FoundationConfig(EncoderConfig):
     attention: AttentionKernel = Field(
         "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
     )
+
+    @classmethod
+    def known_models(cls) -> Mapping[str, Sequence[str]]:
+        """The models of the family, with their tags."""
+        return {variant.name: variant.tags for variant in cls.family.variants.values()}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -197,6 +203,15 @@ class FoundationConfig(EncoderConfig):
         """The heads."""
         return self.form.heads
 
+    def distance_label(self, label: str, name: str) -> str:
+        """What a Frechet distance in its features is called: ``gFD (dinov2 vit_base...)``."""
+        random = "random " if self.untrained else ""
+        return f"{label} ({random}{name} {self.model})"
+
+    def poolings(self) -> tuple[str, ...]:
+        """The class token, if there is one, and the mean token."""
+        return ("cls", "mean") if self.form.class_token else ("mean",)
+
     def feature_maps(self) -> int:
         """One for each block."""
         return self.form.depth
@@ -248,7 +263,7 @@ class SigLIP2Config(FoundationConfig):
 
 @dataclass(frozen=True)
 class EitherFile:
-    """Files with the same weights: a cached one is used, otherwise the first is downloaded."""
+    """Files with the same weights: a cached one is used, otherwise the first one is downloaded."""
 
     files: tuple[RemoteFile, ...]
 
@@ -262,5 +277,11 @@ class EitherFile:
         return next((path for file in self.files if (path := file.cached()) is not None), None)
 
     def fetch(self) -> Path:
-        """Path of a file on this machine; downloads the first if there is none."""
-        return self.cached() or self.files[0].fetch()
+        """Path of a file on this machine; downloads the first that exists if there is none."""
+        if (found := self.cached()) is not None:
+            return found
+        *others, last = self.files
+        for file in others:
+            with suppress(OSError):
+                return file.fetch()
+        return last.fetch()
