@@ -29,28 +29,40 @@ class FeatureDistance:
         label: str,
         images: Tensor,
         *,
+        subject: Mapping[str, Any],
         at: Mapping[str, Any] | None = None,
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
-        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8; ``protocol``: their origin."""
+        """``group/fd_<extractor>`` of images (M, 3, S, S) uint8.
+
+        Args:
+            group: the name before the slash.
+            label: a short table heading.
+            images: the images.
+            subject: what they are.
+            at: what varies within the group.
+            protocol: how they were made.
+        """
         extractor = self.inputs.extractor
         width = len(self.reference.mean)
         statistics = _statistics(images, extractor, width)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
-            label=label,
+            label=extractor.label(label),
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self.inputs.protocol,
+                **self.inputs.protocol_of("test_images"),
                 **(protocol or {}),
-                "extractor": extractor.name,
+                **self.inputs.protocol_of("extractor"),
+                **extractor.protocol,
                 "feature_width": width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
                 **self.reference.protocol,
             },
             at=at or {},
+            subject=subject,
         )
 
 
