@@ -20,11 +20,12 @@ from types import SimpleNamespace
 
 import torch
 
-from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, Features, LabeledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.evaluation import stored_rows
 from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.metrics.feature_statistics import FeatureStatistics
+from pae_framework.metrics.frechet import frechet_distance
 
 SIDE = 32
 _SECONDS = 0.0005
@@ -66,16 +67,17 @@ class Levels(torch.nn.Module):
         """The images."""
         return x
 
-    def forward(self, x: torch.Tensor) -> Features:
+    def pool(self, x: torch.Tensor, pooling: str) -> torch.Tensor:
         """Mean colors (B, 3)."""
-        colors = x.mean((2, 3))
-        return Features(colors[:, None], colors)
+        return x.mean((2, 3))
 
 
 def evaluate(count: int, folder: Path) -> float:
     """Frechet distance of the reconstructions of ``count`` images, which are the images."""
     config = SimpleNamespace(version=1, model_dump=lambda mode: {})
-    component = SimpleNamespace(use="levels", config=config, model_dump=lambda **_: {})
+    component = SimpleNamespace(
+        use="levels", config=config, pooling="mean", resize=None, model_dump=lambda **_: {}
+    )
     data = SimpleNamespace(test_images=None, test=component, image_size=SIDE)
     recipe = SimpleNamespace(
         data=data,
@@ -95,8 +97,11 @@ def evaluate(count: int, folder: Path) -> float:
     )
     inputs = RunInputs(context, store=folder)  # type: ignore[arg-type]
     vars(inputs).update(tokenizer=Identity(), _extractor_network=Levels())
-    distance = DistanceToTestImages(inputs)
-    return distance.metric("reconstruction", "rFD", inputs.reconstructions).value
+    reference, found = FeatureStatistics(3), FeatureStatistics(3)
+    for images, statistics in ((inputs.images, reference), (inputs.reconstructions, found)):
+        for part in images.split(1000):
+            statistics.update(inputs.extractor(part))
+    return frechet_distance(found, reference)
 
 
 def peak(count: int) -> int:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pae_framework.contracts import InceptionNetwork
 from pae_framework.data.image_set import ImageSet
 from pae_framework.errors import DataError
 from pae_framework.metrics.feature_files import read_features, write_features
 from pae_framework.metrics.features import InceptionFeatures
+from pae_framework.system.background import one_ahead
 from pae_framework.system.file_errors import require_space
 from pae_framework.system.files import json_digest
 
@@ -50,6 +54,8 @@ def extract(
 ) -> Iterator[InceptionFeatures]:
     """The features of all images, chunk by chunk; a chunk that is cached is not computed.
 
+    A thread reads the next batch while the network processes one.
+
     Args:
         images: the images.
         identity: of their contents.
@@ -75,14 +81,22 @@ def extract(
             show(done, cached)
         else:
             parts = []
-            for first in range(start, stop, batch_size):
-                batch = range(first, min(first + batch_size, stop))
-                parts.append(network(images.read(batch)))
-                done = batch.stop
-                show(done, cached)
+            firsts = range(start, stop, batch_size)
+            batches = [range(first, min(first + batch_size, stop)) for first in firsts]
+            with closing(one_ahead(partial(_pixels, images, device), batches)) as read:
+                for batch, pixels in zip(batches, read, strict=True):
+                    parts.append(network(pixels))
+                    done = batch.stop
+                    show(done, cached)
             features = InceptionFeatures(*map(torch.cat, zip(*parts, strict=True)))
             write_features(file, features._asdict())
         yield features
+
+
+def _pixels(images: ImageSet, device: str, batch: range) -> Tensor:
+    """Images of a batch; in pinned memory for a GPU, which then copies them by itself."""
+    pixels = images.read(batch)
+    return pixels.pin_memory() if device == "cuda" else pixels
 
 
 def _require_space(folder: Path, count: int, widths: tuple[int, int]) -> None:

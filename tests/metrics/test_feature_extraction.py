@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 
 import numpy as np
@@ -158,3 +159,24 @@ def test_memory_of_statistics_does_not_grow_with_the_images():
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 10e6  # either kind of features of all images takes 41 MB
+
+
+def test_a_thread_reads_the_next_batch_while_the_network_works(tmp_path, images):
+    """The network waits until the batch after its own was asked for."""
+    asked = {start: threading.Event() for start in (0, 4, 8, 10, 14, 18, 20)}
+
+    class Watched(NpzImages):
+        def read(self, indices):
+            asked.get(indices[0], threading.Event()).set()
+            return super().read(indices)
+
+    class Waiting(ColorNetwork):
+        def __call__(self, some):
+            following = {4: 8, 14: 18}.get(self.seen)
+            if following is not None:
+                assert asked[following].wait(timeout=20)
+            return super().__call__(some)
+
+    found = run(Watched(images.path), Waiting(), tmp_path)
+    direct = ColorNetwork()(images.read(range(35)))
+    assert all(torch.equal(a, b) for a, b in zip(joined(found), direct, strict=True))
