@@ -21,6 +21,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.data.images import random_subset, read_masks
 from pae_framework.data.pixels import resize, to_float_on, to_uint8
+from pae_framework.errors import PluginError
 from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
 from pae_framework.evaluation.ordered_reads import OrderedReads
@@ -286,6 +287,11 @@ class RunInputs(EvaluationInputs):
         folder, file = self._extractor_folder, None
         if folder is not None:
             parts = self._context.planned.hashed["parts"]
+            if "train_images" not in parts:
+                raise PluginError(
+                    "an evaluator uses inputs.training_reference, but its config's `needs` lacks "
+                    "training_images"
+                )
             images = json_digest([parts["train_images"], parts["image_size"], count])
             file = folder / f"training-{images}.safetensors"
         statistics = streamed_statistics(self._shared, "training", count, file)
