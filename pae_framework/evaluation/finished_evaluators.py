@@ -21,6 +21,8 @@ METRICS = "metrics.json"
 """File of an evaluator's metrics in its folder; it is written when all others are there."""
 EVALUATORS = "evaluators"
 """Key of the record."""
+_ONLY_FOR = {"train_images": "training_images", "latents": "train_latents"}
+"""What the stage reads only if an evaluator has this need, which then cannot do without."""
 
 
 class FinishedEvaluators:
@@ -40,15 +42,19 @@ class FinishedEvaluators:
     def fingerprint(self, label: str) -> str:
         """Hash of everything that the results of an evaluator depend on, but not of its label.
 
-        Other evaluators are no part of it, nor are training images unless it needs them.
+        Other evaluators are no part of it, nor is what the stage reads only for those.
         """
-        hashed, evaluator = self._context.planned.hashed, self._context.recipe.evaluate[label]
-        ignored = {"evaluate"}
-        if "training_images" not in evaluator.config.needs:
-            ignored.add("train_images")
-        parts = {key: value for key, value in hashed["parts"].items() if key not in ignored}
+        hashed, needs = (
+            self._context.planned.hashed,
+            self._context.recipe.evaluate[label].config.needs,
+        )
+        others = {key for key, need in _ONLY_FOR.items() if need not in needs} | {"evaluate"}
         return json_digest(
-            {**hashed, "parts": parts, "evaluator": hashed["parts"]["evaluate"][label]}
+            {
+                **hashed,
+                **{key: _without(hashed[key], others) for key in ("parts", "inputs")},
+                "evaluator": hashed["parts"]["evaluate"][label],
+            }
         )
 
     def record(self, label: str) -> None:
@@ -94,6 +100,10 @@ class FinishedEvaluators:
             make_folder(path.parent)
             with replacing(path, files[name]["size"]) as temporary:
                 shutil.copyfile(results.folder / name, temporary)
+
+
+def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:
