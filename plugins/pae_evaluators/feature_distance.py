@@ -55,7 +55,6 @@ class FeatureDistance:
                 **self.inputs.protocol_of("test_images"),
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
-                **extractor.protocol,
                 "feature_width": width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
