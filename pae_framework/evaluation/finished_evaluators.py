@@ -22,6 +22,8 @@ from pae_framework.system.files import json_digest, make_folder, replacing
 
 EVALUATORS = "evaluators"
 """Key of the record."""
+_ONLY_FOR = {"train_images": "training_images", "latents": "train_latents"}
+"""What the stage reads only if an evaluator has this need, which then cannot do without."""
 
 
 class FinishedEvaluators:
@@ -90,14 +92,17 @@ class FinishedEvaluators:
 def evaluator_fingerprint(planned: PlannedStage, recipe: Recipe, label: str) -> str:
     """Hash of everything that the results of an evaluator depend on, but not of its label.
 
-    Other evaluators are no part of it, nor are training images unless it needs them.
+    Other evaluators are no part of it, nor is what the stage reads only for those.
     """
-    hashed, evaluator = planned.hashed, recipe.evaluate[label]
-    ignored = {"evaluate"}
-    if "training_images" not in evaluator.config.needs:
-        ignored.add("train_images")
-    parts = {key: value for key, value in hashed["parts"].items() if key not in ignored}
-    return json_digest({**hashed, "parts": parts, "evaluator": hashed["parts"]["evaluate"][label]})
+    hashed, needs = planned.hashed, recipe.evaluate[label].config.needs
+    others = {key for key, need in _ONLY_FOR.items() if need not in needs} | {"evaluate"}
+    return json_digest(
+        {
+            **hashed,
+            **{key: _without(hashed[key], others) for key in ("parts", "inputs")},
+            "evaluator": hashed["parts"]["evaluate"][label],
+        }
+    )
 
 
 def forget_evaluators(
@@ -125,6 +130,10 @@ def forget_evaluators(
         if kept != recorded:
             with record.lock(waiting=None):
                 record.update(**{EVALUATORS: kept})
+
+
+def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:

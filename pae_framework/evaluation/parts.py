@@ -8,8 +8,9 @@ from torch import nn
 
 from pae_framework.data.pixels import UINT8
 from pae_framework.execution.context import StageContext
-from pae_framework.recipe.components import DataSourceComponent, EncoderComponent
+from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.data_record import source_of
 from pae_framework.runs.plan import Split
 from pae_framework.tensor_files import weights_digest
 
@@ -32,37 +33,35 @@ def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]
             "test_images_seed": recipe.seed,
         }
     return {
-        "test_data": _source(context, "test"),
+        "test_data": _data(context, "test"),
         "test_images": count,
         **chosen,
-        **_processing(context, recipe.data.test),
+        **_processing(context, "test"),
     }
 
 
 def identity_of_training_images(context: StageContext) -> dict[str, Any]:
-    """All training images of a run as a reference."""
-    return {
-        "reference_data": _source(context, "train"),
-        **_processing(context, context.recipe.data.train),
-    }
+    """All training images of a run, in the same words."""
+    return {"training_data": _data(context, "train"), **_processing(context, "train")}
 
 
-def _source(context: StageContext, split: Split) -> dict[str, Any]:
-    """A data source; if it has files, by their contents, wherever they are."""
-    data = context.recipe.data
-    component = data.train if split == "train" else data.test
+def _data(context: StageContext, split: Split) -> dict[str, Any]:
+    """A data source: by the contents of its files, if it has any, wherever they are."""
+    component, contents = source_of(context.recipe, split), context.planned.data.get(split)
     settings = component.config.model_dump(mode="json")
-    if (contents := context.planned.data.get(split)) is not None:
-        settings = {key: settings[key] for key in settings.keys() - component.config.locations}
+    if contents is not None:
+        locations = component.config.locations
+        settings = {key: settings[key] for key in settings.keys() - locations}
         settings["contents"] = contents
     return {"use": component.use, **settings}
 
 
-def _processing(context: StageContext, component: DataSourceComponent) -> dict[str, Any]:
+def _processing(context: StageContext, split: Split) -> dict[str, Any]:
+    """How images of a data source become those that are measured."""
     side = context.recipe.data.image_size
     return {
         "image_size": f"{side} x {side}",
-        "crop": f"that of {component.use}",
+        "crop": f"that of {source_of(context.recipe, split).use}",
         "uint8": UINT8,
         "precision": "float32",
         "tf32": context.machine["tf32"],

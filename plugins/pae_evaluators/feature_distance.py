@@ -52,12 +52,12 @@ class FeatureDistance:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
+                **self.reference.protocol,
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
                 "feature_width": width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
-                **self.reference.protocol,
             },
             at=at or {},
             subject=subject,
@@ -73,8 +73,8 @@ class DistanceToTestImages(FeatureDistance):
         for part in features.split(EXTRACTED):
             found.update(part)
         protocol = {
-            "reference": "test images",
             **inputs.protocol_of("test_images"),
+            "reference": "test images",
             "reference_count": found.count,
         }
         super().__init__(
