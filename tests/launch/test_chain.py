@@ -106,11 +106,10 @@ def test_every_metric_carries_its_protocol(run: Path):
         "manifold/erank",
     } <= names
     for metric in metrics:
-        assert {"test_data", "image_size", "evaluation_seed"} <= metric["protocol"].keys()
+        assert {"test_data", "image_size"} <= metric["protocol"].keys()
     drawn = next(m for m in metrics if m["name"] == "generation/fd_small_cnn")
-    assert {"solver", "evaluations", "guidance", "sample_seed", "weights"} <= drawn[
-        "protocol"
-    ].keys()
+    assert {"solver", "evaluations", "guidance", "sample_seed"} <= drawn["protocol"].keys()
+    assert {"generator", "weights"} <= drawn["subject"].keys()
 
 
 def test_second_run_repeats_nothing(place: Path, run: Path):
