@@ -19,7 +19,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.data.images import random_subset, read_images, read_masks
 from pae_framework.data.pixels import resize, to_float, to_uint8
-from pae_framework.evaluation.build_inception import inception_network
+from pae_framework.evaluation.build_inception import fdr6_network, inception_network
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
@@ -119,6 +119,7 @@ class RunInputs(EvaluationInputs):
             self._test = test
         self._limit = limit or context.recipe.data.test_images
         self._inceptions: dict[str, InceptionNetwork] = {}
+        self._judges: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
         self._shared = SharedBatches(
             world,
             {
@@ -129,6 +130,7 @@ class RunInputs(EvaluationInputs):
                 "decoded": lambda latents: (to_uint8(self.decode(latents)),),
                 "extracted": self._extract,
                 "inception": self._extract_inception,
+                "judge": self._extract_judge,
             },
         )
 
@@ -232,6 +234,10 @@ class RunInputs(EvaluationInputs):
         network = self._inception(weights)
         return SharedInception(network, lambda images: features(images, weights))
 
+    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+        self._judge(name, weights)
+        return lambda images: self._shared.map("judge", images, name, weights)[0]
+
     @property
     def perceptual_name(self) -> str:
         settings = self._context.recipe.tokenizer.reconstruction
@@ -279,6 +285,15 @@ class RunInputs(EvaluationInputs):
         network = self._inception(weights)
         parts = [network(some) for some in images.split(INCEPTION_BATCH)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _extract_judge(self, images: Tensor, name: str, weights: str) -> tuple[Tensor]:
+        return (self._judge(name, weights)(images),)
+
+    def _judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+        """The network of that name; only the last one is kept."""
+        if (name, weights) not in self._judges:
+            self._judges = {(name, weights): fdr6_network(name, weights, self._context.device)}
+        return self._judges[name, weights]
 
     def _inception(self, weights: str) -> InceptionNetwork:
         if weights not in self._inceptions:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
-from pae_evaluators.config import InceptionMetricsConfig
+from pae_evaluators.config import FidelityConfig, InceptionMetricsConfig
+from pae_evaluators.fdr6 import lacks, measure_fdr6
 from pae_framework.contracts import (
     EvaluationInputs,
     Evaluator,
@@ -62,7 +63,18 @@ class InceptionMetrics(Evaluator):
         for caution in cautions(quantities, comparison, weights):
             logger.warning("%s", caution)
         protocol = {**inputs.protocol, **samples.protocol}
-        return list(measure(self.convention, quantities, comparison, weights, protocol))
+        metrics = list(measure(self.convention, quantities, comparison, weights, protocol))
+        return [*metrics, *self._more(samples, inputs, weights, metrics)]
+
+    def _more(
+        self,
+        samples: SampleSet,
+        inputs: EvaluationInputs,
+        weights: WeightsIdentity,
+        metrics: list[Metric],
+    ) -> Iterable[Metric]:
+        """Metrics in other features."""
+        return ()
 
     def _reference_file(self, images: Tensor) -> ReferenceFile | None:
         if self.config.reference is None:
@@ -82,6 +94,25 @@ class Fidelity(InceptionMetrics):
     """FID, KID, IS, precision and recall as torch-fidelity defines them."""
 
     convention = "fidelity"
+    config: FidelityConfig
+
+    def _more(
+        self,
+        samples: SampleSet,
+        inputs: EvaluationInputs,
+        weights: WeightsIdentity,
+        metrics: list[Metric],
+    ) -> Iterable[Metric]:
+        """FDr6, if it is asked for and available."""
+        if self.config.fdr6 is None:
+            return ()
+        has_images = self.config.reference is None and len(inputs.images) > 1
+        reason = lacks(weights, self.config.fdr6, has_images, len(samples.images))
+        if reason is not None:
+            logger.warning("FDr6: not available: %s", reason)
+            return ()
+        distance = next(metric for metric in metrics if metric.label.startswith(("FID", "FD ")))
+        return measure_fdr6(inputs, samples, self.config.fdr6, distance)
 
 
 def _of_tensor(images: Tensor, network: InceptionNetwork) -> SetFeatures:
