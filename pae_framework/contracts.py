@@ -445,9 +445,11 @@ class Metric:
         value: the value.
         higher_is_better: whether a larger value is better.
         protocol: how it was measured: reference, counts, features, weights, solver, evaluations,
-            guidance, seed.
+            guidance, seed. Two values are comparable if their protocols are equal, so it holds
+            nothing else.
         std: its standard deviation, if known.
         at: what varies within the group, such as ``{"steps": 10}``.
+        subject: what was measured: the tokenizer, the generator, the samples.
     """
 
     name: str
@@ -457,6 +459,7 @@ class Metric:
     protocol: Mapping[str, Any]
     std: float | None = None
     at: Mapping[str, Any] = field(default_factory=dict)
+    subject: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -469,9 +472,34 @@ class SampleSet:
     """Training step of the weights; 0 if they were imported."""
     steps: int
     role: str
-    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``few_steps``: other
-    ``steps``."""
+    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
+    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
+    solver."""
     protocol: Mapping[str, Any]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How they were sampled; see :func:`sampling_of`."""
+        return sampling_of(self.protocol)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Which weights sampled them; see :func:`origin_of`."""
+        return origin_of(self.protocol)
+
+
+_OF_WEIGHTS = ("generator_step", "images_seen", "epochs", "weights")
+
+
+def sampling_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """How images were sampled, for the protocol of a metric: solver, guidance, labels, seed."""
+    stated = {key: value for key, value in protocol.items() if key not in _OF_WEIGHTS}
+    return {"precision": "float32", **stated}
+
+
+def origin_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Which weights images were sampled with, for the subject of a metric."""
+    return {key: protocol[key] for key in _OF_WEIGHTS if key in protocol}
 
 
 class Extractor(Protocol):
@@ -494,6 +522,23 @@ class Extractor(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureReference:
+    """A normal distribution of features that images are compared with.
+
+    Args:
+        mean: (F,) float64.
+        covariance: (F, F) float64, unbiased.
+        count: number of images.
+        protocol: what they are, for the protocols of metrics.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+    protocol: Mapping[str, Any]
 
 
 class InceptionNetwork(Protocol):
@@ -575,6 +620,15 @@ class EvaluationInputs(ABC):
     def image_features(self) -> Tensor:
         """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
 
+    @property
+    @abstractmethod
+    def training_reference(self) -> FeatureReference:
+        """All training images, not mirrored, in features by :attr:`extractor`.
+
+        Raises:
+            DataError: there are fewer than two.
+        """
+
     @abstractmethod
     def inception(self, weights: str) -> InceptionNetwork:
         """The Inception network, which all processes apply to batches of images.
@@ -609,7 +663,26 @@ class EvaluationInputs(ABC):
     @property
     @abstractmethod
     def protocol(self) -> Mapping[str, Any]:
-        """The part of the protocol that is common to all metrics of the run."""
+        """The test images, their size, how floats become uint8, and the evaluation seed."""
+
+    @abstractmethod
+    def protocol_of(self, part: str) -> Mapping[str, Any]:
+        """What identifies a part of the evaluation.
+
+        It belongs to the protocol of a metric that is measured with this part, and to the subject
+        of a metric of this part.
+
+        Args:
+            part: ``test_images``, ``tokenizer``, ``encoder``, ``extractor``, ``perceptual`` (the
+                distance) or ``generator``.
+
+        Returns:
+            Values in JSON types. Of a network: its name or fingerprint, the digest of its weights
+            (``<part>_digest``), and the seed it was trained with (``<part>_seed``).
+
+        Raises:
+            ValueError: there is no such part.
+        """
 
     @property
     @abstractmethod

@@ -14,6 +14,8 @@ from pae_framework.data.data_settings import ResizeSettings
 
 _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
+UINT8 = "trunc(255 * clamp(x, 0, 1))"
+"""How :func:`to_uint8` rounds, for protocols."""
 _MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
 
 
@@ -47,7 +49,7 @@ def resize(images: Tensor, settings: ResizeSettings) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float in [0, 1] to uint8: ``trunc(255 clamp(x, 0, 1))``, as RAE and PAE write images."""
+    """Float in [0, 1] to uint8: :data:`UINT8`, as RAE and PAE write images."""
     return (255 * images.detach().float().clamp(0, 1)).to(torch.uint8)
 
 

@@ -10,6 +10,9 @@ from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.yaml_source import display, read_file
 from pae_framework.system.files import file_problem
 
+MODELINE = "# yaml-language-server: $schema="
+"""A comment that tells an editor's YAML server where the schema of a recipe is."""
+
 
 def folder() -> Path:
     """Folder of the shipped recipes: in the installed package, or beside it in a checkout."""

@@ -281,7 +281,13 @@ def _evaluate(recipe: Recipe) -> Values:
         values["extractor"] = extractor
     elif extractor is not None and extractor.pool is not None:
         values["pool"] = extractor.pool
+    if _evaluates_training_images(recipe):
+        values["train_images"] = recipe.data.train
     return values
+
+
+def _evaluates_training_images(recipe: Recipe) -> bool:
+    return any("training_images" in one.config.needs for one in recipe.evaluate.values())
 
 
 def _report(recipe: Recipe) -> Values:
@@ -325,6 +331,11 @@ def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
 def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
     """The training images, if their classes must be counted."""
     return (_TRAIN,) if recipe.data.train.config.expected() is None else ()
+
+
+def _evaluate_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    train = (_TRAIN,) if _evaluates_training_images(recipe) else ()
+    return (_TEST, *train, *_NETWORKS, *_EVALUATORS)
 
 
 _ROWS = (
@@ -405,7 +416,7 @@ _ROWS = (
         hashed_values=_evaluate,
         inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
         writes=lambda recipe: ("results.json",),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_EVALUATORS),
+        reads=_evaluate_reads,
     ),
     Stage(
         name="report",

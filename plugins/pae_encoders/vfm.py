@@ -5,7 +5,7 @@ Legend: B batch, N patch tokens, P class and register tokens, D width, S image s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -13,16 +13,18 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pae_encoders import families
 from pae_encoders.families import Family, Form
 from pae_encoders.pretrained import read_pretrained
 from pae_encoders.transformers_names import NAMES, Same, from_released, to_released
 from pae_encoders.vfm_config import FoundationConfig
+from pae_framework.config import AttentionKernel
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import weights_path
-from pae_framework.layers import map_to_tokens, tokens_to_map
+from pae_framework.layers import Kernel, attention_kernel, map_to_tokens, tokens_to_map
 from pae_framework.tensor_files import load_state
 
 MAE_EPS = 1e-12
@@ -60,6 +62,8 @@ class FoundationEncoder(Encoder):
         self.register_parameter("class_position", position)
         shape = (1,) * (self.mask_token_axes - 1) + (form.width,)
         self.register_buffer("mask_token", torch.zeros(shape) if form.mask_token else None)
+        if config.attention != "sdpa":
+            use_kernel(self.vit, config.attention)
         self.eval()
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -213,6 +217,34 @@ def build_trunk(family: Family, name: str, form: Form) -> Any:
     trunk: Any = timm.create_model(name, pretrained=False, **arguments)
     trunk.norm = nn.LayerNorm(form.width, eps=trunk.norm.eps, elementwise_affine=False)
     return trunk
+
+
+def use_kernel(trunk: Any, name: AttentionKernel) -> None:
+    """Compute the attention of timm's blocks with another kernel than torch's."""
+    for block in trunk.blocks:
+        block.attn.forward = partial(_with_kernel, block.attn.forward, attention_kernel(name))
+
+
+def _with_kernel(
+    forward: Callable[..., Tensor], kernel: Kernel, /, *args: Any, **kwargs: Any
+) -> Tensor:
+    with _InPlaceOfTorch(kernel):
+        return forward(*args, **kwargs)
+
+
+class _InPlaceOfTorch(TorchFunctionMode):
+    """Calls a kernel where timm calls torch's: neither masked nor, in eval mode, with dropout."""
+
+    def __init__(self, kernel: Kernel):
+        super().__init__()
+        self._kernel = kernel
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        assert not any((kwargs or {}).values()), kwargs
+        q, k, v = (x.transpose(1, 2) for x in args)  # (B, N, H, K)
+        return self._kernel(q, k, v).transpose(1, 2)
 
 
 def image_statistics(name: str) -> tuple[Any, Any]:

@@ -77,6 +77,7 @@ def _metric(
         value=value,
         higher_is_better=False,
         at=inception.at,
+        subject=inception.subject,
         protocol={**shared, **changed},
     )
 

@@ -95,7 +95,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "evaluator:reconstruction": [{}],
-    "evaluator:generation": [{}],
+    "evaluator:generation": [{}, {"reference": "train"}],
     "evaluator:few_steps": [{}],
     "evaluator:adm": [{"weights": "none"}],
     "evaluator:fidelity": [{"weights": "none"}],
