@@ -65,9 +65,10 @@ class InceptionMetricsConfig(InceptionWeights, EvaluatorConfig):
     def missing(self) -> str | None:
         """What is missing if the reference or the weights are not on this machine."""
         file = self.files().get("reference")
-        if file is not None and (problem := file_problem(file)) is not None:
-            return f"reference: {problem}; `pae reference build` writes one"
-        return super().missing()
+        problem = None if file is None else file_problem(file)
+        reference = problem and f"reference: {problem}; `pae reference build` writes one"
+        found = "; ".join(filter(None, (reference, super().missing())))
+        return f"{found}; or leave this evaluator out (set it to null)" if found else None
 
     def smoke(self) -> Self:
         """Random weights; the test images are the reference."""
