@@ -6,7 +6,7 @@ Legend: M images, B images of a batch, N tokens, S image side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,6 @@ class SyntheticExtractor:
     """Six fixed random projections of the pixels."""
 
     name = "synthetic"
-    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "synthetic", "pooling": "own"}
 
     def label(self, label: str) -> str:
         """With the name."""
@@ -83,6 +82,8 @@ class SyntheticInputs(EvaluationInputs):
         """A made-up identity."""
         if part == "test_images":
             return {"test_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
+        if part == "training_images":
+            return {"reference_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
         expect(part in _PARTS, f"asked for the part {part!r}; known are {sorted(_PARTS)}")
         return {part: "synthetic", f"{part}_digest": "none"}
 
