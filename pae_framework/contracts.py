@@ -636,6 +636,21 @@ class EvaluationInputs(ABC):
             DataError: the weights are missing.
         """
 
+    @abstractmethod
+    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+        """A network of FDr6, which all processes apply to batches of images.
+
+        Args:
+            name: one of :data:`pae_framework.metrics.fdr6.JUDGES`.
+            weights: ``default`` for timm's, ``none`` for random ones, or a folder of files.
+
+        Returns:
+            Features (M, D) on the CPU of uint8 images (M, 3, S, S).
+
+        Raises:
+            DataError: the weights are missing.
+        """
+
     @property
     @abstractmethod
     def perceptual_name(self) -> str:

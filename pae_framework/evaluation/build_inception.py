@@ -1,8 +1,11 @@
-"""Builds the Inception network; torch-fidelity is imported only when it is needed."""
+"""Builds the networks of FID and FDr6; their libraries are imported only when they are needed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from pae_framework.contracts import InceptionNetwork
 
@@ -17,3 +20,15 @@ def inception_network(weights: str, device: torch.device) -> InceptionNetwork:
     from pae_framework.metrics.inception_network import InceptionExtractor
 
     return InceptionExtractor(weights, device)
+
+
+def fdr6_network(name: str, weights: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A network of FDr6 other than Inception; see :meth:`EvaluationInputs.judge`.
+
+    Raises:
+        DataError: its weights are missing.
+    """
+    from pae_framework.metrics.fdr6 import JUDGES
+    from pae_framework.metrics.fdr6_networks import JudgeFeatures
+
+    return JudgeFeatures(JUDGES[name], weights, device)

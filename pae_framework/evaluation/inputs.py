@@ -22,7 +22,7 @@ from pae_framework.contracts import (
 from pae_framework.data.images import random_subset, read_masks
 from pae_framework.data.pixels import resize, to_float_on, to_uint8
 from pae_framework.errors import PluginError
-from pae_framework.evaluation.build_inception import inception_network
+from pae_framework.evaluation.build_inception import fdr6_network, inception_network
 from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
 from pae_framework.evaluation.ordered_reads import OrderedReads
 from pae_framework.evaluation.parts import (
@@ -129,6 +129,7 @@ class RunInputs(EvaluationInputs):
             self._test = test
         self._limit = limit or context.recipe.data.test_images
         self._inceptions: dict[str, InceptionNetwork] = {}
+        self._judges: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
         self._parts: dict[str, Mapping[str, Any]] = {}
         self._read_test = OrderedReads(
             lambda: context.test_source, lambda: self.indices, world.size, self._workers
@@ -149,6 +150,7 @@ class RunInputs(EvaluationInputs):
                 "decoded": lambda latents: (to_uint8(self.decode(latents)),),
                 "extracted": self._extract,
                 "inception": self._extract_inception,
+                "judge": self._extract_judge,
                 "training": self._extract_training,
             },
             lambda: context.directory,
@@ -310,6 +312,11 @@ class RunInputs(EvaluationInputs):
         extraction = CachedExtraction(self._shared, "inception", (weights,), folder)
         return SharedInception(network, extraction)
 
+    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+        self._judge(name, weights)
+        extraction = CachedExtraction(self._shared, "judge", (name, weights))
+        return lambda images: extraction(images)[0]
+
     @property
     def perceptual_name(self) -> str:
         return str(self._perceptual_term)
@@ -365,6 +372,15 @@ class RunInputs(EvaluationInputs):
         network = self._inception(weights)
         parts = [network(some) for some in images.split(INCEPTION_BATCH)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _extract_judge(self, images: Tensor, name: str, weights: str) -> tuple[Tensor]:
+        return (self._judge(name, weights)(images),)
+
+    def _judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+        """The network of that name; only the last one is kept."""
+        if (name, weights) not in self._judges:
+            self._judges = {(name, weights): fdr6_network(name, weights, self._context.device)}
+        return self._judges[name, weights]
 
     def _inception(self, weights: str) -> InceptionNetwork:
         if weights not in self._inceptions:

@@ -5,7 +5,7 @@ Legend: M images, B images of a batch, N tokens, S image side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pae_framework.contracts import EvaluationInputs, FeatureReference, SampleSet
 from pae_framework.data.pixels import to_uint8
+from pae_framework.metrics.fdr6 import JUDGES
 from pae_framework.testing.expect import expect
 from pae_framework.testing.synthetic import normal, synthetic_images
 
@@ -138,6 +139,11 @@ class SyntheticInputs(EvaluationInputs):
     def inception(self, weights: str) -> SyntheticInception:
         """Features of three kinds, whatever the weights."""
         return self._needed("inception", SyntheticInception())
+
+    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+        """Random projections of the pixels to as many features as the network has."""
+        width = self._needed("inception", JUDGES[name].width)
+        return lambda images: normal(len(images), width, seed=13)
 
     def features(self, indices: Tensor) -> Tensor:
         """Random tokens (B, 16, 16)."""

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from pae_framework.config import Count, EvaluatorConfig, PathText
+from pae_framework.hub import HubFile
+from pae_framework.metrics.fdr6 import CACHE, JUDGES
 from pae_framework.metrics.inception_settings import InceptionWeights
 from pae_framework.system.files import file_problem
 
@@ -63,9 +65,10 @@ class InceptionMetricsConfig(InceptionWeights, EvaluatorConfig):
     def missing(self) -> str | None:
         """What is missing if the reference or the weights are not on this machine."""
         file = self.files().get("reference")
-        if file is not None and (problem := file_problem(file)) is not None:
-            return f"reference: {problem}; `pae reference build` writes one"
-        return super().missing()
+        problem = None if file is None else file_problem(file)
+        reference = problem and f"reference: {problem}; `pae reference build` writes one"
+        found = "; ".join(filter(None, (reference, super().missing())))
+        return f"{found}; or leave this evaluator out (set it to null)" if found else None
 
     def smoke(self) -> Self:
         """Random weights; the test images are the reference."""
@@ -78,6 +81,37 @@ class ADMConfig(InceptionMetricsConfig):
 
 class FidelityConfig(InceptionMetricsConfig):
     """FID, KID, IS, precision and recall of the samples, as torch-fidelity defines them."""
+
+    fdr6: PathText | None = Field(
+        None,
+        description="also FDr6, against the test images; weights of its five networks of timm's: "
+        "`default`: from the cache of the hub; a folder with files `<model>.safetensors`; `none`: "
+        "random weights, and the metric is called random; null: no FDr6",
+    )
+
+    def missing(self) -> str | None:
+        """What is missing if the reference or weights are not on this machine."""
+        if (problem := super().missing()) is not None or self.fdr6 is None:
+            return problem
+        found = [judge.missing(self.fdr6) for judge in JUDGES.values()]
+        absent = [problem for problem in found if problem is not None]
+        if not absent:
+            return None
+        return f"FDr6 lacks weights ({'; '.join(absent)}); run `pae fetch RECIPE` or set fdr6=null"
+
+    def fetch(self) -> str | None:
+        """Download the weights if they are missing."""
+        fetched = [super().fetch()]
+        for judge in JUDGES.values() if self.fdr6 == CACHE else ():
+            file = judge.file(CACHE)
+            if isinstance(file, HubFile) and file.cached() is None:
+                file.fetch()
+                fetched.append(file.where)
+        return ", ".join(filter(None, fetched)) or None
+
+    def smoke(self) -> Self:
+        """Without FDr6, whose networks are large."""
+        return super().smoke().model_copy(update={"fdr6": None})
 
 
 Radius = Annotated[float, Field(gt=0, le=1000)]

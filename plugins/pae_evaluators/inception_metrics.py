@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
-from pae_evaluators.config import InceptionMetricsConfig
+from pae_evaluators.config import FidelityConfig, InceptionMetricsConfig
+from pae_evaluators.fdr6 import lacks, measure_fdr6
 from pae_evaluators.sample_quality import at_generator_step, of_roles
 from pae_framework.contracts import (
     EvaluationInputs,
@@ -81,7 +82,19 @@ class InceptionMetrics(Evaluator):
             **samples.sampling,
         }
         subject = {**inputs.protocol_of("generator"), **samples.origin}
-        return list(measure(self.convention, quantities, comparison, weights, protocol, subject))
+        of_convention = (self.convention, quantities, comparison, weights, protocol, subject)
+        metrics = list(measure(*of_convention))
+        return [*metrics, *self._more(samples, inputs, weights, metrics)]
+
+    def _more(
+        self,
+        samples: SampleSet,
+        inputs: EvaluationInputs,
+        weights: WeightsIdentity,
+        metrics: list[Metric],
+    ) -> Iterable[Metric]:
+        """Metrics in other features."""
+        return ()
 
     def _reference_file(self, images: Tensor) -> ReferenceFile | None:
         if self.config.reference is None:
@@ -101,6 +114,25 @@ class Fidelity(InceptionMetrics):
     """FID, KID, IS, precision and recall as torch-fidelity defines them."""
 
     convention = "fidelity"
+    config: FidelityConfig
+
+    def _more(
+        self,
+        samples: SampleSet,
+        inputs: EvaluationInputs,
+        weights: WeightsIdentity,
+        metrics: list[Metric],
+    ) -> Iterable[Metric]:
+        """FDr6, if it is asked for and available."""
+        if self.config.fdr6 is None:
+            return ()
+        has_images = self.config.reference is None and len(inputs.images) > 1
+        reason = lacks(weights, self.config.fdr6, has_images, len(samples.images))
+        if reason is not None:
+            logger.warning("FDr6: not available: %s", reason)
+            return ()
+        distance = next(metric for metric in metrics if metric.label.startswith(("FID", "FD ")))
+        return measure_fdr6(inputs, samples, self.config.fdr6, distance)
 
 
 def _reference(
