@@ -11,7 +11,8 @@ from torch import Tensor
 
 _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
-_MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
+PSNR_LIMIT = 100
+"""PSNR in dB of equal images, so that means are finite: RAE's lower bound of the error, 1e-10."""
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -65,14 +66,23 @@ def _resize_part(
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (B,) float64 in dB, at most 100 (RAE's lower bound of the error).
+    """Peak signal-to-noise ratio (B,) float64 in dB, at most :data:`PSNR_LIMIT`.
 
     Args:
         a: images (B, C, H, W), uint8 or floats in [0, 1].
         b: images of the same shape.
     """
-    error = (to_unit_float64(a) - to_unit_float64(b)).square().flatten(1).mean(1)  # (B,)
-    return -10 * error.clamp_min(_MSE_FLOOR).log10()
+    return decibels(squared_error(a, b))
+
+
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error (B,) float64 of images like those of :func:`psnr`, with data range 1."""
+    return (to_unit_float64(a) - to_unit_float64(b)).square().flatten(1).mean(1)
+
+
+def decibels(error: Tensor) -> Tensor:
+    """PSNR in dB of mean squared errors with data range 1, at most :data:`PSNR_LIMIT`."""
+    return -10 * error.clamp_min(10 ** (-PSNR_LIMIT / 10)).log10()
 
 
 def to_unit_float64(images: Tensor) -> Tensor:

@@ -9,17 +9,22 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from pae_framework.config import Count, EvaluatorConfig, PathText
-from pae_framework.metrics.inception_settings import InceptionWeights
+from pae_framework.metrics.inception_settings import InceptionWeights, OptionalInceptionWeights
 from pae_framework.system.files import file_problem
 
 
-class ReconstructionConfig(EvaluatorConfig):
+class ReconstructionConfig(OptionalInceptionWeights, EvaluatorConfig):
     """Reconstructions compared with their test images."""
+
+    worst: int = Field(
+        8, ge=0, le=100, description="reconstructions of lowest PSNR in the picture `worst.png`"
+    )
 
     @property
     def needs(self) -> frozenset[str]:
-        """Reconstructions, and a network for the Frechet distance."""
-        return frozenset({"reconstructions", "extractor"})
+        """Reconstructions, and networks for the Frechet distances."""
+        networks = {"extractor"} if self.weights is None else {"extractor", "inception"}
+        return frozenset({"reconstructions", *networks})
 
 
 class GenerationConfig(EvaluatorConfig):

@@ -35,8 +35,23 @@ class DistanceToTestImages:
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
         """``group/fd_<extractor>`` of images (M, 3, S, S) uint8; ``protocol``: their origin."""
+        return self.metric_of(group, label, self.statistics(images), at=at, protocol=protocol)
+
+    def statistics(self, images: Tensor) -> FeatureStatistics:
+        """Statistics of the features of images (M, 3, S, S) uint8."""
+        return _statistics(images, self.inputs.extractor, self.reference.width)
+
+    def metric_of(
+        self,
+        group: str,
+        label: str,
+        statistics: FeatureStatistics,
+        *,
+        at: Mapping[str, Any] | None = None,
+        protocol: Mapping[str, Any] | None = None,
+    ) -> Metric:
+        """The same of the statistics of images."""
         extractor = self.inputs.extractor
-        statistics = _statistics(images, extractor, self.reference.width)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
             label=label,

@@ -11,55 +11,126 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pae_evaluators.config import ReconstructionConfig
 from pae_evaluators.feature_distance import DistanceToTestImages
 from pae_evaluators.image_quality import SIGMA, WINDOW, ssim
+from pae_evaluators.inception_distance import InceptionDistance
+from pae_evaluators.pictures import save_rows
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
-from pae_framework.data.pixels import psnr
+from pae_framework.data.pixels import PSNR_LIMIT, decibels, squared_error, to_float
 from pae_framework.system.files import write_text
 
 BATCH = 50
+"""Pairs of images that are compared at once; only these are in memory as floats."""
+DIFFERENCE = 4
+"""How many times brighter differences are shown."""
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""One number (B,) for each pair of images (B, 3, S, S) uint8."""
 
 
 class Reconstruction(Evaluator):
-    """PSNR, SSIM and Frechet distance of the test images and their reconstructions.
+    """PSNR, SSIM, perceptual and Frechet distance of the test images and their reconstructions.
 
-    PSNR and SSIM are means over images. ``per_image.jsonl`` has the values of each image, with its
-    index in the data source.
+    ``per_image.jsonl`` has the values of each image, with its index in the data source.
+    ``worst.png`` shows the images of lowest PSNR in rows, the worst first: original,
+    reconstruction, and their difference, :data:`DIFFERENCE` times as bright.
     """
+
+    config: ReconstructionConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the metrics; images smaller than the window of SSIM have no SSIM."""
         originals, copies = inputs.images, inputs.reconstructions
+        measured = _per_image(_measures(inputs), originals, copies)
+        error = measured.pop("error")
+        measured = {"psnr": decibels(error), **measured}
         protocol = {**inputs.protocol, "count": len(originals), "images": "test images, uint8"}
-        measured = {"psnr": _per_image(psnr, originals, copies)}
-        metrics = [_mean("PSNR", measured["psnr"], protocol, unit="dB, mean over images")]
-        if min(originals.shape[-2:]) >= WINDOW:
-            measured["ssim"] = _per_image(ssim, originals, copies)
-            window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
-            metrics.append(_mean("SSIM", measured["ssim"], protocol, window=window))
-        else:
-            warnings.warn(
-                f"SSIM is skipped: its window of {WINDOW} px is larger than the images",
-                stacklevel=2,
-            )
-        metrics.append(DistanceToTestImages(inputs).metric("reconstruction", "rFD", copies))
+        metrics = [*_psnr(error, protocol), *_means(measured, protocol, inputs.perceptual_name)]
+        distance = DistanceToTestImages(inputs)
+        metrics.append(distance.metric("reconstruction", "rFD", copies))
+        if self.config.weights is not None:
+            inception = InceptionDistance(inputs, self.config.weights)
+            metrics.append(inception.metric_of("reconstruction", "r", inception.statistics(copies)))
         _write_per_image(directory / "per_image.jsonl", inputs.indices, measured)
+        if self.config.worst:
+            worst = error.sort(descending=True, stable=True).indices[: self.config.worst]
+            _save_pairs(originals[worst], copies[worst], directory / "worst.png")
         return metrics
 
 
-def _mean(label: str, values: Tensor, protocol: Mapping[str, Any], **more: Any) -> Metric:
+def _measures(inputs: EvaluationInputs) -> dict[str, Measure]:
+    """What is measured of each image, by its key in ``per_image.jsonl``."""
+    measures: dict[str, Measure] = {"error": squared_error}
+    if min(inputs.images.shape[-2:]) >= WINDOW:
+        measures["ssim"] = ssim
+    else:
+        warnings.warn(
+            f"SSIM is skipped: its window of {WINDOW} px is larger than the images", stacklevel=3
+        )
+    key = "lpips" if inputs.perceptual_name.startswith("LPIPS") else "perceptual"
+    measures[key] = lambda a, b: inputs.perceptual(to_float(a), to_float(b)).cpu().double()
+    return measures
+
+
+def _per_image(measures: Mapping[str, Measure], a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    rows = [
+        [measure(first, second) for measure in measures.values()]
+        for first, second in zip(a.split(BATCH), b.split(BATCH), strict=True)
+    ]
+    columns = map(torch.cat, zip(*rows, strict=True))
+    return dict(zip(measures, columns, strict=True))
+
+
+def _psnr(error: Tensor, protocol: Mapping[str, Any]) -> list[Metric]:
+    """PSNR in both usual conventions, of the mean squared errors (M,) of the images."""
+    values = decibels(error)
+    limit = f"{PSNR_LIMIT} dB, reached by {int((values >= PSNR_LIMIT).sum())} images"
+    return [
+        _metric("psnr", "PSNR", values.mean(), protocol, unit="dB, mean over images", limit=limit),
+        _metric(
+            "psnr_pooled",
+            "PSNR (pooled error)",
+            decibels(error.mean()),
+            protocol,
+            unit="dB, of the mean squared error over all images",
+            limit=f"{PSNR_LIMIT} dB",
+        ),
+    ]
+
+
+def _means(
+    measured: Mapping[str, Tensor], protocol: Mapping[str, Any], perceptual_name: str
+) -> list[Metric]:
+    metrics = []
+    if "ssim" in measured:
+        window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
+        metrics.append(_metric("ssim", "SSIM", measured["ssim"].mean(), protocol, window=window))
+    for key, label in (("lpips", "LPIPS"), ("perceptual", "Perceptual distance")):
+        if key in measured:
+            told = {"distance": perceptual_name, "mean": "over images"}
+            metrics.append(
+                _metric(key, label, measured[key].mean(), protocol, higher_is_better=False, **told)
+            )
+    return metrics
+
+
+def _metric(
+    key: str,
+    label: str,
+    value: Tensor,
+    protocol: Mapping[str, Any],
+    *,
+    higher_is_better: bool = True,
+    **more: Any,
+) -> Metric:
     return Metric(
-        f"reconstruction/{label.lower()}",
+        f"reconstruction/{key}",
         label,
-        values.mean().item(),
-        higher_is_better=True,
+        value.item(),
+        higher_is_better,
         protocol={**protocol, **more, "data_range": 1},
     )
-
-
-def _per_image(measure: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    pairs = zip(a.split(BATCH), b.split(BATCH), strict=True)
-    return torch.cat([measure(first, second) for first, second in pairs])
 
 
 def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, Tensor]) -> None:
@@ -69,3 +140,8 @@ def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, 
         values = {name: round(value, 6) for name, value in zip(measured, row, strict=True)}
         lines.append(json.dumps({"index": index, **values}) + "\n")
     write_text(path, "".join(lines))
+
+
+def _save_pairs(originals: Tensor, copies: Tensor, path: Path) -> None:
+    difference = (originals.int() - copies.int()).abs() * DIFFERENCE
+    save_rows([originals, copies, difference.clamp(max=255).to(torch.uint8)], path)
