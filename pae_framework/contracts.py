@@ -520,6 +520,10 @@ class EvaluationInputs(ABC):
     def masks(self) -> Tensor | None:
         """Segmentation masks (M, S, S) of the test images; None if their source has none."""
 
+    def masks_of(self, indices: Tensor) -> Tensor | None:
+        """Masks (B, S, S) of B of the M test images; reads no others."""
+        return None if self.masks is None else self.masks[indices]
+
     @property
     @abstractmethod
     def reconstructions(self) -> Tensor:

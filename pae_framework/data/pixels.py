@@ -5,6 +5,7 @@ Shapes: images (B, C, H, W).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -44,15 +45,42 @@ def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
     more than 64 times as long as wide, only the square is resized, so that memory is bounded.
     """
     while min(image.size) >= 2 * size:
-        width, height = image.size
-        image = image.resize((width // 2, height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    width, height = (round(side * scale) for side in image.size)
+        image = image.resize(_halved(image.size), Image.Resampling.BOX)
+    width, height = _resized(image.size, size)
     left, top = (width - size) // 2, (height - size) // 2
     square = left, top, left + size, top + size
     if max(width, height) > _LONGEST * size:
         return _resize_part(image, (width, height), square)
     return image.resize((width, height), Image.Resampling.BICUBIC).crop(square)
+
+
+def adm_center_crop_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """The same crop of labels (H, W, ...), as (size, size, ...): the nearest ones, not means."""
+    height, width = labels.shape[:2]
+    sides = width, height
+    while min(sides) >= 2 * size:
+        sides = _halved(sides)
+    columns, rows = (
+        _nearest(before, after, size)
+        for before, after in zip((width, height), _resized(sides, size), strict=True)
+    )
+    return labels[rows][:, columns]
+
+
+def _halved(sides: tuple[int, int]) -> tuple[int, int]:
+    return sides[0] // 2, sides[1] // 2
+
+
+def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Sides of the image whose shorter side is ``size``."""
+    scale = size / min(sides)
+    return round(sides[0] * scale), round(sides[1] * scale)
+
+
+def _nearest(before: int, after: int, size: int) -> np.ndarray:
+    """Places, along a side of ``before`` px, of the middle ``size`` of ``after`` px."""
+    places = (after - size) // 2 + np.arange(size)
+    return (2 * places + 1) * before // (2 * after)
 
 
 def _resize_part(

@@ -174,6 +174,10 @@ class RunInputs(EvaluationInputs):
     def masks(self) -> Tensor | None:
         return read_masks(self._context.test_source, self.indices)
 
+    def masks_of(self, indices: Tensor) -> Tensor | None:
+        chosen = [self.indices[index] for index in indices.tolist()]
+        return read_masks(self._context.test_source, chosen)
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""

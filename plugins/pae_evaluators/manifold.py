@@ -48,9 +48,9 @@ class Manifold(Evaluator):
         return metrics
 
     def _spatial_coherence(self, inputs: EvaluationInputs) -> list[Metric]:
-        assert inputs.masks is not None, "SSC needs masks"
         chosen = self._chosen(inputs)
-        masks = inputs.masks[chosen]
+        masks = inputs.masks_of(chosen)
+        assert masks is not None, "SSC needs masks"
         latents = self._ssc("ssc", "SSC", map_to_tokens(inputs.latents[chosen]), masks, inputs)
         encoder = self._ssc("ssc_encoder", "SSC encoder", inputs.features(chosen), masks, inputs)
         return latents + encoder

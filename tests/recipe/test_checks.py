@@ -227,7 +227,7 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
         (
             ["data.test={use: image_folder, folder: x}"],
             "evaluate.manifold",
-            ["masks", "'image_folder'", "set evaluate.manifold.ssc=false"],
+            ["masks", "'image_folder'", "data.test.masks", "set evaluate.manifold.ssc=false"],
         ),
     ],
 )
