@@ -482,7 +482,10 @@ class EvaluatorConfig(ComponentConfig):
 
 
 EVALUATION_NEEDS = frozenset(
-    {"reconstructions", "latents", "samples", "extractor", "inception", "masks"}
+    {
+        *("reconstructions", "latents", "train_latents", "samples"),
+        *("extractor", "inception", "masks"),
+    }
 )
 
 

@@ -489,6 +489,16 @@ class InceptionNetwork(Protocol):
         """Logits (M, 1008) on the CPU of pooled features (M, 2048)."""
 
 
+class LatentRows(Protocol):
+    """Latents on disk, which are read by row."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Latents (B, C, h, w) float32, not normalized, of rows (B,)."""
+
+
 class EvaluationInputs(ABC):
     """Inputs of evaluators: M test images, and what the run computes from them.
 
@@ -536,6 +546,11 @@ class EvaluationInputs(ABC):
 
     @property
     @abstractmethod
+    def train_latents(self) -> LatentRows:
+        """Latents of the training images as they are, not mirrored, of the stage ``latents``."""
+
+    @property
+    @abstractmethod
     def pooled_features(self) -> Tensor:
         """Mean token (M, D) of the frozen encoder for each test image, on the CPU."""
 
@@ -579,6 +594,11 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def seed(self) -> int:
         """The recipe's seed."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where an evaluator may compute what takes long."""
+        return torch.device("cpu")
 
     @abstractmethod
     def features(self, indices: Tensor) -> Tensor:

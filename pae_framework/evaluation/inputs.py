@@ -15,6 +15,7 @@ from pae_framework.contracts import (
     EvaluationInputs,
     Extractor,
     InceptionNetwork,
+    LatentRows,
     SampleSet,
 )
 from pae_framework.data.images import random_subset, read_images, read_masks
@@ -23,6 +24,7 @@ from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
+from pae_framework.execution.run_latents import training_latents
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
@@ -186,6 +188,14 @@ class RunInputs(EvaluationInputs):
     @cached_property
     def latents(self) -> Tensor:
         return self._map("latents", self.images)
+
+    @cached_property
+    def train_latents(self) -> LatentRows:
+        return training_latents(self._context)
+
+    @property
+    def device(self) -> torch.device:
+        return self._context.device
 
     @cached_property
     def pooled_features(self) -> Tensor:

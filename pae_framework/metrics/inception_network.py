@@ -6,8 +6,6 @@ Legend: B images of a batch, H x W their size in px.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 
 from pae_framework.errors import DataError
 from pae_framework.metrics.features import InceptionFeatures
+from pae_framework.metrics.full_precision import full_precision
 from pae_framework.metrics.inception import (
     RANDOM,
     WEIGHTS,
@@ -72,7 +71,7 @@ class Inception(FeatureExtractorInceptionV3):
 
     def features(self, pixels: Tensor) -> InceptionFeatures:
         """Features of preprocessed pixels, in full float32 precision."""
-        with _full_precision():
+        with full_precision():
             x = self._apply_blocks(_FIRST_BLOCKS, pixels)  # (B, 768, 17, 17)
             branch = self.Mixed_6d.branch1x1(x)  # (B, 192, 17, 17)
             pool = self._apply_blocks(_LAST_BLOCKS, x).flatten(1)
@@ -82,7 +81,7 @@ class Inception(FeatureExtractorInceptionV3):
 
     def logits(self, pool: Tensor) -> Tensor:
         """Logits (B, 1008) of pooled features (B, 2048), without the bias, as ADM and IS use."""
-        with _full_precision():
+        with full_precision():
             return pool @ self.fc.weight.T
 
     def _apply_blocks(self, names: tuple[str, ...], x: Tensor) -> Tensor:
@@ -157,15 +156,3 @@ def load_inception(network: Inception, weights: str) -> WeightsIdentity:
     counts = {n: t for n, t in network.state_dict().items() if n.endswith("num_batches_tracked")}
     load_state(network, {**counts, **read_checkpoint(file)}, str(file))
     return identity
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Inside the block, a GPU computes in float32, not in TF32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -79,6 +79,24 @@ class FidelityConfig(InceptionMetricsConfig):
     """FID, KID, IS, precision and recall of the samples, as torch-fidelity defines them."""
 
 
+class InterpolationConfig(OptionalInceptionWeights, EvaluatorConfig):
+    """Images half-way between latents and their neighbors (iFID, arXiv 2603.05630)."""
+
+    neighbors: Annotated[int, Field(gt=0, le=1000)] = Field(
+        10, description="nearest training latents of a test image, of which one is drawn"
+    )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Latents, and networks for the Frechet distances."""
+        networks = {"extractor"} if self.weights is None else {"extractor", "inception"}
+        return frozenset({"latents", "train_latents", *networks})
+
+    def smoke(self) -> Self:
+        """Two neighbors; random weights, if any."""
+        return super().smoke().model_copy(update={"neighbors": 2})
+
+
 Radius = Annotated[float, Field(gt=0, le=1000)]
 Draws = Annotated[int, Field(gt=0, le=10_000)]
 

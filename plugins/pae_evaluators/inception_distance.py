@@ -44,15 +44,16 @@ class InceptionDistance:
     def metric_of(
         self,
         group: str,
-        letter: str,
+        label: str,
         statistics: FeatureStatistics,
+        *,
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
-        """``group/fid`` of the statistics of images, labeled such as ``rFID``.
+        """``group/fid`` of the statistics of images; with other weights the name is that of an FD.
 
         Args:
             group: of the metric's name.
-            letter: what the images are: r for reconstructions, i for interpolations.
+            label: the label of the distance in other features, such as ``rFD``.
             statistics: of the images.
             protocol: their origin.
         """
@@ -61,7 +62,7 @@ class InceptionDistance:
         key = "fid" if weights.published else f"fd_{words.lower().replace(' ', '_')}"
         return Metric(
             name=f"{group}/{key}",
-            label=f"{letter}FID" if weights.published else f"{letter}FD ({words})",
+            label=label.replace("FD", "FID") if weights.published else f"{label} ({words})",
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={

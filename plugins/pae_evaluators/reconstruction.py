@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ BATCH = 50
 """Pairs of images that are compared at once; only these are in memory as floats."""
 DIFFERENCE = 4
 """How many times brighter differences are shown."""
+
+logger = logging.getLogger(__name__)
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """One number (B,) for each pair of images (B, 3, S, S) uint8."""
@@ -51,7 +54,8 @@ class Reconstruction(Evaluator):
         metrics.append(distance.metric("reconstruction", "rFD", copies))
         if self.config.weights is not None:
             inception = InceptionDistance(inputs, self.config.weights)
-            metrics.append(inception.metric_of("reconstruction", "r", inception.statistics(copies)))
+            statistics = inception.statistics(copies)
+            metrics.append(inception.metric_of("reconstruction", "rFD", statistics))
         _write_per_image(directory / "per_image.jsonl", inputs.indices, measured)
         if self.config.worst:
             worst = error.sort(descending=True, stable=True).indices[: self.config.worst]
@@ -84,8 +88,12 @@ def _per_image(measures: Mapping[str, Measure], a: Tensor, b: Tensor) -> dict[st
 
 def _psnr(error: Tensor, protocol: Mapping[str, Any]) -> list[Metric]:
     """PSNR in both usual conventions, of the mean squared errors (M,) of the images."""
-    values = decibels(error)
-    limit = f"{PSNR_LIMIT} dB, reached by {int((values >= PSNR_LIMIT).sum())} images"
+    values, limit = decibels(error), f"{PSNR_LIMIT} dB"
+    if equal := int((values >= PSNR_LIMIT).sum()):
+        logger.warning(
+            "%d of %d reconstructions equal their image; their PSNR counts as %s in the mean",
+            *(equal, len(values), limit),
+        )
     return [
         _metric("psnr", "PSNR", values.mean(), protocol, unit="dB, mean over images", limit=limit),
         _metric(
@@ -94,7 +102,7 @@ def _psnr(error: Tensor, protocol: Mapping[str, Any]) -> list[Metric]:
             decibels(error.mean()),
             protocol,
             unit="dB, of the mean squared error over all images",
-            limit=f"{PSNR_LIMIT} dB",
+            limit=limit,
         ),
     ]
 

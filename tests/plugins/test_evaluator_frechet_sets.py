@@ -150,12 +150,14 @@ def test_perfect_reconstructions(tmp_path):
     assert found["reconstruction/fd_mean_color"].value == pytest.approx(0, abs=1e-8)
 
 
-def test_the_protocol_counts_equal_images_because_psnr_is_limited(tmp_path):
+def test_equal_images_are_counted_because_their_psnr_is_limited(tmp_path, caplog):
     copies = images()
     copies[7:] += 51
     found = reconstruct(tmp_path, images(), copies)
+    assert "7 of 40" in caplog.text
+    assert "100 dB" in caplog.text
     assert found["reconstruction/psnr"].value == pytest.approx((7 * 100 + 33 * 13.9794) / 40)
-    assert "7 images" in found["reconstruction/psnr"].protocol["limit"]
+    assert found["reconstruction/psnr"].protocol["limit"] == "100 dB"
     # The limit is far from the error of all images, which 33 / 40 of them share.
     expected = 13.9794 - 10 * math.log10(33 / 40)
     assert found["reconstruction/psnr_pooled"].value == pytest.approx(expected, abs=1e-4)
