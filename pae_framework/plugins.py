@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -84,15 +85,17 @@ def _load(point: EntryPoint, registry: Registry) -> None:
     torch_before = "torch" in sys.modules
     loaded = Plugin(point.name, point.value, distribution, version)
     limit = None if loaded.built_in else LIGHT_SECONDS
+    start = time.perf_counter()
     try:
         with guarded(f"plugin {point.name} ({distribution})", limit):
             found = _collect(point)
     except PluginError as error:
         detail = "".join(traceback.format_exception(error.__cause__))
-        registry.plugins.append(replace(loaded, error=str(error), detail=detail))
+        took = time.perf_counter() - start
+        registry.plugins.append(replace(loaded, error=str(error), detail=detail, seconds=took))
         return
     heavy = not torch_before and "torch" in sys.modules
-    plugin = replace(loaded, heavy=heavy)
+    plugin = replace(loaded, heavy=heavy, seconds=time.perf_counter() - start)
     registry.plugins.append(plugin)
     for registration in found:
         registry.add(ComponentSpec(*registration, plugin))

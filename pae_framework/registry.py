@@ -25,7 +25,10 @@ class UnknownComponentError(LookupError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, its distribution and the error if it failed to load."""
+    """One entry point, its distribution and the error if it failed to load.
+
+    ``seconds`` is the time that its registration took.
+    """
 
     name: str
     module: str
@@ -34,6 +37,7 @@ class Plugin:
     error: str | None = None
     detail: str = ""
     heavy: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def built_in(self) -> bool:

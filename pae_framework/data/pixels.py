@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pae_framework.data.data_settings import ResizeSettings
+
 _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
+UINT8 = "trunc(255 * clamp(x, 0, 1))"
+"""How :func:`to_uint8` rounds, for protocols."""
 PSNR_LIMIT = 100
 """PSNR in dB of equal images, so that means are finite: RAE's lower bound of the error, 1e-10."""
 
@@ -32,8 +37,21 @@ def to_float_on(images: Tensor, device: torch.device) -> Tensor:
     return floats.div_(torch.full((), 255.0, device=device))
 
 
+def resize(images: Tensor, settings: ResizeSettings) -> Tensor:
+    """Floats resized to (B, C, side, side); not clamped; unchanged if they have that size."""
+    if images.shape[-2:] == (settings.side, settings.side):
+        return images
+    return F.interpolate(
+        images,
+        size=(settings.side, settings.side),
+        mode=settings.interpolation,
+        align_corners=False,
+        antialias=settings.antialias,
+    )
+
+
 def to_uint8(images: Tensor) -> Tensor:
-    """Float in [0, 1] to uint8: ``trunc(255 clamp(x, 0, 1))``, as RAE and PAE write images."""
+    """Float in [0, 1] to uint8: :data:`UINT8`, as RAE and PAE write images."""
     return (255 * images.detach().float().clamp(0, 1)).to(torch.uint8)
 
 

@@ -162,6 +162,7 @@ def _samples(inputs: RunInputs) -> list[LabeledImages]:
             sampled.labels,
         )
         for sampled in inputs.sample_sets
+        if sampled.role != "convergence"  # of other labels
     ]
 
 

@@ -29,12 +29,17 @@ class InceptionDistance:
 
     def __init__(self, inputs: EvaluationInputs, weights: str):
         self._network = inputs.inception(weights)
-        self._common = inputs.protocol
+        self._images = inputs.protocol_of("test_images")
         self.reference = self.statistics(inputs.images)
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return self._network.widths[0]
 
     def statistics(self, images: Tensor) -> FeatureStatistics:
         """Statistics of the features of images (M, 3, S, S) uint8."""
-        statistics = FeatureStatistics(self._network.widths[0])
+        statistics = FeatureStatistics(self.width)
         for part in images.split(PART):
             pool, _ = self._network(part)
             for features in pool.split(BATCH):
@@ -47,6 +52,7 @@ class InceptionDistance:
         label: str,
         statistics: FeatureStatistics,
         *,
+        subject: Mapping[str, Any],
         protocol: Mapping[str, Any] | None = None,
     ) -> Metric:
         """``group/fid`` of the statistics of images; with other weights the name is that of an FD.
@@ -55,7 +61,8 @@ class InceptionDistance:
             group: of the metric's name.
             label: the label of the distance in other features, such as ``rFD``.
             statistics: of the images.
-            protocol: their origin.
+            subject: what they are.
+            protocol: how they were made.
         """
         weights = WeightsIdentity(self._network.sha256)
         words = weights.words
@@ -66,13 +73,14 @@ class InceptionDistance:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self._common,
+                **self._images,
                 **(protocol or {}),
                 **network_protocol(weights),
-                "features": f"pool_3, {self.reference.width} wide",
+                "features": f"pool_3, {self.width} wide",
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
                 "reference": "test images",
                 "reference_count": self.reference.count,
             },
+            subject=subject,
         )

@@ -58,7 +58,7 @@ class Interpolation(Evaluator):
         distances: list[DistanceToTestImages | InceptionDistance] = [DistanceToTestImages(inputs)]
         if self.config.weights is not None:
             distances.append(InceptionDistance(inputs, self.config.weights))
-        totals = [FeatureStatistics(distance.reference.width) for distance in distances]
+        totals = [FeatureStatistics(distance.width) for distance in distances]
         for images in _parts(inputs, nearest):
             for total, distance in zip(totals, distances, strict=True):
                 total.merge(distance.statistics(images))
@@ -70,8 +70,9 @@ class Interpolation(Evaluator):
             "training_latents": available,
             "seed": inputs.seed,
         }
+        subject = inputs.protocol_of("tokenizer")
         return [
-            distance.metric_of("interpolation", "iFD", total, protocol=protocol)
+            distance.metric_of("interpolation", "iFD", total, subject=subject, protocol=protocol)
             for total, distance in zip(totals, distances, strict=True)
         ]
 

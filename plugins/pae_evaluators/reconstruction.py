@@ -48,14 +48,16 @@ class Reconstruction(Evaluator):
         measured = _per_image(_measures(inputs), originals, copies)
         error = measured.pop("error")
         measured = {"psnr": decibels(error), **measured}
-        protocol = {**inputs.protocol, "count": len(originals), "images": "test images, uint8"}
-        metrics = [*_psnr(error, protocol), *_means(measured, protocol, inputs.perceptual_name)]
+        subject = inputs.protocol_of("tokenizer")
+        metrics = _metrics(error, measured, inputs)
         distance = DistanceToTestImages(inputs)
-        metrics.append(distance.metric("reconstruction", "rFD", copies))
+        metrics.append(distance.metric("reconstruction", "rFD", copies, subject=subject))
         if self.config.weights is not None:
             inception = InceptionDistance(inputs, self.config.weights)
             statistics = inception.statistics(copies)
-            metrics.append(inception.metric_of("reconstruction", "rFD", statistics))
+            metrics.append(
+                inception.metric_of("reconstruction", "rFD", statistics, subject=subject)
+            )
         _write_per_image(directory / "per_image.jsonl", inputs.indices, measured)
         if self.config.worst:
             worst = error.sort(descending=True, stable=True).indices[: self.config.worst]
@@ -86,59 +88,58 @@ def _per_image(measures: Mapping[str, Measure], a: Tensor, b: Tensor) -> dict[st
     return dict(zip(measures, columns, strict=True))
 
 
-def _psnr(error: Tensor, protocol: Mapping[str, Any]) -> list[Metric]:
-    """PSNR in both usual conventions, of the mean squared errors (M,) of the images."""
-    values, limit = decibels(error), f"{PSNR_LIMIT} dB"
-    if equal := int((values >= PSNR_LIMIT).sum()):
+def _metrics(
+    error: Tensor, measured: Mapping[str, Tensor], inputs: EvaluationInputs
+) -> list[Metric]:
+    """Metrics of pairs of images; PSNR in both usual conventions.
+
+    Args:
+        error: mean squared error (M,) of each image.
+        measured: the other values (M,) of each image.
+        inputs: of the evaluator.
+    """
+    limit = f"{PSNR_LIMIT} dB"
+    if equal := int((measured["psnr"] >= PSNR_LIMIT).sum()):
         logger.warning(
             "%d of %d reconstructions equal their image; their PSNR counts as %s in the mean",
-            *(equal, len(values), limit),
+            *(equal, len(error), limit),
         )
-    return [
-        _metric("psnr", "PSNR", values.mean(), protocol, unit="dB, mean over images", limit=limit),
-        _metric(
-            "psnr_pooled",
+    pooled = "dB, of the mean squared error over all images"
+    window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
+    values: dict[str, tuple[str, Tensor, dict[str, Any]]] = {
+        "psnr": ("PSNR", measured["psnr"], {"unit": "dB, mean over images", "limit": limit}),
+        "psnr_pooled": (
             "PSNR (pooled error)",
             decibels(error.mean()),
-            protocol,
-            unit="dB, of the mean squared error over all images",
-            limit=limit,
+            {"unit": pooled, "limit": limit},
         ),
-    ]
-
-
-def _means(
-    measured: Mapping[str, Tensor], protocol: Mapping[str, Any], perceptual_name: str
-) -> list[Metric]:
-    metrics = []
-    if "ssim" in measured:
-        window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
-        metrics.append(_metric("ssim", "SSIM", measured["ssim"].mean(), protocol, window=window))
-    for key, label in (("lpips", "LPIPS"), ("perceptual", "Perceptual distance")):
-        if key in measured:
-            told = {"distance": perceptual_name, "mean": "over images"}
-            metrics.append(
-                _metric(key, label, measured[key].mean(), protocol, higher_is_better=False, **told)
+        **{
+            key: (label, measured[key], {"mean": "over images", **more})
+            for key, label, more in (
+                ("ssim", "SSIM", {"window": window}),
+                ("lpips", "LPIPS", inputs.protocol_of("perceptual")),
+                ("perceptual", "Perceptual distance", inputs.protocol_of("perceptual")),
             )
-    return metrics
-
-
-def _metric(
-    key: str,
-    label: str,
-    value: Tensor,
-    protocol: Mapping[str, Any],
-    *,
-    higher_is_better: bool = True,
-    **more: Any,
-) -> Metric:
-    return Metric(
-        f"reconstruction/{key}",
-        label,
-        value.item(),
-        higher_is_better,
-        protocol={**protocol, **more, "data_range": 1},
-    )
+            if key in measured
+        },
+    }
+    return [
+        Metric(
+            f"reconstruction/{key}",
+            label,
+            value.mean().item(),
+            higher_is_better=key not in ("lpips", "perceptual"),
+            protocol={
+                **inputs.protocol_of("test_images"),
+                "count": len(error),
+                "images": "test images, uint8",
+                "data_range": 1,
+                **more,
+            },
+            subject=inputs.protocol_of("tokenizer"),
+        )
+        for key, (label, value, more) in values.items()
+    ]
 
 
 def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, Tensor]) -> None:

@@ -49,6 +49,10 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],
     "encoder:siglip2": [UNTRAINED],
+    "encoder:clip": [
+        {"model": model, **UNTRAINED}
+        for model in ("ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "ViT-M-16-alt")
+    ],
     "encoder:inception": [{"weights": "none"}],
     "modulator:dam": [
         {"depth": 2},
@@ -92,7 +96,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     ],
     "evaluator:reconstruction": [{}, {"weights": "none"}],
     "evaluator:interpolation": [{}, {"neighbors": 3, "weights": "none"}],
-    "evaluator:generation": [{}],
+    "evaluator:generation": [{}, {"reference": "train"}],
     "evaluator:few_steps": [{}],
     "evaluator:adm": [{"weights": "none"}],
     "evaluator:fidelity": [{"weights": "none"}],

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 import torch
@@ -128,8 +129,13 @@ class MeanColor:
 
     name, sha256, widths = "mean_color", "6726825d" + "0" * 56, (3, 3)
 
+    protocol: ClassVar[dict] = {}
+
     def __init__(self):
         self.largest = 0
+
+    def label(self, label: str) -> str:
+        return label
 
     def __call__(self, images: Tensor) -> Tensor:
         self.largest = max(self.largest, len(images))
@@ -152,7 +158,9 @@ class Material:
     device: str = "cpu"
     extractor: MeanColor = field(default_factory=MeanColor)
     network: Inception = field(default_factory=Inception)
-    protocol: dict = field(default_factory=lambda: {"test_data": "made up"})
+
+    def protocol_of(self, part: str) -> dict:
+        return {"test_data": "made up"} if part == "test_images" else {part: f"the {part}"}
 
     @property
     def indices(self) -> range:
@@ -216,6 +224,8 @@ def test_the_protocol(tmp_path):
     for metric in evaluate(tmp_path, brighter(1.2), neighbors=3, weights="a.pth"):
         told = metric.protocol
         assert told["test_data"] == "made up"
+        assert metric.subject == {"tokenizer": "the tokenizer"}
+        assert "tokenizer" not in told
         assert told["training_latents"] == 60
         assert "slerp half-way" in told["interpolation"]
         assert "one of the 3 nearest" in told["neighbor"]
