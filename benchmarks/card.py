@@ -19,13 +19,14 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.latents import shards_of_jpegs, stage_and_parts
 from benchmarks.subject import Subject
+from benchmarks.timing import in_turn
 from pae_framework.build import build_encoder, build_networks, build_tokenizer
 from pae_framework.contracts import Batch
 from pae_framework.dry_run.flops import count_forward, per_image
@@ -41,6 +42,7 @@ from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.sampling.sampler import cast_for_sampling
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.cores import usable_cores
 from pae_framework.tokenizer.frozen_types import cast_for_encoding
 from pae_framework.training.blocks import compile_blocks
 from pae_framework.training.loop import train
@@ -66,6 +68,9 @@ class Size:
     smoke: bool
     tokenizer_batch: int
     encoded: int
+    files: int
+    """JPEG files from which stage ``latents`` reads; ``file_side`` px each."""
+    file_side: int
     evaluations: int
     matrix: int
     compile: bool
@@ -80,6 +85,8 @@ FULL = Size(
     smoke=False,
     tokenizer_batch=32,
     encoded=128,
+    files=1024,
+    file_side=400,
     evaluations=24,
     matrix=8192,
     compile=True,
@@ -94,6 +101,8 @@ SMALL = replace(
     smoke=True,
     tokenizer_batch=2,
     encoded=2,
+    files=8,
+    file_side=96,
     evaluations=4,
     matrix=64,
     compile=False,
@@ -114,7 +123,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: images per second, or seconds if ``flops`` is None.
+    """One row of the table: images per second; if ``flops`` is None, a time.
 
     Attributes:
         name: what is measured.
@@ -226,29 +235,46 @@ def sampling(device: torch.device, size: Size) -> Iterator[Row]:
 
 
 def latents(device: torch.device, size: Size) -> Iterator[Row]:
-    """Encoding by a full-size tokenizer in bf16, images on the device."""
+    """Encoding by a full-size tokenizer in bf16, images on the device; then the whole stage."""
     loaded = full_recipe(size, device)
     section, side = loaded.recipe.tokenizer, loaded.recipe.data.image_size
     with device:
         encoder = build_encoder(section.encoder, side, loaded.registry)
         network = build_tokenizer(section, side, loaded.registry, encoder)
-        images = torch.rand(size.encoded, 3, side, side)
+        still = torch.rand(size.encoded, 3, side, side)
     for module in (encoder, network):
         module.to(device).requires_grad_(False).eval()
     cast_for_encoding(network)
 
     @torch.no_grad()
-    def encode() -> Tensor:
+    def encode(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             return network.encode(images).latents
 
     with _memory(device) as memory:
-        found = measure_calls(encode, device, size.timed)
+        found = measure_calls(lambda: encode(still), device, size.timed)
     encodes = 2 if loaded.recipe.data.flip else 1
     flops = _recipe_flops(loaded)["latents"] / encodes
     title, kind = "encoding for latents, bf16", ("latents", "bf16")
     speed = size.encoded / found.seconds
     yield Row(title, speed, None, 1000, flops, kind, found.kernels, memory[0])
+    yield _stage_latents(device, size, encode, side)
+
+
+def _stage_latents(
+    device: torch.device, size: Size, encode: Callable[[Tensor], Tensor], side: int
+) -> Row:
+    """The time of stage ``latents``, over that of what limits it."""
+    workers = max(1, usable_cores() - 2)  # the others launch and write
+    with _folder() as folder:
+        shards = shards_of_jpegs(
+            *(folder, encode, device, size.files, (size.file_side, side), size.encoded, workers)
+        )
+        loading, encoding, stage = in_turn(stage_and_parts(shards), 1, baselines=2)
+    limit = max(loading, encoding, key=lambda timing: timing.seconds)
+    speed = size.files / stage.seconds
+    title = f"stage latents ({speed:.4g} images/s), time over that of {limit.name}"
+    return Row(title, stage.ratio, None, 1.1)
 
 
 ROWS: dict[str, Rows] = {
@@ -383,11 +409,6 @@ def attention(
 
             one, two = (1000 * measure_calls(work, device, 10).seconds for work in (forward, both))
             yield width, name, one, two
-
-
-def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's attention of q, k, v (B, N, H, K)."""
-    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
 
 def wait_for(device: torch.device) -> None:

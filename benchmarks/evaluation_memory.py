@@ -71,11 +71,21 @@ class Levels(torch.nn.Module):
         colors = x.mean((2, 3))
         return Features(colors[:, None], colors)
 
+    def pool(self, x: torch.Tensor, pooling: str) -> torch.Tensor:
+        """Mean colors (B, 3)."""
+        return self.forward(x).pooled
+
+    def distance_label(self, label: str, name: str) -> str:
+        """The label alone."""
+        return label
+
 
 def evaluate(count: int, folder: Path) -> float:
     """Frechet distance of the reconstructions of ``count`` images, which are the images."""
-    config = SimpleNamespace(version=1, model_dump=lambda mode: {})
-    component = SimpleNamespace(use="levels", config=config, model_dump=lambda **_: {})
+    config = SimpleNamespace(version=1, untrained=False, model_dump=lambda mode: {})
+    component = SimpleNamespace(
+        use="levels", config=config, model_dump=lambda **_: {}, pooling="own", resize=None
+    )
     data = SimpleNamespace(test_images=None, test=component, image_size=SIDE)
     recipe = SimpleNamespace(
         data=data,
@@ -94,9 +104,10 @@ def evaluate(count: int, folder: Path) -> float:
         seed=lambda train: 0,
     )
     inputs = RunInputs(context, store=folder)  # type: ignore[arg-type]
-    vars(inputs).update(tokenizer=Identity(), _extractor_network=Levels())
+    parts: dict[str, dict[str, str]] = {"test_images": {}, "extractor": {}}
+    vars(inputs).update(tokenizer=Identity(), _extractor_network=Levels(), _parts=parts)
     distance = DistanceToTestImages(inputs)
-    return distance.metric("reconstruction", "rFD", inputs.reconstructions).value
+    return distance.metric("reconstruction", "rFD", inputs.reconstructions, subject={}).value
 
 
 def peak(count: int) -> int:

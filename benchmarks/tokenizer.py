@@ -123,9 +123,9 @@ class BuiltStep:
 def against_plain(
     device: torch.device, changes: Sequence[str], bf16: bool, rounds: int, steps: int
 ) -> list[Timing]:
-    """A step as trained, compared with the plain way."""
+    """The plain way of a step, compared with a step as trained."""
     ways = {
         name: repeated(TokenizerStep(device, changes, bf16, plain).build(), steps, device)
-        for name, plain in (("plain way", True), ("as trained", False))
+        for name, plain in (("as trained", False), ("plain way", True))
     }
     return in_turn(ways, rounds)

@@ -509,10 +509,6 @@ class Extractor(Protocol):
     def name(self) -> str:
         """Its name in the names of metrics; begins with ``random_`` if its weights are random."""
 
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """The extractor in the protocol of metrics: name, pooling, resize."""
-
     def label(self, label: str) -> str:
         """What a Frechet distance in its features is called: ``gFID``, ``gFD (dinov2 ...)``.
 

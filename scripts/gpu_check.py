@@ -34,6 +34,7 @@ from pae_framework.distributed.place import Place
 from pae_framework.dry_run.rates import CardRates, rates_text, read_rates
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.layers import attention_kernel
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
@@ -175,7 +176,7 @@ def xformers(device: torch.device) -> str:
     """xformers' attention equals PyTorch's, in bf16."""
     kernel = _xformers()
     q, k, v = torch.randn(3, 4, 256, 16, 72, generator=generator(0)).to(device, torch.bfloat16)
-    apart = _difference(kernel(q, k, v), card.sdpa(q, k, v))
+    apart = _difference(kernel(q, k, v), attention_kernel("sdpa")(q, k, v))
     assert apart < 1e-2, f"outputs differ by {apart:.1e}"
     return f"outputs differ by {apart:.1e} on {tuple(q.shape)}"
 
@@ -261,7 +262,7 @@ def table(rows: Iterable[card.Row], rate: float) -> str:
 
 def compare_attention(device: torch.device, batch: int) -> None:
     """Print how long PyTorch's and xformers' attention take at two head widths."""
-    kernels: dict[str, Callable[..., Tensor]] = {"sdpa": card.sdpa}
+    kernels: dict[str, Callable[..., Tensor]] = {"sdpa": attention_kernel("sdpa")}
     try:
         kernels["xformers"] = _xformers()
     except SkippedError as reason:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import checkpoints, features, latents, operations, sampling, training
+from benchmarks import __main__ as benchmarks
+from benchmarks import checkpoints, features, latents, operations, sampling, tokenizer, training
 from benchmarks.subject import Subject
-from benchmarks.timing import in_turn
+from benchmarks.timing import Timing, in_turn
 
 TINY = Subject(
     device=torch.device("cpu"),
@@ -75,3 +77,21 @@ def test_the_peer_has_the_networks_size() -> None:
     from dataclasses import replace
 
     assert replace(TINY, preset="B/1").size == replace(TINY, depth=12, width=768, heads=12).size
+
+
+def test_the_command_prints_medians_and_ranges(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = [Timing("first", 0.5, 1.0, (1.0, 1.0)), Timing("second", 0.25, 0.5, (0.4, 0.75))]
+    asked: list[tuple[str, ...]] = []
+
+    def against_plain(device: object, changes: tuple[str, ...], *how: object) -> list[Timing]:
+        asked.append((*changes, *map(str, how)))
+        return taken
+
+    monkeypatch.setattr("benchmarks.tokenizer.against_plain", against_plain)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "tokenizer-both", "--rounds", "7"])
+    benchmarks.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"second\W+250\.00\W+0\.500\W+0\.400 to 0\.750", printed)
+    assert asked == [(tokenizer.PATCHGAN, tokenizer.LPIPS, "False", "7", "4")]

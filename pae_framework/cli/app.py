@@ -36,6 +36,7 @@ from pae_framework.cli.commands.schema import schema
 from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
+from pae_framework.cli.commands.tune_guidance import tune_guidance
 from pae_framework.cli.output import print_error, warn
 from pae_framework.errors import PaeError, RunError
 from pae_framework.system.contained import end_process
@@ -68,7 +69,7 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
-    *(sample, reconstruct, evaluate, cards, compare, report),
+    *(sample, tune_guidance, reconstruct, evaluate, cards, compare, report),
     *(list_plugins, show_plugin, schema, profiles, doctor),
 ):
     _add(app, command)

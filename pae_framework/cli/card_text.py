@@ -11,7 +11,7 @@ from pae_framework.system.printing import print_line
 
 def print_card(card: Mapping[str, Any]) -> None:
     """Print a card, see :mod:`pae_framework.runs.cards`."""
-    from pae_framework.report.metrics import at_of, condition, flat, number
+    from pae_framework.report.metrics import at_of, condition, flat, number, readable
 
     metrics = card["metrics"]
     headings = ("metric", "at", "value", "deviation")
@@ -38,7 +38,8 @@ def print_card(card: Mapping[str, Any]) -> None:
             print_line(f"{label}, {at}" if at else label)
             _print_pairs(own, "  ")
     if "tool" in card:
-        _print_pairs({"tool version": card["tool"], **flat(card.get("environment", {}))}, "")
+        environment = {key: readable(x) for key, x in card.get("environment", {}).items()}
+        _print_pairs({"tool version": card["tool"], **environment}, "")
 
 
 def _common(told: list[dict[str, str]]) -> dict[str, str]:

@@ -60,13 +60,6 @@ class FeatureExtractor:
         """Name of the component, after ``random_`` if its weights are random."""
         return f"{'random_' * self.component.config.untrained}{self.component.use}"
 
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """Name, pooling and resize."""
-        resized = self.component.resize
-        found: dict[str, Any] = {"extractor": self.name, "pooling": self.component.pooling}
-        return found if resized is None else {**found, "resize": resized.model_dump(mode="json")}
-
     def label(self, label: str) -> str:
         """What a Frechet distance in its features is called."""
         return self.network().distance_label(label, self.component.use)
@@ -185,9 +178,14 @@ class RunInputs(EvaluationInputs):
                 component = context.recipe.tokenizer.encoder
                 return encoder_identity(context, part, component, self.tokenizer.encoder)
             case "extractor":
-                assert context.recipe.extractor is not None
-                network = self._extractor_network
-                return encoder_identity(context, part, context.recipe.extractor, network)
+                extractor = context.recipe.extractor
+                assert extractor is not None
+                network = encoder_identity(context, part, extractor, self._extractor_network)
+                found = {**network, part: self.extractor.name, "pooling": extractor.pooling}
+                resize = extractor.resize
+                return found | (
+                    {} if resize is None else {"resize": resize.model_dump(mode="json")}
+                )
             case "perceptual":
                 named: dict[str, Any] = {part: self.perceptual_name}
                 if self._perceptual_term.parameters():  # a network of its own

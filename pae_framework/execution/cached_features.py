@@ -1,14 +1,17 @@
 """Tokens of the frozen encoder, computed once for all trainings that need them.
 
 They lie in ``features/`` of the run's store, in a folder whose name is a hash of what they depend
-on: encoder, weights, images, size, mirroring, precision. So members of a sweep share them. The
-folder may be removed when no training is under way.
+on: encoder, weights, images, size, mirroring, precision. So members of a sweep share them: one
+computes them and holds their folder meanwhile, and the others wait. The folder may be removed when
+no training is under way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from pae_framework.errors import DataError, StoppedError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.encoded_shards import EncodedShards, Throughput
 from pae_framework.execution.items import pass_items
+from pae_framework.runs.locks import holding
+from pae_framework.system.files import clear_unfinished
 from pae_framework.tensor_files import weights_digest
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.train_settings import TrainSettings
@@ -63,22 +68,44 @@ def cached_features(
     context.world.on_main(lambda: _require_fixed_images(source))
     folder = context.run.store / FOLDER / _key(context, settings, encoder)
     shards = _feature_shards(context, settings, encoder, folder)
-    with ProgressLine("features", len(source), 0, context.console) as progress:
-        stopped: StoppedError | None = None
+    with ExitStack() as lock:
+        context.world.on_main(lambda: lock.enter_context(_held(context, folder)))
+        stopped = _compute(context, shards)
+    if context.world.on_main(lambda: stopped is not None):  # only the main process gets the error
+        raise stopped or StoppedError("stopped")
+    paths = [folder / feature_shard_name(shard) for shard in range(len(shards))]
+    return FeatureRows(paths, recipe.data.flip)
+
+
+@contextmanager
+def _held(context: StageContext, folder: Path) -> Iterator[None]:
+    """Hold the folder, so that no other run computes the same, and remove what was not finished."""
+
+    def waiting(holder: str) -> None:
+        context.console.print(
+            f"{'':<10} features: waiting for {holder}", highlight=False, markup=False
+        )
+
+    with holding(folder, waiting):
+        clear_unfinished(folder)
+        yield
+
+
+def _compute(context: StageContext, shards: EncodedShards) -> StoppedError | None:
+    """Compute the shards that are not complete; returns the error if that was stopped."""
+    images = len(shards.source)
+    with ProgressLine("features", images, 0, context.console) as progress:
         try:
             pass_items(
                 context,
                 partial(shards.pipeline, Throughput()),
                 len(shards),
                 "shards of features",
-                lambda done: progress.update(min(done * shards.shard_size, len(source))),
+                lambda done: progress.update(min(done * shards.shard_size, images)),
             )
         except StoppedError as error:
-            stopped = error
-    if context.world.any(stopped is not None):  # only the main process gets the error
-        raise stopped or StoppedError("stopped")
-    paths = [folder / feature_shard_name(shard) for shard in range(len(shards))]
-    return FeatureRows(paths, recipe.data.flip)
+            return error
+    return None
 
 
 def _feature_shards(

@@ -45,7 +45,8 @@ def outdate_stages(names: Collection[str], recipes: Sequence[LoadedRecipe], stor
             still done.
         DataError: a file of the images cannot be read.
     """
-    outdated = [record for record in _records(names, recipes, store) if record.path.is_dir()]
+    records = downstream_records(names, recipes, store)
+    outdated = [record for record in records if record.path.is_dir()]
     with ExitStack() as held:
         for record in outdated:
             held.enter_context(record.lock(waiting=None))
@@ -62,7 +63,7 @@ def _require_outdated(names: Collection[str], recipe: LoadedRecipe, store: Path)
             raise RunError(f"--again {name}: {record.path} is still done; remove this folder")
 
 
-def _records(
+def downstream_records(
     names: Collection[str], recipes: Sequence[LoadedRecipe], store: Path
 ) -> Iterator[StageRecord]:
     """The named stages and those that depend on them, each after the ones that it reads."""

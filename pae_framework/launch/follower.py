@@ -24,7 +24,6 @@ from pae_framework.distributed.link import Link, launchers_store
 from pae_framework.distributed.place import Place, place_of_process
 from pae_framework.errors import StoppedError
 from pae_framework.execution.context import no_record
-from pae_framework.launch.stage import run_stage
 from pae_framework.launch.team import (
     PARENT,
     POLL_SECONDS,
@@ -119,7 +118,7 @@ class Follower:
         name = context.planned.name
         console.print(f"{name:<10} starts")
         try:
-            run_stage(context)
+            order.run(context)
         except StoppedError as error:  # rank 0 ends with the same
             console.print(f"{name:<10} {error}")
             return

@@ -48,18 +48,20 @@ class StageOrder:
 
     Args:
         context: without what belongs to one process.
+        run: what they call with it; a function of a module, or a partial of one.
         logs: folder for their logs.
     """
 
     context: StageContext
+    run: Callable[[StageContext], None]
     logs: Path
 
     @classmethod
-    def of(cls, context: StageContext, logs: Path) -> Self:
+    def of(cls, context: StageContext, run: Callable[[StageContext], None], logs: Path) -> Self:
         """The order to run a stage, in whatever folder a process is."""
         portable = replace(context, run=context.run.absolute())
         portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
-        return cls(portable, logs.absolute())
+        return cls(portable, run, logs.absolute())
 
 
 def order_key(number: int) -> str:
@@ -126,7 +128,7 @@ class Team:
         self._orders += 1
         with _logging(self._console, log_file(logs, 0)):
             try:
-                self._link.post(order_key(self._orders), StageOrder.of(context, logs))
+                self._link.post(order_key(self._orders), StageOrder.of(context, run, logs))
                 own = replace(context, world=self.world)
                 if not self._is_open:
                     self.world.open(own.device, self._tell)

@@ -64,6 +64,8 @@ class WrittenRecipe:
     """All of them, merged into one tree with positions."""
     problems: tuple[Problem, ...]
     """Of single keys and overrides."""
+    parents: Node | None = None
+    """What it extends, merged into one tree; None if it extends nothing."""
 
     @property
     def is_fragment(self) -> bool:
@@ -83,10 +85,12 @@ def read_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Written
     """
     source = library.find(reference)
     problems: list[Problem] = []
-    root, text = _read(source, problems)
+    layers, text = _read(source, problems)
+    root = reduce(merge, layers)
     for text_of_override in overrides:
         root = _apply_override(root, text_of_override, problems)
-    return WrittenRecipe(source, text, root, tuple(problems))
+    parents = reduce(merge, layers[:-1]) if len(layers) > 1 else None
+    return WrittenRecipe(source, text, root, tuple(problems), parents)
 
 
 def _fragment_problem(source: Path) -> Problem:
@@ -96,8 +100,8 @@ def _fragment_problem(source: Path) -> Problem:
     return Problem(message, where=f"{display(source)}:1:1", hint=hint)
 
 
-def _read(path: Path, problems: list[Problem]) -> tuple[Node, str]:
-    """The tree of a file merged into those that it extends, and the file's text."""
+def _read(path: Path, problems: list[Problem]) -> tuple[list[Node], str]:
+    """The trees of the files that a file extends, then its own, and the file's text."""
     texts: list[str] = []
 
     @cache
@@ -111,7 +115,7 @@ def _read(path: Path, problems: list[Problem]) -> tuple[Node, str]:
         return layer(_find_parent(child, name))
 
     layers = Ancestors(parent, "the path or name of a recipe").order(layer(path))
-    return reduce(merge, (each.tree for each in layers)), texts[0]
+    return [each.tree for each in layers], texts[0]
 
 
 def _find_parent(child: Layer, name: Node) -> Path:

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from pae_framework.errors import DataError, RunError, UsageError
 from pae_framework.runs.directory import RECORD, RunDirectory
 from pae_framework.runs.opened import open_directory
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.reading import read_record
-from pae_framework.runs.run_metrics import Metrics, MetricShape, read_metrics
+from pae_framework.runs.run_metrics import RESULTS, Metrics, MetricShape, read_metrics_file
 from pae_framework.system.files import file_digest
 
 VERSION = 1
@@ -105,10 +106,29 @@ def run_card(directory: RunDirectory) -> Card | None:
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    metrics = read_metrics(directory)
-    if metrics is None:
+    planned = directory.plan.get("evaluate")
+    if planned is None or not directory.stage(planned).done:
         return None
-    record = directory.stage(directory.plan["evaluate"]).info
+    return stage_card(directory, planned)
+
+
+def stage_card(
+    directory: RunDirectory, planned: PlannedStage, labels: Sequence[str] | None = None
+) -> Card:
+    """The card of a finished stage ``evaluate``.
+
+    Args:
+        directory: of the run.
+        planned: the stage.
+        labels: of the evaluators whose metrics it has; None: all.
+
+    Raises:
+        RunError: a file of the stage is missing or damaged.
+    """
+    results = directory.results(planned)
+    names = [RESULTS] if labels is None else [f"{label}/metrics.json" for label in labels]
+    metrics = [metric for name in names for metric in read_metrics_file(results.file(name))]
+    record = directory.stage(planned).info
     ran_with = record.get("ran_with") or [directory.environment]  # the latter: earlier versions
     environment = {key: x for key, x in ran_with[-1].items() if key not in _OF_A_STAGE}
     of = {"run": str(directory.path), "recipe": directory.info["name"]}

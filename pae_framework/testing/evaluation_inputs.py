@@ -6,7 +6,7 @@ Legend: M images, B images of a batch, N tokens, S image side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,6 @@ class SyntheticExtractor:
     """Six fixed random projections of the pixels."""
 
     name = "synthetic"
-    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "synthetic", "pooling": "own"}
 
     def label(self, label: str) -> str:
         """With the name."""

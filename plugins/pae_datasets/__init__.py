@@ -8,7 +8,7 @@ pae_api = 1
 
 @hookimpl
 def pae_register_datasets(register: Register) -> None:
-    """Register digits, idx, image_folder, shapes and webdataset."""
+    """Register digits, idx, image_folder, parquet, shapes and webdataset."""
     register(
         "digits",
         target="pae_datasets.digits:Digits",
@@ -26,6 +26,12 @@ def pae_register_datasets(register: Register) -> None:
         target="pae_datasets.image_folder:ImageFolder",
         config="pae_datasets.config:ImageFolderConfig",
         summary="one folder of images per class, like ImageNet; ADM center crop",
+    )
+    register(
+        "parquet",
+        target="pae_datasets.parquet:Parquet",
+        config="pae_datasets.config:ParquetConfig",
+        summary="parquet files of images and labels, as Hugging Face stores them; ADM center crop",
     )
     register(
         "shapes",

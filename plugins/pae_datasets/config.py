@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
+from annotated_types import Len
 from pydantic import AfterValidator, Field, model_validator
 
 from pae_datasets.layout import find_idx_files, find_shards
@@ -201,22 +203,20 @@ def _extension(text: str) -> str:
 
 
 Extension = Annotated[str, AfterValidator(_extension)]
+Pattern = Annotated[str, AfterValidator(_relative)]
+Column = Annotated[str, Len(1)]
 
 
-class WebDatasetConfig(DataSourceConfig):
-    """Tar files in which ``0001.jpg`` is an image and ``0001.cls`` the number of its class."""
+class ShardsConfig(DataSourceConfig):
+    """Files that hold many images each, with the numbers of their classes."""
 
     without_effect = frozenset({"images", "classes"})  # they only check the files
     locations = frozenset({"folder", "pattern"})
 
-    folder: PathText = Field(description="folder of the tar files")
-    pattern: Annotated[str, AfterValidator(_relative)] = Field(
-        "*.tar", description="names of the tar files, such as train-*.tar; they are read sorted"
-    )
-    image: Extension | None = Field(
-        None, description="extension of the images; null: any format that Pillow reads"
-    )
-    label: Extension = Field("cls", description="extension of the files with the class's number")
+    folder: PathText = Field(description="folder of the files")
+    pattern: Pattern
+    image: str | None
+    label: str
     class_names: tuple[str, ...] | None = Field(
         None, min_length=1, description="names in the order of the labels; null: the labels"
     )
@@ -228,11 +228,11 @@ class WebDatasetConfig(DataSourceConfig):
 
     @property
     def root(self) -> Path:
-        """The folder of the tar files."""
+        """The folder of the files."""
         return Path(self.folder).expanduser()
 
     def shards(self) -> Mapping[str, Path] | str:
-        """The tar files by name, or a message if there are none."""
+        """The files by name, or a message if there are none."""
         return find_shards(self.root, self.pattern)
 
     def expected(self) -> tuple[int, int] | None:
@@ -249,12 +249,12 @@ class WebDatasetConfig(DataSourceConfig):
         return self.images
 
     def missing(self) -> str | None:
-        """A message if the folder or the tar files are missing, else None."""
+        """A message if the folder or the files are missing, else None."""
         shards = self.shards()
         return shards if isinstance(shards, str) else None
 
     def data_files(self) -> Mapping[str, Path] | None:
-        """The tar files; None if they are missing."""
+        """The files; None if they are missing."""
         shards = self.shards()
         return None if isinstance(shards, str) else shards
 
@@ -263,11 +263,46 @@ class WebDatasetConfig(DataSourceConfig):
         return self.class_names
 
     @model_validator(mode="after")
-    def _one_number_of_classes(self) -> WebDatasetConfig:
+    def _one_number_of_classes(self) -> Self:
         names = self.class_names
         if names is not None and self.classes not in (None, len(names)):
             raise ValueError(f"`classes` is {self.classes}, but `class_names` has {len(names)}")
         return self
+
+
+class WebDatasetConfig(ShardsConfig):
+    """Tar files in which ``0001.jpg`` is an image and ``0001.cls`` the number of its class."""
+
+    folder: PathText = Field(description="folder of the tar files")
+    pattern: Pattern = Field(
+        "*.tar", description="names of the tar files, such as train-*.tar; they are read sorted"
+    )
+    image: Extension | None = Field(
+        None, description="extension of the images; null: any format that Pillow reads"
+    )
+    label: Extension = Field("cls", description="extension of the files with the class's number")
+
+
+class ParquetConfig(ShardsConfig):
+    """Parquet files with a column of images and one of class numbers."""
+
+    folder: PathText = Field(description="folder of the parquet files")
+    pattern: Pattern = Field(
+        "*.parquet",
+        description="names of the files, such as train-*.parquet; they are read sorted",
+    )
+    image: Column = Field(
+        "image",
+        description="column of the images: bytes of image files, or structs with a field `bytes`, "
+        "as Hugging Face's datasets stores them",
+    )
+    label: Column = Field("label", description="column of the class's number")
+
+    def missing(self) -> str | None:
+        """A message if pyarrow, the folder or the files are missing, else None."""
+        if find_spec("pyarrow") is None:
+            return "`parquet` needs the package pyarrow: pip install 'pae-framework[parquet]'"
+        return super().missing()
 
 
 SHAPE_CLASSES = 8

@@ -2,8 +2,7 @@
 
 A shard is read as WebDataset writes it: files whose names are equal up to the first dot after the
 last slash are one sample, and the rest of the name says what each holds (``0001.jpg``,
-``0001.cls``). A shard's index is kept in the user's cache while its size, time and inode stay the
-same.
+``0001.cls``).
 """
 
 from __future__ import annotations
@@ -11,25 +10,18 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from xxhash import xxh3_128
 
+from pae_datasets.index_cache import Array, IndexCache
 from pae_datasets.listing import IMAGE_SUFFIXES
-from pae_framework.errors import DataError, WriteError
-from pae_framework.system.files import file_problem, replacing
+from pae_framework.errors import DataError
 
-_THREADS = 8
 _LONGEST_LABEL = 32
 """Bytes of a file with a label."""
 _VERSION = "1"
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -60,25 +52,14 @@ def index_shards(paths: Sequence[Path], image: str | None, label: str) -> list[S
     Raises:
         DataError: a shard cannot be read, or a sample lacks its image or label; names it.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda path: _index(path, image, label), paths))
-
-
-def _index(path: Path, image: str | None, label: str) -> ShardIndex:
-    if problem := file_problem(path):
-        raise DataError(problem)
-    try:
-        found = path.stat()
-        facts = f"{_VERSION} {found.st_size} {found.st_mtime_ns} {found.st_ino} {image} {label}"
-        cache = _cache_file(path)
-        known = None if cache is None else _read(cache, facts)
-        if known is None:
-            known = _scan(path, image, label)
-            if cache is not None:
-                _write(cache, facts, known)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return known
+    cache = IndexCache(
+        ShardIndex,
+        "tar_index",
+        _VERSION,
+        f"{image} {label}",
+        lambda path: _scan(path, image, label),
+    )
+    return cache.of(paths)
 
 
 def _scan(path: Path, image: str | None, label: str) -> ShardIndex:
@@ -140,34 +121,3 @@ class _Sample:
         if self.label is None:
             raise DataError(f"{name}: a sample without label (.{label})")
         return *self.image, self.label
-
-
-# --- the user's cache -----------------------------------------------------------------------------
-
-
-def _cache_file(path: Path) -> Path | None:
-    """Named by the shard; None for a user without a home."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:
-        return None
-    name = xxh3_128(os.fsencode(path.absolute())).hexdigest()
-    return home / "pae_framework" / "tar_index" / f"{name}.npz"
-
-
-def _read(cache: Path, facts: str) -> ShardIndex | None:
-    """The index in a file of the cache; None if there is none, or one of another shard."""
-    try:
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            if str(content["facts"]) != facts:
-                return None
-            index = ShardIndex(*(content[name] for name in ShardIndex.__dataclass_fields__))
-    except Exception:  # a damaged file raises errors of many types
-        return None
-    columns = index.keys, index.offsets, index.sizes, index.labels
-    return index if len({column.shape for column in columns}) == 1 else None
-
-
-def _write(cache: Path, facts: str, index: ShardIndex) -> None:
-    with suppress(WriteError), replacing(cache) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, facts=np.array(facts), **vars(index))

@@ -76,7 +76,6 @@ class FeatureDistance:
                 **self.inputs.protocol_of("test_images"),
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
-                **extractor.protocol,
                 "feature_width": self.width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,

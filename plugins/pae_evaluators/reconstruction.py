@@ -26,6 +26,11 @@ BATCH = 50
 DIFFERENCE = 4
 """How many times brighter differences are shown."""
 
+_CAPTION = (
+    "Reconstructions of lowest PSNR, the worst first: original, reconstruction, difference "
+    f"({DIFFERENCE} times as bright)."
+)
+
 logger = logging.getLogger(__name__)
 
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -154,3 +159,4 @@ def _write_per_image(path: Path, indices: Sequence[int], measured: Mapping[str, 
 def _save_pairs(originals: Tensor, copies: Tensor, path: Path) -> None:
     difference = (originals.int() - copies.int()).abs() * DIFFERENCE
     save_rows([originals, copies, difference.clamp(max=255).to(torch.uint8)], path)
+    write_text(path.with_suffix(".txt"), _CAPTION)

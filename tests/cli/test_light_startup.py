@@ -48,6 +48,7 @@ def cpu_seconds() -> float:
         ["profiles", "debug"],
         ["show", "quickstart", "--origin"],
         ["evaluate", "--help"],
+        ["tune-guidance", "--help"],
         ["reference", "build", "--help"],
     ],
     ids=" ".join,

@@ -6,6 +6,7 @@ import gzip
 import struct
 import tarfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "dataset:digits": [{}, {"split": "test"}],
     "dataset:idx": [{"folder": "{folder}"}],
     "dataset:image_folder": [{"folder": "{folder}"}],
+    "dataset:parquet": [{"folder": "{folder}"}],
     "dataset:shapes": [{"count": 20, "objects": 2}],
     "dataset:webdataset": [{"folder": "{folder}"}],
     "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
@@ -169,9 +171,18 @@ def write_tar(folder: Path) -> None:
                 tar.add(folder / f"{number}.{suffix}", f"{number}.{suffix}")
 
 
+def write_parquet(folder: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    write_images(folder)
+    images = [path.read_bytes() for path in sorted(folder.glob("*/*.png"))]
+    table = pyarrow.table({"image": images, "label": [0, 0, 0, 1, 1, 1]})
+    import_module("pyarrow.parquet").write_table(table, folder / "a.parquet", row_group_size=2)
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "idx": write_idx,
     "image_folder": write_images,
+    "parquet": write_parquet,
     "webdataset": write_tar,
 }
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +17,14 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, StoppedError
+from pae_framework.execution.cached_features import cached_features
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.locks import holding, is_held
+from pae_framework.world import World
 
 TIMES = ("images_per_s", "data_wait")
 CACHED = "tokenizer.cache_features=true"
@@ -135,3 +142,90 @@ def test_random_views_are_refused(run: Path, recipe: Path, monkeypatch: pytest.M
     with pytest.raises(DataError, match=r"tokenizer\.cache_features") as refused:
         trained(run, recipe, CACHED, "tokenizer.noise=0.1")
     assert "image 0" in str(refused.value)
+
+
+# --- several runs and processes -------------------------------------------------------------------
+
+
+def the_folder(run: Path) -> Path:
+    """The folder of the features that were made last."""
+    return max((run / "stages" / "features").iterdir(), key=lambda folder: folder.stat().st_mtime)
+
+
+def test_a_run_waits_for_another_that_computes_the_same(
+    tmp_path: Path, recipe: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run holds the folder, and finishes while this one waits."""
+    store = trained(tmp_path / "first", recipe, CACHED) / "stages"
+    folder = the_folder(tmp_path / "first")
+    kept = tmp_path / "kept"
+    folder.rename(kept)
+    folder.mkdir()
+    other, waited = ExitStack(), []
+    other.enter_context(holding(folder))
+
+    def wait(path: Path, waiting: Callable[[str], None] | None = None) -> Any:
+        if path != folder:
+            return holding(path, waiting)
+
+        def finish(holder: str) -> None:
+            waited.append(holder)
+            waiting(holder)
+            for shard in kept.glob("*.safetensors"):
+                shard.rename(folder / shard.name)
+            other.close()
+
+        return holding(path, finish)
+
+    monkeypatch.setattr("pae_framework.execution.cached_features.holding", wait)
+    encoded.clear()
+    loaded = load_recipe(recipe, [*SHORT, CACHED, "tokenizer.train.lr=3e-3"], load_registry())
+    second = RunDirectory.at(tmp_path / "second", store)
+    LocalLauncher(Console(quiet=True)).run(loaded, second, "pae run", until="tokenizer")
+    assert len(waited) == 1
+    assert encoded == []  # what the other computed is read
+    assert not is_held(folder)
+
+
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path, recipe: Path) -> None:
+    run = trained(tmp_path, recipe, CACHED)
+    left = the_folder(run) / ".features_shard000.safetensors.999999999.new"
+    left.write_bytes(b"half")
+    trained(tmp_path, recipe, CACHED, "tokenizer.train.lr=4e-3")
+    assert not left.exists()
+
+
+class Waits(World):
+    """A process that is not the main one; every collective is an error."""
+
+    rank, size = 1, 2
+
+    def __init__(self, stopped: bool) -> None:
+        self._stopped = stopped
+
+    def on_main(self, work: Callable[[], Any]) -> Any:
+        return self._stopped  # what the main process found; the first answers are not read
+
+    def any(self, flag: bool) -> bool:
+        raise AssertionError("waits in a collective for the work of the main process")
+
+    sum = broadcast = any  # type: ignore[assignment]
+
+
+def test_other_processes_wait_outside_of_collectives(
+    run: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "pae_framework.stages.tokenizer.cached_features", lambda *given: found.append(given)
+    )
+    changed = load_recipe(recipe, [*SHORT, CACHED, "tokenizer.train.lr=5e-3"], load_registry())
+    LocalLauncher(Console(quiet=True)).run(
+        changed, RunDirectory.at(run), "pae run", until="tokenizer"
+    )
+    ((context, settings, encoder),) = found
+    rows = cached_features(replace(context, world=Waits(False)), settings, encoder)
+    assert rows is not None
+    assert len(rows) == 40
+    with pytest.raises(StoppedError):
+        cached_features(replace(context, world=Waits(True)), settings, encoder)

@@ -18,6 +18,7 @@ from pae_framework.distributed.link import Link
 from pae_framework.distributed.place import Place
 from pae_framework.execution.context import StageContext, no_record
 from pae_framework.launch import team
+from pae_framework.launch.stage import run_stage
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
@@ -126,6 +127,7 @@ def test_an_order_names_the_same_folders_in_any_working_directory(
     run = RunDirectory.at(Path("run"))
     context = StageContext(recipe, registry, run, planned, {}, PlainConsole(), no_record)
     monkeypatch.chdir(tmp_path)
-    order = pickle.loads(pickle.dumps(team.StageOrder.of(context, Path("run/logs"))))
+    order = pickle.loads(pickle.dumps(team.StageOrder.of(context, run_stage, Path("run/logs"))))
+    assert order.run is run_stage
     assert order.logs == tmp_path / "run" / "logs"
     assert order.context.run == RunDirectory(tmp_path / "run", tmp_path / "run" / "stages")

@@ -110,7 +110,7 @@ def test_built_in_components_are_registered_through_entry_points() -> None:
         if point.module.startswith("pae_")
     }
     expected = {
-        "dataset": {"digits", "idx", "image_folder", "shapes", "webdataset"},
+        "dataset": {"digits", "idx", "image_folder", "parquet", "shapes", "webdataset"},
         "encoder": {"tiny_vit", "small_cnn"},
         "modulator": {"dam", "none"},
         "bottleneck": {"sphere", "gaussian", "identity"},

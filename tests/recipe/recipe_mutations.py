@@ -76,7 +76,8 @@ PIECES = (
 WORDS = (
     *("ssr", "mcr", "scr", "kl", "vf", "sphere", "gaussian", "identity", "dam", "finetune", "none"),
     *("tiny_vit", "small_cnn", "dinov2", "dinov3", "mae", "siglip2", "vit", "patchgan", "dino"),
-    *("lightningdit", "dit_dh", "digits", "idx", "image_folder", "shapes", "webdataset"),
+    *("lightningdit", "dit_dh", "digits", "idx", "image_folder", "parquet", "shapes"),
+    *("webdataset", "xformers", "sdpa"),
     *("reconstruction", "generation", "few_steps", "manifold", "raw", "refined", "cosine"),
     *("bf16", "cpu", "cuda"),
     *("euler", "heun", "ab2", "euler_maruyama", "sde_heun", "dopri5", "balanced", "uniform"),

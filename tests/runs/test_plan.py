@@ -90,7 +90,7 @@ def test_the_expected_number_of_images_changes_no_fingerprint(tiny_recipe: Path)
     assert before != fingerprints(tiny_recipe, f"data.train={folder}, split: train}}")
 
 
-@pytest.mark.parametrize("use", ["image_folder", "webdataset"])
+@pytest.mark.parametrize("use", ["image_folder", "parquet", "webdataset"])
 def test_a_reduced_size_of_jpeg_files_changes_the_images(tiny_recipe: Path, use: str):
     source = f"data.train={{use: {use}, folder: x"
     before = fingerprints(tiny_recipe, f"{source}}}")

@@ -203,7 +203,9 @@ def with_networks(encoder_color, seed=0, metric="perceptual"):
     context, terms = inputs._context, {"lpips": {"weight": 1.0, "weights": "none"}}
     settings = ReconstructionSettings.model_validate(terms if metric == "lpips" else {})
     trained = SimpleNamespace(use="pixels", config=EncoderConfig(), train=object())
-    frozen = SimpleNamespace(use="pixels", config=EncoderConfig(), train=None)
+    frozen = SimpleNamespace(
+        use="pixels", config=EncoderConfig(), train=None, pooling="mean", resize=None
+    )
     context.recipe.tokenizer = SimpleNamespace(encoder=trained, reconstruction=settings)
     context.recipe.extractor = frozen
     context.seed = lambda train: seed

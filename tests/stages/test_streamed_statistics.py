@@ -116,13 +116,18 @@ class Levels(torch.nn.Module):
     def forward(self, x: Tensor) -> Features:
         return Features(x[:, None, 0, 0], 255 * x[:, :1, 0, 0])
 
+    def pool(self, x: Tensor, pooling: str) -> Tensor:
+        return self.forward(x).pooled
+
 
 def test_a_run_uses_all_its_training_images() -> None:
     """The variance of 0, 1, ..., n - 1 is n (n + 1) / 12."""
     config = SimpleNamespace(model_dump=lambda mode: {"folder": "photos"})
     train = SimpleNamespace(use="gray", config=config)
+    data = SimpleNamespace(test_images=3, train=train)
+    extractor = SimpleNamespace(pooling="own", resize=None)
     context = SimpleNamespace(
-        recipe=SimpleNamespace(data=SimpleNamespace(test_images=3, train=train), extractor=None),
+        recipe=SimpleNamespace(data=data, extractor=extractor),
         train_source=Gray(DataSourceConfig(), 2),
         device=torch.device("cpu"),
     )

@@ -1,10 +1,10 @@
-"""``pae evaluate``: metrics of anyone's samples against anyone's reference."""
+"""``pae evaluate``: metrics of a finished run, or of anyone's samples."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,8 +16,12 @@ from pae_framework.cli.arguments import (
     JsonOption,
 )
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import installed_registry, print_json, warn
+from pae_framework.cli.output import command_line, installed_registry, print_json, warn
+from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
+
+_OF_A_RUN = ("only", "again", "processes")
+_OF_SAMPLES = ("samples", "reference", "metrics", "weights", "size", "batch_size", "cache")
 
 
 class Convention(StrEnum):
@@ -28,22 +32,49 @@ class Convention(StrEnum):
 
 
 def evaluate(
+    context: typer.Context,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="directory of a run, or of a member of a sweep, whose samples are done",
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL",
+            help="with RUN: only this evaluator of the recipe; may be repeated",
+        ),
+    ] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="with RUN: run the evaluators anew although they are done"),
+    ] = False,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="with RUN: processes on this machine; auto: one for each visible GPU",
+        ),
+    ] = None,
     samples: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SET",
             help="an npz file (arr_0: uint8, N x H x W x 3), a folder of images, a run, or "
             "RECIPE:train or RECIPE:test",
         ),
-    ],
+    ] = None,
     reference: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SET",
             help="a reference npz of the ADM evaluator, of pytorch-fid or of `pae reference "
             "build`, or a set of images as for --samples",
         ),
-    ],
+    ] = None,
     metrics: Annotated[
         Convention,
         typer.Option(
@@ -61,35 +92,97 @@ def evaluate(
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure samples against a reference: FID and related metrics, each with its protocol.
+    """Measure a finished run by the evaluators of its recipe, or samples against a reference.
 
+    With RUN, evaluators that are not done run, and the results and the report of the run are
+    updated. With --only, the others are left as they are; what is missing for them does not matter.
+
+    With --samples and --reference, FID and related metrics of anyone's images are computed.
     Features are cached under the contents of the images and the weights, so the same command
     resumes after an interruption, and a second reference costs nothing. What a reference lacks is
     reported before anything is computed.
 
     Examples:
+        pae evaluate runs/quickstart --only generation --again
+
         pae evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
 
         pae evaluate --samples png/ --reference photos/ --size 256 --metrics fidelity
 
         pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
     """
-    from pae_framework.cli.extraction import extraction_of, require_writable
+    from pae_framework.cli.extraction import require_writable
 
+    _require_one_kind(context, run)
     if out is not None:
         require_writable(out)
-    extraction = extraction_of(weights, cache, batch_size)
-    from pae_framework.evaluation.samples import evaluate_samples
+    if run is not None:
+        card = _of_run(run, tuple(only or ()), again, processes)
+    else:
+        from pae_framework.cli.extraction import extraction_of
+        from pae_framework.evaluation.samples import evaluate_samples
+
+        assert samples is not None
+        assert reference is not None
+        extraction = extraction_of(weights, cache, batch_size)
+        measured = evaluate_samples(
+            samples, reference, metrics.value, extraction, size, installed_registry
+        )
+        card = measured.plain()
+    _show(card, out, as_json)
+
+
+def _require_one_kind(context: typer.Context, run: Path | None) -> None:
+    """Check that the options are those of a run, or those of samples.
+
+    Raises:
+        UsageError: they are of both, or some are missing.
+    """
+    foreign = _OF_A_RUN if run is None else _OF_SAMPLES
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in (*_OF_A_RUN, *_OF_SAMPLES)
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    wrong = [name for name in given if name[2:].replace("-", "_") in foreign]
+    if run is not None and wrong:
+        raise UsageError(
+            f"{', '.join(wrong)}: not with a run, whose recipe sets what is measured; for the "
+            f"samples of a run against another reference: `--samples {run} --reference ...`"
+        )
+    if run is None and wrong:
+        raise UsageError(f"{', '.join(wrong)}: name the run: `pae evaluate RUN {wrong[0]} ...`")
+    lacking = [name for name in ("--samples", "--reference") if name not in given]
+    if run is None and lacking:
+        raise UsageError(f"name a run, or samples and a reference ({', '.join(lacking)} missing)")
+
+
+def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None) -> dict[str, Any]:
+    from pae_framework.distributed.place import place_of_process
+    from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
+    from pae_framework.launch.ranks import ranks_for
+    from pae_framework.system.console import PlainConsole
+
+    if (place := place_of_process()) is not None and place.rank > 0:
+        from pae_framework.launch.follower import follow
+
+        raise typer.Exit(follow(place))
+    console = PlainConsole(stderr=True)
+    options = EvaluateOptions(only, again, command_line())
+    with ranks_for(processes, console) as ranks:
+        return evaluate_run(run, options, installed_registry(), ranks, console, warn)
+
+
+def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     from pae_framework.system.files import write_json
 
-    card = evaluate_samples(samples, reference, metrics.value, extraction, size, installed_registry)
     if out is not None:
-        write_json(out, card.plain())
+        write_json(out, card)
     if as_json:
-        print_json(card.plain())
+        print_json(card)
     else:
-        print_card(card.plain())
+        print_card(card)
         if out is not None:
             print_line(f"card: {out}")
-    for caution in card.cautions:
+    for caution in card["cautions"]:
         warn(caution)
