@@ -673,8 +673,8 @@ class EvaluationInputs(ABC):
         of a metric of this part.
 
         Args:
-            part: ``test_images``, ``tokenizer``, ``encoder``, ``extractor``, ``perceptual`` (the
-                distance) or ``generator``.
+            part: ``test_images``, ``training_images``, ``tokenizer``, ``encoder``, ``extractor``,
+                ``perceptual`` (the distance) or ``generator``.
 
         Returns:
             Values in JSON types. Of a network: its name or fingerprint, the digest of its weights

@@ -7,20 +7,23 @@ the sizes and digests of its files, also if the stage itself was stopped or fail
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pae_framework.errors import PaeError, RunError
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.models import Recipe
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults, describe_results
+from pae_framework.runs.run_metrics import EVALUATOR_METRICS
 from pae_framework.system.files import json_digest, make_folder, replacing
 
-METRICS = "metrics.json"
-"""File of an evaluator's metrics in its folder; it is written when all others are there."""
 EVALUATORS = "evaluators"
 """Key of the record."""
+_ONLY_FOR = {"train_images": "training_images", "latents": "train_latents"}
+"""What the stage reads only if an evaluator has this need, which then cannot do without."""
 
 
 class FinishedEvaluators:
@@ -38,20 +41,8 @@ class FinishedEvaluators:
         return self._context.directory / label
 
     def fingerprint(self, label: str) -> str:
-        """Hash of everything that the results of an evaluator depend on, but not of its label.
-
-        Other evaluators are no part of it, nor are training images and latents unless it needs
-        them.
-        """
-        hashed, evaluator = self._context.planned.hashed, self._context.recipe.evaluate[label]
-        needs, ignored, inputs = evaluator.config.needs, {"evaluate"}, dict(hashed["inputs"])
-        if "training_images" not in needs:
-            ignored.add("train_images")
-        if "train_latents" not in needs:
-            inputs.pop("latents", None)
-        parts = {key: value for key, value in hashed["parts"].items() if key not in ignored}
-        own = {"parts": parts, "inputs": inputs, "evaluator": hashed["parts"]["evaluate"][label]}
-        return json_digest({**hashed, **own})
+        """See :func:`evaluator_fingerprint`."""
+        return evaluator_fingerprint(self._context.planned, self._context.recipe, label)
 
     def record(self, label: str) -> None:
         """Record that an evaluator is done; its files are there."""
@@ -86,16 +77,63 @@ class FinishedEvaluators:
         own = self._context.directory
         for folder in sorted(own.parent.glob("evaluate-*")):
             for label, entry in _recorded(folder).items() if folder != own else ():
-                if entry["fingerprint"] == fingerprint and METRICS in entry["files"]:
+                if entry["fingerprint"] == fingerprint and EVALUATOR_METRICS in entry["files"]:
                     yield folder, StageResults(folder / label, entry["files"], "")
 
     def _copy(self, results: StageResults, label: str) -> None:
         files = results.recorded or {}
-        for name in sorted(files, key=lambda name: name == METRICS):  # it comes last
+        for name in sorted(files, key=lambda name: name == EVALUATOR_METRICS):  # it comes last
             path = self.folder(label) / name
             make_folder(path.parent)
             with replacing(path, files[name]["size"]) as temporary:
                 shutil.copyfile(results.folder / name, temporary)
+
+
+def evaluator_fingerprint(planned: PlannedStage, recipe: Recipe, label: str) -> str:
+    """Hash of everything that the results of an evaluator depend on, but not of its label.
+
+    Other evaluators are no part of it, nor is what the stage reads only for those.
+    """
+    hashed, needs = planned.hashed, recipe.evaluate[label].config.needs
+    others = {key for key, need in _ONLY_FOR.items() if need not in needs} | {"evaluate"}
+    return json_digest(
+        {
+            **hashed,
+            **{key: _without(hashed[key], others) for key in ("parts", "inputs")},
+            "evaluator": hashed["parts"]["evaluate"][label],
+        }
+    )
+
+
+def forget_evaluators(
+    planned: PlannedStage, recipe: Recipe, labels: Collection[str], store: Path
+) -> None:
+    """Let no stage take over the results of evaluators, which stay in the stages that have them.
+
+    Args:
+        planned: a stage ``evaluate``.
+        recipe: that it is planned from.
+        labels: of its evaluators.
+        store: folder of the stages.
+
+    Raises:
+        RunError: another process works on a stage that has such results.
+    """
+    forgotten = {evaluator_fingerprint(planned, recipe, label) for label in labels}
+    for folder in sorted(store.glob("evaluate-*")):
+        recorded, record = _recorded(folder), StageRecord(folder)
+        kept = {
+            label: entry
+            for label, entry in recorded.items()
+            if entry["fingerprint"] not in forgotten
+        }
+        if kept != recorded:
+            with record.lock(waiting=None):
+                record.update(**{EVALUATORS: kept})
+
+
+def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _recorded(folder: Path) -> Mapping[str, Any]:

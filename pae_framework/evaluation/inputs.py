@@ -20,13 +20,16 @@ from pae_framework.contracts import (
     LatentRows,
     SampleSet,
 )
-from pae_framework.data.images import random_subset, read_images, read_masks
-from pae_framework.data.pixels import resize, to_float, to_uint8
+from pae_framework.data.images import random_subset, read_masks
+from pae_framework.data.pixels import resize, to_float_on, to_uint8
+from pae_framework.errors import PluginError
 from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
+from pae_framework.evaluation.ordered_reads import OrderedReads
 from pae_framework.evaluation.parts import (
     encoder_identity,
     identity_of_test_images,
+    identity_of_training_images,
     stage_identity,
 )
 from pae_framework.evaluation.shared_batches import SharedBatches
@@ -129,10 +132,19 @@ class RunInputs(EvaluationInputs):
         self._limit = limit or context.recipe.data.test_images
         self._inceptions: dict[str, InceptionNetwork] = {}
         self._parts: dict[str, Mapping[str, Any]] = {}
+        self._read_test = OrderedReads(
+            lambda: context.test_source, lambda: self.indices, world.size, self._workers
+        )
+        self._read_train = OrderedReads(
+            lambda: context.train_source,
+            lambda: range(len(context.train_source)),
+            world.size,
+            self._workers,
+        )
         self._shared = SharedBatches(
             world,
             {
-                "read": self._read,
+                "read": self._read_test,
                 "latents": self._encode,
                 "pooled": lambda images: (self._tokens(images).mean(1),),
                 "tokens": lambda images: (self._tokens(images),),
@@ -174,6 +186,8 @@ class RunInputs(EvaluationInputs):
         match part:
             case "test_images":
                 return identity_of_test_images(context, len(self.indices))
+            case "training_images":
+                return identity_of_training_images(context)
             case "encoder":
                 component = context.recipe.tokenizer.encoder
                 return encoder_identity(context, part, component, self.tokenizer.encoder)
@@ -283,16 +297,21 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def training_reference(self) -> FeatureReference:
-        train, count = self._context.recipe.data.train, len(self._context.train_source)
+        count = len(self._context.train_source)
         folder, file = self._extractor_folder, None
         if folder is not None:
             parts = self._context.planned.hashed["parts"]
+            if "train_images" not in parts:
+                raise PluginError(
+                    "an evaluator uses inputs.training_reference, but its config's `needs` lacks "
+                    "training_images"
+                )
             images = json_digest([parts["train_images"], parts["image_size"], count])
             file = folder / f"training-{images}.safetensors"
         statistics = streamed_statistics(self._shared, "training", count, file)
         protocol = {
+            **identity_of_training_images(self._context),
             "reference": "training images",
-            "reference_data": {"use": train.use, **train.config.model_dump(mode="json")},
             "reference_count": count,
         }
         return FeatureReference(statistics.mean, statistics.covariance, count, protocol)
@@ -335,8 +354,9 @@ class RunInputs(EvaluationInputs):
 
     # --- functions of batches, in each process ----------------------------------------------------
 
-    def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return read_images(self._context.test_source, indices)
+    def _workers(self) -> int:
+        """Processes that read images ahead, as in the training of the tokenizer."""
+        return self._context.recipe.tokenizer.train.workers
 
     def _encode(self, images: Tensor) -> tuple[Tensor]:
         return (self.tokenizer.encode(self._pixels(images)).latents.float(),)
@@ -353,7 +373,7 @@ class RunInputs(EvaluationInputs):
         return (network.pool(network.normalize(pixels), component.pooling).double(),)
 
     def _extract_training(self, indices: Tensor) -> tuple[Tensor]:
-        return self._extract(read_images(self._context.train_source, indices)[0])
+        return self._extract(self._read_train(indices)[0])
 
     def _extract_inception(self, images: Tensor, weights: str) -> tuple[Tensor, ...]:
         network = self._inception(weights)
@@ -367,7 +387,7 @@ class RunInputs(EvaluationInputs):
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Floats in [0, 1], on the device."""
-        return to_float(images.to(self._context.device))
+        return to_float_on(images, self._context.device)
 
     @cached_property
     def _extractor_network(self) -> Encoder:

@@ -10,6 +10,8 @@ from pae_framework.data.pixels import UINT8
 from pae_framework.execution.context import StageContext
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.runs.data_record import source_of
+from pae_framework.runs.plan import Split
 from pae_framework.tensor_files import weights_digest
 
 _WEIGHTS = {"tokenizer": "tokenizer.safetensors", "generator": "weights.safetensors"}
@@ -23,13 +25,7 @@ def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]
         context: of the stage that evaluates.
         count: number of images that are evaluated.
     """
-    recipe = context.recipe
-    test, available = recipe.data.test, len(context.test_source)
-    config, contents = test.config, context.planned.data.get("test")
-    settings = config.model_dump(mode="json")
-    if contents is not None:  # wherever the files are
-        settings = {key: settings[key] for key in settings.keys() - config.locations}
-        settings["contents"] = contents
+    recipe, available = context.recipe, len(context.test_source)
     chosen: dict[str, Any] = {"test_images_chosen": "all"}
     if count < available:
         chosen = {
@@ -37,11 +33,35 @@ def identity_of_test_images(context: StageContext, count: int) -> dict[str, Any]
             "test_images_seed": recipe.seed,
         }
     return {
-        "test_data": {"use": test.use, **settings},
+        "test_data": _data(context, "test"),
         "test_images": count,
         **chosen,
-        "image_size": f"{recipe.data.image_size} x {recipe.data.image_size}",
-        "crop": f"that of {test.use}",
+        **_processing(context, "test"),
+    }
+
+
+def identity_of_training_images(context: StageContext) -> dict[str, Any]:
+    """All training images of a run, in the same words."""
+    return {"training_data": _data(context, "train"), **_processing(context, "train")}
+
+
+def _data(context: StageContext, split: Split) -> dict[str, Any]:
+    """A data source: by the contents of its files, if it has any, wherever they are."""
+    component, contents = source_of(context.recipe, split), context.planned.data.get(split)
+    settings = component.config.model_dump(mode="json")
+    if contents is not None:
+        locations = component.config.locations
+        settings = {key: settings[key] for key in settings.keys() - locations}
+        settings["contents"] = contents
+    return {"use": component.use, **settings}
+
+
+def _processing(context: StageContext, split: Split) -> dict[str, Any]:
+    """How images of a data source become those that are measured."""
+    side = context.recipe.data.image_size
+    return {
+        "image_size": f"{side} x {side}",
+        "crop": f"that of {source_of(context.recipe, split).use}",
         "uint8": UINT8,
         "precision": "float32",
         "tf32": context.machine["tf32"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pae_framework.data.images import random_subset
+from pae_framework.errors import DataError
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.evaluation.latent_pictures import cluster_maps, rotated_images
 from pae_framework.evaluation.nearest_images import PIXEL_SIDE, nearest_images, small_pixels
@@ -66,7 +67,7 @@ def clusters(inputs: RunInputs, masks: Tensor | None) -> Clusters:
 
 
 def nearest_to_samples(context: StageContext, inputs: RunInputs) -> Nearest | None:
-    """Samples with their nearest training images; None if the run has none of either.
+    """Samples with their nearest training images; None, with a warning, if these are not there.
 
     They are kept in the stage's folder, so that a later report needs no training images.
     """
@@ -74,27 +75,31 @@ def nearest_to_samples(context: StageContext, inputs: RunInputs) -> Nearest | No
         return None
     file = context.directory / _NEAREST_IMAGES
     measure, features = _measure(context, inputs)
-    if file.is_file():
-        return _nearest(load_tensors(file), measure)
+    if not file.is_file():
+        try:
+            save_tensors(_find_nearest(context, inputs, features), file)
+        except DataError as error:
+            logger.warning("the report shows no training images near the samples: %s", error)
+            return None
+    found = load_tensors(file)
+    looked_at, available = found["looked_at"].tolist()
+    return Nearest(found["samples"], found["nearest"], measure, looked_at, available)
+
+
+def _find_nearest(
+    context: StageContext, inputs: RunInputs, features: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
     if problem := context.recipe.data.train.config.missing():
-        logger.warning("the report shows no training images near the samples: %s", problem)
-        return None
+        raise DataError(problem)
     main = inputs.sample_sets[0]
     samples = main.images[_one_per_class(main.labels)].contiguous()
     source = context.train_source
     indices = random_subset(len(source), _TRAINING_IMAGES, inputs.seed)
-    found = {
+    return {
         "samples": samples,
         "nearest": nearest_images(samples, source, indices, features, _NEIGHBORS),
         "looked_at": torch.tensor([len(indices), len(source)]),
     }
-    save_tensors(found, file)
-    return _nearest(found, measure)
-
-
-def _nearest(found: Mapping[str, Tensor], measure: str) -> Nearest:
-    looked_at, available = found["looked_at"].tolist()
-    return Nearest(found["samples"], found["nearest"], measure, looked_at, available)
 
 
 def _measure(context: StageContext, inputs: RunInputs) -> tuple[str, Callable[[Tensor], Tensor]]:

@@ -26,11 +26,10 @@ from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.runs.plan import PlannedStage, upstream_stages
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.record import StageRecord
+from pae_framework.runs.run_metrics import EVALUATOR_METRICS
 from pae_framework.system.console import PlainConsole
 
 _STAGE, _REPORT = "evaluate", "report"
-_METRICS = "metrics.json"
-"""What an evaluator leaves in its folder when it is done."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class _Evaluation:
         return [
             label
             for label in self.loaded.recipe.evaluate
-            if not self.record.done and not (folder / label / _METRICS).is_file()
+            if not self.record.done and not (folder / label / EVALUATOR_METRICS).is_file()
         ]
 
     def require_inputs(self) -> None:
@@ -174,7 +173,11 @@ class _Evaluation:
         Raises:
             RunError: another process works on one of the stages, and nothing is changed.
         """
-        own, *readers = downstream_records([_STAGE], [self.loaded], self.opened.directory.store)
+        from pae_framework.evaluation.finished_evaluators import forget_evaluators  # loads torch
+
+        store = self.opened.directory.store
+        forget_evaluators(self.planned, self.loaded.recipe, labels, store)
+        own, *readers = downstream_records([_STAGE], [self.loaded], store)
         with ExitStack() as held:
             begun = [record for record in (own, *readers) if record.path.is_dir()]
             for record in begun:

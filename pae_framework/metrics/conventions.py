@@ -138,13 +138,24 @@ def _split_score(comparison: Comparison) -> Value:
 
 def _kernel(comparison: Comparison) -> Value:
     rows = comparison.samples.rows, comparison.reference_rows
-    size = subset_size(*map(len, rows))
     protocol = {
         "kernel": "(x y / D + 1)^3, unbiased, float64",
-        "subsets": f"{SUBSETS} of {size} images, seed {SEED}",
+        "subsets": _subsets(*map(len, rows)),
         "reference_count": len(rows[1]),
     }
     return Value(*kernel_distance(*rows), protocol)
+
+
+def _subsets(count: int, reference_count: int) -> str:
+    """The subsets of the kernel distance, and what its deviation is then of."""
+    size = subset_size(count, reference_count)
+    if count == reference_count == size:
+        return f"1 of all {size} images, without a deviation"
+    words = f"{SUBSETS} of {size} images, seed {SEED}"
+    if size not in (count, reference_count):
+        return words
+    whole, other = ("samples", "reference") if size == count else ("reference", "samples")
+    return f"{words}; all {whole} are in each, so the deviation is that of the {other} only"
 
 
 _PRECISIONS: dict[Distance, str] = {half: "float16, as on ADM's GPU", exact: "float32"}
@@ -343,7 +354,7 @@ def _caution(quantity: Quantity, comparison: Comparison) -> str | None:
     if quantity.compute is _adm_score:
         return comparison.sorted_by_class
     if quantity.compute is _kernel:
-        size = subset_size(len(samples.rows), len(comparison.reference_rows))
-        if size < SUBSET:
-            return f"subsets have {size} images, because a set has fewer than {SUBSET}"
+        counts = len(samples.rows), len(comparison.reference_rows)
+        if min(counts) <= SUBSET:
+            return f"a set has no more than {SUBSET} images: subsets are {_subsets(*counts)}"
     return None

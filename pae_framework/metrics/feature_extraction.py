@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pae_framework.contracts import InceptionNetwork
 from pae_framework.data.image_set import ImageSet
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import DataError
+from pae_framework.metrics.feature_files import read_features, write_features
 from pae_framework.metrics.features import InceptionFeatures
+from pae_framework.system.background import one_ahead
+from pae_framework.system.file_errors import require_space
 from pae_framework.system.files import json_digest
-from pae_framework.tensor_files import load_tensors, save_tensors
 
 CHUNK = 500
 """Images of a chunk; an interruption loses at most one."""
@@ -49,6 +54,8 @@ def extract(
 ) -> Iterator[InceptionFeatures]:
     """The features of all images, chunk by chunk; a chunk that is cached is not computed.
 
+    A thread reads the next batch while the network processes one.
+
     Args:
         images: the images.
         identity: of their contents.
@@ -60,27 +67,47 @@ def extract(
 
     Raises:
         DataError: an image cannot be read.
-        WriteError: the cache cannot be written.
+        WriteError: the cache cannot be written, or has too little space; this is found first.
     """
     folder = cache / _key(images, identity, network, device)
+    _require_space(folder, len(images), network.widths)
     done = cached = 0
     for start in range(0, len(images), CHUNK):
         stop = min(start + CHUNK, len(images))
-        file = folder / f"{start:08d}.safetensors"
+        file = _chunk_file(folder, start)
         features = _read(file, stop - start, network.widths)
         if features is not None:
             done, cached = stop, cached + stop - start
             show(done, cached)
         else:
             parts = []
-            for first in range(start, stop, batch_size):
-                batch = range(first, min(first + batch_size, stop))
-                parts.append(network(images.read(batch)))
-                done = batch.stop
-                show(done, cached)
+            firsts = range(start, stop, batch_size)
+            batches = [range(first, min(first + batch_size, stop)) for first in firsts]
+            with closing(one_ahead(partial(_pixels, images, device), batches)) as read:
+                for batch, pixels in zip(batches, read, strict=True):
+                    parts.append(network(pixels))
+                    done = batch.stop
+                    show(done, cached)
             features = InceptionFeatures(*map(torch.cat, zip(*parts, strict=True)))
-            save_tensors(features._asdict(), file)
+            write_features(file, features._asdict())
         yield features
+
+
+def _pixels(images: ImageSet, device: str, batch: range) -> Tensor:
+    """Images of a batch; in pinned memory for a GPU, which then copies them by itself."""
+    pixels = images.read(batch)
+    return pixels.pin_memory() if device == "cuda" else pixels
+
+
+def _require_space(folder: Path, count: int, widths: tuple[int, int]) -> None:
+    starts = range(0, count, CHUNK)
+    missing = [start for start in starts if not _chunk_file(folder, start).is_file()]
+    images = sum(min(CHUNK, count - start) for start in missing)
+    require_space(folder, 4 * images * sum(widths))
+
+
+def _chunk_file(folder: Path, start: int) -> Path:
+    return folder / f"{start:08d}.safetensors"
 
 
 def _key(images: ImageSet, identity: str, network: InceptionNetwork, device: str) -> str:
@@ -101,11 +128,8 @@ def _key(images: ImageSet, identity: str, network: InceptionNetwork, device: str
 
 def _read(file: Path, count: int, widths: tuple[int, int]) -> InceptionFeatures | None:
     """The features of a chunk; None if it is not there, or damaged."""
-    if not file.is_file():
-        return None
-    try:
-        tensors = load_tensors(file)
-    except CheckpointError:
+    tensors = read_features(file)
+    if tensors is None:
         return None
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != {"pool": (count, widths[0]), "spatial": (count, widths[1])}:

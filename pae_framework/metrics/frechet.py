@@ -15,12 +15,15 @@ from pae_framework.metrics.feature_statistics import Gaussian
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Compute ``|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)``.
 
-    Finite for singular and for identical covariances. Rounding errors below zero become zero.
+    Finite for singular covariances, and 0 for identical sets. Rounding errors below zero become
+    zero.
 
     Raises:
         DataError: a set has fewer than two images.
     """
     assert a.mean.shape == b.mean.shape, f"features of widths {len(a.mean)} and {len(b.mean)}"
+    if torch.equal(a.mean, b.mean) and torch.equal(a.covariance, b.covariance):
+        return 0.0
     shift = (a.mean - b.mean).square().sum()
     first, second = a.covariance, b.covariance
     spread = first.trace() + second.trace()

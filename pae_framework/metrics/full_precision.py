@@ -1,4 +1,4 @@
-"""Computing in float32 on a GPU that would otherwise use TF32."""
+"""Computation in float32 where a GPU may use TF32."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class InceptionExtractor:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> InceptionFeatures:
         """Features on the CPU of images (B, 3, H, W) uint8; B is the batch of the network."""
-        pixels = self._network.preprocess(images.to(self._device))
+        pixels = self._network.preprocess(images.to(self._device, non_blocking=True))
         pool, spatial = self._network.features(pixels)
         return InceptionFeatures(pool.cpu(), spatial.cpu())
 

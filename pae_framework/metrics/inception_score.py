@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pae_framework.errors import DataError
+
 ADM_BLOCK = 5000
 """Images of a block of the ADM evaluator; the last may have fewer."""
 SPLITS, SPLIT_SEED = 10, 2020
@@ -22,7 +24,11 @@ def adm_inception_score(logits: Tensor) -> float:
 
     Args:
         logits: (M, K).
+
+    Raises:
+        DataError: there are no images.
     """
+    _require(logits, 1)
     return float(np.mean(_scores(logits.split(ADM_BLOCK))))
 
 
@@ -31,12 +37,21 @@ def split_inception_score(logits: Tensor) -> tuple[float, float]:
 
     Args:
         logits: (M, K) with M of at least 10.
+
+    Raises:
+        DataError: there are fewer images than blocks.
     """
+    _require(logits, SPLITS)
     order = np.random.RandomState(SPLIT_SEED).permutation(len(logits))
     shuffled = logits[torch.from_numpy(order)]
     cuts = [len(logits) * number // SPLITS for number in range(1, SPLITS)]
     scores = _scores(shuffled.tensor_split(cuts))
     return float(np.mean(scores)), float(np.std(scores))
+
+
+def _require(logits: Tensor, count: int) -> None:
+    if len(logits) < count:
+        raise DataError(f"an inception score needs at least {count} images, not {len(logits)}")
 
 
 def _scores(blocks: Iterable[Tensor]) -> list[float]:

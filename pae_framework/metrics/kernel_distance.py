@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pae_framework.errors import DataError
+
 SUBSETS, SUBSET, SEED = 100, 1000, 2020
 """Number of random subsets, images of each, and the seed of the choice, as in torch-fidelity."""
 
@@ -15,17 +17,25 @@ def subset_size(count: int, reference_count: int) -> int:
     return min(SUBSET, count, reference_count)
 
 
-def kernel_distance(samples: Tensor, reference: Tensor) -> tuple[float, float]:
+def kernel_distance(samples: Tensor, reference: Tensor) -> tuple[float, float | None]:
     """Mean and standard deviation over subsets of the squared MMD, in float64.
 
-    It may be slightly below 0, because the estimate is unbiased.
+    It may be slightly below 0, because the estimate is unbiased. If all subsets are the whole sets,
+    there is no deviation.
 
     Args:
         samples: features (M, D), M of at least 2.
         reference: features (N, D), N of at least 2.
+
+    Raises:
+        DataError: a set has fewer than 2 images.
     """
     random = np.random.RandomState(SEED)
     size = subset_size(len(samples), len(reference))
+    if size < 2:
+        raise DataError(f"a kernel distance needs at least 2 images of each set, not {size}")
+    if size == len(samples) == len(reference):
+        return _squared_mmd(samples.double(), reference.double()), None
     values = [
         _squared_mmd(_subset(samples, size, random), _subset(reference, size, random))
         for _ in range(SUBSETS)

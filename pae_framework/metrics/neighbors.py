@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from pae_framework.errors import DataError
+from pae_framework.metrics.full_precision import full_precision
+
 NEIGHBORS = 3
 """A ball reaches to the third nearest neighbor in its own set."""
 _DISTANCES = 1 << 26
@@ -53,7 +56,10 @@ def precision_recall(samples: Tensor, reference: Tensor, distance: Distance) -> 
     Args:
         samples: features (M, D), M of at least 4.
         reference: features (N, D), N of at least 4, on the same device.
-        distance: of rows; never all distances are in memory at once.
+        distance: of rows; never all distances are in memory at once. No TF32 is used.
+
+    Raises:
+        DataError: a set has fewer than 4 images.
     """
     precision = _share_inside(samples, reference, distance)
     recall = _share_inside(reference, samples, distance)
@@ -61,7 +67,15 @@ def precision_recall(samples: Tensor, reference: Tensor, distance: Distance) -> 
 
 
 def squared_radii(rows: Tensor, distance: Distance) -> Tensor:
-    """Squared distance (N,) of each row (N, D) to its third nearest neighbor among the others."""
+    """Squared distance (N,) of each row (N, D) to its third nearest neighbor among the others.
+
+    Raises:
+        DataError: there are fewer than 4 rows.
+    """
+    if len(rows) <= NEIGHBORS:
+        raise DataError(
+            f"{NEIGHBORS} neighbors need at least {NEIGHBORS + 1} images, not {len(rows)}"
+        )
     # A row is its own nearest neighbor.
     radii = [d.kthvalue(NEIGHBORS + 1, dim=1).values for d in _blocks(rows, rows, distance)]
     return torch.cat(radii)
@@ -75,4 +89,6 @@ def _share_inside(rows: Tensor, centers: Tensor, distance: Distance) -> float:
 
 def _blocks(rows: Tensor, others: Tensor, distance: Distance) -> Iterator[Tensor]:
     for some in rows.split(max(1, _DISTANCES // len(others))):
-        yield distance(some, others)
+        with full_precision():
+            distances = distance(some, others)
+        yield distances

@@ -130,8 +130,8 @@ class ReferenceFile:
         for name, tensor in zip(names, (mean, covariance), strict=True):
             if not tensor.isfinite().all():
                 raise DataError(f"{self.path}: {name} contains NaN or infinity; write it again")
-        if not torch.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6):
-            raise DataError(f"{self.path}: {names[1]} is not symmetric, so it is no covariance")
+        if problem := _covariance_problem(covariance):
+            raise DataError(f"{self.path}: {names[1]} {problem}, so it is no covariance")
         return Moments(mean, covariance)
 
     def _numbers(self, name: str) -> Tensor:
@@ -195,6 +195,18 @@ class ReferenceFile:
         """Number of images behind the statistics; None if the file does not say it."""
         count = (self.protocol or {}).get("count")
         return count if isinstance(count, int) else None
+
+
+def _covariance_problem(matrix: Tensor) -> str | None:
+    """Why a finite square matrix is no covariance, beyond rounding to float32; None if it is."""
+    tolerance = 1e-5 * torch.linalg.matrix_norm(matrix)
+    if tolerance == 0:
+        return None
+    if (matrix - matrix.T).abs().max() > tolerance:
+        return "is not symmetric"
+    shifted = matrix + tolerance * torch.eye(len(matrix), dtype=matrix.dtype)
+    _, failed = torch.linalg.cholesky_ex(shifted)
+    return "has a negative eigenvalue" if failed else None
 
 
 def missing_of_images(count: int) -> dict[str, str]:

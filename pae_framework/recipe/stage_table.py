@@ -317,13 +317,10 @@ def _tokenizer_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
 
 
 def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
-    return (*_train_images_of_samples(recipe), *_NETWORKS, ("generator",), ("sample",))
-
-
-def _train_images_of_samples(recipe: Recipe) -> tuple[KeyPath, ...]:
-    """The training images, if their number gives the last step of the generator."""
+    """With the training images if their number gives the last step of the generator."""
     trained = recipe.generator is not None and recipe.generator.weights is None
-    return (_TRAIN,) if trained else _train_images_to_count(recipe)
+    images = (_TRAIN,) if trained else _train_images_to_count(recipe)
+    return (*images, *_NETWORKS, ("generator",), ("sample",))
 
 
 def _compares_train_latents(recipe: Recipe) -> bool:
@@ -437,7 +434,7 @@ _ROWS = (
         hashed_values=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
         writes=lambda recipe: ("report.html",),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_of_samples(recipe)),
+        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_to_count(recipe)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

@@ -14,7 +14,13 @@ from pae_framework.runs.directory import RECORD, RunDirectory
 from pae_framework.runs.opened import open_directory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.reading import read_record
-from pae_framework.runs.run_metrics import RESULTS, Metrics, MetricShape, read_metrics_file
+from pae_framework.runs.run_metrics import (
+    EVALUATOR_METRICS,
+    RESULTS,
+    Metrics,
+    MetricShape,
+    read_metrics_file,
+)
 from pae_framework.system.files import file_digest
 
 VERSION = 1
@@ -126,7 +132,7 @@ def stage_card(
         RunError: a file of the stage is missing or damaged.
     """
     results = directory.results(planned)
-    names = [RESULTS] if labels is None else [f"{label}/metrics.json" for label in labels]
+    names = [RESULTS] if labels is None else [f"{label}/{EVALUATOR_METRICS}" for label in labels]
     metrics = [metric for name in names for metric in read_metrics_file(results.file(name))]
     record = directory.stage(planned).info
     ran_with = record.get("ran_with") or [directory.environment]  # the latter: earlier versions

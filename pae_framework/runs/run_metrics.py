@@ -13,6 +13,9 @@ from pae_framework.runs.reading import read_record
 RESULTS = "results.json"
 """Name of the file of metrics: of a run in its stage ``evaluate``, of a sweep in its directory."""
 
+EVALUATOR_METRICS = "metrics.json"
+"""File of an evaluator's metrics in its folder; it is written when all others are there."""
+
 Metrics = list[dict[str, Any]]
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from pae_framework.build import build_evaluator
-from pae_framework.evaluation.finished_evaluators import METRICS, FinishedEvaluators
+from pae_framework.evaluation.finished_evaluators import FinishedEvaluators
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.probe import require_metrics
-from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
+from pae_framework.runs.run_metrics import (
+    EVALUATOR_METRICS,
+    RESULTS,
+    Metrics,
+    read_metrics_file,
+)
 from pae_framework.system.files import make_folder, write_json
 
 
@@ -30,7 +35,7 @@ def run(context: StageContext) -> None:
     with context.progress(len(evaluators)) as progress:
         for number, label in enumerate(evaluators):
             progress.update(number, label)
-            results = finished.folder(label) / METRICS
+            results = finished.folder(label) / EVALUATOR_METRICS
             if not results.exists():
                 if (folder := finished.take_over(label)) is not None:
                     context.console.print(f"{'':<10} {label} reused from {folder}")
@@ -49,5 +54,5 @@ def _evaluate(
     make_folder(folder)
     found = build_evaluator(component, context.registry).evaluate(inputs, folder)
     require_metrics(found, component, context.registry)
-    write_json(folder / METRICS, [asdict(metric) for metric in found])
+    write_json(folder / EVALUATOR_METRICS, [asdict(metric) for metric in found])
     finished.record(label)

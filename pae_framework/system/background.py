@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -42,3 +43,19 @@ class Background(Generic[P, T]):
             return None
         self._call = None
         return call.result()
+
+
+def one_ahead(function: Callable[[K], T], keys: Iterable[K]) -> Generator[T, None, None]:
+    """The results of a function for some keys, in order.
+
+    While one result is used, a thread computes the next.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        call: Future[T] | None = None
+        for key in keys:
+            following = thread.submit(function, key)
+            if call is not None:
+                yield call.result()
+            call = following
+        if call is not None:
+            yield call.result()

@@ -20,6 +20,7 @@ from pae_encoders.vfm import resize_positions, resized
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import weights_path
+from pae_framework.layers import Kernel, attention_kernel
 from pae_framework.tensor_files import load_state
 from pae_framework.weight_files import read_checkpoint
 
@@ -48,6 +49,10 @@ class CLIP(Encoder):
         self.width, self.heads, self.patch = form.width, form.heads, form.patch
         self.mean, self.std = config.statistics
         self.visual = build_tower(form)
+        if config.attention != "sdpa":
+            kernel = attention_kernel(config.attention)
+            for block in self.visual.transformer.resblocks:
+                block.attention = partial(_attention, block.attn, kernel)
         self.eval()
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -104,6 +109,20 @@ class CLIP(Encoder):
         for block in visual.transformer.resblocks:
             x = block(x)
             yield x
+
+
+def _attention(
+    layer: nn.MultiheadAttention, kernel: Kernel, /, q_x: Tensor, **others: object
+) -> Tensor:
+    """What a block of open-clip asks of its attention, for tokens (B, P, D); ``others`` are None.
+
+    ``nn.MultiheadAttention`` has no place for another kernel.
+    """
+    assert not any(other is not None for other in others.values()), others
+    packed = F.linear(q_x, layer.in_proj_weight, layer.in_proj_bias)  # (B, P, 3 D)
+    q, k, v = packed.unflatten(-1, (3, layer.num_heads, -1)).unbind(2)  # (B, P, H, K)
+    attended: Tensor = layer.out_proj(kernel(q, k, v).flatten(2))
+    return attended
 
 
 def build_tower(form: ClipForm) -> VisionTransformer:

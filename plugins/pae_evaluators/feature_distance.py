@@ -73,13 +73,12 @@ class FeatureDistance:
             value=frechet_distance(statistics, self.reference),
             higher_is_better=False,
             protocol={
-                **self.inputs.protocol_of("test_images"),
+                **self.reference.protocol,
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
                 "feature_width": self.width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
-                **self.reference.protocol,
             },
             at=at or {},
             subject=subject,
@@ -94,7 +93,11 @@ class DistanceToTestImages(FeatureDistance):
         found = FeatureStatistics(features.shape[1])
         for part in features.split(EXTRACTED):
             found.update(part)
-        protocol = {"reference": "test images", "reference_count": found.count}
+        protocol = {
+            **inputs.protocol_of("test_images"),
+            "reference": "test images",
+            "reference_count": found.count,
+        }
         super().__init__(
             inputs, FeatureReference(found.mean, found.covariance, found.count, protocol)
         )

@@ -105,13 +105,29 @@ def test_a_stopped_evaluation_is_finished(place: Path) -> None:
 def test_chosen_evaluators_of_a_stopped_evaluation_leave_the_others_unfinished(place: Path) -> None:
     expected = values(place)
     unfinished(place, "manifold", "reconstruction")
+    StageRecord(stage(place)).update(evaluators={})
     command = ("evaluate", "runs/a", "--only", "reconstruction", "--json")
     card = pae(*command, cwd=place).ok().json
     assert [m["value"] for m in card["metrics"]] == expected["reconstruction"]
     assert card["of"]["run"] == "runs/a"
     assert not (stage(place) / "manifold").exists()
     assert not StageRecord(stage(place)).done
-    pae("run", "a.yaml", cwd=place).ok()
+    assert "reconstruction reused" in pae("run", "a.yaml", cwd=place).ok().out
+    assert values(place) == expected
+
+
+@pytest.mark.slow
+def test_again_takes_no_results_of_another_stage(place: Path) -> None:
+    expected = values(place)
+    fewer = ("run", "a.yaml", "evaluate.manifold=null", "--run-dir", "runs/b")
+    shared = place / "runs" / "a" / "stages"
+    assert "reconstruction reused" in pae(*fewer, "--stages", shared, cwd=place).ok().out
+    (other,) = [x for x in shared.glob("evaluate-*") if x.resolve() != stage(place)]
+    for path in (other / "reconstruction" / "metrics.json", other / "results.json"):
+        metrics = json.loads(path.read_bytes())
+        path.write_text(json.dumps([{**metric, "value": 0.0} for metric in metrics]))
+    command = ("evaluate", "runs/a", "--only", "reconstruction", "--again")
+    assert "reused" not in pae(*command, cwd=place).ok().err
     assert values(place) == expected
 
 

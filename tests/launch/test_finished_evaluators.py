@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from finished_run import RECIPE, Finished, pae
 
 from pae_evaluators.reconstruction import Reconstruction
 from pae_evaluators.sample_quality import Generation
+from pae_framework.evaluation.finished_evaluators import FinishedEvaluators
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.stages import evaluate
 
@@ -168,3 +170,36 @@ def test_an_evaluator_extracts_nothing_that_another_has_extracted(
     expected = {"generation", "reconstruction", "manifold"}
     assert started("evaluate.manifold.images=9") == expected
     assert metrics(run, "generation", "reconstruction") == before
+
+
+def fingerprints(parts: dict, inputs: dict) -> dict[str, str]:
+    """Of evaluators that need nothing, training images, and their latents."""
+    needs = {"none": set(), "images": {"training_images"}, "latents": {"train_latents"}}
+    evaluate = {
+        label: SimpleNamespace(config=SimpleNamespace(needs=need)) for label, need in needs.items()
+    }
+    parts = {"evaluate": dict.fromkeys(needs, "the same"), "test": 1, **parts}
+    hashed = {"stage": "evaluate", "version": 1, "parts": parts, "inputs": {"sample": 1, **inputs}}
+    context = SimpleNamespace(
+        planned=SimpleNamespace(hashed=hashed), recipe=SimpleNamespace(evaluate=evaluate)
+    )
+    return {label: FinishedEvaluators(context).fingerprint(label) for label in needs}
+
+
+@pytest.mark.parametrize(
+    ("parts", "inputs", "changed"),
+    [
+        ({}, {}, set()),
+        ({"train_images": 1}, {}, {"images"}),
+        ({}, {"latents": 1}, {"latents"}),
+        ({"test": 2}, {}, {"none", "images", "latents"}),
+        ({}, {"sample": 2}, {"none", "images", "latents"}),
+        ({"extractor": 1}, {"tokenizer": 1}, {"none", "images", "latents"}),
+    ],
+    ids=["nothing", "images", "latents", "test", "samples", "networks"],
+)
+def test_what_the_stage_reads_for_some_changes_only_those(
+    parts: dict, inputs: dict, changed: set[str]
+) -> None:
+    before, now = fingerprints({}, {}), fingerprints(parts, inputs)
+    assert {label for label in now if now[label] != before[label]} == changed

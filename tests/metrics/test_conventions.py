@@ -5,7 +5,7 @@ import pytest
 import torch
 from stand_in import PUBLISHED, ColorNetwork, colors, features, moments
 
-from pae_framework.metrics import inception_score
+from pae_framework.metrics import inception_score, kernel_distance
 from pae_framework.metrics.conventions import (
     CONVENTIONS,
     IMAGES,
@@ -178,6 +178,20 @@ def test_small_subsets_are_named():
     _, _, notes = compare(colors(40), colors(50, seed=1), "fidelity")
     assert [note.partition(":")[0] for note in notes] == ["KID"]
     assert "40 images" in notes[0]
+
+
+def test_the_deviation_of_a_kernel_distance_is_said_to_be_what_it_is(monkeypatch):
+    monkeypatch.setattr(kernel_distance, "SUBSET", 40)
+
+    def kid(count, reference_count):
+        found, _, _ = compare(colors(count), colors(reference_count, seed=1), "fidelity")
+        return next(metric for metric in found if metric.label == "KID")
+
+    assert kid(40, 40).std is None
+    assert "all 40" in kid(40, 40).protocol["subsets"]
+    assert "all samples" in kid(40, 50).protocol["subsets"]
+    assert "all reference" in kid(50, 40).protocol["subsets"]
+    assert "all" not in kid(50, 50).protocol["subsets"]
 
 
 def test_logits_are_computed_from_pooled_features_in_parts():

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ import torch
 from stand_in import ColorNetwork, colors
 
 from pae_framework.data.npz import NpzImages
-from pae_framework.errors import DataError
+from pae_framework.errors import DataError, WriteError
 from pae_framework.metrics import feature_extraction
 from pae_framework.metrics.feature_extraction import extract
 from pae_framework.metrics.features import collect
+from pae_framework.system import file_errors
 
 
 @pytest.fixture(autouse=True)
@@ -88,17 +91,33 @@ def test_the_batch_size_changes_nothing(tmp_path, images, size):
     assert torch.equal(joined(parts)[0], ColorNetwork()(images.read(range(35))).pool)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not safetensors", "half"])
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", "half", "one bit"])
 def test_a_damaged_chunk_is_computed_again(tmp_path, images, damage):
     parts = run(images, ColorNetwork(), tmp_path)
     (file,) = (tmp_path / "cache").glob("*/00000010.safetensors")
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2] if damage == "half" else damage)
+    damaged = {"half": whole[: len(whole) // 2], "one bit": whole[:-1] + bytes([whole[-1] ^ 1])}
+    file.write_bytes(damaged.get(damage, damage))
     network = ColorNetwork()
     again = run(images, network, tmp_path)
     assert network.seen == 10
     assert torch.equal(joined(again)[0], joined(parts)[0])
     assert file.read_bytes() == whole
+
+
+def test_too_little_space_is_found_before_anything_is_computed(tmp_path, images, monkeypatch):
+    """An image has 3 + 2 features of 4 bytes; only those that are missing need space."""
+    usage = namedtuple("usage", "free")
+    network = ColorNetwork()
+    monkeypatch.setattr(file_errors.shutil, "disk_usage", lambda path: usage(35 * 20 - 1))
+    with pytest.raises(WriteError, match="cache"):
+        run(images, network, tmp_path)
+    assert network.seen == 0
+    monkeypatch.setattr(file_errors.shutil, "disk_usage", lambda path: usage(35 * 20))
+    run(images, network, tmp_path)
+    monkeypatch.setattr(file_errors.shutil, "disk_usage", lambda path: usage(0))
+    run(images, network, tmp_path)
+    assert network.seen == 35
 
 
 def test_collected_features_are_those_of_all_images(tmp_path, images):
@@ -140,3 +159,24 @@ def test_memory_of_statistics_does_not_grow_with_the_images():
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 10e6  # either kind of features of all images takes 41 MB
+
+
+def test_a_thread_reads_the_next_batch_while_the_network_works(tmp_path, images):
+    """The network waits until the batch after its own was asked for."""
+    asked = {start: threading.Event() for start in (0, 4, 8, 10, 14, 18, 20)}
+
+    class Watched(NpzImages):
+        def read(self, indices):
+            asked.get(indices[0], threading.Event()).set()
+            return super().read(indices)
+
+    class Waiting(ColorNetwork):
+        def __call__(self, some):
+            following = {4: 8, 14: 18}.get(self.seen)
+            if following is not None:
+                assert asked[following].wait(timeout=20)
+            return super().__call__(some)
+
+    found = run(Watched(images.path), Waiting(), tmp_path)
+    direct = ColorNetwork()(images.read(range(35)))
+    assert all(torch.equal(a, b) for a, b in zip(joined(found), direct, strict=True))

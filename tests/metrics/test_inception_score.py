@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+from pae_framework.errors import DataError
 from pae_framework.metrics import inception_score
 from pae_framework.metrics.inception_score import adm_inception_score, split_inception_score
 
@@ -25,6 +26,18 @@ def logits(count, classes=7, seed=0, scale=2.0):
 def test_certain_and_equally_frequent_classes_score_their_number(classes):
     # KL(one-hot | uniform) = log K
     assert adm_inception_score(certain(list(range(classes)) * 3, classes)) == pytest.approx(classes)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_fewer_images_than_blocks_have_no_score(count):
+    with pytest.raises(DataError, match=str(count)):
+        split_inception_score(logits(count))
+
+
+def test_no_images_have_no_score_and_one_scores_one():
+    with pytest.raises(DataError, match="0"):
+        adm_inception_score(logits(0))
+    assert adm_inception_score(logits(1)) == pytest.approx(1)
 
 
 def test_images_that_all_look_alike_score_one():

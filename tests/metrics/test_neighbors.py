@@ -1,5 +1,6 @@
 """Precision and recall: ADM's golden numbers, sets with known answers, torch-fidelity's."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch_fidelity.metric_prc import (
     calculate_precision_recall_part,
 )
 
+from pae_framework.errors import DataError
 from pae_framework.metrics import neighbors
 from pae_framework.metrics.neighbors import exact, half, precision_recall, squared_radii
 
@@ -92,6 +94,55 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     whole = precision_recall(samples, reference, exact)
     monkeypatch.setattr(neighbors, "_DISTANCES", 1000)
     assert precision_recall(samples, reference, exact) == whole
+
+
+@pytest.mark.parametrize(("count", "reference_count"), [(10, 900), (900, 10), (700, 700)])
+def test_never_more_distances_than_a_block_holds(small_blocks, count, reference_count):
+    """Of 500, or of one row if the other set is larger than that."""
+    sizes = []
+
+    def watched(a, b):
+        sizes.append((len(a), len(a) * len(b)))
+        return exact(a, b)
+
+    precision_recall(normal(count), normal(reference_count, seed=1), watched)
+    assert all(size <= 500 or rows == 1 for rows, size in sizes)
+    pairs = 2 * count * reference_count + count**2 + reference_count**2
+    assert sum(size for _, size in sizes) == pairs
+
+
+@BOTH
+@pytest.mark.parametrize(("count", "reference_count"), [(0, 9), (1, 9), (2, 9), (9, 3), (9, 0)])
+def test_too_few_images_are_refused(distance, count, reference_count):
+    with pytest.raises(DataError, match=str(min(count, reference_count))):
+        precision_recall(normal(count), normal(reference_count), distance)
+
+
+@pytest.fixture
+def tf32():
+    """TF32 is allowed, as `runtime.tf32` allows it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    yield matmul
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_distances_never_use_tf32_and_leave_the_setting(tf32, fails):
+    seen = []
+
+    def watched(a, b):
+        seen.append(tf32.allow_tf32)
+        if fails:
+            raise RuntimeError("out of memory")
+        return exact(a, b)
+
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        precision_recall(normal(20), normal(20, seed=1), watched)
+    assert set(seen) == {False}
+    assert tf32.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_distances_beyond_float16_are_computed_in_float32():

@@ -101,6 +101,12 @@ BAD = {
     "nan": {"mu": np.array([0, np.nan, 0])},
     "infinity": {"sigma": np.diag([1, np.inf, 1])},
     "not symmetric": {"sigma": np.arange(9.0).reshape(3, 3)},
+    "not symmetric, small": {"sigma": 1e-9 * (np.eye(3) + np.eye(3, k=1) / 100)},
+    "one triangle": {"sigma": np.triu(np.ones((3, 3)))},
+    "negative variance": {"sigma": np.diag([1.0, -0.1, 1.0])},
+    "negative": {"sigma": -np.eye(3)},
+    "correlation above 1": {"sigma": np.array([[1.0, 1.01, 0], [1.01, 1, 0], [0, 0, 1]])},
+    "negative eigenvalue, small": {"sigma": 1e-9 * np.diag([1.0, -0.01, 1.0])},
     "integers": {"mu": np.zeros(3, np.int64)},
     "objects": {"mu": np.array([None, None, None])},
 }
@@ -111,6 +117,22 @@ def test_damaged_statistics_are_named(tmp_path, kind):
     path = saved(tmp_path / "r.npz", **{**moments(colors(60)), **BAD[kind]})
     with pytest.raises(DataError, match=r"r\.npz.*(mu|sigma)|r\.npz is damaged"):
         ReferenceFile(path).load({STATISTICS}, WIDTHS, never)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [2, 20, 600])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+def test_a_covariance_is_accepted_at_any_scale_and_rank(tmp_path, dtype, count, scale):
+    rows = scale * np.random.default_rng(0).normal(size=(count, 300)) ** 3
+    arrays = {"mu": rows.mean(0).astype(dtype), "sigma": np.cov(rows, rowvar=False).astype(dtype)}
+    path = saved(tmp_path / "r.npz", **arrays)
+    found = ReferenceFile(path).load({STATISTICS}, (300, 2), never)
+    np.testing.assert_array_equal(found.pool.covariance, arrays["sigma"])
+
+
+def test_equal_images_have_a_covariance_of_zero(tmp_path):
+    path = saved(tmp_path / "r.npz", mu=np.ones(3), sigma=np.zeros((3, 3)))
+    assert ReferenceFile(path).load({STATISTICS}, WIDTHS, never).pool.covariance.sum() == 0
 
 
 @pytest.mark.parametrize(

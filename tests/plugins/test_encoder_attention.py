@@ -17,7 +17,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.testing.modules import as_if_trained
 from pae_framework.training.blocks import find_blocks, recompute_blocks
 
-USES = [family.use for family in FAMILIES]
+USES = [*(family.use for family in FAMILIES), "clip"]
 DEPTH, HEADS, WIDTH = 2, 2, 32
 
 
@@ -41,7 +41,7 @@ def test_every_block_calls_the_kernel(monkeypatch: pytest.MonkeyPatch, use: str)
     calls = fake_xformers.stand_in(monkeypatch)
     changed = encoder(use, "xformers")
     torch.testing.assert_close(tokens(changed), expected)
-    prefix = changed.form.prefix  # class and register tokens
+    prefix = 1 if use == "clip" else changed.form.prefix  # class and register tokens
     shape = (3, prefix + changed.grid**2, HEADS, WIDTH // HEADS)
     assert calls == [shape] * DEPTH
 
@@ -63,12 +63,13 @@ def test_nothing_else_differs(monkeypatch: pytest.MonkeyPatch, use: str) -> None
     assert changed.settings.smoke().attention == "sdpa"
 
 
-def test_a_copy_computes_with_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("use", ["siglip2", "clip"])
+def test_a_copy_computes_with_its_own_weights(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
     """As the modulator ``finetune`` trains."""
     calls = fake_xformers.stand_in(monkeypatch)
-    original = encoder("siglip2", "xformers")
+    original = encoder(use, "xformers")
     copied, expected = deepcopy(original), tokens(original)
-    for weight in copied.vit.blocks.parameters():
+    for weight in (w for block in find_blocks(copied) for w in block.parameters()):
         weight.data.zero_()
     calls.clear()
     assert not torch.equal(tokens(copied), expected)
@@ -76,9 +77,10 @@ def test_a_copy_computes_with_its_own_weights(monkeypatch: pytest.MonkeyPatch) -
     assert len(calls) == 2 * DEPTH
 
 
-def test_recomputed_blocks_use_the_kernel_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("use", ["mae", "clip"])
+def test_recomputed_blocks_use_the_kernel_again(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
     calls = fake_xformers.stand_in(monkeypatch)
-    changed = encoder("mae", "xformers")
+    changed = encoder(use, "xformers")
     recompute_blocks(changed)
     tokens(changed, requires_grad=True).sum().backward()
     assert len(calls) == 2 * DEPTH

@@ -28,7 +28,7 @@ class MeanColor:
     """Features are the three mean colors, 0 to 255."""
 
     name = "mean_color"
-    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "mean_color"}
+    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "the extractor"}
 
     def __init__(self):
         self.largest_batch = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ from torch import Tensor
 from pae_framework.errors import WriteError
 from pae_framework.evaluation import feature_cache
 from pae_framework.evaluation.feature_cache import FOLDER, CachedExtraction, network_folder
+from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.evaluation.shared_batches import BATCH, SharedBatches
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
 from pae_framework.system import file_errors
 from pae_framework.world import ONE_PROCESS
 
@@ -206,3 +210,33 @@ def test_parts_of_many_images_are_joined(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(feature_cache, "PART", 2 * BATCH)
     rows = images(5 * BATCH + 7)
     assert torch.equal(extraction(Levels(), tmp_path)(rows)[0], expected(rows))
+
+
+def extractor_folder(settings: str, weight: float = 0.0) -> Path:
+    """Folder of the features by the extractor of a recipe, whose network has this weight."""
+    recipe = load_recipe("quickstart", [f"extractor={{{settings}}}"], load_registry()).recipe
+    inputs = RunInputs(SimpleNamespace(recipe=recipe, device=CPU), store=Path("store"))
+    network = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(network.weight, weight)
+    torch.nn.init.zeros_(network.bias)
+    vars(inputs)["_extractor_network"] = network
+    return inputs._extractor_folder
+
+
+PRETRAINED = "use: inception, weights: none"
+OTHERS = {
+    "network": ("use: small_cnn, width: 8, train: {steps: 1}", 0.0),
+    "its settings": ("use: small_cnn, width: 16, train: {steps: 1}", 0.0),
+    "weights": (PRETRAINED, 1.0),
+    "resize": (f"{PRETRAINED}, resize: {{side: 64}}", 0.0),
+    "side": (f"{PRETRAINED}, resize: {{side: 96}}", 0.0),
+    "interpolation": (f"{PRETRAINED}, resize: {{side: 64, interpolation: bilinear}}", 0.0),
+    "antialias": (f"{PRETRAINED}, resize: {{side: 64, antialias: false}}", 0.0),
+}
+
+
+def test_an_extractor_with_any_other_setting_or_weight_has_another_folder() -> None:
+    found = {name: extractor_folder(*other) for name, other in OTHERS.items()}
+    found["itself"] = extractor_folder(PRETRAINED)
+    assert extractor_folder(PRETRAINED) == found["itself"]
+    assert len(set(found.values())) == len(OTHERS) + 1

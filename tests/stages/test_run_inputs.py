@@ -107,7 +107,8 @@ def judged(test_images, seed=0, limit=None, contents=None):
     data = SimpleNamespace(
         test_images=test_images, test=SimpleNamespace(use="sorted", config=config), image_size=4
     )
-    recipe = SimpleNamespace(data=data, seed=seed)
+    tokenizer = SimpleNamespace(train=SimpleNamespace(workers=0))
+    recipe = SimpleNamespace(data=data, seed=seed, tokenizer=tokenizer)
     context = SimpleNamespace(
         recipe=recipe,
         test_source=SortedByClass(DataSourceConfig(), 4),

@@ -1,6 +1,7 @@
 """What a report computes: nearest training images, rotated latents, clusters of tokens."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabeledImage
+from pae_framework.errors import DataError
 from pae_framework.evaluation.latent_pictures import cluster_maps, rotated_images
 from pae_framework.evaluation.nearest_images import nearest_images, small_pixels
+from pae_framework.evaluation.shown import nearest_to_samples
 
 
 class Levels(DataSource):
@@ -126,3 +129,63 @@ def test_clusters_do_not_depend_on_chance():
 def test_equal_tokens_and_those_of_a_diverged_run_are_one_cluster(value):
     tokens = torch.full((2, 4, 3), value)
     assert cluster_maps(tokens, 6, seed=0).unique().tolist() == [0]
+
+
+class Run:
+    """As much of a run as its samples and their nearest training images need."""
+
+    seed = 0
+
+    def __init__(self, folder, missing=None, source=None, stages=("sample",)):
+        config = SimpleNamespace(missing=lambda: missing)
+        self.recipe = SimpleNamespace(data=SimpleNamespace(train=SimpleNamespace(config=config)))
+        self.directory, self.train_source = folder, source
+        self.reads = lambda stage: stage in stages
+        labels = torch.tensor([1, 0, 1])
+        self.sample_sets = [SimpleNamespace(images=flat_images(12, 200, 14), labels=labels)]
+
+
+class Damaged(Levels):
+    def __getitem__(self, index):
+        raise DataError("image 3 is damaged")
+
+
+def test_the_first_sample_of_each_class_is_compared_in_pixels_without_an_extractor(tmp_path):
+    run = Run(tmp_path, source=Levels([10, 190, 20]))
+    found = nearest_to_samples(run, run)
+    assert shown(found.samples) == [200, 12]  # class 0, class 1
+    assert shown(found.nearest) == [[190, 20, 10], [10, 20, 190]]
+    assert (found.looked_at, found.available) == (3, 3)
+    assert "pixels" in found.measure
+
+
+def test_a_later_report_needs_no_training_images(tmp_path):
+    first = Run(tmp_path, source=Levels([10, 190, 20]))
+    found = nearest_to_samples(first, first)
+    later = Run(tmp_path, missing="no such folder")
+    again = nearest_to_samples(later, later)
+    assert again.nearest.equal(found.nearest)
+    assert again.looked_at == 3
+
+
+@pytest.mark.parametrize(
+    "run", [{"missing": "no such folder"}, {"source": Damaged([0])}], ids=["missing", "damaged"]
+)
+def test_training_images_that_are_missing_or_damaged_are_named_and_left_out(tmp_path, caplog, run):
+    run = Run(tmp_path, **run)
+    assert nearest_to_samples(run, run) is None
+    assert "no such folder" in caplog.text or "image 3 is damaged" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_samples_looks_for_nothing(tmp_path):
+    run = Run(tmp_path, stages=())
+    assert nearest_to_samples(run, run) is None
+
+
+@pytest.mark.parametrize("classes", [1, 9, 10, 11, 1000])
+def test_at_most_ten_classes_are_compared(tmp_path, classes):
+    run = Run(tmp_path, source=Levels([1, 2]))
+    images = torch.zeros(classes, 3, 2, 2, dtype=torch.uint8)
+    run.sample_sets = [SimpleNamespace(images=images, labels=torch.arange(classes))]
+    assert min(classes, 5) <= len(nearest_to_samples(run, run).samples) <= 10

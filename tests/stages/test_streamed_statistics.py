@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.contracts import DataSource, Features, LabeledImage
+from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
 from pae_framework.evaluation import streamed_statistics as module
 from pae_framework.evaluation.inputs import RunInputs
@@ -113,23 +113,27 @@ class Levels(torch.nn.Module):
     def normalize(self, x: Tensor) -> Tensor:
         return x
 
-    def forward(self, x: Tensor) -> Features:
-        return Features(x[:, None, 0, 0], 255 * x[:, :1, 0, 0])
-
     def pool(self, x: Tensor, pooling: str) -> Tensor:
-        return self.forward(x).pooled
+        return 255 * x[:, :1, 0, 0]
 
 
-def test_a_run_uses_all_its_training_images() -> None:
+@pytest.mark.parametrize("contents", [None, "1234"])
+def test_a_run_uses_all_its_training_images(contents: str | None) -> None:
     """The variance of 0, 1, ..., n - 1 is n (n + 1) / 12."""
-    config = SimpleNamespace(model_dump=lambda mode: {"folder": "photos"})
-    train = SimpleNamespace(use="gray", config=config)
-    data = SimpleNamespace(test_images=3, train=train)
-    extractor = SimpleNamespace(pooling="own", resize=None)
+    config = SimpleNamespace(model_dump=lambda mode: {"folder": "/photos", "split": "train"})
+    config.locations = {"folder"}
     context = SimpleNamespace(
-        recipe=SimpleNamespace(data=data, extractor=extractor),
+        recipe=SimpleNamespace(
+            data=SimpleNamespace(
+                test_images=3, train=SimpleNamespace(use="gray", config=config), image_size=2
+            ),
+            extractor=SimpleNamespace(pooling="mean", resize=None),
+            tokenizer=SimpleNamespace(train=SimpleNamespace(workers=0)),
+        ),
         train_source=Gray(DataSourceConfig(), 2),
         device=torch.device("cpu"),
+        machine={"tf32": False},
+        planned=SimpleNamespace(data={} if contents is None else {"train": contents}),
     )
     inputs = RunInputs(context)
     vars(inputs)["_extractor_network"] = Levels()
@@ -137,11 +141,12 @@ def test_a_run_uses_all_its_training_images() -> None:
     assert found.count == 200
     assert found.mean.tolist() == pytest.approx([199 / 2])
     assert found.covariance.item() == pytest.approx(200 * 201 / 12)
-    assert found.protocol == {
-        "reference": "training images",
-        "reference_count": 200,
-        "reference_data": {"use": "gray", "folder": "photos"},
-    }
+    told = found.protocol
+    assert (told["reference"], told["reference_count"]) == ("training images", 200)
+    data = {"use": "gray", "split": "train"}
+    where = {"folder": "/photos"} if contents is None else {"contents": contents}
+    assert told["training_data"] == {**data, **where}
+    assert "test_data" not in told
 
 
 def evaluation(*overrides: str) -> PlannedStage:
