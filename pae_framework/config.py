@@ -230,11 +230,15 @@ class DataSourceConfig(ComponentConfig):
     """Parameters of a data source."""
 
     provides_masks: ClassVar[bool] = False
-    """Whether each image comes with a segmentation mask."""
+    """Whether each image comes with a segmentation mask, whatever the parameters."""
 
     locations: ClassVar[frozenset[str]] = frozenset()
     """Settings that only say where the files of :meth:`data_files` are. Fingerprints include the
     contents of the files in their place."""
+
+    def has_masks(self) -> bool:
+        """Whether each image comes with a segmentation mask, with these parameters."""
+        return self.provides_masks
 
     def data_files(self) -> Mapping[str, Path] | None:
         """All files of images and labels, by names that do not depend on where the data are.
@@ -511,7 +515,7 @@ class EvaluatorConfig(ComponentConfig):
 EVALUATION_NEEDS = frozenset(
     {
         *("reconstructions", "latents", "samples", "extractor", "inception", "masks"),
-        "training_images",
+        *("training_images", "train_latents"),
     }
 )
 

@@ -160,7 +160,7 @@ class Encoder(nn.Module, ABC):
         """What a Frechet distance in its features is called in tables.
 
         Args:
-            label: ``gFD`` or ``rFD``.
+            label: such as ``gFD`` or ``rFD``.
             name: the extractor's.
         """
         return label if self.config.trainable else f"{label} ({name})"
@@ -513,7 +513,7 @@ class Extractor(Protocol):
         """What a Frechet distance in its features is called: ``gFID``, ``gFD (dinov2 ...)``.
 
         Args:
-            label: ``gFD`` or ``rFD``.
+            label: such as ``gFD`` or ``rFD``.
         """
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -555,6 +555,16 @@ class InceptionNetwork(Protocol):
         """Logits (M, 1008) on the CPU of pooled features (M, 2048)."""
 
 
+class LatentRows(Protocol):
+    """Latents on disk, which are read by row."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Latents (B, C, h, w) float32, not normalized, of rows (B,)."""
+
+
 class EvaluationInputs(ABC):
     """Inputs of evaluators: M test images, and what the run computes from them.
 
@@ -586,6 +596,10 @@ class EvaluationInputs(ABC):
     def masks(self) -> Tensor | None:
         """Segmentation masks (M, S, S) of the test images; None if their source has none."""
 
+    def masks_of(self, indices: Tensor) -> Tensor | None:
+        """Masks (B, S, S) of B of the M test images; reads no others."""
+        return None if self.masks is None else self.masks[indices]
+
     @property
     @abstractmethod
     def reconstructions(self) -> Tensor:
@@ -595,6 +609,11 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def latents(self) -> Tensor:
         """Latents (M, C, h, w) of the test images, not normalized, on the CPU."""
+
+    @property
+    @abstractmethod
+    def train_latents(self) -> LatentRows:
+        """Latents of the training images as they are, not mirrored, of the stage ``latents``."""
 
     @property
     @abstractmethod
@@ -684,6 +703,11 @@ class EvaluationInputs(ABC):
     @abstractmethod
     def seed(self) -> int:
         """The recipe's seed."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where an evaluator may compute what takes long."""
+        return torch.device("cpu")
 
     @abstractmethod
     def features(self, indices: Tensor) -> Tensor:

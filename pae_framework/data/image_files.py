@@ -43,6 +43,9 @@ _TURNS = {
 }
 """What turns an image upright, by its EXIF orientation."""
 
+_TURNED = range(5, 9)
+"""EXIF orientations that exchange height and width."""
+
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
@@ -89,6 +92,19 @@ def decoding(path: Path | str, errors: type[Exception] = Exception) -> Iterator[
         yield
     except errors as error:
         raise DataError(f"{path}: cannot be read as an image: {_reason(error)}") from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width in px of an image file, turned as its EXIF data says; reads its header.
+
+    Raises:
+        DataError: the file is missing or damaged; names it.
+    """
+    with open_image(path) as image, decoding(path):
+        # Without the test, Pillow reads a whole PNG file in search of them.
+        exif = image.getexif() if "exif" in image.info else {}
+        turned = exif.get(ExifTags.Base.Orientation, 1) in _TURNED
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def upright_rgb(image: Image.Image, path: Path | str) -> Image.Image:

@@ -13,19 +13,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import ExifTags
 from torch import Tensor
 
 from pae_framework.data.contents import cached_contents
-from pae_framework.data.image_files import decoding, open_image, upright_rgb
+from pae_framework.data.image_files import open_image, upright_rgb, upright_size
 from pae_framework.data.image_names import IMAGE_SUFFIXES
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
 
 _THREADS = 8
-
-_TURNED = range(5, 9)
-"""EXIF orientations that exchange height and width."""
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -103,22 +99,13 @@ class FolderImages:
 
     def _require_one_size(self) -> None:
         with ThreadPoolExecutor(_THREADS) as pool:
-            sizes = list(pool.map(self._size_of, self._names))
+            sizes = list(pool.map(upright_size, map(self.root.joinpath, self._names)))
         for name, size in zip(self._names, sizes, strict=True):
             if size != sizes[0]:
                 raise DataError(
                     f"{self.root} contains images of different sizes ({self._names[0]}: "
                     f"{_by(sizes[0])}, {name}: {_by(size)} px); crop them with --size"
                 )
-
-    def _size_of(self, name: str) -> tuple[int, int]:
-        path = self.root / name
-        with open_image(path) as image, decoding(path):
-            # Without the test, Pillow reads a whole PNG file in search of them.
-            exif = image.getexif() if "exif" in image.info else {}
-            turned = exif.get(ExifTags.Base.Orientation, 1) in _TURNED
-            size = (image.height, image.width)
-            return size[::-1] if turned else size
 
     @property
     def name(self) -> str:
@@ -128,7 +115,7 @@ class FolderImages:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width in px."""
-        return (self.side, self.side) if self.side else self._size_of(self._names[0])
+        return (self.side, self.side) if self.side else upright_size(self.root / self._names[0])
 
     @property
     def crop(self) -> str:

@@ -110,6 +110,10 @@ class LatentDataset:
         """The shard that contains a row."""
         return self.paths[int(torch.bucketize(index, self._ends, right=True))]
 
+    def read(self, indices: Tensor) -> Tensor:
+        """Latents (B, C, h, w) float32, not normalized, of some rows (B,), not mirrored."""
+        return self.batch(indices)[0]
+
     def batch(self, indices: Tensor, flips: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) float32, not normalized, and labels (B,) of some rows.
 

@@ -5,6 +5,7 @@ Shapes: images (B, C, H, W).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -16,7 +17,8 @@ _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
 UINT8 = "trunc(255 * clamp(x, 0, 1))"
 """How :func:`to_uint8` rounds, for protocols."""
-_MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
+PSNR_LIMIT = 100
+"""PSNR in dB of equal images, so that means are finite: RAE's lower bound of the error, 1e-10."""
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -61,15 +63,42 @@ def adm_center_crop(image: Image.Image, size: int) -> Image.Image:
     more than 64 times as long as wide, only the square is resized, so that memory is bounded.
     """
     while min(image.size) >= 2 * size:
-        width, height = image.size
-        image = image.resize((width // 2, height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    width, height = (round(side * scale) for side in image.size)
+        image = image.resize(_halved(image.size), Image.Resampling.BOX)
+    width, height = _resized(image.size, size)
     left, top = (width - size) // 2, (height - size) // 2
     square = left, top, left + size, top + size
     if max(width, height) > _LONGEST * size:
         return _resize_part(image, (width, height), square)
     return image.resize((width, height), Image.Resampling.BICUBIC).crop(square)
+
+
+def adm_center_crop_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """The same crop of labels (H, W, ...), as (size, size, ...): the nearest ones, not means."""
+    height, width = labels.shape[:2]
+    sides = width, height
+    while min(sides) >= 2 * size:
+        sides = _halved(sides)
+    columns, rows = (
+        _nearest(before, after, size)
+        for before, after in zip((width, height), _resized(sides, size), strict=True)
+    )
+    return labels[rows][:, columns]
+
+
+def _halved(sides: tuple[int, int]) -> tuple[int, int]:
+    return sides[0] // 2, sides[1] // 2
+
+
+def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Sides of the image whose shorter side is ``size``."""
+    scale = size / min(sides)
+    return round(sides[0] * scale), round(sides[1] * scale)
+
+
+def _nearest(before: int, after: int, size: int) -> np.ndarray:
+    """Places, along a side of ``before`` px, of the middle ``size`` of ``after`` px."""
+    places = (after - size) // 2 + np.arange(size)
+    return (2 * places + 1) * before // (2 * after)
 
 
 def _resize_part(
@@ -83,14 +112,23 @@ def _resize_part(
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (B,) float64 in dB, at most 100 (RAE's lower bound of the error).
+    """Peak signal-to-noise ratio (B,) float64 in dB, at most :data:`PSNR_LIMIT`.
 
     Args:
         a: images (B, C, H, W), uint8 or floats in [0, 1].
         b: images of the same shape.
     """
-    error = (to_unit_float64(a) - to_unit_float64(b)).square().flatten(1).mean(1)  # (B,)
-    return -10 * error.clamp_min(_MSE_FLOOR).log10()
+    return decibels(squared_error(a, b))
+
+
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error (B,) float64 of images like those of :func:`psnr`, with data range 1."""
+    return (to_unit_float64(a) - to_unit_float64(b)).square().flatten(1).mean(1)
+
+
+def decibels(error: Tensor) -> Tensor:
+    """PSNR in dB of mean squared errors with data range 1, at most :data:`PSNR_LIMIT`."""
+    return -10 * error.clamp_min(10 ** (-PSNR_LIMIT / 10)).log10()
 
 
 def to_unit_float64(images: Tensor) -> Tensor:

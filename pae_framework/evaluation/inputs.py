@@ -17,6 +17,7 @@ from pae_framework.contracts import (
     Extractor,
     FeatureReference,
     InceptionNetwork,
+    LatentRows,
     SampleSet,
 )
 from pae_framework.data.images import random_subset, read_masks
@@ -35,6 +36,7 @@ from pae_framework.evaluation.shared_batches import SharedBatches
 from pae_framework.evaluation.streamed_statistics import streamed_statistics
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
+from pae_framework.execution.run_latents import training_latents
 from pae_framework.recipe.components import ExtractorComponent
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import json_digest
@@ -231,6 +233,10 @@ class RunInputs(EvaluationInputs):
     def masks(self) -> Tensor | None:
         return read_masks(self._context.test_source, self.indices)
 
+    def masks_of(self, indices: Tensor) -> Tensor | None:
+        chosen = [self.indices[index] for index in indices.tolist()]
+        return read_masks(self._context.test_source, chosen)
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""
@@ -239,6 +245,14 @@ class RunInputs(EvaluationInputs):
     @cached_property
     def latents(self) -> Tensor:
         return self._map("latents", self.images)
+
+    @cached_property
+    def train_latents(self) -> LatentRows:
+        return training_latents(self._context)
+
+    @property
+    def device(self) -> torch.device:
+        return self._context.device
 
     @cached_property
     def pooled_features(self) -> Tensor:

@@ -57,6 +57,17 @@ def run_latents(context: StageContext) -> LatentDataset:
     return open_latents(context)
 
 
+def training_latents(context: StageContext) -> LatentDataset:
+    """The same, in a process that works alone.
+
+    Raises:
+        RunError: a shard is missing, has changed, or was added since.
+        DataError: see :func:`open_latents`.
+    """
+    _require_unchanged(context)
+    return open_latents(context)
+
+
 def _require_unchanged(context: StageContext) -> None:
     folder = context.require("latents")
     if context.recipe.latents.folder is not None:
@@ -75,8 +86,7 @@ def open_latents(context: StageContext) -> LatentDataset:
     dataset = LatentDataset(latents_folder(context))
     _require_shape(dataset, latent_shape(context.recipe))
     component = context.recipe.generator
-    assert component is not None
-    if component.config.conditional:
+    if component is not None and component.config.conditional:
         _require_classes(dataset, context.num_classes)
         if context.recipe.latents.written:
             _require_every_class(dataset, context.class_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field, field_validator
 
@@ -40,3 +41,40 @@ class InceptionWeights(ComponentConfig):
             return None
         inception_file(self.weights)
         return WEIGHTS.where
+
+
+class OptionalInceptionWeights(ComponentConfig):
+    """Parameters of a component that uses the Inception network only if it is asked for."""
+
+    weights: PathText | None = Field(
+        None,
+        description="Inception weights for the same distance in Inception's features, as in `adm`: "
+        "`default`, a local file, or `none` for random weights; null: without it",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: str | None) -> str | None:
+        return None if weights is None else default_or_file(weights)
+
+    def _inception(self) -> InceptionWeights | None:
+        return None if self.weights is None else InceptionWeights(weights=self.weights)
+
+    def files(self) -> Mapping[str, Path]:
+        """The weights, if they are a local file."""
+        inception = self._inception()
+        return {} if inception is None else inception.files()
+
+    def missing(self) -> str | None:
+        """What is missing if weights are asked for that are not on this machine."""
+        inception = self._inception()
+        return None if inception is None else inception.missing()
+
+    def fetch(self) -> str | None:
+        """Download the weights if they are asked for and missing."""
+        inception = self._inception()
+        return None if inception is None else inception.fetch()
+
+    def smoke(self) -> Self:
+        """With random weights, if they are asked for."""
+        return self if self.weights is None else self.model_copy(update={"weights": "none"})

@@ -323,6 +323,16 @@ def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     return (*images, *_NETWORKS, ("generator",), ("sample",))
 
 
+def _compares_train_latents(recipe: Recipe) -> bool:
+    """Whether an evaluator reads the latents of the training images."""
+    return any("train_latents" in entry.config.needs for entry in recipe.evaluate.values())
+
+
+def _evaluate_inputs(recipe: Recipe) -> tuple[str, ...]:
+    latents = ("latents",) if _compares_train_latents(recipe) else ()
+    return ("extractor", "encoder", "tokenizer", *latents, "sample")
+
+
 def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
     """The training images, if the run encodes them or must count their classes."""
     return (_TRAIN,) if recipe.latents.written else _train_images_to_count(recipe)
@@ -384,7 +394,7 @@ _ROWS = (
     Stage(
         name="latents",
         run="pae_framework.stages.latents:run",
-        exists=lambda recipe: recipe.generator is not None,
+        exists=lambda recipe: recipe.generator is not None or _compares_train_latents(recipe),
         hashed_values=_latents,
         inputs=lambda recipe: ("encoder", "tokenizer"),
         writes=lambda recipe: STATISTICS,
@@ -414,7 +424,7 @@ _ROWS = (
         run="pae_framework.stages.evaluate:run",
         exists=lambda recipe: bool(recipe.evaluate),
         hashed_values=_evaluate,
-        inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
+        inputs=_evaluate_inputs,
         writes=lambda recipe: ("results.json",),
         reads=_evaluate_reads,
     ),

@@ -14,9 +14,12 @@ MetricFields = Mapping[str, Any]
 At = tuple[tuple[str, Any], ...]
 """A metric's ``at`` (what varies between values of one name), sorted, as a dictionary key."""
 
-_GROUPS = ("reconstruction", "manifold", "generation", "few_steps", "adm", "fidelity")
+_GROUPS = (
+    *("reconstruction", "interpolation", "manifold", "generation", "few_steps", "adm", "fidelity"),
+)
 _LABELS = (
-    *("rFID", "rFD", "PSNR", "SSIM", "LPIPS"),
+    *("rFID", "rFD", "PSNR", "PSNR (pooled error)", "SSIM", "LPIPS", "Perceptual distance"),
+    *("iFID", "iFD"),
     *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFID", "gFD"),
     *("FID", "sFID", "KID", "IS", "Precision", "Recall"),
 )

@@ -26,7 +26,7 @@ def check_data_source(source: DataSource) -> None:
 
     Class names are unique. ``labels()`` and the names its config knows agree with the images. Items
     have the right shape and range, and an index always gives the same item. There are masks if its
-    config sets ``provides_masks``. A pickled copy, as worker processes get it, gives the same
+    config says so. A pickled copy, as worker processes get it, gives the same
     items.
 
     Raises:
@@ -88,10 +88,10 @@ def _check_labels(source: DataSource, items: Mapping[int, LabeledImage]) -> None
 
 
 def _check_mask(source: DataSource, index: int) -> None:
-    mask, promised = source.mask(index), type(source.config).provides_masks
+    mask, promised = source.mask(index), source.config.has_masks()
     expect(
         (mask is not None) == promised,
-        f"{type(source.config).__name__}.provides_masks is {promised}, but mask({index}) is "
+        f"{type(source.config).__name__}.has_masks() is {promised}, but mask({index}) is "
         f"{'None' if mask is None else 'a mask'}; recipes are checked against the config",
     )
     if mask is not None:

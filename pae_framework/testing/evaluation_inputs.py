@@ -57,6 +57,17 @@ class SyntheticInception:
         return pool @ normal(pool.shape[1], 5, seed=14)
 
 
+class SyntheticLatents:
+    """Random latents in place of those of the training images."""
+
+    def __len__(self) -> int:
+        return 2 * IMAGES
+
+    def read(self, indices: Tensor) -> Tensor:
+        """Latents (B, 4, 4, 4) of rows (B,)."""
+        return normal(len(self), CHANNELS, GRID, GRID, seed=4)[indices]
+
+
 class SyntheticInputs(EvaluationInputs):
     """Inputs from 24 synthetic images in 3 classes.
 
@@ -109,6 +120,11 @@ class SyntheticInputs(EvaluationInputs):
     def latents(self) -> Tensor:
         """Random latents (24, 4, 4, 4)."""
         return self._needed("latents", normal(IMAGES, CHANNELS, GRID, GRID, seed=1))
+
+    @property
+    def train_latents(self) -> SyntheticLatents:
+        """Random latents (48, 4, 4, 4)."""
+        return self._needed("train_latents", SyntheticLatents())
 
     @property
     def pooled_features(self) -> Tensor:

@@ -139,6 +139,8 @@ class LpipsSettings(ReconstructionTermSettings):
         return "weights of LPIPS"
 
     def __str__(self) -> str:
+        if self.weights == "none":
+            return "distance of LPIPS's network with random weights (a stand-in for LPIPS)"
         return f"LPIPS (VGG-16, weights: {self.weights})"
 
 

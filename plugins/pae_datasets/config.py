@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pae_datasets.layout import find_idx_files, find_shards
 from pae_datasets.listing import Listing, list_images, read_by_first_version
+from pae_datasets.mask_names import mask_name, problem_of_masks
 from pae_framework.config import Count, DataSourceConfig, PathText, Seed
 
 Split = Literal["train", "test"]
@@ -98,17 +98,31 @@ class ImageFolderConfig(DataSourceConfig):
     """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name."""
 
     without_effect = frozenset({"images", "classes"})  # they only check the files
-    locations = frozenset({"folder", "split"})
+    locations = frozenset({"folder", "split", "masks"})
 
     folder: PathText = Field(description="root of the data set")
     split: PathText | None = Field(
         None, description="subfolder that holds the class folders (train, val); null: the root"
+    )
+    masks: PathText | None = Field(
+        None,
+        description="folder of segmentation masks: PNG files with the names of the images, in "
+        "folders named like the class folders; null: none",
     )
     images: Count | None = Field(
         None, description="expected number of images, to detect missing ones; null: any"
     )
     classes: Count | None = Field(None, description="expected number of class folders; null: any")
     reduced_jpeg: bool = REDUCED_JPEG
+
+    def has_masks(self) -> bool:
+        """Whether ``masks`` is set."""
+        return self.masks is not None
+
+    @property
+    def masks_root(self) -> Path | None:
+        """The folder of the masks; None if ``masks`` is not set."""
+        return None if self.masks is None else Path(self.masks).expanduser()
 
     @property
     def root(self) -> Path:
@@ -131,20 +145,26 @@ class ImageFolderConfig(DataSourceConfig):
         return self.images
 
     def missing(self) -> str | None:
-        """A message if the folder, class folders or images are missing, else None."""
-        return self.listing().problem
+        """A message if the folder, class folders, images or masks are missing, else None."""
+        listing = self.listing()
+        if listing.problem is not None or self.masks_root is None:
+            return listing.problem
+        return problem_of_masks(self.masks_root, list(listing.names()))
 
     def listing(self) -> Listing:
         """The class folders and their images, listed anew at each call."""
         return list_images(self.root, self.classes)
 
     def data_files(self) -> Mapping[str, Path] | None:
-        """The images; None if something is missing."""
-        listing, root = self.listing(), self.root
-        if listing.problem is not None:
+        """The images and masks; None if something is missing."""
+        listing, root, masks = self.listing(), self.root, self.masks_root
+        if self.missing() is not None:
             return None
-        names = chain.from_iterable(listing.classes.values())
-        return {name: Path(f"{root}/{name}") for name in names}
+        files = {name: Path(f"{root}/{name}") for name in listing.names()}
+        if masks is not None:
+            # No name of an image begins with a slash.
+            files |= {f"/masks/{name}": masks / mask_name(name) for name in listing.names()}
+        return files
 
     def known_class_names(self) -> Sequence[str] | None:
         """Names of the class folders; None if something is missing."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+
+from torch import Tensor
 
 from pae_datasets.config import ImageFolderConfig
+from pae_datasets.mask_names import mask_name
+from pae_datasets.masks import read_mask
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
@@ -17,14 +20,14 @@ class ImageFolder(DataSource):
     def __init__(self, config: ImageFolderConfig, image_size: int):
         super().__init__(config, image_size)
         self._reduced = config.reduced_jpeg
+        if problem := config.missing():
+            raise DataError(problem)
         listing = config.listing()
-        if listing.problem is not None:
-            raise DataError(listing.problem)
+        self._masks = config.masks_root
         self._class_names = tuple(listing.classes)
-        self._files: list[tuple[Path, int]] = [
-            (config.root / name, label)
-            for label, names in enumerate(listing.classes.values())
-            for name in names
+        self._root = config.root
+        self._files: list[tuple[str, int]] = [
+            (name, label) for label, names in enumerate(listing.classes.values()) for name in names
         ]
         if config.images not in (None, len(self._files)):
             raise DataError(
@@ -40,9 +43,20 @@ class ImageFolder(DataSource):
         return len(self._files)
 
     def __getitem__(self, index: int) -> LabeledImage:
-        file, label = self._files[index]
-        return LabeledImage(read_image(file, self.image_size, self._reduced), label)
+        name, label = self._files[index]
+        return LabeledImage(read_image(self._root / name, self.image_size, self._reduced), label)
 
     def labels(self) -> Sequence[int]:
         """The label of each image."""
         return [label for _, label in self._files]
+
+    def mask(self, index: int) -> Tensor | None:
+        """Mask (S, S) int64, cropped like the image; None without ``masks``.
+
+        Raises:
+            DataError: the mask cannot be read, or has another size than the image; names the file.
+        """
+        if self._masks is None:
+            return None
+        name, _ = self._files[index]
+        return read_mask(self._masks / mask_name(name), self._root / name, self.image_size)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 from pae_framework.data.image_names import IMAGE_SUFFIXES
@@ -44,6 +44,10 @@ class Listing:
     """Why the folder cannot be used; None if it can."""
     folders: dict[str, int] = field(default_factory=dict)
     """Folders that were listed, with the time of their last change in ns."""
+
+    def names(self) -> Iterator[str]:
+        """Names of all images, in order."""
+        return chain.from_iterable(self.classes.values())
 
     @property
     def images(self) -> int:

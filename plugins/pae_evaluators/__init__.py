@@ -1,4 +1,4 @@
-"""Built-in evaluators: reconstruction, samples, few steps, latent manifold. No torch here."""
+"""Built-in evaluators: of reconstructions, samples and latents. No torch here."""
 
 from pae_framework import hookimpl
 from pae_framework.hookspecs import Register
@@ -38,6 +38,12 @@ def pae_register_evaluators(register: Register) -> None:
         target="pae_evaluators.inception_metrics:Fidelity",
         config="pae_evaluators.config:FidelityConfig",
         summary="FID, KID, IS, precision and recall of samples by torch-fidelity's protocol",
+    )
+    register(
+        "interpolation",
+        target="pae_evaluators.interpolation:Interpolation",
+        config="pae_evaluators.config:InterpolationConfig",
+        summary="iFID: Frechet distance of images half-way between latents and their neighbors",
     )
     register(
         "manifold",

@@ -11,17 +11,22 @@ from pydantic import Field
 from pae_framework.config import Count, EvaluatorConfig, PathText
 from pae_framework.hub import HubFile
 from pae_framework.metrics.fdr6 import CACHE, JUDGES
-from pae_framework.metrics.inception_settings import InceptionWeights
+from pae_framework.metrics.inception_settings import InceptionWeights, OptionalInceptionWeights
 from pae_framework.system.files import file_problem
 
 
-class ReconstructionConfig(EvaluatorConfig):
+class ReconstructionConfig(OptionalInceptionWeights, EvaluatorConfig):
     """Reconstructions compared with their test images."""
+
+    worst: int = Field(
+        8, ge=0, le=100, description="reconstructions of lowest PSNR in the picture `worst.png`"
+    )
 
     @property
     def needs(self) -> frozenset[str]:
-        """Reconstructions, and a network for the Frechet distance."""
-        return frozenset({"reconstructions", "extractor"})
+        """Reconstructions, and networks for the Frechet distances."""
+        networks = {"extractor"} if self.weights is None else {"extractor", "inception"}
+        return frozenset({"reconstructions", *networks})
 
 
 class GenerationConfig(EvaluatorConfig):
@@ -112,6 +117,24 @@ class FidelityConfig(InceptionMetricsConfig):
     def smoke(self) -> Self:
         """Without FDr6, whose networks are large."""
         return super().smoke().model_copy(update={"fdr6": None})
+
+
+class InterpolationConfig(OptionalInceptionWeights, EvaluatorConfig):
+    """Images half-way between latents and their neighbors (iFID, arXiv 2603.05630)."""
+
+    neighbors: Annotated[int, Field(gt=0, le=1000)] = Field(
+        10, description="nearest training latents of a test image, of which one is drawn"
+    )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Latents, and networks for the Frechet distances."""
+        networks = {"extractor"} if self.weights is None else {"extractor", "inception"}
+        return frozenset({"latents", "train_latents", *networks})
+
+    def smoke(self) -> Self:
+        """Two neighbors; random weights, if any."""
+        return super().smoke().model_copy(update={"neighbors": 2})
 
 
 Radius = Annotated[float, Field(gt=0, le=1000)]

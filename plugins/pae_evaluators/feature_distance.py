@@ -43,9 +43,30 @@ class FeatureDistance:
             at: what varies within the group.
             protocol: how they were made.
         """
+        statistics = self.statistics(images)
+        return self.metric_of(group, label, statistics, subject=subject, at=at, protocol=protocol)
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return len(self.reference.mean)
+
+    def statistics(self, images: Tensor) -> FeatureStatistics:
+        """Statistics of the features of images (M, 3, S, S) uint8."""
+        return _statistics(images, self.inputs.extractor, self.width)
+
+    def metric_of(
+        self,
+        group: str,
+        label: str,
+        statistics: FeatureStatistics,
+        *,
+        subject: Mapping[str, Any],
+        at: Mapping[str, Any] | None = None,
+        protocol: Mapping[str, Any] | None = None,
+    ) -> Metric:
+        """The same of the statistics of images."""
         extractor = self.inputs.extractor
-        width = len(self.reference.mean)
-        statistics = _statistics(images, extractor, width)
         return Metric(
             name=f"{group}/fd_{extractor.name}",
             label=extractor.label(label),
@@ -55,7 +76,7 @@ class FeatureDistance:
                 **self.reference.protocol,
                 **(protocol or {}),
                 **self.inputs.protocol_of("extractor"),
-                "feature_width": width,
+                "feature_width": self.width,
                 "covariance": "unbiased, float64",
                 "count": statistics.count,
             },

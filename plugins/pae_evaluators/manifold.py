@@ -78,9 +78,9 @@ class Manifold(Evaluator):
         return metrics
 
     def _spatial_coherence(self, inputs: EvaluationInputs) -> list[Metric]:
-        assert inputs.masks is not None, "SSC needs masks"
         chosen = self._chosen(inputs)
-        masks = inputs.masks[chosen]
+        masks = inputs.masks_of(chosen)
+        assert masks is not None, "SSC needs masks"
         latents = map_to_tokens(inputs.latents[chosen])
         return [
             *self._ssc(_Of("tokenizer", "ssc", "SSC"), latents, masks, inputs),

@@ -53,6 +53,18 @@ def test_what_is_left_out_is_counted(pae: Pae, data: Path):
     assert "data.test" not in text
 
 
+def test_missing_masks_are_reported(pae: Pae, data: Path):
+    with_masks = (*recipe()[:-1], "data.test.masks=data/masks")  # SSC is on
+    for name in "ac":
+        (data / "masks" / name).mkdir(parents=True)
+        Image.new("P", (8, 8)).save(data / f"masks/{name}/0.png")
+    text = pae("check", *with_masks).ok().out
+    assert "data.test: 1 of 3 images have no mask in data/masks: b/0.png" in text
+    (data / "masks/b").symlink_to("a")
+    assert pae("check", *with_masks).ok().out == "quickstart: valid\n"
+    assert "masks" in pae("check", *recipe()[:-1]).fails(2).err
+
+
 def test_check_reads_no_image(pae: Pae, data: Path):
     (data / "train/a/0.png").write_bytes(b"no image")
     (data / "train/a/0.png").chmod(0)

@@ -96,7 +96,8 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
             **{"head_width": 24, "head_depth": 1, "head_heads": 2},
         }
     ],
-    "evaluator:reconstruction": [{}],
+    "evaluator:reconstruction": [{}, {"weights": "none"}],
+    "evaluator:interpolation": [{}, {"neighbors": 3, "weights": "none"}],
     "evaluator:generation": [{}, {"reference": "train"}],
     "evaluator:few_steps": [{}],
     "evaluator:adm": [{"weights": "none"}],

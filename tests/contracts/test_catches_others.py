@@ -290,7 +290,7 @@ def test_correct_component_passes(check: Check, right: type) -> None:
 
 
 def test_promised_masks_must_be_there():
-    with pytest.raises(AssertionError, match=r"MaskedConfig.provides_masks is True.*is None"):
+    with pytest.raises(AssertionError, match=r"MaskedConfig.has_masks.. is True.*is None"):
         check_data_source(Gray(MaskedConfig(), 8))
 
 

@@ -7,7 +7,13 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from pae_framework.data import pixels
-from pae_framework.data.pixels import adm_center_crop, psnr, to_float, to_uint8
+from pae_framework.data.pixels import (
+    adm_center_crop,
+    adm_center_crop_labels,
+    psnr,
+    to_float,
+    to_uint8,
+)
 
 
 def test_every_gray_level_survives_conversion_to_float_and_back():
@@ -101,6 +107,35 @@ def noisy_pair(size, seed):
     noise = torch.tensor([2.0, 10.0, 40.0, 100.0]).view(4, 1, 1, 1)
     b = a + noise * torch.randn(4, 3, size, size, generator=generator)
     return a.to(torch.uint8), b.clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size_in", "size", "resized", "offset"),
+    [
+        # Sides and offsets as in the steps of the crop above.
+        ((500, 375), 256, (341, 256), (42, 0)),
+        ((1024, 768), 256, (341, 256), (42, 0)),
+        ((301, 1203), 64, (64, 256), (0, 96)),
+        ((20, 31), 64, (64, 99), (0, 17)),
+    ],
+)
+def test_labels_are_the_nearest_ones_of_the_same_crop(size_in, size, resized, offset):
+    width, height = size_in
+    places = np.stack(np.mgrid[:height, :width], -1)  # each label is its place (y, x)
+    cropped = adm_center_crop_labels(places, size)
+    assert cropped.shape == (size, size, 2)
+    for axis, before, after, first in (
+        (0, height, resized[1], offset[1]),
+        (1, width, resized[0], offset[0]),
+    ):
+        line = cropped[:, 0, 0] if axis == 0 else cropped[0, :, 1]
+        centers = (first + np.arange(size) + 0.5) * before / after
+        assert line.tolist() == np.floor(centers).tolist()
+
+
+def test_labels_of_the_right_size_stay():
+    labels = np.random.default_rng(0).integers(0, 1000, (32, 32))
+    assert (adm_center_crop_labels(labels, 32) == labels).all()
 
 
 def test_psnr_by_hand():

@@ -53,6 +53,15 @@ def metrics(run: Path, *evaluators: str) -> list[dict]:
     return [m for m in found if m["name"].split("/")[0] in (evaluators or ALL)]
 
 
+def test_one_that_compares_training_latents_does_not_change_the_others(
+    run: Path, started: Callable[..., set[str]]
+) -> None:
+    assert started("evaluate.interpolation={}") == {"interpolation"}
+    found = {m["label"]: m for m in json.loads((run / "evaluate/results.json").read_text())}
+    assert found["iFD"]["value"] > 0
+    assert found["iFD"]["protocol"]["training_latents"] == 48
+
+
 def test_adding_one_runs_that_one_and_files_go_along(
     run: Path, started: Callable[..., set[str]]
 ) -> None:

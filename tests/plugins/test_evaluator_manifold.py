@@ -44,12 +44,11 @@ class Material:
         generator = torch.Generator().manual_seed(3)
         return torch.randn(COUNT, GRID * GRID, 9, generator=generator)[indices]
 
-    @property
-    def masks(self) -> Tensor:
+    def masks_of(self, indices: Tensor) -> Tensor:
         masks = torch.zeros(COUNT, SIZE, SIZE, dtype=torch.int64)
         masks[:, : SIZE // 2] = 1
         masks[list(self.one_segment)] = 0
-        return masks
+        return masks[indices]
 
     def decode(self, latents: Tensor) -> Tensor:
         return 2 * latents

@@ -225,9 +225,18 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             ["'reconstruction'", "`extractor`", "set evaluate.reconstruction=null"],
         ),
         (
+            [
+                "latents.statistics=l.pt",
+                *("generator.weights=g.pt", "sample.at_steps=[]"),
+                "evaluate.interpolation={}",
+            ],
+            "evaluate.interpolation",
+            ["'interpolation'", "latents.statistics", "set evaluate.interpolation=null"],
+        ),
+        (
             ["data.test={use: image_folder, folder: x}"],
             "evaluate.manifold",
-            ["masks", "'image_folder'", "set evaluate.manifold.ssc=false"],
+            ["masks", "'image_folder'", "data.test.masks", "set evaluate.manifold.ssc=false"],
         ),
     ],
 )
@@ -269,6 +278,11 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["data.train={use: image_folder, folder: x}", "generator.classes=5"],
         ["generator=null", "sample=null", "evaluate.generation=null"],
         ["data.test={use: image_folder, folder: x}", "evaluate.manifold.ssc=false"],
+        ["evaluate.interpolation={neighbors: 3}", "latents.folder=x"],
+        [
+            *("generator=null", "sample=null", "evaluate.generation=null"),
+            "evaluate.interpolation={}",
+        ],
         ["data.image_size=16"],
         ["tokenizer.train.warmup_steps=10"],
         ["tokenizer.train={epochs: 2, warmup_steps: 45, keep_steps: [45]}"],

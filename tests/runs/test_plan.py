@@ -158,6 +158,30 @@ def test_the_version_of_a_component_counts(tiny_recipe: Path, monkeypatch: pytes
     assert {name for name in after if before[name] != after[name]} == FROM_TOKENIZER
 
 
+def test_only_an_evaluation_that_compares_training_latents_reads_them(tiny_recipe: Path):
+    before, after = (
+        {
+            stage.name: stage
+            for stage in plan(load_recipe(tiny_recipe, more, REGISTRY).recipe, REGISTRY)
+        }
+        for more in ((), ("evaluate.interpolation={}",))
+    )
+    assert "latents" not in before["evaluate"].inputs
+    assert "latents" in after["evaluate"].inputs
+    changed = {name for name in after if before[name].fingerprint != after[name].fingerprint}
+    assert changed == {"evaluate", "report"}
+
+
+def test_a_tokenizer_alone_has_latents_only_if_they_are_compared(tiny_recipe: Path):
+    alone = (
+        *("generator=null", "sample=null"),
+        *("evaluate.generation=null", "evaluate.few_steps=null"),
+    )
+    assert "latents" not in fingerprints(tiny_recipe, *alone)
+    found = fingerprints(tiny_recipe, *alone, "evaluate.interpolation={}")
+    assert found["latents"] == fingerprints(tiny_recipe)["latents"]
+
+
 def changed_stages(recipe: Path, first: str, second: str) -> set[str]:
     before, after = (fingerprints(recipe, "extractor=null", value) for value in (first, second))
     return {name for name in before if before[name] != after[name]}

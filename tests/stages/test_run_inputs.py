@@ -151,6 +151,7 @@ def test_all_inputs_use_the_same_test_images_of_many_classes():
     assert shown(inputs.images) == indices
     assert inputs.labels.tolist() == [index // 20 for index in indices]
     assert inputs.masks[:, 0, 0].tolist() == indices
+    assert inputs.masks_of(torch.tensor([5, 2]))[:, 0, 0].tolist() == [indices[5], indices[2]]
     assert shown(inputs.reconstructions) == indices
     assert (inputs.latents[:, 0, 0, 0] * 255).round().tolist() == indices
     assert (inputs.pooled_features[:, 0] * 255 - 127.5).round().tolist() == indices
@@ -247,6 +248,13 @@ def test_tokens_of_chosen_images_and_pooled_features_of_all():
     assert inputs.pooled_features.shape == (200, 3)
     assert torch.equal(inputs.pooled_features[[7, 3]], tokens.mean(1))
     assert inputs.pooled_features is inputs.pooled_features
+
+
+def test_masks_of_some_images_are_read_without_the_others(monkeypatch):
+    inputs, read = judged(60), []
+    monkeypatch.setattr(SortedByClass, "mask", lambda _, index: read.append(index))
+    assert inputs.masks_of(torch.tensor([7])) is None
+    assert read == [inputs.indices[7]]
 
 
 class CountingInception:

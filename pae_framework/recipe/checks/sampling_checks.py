@@ -120,9 +120,15 @@ def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:
         if "extractor" in needs and recipe.extractor is None:
             message = f"{evaluator.use!r} compares features, but the recipe has no `extractor`"
             yield Inconsistency(path, message, f"add `extractor` or set evaluate.{label}=null")
-        if "masks" in needs and not test.config.provides_masks:
+        if "train_latents" in needs and recipe.latents.statistics is not None:
+            message = f"{evaluator.use!r} compares latents, but latents.statistics replaces them"
+            yield Inconsistency(path, message, f"set evaluate.{label}=null")
+        if "masks" in needs and not test.config.has_masks():
             message = f"{evaluator.use!r} needs images with masks, but {test.use!r} has none"
-            yield Inconsistency(path, message, _without_masks(label, evaluator.config))
+            hint = _without_masks(label, evaluator.config)
+            if "masks" in type(test.config).model_fields:
+                hint = f"name their folder in data.test.masks, or {hint}"
+            yield Inconsistency(path, message, hint)
 
 
 def _without_masks(label: str, config: EvaluatorConfig) -> str:
