@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from types import ModuleType
+from typing import ClassVar
 
 from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
@@ -32,6 +33,17 @@ print("null")
 """
 
 
+class RegistrationContract:
+    """The contract of the module that an entry point names."""
+
+    plugin: ClassVar[ModuleType | str]
+    """The registration module, or its import name."""
+
+    def test_registration(self) -> None:
+        """It loads, registers something, imports no torch, and every parameter is described."""
+        check_registration(self.plugin)
+
+
 def check_registration(module: ModuleType | str) -> None:
     """Check a registration module, by itself or by its import name.
 
@@ -53,11 +65,16 @@ def check_registration(module: ModuleType | str) -> None:
             config, _ = spec.config_class(), spec.component_class()
         except PluginError as error:
             raise AssertionError(str(error)) from error
-        _check_config(config)
+        check_config(config)
     _check_light(name)
 
 
-def _check_config(config: type[ComponentConfig]) -> None:
+def check_config(config: type[ComponentConfig]) -> None:
+    """Check that a config model has a docstring, forbids unknown keys and describes every field.
+
+    Raises:
+        AssertionError: it does not; the message says what is missing.
+    """
     name = config.__name__
     expect(bool((config.__dict__.get("__doc__") or "").strip()), f"{name} has no docstring")
     expect(config.model_config.get("extra") == "forbid", f"{name} does not forbid unknown keys")
