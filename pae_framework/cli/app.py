@@ -24,6 +24,7 @@ from pae_framework.cli.commands.import_pae import import_pae
 from pae_framework.cli.commands.list_plugins import list_plugins
 from pae_framework.cli.commands.list_recipes import list_recipes
 from pae_framework.cli.commands.logs import logs
+from pae_framework.cli.commands.new_plugin import new_plugin
 from pae_framework.cli.commands.profiles import profiles
 from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
@@ -65,7 +66,7 @@ for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
     *(sample, reconstruct, evaluate, report),
-    *(list_plugins, show_plugin, profiles),
+    *(list_plugins, show_plugin, new_plugin, profiles),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")

@@ -10,9 +10,9 @@ from pae_framework.errors import RunError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import Registry
-from pae_framework.runs.directory import digest_of_text
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.sources import changed_sources, source_hashes
+from pae_framework.system.files import digest_of_text
 
 
 @dataclass(frozen=True)

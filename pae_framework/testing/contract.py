@@ -44,7 +44,7 @@ class ComponentContract:
     """Its parameters, an instance of its config model."""
 
     @classmethod
-    def tests(cls) -> list[str]:
+    def names_of_tests(cls) -> list[str]:
         """Names of the tests, in order; they take no arguments and may raise SkipTest."""
         defined = [name for base in reversed(cls.mro()) for name in vars(base)]
         return list(dict.fromkeys(name for name in defined if name.startswith("test_")))

@@ -232,6 +232,6 @@ def in_another_process(program: str, value: object) -> Any:
         capture_output=True,
         check=False,
     )
-    error = done.stderr.decode(errors="replace")
-    expect(done.returncode == 0, f"it fails in another process:\n{error}")
+    output = done.stderr.decode(errors="replace")
+    expect(done.returncode == 0, f"it fails in another process:\n{output}")
     return pickle.loads(done.stdout)

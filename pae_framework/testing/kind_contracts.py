@@ -109,7 +109,7 @@ class ModulatorContract(ModuleContract):
 def tiny_encoder(side: int = 16) -> Encoder:
     """A frozen ``tiny_vit`` with random weights: patches of 4 px, width 24, 2 heads."""
     spec = load_registry().find("encoder", "tiny_vit")
-    config = spec.config_class()(width=24, depth=2, heads=2)
+    config = spec.config_class().model_validate({"width": 24, "depth": 2, "heads": 2})
     with seeded("tiny encoder"):
         encoder: Encoder = spec.component_class()(config, side)
     return encoder.eval().requires_grad_(False)
@@ -327,6 +327,6 @@ def check_component(component: type[Any], config: ComponentConfig) -> None:
     kinds = [kind for kind in KINDS.values() if issubclass(component, kind.contract_class())]
     expect(bool(kinds), f"{component.__name__} derives from no class of pae_framework.contracts")
     contract = contract_of(kinds[0].name, component, config)
-    for name in contract.tests():
+    for name in contract.names_of_tests():
         with suppress(unittest.SkipTest):
             getattr(contract, name)()

@@ -84,17 +84,24 @@ def pae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return pae
 
 
-def run_process(*arguments: str | Path, cwd: Path, timeout: float = 60, **options: Any) -> Result:
+def run_process(
+    *arguments: str | Path,
+    cwd: Path,
+    timeout: float = 60,
+    python: str = sys.executable,
+    **options: Any,
+) -> Result:
     """Run Python in a new process, in the folder ``cwd``.
 
     Args:
         *arguments: What follows ``python``; ``"-m", "pae_framework", ...`` is the command line.
         cwd: The working directory.
         timeout: Seconds after which the process is killed.
+        python: The interpreter.
         **options: Passed to :func:`subprocess.run`, such as ``env``.
     """
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [python, *map(str, arguments)],
         cwd=cwd,
         timeout=timeout,
         capture_output=True,

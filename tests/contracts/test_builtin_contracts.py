@@ -119,7 +119,7 @@ def is_slow(reference: str, number: int, test: str) -> bool:
 def cases() -> Iterator[Any]:
     for spec in BUILT_IN:
         for number, parameters in enumerate(CONFIGS.get(spec.reference, [])):
-            for test in CONTRACTS[spec.kind].tests():
+            for test in CONTRACTS[spec.kind].names_of_tests():
                 marks = [pytest.mark.slow] if is_slow(spec.reference, number, test) else []
                 case = f"{spec.reference}-{number}-{test}"
                 yield pytest.param(spec, parameters, test, id=case, marks=marks)

@@ -158,7 +158,9 @@ def test_weights_of_another_process_are_compared():
         contract_of("encoder", ProcessDependent, PatchesConfig()).test_other_process()
 
 
-IN_PROCESS = [t for t in EncoderContract.tests() if t not in ("test_gpu", "test_other_process")]
+IN_PROCESS = [
+    t for t in EncoderContract.names_of_tests() if t not in ("test_gpu", "test_other_process")
+]
 
 
 @pytest.mark.parametrize("test", IN_PROCESS)
