@@ -7,12 +7,16 @@ name, recipes select one with ``distribution/name``.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 
 import pluggy
@@ -22,6 +26,7 @@ from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
 from pae_framework.plugin_code import LIGHT_SECONDS, describe, guarded
 from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
+from pae_framework.system.files import file_problem
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -38,6 +43,76 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     for point in sorted(found, key=lambda point: (point.name, point.value)):
         _load(point, registry)
     return registry
+
+
+def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
+    """The registry with plugins of one file each, which need not be installed.
+
+    A file is imported as a module of its name. One that fails to load is broken, like any plugin.
+    """
+    paths = list(dict.fromkeys(path.expanduser().absolute() for path in files))
+    known = {plugin.file for plugin in registry.plugins}
+    if known.issuperset(map(str, paths)):
+        return registry
+    extended = registry.copy()
+    for path in paths:
+        if str(path) not in known:
+            loaded = Plugin(path.stem, path.stem, path.name, _digest(path), file=str(path))
+            _register(loaded, partial(import_file, path), extended)
+    return extended
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a plugin of one file as a module of its name; anew if its contents changed.
+
+    Raises:
+        PluginError: it cannot be read, or its name is no name of a module, or that of another.
+    """
+    if (problem := file_problem(path)) is not None:
+        raise PluginError(problem)
+    name, digest = path.stem, _digest(path)
+    if path.suffix != ".py" or not name.isidentifier():
+        raise PluginError(f"{path.name} must be a Python file named like a module: my_encoder.py")
+    present = sys.modules.get(name)
+    if present is not None and getattr(present, _DIGEST, None) == (str(path), digest):
+        return present
+    if (other := _other_module(name, path)) is not None:
+        raise PluginError(f"there is another module {name!r}, {other}; rename {path.name}")
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    setattr(module, _DIGEST, (str(path), digest))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+_DIGEST = "__pae_file__"
+"""Attribute of a module that was imported from a file: its path and digest."""
+
+
+def _other_module(name: str, path: Path) -> str | None:
+    """The origin of another module of this name; None if there is none."""
+    present = sys.modules.get(name)
+    if present is not None:
+        own = getattr(present, _DIGEST, ("", ""))[0] == str(path)
+        return None if own else str(getattr(present, "__file__", None) or "built in")
+    found = find_spec(name)
+    if found is None or (found.origin and Path(found.origin).resolve() == path.resolve()):
+        return None
+    return found.origin or "a folder"
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+    except OSError:
+        return ""
 
 
 def _installed(registry: Registry) -> Iterator[EntryPoint]:
@@ -81,12 +156,17 @@ def _points(distribution: Distribution) -> set[EntryPoint]:
 def _load(point: EntryPoint, registry: Registry) -> None:
     distribution = point.dist.name if point.dist else "unknown"
     version = point.dist.version if point.dist else ""
-    torch_before = "torch" in sys.modules
     loaded = Plugin(point.name, point.value, distribution, version)
+    _register(loaded, lambda: _module_of(point), registry)
+
+
+def _register(loaded: Plugin, module: Callable[[], ModuleType], registry: Registry) -> None:
+    """Import a plugin and add its components; a plugin that fails to load is added as broken."""
+    torch_before = "torch" in sys.modules
     limit = None if loaded.built_in else LIGHT_SECONDS
     try:
-        with guarded(f"plugin {point.name} ({distribution})", limit):
-            found = _collect(point)
+        with guarded(f"plugin {loaded.name} ({loaded.distribution})", limit):
+            found = _collect(module(), loaded.name)
     except PluginError as error:
         detail = "".join(traceback.format_exception(error.__cause__))
         registry.plugins.append(replace(loaded, error=str(error), detail=detail))
@@ -98,19 +178,23 @@ def _load(point: EntryPoint, registry: Registry) -> None:
         registry.add(ComponentSpec(*registration, plugin))
 
 
+def _module_of(point: EntryPoint) -> ModuleType:
+    if not point.pattern.match(point.value):
+        raise PluginError(f"its entry point is {point.value!r}, not an importable module")
+    module: ModuleType = point.load()
+    return module
+
+
 _Registration = tuple[str, str, str, str, str]
 """kind, name, target, config, summary"""
 
 
-def _collect(point: EntryPoint) -> list[_Registration]:
+def _collect(module: ModuleType, name: str) -> list[_Registration]:
     """The registrations of one plugin, if none of them fails."""
-    if not point.pattern.match(point.value):
-        raise PluginError(f"its entry point is {point.value!r}, not an importable module")
-    module = point.load()
     _require_api(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name=point.name)
+    manager.register(module, name=name)
     manager.check_pending()
     if not manager.get_hookcallers(module):
         raise PluginError("implements no hook; mark its hooks with @hookimpl")

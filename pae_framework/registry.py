@@ -34,6 +34,13 @@ class Plugin:
     error: str | None = None
     detail: str = ""
     heavy: bool = False
+    file: str = ""
+    """Absolute path of a plugin of one file; empty if an installed distribution has it."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from: distribution and version, or path and digest of the contents."""
+        return f"{self.file or self.distribution} {self.version}".rstrip()
 
     @property
     def built_in(self) -> bool:
@@ -139,6 +146,11 @@ class Registry:
         if kind is not None:
             found = [spec for spec in found if spec.kind == kind]
         return sorted(found, key=lambda spec: (list(KINDS).index(spec.kind), spec.name))
+
+    def copy(self) -> Registry:
+        """A registry to which components can be added without a change of this one."""
+        specs = {key: list(found) for key, found in self._specs.items()}
+        return Registry(list(self.plugins), specs)
 
     @property
     def broken(self) -> list[Plugin]:

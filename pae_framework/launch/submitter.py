@@ -192,6 +192,7 @@ class Submitter:
             loaded.source.absolute(),
             digest_of_text(loaded.text),
             *self._code,
+            tuple(Path(plugin.file) for plugin in self.registry.plugins if plugin.file),
         )
 
     @cached_property

@@ -12,6 +12,7 @@ from pae_framework.recipe import library
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.nodes import COMMAND_LINE, Node
+from pae_framework.recipe.plugin_files import plugin_nodes, with_plugin_files, with_plugins
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.sweep import variant_problems
 from pae_framework.recipe.yaml_source import parse, read_file
@@ -20,19 +21,24 @@ from pae_framework.system.files import file_problem
 
 
 def load_recipe(
-    reference: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
+    reference: str | Path,
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    plugins: Sequence[Path] = (),
 ) -> LoadedRecipe:
     """Read a recipe and its parents, apply overrides and check the result.
 
     Args:
         reference: path of a recipe, or name of a shipped one.
         overrides: ``key.path=value`` with the value in YAML; null removes the key.
-        registry: known components; by default those of the installed plugins.
+        registry: known components; by default those of the installed plugins. Those of the plugin
+            files that the recipe names are added.
+        plugins: more plugin files.
 
     Raises:
         UsageError: there is no such recipe.
         RecipeError: the recipe is invalid; lists every problem.
-        PluginError: the recipe is valid but needs a broken plugin.
+        PluginError: a plugin file does not load, or the recipe is valid but needs a broken plugin.
     """
     registry = load_registry() if registry is None else registry
     source = library.find(reference)
@@ -40,7 +46,10 @@ def load_recipe(
     root, text = _read(source, (), problems)
     for text_of_override in overrides:
         root = _apply_override(root, text_of_override, problems)
+    files = [Node(str(path), COMMAND_LINE, COMMAND_LINE) for path in plugins]
+    root = with_plugins(root, Path(), files)
     try:
+        registry = with_plugin_files(root, registry)
         loaded = build(root, source, text, tuple(overrides), registry)
         problems.extend(variant_problems(loaded))
     except RecipeError as error:
@@ -56,11 +65,12 @@ def _read(path: Path, children: tuple[Path, ...], problems: list[Problem]) -> tu
     problems.extend(found)
     entries = dict(root.map or {})
     extends = entries.pop("extends", None)
-    root = replace(root, value=entries)
+    root = with_plugins(replace(root, value=entries), path.parent)
     if extends is None:
         return root, text
     parent = _find_parent(path, (*children, path.resolve()), extends)
-    return merge(_read(parent, (*children, path.resolve()), problems)[0], root), text
+    base = _read(parent, (*children, path.resolve()), problems)[0]
+    return merge(base, with_plugins(root, Path(), plugin_nodes(base))), text
 
 
 def _find_parent(path: Path, descendants: tuple[Path, ...], extends: Node) -> Path:

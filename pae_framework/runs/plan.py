@@ -121,9 +121,10 @@ class _Dump:
             for key, value in component
             if key not in ("use", "config", "weights")  # the contents of weights are hashed instead
         }
+        version = type(component.config).version
         return {
             "name": f"{spec.plugin.distribution}/{spec.name}",
-            "version": type(component.config).version,
+            "version": f"{version}-{spec.plugin.version}" if spec.plugin.file else version,
             "config": self.settings(component.config),
             **own,
         }

@@ -12,6 +12,7 @@ from pae_framework.cli.arguments import (
     JsonOption,
     OnOption,
     OverridesArgument,
+    PluginOption,
     RecipeArgument,
 )
 from pae_framework.cli.output import installed_registry, print_json
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def check(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    plugin: PluginOption = None,
     on: OnOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,7 +44,7 @@ def check(
     from pae_framework.runs.looking import only_looking
 
     try:
-        loaded = load_recipe(recipe, overrides or (), installed_registry())
+        loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
         profile = chosen_profile(loaded, on)
     except RecipeError as error:
         if not as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import print_json, print_table
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
@@ -22,16 +22,17 @@ def list_plugins(
         str | None, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}")
     ] = None,
     as_json: JsonOption = False,
+    plugin: PluginOption = None,
     broken: Annotated[
         bool, typer.Option("--broken", help="only plugins that fail to load, with the reason")
     ] = False,
 ) -> None:
     """List every component a recipe can use, with the package that provides it."""
-    from pae_framework.plugins import load_registry
+    from pae_framework.plugins import load_registry, with_files
 
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
-    registry = load_registry()
+    registry = with_files(load_registry(), plugin or ())
     if as_json:
         print_json(_answer(registry, kind, broken))
     elif broken:
@@ -66,14 +67,14 @@ def _print_all(registry: Registry, kind: str | None) -> None:
             spec.kind,
             registry.use_name(spec),
             spec.plugin.name,
-            f"{spec.plugin.distribution} {spec.plugin.version}",
+            spec.plugin.source,
             spec.plugin.state,
             spec.summary,
         )
         for spec in registry.specs(kind)
     ]
     rows += [
-        ("-", "-", plugin.name, f"{plugin.distribution} {plugin.version}", "broken", plugin.error)
+        ("-", "-", plugin.name, plugin.source, "broken", plugin.error)
         for plugin in registry.broken
         if plugin.error
     ]
@@ -90,6 +91,6 @@ def _print_broken(registry: Registry) -> None:
     if not registry.broken:
         print_line("every plugin loads")
     for plugin in registry.broken:
-        print_line(f"{plugin.name} ({plugin.distribution} {plugin.version}): {plugin.error}")
+        print_line(f"{plugin.name} ({plugin.source}): {plugin.error}")
         for line in plugin.detail.rstrip().splitlines():
             print_line(f"    {line}")
