@@ -7,6 +7,7 @@ name, recipes select one with ``distribution/name``.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import sys
@@ -25,10 +26,11 @@ from pae_framework import hookspecs
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
 from pae_framework.plugin_code import LIGHT_SECONDS, describe, guarded
-from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
+from pae_framework.registry import DISTRIBUTION, ComponentSpec, Plugin, Registry, normalized
 from pae_framework.system.files import file_problem
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+_REQUIREMENT = re.compile(r"[^A-Za-z0-9._-]")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -39,10 +41,25 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
         points: entry points to load instead of the installed ones (tests).
     """
     registry = Registry()
-    found = _installed(registry) if points is None else points
+    found = installed_points(registry) if points is None else points
     for point in sorted(found, key=lambda point: (point.name, point.value)):
         _load(point, registry)
     return registry
+
+
+def without_entry_point() -> list[str]:
+    """Names of installed distributions that require this one but register no plugin."""
+    found = []
+    for distribution in distributions():
+        try:
+            needs = [
+                normalized(_REQUIREMENT.split(text, 1)[0]) for text in distribution.requires or ()
+            ]
+            if DISTRIBUTION in needs and not _points(distribution):
+                found.append(distribution.name)
+        except Exception:  # damaged metadata are listed as broken
+            continue
+    return sorted(set(found))
 
 
 def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
@@ -115,8 +132,10 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _installed(registry: Registry) -> Iterator[EntryPoint]:
-    """The installed entry points; distributions whose metadata are damaged count as broken.
+def installed_points(registry: Registry | None = None) -> Iterator[EntryPoint]:
+    """The installed entry points.
+
+    Distributions whose metadata are damaged are added to the registry as broken.
 
     Of two distributions with one name, the first on ``sys.path`` counts. Those that start with
     ``~`` are what an interrupted pip left behind; pip ignores them, too.
@@ -135,7 +154,8 @@ def _installed(registry: Registry) -> Iterator[EntryPoint]:
         except Exception as error:
             reason = f"its metadata are damaged, install it again: {describe(error)}"
             detail = "".join(traceback.format_exception(error))
-            registry.plugins.append(Plugin(name, "", name, "", reason, detail))
+            if registry is not None:
+                registry.plugins.append(Plugin(name, "", name, "", reason, detail))
             continue
         yield from points
 
@@ -172,7 +192,7 @@ def _register(loaded: Plugin, module: Callable[[], ModuleType], registry: Regist
         registry.plugins.append(replace(loaded, error=str(error), detail=detail))
         return
     heavy = not torch_before and "torch" in sys.modules
-    plugin = replace(loaded, heavy=heavy)
+    plugin = replace(loaded, heavy=heavy, empty=not found)
     registry.plugins.append(plugin)
     for registration in found:
         registry.add(ComponentSpec(*registration, plugin))
@@ -195,7 +215,7 @@ def _collect(module: ModuleType, name: str) -> list[_Registration]:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(module, name=name)
-    manager.check_pending()
+    _require_known_hooks(manager, module)
     if not manager.get_hookcallers(module):
         raise PluginError("implements no hook; mark its hooks with @hookimpl")
     found: list[_Registration] = []
@@ -204,18 +224,30 @@ def _collect(module: ModuleType, name: str) -> list[_Registration]:
     return found
 
 
+def _require_known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
+    """Reject hooks that do not exist; suggest the name that is meant."""
+    known = [kind.hook for kind in KINDS.values()]
+    for name in vars(module):
+        if manager.parse_hookimpl_opts(module, name) is None or name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"hooks are {', '.join(known)}"
+        raise PluginError(f"implements the hook {name}, which does not exist; {hint}")
+
+
 def _require_api(module: ModuleType) -> None:
-    """Reject plugins for another version of the hooks and contracts."""
+    """Reject plugins for a version of the hooks and contracts outside of the window."""
     api = getattr(module, "pae_api", None)
-    ours = hookspecs.PAE_API
+    oldest, ours = hookspecs.OLDEST_API, hookspecs.PAE_API
     if api is None:
         raise PluginError(f"does not set `pae_api`; set `pae_api = {ours}`")
     if type(api) is not int:
         raise PluginError(f"sets `pae_api` to {api!r}, not an integer; set `pae_api = {ours}`")
-    if api != ours:
+    if not oldest <= api <= ours:
         newer = "pae-framework" if api > ours else "the plugin"
+        window = str(ours) if oldest == ours else f"{oldest} to {ours}"
         raise PluginError(
-            f"was written for plugin API {api}, this pae-framework has {ours}; update {newer}"
+            f"was written for plugin API {api}, this pae-framework has {window}; update {newer}"
         )
 
 

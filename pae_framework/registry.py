@@ -14,6 +14,7 @@ from pae_framework.config import ComponentConfig, written_defaults
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
 from pae_framework.plugin_code import HEAVY_SECONDS, LIGHT_SECONDS, guarded
+from pae_framework.system.definitions import undefined
 
 DISTRIBUTION = "pae-framework"
 """The distribution of the built-in components, which short names mean whatever is installed."""
@@ -34,6 +35,8 @@ class Plugin:
     error: str | None = None
     detail: str = ""
     heavy: bool = False
+    empty: bool = False
+    """Whether it loads but registers no component."""
     file: str = ""
     """Absolute path of a plugin of one file; empty if an installed distribution has it."""
 
@@ -49,8 +52,10 @@ class Plugin:
 
     @property
     def state(self) -> str:
-        """``ok``, ``heavy`` (it imports torch when it registers) or ``broken``."""
-        return "broken" if self.error else ("heavy" if self.heavy else "ok")
+        """``ok``, ``heavy`` (it imports torch when it registers), ``empty`` or ``broken``."""
+        if self.error:
+            return "broken"
+        return "empty" if self.empty else ("heavy" if self.heavy else "ok")
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,12 @@ class ComponentSpec:
                 f"{self.origin}: the config of {self.reference}, {self.config}, {problem}"
             )
         return found
+
+    def target_problem(self) -> str | None:
+        """Why the component's class cannot exist, without importing it; None if it may."""
+        if self.built_in or (found := undefined(self.target)) is None:
+            return None
+        return f"{self.origin}: the target of {self.reference}, {self.target}, is missing: {found}"
 
     def component_class(self) -> type[Any]:
         """Import the component's class; this imports torch.

@@ -14,6 +14,7 @@ from pae_framework import __version__
 from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.check import check
+from pae_framework.cli.commands.check_plugin import check_plugin
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.evaluate import evaluate
 from pae_framework.cli.commands.export_generator import export_generator
@@ -66,7 +67,7 @@ for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
     *(sample, reconstruct, evaluate, report),
-    *(list_plugins, show_plugin, new_plugin, profiles),
+    *(list_plugins, show_plugin, new_plugin, check_plugin, profiles),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")

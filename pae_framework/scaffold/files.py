@@ -63,8 +63,9 @@ def _merged(base: dict[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in part.items():
         earlier = merged.get(key)
-        both = isinstance(earlier, dict) and isinstance(value, dict)
-        merged[key] = _merged(earlier, value) if both else value
+        if isinstance(earlier, dict) and isinstance(value, dict):
+            value = _merged(earlier, value)
+        merged[key] = value
     return merged
 
 

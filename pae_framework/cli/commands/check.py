@@ -39,6 +39,8 @@ def check(
     the profile's jobs lack instead, and what the Slurm site would refuse, which is an error.
     Stages that are done in runs/<recipe name> need nothing. Writes nothing.
     """
+    from pae_framework.preflight.requirements import members_of
+    from pae_framework.recipe.components import require_targets
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.profiles import chosen_profile
     from pae_framework.runs.looking import only_looking
@@ -51,6 +53,8 @@ def check(
             raise
         print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
+    for member in members_of(loaded):
+        require_targets(member.recipe, loaded.registry)
     with only_looking():
         found = _found(loaded, profile)
     if as_json:

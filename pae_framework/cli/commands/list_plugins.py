@@ -74,6 +74,11 @@ def _print_all(registry: Registry, kind: str | None) -> None:
         for spec in registry.specs(kind)
     ]
     rows += [
+        ("-", "-", plugin.name, plugin.source, "empty", "registers nothing")
+        for plugin in registry.plugins
+        if plugin.state == "empty"
+    ]
+    rows += [
         ("-", "-", plugin.name, plugin.source, "broken", plugin.error)
         for plugin in registry.broken
         if plugin.error
@@ -88,8 +93,21 @@ def _print_all(registry: Registry, kind: str | None) -> None:
 
 
 def _print_broken(registry: Registry) -> None:
+    from pae_framework.plugins import without_entry_point
+
     if not registry.broken:
         print_line("every plugin loads")
+    for plugin in registry.plugins:
+        if plugin.state == "empty":
+            print_line(
+                f"{plugin.name} ({plugin.source}): registers nothing; its hooks must call "
+                "`register` for each component"
+            )
+    for name in without_entry_point():
+        print_line(
+            f"{name}: requires pae-framework but registers nothing; name its registration module "
+            "in [project.entry-points.pae_framework]"
+        )
     for plugin in registry.broken:
         print_line(f"{plugin.name} ({plugin.source}): {plugin.error}")
         for line in plugin.detail.rstrip().splitlines():
