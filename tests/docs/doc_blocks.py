@@ -27,8 +27,9 @@ class Block:
 
     ``<!-- recipe NAME -->``: a valid recipe. ``<!-- wrong NAME -->``: an invalid recipe; the
     ``<!-- error -->`` block after it is the output of ``pae check``. ``<!-- file PATH -->``: a file
-    of the page's example plugin. ``<!-- plugin PATH -->``: a plugin of one file. ``<!-- tutorial -->``: commands of the tutorial, which are run in
-    order; an ``<!-- edit PATH -->`` block is a change of a file between them.
+    of the page's example plugin. ``<!-- plugin PATH -->``: a plugin of one file.
+    ``<!-- tutorial -->``: commands of the tutorial, which are run in order; an
+    ``<!-- edit PATH -->`` block is a change of a file between them.
     """
 
     language: str
