@@ -33,14 +33,15 @@ from pae_framework.errors import StoppedError
 from pae_framework.flow.flow_settings import FlowSettings, Guidance, SampleSettings
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.flow.sampling import planned_evaluations, sample_latents
-from pae_framework.frozen import cast_frozen_layers
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.sampling.sampler import cast_for_sampling
 from pae_framework.system.console import PlainConsole
+from pae_framework.tokenizer.frozen_types import cast_for_encoding
 from pae_framework.training.blocks import compile_blocks
 from pae_framework.training.loop import train
 from pae_framework.training.progress import ProgressLine
@@ -200,7 +201,7 @@ def sampling(device: torch.device, size: Size) -> Iterator[Row]:
     """Latents of LightningDiT in bf16, guided from t = 0.25 on."""
     subject = _subject(device, size, size.batches[0])
     network = subject.network().requires_grad_(False).eval()
-    cast_frozen_layers(network, torch.bfloat16)
+    cast_for_sampling(network)
     if size.compile:
         compile_blocks(network, dynamic=False)
     settings = SampleSettings(
@@ -234,6 +235,7 @@ def latents(device: torch.device, size: Size) -> Iterator[Row]:
         images = torch.rand(size.encoded, 3, side, side)
     for module in (encoder, network):
         module.to(device).requires_grad_(False).eval()
+    cast_for_encoding(network)
 
     @torch.no_grad()
     def encode() -> Tensor:

@@ -4,11 +4,16 @@
 
     pae run quickstart
     python docs/draw_pictures.py runs/quickstart
+
+The screenshot of the report needs Chromium; without it, the present one stays.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +60,7 @@ def main(run: Path) -> None:
         write_text(FOLDER / f"tokenizer_{term}.svg", panels[term])
     results = read_json(context.require("evaluate") / "results.json")
     write_text(FOLDER / "few_steps.svg", few_steps(results))
+    screenshot(run / "report.html", FOLDER / "report.png")
     before, _, rest = TUTORIAL.read_text(encoding="utf-8").partition(START)
     table = results_markdown(result_rows(results))
     write_text(TUTORIAL, f"{before}{START}{table}\n{END}{rest.partition(END)[2]}")
@@ -75,6 +81,20 @@ def overview(inputs: RunInputs) -> None:
     labels = torch.arange(len(rows)).repeat_interleave(len(first))
     picture = by_class(images, labels, list(rows), per_class=len(first))
     save_png(picture, FOLDER / "quickstart.png")
+
+
+def screenshot(page: Path, path: Path) -> None:
+    """The beginning of the report on a light screen, in 256 colors."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += ["--window-size=1100,1150", f"--user-data-dir={folder}/profile"]
+        command += [f"--screenshot={shot}", page.resolve().as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        save_png(Image.open(shot).convert("RGB").quantize(256), path)
 
 
 def few_steps(results: list[MetricFields]) -> str:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pages import commands, components, hooks, messages, recipe
+from pages import commands, components, hooks, messages, recipe, schema
 
 FOLDER = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py from the code. Change the code, then `make docs`. -->"
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python docs/generate.py [--check]", file=sys.stderr)
         return 2
     written = {FOLDER / name: f"{NOTICE}\n\n{page().strip()}\n" for name, page in PAGES.items()}
+    written[FOLDER / schema.NAME] = schema.text()
     old = [path for path, text in written.items() if _read(path) != text]
     if arguments:
         for path in old:

@@ -187,7 +187,8 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     with META:
         extractor = refiner = generator = discriminator = None
         if recipe.extractor is not None:
-            extractor = build_encoder(recipe.extractor, size, registry).eval()
+            side = recipe.extractor.image_size(size)
+            extractor = build_encoder(recipe.extractor, side, registry).eval()
         if STAGES["refine"].exists(recipe):
             refiner = build_refiner(section, tokenizer.encoder)
         if recipe.generator is not None:

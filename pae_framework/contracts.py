@@ -160,6 +160,20 @@ class Encoder(nn.Module, ABC):
     def forward(self, pixels: Tensor) -> Features:
         """Features of normalized pixels (B, 3, S', S')."""
 
+    def pool(self, pixels: Tensor, pooling: str) -> Tensor:
+        """Features (B, F) of normalized pixels, pooled in one of the config's ``poolings``."""
+        features = self.forward(pixels)
+        return features.tokens.mean(dim=1) if pooling == "mean" else features.pooled
+
+    def distance_label(self, label: str, name: str) -> str:
+        """What a Frechet distance in its features is called in tables.
+
+        Args:
+            label: ``gFD`` or ``rFD``.
+            name: the extractor's.
+        """
+        return label if self.config.trainable else f"{label} ({name})"
+
     def feature_maps(self, pixels: Tensor) -> Iterable[Tensor]:
         """Features (B, n, d) after each block, for perceptual distances; by default the tokens.
 
@@ -440,9 +454,11 @@ class Metric:
         value: the value.
         higher_is_better: whether a larger value is better.
         protocol: how it was measured: reference, counts, features, weights, solver, evaluations,
-            guidance, seed.
+            guidance, seed. Two values are comparable if their protocols are equal, so it holds
+            nothing else.
         std: its standard deviation, if known.
         at: what varies within the group, such as ``{"steps": 10}``.
+        subject: what was measured: the tokenizer, the generator, the samples.
     """
 
     name: str
@@ -452,6 +468,7 @@ class Metric:
     protocol: Mapping[str, Any]
     std: float | None = None
     at: Mapping[str, Any] = field(default_factory=dict)
+    subject: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -464,9 +481,34 @@ class SampleSet:
     """Training step of the weights; 0 if they were imported."""
     steps: int
     role: str
-    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``few_steps``: other
-    ``steps``."""
+    """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
+    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
+    solver."""
     protocol: Mapping[str, Any]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How they were sampled; see :func:`sampling_of`."""
+        return sampling_of(self.protocol)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Which weights sampled them; see :func:`origin_of`."""
+        return origin_of(self.protocol)
+
+
+_OF_WEIGHTS = ("generator_step", "images_seen", "epochs", "weights")
+
+
+def sampling_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """How images were sampled, for the protocol of a metric: solver, guidance, labels, seed."""
+    stated = {key: value for key, value in protocol.items() if key not in _OF_WEIGHTS}
+    return {"precision": "float32", **stated}
+
+
+def origin_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Which weights images were sampled with, for the subject of a metric."""
+    return {key: protocol[key] for key in _OF_WEIGHTS if key in protocol}
 
 
 class Extractor(Protocol):
@@ -474,10 +516,34 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in the names of metrics."""
+        """Its name in the names of metrics; begins with ``random_`` if its weights are random."""
+
+    def label(self, label: str) -> str:
+        """What a Frechet distance in its features is called: ``gFID``, ``gFD (dinov2 ...)``.
+
+        Args:
+            label: ``gFD`` or ``rFD``.
+        """
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureReference:
+    """A normal distribution of features that images are compared with.
+
+    Args:
+        mean: (F,) float64.
+        covariance: (F, F) float64, unbiased.
+        count: number of images.
+        protocol: what they are, for the protocols of metrics.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int
+    protocol: Mapping[str, Any]
 
 
 class InceptionNetwork(Protocol):
@@ -559,6 +625,15 @@ class EvaluationInputs(ABC):
     def image_features(self) -> Tensor:
         """Features (M, F) float64 of the test images by :attr:`extractor`, on the CPU."""
 
+    @property
+    @abstractmethod
+    def training_reference(self) -> FeatureReference:
+        """All training images, not mirrored, in features by :attr:`extractor`.
+
+        Raises:
+            DataError: there are fewer than two.
+        """
+
     @abstractmethod
     def inception(self, weights: str) -> InceptionNetwork:
         """The Inception network, which all processes apply to batches of images.
@@ -578,7 +653,26 @@ class EvaluationInputs(ABC):
     @property
     @abstractmethod
     def protocol(self) -> Mapping[str, Any]:
-        """The part of the protocol that is common to all metrics of the run."""
+        """The test images, their size, how floats become uint8, and the evaluation seed."""
+
+    @abstractmethod
+    def protocol_of(self, part: str) -> Mapping[str, Any]:
+        """What identifies a part of the evaluation.
+
+        It belongs to the protocol of a metric that is measured with this part, and to the subject
+        of a metric of this part.
+
+        Args:
+            part: ``test_images``, ``tokenizer``, ``encoder``, ``extractor``, ``perceptual`` (the
+                distance) or ``generator``.
+
+        Returns:
+            Values in JSON types. Of a network: its name or fingerprint, the digest of its weights
+            (``<part>_digest``), and the seed it was trained with (``<part>_seed``).
+
+        Raises:
+            ValueError: there is no such part.
+        """
 
     @property
     @abstractmethod

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 
 class UsesFrozen(nn.Module):
@@ -42,14 +40,3 @@ class UsesFrozen(nn.Module):
         for module in self.frozen_modules().values():
             module._apply(fn, recurse)
         return super()._apply(fn, recurse)
-
-
-def cast_frozen_layers(network: nn.Module, dtype: torch.dtype) -> None:
-    """Store the weights of a frozen network's linear and convolution layers in ``dtype``.
-
-    Autocast to that type would cast them at every use, with the same results. It does not cast
-    other weights, which stay as they are.
-    """
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | _ConvNd):
-            layer.to(dtype)

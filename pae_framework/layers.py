@@ -5,11 +5,20 @@ Legend: B batch, N = g * g tokens, D width, H heads, K = D / H, S image side, p 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pae_framework.config import AttentionKernel
 from pae_framework.constants import channels
+from pae_framework.errors import UsageError
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Softmax attention of q, k, v (B, N, H, K), scaled by K^-1/2; the result has their shape."""
 
 
 class Attention(nn.Module):
@@ -62,6 +71,62 @@ class Block(nn.Module):
         """(B, N, D) to (B, N, D)."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+def attention_kernel(name: AttentionKernel) -> Kernel:
+    """The attention kernel with that name. On the meta device all are torch's.
+
+    Calls of xformers' raise UsageError if it is not installed or has no kernel for the tensors.
+    """
+    return _sdpa if name == "sdpa" else _xformers()
+
+
+def require_kernel(name: AttentionKernel, device: torch.device) -> None:
+    """Try a kernel in bf16, forward and backward.
+
+    Raises:
+        UsageError: it cannot be used on the device.
+    """
+    q = torch.zeros(1, 8, 1, 64, device=device, dtype=torch.bfloat16, requires_grad=True)
+    try:
+        attention_kernel(name)(q, q, q).sum().backward()
+    except RuntimeError as error:  # a library built for another GPU or torch
+        raise UsageError(
+            f"`attention: {name}` fails on {device.type}: {error}; set attention=sdpa"
+        ) from error
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, K)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def _xformers() -> Kernel:
+    kernel: Kernel
+    try:
+        kernel = import_module("xformers.ops").memory_efficient_attention
+    except Exception as error:  # of any type, if it was built for another torch
+        kernel = partial(_unusable, str(error))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.is_meta:
+            return _sdpa(q, k, v)
+        try:
+            return kernel(q, k, v)
+        except NotImplementedError as error:
+            raise UsageError(
+                f"xformers has no attention kernel for {q.dtype} with {q.shape[-1]} dimensions per "
+                f"head on {q.device.type}; set attention=sdpa"
+            ) from error
+
+    return attend
+
+
+def _unusable(reason: str, /, *tensors: Tensor) -> Tensor:
+    raise UsageError(
+        f"`attention: xformers` cannot be used: {reason}; install 'pae-framework[xformers]', or "
+        "set attention=sdpa"
+    )
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

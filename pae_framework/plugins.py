@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -184,15 +185,18 @@ def _register(loaded: Plugin, module: Callable[[], ModuleType], registry: Regist
     """Import a plugin and add its components; a plugin that fails to load is added as broken."""
     torch_before = "torch" in sys.modules
     limit = None if loaded.built_in else LIGHT_SECONDS
+    start = time.perf_counter()
     try:
         with guarded(f"plugin {loaded.name} ({loaded.distribution})", limit):
             found = _collect(module(), loaded.name)
     except PluginError as error:
         detail = "".join(traceback.format_exception(error.__cause__))
-        registry.plugins.append(replace(loaded, error=str(error), detail=detail))
+        took = time.perf_counter() - start
+        registry.plugins.append(replace(loaded, error=str(error), detail=detail, seconds=took))
         return
     heavy = not torch_before and "torch" in sys.modules
-    plugin = replace(loaded, heavy=heavy, empty=not found)
+    took = time.perf_counter() - start
+    plugin = replace(loaded, heavy=heavy, empty=not found, seconds=took)
     registry.plugins.append(plugin)
     for registration in found:
         registry.add(ComponentSpec(*registration, plugin))

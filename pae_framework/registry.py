@@ -26,7 +26,10 @@ class UnknownComponentError(LookupError):
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, its distribution and the error if it failed to load."""
+    """One entry point, its distribution and the error if it failed to load.
+
+    ``seconds`` is the time that its registration took.
+    """
 
     name: str
     module: str
@@ -35,6 +38,7 @@ class Plugin:
     error: str | None = None
     detail: str = ""
     heavy: bool = False
+    seconds: float = field(default=0.0, compare=False)
     empty: bool = False
     """Whether it loads but registers no component."""
     file: str = ""

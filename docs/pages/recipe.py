@@ -49,8 +49,10 @@ def _sections(path: tuple[str, ...], model: type[BaseModel]) -> Iterator[str]:
 
 
 def _extends() -> tuple[str, ...]:
-    text = "recipe to extend: a path relative to this file, or the name of a shipped recipe"
-    return (code("extends"), "text", "", text)
+    text = (
+        "recipe to extend: a path relative to this file, or the name of a shipped recipe; or a list"
+    )
+    return (code("extends"), "text or list", "", text)
 
 
 def _row(key: str, field: FieldInfo) -> tuple[str, ...]:

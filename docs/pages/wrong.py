@@ -204,7 +204,9 @@ TEXTS: dict[str, str] = {
     "has no image size": RECIPE.replace("  image_size: 8\n", ""),
     "extends itself": "extends: wrong.yaml",
     "extends an unknown recipe": "extends: quikstart",
-    "extends two recipes": "extends: [a, b]",
+    "extends a recipe twice": "extends: [quickstart, quickstart]",
+    "extends nothing": "extends: []",
+    "is a fragment": "seed: 1",
     "has two problems": RECIPE.replace("count: 10", "cuont: 10").replace("dam,", "damm,"),
 }
 """Contents of a recipe ``wrong.yaml``, by what is wrong with them."""

@@ -13,9 +13,12 @@ import typer
 from pae_framework import __version__
 from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
+from pae_framework.cli.commands.cards import cards
 from pae_framework.cli.commands.check import check
 from pae_framework.cli.commands.check_plugin import check_plugin
+from pae_framework.cli.commands.compare import compare
 from pae_framework.cli.commands.copy import copy
+from pae_framework.cli.commands.doctor import doctor
 from pae_framework.cli.commands.evaluate import evaluate
 from pae_framework.cli.commands.export_generator import export_generator
 from pae_framework.cli.commands.export_pae import export_pae
@@ -31,6 +34,7 @@ from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
 from pae_framework.cli.commands.run import run
 from pae_framework.cli.commands.sample import sample
+from pae_framework.cli.commands.schema import schema
 from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
@@ -66,8 +70,8 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
-    *(sample, reconstruct, evaluate, report),
-    *(list_plugins, show_plugin, new_plugin, check_plugin, profiles),
+    *(sample, reconstruct, evaluate, cards, compare, report),
+    *(list_plugins, show_plugin, new_plugin, check_plugin, schema, profiles, doctor),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")

@@ -14,6 +14,7 @@ from pae_framework.config import (
     Precision,
     Processes,
     Settings,
+    Side,
     Workers,
 )
 
@@ -25,6 +26,16 @@ STATISTICS = ("statistics/latents_stats.safetensors", "latents_stats.pt")
 
 LATENT_FILES = "latents_*"
 """File names of latents (:data:`SHARDS`) and their statistics."""
+
+
+class ResizeSettings(Settings):
+    """How images are resized for a network."""
+
+    side: Side = Field(description="side of the result, px")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    antialias: bool = Field(
+        True, description="average the pixels that a pixel of a smaller result covers"
+    )
 
 
 class LatentsSettings(Settings):

@@ -6,11 +6,16 @@ Shapes: images (B, C, H, W).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pae_framework.data.data_settings import ResizeSettings
+
 _LONGEST = 64
 """Sides up to this multiple of the crop are resized before they are cropped, as ADM does."""
+UINT8 = "trunc(255 * clamp(x, 0, 1))"
+"""How :func:`to_uint8` rounds, for protocols."""
 _MSE_FLOOR = 1e-10  # gives identical images 100 dB, so that means are finite
 
 
@@ -30,8 +35,21 @@ def to_float_on(images: Tensor, device: torch.device) -> Tensor:
     return floats.div_(torch.full((), 255.0, device=device))
 
 
+def resize(images: Tensor, settings: ResizeSettings) -> Tensor:
+    """Floats resized to (B, C, side, side); not clamped; unchanged if they have that size."""
+    if images.shape[-2:] == (settings.side, settings.side):
+        return images
+    return F.interpolate(
+        images,
+        size=(settings.side, settings.side),
+        mode=settings.interpolation,
+        align_corners=False,
+        antialias=settings.antialias,
+    )
+
+
 def to_uint8(images: Tensor) -> Tensor:
-    """Float in [0, 1] to uint8: ``trunc(255 clamp(x, 0, 1))``, as RAE and PAE write images."""
+    """Float in [0, 1] to uint8: :data:`UINT8`, as RAE and PAE write images."""
     return (255 * images.detach().float().clamp(0, 1)).to(torch.uint8)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.build import META, Networks
+from pae_framework.config import LatentShape
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import planned_evaluations
 from pae_framework.recipe.derived import latent_shape
@@ -49,6 +50,10 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         latents = torch.empty(1, tokenizer.latent.channels, encoder.grid, encoder.grid)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
         extractor, refiner, generator = networks.extractor, networks.refiner, networks.generator
+        extracted = torch.empty(0)
+        if extractor is not None and recipe.extractor is not None:
+            side = recipe.extractor.image_size(size)
+            extracted = extractor.normalize(torch.empty(1, 3, side, side))
         terms = recipe.tokenizer.reconstruction.active_terms.values()
 
         def encoder_flops(blocks: int | None) -> int:
@@ -56,7 +61,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
 
         return Forward(
             encoder=_count(lambda: encoder(pixels)),
-            extractor=_count(lambda: extractor(extractor.normalize(images))) if extractor else 0,
+            extractor=_count(lambda: extractor(extracted)) if extractor else 0,
             encode=_count(lambda: tokenizer.encode_features(pixels, tokens)),
             decode=_count(lambda: tokenizer.decode(latents)),
             refine=_count(lambda: refiner.deprojector(refiner.targets(tokens))) if refiner else 0,
@@ -65,22 +70,11 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         )
 
 
-def set_steps(sample: SampleSettings, last: int | None) -> list[int]:
-    """Sampling steps of each sample set, the main one first.
-
-    Args:
-        sample: settings of the sample stage.
-        last: the generator's last step, whose weights sample the main set; None if unknown.
-    """
-    checkpoints = [sample.steps for step in sample.at_steps if step != last]
-    few = [steps for steps in sample.few_steps if steps != sample.steps]
-    return [sample.steps, *checkpoints, *few]
-
-
 def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict[str, float]:
     """FLOPs per image by stage; stages without a rule are left out.
 
-    ``sample`` has the mean over all its sets; ``last`` is as in :func:`set_steps`.
+    ``sample`` has the mean over the images of all its sets; ``last`` is the generator's last step,
+    None if unknown.
     """
     flops = {
         "extractor": TRAINED * forward.extractor,
@@ -91,21 +85,22 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
         "generator": TRAINED * forward.generator,
     }
     if recipe.sample is not None:
-        passes = _mean_passes(recipe.sample.for_latent(latent_shape(recipe)), last)
+        passes = _mean_passes(recipe.sample, latent_shape(recipe), last)
         if passes is not None:
             flops["sample"] = passes * forward.generator + forward.decode
     return {stage: value for stage, value in flops.items() if value}
 
 
-def _mean_passes(sample: SampleSettings, last: int | None) -> float | None:
+def _mean_passes(sample: SampleSettings, latent: LatentShape, last: int | None) -> float | None:
     """Mean forward passes of the generator per image; None for an adaptive solver."""
-    passes = []
-    for steps in set_steps(sample, last):
-        evaluations = planned_evaluations(sample.model_copy(update={"steps": steps}))
+    images = passes = 0
+    for wanted in sample.sets(last):
+        evaluations = planned_evaluations(wanted.settings.for_latent(latent))
         if evaluations is None:
             return None
-        passes.append(evaluations.total + evaluations.guided)
-    return sum(passes) / len(passes)
+        images += wanted.settings.count
+        passes += wanted.settings.count * (evaluations.total + evaluations.guided)
+    return passes / images
 
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:

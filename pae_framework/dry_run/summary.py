@@ -16,7 +16,7 @@ from pae_framework.build import (
     build_source,
     import_components,
 )
-from pae_framework.dry_run.flops import count_forward, per_image, set_steps
+from pae_framework.dry_run.flops import count_forward, per_image
 from pae_framework.dry_run.rates import CardRates, card_at_hand, hours_of, read_rates
 from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
@@ -302,7 +302,8 @@ def _images_processed(
         steps = _steps(train, images)
         return None if steps is None else steps * train.batch_size
     if stage == "sample" and recipe.sample is not None:
-        return recipe.sample.count * len(set_steps(recipe.sample, _last_step(recipe, images)))
+        sets = recipe.sample.sets(_last_step(recipe, images))
+        return sum(wanted.settings.count for wanted in sets)
     return images if stage == "latents" and recipe.latents.written else None
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from pae_framework.build import build_source
-from pae_framework.contracts import DataSource
+from pae_framework.contracts import DataSource, origin_of, sampling_of
 from pae_framework.data.contents import cached_contents
 from pae_framework.data.image_set import FolderImages, ImageSet
 from pae_framework.data.images import read_images
 from pae_framework.data.npz import NpzImages
+from pae_framework.data.pixels import UINT8
 from pae_framework.errors import DataError, UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.recipe.components import DataSourceComponent
@@ -26,8 +27,6 @@ from pae_framework.sampling.sample_set import SETS, read_entries
 from pae_framework.system.files import json_digest
 
 KINDS = "expected an npz file, a folder of images, a run, or RECIPE:train or RECIPE:test"
-UINT8 = "trunc(255 * clamp(x, 0, 1))"
-"""How runs of this project write the pixels of samples."""
 _SPLITS = ("train", "test")
 
 
@@ -37,19 +36,22 @@ class NamedSet:
 
     images: ImageSet
     origin: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=lambda: {"uint8": "as in the files"})
 
-    def protocol(self, digest: str) -> dict[str, Any]:
-        """The set in the protocol of metrics; ``digest``: of its contents."""
-        height, width = self.images.size
+    def subject(self, digest: str) -> dict[str, Any]:
+        """The set as the subject of metrics; ``digest``: of its contents."""
         return {
             "samples": self.images.name,
             "samples_digest": f"xxh3 {digest}",
-            "image_size": f"{height} x {width}",
-            "crop": self.images.crop,
             "formats": self.images.formats,
-            "uint8": "as in the files",
             **self.origin,
         }
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """How the images were made, for the protocol of metrics."""
+        height, width = self.images.size
+        return {"image_size": f"{height} x {width}", "crop": self.images.crop, **self.sampling}
 
 
 class SourceImages:
@@ -149,5 +151,6 @@ def _samples_of_run(path: Path) -> NamedSet:
         raise UsageError(f"{path} has no finished samples; run its stage `sample` first")
     results = directory.results(planned)
     entry = next(e for e in read_entries(results.file(SETS)) if e["role"] == "main")
-    origin = {"uint8": UINT8, "run": str(path), "sampling": entry["protocol"]}
-    return NamedSet(NpzImages(results.file(entry["file"])), origin)
+    images = NpzImages(results.file(entry["file"]))
+    origin = {"run": str(path), **origin_of(entry["protocol"])}
+    return NamedSet(images, origin, {"uint8": UINT8, **sampling_of(entry["protocol"])})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,18 +15,30 @@ from pae_framework.contracts import (
     Encoder,
     EvaluationInputs,
     Extractor,
+    FeatureReference,
     InceptionNetwork,
     SampleSet,
 )
 from pae_framework.data.images import random_subset, read_images, read_masks
-from pae_framework.data.pixels import to_float, to_uint8
+from pae_framework.data.pixels import resize, to_float, to_uint8
 from pae_framework.evaluation.build_inception import inception_network
+from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
+from pae_framework.evaluation.parts import (
+    encoder_identity,
+    identity_of_test_images,
+    stage_identity,
+)
 from pae_framework.evaluation.shared_batches import SharedBatches
+from pae_framework.evaluation.streamed_statistics import streamed_statistics
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.components import ExtractorComponent
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.system.files import json_digest
+from pae_framework.tensor_files import weights_digest
 from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.tokenizer_settings import ReconstructionTermSettings
 from pae_framework.world import ONE_PROCESS, World
 
 INCEPTION_BATCH = 50
@@ -36,8 +49,18 @@ INCEPTION_BATCH = 50
 class FeatureExtractor:
     """Pooled features of a frozen network, for Frechet distances."""
 
-    name: str
+    component: ExtractorComponent
+    network: Callable[[], Encoder]
     features: Callable[[Tensor], Tensor]
+
+    @property
+    def name(self) -> str:
+        """Name of the component, after ``random_`` if its weights are random."""
+        return f"{'random_' * self.component.config.untrained}{self.component.use}"
+
+    def label(self, label: str) -> str:
+        """What a Frechet distance in its features is called."""
+        return self.network().distance_label(label, self.component.use)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, D) float64 on the CPU of uint8 images (M, 3, S, S)."""
@@ -87,6 +110,7 @@ class RunInputs(EvaluationInputs):
             ``data.test_images``.
         test: images (M, 3, S, S) uint8 and labels (M,), instead of those of the test source.
         world: the processes that take part.
+        store: folder of the run's stages, in which features are kept; None: they are not kept.
     """
 
     def __init__(
@@ -95,12 +119,14 @@ class RunInputs(EvaluationInputs):
         limit: int | None = None,
         test: tuple[Tensor, Tensor] | None = None,
         world: World = ONE_PROCESS,
+        store: Path | None = None,
     ):
-        self._context = context
+        self._context, self._store = context, store
         if test is not None:
             self._test = test
         self._limit = limit or context.recipe.data.test_images
         self._inceptions: dict[str, InceptionNetwork] = {}
+        self._parts: dict[str, Mapping[str, Any]] = {}
         self._shared = SharedBatches(
             world,
             {
@@ -111,7 +137,9 @@ class RunInputs(EvaluationInputs):
                 "decoded": lambda latents: (to_uint8(self.decode(latents)),),
                 "extracted": self._extract,
                 "inception": self._extract_inception,
+                "training": self._extract_training,
             },
+            lambda: context.directory,
         )
 
     def serve(self) -> None:
@@ -130,28 +158,41 @@ class RunInputs(EvaluationInputs):
     def class_names(self) -> Sequence[str]:
         return self._context.test_source.class_names
 
-    @cached_property
+    @property
     def protocol(self) -> Mapping[str, Any]:
-        recipe, available = self._context.recipe, len(self._context.test_source)
-        test, is_subset = recipe.data.test, len(self.indices) < available
-        selection = f"of {available}, drawn at random, seed {self.seed}" if is_subset else "all"
-        protocol: dict[str, Any] = {
-            "test_data": {"use": test.use, **test.config.model_dump(mode="json")},
-            "test_images": len(self.indices),
-            "test_images_chosen": selection,
-            "image_size": recipe.data.image_size,
-            "uint8": "trunc(255 * clamp(x, 0, 1))",
-            "evaluation_seed": recipe.seed,
-            "tokenizer_seed": self._context.seed(recipe.tokenizer.train),
-            "stages": {
-                name: stage.fingerprint
-                for name, stage in self._context.plan.items()
-                if name in self._context.planned.inputs
-            },
-        }
-        if recipe.generator:
-            protocol["generator_seed"] = self._context.seed(recipe.generator.train)
-        return protocol
+        return {**self.protocol_of("test_images"), "evaluation_seed": self.seed}
+
+    def protocol_of(self, part: str) -> Mapping[str, Any]:
+        if part not in self._parts:
+            self._parts[part] = self._identity(part)
+        return self._parts[part]
+
+    def _identity(self, part: str) -> Mapping[str, Any]:
+        context = self._context
+        match part:
+            case "test_images":
+                return identity_of_test_images(context, len(self.indices))
+            case "encoder":
+                component = context.recipe.tokenizer.encoder
+                return encoder_identity(context, part, component, self.tokenizer.encoder)
+            case "extractor":
+                extractor = context.recipe.extractor
+                assert extractor is not None
+                network = encoder_identity(context, part, extractor, self._extractor_network)
+                found = {**network, part: self.extractor.name, "pooling": extractor.pooling}
+                resize = extractor.resize
+                return found | (
+                    {} if resize is None else {"resize": resize.model_dump(mode="json")}
+                )
+            case "perceptual":
+                named: dict[str, Any] = {part: self.perceptual_name}
+                if self._perceptual_term.parameters():  # a network of its own
+                    assert isinstance(self._distance, nn.Module)
+                    return {**named, f"{part}_digest": weights_digest(self._distance)}
+                return {**named, **self.protocol_of("encoder")}
+            case "tokenizer" | "generator":
+                return stage_identity(context, part)
+        raise ValueError(f"{part!r} is no part of an evaluation")
 
     @cached_property
     def indices(self) -> Sequence[int]:
@@ -202,21 +243,62 @@ class RunInputs(EvaluationInputs):
     def extractor(self) -> Extractor:
         component = self._context.recipe.extractor
         assert component is not None
-        return FeatureExtractor(component.use, partial(self._map, "extracted"))
+        extraction = CachedExtraction(self._shared, "extracted", (), self._extractor_folder)
+        return FeatureExtractor(
+            component, lambda: self._extractor_network, lambda images: extraction(images)[0]
+        )
+
+    @cached_property
+    def _extractor_folder(self) -> Path | None:
+        """Folder of its features; None if they are not kept."""
+        component = self._context.recipe.extractor
+        if self._store is None or component is None:
+            return None
+        network = {
+            **component.model_dump(mode="json", exclude={"config", "train", "weights"}),
+            "pooling": component.pooling,
+            "version": component.config.version,
+            "config": component.config.model_dump(mode="json"),
+            "weights": weights_digest(self._extractor_network),
+        }
+        return network_folder(self._store, network, self._context.device)
 
     @cached_property
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
 
+    @cached_property
+    def training_reference(self) -> FeatureReference:
+        train, count = self._context.recipe.data.train, len(self._context.train_source)
+        folder, file = self._extractor_folder, None
+        if folder is not None:
+            parts = self._context.planned.hashed["parts"]
+            images = json_digest([parts["train_images"], parts["image_size"], count])
+            file = folder / f"training-{images}.safetensors"
+        statistics = streamed_statistics(self._shared, "training", count, file)
+        protocol = {
+            "reference": "training images",
+            "reference_data": {"use": train.use, **train.config.model_dump(mode="json")},
+            "reference_count": count,
+        }
+        return FeatureReference(statistics.mean, statistics.covariance, count, protocol)
+
     def inception(self, weights: str) -> SharedInception:
-        features = partial(self._shared.map, "inception")
-        network = self._inception(weights)
-        return SharedInception(network, lambda images: features(images, weights))
+        network, folder = self._inception(weights), None
+        if self._store is not None:
+            identity = {"use": "inception", "weights": network.sha256}
+            folder = network_folder(self._store, identity, self._context.device)
+        extraction = CachedExtraction(self._shared, "inception", (weights,), folder)
+        return SharedInception(network, extraction)
 
     @property
     def perceptual_name(self) -> str:
+        return str(self._perceptual_term)
+
+    @property
+    def _perceptual_term(self) -> ReconstructionTermSettings:
         settings = self._context.recipe.tokenizer.reconstruction
-        return str(settings.terms[settings.perceptual_metric])
+        return settings.terms[settings.perceptual_metric]
 
     @cached_property
     def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -249,8 +331,15 @@ class RunInputs(EvaluationInputs):
         return self.tokenizer.features(self._pixels(images)).tokens.float()
 
     def _extract(self, images: Tensor) -> tuple[Tensor]:
-        pixels = self._extractor_network.normalize(self._pixels(images))  # (B, 3, S, S)
-        return (self._extractor_network(pixels).pooled.double(),)
+        component, network = self._context.recipe.extractor, self._extractor_network
+        assert component is not None
+        pixels = self._pixels(images)
+        if component.resize is not None:
+            pixels = resize(pixels, component.resize)
+        return (network.pool(network.normalize(pixels), component.pooling).double(),)
+
+    def _extract_training(self, indices: Tensor) -> tuple[Tensor]:
+        return self._extract(read_images(self._context.train_source, indices)[0])
 
     def _extract_inception(self, images: Tensor, weights: str) -> tuple[Tensor, ...]:
         network = self._inception(weights)

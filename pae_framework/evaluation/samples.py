@@ -40,6 +40,7 @@ from pae_framework.metrics.reference_files import (
 )
 from pae_framework.recipe.library import is_file
 from pae_framework.registry import Registry
+from pae_framework.runs.cards import make_card
 from pae_framework.runs.environment import describe_environment
 from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
@@ -111,6 +112,8 @@ def _with_rate(line: ProgressLine) -> Show:
 class Card:
     """Metrics of a set of images, each with its protocol."""
 
+    samples: str
+    reference: str
     metrics: list[Metric]
     not_available: Mapping[str, str]
     cautions: list[str]
@@ -118,7 +121,9 @@ class Card:
 
     def plain(self) -> dict[str, Any]:
         """The card as JSON."""
-        return {"card": 1, **asdict(self)}
+        metrics = [asdict(metric) for metric in self.metrics]
+        of = {"samples": self.samples, "reference": self.reference}
+        return make_card(of, metrics, self.environment, self.not_available, self.cautions)
 
 
 class _SetReference:
@@ -144,7 +149,7 @@ class _SetReference:
         extract: Callable[[ImageSet], SetFeatures],
     ) -> Reference:
         """All parts."""
-        told = self._named.protocol(self.images.identity())
+        told = {**self._named.subject(self.images.identity()), **self._named.protocol}
         described = {
             "reference": told.pop("samples"),
             "reference_digest": told.pop("samples_digest"),
@@ -203,14 +208,17 @@ def evaluate_samples(
     digest = named.images.identity()
     features = extraction.features(named.images, digest, "samples")
     comparison = Comparison(features, loaded, extraction.network.logits, extraction.device)
-    metrics = list(measure(convention, quantities, comparison, weights, named.protocol(digest)))
+    metrics = list(
+        measure(convention, quantities, comparison, weights, named.protocol, named.subject(digest))
+    )
     NOTES.summarize()
     notes = [
         *cautions(quantities, comparison, weights),
         *_left_out(named.images),
         *_unstated(opened, reference),
     ]
-    return Card(metrics, reasons, notes, _environment(registry(), extraction))
+    environment = _environment(registry(), extraction)
+    return Card(samples, reference, metrics, reasons, notes, environment)
 
 
 def build_reference(
@@ -242,7 +250,7 @@ def build_reference(
     digest = named.images.identity()
     features = extraction.features(named.images, digest, "reference", keep_rows=False)
     chosen = random_subset(len(named.images), stored, seed=0) if stored else []
-    told = named.protocol(digest)
+    told = {**named.subject(digest), **named.protocol}
     protocol = {
         "images": told.pop("samples"),
         "images_digest": told.pop("samples_digest"),

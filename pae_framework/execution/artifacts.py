@@ -35,10 +35,12 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
         PluginError: it breaks its contract, or has other weights than in an earlier stage.
     """
     recipe = context.recipe
-    component = recipe.extractor if stage == "extractor" else recipe.tokenizer.encoder
+    encoder_component = recipe.tokenizer.encoder
+    component = recipe.extractor if stage == "extractor" else encoder_component
     assert component is not None
     with _initial_weights(context, component.train, stage):
-        encoder = build_encoder(component, recipe.data.image_size, context.registry)
+        size = component.image_size(recipe.data.image_size)
+        encoder = build_encoder(component, size, context.registry)
         if (path := _encoder_file(context, stage)) is not None:
             load_weights(encoder, path)
         else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
 
 from annotated_types import Gt, Le, Len
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pae_framework.config import (
     BatchSize,
@@ -149,7 +150,9 @@ AdaptiveSolver = Literal["dopri5"]
 SolverSteps = Annotated[int, Gt(0), Le(5000)]
 """Integration steps."""
 
-SolverName = Literal[FixedSolver, StochasticSolver, AdaptiveSolver]
+SteppingSolver = Literal[FixedSolver, StochasticSolver]
+"""Takes as many steps as it is told."""
+SolverName = Literal[SteppingSolver, AdaptiveSolver]
 
 
 class SolverSettings(ShiftSettings):
@@ -179,10 +182,14 @@ class SolverSettings(ShiftSettings):
 
     @model_validator(mode="after")
     def _steps_before_the_last(self) -> Self:
-        fewest = min(self.all_steps())
-        if self.stochastic and self.sde.last_step != "none" and fewest < 2:
-            raise ValueError(f"{self.solver} needs 2 steps or more, found {fewest}")
+        if min(self.all_steps()) < self.fewest_steps:
+            raise ValueError(f"{self.solver} needs 2 steps or more, found {min(self.all_steps())}")
         return self
+
+    @property
+    def fewest_steps(self) -> int:
+        """Smallest number of steps of the solver."""
+        return 2 if self.stochastic and self.sde.last_step != "none" else 1
 
     def all_steps(self) -> tuple[int, ...]:
         """Every number of integration steps in use."""
@@ -203,6 +210,36 @@ class SolverSettings(ShiftSettings):
         if self.adaptive and find_spec("torchdiffeq") is None:
             return "dopri5 needs torchdiffeq: pip install 'pae-framework[ode]'"
         return None
+
+
+class ConvergenceSettings(SolverSettings):
+    """A protocol for samples of every generator step, which does not follow the other samples.
+
+    Runs that share it compare, whatever they sample at the end. What it lacks (precision, labels,
+    batch size) is that of the other samples.
+    """
+
+    count: Count = Field(1000, ge=2, description="images per sample set")
+    seed: Seed = Field(0, description="seed of these samples")
+
+    @field_validator("guidance")
+    @classmethod
+    def _without_autoguidance(cls, guidance: Guidance) -> Guidance:
+        if guidance.autoguidance is not None:
+            raise ValueError("autoguidance is not available here; set guidance.autoguidance=null")
+        return guidance
+
+
+Role = Literal["main", "checkpoint", "convergence", "few_steps"]
+
+
+class WantedSet(NamedTuple):
+    """A sample set that settings ask for: its role, the generator step of its weights (None: the
+    unknown last one), and the settings of this set alone."""
+
+    role: Role
+    generator_step: int | None
+    settings: SampleSettings
 
 
 class SampleSettings(SolverSettings):
@@ -232,6 +269,14 @@ class SampleSettings(SolverSettings):
     few_steps: Annotated[tuple[SolverSteps, ...], Len(0, 20), Distinct] = Field(
         (), description="more numbers of steps, for the last weights"
     )
+    few_steps_solvers: Annotated[tuple[SteppingSolver, ...], Len(0, 10), Distinct] = Field(
+        (), description="solvers for the numbers in `few_steps`; []: `solver` only"
+    )
+    convergence: ConvergenceSettings | None = Field(
+        None,
+        description="smaller sets for `at_steps` and the last step, with settings of their own; "
+        "null: sets like the main one",
+    )
     labels: Literal["balanced", "uniform"] = Field(
         "balanced",
         description="balanced: class counts differ by at most 1; uniform: independent labels",
@@ -243,6 +288,50 @@ class SampleSettings(SolverSettings):
             raise ValueError("dopri5 chooses its own steps; set sample.few_steps=[]")
         return self
 
+    @model_validator(mode="after")
+    def _solvers_have_steps(self) -> SampleSettings:
+        if self.few_steps_solvers and not self.few_steps:
+            raise ValueError(
+                "few_steps_solvers has no effect without few_steps; set e.g. "
+                f"sample.few_steps=[{self.steps}]"
+            )
+        fewest = min(self.few_steps, default=2)
+        for solver in self.few_steps_solvers:
+            if SolverSettings(solver=solver, sde=self.sde).fewest_steps > fewest:
+                raise ValueError(f"{solver} needs 2 steps or more, few_steps has {fewest}")
+        return self
+
     def all_steps(self) -> tuple[int, ...]:
-        """Every number of integration steps in use."""
-        return (self.steps, *self.few_steps)
+        """Every number of integration steps in use by ``solver``."""
+        own = not self.few_steps_solvers or self.solver in self.few_steps_solvers
+        return (self.steps, *(self.few_steps if own else ()))
+
+    def missing(self) -> str | None:
+        """A message if a solver needs a package that is not installed, else None."""
+        return super().missing() or (None if (own := self.convergence) is None else own.missing())
+
+    @property
+    def alone(self) -> Self:
+        """The settings of one set, without those that ask for more sets."""
+        return self.model_copy(
+            update={"at_steps": (), "few_steps": (), "few_steps_solvers": (), "convergence": None}
+        )
+
+    def sets(self, last: int | None) -> Iterator[WantedSet]:
+        """Every set, the main one first.
+
+        Args:
+            last: the last step of the generator; None if it is not known.
+        """
+        yield WantedSet("main", last, self.alone)
+        earlier = [step for step in self.at_steps if step != last]
+        if self.convergence is None:
+            yield from (WantedSet("checkpoint", step, self.alone) for step in earlier)
+        else:
+            own = self.alone.model_copy(update=dict(self.convergence))
+            yield from (WantedSet("convergence", step, own) for step in (*earlier, last))
+        for solver in self.few_steps_solvers or (self.solver,):
+            for steps in self.few_steps:
+                if (solver, steps) != (self.solver, self.steps):
+                    own = self.alone.model_copy(update={"solver": solver, "steps": steps})
+                    yield WantedSet("few_steps", last, own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.text import Text
 from pae_framework.launch.description import describe_run, is_first_visit
 from pae_framework.launch.ranks import Ranks
 from pae_framework.launch.stage import run_stage
+from pae_framework.preflight.requirements import kernels_of
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.stage_table import STAGES
@@ -62,15 +63,14 @@ class LocalLauncher:
 
         Raises:
             RunError: a stage failed. Its record has the reason; running again resumes it.
-            PluginError: a component cannot be imported; no stage was started.
+            PluginError, UsageError: a component cannot be imported, or an attention kernel cannot
+                be used; no stage was started.
         """
         with directory.lock():
             described = describe_run(loaded, directory, command, self.console, until)
             stages = described.stages
             if described.unfinished:
-                from pae_framework.build import import_components  # loads torch
-
-                import_components(loaded.recipe, loaded.registry)
+                _try_components(loaded, described.unfinished)
             for name in described.chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages, command)
             if until is None:
@@ -96,11 +96,10 @@ class LocalLauncher:
 
         Raises:
             RunError: a stage failed. Its record has the reason; running again resumes it.
-            PluginError: a component cannot be imported; no stage was started.
+            PluginError, UsageError: a component cannot be imported, or an attention kernel cannot
+                be used; no stage was started.
         """
-        from pae_framework.build import import_components  # loads torch
-
-        import_components(loaded.recipe, loaded.registry)
+        _try_components(loaded, chosen)
         for name in chosen:
             self._run_unfinished(loaded, directory, stages[name], stages, command)
         if REPORT_STAGE in chosen:
@@ -165,6 +164,17 @@ class LocalLauncher:
 
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))
+
+
+def _try_components(loaded: LoadedRecipe, stages: Collection[str]) -> None:
+    """Import the components of a recipe, and try the attention kernels that some stages use."""
+    from pae_framework.build import import_components  # loads torch
+    from pae_framework.execution.context import pick_device
+    from pae_framework.layers import require_kernel
+
+    import_components(loaded.recipe, loaded.registry)
+    for kernel in {kernel for _, kernel in kernels_of(loaded.recipe, stages)} - {"sdpa"}:
+        require_kernel(kernel, pick_device(loaded.recipe.runtime))
 
 
 def _ran_with(loaded: LoadedRecipe, command: str) -> dict[str, Any]:

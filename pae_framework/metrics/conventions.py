@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pae_framework import __version__
 from pae_framework.contracts import Metric
 from pae_framework.metrics.features import Reference, SetFeatures
 from pae_framework.metrics.frechet import frechet_distance
@@ -277,6 +276,7 @@ def measure(
     comparison: Comparison,
     weights: WeightsIdentity,
     protocol: Mapping[str, Any],
+    subject: Mapping[str, Any],
 ) -> Iterator[Metric]:
     """Compute metrics, one after the other.
 
@@ -285,9 +285,10 @@ def measure(
         quantities: of this convention; the reference has what they need.
         comparison: the samples and the reference.
         weights: of the network.
-        protocol: what the samples are.
+        protocol: how the samples were made.
+        subject: what the samples are.
     """
-    tool = f"pae-framework {__version__}, following {_FOLLOWS[convention]}"
+    tool = f"as {_FOLLOWS[convention]}"
     common = {"tool": tool, **protocol, **network_protocol(weights)}
     for quantity in quantities:
         found = quantity.compute(comparison)
@@ -300,6 +301,7 @@ def measure(
             std=found.std,
             higher_is_better=quantity.higher_is_better,
             at={"convention": convention},
+            subject=subject,
             protocol={
                 **common,
                 "features": quantity.features,

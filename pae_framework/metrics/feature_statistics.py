@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +43,23 @@ class FeatureStatistics:
         self.count = 0
         self.mean = torch.zeros(width, dtype=torch.float64)
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> FeatureStatistics:
+        """The statistics that :attr:`tensors` were of."""
+        statistics = cls(len(tensors["mean"]))
+        statistics.count = int(tensors["count"])
+        statistics.mean, statistics._scatter = tensors["mean"], tensors["scatter"]
+        return statistics
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that further rows are added to."""
+        return {
+            "count": torch.tensor([self.count]),
+            "mean": self.mean,
+            "scatter": self._scatter,
+        }
 
     @property
     def width(self) -> int:

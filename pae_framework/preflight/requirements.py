@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from pae_framework.config import Settings
+from pae_framework.config import AttentionKernel, ComponentConfig, Settings
 from pae_framework.data.classes import class_difference
 from pae_framework.data.data_settings import missing_latents
 from pae_framework.errors import Problem
@@ -137,6 +138,10 @@ def _missing(
         messages.append((path, autoguidance_problem(recipe, loaded.registry)))
     if any(path == ("data", "test") for path, _ in messages):
         messages.append((("data", "test"), _other_classes(recipe)))
+    messages += (
+        ((*path, "attention"), _unusable_kernel(kernel, _on_gpu(recipe, machine)))
+        for path, kernel in kernels_of(recipe, stages)
+    )
     for path, message in messages:
         if message is not None:
             yield Problem(message, dotted(path), position(path))
@@ -145,6 +150,33 @@ def _missing(
         hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
         yield Problem(message, "runtime.device", position(("runtime", "device")), hint)
     yield from _memory(loaded, machine, stages, processes, above=2)
+
+
+def kernels_of(
+    recipe: Recipe, stages: Collection[str]
+) -> Iterator[tuple[KeyPath, AttentionKernel]]:
+    """Key path of each component that some stages use, and the attention kernel it names."""
+    for path, config in components_with_requirements(recipe, stages):
+        if isinstance(config, ComponentConfig):
+            yield path, config.attention_kernel()
+
+
+def _unusable_kernel(kernel: AttentionKernel, on_gpu: bool) -> str | None:
+    """Why an attention kernel cannot be used here; None if nothing is known."""
+    if kernel == "sdpa":
+        return None
+    if find_spec(kernel) is None:
+        needed = f"the package {kernel}: pip install 'pae-framework[{kernel}]'"
+    elif not on_gpu:
+        needed = "a GPU: use a machine that has one"
+    else:
+        return None
+    return f"`attention: {kernel}` needs {needed}, or set attention=sdpa"
+
+
+def _on_gpu(recipe: Recipe, machine: Machine) -> bool:
+    device = recipe.runtime.device
+    return device == "cuda" or (device == "auto" and bool(machine.gpus))
 
 
 def _other_classes(recipe: Recipe) -> str | None:
@@ -231,8 +263,7 @@ def _memory(
     up_to: float = math.inf,
 ) -> Iterator[Problem]:
     """Stages that need more than ``above`` and at most ``up_to`` times the available memory."""
-    device = loaded.recipe.runtime.device
-    on_gpu = device == "cuda" or (device == "auto" and bool(machine.gpus))
+    on_gpu = _on_gpu(loaded.recipe, machine)
     available = min(machine.gpus, default=0) if on_gpu else machine.memory
     if not available:
         return

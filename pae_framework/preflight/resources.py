@@ -174,10 +174,10 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         width = 4 if recipe.latents.dtype == "float32" else 2
         yield _Files("latents", "", 2 * expected[0] * values * width)
     if recipe.sample is not None:
-        sets = len(recipe.sample.all_steps()) + len(recipe.sample.at_steps)
+        counts = [wanted.settings.count for wanted in recipe.sample.sets(last=None)]
         pixels = 3 * recipe.data.image_size**2
-        # While the last set is joined, its chunks are there, too.
-        yield _Files("sample", " images", (sets + 1) * recipe.sample.count * pixels)
+        # While a set is joined, its chunks are there, too.
+        yield _Files("sample", " images", (sum(counts) + max(counts)) * pixels)
 
 
 def _present(folder: Path, stages: Collection[str]) -> int:

@@ -38,6 +38,7 @@ from pae_framework.config import (
     RegularizerConfig,
     Settings,
 )
+from pae_framework.data.data_settings import ResizeSettings
 from pae_framework.errors import PluginError
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.kinds import KINDS
@@ -61,6 +62,8 @@ class Component(Settings, Generic[C]):
     use: str
     config: SerializeAsAny[C] = Field(validation_alias=CONFIG)
 
+    hashed_if_set: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the engine that fingerprints leave out if they are null."""
     kind: ClassVar[str]
     """Name in :data:`~pae_framework.kinds.KINDS`."""
 
@@ -180,6 +183,36 @@ class EncoderComponent(Component[EncoderConfig]):
     """An encoder; with ``train``, a stage of the run trains it first."""
 
     train: TrainSettings | None = None
+
+    def image_size(self, image_size: int) -> int:
+        """Side in px of the images that it is given, of images of ``image_size`` px."""
+        return image_size
+
+
+class ExtractorComponent(EncoderComponent):
+    """An encoder used only for evaluation: Frechet distances are in its pooled features."""
+
+    hashed_if_set = frozenset({"pool", "resize"})
+
+    pool: str | None = Field(
+        None,
+        description="how the features of an image become one vector, such as `mean`, over the "
+        "tokens, or `cls`, the class token; null: the first that the encoder offers",
+    )
+    resize: ResizeSettings | None = Field(
+        None,
+        description="how images are resized before the encoder's own preprocessing; null: they are "
+        "not; only for pretrained encoders",
+    )
+
+    def image_size(self, image_size: int) -> int:
+        """The side that images are resized to, if they are."""
+        return image_size if self.resize is None else self.resize.side
+
+    @property
+    def pooling(self) -> str:
+        """How features are pooled."""
+        return self.pool or self.config.poolings()[0]
 
 
 class GeneratorComponent(Component[GeneratorConfig]):

@@ -7,8 +7,11 @@ from pathlib import Path
 import pae_framework
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.recipe.suggestions import describe, suggestion
-from pae_framework.recipe.yaml_source import read_file
+from pae_framework.recipe.yaml_source import display, read_file
 from pae_framework.system.files import file_problem
+
+MODELINE = "# yaml-language-server: $schema="
+"""A comment that tells an editor's YAML server where the schema of a recipe is."""
 
 
 def folder() -> Path:
@@ -23,8 +26,19 @@ def shipped() -> list[tuple[str, Path, str]]:
     return [(path.stem, path, _description(path)) for path in sorted(folder().glob("*.yaml"))]
 
 
+def names() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    return [path.stem for path in sorted(folder().glob("*.yaml"))]
+
+
+def fragments() -> list[str]:
+    """Names of the shipped fragments, which are in folders: ``protocols/adm_50k``; sorted."""
+    files = sorted(folder().glob("*/*.yaml"))
+    return [name_of(path) for path in files]
+
+
 def find(reference: str | Path) -> Path:
-    """The file of a recipe: a path, or the name of a shipped recipe with or without ``.yaml``.
+    """The file of a recipe: a path, or the name of a shipped one with or without ``.yaml``.
 
     Raises:
         UsageError: there is no such file or shipped recipe; suggests the closest name.
@@ -39,18 +53,23 @@ def find(reference: str | Path) -> Path:
         resolved = path / "resolved.yaml"
         suggested = f"; did you mean {resolved}?" if is_file(resolved) else ""
         raise UsageError(f"{file_problem(path)}{suggested}")
-    names = [file.stem for file in sorted(folder().glob("*.yaml"))]
-    hint = suggestion(str(reference).removesuffix(".yaml"), names)
+    hint = suggestion(str(reference).removesuffix(".yaml"), [*names(), *fragments()])
     raise UsageError(
         f"no recipe {describe(str(reference))}: neither a file nor a shipped recipe ({hint})"
     )
 
 
 def shipped_file(name: str) -> Path | None:
-    """The file of a shipped recipe, or None if no shipped recipe has that name."""
+    """The file of a shipped recipe or fragment, or None if none has that name."""
     stem = name.removesuffix(".yaml")
-    path = folder() / f"{stem}.yaml"
-    return path if stem == Path(stem).name and is_file(path) else None
+    return folder() / f"{stem}.yaml" if stem in (*names(), *fragments()) else None
+
+
+def name_of(path: Path) -> str:
+    """What names a recipe's file: the name of a shipped one, else its path."""
+    if path.is_relative_to(folder()):
+        return path.relative_to(folder()).with_suffix("").as_posix()
+    return display(path)
 
 
 def is_file(path: Path) -> bool:

@@ -17,6 +17,7 @@ from pae_framework.recipe.components import (
     DiscriminatorComponent,
     EncoderComponent,
     EvaluatorComponent,
+    ExtractorComponent,
     GeneratorComponent,
     ModulatorComponent,
     RegularizerComponent,
@@ -206,7 +207,7 @@ class Recipe(Settings):
     )
     runtime: RuntimeSettings = RuntimeSettings()
     data: DataSection
-    extractor: EncoderComponent | None = Field(
+    extractor: ExtractorComponent | None = Field(
         None,
         description="classifier trained in the run, or a pretrained encoder; Frechet distances use "
         "its pooled features",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pae_framework.config import Processes, Settings
@@ -256,7 +256,11 @@ class Resources(Settings):
 class Profile(Resources):
     """Where a recipe runs. A map in `launch`, or one of the user's file of profiles."""
 
-    extends: str | None = Field(None, description="profile whose keys apply unless set here")
+    extends: str | Annotated[tuple[str, ...], MinLen(1)] | None = Field(
+        None,
+        description="profile whose keys apply unless set here, or a list of profiles, of which "
+        "the last takes precedence",
+    )
     executor: Literal["slurm", "local", "debug"] = Field(
         "slurm",
         description="slurm: a job for each stage; local: processes on this machine; debug: this "

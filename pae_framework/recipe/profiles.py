@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from pathlib import Path
 
 from pae_framework.errors import Problem, ProfileError, RecipeError
 from pae_framework.recipe.checks.launch_checks import contradictions, unknown_stages
+from pae_framework.recipe.extending import Ancestors, Layer
 from pae_framework.recipe.loaded import DEFAULT, LoadedRecipe
 from pae_framework.recipe.merge import long_form, merge, resolve_removals
 from pae_framework.recipe.nodes import COMMAND_LINE, KeyPath, Node, dotted
@@ -130,7 +131,7 @@ class Profiles:
             ProfileError: there is none, or it is invalid; lists every problem.
         """
         node = self._node(name, where, key)
-        return self._found(name, node, (name,), node.key_where)
+        return self._found(name, Layer.of(name, node, dotted((name, "extends"))), node.key_where)
 
     def of_launch(self, node: Node) -> FoundProfile:
         """The profile of a recipe's ``launch``, a name or a map.
@@ -138,10 +139,11 @@ class Profiles:
         Raises:
             ProfileError: it, or a profile that it extends, is missing or invalid.
         """
-        written = long_form(node, "extends").map or {}
-        if written.keys() == {"extends"}:
-            return self.find(str(written["extends"].value), written["extends"].where, LAUNCH)
-        return self._found(LAUNCH, replace(node, value=written), (), node.key_where)
+        layer = Layer.of(None, long_form(node, "extends"), dotted((LAUNCH, "extends")))
+        parent = layer.extends
+        if not layer.tree.map and parent is not None and isinstance(parent.value, str):
+            return self.find(parent.value, parent.where, LAUNCH)
+        return self._found(LAUNCH, layer, node.key_where)
 
     def all(self) -> tuple[list[FoundProfile], list[Problem]]:
         """Every valid profile, and the problems of the others.
@@ -190,8 +192,14 @@ class Profiles:
             raise ProfileError([Problem(message, dotted((name,)), node.key_where)])
         return node
 
-    def _found(self, name: str, node: Node, children: tuple[str, ...], where: str) -> FoundProfile:
-        root = resolve_removals(self._extended(name, node, children), None, PROFILE)
+    def _found(self, name: str, layer: Layer, where: str) -> FoundProfile:
+        parents = Ancestors(self._parent, "the name of a profile")
+        try:
+            layers = parents.order(layer)
+        except RecipeError as error:
+            raise ProfileError(error.problems) from None
+        trees = (_layer(each.tree) for each in layers)
+        root = resolve_removals(reduce(partial(merge, schema=PROFILE), trees), None, PROFILE)
         try:
             profile = validate_as(Profile, root)
         except RecipeError as error:
@@ -206,22 +214,10 @@ class Profiles:
             )
         return FoundProfile(name, profile, root, where)
 
-    def _extended(self, name: str, node: Node, children: tuple[str, ...]) -> Node:
-        """The tree of a profile merged into that of the one it extends."""
-        entries = dict(node.map or {})
-        extends = entries.pop("extends", None)
-        if extends is None or node.map is None:
-            return node
-        key, parent = dotted((name, "extends")), extends.value
-        if not isinstance(parent, str):
-            message = f"expected the name of a profile, found {describe(extends.plain())}"
-            raise ProfileError([Problem(message, key, extends.where)])
-        if parent in children:
-            message = f"circular: {describe(parent)} extends this profile"
-            raise ProfileError([Problem(message, key, extends.where)])
-        base = self._node(parent, extends.where, key)
-        base = self._extended(parent, base, (*children, parent))
-        return merge(base, _layer(replace(node, value=entries)), PROFILE)
+    def _parent(self, child: Layer, name: Node) -> Layer:
+        parent = str(name.value)
+        node = self._node(parent, name.where, child.key)
+        return Layer.of(parent, node, dotted((parent, "extends")))
 
 
 def chosen_profile(loaded: LoadedRecipe, on: str | None) -> FoundProfile | None:

@@ -210,4 +210,6 @@ def _shrink_sampling(data: Data) -> None:
         at_steps=earlier,
         few_steps=[2] if sample["few_steps"] else [],
     )
+    if sample["convergence"] is not None:
+        sample["convergence"].update(count=_IMAGES // 2, steps=3)
     sample["guidance"]["autoguidance"] = None  # needs another run

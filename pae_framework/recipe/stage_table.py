@@ -49,6 +49,7 @@ _WRITTEN_AT: dict[str, KeyPath] = {
     "statistics": ("latents", "statistics"),
     "folder": ("latents", "folder"),
     "autoguidance": ("sample", "guidance", "autoguidance"),
+    "pool": ("extractor", "pool"),
     "text": ("description",),
 }
 """Key of hashed values -> key path in a recipe, if they differ; see :meth:`Stage.written_at`."""
@@ -182,6 +183,13 @@ def _with_batch_of_1(section: Settings) -> Values:
     return {**_changed(section, *keys), "batch_size": 1}
 
 
+def _extractor(recipe: Recipe) -> Values:
+    """Without what only the evaluation uses."""
+    assert recipe.extractor is not None
+    unused = dict.fromkeys(recipe.extractor.hashed_if_set)
+    return _pretraining(recipe, recipe.extractor.model_copy(update=unused))
+
+
 def _pretraining(recipe: Recipe, encoder: EncoderComponent | None) -> Values:
     assert encoder is not None
     return {**_images(recipe), "component": encoder, **_seed(recipe, encoder.train)}
@@ -268,9 +276,18 @@ def _evaluate(recipe: Recipe) -> Values:
     }
     if recipe.tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
         values["reconstruction"] = recipe.tokenizer.reconstruction
-    if recipe.extractor is not None and recipe.extractor.train is None:  # it has no stage
-        values["extractor"] = recipe.extractor
+    extractor = recipe.extractor
+    if extractor is not None and extractor.train is None:  # it has no stage
+        values["extractor"] = extractor
+    elif extractor is not None and extractor.pool is not None:
+        values["pool"] = extractor.pool
+    if _evaluates_training_images(recipe):
+        values["train_images"] = recipe.data.train
     return values
+
+
+def _evaluates_training_images(recipe: Recipe) -> bool:
+    return any("training_images" in one.config.needs for one in recipe.evaluate.values())
 
 
 def _report(recipe: Recipe) -> Values:
@@ -300,10 +317,13 @@ def _tokenizer_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
 
 
 def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
-    """With the training images if their number gives the last step of the generator."""
+    return (*_train_images_of_samples(recipe), *_NETWORKS, ("generator",), ("sample",))
+
+
+def _train_images_of_samples(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """The training images, if their number gives the last step of the generator."""
     trained = recipe.generator is not None and recipe.generator.weights is None
-    images = (_TRAIN,) if trained else _train_images_to_count(recipe)
-    return (*images, *_NETWORKS, ("generator",), ("sample",))
+    return (_TRAIN,) if trained else _train_images_to_count(recipe)
 
 
 def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
@@ -316,12 +336,17 @@ def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
     return (_TRAIN,) if recipe.data.train.config.expected() is None else ()
 
 
+def _evaluate_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    train = (_TRAIN,) if _evaluates_training_images(recipe) else ()
+    return (_TEST, *train, *_NETWORKS, *_EVALUATORS)
+
+
 _ROWS = (
     Stage(
         name="extractor",
         run="pae_framework.stages.pretrain:run",
         exists=lambda recipe: recipe.extractor is not None and recipe.extractor.train is not None,
-        hashed_values=lambda recipe: _pretraining(recipe, recipe.extractor),
+        hashed_values=_extractor,
         inputs=lambda recipe: (),
         writes=lambda recipe: ("encoder.safetensors",),
         reads=lambda recipe: (_TRAIN, ("extractor",)),
@@ -394,7 +419,7 @@ _ROWS = (
         hashed_values=_evaluate,
         inputs=lambda recipe: ("extractor", "encoder", "tokenizer", "sample"),
         writes=lambda recipe: ("results.json",),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_EVALUATORS),
+        reads=_evaluate_reads,
     ),
     Stage(
         name="report",
@@ -402,7 +427,7 @@ _ROWS = (
         hashed_values=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
         writes=lambda recipe: ("report.html",),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_to_count(recipe)),
+        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_of_samples(recipe)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

@@ -7,42 +7,96 @@ from dataclasses import dataclass
 
 from pae_framework.report.content import CurveRow
 from pae_framework.report.metrics import (
+    EVALUATIONS,
+    GENERATOR_STEPS,
     Axis,
     MetricFields,
     Series,
     decimals_for,
     fixed,
     number,
+    readable,
     series_along,
 )
 from pae_framework.report.page import Chart, chart
-from pae_framework.report.plots import Line, curves, loss_panels
+from pae_framework.report.plots import (
+    FEWEST_POINTS,
+    Line,
+    colors_of,
+    curves,
+    loss_panels,
+    terms_of,
+)
+
+_ENGINE = ("lr", "images_per_s", "data_wait")
+"""Terms of a log that tell of the machine or the schedule, not of the result."""
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """Charts of one stage: losses first, and readings of the engine apart.
+
+    ``values`` are the last values of terms with too few for a chart.
+    """
+
+    losses: list[tuple[str, Chart]]
+    engine: list[tuple[str, Chart]]
+    values: dict[str, str]
 
 
 @dataclass(frozen=True)
 class AxisSection:
-    """Charts along an axis: a table (one row per series) and a chart."""
+    """Metrics along an axis: a table (one row per series), and a chart of three points or more."""
 
     axis: str
     positions: list[str]
     rows: list[tuple[str, list[str]]]
-    chart: Chart
+    chart: Chart | None
 
 
-def training(stages: Mapping[str, Sequence[CurveRow]]) -> dict[str, list[tuple[str, Chart]]]:
-    """One panel per stage and term."""
-    panels = {
-        stage: [
-            (term, chart(svg, f"{term} of the stage {stage} over steps"))
-            for term, svg in loss_panels(rows).items()
-        ]
-        for stage, rows in stages.items()
+def training(stages: Mapping[str, Sequence[CurveRow]]) -> dict[str, TrainingSection]:
+    """One panel per stage and term; a term has the same color in every stage."""
+    colors = colors_of(term for rows in stages.values() for term in _reading_order(rows))
+    sections = {stage: _training(stage, rows, colors) for stage, rows in stages.items()}
+    return {
+        stage: section
+        for stage, section in sections.items()
+        if section.losses or section.engine or section.values
     }
-    return {stage: charts for stage, charts in panels.items() if charts}
 
 
-def along(metrics: Sequence[MetricFields], axis: Axis) -> AxisSection | None:
-    """A table and a chart of metrics along one axis."""
+def _training(stage: str, rows: Sequence[CurveRow], colors: Mapping[str, str]) -> TrainingSection:
+    svgs = loss_panels(rows, colors)
+    panels = {
+        term: chart(svgs[term], f"{term} of the stage {stage} over steps")
+        for term in _reading_order(rows)
+        if term in svgs
+    }
+    return TrainingSection(
+        losses=[panel for panel in panels.items() if panel[0] not in _ENGINE],
+        engine=[panel for panel in panels.items() if panel[0] in _ENGINE],
+        values={
+            term: _last(rows, term)
+            for term in _reading_order(rows)
+            if term not in svgs and term not in _ENGINE
+        },
+    )
+
+
+def _reading_order(rows: Sequence[CurveRow]) -> list[str]:
+    """The whole loss, its terms, then what is no loss."""
+    return sorted(terms_of(rows), key=lambda term: (term != "loss", term in _ENGINE))
+
+
+def _last(rows: Sequence[CurveRow], term: str) -> str:
+    value, step = next((row[term], row["step"]) for row in reversed(rows) if term in row)
+    return f"{readable(value)} at step {step}"
+
+
+def along(
+    metrics: Sequence[MetricFields], axis: Axis, colors: Mapping[str, str]
+) -> AxisSection | None:
+    """A table and a chart of metrics along one axis, with the ``colors`` of series by label."""
     all_series = series_along(metrics, axis)
     if not all_series:
         return None
@@ -53,17 +107,28 @@ def along(metrics: Sequence[MetricFields], axis: Axis) -> AxisSection | None:
         values = {at: fixed(number(metric), decimals) for at, metric in series.points}
         rows.append((series.label, [values.get(position, "") for position in positions]))
     lines = [Line(series.label, _finite_points(series)) for series in all_series]
+    y_label = all_series[0].label if len(all_series) == 1 else ""
     return AxisSection(
         axis=axis.label,
         positions=[f"{position:.10g}" for position in positions],
         rows=rows,
-        chart=axis_chart(lines, axis, all_series[0].label if len(all_series) == 1 else ""),
+        chart=axis_chart(lines, axis, y_label, colors),
     )
 
 
-def axis_chart(lines: Sequence[Line], axis: Axis, y_label: str) -> Chart:
-    """The chart of metrics along an axis."""
-    svg = curves(lines, axis.label, y_label, log_x=axis.doubling)
+def series_colors(metrics: Sequence[MetricFields]) -> dict[str, str]:
+    """The color of each series, the same along every axis."""
+    axes = (GENERATOR_STEPS, EVALUATIONS)
+    return colors_of(series.label for axis in axes for series in series_along(metrics, axis))
+
+
+def axis_chart(
+    lines: Sequence[Line], axis: Axis, y_label: str, colors: Mapping[str, str]
+) -> Chart | None:
+    """The chart of metrics along an axis; None if no line has three points."""
+    if max((len(line.points) for line in lines), default=0) < FEWEST_POINTS:
+        return None
+    svg = curves(lines, axis.label, y_label or "value", log_x=axis.doubling, colors=colors)
     return chart(svg, f"{y_label or ', '.join(line.label for line in lines)} over {axis.label}")
 
 

@@ -15,6 +15,8 @@ from pae_framework.report.table import MemberMetrics
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pae_framework.report.attachments import Attachment
+
 CurveRow = Mapping[str, Any]
 """One line of a training log: ``step`` and a number per term."""
 
@@ -27,7 +29,7 @@ class StageSummary:
     seconds: float
     steps: int | None = None
     images_per_s: float | None = None
-    note: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,50 @@ class LabeledImages:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Samples (M, 3, S, S) uint8, each with its K nearest training images (M, K, 3, S, S).
+
+    ``measure`` says in words what is compared; ``looked_at`` of ``available`` training images were.
+    """
+
+    samples: Tensor
+    nearest: Tensor
+    measure: str
+    looked_at: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Rotations:
+    """Images (A, M, 3, S, S) uint8 decoded from latents rotated by A angles in degrees."""
+
+    degrees: Sequence[float]
+    images: Tensor
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of the tokens of images (M, 3, S, S) uint8.
+
+    ``maps`` holds, by what the tokens are, the number of each token's cluster (M, h, w). ``masks``
+    (M, S, S) hold segments, or are None.
+    """
+
+    images: Tensor
+    maps: Mapping[str, Tensor]
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """One run.
 
     ``originals`` and ``reconstructions`` (M, 3, S, S) uint8 show the same images. ``latents``
-    (M', C, h, w) float are those of ``latent_images`` (M', 3, S, S) uint8. The first set of
-    ``samples`` is shown in full; image i of every set was sampled from the same noise. ``metrics``
-    are read from JSON, with the fields of :class:`pae_framework.contracts.Metric`.
+    (M', C, h, w) float are those of ``latent_images`` (M', 3, S, S) uint8. ``samples`` are shown
+    by class. ``same_noise`` holds sets by what varies between them; image i of all was sampled from
+    the same noise. ``metrics`` are read from JSON, with the fields of
+    :class:`pae_framework.contracts.Metric`. ``attachments`` are the files of each evaluator.
+    ``changes`` are keys of the recipe with the parent's value and its own.
     """
 
     name: str
@@ -60,10 +99,16 @@ class ReportContent:
     metrics: Sequence[MetricFields] = ()
     originals: Tensor | None = None
     reconstructions: Tensor | None = None
-    samples: Sequence[LabeledImages] = ()
+    samples: LabeledImages | None = None
+    same_noise: Mapping[str, Sequence[LabeledImages]] = field(default_factory=dict)
+    nearest: Nearest | None = None
     class_names: Sequence[str] = ()
     latents: Tensor | None = None
     latent_images: Tensor | None = None
+    clusters: Clusters | None = None
+    rotations: Rotations | None = None
+    attachments: Mapping[str, Sequence[Attachment]] = field(default_factory=dict)
+    changes: Sequence[tuple[str, str, str]] = ()
     commands: Sequence[str] = ()
 
 

@@ -9,26 +9,39 @@ from pae_framework.report import charts, gallery
 from pae_framework.report.content import ReportContent, SweepContent
 from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, At, Axis, flat
 from pae_framework.report.page import Chart, fill
-from pae_framework.report.plots import Line
+from pae_framework.report.plots import Line, colors_of
 from pae_framework.report.table import Column, Row, comparison_table, metric_cards, results_by_group
 
 
 def render(content: ReportContent) -> str:
     """The page of one run."""
+    colors = charts.series_colors(content.metrics)
     return fill(
         "run.html.j2",
         content=content,
         results=results_by_group(content.metrics),
         seconds=sum(stage.seconds for stage in content.stages),
         samples=gallery.samples(content.samples, content.class_names),
+        same_noise=_same_noise(content),
+        nearest=gallery.nearest(content.nearest),
         reconstructions=gallery.reconstructions(content.originals, content.reconstructions),
         latents=gallery.latents(content.latents, content.latent_images),
+        clusters=gallery.clusters(content.clusters),
+        rotations=gallery.rotations(content.rotations),
         training=charts.training(content.curves),
-        convergence=charts.along(content.metrics, GENERATOR_STEPS),
-        few_steps=charts.along(content.metrics, EVALUATIONS),
+        convergence=charts.along(content.metrics, GENERATOR_STEPS, colors),
+        few_steps=charts.along(content.metrics, EVALUATIONS, colors),
         cards=metric_cards(content.metrics),
         environment=flat(content.environment),
     )
+
+
+def _same_noise(content: ReportContent) -> dict[str, list[gallery.Strip]]:
+    strips = {
+        varied: gallery.same_noise(sets, content.class_names, varied)
+        for varied, sets in content.same_noise.items()
+    }
+    return {varied: rows for varied, rows in strips.items() if rows}
 
 
 def render_sweep(content: SweepContent) -> str:
@@ -58,12 +71,12 @@ def _charts(columns: Sequence[Column], rows: Sequence[Row], axis: Axis) -> list[
         if position is not None:
             key = column.name, axis.others(column.at), column.label
             names.setdefault(key, []).append((position, i))
-    charts_along = []
+    colors = colors_of(row.variant for row in rows)
+    found = []
     for (_, _, label), points in names.items():
         lines = [line for row in rows if (line := _line(row, points)).points]
-        if len(points) > 1 and lines:
-            charts_along.append(charts.axis_chart(lines, axis, label))
-    return charts_along
+        found.append(charts.axis_chart(lines, axis, label, colors))
+    return [chart for chart in found if chart]
 
 
 def _line(row: Row, points: Sequence[tuple[float, int]]) -> Line:

@@ -16,10 +16,12 @@ At = tuple[tuple[str, Any], ...]
 
 _GROUPS = ("reconstruction", "manifold", "generation", "few_steps", "adm", "fidelity")
 _LABELS = (
-    *("rFD", "PSNR", "SSIM", "LPIPS"),
-    *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFD"),
+    *("rFID", "rFD", "PSNR", "SSIM", "LPIPS"),
+    *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFID", "gFD"),
     *("FID", "sFID", "KID", "IS", "Precision", "Recall"),
 )
+_CONVERGENCE = ("protocol", "convergence")
+"""In ``at`` of metrics of the sample sets of ``sample.convergence``."""
 _MISSING = "–"  # noqa: RUF001 - an en dash
 
 
@@ -54,6 +56,8 @@ def condition(at: At) -> str:
         words.append(f"{readable(steps)} sampling step{'' if steps == 1 else 's'}")
         if rest.get("evaluations") == steps:
             del rest["evaluations"]
+    if "weights" in rest:
+        words.append(f"{readable(rest.pop('weights'))} weights")
     words += [f"{key.replace('_', ' ')} {readable(value)}" for key, value in rest.items()]
     return ", ".join(words)
 
@@ -75,12 +79,15 @@ def _reading_order(metric: MetricFields) -> tuple[Any, ...]:
 
 
 def headline(metrics: Sequence[MetricFields]) -> list[MetricFields]:
-    """One metric per name: without ``at``, else most trained and with fewest evaluations."""
-    chosen: dict[str, tuple[tuple[bool, float, float], MetricFields]] = {}
+    """One metric per name: without ``at``, else most trained and with fewest evaluations.
+
+    Those of the protocol for convergence come last.
+    """
+    chosen: dict[str, tuple[tuple[bool, bool, float, float], MetricFields]] = {}
     for metric in ordered(metrics):
         at = at_of(metric)
         trained = GENERATOR_STEPS.position(at) or 0.0
-        key = (bool(at), -trained, EVALUATIONS.position(at) or 0.0)
+        key = (_CONVERGENCE in at, bool(at), -trained, EVALUATIONS.position(at) or 0.0)
         name = str(metric["name"])
         if name not in chosen or key < chosen[name][0]:
             chosen[name] = (key, metric)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
+from pae_framework.report.encoding import data_uri
 from pae_framework.report.metrics import group_title, readable
-from pae_framework.report.pictures import png_bytes
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,7 @@ class Chart:
 
 def chart(svg: str, alt: str) -> Chart:
     """An SVG as a separate image inside the page, so that ids of several charts do not collide."""
-    return Chart(_uri("image/svg+xml", svg.encode()), alt)
-
-
-def png_uri(image: Image.Image) -> str:
-    """A picture inside the page."""
-    return _uri("image/png", png_bytes(image))
+    return Chart(data_uri("image/svg+xml", svg.encode()), alt)
 
 
 def fill(template: str, **values: Any) -> str:
@@ -70,7 +63,3 @@ def _environment() -> Environment:
         "title": group_title,
     }
     return environment
-
-
-def _uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{b64encode(content).decode()}"

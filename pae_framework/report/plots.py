@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ GRAY = "#7b7b7b"
 PALETTE = ("#3b82f6", "#e06a0f", "#17a673", "#a55eea", "#e0447c", "#0c98aa", "#b58900", "#8d6e63")
 _MARKERS = "osD^vPX*"
 _MOST_POINTS = 300
+FEWEST_POINTS = 3
+"""Fewer make no curve."""
+_UNITS = {"lr": "learning rate", "images_per_s": "images/s", "data_wait": "share of time"}
+"""Titles of the vertical axis; other terms have their own name."""
 _METADATA = ("Creator", "Date", "Format", "Type")
 # A viewer that knows the color scheme of the page gives the text the contrast of body text.
 _STYLE = (
@@ -42,27 +46,52 @@ class Line:
     points: Sequence[tuple[float, float, float | None]]
 
 
-def loss_panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def colors_of(names: Iterable[str]) -> dict[str, str]:
+    """A color for each name, in the order of their first appearance."""
+    unique = dict.fromkeys(names)
+    return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(unique)}
+
+
+def terms_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The terms of a training log, in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row if key != "step"))
+
+
+def loss_panels(
+    rows: Sequence[Mapping[str, Any]], colors: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """One small SVG per term of a training log: raw values faint, their local mean on top.
 
-    ``rows`` hold ``step`` and a number per term; some rows may lack a term. A term that was never
-    finite has no panel. The axis is logarithmic if a positive term spans a factor of ten or more.
+    ``rows`` hold ``step`` and a number per term; some rows may lack a term. A term with fewer than
+    three finite values has no panel. The axis is logarithmic if a positive term spans a factor of
+    ten or more. ``colors`` of terms; None: by their order.
     """
-    terms = {key: None for row in rows for key in row if key != "step"}
+    terms = terms_of(rows)
+    colors = colors_of(terms) if colors is None else colors
     panels = {}
-    for index, term in enumerate(terms):
+    for term in terms:
         steps, values = _column(rows, term)
-        if np.isfinite(values).any():
-            panels[term] = _loss_panel(steps, values, PALETTE[index % len(PALETTE)])
+        if np.isfinite(values).sum() >= FEWEST_POINTS:
+            panels[term] = _loss_panel(steps, values, term, colors[term])
     return panels
 
 
-def curves(lines: Sequence[Line], x_label: str, y_label: str, log_x: bool = False) -> str:
-    """Metrics over an axis as one SVG: markers at measured values, a band for the spread."""
+def curves(
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    colors: Mapping[str, str] | None = None,
+) -> str:
+    """Metrics over an axis as one SVG: markers at measured values, a band for the spread.
+
+    ``colors`` of lines by label; None: by their order.
+    """
+    colors = colors_of(line.label for line in lines) if colors is None else colors
     figure, axes = _figure(5.0, 2.9)
     measured = sorted({point[0] for line in lines for point in line.points})
     for index, line in enumerate(lines):
-        color = PALETTE[index % len(PALETTE)]
+        color = colors[line.label]
         x, y = _array(p[0] for p in line.points), _array(p[1] for p in line.points)
         spread = _array(p[2] or 0.0 for p in line.points)
         marker = _MARKERS[index % len(_MARKERS)]
@@ -105,13 +134,14 @@ def spans_decades(values: Values) -> bool:
     return bool(len(finite)) and finite.min() > 0 and finite.max() >= 10 * finite.min()
 
 
-def _loss_panel(steps: Values, values: Values, color: str) -> str:
-    figure, axes = _figure(2.75, 1.75)
+def _loss_panel(steps: Values, values: Values, term: str, color: str) -> str:
+    figure, axes = _figure(2.75, 1.9)
     mean = smooth(values, half=len(values) // 25)
     keep = np.unique(np.linspace(0, len(values) - 1, _MOST_POINTS).round().astype(int))
     axes.plot(steps[keep], values[keep], color=color, alpha=0.3, linewidth=0.8)
-    marker = "." if len(values) < 3 else None  # one point makes no line
-    axes.plot(steps[keep], mean[keep], color=color, linewidth=1.4, marker=marker)
+    axes.plot(steps[keep], mean[keep], color=color, linewidth=1.4)
+    axes.set_xlabel("step")
+    axes.set_ylabel(_UNITS.get(term, term))
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     _scale_y(axes, values)

@@ -94,7 +94,7 @@ def metric_cards(metrics: Sequence[MetricFields]) -> list[Card]:
 
 def _card(metrics: list[MetricFields]) -> Card:
     main = result_rows(headline(metrics))[0]
-    protocols = [flat(metric.get("protocol") or {}) for metric in metrics]
+    protocols = [_measurement(metric) for metric in metrics]
     keys = list(dict.fromkeys(key for protocol in protocols for key in protocol))
     shared = {
         key: protocols[0][key]
@@ -110,6 +110,12 @@ def _card(metrics: list[MetricFields]) -> Card:
         for metric, row, protocol in zip(metrics, result_rows(metrics), protocols, strict=True)
     ]
     return Card(main, shared, ["at", main.label, *differing], points)
+
+
+def _measurement(metric: MetricFields) -> dict[str, str]:
+    """What was measured, and how."""
+    subject = flat(metric.get("subject") or {}, "subject.")
+    return subject | flat(metric.get("protocol") or {})
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ class _Dump:
             key: self.value(value, value)
             for key, value in component
             if key not in ("use", "config", "weights")  # the contents of weights are hashed instead
+            and not (value is None and key in component.hashed_if_set)
         }
         version = type(component.config).version
         return {

@@ -42,6 +42,11 @@ class _Process(BaseModel):
     since: str
 
 
+class _Evaluator(BaseModel):
+    fingerprint: str
+    files: dict[str, ResultFile]
+
+
 class _Record(BaseModel):
     """The shape of ``stage.json``, as far as it is read."""
 
@@ -58,6 +63,7 @@ class _Record(BaseModel):
     hashed: dict[str, Any] = {}
     process: _Process | None = None
     continued_from: dict[str, Any] = {}
+    evaluators: dict[str, _Evaluator] = {}
 
 
 class UpdateRecord(Protocol):

@@ -79,6 +79,10 @@ class StageResults:
         """Whether the stage wrote the file ``name``."""
         return (self.folder / name).is_file() if self.recorded is None else name in self.recorded
 
+    def names(self) -> list[str]:
+        """The files that the stage wrote, sorted."""
+        return sorted(_result_names(self.folder) if self.recorded is None else self.recorded)
+
     def file(self, name: str) -> Path:
         """A file of the stage, after its size and contents were checked.
 

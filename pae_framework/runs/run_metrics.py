@@ -16,7 +16,9 @@ RESULTS = "results.json"
 Metrics = list[dict[str, Any]]
 
 
-class _Metric(BaseModel):
+class MetricShape(BaseModel):
+    """A metric in JSON, with the fields of :class:`pae_framework.contracts.Metric`."""
+
     name: str
     label: str
     value: float | None
@@ -24,13 +26,14 @@ class _Metric(BaseModel):
     std: float | None = None
     at: dict[str, Any] | None = None
     protocol: dict[str, Any] | None = None
+    subject: dict[str, Any] | None = None
 
 
 class _MemberResult(BaseModel):
     member: str
     variant: str
     seed: int
-    metrics: list[_Metric]
+    metrics: list[MetricShape]
     samples: str = ""
 
 
@@ -53,7 +56,7 @@ def read_metrics_file(path: Path) -> Metrics:
         RunError: the file is missing or damaged.
     """
     remedy = "remove it and run the same command again"
-    metrics: Metrics = read_record(path, list[_Metric], remedy)
+    metrics: Metrics = read_record(path, list[MetricShape], remedy)
     return metrics
 
 

@@ -25,10 +25,11 @@ from pae_framework.system.files import write_json
 
 @dataclass(frozen=True, eq=False)
 class PlannedSet:
-    """A set to sample: its npz and its chunks of sample numbers, the weights to sample from, the
-    settings, and its entry in ``sets.json``, which includes the identity."""
+    """A set to sample: its npz, its labels (M,) and its chunks of sample numbers, the weights to
+    sample from, the settings, and its entry in ``sets.json``, which includes the identity."""
 
     path: Path
+    labels: Tensor
     chunks: Sequence[range]
     weights: Path
     settings: SampleSettings
@@ -56,12 +57,12 @@ class SampleSets:
     all: list[PlannedSet]
     missing: list[PlannedSet]
 
-    def join_complete(self, sampler: Sampler, labels: Tensor) -> None:
+    def join_complete(self, sampler: Sampler) -> None:
         """Join the chunks of the first missing sets, as far as these are complete."""
         while self.missing and are_complete(self.missing[0].path, self.missing[0].chunks):
             planned = self.missing[0]
             planned.add_evaluations(sampler)
-            join_chunks(planned.path, planned.chunks, labels)
+            join_chunks(planned.path, planned.chunks, planned.labels)
             del self.missing[0]
             self.write_list()
 
@@ -78,7 +79,6 @@ class ChunkSampler:
 
     Args:
         sampler: of the run.
-        labels: (M,) int64, of each set.
         chunks: each with its set.
         show: called with the number of images of the chunk that are done.
     """
@@ -86,18 +86,17 @@ class ChunkSampler:
     def __init__(
         self,
         sampler: Sampler,
-        labels: Tensor,
         chunks: Sequence[tuple[PlannedSet, range]],
         show: Callable[[int], None],
     ):
-        self._sampler, self._labels, self._chunks, self._show = sampler, labels, chunks, show
+        self._sampler, self._chunks, self._show = sampler, chunks, show
         self._loaded: Path | None = None
 
     def __call__(self, number: int) -> None:
         """Sample one chunk unless it is complete."""
         planned, chunk = self._chunks[number]
         count = EvaluationCount()
-        images = replace(self._sampler, count=count).for_set(self._labels, planned.settings)
+        images = replace(self._sampler, count=count).for_set(planned.labels, planned.settings)
 
         def sample(indices: Tensor) -> Tensor:
             self._load(planned.weights)

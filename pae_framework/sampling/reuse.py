@@ -25,7 +25,7 @@ from pae_framework.sampling.sample_set import SETS, open_set, read_entries
 from pae_framework.sampling.sampler import COUNTED_KEYS
 from pae_framework.system.files import file_identity, replacing
 
-_NOT_HASHED = SampleSettings.without_effect | {"count", "labels", "at_steps", "few_steps"}
+_NOT_HASHED = SampleSettings.without_effect | {"count", "labels"}
 """Settings that change no image, or only the labels, which are hashed themselves."""
 
 
@@ -50,7 +50,7 @@ def set_identity(
         "statistics": file_identity(context.file("latents", SAFE_NAME)),
         "autoguidance": None if weak is None else file_identity(generator_weights(weak)),
         "labels": labels.tolist(),
-        "settings": settings.model_dump(
+        "settings": settings.alone.model_dump(
             mode="json",
             exclude_defaults=True,
             exclude={**dict.fromkeys(_NOT_HASHED, True), "guidance": {"autoguidance"}},

@@ -65,8 +65,8 @@ def sampling_settings(
         UsageError: a value is invalid or unsuitable for the run's generator, a package is missing,
             or the run for autoguidance cannot be used.
     """
-    values = (recipe.sample or SampleSettings()).model_dump()
-    values |= {"at_steps": (), "few_steps": (), "compile": False}  # of the sample stage only
+    values = (recipe.sample or SampleSettings()).alone.model_dump()
+    values |= {"compile": False}
     values |= {key: value for key, value in options.items() if value is not None}
     if guidance is not None:
         values["guidance"]["scale"] = guidance

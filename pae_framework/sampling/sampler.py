@@ -23,7 +23,6 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sample_latents
-from pae_framework.frozen import cast_frozen_layers
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.runs.autoguidance_run import latent_mismatch
 from pae_framework.runs.opened import OpenedRun, open_run
@@ -31,6 +30,7 @@ from pae_framework.sampling.sample_set import SampleImages
 from pae_framework.tensor_files import load_weights
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.training.blocks import compile_blocks
+from pae_framework.training.frozen_casts import cast_frozen
 
 COUNTED_KEYS = ("evaluations", "guided_evaluations")
 """Protocol entries that an adaptive solver determines while sampling."""
@@ -69,7 +69,7 @@ class Sampler:
         settings = context.recipe.sample or SampleSettings()
         for network in (model,) if weak is None else (model, weak):
             if settings.precision == "bf16":
-                cast_frozen_layers(network, torch.bfloat16)
+                cast_for_sampling(network)
             if settings.compile:
                 compile_blocks(network, dynamic=False)
         tokenizer, statistics = trained_tokenizer(context), run_statistics(context)
@@ -92,7 +92,7 @@ class Sampler:
             settings,
             settings.seed,
             self.tokenizer.latent,
-            weak=self.weak,
+            weak=self.weak if settings.guidance.autoguidance else None,
             count=self.count,
         )  # (M, C, h, w), normalized
         decoded = self.tokenizer.decode(self.statistics.denormalize(latents))  # (M, 3, S, S)
@@ -106,6 +106,19 @@ class Sampler:
         """The protocol of :meth:`images` with these settings and the evaluations counted so far."""
         protocol = describe(settings.for_latent(self.tokenizer.latent), self.count)
         return {**protocol, "tf32": self.tf32}
+
+
+def cast_for_sampling(model: Generator) -> None:
+    """Cast a generator's weights, once, as bf16 sampling would; see :func:`cast_frozen`."""
+    device, shape = next(model.parameters()).device, model.latent
+    times = torch.linspace(0.05, 0.95, 3, device=device)  # (3,)
+    labels = torch.tensor([0, model.num_classes - 1, model.num_classes], device=device)  # (3,)
+
+    def velocities() -> list[Tensor]:
+        x = torch.randn(3, shape.channels, shape.side, shape.side, device=device)
+        return [model(x, times, labels)]
+
+    cast_frozen(model, velocities)
 
 
 def describe(settings: SampleSettings, count: EvaluationCount | None = None) -> dict[str, Any]:

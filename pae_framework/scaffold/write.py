@@ -16,8 +16,8 @@ from typing import Any
 from pae_framework import PAE_API, __version__
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
-from pae_framework.scaffold.files import all_files, scaffolding
 from pae_framework.scaffold.names import Names, is_distribution
+from pae_framework.scaffold.plugin_package import all_files, scaffolding
 from pae_framework.system.files import (
     digest_of_text,
     file_problem,

@@ -21,6 +21,7 @@ from pae_framework.execution.encoded_shards import EncodedShards, Throughput
 from pae_framework.execution.items import pass_items
 from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
+from pae_framework.tokenizer.frozen_types import cast_for_encoding
 from pae_framework.tokenizer.model import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -54,7 +55,10 @@ def _find_statistics(context: StageContext) -> None:
 
 
 def _write_shards(context: StageContext) -> None:
-    shards, throughput = encoded_latents(context, trained_tokenizer(context)), Throughput()
+    tokenizer = trained_tokenizer(context)
+    if context.recipe.latents.precision == "bf16":
+        cast_for_encoding(tokenizer)
+    shards, throughput = encoded_latents(context, tokenizer), Throughput()
     images = len(context.train_source)
     with context.progress(images) as progress:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,9 +44,9 @@ def run(context: StageContext) -> None:
             lambda batches: refiner.measure(_tokens(encoder, batches)),
         )
     if settings.precision == "bf16":
-        size = encoder.image_size
-        images = torch.zeros(2, 3, size, size, device=context.device)
-        cast_frozen(encoder, lambda: encoder(encoder.normalize(images)))
+        shape = (2, 3, encoder.image_size, encoder.image_size)
+        images = partial(torch.rand, shape, device=context.device)
+        cast_frozen(encoder, lambda: list(_tokens(encoder, [images()])))
     total = context.print_length(settings, len(context.train_source))
     task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
     train(task, settings, total, context.train_context(settings))

@@ -10,9 +10,13 @@ from typing import Any
 
 import torch
 
-from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.contracts import SampleSet
+from pae_framework.errors import PaeError
+from pae_framework.evaluation.shown import clusters, nearest_to_samples, rotations, shown_inputs
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.parent_changes import changes_to_parent
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.report.attachments import Attachment, attachable, read_attachments
 from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
@@ -22,14 +26,12 @@ from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import write_text
-from pae_framework.tensor_files import load_tensors, save_tensors
 from pae_framework.training.metrics_log import describe_gap, read_log
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 16
-"""Test images shown with their reconstructions and latents."""
-SHOWN_IMAGES = "shown_images.safetensors"
+GIVEN = "recipe.yaml"
+"""The recipe file as given."""
 
 
 def run(context: StageContext) -> None:
@@ -92,13 +94,14 @@ def write_comparison(
 @torch.no_grad()
 def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
-    inputs = _inputs(context)
+    inputs, masks = shown_inputs(context)
+    sets = inputs.sample_sets if context.reads("sample") else []
     logs = {name: _log(context, name) for name in context.planned.inputs}
     return ReportContent(
         name=context.recipe.name,
         description=context.recipe.description,
         recipe_yaml=context.run.text(RESOLVED),
-        given_yaml=context.run.text("recipe.yaml"),
+        given_yaml=context.run.text(GIVEN),
         overrides=context.run.text("overrides.txt").splitlines(),
         environment=context.run.environment,
         stages=[_summary(context, name, rows) for name, rows in logs.items()],
@@ -106,23 +109,18 @@ def gather(context: StageContext) -> ReportContent:
         metrics=_metrics(context),
         originals=inputs.images,
         reconstructions=inputs.reconstructions,
-        samples=_samples(inputs) if context.reads("sample") else [],
+        samples=_labeled(sets[0]) if sets else None,
+        same_noise=same_noise(sets),
+        nearest=nearest_to_samples(context, inputs),
         class_names=list(context.class_names),
         latents=inputs.latents,
         latent_images=inputs.images,
+        clusters=clusters(inputs, masks),
+        rotations=rotations(inputs),
+        attachments=attachments_of(context),
+        changes=_changes(context),
         commands=_commands(context),
     )
-
-
-def _inputs(context: StageContext) -> RunInputs:
-    """Inputs with the test images to show, which are kept: a later report needs no others."""
-    file = context.directory / SHOWN_IMAGES
-    if file.is_file():
-        kept = load_tensors(file)
-        return RunInputs(context, limit=SHOWN, test=(kept["images"], kept["labels"]))
-    inputs = RunInputs(context, limit=SHOWN)
-    save_tensors({"images": inputs.images, "labels": inputs.labels}, file)
-    return inputs
 
 
 def _summary(context: StageContext, name: str, rows: Sequence[dict[str, float]]) -> StageSummary:
@@ -133,7 +131,7 @@ def _summary(context: StageContext, name: str, rows: Sequence[dict[str, float]])
         seconds=float(info.get("seconds", 0.0)),
         steps=int(rows[-1]["step"]) if rows else None,
         images_per_s=sorted(rates)[len(rates) // 2] if rates else None,
-        note=f"fingerprint {context.plan[name].fingerprint}",
+        fingerprint=context.plan[name].fingerprint,
     )
 
 
@@ -154,15 +152,54 @@ def _log(context: StageContext, name: str) -> list[dict[str, float]]:
     return rows
 
 
-def _samples(inputs: RunInputs) -> list[LabeledImages]:
-    return [
-        LabeledImages(
-            f"{generator_words(sampled.generator_step)}, {sampled.steps} sampling steps",
-            sampled.images,
-            sampled.labels,
-        )
-        for sampled in inputs.sample_sets
-    ]
+def _labeled(samples: SampleSet) -> LabeledImages:
+    label = f"{generator_words(samples.generator_step)}, {samples.steps} sampling steps"
+    return LabeledImages(label, samples.images, samples.labels)
+
+
+def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
+    """The sets of earlier weights and of other numbers of steps, each with the main set."""
+    training = sorted(_with_role(sets, "checkpoint"), key=lambda each: each.generator_step)
+    solver = sorted(_with_role(sets, "few_steps"), key=lambda each: each.steps)
+    return {
+        "During training": [
+            LabeledImages(generator_words(each.generator_step), each.images, each.labels)
+            for each in training
+        ],
+        "With few sampling steps": [
+            LabeledImages(f"{each.steps} sampling steps", each.images, each.labels)
+            for each in solver
+        ],
+    }
+
+
+def _with_role(sets: Sequence[SampleSet], role: str) -> list[SampleSet]:
+    return [each for each in sets if each.role in ("main", role)]
+
+
+def attachments_of(context: StageContext) -> dict[str, list[Attachment]]:
+    """The pictures and tables of each evaluator, and the text files with their captions."""
+    if not context.reads("evaluate"):
+        return {}
+    names = context.results("evaluate").names()
+    evaluators = {}
+    for label in context.recipe.evaluate:
+        own = [name for name in names if name.startswith(f"{label}/")]
+        files = {name: context.file("evaluate", name) for name in own}
+        evaluators[label] = {name: files[name] for name in attachable(own)}
+    return read_attachments(evaluators)
+
+
+def _changes(context: StageContext) -> list[tuple[str, str, str]]:
+    """What the recipe changes in its parent; nothing if its files are not as they were."""
+    path = Path(context.run.info.get("recipe", ""))
+    try:
+        if not path.is_file() or path.read_text(encoding="utf-8") != context.run.text(GIVEN):
+            return []
+        overrides = context.run.text("overrides.txt").splitlines()
+        return changes_to_parent(path, overrides, context.registry)
+    except (PaeError, OSError, UnicodeDecodeError):
+        return []
 
 
 def _commands(context: StageContext) -> list[str]:

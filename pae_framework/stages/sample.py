@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from torch import Tensor
-
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.items import do_items
 from pae_framework.flow.flow_settings import SampleSettings
@@ -39,14 +37,11 @@ def run(
     settings = context.recipe.sample
     assert settings is not None
     sampler = make_sampler(context)
-    labels = label_plan(settings.count, sampler.model.num_classes, settings.seed, settings.labels)
-
-    sets = context.world.on_main(
-        lambda: _sample_sets(context, settings, sampler, labels, chunk_size)
-    )
+    sets = context.world.on_main(lambda: _sample_sets(context, settings, sampler, chunk_size))
     chunks = [(planned, chunk) for planned in sets.missing for chunk in planned.chunks]
-    reused = (len(sets.all) - len(sets.missing)) * settings.count
-    with context.progress(len(sets.all) * settings.count) as progress:
+    total = sum(planned.settings.count for planned in sets.all)
+    reused = total - sum(planned.settings.count for planned in sets.missing)
+    with context.progress(total) as progress:
         done = reused
 
         def show(chunks_done: int) -> None:
@@ -54,85 +49,80 @@ def run(
             done = reused + sum(len(chunk) for _, chunk in chunks[:chunks_done])
             progress.update(done)
 
-        sample_chunk = ChunkSampler(
-            sampler, labels, chunks, lambda images: progress.update(done + images)
-        )
+        sample_chunk = ChunkSampler(sampler, chunks, lambda images: progress.update(done + images))
 
         def work(number: int) -> None:
             if chunks[number][0] in sets.missing:
                 sample_chunk(number)
             if context.world.is_main:
-                sets.join_complete(sampler, labels)
+                sets.join_complete(sampler)
 
         do_items(context, work, len(chunks), "chunks", show)
         if context.world.is_main:
             sets.write_list()
-            progress.update(len(sets.all) * settings.count)
+            progress.update(total)
 
 
 def _sample_sets(
-    context: StageContext,
-    settings: SampleSettings,
-    sampler: Sampler,
-    labels: Tensor,
-    chunk_size: int,
+    context: StageContext, settings: SampleSettings, sampler: Sampler, chunk_size: int
 ) -> SampleSets:
     """The sets that the recipe asks for; prepares the folders for the chunks of missing ones."""
     sets = SampleSets(context.directory, [], [])
-    for planned in _planned_sets(context, settings, sampler, labels, chunk_size):
+    for planned in _planned_sets(context, settings, sampler, chunk_size):
         sets.all.append(planned)
         remove_other_chunks(planned.path, planned.entry["identity"])
-        if not _reuse(context, planned, labels, sampler):
-            prepare_chunks(planned.path, settings.count, planned.entry["identity"], chunk_size)
+        if not _reuse(context, planned, sampler):
+            count, identity = planned.settings.count, planned.entry["identity"]
+            prepare_chunks(planned.path, count, identity, chunk_size)
             sets.missing.append(planned)
     return sets
 
 
 def _planned_sets(
-    context: StageContext,
-    settings: SampleSettings,
-    sampler: Sampler,
-    labels: Tensor,
-    chunk_size: int,
+    context: StageContext, settings: SampleSettings, sampler: Sampler, chunk_size: int
 ) -> Iterator[PlannedSet]:
     """The sets that the recipe asks for."""
     component = context.recipe.generator
     assert component is not None
     last, origin = _last_step(context, component), _origin(context, component)
-    chunks = split_chunks(settings.count, chunk_size)
-
-    def planned(role: str, step: int, steps: int) -> PlannedSet:
+    for role, step, own in settings.sets(last):
+        assert step is not None
         name = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
         weights = context.file("generator", name)
-        own = settings.model_copy(update={"steps": steps})
-        file = f"samples-step{step:06d}-{settings.solver}{steps:03d}.npz"
+        labels = label_plan(own.count, sampler.model.num_classes, own.seed, own.labels)
+        prefix = "convergence" if role == "convergence" else "samples"
+        file = f"{prefix}-step{step:06d}-{own.solver}{own.steps:03d}.npz"
+        seen = _seen(context, component, step) if role == "convergence" else {}
         entry = {
             "file": file,
             "role": role,
             "generator_step": step,
-            "steps": steps,
+            "steps": own.steps,
             "weights": name,
             "identity": set_identity(context, weights, labels, own),
             "protocol": {
                 **sampler.describe(own),
                 "generator_step": step,
-                "labels": f"{settings.labels}, shuffled",
+                **seen,
+                "labels": f"{own.labels}, shuffled",
                 "weights": origin,
             },
         }
-        return PlannedSet(context.directory / file, chunks, weights, own, entry)
-
-    yield planned("main", last, settings.steps)
-    for step in settings.at_steps:
-        if step != last:
-            yield planned("checkpoint", step, settings.steps)
-    for steps in settings.few_steps:
-        if steps != settings.steps:
-            yield planned("few_steps", last, steps)
+        chunks = split_chunks(own.count, chunk_size)
+        yield PlannedSet(context.directory / file, labels, chunks, weights, own, entry)
 
 
-def _reuse(context: StageContext, planned: PlannedSet, labels: Tensor, sampler: Sampler) -> bool:
+def _seen(context: StageContext, component: GeneratorComponent, step: int) -> dict[str, float]:
+    """Images and epochs that the generator was trained on at a step; empty for loaded weights."""
+    if component.weights is not None:
+        return {}
+    epochs = component.train.epochs_at(step, len(context.train_source))
+    return {"images_seen": step * component.train.batch_size, "epochs": round(epochs, 4)}
+
+
+def _reuse(context: StageContext, planned: PlannedSet, sampler: Sampler) -> bool:
     """Whether the set is there or could be reused from another stage; prints the latter."""
+    labels = planned.labels
     folder = reuse_finished(context.directory, planned.entry, labels)
     if folder is not None and folder != context.directory:
         text = f"{'':<10} {planned.path.name} reused from {folder.name}"

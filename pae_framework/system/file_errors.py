@@ -63,6 +63,18 @@ def free_space(path: Path) -> int | None:
         return None
 
 
+def require_space(path: Path, size: int) -> None:
+    """Check, before anything is written, that ``size`` bytes fit where ``path`` is.
+
+    Raises:
+        WriteError: there is less space; says how much is there and how much is needed.
+    """
+    free = free_space(path)
+    if free is not None and free < size:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise WriteError(describe_write_error(error, path, size))
+
+
 def describe_write_error(error: OSError, path: Path, size: int | None = None) -> str:
     """What keeps ``path`` from being written and what to do. Arguments as in :func:`writing`."""
     reason = error.strerror or str(error)

@@ -12,19 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pae_framework.contracts import EvaluationInputs, SampleSet
+from pae_framework.contracts import EvaluationInputs, FeatureReference, SampleSet
 from pae_framework.data.pixels import to_uint8
 from pae_framework.testing.expect import expect
 from pae_framework.testing.synthetic import normal, synthetic_images
 
 IMAGES, CLASSES, GRID, PATCH, WIDTH, CHANNELS = 24, 3, 4, 4, 16, 4
 SIZE = GRID * PATCH
+_PARTS = {"tokenizer", "encoder", "extractor", "perceptual", "generator"}
 
 
 class SyntheticExtractor:
     """Six fixed random projections of the pixels."""
 
     name = "synthetic"
+
+    def label(self, label: str) -> str:
+        """With the name."""
+        return f"{label} (synthetic)"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""
@@ -60,7 +65,6 @@ class SyntheticInputs(EvaluationInputs):
 
     indices = range(IMAGES)
     class_names = ("one", "two", "three")
-    protocol: Mapping[str, Any] = {"test_data": "synthetic", "image_size": SIZE}
     seed = 0
     perceptual_name = "mean absolute difference"
 
@@ -68,6 +72,17 @@ class SyntheticInputs(EvaluationInputs):
         self._needs = frozenset(needs)
         self._images = to_uint8(synthetic_images(IMAGES, SIZE))
         self._labels = torch.arange(IMAGES) % CLASSES
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        return {**self.protocol_of("test_images"), "evaluation_seed": self.seed}
+
+    def protocol_of(self, part: str) -> Mapping[str, Any]:
+        """A made-up identity."""
+        if part == "test_images":
+            return {"test_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
+        expect(part in _PARTS, f"asked for the part {part!r}; known are {sorted(_PARTS)}")
+        return {part: "synthetic", f"{part}_digest": "none"}
 
     @property
     def images(self) -> Tensor:
@@ -111,6 +126,13 @@ class SyntheticInputs(EvaluationInputs):
     def image_features(self) -> Tensor:
         return self.extractor(self.images)
 
+    @property
+    def training_reference(self) -> FeatureReference:
+        """The test images with noise."""
+        features = self.extractor(self._needed("training_images", _near(0.02, seed=4)))
+        protocol = {"reference": "training images", "reference_count": IMAGES}
+        return FeatureReference(features.mean(0), features.T.cov(), IMAGES, protocol)
+
     def inception(self, weights: str) -> SyntheticInception:
         """Features of three kinds, whatever the weights."""
         return self._needed("inception", SyntheticInception())
@@ -143,7 +165,13 @@ def _sample_sets(labels: Tensor) -> tuple[SampleSet, ...]:
             generator_step=generator_step,
             steps=steps,
             role=role,
-            protocol={"solver": "euler", "evaluations": steps, "guidance": 1.0},
+            protocol={
+                "solver": "euler",
+                "evaluations": steps,
+                "guidance": 1.0,
+                "generator_step": generator_step,
+                "weights": "ema",
+            },
         )
         for number, (role, generator_step, steps, noise) in enumerate(roles, start=20)
     )

@@ -1,12 +1,16 @@
-"""The frozen networks of a tokenizer's training, in the type that they are computed in."""
+"""The frozen networks of a tokenizer, in the type that they are computed in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from pae_framework.contracts import Discriminator
 from pae_framework.tokenizer.losses.adversarial import eval_mode
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
+from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.training.frozen_casts import cast_frozen
 
 
@@ -18,17 +22,28 @@ def cast_frozen_networks(
     Both are on the device. LPIPS stays in float32, in which it computes. See :func:`cast_frozen`.
     """
     tokenizer = objective.tokenizer
-    size, device = tokenizer.encoder.image_size, next(tokenizer.parameters()).device
-    images = torch.zeros(2, 3, size, size, device=device)
+    images = _images_for(tokenizer)
 
-    def encode() -> None:
-        tokenizer.features(images)
-        objective.reconstruction.comparison()(images, images)  # may compare its features
+    def encode() -> list[Tensor]:
+        compare = objective.reconstruction.comparison()  # may compare features of the encoder
+        return [tokenizer.features(images()).tokens, *compare(images(), images()).values()]
 
     cast_frozen(tokenizer.encoder, encode)
     if "refiner" in objective.frozen_modules():
         refiner = objective.refiner
-        cast_frozen(refiner, lambda: refiner.targets(tokenizer.features(images).tokens))
+        cast_frozen(refiner, lambda: [refiner.targets(tokenizer.features(images()).tokens)])
     if discriminator is not None:
         with eval_mode(discriminator):
-            cast_frozen(discriminator, lambda: discriminator(images))
+            cast_frozen(discriminator, lambda: [discriminator(images())])
+
+
+def cast_for_encoding(tokenizer: Tokenizer) -> None:
+    """Cast the weights of a frozen tokenizer with which it encodes; see :func:`cast_frozen`."""
+    images = _images_for(tokenizer)
+    cast_frozen(tokenizer, lambda: [tokenizer.encode(images()).latents])
+
+
+def _images_for(tokenizer: Tokenizer) -> Callable[[], Tensor]:
+    """Draws two images (2, 3, S, S) on the tokenizer's device."""
+    size, device = tokenizer.encoder.image_size, next(tokenizer.parameters()).device
+    return lambda: torch.rand(2, 3, size, size, device=device)

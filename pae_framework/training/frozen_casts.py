@@ -15,35 +15,48 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pae_framework.frozen import UsesFrozen
-from pae_framework.seeding import random_states_kept
+from pae_framework.seeding import seeded
 
 CAST = torch.ops.aten._to_copy.default
 
 
 @torch.no_grad()
-def cast_frozen(network: nn.Module, run: Callable[[], object]) -> None:
+def cast_frozen(network: nn.Module, run: Callable[[], Sequence[Tensor]]) -> None:
     """Cast to bf16, once, the frozen weights that autocast would cast at every use.
 
     Results under autocast keep their bits, because these are the same casts. Weights that are also
     used in float32, such as those of norms and positions, keep their type. So do weights that
-    ``run`` does not use.
+    ``run`` does not use. All keep theirs if the results of ``run`` change nevertheless, as when a
+    network computes in the type of its weights.
 
     Args:
         network: on its device; its frozen weights, and those of the frozen networks it uses.
-        run: uses the network as in training, in eval mode; called once, under autocast.
+        run: uses the network as it will be used, in eval mode, and returns the results; called
+            twice under autocast, with the same random numbers.
     """
     weights = list(_frozen_weights(network))
     if not weights:
         return
-    with (
-        random_states_kept(),
-        torch.autocast(weights[0].device.type, torch.bfloat16),
-        _Uses(weights) as uses,
-    ):
-        run()
-    for weight in weights:
-        if uses.of(weight) == {torch.bfloat16}:
-            weight.data = weight.data.to(torch.bfloat16)
+
+    def results() -> Sequence[Tensor]:
+        with seeded("frozen casts"), torch.autocast(weights[0].device.type, torch.bfloat16):
+            return run()
+
+    with _Uses(weights) as uses:
+        expected = results()
+    exact = {weight: weight.data for weight in weights if uses.of(weight) == {torch.bfloat16}}
+    for weight, data in exact.items():
+        weight.data = data.to(torch.bfloat16)
+    if not _equal(results, expected):
+        for weight, data in exact.items():
+            weight.data = data
+
+
+def _equal(results: Callable[[], Sequence[Tensor]], expected: Sequence[Tensor]) -> bool:
+    try:
+        return all(map(torch.equal, results(), expected))
+    except RuntimeError:  # types that do not go together
+        return False
 
 
 def _frozen_weights(network: nn.Module) -> Iterator[nn.Parameter]:

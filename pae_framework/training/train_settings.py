@@ -168,3 +168,7 @@ class TrainSettings(OptimizerSettings):
             return self.steps
         assert self.epochs is not None
         return max(1, round(self.epochs * images / self.batch_size))
+
+    def epochs_at(self, step: int, images: int) -> float:
+        """Passes over a data set of ``images`` images after ``step`` optimizer steps."""
+        return step * self.batch_size / images

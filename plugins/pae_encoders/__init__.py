@@ -34,6 +34,12 @@ def pae_register_encoders(register: Register) -> None:
         config="pae_encoders.config:InceptionConfig",
         summary="pretrained Inception-v3 of FID (torch-fidelity), frozen; for Frechet features",
     )
+    register(
+        "clip",
+        target="pae_encoders.clip:CLIP",
+        config="pae_encoders.clip_config:CLIPConfig",
+        summary="pretrained image tower of CLIP or CoCa (open-clip), frozen",
+    )
     for name, target, summary in PRETRAINED:
         register(
             name,

@@ -10,6 +10,7 @@ from torch.nn.functional import layer_norm
 
 from pae_encoders.config import InceptionConfig
 from pae_framework.contracts import Encoder, Features
+from pae_framework.metrics.inception import RANDOM, WeightsIdentity
 from pae_framework.metrics.inception_network import (
     Inception,
     load_inception,
@@ -30,6 +31,7 @@ class InceptionEncoder(Encoder):
         self.width, self.heads = config.token_width(), config.token_heads()
         self.patch = Inception.INPUT_IMAGE_SIZE
         self.network = Inception()
+        self.weights = WeightsIdentity(RANDOM)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (B, 3, 299, 299) of images (B, 3, S, S), resized as TensorFlow 1 does."""
@@ -40,7 +42,13 @@ class InceptionEncoder(Encoder):
         pooled = self.network.features(pixels).pool
         return Features(layer_norm(pooled, (self.width,))[:, None], pooled)
 
+    def distance_label(self, label: str, name: str) -> str:
+        """``gFID`` with the published weights only."""
+        if self.weights.published:
+            return label.replace("FD", "FID")
+        return f"{label} ({self.weights.words})"
+
     def load_pretrained(self) -> None:
         """Load the weights, unless they are to be random."""
-        if self.config.weights != "none":
-            load_inception(self.network, self.config.weights)
+        if self.config.weights != RANDOM:
+            self.weights = load_inception(self.network, self.config.weights)

@@ -5,7 +5,7 @@ Legend: B batch, N patch tokens, P class and register tokens, D width, S image s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -13,16 +13,18 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pae_encoders import families
 from pae_encoders.families import Family, Form
 from pae_encoders.pretrained import read_pretrained
 from pae_encoders.transformers_names import NAMES, Same, from_released, to_released
 from pae_encoders.vfm_config import FoundationConfig
+from pae_framework.config import AttentionKernel
 from pae_framework.contracts import Encoder, Features
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import weights_path
-from pae_framework.layers import map_to_tokens, tokens_to_map
+from pae_framework.layers import Kernel, attention_kernel, map_to_tokens, tokens_to_map
 from pae_framework.tensor_files import load_state
 
 MAE_EPS = 1e-12
@@ -60,6 +62,8 @@ class FoundationEncoder(Encoder):
         self.register_parameter("class_position", position)
         shape = (1,) * (self.mask_token_axes - 1) + (form.width,)
         self.register_buffer("mask_token", torch.zeros(shape) if form.mask_token else None)
+        if config.attention != "sdpa":
+            use_kernel(self.vit, config.attention)
         self.eval()
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -67,11 +71,7 @@ class FoundationEncoder(Encoder):
 
         Bicubic without antialiasing, as PAE and RAE do.
         """
-        if images.shape[-1] != self.input_side:
-            images = F.interpolate(
-                images, size=self.input_side, mode="bicubic", align_corners=False
-            )
-        return super().normalize(images)
+        return super().normalize(resized(images, self.input_side))
 
     def forward(self, pixels: Tensor) -> Features:
         """Features of normalized pixels (B, 3, S', S')."""
@@ -79,6 +79,10 @@ class FoundationEncoder(Encoder):
         x = self.vit.norm(x)
         tokens = x[:, self.form.prefix :]
         return Features(tokens, pooled=x[:, 0] if self.form.class_token else tokens.mean(dim=1))
+
+    def distance_label(self, label: str, name: str) -> str:
+        """With the model; see :class:`pae_framework.contracts.Encoder`."""
+        return self.settings.distance_label(label, name)
 
     def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Patch tokens (B, N, D) after each block, without the last norm."""
@@ -162,6 +166,13 @@ class SigLIP2(FoundationEncoder):
     """SigLIP2's image tower."""
 
 
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images (B, 3, side, side), bicubic without antialiasing; unchanged if they have that size."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=side, mode="bicubic", align_corners=False)
+
+
 def resize_positions(positions: Tensor, grid: int, antialias: bool) -> Tensor:
     """Resize learned positions (1, n * n, D) to (1, grid * grid, D).
 
@@ -206,6 +217,34 @@ def build_trunk(family: Family, name: str, form: Form) -> Any:
     trunk: Any = timm.create_model(name, pretrained=False, **arguments)
     trunk.norm = nn.LayerNorm(form.width, eps=trunk.norm.eps, elementwise_affine=False)
     return trunk
+
+
+def use_kernel(trunk: Any, name: AttentionKernel) -> None:
+    """Compute the attention of timm's blocks with another kernel than torch's."""
+    for block in trunk.blocks:
+        block.attn.forward = partial(_with_kernel, block.attn.forward, attention_kernel(name))
+
+
+def _with_kernel(
+    forward: Callable[..., Tensor], kernel: Kernel, /, *args: Any, **kwargs: Any
+) -> Tensor:
+    with _InPlaceOfTorch(kernel):
+        return forward(*args, **kwargs)
+
+
+class _InPlaceOfTorch(TorchFunctionMode):
+    """Calls a kernel where timm calls torch's: neither masked nor, in eval mode, with dropout."""
+
+    def __init__(self, kernel: Kernel):
+        super().__init__()
+        self._kernel = kernel
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        assert not any((kwargs or {}).values()), kwargs
+        q, k, v = (x.transpose(1, 2) for x in args)  # (B, N, H, K)
+        return self._kernel(q, k, v).transpose(1, 2)
 
 
 def image_statistics(name: str) -> tuple[Any, Any]:

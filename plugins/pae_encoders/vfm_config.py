@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,7 +12,16 @@ from pydantic import Field, model_validator
 
 from pae_encoders.config import nearest_multiples
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
-from pae_framework.config import Depth, EncoderConfig, MlpRatio, PathText, Settings, Side, Width
+from pae_framework.config import (
+    AttentionKernel,
+    Depth,
+    EncoderConfig,
+    MlpRatio,
+    PathText,
+    Settings,
+    Side,
+    Width,
+)
 from pae_framework.hub import (
     HubFile,
     RemoteFile,
@@ -51,6 +61,8 @@ class NetworkSize(Settings):
 class FoundationConfig(EncoderConfig):
     """A pretrained, frozen vision transformer."""
 
+    without_effect = frozenset({"attention"})
+
     family: ClassVar[Family]
 
     model: str
@@ -69,6 +81,14 @@ class FoundationConfig(EncoderConfig):
         description="another size for the model's architecture; needs `weights: none` or a file; "
         "null: the model's own size",
     )
+    attention: AttentionKernel = Field(
+        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
+    )
+
+    @classmethod
+    def known_models(cls) -> Mapping[str, Sequence[str]]:
+        """The models of the family, with their tags."""
+        return {variant.name: variant.tags for variant in cls.family.variants.values()}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -138,10 +158,15 @@ class FoundationConfig(EncoderConfig):
         weights_path(self.weights, self.remote)
         return self.remote.where
 
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
+
     def smoke(self) -> Self:
         """Two narrow blocks of the same architecture, untrained, with the default input size."""
+        changes = {"weights": "none", "input_size": None, "attention": "sdpa"}
         tiny = NetworkSize(width=32, depth=2, heads=2)
-        return self.model_copy(update={"size": tiny, "weights": "none", "input_size": None})
+        return self.model_copy(update={"size": tiny, **changes})
 
     def input_side(self, image_size: int) -> int:
         """Side in px of the network's input for images of ``image_size`` px.
@@ -177,6 +202,15 @@ class FoundationConfig(EncoderConfig):
     def token_heads(self) -> int:
         """The heads."""
         return self.form.heads
+
+    def distance_label(self, label: str, name: str) -> str:
+        """What a Frechet distance in its features is called: ``gFD (dinov2 vit_base...)``."""
+        random = "random " if self.untrained else ""
+        return f"{label} ({random}{name} {self.model})"
+
+    def poolings(self) -> tuple[str, ...]:
+        """The class token, if there is one, and the mean token."""
+        return ("cls", "mean") if self.form.class_token else ("mean",)
 
     def feature_maps(self) -> int:
         """One for each block."""
@@ -229,7 +263,7 @@ class SigLIP2Config(FoundationConfig):
 
 @dataclass(frozen=True)
 class EitherFile:
-    """Files with the same weights: a cached one is used, otherwise the first is downloaded."""
+    """Files with the same weights: a cached one is used, otherwise the first one is downloaded."""
 
     files: tuple[RemoteFile, ...]
 
@@ -243,5 +277,11 @@ class EitherFile:
         return next((path for file in self.files if (path := file.cached()) is not None), None)
 
     def fetch(self) -> Path:
-        """Path of a file on this machine; downloads the first if there is none."""
-        return self.cached() or self.files[0].fetch()
+        """Path of a file on this machine; downloads the first that exists if there is none."""
+        if (found := self.cached()) is not None:
+            return found
+        *others, last = self.files
+        for file in others:
+            with suppress(OSError):
+                return file.fetch()
+        return last.fetch()

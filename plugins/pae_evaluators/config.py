@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -23,12 +23,18 @@ class ReconstructionConfig(EvaluatorConfig):
 
 
 class GenerationConfig(EvaluatorConfig):
-    """Samples of the last and of earlier weights, compared with the test images."""
+    """Samples of the last and of earlier weights, compared with test or training images."""
+
+    reference: Literal["test", "train"] = Field(
+        "test",
+        description="what samples are compared with: the test images, or all training images",
+    )
 
     @property
     def needs(self) -> frozenset[str]:
-        """Samples, and a network for the Frechet distance."""
-        return frozenset({"samples", "extractor"})
+        """Samples, a network for the Frechet distance, and the images of the reference."""
+        train = {"training_images"} if self.reference == "train" else set()
+        return frozenset({"samples", "extractor", *train})
 
 
 class FewStepsConfig(GenerationConfig):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
 from pae_evaluators.config import InceptionMetricsConfig
+from pae_evaluators.sample_quality import at_generator_step, of_roles
 from pae_framework.contracts import (
     EvaluationInputs,
     Evaluator,
@@ -18,6 +20,7 @@ from pae_framework.contracts import (
     SampleSet,
 )
 from pae_framework.data.npz import NpzImages
+from pae_framework.data.pixels import UINT8
 from pae_framework.metrics.conventions import Comparison, cautions, measure, split_available
 from pae_framework.metrics.features import InceptionFeatures, Reference, SetFeatures, collect
 from pae_framework.metrics.inception import WeightsIdentity
@@ -30,19 +33,30 @@ _READ = 500
 
 logger = logging.getLogger(__name__)
 
+Parts = frozenset[str | None]
+References = dict[Parts, Reference]
+
 
 class InceptionMetrics(Evaluator):
-    """Metrics of the samples of the last weights with the recipe's settings."""
+    """Metrics of the samples of the last weights, and of those of ``sample.convergence``."""
 
     convention: ClassVar[str]
     config: InceptionMetricsConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the metrics that the reference and the number of images allow."""
-        main = [samples for samples in inputs.sample_sets if samples.role == "main"]
-        return [metric for samples in main for metric in self._measure(samples, inputs)]
+        references: References = {}
+        return [
+            metric if samples.role == "main" else replace(metric, at={**metric.at, **at})
+            for samples in of_roles(inputs, "main", "convergence")
+            for at in [at_generator_step(samples)]
+            for metric in self._measure(samples, inputs, references)
+        ]
 
-    def _measure(self, samples: SampleSet, inputs: EvaluationInputs) -> list[Metric]:
+    def _measure(
+        self, samples: SampleSet, inputs: EvaluationInputs, references: References
+    ) -> list[Metric]:
+        """Metrics of one set. ``references`` holds what is compared with, by its parts."""
         network = inputs.inception(self.config.weights)
         weights, images = WeightsIdentity(network.sha256), samples.images
         file = self._reference_file(images)
@@ -52,17 +66,22 @@ class InceptionMetrics(Evaluator):
         quantities, reasons = split_available(self.convention, missing, len(images), count)
         for label, reason in reasons.items():
             logger.warning("%s: not available: %s", label, reason)
-        if file is None:
-            told = {"reference": "test images"}
-            reference = Reference.of_images(_of_tensor(inputs.images, network), told)
-        else:
-            parts = {quantity.part for quantity in quantities}
-            reference = file.load(parts, network.widths, lambda npz: _of_file(npz, network))
+        parts = frozenset(quantity.part for quantity in quantities)
+        if parts not in references:
+            references[parts] = _reference(file, parts, inputs, network)
+        reference = references[parts]
         comparison = Comparison(_of_tensor(images, network), reference, network.logits)
         for caution in cautions(quantities, comparison, weights):
             logger.warning("%s", caution)
-        protocol = {**inputs.protocol, **samples.protocol}
-        return list(measure(self.convention, quantities, comparison, weights, protocol))
+        height, width = images.shape[2:]
+        protocol = {
+            "image_size": f"{height} x {width}",
+            "crop": "none",
+            "uint8": UINT8,
+            **samples.sampling,
+        }
+        subject = {**inputs.protocol_of("generator"), **samples.origin}
+        return list(measure(self.convention, quantities, comparison, weights, protocol, subject))
 
     def _reference_file(self, images: Tensor) -> ReferenceFile | None:
         if self.config.reference is None:
@@ -82,6 +101,18 @@ class Fidelity(InceptionMetrics):
     """FID, KID, IS, precision and recall as torch-fidelity defines them."""
 
     convention = "fidelity"
+
+
+def _reference(
+    file: ReferenceFile | None,
+    parts: Parts,
+    inputs: EvaluationInputs,
+    network: InceptionNetwork,
+) -> Reference:
+    if file is None:
+        told = {"reference": "test images", **inputs.protocol_of("test_images")}
+        return Reference.of_images(_of_tensor(inputs.images, network), told)
+    return file.load(parts, network.widths, lambda npz: _of_file(npz, network))
 
 
 def _of_tensor(images: Tensor, network: InceptionNetwork) -> SetFeatures:

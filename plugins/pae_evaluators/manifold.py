@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,35 @@ from pae_evaluators.pooled_latents import (
 from pae_evaluators.spatial_coherence import image_coherences
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric
 from pae_framework.layers import map_to_tokens
+
+
+@dataclass(frozen=True)
+class _Of:
+    """A diagnostic of a network: of the tokenizer's latents or of the encoder's features."""
+
+    part: str
+    name: str
+    label: str
+    higher_is_better: bool = True
+
+    def metric(
+        self,
+        inputs: EvaluationInputs,
+        value: float,
+        protocol: Mapping[str, Any],
+        std: float | None = None,
+        **subject: Any,
+    ) -> Metric:
+        """The diagnostic as a metric; ``subject``: more about the network."""
+        return Metric(
+            f"manifold/{self.name}",
+            self.label,
+            value,
+            self.higher_is_better,
+            protocol,
+            std=std,
+            subject={**inputs.protocol_of(self.part), **subject},
+        )
 
 
 class Manifold(Evaluator):
@@ -51,23 +81,27 @@ class Manifold(Evaluator):
         assert inputs.masks is not None, "SSC needs masks"
         chosen = self._chosen(inputs)
         masks = inputs.masks[chosen]
-        latents = self._ssc("ssc", "SSC", map_to_tokens(inputs.latents[chosen]), masks, inputs)
-        encoder = self._ssc("ssc_encoder", "SSC encoder", inputs.features(chosen), masks, inputs)
-        return latents + encoder
+        latents = map_to_tokens(inputs.latents[chosen])
+        return [
+            *self._ssc(_Of("tokenizer", "ssc", "SSC"), latents, masks, inputs),
+            *self._ssc(
+                _Of("encoder", "ssc_encoder", "SSC encoder"), inputs.features(chosen), masks, inputs
+            ),
+        ]
 
     def _ssc(
-        self, name: str, label: str, tokens: Tensor, masks: Tensor, inputs: EvaluationInputs
+        self, of: _Of, tokens: Tensor, masks: Tensor, inputs: EvaluationInputs
     ) -> list[Metric]:
         values = image_coherences(tokens, masks, self.config.sigma, inputs.seed)
         if not values:
             warnings.warn(
-                f"{label} is skipped: none of {len(masks)} masks has two segments on the grid of "
-                f"{tokens.shape[1]} tokens",
+                f"{of.label} is skipped: none of {len(masks)} masks has two segments on the grid "
+                f"of {tokens.shape[1]} tokens",
                 stacklevel=2,
             )
             return []
         protocol = {
-            **inputs.protocol,
+            **inputs.protocol_of("test_images"),
             "count": len(values),
             "skipped": f"{len(masks) - len(values)} images with one segment on the token grid",
             "images": "test images, drawn at random",
@@ -77,7 +111,7 @@ class Manifold(Evaluator):
             "seed": inputs.seed,
             "scikit-learn": sklearn.__version__,
         }
-        return [_metric(name, label, sum(values) / len(values), protocol)]
+        return [of.metric(inputs, sum(values) / len(values), protocol)]
 
     def _local_continuity(self, inputs: EvaluationInputs) -> Metric:
         chosen = self._chosen(inputs)
@@ -90,24 +124,26 @@ class Manifold(Evaluator):
             torch.Generator().manual_seed(inputs.seed),
         )
         protocol = {
-            **inputs.protocol,
+            **inputs.protocol_of("test_images"),
             "count": len(chosen),
             "images": "test images, drawn at random",
-            "distance": f"of D(z + move) and D(z): {inputs.perceptual_name}",
+            "distance": "of D(z + move) and D(z)",
+            **inputs.protocol_of("perceptual"),
             "rhos": list(self.config.rhos),
             "weights": [round(weight, 6) for weight in radius_weights(self.config.rhos)],
             "directions": self.config.directions,
             "seed": inputs.seed,
         }
-        return _metric("lpc", "LPC", changes.mean().item(), protocol, higher_is_better=False)
+        of = _Of("tokenizer", "lpc", "LPC", higher_is_better=False)
+        return of.metric(inputs, changes.mean().item(), protocol)
 
     def _semantic_neighbors(self, inputs: EvaluationInputs) -> list[Metric]:
         draws = self._draws(inputs)
         latents = inputs.latents.flatten(2).mean(2)
         encoder = inputs.pooled_features
         return [
-            _gsq("gsq", "GSQ", latents, draws, inputs),
-            _gsq("gsq_encoder", "GSQ encoder", encoder, draws, inputs),
+            _gsq(_Of("tokenizer", "gsq", "GSQ"), latents, draws, inputs),
+            _gsq(_Of("encoder", "gsq_encoder", "GSQ encoder"), encoder, draws, inputs),
         ]
 
     def _chosen(self, inputs: EvaluationInputs) -> Tensor:
@@ -126,16 +162,14 @@ class Manifold(Evaluator):
         return draws[:1] if len(draws[0]) == len(inputs.labels) else draws
 
 
-def _gsq(
-    name: str, label: str, pooled: Tensor, draws: Sequence[Tensor], inputs: EvaluationInputs
-) -> Metric:
+def _gsq(of: _Of, pooled: Tensor, draws: Sequence[Tensor], inputs: EvaluationInputs) -> Metric:
     labels = inputs.labels
     values = torch.tensor(
         [same_class_neighbors(pooled[draw], labels[draw]) for draw in draws], dtype=torch.float64
     )
     classes = len(labels.unique())
     protocol = {
-        **inputs.protocol,
+        **inputs.protocol_of("test_images"),
         "count": len(draws[0]),
         "of": len(labels),
         "classes": min(classes, CLASSES_OF_A_DRAW),
@@ -145,27 +179,15 @@ def _gsq(
         "seed": inputs.seed,
     }
     std = values.std().item() if len(draws) > 1 else None
-    return _metric(name, label, values.mean().item(), protocol, std=std)
+    return of.metric(inputs, values.mean().item(), protocol, std=std)
 
 
 def _effective_rank(inputs: EvaluationInputs) -> Metric:
     pooled = inputs.latents.flatten(2).mean(2)
     protocol = {
-        **inputs.protocol,
+        **inputs.protocol_of("test_images"),
         "count": len(pooled),
-        "channels": pooled.shape[1],
         "images": "all test images, pooled, not centred",
     }
-    return _metric("erank", "eRank", effective_rank(pooled), protocol)
-
-
-def _metric(
-    name: str,
-    label: str,
-    value: float,
-    protocol: dict[str, Any],
-    *,
-    std: float | None = None,
-    higher_is_better: bool = True,
-) -> Metric:
-    return Metric(f"manifold/{name}", label, value, higher_is_better, protocol, std=std)
+    of = _Of("tokenizer", "erank", "eRank")
+    return of.metric(inputs, effective_rank(pooled), protocol, channels=pooled.shape[1])

@@ -30,30 +30,40 @@ class Reconstruction(Evaluator):
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the metrics; images smaller than the window of SSIM have no SSIM."""
         originals, copies = inputs.images, inputs.reconstructions
-        protocol = {**inputs.protocol, "count": len(originals), "images": "test images, uint8"}
+        protocol = {
+            **inputs.protocol_of("test_images"),
+            "count": len(originals),
+            "images": "test images, uint8",
+        }
+        subject = inputs.protocol_of("tokenizer")
         measured = {"psnr": _per_image(psnr, originals, copies)}
-        metrics = [_mean("PSNR", measured["psnr"], protocol, unit="dB, mean over images")]
+        unit = "dB, mean over images"
+        metrics = [_mean("PSNR", measured["psnr"], {**protocol, "unit": unit}, subject)]
         if min(originals.shape[-2:]) >= WINDOW:
             measured["ssim"] = _per_image(ssim, originals, copies)
             window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
-            metrics.append(_mean("SSIM", measured["ssim"], protocol, window=window))
+            metrics.append(_mean("SSIM", measured["ssim"], {**protocol, "window": window}, subject))
         else:
             warnings.warn(
                 f"SSIM is skipped: its window of {WINDOW} px is larger than the images",
                 stacklevel=2,
             )
-        metrics.append(DistanceToTestImages(inputs).metric("reconstruction", "rFD", copies))
+        distance = DistanceToTestImages(inputs)
+        metrics.append(distance.metric("reconstruction", "rFD", copies, subject=subject))
         _write_per_image(directory / "per_image.jsonl", inputs.indices, measured)
         return metrics
 
 
-def _mean(label: str, values: Tensor, protocol: Mapping[str, Any], **more: Any) -> Metric:
+def _mean(
+    label: str, values: Tensor, protocol: Mapping[str, Any], subject: Mapping[str, Any]
+) -> Metric:
     return Metric(
         f"reconstruction/{label.lower()}",
         label,
         values.mean().item(),
         higher_is_better=True,
-        protocol={**protocol, **more, "data_range": 1},
+        protocol={**protocol, "data_range": 1},
+        subject=subject,
     )
 
 

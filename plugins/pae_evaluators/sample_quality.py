@@ -1,65 +1,83 @@
-"""How close samples come to the test images: as the generator trains, and with fewer steps."""
+"""How close samples come to real images: as the generator trains, and with fewer steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pae_evaluators.feature_distance import DistanceToTestImages
+from pae_evaluators.config import FewStepsConfig, GenerationConfig
+from pae_evaluators.feature_distance import DistanceToTestImages, FeatureDistance
 from pae_framework.contracts import EvaluationInputs, Evaluator, Metric, SampleSet
 
 
 class Generation(Evaluator):
-    """Frechet distance of the samples of the last and of earlier weights to the test images."""
+    """Frechet distance of the samples of the last and of earlier weights to real images."""
+
+    config: GenerationConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
-        """One metric per set of weights, in the order of their training steps."""
-        return _distances(
-            inputs,
-            "generation",
-            "few_steps",
-            lambda samples: {"generator_step": samples.generator_step},
-        )
+        """One metric per set of weights, in the order of their training steps.
+
+        Those of ``sample.convergence`` have ``protocol: convergence`` in their ``at``.
+        """
+        sets = of_roles(inputs, "main", "checkpoint", "convergence")
+        return _distances(inputs, self.config, "generation", sets, at_generator_step)
 
 
 class FewSteps(Evaluator):
-    """Frechet distance of samples of the last weights to the test images, by solver steps."""
+    """Frechet distance of samples of the last weights to real images, by solver and steps."""
+
+    config: FewStepsConfig
 
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One metric per number of steps, fewest first; the recipe's own number is one of them."""
-        return _distances(
-            inputs,
-            "few_steps",
-            "checkpoint",
-            lambda samples: {
+        sets = of_roles(inputs, "main", "few_steps")
+        several = len({samples.protocol.get("solver") for samples in sets}) > 1
+
+        def at(samples: SampleSet) -> dict[str, Any]:
+            solver = {"solver": samples.protocol["solver"]} if several else {}
+            return {
                 "steps": samples.steps,
                 "evaluations": samples.protocol["evaluations"],
-            },
-        )
+                **solver,
+            }
+
+        return _distances(inputs, self.config, "few_steps", sets, at)
+
+
+def of_roles(inputs: EvaluationInputs, *roles: str) -> list[SampleSet]:
+    """The sample sets with these roles."""
+    return [samples for samples in inputs.sample_sets if samples.role in roles]
+
+
+def at_generator_step(samples: SampleSet) -> dict[str, Any]:
+    """The generator step of a set; with ``protocol`` if the set is one of ``convergence``."""
+    at = {"generator_step": samples.generator_step}
+    return at | ({"protocol": samples.role} if samples.role == "convergence" else {})
 
 
 def _distances(
     inputs: EvaluationInputs,
+    config: GenerationConfig,
     group: str,
-    other_role: str,
+    sets: Sequence[SampleSet],
     at: Callable[[SampleSet], Mapping[str, Any]],
 ) -> list[Metric]:
-    """One metric for each sample set, without those of ``other_role``, in the order of ``at``."""
-    distance = DistanceToTestImages(inputs)
-    sets = [samples for samples in inputs.sample_sets if samples.role != other_role]
+    """One metric for each sample set, in the order of the first value of ``at``."""
+    distance = (
+        DistanceToTestImages(inputs)
+        if config.reference == "test"
+        else FeatureDistance(inputs, inputs.training_reference)
+    )
     return [
         distance.metric(
-            group, "gFD", samples.images, at=at(samples), protocol=_sampling_protocol(samples)
+            group,
+            "gFD",
+            samples.images,
+            subject={**inputs.protocol_of("generator"), **samples.origin},
+            at=at(samples),
+            protocol=samples.sampling,
         )
         for samples in sorted(sets, key=lambda samples: next(iter(at(samples).values())))
     ]
-
-
-def _sampling_protocol(samples: SampleSet) -> dict[str, Any]:
-    return {
-        **samples.protocol,
-        "role": samples.role,
-        "generator_step": samples.generator_step,
-        "steps": samples.steps,
-    }

@@ -1,23 +1,16 @@
-"""Self-attention of the generators and its kernels.
+"""Self-attention of the generators.
 
 Legend: B batch, N tokens, D width, H heads, K = D / H.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pae_framework.errors import UsageError
+from pae_framework.layers import attention_kernel
 from pae_generators.config import TransformerConfig
 from pae_generators.norms import head_norm
 from pae_generators.positions import Rotation, rotate
-
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Softmax attention of q, k, v (B, N, H, K), scaled by K^-1/2; the result has their shape."""
 
 
 class SelfAttention(nn.Module):
@@ -45,38 +38,3 @@ class SelfAttention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         return self.proj(self.kernel(q, k, v).flatten(2))
-
-
-def attention_kernel(name: str) -> Kernel:
-    """The kernel ``sdpa`` or ``xformers``.
-
-    Raises:
-        UsageError: xformers is not installed.
-    """
-    return _sdpa if name == "sdpa" else _xformers()
-
-
-def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, K)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-
-
-def _xformers() -> Kernel:
-    try:
-        kernel = import_module("xformers.ops").memory_efficient_attention
-    except ImportError as error:
-        raise UsageError(
-            f"`attention: xformers` cannot be used: {error}; install 'pae-framework[xformers]', or "
-            "set attention=sdpa"
-        ) from error
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        try:
-            return kernel(q, k, v)
-        except NotImplementedError as error:
-            raise UsageError(
-                f"xformers has no attention kernel for {q.dtype} with {q.shape[-1]} dimensions per "
-                f"head on {q.device.type}; set attention=sdpa"
-            ) from error
-
-    return attend

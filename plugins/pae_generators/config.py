@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import Depth, GeneratorConfig, LatentShape, Side, Width
+from pae_framework.config import (
+    AttentionKernel,
+    Depth,
+    GeneratorConfig,
+    LatentShape,
+    Side,
+    Width,
+)
 from pae_generators.presets import PRESETS, Architecture, Preset, gated_width
 
 SMOKE_SIZE = {"depth": 2, "width": 64, "heads": 4}
@@ -39,7 +45,7 @@ class TransformerConfig(GeneratorConfig):
     adaln_shift: bool = Field(
         True, description="false: time and label scale and gate the blocks but do not shift them"
     )
-    attention: Literal["sdpa", "xformers"] = Field(
+    attention: AttentionKernel = Field(
         "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
     )
     time: Literal["noise_first", "data_first"] = Field(
@@ -78,14 +84,9 @@ class TransformerConfig(GeneratorConfig):
             f"set it to {num_classes}, null, or 0 for an unconditional network"
         )
 
-    def missing(self) -> str | None:
-        """A message if xformers is needed and not installed, else None."""
-        if self.attention == "xformers" and find_spec("xformers") is None:
-            return (
-                "`attention: xformers` needs the package xformers: pip install "
-                "'pae-framework[xformers]', or set attention=sdpa"
-            )
-        return None
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
 
     def check_latent(self, latent: LatentShape) -> None:
         """Reject latents whose shape is not ``channels`` and ``side``."""

@@ -11,7 +11,7 @@ import yaml
 
 from pae_framework import __version__
 from pae_framework.flow.flow_settings import SolverName
-from pae_framework.recipe.library import folder
+from pae_framework.recipe.library import MODELINE, folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
@@ -189,7 +189,8 @@ def test_list_recipes_names_and_describes_them(pae: Pae) -> None:
 
 
 def test_copy_writes_the_recipe_and_never_overwrites(pae: Pae) -> None:
-    original = (folder() / "quickstart.yaml").read_text()
+    shipped = (folder() / "quickstart.yaml").read_text().splitlines(keepends=True)
+    original = "".join(line for line in shipped if not line.startswith(MODELINE))
     pae("copy", "quickstart").ok()
     assert Path("quickstart.yaml").read_text() == original
 
@@ -232,17 +233,50 @@ def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:
     assert re.search(r"'encoders'.*dataset, encoder,", answer.err)
 
 
+def test_list_plugins_takes_the_kind_as_argument_or_option(pae: Pae) -> None:
+    listed = pae("list-plugins", "encoder").out
+    assert pae("list-plugins", "--kind", "encoder").out == listed
+    assert pae("list-plugins", "encoder", "--kind", "encoder").out == listed
+    assert pae("list-plugins", "encoder", "--kind", "decoder").code == 2
+
+
+def test_list_plugins_gives_origin_and_state_only_if_asked(pae: Pae) -> None:
+    short, long = (pae("list-plugins", "bottleneck", *more).out for more in ([], ["--long"]))
+    assert short.split()[:3] == ["kind", "name", "summary"]
+    (row,) = [line for line in long.splitlines() if "sphere" in line and "gaussian" not in line]
+    assert row.split()[:6] == [
+        *("bottleneck", "sphere", "pae-bottlenecks", "pae-framework", __version__, "ok")
+    ]
+    assert "pae-bottlenecks" not in short
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_list_plugins_fits_the_terminal_and_breaks_no_name(
+    columns: int, pae: Pae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", pae("list-plugins").out).splitlines()
+    assert max(map(len, lines)) <= columns
+    names = {component["name"] for component in pae("list-plugins", "--json").json["components"]}
+    assert names <= {word for line in lines for word in line.split()[1:2]}
+
+
+def test_list_plugins_times_every_plugin_slowest_first(pae: Pae) -> None:
+    rows = [line.split() for line in pae("list-plugins", "--timing").out.splitlines()[2:]]
+    times = [float(row[0]) for row in rows]
+    assert times == sorted(times, reverse=True)
+    answer = pae("list-plugins", "--json").json
+    assert {row[1] for row in rows} == {plugin["name"] for plugin in answer["plugins"]}
+    assert all(plugin["seconds"] > 0 for plugin in answer["plugins"])
+
+
 @pytest.mark.usefixtures("broken_plugin")
 def test_broken_plugin_is_listed_with_its_error_and_a_warning(pae: Pae) -> None:
-    (row,) = [line for line in pae("list-plugins").out.splitlines() if "acme" in line]
+    assert re.search(r"acme .*acme-bad 1.0.*RuntimeError: no license", pae("list-plugins").err)
+    (row,) = [line for line in pae("list-plugins", "--long").out.splitlines() if "acme" in line]
     assert row.split()[2:] == [
-        "acme",
-        "acme-bad",
-        "1.0",
-        "broken",
-        "RuntimeError:",
-        "no",
-        "license",
+        *("acme", "acme-bad", "1.0", "broken", "RuntimeError:", "no", "license")
     ]
     broken = pae("list-plugins", "--broken").out
     assert broken.startswith("acme (acme-bad 1.0): RuntimeError: no license\n    Traceback")
@@ -280,7 +314,7 @@ def test_show_plugin_gives_parameters_and_a_block_to_paste(pae: Pae) -> None:
     assert block == {"tokenizer": {"bottleneck": {"use": "sphere"}}}
 
 
-@pytest.mark.parametrize("reference", ["sphere", "thing:sphere", "bottleneck:spher"])
+@pytest.mark.parametrize("reference", ["spher", "thing:sphere", "bottleneck:spher"])
 def test_show_plugin_of_an_unknown_name_is_a_usage_error(pae: Pae, reference: str) -> None:
     answer = pae("show-plugin", reference)
     assert (answer.code, answer.out) == (2, "")
@@ -289,11 +323,30 @@ def test_show_plugin_of_an_unknown_name_is_a_usage_error(pae: Pae, reference: st
 
 
 @pytest.mark.parametrize(
+    ("reference", "found"),
+    [
+        ("tiny_vit", "encoder:tiny_vit"),
+        ("vit", "decoder:vit"),
+        ("data:image_folder", "dataset:image_folder"),
+        ("image_folder", "dataset:image_folder"),
+        ("encoder:pae-framework/tiny_vit", "encoder:tiny_vit"),
+    ],
+)
+def test_show_plugin_understands_a_name_alone(pae: Pae, reference: str, found: str) -> None:
+    assert pae("show-plugin", reference).ok().out.startswith(f"{found}: ")
+
+
+def test_show_plugin_lists_the_models_with_their_weights(pae: Pae) -> None:
+    models = pae("show-plugin", "mae", "--json").json["models"]
+    assert models["vit_large_patch16_224"] == ["mae"]
+    assert re.search(r"vit_large_patch16_224 +mae *$", pae("show-plugin", "mae").out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
     ("reference", "near"),
     [
         ("tiny_vti", "encoder:tiny_vit"),
         ("encodr:tiny_vit", "encoder:tiny_vit"),
-        ("vit", "decoder:vit"),
         ("encoder:tiny_vitt", "'tiny_vit'"),
         ("decoder:tiny_vit", "encoder"),
     ],

@@ -42,6 +42,7 @@ def cpu_seconds() -> float:
         ["list-plugins"],
         ["show-plugin", "encoder:tiny_vit"],
         ["list-recipes"],
+        ["schema"],
         ["check", "quickstart"],
         ["check", "quickstart", "--on", "local"],
         ["profiles", "debug"],

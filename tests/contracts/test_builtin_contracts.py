@@ -34,6 +34,10 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],
     "encoder:siglip2": [UNTRAINED],
+    "encoder:clip": [
+        {"model": model, **UNTRAINED}
+        for model in ("ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "ViT-M-16-alt")
+    ],
     "encoder:inception": [{"weights": "none"}],
     "modulator:dam": [
         {"depth": 2},
@@ -76,7 +80,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "evaluator:reconstruction": [{}],
-    "evaluator:generation": [{}],
+    "evaluator:generation": [{}, {"reference": "train"}],
     "evaluator:few_steps": [{}],
     "evaluator:adm": [{"weights": "none"}],
     "evaluator:fidelity": [{"weights": "none"}],

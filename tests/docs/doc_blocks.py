@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pae_framework.scaffold.files import all_files
 from pae_framework.scaffold.names import Names
+from pae_framework.scaffold.plugin_package import all_files
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(

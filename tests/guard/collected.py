@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from pae_framework.evaluation.feature_cache import FOLDER as EXTRACTED
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
@@ -258,12 +259,16 @@ def seeds(chains: Chains) -> dict[str, Any]:
 
 
 def files(chains: Chains) -> dict[str, list[str]]:
-    """Names of the files that a run writes; links with their targets."""
+    """Names of the files that a run writes; links with their targets.
+
+    Without cached features, whose files are named by pixels, which machines round differently.
+    """
     return {name: sorted(_files(run)) for name, run in chains.runs()}
 
 
 def _files(run: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(run):
+        folders[:] = [name for name in folders if name != EXTRACTED]
         for path in (Path(parent, name) for name in folders + names):
             if path.is_symlink():
                 yield _masked(f"{path.relative_to(run)} -> {path.readlink()}")

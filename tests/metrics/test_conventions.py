@@ -30,7 +30,9 @@ def compare(samples, reference, convention, sha256=PUBLISHED):
     )
     quantities, reasons = split_available(convention, {}, len(samples), len(reference))
     weights = WeightsIdentity(sha256)
-    found = list(measure(convention, quantities, comparison, weights, {"samples": "mine"}))
+    found = list(
+        measure(convention, quantities, comparison, weights, {"crop": "none"}, {"samples": "mine"})
+    )
     return found, reasons, list(cautions(quantities, comparison, weights))
 
 
@@ -131,7 +133,7 @@ def test_too_few_images(convention, count, reference_count, lost):
     # What is left can be computed.
     reference = Reference.of_images(features(colors(max(2, reference_count), seed=1)), {})
     comparison = Comparison(features(colors(count)), reference, ColorNetwork().logits)
-    found = measure(convention, there, comparison, WeightsIdentity(PUBLISHED), {})
+    found = measure(convention, there, comparison, WeightsIdentity(PUBLISHED), {}, {})
     assert all(np.isfinite(metric.value) for metric in found)
 
 
@@ -140,7 +142,9 @@ def test_a_protocol_says_what_its_metric_depends_on_and_no_more(convention):
     found, *_ = compare(colors(40), colors(50, seed=1), convention)
     for metric in found:
         protocol = metric.protocol
-        assert protocol["samples"] == "mine"
+        assert metric.subject == {"samples": "mine"}
+        assert protocol["crop"] == "none"
+        assert "samples" not in protocol
         assert protocol["count"] == 40
         assert protocol["extractor_sha256"] == PUBLISHED
         needs_reference = metric.label != "IS"

@@ -149,9 +149,11 @@ def test_the_samples_of_a_run_and_the_data_of_a_recipe(pae, network, tmp_path):
     shutil.copytree(FINISHED, tmp_path / "run", symlinks=True)
     command = ("evaluate", "--samples", "run", "--reference", "quickstart:test", "--json")
     card = pae(*command, "--size", "16", "--weights", "w.pth").ok().json
-    told = card["metrics"][1]["protocol"]
+    told, subject = (card["metrics"][1][key] for key in ("protocol", "subject"))
     assert told["uint8"] == "trunc(255 * clamp(x, 0, 1))"
-    assert told["sampling"]["solver"]
+    assert told["solver"] == "euler"
+    assert (subject["run"], subject["generator_step"], subject["weights"]) == ("run", 4, "ema")
+    assert not {"samples", "run", "generator_step", "weights"} & told.keys()
     assert told["reference"] == "data.test of quickstart"
     assert told["reference_count"] == 355
 

@@ -1,7 +1,9 @@
 """The evaluators that compare sets of images: reconstruction, generation, few_steps."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,16 +13,20 @@ from pae_evaluators import feature_distance
 from pae_evaluators.config import FewStepsConfig, GenerationConfig, ReconstructionConfig
 from pae_evaluators.reconstruction import Reconstruction
 from pae_evaluators.sample_quality import FewSteps, Generation
-from pae_framework.contracts import SampleSet
+from pae_framework.contracts import FeatureReference, SampleSet
 
 
 class MeanColor:
     """Features are the three mean colors, 0 to 255."""
 
     name = "mean_color"
+    protocol: ClassVar[Mapping[str, Any]] = {"extractor": "mean_color"}
 
     def __init__(self):
         self.largest_batch = 0
+
+    def label(self, label: str) -> str:
+        return label
 
     def __call__(self, images: Tensor) -> Tensor:
         self.largest_batch = max(self.largest_batch, len(images))
@@ -33,8 +39,13 @@ class Material:
     reconstructions: Tensor | None = None
     sample_sets: tuple[SampleSet, ...] = ()
     extractor: MeanColor = field(default_factory=MeanColor)
-    protocol: dict = field(default_factory=lambda: {"test_data": "made up", "image_size": 16})
     seed: int = 0
+    training_images: Tensor | None = None
+
+    def protocol_of(self, part: str) -> dict:
+        if part == "test_images":
+            return {"test_data": "made up", "image_size": "16 x 16"}
+        return {part: f"the {part}", f"{part}_digest": f"digest of the {part}"}
 
     @property
     def indices(self) -> range:
@@ -44,6 +55,12 @@ class Material:
     @property
     def image_features(self) -> Tensor:
         return self.images.double().mean((2, 3))
+
+    @property
+    def training_reference(self) -> FeatureReference:
+        colors = self.training_images.double().mean((2, 3))
+        protocol = {"reference": "training images", "reference_count": len(colors)}
+        return FeatureReference(colors.mean(0), colors.T.cov(), len(colors), protocol)
 
 
 def images(count=40, size=16, seed=0):
@@ -61,7 +78,14 @@ def samples(role, generator_step, steps, shift):
         generator_step,
         steps,
         role,
-        protocol={"solver": "heun", "evaluations": 2 * steps, "guidance": 1.5},
+        protocol={
+            "solver": "heun",
+            "steps": steps,
+            "evaluations": 2 * steps,
+            "guidance": 1.5,
+            "generator_step": generator_step,
+            "weights": "ema",
+        },
     )
 
 
@@ -105,8 +129,15 @@ def test_reconstruction_metrics_say_what_they_are(tmp_path):
     for metric in found.values():
         assert metric.protocol["test_data"] == "made up"
         assert metric.protocol["count"] == 40
-    assert found["reconstruction/fd_mean_color"].protocol["extractor"] == "mean_color"
-    assert found["reconstruction/fd_mean_color"].protocol["reference_count"] == 40
+    distance = found.pop("reconstruction/fd_mean_color").protocol
+    assert (distance["extractor"], distance["reference_count"]) == ("the extractor", 40)
+    assert not any("extractor" in metric.protocol for metric in found.values())
+
+
+def test_the_tokenizer_is_what_reconstruction_measures_not_how(tmp_path):
+    for metric in reconstruct(tmp_path, images(), images() + 51).values():
+        assert metric.subject["tokenizer_digest"] == "digest of the tokenizer"
+        assert not any("tokenizer" in key for key in metric.protocol)
 
 
 def test_figures_of_single_images_are_kept(tmp_path):
@@ -148,6 +179,33 @@ def test_generation_judges_each_set_of_weights(tmp_path):
     assert not any(metric.higher_is_better for metric in found)
 
 
+def test_samples_for_convergence_are_a_series_of_their_own(tmp_path):
+    small = (samples("convergence", 200, 10, shift=5), samples("convergence", 300, 10, shift=2))
+    inputs = Material(images(), sample_sets=(*SETS, *small))
+    found = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
+    apart = [metric for metric in found if metric.at.get("protocol") == "convergence"]
+    assert [(m.at["generator_step"], m.value) for m in apart] == [
+        (200, pytest.approx(3 * 25)),
+        (300, pytest.approx(3 * 4)),
+    ]
+    assert len([metric for metric in found if metric not in apart]) == 3
+    few = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
+    assert len(few) == 3
+
+
+def of_solver(solver, steps, role="few_steps"):
+    found = samples(role, 300, steps, shift=2)
+    return replace(found, protocol={**found.protocol, "solver": solver})
+
+
+def test_few_steps_names_the_solver_if_there_are_several(tmp_path):
+    sets = (of_solver("euler", 50, "main"), of_solver("heun", 5), of_solver("euler", 5))
+    inputs = Material(images(), sample_sets=sets)
+    found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
+    at = [(metric.at["steps"], metric.at["solver"]) for metric in found]
+    assert sorted(at) == [(5, "euler"), (5, "heun"), (50, "euler")]
+
+
 def test_few_steps_judges_the_last_weights_by_solver_steps(tmp_path):
     inputs = Material(images(), sample_sets=SETS)
     found = FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)
@@ -165,20 +223,42 @@ def test_the_protocol_of_samples_holds_what_a_comparison_needs(tmp_path):
     (metric,) = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
     assert metric.protocol == {
         "test_data": "made up",
-        "image_size": 16,
+        "image_size": "16 x 16",
+        "precision": "float32",
         "solver": "heun",
+        "steps": 50,
         "evaluations": 100,
         "guidance": 1.5,
-        "role": "main",
-        "generator_step": 300,
-        "steps": 50,
-        "extractor": "mean_color",
+        "extractor": "the extractor",
+        "extractor_digest": "digest of the extractor",
         "feature_width": 3,
         "covariance": "unbiased, float64",
         "count": 40,
         "reference": "test images",
         "reference_count": 50,
     }
+    assert metric.subject == {
+        "generator": "the generator",
+        "generator_digest": "digest of the generator",
+        "generator_step": 300,
+        "weights": "ema",
+    }
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "config"), [(Generation, GenerationConfig), (FewSteps, FewStepsConfig)]
+)
+def test_samples_against_training_images(tmp_path, evaluator, config):
+    """These are darker than the test images by 2, so the samples are 2 further away."""
+    inputs = Material(images(), sample_sets=SETS[:1], training_images=images() - 2)
+    settings = config(reference="train")
+    assert "training_images" in settings.needs
+    assert "training_images" not in config().needs
+    (metric,) = evaluator(settings).evaluate(inputs, tmp_path)
+    assert metric.value == pytest.approx(3 * 3**2)
+    assert metric.label == "gFD"
+    told = {key: metric.protocol[key] for key in ("reference", "reference_count", "count")}
+    assert told == {"reference": "training images", "reference_count": 40, "count": 40}
 
 
 def test_no_samples_no_figures(tmp_path):

@@ -1,7 +1,7 @@
 """The evaluators adm and fidelity: a run's samples against the test images or a reference file."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from pae_evaluators import inception_metrics
 from pae_evaluators.config import ADMConfig, FidelityConfig
 from pae_evaluators.inception_metrics import ADM, Fidelity
 from pae_framework.contracts import SampleSet
+from pae_framework.data.pixels import UINT8
 from pae_framework.errors import DataError
 
 PUBLISHED = "6726825d" + "0" * 56
@@ -25,10 +26,14 @@ class MeanColor:
     widths = (3, 3)
 
     def __init__(self):
-        self.largest = 0
+        self.counts: list[int] = []
+
+    @property
+    def largest(self) -> int:
+        return max(self.counts, default=0)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        self.largest = max(self.largest, len(images))
+        self.counts.append(len(images))
         floats = images.float()
         return floats.mean((2, 3)), floats[:, :, 0, 0]
 
@@ -41,8 +46,12 @@ class Material:
     images: Tensor
     sample_sets: tuple[SampleSet, ...]
     network: MeanColor = field(default_factory=MeanColor)
-    protocol: dict = field(default_factory=lambda: {"uint8": "truncated"})
     asked: list[str] = field(default_factory=list)
+
+    def protocol_of(self, part: str) -> dict:
+        if part == "test_images":
+            return {"test_data": "made up"}
+        return {part: f"the {part}"}
 
     def inception(self, weights: str) -> MeanColor:
         self.asked.append(weights)
@@ -57,7 +66,8 @@ def images(count=40, seed=0):
 
 def samples(pixels, role="main", steps=50):
     labels = torch.zeros(len(pixels), dtype=torch.int64)
-    return SampleSet(pixels, labels, 300, steps, role, {"solver": "heun"})
+    protocol = {"solver": "heun", "generator_step": 300, "weights": "ema"}
+    return SampleSet(pixels, labels, 300, steps, role, protocol)
 
 
 def evaluate(evaluator, config, inputs):
@@ -76,10 +86,40 @@ def test_the_samples_of_the_last_weights_against_the_test_images():
     assert found["FID"].value == found["sFID"].value == pytest.approx(3 * 2**2, rel=1e-6)
     assert inputs.asked == ["mine.pth"]
     told = found["FID"].protocol
-    assert told["uint8"] == "truncated"
+    assert told["uint8"] == UINT8
     assert told["solver"] == "heun"
+    assert told["test_data"] == "made up"
+    assert "test_data" not in found["IS"].protocol
+    subject = {"generator": "the generator", "generator_step": 300, "weights": "ema"}
+    assert all(metric.subject == subject for metric in found.values())
+    assert not any(metric.protocol.keys() & subject.keys() for metric in found.values())
     assert told["reference"] == "test images"
     assert (told["count"], told["reference_count"]) == (40, 40)
+
+
+@pytest.mark.parametrize("kind", [(ADM, ADMConfig), (Fidelity, FidelityConfig)])
+@pytest.mark.parametrize("file", [False, True])
+def test_samples_for_convergence_are_measured_by_step(tmp_path, kind, file):
+    """The reference is extracted once for all sets."""
+    evaluator, config = kind
+    reference = reference_file(tmp_path / "r.npz") if file else None
+    origin, counts = images(60, seed=3), [60, 60, 60]
+    sets = (
+        samples(origin + 2),
+        replace(samples(origin + 4, "convergence"), generator_step=100),
+        replace(samples(origin + 3, "convergence"), generator_step=300),
+    )
+    inputs = Material(origin, sets)
+    found = evaluator(config(reference=reference)).evaluate(inputs, Path("unused"))
+    fid = [metric for metric in found if metric.label == "FID"]
+    convention = {"convention": evaluator.convention}
+    assert [metric.at for metric in fid] == [
+        convention,
+        {**convention, "generator_step": 100, "protocol": "convergence"},
+        {**convention, "generator_step": 300, "protocol": "convergence"},
+    ]
+    assert [metric.value for metric in fid] == pytest.approx([3 * 4, 3 * 16, 3 * 9], rel=1e-6)
+    assert sorted(inputs.network.counts) == sorted([*counts, 8 if file else 60])
 
 
 def test_by_the_convention_of_torch_fidelity():
@@ -109,6 +149,7 @@ def test_against_a_reference_file(tmp_path):
     assert found["FID"].value == pytest.approx(3 * 2**2, rel=1e-6)
     assert found["Recall"].protocol["reference_count"] == 8
     assert found["FID"].protocol["reference"] == str(tmp_path / "r.npz")
+    assert not any("test_data" in metric.protocol for metric in found.values())
 
 
 def test_what_a_reference_lacks_is_logged_and_left_out(tmp_path, caplog):

@@ -22,10 +22,11 @@ class Material:
 
     labels: Tensor = field(default_factory=lambda: torch.arange(COUNT) % 3)
     one_segment: tuple[int, ...] = ()
-    protocol: dict = field(default_factory=lambda: {"test_data": "made up"})
     seed: int = 0
-    perceptual_name: str = "norm of the difference"
     asked: list[int] = field(default_factory=list)
+
+    def protocol_of(self, part: str) -> dict:
+        return {"test_data": "made up"} if part == "test_images" else {part: f"the {part}"}
 
     @property
     def latents(self) -> Tensor:
@@ -143,7 +144,16 @@ def test_protocols_hold_what_a_comparison_needs(tmp_path):
     assert (lpc["count"], lpc["rhos"], lpc["directions"]) == (10, [0.5, 1.0], 2)
     assert lpc["weights"] == pytest.approx([2 / 3, 1 / 3], abs=1e-6)
     assert (gsq["count"], gsq["of"], gsq["classes"], gsq["draws"]) == (12, COUNT, 3, 4)
+    assert lpc["perceptual"] == "the perceptual"
     assert found["manifold/erank"].protocol["count"] == COUNT
+    assert "seed" not in found["manifold/erank"].protocol
+
+
+def test_what_is_measured_is_the_tokenizer_or_the_encoder(tmp_path):
+    for name, metric in evaluate(tmp_path).items():
+        part = "encoder" if name.endswith("_encoder") else "tokenizer"
+        assert metric.subject[part] == f"the {part}"
+        assert not {"tokenizer", "encoder"} & metric.protocol.keys()
 
 
 def test_gsq_is_a_mean_with_its_deviation_over_draws(tmp_path):

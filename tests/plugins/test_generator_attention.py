@@ -2,15 +2,15 @@
 
 import builtins
 import sys
-from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_xformers import stand_in
 
 from pae_framework.config import LatentShape
-from pae_framework.errors import UsageError
-from pae_generators.attention import SelfAttention, attention_kernel
+from pae_framework.layers import attention_kernel
+from pae_generators.attention import SelfAttention
 from pae_generators.config import LightningDiTConfig
 from pae_generators.lightningdit import LightningDiT
 from pae_generators.norms import RMSNorm
@@ -133,26 +133,12 @@ def test_a_norm_with_its_weight_has_the_bits_of_two_steps():
 # --- xformers -------------------------------------------------------------------------------------
 
 
-def stand_in(monkeypatch, kernel):
-    """A package xformers whose attention is ``kernel``."""
-    package, ops = ModuleType("xformers"), ModuleType("xformers.ops")
-    ops.memory_efficient_attention = kernel
-    package.ops = ops
-    monkeypatch.setitem(sys.modules, "xformers", package)
-    monkeypatch.setitem(sys.modules, "xformers.ops", ops)
-
-
-def plain_attention(q, k, v):
-    """Softmax attention of (B, N, H, K), xformers's layout, by its definition."""
-    scores = torch.einsum("bnhk,bmhk->bhnm", q, k) / q.shape[-1] ** 0.5
-    return torch.einsum("bhnm,bmhk->bnhk", scores.softmax(dim=-1), v)
-
-
 def test_xformers_equals_sdpa(monkeypatch):
-    stand_in(monkeypatch, plain_attention)
+    calls = stand_in(monkeypatch)
     rope = RotaryPositions(GRID, WIDTH // HEADS)(tokens())
     ours, theirs = attention(), attention(attention="xformers")
     torch.testing.assert_close(theirs(tokens(), rope), ours(tokens(), rope))
+    assert calls == [(*tokens().shape[:2], HEADS, WIDTH // HEADS)]
 
 
 def test_sdpa_does_not_import_xformers(monkeypatch):
@@ -166,23 +152,6 @@ def test_sdpa_does_not_import_xformers(monkeypatch):
     attention()(tokens(), None)
     assert not [name for name in seen if name.startswith("xformers")]
     assert "xformers" not in sys.modules
-
-
-def test_missing_xformers_is_an_error_with_a_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "xformers", None)
-    monkeypatch.delitem(sys.modules, "xformers.ops", raising=False)
-    with pytest.raises(UsageError, match=r"pae-framework\[xformers\].*attention=sdpa"):
-        attention_kernel("xformers")
-
-
-def test_xformers_without_a_kernel_for_the_device(monkeypatch):
-    def kernel(q, k, v):
-        raise NotImplementedError("No operator found for `memory_efficient_attention_forward`")
-
-    stand_in(monkeypatch, kernel)
-    message = r"torch\.float32 .*\b8\b.* cpu\b.*attention=sdpa"
-    with pytest.raises(UsageError, match=message):
-        attention(attention="xformers")(tokens(), None)
 
 
 @pytest.mark.gpu

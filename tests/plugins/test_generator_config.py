@@ -170,14 +170,9 @@ def test_only_a_network_without_classes_is_unconditional():
 # --- what the engine asks before anything is built ------------------------------------------------
 
 
-def test_xformers_is_missing_only_if_configured(monkeypatch):
-    asked = []
-    monkeypatch.setattr("pae_generators.config.find_spec", lambda name: asked.append(name))
-    assert LightningDiTConfig(**SMALL).missing() is None
-    assert asked == []
-    problem = LightningDiTConfig(**SMALL, attention="xformers").missing()
-    assert "needs the package xformers" in problem
-    assert asked == ["xformers"]
+@pytest.mark.parametrize("name", ["sdpa", "xformers"])
+def test_the_engine_learns_which_attention_kernel_is_used(name):
+    assert LightningDiTConfig(**SMALL, attention=name).attention_kernel() == name
 
 
 VARIANTS = [

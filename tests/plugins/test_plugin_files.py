@@ -101,7 +101,7 @@ def test_every_command_takes_a_file(pae: Pae, tmp_path: Path) -> None:
     listed = pae("list-plugins", "--json", *option).ok().json
     (own,) = [plugin for plugin in listed["plugins"] if plugin["file"]]
     assert (own["file"], own["state"]) == (str(tmp_path / "pull_file.py"), "ok")
-    assert "pull_file.py" in pae("list-plugins", "regularizer", *option).ok().out
+    assert "pull_file.py" in pae("list-plugins", "regularizer", "--long", *option).ok().out
     assert "the value" in pae("show-plugin", "regularizer:pull", *option).ok().out
     pae("run", "mine.yaml", "--dry-run", *option).ok()
     pae("fetch", "mine.yaml", "--dry-run", *option).ok()

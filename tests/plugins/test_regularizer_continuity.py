@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Posterior, RegularizerInputs
+from pae_framework.tokenizer.rotation import random_tangent, rotate
 from pae_regularizers.config import MCRConfig
-from pae_regularizers.continuity import MCR, random_tangent, rotate
+from pae_regularizers.continuity import MCR
 
 COS_42 = math.cos(math.radians(42.5))
 COS_85 = math.cos(math.radians(85))

@@ -145,3 +145,38 @@ def test_default_values_change_no_fingerprint(load: Load, registry: Registry) ->
     defaults = ["sample.labels=balanced", "sample.end=1", "generator.objective.time.lowest=0"]
     assert fingerprints(*defaults) == fingerprints()
     assert fingerprints("sample.labels=uniform") != fingerprints()
+
+
+SMALL_SETS = "sample.convergence={count: 10, guidance: {scale: 2}}"
+
+
+def test_guidance_of_the_protocol_for_convergence_is_checked_at_its_place(
+    problems: Problems, small: Path, with_blind: Registry
+) -> None:
+    (problem,) = problems(SMALL_SETS, "generator.objective.label_drop=0")
+    assert problem.path == "sample.convergence.guidance.scale"
+    assert unstated(problem, "label_drop", "sample.convergence.guidance.scale=1") == []
+    blind = "generator={use: blind, train: {steps: 10}}"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, [blind, SMALL_SETS], with_blind)
+    (problem,) = caught.value.problems
+    assert problem.path == "sample.convergence.guidance.scale"
+    assert "autoguidance" not in problem.hint
+
+
+def test_the_protocol_for_convergence_has_images_of_every_class(problems: Problems) -> None:
+    (problem,) = problems("sample.convergence={count: 9}", "evaluate={generation: }")
+    assert problem.path == "sample.convergence.count"
+    assert unstated(problem, "9", "10 classes", "sample.convergence.count=10") == []
+
+
+def test_without_a_protocol_for_convergence_fingerprints_stay(small: Path) -> None:
+    recipes = [
+        load_recipe(small, [*override], load_registry()).recipe
+        for override in ([], ["sample.convergence=null"], ["sample.convergence={}"])
+    ]
+    plain, null, asked = (
+        next(stage for stage in plan(recipe, load_registry()) if stage.name == "sample").fingerprint
+        for recipe in recipes
+    )
+    assert plain == null != asked

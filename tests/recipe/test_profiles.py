@@ -102,6 +102,21 @@ def test_extends_takes_what_a_profile_does_not_set_itself() -> None:
     assert short.origin(("nodes",)) == "default"
 
 
+def test_of_several_profiles_the_last_takes_precedence(file: Path, load: Load) -> None:
+    more = "long: {time: 2-00:00:00, account: lab}\nboth:\n  extends: [short, long]\n"
+    file.write_text(FILE + more)
+    both = Profiles().find("both")
+    assert (both.profile.partition, both.profile.account) == ("gpu", "lab")
+    assert both.profile.time == "2-00:00:00"
+    assert both.origin(("time",)) == f"{SHOWN}:9:14"
+    assert of_launch(load, "launch={extends: [long, short]}").profile.time == "00:30:00"
+
+
+def test_a_recipe_with_an_empty_list_of_profiles_is_invalid(problems: Problems) -> None:
+    (problem,) = problems("launch={extends: []}")
+    assert problem.path.startswith("launch.extends")
+
+
 def test_null_takes_back_what_a_profile_extends(file: Path) -> None:
     file.write_text(FILE + "  partition: null\n  gpus_per_node: null\n  stages: null\n")
     short = Profiles().find("short").profile
@@ -123,7 +138,12 @@ def test_null_takes_back_what_a_profile_extends(file: Path) -> None:
         ("signal_before: 65536", "site.signal_before", "6:18", "65535"),  # sbatch refuses more
         ("extends: nowhere", "site.extends", "6:12", "'nowhere'"),
         ("extends: short", "site.extends", "8:12", "circular"),
-        ("extends: [short]", "site.extends", "6:12", "a list"),
+        ("extends: [short]", "site.extends", "8:12", "circular"),
+        ("extends: [local, nowhere]", "site.extends", "6:20", "'nowhere'"),
+        ("extends: [local, 3]", "site.extends", "6:20", "found 3"),
+        ("extends: [local, local]", "site.extends", "6:20", "twice"),
+        ("extends: []", "site.extends", "6:12", "empty"),
+        ("extends: {a: b}", "site.extends", "6:12", "a map"),
         ("max_restarts_without_progress: -1", "site.max_restarts_without_progress", "6:34", "0"),
     ],
 )
@@ -134,7 +154,7 @@ def test_errors_name_position_key_and_remedy(
     file.write_text(f"{first}  {change}\nshort:{rest}")
     (problem,) = wrong()
     circular = "circular" in problem.message
-    assert problem.path == ("short.extends" if circular else path)
+    assert problem.path == ("short.extends" if circular else path), problem
     assert problem.where == f"{SHOWN}:{where}"
     assert mentions in f"{problem.message} {problem.hint}"
 

@@ -163,3 +163,11 @@ def test_components_that_do_not_fit_are_reported_with_a_remedy(small: Path) -> N
     assert problem.path == "tokenizer.decoder"
     assert "does not fit" in problem.message
     assert "smoke()" in problem.hint
+
+
+def test_a_protocol_for_convergence_shrinks(load: Load) -> None:
+    small = smoke_recipe(load("sample.convergence={count: 50000, steps: 250}")).recipe
+    assert small.sample is not None
+    assert small.sample.convergence is not None
+    assert (small.sample.convergence.count, small.sample.convergence.steps) == (16, 3)
+    assert smoke_recipe(load()).recipe.sample.convergence is None  # type: ignore[union-attr]

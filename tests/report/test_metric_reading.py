@@ -113,3 +113,15 @@ def test_protocol_values_in_words():
     }
     assert readable(None) == "none"
     assert readable([{"a": 1}]) == "a 1"
+
+
+def test_a_smaller_protocol_is_not_the_headline():
+    small = {"generator_step": 500, "protocol": "convergence"}
+    metrics = [
+        metric("generation/fd", "gFD", 8.0, **small),
+        metric("generation/fd", "gFD", 4.0, generator_step=500),
+        metric("adm/fid", "FID", 9.0, convention="adm", **small),
+        metric("adm/fid", "FID", 5.0, convention="adm"),
+    ]
+    assert [m["value"] for m in headline(metrics)] == [4.0, 5.0]
+    assert condition(at_of(metrics[0])) == "generator step 500, protocol convergence"

@@ -10,6 +10,7 @@ from pae_framework.report.plots import (
     GRAY,
     PALETTE,
     Line,
+    colors_of,
     curves,
     loss_panels,
     smooth,
@@ -60,14 +61,36 @@ def test_an_axis_is_logarithmic_for_positive_values_over_a_factor_of_ten():
     assert not spans_decades(np.array([np.nan]))
 
 
-def test_every_term_of_a_log_has_its_panel():
+def test_every_term_of_a_log_with_three_values_has_its_panel():
     rows = [{"step": i, "loss": 1 / (i + 1), "lr": 1e-3} for i in range(50)]
-    rows[10]["late"] = 3.0
+    for row in rows[10:13]:
+        row["late"] = 3.0
+    rows[10]["twice"] = rows[11]["twice"] = 3.0
     rows[20]["never"] = None
     panels = loss_panels(rows)
     assert list(panels) == ["loss", "lr", "late"]
     for svg in panels.values():
         assert ElementTree.fromstring(svg).tag.endswith("}svg")
+
+
+def test_the_axes_of_a_panel_have_titles():
+    panels = loss_panels([{"step": i, "kl": 1.0 + i, "lr": 0.1 + i} for i in range(5)])
+    assert {"step", "kl"} <= set(texts(panels["kl"]))
+    assert {"step", "learning rate"} <= set(texts(panels["lr"]))
+
+
+def test_names_get_colors_in_the_order_of_their_first_appearance():
+    found = colors_of(["b", "a", "b", "c"])
+    assert found == {"b": PALETTE[0], "a": PALETTE[1], "c": PALETTE[2]}
+    many = colors_of(map(str, range(len(PALETTE) + 1)))
+    assert many[str(len(PALETTE))] == PALETTE[0]
+
+
+def test_lines_and_panels_have_the_colors_they_are_given():
+    rows = [{"step": i, "kl": 1.0 + i} for i in range(5)]
+    assert "#0c98aa" in loss_panels(rows, {"kl": "#0c98aa"})["kl"]
+    line = Line("a", [(i, 1.0 + i, None) for i in range(3)])
+    assert "#0c98aa" in curves([line], "x", "y", colors={"a": "#0c98aa"})
 
 
 def test_a_long_log_stays_a_small_picture():
@@ -77,7 +100,7 @@ def test_a_long_log_stays_a_small_picture():
 
 
 def test_one_step_and_no_step():
-    assert list(loss_panels([{"step": 1, "loss": 2.0}])) == ["loss"]
+    assert loss_panels([{"step": 1, "loss": 2.0}]) == {}
     assert loss_panels([]) == {}
 
 

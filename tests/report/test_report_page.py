@@ -8,9 +8,13 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from pae_framework.report.attachments import Attachment
 from pae_framework.report.content import (
+    Clusters,
     LabeledImages,
+    Nearest,
     ReportContent,
+    Rotations,
     StageSummary,
     SweepContent,
 )
@@ -73,9 +77,9 @@ def metric(name, label, value, protocol, **at):
 def metrics(scale=1.0):
     drawn = {"extractor": "small_cnn", "samples": {"solver": "euler", "guidance": 1.5}}
     found = [metric("manifold/lpc", "LPC", 0.105 * scale, {"directions": 17})]
-    for step, value in ((250, 4.0), (1000, 2.0)):
+    for step, value in ((250, 4.0), (500, 3.5), (1000, 2.0)):
         found.append(metric("generation/fd_x", "gFD", value * scale, drawn, generator_step=step))
-    for steps, value in ((5, 3.0), (50, 2.0)):
+    for steps, value in ((5, 3.0), (20, 2.5), (50, 2.0)):
         at = {"steps": steps, "evaluations": 2 * steps}
         found.append(metric("few_steps/fd_x", "gFD", value * scale, {**drawn, **at}, **at))
     return found
@@ -96,10 +100,18 @@ def content():
         metrics=metrics(),
         originals=images(4),
         reconstructions=images(4, seed=1),
-        samples=[
-            LabeledImages("last weights", images(4, seed=2), labels),
-            LabeledImages("earlier weights", images(4, seed=3), labels),
-        ],
+        samples=LabeledImages("last weights", images(4, seed=2), labels),
+        same_noise={
+            "During training": [
+                LabeledImages("earlier weights", images(4, seed=3), labels),
+                LabeledImages("last weights", images(4, seed=2), labels),
+            ]
+        },
+        nearest=Nearest(images(2), images(6, seed=4).view(2, 3, 3, 8, 8), "nose", 50, 70),
+        clusters=Clusters(images(4), {"latents": torch.arange(16).view(4, 2, 2) % 3}),
+        rotations=Rotations((0, 85), images(8, seed=5).view(2, 4, 3, 8, 8)),
+        attachments={"own": [Attachment("own/a.csv", "a table", heading=["u"], rows=[["v7"]])]},
+        changes=[("generator.depth", "3", "4")],
         class_names=["ant", "bee", "cat"],
         latents=torch.randn(4, 5, 2, 2, generator=torch.Generator().manual_seed(0)),
         latent_images=images(4),
@@ -172,15 +184,15 @@ def test_the_page_makes_no_request(kind, full_page, sweep):
     assert not re.search(r"https?://|url\(|@import", html)
     for kind_of_image, encoded in re.findall(r"data:image/([a-z+]+);base64,([^\"]+)", html):
         payload = base64.b64decode(encoded, validate=True)
-        start = b"\x89PNG" if kind_of_image == "png" else b"<svg"
-        assert payload.startswith(start)
-        if kind_of_image != "png":
+        starts = {"png": b"\x89PNG", "webp": b"RIFF", "svg+xml": b"<svg"}
+        assert payload.startswith(starts[kind_of_image])
+        if kind_of_image == "svg+xml":
             links = re.findall(r"(?:href|src)=\"([^\"]*)\"|url\(([^)]*)\)", payload.decode())
             assert all((link or url).startswith("#") for link, url in links)
 
 
 def test_names_are_never_markup(content):
-    word = {name: f"<script>{name}</script>\"&'" for name in "abcdefghijklmnopqr"}
+    word = {name: f"<script>{name}</script>\"&'" for name in "abcdefghijklmnopqrstuvwxyz"}
     w = word.__getitem__
     hostile = replace(
         content,
@@ -190,11 +202,18 @@ def test_names_are_never_markup(content):
         given_yaml=w("d"),
         overrides=[w("e")],
         environment={w("f"): w("g")},
-        stages=[StageSummary(w("h"), 1.0, note=w("i"))],
-        curves={w("j"): [{"step": 1, w("k"): 1.0}]},
+        stages=[StageSummary(w("h"), 1.0, fingerprint=w("i"))],
+        curves={w("j"): [{"step": step, w("k"): 1.0} for step in range(3)]},
         metrics=[metric(f"{w('l')}/x", w("m"), 1.0, {w("n"): [w("o")]})],
-        samples=[LabeledImages(w("p"), images(2), torch.tensor([0, 1]))] * 2,
+        samples=LabeledImages(w("p"), images(2), torch.tensor([0, 1])),
+        same_noise={w("s"): [LabeledImages(w("t"), images(2), torch.tensor([0, 1]))] * 2},
         class_names=[w("q"), "plain"],
+        nearest=Nearest(images(2), images(2)[:, None], w("u"), 2, 2),
+        clusters=Clusters(images(2), {w("v"): torch.zeros(2, 2, 2, dtype=torch.long)}),
+        attachments={
+            w("w"): [Attachment("x", w("x"), heading=["a"], rows=[[w("y")]], note=w("z"))],
+        },
+        changes=[(w("a"), w("b"), w("c"))],
         commands=[w("r")],
     )
     page = Page(render(hostile))
@@ -230,9 +249,10 @@ def test_page_without_sections():
 
 
 PARTS = {
-    "samples": {"samples": ()},
+    "samples": {"samples": None},
     "reconstructions": {"reconstructions": None},
-    "latents": {"latents": None},
+    "latents": {"latents": None, "clusters": None, "rotations": None},
+    "evaluators": {"attachments": {}},
     "training": {"stages": (), "curves": {}},
     "protocols": {"metrics": ()},
     "recipe": {"recipe_yaml": ""},
@@ -260,9 +280,7 @@ def test_empty_sets_and_metrics_without_a_value_break_nothing():
     none = images(0)
     page = Page(
         render(
-            ReportContent(
-                "odd", samples=[nothing], originals=none, reconstructions=none, metrics=odd
-            )
+            ReportContent("odd", samples=nothing, originals=none, reconstructions=none, metrics=odd)
         )
     )
     assert "samples" not in page.values("id")
@@ -272,17 +290,17 @@ def test_empty_sets_and_metrics_without_a_value_break_nothing():
 
 def test_the_same_noise_is_shown_through_every_set(content, full_page):
     page = Page(full_page)
-    assert "the same noise in every set" in page.text
-    rows = [v for v in page.values("aria-label") if v.startswith("the same noise")]
-    assert rows == ["the same noise: last weights", "the same noise: earlier weights"]
-    alone = Page(render(replace(content, samples=content.samples[:1], curves={}, metrics=())))
-    assert "the same noise" not in alone.text
+    assert "During training, from the same noise" in page.text
+    rows = [v for v in page.values("aria-label") if v.startswith("During training: ")]
+    assert rows == ["During training: earlier weights", "During training: last weights"]
+    alone = {varied: sets[:1] for varied, sets in content.same_noise.items()}
+    assert "same noise" not in Page(render(replace(content, same_noise=alone, curves={}))).text
 
 
 def test_many_classes_are_thinned_and_the_page_says_so():
     many = LabeledImages("all", images(100), torch.arange(100))
     names = [f"class number {i}" for i in range(100)]
-    text = Page(render(ReportContent("many", samples=[many], class_names=names))).text
+    text = Page(render(ReportContent("many", samples=many, class_names=names))).text
     assert "20 of 100 classes" in text
 
 

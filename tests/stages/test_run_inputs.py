@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
@@ -99,21 +100,20 @@ class SortedByClass(DataSource):
         return torch.full((4, 4), index)
 
 
-def judged(test_images, seed=0, limit=None):
+def judged(test_images, seed=0, limit=None, contents=None):
     """The inputs of a run with these settings, with a tokenizer that does next to nothing."""
-    config = SimpleNamespace(model_dump=lambda mode: {})
+    config = SimpleNamespace(model_dump=lambda mode: {"folder": "/here", "split": "test"})
+    config.locations = {"folder"}
     data = SimpleNamespace(
         test_images=test_images, test=SimpleNamespace(use="sorted", config=config), image_size=4
     )
-    recipe = SimpleNamespace(
-        data=data, seed=seed, generator=None, tokenizer=SimpleNamespace(train=None)
-    )
+    recipe = SimpleNamespace(data=data, seed=seed)
     context = SimpleNamespace(
         recipe=recipe,
         test_source=SortedByClass(DataSourceConfig(), 4),
         device=torch.device("cpu"),
-        plan={},
-        seed=lambda train: seed,
+        machine={"tf32": False},
+        planned=SimpleNamespace(data={} if contents is None else {"test": contents}),
     )
     inputs = RunInputs(context, limit)
     vars(inputs).update(tokenizer=Halves())
@@ -170,10 +170,70 @@ def test_by_default_all_test_images_are_evaluated_in_order():
 
 def test_the_protocol_records_the_choice_of_test_images():
     def chosen(inputs):
-        return inputs.protocol["test_images"], inputs.protocol["test_images_chosen"]
+        keys = ("test_images", "test_images_chosen", "test_images_seed")
+        return [inputs.protocol.get(key) for key in keys]
 
-    assert chosen(judged(60, seed=3)) == (60, "of 200, drawn at random, seed 3")
-    assert chosen(judged(None)) == chosen(judged(200)) == (200, "all")
+    assert chosen(judged(60, seed=3)) == [60, "of 200, at random", 3]
+    assert chosen(judged(None)) == chosen(judged(200)) == [200, "all", None]
+
+
+def test_the_seed_of_the_recipe_is_not_part_of_the_test_images():
+    first, second = judged(None, seed=0), judged(None, seed=1)
+    assert first.protocol_of("test_images") == second.protocol_of("test_images")
+    assert first.protocol["evaluation_seed"] != second.protocol["evaluation_seed"]
+
+
+def test_the_test_images_are_known_by_their_contents_wherever_they_are():
+    assert judged(None).protocol["test_data"] == {
+        "use": "sorted",
+        "folder": "/here",
+        "split": "test",
+    }
+    assert judged(None, contents="abc").protocol["test_data"] == {
+        "use": "sorted",
+        "split": "test",
+        "contents": "abc",
+    }
+
+
+def with_networks(encoder_color, seed=0, metric="perceptual"):
+    """Inputs whose encoder and extractor have one weight each."""
+    inputs = judged(None, seed=seed)
+    context, terms = inputs._context, {"lpips": {"weight": 1.0, "weights": "none"}}
+    settings = ReconstructionSettings.model_validate(terms if metric == "lpips" else {})
+    trained = SimpleNamespace(use="pixels", config=EncoderConfig(), train=object())
+    frozen = SimpleNamespace(
+        use="pixels", config=EncoderConfig(), train=None, pooling="mean", resize=None
+    )
+    context.recipe.tokenizer = SimpleNamespace(encoder=trained, reconstruction=settings)
+    context.recipe.extractor = frozen
+    context.seed = lambda train: seed
+    encoder, extractor = (Pixels(EncoderConfig(), 2) for _ in range(2))
+    for network, color in ((encoder, encoder_color), (extractor, 0.0)):
+        network.register_buffer("color", torch.tensor(color))
+    vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder), _extractor_network=extractor)
+    return inputs
+
+
+def test_networks_are_known_by_their_weights_and_the_seed_they_were_trained_with():
+    one, same, other = with_networks(0.1), with_networks(0.1), with_networks(0.2, seed=7)
+    assert one.protocol_of("encoder") == same.protocol_of("encoder")
+    assert one.protocol_of("extractor") == other.protocol_of("extractor")
+    assert other.protocol_of("encoder")["encoder_seed"] == 7
+    assert "extractor_seed" not in other.protocol_of("extractor")
+    first, second = (i.protocol_of("encoder")["encoder_digest"] for i in (one, other))
+    assert first != second
+
+
+@pytest.mark.parametrize(("metric", "depends"), [("perceptual", True), ("lpips", False)])
+def test_the_perceptual_distance_depends_on_the_encoder_only_if_it_uses_it(metric, depends):
+    one, other = (with_networks(color, metric=metric) for color in (0.1, 0.2))
+    assert (one.protocol_of("perceptual") != other.protocol_of("perceptual")) == depends
+
+
+def test_an_unknown_part_is_an_error():
+    with pytest.raises(ValueError, match="decoder"):
+        judged(None).protocol_of("decoder")
 
 
 def test_tokens_of_chosen_images_and_pooled_features_of_all():

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 from benchmarks.operations import Kernels
-from pae_framework.config import LatentShape
+from pae_framework.config import GeneratorConfig, LatentShape
+from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.sampling import sample_latents
-from pae_framework.frozen import cast_frozen_layers
 from pae_framework.plugins import load_registry
 from pae_framework.sampling import sampler
-from pae_framework.sampling.sampler import Sampler, describe
+from pae_framework.sampling.sampler import Sampler, cast_for_sampling, describe
 from pae_framework.tensor_files import save_tensors
 from pae_framework.testing.modules import as_if_trained
 
@@ -48,7 +50,7 @@ def velocity(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize("name", SIZES)
 def test_layers_that_are_cast_once_give_the_same_bits_without_casts(name: str) -> None:
     plain, cast = network(name), network(name)
-    cast_frozen_layers(cast, torch.bfloat16)
+    cast_for_sampling(cast)
     counts = {}
     for model in (plain, cast):
         with Kernels(plain.parameters()) as kernels:
@@ -58,6 +60,82 @@ def test_layers_that_are_cast_once_give_the_same_bits_without_casts(name: str) -
     assert counts[cast] == 0
     assert torch.equal(velocity(cast), velocity(plain))
     assert cast.state_dict().keys() == plain.state_dict().keys()
+
+
+class WithFloat32Part(Generator):
+    """A plugin's generator whose head computes in float32, also under autocast."""
+
+    def __init__(self) -> None:
+        super().__init__(GeneratorConfig(), LATENT, 10)
+        self.trunk = nn.Conv2d(4, 8, 1)
+        self.labels = nn.Embedding(11, 8)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        tokens = self.trunk(x) + self.labels(y)[..., None, None] * t.view(-1, 1, 1, 1)
+        with torch.autocast("cpu", enabled=False):
+            return self.to_velocity(tokens.float())
+
+    def to_velocity(self, tokens: Tensor) -> Tensor:
+        return self.head(tokens)
+
+
+class WithExplicitFloat(WithFloat32Part):
+    """Its head is converted at every use."""
+
+    def to_velocity(self, tokens: Tensor) -> Tensor:
+        weight, bias = self.head.weight.float(), self.head.bias
+        assert bias is not None
+        return F.conv2d(tokens.double(), weight.double(), bias.double()).float()
+
+
+class WithFloat32Module(WithFloat32Part):
+    """Its head says itself that it wants float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = Float32Conv(8, 4, 1)
+
+    def to_velocity(self, tokens: Tensor) -> Tensor:
+        assert self.head.weight.dtype == torch.float32
+        return self.head(tokens)
+
+
+class Float32Conv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+class InTheTypeOfItsWeights(WithFloat32Part):
+    """Its time would lose digits if the first of its weights became bf16."""
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        t = 1000 * t.to(next(self.parameters()).dtype)
+        return self.head(self.trunk(x)) * torch.cos(t.float()).view(-1, 1, 1, 1)
+
+
+PLUGINS = [WithFloat32Part, WithExplicitFloat, WithFloat32Module, InTheTypeOfItsWeights]
+
+
+@pytest.mark.parametrize("kind", PLUGINS)
+def test_parts_in_float32_sample_as_they_trained(kind: type[WithFloat32Part]) -> None:
+    """Under autocast, which is how bf16 trains, the velocity is the same before and after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = kind().requires_grad_(False).eval()
+    cast = deepcopy(plain)
+    cast_for_sampling(cast)
+    assert torch.equal(velocity(cast), velocity(plain))
+    assert cast.head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", PLUGINS[:3])
+def test_the_rest_of_such_a_generator_is_cast(kind: type[WithFloat32Part]) -> None:
+    cast = kind().requires_grad_(False).eval()
+    cast_for_sampling(cast)
+    assert cast.trunk.weight.dtype == torch.bfloat16
+    assert cast.labels.weight.dtype == torch.float32  # a table is looked up as it is
 
 
 def sampler_of(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Sampler:

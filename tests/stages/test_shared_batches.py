@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import Queue
 from threading import Barrier
 from typing import Any
@@ -73,7 +74,7 @@ class Doubling:
 def test_each_batch_is_computed_once_by_the_processes_in_turn(size: int, count: int) -> None:
     functions = [Doubling() for _ in range(size)]
     shared = [
-        SharedBatches(world, {"double": function, "other": lambda rows: (rows,)})
+        SharedBatches(world, {"double": function, "other": lambda rows: (rows,)}, Path)
         for world, function in zip(worlds(size), functions, strict=True)
     ]
     with ThreadPoolExecutor(size) as pool:
@@ -99,7 +100,7 @@ def test_arguments_reach_the_function_in_every_process(size: int) -> None:
     def scaled(rows: Tensor, factor: str, offset: str) -> tuple[Tensor]:
         return (rows * int(factor) + int(offset),)
 
-    shared = [SharedBatches(world, {"scaled": scaled}) for world in worlds(size)]
+    shared = [SharedBatches(world, {"scaled": scaled}, Path) for world in worlds(size)]
     with ThreadPoolExecutor(size) as pool:
         others = [pool.submit(one.serve) for one in shared[1:]]
         rows = torch.arange(3 * BATCH)
@@ -108,3 +109,26 @@ def test_arguments_reach_the_function_in_every_process(size: int) -> None:
         for other in others:
             other.result(timeout=SECONDS)
     assert torch.equal(found, rows * 10 + 3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("wanted", [0, 1, 2, 4])
+def test_results_that_nobody_wants_hold_up_no_process(size: int, wanted: int) -> None:
+    """Only some of five results are taken; another request follows."""
+    functions = [Doubling() for _ in range(size)]
+    shared = [
+        SharedBatches(world, {"double": function}, Path)
+        for world, function in zip(worlds(size), functions, strict=True)
+    ]
+    rows = torch.arange(5 * BATCH)
+    with ThreadPoolExecutor(size) as pool:
+        others = [pool.submit(one.serve) for one in shared[1:]]
+        results = shared[0].stream("double", rows.split(BATCH))
+        taken = [next(results)[0] for _ in range(wanted)]
+        results.close()
+        (all_of_them, _) = shared[0].map("double", rows)
+        shared[0].end()
+        for other in others:
+            other.result(timeout=SECONDS)
+    assert all(torch.equal(part, 2 * rows.split(BATCH)[n]) for n, part in enumerate(taken))
+    assert torch.equal(all_of_them, 2 * rows)

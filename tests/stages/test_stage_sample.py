@@ -61,6 +61,7 @@ def stage(tmp_path, tiny_recipe, registry):
         context = SampledRun(
             store, fingerprint, registry, recipe, store / (folder or f"sample-{number}")
         )
+        context.train_source = range(64)
         (context.results("generator").folder / "weights-step000003.safetensors").write_text("early")
         CountingSampler.asked.clear()
         sample.run(context, lambda context: replace(sampler.of(context), **facts))
@@ -108,6 +109,49 @@ def test_the_role_is_that_of_the_new_recipe(stage):
     assert CountingSampler.asked == []
     (entry,) = listed(context)
     assert (entry["role"], entry["steps"]) == ("main", 2)
+
+
+SMALL = "sample.convergence={count: 10, steps: 3, seed: 5}"
+SMALL_LAST, SMALL_EARLY = (f"convergence-step00000{step}-euler003.npz" for step in (6, 3))
+
+
+def test_a_protocol_for_convergence_samples_every_step_and_the_last(stage):
+    context = stage(SMALL, "sample.few_steps=[]")
+    assert CountingSampler.asked == [(LAST, 4), (THIRD, 3), (LAST, 3)]
+    main, early, last = listed(context)
+    assert [entry["file"] for entry in (main, early, last)] == [MAIN, SMALL_EARLY, SMALL_LAST]
+    assert early["role"] == last["role"] == "convergence"
+    for entry, step in ((early, 3), (last, 6)):
+        told = entry["protocol"]
+        assert (told["steps"], told["sample_seed"], told["generator_step"]) == (3, 5, step)
+        # batches of 16 of the 64 images of the fixture
+        assert (told["images_seen"], told["epochs"]) == (16 * step, 16 * step / 64)
+        images, labels = open_set(context.directory / entry["file"])
+        assert (len(images), sorted(labels.tolist())) == (10, list(range(10)))
+    assert len(open_set(context.directory / MAIN)[0]) == 20
+    assert not {"images_seen", "epochs"} & main["protocol"].keys()
+
+
+def test_the_protocol_for_convergence_does_not_follow_the_other_samples(stage):
+    stage(SMALL, "sample.few_steps=[]")
+    context = stage(
+        SMALL, "sample.few_steps=[]", "sample.steps=7", "sample.count=30", "sample.seed=1"
+    )
+    assert {steps for _, steps in CountingSampler.asked} == {7}
+    assert [e["role"] for e in listed(context)] == ["main", "convergence", "convergence"]
+
+
+def test_few_steps_with_several_solvers(stage):
+    solvers = "sample.few_steps_solvers=[euler, heun]"
+    context = stage("sample.at_steps=[]", "sample.few_steps=[2, 4]", solvers)
+    found = [(e["protocol"]["solver"], e["steps"], e["role"]) for e in listed(context)]
+    assert found == [
+        ("euler", 4, "main"),
+        ("euler", 2, "few_steps"),
+        ("heun", 2, "few_steps"),
+        ("heun", 4, "few_steps"),
+    ]
+    assert len({entry["file"] for entry in listed(context)}) == 4
 
 
 def test_without_links_a_set_is_copied(stage, tmp_path):

@@ -59,7 +59,7 @@ def autocast() -> torch.autocast:
 
 
 def test_what_autocast_only_ever_casts(network: Everything, x: Tensor) -> None:
-    cast_frozen(network, lambda: network(x))
+    cast_frozen(network, lambda: [network(x)])
     layers = {f"{name}.{part}" for name in ("linear", "convolution") for part in ("weight", "bias")}
     assert cast_weights(network) == {*layers, "function"}
 
@@ -67,14 +67,14 @@ def test_what_autocast_only_ever_casts(network: Everything, x: Tensor) -> None:
 def test_results_under_autocast_keep_their_bits(network: Everything, x: Tensor) -> None:
     with autocast():
         expected = network(x)
-    cast_frozen(network, lambda: network(x))
+    cast_frozen(network, lambda: [network(x)])
     with autocast():
         assert torch.equal(network(x), expected)
 
 
 def test_trained_weights_stay(network: Everything, x: Tensor) -> None:
     network.linear.weight.requires_grad_(True)
-    cast_frozen(network, lambda: network(x))
+    cast_frozen(network, lambda: [network(x)])
     assert "linear.weight" not in cast_weights(network)
     assert "linear.bias" in cast_weights(network)
 
@@ -91,7 +91,7 @@ def test_a_frozen_network_beside_the_module_tree(network: Everything, x: Tensor)
             self.hold_frozen("trunk", network)
 
     uses = Uses()
-    cast_frozen(uses, lambda: uses.head(network(x)))
+    cast_frozen(uses, lambda: [uses.head(network(x))])
     assert "linear.weight" in cast_weights(network)
     assert cast_weights(uses) == set()
 
@@ -101,8 +101,43 @@ def test_it_draws_no_random_numbers_of_others(x: Tensor) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    cast_frozen(network, lambda: network(x + torch.rand(4)))
+    cast_frozen(network, lambda: [network(x + torch.rand(4))])
     assert torch.equal(torch.rand(2), expected)
+
+
+class Follows(nn.Module):
+    """Computes in the type of a weight, with and without another one."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.fails = fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.exp(x.to(self.first.weight.dtype))
+        if not self.fails:
+            return self.first(x)
+        with torch.autocast("cpu", enabled=False):
+            x = self.second(x)
+        return self.first(x)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["other digits", "an error"])
+def test_nothing_is_cast_if_the_results_would_change(fails: bool, x: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Follows(fails).requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    cast_frozen(network, lambda: [network(x)])
+    assert cast_weights(network) == set()
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_weight_with_two_names(x: Tensor) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    network[1].weight = network[0].weight
+    cast_frozen(network.requires_grad_(False), lambda: [network(x)])
+    assert network[1].weight is network[0].weight
+    assert network[0].weight.dtype == torch.bfloat16
 
 
 SIZE = {"width": 32, "depth": 2, "heads": 2}

@@ -31,7 +31,7 @@ from pae_framework.tokenizer.losses.adversarial import (
     Schedule,
 )
 from pae_framework.tokenizer.model import noisy
-from pae_regularizers.continuity import random_tangent
+from pae_framework.tokenizer.rotation import random_tangent
 
 TOTAL = 7
 SIZES = [2, 4]

@@ -21,8 +21,11 @@ def copy(
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Copy a recipe to edit it and run it as your own."""
-    from pae_framework.recipe.library import find
+    """Copy a recipe to edit it and run it as your own.
+
+    The comment that names the schema is left out, because its path is relative; see `pae schema`.
+    """
+    from pae_framework.recipe.library import MODELINE, find
 
     source = find(recipe)
     target = destination or Path()
@@ -34,7 +37,8 @@ def copy(
         raise UsageError(f"{target} is the recipe itself; give another DEST")
     if target.exists() and not force:
         raise UsageError(f"{target} exists; replace it with --force")
-    content = source.read_bytes()
+    lines = source.read_bytes().splitlines(keepends=True)
+    content = b"".join(line for line in lines if not line.startswith(MODELINE.encode()))
     with replacing(target, len(content)) as temporary:
         temporary.write_bytes(content)
     print_line(f"{target}: copied; change its `name`, which names the run's directory")

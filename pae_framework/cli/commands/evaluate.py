@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,11 +15,9 @@ from pae_framework.cli.arguments import (
     InceptionOption,
     JsonOption,
 )
-from pae_framework.cli.output import installed_registry, print_json, print_table, warn
+from pae_framework.cli.card_text import print_card
+from pae_framework.cli.output import installed_registry, print_json, warn
 from pae_framework.system.printing import print_line
-
-if TYPE_CHECKING:
-    from pae_framework.evaluation.samples import Card
 
 
 class Convention(StrEnum):
@@ -90,43 +88,8 @@ def evaluate(
     if as_json:
         print_json(card.plain())
     else:
-        _print(card)
+        print_card(card.plain())
         if out is not None:
             print_line(f"card: {out}")
     for caution in card.cautions:
         warn(caution)
-
-
-def _print(card: Card) -> None:
-    """The values, then what they have in common, then what each has of its own."""
-    rows = [
-        (metric.label, _number(metric.value), "" if metric.std is None else _number(metric.std))
-        for metric in card.metrics
-    ]
-    print_table(("metric", "value", "deviation"), rows)
-    for label, reason in card.not_available.items():
-        print_line(f"{label}: not available: {reason}")
-    protocols = [dict(metric.protocol) for metric in card.metrics]
-    common = {
-        key: value
-        for protocol in protocols
-        for key, value in protocol.items()
-        if all(other.get(key, value) == value for other in protocols)
-        and sum(key in other for other in protocols) > 1
-    }
-    _print_protocol(common, "")
-    for metric, protocol in zip(card.metrics, protocols, strict=True):
-        print_line(metric.label)
-        own = {key: value for key, value in protocol.items() if key not in common}
-        _print_protocol(own, "  ")
-
-
-def _print_protocol(protocol: dict[str, Any], indent: str) -> None:
-    from pae_framework.report.metrics import readable
-
-    for key, value in protocol.items():
-        print_line(f"{indent}{key.replace('_', ' ')}: {readable(value)}")
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}"

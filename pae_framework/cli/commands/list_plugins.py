@@ -8,28 +8,49 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
-from pae_framework.cli.output import print_json, print_table
+from pae_framework.cli.output import print_json, print_table, warn
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
-    from pae_framework.registry import Registry
+    from pae_framework.registry import Plugin, Registry
+
+SCHEMA = "list-plugins/1"
+"""Name and version of the JSON document; keys are only added within a version."""
 
 
 def list_plugins(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}")
     ] = None,
-    as_json: JsonOption = False,
+    of_kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="the same as the argument")
+    ] = None,
     plugin: PluginOption = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="also plugin, distribution, version and state")
+    ] = False,
     broken: Annotated[
         bool, typer.Option("--broken", help="only plugins that fail to load, with the reason")
     ] = False,
+    timing: Annotated[
+        bool, typer.Option("--timing", help="the plugins and how long each takes to load")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """List every component a recipe can use, with the package that provides it."""
+    """List every component that a recipe can use.
+
+    Examples:
+        pae list-plugins --kind encoder
+
+        pae list-plugins --long
+    """
     from pae_framework.plugins import load_registry, with_files
 
+    if kind and of_kind and kind != of_kind:
+        raise UsageError(f"two kinds: {kind} and --kind {of_kind}; give one")
+    kind = kind or of_kind
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
     registry = with_files(load_registry(), plugin or ())
@@ -37,8 +58,10 @@ def list_plugins(
         print_json(_answer(registry, kind, broken))
     elif broken:
         _print_broken(registry)
+    elif timing:
+        _print_timing(registry)
     else:
-        _print_all(registry, kind)
+        _print_all(registry, kind, long)
 
 
 def _answer(registry: Registry, kind: str | None, broken: bool) -> dict[str, Any]:
@@ -56,40 +79,46 @@ def _answer(registry: Registry, kind: str | None, broken: bool) -> dict[str, Any
     ]
     plugins = registry.broken if broken else registry.plugins
     return {
+        "schema": SCHEMA,
         "components": [] if broken else components,
         "plugins": [{**asdict(plugin), "state": plugin.state} for plugin in plugins],
     }
 
 
-def _print_all(registry: Registry, kind: str | None) -> None:
-    rows = [
-        (
-            spec.kind,
-            registry.use_name(spec),
-            spec.plugin.name,
-            spec.plugin.source,
-            spec.plugin.state,
-            spec.summary,
-        )
-        for spec in registry.specs(kind)
-    ]
-    rows += [
-        ("-", "-", plugin.name, plugin.source, "empty", "registers nothing")
-        for plugin in registry.plugins
-        if plugin.state == "empty"
-    ]
-    rows += [
-        ("-", "-", plugin.name, plugin.source, "broken", plugin.error)
-        for plugin in registry.broken
-        if plugin.error
-    ]
-    print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)
-    for spec in registry.specs(kind):
+def _print_all(registry: Registry, kind: str | None, long: bool) -> None:
+    specs = registry.specs(kind)
+    without = [plugin for plugin in registry.plugins if plugin.state in ("empty", "broken")]
+    if long:
+        rows = [
+            (spec.kind, registry.use_name(spec), *_origin(spec.plugin), spec.summary)
+            for spec in specs
+        ]
+        rows += [
+            ("-", "-", *_origin(plugin), plugin.error or "registers nothing") for plugin in without
+        ]
+        print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)
+    else:
+        short = ((spec.kind, registry.use_name(spec), spec.summary) for spec in specs)
+        print_table(("kind", "name", "summary"), short)
+        for plugin in without:
+            state = f"is broken: {plugin.error}" if plugin.error else "registers nothing"
+            warn(f"plugin {plugin.name} ({plugin.source}) {state}")
+    for spec in specs:
         if registry.hidden(spec):
             print_line(
                 f"`use: {spec.name}` means the built-in {spec.kind}; that of {spec.origin} is "
                 f"`use: {registry.use_name(spec)}`"
             )
+
+
+def _origin(plugin: Plugin) -> tuple[str, str, str]:
+    return plugin.name, plugin.source, plugin.state
+
+
+def _print_timing(registry: Registry) -> None:
+    slowest = sorted(registry.plugins, key=lambda plugin: -plugin.seconds)
+    rows = [(f"{1000 * plugin.seconds:.1f}", *_origin(plugin)) for plugin in slowest]
+    print_table(("ms", "plugin", "distribution", "state"), rows)
 
 
 def _print_broken(registry: Registry) -> None:

@@ -1,35 +1,77 @@
-"""``pae report``: rewrite the report of a run or a sweep."""
+"""``pae report``: rewrite the report of a run or a sweep, or compare how runs converge."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.arguments import RunArgument, finished_context
-from pae_framework.cli.output import installed_registry
+from pae_framework.cli.arguments import JsonOption, finished_context
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    print_json,
+    print_table,
+)
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
+if TYPE_CHECKING:
+    from pae_framework.report.convergence import Convergence
+
+DEFAULT_PAGE = Path("convergence.html")
+
 
 def report(
-    run: RunArgument,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="directory of a run or a sweep; or several runs"),
+    ],
     markdown: Annotated[
         bool, typer.Option("--markdown", help="only print the table of results, as Markdown")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"of several runs: the page to write; default: {DEFAULT_PAGE}, none with --json",
+        ),
+    ] = None,
+    reach: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="VALUE",
+            help="also list when each run first reaches this value; may be given several times",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write report.html from the results of a run.
+    """Write report.html from the results of a run, or compare how several runs converge.
 
     The report of a sweep compares the members that are finished.
+
+    Several runs, or one with --reach, --out or --json, are compared over the steps of their
+    generators: charts, how many times fewer steps a run needs to reach the last value of another,
+    and when each reaches a value. Steps between measured ones are interpolated linearly; nothing is
+    extrapolated. Runs with other protocols are marked.
 
     Examples:
         pae report runs/quickstart
 
         pae report runs/fashion_mnist_ablation --markdown
+
+        pae report runs/a runs/b --reach 2.0 --out a_and_b.html
     """
     from pae_framework.runs.directory import REPORT, RunDirectory
 
+    if len(runs) > 1 or out is not None or reach or as_json:
+        if markdown:
+            raise UsageError("--markdown takes one run, and no --reach, --out or --json")
+        _compare_convergence(runs, out, reach or [], as_json)
+        return
+    (run,) = runs
     is_sweep = "members" in RunDirectory.at(run).info
     if markdown:
         print_line(_markdown(run, is_sweep))
@@ -39,6 +81,57 @@ def report(
     else:
         _write_run(run)
     print_line(str(run / REPORT))
+
+
+def _compare_convergence(
+    runs: list[Path], out: Path | None, targets: list[float], as_json: bool
+) -> None:
+    from pae_framework.cli.extraction import require_writable
+    from pae_framework.report.convergence import convergences
+    from pae_framework.report.convergence_table import plain
+    from pae_framework.runs.learning_curves import trained_runs
+
+    if not all(map(math.isfinite, targets)):
+        raise UsageError("--reach takes numbers, not nan or inf")
+    page = out or (None if as_json else DEFAULT_PAGE)
+    if page is not None:
+        require_writable(page)
+    found = convergences(trained_runs(runs, installed_registry()))
+    if not found:
+        raise UsageError(
+            "no metric of these runs was measured at two steps of the generator; set "
+            "generator.train.keep_steps and sample.at_steps, e.g. to [1000, 2000]"
+        )
+    if page is not None:
+        from pae_framework.report.convergence_page import render_convergence
+        from pae_framework.system.files import write_text
+
+        write_text(page, render_convergence(found, targets, command_line()))
+    if as_json:
+        print_json({"convergence": 1, "metrics": [plain(one, targets) for one in found]})
+        return
+    for one in found:
+        _print(one, targets)
+    print_line(str(page))
+
+
+def _print(found: Convergence, targets: list[float]) -> None:
+    from pae_framework.report import convergence_table as table
+    from pae_framework.report.convergence import INTERPOLATION
+
+    print_line(table.title(found))
+    for heading, rows in (
+        (table.CURVES, table.curve_rows(found)),
+        (table.SPEEDUPS, table.speedup_rows(found)),
+        (table.REACH, table.reach_rows(found, targets)),
+    ):
+        if rows:
+            print_table(heading, rows)
+            print_line("")
+    for text in table.notes(found):
+        print_line(text)
+    print_line(f"interpolation: {INTERPOLATION}")
+    print_line("")
 
 
 def _write_run(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +18,15 @@ from pae_framework.system.printing import print_line
 if TYPE_CHECKING:
     from pae_framework.registry import ComponentSpec, Registry
 
+SCHEMA = "show-plugin/1"
+"""Name and version of the JSON document; keys are only added within a version."""
+ALIASES = {"data": "dataset"}
+"""Other words for kinds: sections of recipes."""
+
 
 def show_plugin(
     reference: Annotated[
-        str, typer.Argument(metavar="KIND:NAME", help="for example encoder:tiny_vit")
+        str, typer.Argument(metavar="KIND:NAME", help="for example encoder:tiny_vit, or tiny_vit")
     ],
     plugin: PluginOption = None,
     as_json: JsonOption = False,
@@ -37,12 +43,14 @@ def show_plugin(
     if as_json:
         print_json(
             {
+                "schema": SCHEMA,
                 "kind": spec.kind,
                 "name": registry.use_name(spec),
                 "summary": spec.summary,
                 "plugin": asdict(spec.plugin),
                 "target": spec.target,
                 "config": spec.config,
+                "models": {model: list(tags) for model, tags in config.known_models().items()},
                 "parameters": [asdict(parameter) for parameter in found],
                 "example": block,
             }
@@ -58,21 +66,50 @@ def show_plugin(
         print_table(("parameter", "type", "default", "description"), rows)
     else:
         print_line("It has no parameters.")
+    if models := config.known_models():
+        print_line("")
+        print_table(("model", "weights"), [(m, ", ".join(tags)) for m, tags in models.items()])
     print_line(f"\n{block}")
 
 
 def _find(registry: Registry, reference: str) -> ComponentSpec:
+    """The component of ``kind:name``; ``data`` means ``dataset``, and a name alone suffices if
+    only one kind has it.
+    """
     from pae_framework.registry import UnknownComponentError
 
     kind, colon, name = reference.partition(":")
-    if not colon or kind not in KINDS:
-        near = _nearest(registry, name if colon else reference)
-        kinds = f", did you mean {' or '.join(near)}? Kinds" if near else "; kinds"
-        raise UsageError(f"{reference!r} is not KIND:NAME{kinds}: {', '.join(KINDS)}")
+    if not colon:
+        return _only(registry, reference)
+    kind = ALIASES.get(kind, kind)
+    if kind not in KINDS:
+        near = _nearest(registry, name)
+        raise UsageError(_unknown(f"{reference!r} is not KIND:NAME", near))
     try:
         return registry.find(kind, name)
     except UnknownComponentError as error:
         raise UsageError(str(error)) from None
+
+
+def _only(registry: Registry, name: str) -> ComponentSpec:
+    """The component with a name, of whatever kind."""
+    from pae_framework.registry import UnknownComponentError
+
+    found = {}
+    for kind in KINDS:
+        with suppress(UnknownComponentError):
+            found[kind] = registry.find(kind, name)
+    if not found:
+        raise UsageError(_unknown(f"no component is named {name!r}", _nearest(registry, name)))
+    if len(found) > 1:
+        named = " or ".join(f"{kind}:{name}" for kind in found)
+        raise UsageError(f"{name!r} is the name of several components: {named}")
+    return next(iter(found.values()))
+
+
+def _unknown(problem: str, near: list[str]) -> str:
+    meant = f"{problem}, did you mean {' or '.join(near)}? Kinds" if near else f"{problem}; kinds"
+    return f"{meant}: {', '.join(KINDS)}"
 
 
 def _nearest(registry: Registry, name: str) -> list[str]:

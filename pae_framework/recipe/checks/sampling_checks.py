@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from pae_framework.config import EvaluatorConfig
 from pae_framework.errors import Inconsistency
-from pae_framework.flow.flow_settings import Guidance
+from pae_framework.flow.flow_settings import ConvergenceSettings, Guidance, SampleSettings
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.derived import known_classes, known_steps
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
+
+_SMALL_SETS: KeyPath = ("sample", "convergence")
 
 
 def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -23,7 +25,9 @@ def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
         yield Inconsistency(("sample",), "the recipe has no generator to sample from", hint)
         return
     yield from _check_at_steps(sample.at_steps, generator, known_steps(generator.train, recipe))
-    yield from _check_guidance(sample.guidance, generator)
+    yield from _check_guidance(sample.guidance, generator, ("sample",))
+    if sample.convergence is not None:
+        yield from _check_guidance(sample.convergence.guidance, generator, _SMALL_SETS)
 
 
 def _check_at_steps(
@@ -51,20 +55,25 @@ def _check_at_steps(
     yield Inconsistency(path, message, f"set {remedy}")
 
 
-def _check_guidance(guidance: Guidance, generator: GeneratorComponent) -> Iterator[Inconsistency]:
-    path = ("sample", "guidance", "scale")
+def _check_guidance(
+    guidance: Guidance, generator: GeneratorComponent, section: KeyPath
+) -> Iterator[Inconsistency]:
+    path = (*section, "guidance", "scale")
+    name = ".".join(map(str, path))
     if guidance.autoguidance is not None:
         if guidance.scale == 1:
-            hint = "set sample.guidance.scale above 1 or sample.guidance.autoguidance=null"
+            hint = f"set {name} above 1 or sample.guidance.autoguidance=null"
             yield Inconsistency(path, "autoguidance has no effect at scale 1", hint)
     elif guidance.scale > 1:
         if not generator.config.conditional:
             message = f"{generator.use!r} ignores labels, so classifier-free guidance has no effect"
-            hint = "set sample.guidance.scale=1 or name a run in sample.guidance.autoguidance"
+            hint = f"set {name}=1"
+            if section == ("sample",):
+                hint += " or name a run in sample.guidance.autoguidance"
             yield Inconsistency(path, message, hint)
         elif generator.objective.label_drop == 0:
             message = "guidance needs an unconditional velocity, but label_drop is 0"
-            hint = "set generator.objective.label_drop=0.1 or sample.guidance.scale=1"
+            hint = f"set generator.objective.label_drop=0.1 or {name}=1"
             yield Inconsistency(path, message, hint)
 
 
@@ -89,9 +98,14 @@ def _check_classes_of_samples(recipe: Recipe) -> Iterator[Inconsistency]:
     evaluated = any("samples" in evaluator.config.needs for evaluator in recipe.evaluate.values())
     if not evaluated or sample is None or sample.labels != "balanced" or classes is None:
         return
-    if sample.count < classes:
-        message = f"{sample.count} balanced samples are fewer than the {classes} classes"
-        yield Inconsistency(("sample", "count"), message, f"set sample.count={classes}")
+    sections: list[tuple[KeyPath, SampleSettings | ConvergenceSettings]] = [(("sample",), sample)]
+    if sample.convergence is not None:
+        sections.append((_SMALL_SETS, sample.convergence))
+    for section, settings in sections:
+        if settings.count < classes:
+            message = f"{settings.count} balanced samples are fewer than the {classes} classes"
+            hint = f"set {'.'.join(map(str, section))}.count={classes}"
+            yield Inconsistency((*section, "count"), message, hint)
 
 
 def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:

@@ -6,18 +6,32 @@ from collections.abc import Iterator
 
 from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
 from pae_framework.errors import Inconsistency
+from pae_framework.recipe.components import ExtractorComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
+
+
+def _check_extractor(extractor: ExtractorComponent, size: int) -> Iterator[Inconsistency]:
+    """It takes images of this size and offers the pooling; only a pretrained one resizes."""
+    try:
+        extractor.config.token_grid(extractor.image_size(size))
+    except ValueError as error:
+        yield Inconsistency(("extractor",), str(error))
+    offered = extractor.config.poolings()
+    if extractor.pooling not in offered:
+        message = f"{extractor.use!r} does not pool features by {extractor.pooling!r}"
+        hint = f"set extractor.pool to one of: {', '.join(offered)}"
+        yield Inconsistency(("extractor", "pool"), message, hint)
+    if extractor.resize is not None and extractor.train is not None:
+        message = f"{extractor.use!r} is trained on images of the recipe's size"
+        yield Inconsistency(("extractor", "resize"), message, "set extractor.resize=null")
 
 
 def check_shapes(recipe: Recipe) -> Iterator[Inconsistency]:
     """Every component can process the output of the component before it."""
     tokenizer, size = recipe.tokenizer, recipe.data.image_size
     if recipe.extractor is not None:
-        try:
-            recipe.extractor.config.token_grid(size)
-        except ValueError as error:
-            yield Inconsistency(("extractor",), str(error))
+        yield from _check_extractor(recipe.extractor, size)
     try:
         grid = tokenizer.encoder.config.token_grid(size)
         width = tokenizer.encoder.config.token_width()

@@ -1,0 +1,182 @@
+"""The JSON schema of recipes, for editors: from the models and the installed components. No torch.
+
+A recipe inherits values, so no key is required, and null removes what a parent has set. What only
+whole recipes can violate, such as values that do not fit together, is left to ``pae check``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from pae_framework.errors import PluginError
+from pae_framework.recipe import components
+from pae_framework.recipe.components import Component
+from pae_framework.recipe.models import Recipe
+from pae_framework.registry import ComponentSpec, Registry
+
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""The draft that editors' YAML servers support best."""
+_REFERENCE = "#/definitions/{model}"
+_NAME_OF_OTHER = "^[^/]+/[^/]+$"
+"""``distribution/name``"""
+
+Schema = dict[str, Any]
+
+
+def recipe_schema(registry: Registry) -> Schema:
+    """The schema of a recipe that uses installed components; broken ones are left out."""
+    models: dict[str, Schema] = {}
+    root = _of_model(Recipe, models)
+    for name, component in _components().items():
+        if name in models:
+            models |= _of_component(name, component, registry, models)
+    root["properties"] |= {
+        "extends": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "recipe whose values this one changes: a path relative to this file, or "
+            "the name of a shipped recipe",
+        },
+        "launch": {"anyOf": [{"type": "string"}, root["properties"]["launch"]]},
+    }
+    tokenizer = models["TokenizerSection"]["properties"]
+    tokenizer["regularizers"] |= _labeled("regularizer", registry)
+    root["properties"]["evaluate"] |= _labeled("evaluator", registry)
+    return {
+        "$schema": DIALECT,
+        "title": "Recipe of pae-framework",
+        **_partial(root),
+        "definitions": {name: _partial(models[name]) for name in sorted(models)},
+    }
+
+
+class _Generator(GenerateJsonSchema):
+    """Text that a validator reads, such as a time, may also be written as a number."""
+
+    def function_before_schema(
+        self, schema: core_schema.BeforeValidatorFunctionSchema
+    ) -> JsonSchemaValue:
+        inner = super().function_before_schema(schema)
+        return {**inner, "type": ["string", "number"]} if inner.get("type") == "string" else inner
+
+
+def _of_model(model: type[BaseModel], models: dict[str, Schema]) -> Schema:
+    """The schema of a model; those that it refers to are added to ``models`` by class name."""
+    schema = model.model_json_schema(ref_template=_REFERENCE, schema_generator=_Generator)
+    models |= schema.pop("$defs", {})
+    return schema
+
+
+def _components() -> dict[str, type[Component[Any]]]:
+    """The classes of components in recipes, by the names of their definitions."""
+    found = (value for value in vars(components).values() if isinstance(value, type))
+    return {
+        cls.__name__.replace("[", "_").replace("]", "_"): cls
+        for cls in found
+        if issubclass(cls, Component) and hasattr(cls, "kind")
+    }
+
+
+def _of_component(
+    name: str, component: type[Component[Any]], registry: Registry, models: dict[str, Schema]
+) -> dict[str, Schema]:
+    """Definitions of the components of a kind: one for each name, and one that selects by name.
+
+    A component is its name, or a map with ``use`` and parameters. Without ``use``, which a parent
+    may have set, only the keys of the engine are known.
+    """
+    engine = {key: models[name]["properties"][key] for key in component.engine_keys()}
+    definitions, cases = {}, []
+    for spec in registry.specs(component.kind):
+        if (parameters := _parameters(spec, models)) is None:
+            continue
+        use = registry.use_name(spec)
+        definitions[_definition(spec, registry)] = {
+            "type": "object",
+            "description": spec.summary,
+            "properties": {**engine, "use": _use(spec, registry), **parameters},
+            "additionalProperties": False,
+        }
+        cases.append(
+            {
+                "if": {"properties": {"use": {"const": use}}, "required": ["use"]},
+                "then": {"$ref": _reference(_definition(spec, registry))},
+            }
+        )
+    names = [registry.use_name(spec) for spec in registry.specs(component.kind)]
+    use_of_any: Schema = {"anyOf": [{"enum": names}, {"type": "string", "pattern": _NAME_OF_OTHER}]}
+    definitions[name] = {
+        "anyOf": [
+            use_of_any,
+            {"type": "object", "properties": {**engine, "use": use_of_any}, "allOf": cases},
+        ]
+    }
+    return definitions
+
+
+def _parameters(spec: ComponentSpec, models: dict[str, Schema]) -> Mapping[str, Schema] | None:
+    """Schemas of the parameters; None if the config cannot be imported or described."""
+    inner: dict[str, Schema] = {}
+    try:
+        schema = _of_model(spec.config_class(), inner)
+    except PluginError:
+        return None
+    models |= inner
+    properties: Mapping[str, Schema] = schema.get("properties", {})
+    return properties
+
+
+def _use(spec: ComponentSpec, registry: Registry) -> Schema:
+    return {"const": registry.use_name(spec), "description": f"{spec.kind}: {spec.summary}"}
+
+
+def _labeled(kind: str, registry: Registry) -> Schema:
+    """Keys of a map of components: the label of an entry is the default of its ``use``."""
+    name = next(name for name, cls in _components().items() if cls.kind == kind)
+    entry = {"$ref": _reference(name)}
+    own_or_other = {
+        registry.use_name(spec): {
+            "if": {"type": "object", "not": {"required": ["use"]}},
+            "then": {"$ref": _reference(_definition(spec, registry))},
+            "else": {"anyOf": [entry, {"type": "null"}]},
+        }
+        for spec in registry.specs(kind)
+    }
+    return {"properties": own_or_other, "additionalProperties": entry}
+
+
+def _definition(spec: ComponentSpec, registry: Registry) -> str:
+    return f"{spec.kind}.{registry.use_name(spec).replace('/', '.')}"
+
+
+def _reference(definition: str) -> str:
+    return _REFERENCE.format(model=definition)
+
+
+def _partial(schema: Schema) -> Schema:
+    """The schema of a part of such a value: no key is required, and each may be null."""
+    kept = {key: value for key, value in schema.items() if key not in ("required", "title")}
+    if "properties" in schema:
+        kept["properties"] = {
+            key: _nullable(value) for key, value in sorted(schema["properties"].items())
+        }
+    if isinstance(schema.get("additionalProperties"), dict):
+        kept["additionalProperties"] = _nullable(schema["additionalProperties"])
+    if "anyOf" in schema:
+        kept["anyOf"] = [
+            _partial(part) if "properties" in part else part for part in schema["anyOf"]
+        ]
+    return kept
+
+
+def _nullable(schema: Schema) -> Schema:
+    told: Schema = {key: schema[key] for key in ("description", "default") if key in schema}
+    bare = {key: value for key, value in schema.items() if key not in (*told, "title")}
+    options = bare.pop("anyOf") if bare.keys() == {"anyOf"} else [bare]
+    if {"type": "null"} not in options:
+        options = [*options, {"type": "null"}]
+    return {"anyOf": options, **told}

@@ -1,0 +1,46 @@
+"""The page that shows metrics of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pae_framework.report.page import fill
+from pae_framework.report.side_by_side import Compared, Line, Reason, side_by_side
+
+
+@dataclass(frozen=True)
+class ComparisonContent:
+    """What the page shows.
+
+    Args:
+        name: its title.
+        columns: the runs.
+        sources: where each column comes from, by its name.
+        changes: how the recipe of each column differs from that of the first, by its name.
+        commands: that write the page again.
+    """
+
+    name: str
+    columns: Sequence[Compared]
+    sources: Mapping[str, str]
+    changes: Mapping[str, Sequence[str]]
+    commands: Sequence[str] = ()
+    description: str = ""
+    recipe_yaml: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines of the table."""
+        return side_by_side(self.columns)[0]
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why some lines are several."""
+        return side_by_side(self.columns)[1]
+
+
+def render_comparison(content: ComparisonContent) -> str:
+    """The page, self-contained."""
+    return fill("compare.html.j2", content=content, environment=content.environment)

@@ -1,0 +1,216 @@
+"""Metrics of several runs side by side: only comparable values share a line. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pae_framework.report.comparing import (
+    NOT_STATED,
+    basis,
+    basis_over_seeds,
+    differences,
+    seed_differences,
+)
+from pae_framework.report.metrics import (
+    At,
+    MetricFields,
+    at_of,
+    condition,
+    decimals_for,
+    fixed,
+    group_of,
+    number,
+    ordered,
+)
+from pae_framework.report.table import arrow
+
+_LAST = ("weights", "last")
+"""In place of the generator step of the last weights: runs of other lengths are compared."""
+
+Place = tuple[str, str, At]
+"""Group, label, and what varies: values of one place share a line if they are comparable."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One column: the metrics of a run, or of runs that differ only by their seeds, by run."""
+
+    name: str
+    runs: Mapping[str, Sequence[MetricFields]]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric of one run."""
+
+    run: str
+    metric: MetricFields
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Its protocol and name; empty if it has no protocol."""
+        stated = self.metric.get("protocol") or {}
+        return {"metric": self.metric["name"], **stated} if basis(stated) else {}
+
+
+@dataclass(frozen=True)
+class SideCell:
+    """The values of a column in a line: all of them, their mean, and half their range."""
+
+    values: tuple[Value, ...]
+    text: str
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values that are numbers."""
+        found = (number(value.metric) for value in self.values)
+        return [x for x in found if x is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the runs; None if no value is known."""
+        return sum(self.numbers) / len(self.numbers) if self.numbers else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Comparable values of a metric.
+
+    Args:
+        group: the name before the slash.
+        label: a short heading.
+        at: what varies, in words.
+        higher_is_better: whether a larger value is better.
+        mark: number of the line among those with this heading that do not compare; None if it is
+            the only one.
+        cells: of each column; None if it has no value.
+        seeds: that differ between columns, in words.
+    """
+
+    group: str
+    label: str
+    at: str
+    higher_is_better: bool
+    mark: int | None
+    cells: tuple[SideCell | None, ...]
+    seeds: str
+
+    @property
+    def heading(self) -> str:
+        """Label, direction and mark."""
+        mark = "" if self.mark is None else f" [{self.mark}]"
+        return f"{self.label} {arrow(self.higher_is_better)}{mark}"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why lines of one heading do not compare: values of each line, in order, by key.
+
+    Args:
+        headings: all that have this reason.
+        differs: keys of the protocol.
+    """
+
+    headings: tuple[str, ...]
+    differs: Mapping[str, Sequence[str]]
+
+
+def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]:
+    """The lines in reading order, and why lines with the same heading are several."""
+    places: dict[Place, dict[int, list[Value]]] = {}
+    for index, column in enumerate(columns):
+        for run, metrics in column.runs.items():
+            for place, metric in _placed(metrics):
+                values = places.setdefault(place, {}).setdefault(index, [])
+                values.append(Value(run, metric))
+    lines: list[Line] = []
+    reasons: dict[str, Reason] = {}
+    for place in _in_reading_order(places):
+        shared = _shared(places[place])
+        lines += _lines(place, shared, len(columns))
+        if len(shared) > 1:
+            protocols = [
+                [value.protocol for part in line.values() for value in part] for line in shared
+            ]
+            found = differences(protocols) or {"protocol": [NOT_STATED] * len(shared)}
+            at = condition(place[2])
+            known = reasons.get(repr(found), Reason((), found))
+            heading = f"{place[1]}, {at}" if at else place[1]
+            reasons[repr(found)] = replace(known, headings=(*known.headings, heading))
+    return lines, list(reasons.values())
+
+
+def _placed(metrics: Sequence[MetricFields]) -> Iterator[tuple[Place, MetricFields]]:
+    """Metrics with their places; those of the last weights of each name share one."""
+    last: dict[str, float] = {}
+    for metric in metrics:
+        step = dict(at_of(metric)).get("generator_step")
+        if isinstance(step, int | float):
+            name = str(metric["name"])
+            last[name] = max(step, last.get(name, -math.inf))
+    for metric in metrics:
+        at = dict(at_of(metric))
+        if "generator_step" in at and at["generator_step"] == last.get(str(metric["name"])):
+            del at["generator_step"]
+            at |= dict([_LAST])
+        yield (group_of(metric), str(metric["label"]), tuple(sorted(at.items()))), metric
+
+
+def _in_reading_order(places: Mapping[Place, Mapping[int, list[Value]]]) -> list[Place]:
+    first = {
+        place: {**next(iter(columns.values()))[0].metric, "at": dict(place[2])}
+        for place, columns in places.items()
+    }
+    order = {id(metric): i for i, metric in enumerate(ordered(first.values()))}
+    return sorted(places, key=lambda place: order[id(first[place])])
+
+
+def _shared(columns: Mapping[int, Sequence[Value]]) -> list[dict[int, list[Value]]]:
+    """The values of a place, by line and column. Those without a protocol share no line."""
+    lines: dict[Any, dict[int, list[Value]]] = {}
+    for index, values in columns.items():
+        parts: dict[Any, list[Value]] = {}
+        for value in values:
+            same = basis_over_seeds(value.protocol) or id(value)
+            parts.setdefault(same, []).append(value)
+        for same, part in parts.items():
+            exact = frozenset(basis(value.protocol) for value in part)
+            lines.setdefault(same if isinstance(same, int) else exact, {})[index] = part
+    return list(lines.values())
+
+
+def _lines(place: Place, shared: Sequence[dict[int, list[Value]]], columns: int) -> Iterator[Line]:
+    group, label, at = place
+    for mark, parts in enumerate(shared, start=1):
+        values = [value for part in parts.values() for value in part]
+        decimals = decimals_for(number(value.metric) for value in values)
+        higher = bool(values[0].metric["higher_is_better"])
+        protocols = [[value.protocol for value in part] for part in parts.values()]
+        seeds = seed_differences(protocols)
+        yield Line(
+            group,
+            label,
+            condition(at),
+            higher,
+            mark if len(shared) > 1 else None,
+            tuple(
+                _cell(parts[index], decimals, higher) if index in parts else None
+                for index in range(columns)
+            ),
+            "; ".join(f"{key} {' | '.join(texts)}" for key, texts in seeds.items()),
+        )
+
+
+def _cell(values: Sequence[Value], decimals: int, higher: bool) -> SideCell:
+    cell = SideCell(tuple(values), "")
+    text = fixed(cell.mean, decimals)
+    if (count := len(cell.numbers)) > 1:
+        half_range = (max(cell.numbers) - min(cell.numbers)) / 2
+        best = f"max {fixed(max(cell.numbers), decimals)}"
+        if not higher:
+            best = f"min {fixed(min(cell.numbers), decimals)}"
+        text += f" ± {fixed(half_range, decimals)} (n={count}, {best})"
+    return SideCell(tuple(values), text)

@@ -1,0 +1,145 @@
+"""The setting ``attention``: who computes attention, and what is said if it cannot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import fake_xformers
+import pytest
+import torch
+from torch import Tensor
+
+from pae_framework.errors import UsageError
+from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.layers import attention_kernel, require_kernel
+from pae_framework.plugins import load_registry
+from pae_framework.preflight.machine import Machine
+from pae_framework.preflight.requirements import missing_requirements
+from pae_framework.recipe.load import load_recipe
+
+CPU = torch.device("cpu")
+USERS = {
+    "generator": "generator.attention=xformers",
+    "tokenizer.encoder": "tokenizer.encoder={use: mae, weights: none, attention: xformers,"
+    " size: {width: 32, depth: 2, heads: 2}, input_size: 128, train: null}",
+    "extractor": "extractor={use: dinov3, weights: none, attention: xformers,"
+    " size: {width: 32, depth: 2, heads: 2}, train: null}",
+}
+
+
+def queries(device: str = "cpu") -> Tensor:
+    return torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def test_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_xformers.stand_in(monkeypatch)
+    q = queries()
+    k, v = q.flip(1), q.roll(1, 2)
+    torch.testing.assert_close(
+        attention_kernel("xformers")(q, k, v), attention_kernel("sdpa")(q, k, v)
+    )
+    assert calls == [(2, 5, 3, 8)]
+
+
+def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_xformers.remove(monkeypatch)
+    with pytest.raises(UsageError, match=r"pae-framework\[xformers\].*attention=sdpa"):
+        attention_kernel("xformers")(queries(), queries(), queries())
+
+
+def test_a_package_without_a_kernel_for_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_xformers.stand_in(monkeypatch, fake_xformers.without_kernels)
+    with pytest.raises(UsageError, match=r"torch\.float32 .*\b8\b.* cpu\b.*attention=sdpa"):
+        attention_kernel("xformers")(queries(), queries(), queries())
+
+
+def test_the_meta_device_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_xformers.remove(monkeypatch)
+    q = queries("meta")
+    assert attention_kernel("xformers")(q, q, q).shape == q.shape
+
+
+class Broken(ModuleType):
+    """A library that was built for another torch."""
+
+    def __getattr__(self, name: str) -> object:
+        raise OSError("undefined symbol: _ZN3c105ErrorC2E")
+
+
+def fails(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    raise RuntimeError("CUDA error: no kernel image is available")
+
+
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
+    "missing": fake_xformers.remove,
+    "broken": lambda patch: (
+        fake_xformers.stand_in(patch),
+        patch.setitem(sys.modules, "xformers.ops", Broken("xformers.ops")),
+    ),
+    "no kernel": lambda patch: fake_xformers.stand_in(patch, fake_xformers.without_kernels),
+    "another GPU": lambda patch: fake_xformers.stand_in(patch, fails),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_trying_a_kernel_names_the_setting(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    FAULTS[fault](monkeypatch)
+    with pytest.raises(UsageError, match="attention=sdpa"):
+        require_kernel("xformers", CPU)
+
+
+def test_trying_a_kernel_goes_back_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnlyForward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, q: Tensor) -> Tensor:
+            return q.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            raise NotImplementedError("No operator found for `memory_efficient_attention_backward`")
+
+    fake_xformers.stand_in(monkeypatch, lambda q, k, v: OnlyForward.apply(q))
+    with pytest.raises(UsageError, match="attention=sdpa"):
+        require_kernel("xformers", CPU)
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(
+    ("installed", "gpus", "device", "lacks"),
+    [
+        (False, (1 << 40,), "auto", "pae-framework"),
+        (False, (), "cpu", "pae-framework"),
+        (True, (), "auto", "GPU"),
+        (True, (1 << 40,), "cpu", "GPU"),
+        (True, (1 << 40,), "auto", None),
+    ],
+    ids=str,
+)
+def test_preflight_names_what_is_lacking(
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    installed: bool,
+    gpus: tuple[int, ...],
+    device: str,
+    lacks: str | None,
+) -> None:
+    (fake_xformers.stand_in if installed else fake_xformers.remove)(monkeypatch)
+    loaded = load_recipe("quickstart", [USERS[user], f"runtime.device={device}"], load_registry())
+    found = missing_requirements([loaded], machine=Machine(1 << 40, gpus))
+    assert [problem.path for problem in found] == ([f"{user}.attention"] if lacks else [])
+    assert all(str(lacks) in problem.message and "sdpa" in problem.message for problem in found)
+
+
+def test_a_run_tries_the_kernel_before_the_first_stage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    """A GPU seems to be there, but the installed package has no kernel for the device."""
+    fake_xformers.stand_in(monkeypatch, fake_xformers.without_kernels)
+    monkeypatch.setattr("pae_framework.preflight.requirements._on_gpu", lambda *of: True)
+    loaded = load_recipe(str(tiny_recipe), [USERS["generator"]], load_registry())
+    with pytest.raises(UsageError, match="attention=sdpa"):
+        run_recipe(loaded, RunOptions(run_dir=tmp_path / "run"))
+    assert not list(tmp_path.glob("run/stages/*/stage.json"))
