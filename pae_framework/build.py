@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pae_framework.config import LatentShape, Settings
+from pae_framework.config import LatentShape
 from pae_framework.contracts import (
     DataSource,
     Discriminator,
@@ -30,6 +30,7 @@ from pae_framework.recipe.components import (
     EncoderComponent,
     EvaluatorComponent,
     GeneratorComponent,
+    active_components,
 )
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.stage_table import STAGES
@@ -153,15 +154,8 @@ def import_components(section: Any, registry: Registry) -> None:
 
     A plugin that registered a wrong name is then reported before the first stage, not in the last.
     """
-    if isinstance(section, dict):
-        for entry in section.values():
-            import_components(entry, registry)
-    elif isinstance(section, Settings) and getattr(section, "weight", None) != 0:
-        if isinstance(section, Component):
-            if getattr(section.config, "weight", None) == 0:
-                return
-            _class(section, registry)
-        import_components(dict(section), registry)
+    for component in active_components(section):
+        _class(component, registry)
 
 
 @dataclass(frozen=True)

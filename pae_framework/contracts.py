@@ -108,17 +108,22 @@ class DataSource(ABC):
 @dataclass(frozen=True)
 class Features:
     """Output of an encoder: ``tokens`` (B, N, D) without class or register tokens, after a final
-    norm without affine; ``pooled`` (B, D)."""
+    norm without affine; ``pooled`` (B, D), by default the mean of the tokens."""
 
     tokens: Tensor
-    pooled: Tensor
+    pooled: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.pooled is None:
+            object.__setattr__(self, "pooled", self.tokens.mean(1))
 
 
 class Encoder(nn.Module, ABC):
     """Images to features. The engine freezes it, keeps it in eval mode and gives it float32 images.
 
     :meth:`normalize` resizes and standardizes images in [0, 1] to the input of :meth:`forward`.
-    Built as ``Encoder(config, image_size)``.
+    Built as ``Encoder(config, image_size)``. Grid, width and heads are those of the config, and the
+    patch follows from the grid, unless the constructor of a subclass sets them.
     """
 
     grid: int
@@ -126,7 +131,8 @@ class Encoder(nn.Module, ABC):
     width: int
     """Token width D."""
     heads: int
-    """Attention heads; modulator and projector have as many."""
+    """Attention heads; modulator and projector have as many. By default 1 if the config states
+    none."""
     patch: int
     """Side in px of the patch that becomes one token, in the encoder's input."""
     mean: tuple[float, float, float]
@@ -138,6 +144,9 @@ class Encoder(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.image_size = image_size
+        self.grid, self.width = config.token_grid(image_size), config.token_width()
+        self.heads = config.token_heads() or 1
+        self.patch = image_size // max(1, self.grid)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, S, S) in [0, 1] into the encoder's input (B, 3, S', S')."""

@@ -29,6 +29,10 @@ import pluggy
 PAE_API = 1
 """Version of the hooks and contracts; a plugin states the one it was written for as ``pae_api``."""
 
+OLDEST_API = 1
+"""The oldest version whose plugins still load. Hooks only gain arguments, which older plugins need
+not take; a hook that is removed gives its name to no other."""
+
 PROJECT = "pae_framework"
 """Name of the pluggy project and of the entry-point group."""
 

@@ -14,6 +14,7 @@ from pae_framework.config import ComponentConfig, written_defaults
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
 from pae_framework.plugin_code import HEAVY_SECONDS, LIGHT_SECONDS, guarded
+from pae_framework.system.definitions import undefined
 
 DISTRIBUTION = "pae-framework"
 """The distribution of the built-in components, which short names mean whatever is installed."""
@@ -38,6 +39,15 @@ class Plugin:
     detail: str = ""
     heavy: bool = False
     seconds: float = field(default=0.0, compare=False)
+    empty: bool = False
+    """Whether it loads but registers no component."""
+    file: str = ""
+    """Absolute path of a plugin of one file; empty if an installed distribution has it."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from: distribution and version, or path and digest of the contents."""
+        return f"{self.file or self.distribution} {self.version}".rstrip()
 
     @property
     def built_in(self) -> bool:
@@ -46,8 +56,10 @@ class Plugin:
 
     @property
     def state(self) -> str:
-        """``ok``, ``heavy`` (it imports torch when it registers) or ``broken``."""
-        return "broken" if self.error else ("heavy" if self.heavy else "ok")
+        """``ok``, ``heavy`` (it imports torch when it registers), ``empty`` or ``broken``."""
+        if self.error:
+            return "broken"
+        return "empty" if self.empty else ("heavy" if self.heavy else "ok")
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,12 @@ class ComponentSpec:
                 f"{self.origin}: the config of {self.reference}, {self.config}, {problem}"
             )
         return found
+
+    def target_problem(self) -> str | None:
+        """Why the component's class cannot exist, without importing it; None if it may."""
+        if self.built_in or (found := undefined(self.target)) is None:
+            return None
+        return f"{self.origin}: the target of {self.reference}, {self.target}, is missing: {found}"
 
     def component_class(self) -> type[Any]:
         """Import the component's class; this imports torch.
@@ -143,6 +161,11 @@ class Registry:
         if kind is not None:
             found = [spec for spec in found if spec.kind == kind]
         return sorted(found, key=lambda spec: (list(KINDS).index(spec.kind), spec.name))
+
+    def copy(self) -> Registry:
+        """A registry to which components can be added without a change of this one."""
+        specs = {key: list(found) for key, found in self._specs.items()}
+        return Registry(list(self.plugins), specs)
 
     @property
     def broken(self) -> list[Plugin]:

@@ -15,6 +15,7 @@ from pae_framework.cli.commands.build_reference import build_reference
 from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.cards import cards
 from pae_framework.cli.commands.check import check
+from pae_framework.cli.commands.check_plugin import check_plugin
 from pae_framework.cli.commands.compare import compare
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.doctor import doctor
@@ -27,6 +28,7 @@ from pae_framework.cli.commands.import_pae import import_pae
 from pae_framework.cli.commands.list_plugins import list_plugins
 from pae_framework.cli.commands.list_recipes import list_recipes
 from pae_framework.cli.commands.logs import logs
+from pae_framework.cli.commands.new_plugin import new_plugin
 from pae_framework.cli.commands.profiles import profiles
 from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
@@ -70,7 +72,7 @@ for command in (
     *(run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
     *(sample, tune_guidance, reconstruct, evaluate, cards, compare, report),
-    *(list_plugins, show_plugin, schema, profiles, doctor),
+    *(list_plugins, show_plugin, new_plugin, check_plugin, schema, profiles, doctor),
 ):
     _add(app, command)
 _add(importing, import_pae, "pae")

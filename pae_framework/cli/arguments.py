@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.output import installed_registry
+from pae_framework.cli.output import installed_registry, warn
 from pae_framework.cli.shell_completion import (
     complete_override,
     complete_profile,
@@ -72,6 +72,14 @@ OnOption = Annotated[
         metavar="PROFILE",
         help="where the stages run: a profile (`pae profiles`), instead of the recipe's `launch`",
         autocompletion=complete_profile,
+    ),
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="a plugin of one Python file, which need not be installed; may be repeated",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
@@ -140,6 +148,8 @@ def finished_context(run: Path, stage: str) -> StageContext:
     from pae_framework.system.console import PlainConsole
 
     opened = open_run(run, installed_registry())
+    for file in opened.edited_plugins():
+        warn(f"{file} was edited since the run, whose weights are those of the earlier code")
     from pae_framework.execution.context import StageContext, configure_torch
 
     configure_torch(opened.loaded.recipe.runtime)

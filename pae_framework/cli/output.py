@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import PaeError, RecipeError
@@ -61,11 +62,14 @@ def note(message: str) -> None:
     sys.stderr.write(f"{printable(message)}\n")
 
 
-def installed_registry() -> Registry:
-    """The installed plugins; those that fail to load are reported on stderr, one line each."""
-    from pae_framework.plugins import load_registry
+def installed_registry(files: Iterable[Path] = ()) -> Registry:
+    """The installed plugins, and those of files.
 
-    registry = load_registry()
+    Those that fail to load are reported on stderr, one line each.
+    """
+    from pae_framework.plugins import load_registry, with_files
+
+    registry = with_files(load_registry(), files)
     for plugin in registry.broken:
         warn(f"plugin {plugin.name} ({plugin.distribution}) does not load: {plugin.error}")
     return registry

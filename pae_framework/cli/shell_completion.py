@@ -49,7 +49,12 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
         sign = len(words) - 1 - words[::-1].index("=")
         words = [*words[: sign - 1], f"{words[sign - 1]}={''.join(words[sign + 1 :])}"]
     try:
-        recipe = load_recipe(context.params["recipe"], (), load_registry())
+        recipe = load_recipe(
+            context.params["recipe"],
+            (),
+            load_registry(),
+            [Path(file) for file in context.params.get("plugin") or ()],
+        )
         answers = completions(recipe, words[-1])
     except (PaeError, KeyError):
         return []

@@ -26,7 +26,6 @@ from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import compare_members, run_sweep
 from pae_framework.launch.snapshot import Snapshot
-from pae_framework.plugins import load_registry
 from pae_framework.preflight.saves import stop_seconds
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
@@ -160,7 +159,7 @@ class StageJob(_Job):
     stages: Mapping[str, str]
 
     def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
-        registry = load_registry()
+        registry = self.snapshot.registry()
         changes = self.snapshot.changes(registry)
         for line in changes:
             console.print(f"changed since the submission: {line}")
@@ -251,7 +250,7 @@ class SweepJob(_Job):
     members: tuple[str, ...]
 
     def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
-        registry = load_registry()
+        registry = self.snapshot.registry()
         for line in self.snapshot.changes(registry):
             console.print(f"changed since the submission: {line}")
         directory = RunDirectory.at(self.jobs)
@@ -267,7 +266,7 @@ class ComparisonJob(_Job):
     """A job that writes the results and the report of a sweep."""
 
     def work(self, own: _OwnJob, console: PlainConsole) -> None:  # noqa: D102
-        compare_members(self.snapshot.load(load_registry()), RunDirectory.at(self.jobs))
+        compare_members(self.snapshot.load(self.snapshot.registry()), RunDirectory.at(self.jobs))
         console.print(f"report: {self.jobs / 'report.html'}")
 
 

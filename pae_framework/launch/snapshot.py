@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pae_framework.errors import RunError
+from pae_framework.plugins import load_registry, with_files
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import Registry
-from pae_framework.runs.directory import digest_of_text
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.sources import changed_sources, source_hashes
+from pae_framework.system.files import digest_of_text
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Snapshot:
         source_digest: of its text.
         versions: of packages and plugins.
         sources: hash of the code of each package.
+        plugins: files of plugins.
     """
 
     file: Path
@@ -34,6 +36,11 @@ class Snapshot:
     source_digest: str
     versions: Mapping[str, str]
     sources: Mapping[str, str]
+    plugins: tuple[Path, ...] = ()
+
+    def registry(self) -> Registry:
+        """The plugins that are installed now, and those of the recipe's files."""
+        return with_files(load_registry(), self.plugins)
 
     def load(self, registry: Registry) -> LoadedRecipe:
         """The recipe as it was submitted.

@@ -45,14 +45,14 @@ from pae_framework.recipe.profile_settings import Profile
 from pae_framework.recipe.profiles import FoundProfile
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.registry import Registry
-from pae_framework.runs.directory import RunDirectory, digest_of_text
+from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.job_status import process_runs
 from pae_framework.runs.jobs import RunJobs, SubmittedStage, now, resuming
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.sources import source_hashes
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.files import make_folder, write_text
+from pae_framework.system.files import digest_of_text, make_folder, write_text
 from pae_framework.system.slurm import (
     SlurmUnknownError,
     foreign_settings,
@@ -192,6 +192,7 @@ class Submitter:
             loaded.source.absolute(),
             digest_of_text(loaded.text),
             *self._code,
+            tuple(Path(plugin.file) for plugin in self.registry.plugins if plugin.file),
         )
 
     @cached_property

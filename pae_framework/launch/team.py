@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import platform
 import signal
 import subprocess
@@ -11,11 +12,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.distributed.blame import Pulses, first_failure
@@ -23,9 +24,11 @@ from pae_framework.distributed.failure import INTERRUPTED, Failure, LostContactE
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
-from pae_framework.errors import StoppedError
+from pae_framework.errors import PluginError, StoppedError
 from pae_framework.execution.context import StageContext
+from pae_framework.plugins import with_files
 from pae_framework.preflight.machine import memory_advice
+from pae_framework.registry import Registry
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.cores import threads_per_process
 from pae_framework.system.file_errors import writing
@@ -56,12 +59,31 @@ class StageOrder:
     run: Callable[[StageContext], None]
     logs: Path
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle context and function apart: its classes may be those of plugin files, imported first."""
+        files = {p.file: p.version for p in self.context.registry.plugins if p.file}
+        return _received, (files, pickle.dumps((self.context, self.run)), self.logs)
+
     @classmethod
     def of(cls, context: StageContext, run: Callable[[StageContext], None], logs: Path) -> Self:
         """The order to run a stage, in whatever folder a process is."""
         portable = replace(context, run=context.run.absolute())
         portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
         return cls(portable, run, logs.absolute())
+
+
+def _received(files: Mapping[str, str], pickled: bytes, logs: Path) -> StageOrder:
+    """The order, in another process.
+
+    Raises:
+        PluginError: a plugin file cannot be imported, or is not the one that rank 0 has.
+    """
+    here = with_files(Registry(), map(Path, files))
+    for plugin in here.plugins:
+        if plugin.error or plugin.version != files[plugin.file]:
+            reason = plugin.error or "it was edited after the run started; run it again"
+            raise PluginError(f"plugin {plugin.file}: {reason}")
+    return StageOrder(*pickle.loads(pickled), logs)
 
 
 def order_key(number: int) -> str:

@@ -9,6 +9,7 @@ groups of keys are reported together. Validation needs the registry as its conte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import (
@@ -142,6 +143,31 @@ class Component(Settings, Generic[C]):
             for key, value in fields.items()
         }
         return {"use": dumped.pop("use"), **parameters, **dumped}
+
+
+def active_components(section: Any) -> Iterator[Component[Any]]:
+    """Every component of a recipe or section that is used: its weight, if it has one, is not 0."""
+    if isinstance(section, dict):
+        for entry in section.values():
+            yield from active_components(entry)
+    elif isinstance(section, Settings) and getattr(section, "weight", None) != 0:
+        if isinstance(section, Component):
+            if getattr(section.config, "weight", None) == 0:
+                return
+            yield section
+        yield from active_components(dict(section))
+
+
+def require_targets(section: Any, registry: Registry) -> None:
+    """Check that the class of every active component can exist, without importing it.
+
+    Raises:
+        PluginError: one cannot; says which, and why.
+    """
+    specs = [registry.find(found.kind, found.use) for found in active_components(section)]
+    problems = [problem for spec in specs if (problem := spec.target_problem()) is not None]
+    if problems:
+        raise PluginError("\n".join(dict.fromkeys(problems)))
 
 
 DataSourceComponent = Component[DataSourceConfig]

@@ -15,6 +15,7 @@ from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import COMMAND_LINE, Node
+from pae_framework.recipe.plugin_files import plugin_nodes, with_plugin_files, with_plugins
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.recipe.sweep import variant_problems
 from pae_framework.recipe.yaml_source import display, parse, read_file
@@ -23,26 +24,32 @@ from pae_framework.system.files import file_problem
 
 
 def load_recipe(
-    reference: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
+    reference: str | Path,
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    plugins: Sequence[Path] = (),
 ) -> LoadedRecipe:
     """Read a recipe and its parents, apply overrides and check the result.
 
     Args:
         reference: path of a recipe, or name of a shipped one.
         overrides: ``key.path=value`` with the value in YAML; null removes the key.
-        registry: known components; by default those of the installed plugins.
+        registry: known components; by default those of the installed plugins. Those of the plugin
+            files that the recipe names are added.
+        plugins: more plugin files.
 
     Raises:
         UsageError: there is no such recipe.
         RecipeError: the recipe is invalid; lists every problem.
-        PluginError: the recipe is valid but needs a broken plugin.
+        PluginError: a plugin file does not load, or the recipe is valid but needs a broken plugin.
     """
     registry = load_registry() if registry is None else registry
-    written = read_recipe(reference, overrides)
+    written = read_recipe(reference, overrides, plugins)
     if written.is_fragment:
         raise RecipeError([*written.problems, _fragment_problem(written.source)])
     problems = list(written.problems)
     try:
+        registry = with_plugin_files(written.root, registry)
         loaded = build(written.root, written.source, written.text, tuple(overrides), registry)
         problems.extend(variant_problems(loaded))
     except RecipeError as error:
@@ -76,8 +83,10 @@ class WrittenRecipe:
         return bool(entries) and required.isdisjoint(entries)
 
 
-def read_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> WrittenRecipe:
-    """Read a recipe or fragment and its parents, and apply overrides.
+def read_recipe(
+    reference: str | Path, overrides: Sequence[str] = (), plugins: Sequence[Path] = ()
+) -> WrittenRecipe:
+    """Read a recipe or fragment and its parents, apply overrides, and add plugin files.
 
     Raises:
         UsageError: there is no such recipe.
@@ -86,11 +95,17 @@ def read_recipe(reference: str | Path, overrides: Sequence[str] = ()) -> Written
     source = library.find(reference)
     problems: list[Problem] = []
     layers, text = _read(source, problems)
-    root = reduce(merge, layers)
+    root = reduce(_merge_layers, layers)
     for text_of_override in overrides:
         root = _apply_override(root, text_of_override, problems)
-    parents = reduce(merge, layers[:-1]) if len(layers) > 1 else None
+    files = [Node(str(path), COMMAND_LINE, COMMAND_LINE) for path in plugins]
+    root = with_plugins(root, Path(), files)
+    parents = reduce(_merge_layers, layers[:-1]) if len(layers) > 1 else None
     return WrittenRecipe(source, text, root, tuple(problems), parents)
+
+
+def _merge_layers(base: Node, layer: Node) -> Node:
+    return merge(base, with_plugins(layer, Path(), plugin_nodes(base)))
 
 
 def _fragment_problem(source: Path) -> Problem:
@@ -109,7 +124,8 @@ def _read(path: Path, problems: list[Problem]) -> tuple[list[Node], str]:
         root, text, found = read_file(file)
         texts.append(text)
         problems.extend(found)
-        return Layer.of(file.resolve(), root, "extends", file.parent)
+        own = with_plugins(root, file.parent)
+        return Layer.of(file.resolve(), own, "extends", file.parent)
 
     def parent(child: Layer, name: Node) -> Layer:
         return layer(_find_parent(child, name))

@@ -196,6 +196,11 @@ class Recipe(Settings):
         description="name of the run directory",
     )
     description: str = Field("", description="purpose in one line, shown in the report")
+    plugins: tuple[PathText, ...] = Field(
+        (),
+        description="plugins of one file each, relative to this file; those of a recipe that it "
+        "extends count, too",
+    )
     seed: Seed = Field(
         0,
         description="seed of every training without its own; for sampling see `sample.seed`",

@@ -20,7 +20,7 @@ from pae_framework.recipe.models import MAX_NAME
 from pae_framework.recipe.nodes import Node, dotted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FIXED = ("pae", "name", "launch", "sweep", "extends")
+_FIXED = ("pae", "name", "plugins", "launch", "sweep", "extends")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ A sweep also has ``members/<variant>-seed<k>/``. Each is a run whose links lead 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -41,7 +40,7 @@ from pae_framework.runs.reading import read_record, read_text
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults
 from pae_framework.system.file_errors import folder_problem
-from pae_framework.system.files import point, write_json, write_text
+from pae_framework.system.files import digest_of_text, point, write_json, write_text
 
 RECORD = "run.json"
 REPORT = "report.html"
@@ -328,11 +327,6 @@ def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
     except PaeError:
         return False
     return same and all(known.get(key) == info.get(key) for key in ("plan", "members", "store"))
-
-
-def digest_of_text(text: str) -> str:
-    """The digest by which a run knows a text of its description."""
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _read(path: Path, shape: Any) -> dict[str, Any]:

@@ -40,9 +40,7 @@ def describe_environment(registry: Registry) -> dict[str, Any]:
         "gpus": _gpus(),
         "driver": _driver(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "plugins": {
-            plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in registry.plugins
-        },
+        "plugins": {plugin.name: plugin.source for plugin in registry.plugins},
         "commit": _commit(),
     }
 

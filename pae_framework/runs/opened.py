@@ -21,6 +21,12 @@ class OpenedRun:
     directory: RunDirectory
     plan: dict[str, PlannedStage]
 
+    def edited_plugins(self) -> list[str]:
+        """Plugin files of the recipe that are not those that the run's last stage ran with."""
+        files = [plugin for plugin in self.loaded.registry.plugins if plugin.file]
+        recorded = self.directory.environment.get("plugins", {}) if files else {}
+        return [plugin.file for plugin in files if recorded.get(plugin.name) != plugin.source]
+
     def finished(self, stage: str) -> PlannedStage:
         """The plan of a stage that must be done.
 

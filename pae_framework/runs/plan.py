@@ -122,9 +122,10 @@ class _Dump:
             if key not in ("use", "config", "weights")  # the contents of weights are hashed instead
             and not (value is None and key in component.hashed_if_set)
         }
+        version = type(component.config).version
         return {
             "name": f"{spec.plugin.distribution}/{spec.name}",
-            "version": type(component.config).version,
+            "version": f"{version}-{spec.plugin.version}" if spec.plugin.file else version,
             "config": self.settings(component.config),
             **own,
         }

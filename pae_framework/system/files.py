@@ -130,6 +130,11 @@ def json_digest(content: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def digest_of_text(text: str) -> str:
+    """The digest by which a record knows a text that was written."""
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8.
 

@@ -1,41 +1,49 @@
-"""Contract checks for plugin authors: does a component do what the engine expects?
+"""The conformance suite for plugin authors: does a component do what the engine expects?
 
-There is one function for each kind. Call it from the tests of your plugin::
+There is one class for each kind of component. Subclass it in the tests of your plugin::
 
-    from pae_framework.testing import check_encoder, check_registration
+    from pae_framework.testing import EncoderContract, RegistrationContract
 
-    def test_it_registers():
-        check_registration("my_package")
+    class TestRegistration(RegistrationContract):
+        plugin = "my_package"
 
-    def test_my_encoder():
-        check_encoder(MyEncoder(MyEncoderConfig(width=32), image_size=32))
+    class TestMyEncoder(EncoderContract):
+        component = MyEncoder
+        config = MyEncoderConfig(width=32)
 
-A check takes a component as its class builds it; small configs make fast tests. It does not change
-the component and needs no GPU and no network. Its AssertionError explains the contract.
+``pae check-plugin`` runs the same tests from the command line. Fixtures for other tests are in
+:mod:`pae_framework.testing.pytest`.
 """
 
-from pae_framework.testing.bottlenecks import check_bottleneck
-from pae_framework.testing.data_sources import check_data_source
-from pae_framework.testing.decoders import check_decoder
-from pae_framework.testing.discriminators import check_discriminator
-from pae_framework.testing.encoders import check_encoder
 from pae_framework.testing.evaluation_inputs import SyntheticInputs
-from pae_framework.testing.evaluators import check_evaluator
-from pae_framework.testing.generators import check_generator
-from pae_framework.testing.modulators import check_modulator
-from pae_framework.testing.registration import check_registration
-from pae_framework.testing.regularizers import check_regularizer
+from pae_framework.testing.kind_contracts import (
+    CONTRACTS,
+    BottleneckContract,
+    DataSourceContract,
+    DecoderContract,
+    DiscriminatorContract,
+    EncoderContract,
+    EvaluatorContract,
+    GeneratorContract,
+    ModulatorContract,
+    RegularizerContract,
+    check_component,
+)
+from pae_framework.testing.registration import RegistrationContract, check_registration
 
 __all__ = [
+    "CONTRACTS",
+    "BottleneckContract",
+    "DataSourceContract",
+    "DecoderContract",
+    "DiscriminatorContract",
+    "EncoderContract",
+    "EvaluatorContract",
+    "GeneratorContract",
+    "ModulatorContract",
+    "RegistrationContract",
+    "RegularizerContract",
     "SyntheticInputs",
-    "check_bottleneck",
-    "check_data_source",
-    "check_decoder",
-    "check_discriminator",
-    "check_encoder",
-    "check_evaluator",
-    "check_generator",
-    "check_modulator",
+    "check_component",
     "check_registration",
-    "check_regularizer",
 ]

@@ -16,6 +16,7 @@ from pae_framework.testing.expect import (
     expect_tensor,
     global_randomness_untouched,
 )
+from pae_framework.testing.hostile import in_another_process
 
 INTERVALS = 12
 """Between the images that are read; these are spread evenly over the source."""
@@ -102,3 +103,18 @@ def _check_mask(source: DataSource, index: int) -> None:
 def _expect_same(first: LabeledImage, again: LabeledImage, what: str) -> None:
     same = torch.equal(first.image, again.image) and first.label == again.label
     expect(same, f"{what} differs; an index must always give the same item")
+
+
+_READ = """
+import pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+source = pickle.load(sys.stdin.buffer)
+item = source[0]
+sys.stdout.buffer.write(pickle.dumps((item.image, item.label)))
+"""
+
+
+def expect_same_items_elsewhere(source: DataSource) -> None:
+    """Another process, which gets the source by pickle, reads the same first image."""
+    image, label = in_another_process(_READ, source)
+    _expect_same(source[0], LabeledImage(image, label), "an image read in another process")

@@ -6,30 +6,81 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from types import ModuleType
+from typing import ClassVar
 
 from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
 from pae_framework.hookspecs import PROJECT
 from pae_framework.plugins import load_registry
+from pae_framework.registry import Plugin
 from pae_framework.testing.expect import expect
 
 _PROBE = """
-import json, sys
+import json, sys, time
 from importlib.metadata import EntryPoint
-from pae_framework.plugins import load_registry
-def stop_if_torch_is_loaded(culprit):
+from pathlib import Path
+from pae_framework.plugins import load_registry, with_files
+module, file = sys.argv[1:]
+def first_to_import_torch():
     if "torch" in sys.modules:
-        print(json.dumps(culprit))
-        sys.exit()
-registry = load_registry([EntryPoint(sys.argv[1], sys.argv[1], "pae_framework")])
-stop_if_torch_is_loaded("registering")
-for spec in registry.specs():
-    spec.config_class()
-    stop_if_torch_is_loaded("the config " + spec.config)
-print("null")
+        return "registering"
+    for spec in registry.specs():
+        spec.config_class()
+        if "torch" in sys.modules:
+            return "the config " + spec.config
+before, start = set(sys.modules), time.perf_counter()
+if file:
+    from pae_framework.registry import Registry
+    registry = with_files(Registry(), [Path(file)])
+else:
+    registry = load_registry([EntryPoint(module, module, "pae_framework")])
+seconds, modules = time.perf_counter() - start, len(set(sys.modules) - before)
+print(json.dumps({"seconds": seconds, "modules": modules, "torch": first_to_import_torch()}))
 """
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What registration costs every command: seconds, and modules that it imports."""
+
+    seconds: float
+    modules: int
+    torch: str | None
+    """What imports torch; None: nothing does."""
+
+    def __str__(self) -> str:
+        torch = "no torch" if self.torch is None else f"torch, by {self.torch}"
+        return f"{self.seconds:.2f} s, with {self.modules} modules, {torch}"
+
+
+def weigh(plugin: Plugin) -> Weight:
+    """Measure the registration of a plugin in a new Python process.
+
+    Raises:
+        AssertionError: it does not load there.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", _PROBE, plugin.module, plugin.file]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    expect(
+        done.returncode == 0,
+        f"{plugin.module} does not load in a new Python process:\n{done.stderr}",
+    )
+    return Weight(**json.loads(done.stdout))
+
+
+class RegistrationContract:
+    """The contract of the module that an entry point names."""
+
+    plugin: ClassVar[ModuleType | str]
+    """The registration module, or its import name."""
+
+    def test_registration(self) -> None:
+        """It loads, registers something, imports no torch, and every parameter is described."""
+        check_registration(self.plugin)
 
 
 def check_registration(module: ModuleType | str) -> None:
@@ -53,11 +104,16 @@ def check_registration(module: ModuleType | str) -> None:
             config, _ = spec.config_class(), spec.component_class()
         except PluginError as error:
             raise AssertionError(str(error)) from error
-        _check_config(config)
-    _check_light(name)
+        check_config(config)
+    _check_light(specs[0].plugin)
 
 
-def _check_config(config: type[ComponentConfig]) -> None:
+def check_config(config: type[ComponentConfig]) -> None:
+    """Check that a config model has a docstring, forbids unknown keys and describes every field.
+
+    Raises:
+        AssertionError: it does not; the message says what is missing.
+    """
     name = config.__name__
     expect(bool((config.__dict__.get("__doc__") or "").strip()), f"{name} has no docstring")
     expect(config.model_config.get("extra") == "forbid", f"{name} does not forbid unknown keys")
@@ -69,14 +125,10 @@ def _check_config(config: type[ComponentConfig]) -> None:
     config.model_json_schema()
 
 
-def _check_light(name: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", _PROBE, name]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    expect(done.returncode == 0, f"{name} does not load in a new Python process:\n{done.stderr}")
-    culprit = json.loads(done.stdout)
+def _check_light(plugin: Plugin) -> None:
+    culprit = weigh(plugin).torch
     expect(
         culprit is None,
-        f"{name}: {culprit} imports torch, which makes every command slow; keep configs and hooks "
-        "in modules without torch, and name components by import string",
+        f"{plugin.module}: {culprit} imports torch, which makes every command slow; keep configs "
+        "and hooks in modules without torch, and name components by import string",
     )

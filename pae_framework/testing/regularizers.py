@@ -17,11 +17,11 @@ from pae_framework.testing.modules import expect_bf16, expect_repeatable, expect
 from pae_framework.testing.shared_batch import expect_means_over_images, without_batch_norm
 from pae_framework.testing.synthetic import normal, synthetic_images
 
-IMAGES, GRID, PATCH, WIDTH, CHANNELS = 6, 4, 2, 8, 4
+IMAGES, PATCH, WIDTH, CHANNELS = 6, 2, 8, 4
 
 
-def check_regularizer(regularizer: Regularizer, config: RegularizerConfig) -> None:
-    """Check a regularizer that was built as ``Regularizer(config)``.
+def check_regularizer(regularizer: Regularizer, config: RegularizerConfig, grid: int = 4) -> None:
+    """Check a regularizer built as ``Regularizer(config)``, on ``grid`` x ``grid`` latents.
 
     Its term is a finite scalar and a mean over images, since micro-batches and processes share a
     batch; so an image's random numbers do not depend on who computes it. The gradient reaches the
@@ -39,37 +39,39 @@ def check_regularizer(regularizer: Regularizer, config: RegularizerConfig) -> No
         f"{type(regularizer).__name__}.adaptive is {regularizer.adaptive}, but "
         f"{type(config).__name__}.adapts_weight is {config.adapts_weight}",
     )
-    _prepare(regularizer, config)
+    prepared(regularizer, config, grid)
 
     def term(module: nn.Module = regularizer) -> Tensor:
-        value: Tensor = module(synthetic_inputs(config)[0])
+        value: Tensor = module(synthetic_inputs(config, grid)[0])
         return value
 
-    _check_needs(regularizer, config)
-    _check_one_step(regularizer, config)
+    _check_needs(regularizer, config, grid)
+    _check_one_step(regularizer, config, grid)
     expect_repeatable(term, "the term")
     expect_bf16(term, "the term")
-    _check_mean_over_images(regularizer, config)
+    _check_mean_over_images(regularizer, config, grid)
     expect_state(
         regularizer,
-        lambda: _prepare(type(regularizer)(config), config),
+        lambda: prepared(type(regularizer)(config), config, grid),
         term,
     )
 
 
-def _prepare(regularizer: Regularizer, config: RegularizerConfig) -> Regularizer:
+def prepared(regularizer: Regularizer, config: RegularizerConfig, grid: int) -> Regularizer:
     """Call ``prepare``, as the engine does before training."""
     target_channels = CHANNELS if type(config).needs_target else None
-    regularizer.prepare(LatentShape(CHANNELS, GRID), WIDTH, target_channels)
+    regularizer.prepare(LatentShape(CHANNELS, grid), WIDTH, target_channels)
     return regularizer
 
 
-def synthetic_inputs(config: RegularizerConfig) -> tuple[RegularizerInputs, list[Tensor]]:
+def synthetic_inputs(
+    config: RegularizerConfig, grid: int
+) -> tuple[RegularizerInputs, list[Tensor]]:
     """Inputs of a synthetic training step, and the tensors that gradients may reach.
 
     They hold a target and moments only if ``config`` needs them. The decoder is one linear layer.
     """
-    shape = (IMAGES, CHANNELS, GRID, GRID)
+    shape = (IMAGES, CHANNELS, grid, grid)
     latents = normal(*shape, seed=1).requires_grad_()
     weight = (0.3 * normal(CHANNELS, 3, PATCH, PATCH, seed=2)).requires_grad_()
     posterior, leaves = Posterior(latents), [latents, weight]
@@ -81,9 +83,9 @@ def synthetic_inputs(config: RegularizerConfig) -> tuple[RegularizerInputs, list
         return F.conv_transpose2d(z, weight, stride=PATCH).sigmoid()
 
     inputs = RegularizerInputs(
-        images=synthetic_images(IMAGES, GRID * PATCH),
+        images=synthetic_images(IMAGES, grid * PATCH),
         reconstruction=decode(latents),
-        features=normal(IMAGES, GRID**2, WIDTH, seed=4),
+        features=normal(IMAGES, grid**2, WIDTH, seed=4),
         posterior=posterior,
         target=normal(*shape, seed=3) if type(config).needs_target else None,
         decode=decode,
@@ -93,10 +95,37 @@ def synthetic_inputs(config: RegularizerConfig) -> tuple[RegularizerInputs, list
     return inputs, leaves
 
 
-def _check_needs(regularizer: Regularizer, config: RegularizerConfig) -> None:
+def term_of_latents(
+    config: RegularizerConfig, grid: int, regularizer: nn.Module, latents: Tensor
+) -> Tensor:
+    """The term of latents (B, 4, grid, grid), with synthetic inputs for all else."""
+    count = len(latents)
+    part = _part(synthetic_inputs(config, grid)[0], Rows(0, count, count))
+    device = latents.device
+
+    def there(values: Any) -> Any:
+        tensors = {k: v.to(device) for k, v in vars(values).items() if isinstance(v, Tensor)}
+        return replace(values, **tensors)
+
+    posterior = replace(there(part.posterior), latents=latents)
+    if posterior.mean is not None:
+        posterior = replace(posterior, mean=latents)
+    weight = (0.3 * normal(CHANNELS, 3, PATCH, PATCH, seed=2)).to(device)
+
+    def decode(z: Tensor) -> Tensor:
+        return F.conv_transpose2d(z, weight, stride=PATCH).sigmoid()
+
+    inputs = replace(
+        there(part), posterior=posterior, decode=decode, reconstruction=decode(latents)
+    )
+    term: Tensor = regularizer(inputs)
+    return term
+
+
+def _check_needs(regularizer: Regularizer, config: RegularizerConfig, grid: int) -> None:
     needs = [name for name in ("needs_target", "needs_moments") if getattr(type(config), name)]
     try:
-        regularizer(synthetic_inputs(config)[0])
+        regularizer(synthetic_inputs(config, grid)[0])
     except Exception as error:
         raise AssertionError(
             f"{type(config).__name__} sets {' and '.join(needs) or 'no needs'}, but with no other "
@@ -104,9 +133,9 @@ def _check_needs(regularizer: Regularizer, config: RegularizerConfig) -> None:
         ) from error
 
 
-def _check_mean_over_images(regularizer: Regularizer, config: RegularizerConfig) -> None:
+def _check_mean_over_images(regularizer: Regularizer, config: RegularizerConfig, grid: int) -> None:
     def terms(rows: Rows, generator: torch.Generator) -> LossTerms:
-        inputs = replace(_part(synthetic_inputs(config)[0], rows), generator=generator)
+        inputs = replace(_part(synthetic_inputs(config, grid)[0], rows), generator=generator)
         return {type(regularizer).__name__: without_batch_norm(regularizer)(inputs)}
 
     expect_means_over_images(terms, IMAGES, "the term")
@@ -122,9 +151,9 @@ def _part(inputs: RegularizerInputs, rows: Rows) -> RegularizerInputs:
     return replace(take(inputs), posterior=take(inputs.posterior))
 
 
-def _check_one_step(regularizer: Regularizer, config: RegularizerConfig) -> None:
+def _check_one_step(regularizer: Regularizer, config: RegularizerConfig, grid: int) -> None:
     """One forward and backward pass: a scalar, gradients, inputs unchanged."""
-    inputs, leaves = synthetic_inputs(config)
+    inputs, leaves = synthetic_inputs(config, grid)
     tensors = {
         "images": inputs.images,
         "features": inputs.features,

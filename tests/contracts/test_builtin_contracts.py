@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pae_framework.config import ComponentConfig, LatentShape
-from pae_framework.contracts import Encoder
 from pae_framework.plugins import load_registry
-from pae_framework.registry import ComponentSpec, Registry
-from pae_framework.testing import (
-    check_bottleneck,
-    check_data_source,
-    check_decoder,
-    check_discriminator,
-    check_encoder,
-    check_evaluator,
-    check_generator,
-    check_modulator,
-    check_registration,
-    check_regularizer,
-)
-
-SIZE, WIDTH, GRID = 16, 24, 4
-LATENT = LatentShape(6, 4)
+from pae_framework.registry import ComponentSpec
+from pae_framework.testing import CONTRACTS, check_registration
+from pae_framework.testing.kind_contracts import contract_of
 
 UNTRAINED = {"weights": "none", "size": {"width": 24, "depth": 2, "heads": 2, "grid": 3}}
 """A pretrained encoder's form, tiny and without its weights."""
@@ -123,26 +108,40 @@ def test_registration_modules(module: str) -> None:
 SLOW = {"encoder:inception"}
 """Components whose size is fixed and large."""
 
-CASES = [
-    pytest.param(
-        spec,
-        parameters,
-        id=f"{spec.reference}-{number}",
-        marks=[pytest.mark.slow] if spec.reference in SLOW else [],
-    )
-    for spec in BUILT_IN
-    for number, parameters in enumerate(CONFIGS.get(spec.reference, []))
-]
+TESTS_THAT_START = {"test_other_process", "test_compile"}
+"""Tests that start a process or the compiler, which takes seconds."""
+QUICK = "encoder:small_cnn"
+"""The component for which the default suite runs these as well."""
 
 
-@pytest.mark.parametrize(("spec", "parameters"), CASES)
+def is_slow(reference: str, number: int, test: str) -> bool:
+    """The default suite checks each config, but only the first one for everything."""
+    if reference in SLOW:
+        return True
+    if test in TESTS_THAT_START:
+        return reference != QUICK
+    return number > 0 and test != "test_contract"
+
+
+def cases() -> Iterator[Any]:
+    for spec in BUILT_IN:
+        for number, parameters in enumerate(CONFIGS.get(spec.reference, [])):
+            for test in CONTRACTS[spec.kind].names_of_tests():
+                marks = [pytest.mark.slow] if is_slow(spec.reference, number, test) else []
+                case = f"{spec.reference}-{number}-{test}"
+                yield pytest.param(spec, parameters, test, id=case, marks=marks)
+
+
+@pytest.mark.parametrize(("spec", "parameters", "test"), list(cases()))
 @pytest.mark.filterwarnings("ignore:SSIM is left out", "ignore:SSC")
-def test_components(spec: ComponentSpec, parameters: dict[str, Any], tmp_path: Path) -> None:
+def test_components(
+    spec: ComponentSpec, parameters: dict[str, Any], test: str, tmp_path: Path
+) -> None:
     if "folder" in parameters:
         parameters = {**parameters, "folder": str(tmp_path)}
         WRITERS[spec.name](tmp_path)
     config = spec.config_class()(**parameters)
-    CHECKS[spec.kind](spec.component_class(), config)
+    getattr(contract_of(spec.kind, spec.component_class(), config), test)()
 
 
 def write_idx(folder: Path) -> None:
@@ -184,31 +183,4 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "image_folder": write_images,
     "parquet": write_parquet,
     "webdataset": write_tar,
-}
-
-
-def tiny_encoder(registry: Registry = REGISTRY) -> Encoder:
-    spec = registry.find("encoder", "tiny_vit")
-    config = spec.config_class()(**CONFIGS["encoder:tiny_vit"][0])
-    encoder: Encoder = spec.component_class()(config, SIZE)
-    return encoder.eval()
-
-
-def modulator(cls: type[Any], config: ComponentConfig) -> None:
-    encoder = tiny_encoder()
-    check_modulator(cls(config, encoder), config, encoder)  # type: ignore[arg-type]
-
-
-CHECKS: dict[str, Callable[[type[Any], Any], None]] = {
-    "dataset": lambda cls, config: check_data_source(cls(config, SIZE)),
-    "encoder": lambda cls, config: check_encoder(cls(config, SIZE)),
-    "modulator": modulator,
-    "bottleneck": lambda cls, config: check_bottleneck(
-        cls(config, WIDTH, GRID), config, WIDTH, GRID
-    ),
-    "decoder": lambda cls, config: check_decoder(cls(config, WIDTH, GRID), config, WIDTH, GRID),
-    "discriminator": lambda cls, config: check_discriminator(cls(config, SIZE), config, SIZE),
-    "regularizer": lambda cls, config: check_regularizer(cls(config), config),
-    "generator": lambda cls, config: check_generator(cls(config, LATENT, 3), config),
-    "evaluator": lambda cls, config: check_evaluator(cls(config)),
 }

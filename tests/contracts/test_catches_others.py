@@ -14,12 +14,10 @@ from torch import Tensor
 from pae_framework.config import DataSourceConfig, EvaluatorConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Evaluator, LabeledImage, Metric, Regularizer
 from pae_framework.seeding import randn
-from pae_framework.testing import (
-    check_data_source,
-    check_evaluator,
-    check_registration,
-    check_regularizer,
-)
+from pae_framework.testing import check_registration
+from pae_framework.testing.data_sources import check_data_source
+from pae_framework.testing.evaluators import check_evaluator
+from pae_framework.testing.regularizers import check_regularizer
 
 Check = Callable[[type], None]
 

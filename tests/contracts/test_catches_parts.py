@@ -32,13 +32,11 @@ from pae_framework.contracts import (
 )
 from pae_framework.layers import map_to_tokens, unpatchify
 from pae_framework.seeding import randn
-from pae_framework.testing import (
-    check_bottleneck,
-    check_decoder,
-    check_encoder,
-    check_generator,
-    check_modulator,
-)
+from pae_framework.testing.bottlenecks import check_bottleneck
+from pae_framework.testing.decoders import check_decoder
+from pae_framework.testing.encoders import check_encoder
+from pae_framework.testing.generators import check_generator
+from pae_framework.testing.modulators import check_modulator
 
 SIZE, PATCH, GRID, WIDTH = 8, 2, 4, 8
 Check = Callable[[type], None]

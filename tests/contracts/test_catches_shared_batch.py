@@ -26,12 +26,10 @@ from pae_framework.contracts import (
 )
 from pae_framework.layers import map_to_tokens
 from pae_framework.seeding import draw_seed, generator, rand, randn, rows_of
-from pae_framework.testing import (
-    check_bottleneck,
-    check_discriminator,
-    check_encoder,
-    check_regularizer,
-)
+from pae_framework.testing.bottlenecks import check_bottleneck
+from pae_framework.testing.discriminators import check_discriminator
+from pae_framework.testing.encoders import check_encoder
+from pae_framework.testing.regularizers import check_regularizer
 
 SIZE, WIDTH, GRID = 8, 8, 2
 

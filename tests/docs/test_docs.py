@@ -20,8 +20,10 @@ from doc_blocks import (
     blocks,
     build_plugin,
     commands,
+    new_plugin,
     pages,
     prose,
+    write_files,
     written_pages,
 )
 from typer.models import CommandInfo
@@ -44,6 +46,8 @@ COMMANDS: dict[str, CommandInfo] = {
     },
 }
 """Commands by the words after `pae`: one, or two for commands of a group."""
+SITE = ("pae_neighbors", "my_encoder", "my_term")
+"""Modules of the plugins of docs/plugins.md."""
 TAKES_RECIPE = ("run", "check", "show", "copy")
 
 
@@ -91,17 +95,21 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path / "site")
     monkeypatch.syspath_prepend(str(site))
     yield load_registry()
-    for name in {name for name in sys.modules if name.startswith("pae_neighbors")} - before:
+    for name in {name for name in sys.modules if name.startswith(SITE)} - before:
         del sys.modules[name]
 
 
 def reader_folder(page: Path, folder: Path) -> None:
     """Write the recipes of a page into a folder, and the copies that its `pae copy` lines make."""
     for block in blocks(page):
-        if block.role in ("recipe", "file") and block.language == "yaml":
+        is_recipe = block.role in ("recipe", "file") and block.language == "yaml"
+        if is_recipe or block.role == "plugin":
             (folder / block.name).write_text(block.text, encoding="utf-8")
     for line in commands(page):
         words = shlex.split(line)
+        if words[:2] == ["pae", "new-plugin"] and "--update" not in words:
+            recipes = {k: v for k, v in new_plugin(line).items() if k.endswith(".yaml")}
+            write_files({name: text for name, text in recipes.items() if "/" not in name}, folder)
         copies = words[:2] == ["pae", "copy"] and len(words) == 4
         if copies and not (folder / words[3]).exists():
             (folder / words[3]).write_text(find(words[2]).read_text(encoding="utf-8"))
@@ -128,7 +136,8 @@ def check_command(line: str, registry: Registry) -> None:
     name, parsed, rest = parser(words)
     values = parsed.make_context(name, rest).params
     if name in TAKES_RECIPE and not values["recipe"].isupper():
-        load_recipe(values["recipe"], values.get("overrides") or (), registry)
+        files = [Path(file) for file in values.get("plugin") or ()]
+        load_recipe(values["recipe"], values.get("overrides") or (), registry, files)
 
 
 @each_page

@@ -25,7 +25,7 @@ from pae_encoders.vfm import FoundationEncoder
 from pae_encoders.vfm_config import DINOv2Config, DINOv3Config, EitherFile, MAEConfig, SigLIP2Config
 from pae_framework import hub
 from pae_framework.errors import CheckpointError, DataError
-from pae_framework.testing import check_encoder
+from pae_framework.testing.encoders import check_encoder
 from pae_framework.training.blocks import find_blocks, recompute_blocks
 from pae_modulators.config import FinetuneConfig
 from pae_modulators.finetune import FinetunedEncoder

@@ -12,6 +12,7 @@ from pae_framework.cli.arguments import (
     JsonOption,
     OnOption,
     OverridesArgument,
+    PluginOption,
     RecipeArgument,
 )
 from pae_framework.cli.output import installed_registry, print_json
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def check(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    plugin: PluginOption = None,
     on: OnOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,18 +39,22 @@ def check(
     the profile's jobs lack instead, and what the Slurm site would refuse, which is an error.
     Stages that are done in runs/<recipe name> need nothing. Writes nothing.
     """
+    from pae_framework.preflight.requirements import members_of
+    from pae_framework.recipe.components import require_targets
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.profiles import chosen_profile
     from pae_framework.runs.looking import only_looking
 
     try:
-        loaded = load_recipe(recipe, overrides or (), installed_registry())
+        loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
         profile = chosen_profile(loaded, on)
     except RecipeError as error:
         if not as_json:
             raise
         print_json(_answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
+    for member in members_of(loaded):
+        require_targets(member.recipe, loaded.registry)
     with only_looking():
         found = _found(loaded, profile)
     if as_json:

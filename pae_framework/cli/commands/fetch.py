@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption, OverridesArgument, RecipeArgument
+from pae_framework.cli.arguments import JsonOption, OverridesArgument, PluginOption, RecipeArgument
 from pae_framework.cli.output import installed_registry, print_json
 from pae_framework.system.printing import print_line
 
@@ -15,6 +15,7 @@ from pae_framework.system.printing import print_line
 def fetch(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    plugin: PluginOption = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="only list which weights are here and which are missing"),
@@ -34,7 +35,7 @@ def fetch(
     from pae_framework.preflight.requirements import members_of
     from pae_framework.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or (), installed_registry())
+    loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
     results = []
     for result in fetch_requirements(members_of(loaded), dry_run):
         results.append(result)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import print_json, print_table, warn
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
@@ -27,6 +27,7 @@ def list_plugins(
     of_kind: Annotated[
         str | None, typer.Option("--kind", metavar="KIND", help="the same as the argument")
     ] = None,
+    plugin: PluginOption = None,
     long: Annotated[
         bool, typer.Option("--long", help="also plugin, distribution, version and state")
     ] = False,
@@ -45,14 +46,14 @@ def list_plugins(
 
         pae list-plugins --long
     """
-    from pae_framework.plugins import load_registry
+    from pae_framework.plugins import load_registry, with_files
 
     if kind and of_kind and kind != of_kind:
         raise UsageError(f"two kinds: {kind} and --kind {of_kind}; give one")
     kind = kind or of_kind
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
-    registry = load_registry()
+    registry = with_files(load_registry(), plugin or ())
     if as_json:
         print_json(_answer(registry, kind, broken))
     elif broken:
@@ -86,21 +87,22 @@ def _answer(registry: Registry, kind: str | None, broken: bool) -> dict[str, Any
 
 def _print_all(registry: Registry, kind: str | None, long: bool) -> None:
     specs = registry.specs(kind)
+    without = [plugin for plugin in registry.plugins if plugin.state in ("empty", "broken")]
     if long:
         rows = [
             (spec.kind, registry.use_name(spec), *_origin(spec.plugin), spec.summary)
             for spec in specs
         ]
-        rows += [("-", "-", *_origin(plugin), plugin.error or "") for plugin in registry.broken]
+        rows += [
+            ("-", "-", *_origin(plugin), plugin.error or "registers nothing") for plugin in without
+        ]
         print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)
     else:
         short = ((spec.kind, registry.use_name(spec), spec.summary) for spec in specs)
         print_table(("kind", "name", "summary"), short)
-        for plugin in registry.broken:
-            warn(
-                f"plugin {plugin.name} ({plugin.distribution} {plugin.version}) is broken: "
-                f"{plugin.error}"
-            )
+        for plugin in without:
+            state = f"is broken: {plugin.error}" if plugin.error else "registers nothing"
+            warn(f"plugin {plugin.name} ({plugin.source}) {state}")
     for spec in specs:
         if registry.hidden(spec):
             print_line(
@@ -110,7 +112,7 @@ def _print_all(registry: Registry, kind: str | None, long: bool) -> None:
 
 
 def _origin(plugin: Plugin) -> tuple[str, str, str]:
-    return plugin.name, f"{plugin.distribution} {plugin.version}", plugin.state
+    return plugin.name, plugin.source, plugin.state
 
 
 def _print_timing(registry: Registry) -> None:
@@ -120,9 +122,22 @@ def _print_timing(registry: Registry) -> None:
 
 
 def _print_broken(registry: Registry) -> None:
+    from pae_framework.plugins import without_entry_point
+
     if not registry.broken:
         print_line("every plugin loads")
+    for plugin in registry.plugins:
+        if plugin.state == "empty":
+            print_line(
+                f"{plugin.name} ({plugin.source}): registers nothing; its hooks must call "
+                "`register` for each component"
+            )
+    for name in without_entry_point():
+        print_line(
+            f"{name}: requires pae-framework but registers nothing; name its registration module "
+            "in [project.entry-points.pae_framework]"
+        )
     for plugin in registry.broken:
-        print_line(f"{plugin.name} ({plugin.distribution} {plugin.version}): {plugin.error}")
+        print_line(f"{plugin.name} ({plugin.source}): {plugin.error}")
         for line in plugin.detail.rstrip().splitlines():
             print_line(f"    {line}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import OnOption, OverridesArgument, RecipeArgument
+from pae_framework.cli.arguments import OnOption, OverridesArgument, PluginOption, RecipeArgument
 from pae_framework.cli.output import (
     command_line,
     console_for_tables,
@@ -31,6 +31,7 @@ _NO_JOB = "no job: every stage is done"
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    plugin: PluginOption = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>")
     ] = None,
@@ -125,7 +126,7 @@ def run(
     with nullcontext() if dry_run else ranks_for(processes, console) as ranks:
         if as_json and not dry_run:
             raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
-        loaded = load_recipe(recipe, overrides or (), installed_registry())
+        loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
         options = RunOptions(
             run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes, on
         )

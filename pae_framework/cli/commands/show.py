@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument, RecipeArgument
+from pae_framework.cli.arguments import OverridesArgument, PluginOption, RecipeArgument
 from pae_framework.cli.output import installed_registry
 from pae_framework.system.printing import print_line
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def show(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    plugin: PluginOption = None,
     origin: Annotated[bool, typer.Option("--origin", help="show where each value was set")] = False,
 ) -> None:
     """Print a recipe as it will run, with parents, overrides and defaults filled in.
@@ -32,7 +33,7 @@ def show(
         values = written.root.plain()
         _print(values, written.root.position if origin else None)
     else:
-        loaded = load_recipe(recipe, overrides or (), installed_registry())
+        loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
         _print(loaded.resolved(), loaded.origins.__getitem__ if origin else None)
 
 

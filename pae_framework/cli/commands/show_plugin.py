@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import installed_registry, print_json, print_table
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
@@ -28,13 +28,14 @@ def show_plugin(
     reference: Annotated[
         str, typer.Argument(metavar="KIND:NAME", help="for example encoder:tiny_vit, or tiny_vit")
     ],
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a component: its parameters, and an example to paste into a recipe."""
     from pae_framework.recipe.emit import inline
     from pae_framework.recipe.reference import example, parameters
 
-    registry = installed_registry()
+    registry = installed_registry(plugin or ())
     spec = _find(registry, reference)
     config = spec.config_class()
     found = list(parameters(config))
@@ -56,7 +57,7 @@ def show_plugin(
         )
         return
     print_line(f"{spec.reference}: {spec.summary}")
-    print_line(f"from {spec.plugin.distribution} {spec.plugin.version}, {spec.target}\n")
+    print_line(f"from {spec.plugin.source}, {spec.target}\n")
     if found:
         rows = [
             (p.name, p.type, "(required)" if p.required else inline(p.default), p.description)

@@ -1,0 +1,150 @@
+"""Writes a new plugin, and updates the scaffolding of one. No torch.
+
+``.pae-plugin.json`` records what was written. An update replaces only files that still have these
+contents; what the author changed or removed stays as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pae_framework import PAE_API, __version__
+from pae_framework.errors import UsageError
+from pae_framework.kinds import KINDS
+from pae_framework.scaffold.names import Names, is_distribution
+from pae_framework.scaffold.plugin_package import all_files, scaffolding
+from pae_framework.system.files import (
+    digest_of_text,
+    file_problem,
+    make_folder,
+    read_json,
+    read_text,
+    write_json,
+    write_text,
+)
+
+RECORD = ".pae-plugin.json"
+
+
+def write_plugin(names: Names, folder: Path) -> list[str]:
+    """Write a new plugin; returns the paths of its files.
+
+    Raises:
+        UsageError: there is something at ``folder`` already.
+        WriteError: a file cannot be written.
+    """
+    if os.path.lexists(folder):
+        raise UsageError(f"{folder} exists; choose another --out, or update it with --update")
+    written = all_files(names)
+    for path, text in written.items():
+        _write(folder / path, text)
+    _write_record(folder, names, scaffolding(names))
+    return [*written, RECORD]
+
+
+@dataclass(frozen=True)
+class FileUpdate:
+    """What an update does to one file."""
+
+    path: str
+    state: str
+    """``updated``, ``added``, or ``kept``: the author changed it, so it stays as it is."""
+    diff: str
+    """From the file as it is to that of the installed version, as a unified diff."""
+
+
+def update_plugin(folder: Path) -> list[FileUpdate]:
+    """Bring the scaffolding of a plugin to the installed version; returns what differs.
+
+    Raises:
+        UsageError: ``folder`` is no plugin that :func:`write_plugin` wrote.
+        WriteError: a file cannot be written.
+    """
+    names, recorded = _read_record(folder)
+    current = scaffolding(names)
+    updates = list(_updates(folder, current, recorded))
+    for update in updates:
+        if update.state != "kept":
+            _write(folder / update.path, current[update.path])
+    kept = {update.path for update in updates if update.state == "kept"}
+    removed = {path for path in recorded if not (folder / path).exists()}
+    digests = {
+        path: recorded[path] if path in kept | removed else digest_of_text(text)
+        for path, text in current.items()
+    }
+    write_json(folder / RECORD, _record(names, digests))
+    return updates
+
+
+def _updates(
+    folder: Path, current: Mapping[str, str], recorded: Mapping[str, str]
+) -> Iterator[FileUpdate]:
+    for path, text in current.items():
+        if not (folder / path).exists():
+            if path not in recorded:
+                yield FileUpdate(path, "added", _diff(path, "", text))
+            continue
+        found = _read(folder / path)
+        if found == text:
+            continue
+        unchanged = recorded.get(path) == digest_of_text(found)
+        yield FileUpdate(path, "updated" if unchanged else "kept", _diff(path, found, text))
+
+
+def _diff(path: str, before: str, after: str) -> str:
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), path, path
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def _write(path: Path, text: str) -> None:
+    make_folder(path.parent)
+    write_text(path, text)
+
+
+def _write_record(folder: Path, names: Names, written: Mapping[str, str]) -> None:
+    digests = {path: digest_of_text(text) for path, text in written.items()}
+    write_json(folder / RECORD, _record(names, digests))
+
+
+def _record(names: Names, digests: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "distribution": names.distribution,
+        "kinds": list(names.kinds),
+        "pae_framework": __version__,
+        "pae_api": PAE_API,
+        "files": dict(digests),
+    }
+
+
+def _read_record(folder: Path) -> tuple[Names, dict[str, str]]:
+    path = folder / RECORD
+    if (problem := file_problem(path)) is not None:
+        raise UsageError(f"{problem}; --update takes the folder that `pae new-plugin` wrote")
+    try:
+        record = read_json(path)
+        kinds, digests = tuple(record["kinds"]), dict(record["files"])
+        valid = all(kind in KINDS for kind in kinds) and all(
+            isinstance(text, str) for text in (record["distribution"], *digests.values(), *digests)
+        )
+        if not (kinds and valid and is_distribution(record["distribution"])):
+            raise ValueError("its values are not those of a plugin")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UsageError(
+            f"{path} is damaged: {type(error).__name__}: {error}; restore it, or write the plugin "
+            "anew into another folder and copy your code"
+        ) from error
+    return Names(record["distribution"], kinds), digests
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error

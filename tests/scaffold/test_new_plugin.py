@@ -1,0 +1,268 @@
+"""`pae new-plugin`: what it writes works before a line is changed; an update keeps the author's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from pae_framework.kinds import KINDS
+from pae_framework.testing.pytest import Pae, Result, run_process
+
+ALL = [option for kind in KINDS for option in ("--kind", kind)]
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """An environment that has a plugin as `pip install` leaves it: metadata on the import path."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    points = project["entry-points"]["pae_framework"]
+    lines = [f"{point} = {module}" for point, module in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[pae_framework]", *lines]) + "\n")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def pae_in(folder: Path, env: dict[str, str], *arguments: str) -> Result:
+    return run_process("-m", "pae_framework", *arguments, cwd=folder, env=env, timeout=400)
+
+
+def conformance(folder: Path, env: dict[str, str], *chosen: str) -> Result:
+    quiet = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+    return run_process("-m", "pytest", *quiet, *chosen, cwd=folder, env=env, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A plugin with a component of each kind, installed."""
+    folder = tmp_path_factory.mktemp("new") / "my-parts"
+    command = ("new-plugin", "My.Parts", *ALL, "--out", str(folder))
+    run_process("-m", "pae_framework", *command, cwd=folder.parent).ok()
+    return folder, installed(folder)
+
+
+def test_components_of_all_kinds_are_listed_without_torch(whole):
+    folder, env = whole
+    found = pae_in(folder, env, "list-plugins", "--json").ok().json
+    own = [entry for entry in found["components"] if entry["distribution"] == "my-parts"]
+    assert [entry["kind"] for entry in own] == list(KINDS)
+    assert {entry["state"] for entry in own} == {"ok"}
+    assert {entry["name"] for entry in own} == {"my_parts"}
+
+
+def test_its_recipe_uses_every_component(whole):
+    folder, env = whole
+    assert pae_in(folder, env, "check", "my_parts.yaml").ok().out == "my_parts: valid\n"
+    shown = pae_in(folder, env, "show", "my_parts.yaml").ok().out
+    assert shown.count("use: my_parts") == len(KINDS) + 1  # the data source is used twice
+
+
+def test_its_own_tests_pass_for_every_kind(whole):
+    folder, env = whole
+    quick = "(test_contract or test_plugin or documented) and not regist"
+    done = conformance(folder, env, "-k", quick, "--junit-xml=answer.xml")
+    assert done.code == 0, done.out[-6000:]
+    answer = (folder / "answer.xml").read_text()
+    for kind in KINDS:
+        assert f"tests.test_{kind}_contract" in answer
+
+
+@pytest.mark.slow
+def test_all_its_own_tests_pass_for_every_kind(whole):
+    done = conformance(*whole)
+    assert done.code == 0, done.out[-6000:]
+
+
+def test_every_written_python_file_is_formatted_and_lints(whole):
+    options = ("--line-length=100", "--isolated", ".")
+    for words in (("format", "--check"), ("check", "--select", "E,F,W,I,UP,B")):
+        done = run_process("-m", "ruff", *words, *options, cwd=whole[0])
+        assert done.code == 0, done.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
+    """The commands of its README, in a fresh environment that only sees the installed packages."""
+    venv, folder = tmp_path / "venv", tmp_path / f"my-{kind}"
+    run_process("-m", "venv", "--without-pip", str(venv), cwd=tmp_path).ok()
+    (site,) = venv.glob("lib/python*/site-packages")
+    paths = [path for path in sys.path if path and Path(path).is_dir()]
+    (site / "seen.pth").write_text("\n".join(paths) + "\n")
+    python = str(venv / "bin" / "python")
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+
+    def run(*arguments: str, cwd: Path = folder) -> Result:
+        code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], "
+        code += "run_name='__main__', alter_sys=True)"
+        return run_process("-c", code, *arguments, cwd=cwd, env=env, timeout=400, python=python)
+
+    run("pae_framework", "new-plugin", folder.name, "--kind", kind, cwd=tmp_path).ok()
+    editable = ("-e",) if find_spec("editables") else ()  # hatchling needs it for editable installs
+    run("pip", "install", "-q", "--no-deps", "--no-build-isolation", *editable, ".").ok()
+    assert "passed" in run("pytest", "-q").ok().out
+    assert f"my_{kind}" in run("pae_framework", "list-plugins", kind).ok().out
+    run("pae_framework", "run", f"my_{kind}.yaml", "--smoke").ok()
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", "-", "my encoder", "../evil", "a/b", "my-", "-my", "mé", "1st", "a" * 61),
+        *("class", "match", "torch", "json", "pae_framework", "pae-encoders", "my\nencoder"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(name: str, pae: Pae, tmp_path: Path) -> None:
+    pae("new-plugin", "--kind", "encoder", "--", name).fails(2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution", "package", "class_name"),
+    [
+        ("my-encoder", "my-encoder", "my_encoder", "MyEncoder"),
+        ("My_Encoder", "my-encoder", "my_encoder", "MyEncoder"),
+        ("a.b--c", "a-b-c", "a_b_c", "ABCEncoder"),
+        ("vit2", "vit2", "vit2", "Vit2Encoder"),
+    ],
+)
+def test_names_follow_from_the_normalized_name(name, distribution, package, class_name, pae):
+    pae("new-plugin", name, "--kind", "encoder", "--out", "new").ok()
+    project = tomllib.loads(Path("new/pyproject.toml").read_text())["project"]
+    assert project["name"] == distribution
+    assert f"class {class_name}(Encoder)" in Path(f"new/{package}/encoder.py").read_text()
+
+
+@pytest.mark.parametrize("kinds", [[], ["--kind", "encoders"], ["--kind", ""]])
+def test_kinds_that_do_not_exist_are_refused_with_those_that_do(kinds, pae, tmp_path):
+    assert "encoder" in pae("new-plugin", "mine", *kinds).fails(2).err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link", "empty folder"])
+def test_nothing_is_overwritten(kind, pae, tmp_path):
+    target = tmp_path / "mine"
+    if kind == "file":
+        target.write_text("precious")
+    elif kind == "dangling link":
+        target.symlink_to("nowhere")
+    else:
+        target.mkdir()
+        if kind == "folder":
+            (target / "pyproject.toml").write_text("precious")
+    pae("new-plugin", "mine", "--kind", "encoder").fails(2)
+    assert kind != "folder" or [path.name for path in target.iterdir()] == ["pyproject.toml"]
+
+
+# --- updates --------------------------------------------------------------------------------------
+
+CI = ".github/workflows/ci.yml"
+
+
+@pytest.fixture
+def mine(pae: Pae, tmp_path: Path) -> Path:
+    pae("new-plugin", "mine", "--kind", "encoder").ok()
+    return tmp_path / "mine"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".pae-plugin.json"
+    }
+
+
+def written_by_an_earlier_version(folder: Path, path: str) -> None:
+    """As if this file had been written with other contents."""
+    from pae_framework.system.files import digest_of_text
+
+    (folder / path).write_text("earlier\n")
+    record = json.loads((folder / ".pae-plugin.json").read_text())
+    record["files"][path] = digest_of_text("earlier\n")
+    (folder / ".pae-plugin.json").write_text(json.dumps(record))
+
+
+def test_an_update_of_a_new_plugin_changes_nothing(mine, pae):
+    before = contents(mine)
+    assert "up to date" in pae("new-plugin", "--update", mine).ok().out
+    assert contents(mine) == before
+
+
+def test_an_update_replaces_what_the_author_left_alone_and_shows_the_difference(mine, pae):
+    before = contents(mine)
+    written_by_an_earlier_version(mine, CI)
+    shown = pae("new-plugin", "--update", mine).ok().out
+    assert f"updated {mine / CI}" in shown
+    assert "-earlier\n" in shown
+    assert "+name: test\n" in shown
+    assert contents(mine) == before
+    assert "up to date" in pae("new-plugin", "--update", mine).ok().out
+
+
+@pytest.mark.parametrize("path", [CI, "tests/test_plugin.py", "tests/conftest.py"])
+def test_an_update_keeps_scaffolding_that_the_author_changed(path, mine, pae):
+    (mine / path).write_text("my own\n")
+    for _ in range(2):
+        shown = pae("new-plugin", "--update", mine).ok().out
+        assert f"kept {mine / path}" in shown
+        assert "-my own\n" in shown
+        assert (mine / path).read_text() == "my own\n"
+
+
+def test_an_update_never_touches_the_authors_code(mine, pae):
+    own = ["mine/__init__.py", "mine/encoder.py", "mine/encoder_config.py", "mine.yaml"]
+    for path in (*own, "pyproject.toml", "README.md"):
+        (mine / path).write_text("my own\n")
+    before = contents(mine)
+    pae("new-plugin", "--update", mine).ok()
+    assert contents(mine) == before
+
+
+def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae):
+    record = json.loads((mine / ".pae-plugin.json").read_text())
+    del record["files"][".gitignore"]  # an earlier version did not write it
+    (mine / ".pae-plugin.json").write_text(json.dumps(record))
+    (mine / ".gitignore").unlink()
+    (mine / CI).unlink()
+    for _ in range(2):
+        pae("new-plugin", "--update", mine).ok()
+        assert (mine / ".gitignore").is_file()
+        assert not (mine / CI).exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{}", "[]", "{", '{"distribution": "../x", "kinds": ["encoder"], "files": {}}', "null"],
+)
+def test_a_damaged_record_is_named(damage, mine, pae):
+    (mine / ".pae-plugin.json").write_text(damage)
+    before = contents(mine)
+    assert ".pae-plugin.json" in pae("new-plugin", "--update", mine).fails(2).err
+    assert contents(mine) == before
+
+
+def test_a_folder_that_is_no_plugin_cannot_be_updated(pae, tmp_path):
+    (tmp_path / "other").mkdir()
+    assert "new-plugin" in pae("new-plugin", "--update", "other").fails(2).err
+    pae("new-plugin", "--update", "nowhere").fails(2)
+    pae("new-plugin", "mine", "--update", "other").fails(2)
+
+
+def test_writing_needs_no_torch():
+    code = "import sys; from pae_framework.cli.app import app\n"
+    code += "import pae_framework.scaffold.write, pae_framework.cli.commands.new_plugin\n"
+    code += "assert 'torch' not in sys.modules"
+    run_process("-c", code, cwd=Path.cwd()).ok()
