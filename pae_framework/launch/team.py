@@ -60,7 +60,7 @@ class StageOrder:
     logs: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle context and function apart: its classes may be those of plugin files, imported first."""
+        """Pickle what may be of classes of plugin files apart: these are imported first."""
         files = {p.file: p.version for p in self.context.registry.plugins if p.file}
         return _received, (files, pickle.dumps((self.context, self.run)), self.logs)
 
@@ -83,7 +83,8 @@ def _received(files: Mapping[str, str], pickled: bytes, logs: Path) -> StageOrde
         if plugin.error or plugin.version != files[plugin.file]:
             reason = plugin.error or "it was edited after the run started; run it again"
             raise PluginError(f"plugin {plugin.file}: {reason}")
-    return StageOrder(*pickle.loads(pickled), logs)
+    context, run = pickle.loads(pickled)
+    return StageOrder(context, run, logs)
 
 
 def order_key(number: int) -> str:

@@ -45,7 +45,8 @@ def weights_file(judge: Judge, weights: str) -> Path | None:
     """
     if weights == RANDOM:
         return None
-    file, problem = judge.file(weights), judge.missing(weights)
+    file = judge.file(weights)
+    problem = judge.missing(weights)
     if problem is not None and (isinstance(file, Path) or offline()):
         raise DataError(problem)
     if isinstance(file, Path):
