@@ -160,15 +160,22 @@ def _labeled(samples: SampleSet) -> LabeledImages:
 def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
     """The sets of earlier weights and of other numbers of steps, each with the main set."""
     training = sorted(_with_role(sets, "checkpoint"), key=lambda each: each.generator_step)
-    solver = sorted(_with_role(sets, "few_steps"), key=lambda each: each.steps)
+    few = sorted(_with_role(sets, "few_steps"), key=lambda each: each.steps)
+    several = len({each.protocol.get("solver") for each in few}) > 1
     return {
         "During training": [
             LabeledImages(generator_words(each.generator_step), each.images, each.labels)
             for each in training
         ],
         "With few sampling steps": [
-            LabeledImages(f"{each.steps} sampling steps", each.images, each.labels)
-            for each in solver
+            LabeledImages(
+                f"{each.protocol['solver']}, {each.steps} sampling steps"
+                if several
+                else f"{each.steps} sampling steps",
+                each.images,
+                each.labels,
+            )
+            for each in few
         ],
     }
 

@@ -54,9 +54,9 @@ def test_a_run_without_evaluators(context):
     assert attachments_of(context) == {}
 
 
-def sampled(role, generator_step, steps):
+def sampled(role, generator_step, steps, solver="euler"):
     nothing = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    return SampleSet(nothing, torch.zeros(1), generator_step, steps, role, {})
+    return SampleSet(nothing, torch.zeros(1), generator_step, steps, role, {"solver": solver})
 
 
 def test_sets_of_the_same_noise_ascend_and_contain_the_main_set():
@@ -74,4 +74,12 @@ def test_sets_of_the_same_noise_ascend_and_contain_the_main_set():
     ]
     assert [each.label for each in solver] == [
         *("5 sampling steps", "10 sampling steps", "20 sampling steps"),
+    ]
+
+
+def test_sets_of_several_solvers_are_told_apart():
+    sets = [sampled("main", 200, 20), sampled("few_steps", 200, 10, "heun")]
+    _, solver = same_noise(sets).values()
+    assert [each.label for each in solver] == [
+        *("heun, 10 sampling steps", "euler, 20 sampling steps"),
     ]
