@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -734,11 +735,25 @@ class EvaluationInputs(ABC):
         """Perceptual distance (B,) between two batches of images (B, 3, S, S) in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class Notes:
+    """What a reader of an evaluator's metrics must know; cards show it."""
+
+    not_available: dict[str, str] = field(default_factory=dict)
+    """Metrics that could not be computed, each with the reason."""
+    cautions: list[str] = field(default_factory=list)
+
+
 class Evaluator(ABC):
     """Computes metrics of a finished run. Built as ``Evaluator(config)``."""
 
     def __init__(self, config: EvaluatorConfig):
         self.config = config
+
+    @cached_property
+    def notes(self) -> Notes:
+        """Filled by :meth:`evaluate`."""
+        return Notes()
 
     @abstractmethod
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:

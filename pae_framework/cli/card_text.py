@@ -29,7 +29,11 @@ def print_card(card: Mapping[str, Any]) -> None:
         print_line(f"{label}: not available: {reason}")
     subjects = [flat(metric.get("subject") or {}, "subject.") for metric in metrics]
     protocols = [flat(metric.get("protocol") or {}) for metric in metrics]
-    told = [subject | protocol for subject, protocol in zip(subjects, protocols, strict=True)]
+    machines = [flat(metric.get("environment") or {}, "environment.") for metric in metrics]
+    told = [
+        subject | protocol | machine
+        for subject, protocol, machine in zip(subjects, protocols, machines, strict=True)
+    ]
     common = _common(told)
     _print_pairs(common, "")
     for (label, at, *_), pairs in zip(rows, told, strict=True):

@@ -1,7 +1,8 @@
 """Evaluators have fingerprints of their own: their results are taken over from other stages.
 
-The record of a stage ``evaluate`` lists the evaluators that are done, each with its fingerprint and
-the sizes and digests of its files, also if the stage itself was stopped or failed.
+The record of a stage ``evaluate`` lists the evaluators that are done, each with its fingerprint,
+the sizes and digests of its files, and the software and machine that it ran on, also if the stage
+itself was stopped or failed.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ class FinishedEvaluators:
         return evaluator_fingerprint(self._context.planned, self._context.recipe, label)
 
     def record(self, label: str) -> None:
-        """Record that an evaluator is done; its files are there."""
+        """Record that an evaluator is done here and now; its files are there."""
+        environments = StageRecord(self._context.directory).environments
+        self._record(label, environments[-1] if environments else {})
+
+    def _record(self, label: str, environment: Mapping[str, Any]) -> None:
         entry = {
             "fingerprint": self.fingerprint(label),
             "files": describe_results(self.folder(label)),
+            **({"environment": environment} if environment else {}),
         }
         done = _recorded(self._context.directory)
         self._context.update_record(**{EVALUATORS: {**done, label: entry}})
@@ -64,22 +70,24 @@ class FinishedEvaluators:
             WriteError: they cannot be copied.
         """
         fingerprint = self.fingerprint(label)
-        for folder, results in self._others(fingerprint):
+        for folder, results, environment in self._others(fingerprint):
             try:
                 results.files()
             except (RunError, OSError):
                 continue
             self._copy(results, label)
-            self.record(label)
+            self._record(label, environment)
             return folder.name
         return None
 
-    def _others(self, fingerprint: str) -> Iterator[tuple[Path, StageResults]]:
+    def _others(self, fingerprint: str) -> Iterator[tuple[Path, StageResults, dict[str, Any]]]:
+        """Folders of stages that have the results, those, and what they ran on."""
         own = self._context.directory
         for folder in sorted(own.parent.glob("evaluate-*")):
             for label, entry in _recorded(folder).items() if folder != own else ():
                 if entry["fingerprint"] == fingerprint and EVALUATOR_METRICS in entry["files"]:
-                    yield folder, StageResults(folder / label, entry["files"], "")
+                    results = StageResults(folder / label, entry["files"], "")
+                    yield folder, results, entry.get("environment", {})
 
     def _copy(self, results: StageResults, label: str) -> None:
         files = results.recorded or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,19 +14,20 @@ from pae_framework.runs.directory import RECORD, RunDirectory
 from pae_framework.runs.opened import open_directory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.reading import read_record
+from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import (
     EVALUATOR_METRICS,
+    EVALUATOR_NOTES,
     RESULTS,
     Metrics,
     MetricShape,
     read_metrics_file,
+    read_notes,
 )
 from pae_framework.system.files import file_digest
 
 VERSION = 1
 """Value of the key ``card``; it changes if a key is removed or changes its meaning."""
-_OF_A_STAGE = ("started", "command", "overrides", "sources")
-"""What the record of a stage says of its command, not of its environment."""
 _REMEDY = "`pae evaluate --out FILE` and `pae cards RUN --json` write cards"
 
 Card = dict[str, Any]
@@ -55,6 +56,7 @@ def make_card(
     environment: Mapping[str, Any],
     not_available: Mapping[str, str] | None = None,
     cautions: Sequence[str] = (),
+    tool: str | None = None,
 ) -> Card:
     """A card.
 
@@ -64,18 +66,23 @@ def make_card(
         environment: software and machine.
         not_available: metrics that could not be computed, with the reason.
         cautions: what a reader must know.
+        tool: the version; None: as the environment says.
     """
-    version = environment.get("packages", {}).get("pae-framework", "of an unknown version")
-    commit = environment.get("commit")
     return {
         "card": VERSION,
-        "tool": f"pae-framework {version}" + (f" (commit {commit})" if commit else ""),
+        "tool": tool or _tool(environment),
         "of": dict(of),
         "metrics": metrics,
         "not_available": dict(not_available or {}),
         "cautions": list(cautions),
         "environment": dict(environment),
     }
+
+
+def _tool(environment: Mapping[str, Any]) -> str:
+    version = environment.get("packages", {}).get("pae-framework", "of an unknown version")
+    commit = environment.get("commit")
+    return f"pae-framework {version}" + (f" (commit {commit})" if commit else "")
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,9 @@ def stage_card(
 ) -> Card:
     """The card of a finished stage ``evaluate``.
 
+    Its environment is what all evaluators ran with; a metric has what differs. Earlier versions did
+    not record it for each evaluator: its metrics have all that worked on the stage, as ``one_of``.
+
     Args:
         directory: of the run.
         planned: the stage.
@@ -131,14 +141,76 @@ def stage_card(
     Raises:
         RunError: a file of the stage is missing or damaged.
     """
-    results = directory.results(planned)
-    names = [RESULTS] if labels is None else [f"{label}/{EVALUATOR_METRICS}" for label in labels]
-    metrics = [metric for name in names for metric in read_metrics_file(results.file(name))]
-    record = directory.stage(planned).info
-    ran_with = record.get("ran_with") or [directory.environment]  # the latter: earlier versions
-    environment = {key: x for key, x in ran_with[-1].items() if key not in _OF_A_STAGE}
-    of = {"run": str(directory.path), "recipe": directory.info["name"]}
-    return make_card(of, metrics, {**environment, **record.get("machine", {})})
+    results, record = directory.results(planned), directory.stage(planned)
+    evaluators = record.info.get("evaluators", {})
+    known = (
+        labels
+        if labels is not None
+        else [label for label in evaluators if results.has(f"{label}/{EVALUATOR_METRICS}")]
+    )
+    found = {x: read_metrics_file(results.file(f"{x}/{EVALUATOR_METRICS}")) for x in known}
+    if labels is None:
+        metrics = read_metrics_file(results.file(RESULTS))
+    else:
+        metrics = [metric for label in labels for metric in found[label]]
+    unknown = record.environments or [  # earlier versions
+        {**directory.environment, **record.info.get("machine", {})}
+    ]
+    ran_with = [_ran_with(metric, found, evaluators) or unknown for metric in metrics]
+    environment, own = _shared([_one_of(candidates) for candidates in ran_with or [unknown]])
+    tools = dict.fromkeys(_tool(x) for candidates in ran_with or [unknown] for x in candidates)
+    return make_card(
+        {"run": str(directory.path), "recipe": directory.info["name"]},
+        [
+            metric | ({"environment": more} if more else {})
+            for metric, more in zip(metrics, own, strict=False)
+        ],
+        environment,
+        *_notes(results, known),
+        " or ".join(tools),
+    )
+
+
+def _notes(results: StageResults, labels: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """What evaluators could not compute, and their cautions, after their labels."""
+    files = {label: f"{label}/{EVALUATOR_NOTES}" for label in labels}
+    told = {x: read_notes(results.file(file)) for x, file in files.items() if results.has(file)}
+    not_available = {
+        f"{label}/{name}": reason
+        for label, notes in told.items()
+        for name, reason in notes["not_available"].items()
+    }
+    return not_available, [
+        f"{x}: {text}" for x, notes in told.items() for text in notes["cautions"]
+    ]
+
+
+def _ran_with(
+    metric: Mapping[str, Any], found: Mapping[str, Metrics], evaluators: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The environment of the evaluator that a metric is of; empty if it is not recorded."""
+    owners = (evaluators.get(label, {}) for label, metrics in found.items() if metric in metrics)
+    return [entry["environment"] for entry in owners if entry.get("environment")][:1]
+
+
+def _one_of(environments: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """One of several environments: what they share, and the rest of each as ``one_of``."""
+    shared, own = _shared(environments)
+    return shared | ({"one_of": own} if any(own) else {})
+
+
+def _shared(
+    environments: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What all environments say alike, and what else each says."""
+    first, *others = environments
+    shared = {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
+    own = [{key: x for key, x in one.items() if key not in shared} for one in environments]
+    return shared, own
 
 
 def _cards_of_directory(path: Path) -> list[NamedCard]:

@@ -27,6 +27,8 @@ _REMEDY = (
 )
 
 
+_OF_A_COMMAND = ("started", "command", "overrides", "sources")
+"""What ``ran_with`` says of a command, not of its environment."""
 _DIGEST = "digest"
 """Key of the digest of all other values."""
 
@@ -45,6 +47,7 @@ class _Process(BaseModel):
 class _Evaluator(BaseModel):
     fingerprint: str
     files: dict[str, ResultFile]
+    environment: dict[str, Any] = {}
 
 
 class _Record(BaseModel):
@@ -112,6 +115,21 @@ class StageRecord:
         """The recorded state; ``stopped`` if it says ``running`` but no process holds the stage."""
         state = str(self.info.get("state", "pending"))
         return "stopped" if state == "running" and not is_held(self.path) else state
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Software and machine of each command that worked on the stage, the last one at the end.
+
+        Empty if an earlier version recorded none.
+        """
+        info = self.info
+        *earlier, last = info.get("ran_with") or [None]
+        if last is None:
+            return []
+        return [
+            {key: value for key, value in entry.items() if key not in _OF_A_COMMAND}
+            for entry in (*earlier, {**last, **info.get("machine", {})})
+        ]
 
     @property
     def lacks_results(self) -> bool:

@@ -16,6 +16,9 @@ RESULTS = "results.json"
 EVALUATOR_METRICS = "metrics.json"
 """File of an evaluator's metrics in its folder; it is written when all others are there."""
 
+EVALUATOR_NOTES = "notes.json"
+"""File of what an evaluator says of its metrics, if it says anything: :class:`NotesShape`."""
+
 Metrics = list[dict[str, Any]]
 
 
@@ -30,6 +33,13 @@ class MetricShape(BaseModel):
     at: dict[str, Any] | None = None
     protocol: dict[str, Any] | None = None
     subject: dict[str, Any] | None = None
+
+
+class NotesShape(BaseModel):
+    """What an evaluator says of its metrics, as :class:`pae_framework.contracts.Notes`."""
+
+    not_available: dict[str, str] = {}
+    cautions: list[str] = []
 
 
 class _MemberResult(BaseModel):
@@ -61,6 +71,15 @@ def read_metrics_file(path: Path) -> Metrics:
     remedy = "remove it and run the same command again"
     metrics: Metrics = read_record(path, list[MetricShape], remedy)
     return metrics
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The notes of an evaluator, with the keys of :class:`NotesShape`.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    return dict(read_record(path, NotesShape, "remove it and run the evaluator again"))
 
 
 def read_comparison(directory: RunDirectory) -> list[dict[str, Any]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from pae_framework.build import build_evaluator
+from pae_framework.contracts import Notes
 from pae_framework.evaluation.finished_evaluators import FinishedEvaluators
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.probe import require_metrics
 from pae_framework.runs.run_metrics import (
     EVALUATOR_METRICS,
+    EVALUATOR_NOTES,
     RESULTS,
     Metrics,
     read_metrics_file,
@@ -52,7 +54,11 @@ def _evaluate(
 ) -> None:
     component, folder = context.recipe.evaluate[label], finished.folder(label)
     make_folder(folder)
-    found = build_evaluator(component, context.registry).evaluate(inputs, folder)
+    evaluator = build_evaluator(component, context.registry)
+    found = evaluator.evaluate(inputs, folder)
     require_metrics(found, component, context.registry)
+    (folder / EVALUATOR_NOTES).unlink(missing_ok=True)  # of an interrupted evaluation
+    if evaluator.notes != Notes():
+        write_json(folder / EVALUATOR_NOTES, asdict(evaluator.notes))
     write_json(folder / EVALUATOR_METRICS, [asdict(metric) for metric in found])
     finished.record(label)

@@ -66,14 +66,14 @@ class InceptionMetrics(Evaluator):
         count = None if stored is None else len(stored)
         quantities, reasons = split_available(self.convention, missing, len(images), count)
         for label, reason in reasons.items():
-            logger.warning("%s: not available: %s", label, reason)
+            self._tell_not_available(label, reason, samples)
         parts = frozenset(quantity.part for quantity in quantities)
         if parts not in references:
             references[parts] = _reference(file, parts, inputs, network)
         reference = references[parts]
         comparison = Comparison(_of_tensor(images, network), reference, network.logits)
         for caution in cautions(quantities, comparison, weights):
-            logger.warning("%s", caution)
+            self._tell(caution, samples)
         height, width = images.shape[2:]
         protocol = {
             "image_size": f"{height} x {width}",
@@ -85,6 +85,14 @@ class InceptionMetrics(Evaluator):
         of_convention = (self.convention, quantities, comparison, weights, protocol, subject)
         metrics = list(measure(*of_convention))
         return [*metrics, *self._more(samples, inputs, weights, metrics)]
+
+    def _tell_not_available(self, label: str, reason: str, samples: SampleSet) -> None:
+        logger.warning("%s: not available: %s", label, reason)
+        self.notes.not_available[label + _of_other_than_main(samples)] = reason
+
+    def _tell(self, caution: str, samples: SampleSet) -> None:
+        logger.warning("%s", caution)
+        self.notes.cautions.append(caution + _of_other_than_main(samples))
 
     def _more(
         self,
@@ -129,10 +137,17 @@ class Fidelity(InceptionMetrics):
         has_images = self.config.reference is None and len(inputs.images) > 1
         reason = lacks(weights, self.config.fdr6, has_images, len(samples.images))
         if reason is not None:
-            logger.warning("FDr6: not available: %s", reason)
+            self._tell_not_available("FDr6", reason, samples)
             return ()
         distance = next(metric for metric in metrics if metric.label.startswith(("FID", "FD ")))
         return measure_fdr6(inputs, samples, self.config.fdr6, distance)
+
+
+def _of_other_than_main(samples: SampleSet) -> str:
+    """Which samples a note is about, unless they are those of the last weights."""
+    if samples.role == "main":
+        return ""
+    return f" ({samples.role}, generator step {samples.generator_step})"
 
 
 def _reference(

@@ -9,6 +9,7 @@ from card_runs import FINISHED, PROTOCOL, finished_run, metric, sweep_of
 
 from pae_framework.runs import environment
 from pae_framework.runs.cards import make_card, open_cards
+from pae_framework.runs.record import StageRecord
 from pae_framework.system.files import file_digest
 
 KEYS = {"card", "tool", "of", "metrics", "not_available", "cautions", "environment"}
@@ -68,6 +69,72 @@ def test_a_file_of_cards_reads_as_what_it_was_made_of(pae, tmp_path):
         for (name_, card), (name__, card_) in zip(expected, found, strict=True):
             assert name_ == name__
             assert card["metrics"] == card_["metrics"]
+
+
+def recorded(path, **values):
+    record = StageRecord((path / "evaluate").resolve())
+    record.update(**values)
+    record.renew_results()
+
+
+def ran_on(**hosts):
+    """A run with a metric of each evaluator, and the host that computed it; None: not recorded."""
+
+    def make(path):
+        metrics = [metric(f"{label}/psnr") for label in hosts]
+        run = finished_run(path, metrics)
+        for label, one in zip(hosts, metrics, strict=True):
+            (run / "evaluate" / label).mkdir(exist_ok=True)
+            (run / "evaluate" / label / "metrics.json").write_text(json.dumps([one]))
+        entry = {"fingerprint": "0", "files": {}}
+        evaluators = {
+            label: {**entry, **({"environment": {"host": host, "cores": 2}} if host else {})}
+            for label, host in hosts.items()
+        }
+        both = [{"host": "a", "cores": 2, "command": "x"}, {"host": "b", "cores": 2}]
+        recorded(run, evaluators=evaluators, ran_with=both, machine={"host": "b", "cores": 2})
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "shared", "own"),
+    [
+        (ran_on(x="a", y="a"), {"host": "a", "cores": 2}, [None, None]),
+        (ran_on(x="b", y="a"), {"cores": 2}, [{"host": "b"}, {"host": "a"}]),
+        (
+            ran_on(x="b", y=None),
+            {"cores": 2},
+            [{"host": "b"}, {"one_of": [{"host": "a"}, {"host": "b"}]}],
+        ),
+        (
+            ran_on(x=None, y=None),
+            {"cores": 2, "one_of": [{"host": "a"}, {"host": "b"}]},
+            [None, None],
+        ),
+    ],
+    ids=["one", "two", "one is not recorded", "of an earlier version"],
+)
+def test_each_metric_has_the_machine_that_computed_it(make, shared, own, pae, tmp_path):
+    make(tmp_path / "a")
+    card = pae("cards", "a", "--json").ok().json
+    assert card["environment"] == shared
+    assert [metric.get("environment") for metric in card["metrics"]] == own
+    assert "host" in pae("cards", "a").ok().out or "one of" in pae("cards", "a").ok().out
+
+
+def test_notes_of_evaluators_are_in_the_card(pae, tmp_path):
+    run = ran_on(x="a", y="a")(tmp_path / "a")
+    notes = {"not_available": {"FID": "no images"}, "cautions": ["few images"]}
+    (run / "evaluate" / "y" / "notes.json").write_text(json.dumps(notes))
+    recorded(run)
+    card = pae("cards", "a", "--json").ok().json
+    assert card["not_available"] == {"y/FID": "no images"}
+    assert card["cautions"] == ["y: few images"]
+    shown = pae("cards", "a").ok()
+    assert "no images" in shown.out
+    assert "few images" in shown.err
 
 
 NO_CARDS = ["nothing", "folder", "unfinished", "s.npz"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pae_evaluators.reconstruction import Reconstruction
 from pae_evaluators.sample_quality import Generation
 from pae_framework.evaluation.finished_evaluators import FinishedEvaluators
 from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.runs.record import StageRecord
 from pae_framework.stages import evaluate
 
 ALL = {"reconstruction", "generation", "few_steps", "manifold"}
@@ -73,6 +75,35 @@ def test_adding_one_runs_that_one_and_files_go_along(
         for file in (folder / label).iterdir():
             assert (now / label / file.name).read_bytes() == file.read_bytes()
     assert (now / "reconstruction" / "per_image.jsonl").is_file()
+
+
+def test_results_that_are_taken_over_keep_their_machine_and_notes(
+    run: Path, started: Callable[..., set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate_and_tell(evaluator, *arguments):
+        evaluator.notes.cautions.append("few images")
+        evaluator.notes.not_available["PSNR"] = "no images"
+        return original(evaluator, *arguments)
+
+    original = Reconstruction.evaluate
+    monkeypatch.setattr(Reconstruction, "evaluate", evaluate_and_tell)
+    started("data.test_images=20")
+    record = StageRecord((run / "evaluate").resolve())
+    done = record.info["evaluators"]
+    assert done["reconstruction"]["environment"]["packages"]["torch"]
+    elsewhere = {**done["reconstruction"]["environment"], "host": "elsewhere"}
+    done["reconstruction"]["environment"] = elsewhere
+    record.update(evaluators=done)
+    assert started("data.test_images=20", "evaluate.manifold.images=9") == {"manifold"}
+    card = json.loads(pae(["cards", run, "--json"], run.parent, monkeypatch).ok().out)
+    hosts = {
+        m["name"].split("/")[0]: (m.get("environment") or card["environment"]).get("host")
+        for m in card["metrics"]
+    }
+    assert hosts["reconstruction"] == "elsewhere"
+    assert hosts["manifold"] == platform.node()
+    assert card["cautions"] == ["reconstruction: few images"]
+    assert card["not_available"] == {"reconstruction/PSNR": "no images"}
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,17 @@ def test_without_all_six_it_is_not_available(
     assert f"FDr6: not available: lacks {absent}" in caplog.text
 
 
+def test_what_is_not_available_and_what_is_doubtful_is_noted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    present(monkeypatch, NAMES[0])
+    evaluator = Fidelity(FidelityConfig(fdr6="default"))
+    evaluator.evaluate(Inputs(), tmp_path)
+    assert NAMES[0] in evaluator.notes.not_available["FDr6"]
+    assert evaluator.notes.cautions
+    assert Fidelity(FidelityConfig()).notes.not_available == {}
+
+
 @pytest.mark.parametrize("sha256", ["none", "0123"])
 def test_it_needs_the_published_inception(
     sha256: str,

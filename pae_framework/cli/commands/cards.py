@@ -9,7 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import print_json
+from pae_framework.cli.output import print_json, warn
 from pae_framework.system.printing import print_line
 
 
@@ -41,3 +41,5 @@ def cards(
         if len(found) > 1:
             print_line(named.name)
         print_card(named.card)
+        for caution in named.card.get("cautions", ()):
+            warn(caution)
