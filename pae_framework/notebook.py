@@ -14,12 +14,13 @@ Legend: B images, S image side in px, (C, h, w) shape of a latent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import UsageError
-from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.launch.start import RunOptions, profile_of, run_recipe
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
@@ -121,8 +122,6 @@ class Run:
         return torch.cat([sampler.images(some, which, chosen) for some, which in batches])
 
     def _sampler(self, context: StageContext, settings: Any) -> Sampler:
-        from dataclasses import replace
-
         from pae_framework.sampling.sampler import Sampler
 
         key = settings.precision, settings.compile
@@ -216,26 +215,39 @@ def open_run(path: str | Path) -> Run:
     return Run(open_directory(Path(path), load_registry()))
 
 
-def run(recipe: str | Path, overrides: Sequence[str] = (), **options: Any) -> Run:
+def run(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    **options: Any,
+) -> Run:
     """Run every unfinished stage of a recipe, as ``pae run`` does, and open the run.
 
     Args:
         recipe: path of a recipe, or name of a shipped one.
         overrides: ``key.path=value``, as on the command line.
+        plugins: plugins of one file each.
         **options: of :class:`~pae_framework.launch.start.RunOptions`: ``run_dir``, ``smoke``,
             ``processes`` ...
 
     Raises:
-        UsageError: the recipe is a sweep or is submitted to a cluster, neither of which leaves one
+        UsageError: the recipe is a sweep, or a profile submits it, neither of which leaves one
             finished run: use ``pae run``; or an option is invalid.
         PaeError: as :func:`~pae_framework.launch.start.run_recipe`.
     """
     if unknown := options.keys() - RunOptions.__dataclass_fields__.keys():
         known = ", ".join(RunOptions.__dataclass_fields__)
         raise UsageError(f"pae.run has no option {', '.join(sorted(unknown))}; it has {known}")
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, plugins=[Path(file) for file in plugins])
     if loaded.recipe.sweep is not None:
         raise UsageError(f"{recipe} is a sweep; run it with `pae run`, then open its members")
-    command = f"pae.run({str(recipe)!r}, {list(overrides)!r})"
-    directory = run_recipe(loaded, RunOptions(**{"command": command, **options}))
+    chosen = RunOptions(**options)
+    if (profile := profile_of(loaded, chosen)) is not None:
+        raise UsageError(
+            f"{recipe} is submitted with the profile {profile.name}, which leaves no finished run "
+            "to open; use `pae run`, or set launch=null"
+        )
+    if "command" not in options:
+        chosen = replace(chosen, command=f"pae.run({str(recipe)!r}, {list(overrides)!r})")
+    directory = run_recipe(loaded, chosen)
     return open_run(directory.path)

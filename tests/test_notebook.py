@@ -57,6 +57,13 @@ def test_samples_are_those_of_the_command(run: pae.Run, tmp_path: Path) -> None:
     assert torch.equal(run.sample(labels=[3, 7], seed=5), torch.stack(drawn))
 
 
+def test_a_recipe_that_would_be_submitted_is_refused(folder: Path) -> None:
+    launch = "launch={executor: local}"
+    with pytest.raises(UsageError, match="launch=null"):
+        pae.run(folder / "tiny.yaml", [launch], run_dir=folder / "submitted")
+    assert not (folder / "submitted").exists()
+
+
 def read_png(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
 
