@@ -13,9 +13,10 @@ Legend: B images, S image side in px, (C, h, w) shape of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,15 @@ class Run:
             raise UsageError(f"`sample` has no {', '.join(sorted(unknown))}; it has {known}")
         context = self._context("generator")
         count = len(context.class_names)
-        if wrong := [label for label in labels if not 0 <= label < count]:
-            raise UsageError(f"there is no class {wrong[0]}; classes are 0 to {count - 1}")
+        numbers = list(labels) if isinstance(labels, Iterable) else [labels]
+        if wrong := [x for x in numbers if not (isinstance(x, Integral) and 0 <= x < count)]:
+            raise UsageError(
+                f"there is no class {wrong[0]!r}; `labels` are numbers from 0 to {count - 1}; the "
+                "names are in `run.class_names`"
+            )
         chosen = sampling_settings(context.recipe, context.registry, guidance, settings)
-        indices = torch.arange(len(labels)).split(chosen.batch_size)
-        classes = torch.tensor(labels, dtype=torch.long).split(chosen.batch_size)
+        indices = torch.arange(len(numbers)).split(chosen.batch_size)
+        classes = torch.tensor(numbers, dtype=torch.long).split(chosen.batch_size)
         sampler = self._sampler(context, chosen)
         batches = zip(classes, indices, strict=True)
         return torch.cat([sampler.images(some, which, chosen) for some, which in batches])

@@ -69,8 +69,9 @@ def read_png(path: Path) -> torch.Tensor:
 
 
 def test_wrong_input_says_what_would_be_right(run: pae.Run, folder: Path) -> None:
-    with pytest.raises(UsageError, match="classes are 0 to"):
-        run.sample(labels=[-1])
+    for wrong in (-1, 10, "3", 1.0, None):
+        with pytest.raises(UsageError, match="numbers from 0 to 9"):
+            run.sample(labels=[wrong])
     with pytest.raises(UsageError, match=r"it has .*solver"):
         run.sample(labels=[0], stepps=3)
     with pytest.raises(UsageError, match="steps"):
