@@ -223,7 +223,9 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
     yield Finding("plugins", "ok", f"{fine} of {len(registry.plugins)} plugins load and are fine")
     for spec in registry.specs():
         if registry.hidden(spec):
-            message = f"{spec.origin} has a {spec.kind} with the name of a built-in one"
+            message = (
+                f"the {spec.kind} {spec.name!r} of {spec.origin} has the name of a built-in one"
+            )
             remedy = f"write `use: {registry.use_name(spec)}` where you mean the plugin's"
             yield Finding("plugins", "warning", message, remedy)
     shared: dict[tuple[str, str], list[str]] = {}
@@ -232,7 +234,7 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
             shared.setdefault((spec.kind, spec.name), []).append(registry.use_name(spec))
     for (kind, name), uses in shared.items():
         if len(uses) > 1:
-            message = f"{len(uses)} plugins have a {kind} {name!r}"
+            message = f"the name of the {kind} {name!r} is shared by {len(uses)} plugins"
             yield Finding("plugins", "warning", message, f"write `use: {' or '.join(uses)}`")
 
 
