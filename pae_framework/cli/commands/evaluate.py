@@ -94,8 +94,9 @@ def evaluate(
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
 
-    With RUN, evaluators that are not done run, and the results and the report of the run are
-    updated. With --only, the others are left as they are; what is missing for them does not matter.
+    With RUN, evaluators that are not done run. With --only, the others are left as they are; what
+    is missing for them does not matter. Once all are done, the results and the report of the run
+    are updated; until then, the folder of the results is printed.
 
     With --samples and --reference, FID and related metrics of anyone's images are computed.
     Features are cached under the contents of the images and the weights, so the same command
