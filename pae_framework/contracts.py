@@ -261,6 +261,9 @@ class Bottleneck(nn.Module, ABC):
 
     projected: ClassVar[bool] = True
     """Whether there is a projector to ``in_channels`` before it and a deprojector after it."""
+    hides_nan: ClassVar[str] = ""
+    """Why an image of NaN has finite latents, as the nearest entry of a codebook is; empty: it has
+    latents of NaN. The conformance suite then does not expect NaN."""
     statistics_images: int = 0
     """Number of training images that :meth:`measure` needs before training."""
     in_channels: int

@@ -116,6 +116,12 @@ _DIGEST = "__pae_file__"
 """Attribute of a module that was imported from a file: its resolved path and its digest."""
 
 
+def imported_files() -> list[Path]:
+    """The plugins of one file that this process has imported, in this order."""
+    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
+    return [Path(vars(module)[_DIGEST][0]) for module in modules if _DIGEST in vars(module)]
+
+
 def _other_module(name: str, path: Path) -> str | None:
     """The origin of another module of this name; None if there is none."""
     present = sys.modules.get(name)
