@@ -29,8 +29,8 @@ class CLIPConfig(FoundationConfig):
     family: ClassVar[Family] = CLIP
     model: str = Field(
         "ViT-L-14",
-        description="open-clip's name of a model with a plain ViT; `.tag` may follow. Of a file, the "
-        "tag tells how its weights were trained: `ViT-L-14.openai` for OpenAI's (QuickGELU)",
+        description="open-clip's name of a model with a plain ViT; `.tag` may follow. For a local "
+        "file, the tag tells how it was trained: `ViT-L-14.openai` for OpenAI's weights (QuickGELU)",
         examples=list(CLIP.model_names),
     )
 
