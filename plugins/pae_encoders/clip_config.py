@@ -30,7 +30,7 @@ class CLIPConfig(FoundationConfig):
     model: str = Field(
         "ViT-L-14",
         description="open-clip's name of a model with a plain ViT; `.tag` may follow. For a local "
-        "file, the tag tells how it was trained: `ViT-L-14.openai` for OpenAI's weights (QuickGELU)",
+        "file, the tag tells how it was trained: `ViT-L-14.openai` for OpenAI's (QuickGELU)",
         examples=list(CLIP.model_names),
     )
 
