@@ -115,7 +115,7 @@ class SyntheticInputs(EvaluationInputs):
         if part == "test_images":
             return {"test_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
         if part == "training_images":
-            return {"reference_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
+            return {"training_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
         expect(part in _PARTS, f"asked for the part {part!r}; known are {sorted(_PARTS)}")
         return {part: "synthetic", f"{part}_digest": "none"}
 
