@@ -195,7 +195,7 @@ def run_process(
     *arguments: str | Path,
     cwd: Path,
     timeout: float = 60,
-    python: str = sys.executable,
+    python: str | None = None,
     **options: Any,
 ) -> Result:
     """Run Python in a new process, in the folder ``cwd``.
@@ -204,11 +204,11 @@ def run_process(
         *arguments: What follows ``python``; ``"-m", "pae_framework", ...`` is the command line.
         cwd: The working directory.
         timeout: Seconds after which the process is killed.
-        python: The interpreter.
+        python: The interpreter; default: the one that runs.
         **options: Passed to :func:`subprocess.run`, such as ``env``.
     """
     done = subprocess.run(
-        [python, *map(str, arguments)],
+        [python or sys.executable, *map(str, arguments)],
         cwd=cwd,
         timeout=timeout,
         capture_output=True,
