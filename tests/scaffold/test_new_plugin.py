@@ -169,6 +169,7 @@ def test_nothing_is_overwritten(kind, pae, tmp_path):
 # --- updates --------------------------------------------------------------------------------------
 
 CI = ".github/workflows/ci.yml"
+RECORD = ".pae-plugin.json"
 
 
 @pytest.fixture
@@ -190,9 +191,9 @@ def written_by_an_earlier_version(folder: Path, path: str) -> None:
     from pae_framework.system.files import digest_of_text
 
     (folder / path).write_text("earlier\n")
-    record = json.loads((folder / ".pae-plugin.json").read_text())
+    record = json.loads((folder / RECORD).read_text())
     record["files"][path] = digest_of_text("earlier\n")
-    (folder / ".pae-plugin.json").write_text(json.dumps(record))
+    (folder / RECORD).write_text(json.dumps(record))
 
 
 def test_an_update_of_a_new_plugin_changes_nothing(mine, pae):
@@ -232,9 +233,9 @@ def test_an_update_never_touches_the_authors_code(mine, pae):
 
 
 def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae):
-    record = json.loads((mine / ".pae-plugin.json").read_text())
+    record = json.loads((mine / RECORD).read_text())
     del record["files"][".gitignore"]  # an earlier version did not write it
-    (mine / ".pae-plugin.json").write_text(json.dumps(record))
+    (mine / RECORD).write_text(json.dumps(record))
     (mine / ".gitignore").unlink()
     (mine / CI).unlink()
     for _ in range(2):
@@ -243,12 +244,40 @@ def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae
         assert not (mine / CI).exists()
 
 
+@pytest.mark.parametrize("path", [".gitignore", CI, "tests/conftest.py"])
+def test_an_update_keeps_a_file_of_the_author_that_an_earlier_version_did_not_write(
+    path, mine, pae
+):
+    record = json.loads((mine / RECORD).read_text())
+    del record["files"][path]
+    (mine / RECORD).write_text(json.dumps(record))
+    (mine / path).write_text("my own\n")
+    for _ in range(2):
+        assert f"kept {mine / path}" in pae("new-plugin", "--update", mine).ok().out
+        assert (mine / path).read_text() == "my own\n"
+        assert path not in json.loads((mine / RECORD).read_text())["files"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_update_after_the_author_added_a_kind(own, mine, pae):
+    """The author names the kind in the record, and may have written its test already."""
+    record = json.loads((mine / RECORD).read_text())
+    (mine / RECORD).write_text(json.dumps({**record, "kinds": ["encoder", "regularizer"]}))
+    added = "tests/test_regularizer_contract.py"
+    if own:
+        (mine / added).write_text("my own\n")
+    shown = pae("new-plugin", "--update", mine).ok().out
+    assert f"{'kept' if own else 'added'} {mine / added}" in shown
+    recorded = json.loads((mine / RECORD).read_text())["files"]
+    assert recorded.keys() == record["files"].keys() | (set() if own else {added})
+
+
 @pytest.mark.parametrize(
     "damage",
     ["", "{}", "[]", "{", '{"distribution": "../x", "kinds": ["encoder"], "files": {}}', "null"],
 )
 def test_a_damaged_record_is_named(damage, mine, pae):
-    (mine / ".pae-plugin.json").write_text(damage)
+    (mine / RECORD).write_text(damage)
     before = contents(mine)
     assert ".pae-plugin.json" in pae("new-plugin", "--update", mine).fails(2).err
     assert contents(mine) == before
