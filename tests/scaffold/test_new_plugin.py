@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
+from pae_framework.plugins import load_registry
+from pae_framework.scaffold.names import checked_names
 from pae_framework.testing.pytest import Pae, Result, run_process
 
 ALL = [option for kind in KINDS for option in ("--kind", kind)]
@@ -127,6 +130,41 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
 def test_a_name_that_cannot_be_used_is_refused(name: str, pae: Pae, tmp_path: Path) -> None:
     pae("new-plugin", "--kind", "encoder", "--", name).fails(2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(spec.name, spec.kind) for spec in load_registry().specs() if spec.built_in],
+    ids=lambda value: value,
+)
+def test_the_name_of_a_built_in_component_of_this_kind_is_refused(name, kind):
+    with pytest.raises(UsageError, match=name):
+        checked_names(name, tuple(KINDS))
+
+
+def test_only_components_of_its_own_kinds_take_a_name(pae, with_plugin, tmp_path):
+    assert checked_names("kl", ("encoder",)).package == "kl"
+    (tmp_path / "other_plugin.py").write_text(
+        "from pae_framework import hookimpl\npae_api = 1\n@hookimpl\n"
+        "def pae_register_regularizers(register):\n"
+        "    register('pull', target='m:C', config='m:D', summary='pulls')\n"
+    )
+    with_plugin(tmp_path / "other_plugin.py")
+    assert "regularizer:pull" in pae("new-plugin", "pull", "--kind", "regularizer").fails(2).err
+    pae("new-plugin", "pull", "--kind", "encoder").ok()
+
+
+@pytest.mark.parametrize("name", ["on", "off", "yes", "no", "On", "true", "null"])
+def test_a_name_that_yaml_reads_as_something_else_is_refused(name, pae, tmp_path):
+    pae("new-plugin", name, "--kind", "encoder").fails(2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["l1", "loss", "perceptual", "step"])
+def test_a_regularizer_is_not_named_like_another_column_of_the_log(name, pae, tmp_path):
+    pae("new-plugin", name, "--kind", "encoder", "--kind", "regularizer").fails(2)
+    assert list(tmp_path.iterdir()) == []
+    assert checked_names(name, ("encoder",)).package == name
 
 
 @pytest.mark.parametrize(
