@@ -41,7 +41,7 @@ def pae_register_regularizers(register):
 def check(folder: Path, *words: str, default: str = "0.0, ", reduce: str = "mean") -> Result:
     source = SOURCE.replace("{default}", default).replace("{reduce}", reduce)
     (folder / "pull_file.py").write_text(source)
-    return run_process("-m", "pae_framework", "check-plugin", *words, cwd=folder, timeout=120)
+    return run_process("-m", "pae_framework", "check-plugin", *words, cwd=folder, timeout=600)
 
 
 @pytest.mark.slow
@@ -56,6 +56,7 @@ def test_a_correct_file_passes_and_its_weight_is_named(tmp_path):
     assert {"contract", "nan", "other_process", "compile", "meta_device"} <= states.keys()
 
 
+@pytest.mark.timeout(600)
 def test_a_broken_file_fails_with_the_contract_and_exit_code_3(tmp_path):
     failed = check(tmp_path, "pull_file.py", reduce="sum").fails(3)
     assert "mean over images" in failed.out

@@ -35,12 +35,12 @@ def installed(folder: Path) -> dict[str, str]:
 
 
 def pae_in(folder: Path, env: dict[str, str], *arguments: str) -> Result:
-    return run_process("-m", "pae_framework", *arguments, cwd=folder, env=env, timeout=400)
+    return run_process("-m", "pae_framework", *arguments, cwd=folder, env=env, timeout=600)
 
 
 def conformance(folder: Path, env: dict[str, str], *chosen: str) -> Result:
     quiet = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-    return run_process("-m", "pytest", *quiet, *chosen, cwd=folder, env=env, timeout=400)
+    return run_process("-m", "pytest", *quiet, *chosen, cwd=folder, env=env, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def test_its_recipe_uses_every_component(whole):
     assert shown.count("use: my_parts") == len(KINDS) + 1  # the data source is used twice
 
 
+@pytest.mark.timeout(600)
 def test_its_own_tests_pass_for_every_kind(whole):
     folder, env = whole
     quick = "(test_contract or test_plugin or documented) and not regist"
@@ -107,7 +108,7 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
     def run(*arguments: str, cwd: Path = folder) -> Result:
         code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], "
         code += "run_name='__main__', alter_sys=True)"
-        return run_process("-c", code, *arguments, cwd=cwd, env=env, timeout=400, python=python)
+        return run_process("-c", code, *arguments, cwd=cwd, env=env, timeout=600, python=python)
 
     run("pae_framework", "new-plugin", folder.name, "--kind", kind, cwd=tmp_path).ok()
     editable = ("-e",) if find_spec("editables") else ()  # hatchling needs it for editable installs
