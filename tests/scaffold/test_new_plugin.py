@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.plugins import load_registry
-from pae_framework.scaffold.names import checked_names
+from pae_framework.scaffold.names import Names, checked_names
+from pae_framework.scaffold.plugin_package import all_files, scaffolding
 from pae_framework.testing.pytest import Pae, Result, run_process
 
+CI = ".github/workflows/ci.yml"
 ALL = [option for kind in KINDS for option in ("--kind", kind)]
 
 
@@ -118,6 +122,44 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
     run("pae_framework", "run", f"my_{kind}.yaml", "--smoke").ok()
 
 
+# --- CI and several plugins in one repository -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source", ["git+https://example.com/pae-framework.git", ""], ids=["set", "unset"]
+)
+def test_ci_installs_the_framework_before_the_plugin_from_where_the_author_says(source, tmp_path):
+    workflow = yaml.safe_load(scaffolding(Names("mine", ("encoder",)))[CI])
+    job = workflow["jobs"]["test"]
+    installs = [step["run"] for step in job["steps"] if "pip install" in step.get("run", "")]
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "pip $*"\n')
+    (tmp_path / "pip").chmod(0o755)
+    assert job["env"] == {"PAE_FRAMEWORK": "${{ vars.PAE_FRAMEWORK }}"}
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PAE_FRAMEWORK": source}
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(installs)], env=env, capture_output=True, text=True
+    )
+    if source:
+        assert done.stdout.splitlines() == [f"pip install {source}", "pip install -e .[test]"]
+    else:
+        assert (done.returncode != 0, done.stdout) == (True, "")
+        assert "PAE_FRAMEWORK" in done.stderr
+
+
+def test_two_plugins_in_one_repository_are_tested_together(tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        files = all_files(Names(f"my-{name}", ("regularizer",)))
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        paths.append(installed(tmp_path / name)["PYTHONPATH"])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = conformance(tmp_path, env, "one", "two", "-k", "recipe_is_valid or test_contract")
+    assert done.code == 0, done.out[-6000:] + done.err
+    assert "4 passed" in done.out
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
@@ -207,7 +249,6 @@ def test_nothing_is_overwritten(kind, pae, tmp_path):
 
 # --- updates --------------------------------------------------------------------------------------
 
-CI = ".github/workflows/ci.yml"
 RECORD = ".pae-plugin.json"
 
 
