@@ -146,7 +146,16 @@ def test_ci_installs_the_framework_before_the_plugin_from_where_the_author_says(
         assert "PAE_FRAMEWORK" in done.stderr
 
 
-def test_two_plugins_in_one_repository_are_tested_together(tmp_path):
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["one", "two", "-k", "recipe_is_valid or test_contract"], 4),
+        (["--import-mode=importlib", "-k", "recipe_is_valid"], 2),
+    ],
+    ids=["folders", "whole repository"],
+)
+def test_two_plugins_in_one_repository_are_tested_together(words, count, tmp_path):
     paths = []
     for name in ("one", "two"):
         files = all_files(Names(f"my-{name}", ("regularizer",)))
@@ -155,9 +164,9 @@ def test_two_plugins_in_one_repository_are_tested_together(tmp_path):
             (tmp_path / name / path).write_text(text)
         paths.append(installed(tmp_path / name)["PYTHONPATH"])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = conformance(tmp_path, env, "one", "two", "-k", "recipe_is_valid or test_contract")
+    done = conformance(tmp_path, env, *words)
     assert done.code == 0, done.out[-6000:] + done.err
-    assert "4 passed" in done.out
+    assert f"{count} passed" in done.out
 
 
 # --- names ----------------------------------------------------------------------------------------
