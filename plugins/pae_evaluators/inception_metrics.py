@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -83,8 +83,8 @@ class InceptionMetrics(Evaluator):
         }
         subject = {**inputs.protocol_of("generator"), **samples.origin}
         of_convention = (self.convention, quantities, comparison, weights, protocol, subject)
-        metrics = list(measure(*of_convention))
-        return [*metrics, *self._more(samples, inputs, weights, metrics)]
+        more = self._more(samples, inputs, weights, protocol, subject)
+        return [*measure(*of_convention), *more]
 
     def _tell_not_available(self, label: str, reason: str, samples: SampleSet) -> None:
         logger.warning("%s: not available: %s", label, reason)
@@ -99,7 +99,8 @@ class InceptionMetrics(Evaluator):
         samples: SampleSet,
         inputs: EvaluationInputs,
         weights: WeightsIdentity,
-        metrics: list[Metric],
+        protocol: Mapping[str, Any],
+        subject: Mapping[str, Any],
     ) -> Iterable[Metric]:
         """Metrics in other features."""
         return ()
@@ -129,18 +130,17 @@ class Fidelity(InceptionMetrics):
         samples: SampleSet,
         inputs: EvaluationInputs,
         weights: WeightsIdentity,
-        metrics: list[Metric],
+        protocol: Mapping[str, Any],
+        subject: Mapping[str, Any],
     ) -> Iterable[Metric]:
-        """FDr6, if it is asked for and available."""
-        if self.config.fdr6 is None:
+        """FDr6 of the samples of the last weights, if it is asked for and available."""
+        if self.config.fdr6 is None or samples.role != "main":
             return ()
-        has_images = self.config.reference is None and len(inputs.images) > 1
-        reason = lacks(weights, self.config.fdr6, has_images, len(samples.images))
+        reason = lacks(weights, self.config.fdr6, len(samples.images))
         if reason is not None:
             self._tell_not_available("FDr6", reason, samples)
             return ()
-        distance = next(metric for metric in metrics if metric.label.startswith(("FID", "FD ")))
-        return measure_fdr6(inputs, samples, self.config.fdr6, distance)
+        return measure_fdr6(inputs, samples.images, self.config, protocol, subject)
 
 
 def _of_other_than_main(samples: SampleSet) -> str:

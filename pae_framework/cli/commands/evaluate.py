@@ -112,11 +112,11 @@ def evaluate(
 
         pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
     """
-    from pae_framework.cli.extraction import require_writable
+    from pae_framework.cli.extraction import CARD, require_writable
 
     _require_one_kind(context, run)
     if out is not None:
-        require_writable(out)
+        require_writable(out, CARD)
     if run is not None:
         card = _of_run(run, tuple(only or ()), again, processes)
     else:
