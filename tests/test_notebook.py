@@ -52,7 +52,7 @@ def test_latents_and_images_have_the_recipes_shapes(run: pae.Run) -> None:
 
 def test_samples_are_those_of_the_command(run: pae.Run, tmp_path: Path) -> None:
     command = ["-m", "pae_framework", "sample", run.path, "--labels", "#3,#7", "--seed", "5"]
-    run_process(*command, "--out", "drawn", cwd=tmp_path).ok()
+    run_process(*command, "--out", "drawn", cwd=tmp_path, timeout=600).ok()
     drawn = [read_png(tmp_path / "drawn" / f"00000{index}.png") for index in range(2)]
     assert torch.equal(run.sample(labels=[3, 7], seed=5), torch.stack(drawn))
 
