@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 from pae_framework.errors import DataError, RunError
+
+_BATCH = 250
+"""Images whose features are added to the statistics at once."""
+PART = 20 * _BATCH
+"""Images whose features are in memory at once; several processes share them."""
 
 
 class Gaussian(Protocol):
@@ -109,3 +114,23 @@ class FeatureStatistics:
         self._scatter += torch.outer(shift, shift) * (self.count * count / total)
         self.mean = self.mean + shift * (count / total)
         self.count = total
+
+
+def statistics_of(
+    images: Tensor, extract: Callable[[Tensor], Tensor], width: int
+) -> FeatureStatistics:
+    """Statistics of the features of images, part by part.
+
+    Args:
+        images: (M, 3, S, S) uint8.
+        extract: features (N, D) of N of the images.
+        width: of the features, D.
+
+    Raises:
+        RunError: a feature is not finite.
+    """
+    statistics = FeatureStatistics(width)
+    for part in images.split(PART):
+        for features in extract(part).split(_BATCH):
+            statistics.update(features)
+    return statistics

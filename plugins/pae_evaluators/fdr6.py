@@ -12,12 +12,9 @@ from pae_evaluators.config import FidelityConfig
 from pae_framework.contracts import EvaluationInputs, FDr6Features, Metric
 from pae_framework.metrics.conventions import network_protocol
 from pae_framework.metrics.fdr6 import INCEPTION, NETWORKS, RANDOM, VALIDATION, fdr6
-from pae_framework.metrics.feature_statistics import FeatureStatistics
+from pae_framework.metrics.feature_statistics import statistics_of
 from pae_framework.metrics.frechet import frechet_distance
 from pae_framework.metrics.inception import WeightsIdentity
-
-PART = 5000
-"""Images whose features are in memory at once."""
 
 
 def lacks(inception: WeightsIdentity, weights: str, count: int) -> str | None:
@@ -59,10 +56,9 @@ def measure_fdr6(
     for name in VALIDATION:
         features = inputs.fdr6_features(name, config.weights if name == INCEPTION else config.fdr6)
         reference = features.reference
-        distances[name] = frechet_distance(
-            _statistics(images, features, len(reference.mean)), reference
-        )
-        networks[name] = _network(name, features, len(reference.mean))
+        width = len(reference.mean)
+        distances[name] = frechet_distance(statistics_of(images, features, width), reference)
+        networks[name] = _network(name, features, width)
         common = {
             **reference.protocol,
             **protocol,
@@ -114,11 +110,3 @@ def _metric(
         subject=subject,
         protocol=protocol,
     )
-
-
-def _statistics(images: Tensor, features: FDr6Features, width: int) -> FeatureStatistics:
-    statistics = FeatureStatistics(width)
-    for part in images.split(PART):
-        for some in features(part).split(250):
-            statistics.update(some)
-    return statistics

@@ -7,14 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pae_framework.contracts import EvaluationInputs, Extractor, FeatureReference, Metric
-from pae_framework.metrics.feature_statistics import FeatureStatistics
+from pae_framework.contracts import EvaluationInputs, FeatureReference, Metric
+from pae_framework.metrics.feature_statistics import PART, FeatureStatistics, statistics_of
 from pae_framework.metrics.frechet import frechet_distance
-
-BATCH = 250
-"""Images whose features are added to the statistics at once."""
-EXTRACTED = 40 * BATCH
-"""Images whose features are in memory at once; several processes share them."""
 
 
 class FeatureDistance:
@@ -53,7 +48,7 @@ class FeatureDistance:
 
     def statistics(self, images: Tensor) -> FeatureStatistics:
         """Statistics of the features of images (M, 3, S, S) uint8."""
-        return _statistics(images, self.inputs.extractor, self.width)
+        return statistics_of(images, self.inputs.extractor, self.width)
 
     def metric_of(
         self,
@@ -91,7 +86,7 @@ class DistanceToTestImages(FeatureDistance):
     def __init__(self, inputs: EvaluationInputs):
         features = inputs.image_features
         found = FeatureStatistics(features.shape[1])
-        for part in features.split(EXTRACTED):
+        for part in features.split(PART):
             found.update(part)
         protocol = {
             **inputs.protocol_of("test_images"),
@@ -101,11 +96,3 @@ class DistanceToTestImages(FeatureDistance):
         super().__init__(
             inputs, FeatureReference(found.mean, found.covariance, found.count, protocol)
         )
-
-
-def _statistics(images: Tensor, extractor: Extractor, width: int) -> FeatureStatistics:
-    statistics = FeatureStatistics(width)
-    for part in images.split(EXTRACTED):
-        for features in extractor(part).split(BATCH):
-            statistics.update(features)
-    return statistics

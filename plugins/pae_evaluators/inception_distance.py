@@ -9,14 +9,9 @@ from torch import Tensor
 
 from pae_framework.contracts import EvaluationInputs, Metric
 from pae_framework.metrics.conventions import network_protocol
-from pae_framework.metrics.feature_statistics import FeatureStatistics
+from pae_framework.metrics.feature_statistics import FeatureStatistics, statistics_of
 from pae_framework.metrics.frechet import frechet_distance
 from pae_framework.metrics.inception import WeightsIdentity
-
-PART = 5000
-"""Images whose features are in memory at once; several processes share them."""
-BATCH = 500
-"""Images whose features are added to the statistics at once."""
 
 
 class InceptionDistance:
@@ -39,12 +34,7 @@ class InceptionDistance:
 
     def statistics(self, images: Tensor) -> FeatureStatistics:
         """Statistics of the features of images (M, 3, S, S) uint8."""
-        statistics = FeatureStatistics(self.width)
-        for part in images.split(PART):
-            pool, _ = self._network(part)
-            for features in pool.split(BATCH):
-                statistics.update(features)
-        return statistics
+        return statistics_of(images, lambda part: self._network(part)[0], self.width)
 
     def metric_of(
         self,

@@ -23,12 +23,11 @@ from pae_framework.contracts import (
 from pae_framework.data.npz import NpzImages
 from pae_framework.data.pixels import UINT8
 from pae_framework.metrics.conventions import Comparison, cautions, measure, split_available
+from pae_framework.metrics.feature_statistics import PART
 from pae_framework.metrics.features import InceptionFeatures, Reference, SetFeatures, collect
 from pae_framework.metrics.inception import WeightsIdentity
 from pae_framework.metrics.reference_files import ReferenceFile, missing_of_images
 
-PART = 5000
-"""Images whose features are in memory at once; several processes share them."""
 _READ = 500
 """Images of a reference file that are in memory at once."""
 

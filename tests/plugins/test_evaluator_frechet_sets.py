@@ -15,12 +15,13 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from pae_evaluators import feature_distance, inception_distance, reconstruction
+from pae_evaluators import reconstruction
 from pae_evaluators.config import FewStepsConfig, GenerationConfig, ReconstructionConfig
 from pae_evaluators.reconstruction import Reconstruction
 from pae_evaluators.sample_quality import FewSteps, Generation
 from pae_framework.contracts import FeatureReference, SampleSet
 from pae_framework.data.pixels import squared_error
+from pae_framework.metrics import feature_statistics
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings
 
 
@@ -234,7 +235,7 @@ def test_only_lpips_is_called_lpips(tmp_path):
     ],
 )
 def test_rfid_if_weights_are_asked_for(tmp_path, monkeypatch, sha256, name, label):
-    monkeypatch.setattr(inception_distance, "PART", 16)
+    monkeypatch.setattr(feature_statistics, "PART", 16)
     inputs = partial(Material, sha256=sha256)
     found = reconstruct(tmp_path, images(), images() + 51, inputs, weights="mine.pth")
     metric = found[f"reconstruction/{name}"]
@@ -423,7 +424,7 @@ def test_no_samples_no_figures(tmp_path):
 
 
 def test_many_images_pass_through_the_extractor_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_distance, "EXTRACTED", 500)
+    monkeypatch.setattr(feature_statistics, "PART", 500)
     many = images(1100)
     one_set = replace(SETS[0], images=many + 2)
     inputs = Material(many, sample_sets=(one_set,))
