@@ -4,9 +4,9 @@
 - ``with_plugin(module)`` makes a module or file a plugin during one test.
 - ``tiny_source``, ``tiny_batch``, ``tiny_encoder`` and ``tiny_tokenizer`` are small and fast.
 
-Activate it in the ``conftest.py`` at the root of your tests, then use ``pae``::
+Import them in the ``conftest.py`` of your tests, then use ``pae``::
 
-    pytest_plugins = ["pae_framework.testing.pytest"]
+    from pae_framework.testing.pytest import *
 
 
     def test_a_recipe_may_use_my_term(pae):
@@ -195,7 +195,7 @@ def run_process(
     *arguments: str | Path,
     cwd: Path,
     timeout: float = 60,
-    python: str = sys.executable,
+    python: str | None = None,
     **options: Any,
 ) -> Result:
     """Run Python in a new process, in the folder ``cwd``.
@@ -204,11 +204,11 @@ def run_process(
         *arguments: What follows ``python``; ``"-m", "pae_framework", ...`` is the command line.
         cwd: The working directory.
         timeout: Seconds after which the process is killed.
-        python: The interpreter.
+        python: The interpreter; default: that of this process.
         **options: Passed to :func:`subprocess.run`, such as ``env``.
     """
     done = subprocess.run(
-        [python, *map(str, arguments)],
+        [python or sys.executable, *map(str, arguments)],
         cwd=cwd,
         timeout=timeout,
         capture_output=True,
