@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pae_framework.errors import Problem
+from pae_framework.flow.flow_settings import Role
 from pae_framework.preflight.machine import Machine, this_machine
 from pae_framework.preflight.memory import training_memory
 from pae_framework.preflight.requirements import unfinished_stages
@@ -33,6 +34,8 @@ RUNS = Path("runs")
 SHARED_MEMORY = Path("/dev/shm")
 CHECKPOINTS = 3
 """Checkpoints of a training on the disk at once: two are kept while the next is written."""
+INCEPTION_FEATURES = 2048 + 2023
+"""Pooled and spatial features of an image, in float32."""
 PREFETCHED = 2
 """Batches that a process reads ahead."""
 
@@ -178,11 +181,46 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         pixels = 3 * recipe.data.image_size**2
         # While a set is joined, its chunks are there, too.
         yield _Files("sample", " images", (sum(counts) + max(counts)) * pixels)
+    yield _Files("evaluate", " features", _extracted(recipe))
+
+
+def _extracted(recipe: Recipe) -> int:
+    """Bytes of the features that evaluators extract and keep."""
+    size = 4 * INCEPTION_FEATURES * _evaluated(recipe, "inception", ("checkpoint", "few_steps"))
+    if recipe.extractor is not None:
+        width = recipe.extractor.config.token_width()
+        size += 8 * width * _evaluated(recipe, "extractor")
+    return size
+
+
+def _evaluated(recipe: Recipe, network: str, without: Collection[Role] = ()) -> int:
+    """Number of images whose features in a network evaluators need, of each set once.
+
+    Args:
+        recipe: the recipe; test images of unknown number are left out.
+        network: in :data:`~pae_framework.config.EVALUATION_NEEDS`.
+        without: roles of the sample sets that no evaluator with this network measures.
+    """
+    chosen = [component.config.needs for component in recipe.evaluate.values()]
+    read = frozenset[str]().union(*(needs for needs in chosen if network in needs))
+    if network not in read:
+        return 0
+    expected = recipe.data.test.config.expected()
+    test = recipe.data.test_images or (0 if expected is None else expected[0])
+    sets = () if recipe.sample is None else recipe.sample.sets(last=None)
+    samples = [wanted.settings.count for wanted in sets if wanted.role not in without]
+    # Interpolations between latents are decoded, one for each test image.
+    made_of_test_images = len(read & {"reconstructions", "train_latents"})
+    return test * (1 + made_of_test_images) + ("samples" in read) * sum(samples)
 
 
 def _present(folder: Path, stages: Collection[str]) -> int:
     """Bytes that the stages have written already."""
-    patterns = (*(f"{name}-*/**/*" for name in stages), "features/**/*")
+    kept = {"tokenizer": "features/**/*", "evaluate": "extracted/**/*"}
+    patterns = (
+        *(f"{name}-*/**/*" for name in stages),
+        *(pattern for name, pattern in kept.items() if name in stages),
+    )
     found = (path for pattern in patterns for path in folder.glob(pattern))
     return sum(path.stat().st_size for path in found if path.is_file())
 

@@ -149,6 +149,48 @@ def test_what_is_written_already_and_finished_stages_need_no_disk(
     assert lacking_resources([loaded], done, CPU) == scarce_resources([loaded], done) == []
 
 
+IMAGES = (
+    "sample.count=1000",
+    "data.test_images=50",
+    "data.image_size=32",
+    "extractor.width=64",
+    "extractor.depth=2",
+)
+FID_OF_SAMPLES = "evaluate.adm={weights: none}"
+INCEPTION, FEATURES = 4 * (2048 + 2023), 8 * 128
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "images", "bytes_per_image"),
+    [  # small_cnn doubles its width once
+        ([FID_OF_SAMPLES], 50 + 1000, INCEPTION),
+        ([FID_OF_SAMPLES, "evaluate.fidelity={weights: none}"], 50 + 1000, INCEPTION),
+        (["evaluate.generation={}"], 50 + 3 * 1000 + 1000, FEATURES),
+        (["evaluate.reconstruction={}"], 2 * 50, FEATURES),
+        (["evaluate.reconstruction={weights: none}"], 2 * 50, INCEPTION + FEATURES),
+        (["evaluate.manifold={ssc: false}"], 0, 0),
+    ],
+)
+def test_features_of_evaluated_images_need_disk(
+    load: Load,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluators: list[str],
+    images: int,
+    bytes_per_image: int,
+) -> None:
+    """Each set of images once per network, whoever measures it; few steps are not in Inception."""
+    sample = ("sample.few_steps=[1, 2]", "sample.steps=3")
+    none = ("evaluate.reconstruction=null", "evaluate.generation=null")
+    with_features = load(*IMAGES, *sample, *none, *evaluators)
+    without = load(*IMAGES, *sample, *none)
+    whole = needed(with_features, tmp_path, monkeypatch)
+    assert whole - needed(without, tmp_path, monkeypatch) == images * bytes_per_image
+    (tmp_path / "extracted" / "network").mkdir(parents=True)
+    (tmp_path / "extracted" / "network" / "a").write_bytes(bytes(70))
+    assert needed(with_features, tmp_path, monkeypatch) == whole - 70
+
+
 @pytest.mark.parametrize(
     ("changes", "path"),
     [
