@@ -52,9 +52,16 @@ def test_latents_and_images_have_the_recipes_shapes(run: pae.Run) -> None:
 
 def test_samples_are_those_of_the_command(run: pae.Run, tmp_path: Path) -> None:
     command = ["-m", "pae_framework", "sample", run.path, "--labels", "#3,#7", "--seed", "5"]
-    run_process(*command, "--out", "drawn", cwd=tmp_path).ok()
+    run_process(*command, "--out", "drawn", cwd=tmp_path, timeout=600).ok()
     drawn = [read_png(tmp_path / "drawn" / f"00000{index}.png") for index in range(2)]
     assert torch.equal(run.sample(labels=[3, 7], seed=5), torch.stack(drawn))
+
+
+def test_a_recipe_that_would_be_submitted_is_refused(folder: Path) -> None:
+    launch = "launch={executor: local}"
+    with pytest.raises(UsageError, match="launch=null"):
+        pae.run(folder / "tiny.yaml", [launch], run_dir=folder / "submitted")
+    assert not (folder / "submitted").exists()
 
 
 def read_png(path: Path) -> torch.Tensor:
@@ -62,8 +69,9 @@ def read_png(path: Path) -> torch.Tensor:
 
 
 def test_wrong_input_says_what_would_be_right(run: pae.Run, folder: Path) -> None:
-    with pytest.raises(UsageError, match="classes are 0 to"):
-        run.sample(labels=[-1])
+    for wrong in (-1, 10, "3", 1.0, None):
+        with pytest.raises(UsageError, match="numbers from 0 to 9"):
+            run.sample(labels=[wrong])
     with pytest.raises(UsageError, match=r"it has .*solver"):
         run.sample(labels=[0], stepps=3)
     with pytest.raises(UsageError, match="steps"):

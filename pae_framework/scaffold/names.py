@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import yaml
+
 from pae_framework import PAE_API
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS, Kind
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.checks.loss_checks import RESERVED, label_problem
 from pae_framework.registry import normalized
 
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -72,7 +76,7 @@ def checked_names(name: str, kinds: tuple[str, ...]) -> Names:
         found = f"unknown kind {unknown[0]!r}" if unknown else "no --kind is given"
         raise UsageError(f"{found}; one or more of {', '.join(KINDS)}")
     names = Names(normalized(name), tuple(dict.fromkeys(kinds)))
-    if (problem := _problem(name, names.package)) is not None:
+    if (problem := _problem(name, names.package) or _component_problem(names)) is not None:
         raise UsageError(f"a plugin cannot be named {name!r}: {problem}")
     return names
 
@@ -88,6 +92,19 @@ def _problem(name: str, package: str) -> str | None:
         return f"{package!r} is a word of Python"
     if package in sys.stdlib_module_names or _is_installed(package):
         return f"a package {package!r} is installed already"
+    return None
+
+
+def _component_problem(names: Names) -> str | None:
+    """Why a recipe could not use components of this name."""
+    name = names.package
+    if yaml.safe_load(name) != name:
+        return f"YAML reads {name} as {yaml.safe_load(name)!r}, so a recipe cannot name it"
+    if "regularizer" in names.kinds and (problem := label_problem(name, RESERVED)) is not None:
+        return problem
+    for spec in load_registry().specs():
+        if spec.name == name and spec.kind in names.kinds:
+            return f"there is {spec.reference} of {spec.origin}; choose another name"
     return None
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pae_framework import PAE_API, __version__
 from pae_framework.errors import UsageError
@@ -43,7 +42,7 @@ def write_plugin(names: Names, folder: Path) -> list[str]:
     written = all_files(names)
     for path, text in written.items():
         _write(folder / path, text)
-    _write_record(folder, names, scaffolding(names))
+    _write_record(folder, names, _digests_of(scaffolding(names)))
     return [*written, RECORD]
 
 
@@ -71,14 +70,23 @@ def update_plugin(folder: Path) -> list[FileUpdate]:
     for update in updates:
         if update.state != "kept":
             _write(folder / update.path, current[update.path])
+    _write_record(folder, names, _digests(folder, current, recorded, updates))
+    return updates
+
+
+def _digests(
+    folder: Path,
+    current: Mapping[str, str],
+    recorded: Mapping[str, str],
+    updates: Iterable[FileUpdate],
+) -> dict[str, str]:
+    """Digests of what was written last. A file that was never written has none."""
     kept = {update.path for update in updates if update.state == "kept"}
     removed = {path for path in recorded if not (folder / path).exists()}
-    digests = {
-        path: recorded[path] if path in kept | removed else digest_of_text(text)
-        for path, text in current.items()
-    }
-    write_json(folder / RECORD, _record(names, digests))
-    return updates
+    unwritten = kept | removed
+    before = {path: recorded[path] for path in unwritten & current.keys() & recorded.keys()}
+    written = {path: text for path, text in current.items() if path not in unwritten}
+    return {**before, **_digests_of(written)}
 
 
 def _updates(
@@ -108,19 +116,19 @@ def _write(path: Path, text: str) -> None:
     write_text(path, text)
 
 
-def _write_record(folder: Path, names: Names, written: Mapping[str, str]) -> None:
-    digests = {path: digest_of_text(text) for path, text in written.items()}
-    write_json(folder / RECORD, _record(names, digests))
+def _digests_of(written: Mapping[str, str]) -> dict[str, str]:
+    return {path: digest_of_text(text) for path, text in written.items()}
 
 
-def _record(names: Names, digests: Mapping[str, str]) -> dict[str, Any]:
-    return {
+def _write_record(folder: Path, names: Names, digests: Mapping[str, str]) -> None:
+    record = {
         "distribution": names.distribution,
         "kinds": list(names.kinds),
         "pae_framework": __version__,
         "pae_api": PAE_API,
         "files": dict(digests),
     }
+    write_json(folder / RECORD, record)
 
 
 def _read_record(folder: Path) -> tuple[Names, dict[str, str]]:

@@ -4,9 +4,9 @@
 - ``with_plugin(module)`` makes a module or file a plugin during one test.
 - ``tiny_source``, ``tiny_batch``, ``tiny_encoder`` and ``tiny_tokenizer`` are small and fast.
 
-Activate it in the ``conftest.py`` at the root of your tests, then use ``pae``::
+Import them in the ``conftest.py`` of your tests, then use ``pae``::
 
-    pytest_plugins = ["pae_framework.testing.pytest"]
+    from pae_framework.testing.pytest import *
 
 
     def test_a_recipe_may_use_my_term(pae):

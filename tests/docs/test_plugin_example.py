@@ -25,7 +25,8 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def python(site: Path, *arguments: str) -> Result:
     """A Python that has the plugin installed, working in its folder."""
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    return run_process(*arguments, cwd=site, env={**os.environ, "PYTHONPATH": path})
+    env = {**os.environ, "PYTHONPATH": path}
+    return run_process(*arguments, cwd=site, env=env, timeout=600)
 
 
 def pae(site: Path, *arguments: str) -> Result:
@@ -71,6 +72,7 @@ def test_its_term_is_part_of_the_loss_and_reaches_the_weights(site: Path) -> Non
     python(site, "-c", IN_THE_OBJECTIVE).ok()
 
 
+@pytest.mark.timeout(600)
 def test_recipe_and_tests_of_the_plugins_page_work(tmp_path: Path) -> None:
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path)
     assert pae(site, "check", "neighbors.yaml").ok().out == "neighbors: valid\n"
@@ -133,7 +135,7 @@ def test_the_tutorial_works_word_for_word(tmp_path: Path) -> None:
                 env["PYTHONPATH"] = os.pathsep.join(path)
             else:
                 module = {"pae": "pae_framework", "pytest": "pytest"}[program]
-                done = run_process("-m", module, *words, cwd=folder, env=env, timeout=300)
+                done = run_process("-m", module, *words, cwd=folder, env=env, timeout=600)
                 assert done.code == 0, f"{line}\n{done.out[-3000:]}{done.err[-3000:]}"
                 assert not line.startswith("pae list") or "my_encoder" in done.out
 

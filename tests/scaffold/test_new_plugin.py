@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
+from pae_framework.plugins import load_registry
+from pae_framework.scaffold.names import Names, checked_names
+from pae_framework.scaffold.plugin_package import all_files, scaffolding
 from pae_framework.testing.pytest import Pae, Result, run_process
 
+CI = ".github/workflows/ci.yml"
 ALL = [option for kind in KINDS for option in ("--kind", kind)]
 
 
@@ -32,12 +39,12 @@ def installed(folder: Path) -> dict[str, str]:
 
 
 def pae_in(folder: Path, env: dict[str, str], *arguments: str) -> Result:
-    return run_process("-m", "pae_framework", *arguments, cwd=folder, env=env, timeout=400)
+    return run_process("-m", "pae_framework", *arguments, cwd=folder, env=env, timeout=600)
 
 
 def conformance(folder: Path, env: dict[str, str], *chosen: str) -> Result:
     quiet = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-    return run_process("-m", "pytest", *quiet, *chosen, cwd=folder, env=env, timeout=400)
+    return run_process("-m", "pytest", *quiet, *chosen, cwd=folder, env=env, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,7 @@ def test_its_recipe_uses_every_component(whole):
     assert shown.count("use: my_parts") == len(KINDS) + 1  # the data source is used twice
 
 
+@pytest.mark.timeout(600)
 def test_its_own_tests_pass_for_every_kind(whole):
     folder, env = whole
     quick = "(test_contract or test_plugin or documented) and not regist"
@@ -104,7 +112,7 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
     def run(*arguments: str, cwd: Path = folder) -> Result:
         code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], "
         code += "run_name='__main__', alter_sys=True)"
-        return run_process("-c", code, *arguments, cwd=cwd, env=env, timeout=400, python=python)
+        return run_process("-c", code, *arguments, cwd=cwd, env=env, timeout=600, python=python)
 
     run("pae_framework", "new-plugin", folder.name, "--kind", kind, cwd=tmp_path).ok()
     editable = ("-e",) if find_spec("editables") else ()  # hatchling needs it for editable installs
@@ -112,6 +120,53 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
     assert "passed" in run("pytest", "-q").ok().out
     assert f"my_{kind}" in run("pae_framework", "list-plugins", kind).ok().out
     run("pae_framework", "run", f"my_{kind}.yaml", "--smoke").ok()
+
+
+# --- CI and several plugins in one repository -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source", ["git+https://example.com/pae-framework.git", ""], ids=["set", "unset"]
+)
+def test_ci_installs_the_framework_before_the_plugin_from_where_the_author_says(source, tmp_path):
+    workflow = yaml.safe_load(scaffolding(Names("mine", ("encoder",)))[CI])
+    job = workflow["jobs"]["test"]
+    installs = [step["run"] for step in job["steps"] if "pip install" in step.get("run", "")]
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "pip $*"\n')
+    (tmp_path / "pip").chmod(0o755)
+    assert job["env"] == {"PAE_FRAMEWORK": "${{ vars.PAE_FRAMEWORK }}"}
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PAE_FRAMEWORK": source}
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(installs)], env=env, capture_output=True, text=True
+    )
+    if source:
+        assert done.stdout.splitlines() == [f"pip install {source}", "pip install -e .[test]"]
+    else:
+        assert (done.returncode != 0, done.stdout) == (True, "")
+        assert "PAE_FRAMEWORK" in done.stderr
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["one", "two", "-k", "recipe_is_valid or test_contract"], 4),
+        (["--import-mode=importlib", "-k", "recipe_is_valid"], 2),
+    ],
+    ids=["folders", "whole repository"],
+)
+def test_two_plugins_in_one_repository_are_tested_together(words, count, tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        files = all_files(Names(f"my-{name}", ("regularizer",)))
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        paths.append(installed(tmp_path / name)["PYTHONPATH"])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = conformance(tmp_path, env, *words)
+    assert done.code == 0, done.out[-6000:] + done.err
+    assert f"{count} passed" in done.out
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -127,6 +182,41 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
 def test_a_name_that_cannot_be_used_is_refused(name: str, pae: Pae, tmp_path: Path) -> None:
     pae("new-plugin", "--kind", "encoder", "--", name).fails(2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(spec.name, spec.kind) for spec in load_registry().specs() if spec.built_in],
+    ids=lambda value: value,
+)
+def test_the_name_of_a_built_in_component_of_this_kind_is_refused(name, kind):
+    with pytest.raises(UsageError, match=name):
+        checked_names(name, tuple(KINDS))
+
+
+def test_only_components_of_its_own_kinds_take_a_name(pae, with_plugin, tmp_path):
+    assert checked_names("kl", ("encoder",)).package == "kl"
+    (tmp_path / "other_plugin.py").write_text(
+        "from pae_framework import hookimpl\npae_api = 1\n@hookimpl\n"
+        "def pae_register_regularizers(register):\n"
+        "    register('pull', target='m:C', config='m:D', summary='pulls')\n"
+    )
+    with_plugin(tmp_path / "other_plugin.py")
+    assert "regularizer:pull" in pae("new-plugin", "pull", "--kind", "regularizer").fails(2).err
+    pae("new-plugin", "pull", "--kind", "encoder").ok()
+
+
+@pytest.mark.parametrize("name", ["on", "off", "yes", "no", "On", "true", "null"])
+def test_a_name_that_yaml_reads_as_something_else_is_refused(name, pae, tmp_path):
+    pae("new-plugin", name, "--kind", "encoder").fails(2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["l1", "loss", "perceptual", "step"])
+def test_a_regularizer_is_not_named_like_another_column_of_the_log(name, pae, tmp_path):
+    pae("new-plugin", name, "--kind", "encoder", "--kind", "regularizer").fails(2)
+    assert list(tmp_path.iterdir()) == []
+    assert checked_names(name, ("encoder",)).package == name
 
 
 @pytest.mark.parametrize(
@@ -168,7 +258,7 @@ def test_nothing_is_overwritten(kind, pae, tmp_path):
 
 # --- updates --------------------------------------------------------------------------------------
 
-CI = ".github/workflows/ci.yml"
+RECORD = ".pae-plugin.json"
 
 
 @pytest.fixture
@@ -190,9 +280,9 @@ def written_by_an_earlier_version(folder: Path, path: str) -> None:
     from pae_framework.system.files import digest_of_text
 
     (folder / path).write_text("earlier\n")
-    record = json.loads((folder / ".pae-plugin.json").read_text())
+    record = json.loads((folder / RECORD).read_text())
     record["files"][path] = digest_of_text("earlier\n")
-    (folder / ".pae-plugin.json").write_text(json.dumps(record))
+    (folder / RECORD).write_text(json.dumps(record))
 
 
 def test_an_update_of_a_new_plugin_changes_nothing(mine, pae):
@@ -232,9 +322,9 @@ def test_an_update_never_touches_the_authors_code(mine, pae):
 
 
 def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae):
-    record = json.loads((mine / ".pae-plugin.json").read_text())
+    record = json.loads((mine / RECORD).read_text())
     del record["files"][".gitignore"]  # an earlier version did not write it
-    (mine / ".pae-plugin.json").write_text(json.dumps(record))
+    (mine / RECORD).write_text(json.dumps(record))
     (mine / ".gitignore").unlink()
     (mine / CI).unlink()
     for _ in range(2):
@@ -243,12 +333,40 @@ def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae
         assert not (mine / CI).exists()
 
 
+@pytest.mark.parametrize("path", [".gitignore", CI, "tests/conftest.py"])
+def test_an_update_keeps_a_file_of_the_author_that_an_earlier_version_did_not_write(
+    path, mine, pae
+):
+    record = json.loads((mine / RECORD).read_text())
+    del record["files"][path]
+    (mine / RECORD).write_text(json.dumps(record))
+    (mine / path).write_text("my own\n")
+    for _ in range(2):
+        assert f"kept {mine / path}" in pae("new-plugin", "--update", mine).ok().out
+        assert (mine / path).read_text() == "my own\n"
+        assert path not in json.loads((mine / RECORD).read_text())["files"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_update_after_the_author_added_a_kind(own, mine, pae):
+    """The author names the kind in the record, and may have written its test already."""
+    record = json.loads((mine / RECORD).read_text())
+    (mine / RECORD).write_text(json.dumps({**record, "kinds": ["encoder", "regularizer"]}))
+    added = "tests/test_regularizer_contract.py"
+    if own:
+        (mine / added).write_text("my own\n")
+    shown = pae("new-plugin", "--update", mine).ok().out
+    assert f"{'kept' if own else 'added'} {mine / added}" in shown
+    recorded = json.loads((mine / RECORD).read_text())["files"]
+    assert recorded.keys() == record["files"].keys() | (set() if own else {added})
+
+
 @pytest.mark.parametrize(
     "damage",
     ["", "{}", "[]", "{", '{"distribution": "../x", "kinds": ["encoder"], "files": {}}', "null"],
 )
 def test_a_damaged_record_is_named(damage, mine, pae):
-    (mine / ".pae-plugin.json").write_text(damage)
+    (mine / RECORD).write_text(damage)
     before = contents(mine)
     assert ".pae-plugin.json" in pae("new-plugin", "--update", mine).fails(2).err
     assert contents(mine) == before
