@@ -1,7 +1,8 @@
 """Runs the conformance suite on an installed plugin or a file; ``pae check-plugin`` starts it.
 
 It runs in a process of its own, so that a plugin that ends the process or changes it is only a
-failure: ``python -m pae_framework.testing.conformance TARGET [KIND:NAME.key=value ...] [--json]``.
+failure: ``python -m pae_framework.testing.conformance TARGET [KIND:NAME.key=value ...] [--json]
+[--image-size N] [--grid N]``.
 Standard output holds the report alone, or what is wrong with the command; what the plugin prints
 goes to stderr.
 """
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import unittest
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +34,10 @@ SCHEMA = "check-plugin/1"
 
 Values = Mapping[str, Mapping[str, Any]]
 """Parameters by component (``kind:name``) and key."""
+Sizes = Mapping[str, Sequence[int]]
+"""Sizes to test at, by the attribute of the contracts that they replace."""
+SIZES = {"--image-size": "image_sizes", "--grid": "grids"}
+"""Attributes of the contracts by the option that sets them."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,20 @@ def main() -> int:
 
 def _reports(arguments: Sequence[str]) -> tuple[list[Report], bool]:
     """What is reported, and whether as JSON."""
-    target, *words = [word for word in arguments if word != "--json"]
-    registry, plugins = _chosen(target)
-    values = _values(words)
+    parser = ArgumentParser()
+    parser.add_argument("target")
+    parser.add_argument("values", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    for option, attribute in SIZES.items():
+        parser.add_argument(option, dest=attribute, type=int, action="append")
+    chosen = parser.parse_args(arguments)
+    sizes = {name: found for name in SIZES.values() if (found := getattr(chosen, name))}
+    registry, plugins = _chosen(chosen.target)
+    values = _values(chosen.values)
     components = {plugin: _specs(plugin, registry) for plugin in plugins}
-    _require_known(values, target, components)
-    reports = [_examine(plugin, specs, values) for plugin, specs in components.items()]
-    return reports, "--json" in arguments
+    _require_known(values, chosen.target, components)
+    reports = [_examine(plugin, specs, values, sizes) for plugin, specs in components.items()]
+    return reports, chosen.json
 
 
 def _specs(plugin: Plugin, registry: Registry) -> list[ComponentSpec]:
@@ -132,13 +145,15 @@ def _require_known(
         )
 
 
-def _examine(plugin: Plugin, specs: Sequence[ComponentSpec], values: Values) -> Report:
+def _examine(
+    plugin: Plugin, specs: Sequence[ComponentSpec], values: Values, sizes: Sizes
+) -> Report:
     report = Report(plugin)
     report.outcomes["registration"] = [
         _outcome("registration", lambda: _check_registration(report, specs))
     ]
     for spec in specs:
-        report.outcomes[spec.reference] = list(_tests(spec, values.get(spec.reference, {})))
+        report.outcomes[spec.reference] = list(_tests(spec, values.get(spec.reference, {}), sizes))
     return report
 
 
@@ -161,11 +176,11 @@ def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
     return ""
 
 
-def _tests(spec: ComponentSpec, values: Mapping[str, Any]) -> Iterator[Outcome]:
+def _tests(spec: ComponentSpec, values: Mapping[str, Any], sizes: Sizes) -> Iterator[Outcome]:
     try:
         component, config_class = spec.component_class(), spec.config_class()
         config = config_class.model_validate(values)
-        contract = contract_of(spec.kind, component, config if values else config.smoke())
+        contract = contract_of(spec.kind, component, config if values else config.smoke(), sizes)
     except ValidationError as error:
         advice = "; ".join(
             f"{spec.reference}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()

@@ -16,7 +16,7 @@ make fast tests. A failed test explains the contract and what to change.
 from __future__ import annotations
 
 import unittest
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -26,12 +26,6 @@ from pae_framework.testing import hostile
 from pae_framework.testing.expect import expect
 from pae_framework.testing.registration import check_config
 from pae_framework.testing.setups import Setup, accepted
-
-_SIDES = (12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 224, 256)
-_ODD_SIDES = (13, 15, 17)
-_GRIDS = (4, 6, 8, 16)
-_ODD_GRIDS = (3, 5)
-_WIDTH, _CHANNELS, _CLASSES = 24, 6, 3
 
 
 class ComponentContract:
@@ -94,7 +88,20 @@ class ComponentContract:
 
 
 class ModuleContract(ComponentContract):
-    """What every network keeps: how the engine builds, trains, evaluates and moves it."""
+    """What every network keeps: how the engine builds, trains, evaluates and moves it.
+
+    A kind is tested at image sizes or at grids. Set those that your config accepts if it accepts
+    none of these.
+    """
+
+    image_sizes: ClassVar[Sequence[int]] = (12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 224, 256)
+    """Sides of images in pixels; the first two that the config accepts are tested."""
+    odd_image_sizes: ClassVar[Sequence[int]] = (13, 15, 17)
+    """Sides that few patches divide; all that the config accepts are tested."""
+    grids: ClassVar[Sequence[int]] = (4, 6, 8, 16)
+    """Sides of latents, or of the grid of tokens; the first two accepted ones are tested."""
+    odd_grids: ClassVar[Sequence[int]] = (3, 5)
+    """Odd sides of latents or grids; all that the config accepts are tested."""
 
     def test_contract(self) -> None:
         """What the engine relies on in this kind of component."""
@@ -165,6 +172,7 @@ class ModuleContract(ComponentContract):
         expect(
             bool(found),
             f"{self.config!r} accepts none of the {at} {', '.join(map(str, candidates))}; check a "
-            "config that accepts one of them",
+            "config that accepts one of them, or choose others: `image_sizes` or `grids` of the "
+            "contract class, --image-size or --grid of pae check-plugin",
         )
         return found[:2]

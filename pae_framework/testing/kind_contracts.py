@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,11 +35,7 @@ from pae_framework.testing.regularizers import (
 from pae_framework.testing.setups import Setup, accepted
 from pae_framework.testing.synthetic import normal, synthetic_images
 
-_SIDES = (12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 224, 256)
-_ODD_SIDES = (13, 15, 17)
-_GRIDS = (4, 6, 8, 16)
-_ODD_GRIDS = (3, 5)
-_WIDTH, _CHANNELS, _CLASSES = 24, 6, 3
+_WIDTH, _CHANNELS, _CLASSES, _PATCH = 24, 6, 3, 4
 
 
 class EncoderContract(ModuleContract):
@@ -48,16 +45,17 @@ class EncoderContract(ModuleContract):
 
     def setups(self) -> list[Setup]:
         """Two image sizes, of which one has another number of tokens than channels."""
-        found = accepted(_SIDES, self.config.token_grid)
+        found = accepted(self.image_sizes, self.config.token_grid)
         grids = {side: self.config.token_grid(side) for side in found}
         usable = [side for side in found if grids[side] >= 3] or found
         other = [side for side in usable if grids[side] ** 2 != self.config.token_width()]
-        sides = self._chosen("image sizes", [*other, *usable] or _SIDES, self.config.token_grid)
+        candidates = [*other, *usable] or self.image_sizes
+        sides = self._chosen("image sizes", candidates, self.config.token_grid)
         return [self._at(side) for side in dict.fromkeys(sides)]
 
     def odd_setups(self) -> list[Setup]:
         """Image sizes that no patch divides."""
-        return [self._at(side) for side in accepted(_ODD_SIDES, self.config.token_grid)]
+        return [self._at(side) for side in accepted(self.odd_image_sizes, self.config.token_grid)]
 
     def _at(self, side: int) -> Setup:
         return Setup(
@@ -81,12 +79,12 @@ class ModulatorContract(ModuleContract):
     kind = "modulator"
 
     def setups(self) -> list[Setup]:
-        """An encoder with 4 x 4 tokens, and one with 6 x 6, both of width 24."""
-        return [self._at(16), self._at(24)]
+        """Encoders of width 24 whose numbers of tokens are the first two ``grids``."""
+        return [self._at(_PATCH * grid) for grid in self.grids[:2]]
 
     def odd_setups(self) -> list[Setup]:
-        """An encoder with 5 x 5 tokens."""
-        return [self._at(20)]
+        """Encoders with ``odd_grids`` of tokens."""
+        return [self._at(_PATCH * grid) for grid in self.odd_grids]
 
     def _at(self, side: int) -> Setup:
         encoder = tiny_encoder(side)
@@ -121,12 +119,12 @@ class BottleneckContract(ModuleContract):
     kind = "bottleneck"
 
     def setups(self) -> list[Setup]:
-        """4 x 4 and 6 x 6 tokens of width 24."""
-        return [self._at(4), self._at(6)]
+        """The first two ``grids`` of tokens of width 24."""
+        return [self._at(grid) for grid in self.grids[:2]]
 
     def odd_setups(self) -> list[Setup]:
         """3 x 3 and 5 x 5 tokens."""
-        return [self._at(grid) for grid in _ODD_GRIDS]
+        return [self._at(grid) for grid in self.odd_grids]
 
     def _at(self, grid: int) -> Setup:
         arguments = (self.config, _WIDTH, grid)
@@ -153,11 +151,13 @@ class DecoderContract(ModuleContract):
 
     def setups(self) -> list[Setup]:
         """4 x 4 and 6 x 6 tokens of width 24, or the grids that the config accepts."""
-        return [self._at(grid) for grid in self._chosen("grids", _GRIDS, self.config.image_size)]
+        return [
+            self._at(grid) for grid in self._chosen("grids", self.grids, self.config.image_size)
+        ]
 
     def odd_setups(self) -> list[Setup]:
         """3 x 3 and 5 x 5 tokens."""
-        return [self._at(grid) for grid in accepted(_ODD_GRIDS, self.config.image_size)]
+        return [self._at(grid) for grid in accepted(self.odd_grids, self.config.image_size)]
 
     def _at(self, grid: int) -> Setup:
         return Setup(
@@ -178,11 +178,13 @@ class DiscriminatorContract(ModuleContract):
     def setups(self) -> list[Setup]:
         """Two image sizes."""
         accepts = self.config.check_image_size
-        return [self._at(side) for side in self._chosen("image sizes", _SIDES, accepts)]
+        return [self._at(side) for side in self._chosen("image sizes", self.image_sizes, accepts)]
 
     def odd_setups(self) -> list[Setup]:
         """Image sizes that no patch divides."""
-        return [self._at(side) for side in accepted(_ODD_SIDES, self.config.check_image_size)]
+        return [
+            self._at(side) for side in accepted(self.odd_image_sizes, self.config.check_image_size)
+        ]
 
     def _at(self, side: int) -> Setup:
         return Setup(
@@ -202,11 +204,11 @@ class RegularizerContract(ModuleContract):
 
     def setups(self) -> list[Setup]:
         """Latents of 4 channels with 4 x 4 and 6 x 6 positions, or others the config accepts."""
-        return [self._at(side) for side in self._chosen("latent sides", _GRIDS, self._accepts)]
+        return [self._at(side) for side in self._chosen("latent sides", self.grids, self._accepts)]
 
     def odd_setups(self) -> list[Setup]:
         """Latents with 3 x 3 and 5 x 5 positions."""
-        return [self._at(side) for side in accepted(_ODD_GRIDS, self._accepts)]
+        return [self._at(side) for side in accepted(self.odd_grids, self._accepts)]
 
     def _accepts(self, side: int) -> None:
         self.config.check_latent(LatentShape(CHANNELS, side))
@@ -231,11 +233,11 @@ class GeneratorContract(ModuleContract):
 
     def setups(self) -> list[Setup]:
         """Latents of 6 channels with 4 x 4 and 6 x 6 positions, or others the config accepts."""
-        return [self._at(side) for side in self._chosen("latent sides", _GRIDS, self._accepts)]
+        return [self._at(side) for side in self._chosen("latent sides", self.grids, self._accepts)]
 
     def odd_setups(self) -> list[Setup]:
         """Latents with 3 x 3 and 5 x 5 positions."""
-        return [self._at(side) for side in accepted(_ODD_GRIDS, self._accepts)]
+        return [self._at(side) for side in accepted(self.odd_grids, self._accepts)]
 
     def _accepts(self, side: int) -> None:
         self.config.check_latent(LatentShape(_CHANNELS, side))
@@ -261,6 +263,8 @@ class DataSourceContract(ComponentContract):
     """The contract of data sources. ``config`` must name data that this machine has."""
 
     kind = "dataset"
+    image_sizes: ClassVar[Sequence[int]] = (16, 27)
+    """Sides of the images in pixels; all are tested."""
 
     def test_data_are_there(self) -> None:
         """Nothing is missing on this machine."""
@@ -268,15 +272,16 @@ class DataSourceContract(ComponentContract):
         expect(missing is None, f"the data to check it with are missing: {missing}")
 
     def test_contract(self) -> None:
-        """What the engine relies on in a data source, at two image sizes."""
-        for side in (16, 27):
+        """What the engine relies on in a data source, at its image sizes."""
+        for side in self.image_sizes:
             with self._explained(f"images of {side} px"):
                 check_data_source(self.component(self.config, side))
 
     def test_other_process(self) -> None:
         """A worker process gets the source by pickle and reads the same images."""
-        with self._explained("images of 16 px"):
-            expect_same_items_elsewhere(self.component(self.config, 16))
+        side = self.image_sizes[0]
+        with self._explained(f"images of {side} px"):
+            expect_same_items_elsewhere(self.component(self.config, side))
 
 
 class EvaluatorContract(ComponentContract):
@@ -307,9 +312,21 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
 """The conformance class of each kind of component."""
 
 
-def contract_of(kind: str, component: type[Any], config: ComponentConfig) -> ComponentContract:
-    """The conformance tests of a component."""
-    attributes = {"component": component, "config": config}
+def contract_of(
+    kind: str,
+    component: type[Any],
+    config: ComponentConfig,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+) -> ComponentContract:
+    """The conformance tests of a component.
+
+    Args:
+        kind: of the component.
+        component: its class.
+        config: its parameters.
+        sizes: in place of those of the contract: ``image_sizes``, ``grids``.
+    """
+    attributes = {"component": component, "config": config, **(sizes or {})}
     made: ComponentContract = type(component.__name__, (CONTRACTS[kind],), attributes)()
     return made
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from pae_framework.config import BottleneckConfig, EncoderConfig
 from pae_framework.contracts import Bottleneck, Encoder, Features, Posterior
 from pae_framework.layers import map_to_tokens
+from pae_framework.plugins import load_registry
 from pae_framework.testing import CONTRACTS, EncoderContract, check_component
 from pae_framework.testing.kind_contracts import contract_of
 
@@ -205,6 +207,56 @@ IN_PROCESS = [
 @pytest.mark.parametrize("test", IN_PROCESS)
 def test_correct_component_passes(test):
     getattr(contract_of("encoder", Patches, PatchesConfig()), test)()
+
+
+class LargeConfig(PatchesConfig):
+    """Accepts one size, which is large."""
+
+    def token_grid(self, image_size: int) -> int:
+        if image_size != 448:
+            raise ValueError(f"images of {image_size} px, not of 448 px")
+        return 112
+
+
+def test_an_encoder_of_another_size_is_tested_at_the_size_its_author_chooses():
+    with pytest.raises(AssertionError, match="--image-size"):
+        contract_of("encoder", Patches, LargeConfig()).setups()
+    (setup,) = contract_of("encoder", Patches, LargeConfig(), {"image_sizes": (448,)}).setups()
+    assert setup.arguments[1] == 448
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        ("modulator", "none", {}),
+        ("bottleneck", "sphere", {}),
+        ("decoder", "vit", {"width": 8, "depth": 1, "heads": 2, "patch": 1}),
+        ("regularizer", "kl", {}),
+        ("generator", "lightningdit", {"width": 8, "depth": 1, "heads": 2, "patch": 1}),
+    ],
+)
+def test_every_kind_is_tested_at_the_grids_that_an_author_chooses(kind, name, values):
+    spec = load_registry().find(kind, name)
+    config = spec.config_class().model_validate(values)
+    chosen = {"grids": (2, 10), "odd_grids": (7,)}
+    contract = contract_of(kind, spec.component_class(), config, chosen)
+    for setup, grid in zip([*contract.setups(), *contract.odd_setups()], (2, 10, 7), strict=True):
+        assert f"{grid}" in setup.at.replace("x", " ").split()
+
+
+def test_a_data_source_is_tested_at_the_image_sizes_that_an_author_chooses():
+    spec = load_registry().find("dataset", "shapes")
+    seen = []
+
+    class Recorded(spec.component_class()):
+        def __init__(self, config, image_size):
+            seen.append(image_size)
+            super().__init__(config, image_size)
+
+    config = spec.config_class()(count=20)
+    with suppress(AssertionError):  # a class of a function cannot be pickled
+        contract_of("dataset", Recorded, config, {"image_sizes": (20,)}).test_contract()
+    assert set(seen) == {20}
 
 
 @pytest.mark.parametrize("width", [16, 9])

@@ -12,6 +12,8 @@ import torch
 from pae_framework.plugins import load_registry
 from pae_framework.testing.pytest import Result, run_process
 
+pytestmark = pytest.mark.timeout(600)
+
 SOURCE = '''
 from pydantic import Field
 from pae_framework import hookimpl
@@ -81,10 +83,10 @@ def test_a_correct_file_passes_from_any_folder_and_its_weight_is_named(tmp_path)
     assert {"contract", "nan", "other_process", "compile", "meta_device"} <= tests.keys()
 
 
-@pytest.mark.timeout(600)
-def test_a_broken_file_fails_with_the_contract_and_exit_code_3(tmp_path):
-    failed = check(tmp_path, "pull_file.py", reduce="sum").fails(3)
+def test_a_broken_file_fails_with_the_contract_at_the_chosen_size_and_exit_code_3(tmp_path):
+    failed = check(tmp_path, "pull_file.py", "--grid=7", reduce="sum").fails(3)
     assert "mean over images" in failed.out
+    assert "7 x 7" in failed.out
     assert "regularizer:pull" in failed.out
 
 

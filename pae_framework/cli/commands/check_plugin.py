@@ -25,6 +25,24 @@ def check_plugin(
             help="parameters to check a component with; default: its smoke version",
         ),
     ] = None,
+    image_sizes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--image-size",
+            min=1,
+            metavar="PX",
+            help="check components that take images at this size; may be repeated",
+        ),
+    ] = None,
+    grids: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--grid",
+            min=1,
+            metavar="N",
+            help="check components that take tokens or latents with N x N of them; may be repeated",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check that the components of a plugin do what the engine relies on.
@@ -36,9 +54,12 @@ def check_plugin(
     Examples:
         pae check-plugin my-encoder
 
-        pae check-plugin my_encoder.py encoder:my_encoder.width=64
+        pae check-plugin my_encoder.py encoder:my_encoder.width=64 --image-size 448
     """
-    words = [plugin, *(values or ()), *(["--json"] if as_json else [])]
+    options = [f"--image-size={side}" for side in image_sizes or ()]
+    options += [f"--grid={side}" for side in grids or ()]
+    options += ["--json"] if as_json else []
+    words = [*options, "--", plugin, *(values or ())]
     command = [sys.executable, "-P", "-m", "pae_framework.testing.conformance", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     if done.returncode == UsageError.exit_code and done.stdout:
