@@ -261,6 +261,9 @@ class Bottleneck(nn.Module, ABC):
 
     projected: ClassVar[bool] = True
     """Whether there is a projector to ``in_channels`` before it and a deprojector after it."""
+    hides_nan: ClassVar[str] = ""
+    """Why an image of NaN has finite latents, as the nearest entry of a codebook is; empty: it has
+    latents of NaN. The conformance suite then does not expect NaN."""
     statistics_images: int = 0
     """Number of training images that :meth:`measure` needs before training."""
     in_channels: int
@@ -564,6 +567,25 @@ class InceptionNetwork(Protocol):
         """Logits (M, 1008) on the CPU of pooled features (M, 2048)."""
 
 
+class FDr6Features(Protocol):
+    """Features by one of the networks of FDr6, with some weights."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights; ``none``: random weights of Inception."""
+
+    @property
+    def reference(self) -> FeatureReference:
+        """All training images, not mirrored, in these features.
+
+        Raises:
+            DataError: there are fewer than two.
+        """
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, D) on the CPU of uint8 images (M, 3, S, S)."""
+
+
 class LatentRows(Protocol):
     """Latents on disk, which are read by row."""
 
@@ -665,15 +687,13 @@ class EvaluationInputs(ABC):
         """
 
     @abstractmethod
-    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+    def fdr6_features(self, name: str, weights: str) -> FDr6Features:
         """A network of FDr6, which all processes apply to batches of images.
 
         Args:
-            name: one of :data:`pae_framework.metrics.fdr6.JUDGES`.
-            weights: ``default`` for timm's, ``none`` for random ones, or a folder of files.
-
-        Returns:
-            Features (M, D) on the CPU of uint8 images (M, 3, S, S).
+            name: a key of :data:`pae_framework.metrics.fdr6.VALIDATION`.
+            weights: ``default`` for the published ones, ``none`` for random ones, or a folder of
+                files; of Inception as in :meth:`inception`.
 
         Raises:
             DataError: the weights are missing.

@@ -13,13 +13,15 @@ Legend: B images, S image side in px, (C, h, w) shape of a latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import UsageError
-from pae_framework.launch.start import RunOptions, run_recipe
+from pae_framework.launch.start import RunOptions, profile_of, run_recipe
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
@@ -111,18 +113,20 @@ class Run:
             raise UsageError(f"`sample` has no {', '.join(sorted(unknown))}; it has {known}")
         context = self._context("generator")
         count = len(context.class_names)
-        if wrong := [label for label in labels if not 0 <= label < count]:
-            raise UsageError(f"there is no class {wrong[0]}; classes are 0 to {count - 1}")
+        numbers = list(labels) if isinstance(labels, Iterable) else [labels]
+        if wrong := [x for x in numbers if not (isinstance(x, Integral) and 0 <= x < count)]:
+            raise UsageError(
+                f"there is no class {wrong[0]!r}; `labels` are numbers from 0 to {count - 1}; the "
+                "names are in `run.class_names`"
+            )
         chosen = sampling_settings(context.recipe, context.registry, guidance, settings)
-        indices = torch.arange(len(labels)).split(chosen.batch_size)
-        classes = torch.tensor(labels, dtype=torch.long).split(chosen.batch_size)
+        indices = torch.arange(len(numbers)).split(chosen.batch_size)
+        classes = torch.tensor(numbers, dtype=torch.long).split(chosen.batch_size)
         sampler = self._sampler(context, chosen)
         batches = zip(classes, indices, strict=True)
         return torch.cat([sampler.images(some, which, chosen) for some, which in batches])
 
     def _sampler(self, context: StageContext, settings: Any) -> Sampler:
-        from dataclasses import replace
-
         from pae_framework.sampling.sampler import Sampler
 
         key = settings.precision, settings.compile
@@ -216,26 +220,39 @@ def open_run(path: str | Path) -> Run:
     return Run(open_directory(Path(path), load_registry()))
 
 
-def run(recipe: str | Path, overrides: Sequence[str] = (), **options: Any) -> Run:
+def run(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    **options: Any,
+) -> Run:
     """Run every unfinished stage of a recipe, as ``pae run`` does, and open the run.
 
     Args:
         recipe: path of a recipe, or name of a shipped one.
         overrides: ``key.path=value``, as on the command line.
+        plugins: plugins of one file each.
         **options: of :class:`~pae_framework.launch.start.RunOptions`: ``run_dir``, ``smoke``,
             ``processes`` ...
 
     Raises:
-        UsageError: the recipe is a sweep or is submitted to a cluster, neither of which leaves one
+        UsageError: the recipe is a sweep, or a profile submits it, neither of which leaves one
             finished run: use ``pae run``; or an option is invalid.
         PaeError: as :func:`~pae_framework.launch.start.run_recipe`.
     """
     if unknown := options.keys() - RunOptions.__dataclass_fields__.keys():
         known = ", ".join(RunOptions.__dataclass_fields__)
         raise UsageError(f"pae.run has no option {', '.join(sorted(unknown))}; it has {known}")
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, plugins=[Path(file) for file in plugins])
     if loaded.recipe.sweep is not None:
         raise UsageError(f"{recipe} is a sweep; run it with `pae run`, then open its members")
-    command = f"pae.run({str(recipe)!r}, {list(overrides)!r})"
-    directory = run_recipe(loaded, RunOptions(**{"command": command, **options}))
+    chosen = RunOptions(**options)
+    if (profile := profile_of(loaded, chosen)) is not None:
+        raise UsageError(
+            f"{recipe} is submitted with the profile {profile.name}, which leaves no finished run "
+            "to open; use `pae run`, or set launch=null"
+        )
+    if "command" not in options:
+        chosen = replace(chosen, command=f"pae.run({str(recipe)!r}, {list(overrides)!r})")
+    directory = run_recipe(loaded, chosen)
     return open_run(directory.path)

@@ -26,9 +26,9 @@ import pluggy
 from pae_framework import hookspecs
 from pae_framework.errors import PluginError
 from pae_framework.kinds import KINDS
-from pae_framework.plugin_code import LIGHT_SECONDS, describe, guarded
+from pae_framework.plugin_code import HEAVY_SECONDS, LIGHT_SECONDS, describe, guarded
 from pae_framework.registry import DISTRIBUTION, ComponentSpec, Plugin, Registry, normalized
-from pae_framework.system.files import file_problem
+from pae_framework.system.files import absolute, file_problem
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REQUIREMENT = re.compile(r"[^A-Za-z0-9._-]")
@@ -68,13 +68,14 @@ def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
 
     A file is imported as a module of its name. One that fails to load is broken, like any plugin.
     """
-    paths = list(dict.fromkeys(path.expanduser().absolute() for path in files))
-    known = {plugin.file for plugin in registry.plugins}
-    if known.issuperset(map(str, paths)):
+    paths = list(dict.fromkeys(absolute(path.expanduser()) for path in files))
+    known = {Path(plugin.file).resolve() for plugin in registry.plugins if plugin.file}
+    if known.issuperset(path.resolve() for path in paths):
         return registry
     extended = registry.copy()
     for path in paths:
-        if str(path) not in known:
+        if path.resolve() not in known:
+            known.add(path.resolve())
             loaded = Plugin(path.stem, path.stem, path.name, _digest(path), file=str(path))
             _register(loaded, partial(import_file, path), extended)
     return extended
@@ -92,7 +93,8 @@ def import_file(path: Path) -> ModuleType:
     if path.suffix != ".py" or not name.isidentifier():
         raise PluginError(f"{path.name} must be a Python file named like a module: my_encoder.py")
     present = sys.modules.get(name)
-    if present is not None and getattr(present, _DIGEST, None) == (str(path), digest):
+    identity = path.resolve(), digest
+    if present is not None and getattr(present, _DIGEST, None) == identity:
         return present
     if (other := _other_module(name, path)) is not None:
         raise PluginError(f"there is another module {name!r}, {other}; rename {path.name}")
@@ -100,7 +102,7 @@ def import_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    setattr(module, _DIGEST, (str(path), digest))
+    setattr(module, _DIGEST, identity)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -111,14 +113,20 @@ def import_file(path: Path) -> ModuleType:
 
 
 _DIGEST = "__pae_file__"
-"""Attribute of a module that was imported from a file: its path and digest."""
+"""Attribute of a module that was imported from a file: its resolved path and its digest."""
+
+
+def imported_files() -> list[Path]:
+    """The plugins of one file that this process has imported, in this order."""
+    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
+    return [Path(vars(module)[_DIGEST][0]) for module in modules if _DIGEST in vars(module)]
 
 
 def _other_module(name: str, path: Path) -> str | None:
     """The origin of another module of this name; None if there is none."""
     present = sys.modules.get(name)
     if present is not None:
-        own = getattr(present, _DIGEST, ("", ""))[0] == str(path)
+        own = getattr(present, _DIGEST, (None, ""))[0] == path.resolve()
         return None if own else str(getattr(present, "__file__", None) or "built in")
     found = find_spec(name)
     if found is None or (found.origin and Path(found.origin).resolve() == path.resolve()):
@@ -185,6 +193,8 @@ def _register(loaded: Plugin, module: Callable[[], ModuleType], registry: Regist
     """Import a plugin and add its components; a plugin that fails to load is added as broken."""
     torch_before = "torch" in sys.modules
     limit = None if loaded.built_in else LIGHT_SECONDS
+    if loaded.file:  # components and their registration in one: it may import torch
+        limit = HEAVY_SECONDS
     start = time.perf_counter()
     try:
         with guarded(f"plugin {loaded.name} ({loaded.distribution})", limit):

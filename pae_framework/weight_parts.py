@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pae_framework.errors import CheckpointError
 from pae_framework.hub import FILE_SUFFIXES, INDEX_SUFFIX
-from pae_framework.system.files import file_identity, file_problem
+from pae_framework.system.files import file_identity, file_problem, json_digest
 
 _PART = re.compile(r"(.+)-\d+-of-0*([1-9]\d*)\.\w+")
 
@@ -56,18 +56,31 @@ def contents_identity(path: Path) -> str | None:
     """Hash that identifies the contents of the weights at ``path``, not their names.
 
     See :func:`~pae_framework.system.files.file_identity`; the parts of a set are hashed in the
-    order of their names. None: there are no such weights.
+    order of their names. Names matter only in a folder of several sets. None: there are no such
+    weights.
     """
     if path.is_file() and not path.name.endswith(INDEX_SUFFIX):
         return file_identity(path)
     try:
         files = find_parts(path).files
     except CheckpointError:
-        return file_identity(path) if path.is_file() else None
+        if path.is_file():
+            return file_identity(path)
+        several = [(file.name, file_identity(file)) for file in _weights_in(path)]
+        return json_digest(several) if several else None
     identities = [file_identity(file) for file in files]
     if len(identities) == 1:
         return identities[0]
     return hashlib.blake2b("".join(identities).encode(), digest_size=12).hexdigest()
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """The weights files in a folder, by name; none if it is no folder or cannot be read."""
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix in FILE_SUFFIXES)
+    except OSError:
+        return []
+    return [path for path in found if path.is_file()]
 
 
 def _only_set(folder: Path) -> Path:

@@ -57,13 +57,21 @@ def test_samples_are_those_of_the_command(run: pae.Run, tmp_path: Path) -> None:
     assert torch.equal(run.sample(labels=[3, 7], seed=5), torch.stack(drawn))
 
 
+def test_a_recipe_that_would_be_submitted_is_refused(folder: Path) -> None:
+    launch = "launch={executor: local}"
+    with pytest.raises(UsageError, match="launch=null"):
+        pae.run(folder / "tiny.yaml", [launch], run_dir=folder / "submitted")
+    assert not (folder / "submitted").exists()
+
+
 def read_png(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
 
 
 def test_wrong_input_says_what_would_be_right(run: pae.Run, folder: Path) -> None:
-    with pytest.raises(UsageError, match="classes are 0 to"):
-        run.sample(labels=[-1])
+    for wrong in (-1, 10, "3", 1.0, None):
+        with pytest.raises(UsageError, match="numbers from 0 to 9"):
+            run.sample(labels=[wrong])
     with pytest.raises(UsageError, match=r"it has .*solver"):
         run.sample(labels=[0], stepps=3)
     with pytest.raises(UsageError, match="steps"):

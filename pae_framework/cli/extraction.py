@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,38 @@ if TYPE_CHECKING:
     from pae_framework.evaluation.samples import Extraction
 
 
-def require_writable(file: Path) -> None:
+CARD, PAGE = "a card", "an HTML page"
+_STARTS = {
+    CARD: re.compile(rb'\s*\{\s*"card"\s*:'),
+    PAGE: re.compile(rb"\s*<!doctype html", re.IGNORECASE),
+}
+"""How files start that a command of ours may replace."""
+
+
+def require_writable(file: Path, kind: str | None = None) -> None:
     """Check that a file can be written before anything is computed.
 
+    Args:
+        file: what a user named.
+        kind: ``CARD`` or ``PAGE``: an existing file is replaced only if it is one.
+
     Raises:
-        UsageError: it is a folder, or its folder cannot be written.
+        UsageError: it is a folder, another kind of file, or its folder cannot be written.
     """
     if file.is_dir():
         raise UsageError(f"{file} is a folder; name a file")
     if (problem := folder_problem(file.parent)) is not None:
         raise UsageError(problem)
+    if kind is not None and file.exists() and not _STARTS[kind].match(_beginning(file)):
+        raise UsageError(f"{file} exists and is not {kind}; name another file with --out")
+
+
+def _beginning(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(100)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror})") from None
 
 
 def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extraction:

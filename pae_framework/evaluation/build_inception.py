@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from pae_framework.contracts import InceptionNetwork
+
+if TYPE_CHECKING:
+    from pae_framework.metrics.fdr6_networks import FDr6Features
 
 
 def inception_network(weights: str, device: torch.device) -> InceptionNetwork:
@@ -22,13 +24,13 @@ def inception_network(weights: str, device: torch.device) -> InceptionNetwork:
     return InceptionExtractor(weights, device)
 
 
-def fdr6_network(name: str, weights: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A network of FDr6 other than Inception; see :meth:`EvaluationInputs.judge`.
+def fdr6_network(name: str, weights: str, device: torch.device) -> FDr6Features:
+    """A network of FDr6 other than Inception; see :meth:`EvaluationInputs.fdr6_features`.
 
     Raises:
         DataError: its weights are missing.
     """
-    from pae_framework.metrics.fdr6 import JUDGES
-    from pae_framework.metrics.fdr6_networks import JudgeFeatures
+    from pae_framework.metrics.fdr6 import NETWORKS
+    from pae_framework.metrics.fdr6_networks import FDr6Features
 
-    return JudgeFeatures(JUDGES[name], weights, device)
+    return FDr6Features(NETWORKS[name], weights, device)

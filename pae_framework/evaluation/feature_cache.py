@@ -1,9 +1,9 @@
 """Features of the images of a run, each batch computed once and kept under what made it.
 
 They lie in ``extracted/`` of the run's store, in a folder for each network, whose name is a hash of
-what features depend on besides pixels: the network, its weights, its precision. A file is named by
-a hash of the pixels, so no change makes it stale, and all evaluators, stages and members of a sweep
-share it. The folder may be removed when no run is under way.
+what features depend on besides pixels: the network, its weights, its precision, the versions of
+libraries. A file is named by a hash of the pixels, so no change makes it stale, and all evaluators,
+stages and members of a sweep share it. The folder may be removed when no run is under way.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ FOLDER = "extracted"
 """Name of their folder in the store."""
 PART = 40 * BATCH
 """Images whose features are in memory at once."""
+LIBRARIES = ("torch", "torch-fidelity", "timm", "open-clip-torch")
+"""Distributions whose code computes features."""
 _VERSION = 1
 """Increase it if the same network computes other features from the same images."""
+
+_Pairs = Sequence[tuple[Path, Tensor]]
+"""Batches of images, each with the file of its features."""
 
 
 def network_folder(store: Path, network: Mapping[str, Any], device: torch.device) -> Path:
@@ -37,7 +42,7 @@ def network_folder(store: Path, network: Mapping[str, Any], device: torch.device
         "network": network,
         "device": device.type,
         "tf32": device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32,
-        "versions": {name: version(name) for name in ("torch", "torch-fidelity")},
+        "versions": {name: version(name) for name in LIBRARIES},
         "batch": BATCH,
         "version": _VERSION,
     }
@@ -76,17 +81,16 @@ class CachedExtraction:
         if self._folder is None:
             yield from self._shared.stream(self._function, images.split(BATCH), *self._arguments)
             return
-        left = len(images)
-        for part in images.split(PART):
-            yield from self._part(part, self._folder, left)
-            left -= len(part)
-
-    def _part(self, images: Tensor, folder: Path, left: int) -> Iterator[Sequence[Tensor]]:
-        """Features of some images; ``left``: number of images that are not done."""
         batches = images.split(BATCH)
+        folder, step = self._folder, PART // BATCH
         files = [folder / f"{tensors_digest({'': batch})}.safetensors" for batch in batches]
-        found = {file: _read(file) for file in files}
-        pairs = zip(files, batches, strict=True)
+        pairs = list(zip(files, batches, strict=True))
+        for start in range(0, len(pairs), step):
+            yield from self._part(folder, pairs[start : start + step], pairs[start + step :])
+
+    def _part(self, folder: Path, pairs: _Pairs, later: _Pairs) -> Iterator[Sequence[Tensor]]:
+        """Features of some batches, each with its file; ``later``: the batches after them."""
+        found = {file: _read(file) for file, _ in pairs}
         missing = {file: batch for file, batch in pairs if found[file] is None}
         if missing:
             results = self._shared.stream(self._function, list(missing.values()), *self._arguments)
@@ -94,10 +98,11 @@ class CachedExtraction:
                 for number, (file, result) in enumerate(zip(missing, results, strict=True)):
                     if number == 0:
                         row = tensor_bytes(column[:1] for column in result)
-                        require_space(folder, left * row)
+                        lacking = missing | {f: b for f, b in later if not f.is_file()}
+                        require_space(folder, sum(map(len, lacking.values())) * row)
                     write_features(file, {str(n): column for n, column in enumerate(result)})
                     found[file] = result
-        for file in files:
+        for file, _ in pairs:
             features = found[file]
             assert features is not None
             yield features

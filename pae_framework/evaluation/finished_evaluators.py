@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,31 +106,44 @@ def evaluator_fingerprint(planned: PlannedStage, recipe: Recipe, label: str) -> 
     )
 
 
-def forget_evaluators(
-    planned: PlannedStage, recipe: Recipe, labels: Collection[str], store: Path
-) -> None:
-    """Let no stage take over the results of evaluators, which stay in the stages that have them.
+@dataclass(frozen=True)
+class RecordedEvaluators:
+    """Evaluators in the records of all stages of a store that have their results.
 
     Args:
-        planned: a stage ``evaluate``.
-        recipe: that it is planned from.
-        labels: of its evaluators.
+        fingerprints: of the evaluators.
         store: folder of the stages.
-
-    Raises:
-        RunError: another process works on a stage that has such results.
     """
-    forgotten = {evaluator_fingerprint(planned, recipe, label) for label in labels}
-    for folder in sorted(store.glob("evaluate-*")):
-        recorded, record = _recorded(folder), StageRecord(folder)
-        kept = {
+
+    fingerprints: frozenset[str]
+    store: Path
+
+    @classmethod
+    def of(
+        cls, planned: PlannedStage, recipe: Recipe, labels: Collection[str], store: Path
+    ) -> RecordedEvaluators:
+        """Those with some labels in the recipe that a stage ``evaluate`` is planned from."""
+        found = (evaluator_fingerprint(planned, recipe, label) for label in labels)
+        return cls(frozenset(found), store)
+
+    def records(self) -> list[StageRecord]:
+        """The records that list one of them."""
+        folders = sorted(self.store.glob("evaluate-*"))
+        return [StageRecord(x) for x in folders if _recorded(x) != self._others(x)]
+
+    def forget(self, record: StageRecord) -> None:
+        """Let no stage take over their results from one that has them; the caller holds its lock.
+
+        The results stay.
+        """
+        record.update(**{EVALUATORS: self._others(record.path)})
+
+    def _others(self, folder: Path) -> dict[str, Any]:
+        return {
             label: entry
-            for label, entry in recorded.items()
-            if entry["fingerprint"] not in forgotten
+            for label, entry in _recorded(folder).items()
+            if entry["fingerprint"] not in self.fingerprints
         }
-        if kept != recorded:
-            with record.lock(waiting=None):
-                record.update(**{EVALUATORS: kept})
 
 
 def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:

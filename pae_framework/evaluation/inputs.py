@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from pae_framework.evaluation.streamed_statistics import streamed_statistics
 from pae_framework.execution.artifacts import frozen_encoder, trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import training_latents
+from pae_framework.metrics.fdr6 import INCEPTION
 from pae_framework.recipe.components import ExtractorComponent
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import json_digest
@@ -45,6 +47,9 @@ from pae_framework.tokenizer.losses.reconstruction import build_distance
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionTermSettings
 from pae_framework.world import ONE_PROCESS, World
+
+if TYPE_CHECKING:
+    from pae_framework.metrics.fdr6_networks import FDr6Features
 
 INCEPTION_BATCH = 50
 """Images that Inception processes at once: on the CPU, 6 MB each."""
@@ -104,6 +109,30 @@ class SharedInception:
         return self.network.logits(pool)
 
 
+@dataclass(frozen=True)
+class SharedFDr6Features:
+    """Features by a network of FDr6, applied by all processes.
+
+    Args:
+        digest: of its weights.
+        features: pooled features (M, D) of uint8 images.
+        training_reference: the training images in these features.
+    """
+
+    digest: str
+    features: Callable[[Tensor], Tensor]
+    training_reference: Callable[[], FeatureReference]
+
+    @property
+    def reference(self) -> FeatureReference:
+        """All training images, not mirrored."""
+        return self.training_reference()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, D) of uint8 images (M, 3, S, S)."""
+        return self.features(images)
+
+
 class RunInputs(EvaluationInputs):
     """The inputs of one run, for its main process.
 
@@ -131,7 +160,7 @@ class RunInputs(EvaluationInputs):
             self._test = test
         self._limit = limit or context.recipe.data.test_images
         self._inceptions: dict[str, InceptionNetwork] = {}
-        self._judges: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
+        self._fdr6_networks: dict[tuple[str, str], FDr6Features] = {}
         self._parts: dict[str, Mapping[str, Any]] = {}
         self._read_test = OrderedReads(
             lambda: context.test_source, lambda: self.indices, world.size, self._workers
@@ -152,8 +181,9 @@ class RunInputs(EvaluationInputs):
                 "decoded": lambda latents: (to_uint8(self.decode(latents)),),
                 "extracted": self._extract,
                 "inception": self._extract_inception,
-                "judge": self._extract_judge,
+                "fdr6": self._extract_fdr6,
                 "training": self._extract_training,
+                "fdr6_training": self._extract_fdr6_training,
             },
             lambda: context.directory,
         )
@@ -291,7 +321,7 @@ class RunInputs(EvaluationInputs):
             "config": component.config.model_dump(mode="json"),
             "weights": weights_digest(self._extractor_network),
         }
-        return network_folder(self._store, network, self._context.device)
+        return self._folder_of(network)
 
     @cached_property
     def image_features(self) -> Tensor:
@@ -299,18 +329,15 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def training_reference(self) -> FeatureReference:
+        return self._training_reference(self._extractor_folder, "training")
+
+    def _training_reference(
+        self, folder: Path | None, function: str, *arguments: str
+    ) -> FeatureReference:
+        """All training images, in the features that a function extracts by their indices."""
         count = len(self._context.train_source)
-        folder, file = self._extractor_folder, None
-        if folder is not None:
-            parts = self._context.planned.hashed["parts"]
-            if "train_images" not in parts:
-                raise PluginError(
-                    "an evaluator uses inputs.training_reference, but its config's `needs` lacks "
-                    "training_images"
-                )
-            images = json_digest([parts["train_images"], parts["image_size"], count])
-            file = folder / f"training-{images}.safetensors"
-        statistics = streamed_statistics(self._shared, "training", count, file)
+        file = None if folder is None else folder / self._training_file(count)
+        statistics = streamed_statistics(self._shared, function, count, file, *arguments)
         protocol = {
             **identity_of_training_images(self._context),
             "reference": "training images",
@@ -318,18 +345,44 @@ class RunInputs(EvaluationInputs):
         }
         return FeatureReference(statistics.mean, statistics.covariance, count, protocol)
 
+    def _training_file(self, count: int) -> str:
+        """Name of the file with the statistics of the training images."""
+        parts = self._context.planned.hashed["parts"]
+        if "train_images" not in parts:
+            raise PluginError(
+                "an evaluator compares with the training images, but its config's `needs` lacks "
+                "training_images"
+            )
+        images = json_digest([parts["train_images"], parts["image_size"], count])
+        return f"training-{images}.safetensors"
+
     def inception(self, weights: str) -> SharedInception:
-        network, folder = self._inception(weights), None
-        if self._store is not None:
-            identity = {"use": "inception", "weights": network.sha256}
-            folder = network_folder(self._store, identity, self._context.device)
+        network, folder = self._inception(weights), self._inception_folder(weights)
         extraction = CachedExtraction(self._shared, "inception", (weights,), folder)
         return SharedInception(network, extraction)
 
-    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
-        self._judge(name, weights)
-        extraction = CachedExtraction(self._shared, "judge", (name, weights))
-        return lambda images: extraction(images)[0]
+    def _inception_folder(self, weights: str) -> Path | None:
+        identity = {"use": "inception", "weights": self._inception(weights).sha256}
+        return self._folder_of(identity)
+
+    def _folder_of(self, network: Mapping[str, Any]) -> Path | None:
+        """Folder of the features by a network; None if they are not kept."""
+        if self._store is None:
+            return None
+        return network_folder(self._store, network, self._context.device)
+
+    def fdr6_features(self, name: str, weights: str) -> SharedFDr6Features:
+        if name == INCEPTION:
+            inception, folder = self.inception(weights), self._inception_folder(weights)
+            digest, features = inception.sha256, lambda images: inception(images)[0]
+        else:
+            digest = self._fdr6_network(name, weights).digest
+            identity = {"use": "fdr6", "network": name, "weights": digest}
+            folder = self._folder_of({**identity, "timm": version("timm")})
+            extraction = CachedExtraction(self._shared, "fdr6", (name, weights), folder)
+            features = lambda images: extraction(images)[0]  # noqa: E731
+        reference = partial(self._training_reference, folder, "fdr6_training", name, weights)
+        return SharedFDr6Features(digest, features, reference)
 
     @property
     def perceptual_name(self) -> str:
@@ -387,14 +440,20 @@ class RunInputs(EvaluationInputs):
         parts = [network(some) for some in images.split(INCEPTION_BATCH)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
-    def _extract_judge(self, images: Tensor, name: str, weights: str) -> tuple[Tensor]:
-        return (self._judge(name, weights)(images),)
+    def _extract_fdr6(self, images: Tensor, name: str, weights: str) -> tuple[Tensor]:
+        if name == INCEPTION:
+            return (self._extract_inception(images, weights)[0],)
+        return (self._fdr6_network(name, weights)(images),)
 
-    def _judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
+    def _extract_fdr6_training(self, indices: Tensor, name: str, weights: str) -> tuple[Tensor]:
+        return self._extract_fdr6(self._read_train(indices)[0], name, weights)
+
+    def _fdr6_network(self, name: str, weights: str) -> FDr6Features:
         """The network of that name; only the last one is kept."""
-        if (name, weights) not in self._judges:
-            self._judges = {(name, weights): fdr6_network(name, weights, self._context.device)}
-        return self._judges[name, weights]
+        if (name, weights) not in self._fdr6_networks:
+            network = fdr6_network(name, weights, self._context.device)
+            self._fdr6_networks = {(name, weights): network}
+        return self._fdr6_networks[name, weights]
 
     def _inception(self, weights: str) -> InceptionNetwork:
         if weights not in self._inceptions:

@@ -17,7 +17,7 @@ SAVED_EVERY = 100
 
 
 def streamed_statistics(
-    shared: SharedBatches, function: str, count: int, file: Path | None
+    shared: SharedBatches, function: str, count: int, file: Path | None, *arguments: str
 ) -> FeatureStatistics:
     """Statistics of the features of images 0 to ``count`` - 1; resumes from those in a file.
 
@@ -26,6 +26,7 @@ def streamed_statistics(
         function: its function that takes indices of images (B,).
         count: number of images.
         file: of the statistics, named by all that they depend on; None: they are not kept.
+        arguments: further arguments of the function.
 
     Raises:
         DataError: there are fewer than two images.
@@ -39,7 +40,7 @@ def streamed_statistics(
     if start == count and statistics is not None:
         return statistics
     batches = torch.arange(start, count).split(BATCH)
-    with closing(shared.stream(function, batches)) as results:
+    with closing(shared.stream(function, batches, *arguments)) as results:
         for number, (features,) in enumerate(results, start=1):
             statistics = statistics or FeatureStatistics(features.shape[1])
             statistics.update(features)

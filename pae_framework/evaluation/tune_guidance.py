@@ -1,6 +1,6 @@
 """The command ``pae tune-guidance``: Frechet distances of samples over a grid of guidance settings.
 
-Samples are judged as they are sampled and not kept. Each point leaves a file with its distance
+Samples are measured as they are sampled and not kept. Each point leaves a file with its distance
 under a name that hashes all it depends on, so the same command resumes.
 """
 
@@ -28,20 +28,22 @@ from pae_framework.metrics.feature_statistics import FeatureStatistics
 from pae_framework.metrics.frechet import frechet_distance
 from pae_framework.metrics.inception import RANDOM, WeightsIdentity, identify, inception_file
 from pae_framework.recipe.emit import inline
+from pae_framework.runs.plan import component_identity
 from pae_framework.runs.reading import read_record
 from pae_framework.sampling.reuse import set_identity
 from pae_framework.sampling.sampler import Sampler
 from pae_framework.system.files import json_digest, make_folder, write_json
 
 TunedMetric = Literal["fd", "fid"]
-_VERSION = 1
+_VERSION = 2
 """Increase it if the same point gets another distance."""
 _BATCH = 250
 """Test images whose features are in memory at once."""
 WEIGHTS = "weights.safetensors"
 
 
-class _Judged(BaseModel):
+class _Result(BaseModel):
+    label: str
     value: float
     protocol: dict[str, Any]
 
@@ -61,10 +63,11 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A point with its distance and its protocol."""
+class Measured:
+    """A point with its distance, what the distance is called, and its protocol."""
 
     point: GuidancePoint
+    label: str
     value: float
     protocol: Mapping[str, Any]
 
@@ -91,14 +94,14 @@ def tune(
     tuning: Tuning,
     make_sampler: Callable[[StageContext], Sampler] = Sampler.of,
 ) -> None:
-    """Judge every point that has no result yet. The processes share the points.
+    """Measure every point that has no result yet. The processes share the points.
 
     Raises:
         StoppedError: a signal asked to stop; the points under way were finished.
     """
     configure_torch(context.recipe.runtime, context.world.local_size)
     context = replace(context, recipe=context.recipe.model_copy(update={"sample": tuning.base}))
-    judge = _Judge(context, tuning, make_sampler)
+    measurement = _Measurement(context, tuning, make_sampler)
     files = result_files(context, tuning)
     missing = context.world.on_main(
         lambda: [number for number, file in enumerate(files) if _read(file) is None]
@@ -109,12 +112,12 @@ def tune(
         def work(number: int) -> None:
             file = files[missing[number]]
             if _read(file) is None:
-                judge.write(tuning.points[missing[number]], file)
+                measurement.write(tuning.points[missing[number]], file)
 
         do_items(context, work, len(missing), "points", lambda done: progress.update(before + done))
 
 
-def judged(context: StageContext, tuning: Tuning) -> list[Judged]:
+def measured(context: StageContext, tuning: Tuning) -> list[Measured]:
     """The results of all points, the smallest distance first.
 
     Raises:
@@ -125,18 +128,18 @@ def judged(context: StageContext, tuning: Tuning) -> list[Judged]:
         result = _read(file)
         if result is None:
             raise RunError(f"{file} is missing or damaged; run the same command again")
-        found.append(Judged(point, result.value, result.protocol))
+        found.append(Measured(point, result.label, result.value, result.protocol))
     return sorted(found, key=lambda entry: entry.value)
 
 
 def result_files(context: StageContext, tuning: Tuning) -> list[Path]:
     """The file of each point's result, named by a hash of what the result depends on."""
     weights, labels = context.file("generator", WEIGHTS), _labels(context, tuning.base)
-    judge = _judge_identity(context, tuning)
+    distance = _distance_identity(context, tuning)
 
     def digest(point: GuidancePoint) -> str:
         images = set_identity(context, weights, labels, point.settings(tuning.base))
-        return json_digest([_VERSION, judge, images])
+        return json_digest([_VERSION, distance, images])
 
     return [tuning.folder / f"point-{digest(point)}.json" for point in tuning.points]
 
@@ -145,7 +148,7 @@ def _labels(context: StageContext, base: SampleSettings) -> Tensor:
     return label_plan(base.count, context.num_classes, base.seed, base.labels)
 
 
-def _judge_identity(context: StageContext, tuning: Tuning) -> list[Any]:
+def _distance_identity(context: StageContext, tuning: Tuning) -> list[Any]:
     """The network that extracts features, and the test images."""
     recipe = context.recipe
     test = SourceImages("data.test", recipe.data.test, context.test_source)
@@ -154,15 +157,15 @@ def _judge_identity(context: StageContext, tuning: Tuning) -> list[Any]:
         return ["inception", _inception_identity(tuning.inception).sha256, *chosen]
     extractor = context.plan.get("extractor")
     assert recipe.extractor is not None
-    settings = recipe.extractor.model_dump(mode="json")
-    return [settings, None if extractor is None else extractor.fingerprint, *chosen]
+    component = component_identity(recipe.extractor, context.registry)
+    return [component, None if extractor is None else extractor.fingerprint, *chosen]
 
 
 def _inception_identity(weights: str) -> WeightsIdentity:
     return WeightsIdentity(RANDOM) if weights == RANDOM else identify(inception_file(weights))
 
 
-class _Judge:
+class _Measurement:
     """Samples images and measures their distance to the test images."""
 
     def __init__(
@@ -211,7 +214,14 @@ class _Judge:
             **self._network(),
         }
         value = frechet_distance(statistics, self._reference)
-        write_json(file, {"value": value, "protocol": protocol})
+        write_json(file, {"label": self._label(), "value": value, "protocol": protocol})
+
+    def _label(self) -> str:
+        """``FID`` only with the published weights of Inception; else FD and the network."""
+        if self._tuning.metric == "fd":
+            return self._inputs.extractor.label("FD")
+        weights = _inception_identity(self._tuning.inception)
+        return "FID" if weights.published else f"FD ({weights.words})"
 
     def _network(self) -> Mapping[str, Any]:
         if self._tuning.metric == "fd":
@@ -229,10 +239,10 @@ def _statistics(batches: Any) -> FeatureStatistics:
     return statistics
 
 
-def _read(file: Path) -> _Judged | None:
+def _read(file: Path) -> _Result | None:
     """The result of a point; None if it is missing or damaged."""
     try:
-        return _Judged(**read_record(file, _Judged, "run the same command again"))
+        return _Result(**read_record(file, _Result, "run the same command again"))
     except RunError:
         return None
 
@@ -244,15 +254,6 @@ def prepare_folder(folder: Path) -> None:
         WriteError: it cannot be written.
     """
     make_folder(folder)
-
-
-def metric_label(tuning: Tuning, context: StageContext) -> str:
-    """``FID`` only with the published weights of Inception; else FD and the network."""
-    if tuning.metric == "fid":
-        weights = _inception_identity(tuning.inception)
-        return "FID" if weights.published else f"FD ({weights.words})"
-    assert context.recipe.extractor is not None
-    return f"FD ({context.recipe.extractor.use})"
 
 
 def best_line(point: GuidancePoint) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.again import downstream_records
-from pae_framework.launch.local import LocalLauncher
+from pae_framework.launch.local import LocalLauncher, try_components
 from pae_framework.launch.ranks import Ranks
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.requirements import low_memory, missing_requirements
@@ -60,7 +60,8 @@ def evaluate_run(
 
     The results are those of the run's stage ``evaluate``, and its report is written again. If the
     stage has other unfinished evaluators than the chosen ones, it stays unfinished: the results of
-    the chosen ones are in a stage of their own.
+    the chosen ones are in a stage of their own, whose folder is printed. Nothing is removed before
+    all that can be checked is.
 
     Args:
         path: the directory of a run, or of a member of a sweep.
@@ -78,19 +79,24 @@ def evaluate_run(
     run = open_run(path, registry)
     chosen = _chosen(options.only, run)
     whole = _Evaluation.of(run, run.loaded)
-    whole.require_inputs()
     with run.directory.lock():
+        unfinished = whole.unfinished
+        others = [label for label in unfinished if label not in chosen]
+        working = _Evaluation.of(run, _only(chosen, run)) if others else whole
+        working.require_inputs()
+        left = [label for label in chosen if options.again or label in unfinished]
+        _require_able(left, working, options.again, ranks, console, warn)
         if options.again:
-            whole.outdate(chosen)
-        others = [label for label in whole.unfinished if label not in chosen]
-        if not others:
-            whole.run(options.command, ranks, console, warn, whole.readers())
-            return stage_card(run.directory, whole.planned, chosen if options.only else None)
-        own = _Evaluation.of(run, _only(chosen, run))
-        if options.again:
-            own.outdate(chosen)
-        own.run(options.command, ranks, console, warn)
-        return stage_card(run.directory, own.planned)
+            _outdate(chosen, whole, working)
+        working.run(options.command, ranks, console, [] if others else whole.readers())
+        if others:
+            console.print(
+                f"the results are in {working.record.path}; the run has no results yet: "
+                f"{', '.join(others)} not done; `pae evaluate {path}` finishes them"
+            )
+        return stage_card(
+            run.directory, working.planned, chosen if options.only and not others else None
+        )
 
 
 def _chosen(only: Sequence[str], run: OpenedRun) -> list[str]:
@@ -167,46 +173,73 @@ class _Evaluation:
         ready = all(self.opened.directory.stage(stage).done for stage in inputs)
         return [_REPORT] if ready else []
 
-    def outdate(self, labels: Collection[str]) -> None:
-        """Remove the results of evaluators, and mark what reads them as not begun.
-
-        Raises:
-            RunError: another process works on one of the stages, and nothing is changed.
-        """
-        from pae_framework.evaluation.finished_evaluators import forget_evaluators  # loads torch
-
-        store = self.opened.directory.store
-        forget_evaluators(self.planned, self.loaded.recipe, labels, store)
-        own, *readers = downstream_records([_STAGE], [self.loaded], store)
-        with ExitStack() as held:
-            begun = [record for record in (own, *readers) if record.path.is_dir()]
-            for record in begun:
-                held.enter_context(record.lock(waiting=None))
-            for record in reversed(begun[1:] if own in begun else begun):
-                record.outdate()  # readers first: an interruption must not leave them done
-            if own in begun and own.info.get("state", "pending") != "pending":
-                own.update(state="stopped")
-                for label in labels:
-                    shutil.rmtree(own.path / label, ignore_errors=True)
-
     def run(
-        self,
-        command: str,
-        ranks: Ranks,
-        console: PlainConsole,
-        warn: Callable[[str], None],
-        more: Sequence[str] = (),
+        self, command: str, ranks: Ranks, console: PlainConsole, more: Sequence[str] = ()
     ) -> None:
         """Run the unfinished evaluators, and ``more`` stages after them."""
-        recipes, store = [self.loaded], self.opened.directory.store
-        missing = [
-            *missing_requirements(recipes, store, processes=ranks.size),
-            *lacking_resources(recipes, store),
-        ]
-        if problems := fetch_at_first_use(recipes, missing, console.print):
-            raise RecipeError(problems)
-        for problem in low_memory(recipes, store, processes=ranks.size):
-            warn(str(problem))
-        launcher = LocalLauncher(console, ranks)
-        chosen = [_STAGE, *more]
+        launcher, chosen = LocalLauncher(console, ranks), [_STAGE, *more]
         launcher.run_stages(self.loaded, self.opened.directory, self.stages, chosen, command)
+
+
+def _require_able(
+    labels: Collection[str],
+    working: _Evaluation,
+    again: bool,
+    ranks: Ranks,
+    console: PlainConsole,
+    warn: Callable[[str], None],
+) -> None:
+    """Check that this machine has what the evaluators to run need; download what is missing.
+
+    Raises:
+        RecipeError: it lacks something.
+        PluginError, UsageError: a component cannot be imported, or an attention kernel cannot be
+            used.
+    """
+    if not labels and working.record.done:
+        return
+    recipe = _only(labels, working.opened)
+    recipes, store = [recipe], working.opened.directory.store
+    anew = [_STAGE] if again else []
+    missing = [
+        *missing_requirements(recipes, store, again=anew, processes=ranks.size),
+        *lacking_resources(recipes, store, again=anew),
+    ]
+    if problems := fetch_at_first_use(recipes, missing, console.print):
+        raise RecipeError(problems)
+    for problem in low_memory(recipes, store, again=anew, processes=ranks.size):
+        warn(str(problem))
+    try_components(recipe, [_STAGE])
+
+
+def _outdate(labels: Collection[str], whole: _Evaluation, working: _Evaluation) -> None:
+    """Remove the results of evaluators, and mark what reads them as not begun.
+
+    Args:
+        labels: of the evaluators.
+        whole: the run's evaluation.
+        working: the one that runs them; it may be the same.
+
+    Raises:
+        RunError: another process works on one of the stages, and nothing is changed.
+    """
+    from pae_framework.evaluation.finished_evaluators import RecordedEvaluators  # loads torch
+
+    store = whole.opened.directory.store
+    own = {whole.record, working.record}
+    reading = downstream_records([_STAGE], [whole.loaded, working.loaded], store)
+    begun = [record for record in reading if record.path.is_dir()]
+    recorded = RecordedEvaluators.of(whole.planned, whole.loaded.recipe, labels, store)
+    others = recorded.records()
+    with ExitStack() as held:
+        for record in dict.fromkeys((*begun, *others)):
+            held.enter_context(record.lock(waiting=None))
+        for record in others:
+            recorded.forget(record)
+        for record in reversed(begun):  # readers first: an interruption must not leave them done
+            if record not in own:
+                record.outdate()
+            elif record.info.get("state", "pending") != "pending":
+                record.update(state="stopped")
+                for label in labels:
+                    shutil.rmtree(record.path / label, ignore_errors=True)

@@ -70,7 +70,7 @@ class LocalLauncher:
             described = describe_run(loaded, directory, command, self.console, until)
             stages = described.stages
             if described.unfinished:
-                _try_components(loaded, described.unfinished)
+                try_components(loaded, described.unfinished)
             for name in described.chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages, command)
             if until is None:
@@ -99,7 +99,7 @@ class LocalLauncher:
             PluginError, UsageError: a component cannot be imported, or an attention kernel cannot
                 be used; no stage was started.
         """
-        _try_components(loaded, chosen)
+        try_components(loaded, chosen)
         for name in chosen:
             self._run_unfinished(loaded, directory, stages[name], stages, command)
         if REPORT_STAGE in chosen:
@@ -166,8 +166,13 @@ class LocalLauncher:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))
 
 
-def _try_components(loaded: LoadedRecipe, stages: Collection[str]) -> None:
-    """Import the components of a recipe, and try the attention kernels that some stages use."""
+def try_components(loaded: LoadedRecipe, stages: Collection[str]) -> None:
+    """Import the components of a recipe, and try the attention kernels that some stages use.
+
+    Raises:
+        PluginError: a component cannot be imported.
+        UsageError: a kernel cannot be used here.
+    """
     from pae_framework.build import import_components  # loads torch
     from pae_framework.execution.context import pick_device
     from pae_framework.layers import require_kernel

@@ -296,7 +296,8 @@ def measure(
         quantities: of this convention; the reference has what they need.
         comparison: the samples and the reference.
         weights: of the network.
-        protocol: how the samples were made.
+        protocol: how the samples were made. It overrides what the reference's protocol states
+            under the same keys.
         subject: what the samples are.
     """
     tool = f"as {_FOLLOWS[convention]}"
@@ -314,10 +315,10 @@ def measure(
             at={"convention": convention},
             subject=subject,
             protocol={
+                **reference,
                 **common,
                 "features": quantity.features,
                 "count": len(comparison.samples.rows),
-                **reference,
                 **found.protocol,
             },
         )

@@ -22,7 +22,7 @@ CACHE = "default"
 
 
 @dataclass(frozen=True)
-class Judge:
+class FDr6Network:
     """A network of timm's whose features are compared.
 
     Args:
@@ -55,19 +55,19 @@ class Judge:
         return None if file.cached() else f"{file.where} is not in the cache"
 
 
-JUDGES = {
-    judge.model: judge
-    for judge in (
-        Judge("convnextv2_base.fcmae_ft_in22k_in1k", 224, "spatial", 1024, 56.87),
-        Judge("vit_large_patch14_dinov2.lvd142m", 256, "cls", 1024, 14.19),
-        Judge("vit_large_patch16_224.mae", 224, "cls", 1024, 0.04),
-        Judge("vit_so400m_patch16_siglip_256.v2_webli", 224, "head", 1152, 0.60),
-        Judge("vit_large_patch14_clip_224.openai", 256, "cls", 1024, 5.60),
+NETWORKS = {
+    network.model: network
+    for network in (
+        FDr6Network("convnextv2_base.fcmae_ft_in22k_in1k", 224, "spatial", 1024, 56.87),
+        FDr6Network("vit_large_patch14_dinov2.lvd142m", 256, "cls", 1024, 14.19),
+        FDr6Network("vit_large_patch16_224.mae", 224, "cls", 1024, 0.04),
+        FDr6Network("vit_so400m_patch16_siglip_256.v2_webli", 224, "head", 1152, 0.60),
+        FDr6Network("vit_large_patch14_clip_224.openai", 256, "cls", 1024, 5.60),
     )
 }
 """All but Inception, by timm's name."""
 
-VALIDATION = {INCEPTION: 1.68, **{name: judge.validation for name, judge in JUDGES.items()}}
+VALIDATION = {INCEPTION: 1.68, **{name: network.validation for name, network in NETWORKS.items()}}
 """Distance of the validation images in the features of each of the six."""
 
 

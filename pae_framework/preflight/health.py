@@ -223,7 +223,9 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
     yield Finding("plugins", "ok", f"{fine} of {len(registry.plugins)} plugins load and are fine")
     for spec in registry.specs():
         if registry.hidden(spec):
-            message = f"{spec.origin} has a {spec.kind} with the name of a built-in one"
+            message = (
+                f"the {spec.kind} {spec.name!r} of {spec.origin} has the name of a built-in one"
+            )
             remedy = f"write `use: {registry.use_name(spec)}` where you mean the plugin's"
             yield Finding("plugins", "warning", message, remedy)
     shared: dict[tuple[str, str], list[str]] = {}
@@ -232,7 +234,7 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
             shared.setdefault((spec.kind, spec.name), []).append(registry.use_name(spec))
     for (kind, name), uses in shared.items():
         if len(uses) > 1:
-            message = f"{len(uses)} plugins have a {kind} {name!r}"
+            message = f"the name of the {kind} {name!r} is shared by {len(uses)} plugins"
             yield Finding("plugins", "warning", message, f"write `use: {' or '.join(uses)}`")
 
 
@@ -271,8 +273,8 @@ def _differences(registry: Registry, recorded: Mapping[str, Any]) -> Iterator[Fi
 
     now = describe_environment(registry)
     found = [
-        *_other_versions("packages", recorded, now, "warning"),
-        *_other_versions("plugins", recorded, now, "error"),
+        *_other_versions("packages", recorded, now),
+        *_other_versions("plugins", recorded, now),
     ]
     for key, words in (("python", "Python"), ("commit", "commit of pae-framework")):
         before, here = recorded.get(key), now[key]
@@ -285,7 +287,7 @@ def _differences(registry: Registry, recorded: Mapping[str, Any]) -> Iterator[Fi
 
 
 def _other_versions(
-    key: str, recorded: Mapping[str, Any], now: Mapping[str, Any], if_missing: Level
+    key: str, recorded: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Sequence[Finding]:
     before, here = recorded.get(key, {}), now[key]
     found = []
@@ -293,8 +295,12 @@ def _other_versions(
         one, other = before.get(name), here.get(name)
         if one == other or (one is None and key == "plugins"):
             continue  # a plugin that was added since changes nothing
-        level = if_missing if other is None else "warning"
-        remedy = f"install {name} {one}" if key == "packages" else f"install {one}"
         text = f"{name}: {one or 'absent'} in the run, {other or 'absent'} here"
-        found.append(Finding("run", level, text, remedy if one else ""))
+        found.append(Finding("run", "warning", text, _remedy(key, name, one) if one else ""))
     return found
+
+
+def _remedy(key: str, name: str, version: str) -> str:
+    if ".py " in version:  # path and digest of a plugin file
+        return "it was edited or moved since; `pae run` says what would run again"
+    return f"install {name} {version}" if key == "packages" else f"install {version}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -44,8 +44,8 @@ def recipe_schema(registry: Registry) -> Schema:
         "launch": {"anyOf": [{"type": "string"}, root["properties"]["launch"]]},
     }
     tokenizer = models["TokenizerSection"]["properties"]
-    tokenizer["regularizers"] |= _labeled("regularizer", registry)
-    root["properties"]["evaluate"] |= _labeled("evaluator", registry)
+    tokenizer["regularizers"] |= _labeled("regularizer", registry, models)
+    root["properties"]["evaluate"] |= _labeled("evaluator", registry, models)
     return {
         "$schema": DIALECT,
         "title": "Recipe of pae-framework",
@@ -64,10 +64,14 @@ class _Generator(GenerateJsonSchema):
         return {**inner, "type": ["string", "number"]} if inner.get("type") == "string" else inner
 
 
-def _of_model(model: type[BaseModel], models: dict[str, Schema]) -> Schema:
-    """The schema of a model; those that it refers to are added to ``models`` by class name."""
-    schema = model.model_json_schema(ref_template=_REFERENCE, schema_generator=_Generator)
-    models |= schema.pop("$defs", {})
+def _of_model(model: type[BaseModel], models: dict[str, Schema], owner: str = "") -> Schema:
+    """The schema of a model; those that it refers to are added to ``models``.
+
+    Their names are those of their classes, after ``owner``: classes of plugins may share names.
+    """
+    template = _REFERENCE.format(model=f"{owner}{{model}}")
+    schema = model.model_json_schema(ref_template=template, schema_generator=_Generator)
+    models |= {f"{owner}{name}": inner for name, inner in schema.pop("$defs", {}).items()}
     return schema
 
 
@@ -92,7 +96,7 @@ def _of_component(
     engine = {key: models[name]["properties"][key] for key in component.engine_keys()}
     definitions, cases = {}, []
     for spec in registry.specs(component.kind):
-        if (parameters := _parameters(spec, models)) is None:
+        if (parameters := _parameters(spec, registry, models)) is None:
             continue
         use = registry.use_name(spec)
         definitions[_definition(spec, registry)] = {
@@ -118,12 +122,14 @@ def _of_component(
     return definitions
 
 
-def _parameters(spec: ComponentSpec, models: dict[str, Schema]) -> Mapping[str, Schema] | None:
+def _parameters(
+    spec: ComponentSpec, registry: Registry, models: dict[str, Schema]
+) -> Mapping[str, Schema] | None:
     """Schemas of the parameters; None if the config cannot be imported or described."""
     inner: dict[str, Schema] = {}
     try:
-        schema = _of_model(spec.config_class(), inner)
-    except PluginError:
+        schema = _of_model(spec.config_class(), inner, f"{_definition(spec, registry)}.")
+    except (PluginError, PydanticUserError):  # a type that JSON schema does not know
         return None
     models |= inner
     properties: Mapping[str, Schema] = schema.get("properties", {})
@@ -134,7 +140,7 @@ def _use(spec: ComponentSpec, registry: Registry) -> Schema:
     return {"const": registry.use_name(spec), "description": f"{spec.kind}: {spec.summary}"}
 
 
-def _labeled(kind: str, registry: Registry) -> Schema:
+def _labeled(kind: str, registry: Registry, models: Mapping[str, Schema]) -> Schema:
     """Keys of a map of components: the label of an entry is the default of its ``use``."""
     name = next(name for name, cls in _components().items() if cls.kind == kind)
     entry = {"$ref": _reference(name)}
@@ -145,6 +151,7 @@ def _labeled(kind: str, registry: Registry) -> Schema:
             "else": {"anyOf": [entry, {"type": "null"}]},
         }
         for spec in registry.specs(kind)
+        if _definition(spec, registry) in models
     }
     return {"properties": own_or_other, "additionalProperties": entry}
 

@@ -14,7 +14,7 @@ from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.plugins import with_files
 from pae_framework.recipe.nodes import Node, dotted
 from pae_framework.registry import Registry
-from pae_framework.system.files import file_problem
+from pae_framework.system.files import absolute, file_problem
 
 KEY = "plugins"
 
@@ -52,7 +52,7 @@ def _absolute(node: Node, folder: Path) -> Node:
         path = Path(node.value).expanduser()
     except RuntimeError:
         return node
-    return replace(node, value=str((folder / path).absolute()))
+    return replace(node, value=str(absolute(folder / path)))
 
 
 def with_plugin_files(root: Node, registry: Registry) -> Registry:
@@ -72,8 +72,10 @@ def with_plugin_files(root: Node, registry: Registry) -> Registry:
     if problems:
         raise RecipeError(problems)
     extended = with_files(registry, paths)
-    named = set(map(str, paths))
-    broken = [plugin for plugin in extended.broken if plugin.file in named]
+    named = {path.resolve() for path in paths}
+    broken = [
+        plugin for plugin in extended.broken if plugin.file and Path(plugin.file).resolve() in named
+    ]
     if broken:
         lines = [f"plugin {plugin.file} does not load: {plugin.error}" for plugin in broken]
         raise PluginError("\n".join(lines))

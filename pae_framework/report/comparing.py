@@ -2,7 +2,8 @@
 
 A protocol is a mapping as in :class:`pae_framework.contracts.Metric`. Values are comparable if
 their protocols are equal, apart from seeds, and from what a digest beside it identifies: two paths
-to the same reference are the same reference.
+to the same reference are the same reference. The seed that chooses the test images is not apart:
+another one is another reference.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ NOT_STATED = "not stated"
 """In place of a value that a protocol lacks."""
 _DIGESTS = ("_digest", "_sha256")
 _SEED = "_seed"
+_CHOICE = "test_images_seed"
+"""The seed that chooses the test images; also inside of a ``reference_protocol``."""
 
 Protocol = Mapping[str, Any] | None
 """None: of an earlier version, which states nothing."""
@@ -30,11 +33,15 @@ def basis(protocol: Protocol) -> Basis:
 
 
 def basis_over_seeds(protocol: Protocol) -> Basis:
-    """The same for runs that differ only by their seeds, each with networks it has trained."""
+    """The same for runs that differ only by their seeds.
+
+    Each has networks that it has trained, and test images that it has chosen.
+    """
     stated = protocol or {}
     trained = [key.removesuffix(_SEED) for key in stated if key.endswith(_SEED)]
     own = {f"{part}{digest}" for part in trained for digest in _DIGESTS}
-    return basis({key: x for key, x in stated.items() if key not in own})
+    pairs = basis({key: x for key, x in stated.items() if key not in own})
+    return tuple((key, text) for key, text in pairs if key.rpartition(".")[2] != _CHOICE)
 
 
 def are_comparable(first: Protocol, second: Protocol) -> bool:
@@ -59,7 +66,7 @@ def seed_differences(rows: Sequence[Sequence[Protocol]]) -> dict[str, list[str]]
 
 
 def _is_seed(key: str) -> bool:
-    return key == "seed" or key.endswith(_SEED)
+    return (key == "seed" or key.endswith(_SEED)) and key != _CHOICE
 
 
 def _pairs(protocol: Mapping[str, Any]) -> Basis:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise, permutations
 from typing import Any
 
-from pae_framework.report.comparing import Basis, are_comparable, basis, differences
+from pae_framework.report.comparing import (
+    Basis,
+    are_comparable,
+    basis,
+    differences,
+    seed_differences,
+)
 from pae_framework.report.metrics import (
     GENERATOR_STEPS,
     At,
@@ -160,6 +166,10 @@ class Convergence:
         return {
             number: differences([[first], [protocol]]) for number, protocol in enumerate(others, 2)
         }
+
+    def seeds(self) -> dict[str, list[str]]:
+        """The seeds that differ between curves, with that of each curve."""
+        return seed_differences([[curve.protocol] for curve in self.curves])
 
     def speedups(self) -> list[Speedup]:
         """Every pair of curves that compare."""

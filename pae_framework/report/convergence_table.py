@@ -75,6 +75,10 @@ def notes(convergence: Convergence) -> list[str]:
         found.append(f"protocol {number} does not compare with protocol 1: {text}")
     if not all(convergence.protocols):
         found.append("runs whose metric states no protocol are not compared")
+    runs = [curve.run.label for curve in convergence.curves]
+    for key, seeds in convergence.seeds().items():
+        each = ", ".join(f"{seed} ({run})" for seed, run in zip(seeds, runs, strict=True))
+        found.append(f"{key} differs: {each}")
     batches = {curve.run.batch_size for curve in convergence.curves} - {None}
     if len(batches) > 1:
         found.append("batch sizes differ, so fewer steps are not fewer images; compare epochs")

@@ -75,6 +75,11 @@ def plan(recipe: Recipe, registry: Registry, contents: Contents = ()) -> list[Pl
     return list(stages.values())
 
 
+def component_identity(component: Component[Any], registry: Registry) -> dict[str, Any]:
+    """What fingerprints hash of a component: files by their contents, and its version."""
+    return _Dump(registry, ()).component(component)
+
+
 def upstream_stages(stages: Mapping[str, PlannedStage], name: str) -> list[str]:
     """A stage and all stages it reads, directly or indirectly, in the order they run."""
     needed, waiting = {name}, [name]

@@ -18,8 +18,8 @@ def undefined(reference: str) -> str | None:
     running it shows.
     """
     module, _, name = reference.partition(":")
-    if hasattr(sys.modules.get(module), name):
-        return None
+    if module in sys.modules and name in vars(sys.modules[module]):
+        return None  # without the module's own __getattr__, which may import anything
     top, *inner = module.split(".")
     try:
         spec = find_spec(top)

@@ -192,6 +192,11 @@ _KINDS = (
 )
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root, without ``.`` and ``..``; links stay as they are."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 def file_problem(path: Path, folder: bool = False) -> str | None:
     """Why ``path`` is not a file to read, nor a link to one; None if it is.
 

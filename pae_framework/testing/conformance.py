@@ -2,14 +2,17 @@
 
 It runs in a process of its own, so that a plugin that ends the process or changes it is only a
 failure: ``python -m pae_framework.testing.conformance TARGET [KIND:NAME.key=value ...] [--json]``.
+Standard output holds the report alone, or what is wrong with the command; what the plugin prints
+goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import unittest
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,12 @@ from pydantic import ValidationError
 from pae_framework.errors import PaeError, PluginError, UsageError
 from pae_framework.plugins import load_registry, with_files
 from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
-from pae_framework.system.printing import print_line
+from pae_framework.system.printing import printable
+from pae_framework.testing.expect import expect_none
 from pae_framework.testing.kind_contracts import contract_of
-from pae_framework.testing.registration import Weight, check_registration, weigh
+from pae_framework.testing.registration import Weight, check_light, check_specs, weigh
+
+SCHEMA = "check-plugin/1"
 
 Values = Mapping[str, Mapping[str, Any]]
 """Parameters by component (``kind:name``) and key."""
@@ -55,20 +61,30 @@ class Report:
 
 def main() -> int:
     """Check the plugin on the command line; returns the exit code."""
-    words = [word for word in sys.argv[1:] if word != "--json"]
-    as_json = len(words) < len(sys.argv) - 1
-    try:
-        registry, plugins = _chosen(words[0])
-        reports = [_examine(plugin, registry, _values(words[1:])) for plugin in plugins]
-    except PaeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    if as_json:
-        print_line(json.dumps([_plain(report) for report in reports], indent=2))
-    else:
-        for report in reports:
-            _print(report)
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
+        os.dup2(2, 1)
+        try:
+            reports, as_json = _reports(sys.argv[1:])
+        except UsageError as error:
+            answer.write(printable(str(error)))
+            return error.exit_code
+        answer.write(_as_json(reports) if as_json else printable("".join(map(_text, reports))))
     return PluginError.exit_code if any(report.failed for report in reports) else 0
+
+
+def _reports(arguments: Sequence[str]) -> tuple[list[Report], bool]:
+    """What is reported, and whether as JSON."""
+    target, *words = [word for word in arguments if word != "--json"]
+    registry, plugins = _chosen(target)
+    values = _values(words)
+    components = {plugin: _specs(plugin, registry) for plugin in plugins}
+    _require_known(values, target, components)
+    reports = [_examine(plugin, specs, values) for plugin, specs in components.items()]
+    return reports, "--json" in arguments
+
+
+def _specs(plugin: Plugin, registry: Registry) -> list[ComponentSpec]:
+    return [spec for spec in registry.specs() if spec.plugin == plugin]
 
 
 def _chosen(target: str) -> tuple[Registry, list[Plugin]]:
@@ -104,24 +120,45 @@ def _values(words: Sequence[str]) -> dict[str, dict[str, Any]]:
     return values
 
 
-def _examine(plugin: Plugin, registry: Registry, values: Values) -> Report:
+def _require_known(
+    values: Values, target: str, components: Mapping[Plugin, Sequence[ComponentSpec]]
+) -> None:
+    """Values are for components that load; those of a broken plugin are not known."""
+    known = [spec.reference for specs in components.values() for spec in specs]
+    unknown = sorted(values.keys() - set(known))
+    if unknown and not any(plugin.error for plugin in components):
+        raise UsageError(
+            f"{target} has no {unknown[0]}; it registers {', '.join(known) or 'nothing'}"
+        )
+
+
+def _examine(plugin: Plugin, specs: Sequence[ComponentSpec], values: Values) -> Report:
     report = Report(plugin)
-    if plugin.error:
-        report.outcomes["registration"] = [Outcome("registration", "failed", plugin.error)]
-        return report
-    specs = [spec for spec in registry.specs() if spec.plugin == plugin]
-    unknown = values.keys() - {spec.reference for spec in specs}
-    if unknown and not plugin.built_in:
-        known = ", ".join(spec.reference for spec in specs) or "nothing"
-        raise UsageError(f"{plugin.name} has no {sorted(unknown)[0]}; it registers {known}")
-    report.weight = weigh(plugin)
-    if not plugin.file:
-        report.outcomes["registration"] = [
-            _outcome("registration", lambda: check_registration(plugin.module))
-        ]
+    report.outcomes["registration"] = [
+        _outcome("registration", lambda: _check_registration(report, specs))
+    ]
     for spec in specs:
         report.outcomes[spec.reference] = list(_tests(spec, values.get(spec.reference, {})))
     return report
+
+
+def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
+    """Check what a plugin registers, and weigh it; returns what to say about a plugin that passes.
+
+    One file that holds its components may import torch.
+    """
+    plugin = report.plugin
+    expect_none(plugin.error)
+    check_specs(plugin.name, specs)
+    report.weight = weigh(plugin)
+    if not plugin.file:
+        check_light(plugin, report.weight)
+    elif report.weight.torch is not None:
+        return (
+            f"heavy: {report.weight.torch} imports torch, which makes every command that takes "
+            "the file slow; a package with its configs in modules without torch is not"
+        )
+    return ""
 
 
 def _tests(spec: ComponentSpec, values: Mapping[str, Any]) -> Iterator[Outcome]:
@@ -136,23 +173,39 @@ def _tests(spec: ComponentSpec, values: Mapping[str, Any]) -> Iterator[Outcome]:
         message = f"the config cannot be made: {advice}. Give values as KIND:NAME.key=value"
         yield Outcome("config", "failed", message)
         return
-    except Exception as error:
-        yield Outcome("import", "failed", str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
+        yield Outcome("import", "failed", _described(error))
         return
     for name in contract.names_of_tests():
         yield _outcome(name.removeprefix("test_"), getattr(contract, name))
 
 
-def _outcome(name: str, test: Any) -> Outcome:
+def _outcome(name: str, test: Callable[[], str | None]) -> Outcome:
+    """What a test found; it may return what to say about success."""
     try:
-        test()
+        note = test()
     except unittest.SkipTest as reason:
         return Outcome(name, "skipped", str(reason))
-    except AssertionError as error:
-        return Outcome(name, "failed", str(error))
-    except Exception as error:
-        return Outcome(name, "failed", f"{type(error).__name__}: {error}")
-    return Outcome(name, "ok")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
+        return Outcome(name, "failed", _described(error))
+    return Outcome(name, "ok", note or "")
+
+
+def _described(error: BaseException) -> str:
+    if isinstance(error, AssertionError | PaeError) and str(error):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"it ends the process, by SystemExit({error.code!r}); raise an error that says why"
+    return f"{type(error).__name__}: {error}"
+
+
+def _as_json(reports: Sequence[Report]) -> str:
+    found = {"schema": SCHEMA, "plugins": [_plain(report) for report in reports]}
+    return json.dumps(found, indent=2) + "\n"
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -167,17 +220,18 @@ def _plain(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
-    print_line(f"{report.plugin.name} ({report.plugin.source})")
+def _text(report: Report) -> str:
+    lines = [f"{report.plugin.name} ({report.plugin.source})"]
     if report.weight is not None:
-        print_line(f"  registers in {report.weight}")
+        lines.append(f"  registers in {report.weight}")
     for subject, found in report.outcomes.items():
-        print_line(f"{subject}")
+        lines.append(subject)
         for outcome in found:
             text = f": {outcome.message}" if outcome.message else ""
-            print_line(f"  {outcome.state:<7} {outcome.test}{text}")
+            lines.append(f"  {outcome.state:<7} {outcome.test}{text}")
     count = sum(len(found) for found in report.outcomes.values())
-    print_line(f"{len(report.failed)} of {count} tests failed" if report.failed else "all passed")
+    lines.append(f"{len(report.failed)} of {count} tests failed" if report.failed else "all passed")
+    return "".join(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Legend: M images, B images of a batch, N tokens, S image side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pae_framework.contracts import EvaluationInputs, FeatureReference, SampleSet
 from pae_framework.data.pixels import to_uint8
-from pae_framework.metrics.fdr6 import JUDGES
+from pae_framework.metrics.fdr6 import VALIDATION
 from pae_framework.testing.expect import expect
 from pae_framework.testing.synthetic import normal, synthetic_images
 
@@ -57,6 +57,27 @@ class SyntheticInception:
         return pool @ normal(pool.shape[1], 5, seed=14)
 
 
+class SyntheticFDr6Features:
+    """A fixed random projection of the pixels in place of a network of FDr6."""
+
+    digest = "none"
+
+    def __init__(self, seed: int, training: Tensor):
+        self._seed, self._training = seed, training
+
+    @property
+    def reference(self) -> FeatureReference:
+        """The training images."""
+        features = self(self._training)
+        protocol = {"reference": "training images", "reference_count": len(features)}
+        return FeatureReference(features.mean(0), features.T.cov(), len(features), protocol)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (M, 6) float64 of uint8 images (M, 3, S, S)."""
+        flat = images.double().flatten(1) / 255
+        return flat @ normal(flat.shape[1], 6, seed=20 + self._seed).double()
+
+
 class SyntheticLatents:
     """Random latents in place of those of the training images."""
 
@@ -94,7 +115,7 @@ class SyntheticInputs(EvaluationInputs):
         if part == "test_images":
             return {"test_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
         if part == "training_images":
-            return {"reference_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
+            return {"training_data": "synthetic", "image_size": f"{SIZE} x {SIZE}"}
         expect(part in _PARTS, f"asked for the part {part!r}; known are {sorted(_PARTS)}")
         return {part: "synthetic", f"{part}_digest": "none"}
 
@@ -156,10 +177,10 @@ class SyntheticInputs(EvaluationInputs):
         """Features of three kinds, whatever the weights."""
         return self._needed("inception", SyntheticInception())
 
-    def judge(self, name: str, weights: str) -> Callable[[Tensor], Tensor]:
-        """Random projections of the pixels to as many features as the network has."""
-        width = self._needed("inception", JUDGES[name].width)
-        return lambda images: normal(len(images), width, seed=13)
+    def fdr6_features(self, name: str, weights: str) -> SyntheticFDr6Features:
+        """Random projections of the pixels, other ones for each network."""
+        images = self._needed("training_images", _near(0.02, seed=4))
+        return SyntheticFDr6Features(list(VALIDATION).index(name), images)
 
     def features(self, indices: Tensor) -> Tensor:
         """Random tokens (B, 16, 16)."""

@@ -6,11 +6,13 @@ import pickle
 import subprocess
 import sys
 import unittest
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pae_framework.plugins import imported_files
 from pae_framework.promises import difference_problem
 from pae_framework.seeding import seeded
 from pae_framework.testing.expect import expect, expect_none
@@ -47,17 +49,22 @@ def expect_bf16_finite(setup: Setup) -> None:
 
 
 def expect_nan_stays(setup: Setup) -> None:
-    """NaN in one image gives NaN for this image and for no other."""
+    """NaN in one image gives NaN for this image and for no other.
+
+    A class that states why in ``hides_nan`` may give finite numbers for it.
+    """
     module = setup.module()
     inputs = setup.inputs(COUNT)
     damaged = tuple(_with_nan(x) for x in inputs)
     with torch.no_grad():
         clean, found = setup.compute(module, *inputs), setup.compute(module, *damaged)
     first = found[:1] if setup.per_image else found
+    stated = getattr(setup.component, "hides_nan", None)
+    advice = "" if stated is None else ", or state in `hides_nan` of the class why it must be so"
     expect(
-        not bool(first.isfinite().all()),
+        bool(stated) or not bool(first.isfinite().all()),
         "an image of NaN gives finite numbers, which hides a training that diverged; remove "
-        "nan_to_num and the like",
+        f"nan_to_num and the like{advice}",
     )
     if setup.per_image:
         message = "NaN in one image must not change the results of the others in its batch"
@@ -193,45 +200,58 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
-_BUILD = """
-import pickle, sys
-sys.path[:] = pickle.load(sys.stdin.buffer)
-make, arguments = pickle.load(sys.stdin.buffer)
-from pae_framework.seeding import seeded
-with seeded("contract"):
-    built = make(*arguments)
-state = {name: value.cpu() for name, value in built.state_dict().items()}
-sys.stdout.buffer.write(pickle.dumps(state))
-"""
-
-
 def expect_same_in_another_process(setup: Setup) -> None:
     """A new Python process that gets class and arguments by pickle builds the same weights."""
-    state = in_another_process(_BUILD, (setup.component, setup.arguments))
+    state = in_another_process(_built_state, setup.component, setup.arguments)
     with seeded("contract"):
         own = setup.component(*setup.arguments)
     expect_equal_states(_state(own), state, "built in two processes under one seed")
 
 
-def in_another_process(program: str, value: object) -> Any:
-    """Run a program that reads ``sys.path`` and a value by pickle, and writes its answer.
+def _built_state(component: Callable[..., Any], arguments: Sequence[Any]) -> dict[str, Tensor]:
+    with seeded("contract"):
+        built = component(*arguments)
+    return {name: value.cpu() for name, value in built.state_dict().items()}
+
+
+_CHILD = """
+import os, pickle, sys
+answer = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)  # what the component prints is no answer
+sys.path[:], files, work = pickle.load(sys.stdin.buffer)
+from pae_framework.plugins import import_file
+for file in files:
+    import_file(file)
+function, arguments = pickle.loads(work)
+pickle.dump(function(*arguments), answer)
+answer.close()
+"""
+
+
+def in_another_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """What a function of a module returns in a new Python process, which gets all by pickle.
+
+    Plugins of one file are imported there first.
 
     Raises:
-        AssertionError: the value cannot be pickled, or the program fails.
+        AssertionError: an argument cannot be pickled, or the function fails.
     """
     try:
-        data = pickle.dumps(value)
+        work = pickle.dumps((function, arguments))
     except Exception as error:
         raise AssertionError(
             f"it cannot be sent to another process: {error}. Define the class and its config at "
             "the top of an importable module, and keep open files and functions out of attributes"
         ) from error
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        input=pickle.dumps(sys.path) + data,
+        [sys.executable, "-P", "-c", _CHILD],
+        input=pickle.dumps((sys.path, imported_files(), work)),
         capture_output=True,
         check=False,
     )
     output = done.stderr.decode(errors="replace")
-    expect(done.returncode == 0, f"it fails in another process:\n{output}")
+    expect(
+        done.returncode == 0 and bool(done.stdout),
+        f"it fails in another process, which ends with exit code {done.returncode}:\n{output}",
+    )
     return pickle.loads(done.stdout)

@@ -204,7 +204,7 @@ def run_process(
         *arguments: What follows ``python``; ``"-m", "pae_framework", ...`` is the command line.
         cwd: The working directory.
         timeout: Seconds after which the process is killed.
-        python: The interpreter; default: the one that runs.
+        python: The interpreter; default: that of this process.
         **options: Passed to :func:`subprocess.run`, such as ``env``.
     """
     done = subprocess.run(

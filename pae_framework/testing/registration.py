@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from types import ModuleType
@@ -15,11 +16,13 @@ from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
 from pae_framework.hookspecs import PROJECT
 from pae_framework.plugins import load_registry
-from pae_framework.registry import Plugin
+from pae_framework.registry import ComponentSpec, Plugin
 from pae_framework.testing.expect import expect
 
 _PROBE = """
-import json, sys, time
+import json, os, sys, time
+answer = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what the plugin prints is no answer
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from pae_framework.plugins import load_registry, with_files
@@ -38,7 +41,9 @@ if file:
 else:
     registry = load_registry([EntryPoint(module, module, "pae_framework")])
 seconds, modules = time.perf_counter() - start, len(set(sys.modules) - before)
-print(json.dumps({"seconds": seconds, "modules": modules, "torch": first_to_import_torch()}))
+found = {"seconds": seconds, "modules": modules, "torch": first_to_import_torch()}
+answer.write(json.dumps(found))
+answer.close()
 """
 
 
@@ -63,11 +68,12 @@ def weigh(plugin: Plugin) -> Weight:
         AssertionError: it does not load there.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", _PROBE, plugin.module, plugin.file]
+    command = [sys.executable, "-P", "-c", _PROBE, plugin.module, plugin.file]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     expect(
-        done.returncode == 0,
-        f"{plugin.module} does not load in a new Python process:\n{done.stderr}",
+        done.returncode == 0 and bool(done.stdout),
+        f"{plugin.module} does not load in a new Python process, which ends with exit code "
+        f"{done.returncode}:\n{done.stderr}",
     )
     return Weight(**json.loads(done.stdout))
 
@@ -98,14 +104,23 @@ def check_registration(module: ModuleType | str) -> None:
     for plugin in registry.broken:
         raise AssertionError(f"{name} does not load as a plugin: {plugin.error}\n{plugin.detail}")
     specs = [spec for spec in registry.specs() if spec.plugin.name == name]
-    expect(bool(specs), f"{name} registers nothing")
+    check_specs(name, specs)
+    check_light(specs[0].plugin, weigh(specs[0].plugin))
+
+
+def check_specs(plugin: str, specs: Sequence[ComponentSpec]) -> None:
+    """Check what a plugin registers: something, and classes and configs that can be imported.
+
+    Raises:
+        AssertionError: it registers nothing, or a component breaks the contract.
+    """
+    expect(bool(specs), f"{plugin} registers nothing")
     for spec in specs:
         try:
             config, _ = spec.config_class(), spec.component_class()
         except PluginError as error:
             raise AssertionError(str(error)) from error
         check_config(config)
-    _check_light(specs[0].plugin)
 
 
 def check_config(config: type[ComponentConfig]) -> None:
@@ -125,10 +140,14 @@ def check_config(config: type[ComponentConfig]) -> None:
     config.model_json_schema()
 
 
-def _check_light(plugin: Plugin) -> None:
-    culprit = weigh(plugin).torch
+def check_light(plugin: Plugin, weight: Weight) -> None:
+    """Check that nothing of a registration imports torch.
+
+    Raises:
+        AssertionError: something does; the message names it.
+    """
     expect(
-        culprit is None,
-        f"{plugin.module}: {culprit} imports torch, which makes every command slow; keep configs "
-        "and hooks in modules without torch, and name components by import string",
+        weight.torch is None,
+        f"{plugin.module}: {weight.torch} imports torch, which makes every command slow; keep "
+        "configs and hooks in modules without torch, and name components by import string",
     )

@@ -47,15 +47,19 @@ def cast_frozen(network: nn.Module, run: Callable[[], Sequence[Tensor]]) -> None
     exact = {weight: weight.data for weight in weights if uses.of(weight) == {torch.bfloat16}}
     for weight, data in exact.items():
         weight.data = data.to(torch.bfloat16)
-    if not _equal(results, expected):
-        for weight, data in exact.items():
-            weight.data = data
+    kept = False
+    try:
+        kept = _equal(results, expected)
+    finally:
+        if not kept:
+            for weight, data in exact.items():
+                weight.data = data
 
 
 def _equal(results: Callable[[], Sequence[Tensor]], expected: Sequence[Tensor]) -> bool:
     try:
         return all(map(torch.equal, results(), expected))
-    except RuntimeError:  # types that do not go together
+    except Exception:  # types that do not go together, as torch or the network itself reports
         return False
 
 

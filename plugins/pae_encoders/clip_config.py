@@ -29,7 +29,8 @@ class CLIPConfig(FoundationConfig):
     family: ClassVar[Family] = CLIP
     model: str = Field(
         "ViT-L-14",
-        description="open-clip's name of a model with a plain ViT; `.tag` may follow",
+        description="open-clip's name of a model with a plain ViT; `.tag` may follow. For a local "
+        "file, the tag tells how it was trained: `ViT-L-14.openai` for OpenAI's (QuickGELU)",
         examples=list(CLIP.model_names),
     )
 
@@ -69,10 +70,14 @@ class CLIPConfig(FoundationConfig):
 
     @property
     def form(self) -> ClipForm:
-        """Size of the network, with the activation that the weights were trained with."""
+        """Size of the network, with the activation that the weights were trained with.
+
+        That of a file is the one of the tag in ``model``, or else of the model itself.
+        """
         form = super().form
         assert isinstance(form, ClipForm)
-        uses_tag = self.weights != "none" and not is_file_name(self.weights)
+        names_tag = self.family.find(self.model)[1] is not None
+        uses_tag = names_tag if is_file_name(self.weights) else self.weights != "none"
         quick = uses_tag and self.published is not None and self.published.quick_gelu
         return replace(form, quick_gelu=form.quick_gelu or quick)
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pae_framework.config import Count, EvaluatorConfig, PathText
 from pae_framework.hub import HubFile
-from pae_framework.metrics.fdr6 import CACHE, JUDGES
+from pae_framework.metrics.fdr6 import CACHE, NETWORKS, RANDOM
+from pae_framework.metrics.inception import identify
 from pae_framework.metrics.inception_settings import InceptionWeights, OptionalInceptionWeights
 from pae_framework.system.files import file_problem
 
@@ -89,26 +90,53 @@ class FidelityConfig(InceptionMetricsConfig):
 
     fdr6: PathText | None = Field(
         None,
-        description="also FDr6, against the test images; weights of its five networks of timm's: "
-        "`default`: from the cache of the hub; a folder with files `<model>.safetensors`; `none`: "
-        "random weights, and the metric is called random; null: no FDr6",
+        description="also FDr6, against all training images; weights of its five networks of "
+        "timm's: `default`: from the cache of the hub; a folder with files `<model>.safetensors`; "
+        "`none`: random weights, and the metric is called random; null: no FDr6",
     )
+
+    @model_validator(mode="after")
+    def _has_published_inception(self) -> Self:
+        if self.weights == RANDOM and self.fdr6 not in (None, RANDOM):
+            raise ValueError(
+                "FDr6 needs the published Inception weights; set `weights` to default, or `fdr6` "
+                "to none (random networks) or null"
+            )
+        return self
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Samples, Inception, and the training images for FDr6."""
+        training = frozenset() if self.fdr6 is None else {"training_images"}
+        return super().needs | training
+
+    def files(self) -> Mapping[str, Path]:
+        """The reference, the weights, and the folder of FDr6's weights, if they are local."""
+        if self.fdr6 in (None, RANDOM, CACHE):
+            return super().files()
+        return {**super().files(), "fdr6": Path(str(self.fdr6)).expanduser()}
 
     def missing(self) -> str | None:
         """What is missing if the reference or weights are not on this machine."""
         if (problem := super().missing()) is not None or self.fdr6 is None:
             return problem
-        found = [judge.missing(self.fdr6) for judge in JUDGES.values()]
+        if self.fdr6 != RANDOM and not self._published():
+            return f"FDr6 needs the published Inception weights, not {self.weights}; set fdr6=null"
+        found = [network.missing(self.fdr6) for network in NETWORKS.values()]
         absent = [problem for problem in found if problem is not None]
         if not absent:
             return None
         return f"FDr6 lacks weights ({'; '.join(absent)}); run `pae fetch RECIPE` or set fdr6=null"
 
+    def _published(self) -> bool:
+        file = super().files().get("weights")
+        return file is None or identify(file).published
+
     def fetch(self) -> str | None:
         """Download the weights if they are missing."""
         fetched = [super().fetch()]
-        for judge in JUDGES.values() if self.fdr6 == CACHE else ():
-            file = judge.file(CACHE)
+        for network in NETWORKS.values() if self.fdr6 == CACHE else ():
+            file = network.file(CACHE)
             if isinstance(file, HubFile) and file.cached() is None:
                 file.fetch()
                 fetched.append(file.where)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -83,15 +83,16 @@ class InceptionMetrics(Evaluator):
         }
         subject = {**inputs.protocol_of("generator"), **samples.origin}
         of_convention = (self.convention, quantities, comparison, weights, protocol, subject)
-        metrics = list(measure(*of_convention))
-        return [*metrics, *self._more(samples, inputs, weights, metrics)]
+        more = self._more(samples, inputs, weights, protocol, subject)
+        return [*measure(*of_convention), *more]
 
     def _more(
         self,
         samples: SampleSet,
         inputs: EvaluationInputs,
         weights: WeightsIdentity,
-        metrics: list[Metric],
+        protocol: Mapping[str, Any],
+        subject: Mapping[str, Any],
     ) -> Iterable[Metric]:
         """Metrics in other features."""
         return ()
@@ -121,18 +122,17 @@ class Fidelity(InceptionMetrics):
         samples: SampleSet,
         inputs: EvaluationInputs,
         weights: WeightsIdentity,
-        metrics: list[Metric],
+        protocol: Mapping[str, Any],
+        subject: Mapping[str, Any],
     ) -> Iterable[Metric]:
-        """FDr6, if it is asked for and available."""
-        if self.config.fdr6 is None:
+        """FDr6 of the samples of the last weights, if it is asked for and available."""
+        if self.config.fdr6 is None or samples.role != "main":
             return ()
-        has_images = self.config.reference is None and len(inputs.images) > 1
-        reason = lacks(weights, self.config.fdr6, has_images, len(samples.images))
+        reason = lacks(weights, self.config.fdr6, len(samples.images))
         if reason is not None:
             logger.warning("FDr6: not available: %s", reason)
             return ()
-        distance = next(metric for metric in metrics if metric.label.startswith(("FID", "FD ")))
-        return measure_fdr6(inputs, samples, self.config.fdr6, distance)
+        return measure_fdr6(inputs, samples.images, self.config, protocol, subject)
 
 
 def _reference(

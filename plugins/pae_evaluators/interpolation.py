@@ -67,6 +67,7 @@ class Interpolation(Evaluator):
             "neighbor": f"one of the {count} nearest training latents by cosine, drawn with "
             "probability softmax(-mean squared difference)",
             "latents": "not normalized; training images not mirrored",
+            "training_data": inputs.protocol_of("training_images")["training_data"],
             "training_latents": available,
             "seed": inputs.seed,
         }

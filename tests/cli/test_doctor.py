@@ -10,11 +10,17 @@ from typing import Any
 
 import pytest
 
+from pae_framework import plugins
+from pae_framework.launch.description import describe_run
+from pae_framework.plugins import load_registry
 from pae_framework.preflight import health
 from pae_framework.preflight.health import Finding, examine
 from pae_framework.preflight.machine import Machine
+from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import ComponentSpec, Plugin, Registry
+from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.environment import describe_environment
+from pae_framework.system.console import PlainConsole
 from pae_framework.testing.pytest import Pae
 
 NO_GPU = Machine(8 << 30, ())
@@ -159,14 +165,24 @@ def test_a_run_of_another_environment() -> None:
     }
     assert found.keys() == {"torch", "gone", "acme", "lost", "Python"}
     assert "1.0 in the run" in found["torch"].text
-    assert (found["lost"].level, found["lost"].remedy) == ("error", "install lost-kit 4")
+    assert (found["lost"].level, found["lost"].remedy) == ("warning", "install lost-kit 4")
     assert found["acme"].level == "warning"
 
 
+@pytest.fixture
+def nothing_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with space everywhere, and no plugins but the built-in ones."""
+    monkeypatch.setattr(health, "free_space", lambda folder: 100 << 30)
+    for variable in ("HF_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    built_in = Registry([p for p in load_registry().plugins if p.built_in])
+    monkeypatch.setattr(plugins, "load_registry", lambda: built_in)
+
+
+@pytest.mark.usefixtures("nothing_wrong")
 def test_the_command_prints_findings_and_remedies(
     pae: Pae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "free_space", lambda folder: 100 << 30)
     answer = pae("doctor").ok()
     assert "torch: torch 2.9, built for 13.0" in answer.out
     assert pae("doctor", "--json").ok().json["healthy"] is True
@@ -186,3 +202,32 @@ def test_torch_is_asked_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(subprocess.CalledProcessError):
         health._told_by_torch()
     assert Path(sys.executable).is_file()
+
+
+PLUGIN = """
+from pae_framework import hookimpl
+pae_api = 1
+
+@hookimpl
+def pae_register_regularizers(register):
+    pass
+"""
+
+
+@pytest.mark.usefixtures("nothing_wrong")
+def test_a_run_with_a_plugin_file(
+    pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "load_registry", load_registry)
+    file, recipe = tmp_path / "own_of_doctor.py", tmp_path / "mine.yaml"
+    file.write_text(PLUGIN)
+    recipe.write_text(f"pae: 1\nextends: quickstart\nname: mine\nplugins: [{file.name}]\n")
+    directory = RunDirectory.at(tmp_path / "run")
+    with directory.lock():
+        describe_run(load_recipe(recipe), directory, "pae run", PlainConsole(quiet=True))
+    assert "edited or moved" not in pae("doctor", "run").ok().out
+    file.write_text(PLUGIN + "# edited\n")
+    assert "edited or moved" in pae("doctor", "run").ok().out
+    file.unlink()
+    assert "does not load here" in pae("doctor", "run").fails(1).out
+    del sys.modules["own_of_doctor"]

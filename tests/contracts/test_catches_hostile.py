@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pae_framework.config import EncoderConfig
-from pae_framework.contracts import Encoder, Features
+from pae_framework.config import BottleneckConfig, EncoderConfig
+from pae_framework.contracts import Bottleneck, Encoder, Features, Posterior
 from pae_framework.layers import map_to_tokens
 from pae_framework.testing import CONTRACTS, EncoderContract, check_component
 from pae_framework.testing.kind_contracts import contract_of
@@ -123,6 +123,32 @@ class OtherSmokeConfig(PatchesConfig):
         return PatchesConfig()
 
 
+class CodebookConfig(BottleneckConfig):
+    """Two entries."""
+
+    def latent_channels(self, token_width: int) -> int:
+        return 2
+
+
+class Codebook(Bottleneck):
+    """Gives the entry with the larger product, without a straight-through estimator."""
+
+    in_channels = channels = 2
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Posterior:
+        entries = torch.eye(2)
+        return Posterior(entries[x.argmax(1)].movedim(-1, 1))
+
+
+class StatedCodebook(Codebook):
+    hides_nan = "it gives the nearest entry of a codebook"
+
+
+class SpreadingCodebook(StatedCodebook):
+    def forward(self, x, generator):
+        return super().forward(x.flip(0), generator)
+
+
 def local_class() -> type[Encoder]:
     class Local(Patches):
         pass
@@ -156,6 +182,19 @@ def test_broken_component_is_caught(test, broken, config, fact):
 def test_weights_of_another_process_are_compared():
     with pytest.raises(AssertionError, match="two processes"):
         contract_of("encoder", ProcessDependent, PatchesConfig()).test_other_process()
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "fact"),
+    [(Codebook, "hides_nan"), (StatedCodebook, None), (SpreadingCodebook, "others in its batch")],
+)
+def test_a_codebook_may_hide_nan_if_it_says_so_but_not_spread_it(bottleneck, fact):
+    test = contract_of("bottleneck", bottleneck, CodebookConfig()).test_nan
+    if fact is None:
+        test()
+    else:
+        with pytest.raises(AssertionError, match=fact):
+            test()
 
 
 IN_PROCESS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,21 +40,45 @@ def pae_register_regularizers(register):
 
 
 def check(folder: Path, *words: str, default: str = "0.0, ", reduce: str = "mean") -> Result:
-    source = SOURCE.replace("{default}", default).replace("{reduce}", reduce)
-    (folder / "pull_file.py").write_text(source)
+    write(folder / "pull_file.py", default, reduce)
+    return command(folder, *words)
+
+
+def write(path: Path, default: str = "0.0, ", reduce: str = "mean") -> None:
+    path.write_text(SOURCE.replace("{default}", default).replace("{reduce}", reduce))
+
+
+def command(folder: Path, *words: str) -> Result:
     return run_process("-m", "pae_framework", "check-plugin", *words, cwd=folder, timeout=600)
 
 
+def states(plugin: dict[str, Any], subject: str) -> dict[str, str]:
+    return {outcome["test"]: outcome["state"] for outcome in plugin["tests"][subject]}
+
+
 @pytest.mark.slow
-def test_a_correct_file_passes_and_its_weight_is_named(tmp_path):
-    (found,) = check(tmp_path, "pull_file.py", "--json").ok().json
+def test_a_correct_file_passes_from_any_folder_and_its_weight_is_named(tmp_path):
+    """Printing spoils nothing, nor does a module of the working directory named like another."""
+    write(tmp_path / "pull_file.py")
+    with (tmp_path / "pull_file.py").open("a") as file:
+        file.write("import atexit\nprint('imported')\natexit.register(print, 'gone')\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "yaml.py").write_text("raise ValueError('not this one')")
+    words = ("-m", "pae_framework", "check-plugin", "../pull_file.py", "--json")
+    done = run_process("-P", *words, cwd=tmp_path / "elsewhere", timeout=600).ok()
+    assert "imported" in done.err
+    assert done.json["schema"] == "check-plugin/1"
+    (found,) = done.json["plugins"]
     assert found["failed"] == 0
     assert found["registration"]["torch"]  # one file that holds the component, too, imports torch
     assert found["registration"]["seconds"] > 0
     assert found["registration"]["modules"] > 0
-    states = {outcome["test"]: outcome["state"] for outcome in found["tests"]["regularizer:pull"]}
-    assert {state for test, state in states.items() if test != "gpu"} == {"ok"}
-    assert {"contract", "nan", "other_process", "compile", "meta_device"} <= states.keys()
+    (registration,) = found["tests"]["registration"]
+    assert registration["state"] == "ok"
+    assert "heavy" in registration["message"]
+    tests = states(found, "regularizer:pull")
+    assert {state for test, state in tests.items() if test != "gpu"} == {"ok"}
+    assert {"contract", "nan", "other_process", "compile", "meta_device"} <= tests.keys()
 
 
 @pytest.mark.timeout(600)
@@ -67,9 +92,8 @@ def test_a_broken_file_fails_with_the_contract_and_exit_code_3(tmp_path):
 def test_required_parameters_are_asked_for_and_given(tmp_path):
     asked = check(tmp_path, "pull_file.py", default="").fails(3)
     assert "regularizer:pull.value" in asked.out
-    (found,) = (
-        check(tmp_path, "pull_file.py", "regularizer:pull.value=2", "--json", default="").ok().json
-    )
+    given = check(tmp_path, "pull_file.py", "regularizer:pull.value=2", "--json", default="").ok()
+    (found,) = given.json["plugins"]
     assert found["failed"] == 0
 
 
@@ -80,24 +104,94 @@ def test_required_parameters_are_asked_for_and_given(tmp_path):
         (["no-such-distribution"], "pae-framework"),
         (["nowhere.py"], "nowhere.py"),
         (["pull_file.py", "regularizer:push.value=2"], "regularizer:pull"),
+        (["pae-framework", "dataset:shape.count=2"], "dataset:shapes"),
         (["pull_file.py", "value=2"], "KIND:NAME"),
         (["pull_file.py", "regularizer:pull.value=["], "YAML"),
     ],
 )
 def test_wrong_usage_is_named(words, fact, tmp_path):
-    assert fact in check(tmp_path, *words).fails(2).err
+    failed = check(tmp_path, *words).fails(2)
+    assert fact in failed.err
+    assert failed.out == ""
+
+
+HOOK = """
+from pae_framework import hookimpl
+pae_api = 1
+@hookimpl
+def pae_register_evaluators(register):
+"""
 
 
 @pytest.mark.slow
-def test_a_file_that_does_not_load_fails(tmp_path):
-    (tmp_path / "other_file.py").write_text("raise ValueError('inside')")
-    assert "inside" in check(tmp_path, "other_file.py").fails(3).out
+@pytest.mark.parametrize(
+    ("source", "fact"),
+    [
+        ("raise ValueError('inside')", "inside"),
+        ("pae_api = 1", "no hook"),
+        (HOOK + "    pass", "registers nothing"),
+        (
+            HOOK + "    register('one', target='json:dumps', config='json:loads', summary='s')",
+            "json",
+        ),
+    ],
+    ids=["does not load", "no hook", "registers nothing", "no config"],
+)
+def test_a_file_that_registers_no_component_fails_with_a_report(source, fact, tmp_path):
+    (tmp_path / "other_file.py").write_text(source)
+    failed = command(tmp_path, "other_file.py", "--json").fails(3)
+    (registration,) = failed.json["plugins"][0]["tests"]["registration"]
+    assert registration["state"] == "failed"
+    assert fact in registration["message"]
+
+
+ENDING = '''
+import os, signal, sys
+from pae_framework import hookimpl
+from pae_framework.config import EvaluatorConfig
+from pae_framework.contracts import Evaluator
+
+pae_api = 1
+
+class EndConfig(EvaluatorConfig):
+    """No parameters."""
+
+class End(Evaluator):
+    def evaluate(self, inputs, directory):
+        print("evaluating", flush=True)
+        {end}
+
+@hookimpl
+def pae_register_evaluators(register):
+    register("end", target=__name__ + ":End", config=__name__ + ":EndConfig", summary="ends")
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["sys.exit(0)", "raise GeneratorExit"])
+def test_a_component_that_exits_fails_its_test(end, tmp_path):
+    (tmp_path / "end_file.py").write_text(ENDING.format(end=end))
+    failed = command(tmp_path, "end_file.py", "--json").fails(3)
+    (found,) = failed.json["plugins"]
+    assert states(found, "evaluator:end")["contract"] == "failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "end", ["os._exit(0)", "os._exit(2)", "os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"]
+)
+def test_a_component_that_ends_the_process_at_once_fails(end, tmp_path):
+    (tmp_path / "end_file.py").write_text(ENDING.format(end=end))
+    failed = command(tmp_path, "end_file.py").fails(3)
+    assert "end_file.py" in failed.err
+    assert "evaluating" in failed.err
+    assert failed.out == ""
 
 
 @pytest.mark.slow
 def test_an_installed_distribution_is_checked_by_its_name(tmp_path):
     done = check(tmp_path, "pae-bottlenecks", "--json").ok()
-    (found,) = done.json
+    (found,) = done.json["plugins"]
     assert found["registration"]["torch"] is None
     assert {"registration", "bottleneck:sphere", "bottleneck:gaussian"} <= found["tests"].keys()
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from chain_helpers import pae
+from finished_run import pae as pae_here
 
+from pae_evaluators.config import ManifoldConfig
+from pae_framework import build
+from pae_framework.errors import PluginError, Problem
+from pae_framework.launch import evaluate_run
 from pae_framework.runs.record import StageRecord
 
 OLD = Path(__file__).parent.parent / "guard" / "old_run" / "finished"
@@ -139,6 +145,88 @@ def test_several_processes_give_the_same_values(place: Path) -> None:
     assert found.keys() == expected.keys()
     for name, numbers in expected.items():
         assert found[name] == pytest.approx(numbers, rel=1e-9)
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    """All files of the run's stages but locks."""
+    files = (path for path in (place / "runs" / "a" / "stages").rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files if not path.name.startswith(".lock")}
+
+
+def lacks_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ManifoldConfig, "missing", lambda config: "no weights of manifold")
+
+
+def has_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise PluginError("no class of manifold")
+
+    monkeypatch.setattr(build, "import_components", fail)
+
+
+def has_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("no space for manifold")
+    monkeypatch.setattr(evaluate_run, "lacking_resources", lambda *a, **k: [problem])
+
+
+@pytest.mark.parametrize("lack", [lacks_weights, has_no_class, has_no_space])
+@pytest.mark.parametrize("only", [[], ["--only", "manifold"]], ids=["all", "this one"])
+def test_again_removes_nothing_if_an_evaluator_cannot_run(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lack: Callable[[pytest.MonkeyPatch], None],
+    only: list[str | Path],
+) -> None:
+    before = contents(place)
+    lack(monkeypatch)
+    result = pae_here(["evaluate", "runs/a", *only, "--again"], place, monkeypatch)
+    assert result.code != 0
+    assert "of manifold" in result.err or "for manifold" in result.err
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("held", ["evaluate", "report", "evaluate-of-another"])
+def test_again_changes_nothing_while_another_process_works_on_a_stage(
+    place: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    folder = place / "runs" / "a" / held
+    if held == "evaluate-of-another":  # a stage that the results could be taken over from
+        folder = shutil.copytree(stage(place), stage(place).with_name("evaluate-zzz"))
+    before = contents(place)
+    with StageRecord(folder.resolve()).lock(None):
+        result = pae_here(["evaluate", "runs/a", "--again"], place, monkeypatch)
+    assert result.code == 1
+    assert folder.resolve().name in result.err
+    assert contents(place) == before
+
+
+def test_what_unchosen_and_finished_evaluators_lack_does_not_matter(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = values(place)
+    spoil(place, "reconstruction")
+    lacks_weights(monkeypatch)
+    command = ["evaluate", "runs/a", "--only", "reconstruction", "--again"]
+    pae_here([*command], place, monkeypatch).ok()
+    assert values(place) == expected
+    unfinished(place, "reconstruction")
+    StageRecord(stage(place)).update(evaluators={})
+    pae_here(["evaluate", "runs/a"], place, monkeypatch).ok()
+    assert values(place) == expected
+
+
+def test_it_says_where_the_results_of_the_chosen_are_while_others_are_not_done(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished(place, "manifold", "reconstruction")
+    lacks_weights(monkeypatch)
+    command = ["evaluate", "runs/a", "--only", "reconstruction"]
+    told = pae_here([*command], place, monkeypatch).ok().err
+    (own,) = (x for x in stage(place).parent.glob("evaluate-*") if x != stage(place))
+    assert own.name in told.replace("\n", "")
+    assert "manifold" in told.partition(own.name)[2]
+    assert "pae evaluate runs/a" in told
+    assert (own / "results.json").is_file()
 
 
 def test_earlier_stages_are_never_run(place: Path) -> None:

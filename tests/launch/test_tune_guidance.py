@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from finished_run import Finished, pae
 
+from pae_encoders.config import InceptionConfig
+from pae_framework.cli.arguments import finished_context
+from pae_framework.contracts import Encoder
+from pae_framework.evaluation.tune_guidance import Tuning, result_files
+from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.flow.guidance_grid import GuidancePoint
+from pae_framework.recipe.load import load_recipe
 from pae_framework.testing.pytest import Result
 
 Tune = Callable[..., Result]
+ONE = ("--scales", "1", "--images", "8")
 GRID = ("--scales", "1,2", "--intervals", "0:1,0.5:1", "--images", "16")
 
 
@@ -39,12 +48,13 @@ def test_the_point_of_the_recipe_has_the_distance_that_the_run_reported(
     found = tune("--scales", "1.5", "--images", "12", "--json").ok().json
     metrics = json.loads((tmp_path / "run/evaluate/results.json").read_text(encoding="utf-8"))
     (reported,) = (
-        metric["value"]
+        metric
         for metric in metrics
         if metric["name"].startswith("generation/") and metric["at"]["generator_step"] == 4
     )
     (point,) = found["points"]
-    assert point["value"] == pytest.approx(reported, rel=1e-6)  # batches of other sizes
+    assert point["value"] == pytest.approx(reported["value"], rel=1e-6)  # batches of other sizes
+    assert found["metric"] == reported["label"].removeprefix("g")
     assert found["best"] == "sample: {guidance: {scale: 1.5, interval: [0.0, 1.0]}}"
 
 
@@ -100,6 +110,38 @@ def test_another_grid_keeps_the_points_that_it_shares(
     found = results(tmp_path / "run" / "guidance")
     assert len(found) == points
     assert kept.items() <= found.items()
+
+
+def test_the_distance_is_called_what_the_extractor_calls_it(
+    tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "distance_label", lambda self, label, name: f"{label} of {name}")
+    assert tune(*ONE, "--json").ok().json["metric"] == "FD of small_cnn"
+    assert "FD of small_cnn" in tune(*ONE).ok().out
+
+
+def test_results_depend_on_the_contents_of_the_extractor_s_weights_and_its_version(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file may be renamed."""
+    context = finished_context(finished.folder / "run", "generator")
+    plan = {name: stage for name, stage in context.plan.items() if name != "extractor"}
+    points, base = (GuidancePoint(1, (0.0, 1.0)),), SampleSettings(count=8)
+    tuning = Tuning(points, base, "fd", "default", tmp_path)
+
+    def file(name: str, contents: bytes) -> Path:
+        (tmp_path / name).write_bytes(contents)
+        wanted = f"extractor={{use: inception, weights: {tmp_path / name}}}"
+        extractor = load_recipe("quickstart", [wanted], context.registry).recipe.extractor
+        recipe = context.recipe.model_copy(update={"extractor": extractor})
+        (found,) = result_files(replace(context, recipe=recipe, plan=plan), tuning)
+        return found
+
+    first = file("a.pth", b"one")
+    assert file("b.pth", b"one") == first
+    assert file("a.pth", b"two") != first
+    monkeypatch.setattr(InceptionConfig, "version", InceptionConfig.version + 1)
+    assert file("a.pth", b"one") != first
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,18 @@ import torch
 from safetensors.torch import save_file
 
 from pae_framework.errors import DataError
-from pae_framework.metrics.fdr6 import INCEPTION, JUDGES, VALIDATION, Judge, fdr6
-from pae_framework.metrics.fdr6_networks import JudgeFeatures, build, pooled
+from pae_framework.metrics import fdr6_networks
+from pae_framework.metrics.fdr6 import INCEPTION, NETWORKS, VALIDATION, FDr6Network, fdr6
+from pae_framework.metrics.fdr6_networks import FDr6Features, build, pooled
 
-NAMES = list(JUDGES)
+NAMES = list(NETWORKS)
 
 
 def test_the_constants_are_the_published_ones() -> None:
     """Sides, pools and distances of the validation images of FD-loss and nanogen-evals."""
-    rows = {name: (judge.side, judge.pool, judge.validation) for name, judge in JUDGES.items()}
+    rows = {
+        name: (network.side, network.pool, network.validation) for name, network in NETWORKS.items()
+    }
     assert rows == {
         "convnextv2_base.fcmae_ft_in22k_in1k": (224, "spatial", 56.87),
         "vit_large_patch14_dinov2.lvd142m": (256, "cls", 14.19),
@@ -49,25 +53,25 @@ def test_it_is_never_a_mean_of_fewer(lacking: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_is_timm_s_at_its_published_size(name: str) -> None:
-    judge = JUDGES[name]
+    network = NETWORKS[name]
     with torch.device("meta"):
-        ours, theirs = build(judge), timm.create_model(name, pretrained=False, num_classes=0)
-        images = torch.empty(2, 3, judge.side, judge.side)
-        features = pooled(ours, judge, images)
+        ours, theirs = build(network), timm.create_model(name, pretrained=False, num_classes=0)
+        images = torch.empty(2, 3, network.side, network.side)
+        features = pooled(ours, network, images)
     shapes = {key: tensor.shape for key, tensor in ours.state_dict().items()}
     assert shapes == {key: tensor.shape for key, tensor in theirs.state_dict().items()}
-    assert features.shape == (2, judge.width)
+    assert features.shape == (2, network.width)
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Judge:
+def small(monkeypatch: pytest.MonkeyPatch) -> FDr6Network:
     """A small network of the same kind in place of a large one."""
-    return Judge("vit_tiny_patch16_224.augreg_in21k", 64, "cls", 192, 1.0)
+    return FDr6Network("vit_tiny_patch16_224.augreg_in21k", 64, "cls", 192, 1.0)
 
 
-def test_features_are_timm_s_class_token_and_do_not_depend_on_the_batch(small: Judge) -> None:
+def test_features_are_timm_s_class_token_and_do_not_depend_on_the_batch(small: FDr6Network) -> None:
     images = torch.randint(256, (3, 3, 48, 48), dtype=torch.uint8)
-    extract = JudgeFeatures(small, "none")
+    extract = FDr6Features(small, "none")
     features = extract(images)
     assert features.shape == (3, 192)
     torch.testing.assert_close(features[1:2], extract(images[1:2]), atol=1e-4, rtol=1e-4)
@@ -80,28 +84,64 @@ def test_features_are_timm_s_class_token_and_do_not_depend_on_the_batch(small: J
     torch.testing.assert_close(features, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_weights_of_a_folder_are_loaded(small: Judge, tmp_path: Path) -> None:
+def test_weights_of_a_folder_are_loaded(small: FDr6Network, tmp_path: Path) -> None:
     network = build(small)
     state = {name: torch.randn_like(tensor) for name, tensor in network.state_dict().items()}
     save_file(state, tmp_path / f"{small.model}.safetensors")
-    loaded = JudgeFeatures(small, str(tmp_path))._network.state_dict()
+    loaded = FDr6Features(small, str(tmp_path))._network.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
-def test_missing_weights_are_named(small: Judge, tmp_path: Path) -> None:
+def test_missing_weights_are_named(small: FDr6Network, tmp_path: Path) -> None:
     assert small.missing("none") is None
     assert small.model in str(small.missing(str(tmp_path)))
     with pytest.raises(DataError, match=small.model):
-        JudgeFeatures(small, str(tmp_path))
+        FDr6Features(small, str(tmp_path))
 
 
-def test_random_networks_are_always_the_same(small: Judge) -> None:
+def test_random_networks_are_always_the_same(small: FDr6Network) -> None:
     first, second = build(small).state_dict(), build(small).state_dict()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.fixture
+def _tf32() -> Iterator[None]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("_tf32")
+def test_features_are_in_full_precision_whatever_the_run_allows(
+    small: FDr6Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = []
+
+    def allows() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    def record(network: object, described: object, pixels: torch.Tensor) -> torch.Tensor:
+        allowed.append(allows())
+        return pixels.flatten(1)
+
+    monkeypatch.setattr(fdr6_networks, "pooled", record)
+    FDr6Features(small, "none")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    assert allowed == [(False, False)]
+    assert allows() == (True, True)
+
+
+def test_other_weights_have_another_digest(small: FDr6Network, tmp_path: Path) -> None:
+    state = build(small).state_dict()
+    key = next(name for name in state if name.endswith("bias"))
+    save_file({**state, key: state[key] + 1}, tmp_path / f"{small.model}.safetensors")
+    digests = [FDr6Features(small, weights).digest for weights in ("none", "none", str(tmp_path))]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_of_full_size_with_random_weights_extracts(name: str) -> None:
     images = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
-    assert JudgeFeatures(JUDGES[name], "none")(images).isfinite().all()
+    assert FDr6Features(NETWORKS[name], "none")(images).isfinite().all()

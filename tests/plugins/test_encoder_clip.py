@@ -143,6 +143,26 @@ def test_the_activation_is_that_of_the_weights(weights: str, quick: bool) -> Non
     assert any(isinstance(module, QuickGELU) for module in network.modules()) is quick
 
 
+@pytest.mark.parametrize(
+    ("model", "quick"),
+    [
+        ("ViT-B-32.openai", True),
+        ("ViT-B-32-quickgelu", True),
+        ("ViT-B-32-quickgelu.openai", True),
+        ("ViT-B-32.laion2b_s34b_b79k", False),
+        ("ViT-B-32", False),
+        ("ViT-M-16-alt", False),
+    ],
+)
+@pytest.mark.parametrize("size", [None, TINY], ids=["published size", "other size"])
+def test_the_activation_of_a_file_is_that_of_the_tag_that_the_model_names(
+    model: str, quick: bool, size: dict[str, int] | None
+) -> None:
+    with torch.device("meta"):
+        network = CLIP(config_of(model, weights="weights/clip.safetensors", size=size), 256)
+    assert any(isinstance(module, QuickGELU) for module in network.modules()) is quick
+
+
 def test_missing_weights_are_named_and_the_file_that_exists_is_fetched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

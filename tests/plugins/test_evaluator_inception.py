@@ -15,8 +15,19 @@ from pae_evaluators.inception_metrics import ADM, Fidelity
 from pae_framework.contracts import SampleSet
 from pae_framework.data.pixels import UINT8
 from pae_framework.errors import DataError
+from pae_framework.report.comparing import are_comparable
 
 PUBLISHED = "6726825d" + "0" * 56
+
+
+PROCESSING = {
+    "image_size": "4 x 4",
+    "crop": "that of made up",
+    "uint8": "rounded",
+    "precision": "float32",
+    "tf32": False,
+}
+"""How the test images are made, under keys that protocols of samples have too."""
 
 
 class MeanColor:
@@ -50,7 +61,7 @@ class Material:
 
     def protocol_of(self, part: str) -> dict:
         if part == "test_images":
-            return {"test_data": "made up"}
+            return {"test_data": "made up", **PROCESSING}
         return {part: f"the {part}"}
 
     def inception(self, weights: str) -> MeanColor:
@@ -95,6 +106,24 @@ def test_the_samples_of_the_last_weights_against_the_test_images():
     assert not any(metric.protocol.keys() & subject.keys() for metric in found.values())
     assert told["reference"] == "test images"
     assert (told["count"], told["reference_count"]) == (40, 40)
+
+
+@pytest.mark.parametrize("kind", [(ADM, ADMConfig), (Fidelity, FidelityConfig)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("precision", "bf16"), ("tf32", True), ("solver", "heun")]
+)
+def test_the_protocol_states_how_samples_were_made_and_not_how_the_reference_was(kind, key, value):
+    evaluator, config = kind
+    made = replace(samples(images() + 2), protocol={"generator_step": 300, key: value})
+    plain = replace(made, protocol={"generator_step": 300})
+    told, other = (
+        evaluate(evaluator, config(), Material(images(), (one,))) for one in (made, plain)
+    )
+    assert told.keys() == other.keys()
+    for label, metric in told.items():
+        assert metric.protocol[key] == value
+        assert (metric.protocol["crop"], metric.protocol["uint8"]) == ("none", UINT8)
+        assert not are_comparable(metric.protocol, other[label].protocol)
 
 
 @pytest.mark.parametrize("kind", [(ADM, ADMConfig), (Fidelity, FidelityConfig)])

@@ -160,7 +160,8 @@ class Material:
     network: Inception = field(default_factory=Inception)
 
     def protocol_of(self, part: str) -> dict:
-        return {"test_data": "made up"} if part == "test_images" else {part: f"the {part}"}
+        images = {"test_images": "test_data", "training_images": "training_data"}
+        return {images[part]: "made up"} if part in images else {part: f"the {part}"}
 
     @property
     def indices(self) -> range:
@@ -223,7 +224,7 @@ def test_ifid_is_the_distance_in_inception_if_weights_are_asked_for(tmp_path):
 def test_the_protocol(tmp_path):
     for metric in evaluate(tmp_path, brighter(1.2), neighbors=3, weights="a.pth"):
         told = metric.protocol
-        assert told["test_data"] == "made up"
+        assert told["test_data"] == told["training_data"] == "made up"
         assert metric.subject == {"tokenizer": "the tokenizer"}
         assert "tokenizer" not in told
         assert told["training_latents"] == 60

@@ -107,6 +107,35 @@ def test_every_command_takes_a_file(pae: Pae, tmp_path: Path) -> None:
     pae("fetch", "mine.yaml", "--dry-run", *option).ok()
 
 
+def test_a_schema_knows_the_components_of_a_file(pae: Pae, tmp_path: Path) -> None:
+    write(tmp_path)
+    assert "regularizer.pull" not in pae("schema").ok().json["definitions"]
+    schema = pae("schema", "--plugin", "pull_file.py").ok().json
+    assert "value" in schema["definitions"]["regularizer.pull"]["properties"]
+
+
+def test_one_file_may_be_named_in_several_ways(pae: Pae, tmp_path: Path) -> None:
+    file = write(tmp_path / "base")
+    (tmp_path / "base" / "base.yaml").write_text(RECIPE + "plugins: [pull_file.py]\n" + TERM)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "base")
+    (tmp_path / "mine" / "mine.yaml").write_text(
+        "pae: 1\nextends: ../base/base.yaml\nname: other\nplugins: [../link/pull_file.py]\n"
+    )
+    registry = load_recipe(tmp_path / "mine" / "mine.yaml", plugins=[file]).registry
+    (plugin,) = [plugin for plugin in registry.plugins if plugin.file]
+    assert (plugin.file, plugin.state) == (str(file), "ok")
+    pae("check", "mine/mine.yaml", "--plugin", "mine/../base/pull_file.py").ok()
+
+
+def test_checking_a_target_runs_no_code_of_the_file(pae: Pae, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace('if name != "Pull":', "if True:"))
+    path.write_text(path.read_text().replace("raise AttributeError(name)", "raise OSError(name)"))
+    (tmp_path / "mine.yaml").write_text(RECIPE + TERM)
+    assert "Traceback" not in pae("check", "mine.yaml", "--plugin", "pull_file.py").ok().err
+
+
 def test_a_recipe_names_files_relative_to_itself(pae: Pae, tmp_path: Path) -> None:
     write(tmp_path / "project" / "code")
     recipe = tmp_path / "project" / "mine.yaml"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pae_framework.config import RegularizerConfig, Settings
 from pae_framework.errors import RecipeError
 from pae_framework.plugins import load_registry
 from pae_framework.recipe import library
@@ -18,6 +20,7 @@ from pae_framework.recipe.json_schema import recipe_schema
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.nodes import COMMAND_LINE
 from pae_framework.recipe.yaml_source import parse, read_file
+from pae_framework.registry import ComponentSpec, Plugin
 from pae_framework.testing.pytest import Pae
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -107,6 +110,43 @@ def changed(recipe: dict[str, Any], override: str) -> dict[str, Any]:
     assert node is not None
     place[key] = node.plain()
     return recipe
+
+
+class Guidance(Settings):
+    """Has the name of a class of the engine."""
+
+    own: int = 1
+
+
+class WithGuidance(RegularizerConfig):
+    guidance: Guidance | None = None
+
+
+class Untypical(RegularizerConfig):
+    call: Callable[[], int] = lambda: 1
+
+
+def test_components_of_plugins_do_not_disturb_the_rest() -> None:
+    registry, plugin = load_registry(), Plugin("acme", __name__, "acme", "1")
+    for name, config in (
+        ("own", f"{__name__}:WithGuidance"),
+        ("missing", f"{__name__}:NoConfig"),
+        ("untypical", f"{__name__}:Untypical"),
+    ):
+        registry.add(ComponentSpec("regularizer", name, "no:Term", config, "a term", plugin))
+    schema = recipe_schema(registry)
+    jsonschema.Draft7Validator.check_schema(schema)
+    definitions = schema["definitions"]
+    assert definitions["Guidance"] == SCHEMA["definitions"]["Guidance"]
+    references = set(re.findall(r'"#/definitions/([^"]+)"', json.dumps(schema)))
+    assert references <= definitions.keys()
+    assert "regularizer.own" in references
+    assert not {"regularizer.missing", "regularizer.untypical"} & references
+    own = {"tokenizer": {"regularizers": {"own": {"guidance": {"own": 2}}}}}
+    validator = jsonschema.Draft7Validator(schema)
+    assert validator.is_valid(own)
+    own["tokenizer"]["regularizers"]["own"]["guidance"] = {"scale": 2.0}
+    assert not validator.is_valid(own)
 
 
 def test_the_command_prints_or_writes_it(pae: Pae) -> None:

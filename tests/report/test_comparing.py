@@ -71,6 +71,26 @@ def test_a_seed_inside_of_the_data_is_no_seed_of_the_run():
     assert not are_comparable(one, other)
 
 
+CHOSEN = {"test_images_chosen": "of 50000, at random", "test_images_seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (CHOSEN, {**CHOSEN, "test_images_seed": 1}),
+        ({"reference_protocol": CHOSEN}, {"reference_protocol": {**CHOSEN, "test_images_seed": 1}}),
+    ],
+    ids=["beside", "inside of the reference"],
+)
+def test_the_seed_that_chooses_the_test_images_is_a_difference(one, other):
+    assert not are_comparable(one, other)
+    (texts,) = differences([[one], [other]]).values()
+    assert texts == ["0", "1"]
+    assert seed_differences([[one], [other]]) == {}
+    # Repetitions of one recipe with other seeds are averaged, and each chooses its own.
+    assert basis_over_seeds(one) == basis_over_seeds(other) != ()
+
+
 @pytest.mark.parametrize("nothing", [None, {}, {"sample_seed": 1}])
 def test_values_without_a_protocol_compare_with_nothing(nothing):
     assert not are_comparable(nothing, nothing)
@@ -96,7 +116,9 @@ def test_columns_of_several_values_differ_by_what_they_hold():
 
 VALUES = st.one_of(st.integers(), st.text(max_size=5), st.booleans(), st.lists(st.integers()))
 PROTOCOLS = st.dictionaries(
-    st.sampled_from(["a", "a_digest", "a_protocol", "seed", "b_seed", "b"]), VALUES, max_size=6
+    st.sampled_from(["a", "a_digest", "a_protocol", "seed", "b_seed", "b", "test_images_seed"]),
+    VALUES,
+    max_size=6,
 )
 
 

@@ -234,7 +234,7 @@ def test_runs_with_other_protocols_are_marked_and_not_compared() -> None:
     "of_the_weights",
     [
         *({"generator_step": 5}, {"images_seen": 5}, {"epochs": 0.5}, {"weights": "ema"}),
-        *({"generator_seed": 7}, {"tokenizer_seed": 7}, {"role": "main"}, {"sample_seed": 1}),
+        *({"generator_seed": 7}, {"tokenizer_seed": 7}, {"role": "main"}),
         *({"stages": {"generator": "abc"}}, {"evaluations": 9.5}),
     ],
     ids=str,
@@ -246,6 +246,25 @@ def test_what_was_measured_is_no_difference_of_protocols(of_the_weights: dict[st
     )
     assert len(found.protocols) == 1
     assert notes(found) == []
+
+
+def test_curves_of_other_seeds_are_compared_and_the_seeds_are_told() -> None:
+    one = TrainedRun("a", metrics({100: 7.0, 200: 3.0}, protocol=protocol(sample_seed=3)))
+    other = TrainedRun("b", metrics({100: 7.0, 200: 3.0}, protocol=protocol(sample_seed=5)))
+    found = compared(one, other)
+    assert (len(found.protocols), len(found.speedups())) == (1, 2)
+    (note,) = notes(found)
+    assert all(fact in note for fact in ("sample_seed", "3 (a)", "5 (b)"))
+    assert notes(compared(one, TrainedRun("c", one.metrics))) == []
+
+
+def test_curves_against_other_test_images_are_not_compared() -> None:
+    runs = [
+        TrainedRun(str(s), metrics({100: 7.0, 200: 3.0}, protocol=protocol(test_images_seed=s)))
+        for s in (0, 1)
+    ]
+    found = compared(*runs)
+    assert (len(found.protocols), found.speedups()) == (2, [])
 
 
 @pytest.mark.parametrize(

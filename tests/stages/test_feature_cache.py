@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,16 +131,23 @@ def matmul() -> Iterator[Any]:
     torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def test_precision_versions_and_device_have_folders_of_their_own(
-    matmul: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_and_device_have_folders_of_their_own(matmul: Any) -> None:
     matmul.allow_tf32 = False
     found = {folder(NETWORK), folder(NETWORK, "cuda")}
     matmul.allow_tf32 = True
     found.add(folder(NETWORK, "cuda"))
-    monkeypatch.setattr(feature_cache, "version", lambda name: "0")
-    found.add(folder(NETWORK))
-    assert len(found) == 4
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("library", ["torch", "torch-fidelity", "timm", "open-clip-torch"])
+def test_another_version_of_a_library_has_a_folder_of_its_own(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = folder(NETWORK)
+    monkeypatch.setattr(
+        feature_cache, "version", lambda name: "0" if name == library else version(name)
+    )
+    assert folder(NETWORK) != before
 
 
 DAMAGE = {
@@ -187,6 +195,24 @@ def test_too_little_space_is_found_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(file_errors.shutil, "disk_usage", lambda path: usage(600 * 28))
     extraction(Levels(), tmp_path)(images())
+
+
+@pytest.mark.parametrize("part", [feature_cache.PART, BATCH], ids=["one part", "several parts"])
+@pytest.mark.parametrize("kept", [slice(0, BATCH), slice(BATCH, 600)], ids=["first", "last"])
+def test_what_is_cached_needs_no_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int, kept: slice
+) -> None:
+    """Whichever part of the images it is, and equal batches need it once."""
+    monkeypatch.setattr(feature_cache, "PART", part)
+    extraction(Levels(), tmp_path)(images()[kept])
+    rest = 600 - len(images()[kept])
+    rows = torch.cat([images()[:BATCH], images()])
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(file_errors.shutil, "disk_usage", lambda path: usage(rest * 28 - 1))
+    with pytest.raises(WriteError, match=str(tmp_path)):
+        extraction(Levels(), tmp_path)(rows)
+    monkeypatch.setattr(file_errors.shutil, "disk_usage", lambda path: usage(rest * 28))
+    assert torch.equal(extraction(Levels(), tmp_path)(rows)[0], expected(rows))
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

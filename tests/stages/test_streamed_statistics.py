@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from torch import Tensor
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.errors import DataError
+from pae_framework.evaluation import inputs as inputs_module
 from pae_framework.evaluation import streamed_statistics as module
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.evaluation.shared_batches import BATCH, SharedBatches
 from pae_framework.evaluation.streamed_statistics import streamed_statistics
+from pae_framework.metrics.fdr6 import INCEPTION, VALIDATION
 from pae_framework.metrics.feature_statistics import FeatureStatistics
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -117,12 +120,11 @@ class Levels(torch.nn.Module):
         return 255 * x[:, :1, 0, 0]
 
 
-@pytest.mark.parametrize("contents", [None, "1234"])
-def test_a_run_uses_all_its_training_images(contents: str | None) -> None:
-    """The variance of 0, 1, ..., n - 1 is n (n + 1) / 12."""
+def context_of(contents: str | None = None) -> Any:
     config = SimpleNamespace(model_dump=lambda mode: {"folder": "/photos", "split": "train"})
     config.locations = {"folder"}
-    context = SimpleNamespace(
+    parts = {"train_images": "gray", "image_size": 2}
+    return SimpleNamespace(
         recipe=SimpleNamespace(
             data=SimpleNamespace(
                 test_images=3, train=SimpleNamespace(use="gray", config=config), image_size=2
@@ -133,8 +135,55 @@ def test_a_run_uses_all_its_training_images(contents: str | None) -> None:
         train_source=Gray(DataSourceConfig(), 2),
         device=torch.device("cpu"),
         machine={"tf32": False},
-        planned=SimpleNamespace(data={} if contents is None else {"train": contents}),
+        planned=SimpleNamespace(
+            data={} if contents is None else {"train": contents}, hashed={"parts": parts}
+        ),
     )
+
+
+class GrayFeatures:
+    """The feature is the gray; counts images."""
+
+    sha256, widths, digest = "none", (1, 1), "1234"
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, images: Tensor) -> Any:
+        self.seen += len(images)
+        return images[:, :1, 0, 0].float()
+
+
+class GrayInception(GrayFeatures):
+    def __call__(self, images: Tensor) -> Any:
+        gray = super().__call__(images)
+        return gray, gray
+
+
+@pytest.mark.parametrize("name", list(VALIDATION))
+def test_a_network_of_fdr6_extracts_each_image_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training images and samples, also in the next evaluation of the same store."""
+    network = GrayInception() if name == INCEPTION else GrayFeatures()
+    monkeypatch.setattr(inputs_module, "fdr6_network", lambda name, weights, device: network)
+    monkeypatch.setattr(inputs_module, "inception_network", lambda weights, device: network)
+    samples = torch.full((5, 3, 2, 2), 9, dtype=torch.uint8)
+    for _ in range(2):
+        features = RunInputs(context_of(), store=tmp_path).fdr6_features(name, "none")
+        reference = features.reference
+        assert reference.mean.tolist() == pytest.approx([199 / 2])
+        assert reference.covariance.item() == pytest.approx(200 * 201 / 12)
+        assert reference.protocol["reference"] == "training images"
+        assert reference.protocol["reference_count"] == reference.count == 200
+        assert features(samples).tolist() == [[9]] * 5
+    assert network.seen == 200 + 5
+
+
+@pytest.mark.parametrize("contents", [None, "1234"])
+def test_a_run_uses_all_its_training_images(contents: str | None) -> None:
+    """The variance of 0, 1, ..., n - 1 is n (n + 1) / 12."""
+    context = context_of(contents)
     inputs = RunInputs(context)
     vars(inputs)["_extractor_network"] = Levels()
     found = inputs.training_reference

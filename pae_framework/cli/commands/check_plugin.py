@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import JsonOption
+from pae_framework.errors import PluginError, UsageError
+from pae_framework.system.printing import print_line
 
 
 def check_plugin(
@@ -28,7 +30,8 @@ def check_plugin(
     """Check that the components of a plugin do what the engine relies on.
 
     Runs the tests of `pae_framework.testing` in a new process, and measures how long registration
-    takes and what it imports. The exit code is 3 if a test fails.
+    takes and what it imports. The exit code is 3 if a test fails, or if the plugin ends the
+    process. What it prints goes to stderr.
 
     Examples:
         pae check-plugin my-encoder
@@ -36,8 +39,17 @@ def check_plugin(
         pae check-plugin my_encoder.py encoder:my_encoder.width=64
     """
     words = [plugin, *(values or ()), *(["--json"] if as_json else [])]
-    command = [sys.executable, "-m", "pae_framework.testing.conformance", *words]
-    sys.stdout.flush()
-    done = subprocess.run(command, check=False)
+    command = [sys.executable, "-P", "-m", "pae_framework.testing.conformance", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+    if done.returncode == UsageError.exit_code and done.stdout:
+        raise UsageError(done.stdout)
+    if done.stdout:
+        print_line(done.stdout.removesuffix("\n"))
+    if not done.stdout or done.returncode not in (0, PluginError.exit_code):
+        when = "after" if done.stdout else "before"
+        raise PluginError(
+            f"{plugin} ended the process of its tests {when} their report, with exit code "
+            f"{done.returncode} (negative: a signal); no component may end the process"
+        )
     if done.returncode:
-        raise typer.Exit(done.returncode if done.returncode > 0 else 1)
+        raise typer.Exit(done.returncode)

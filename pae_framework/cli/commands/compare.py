@@ -56,9 +56,9 @@ def compare(
     from pae_framework.runs.seed_groups import group_by_seed
 
     if out is not None:
-        from pae_framework.cli.extraction import require_writable
+        from pae_framework.cli.extraction import PAGE, require_writable
 
-        require_writable(out)
+        require_writable(out, PAGE)
     groups = group_by_seed(_cards(what), installed_registry(), warn)
     columns = [_column(group) for group in groups]
     lines, reasons = side_by_side(columns)

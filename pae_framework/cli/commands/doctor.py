@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import print_json
+from pae_framework.errors import PluginError, RecipeError
 from pae_framework.system.printing import print_line
 
 SCHEMA = "doctor/1"
@@ -29,10 +30,20 @@ def doctor(
     Exit code 1 if something must be mended; warnings are none.
     """
     from pae_framework.plugins import load_registry
-    from pae_framework.preflight.health import examine
+    from pae_framework.preflight.health import Finding, examine
     from pae_framework.preflight.machine import this_machine
 
-    findings = list(examine(load_registry(), this_machine(), _recorded(run)))
+    registry, recorded, problems = load_registry(), None, []
+    if run is not None:
+        from pae_framework.runs.opened import open_directory, open_run
+
+        recorded = open_directory(run).environment
+        try:
+            registry = open_run(run, registry).loaded.registry  # with its plugin files
+        except (RecipeError, PluginError) as error:
+            text = f"the recipe of {run} does not load here: {error}"
+            problems = [Finding("run", "error", text, f"`pae check {run}/resolved.yaml` says more")]
+    findings = [*examine(registry, this_machine(), recorded), *problems]
     broken = any(finding.level == "error" for finding in findings)
     if as_json:
         found = [asdict(finding) for finding in findings]
@@ -44,9 +55,3 @@ def doctor(
                 print_line(f"         -> {finding.remedy}")
     if broken:
         raise typer.Exit(1)
-
-
-def _recorded(run: Path | None) -> dict[str, Any] | None:
-    from pae_framework.runs.opened import open_directory
-
-    return None if run is None else open_directory(run).environment

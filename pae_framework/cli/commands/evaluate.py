@@ -94,8 +94,9 @@ def evaluate(
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
 
-    With RUN, evaluators that are not done run, and the results and the report of the run are
-    updated. With --only, the others are left as they are; what is missing for them does not matter.
+    With RUN, evaluators that are not done run. With --only, the others are left as they are; what
+    is missing for them does not matter. Once all are done, the results and the report of the run
+    are updated; until then, the folder of the results is printed.
 
     With --samples and --reference, FID and related metrics of anyone's images are computed.
     Features are cached under the contents of the images and the weights, so the same command
@@ -111,11 +112,11 @@ def evaluate(
 
         pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
     """
-    from pae_framework.cli.extraction import require_writable
+    from pae_framework.cli.extraction import CARD, require_writable
 
     _require_one_kind(context, run)
     if out is not None:
-        require_writable(out)
+        require_writable(out, CARD)
     if run is not None:
         card = _of_run(run, tuple(only or ()), again, processes)
     else:

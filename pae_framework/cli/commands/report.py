@@ -86,7 +86,7 @@ def report(
 def _compare_convergence(
     runs: list[Path], out: Path | None, targets: list[float], as_json: bool
 ) -> None:
-    from pae_framework.cli.extraction import require_writable
+    from pae_framework.cli.extraction import PAGE, require_writable
     from pae_framework.report.convergence import convergences
     from pae_framework.report.convergence_table import plain
     from pae_framework.runs.learning_curves import trained_runs
@@ -95,7 +95,7 @@ def _compare_convergence(
         raise UsageError("--reach takes numbers, not nan or inf")
     page = out or (None if as_json else DEFAULT_PAGE)
     if page is not None:
-        require_writable(page)
+        require_writable(page, PAGE)
     found = convergences(trained_runs(runs, installed_registry()))
     if not found:
         raise UsageError(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import ForceOption
+from pae_framework.cli.arguments import ForceOption, PluginOption
 from pae_framework.cli.output import installed_registry, note, print_json
 from pae_framework.errors import UsageError
 from pae_framework.system.files import write_text
@@ -18,6 +18,7 @@ def schema(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="write it here instead of printing it")
     ] = None,
+    plugin: PluginOption = None,
     force: ForceOption = False,
 ) -> None:
     """Print the JSON schema of recipes: every key, and every installed component.
@@ -30,7 +31,7 @@ def schema(
     from pae_framework.recipe.json_schema import recipe_schema
     from pae_framework.recipe.library import MODELINE
 
-    found = recipe_schema(installed_registry())
+    found = recipe_schema(installed_registry(plugin or ()))
     if out is None:
         print_json(found)
         return

@@ -19,7 +19,7 @@ from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
-    from pae_framework.evaluation.tune_guidance import Judged, Tuning
+    from pae_framework.evaluation.tune_guidance import Measured, Tuning
     from pae_framework.execution.context import StageContext
 
 FOLDER = "guidance"
@@ -102,7 +102,7 @@ def tune_guidance(
         from functools import partial
 
         from pae_framework.evaluation.tune_guidance import (
-            judged,
+            measured,
             prepare_folder,
             reading_extractor,
             tune,
@@ -116,7 +116,7 @@ def tune_guidance(
         tuning = _tuning(context, grid, options, images, chosen, weights, folder)
         prepare_folder(tuning.folder)
         ranks.run(context, partial(tune, tuning=tuning), tuning.folder / LOGS)
-    _print(judged(context, tuning), tuning, context, as_json)
+    _print(measured(context, tuning), tuning, as_json)
 
 
 def _tuning(
@@ -152,11 +152,11 @@ def _tuning(
     return Tuning(tuple(points), base, metric.value, weights, folder)
 
 
-def _print(found: list[Judged], tuning: Tuning, context: StageContext, as_json: bool) -> None:
-    from pae_framework.evaluation.tune_guidance import best_line, cautions, metric_label
+def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
+    from pae_framework.evaluation.tune_guidance import best_line, cautions
     from pae_framework.report.metrics import decimals_for, fixed
 
-    label, line = metric_label(tuning, context), best_line(found[0].point)
+    label, line = found[0].label, best_line(found[0].point)
     told = cautions(tuning.base.count, found)
     if as_json:
         points = [
