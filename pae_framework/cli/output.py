@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pae_framework.errors import PaeError, RecipeError
+from pae_framework.errors import PaeError, RecipeError, UsageError
+from pae_framework.system.files import file_problem
 from pae_framework.system.printing import print_line, printable
 
 if TYPE_CHECKING:
@@ -66,13 +67,29 @@ def installed_registry(files: Iterable[Path] = ()) -> Registry:
     """The installed plugins, and those of files.
 
     Those that fail to load are reported on stderr, one line each.
-    """
-    from pae_framework.plugins import load_registry, with_files
 
-    registry = with_files(load_registry(), files)
+    Raises:
+        UsageError: there is no such file.
+    """
+    registry = registry_with(files)
     for plugin in registry.broken:
         warn(f"plugin {plugin.name} ({plugin.distribution}) does not load: {plugin.error}")
     return registry
+
+
+def registry_with(files: Iterable[Path]) -> Registry:
+    """The installed plugins, and those of files; nothing is reported.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    from pae_framework.plugins import load_registry, with_files
+
+    paths = [path.expanduser() for path in files]
+    for path in paths:
+        if (problem := file_problem(path)) is not None:
+            raise UsageError(f"--plugin: {problem}")
+    return with_files(load_registry(), paths)
 
 
 def print_error(error: PaeError) -> None:

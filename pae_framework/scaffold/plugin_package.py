@@ -27,7 +27,7 @@ _AUTHORS = {"pyproject.toml": "pyproject.toml", "README.md": "README.md"}
 
 
 def scaffolding(names: Names) -> dict[str, str]:
-    """Contents of the files that :mod:`~pae_framework.scaffold.update` may replace, by path."""
+    """Contents of the files that :mod:`~pae_framework.scaffold.write` may replace, by path."""
     written = {
         path: _filled(template, names.of_package()) for path, template in _SCAFFOLDING.items()
     }

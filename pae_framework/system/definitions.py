@@ -76,6 +76,8 @@ def _undefined_in(spec: ModuleSpec, module: str, name: str) -> str | None:
 def _names(body: Iterable[ast.stmt]) -> Iterator[str]:
     """Names that statements bind, in blocks too; ``*`` if they cannot be known."""
     for statement in body:
+        if _has_scope(statement):
+            yield from _names_from_inside(statement)
         for node in ast.walk(statement) if not _has_scope(statement) else [statement]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 yield node.name
@@ -89,6 +91,17 @@ def _names(body: Iterable[ast.stmt]) -> Iterator[str]:
 
 def _has_scope(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _names_from_inside(scope: ast.stmt) -> Iterator[str]:
+    """Names of the module that a function or class binds when it runs; ``*`` if unknown."""
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Global):
+            yield from node.names
+        elif (isinstance(node, ast.Name) and node.id in ("globals", "exec")) or (
+            isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.modules"
+        ):
+            yield "*"
 
 
 def _is_dynamic(function: ast.expr) -> bool:

@@ -242,6 +242,25 @@ def test_a_name_that_is_no_module_or_that_of_another_is_refused(name, tmp_path):
         import_file(write(tmp_path, name))
 
 
+@pytest.mark.parametrize("given", ["typo.py", "."])
+@pytest.mark.parametrize(
+    "words",
+    [["list-plugins"], ["list-plugins", "--json"], ["show-plugin", "regularizer:kl"]],
+    ids=" ".join,
+)
+def test_a_file_that_does_not_exist_is_wrong_usage(words, given, pae, tmp_path):
+    failed = pae(*words, "--plugin", given).fails(2)
+    assert given in failed.err
+    assert failed.out == ""
+
+
+def test_a_file_that_removes_its_own_module_is_reported_with_its_error(tmp_path):
+    path = tmp_path / "leaving_file.py"
+    path.write_text("import sys\ndel sys.modules[__name__]\nraise ValueError('inside')")
+    with pytest.raises(ValueError, match="inside"):
+        import_file(path)
+
+
 def test_two_files_of_one_name_are_refused(tmp_path):
     files = [write(tmp_path / "a"), write(tmp_path / "b")]
     (broken,) = with_files(Registry(), files).broken

@@ -39,6 +39,15 @@ DEFINED = [
 ]
 
 
+DYNAMIC = {
+    "by_globals": "def make(name):\n    globals()[name] = 1\nmake('Made')",
+    "by_exec": "def make():\n    exec('Made = 1', globals())\nmake()",
+    "by_setattr": "import sys\ndef f():\n    setattr(sys.modules[__name__], 'Made', 1)\nf()",
+    "in_method": "class A:\n    def m(self):\n        globals().update(Made=1)\nA().m()",
+    "in_class": "class A:\n    globals()['Made'] = 1",
+}
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = "package_of_definitions"
@@ -53,6 +62,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "broken.py").write_text("class (")
     (folder / "star.py").write_text("from os import *")
     (folder / "lazy.py").write_text("def __getattr__(name): return 1")
+    for module, source in DYNAMIC.items():
+        (folder / f"{module}.py").write_text(source)
+    (folder / "global_name.py").write_text("def make():\n global Made\n Made = 1\nmake()")
+    (folder / "usual.py").write_text("class A:\n def m(self): setattr(self, 'x', 1)")
     (folder / "dynamic.py").write_text("globals()['Made'] = 1")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
@@ -87,9 +100,18 @@ def test_a_module_that_does_not_exist_is_named(where, package):
     assert "no_such_package" in undefined("no_such_package.module:X")
 
 
-@pytest.mark.parametrize("where", ["compiled", "broken", "star", "lazy", "dynamic"])
+@pytest.mark.parametrize("where", ["compiled", "broken", "star", "lazy", "dynamic", *DYNAMIC])
 def test_what_only_running_it_shows_may_exist(where, package):
     assert undefined(f"{package}.{where}:Anything") is None
+
+
+def test_a_global_statement_defines_its_names_only(package):
+    assert undefined(f"{package}.global_name:Made") is None
+    assert undefined(f"{package}.global_name:Missing") is not None
+
+
+def test_attributes_of_objects_are_no_names_of_the_module(package):
+    assert undefined(f"{package}.usual:Missing") is not None
 
 
 @pytest.mark.parametrize("reference", ["sys:X", "math:X", "torch:Tensor", "json:loads"])

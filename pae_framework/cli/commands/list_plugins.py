@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
-from pae_framework.cli.output import print_json, print_table, warn
+from pae_framework.cli.output import print_json, print_table, registry_with, warn
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
@@ -46,14 +46,12 @@ def list_plugins(
 
         pae list-plugins --long
     """
-    from pae_framework.plugins import load_registry, with_files
-
     if kind and of_kind and kind != of_kind:
         raise UsageError(f"two kinds: {kind} and --kind {of_kind}; give one")
     kind = kind or of_kind
     if kind is not None and kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
-    registry = with_files(load_registry(), plugin or ())
+    registry = registry_with(plugin or ())
     if as_json:
         print_json(_answer(registry, kind, broken))
     elif broken:
