@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,17 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 
 def reader_folder(page: Path, folder: Path) -> None:
-    """Write the recipes of a page into a folder, and the copies that its `pae copy` lines make."""
+    """Write the recipes of a page into a folder, and those that its commands write.
+
+    Recipes of new plugins only if the plugin is installed: that of docs/plugins.md is.
+    """
     for block in blocks(page):
         is_recipe = block.role in ("recipe", "file") and block.language == "yaml"
         if is_recipe or block.role == "plugin":
             (folder / block.name).write_text(block.text, encoding="utf-8")
     for line in commands(page):
         words = shlex.split(line)
-        if words[:2] == ["pae", "new-plugin"] and "--update" not in words:
+        if words[:2] == ["pae", "new-plugin"] and find_spec(words[2].replace("-", "_")):
             recipes = {k: v for k, v in new_plugin(line).items() if k.endswith(".yaml")}
             write_files({name: text for name, text in recipes.items() if "/" not in name}, folder)
         copies = words[:2] == ["pae", "copy"] and len(words) == 4

@@ -12,7 +12,7 @@ from pae_datasets.config import ImageFolderConfig
 from pae_datasets.image_folder import ImageFolder
 from pae_framework.config import DataSourceConfig
 from pae_framework.errors import DataError
-from pae_framework.testing import check_data_source
+from pae_framework.testing.data_sources import check_data_source
 
 SIZE = 16
 LABELS = np.arange(SIZE * SIZE).reshape(SIZE, SIZE)

@@ -39,6 +39,17 @@ def test_features_of_the_test_images_are_extracted_once():
     assert extractor.calls == 1
 
 
+class PixelsConfig(EncoderConfig):
+    def token_width(self):
+        return 3
+
+    def token_grid(self, image_size):
+        return 1
+
+    def patch_size(self, image_size):
+        return image_size
+
+
 class Pixels(Encoder):
     """One token: the image's mean color."""
 
@@ -54,7 +65,7 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
     recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
     # A context that can load nothing: a second encoder would be one too many.
     inputs = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
-    encoder = Pixels(EncoderConfig(), 2)
+    encoder = Pixels(PixelsConfig(), 2)
     vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder))
     red, green = torch.zeros(2, 1, 3, 2, 2)
     red[:, 0], green[:, 1] = 1, 0.5
@@ -203,14 +214,14 @@ def with_networks(encoder_color, seed=0, metric="perceptual"):
     inputs = judged(None, seed=seed)
     context, terms = inputs._context, {"lpips": {"weight": 1.0, "weights": "none"}}
     settings = ReconstructionSettings.model_validate(terms if metric == "lpips" else {})
-    trained = SimpleNamespace(use="pixels", config=EncoderConfig(), train=object())
+    trained = SimpleNamespace(use="pixels", config=PixelsConfig(), train=object())
     frozen = SimpleNamespace(
-        use="pixels", config=EncoderConfig(), train=None, pooling="mean", resize=None
+        use="pixels", config=PixelsConfig(), train=None, pooling="mean", resize=None
     )
     context.recipe.tokenizer = SimpleNamespace(encoder=trained, reconstruction=settings)
     context.recipe.extractor = frozen
     context.seed = lambda train: seed
-    encoder, extractor = (Pixels(EncoderConfig(), 2) for _ in range(2))
+    encoder, extractor = (Pixels(PixelsConfig(), 2) for _ in range(2))
     for network, color in ((encoder, encoder_color), (extractor, 0.0)):
         network.register_buffer("color", torch.tensor(color))
     vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder), _extractor_network=extractor)

@@ -27,7 +27,7 @@ def cards(
     Examples:
         pae cards runs/quickstart
 
-        pae cards runs/quickstart --json > quickstart.json
+        pae cards runs/quickstart --json
     """
     from pae_framework.runs.cards import VERSION, open_cards
 
