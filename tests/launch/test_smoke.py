@@ -51,13 +51,21 @@ def run_loaded(loaded: LoadedRecipe, path: Path, store: Path) -> None:
         run_sweep(loaded, RunDirectory.at(path), members, launcher, "pae run --smoke", console)
 
 
-@pytest.mark.parametrize("name", NAMES)
+WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null")
+"""Its covariances take more than a minute."""
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        *((name, WITHOUT_INCEPTION if "_full" in name else ()) for name in NAMES),
+        pytest.param("dinov2_full", (), marks=pytest.mark.slow, id="dinov2_full with Inception"),
+    ],
+)
 def test_every_shipped_recipe_runs_small_from_end_to_end(
-    name: str, tmp_path: Path, store: Path
+    name: str, overrides: tuple[str, ...], tmp_path: Path, store: Path
 ) -> None:
-    # Inception's covariances take half a minute, and are the same in all full-size recipes.
-    without_adm = ["evaluate.adm=null"] if "_full" in name and name != "dinov2_full" else []
-    original = load_recipe(name, without_adm)
+    original = load_recipe(name, overrides)
     run_loaded(smoke_recipe(original), tmp_path, store)
     assert (tmp_path / "report.html").is_file()
     members = run_status(tmp_path)
