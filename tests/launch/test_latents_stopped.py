@@ -80,9 +80,15 @@ def shards(place: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def processes() -> dict[int, tuple[int, str]]:
-    """Every living process of the machine with its parent and its command."""
+    """Every living process of the machine with its parent and its command.
+
+    `-ww` keeps commands whole whatever `COLUMNS` is.
+    """
     listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     rows = (line.split(maxsplit=3) for line in listed.stdout.splitlines())
     return {int(row[0]): (int(row[1]), row[-1]) for row in rows if not row[2].startswith("Z")}
