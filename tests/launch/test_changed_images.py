@@ -305,7 +305,7 @@ def swap(text: str, one: str, other: str) -> str:
 @pytest.mark.parametrize(
     ("recorded", "damage"),
     [
-        # Without a record of its digest: a kind that is no JSON, and one that is, in each run.
+        # Without a record of its digest, in the default suite: no JSON, and JSON.
         pytest.param(
             *(recorded, damage),
             marks=()
