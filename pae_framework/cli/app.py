@@ -102,10 +102,8 @@ def pae(
 def main() -> None:
     """Run one command.
 
-    Exit codes: 0 done, 1 a run failed or training was stopped, 2 wrong recipe or usage, 3 a
-    component's code cannot be loaded, 130 stopped by Ctrl-C outside of training.
-
-    A reader of the output that goes away, as in ``pae show RECIPE | head``, changes nothing.
+    The process ends with one of :data:`~pae_framework.errors.EXIT_CODES`. A reader of the output
+    that goes away, as in ``pae show RECIPE | head``, changes nothing.
     """
     with lasting_output():
         code = _run_command()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pae_framework.errors import PaeError, RecipeError, UsageError
+from pae_framework.errors import PaeError, RecipeError, StoppedError, UsageError
 from pae_framework.system.files import file_problem
 from pae_framework.system.printing import print_line, printable
+from pae_framework.system.stopping import STOP_SIGNALS, interrupted_by, stopped_by
 
 if TYPE_CHECKING:
     from pae_framework.registry import Registry
@@ -92,8 +95,29 @@ def registry_with(files: Iterable[Path]) -> Registry:
     return with_files(load_registry(), paths)
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """A command that can be repeated to resume: a signal that asks to stop interrupts it.
+
+    Also where no training or sampling waits for such signals.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+    ended_by = (number for number in STOP_SIGNALS if number != signal.SIGINT)
+    heeded = [number for number in ended_by if signal.getsignal(number) != signal.SIG_IGN]
+    with interrupted_by(heeded):
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise stopped_by(error) from error
+
+
 def print_error(error: PaeError) -> None:
-    """Print an error; for a recipe, every problem on its own line."""
+    """Print an error; for a recipe, every problem on its own line. A stop is none."""
+    if isinstance(error, StoppedError):
+        note(f"{error}\nto resume: {command_line()}")
+        return
     if isinstance(error, RecipeError):
         count = len(error.problems)
         heading = f"{count} problem{'s' if count != 1 else ''} with {error.subject}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 from typing import get_args
 
@@ -10,11 +12,13 @@ import pytest
 import yaml
 
 from pae_framework import __version__
+from pae_framework.errors import EXIT_CODES, PaeError, StoppedError
 from pae_framework.flow.flow_settings import SolverName
 from pae_framework.recipe.library import MODELINE, folder
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
 from pae_framework.testing.pytest import Pae, Result
 
 
@@ -388,6 +392,76 @@ def test_an_interrupt_exits_130(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("pae_framework.recipe.library.find", interrupted)
     assert pae("copy", "quickstart").code == 130
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 75),
+        (signal.SIGUSR2, 75),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "quickstart", "seed=3"),
+        ("evaluate", "run"),
+        ("sample", "run"),
+        ("tune-guidance", "run"),
+        ("reference", "build", "quickstart:train", "--out", "digits.npz"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else None,
+)
+def test_a_signal_ends_a_resumable_command_with_its_code_and_says_how_to_resume(
+    pae: Pae,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    def signaled(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), 0)  # Python handles the signal between two instructions
+
+    for place in (
+        "pae_framework.recipe.load.load_recipe",
+        "pae_framework.runs.opened.open_run",
+        "pae_framework.launch.evaluate_run.evaluate_run",
+        "pae_framework.cli.extraction.extraction_of",
+    ):
+        monkeypatch.setattr(place, signaled)
+    before = signal.getsignal(sent)
+    answer = pae(*words)
+    assert (answer.code, answer.out) == (code, "")
+    assert "error" not in answer.err
+    assert f"to resume: pae {' '.join(words)}\n" in answer.err
+    assert signal.getsignal(sent) == before
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_is_acknowledged_once_and_at_once(
+    capfd: pytest.CaptureFixture[str], sent: signal.Signals
+) -> None:
+    with StopRequest("this step") as stop:
+        assert not stop.asked
+        os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == sent
+        (line,) = capfd.readouterr().err.splitlines()
+    assert "this step" in line
+    assert ("Ctrl-C" in line) is (sent == signal.SIGINT)
+
+
+def test_every_exit_code_of_an_error_is_documented() -> None:
+    def with_subclasses(error: type[PaeError]) -> list[type[PaeError]]:
+        return [error, *(x for each in error.__subclasses__() for x in with_subclasses(each))]
+
+    ours = (x for x in with_subclasses(PaeError) if x.__module__.startswith("pae_framework."))
+    assert {error.exit_code for error in ours} <= EXIT_CODES.keys()
+    assert all(StoppedError("", number).exit_code in EXIT_CODES for number in STOP_SIGNALS)
 
 
 def test_colors_only_on_terminals_without_no_color(

@@ -14,11 +14,12 @@ from pae_framework.cli.arguments import (
     ForceOption,
     InceptionOption,
 )
-from pae_framework.cli.output import installed_registry
+from pae_framework.cli.output import installed_registry, resumable
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 
+@resumable()
 def build_reference(
     data: Annotated[
         str,

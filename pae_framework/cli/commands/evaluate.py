@@ -16,7 +16,7 @@ from pae_framework.cli.arguments import (
     JsonOption,
 )
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import command_line, installed_registry, print_json, warn
+from pae_framework.cli.output import command_line, installed_registry, print_json, resumable, warn
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -31,6 +31,7 @@ class Convention(StrEnum):
     FIDELITY = "fidelity"
 
 
+@resumable()
 def evaluate(
     context: typer.Context,
     run: Annotated[

@@ -15,6 +15,7 @@ from pae_framework.cli.output import (
     console_for_tables,
     installed_registry,
     print_json,
+    resumable,
     warn,
 )
 from pae_framework.errors import UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _NO_JOB = "no job: every stage is done"
 
 
+@resumable()
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,

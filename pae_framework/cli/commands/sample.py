@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import GeneratorRunArgument, finished_context
+from pae_framework.cli.output import resumable
 from pae_framework.system.printing import print_line
 
 
+@resumable()
 def sample(
     run: GeneratorRunArgument,
     labels: Annotated[

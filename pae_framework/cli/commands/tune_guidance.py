@@ -14,7 +14,7 @@ from pae_framework.cli.arguments import (
     JsonOption,
     finished_context,
 )
-from pae_framework.cli.output import print_json, print_table, warn
+from pae_framework.cli.output import print_json, print_table, resumable, warn
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -33,6 +33,7 @@ class Distance(StrEnum):
     FID = "fid"
 
 
+@resumable()
 def tune_guidance(
     run: GeneratorRunArgument,
     scales: Annotated[
