@@ -39,7 +39,7 @@ from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.commands.tune_guidance import tune_guidance
-from pae_framework.cli.output import print_error, warn
+from pae_framework.cli.output import DETAIL, Detail, print_error, warn
 from pae_framework.errors import PaeError, RunError
 from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
@@ -94,9 +94,25 @@ def pae(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="only results, warnings and errors"),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="show every update of the progress")
+    ] = False,
+    no_progress: Annotated[
+        bool, typer.Option("--no-progress", help="notes, but no progress")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
-    """Train, sample and measure prior-aligned autoencoders."""
+    """Train, sample and measure prior-aligned autoencoders.
+
+    These options may stand anywhere on the command line. Results are printed on standard output;
+    progress, notes and errors on standard error.
+    """
+    DETAIL.quiet = quiet
+    DETAIL.progress_seconds = None if no_progress else 0.0 if verbose else Detail.progress_seconds
 
 
 def main() -> None:
@@ -116,11 +132,21 @@ def main() -> None:
     end_process(code)
 
 
+_GENERAL = ("--debug", "-q", "--quiet", "-v", "--verbose", "--no-progress")
+
+
+def _general_first(words: list[str]) -> list[str]:
+    """The options of every command, which may stand anywhere, before the command."""
+    end = words.index("--") if "--" in words else len(words)
+    own, rest = words[:end], words[end:]
+    chosen = [word for word in own if word in _GENERAL]
+    return [*chosen, *(word for word in own if word not in _GENERAL), *rest]
+
+
 def _run_command() -> int:
     """Run the command of the process' arguments; returns the exit code."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, prog_name="pae")
+        app(args=_general_first(sys.argv[1:]), prog_name="pae")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except (PaeError, OSError) as raised:

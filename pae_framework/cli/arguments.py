@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.output import installed_registry, warn
+from pae_framework.cli.output import installed_registry, progress_console, tell_loading, warn
 from pae_framework.cli.shell_completion import (
     complete_override,
     complete_profile,
@@ -145,12 +145,12 @@ def finished_context(run: Path, stage: str) -> StageContext:
         RecipeError: the run's recipe no longer loads.
     """
     from pae_framework.runs.opened import open_run
-    from pae_framework.system.console import PlainConsole
 
     opened = open_run(run, installed_registry())
     for file in opened.edited_plugins():
         warn(f"{file} was edited since the run, whose weights are those of the earlier code")
+    tell_loading()
     from pae_framework.execution.context import StageContext, configure_torch
 
     configure_torch(opened.loaded.recipe.runtime)
-    return StageContext.of_finished_run(opened, stage, PlainConsole(stderr=True))
+    return StageContext.of_finished_run(opened, stage, progress_console())

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json
 
 SHORT = (
@@ -53,7 +53,7 @@ main()
 def run_until(folder: Path, stage: str) -> None:
     loaded = load_recipe(folder / "tiny.yaml", SHORT, load_registry())
     directory = RunDirectory.at(folder / "runs" / "tiny")
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, "pae run", until=stage)
+    LocalLauncher(PlainConsole(quiet=True)).run(loaded, directory, "pae run", until=stage)
 
 
 @pytest.fixture(scope="module")

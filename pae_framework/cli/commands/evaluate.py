@@ -16,7 +16,14 @@ from pae_framework.cli.arguments import (
     JsonOption,
 )
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import command_line, installed_registry, print_json, resumable, warn
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    print_answer,
+    progress_console,
+    resumable,
+    warn,
+)
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -163,13 +170,12 @@ def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    console = PlainConsole(stderr=True)
+    console = progress_console()
     options = EvaluateOptions(only, again, command_line())
     with ranks_for(processes, console) as ranks:
         return evaluate_run(run, options, installed_registry(), ranks, console, warn)
@@ -181,7 +187,7 @@ def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_json(out, card)
     if as_json:
-        print_json(card)
+        print_answer("evaluate", card)
     else:
         print_card(card)
         if out is not None:

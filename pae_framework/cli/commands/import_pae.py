@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
-from pae_framework.cli.output import command_line, installed_registry
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    progress_console,
+    tell_loading,
+)
+from pae_framework.system.printing import print_line
 
 
 def import_pae(
@@ -37,12 +43,12 @@ def import_pae(
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """
     from pae_framework.launch.import_run import import_tokenizer
-    from pae_framework.system.console import PlainConsole
 
-    console, registry = PlainConsole(), installed_registry()
+    tell_loading()
+    console, registry = progress_console(), installed_registry()
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, registry, command_line(), console
     )
-    console.print(f"imported into {path}; reconstruct images, or run the remaining stages:")
-    console.print(f"  pae reconstruct {path} IMAGE...")
-    console.print(f"  pae run {path / 'resolved.yaml'} --run-dir {path}")
+    print_line(f"imported into {path}; reconstruct images, or run the remaining stages:")
+    print_line(f"  pae reconstruct {path} IMAGE...")
+    print_line(f"  pae run {path / 'resolved.yaml'} --run-dir {path}")

@@ -14,17 +14,19 @@ from pae_framework.cli.output import (
     command_line,
     console_for_tables,
     installed_registry,
-    print_json,
+    print_answer,
+    progress_console,
     resumable,
+    tell_loading,
     warn,
 )
 from pae_framework.errors import UsageError
+from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.launch.start import RunOptions
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.runs.directory import RunDirectory
-    from pae_framework.system.console import PlainConsole
 
 _NO_JOB = "no job: every stage is done"
 
@@ -113,7 +115,6 @@ def run(
     from pae_framework.launch.ranks import count_processes, ranks_for
     from pae_framework.launch.start import RunOptions, profile_of, run_recipe
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         if dry_run:
@@ -121,7 +122,7 @@ def run(
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    console = PlainConsole()
+    console = progress_console()
     if dry_run:
         count_processes(processes)
     # Whatever fails, the other processes end.
@@ -139,12 +140,13 @@ def run(
         profile = profile_of(loaded, options)
         if profile is not None and profile.profile.executor != "debug":
             path = shlex.quote(str(directory.path))
-            console.print(f"jobs: `pae status {path}` shows them")
+            print_line(f"jobs: `pae status {path}` shows them")
             return
-        _print_results(directory, console)
+        _print_results(directory)
 
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
+    tell_loading()
     from pae_framework.dry_run.render import dry_run_lines, members_table
     from pae_framework.launch.start import dry_run_recipe, planned_submissions, profile_of
 
@@ -157,9 +159,9 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
         answer: dict[str, Any] = {"members": plain} if is_sweep else plain[first]
         if profile:
             answer["profile"], answer["jobs"] = profile.name, [job.plain() for job in jobs]
-        print_json(answer)
+        print_answer("run", answer)
         return
-    console = console_for_tables()
+    console = console_for_tables(100)
     for line in dry_run_lines(members[first]):
         console.print(line)
     if is_sweep:
@@ -172,13 +174,14 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
             console.print(f"  {job}")
 
 
-def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
+def _print_results(directory: RunDirectory) -> None:
     """Print the metrics of a run, or of a sweep's variants side by side, and the report's path."""
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_tables, results_table
     from pae_framework.runs.directory import REPORT
     from pae_framework.runs.run_metrics import read_comparison, read_metrics
 
+    console = console_for_tables()
     if "members" in directory.info:
         for table in comparison_tables(
             *comparison_table(sweep_members(read_comparison(directory)))
@@ -186,4 +189,4 @@ def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
             console.print(table)
     elif (metrics := read_metrics(directory)) is not None:
         console.print(results_table(result_rows(metrics)))
-    console.print(f"report: {directory.path / REPORT}")
+    print_line(f"report: {directory.path / REPORT}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, RunArgument
-from pae_framework.cli.output import installed_registry, print_json, print_table
+from pae_framework.cli.output import installed_registry, print_answer, print_table
 from pae_framework.cli.shell_completion import complete_recipe
 from pae_framework.system.printing import print_line
 
@@ -63,7 +63,8 @@ def status(
         members = run_status(run, compared)
         comparison = comparison_job(run)
     if as_json:
-        print_json({name: [asdict(stage) for stage in rows] for name, rows in members.items()})
+        runs = {name: [asdict(stage) for stage in rows] for name, rows in members.items()}
+        print_answer("status", {"runs": runs})
         return
     if comparison is not None:
         _print_members(members, comparison)

@@ -14,7 +14,7 @@ from pae_framework.cli.arguments import (
     JsonOption,
     finished_context,
 )
-from pae_framework.cli.output import print_json, print_table, resumable, warn
+from pae_framework.cli.output import print_answer, print_table, progress_console, resumable, warn
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -92,13 +92,12 @@ def tune_guidance(
     """
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    with ranks_for(processes, PlainConsole(stderr=True)) as ranks:
+    with ranks_for(processes, progress_console()) as ranks:
         context = finished_context(run, "generator")
         from functools import partial
 
@@ -164,8 +163,9 @@ def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
             {"value": entry.value, "sample": entry.point.changes, "protocol": dict(entry.protocol)}
             for entry in found
         ]
-        print_json(
-            {"tune_guidance": 1, "metric": label, "points": points, "best": line, "cautions": told}
+        print_answer(
+            "tune-guidance",
+            {"tune_guidance": 1, "metric": label, "points": points, "best": line, "cautions": told},
         )
         return
     decimals = decimals_for(entry.value for entry in found)
