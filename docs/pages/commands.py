@@ -118,7 +118,8 @@ def _options(function: Function, command: str | None) -> str:
     rows = []
     for found in _parameters(function):
         if isinstance(found.info, OptionInfo):
-            value = "" if found.type is bool else f" {_word(found.type)}"
+            word = found.info.metavar or ("" if found.type is bool else _word(found.type))
+            value = f" {word}" if word else ""
             default = "" if found.default in (None, False) else code(str(found.default))
             if found.default is inspect.Parameter.empty:
                 default = "required"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pae_framework import __version__
 from pae_framework.cli.commands.build_reference import build_reference
@@ -46,35 +47,91 @@ from pae_framework.system.file_errors import describe_system_error
 from pae_framework.system.printing import print_line
 from pae_framework.system.standard_streams import lasting_output, lost_output
 
+GROUPS: Mapping[str, Sequence[Callable[..., None] | str]] = {
+    "Recipes": (list_recipes, copy, show, check, fetch, schema),
+    "Runs": (run, status, logs, cancel, profiles),
+    "Results": (report, cards, compare, evaluate, sample, reconstruct, tune_guidance),
+    "Other programs": ("import", "export", "reference"),
+    "Plugins and this machine": (
+        *(list_plugins, show_plugin, new_plugin, check_plugin),
+        doctor,
+    ),
+}
+"""The commands by what they are for; strings name groups of commands."""
+
+
+class _Group(TyperGroup):
+    """Lists its commands with whole summaries."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections of the help that list commands; see click."""
+        for heading, names in self.sections().items():
+            summaries = [(name, self.commands[name].get_short_help_str(200)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl(summaries)
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """The names of the commands by heading."""
+        return {"Commands": self.commands}
+
+
+class _Commands(_Group):
+    """The commands of ``pae`` by what they are for."""
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """The names of the commands by heading."""
+        return {
+            heading: [x if isinstance(x, str) else _name_of(x) for x in commands]
+            for heading, commands in GROUPS.items()
+        }
+
+
 app = typer.Typer(
     name="pae",
+    cls=_Commands,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`pae COMMAND --help` describes a command. The documentation is in docs/ of the "
+    "sources; start with docs/tutorial.md.",
 )
-importing = typer.Typer(no_args_is_help=True, help="Load weights trained elsewhere into a run.")
-app.add_typer(importing, name="import")
-exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for use elsewhere.")
-app.add_typer(exporting, name="export")
-reference = typer.Typer(no_args_is_help=True, help="Make what samples are compared with.")
-app.add_typer(reference, name="reference")
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    group = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None, help=text)
+    app.add_typer(group, name=name)
+    return group
+
+
+importing = _group("import", "Load weights trained elsewhere into a run.")
+exporting = _group("export", "Write a run's weights for use elsewhere.")
+reference = _group("reference", "Make what samples are compared with.")
+
+
+def _name_of(function: Callable[..., None]) -> str:
+    return function.__name__.replace("_", "-")
 
 
 def _add(group: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
-    """Add a command. The lines of its docstring are joined, because the terminal wraps its help."""
-    name = name or function.__name__.replace("_", "-")
+    """Add a command.
+
+    The lines of each paragraph of its docstring are joined, because the help wraps them; examples
+    stay as they are.
+    """
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-    joined = (text if "\n    " in text else text.replace("\n", " ") for text in paragraphs)
-    group.command(name, help="\n\n".join(joined))(function)
+    start = next((i for i, x in enumerate(paragraphs) if x.startswith("Example")), len(paragraphs))
+    joined = [text.replace("\n", " ") for text in paragraphs[:start]]
+    if start < len(paragraphs):  # click keeps the lines of a paragraph after this mark
+        joined.append("\b\n" + "\n".join(paragraphs[start:]))
+    group.command(name or _name_of(function), help="\n\n".join(joined), epilog=_EPILOG)(function)
 
 
-for command in (
-    *(run, check, fetch, show, list_recipes, copy),
-    *(status, logs, cancel),
-    *(sample, tune_guidance, reconstruct, evaluate, cards, compare, report),
-    *(list_plugins, show_plugin, new_plugin, check_plugin, schema, profiles, doctor),
-):
-    _add(app, command)
+_EPILOG = "Options of every command: -q, -v, --no-progress, --debug; see `pae --help`."
+
+for command in (command for commands in GROUPS.values() for command in commands):
+    if not isinstance(command, str):
+        _add(app, command)
 _add(importing, import_pae, "pae")
 _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")

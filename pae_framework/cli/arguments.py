@@ -82,6 +82,14 @@ PluginOption = Annotated[
         help="a plugin of one Python file, which need not be installed; may be repeated",
     ),
 ]
+ProcessesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="processes on this machine; auto: one for each visible GPU; default: one, or those "
+        "that torchrun started",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
 InceptionOption = Annotated[
     str,
@@ -95,6 +103,7 @@ InceptionOption = Annotated[
 CropOption = Annotated[
     int | None,
     typer.Option(
+        metavar="PX",
         min=1,
         max=8192,
         help="center-crop images of folders and data sources to this side in px; default: as they "
@@ -102,7 +111,7 @@ CropOption = Annotated[
     ),
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option(min=1, help="images at once; does not change the features")
+    int, typer.Option(metavar="N", min=1, help="images at once; does not change the features")
 ]
 CacheOption = Annotated[
     Path | None,

@@ -14,6 +14,7 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    ProcessesOption,
 )
 from pae_framework.cli.card_text import print_card
 from pae_framework.cli.output import (
@@ -60,13 +61,7 @@ def evaluate(
         bool,
         typer.Option("--again", help="with RUN: run the evaluators anew although they are done"),
     ] = False,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="with RUN: processes on this machine; auto: one for each visible GPU",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     samples: Annotated[
         str | None,
         typer.Option(
@@ -114,11 +109,11 @@ def evaluate(
     Examples:
         pae evaluate runs/quickstart --only generation --again
 
-        pae evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+        pae evaluate --samples samples.npz --reference imagenet256.npz
 
-        pae evaluate --samples png/ --reference photos/ --size 256 --metrics fidelity
+        pae evaluate --samples png/ --reference photos/ --metrics fidelity
 
-        pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
+        pae evaluate --samples runs/a --reference quickstart:test --out card.json
     """
     from pae_framework.cli.extraction import CARD, require_writable
 

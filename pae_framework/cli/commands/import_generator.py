@@ -24,8 +24,9 @@ def import_generator(
     statistics: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="statistics of the latents it was trained on: latents_stats.pt or .safetensors; "
-            "default: those of the run's latents, computed if needed"
+            "default: those of the run's latents, computed if needed",
         ),
     ] = None,
 ) -> None:
@@ -40,7 +41,7 @@ def import_generator(
     in its `stages` folder. With --statistics no images are needed.
 
     Examples:
-        pae import generator 0100000.pt runs/full --statistics latents_stats.pt
+        pae import generator 0100000.pt runs/full --statistics stats.pt
 
         pae import generator 1000000.pt runs/full generator.qk_norm=true
 

@@ -27,7 +27,10 @@ def import_pae(
     ],
     overrides: OverridesArgument = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>-imported")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="directory of the run; default: runs/<recipe name>-imported"
+        ),
     ] = None,
 ) -> None:
     """Make a run from a released PAE tokenizer, as if this run had trained the tokenizer.
@@ -38,7 +41,7 @@ def import_pae(
     file. No images are needed.
 
     Examples:
-        pae import pae PAE_DINOv2L_d32/checkpoints/ep-last.pt --recipe dinov2_full
+        pae import pae checkpoints/ep-last.pt --recipe dinov2_full
 
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import OnOption, OverridesArgument, PluginOption, RecipeArgument
+from pae_framework.cli.arguments import (
+    OnOption,
+    OverridesArgument,
+    PluginOption,
+    ProcessesOption,
+    RecipeArgument,
+)
 from pae_framework.cli.output import (
     command_line,
     console_for_tables,
@@ -37,17 +43,22 @@ def run(
     overrides: OverridesArgument = None,
     plugin: PluginOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="directory of the run; default: runs/<recipe name>"),
     ] = None,
     stages: Annotated[
         Path | None,
         typer.Option(
-            help="folder of the stages, to share another run's stages; default: RUN/stages"
+            metavar="FOLDER",
+            help="folder of the stages, to share another run's stages; default: RUN/stages",
         ),
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="sweeps only: run members whose names match a pattern such as 'ssr-*'"),
+        typer.Option(
+            metavar="PATTERN",
+            help="sweeps only: run members whose names match a pattern such as 'ssr-*'",
+        ),
     ] = None,
     smoke: Annotated[
         bool,
@@ -65,14 +76,7 @@ def run(
             "are done; may be repeated",
         ),
     ] = None,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="processes on this machine; auto: one for each visible GPU; default: one, or "
-            "those that torchrun started",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     on: OnOption = None,
     dry_run: Annotated[
         bool,
