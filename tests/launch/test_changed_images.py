@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from pae_framework.data import contents
 from pae_framework.errors import DataError, PaeError, RunError
@@ -29,6 +28,7 @@ from pae_framework.runs import planned
 from pae_framework.runs.data_record import ImagesRecord, read_record, write_record
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import write_json
 
 REGISTRY = load_registry()
@@ -72,7 +72,7 @@ class Runs:
         self.during(context.planned.name)
 
     def __call__(self, *overrides: str) -> str:
-        console = Console(record=True, width=300, file=io.StringIO())
+        console = PlainConsole(record=True, width=300, file=io.StringIO())
         sources = tuple(
             f"data.{split}={{use: image_folder, folder: data, split: {split}}}"
             for split in ("train", "test")

@@ -128,7 +128,7 @@ def test_the_remedy_for_a_damaged_description(
     before = (run / name).read_bytes()
     (run / name).unlink()
     result, table = answer("run", run.parent, monkeypatch)
-    assert result.ok().out.count("cached") == len(list((run / "stages").glob("*-*")))
+    assert result.ok().err.count("cached") == len(list((run / "stages").glob("*-*")))
     assert table == finished.expected["run"]
     assert (run / name).read_bytes() == before
 
@@ -146,7 +146,7 @@ def test_the_remedy_for_a_damaged_stage_record(
     assert "stage.json" in result.fails(1).err
     record.unlink()
     result, table = answer("run", run.parent, monkeypatch)
-    assert result.ok().out.count("cached") == len(list((run / "stages").glob("*-*"))) - 1
+    assert result.ok().err.count("cached") == len(list((run / "stages").glob("*-*"))) - 1
     assert table == finished.expected["run"]
 
 
@@ -233,7 +233,7 @@ def test_results_of_an_earlier_version_are_recorded(
     earlier: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, _ = answer("run", earlier.parent, monkeypatch)
-    assert result.ok().out.count("cached") == len(list(earlier.glob("stages/*-*")))
+    assert result.ok().err.count("cached") == len(list(earlier.glob("stages/*-*")))
     for name in LEFT:
         stage, _, file = name.partition("/")
         assert file in read_json(earlier / stage / "stage.json")["results"]
@@ -264,7 +264,7 @@ def test_what_an_earlier_version_must_have_left(
 
 def pae_status(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     out = pae(["status", "run", "--json"], run.parent, monkeypatch).ok().out
-    rows: list[dict[str, str]] = json.loads(out)["old_run"]
+    rows: list[dict[str, str]] = json.loads(out)["runs"]["old_run"]
     return rows
 
 
