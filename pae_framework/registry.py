@@ -40,7 +40,9 @@ class Plugin:
     heavy: bool = False
     seconds: float = field(default=0.0, compare=False)
     empty: bool = False
-    """Whether it loads but registers no component."""
+    """Whether it loads but registers no component and follows no run."""
+    follows: tuple[str, ...] = ()
+    """Names of the life-cycle hooks that it implements."""
     file: str = ""
     """Absolute path of a plugin of one file; empty if an installed distribution has it."""
 
