@@ -121,6 +121,11 @@ def pae_register_evaluators(register: Register) -> None:
     """Register evaluators: ``config`` is an EvaluatorConfig, ``target`` an Evaluator."""
 
 
+@hookspec
+def pae_register_trackers(register: Register) -> None:
+    """Register trackers: ``config`` is a TrackerConfig, ``target`` a Tracker."""
+
+
 # --- life cycle -----------------------------------------------------------------------------------
 
 

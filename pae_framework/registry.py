@@ -57,6 +57,11 @@ class Plugin:
         return normalized(self.distribution) == DISTRIBUTION
 
     @property
+    def origin(self) -> str:
+        """The plugin and its distribution, as messages name them."""
+        return f"plugin {self.name} ({self.distribution})"
+
+    @property
     def state(self) -> str:
         """``ok``, ``heavy`` (it imports torch when it registers), ``empty`` or ``broken``."""
         if self.error:
@@ -88,7 +93,7 @@ class ComponentSpec:
     @property
     def origin(self) -> str:
         """The plugin and its distribution, as messages name them."""
-        return f"plugin {self.plugin.name} ({self.plugin.distribution})"
+        return self.plugin.origin
 
     def config_class(self) -> type[ComponentConfig]:
         """Import the config model (no torch).

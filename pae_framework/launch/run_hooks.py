@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
-from pae_framework.errors import StoppedError
+from pae_framework.errors import PluginError, StoppedError
 from pae_framework.launch.hook_calls import HookCalls
 from pae_framework.lifecycle import (
     Artifact,
@@ -18,7 +18,7 @@ from pae_framework.lifecycle import (
     StageFailure,
     StageInfo,
 )
-from pae_framework.plugin_code import describe
+from pae_framework.plugin_code import guarded
 from pae_framework.plugins import module_of
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.registry import Registry
@@ -43,11 +43,12 @@ class RunHooks:
 
     Args:
         run: the run.
-        calls: of each plugin that follows it.
+        followers: gives the hooks of each plugin that follows it, when the first stage starts.
     """
 
-    def __init__(self, run: RunInfo, calls: list[HookCalls]):
-        self._run, self._calls = run, calls
+    def __init__(self, run: RunInfo, followers: Callable[[], list[HookCalls]]):
+        self._run, self._followers = run, followers
+        self._calls: list[HookCalls] = []
         self._has_started = False
 
     @contextmanager
@@ -84,6 +85,7 @@ class RunHooks:
         stage = StageInfo(planned.name, planned.fingerprint, record.path.absolute())
         if not self._has_started:
             self._has_started = True
+            self._calls = self._followers()
             self._tell("pae_run_started")
         for calls in self._calls:
             calls.start_stage()
@@ -119,7 +121,7 @@ def hooks_of_run(loaded: LoadedRecipe, directory: RunDirectory, command: str) ->
     """The life-cycle hooks of all installed plugins and of the recipe's plugin files."""
     path = directory.path.absolute()
     run = RunInfo(loaded.recipe.name, path, loaded.resolved(), command)
-    return RunHooks(run, list(_followers(loaded.registry)))
+    return RunHooks(run, lambda: [*_plugins(loaded.registry), *_trackers(loaded)])
 
 
 def is_complete(directory: RunDirectory, stages: Mapping[str, PlannedStage]) -> bool:
@@ -127,15 +129,30 @@ def is_complete(directory: RunDirectory, stages: Mapping[str, PlannedStage]) -> 
     return all(directory.stage(planned).done for planned in stages.values())
 
 
-def _followers(registry: Registry) -> Iterator[HookCalls]:
+def _plugins(registry: Registry) -> Iterator[HookCalls]:
     for plugin in registry.plugins:
-        if not plugin.follows:
-            continue
-        origin = f"plugin {plugin.name} ({plugin.distribution})"
-        try:
-            yield HookCalls(origin, module_of(plugin))
-        except Exception as error:
-            logger.warning("%s cannot follow the run: %s", origin, describe(error))
+        if plugin.follows:
+            yield from _calls(plugin.origin, partial(module_of, plugin))
+
+
+def _trackers(loaded: LoadedRecipe) -> Iterator[HookCalls]:
+    if not loaded.recipe.trackers:
+        return
+    from pae_framework.build import build_tracker  # loads torch
+
+    for label, component in loaded.recipe.trackers.items():
+        spec = loaded.registry.find(component.kind, component.use)
+        origin = f"{spec.plugin.origin}, trackers.{label}"
+        yield from _calls(origin, partial(build_tracker, component, loaded.registry))
+
+
+def _calls(origin: str, build: Callable[[], object]) -> Iterator[HookCalls]:
+    """The hooks of what is built; none, with a warning, if that fails."""
+    try:
+        with guarded(origin):
+            yield HookCalls(origin, build())
+    except PluginError as error:
+        logger.warning("%s cannot follow the run, which goes on: %s", origin, error)
 
 
 def _state(error: BaseException) -> Literal["stopped", "failed"]:

@@ -37,6 +37,7 @@ from pae_framework.config import (
     PathText,
     RegularizerConfig,
     Settings,
+    TrackerConfig,
 )
 from pae_framework.data.data_settings import ResizeSettings
 from pae_framework.errors import PluginError
@@ -177,6 +178,7 @@ DecoderComponent = Component[DecoderConfig]
 DiscriminatorComponent = Component[DiscriminatorConfig]
 RegularizerComponent = Component[RegularizerConfig]
 EvaluatorComponent = Component[EvaluatorConfig]
+TrackerComponent = Component[TrackerConfig]
 
 
 class EncoderComponent(Component[EncoderConfig]):

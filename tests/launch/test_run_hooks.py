@@ -80,7 +80,7 @@ def work(hooks: RunHooks, record: StageRecord, error: BaseException | None = Non
 
 
 def test_a_stage_that_succeeds(listener: Listener, record: StageRecord) -> None:
-    work(RunHooks(RUN, [listener.calls()]), record)
+    work(RunHooks(RUN, lambda: [listener.calls()]), record)
     assert listener.names() == [
         *("run_started", "stage_started", "metrics_logged", "artifact_written"),
         *("stage_finished", "run_finished"),
@@ -109,7 +109,7 @@ def test_a_stage_that_does_not_finish(
     listener: Listener, record: StageRecord, error: BaseException, state: Any
 ) -> None:
     with pytest.raises(type(error)):
-        work(RunHooks(RUN, [listener.calls()]), record, error)
+        work(RunHooks(RUN, lambda: [listener.calls()]), record, error)
     assert listener.names()[-2:] == ["stage_failed", "run_finished"]
     told = dict(listener.told)
     text = str(error) or type(error).__name__
@@ -119,7 +119,7 @@ def test_a_stage_that_does_not_finish(
 
 
 def test_nobody_is_told_of_a_run_without_an_unfinished_stage(listener: Listener) -> None:
-    with RunHooks(RUN, [listener.calls()]).following(lambda: True):
+    with RunHooks(RUN, lambda: [listener.calls()]).following(lambda: True):
         pass
     assert listener.told == []
 
@@ -201,6 +201,7 @@ def test_a_plugin_file_follows_a_run(
 
 
 def test_a_plugin_that_can_no_longer_be_imported_is_reported(
+    record: StageRecord,
     tmp_path: Path,
     tiny_recipe: Path,
     caplog: pytest.LogCaptureFixture,
@@ -210,6 +211,6 @@ def test_a_plugin_that_can_no_longer_be_imported_is_reported(
     path.write_text(PLUGIN, encoding="utf-8")
     loaded = load_recipe(tiny_recipe, [f"plugins=[{path}]"], load_registry())
     path.unlink()
-    hooks_of_run(loaded, RunDirectory.at(tmp_path / "run"), "pae run")
+    work(hooks_of_run(loaded, RunDirectory.at(tmp_path / "run"), "pae run"), record)
     (message,) = caplog.messages
     assert "vanishes_later" in message
