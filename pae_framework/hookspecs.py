@@ -30,7 +30,8 @@ They are called in the main process of a run or job only (rank 0), in order, in 
 plugin, so a slow implementation delays no training. What it prints goes to stderr. If it raises
 anything but KeyboardInterrupt, which stops the run, the error is logged, and this hook of this
 plugin is not called again during the stage; the run goes on. A stage waits at its start and at its
-end up to 10 s for calls under way, a run that ends up to 60 s; an interrupted one 5 s.
+end up to 10 s for calls under way, a run that ends up to 60 s, an interrupted one 5 s. A call that
+takes longer is not waited for again.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ class HookCalls:
         self._disabled: set[str] = set()
         self._calls: SimpleQueue[_Call | threading.Event] = SimpleQueue()
         self._running = ""
-        self._is_late = self._has_ended = False
+        self._returned = 0
+        self._late_since: int | None = None
+        self._has_ended = False
         self._worker: threading.Thread | None = None
 
     def implements(self, hook: str) -> bool:
@@ -65,19 +67,23 @@ class HookCalls:
 
     def wait(self, seconds: float) -> None:
         """Wait for the calls; say if they take longer. Later waits then do not wait any more."""
-        if not (self._is_late or self._have_ended(seconds)):
-            self._is_late = True
+        if self._late_since is None and not self._have_ended(seconds):
+            self._late_since = self._returned
             logger.warning(
                 "%s: %s has not returned after %g s; the run does not wait for it",
                 *(self._origin, self._running, seconds),
             )
 
     def end(self, seconds: float) -> None:
-        """Wait a last time, and end the thread; says if calls are left, which are dropped."""
-        if not self._have_ended(seconds):
+        """Wait a last time, and end the thread; says if calls are left, which are dropped.
+
+        A call that was waited for in vain and still runs is not waited for again.
+        """
+        hangs = self._late_since == self._returned
+        if not self._have_ended(0 if hangs else seconds):
             logger.warning(
-                "%s: %s has not returned after %g s; it and later calls of its hooks are dropped",
-                *(self._origin, self._running, seconds),
+                "%s: %s has still not returned; it and later calls of its hooks are dropped",
+                *(self._origin, self._running),
             )
         self._has_ended = True
         self._calls.put(threading.Event())
@@ -118,3 +124,4 @@ class HookCalls:
                 "%s: %s failed and is not called again in this stage; the run goes on: %s",
                 *(self._origin, hook, describe(error)),
             )
+        self._returned += 1

@@ -137,8 +137,25 @@ def test_a_hook_that_hangs_is_waited_for_once(
     (message,) = caplog.messages
     assert "acme" in message
     assert STARTED in message
-    calls.end(0.05)
+    calls.end(LONG)
+    assert time.monotonic() - start < LONG / 2
     assert "dropped" in caplog.messages[-1]
+
+
+def test_a_hook_that_was_late_is_waited_for_when_the_run_ends() -> None:
+    done: list[int] = []
+
+    def slow(metrics: int) -> None:
+        time.sleep(0.2)
+        done.append(metrics)
+
+    calls = following(pae_metrics_logged=slow)
+    tell(calls, LOGGED, LOGGED, LOGGED)
+    calls.wait(0.05)
+    while not done:
+        time.sleep(0.01)
+    calls.end(LONG)
+    assert len(done) == 3
 
 
 def test_calls_after_one_that_was_given_up_are_dropped(blocked: threading.Event) -> None:
