@@ -34,7 +34,7 @@ from pae_framework.testing.regularizers import (
 )
 from pae_framework.testing.setups import Setup, accepted
 from pae_framework.testing.synthetic import normal, synthetic_images
-from pae_framework.testing.trackers import check_tracker
+from pae_framework.testing.trackers import check_follower
 
 _WIDTH, _CHANNELS, _CLASSES, _PATCH = 24, 6, 3, 4
 
@@ -306,7 +306,7 @@ class TrackerContract(ComponentContract):
         if (missing := self.config.missing()) is not None:
             raise unittest.SkipTest(missing)
         with self._explained("a run of one stage"):
-            check_tracker(lambda: self.component(self.config))
+            check_follower(lambda: self.component(self.config))
 
 
 CONTRACTS: dict[str, type[ComponentContract]] = {

@@ -1,4 +1,4 @@
-"""The contract of trackers."""
+"""The contract of trackers, and of plugins with life-cycle hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pluggy
 
 from pae_framework import hookspecs
-from pae_framework.contracts import Tracker
 from pae_framework.lifecycle import (
     Artifact,
     LoggedMetrics,
@@ -26,14 +25,14 @@ from pae_framework.testing.expect import expect
 _Call = tuple[str, dict[str, Any]]
 
 
-def check_tracker(build: Callable[[], Tracker]) -> None:
-    """Tell a tracker of a run that is stopped and resumes, in a temporary directory.
+def check_follower(build: Callable[[], object]) -> None:
+    """Tell a tracker, or the module of a plugin, of a run that is stopped and resumes.
 
-    It implements life-cycle hooks, marked with ``hookimpl``, with arguments that they have. None
+    The run is in a temporary directory. The follower implements life-cycle hooks, marked with ``hookimpl``, with arguments that they have. None
     raises, also in the process that resumes the run.
 
     Args:
-        build: builds the tracker; called for each of the two processes.
+        build: gives it; called for each of the two processes.
 
     Raises:
         AssertionError: the component breaks the contract; the message says how.
@@ -48,19 +47,19 @@ def check_tracker(build: Callable[[], Tracker]) -> None:
                 getattr(hooks, hook)(**{"run": run, **arguments})
 
 
-def _hooks_of(tracker: Tracker) -> pluggy.HookRelay:
+def _hooks_of(follower: object) -> pluggy.HookRelay:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(tracker)
+        manager.register(follower)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         text = f"{error}; hooks are {', '.join(hookspecs.LIFE_CYCLE)}"
         raise AssertionError(text) from error
-    callers = manager.get_hookcallers(tracker) or []
+    callers = manager.get_hookcallers(follower) or []
     expect(
         any(caller.name in hookspecs.LIFE_CYCLE for caller in callers),
-        f"{type(tracker).__name__} implements no life-cycle hook; mark its methods with @hookimpl",
+        f"{type(follower).__name__} implements no life-cycle hook; mark its methods with @hookimpl",
     )
     return manager.hook
 
