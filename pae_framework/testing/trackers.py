@@ -28,8 +28,8 @@ _Call = tuple[str, dict[str, Any]]
 def check_follower(build: Callable[[], object]) -> None:
     """Tell a tracker, or the module of a plugin, of a run that is stopped and resumes.
 
-    The run is in a temporary directory. The follower implements life-cycle hooks, marked with ``hookimpl``, with arguments that they have. None
-    raises, also in the process that resumes the run.
+    The run is in a temporary directory. The follower implements life-cycle hooks, marked with
+    ``hookimpl``, with arguments that they have. None raises, also in the process that resumes.
 
     Args:
         build: gives it; called for each of the two processes.
