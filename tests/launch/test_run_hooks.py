@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.run_hooks import RunHooks, hooks_of_run
 from pae_framework.lifecycle import LoggedMetrics, RunInfo, RunResult, StageFailure
 from pae_framework.metrics_file import read_log
-from pae_framework.plugins import load_registry
+from pae_framework.plugins import load_registry, with_files
 from pae_framework.recipe.load import load_recipe
+from pae_framework.registry import Registry
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
@@ -198,6 +200,26 @@ def test_a_plugin_file_follows_a_run(
         ["end", "done", False],
     ]
     assert [message.count("pae_run_started") for message in caplog.messages] == [1]
+
+
+@pytest.mark.parametrize(
+    ("hook", "fact"),
+    [
+        ("pae_stage_begun(stage)", "did you mean pae_stage_"),
+        ("pae_metric_logged(metrics)", "did you mean pae_metrics_logged"),
+        ("pae_metrics_logged(losses)", "losses"),
+        ("pae_run_started(run, stage)", "stage"),
+    ],
+)
+def test_a_hook_or_argument_that_does_not_exist_breaks_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str, fact: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "has_wrong_hook", raising=False)
+    path = tmp_path / "has_wrong_hook.py"
+    head = "from pae_framework import hookimpl\npae_api = 1\n@hookimpl\n"
+    path.write_text(f"{head}def {hook}: ...\n", encoding="utf-8")
+    (plugin,) = with_files(Registry(), [path]).plugins
+    assert fact in (plugin.error or "")
 
 
 def test_a_plugin_that_can_no_longer_be_imported_is_reported(
