@@ -240,7 +240,10 @@ def _collect(module: ModuleType, name: str) -> tuple[list[_Registration], tuple[
     _require_api(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name=name)
+    try:
+        manager.register(module, name=name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from error
     _require_known_hooks(manager, module)
     implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
     if not implemented:
