@@ -13,10 +13,15 @@ ProjectName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 """A name that both trackers take, and that can be a file name."""
 
 
-class WandbConfig(TrackerConfig):
-    """Follows a run with Weights & Biases."""
+class RunTrackerConfig(TrackerConfig):
+    """Parameters that the built-in trackers share."""
 
     project: ProjectName = Field("pae", description="project that the run belongs to")
+
+
+class WandbConfig(RunTrackerConfig):
+    """Follows a run with Weights & Biases."""
+
     entity: str | None = Field(
         None, description="user or team that the project belongs to; null: the default of the login"
     )
@@ -36,10 +41,9 @@ class WandbConfig(TrackerConfig):
         return self.model_copy(update={"mode": "offline"})
 
 
-class TrackioConfig(TrackerConfig):
+class TrackioConfig(RunTrackerConfig):
     """Follows a run with trackio."""
 
-    project: ProjectName = Field("pae", description="project that the run belongs to")
     space: str | None = Field(
         None,
         min_length=1,

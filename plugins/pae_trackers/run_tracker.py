@@ -16,6 +16,7 @@ from pae_framework import hookimpl
 from pae_framework.contracts import Tracker
 from pae_framework.lifecycle import Artifact, LoggedMetrics, RunInfo, RunResult, StageInfo
 from pae_framework.metrics_file import METRICS, read_log
+from pae_trackers.config import RunTrackerConfig
 from pae_trackers.state import SentState
 
 SUFFIXES = {".html", ".png", ".json", ".csv", ".md"}
@@ -27,6 +28,7 @@ _RESULTS = ("evaluate", "results.json")
 class RunTracker(Tracker):
     """Follows a run with a service for experiment tracking."""
 
+    config: RunTrackerConfig
     name: str
     """Of the tracker, for its folder."""
 

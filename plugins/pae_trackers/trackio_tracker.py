@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pae_framework.lifecycle import Artifact, RunInfo
+from pae_trackers.config import TrackioConfig
 from pae_trackers.run_tracker import RunTracker
 
 
 class TrackioTracker(RunTracker):
     """One run of trackio for each run directory; each stage has a step axis."""
 
+    config: TrackioConfig
     name = "trackio"
 
     def open(self, run: RunInfo, identity: str, folder: Path) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pae_framework.lifecycle import Artifact, RunInfo
+from pae_trackers.config import WandbConfig
 from pae_trackers.run_tracker import RunTracker
 
 
 class WandbTracker(RunTracker):
     """One run of W&B for each run directory; each stage has a step axis."""
 
+    config: WandbConfig
     name = "wandb"
 
     def open(self, run: RunInfo, identity: str, folder: Path) -> None:

@@ -15,7 +15,7 @@ EXAMPLE = DOCS / "examples" / "loss_table.py"
 
 def test_the_page_shows_the_file() -> None:
     page = (DOCS / "tracking.md").read_text(encoding="utf-8")
-    shown = page.partition("<!-- example loss_table.py -->\n```python\n")[2].partition("```\n")[0]
+    shown = page.partition("<!-- plugin loss_table.py -->\n```python\n")[2].partition("```\n")[0]
     assert shown == EXAMPLE.read_text(encoding="utf-8")
 
 
