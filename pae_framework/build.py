@@ -20,6 +20,7 @@ from pae_framework.contracts import (
     Evaluator,
     Generator,
     Regularizer,
+    Tracker,
 )
 from pae_framework.errors import PaeError, PluginError
 from pae_framework.plugin_code import describe
@@ -30,6 +31,7 @@ from pae_framework.recipe.components import (
     EncoderComponent,
     EvaluatorComponent,
     GeneratorComponent,
+    TrackerComponent,
     active_components,
 )
 from pae_framework.recipe.models import Recipe, TokenizerSection
@@ -161,6 +163,12 @@ def build_evaluator(component: EvaluatorComponent, registry: Registry) -> Evalua
     """The evaluator."""
     evaluator: Evaluator = _make(component, registry)
     return evaluator
+
+
+def build_tracker(component: TrackerComponent, registry: Registry) -> Tracker:
+    """The tracker."""
+    tracker: Tracker = _make(component, registry)
+    return tracker
 
 
 def import_components(section: Any, registry: Registry) -> None:

@@ -513,6 +513,10 @@ class EvaluatorConfig(ComponentConfig):
         """
 
 
+class TrackerConfig(ComponentConfig):
+    """Parameters of a tracker. No fingerprint includes them."""
+
+
 EVALUATION_NEEDS = frozenset(
     {
         *("reconstructions", "latents", "samples", "extractor", "inception", "masks"),

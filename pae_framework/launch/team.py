@@ -35,6 +35,7 @@ from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
 from pae_framework.system.standard_streams import LastingStream
 from pae_framework.system.stopping import StopRequest, stop_signals_blocked
+from pae_framework.training.metrics_log import tell_nobody
 
 PARENT = "PAE_PARENT"
 """Process number of rank 0, for the processes that it starts: they end when it has ended."""
@@ -69,6 +70,7 @@ class StageOrder:
         """The order to run a stage, in whatever folder a process is."""
         portable = replace(context, run=context.run.absolute())
         portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
+        portable = replace(portable, metrics_logged=tell_nobody)
         return cls(portable, run, logs.absolute())
 
 

@@ -237,7 +237,8 @@ def components_with_requirements(
     }
     sections = {**dict(recipe), "tokenizer": {**dict(tokenizer), **active}}
     for path, section in _with_requirements(sections, ()):
-        if any(STAGES[stage].needs(path, recipe) for stage in stages):
+        follows = path[0] == "trackers" and stages
+        if follows or any(STAGES[stage].needs(path, recipe) for stage in stages):
             yield path, section
 
 

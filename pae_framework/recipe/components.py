@@ -37,6 +37,7 @@ from pae_framework.config import (
     PathText,
     RegularizerConfig,
     Settings,
+    TrackerConfig,
 )
 from pae_framework.data.data_settings import ResizeSettings
 from pae_framework.errors import PluginError
@@ -176,6 +177,7 @@ BottleneckComponent = Component[BottleneckConfig]
 DecoderComponent = Component[DecoderConfig]
 DiscriminatorComponent = Component[DiscriminatorConfig]
 EvaluatorComponent = Component[EvaluatorConfig]
+TrackerComponent = Component[TrackerConfig]
 
 
 class RegularizerComponent(Component[RegularizerConfig]):

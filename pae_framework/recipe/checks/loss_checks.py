@@ -35,6 +35,7 @@ def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
     for section, components, reserved in (
         (_REGULARIZERS, recipe.tokenizer.regularizers, RESERVED),
         (("evaluate",), recipe.evaluate, frozenset[str]()),
+        (("trackers",), recipe.trackers, frozenset[str]()),
     ):
         for label, component in components.items():
             if (problem := label_problem(label, reserved)) is not None:
