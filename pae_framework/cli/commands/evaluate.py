@@ -14,8 +14,9 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    ProtocolOption,
 )
-from pae_framework.cli.card_text import print_card
+from pae_framework.cli.card_text import print_cards
 from pae_framework.cli.output import command_line, installed_registry, print_json, warn
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
@@ -90,6 +91,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    protocol: ProtocolOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -130,7 +132,7 @@ def evaluate(
             samples, reference, metrics.value, extraction, size, installed_registry
         )
         card = measured.plain()
-    _show(card, out, as_json)
+    _show(card, out, protocol, as_json)
 
 
 def _require_one_kind(context: typer.Context, run: Path | None) -> None:
@@ -174,7 +176,7 @@ def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None
         return evaluate_run(run, options, installed_registry(), ranks, console, warn)
 
 
-def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:
     from pae_framework.system.files import write_json
 
     if out is not None:
@@ -182,7 +184,7 @@ def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(card)
     else:
-        print_card(card)
+        print_cards({"": card}, protocol)
         if out is not None:
             print_line(f"card: {out}")
     for caution in card["cautions"]:
