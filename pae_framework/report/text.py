@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.table import Table
 from rich.text import Text
 
-from pae_framework.report.table import Cell, Column, ResultRow, Row
+from pae_framework.report.table import Cell, Column, ResultRow, Row, table_notes
 
 
 def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
@@ -39,10 +39,11 @@ def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Ta
 
 
 def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """A sweep as one wide Markdown table; clear winners in bold."""
+    """A sweep as one wide Markdown table with its notes; clear winners in bold."""
     heading = ("variant", "seeds", *(column.heading for column in columns))
     lines = [(row.variant, _seeds(row), *(_emphasized(cell) for cell in row.cells)) for row in rows]
-    return _markdown(heading, lines, numbers_from=2)
+    notes = [_escape(note) for note in table_notes(columns)]
+    return "\n\n".join([_markdown(heading, lines, numbers_from=2), *notes])
 
 
 def _comparison(columns: Sequence[Column], rows: Sequence[Row], chosen: Sequence[int]) -> Table:
