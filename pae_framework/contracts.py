@@ -487,9 +487,11 @@ class SampleSet:
     steps: int
     role: str
     """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
-    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
-    solver."""
+    and last weights, sampled as ``sample.convergence`` says; ``variant``: sampled as an entry of
+    ``sample.variants`` says; ``few_steps``: other ``steps`` or solver."""
     protocol: Mapping[str, Any]
+    variant: str | None = None
+    """Label in ``sample.variants``; None for other roles."""
 
     @property
     def sampling(self) -> dict[str, Any]:

@@ -274,7 +274,8 @@ def best_line(own: SampleSettings, best: SampleSettings) -> str:
     try:
         SampleSettings.model_validate(section)
     except ValidationError:
-        section |= (without := {"few_steps": [], "few_steps_solvers": []})
+        without: dict[str, Any] = {"few_steps": [], "few_steps_solvers": []}
+        section |= without
         told |= set(without)
     section = SampleSettings.model_validate(section).model_dump(mode="json")
     default = SampleSettings().model_dump(mode="json")

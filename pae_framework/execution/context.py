@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
@@ -36,6 +36,27 @@ from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
 from pae_framework.world import ONE_PROCESS, World
+
+
+class SharedWork(Protocol):
+    """Work that processes do together, as one of them sees it; a dataclass that pickles."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    registry: Registry
+    console: PlainConsole
+    update_record: UpdateRecord
+    world: World
+
+    @property
+    def name(self) -> str:
+        """What the work is called in logs."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+
+    def portable(self) -> Self:
+        """The same, in whatever folder a process is."""
 
 
 @dataclass
@@ -78,6 +99,15 @@ class StageContext:
             console,
             no_record,
         )
+
+    @property
+    def name(self) -> str:
+        """That of the stage."""
+        return self.planned.name
+
+    def portable(self) -> Self:
+        """The same, in whatever folder a process is."""
+        return replace(self, run=self.run.absolute(), metrics_logged=tell_nobody)
 
     @property
     def directory(self) -> Path:

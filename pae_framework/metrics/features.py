@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from pae_framework.errors import DataError
@@ -42,9 +41,7 @@ class SetFeatures:
     spatial: FeatureStatistics
 
 
-def collect(
-    parts: Iterable[InceptionFeatures], count: int, keep_rows: bool = True
-) -> SetFeatures:
+def collect(parts: Iterable[InceptionFeatures], count: int, keep_rows: bool = True) -> SetFeatures:
     """The features of a set whose images come in parts; keeps no spatial features.
 
     Args:

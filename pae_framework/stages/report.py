@@ -158,7 +158,8 @@ def _labeled(samples: SampleSet) -> LabeledImages:
 
 
 def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
-    """The sets of earlier weights and of other numbers of steps, each with the main set."""
+    """The sets of earlier weights, of variants and of other numbers of steps, each with the main
+    set."""
     training = sorted(_with_role(sets, "checkpoint"), key=lambda each: each.generator_step)
     few = sorted(_with_role(sets, "few_steps"), key=lambda each: each.steps)
     several = len({each.protocol.get("solver") for each in few}) > 1
@@ -166,6 +167,10 @@ def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
         "During training": [
             LabeledImages(generator_words(each.generator_step), each.images, each.labels)
             for each in training
+        ],
+        "With other settings": [
+            LabeledImages(each.variant or "as in the recipe", each.images, each.labels)
+            for each in _with_role(sets, "variant")
         ],
         "With few sampling steps": [
             LabeledImages(

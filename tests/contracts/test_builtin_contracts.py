@@ -40,6 +40,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         {"model": model, **UNTRAINED}
         for model in ("ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "ViT-M-16-alt")
     ],
+    "encoder:convnextv2": [{"model": "convnextv2_atto", "weights": "none"}],
     "encoder:inception": [{"weights": "none"}],
     "modulator:dam": [
         {"depth": 2},

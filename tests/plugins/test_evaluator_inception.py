@@ -151,6 +151,24 @@ def test_samples_for_convergence_are_measured_by_step(tmp_path, kind, file):
     assert sorted(inputs.network.counts) == sorted([*counts, 8 if file else 60])
 
 
+@pytest.mark.parametrize("kind", [(ADM, ADMConfig), (Fidelity, FidelityConfig)])
+def test_every_metric_of_a_variant_of_the_samples_has_its_label_and_its_protocol(kind, caplog):
+    evaluator, config = kind
+    main, other = samples(images() + 2), samples(images() + 5, "variant")
+    main = replace(main, protocol={**main.protocol, "guidance": 2.5})
+    other = replace(other, protocol={**other.protocol, "guidance": 1.0}, variant="unguided")
+    found = evaluator(config()).evaluate(Material(images(), (main, other)), Path("unused"))
+    half = len(found) // 2
+    convention = {"convention": evaluator.convention}
+    for ours, theirs in zip(found[:half], found[half:], strict=True):
+        assert ours.name == theirs.name
+        assert (ours.at, theirs.at) == (convention, {**convention, "samples": "unguided"})
+        assert (ours.protocol["guidance"], theirs.protocol["guidance"]) == (2.5, 1.0)
+        assert not are_comparable(ours.protocol, theirs.protocol)
+    fid = [metric.value for metric in found if metric.label == "FID"]
+    assert fid == pytest.approx([3 * 2**2, 3 * 5**2], rel=1e-6)
+
+
 def test_by_the_convention_of_torch_fidelity():
     inputs = Material(images(), (samples(images() + 2),))
     found = evaluate(Fidelity, FidelityConfig(), inputs)
