@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 
 class PaeError(Exception):
     """Base of every error this project raises on purpose."""

@@ -18,8 +18,10 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pluggy
 
@@ -32,6 +34,8 @@ from pae_framework.system.files import absolute, file_problem
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REQUIREMENT = re.compile(r"[^A-Za-z0-9._-]")
+_REGISTER = signature(hookspecs.Register.__call__)
+_ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -228,8 +232,11 @@ def _collect(module: ModuleType, name: str) -> list[_Registration]:
     _require_api(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name=name)
     _require_known_hooks(manager, module)
+    try:
+        manager.register(module, name=name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(str(error).splitlines()[-1]) from error
     if not manager.get_hookcallers(module):
         raise PluginError("implements no hook; mark its hooks with @hookimpl")
     found: list[_Registration] = []
@@ -239,14 +246,25 @@ def _collect(module: ModuleType, name: str) -> list[_Registration]:
 
 
 def _require_known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
-    """Reject hooks that do not exist; suggest the name that is meant."""
+    """Reject hooks and arguments of hooks that do not exist; suggest the name that is meant."""
     known = [kind.hook for kind in KINDS.values()]
-    for name in vars(module):
-        if manager.parse_hookimpl_opts(module, name) is None or name in known:
+    for name, hook in vars(module).items():
+        if manager.parse_hookimpl_opts(module, name) is None:
             continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"hooks are {', '.join(known)}"
-        raise PluginError(f"implements the hook {name}, which does not exist; {hint}")
+        if name not in known:
+            hint = _meant(name, known, "hooks")
+            raise PluginError(f"implements the hook {name}, which does not exist; {hint}")
+        arguments = list(signature(getattr(hookspecs, name)).parameters)
+        for argument, parameter in signature(hook).parameters.items():
+            is_needed = parameter.default is parameter.empty and parameter.kind not in _ANY
+            if is_needed and argument not in arguments:
+                hint = _meant(argument, arguments, "its arguments")
+                raise PluginError(f"the hook {name} has no argument {argument!r}; {hint}")
+
+
+def _meant(name: str, known: list[str], what: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"{what} are {', '.join(known)}"
 
 
 def _require_api(module: ModuleType) -> None:
@@ -268,7 +286,17 @@ def _require_api(module: ModuleType) -> None:
 def _register_into(found: list[_Registration], kind: str) -> hookspecs.Register:
     """The ``register`` argument of a hook."""
 
-    def register(name: str, *, target: str, config: str, summary: str) -> None:
+    def register(*given: Any, **named: Any) -> None:
+        try:
+            arguments = _REGISTER.bind(None, *given, **named).arguments
+        except TypeError as error:
+            raise PluginError(
+                f"calls register with wrong arguments: {error}; call register(name, target=..., "
+                "config=..., summary=...)"
+            ) from None
+        add(**{name: arguments[name] for name in arguments if name != "self"})
+
+    def add(name: str, *, target: str, config: str, summary: str) -> None:
         if not _matches(_NAME, name):
             raise PluginError(
                 f"registers {kind} {name!r}; a name must be lower case, words joined by '_' or '-'"

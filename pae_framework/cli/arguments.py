@@ -16,6 +16,7 @@ from pae_framework.cli.shell_completion import (
 )
 from pae_framework.errors import UsageError
 from pae_framework.hub import default_or_file
+from pae_framework.system.standard_streams import results_only
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
@@ -26,6 +27,12 @@ def _inception_weights(weights: str) -> str:
         return str(Path(default_or_file(weights)).expanduser())
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"--weights {weights}: {error}") from error
+
+
+def _json_only(wanted: bool) -> bool:
+    if wanted:
+        results_only()
+    return wanted
 
 
 RecipeArgument = Annotated[
@@ -82,7 +89,9 @@ PluginOption = Annotated[
         help="a plugin of one Python file, which need not be installed; may be repeated",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="print JSON only", callback=_json_only, is_eager=True)
+]
 InceptionOption = Annotated[
     str,
     typer.Option(
