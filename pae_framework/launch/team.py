@@ -297,7 +297,7 @@ def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Po
     # A signal that comes while it starts waits until it can stop in good order (follower.follow).
     with log.open("ab") as file, stop_signals_blocked():
         return subprocess.Popen(
-            [sys.executable, "-m", "pae_framework.launch.follower"],
+            [sys.executable, "-P", "-m", "pae_framework.launch.follower"],
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=file,

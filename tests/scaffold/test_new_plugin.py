@@ -321,16 +321,24 @@ def test_an_update_never_touches_the_authors_code(mine, pae):
     assert contents(mine) == before
 
 
-def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae):
+def test_an_update_adds_new_files_and_restores_deleted_ones(mine, pae):
+    before = contents(mine)
     record = json.loads((mine / RECORD).read_text())
     del record["files"][".gitignore"]  # an earlier version did not write it
     (mine / RECORD).write_text(json.dumps(record))
     (mine / ".gitignore").unlink()
     (mine / CI).unlink()
-    for _ in range(2):
-        pae("new-plugin", "--update", mine).ok()
-        assert (mine / ".gitignore").is_file()
-        assert not (mine / CI).exists()
+    shown = pae("new-plugin", "--update", mine).ok().out
+    assert f"added {mine / '.gitignore'}" in shown
+    assert f"restored {mine / CI}" in shown
+    assert contents(mine) == before
+    assert "up to date" in pae("new-plugin", "--update", mine).ok().out
+
+
+def test_an_update_does_not_restore_the_authors_code(mine, pae):
+    (mine / "mine" / "encoder.py").unlink()
+    assert "up to date" in pae("new-plugin", "--update", mine).ok().out
+    assert not (mine / "mine" / "encoder.py").exists()
 
 
 @pytest.mark.parametrize("path", [".gitignore", CI, "tests/conftest.py"])
