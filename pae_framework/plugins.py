@@ -8,7 +8,6 @@ name, recipes select one with ``distribution/name``.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 import sys
 import time
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +25,11 @@ import pluggy
 
 from pae_framework import hookspecs
 from pae_framework.errors import PluginError
+from pae_framework.file_plugins import file_digest, import_file
 from pae_framework.kinds import KINDS
 from pae_framework.plugin_code import HEAVY_SECONDS, LIGHT_SECONDS, describe, guarded
 from pae_framework.registry import DISTRIBUTION, ComponentSpec, Plugin, Registry, normalized
-from pae_framework.system.files import absolute, file_problem
+from pae_framework.system.files import absolute
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REQUIREMENT = re.compile(r"[^A-Za-z0-9._-]")
@@ -80,69 +79,9 @@ def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
     for path in paths:
         if path.resolve() not in known:
             known.add(path.resolve())
-            loaded = Plugin(path.stem, path.stem, path.name, _digest(path), file=str(path))
+            loaded = Plugin(path.stem, path.stem, path.name, file_digest(path), file=str(path))
             _register(loaded, partial(import_file, path), extended)
     return extended
-
-
-def import_file(path: Path) -> ModuleType:
-    """Import a plugin of one file as a module of its name; anew if its contents changed.
-
-    Raises:
-        PluginError: it cannot be read, or its name is no name of a module, or that of another.
-    """
-    if (problem := file_problem(path)) is not None:
-        raise PluginError(problem)
-    name, digest = path.stem, _digest(path)
-    if path.suffix != ".py" or not name.isidentifier():
-        raise PluginError(f"{path.name} must be a Python file named like a module: my_encoder.py")
-    present = sys.modules.get(name)
-    identity = path.resolve(), digest
-    if present is not None and getattr(present, _DIGEST, None) == identity:
-        return present
-    if (other := _other_module(name, path)) is not None:
-        raise PluginError(f"there is another module {name!r}, {other}; rename {path.name}")
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    setattr(module, _DIGEST, identity)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
-
-
-_DIGEST = "__pae_file__"
-"""Attribute of a module that was imported from a file: its resolved path and its digest."""
-
-
-def imported_files() -> list[Path]:
-    """The plugins of one file that this process has imported, in this order."""
-    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
-    return [Path(vars(module)[_DIGEST][0]) for module in modules if _DIGEST in vars(module)]
-
-
-def _other_module(name: str, path: Path) -> str | None:
-    """The origin of another module of this name; None if there is none."""
-    present = sys.modules.get(name)
-    if present is not None:
-        own = getattr(present, _DIGEST, (None, ""))[0] == path.resolve()
-        return None if own else str(getattr(present, "__file__", None) or "built in")
-    found = find_spec(name)
-    if found is None or (found.origin and Path(found.origin).resolve() == path.resolve()):
-        return None
-    return found.origin or "a folder"
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-    except OSError:
-        return ""
 
 
 def installed_points(registry: Registry | None = None) -> Iterator[EntryPoint]:

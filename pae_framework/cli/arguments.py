@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -144,10 +145,11 @@ def check_output(file: Path, file_format: StrEnum | None, force: bool) -> bool:
     return as_torch
 
 
-def finished_context(run: Path, stage: str) -> StageContext:
+def finished_context(run: Path, stage: str, plugins: Sequence[Path] | None = None) -> StageContext:
     """The context that reads ``stage`` of a run and the stages it depends on; prints on stderr.
 
-    Torch is imported and configured by the recipe after the run was found.
+    Torch is imported and configured by the recipe after the run was found. ``plugins`` are files
+    besides those that the recipe names.
 
     Raises:
         UsageError: there is no such run, or one of these stages is not finished.
@@ -156,7 +158,7 @@ def finished_context(run: Path, stage: str) -> StageContext:
     from pae_framework.runs.opened import open_run
     from pae_framework.system.console import PlainConsole
 
-    opened = open_run(run, installed_registry())
+    opened = open_run(run, installed_registry(plugins or ()))
     for file in opened.edited_plugins():
         warn(f"{file} was edited since the run, whose weights are those of the earlier code")
     from pae_framework.execution.context import StageContext, configure_torch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    PluginOption,
 )
 from pae_framework.cli.card_text import print_card
 from pae_framework.cli.output import command_line, installed_registry, print_json, warn
@@ -90,6 +93,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -118,7 +122,7 @@ def evaluate(
     if out is not None:
         require_writable(out, CARD)
     if run is not None:
-        card = _of_run(run, tuple(only or ()), again, processes)
+        card = _of_run(run, tuple(only or ()), again, processes, plugin or ())
     else:
         from pae_framework.cli.extraction import extraction_of
         from pae_framework.evaluation.samples import evaluate_samples
@@ -127,7 +131,12 @@ def evaluate(
         assert reference is not None
         extraction = extraction_of(weights, cache, batch_size)
         measured = evaluate_samples(
-            samples, reference, metrics.value, extraction, size, installed_registry
+            samples,
+            reference,
+            metrics.value,
+            extraction,
+            size,
+            partial(installed_registry, plugin or ()),
         )
         card = measured.plain()
     _show(card, out, as_json)
@@ -158,7 +167,13 @@ def _require_one_kind(context: typer.Context, run: Path | None) -> None:
         raise UsageError(f"name a run, or samples and a reference ({', '.join(lacking)} missing)")
 
 
-def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None) -> dict[str, Any]:
+def _of_run(
+    run: Path,
+    only: tuple[str, ...],
+    again: bool,
+    processes: str | None,
+    plugins: Sequence[Path],
+) -> dict[str, Any]:
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
     from pae_framework.launch.ranks import ranks_for
@@ -171,7 +186,7 @@ def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None
     console = PlainConsole(stderr=True)
     options = EvaluateOptions(only, again, command_line())
     with ranks_for(processes, console) as ranks:
-        return evaluate_run(run, options, installed_registry(), ranks, console, warn)
+        return evaluate_run(run, options, installed_registry(plugins), ranks, console, warn)
 
 
 def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:

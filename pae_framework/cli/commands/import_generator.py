@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument, TokenizerRunArgument, WeightsArgument
+from pae_framework.cli.arguments import (
+    OverridesArgument,
+    PluginOption,
+    TokenizerRunArgument,
+    WeightsArgument,
+)
 from pae_framework.cli.output import command_line, installed_registry
 
 
@@ -22,6 +27,7 @@ def import_generator(
             "default: those of the run's latents, computed if needed"
         ),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Load a generator trained elsewhere into a run, as if this run had trained it.
 
@@ -43,8 +49,10 @@ def import_generator(
     from pae_framework.launch.import_run import import_generator
     from pae_framework.system.console import PlainConsole
 
-    console, registry = PlainConsole(), installed_registry()
-    import_generator(file, run, statistics, overrides or (), registry, command_line(), console)
+    console, registry = PlainConsole(), installed_registry(plugin or ())
+    import_generator(
+        file, run, statistics, overrides or (), registry, command_line(), console, plugin or ()
+    )
     console.print(f"imported into {run}; sample from it, or run the remaining stages:")
     console.print(f"  pae sample {run} --count 16")
     console.print(f"  pae run {run / 'resolved.yaml'} --run-dir {run}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
+from pae_framework.cli.arguments import OverridesArgument, PluginOption, WeightsArgument
 from pae_framework.cli.output import command_line, installed_registry
 
 
@@ -23,6 +23,7 @@ def import_pae(
     run_dir: Annotated[
         Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>-imported")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Make a run from a released PAE tokenizer, as if this run had trained the tokenizer.
 
@@ -39,9 +40,9 @@ def import_pae(
     from pae_framework.launch.import_run import import_tokenizer
     from pae_framework.system.console import PlainConsole
 
-    console, registry = PlainConsole(), installed_registry()
+    console, registry = PlainConsole(), installed_registry(plugin or ())
     path = import_tokenizer(
-        file, recipe, overrides or (), run_dir, registry, command_line(), console
+        file, recipe, overrides or (), run_dir, registry, command_line(), console, plugin or ()
     )
     console.print(f"imported into {path}; reconstruct images, or run the remaining stages:")
     console.print(f"  pae reconstruct {path} IMAGE...")

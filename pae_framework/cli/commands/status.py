@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption, OverridesArgument, RunArgument
+from pae_framework.cli.arguments import JsonOption, OverridesArgument, PluginOption, RunArgument
 from pae_framework.cli.output import installed_registry, print_json, print_table
 from pae_framework.cli.shell_completion import complete_recipe
 from pae_framework.system.printing import print_line
@@ -36,6 +36,7 @@ def status(
             autocompletion=complete_recipe,
         ),
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the state of each stage of a run, its job, and the error of a stage that failed.
@@ -58,7 +59,7 @@ def status(
     from pae_framework.runs.looking import looking_once
     from pae_framework.runs.status import Comparison, comparison_job, run_status
 
-    compared = Comparison(installed_registry(), recipe, tuple(overrides or ()))
+    compared = Comparison(installed_registry(plugin or ()), recipe, tuple(overrides or ()))
     with looking_once():
         members = run_status(run, compared)
         comparison = comparison_job(run)

@@ -12,6 +12,7 @@ from pae_framework.cli.arguments import (
     GeneratorRunArgument,
     InceptionOption,
     JsonOption,
+    PluginOption,
     finished_context,
 )
 from pae_framework.cli.output import print_json, print_table, warn
@@ -75,6 +76,7 @@ def tune_guidance(
             "GPU; default: one, or those that torchrun started",
         ),
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sample a run over a grid of guidance settings, and list their distances to the test images.
@@ -98,7 +100,7 @@ def tune_guidance(
 
         raise typer.Exit(follow(place))
     with ranks_for(processes, PlainConsole(stderr=True)) as ranks:
-        context = finished_context(run, "generator")
+        context = finished_context(run, "generator", plugin)
         from functools import partial
 
         from pae_framework.evaluation.tune_guidance import (
