@@ -14,12 +14,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pluggy
 
@@ -101,7 +102,7 @@ def installed_points(registry: Registry | None = None) -> Iterator[EntryPoint]:
                 continue
             seen.add(name)
             points = _points(distribution)
-            if points and not (distribution.name and distribution.version):
+            if points and not all(_name_and_version(distribution)):
                 raise PluginError("METADATA names no distribution or version")
         except Exception as error:
             reason = f"its metadata are damaged, install it again: {describe(error)}"
@@ -125,9 +126,19 @@ def _points(distribution: Distribution) -> set[EntryPoint]:
     return {point for point in distribution.entry_points if point.group == hookspecs.PROJECT}
 
 
+_identities: WeakKeyDictionary[Distribution, tuple[str, str]] = WeakKeyDictionary()
+"""Names and versions; reading one parses all metadata of the distribution."""
+
+
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    if distribution not in _identities:
+        metadata = distribution.metadata
+        _identities[distribution] = metadata["Name"], metadata["Version"]
+    return _identities[distribution]
+
+
 def _load(point: EntryPoint, registry: Registry) -> None:
-    distribution = point.dist.name if point.dist else "unknown"
-    version = point.dist.version if point.dist else ""
+    distribution, version = _name_and_version(point.dist) if point.dist else ("unknown", "")
     loaded = Plugin(point.name, point.value, distribution, version)
     _register(loaded, lambda: _module_of(point), registry)
 
@@ -169,19 +180,28 @@ _Registration = tuple[str, str, str, str, str]
 def _collect(module: ModuleType, name: str) -> list[_Registration]:
     """The registrations of one plugin, if none of them fails."""
     _require_api(module)
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = _hook_manager()
     _require_known_hooks(manager, module)
+    found: list[_Registration] = []
     try:
         manager.register(module, name=name)
+        if not manager.get_hookcallers(module):
+            raise PluginError("implements no hook; mark its hooks with @hookimpl")
+        for kind in KINDS.values():
+            getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
     except pluggy.PluginValidationError as error:
         raise PluginError(str(error).splitlines()[-1]) from error
-    if not manager.get_hookcallers(module):
-        raise PluginError("implements no hook; mark its hooks with @hookimpl")
-    found: list[_Registration] = []
-    for kind in KINDS.values():
-        getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
+    finally:
+        manager.unregister(name=name)
     return found
+
+
+@cache
+def _hook_manager() -> pluggy.PluginManager:
+    """Knows the hooks; holds one plugin at a time."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
 
 
 def _require_known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
