@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,7 @@ class LocalLauncher:
             described = describe_run(loaded, directory, command, self.console, until)
             stages = described.stages
             if described.unfinished:
-                try_components(loaded, described.unfinished)
+                self._try_components(loaded, described.unfinished)
             for name in described.chosen:
                 self._run_unfinished(loaded, directory, stages[name], stages, command)
             if until is None:
@@ -99,11 +100,16 @@ class LocalLauncher:
             PluginError, UsageError: a component cannot be imported, or an attention kernel cannot
                 be used; no stage was started.
         """
-        try_components(loaded, chosen)
+        self._try_components(loaded, chosen)
         for name in chosen:
             self._run_unfinished(loaded, directory, stages[name], stages, command)
         if REPORT_STAGE in chosen:
             directory.link_report()
+
+    def _try_components(self, loaded: LoadedRecipe, stages: Collection[str]) -> None:
+        if "torch" not in sys.modules:
+            self.console.print("loading PyTorch ...")
+        try_components(loaded, stages)
 
     def _run_unfinished(
         self,

@@ -163,7 +163,7 @@ def kernels_of(
 
 def _unusable_kernel(kernel: AttentionKernel, on_gpu: bool) -> str | None:
     """Why an attention kernel cannot be used here; None if nothing is known."""
-    if kernel == "sdpa":
+    if kernel != "xformers":
         return None
     if find_spec(kernel) is None:
         needed = f"the package {kernel}: pip install 'pae-framework[{kernel}]'"

@@ -82,7 +82,7 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     try:
         with (
             context.progress(total, first) as progress,
-            StopRequest() as stop,
+            StopRequest("this step" if world.is_main else "") as stop,
             checkpoints.named_in_write_errors(),
             saver,
         ):
@@ -125,7 +125,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                     break
             saver.finish()
             if world.any(stop.asked):
-                raise StoppedError(f"stopped at step {done} of {total}; run it again to resume")
+                where = f"stopped at step {done} of {total}, checkpoint saved"
+                raise StoppedError(where, stop.number)
     finally:
         if log:
             log.close()

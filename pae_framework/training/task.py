@@ -38,8 +38,8 @@ class TrainTask:
         begin_step: called with the index of each step before it, for schedules inside the module.
             What it sets must depend on the index alone.
         check: called once, after ``lr_factors`` froze weights and before any training; may raise.
-        signed: loss terms that may be negative or have an adaptive weight. Their size does not
-            indicate divergence, so ``jump`` measures the loss without them.
+        signed: loss terms that may be negative, or whose weight is adaptive or grows. Their size
+            does not indicate divergence, so ``jump`` measures the loss without them.
     """
 
     module: nn.Module

@@ -17,9 +17,17 @@ from pae_framework.cli.arguments import (
     InceptionOption,
     JsonOption,
     PluginOption,
+    ProcessesOption,
 )
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import command_line, installed_registry, print_json, warn
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    print_answer,
+    progress_console,
+    resumable,
+    warn,
+)
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -34,6 +42,7 @@ class Convention(StrEnum):
     FIDELITY = "fidelity"
 
 
+@resumable()
 def evaluate(
     context: typer.Context,
     run: Annotated[
@@ -55,13 +64,7 @@ def evaluate(
         bool,
         typer.Option("--again", help="with RUN: run the evaluators anew although they are done"),
     ] = False,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="with RUN: processes on this machine; auto: one for each visible GPU",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     samples: Annotated[
         str | None,
         typer.Option(
@@ -110,11 +113,11 @@ def evaluate(
     Examples:
         pae evaluate runs/quickstart --only generation --again
 
-        pae evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+        pae evaluate --samples samples.npz --reference imagenet256.npz
 
-        pae evaluate --samples png/ --reference photos/ --size 256 --metrics fidelity
+        pae evaluate --samples png/ --reference photos/ --metrics fidelity
 
-        pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
+        pae evaluate --samples runs/a --reference quickstart:test --out card.json
     """
     from pae_framework.cli.extraction import CARD, require_writable
 
@@ -177,13 +180,12 @@ def _of_run(
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    console = PlainConsole(stderr=True)
+    console = progress_console()
     options = EvaluateOptions(only, again, command_line())
     with ranks_for(processes, console) as ranks:
         return evaluate_run(run, options, installed_registry(plugins), ranks, console, warn)
@@ -195,7 +197,7 @@ def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_json(out, card)
     if as_json:
-        print_json(card)
+        print_answer("evaluate", card)
     else:
         print_card(card)
         if out is not None:
