@@ -6,11 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import Distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pae_framework.plugins import load_registry
 from pae_framework.testing.pytest import Result, run_process
 
 HEAD = '''
@@ -195,6 +199,37 @@ def test_what_is_printed_at_exit_is_no_result(tmp_path):
     done = commands_in(tmp_path)("list-plugins", "regularizer").ok()
     assert "noise" in done.err
     assert "noise" not in done.out
+
+
+# --- work -----------------------------------------------------------------------------------------
+
+
+def test_the_metadata_of_each_plugin_are_parsed_once_and_it_is_imported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"counted_{number}" for number in range(20)]
+    for name in names:
+        install(
+            tmp_path, name, "import pae_framework; pae_framework.counted.append(__name__)", HOOK
+        )
+    imported: list[str] = []
+    parsed: Counter[str] = Counter()
+    plain = Distribution.metadata.fget  # type: ignore[attr-defined]
+
+    def counting(self: Distribution) -> Any:
+        found = plain(self)
+        parsed[found["Name"]] += 1
+        return found
+
+    monkeypatch.setattr("pae_framework.counted", imported, raising=False)
+    monkeypatch.setattr(Distribution, "metadata", property(counting))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = load_registry()
+    assert sorted(imported) == sorted(f"acme_{name}" for name in names)
+    assert {parsed[f"acme-{name.replace('_', '-')}"] for name in names} == {1}
+    assert {registry.find("regularizer", name).plugin.version for name in names} == {"1.0"}
+    for module in imported:
+        del sys.modules[module]
 
 
 # --- code that hangs or crashes -------------------------------------------------------------------
