@@ -511,6 +511,13 @@ class EvaluatorConfig(ComponentConfig):
             ValueError: states what was found and what is allowed.
         """
 
+    def check_training_images(self, count: int) -> None:
+        """Reject a number of training images that is too small for these parameters.
+
+        Raises:
+            ValueError: states what was found and what is allowed.
+        """
+
 
 EVALUATION_NEEDS = frozenset(
     {
