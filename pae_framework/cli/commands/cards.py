@@ -10,7 +10,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption, ProtocolOption
 from pae_framework.cli.card_text import print_cards
-from pae_framework.cli.output import print_json, warn
+from pae_framework.cli.output import print_answer, warn
 from pae_framework.errors import UsageError
 
 
@@ -44,7 +44,7 @@ def cards(
     if as_json:
         single = len(found) == 1 and found[0].run in (None, run)
         members = {"card": VERSION, "members": [named.card for named in found]}
-        print_json(found[0].card if single else members)
+        print_answer("cards", found[0].card if single else members)
         return
     print_cards({named.name: named.card for named in found}, protocol)
     for named in found:
