@@ -20,11 +20,11 @@ from typing import Any, Self, TextIO, TypeVar, cast
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.distributed.blame import Pulses, first_failure
-from pae_framework.distributed.failure import INTERRUPTED, Failure, LostContactError, RankError
+from pae_framework.distributed.failure import Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
-from pae_framework.errors import PluginError, StoppedError
+from pae_framework.errors import INTERRUPTED, PluginError, StoppedError
 from pae_framework.execution.context import SharedWork
 from pae_framework.plugins import with_files
 from pae_framework.preflight.machine import memory_advice

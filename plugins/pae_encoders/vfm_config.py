@@ -200,7 +200,9 @@ class FoundationConfig(PretrainedConfig):
         "null: the model's own size",
     )
     attention: AttentionKernel = Field(
-        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
+        "sdpa",
+        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
+        "products, which can be faster on a CPU",
     )
 
     @model_validator(mode="after")

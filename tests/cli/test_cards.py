@@ -12,7 +12,7 @@ from pae_framework.runs.cards import make_card, open_cards
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.files import file_digest
 
-KEYS = {"card", "tool", "of", "metrics", "not_available", "cautions", "environment"}
+KEYS = {"schema", "card", "tool", "of", "metrics", "not_available", "cautions", "environment"}
 METRIC = {"name", "label", "value", "higher_is_better", "std", "at", "protocol", "subject"}
 
 

@@ -41,11 +41,11 @@ def test_a_stage_and_those_that_read_it_run_from_nothing(
         (run / name).write_bytes(b"damaged")
     again = ["run", RECIPE, "--run-dir", "run", "--again", "generator"]
     result = pae(again, run.parent, monkeypatch).ok()
-    assert cached(result.out) == ["extractor", "encoder", "refine", "tokenizer", "latents"]
-    assert "reused" not in result.out
+    assert cached(result.err) == ["extractor", "encoder", "refine", "tokenizer", "latents"]
+    assert "reused" not in result.err
     assert (run / "generator" / "weights.safetensors").read_bytes() == weights
     assert not (run / "generator" / "checkpoints" / "step-00000004" / "left").exists()
-    assert cached(pae(again[:-2], run.parent, monkeypatch).ok().out) == list(STAGES)
+    assert cached(pae(again[:-2], run.parent, monkeypatch).ok().err) == list(STAGES)
 
 
 def test_the_command_that_a_message_advises_repairs_the_run(
@@ -134,10 +134,11 @@ def test_other_recipes_of_the_store_run_their_dependent_stages_again_too(
     pae(other, run.parent, monkeypatch).ok()
     again = ["run", RECIPE, "--run-dir", "run", "--again", "generator"]
     pae(again, run.parent, monkeypatch).ok()
-    rows = json.loads(pae(["status", "other", "--json"], run.parent, monkeypatch).out)["old_run"]
+    answer = pae(["status", "other", "--json"], run.parent, monkeypatch).json
+    rows = answer["runs"]["old_run"]
     states = {row["stage"]: row["state"] for row in rows}
     assert states == dict.fromkeys(STAGES, "done") | dict.fromkeys(STAGES[6:], "pending")
-    assert cached(pae(other, run.parent, monkeypatch).ok().out) == list(STAGES[:6])
+    assert cached(pae(other, run.parent, monkeypatch).ok().err) == list(STAGES[:6])
 
 
 def test_a_finished_run_keeps_the_command_and_software_it_ran_with(

@@ -9,7 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import print_json, warn
+from pae_framework.cli.output import print_answer, warn
 from pae_framework.system.printing import print_line
 
 
@@ -35,7 +35,7 @@ def cards(
     if as_json:
         single = len(found) == 1 and found[0].run in (None, run)
         members = {"card": VERSION, "members": [named.card for named in found]}
-        print_json(found[0].card if single else members)
+        print_answer("cards", found[0].card if single else members)
         return
     for named in found:
         if len(found) > 1:

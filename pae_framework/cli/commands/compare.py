@@ -12,7 +12,7 @@ from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
-    print_json,
+    print_answer,
     print_table,
     warn,
 )
@@ -63,7 +63,7 @@ def compare(
     columns = [_column(group) for group in groups]
     lines, reasons = side_by_side(columns)
     if as_json:
-        print_json(_plain(groups, lines, reasons))
+        print_answer("compare", _plain(groups, lines, reasons))
     else:
         _print(groups, columns, lines, reasons)
     if out is not None:

@@ -16,9 +16,17 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    ProcessesOption,
 )
 from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import command_line, installed_registry, print_json, warn
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    print_answer,
+    progress_console,
+    resumable,
+    warn,
+)
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -36,6 +44,7 @@ class Convention(StrEnum):
     FIDELITY = "fidelity"
 
 
+@resumable()
 def evaluate(
     context: typer.Context,
     run: Annotated[
@@ -57,13 +66,7 @@ def evaluate(
         bool,
         typer.Option("--again", help="with RUN: run the evaluators anew although they are done"),
     ] = False,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="processes on this machine; auto: one for each visible GPU",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     samples: Annotated[
         str | None,
         typer.Option(
@@ -111,11 +114,11 @@ def evaluate(
     Examples:
         pae evaluate runs/quickstart --only generation --again
 
-        pae evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+        pae evaluate --samples samples.npz --reference imagenet256.npz
 
-        pae evaluate --samples png/ --reference photos/ --size 256 --metrics fidelity
+        pae evaluate --samples png/ --reference photos/ --metrics fidelity
 
-        pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
+        pae evaluate --samples runs/a --reference quickstart:test --out card.json
     """
     from pae_framework.cli.extraction import CARD, require_writable
 
@@ -169,21 +172,19 @@ def _ranks(processes: str | None) -> Iterator[Ranks]:
     """The processes; one that a launcher started, other than the first, follows and ends here."""
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    with ranks_for(processes, PlainConsole(stderr=True)) as ranks:
+    with ranks_for(processes, progress_console()) as ranks:
         yield ranks
 
 
 def _of_run(run: Path, only: tuple[str, ...], again: bool, ranks: Ranks) -> dict[str, Any]:
     from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
-    from pae_framework.system.console import PlainConsole
 
-    console = PlainConsole(stderr=True)
+    console = progress_console()
     options = EvaluateOptions(only, again, command_line())
     return evaluate_run(run, options, installed_registry(), ranks, console, warn)
 
@@ -194,7 +195,7 @@ def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if out is not None:
         write_json(out, card)
     if as_json:
-        print_json(card)
+        print_answer("evaluate", card)
     else:
         print_card(card)
         if out is not None:

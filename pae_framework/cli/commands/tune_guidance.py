@@ -12,9 +12,10 @@ from pae_framework.cli.arguments import (
     GeneratorRunArgument,
     InceptionOption,
     JsonOption,
+    ProcessesOption,
     finished_context,
 )
-from pae_framework.cli.output import print_json, print_table, warn
+from pae_framework.cli.output import print_answer, print_table, progress_console, resumable, warn
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -33,6 +34,7 @@ class Distance(StrEnum):
     FID = "fid"
 
 
+@resumable()
 def tune_guidance(
     run: GeneratorRunArgument,
     scales: Annotated[
@@ -49,7 +51,9 @@ def tune_guidance(
         str | None,
         typer.Option(metavar="NUMBERS", help="shifts of times: 0.4,1; default: the recipe's"),
     ] = None,
-    images: Annotated[int, typer.Option(min=2, help="images sampled per point")] = 1000,
+    images: Annotated[
+        int, typer.Option(min=2, metavar="N", help="images sampled per point")
+    ] = 1000,
     metric: Annotated[
         Distance | None,
         typer.Option(
@@ -58,23 +62,20 @@ def tune_guidance(
         ),
     ] = None,
     weights: InceptionOption = "default",
-    steps: Annotated[int | None, typer.Option(min=1, help="integration steps")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="integration steps")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of the noise")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, or bf16: faster on a GPU")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help=f"folder for the results; default: RUN/{FOLDER}")
-    ] = None,
-    processes: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|auto",
-            help="processes on this machine that share the points; auto: one for each visible "
-            "GPU; default: one, or those that torchrun started",
-        ),
+        typer.Option(metavar="SOLVER", help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5"),
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="seed of the noise")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="float32, or bf16: faster on a GPU")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help=f"folder for the results; default: RUN/{FOLDER}"),
+    ] = None,
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sample a run over a grid of guidance settings, and list their distances to the test images.
@@ -87,17 +88,16 @@ def tune_guidance(
     setting. Measure the best points again with more images and another seed.
 
     Example:
-        pae tune-guidance runs/quickstart --scales 1,1.5,2 --intervals 0:1,0.1:1 --images 1000
+        pae tune-guidance runs/quickstart --scales 1,1.5,2 --images 1000
     """
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    with ranks_for(processes, PlainConsole(stderr=True)) as ranks:
+    with ranks_for(processes, progress_console()) as ranks:
         context = finished_context(run, "generator")
         from functools import partial
 
@@ -163,8 +163,9 @@ def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
             {"value": entry.value, "sample": entry.point.changes, "protocol": dict(entry.protocol)}
             for entry in found
         ]
-        print_json(
-            {"tune_guidance": 1, "metric": label, "points": points, "best": line, "cautions": told}
+        print_answer(
+            "tune-guidance",
+            {"tune_guidance": 1, "metric": label, "points": points, "best": line, "cautions": told},
         )
         return
     decimals = decimals_for(entry.value for entry in found)
