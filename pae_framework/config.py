@@ -512,6 +512,13 @@ class EvaluatorConfig(ComponentConfig):
             ValueError: states what was found and what is allowed.
         """
 
+    def check_training_images(self, count: int) -> None:
+        """Reject a number of training images that is too small for these parameters.
+
+        Raises:
+            ValueError: states what was found and what is allowed.
+        """
+
 
 class TrackerConfig(ComponentConfig):
     """Parameters of a tracker. No fingerprint includes them."""

@@ -84,5 +84,6 @@ def extraction_of(
         ranks.run(work, extract_missing, folder / LOGS)
 
     several = share if ranks is not None and ranks.size > 1 else None
-    device = pick_device(runtime)
-    return Extraction(weights, device, folder, batch_size, progress_console(), several)
+    return Extraction(
+        weights, pick_device(runtime), folder, batch_size, progress_console(), several
+    )

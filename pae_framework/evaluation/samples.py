@@ -105,7 +105,7 @@ class Extraction:
                 show,
                 self.device.type,
             )
-            return collect(parts, keep_rows)
+            return collect(parts, len(images), keep_rows)
 
 
 @dataclass

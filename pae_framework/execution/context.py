@@ -56,7 +56,7 @@ class SharedWork(Protocol):
         """The device of this process."""
 
     def portable(self) -> Self:
-        """The same for another process, in whatever folder that is."""
+        """The same, in whatever folder a process is."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class StageContext:
         return self.planned.name
 
     def portable(self) -> Self:
-        """The same, in whatever folder a process is, telling nobody what is logged."""
+        """The same, in whatever folder a process is."""
         return replace(self, run=self.run.absolute(), metrics_logged=tell_nobody)
 
     @property

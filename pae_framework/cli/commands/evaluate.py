@@ -17,8 +17,9 @@ from pae_framework.cli.arguments import (
     InceptionOption,
     JsonOption,
     ProcessesOption,
+    ProtocolOption,
 )
-from pae_framework.cli.card_text import print_card
+from pae_framework.cli.card_text import print_cards
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
@@ -98,6 +99,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    protocol: ProtocolOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -139,7 +141,7 @@ def evaluate(
                 samples, reference, metrics.value, extraction, size, installed_registry
             )
             card = measured.plain()
-    _show(card, out, as_json)
+    _show(card, out, protocol, as_json)
 
 
 def _require_one_kind(context: typer.Context, run: Path | None) -> None:
@@ -189,7 +191,7 @@ def _of_run(run: Path, only: tuple[str, ...], again: bool, ranks: Ranks) -> dict
     return evaluate_run(run, options, installed_registry(), ranks, console, warn)
 
 
-def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:
     from pae_framework.system.files import write_json
 
     if out is not None:
@@ -197,7 +199,7 @@ def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if as_json:
         print_answer("evaluate", card)
     else:
-        print_card(card)
+        print_cards({"": card}, protocol)
         if out is not None:
             print_line(f"card: {out}")
     for caution in card["cautions"]:
