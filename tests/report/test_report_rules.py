@@ -1,5 +1,6 @@
 """Rules of a whole page, as its reader would check them: size, pictures, controls, order."""
 
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from pae_framework.report.attachments import Attachment
+from pae_framework.report.charts import READINGS, along, series_colors, training
 from pae_framework.report.content import (
     Clusters,
     LabeledImages,
@@ -16,6 +18,9 @@ from pae_framework.report.content import (
     StageSummary,
 )
 from pae_framework.report.html import render
+from pae_framework.report.metrics import GENERATOR_STEPS
+from pae_framework.report.plots import GRAY, PALETTE
+from pae_framework.training.train_settings import DISCRIMINATOR_PREFIX, LOG_COLUMNS
 
 
 class Elements(HTMLParser):
@@ -60,6 +65,18 @@ def log(*terms, count=5):
     return [{"step": i, **dict.fromkeys(terms, 1.0 + i)} for i in range(count)]
 
 
+def example_metric(value):
+    return {
+        "name": "generation/fd",
+        "label": "gFD",
+        "value": value,
+        "std": None,
+        "higher_is_better": False,
+        "at": {},
+        "protocol": {"samples": "many"},
+    }
+
+
 def example(side, images=noise, classes=10):
     """A page like that of a finished run, with images of a side in px."""
     shown = images(16, side, 0)
@@ -75,21 +92,12 @@ def example(side, images=noise, classes=10):
         environment={"python": "3.11", "long": "word" * 60},
         stages=[StageSummary("tokenizer", 61.2, 900, 412.3, "0123456789ab")],
         curves={
-            "encoder": log("images_per_s", "loss", "l1", "lr", "data_wait"),
+            "encoder": log("images_per_s", "grad_norm", "loss", "l1", "lr", "data_wait"),
             "tokenizer": log("kl", "loss", "lr"),
             "short": log("loss", "lr", count=2),
         },
         metrics=[
-            {
-                "name": "generation/fd",
-                "label": "gFD",
-                "value": 2.0 + step,
-                "std": None,
-                "higher_is_better": False,
-                "at": {"generator_step": step},
-                "protocol": {"samples": "many"},
-            }
-            for step in (1, 2, 3)
+            {**example_metric(2.0 + step), "at": {"generator_step": step}} for step in (1, 2, 3)
         ],
         originals=shown,
         reconstructions=images(16, side, 2),
@@ -155,9 +163,38 @@ def test_every_picture_can_be_enlarged_without_a_script(page):
 def test_losses_come_first_and_readings_of_the_engine_are_folded(page):
     charts = [image for image in page.all("img") if "of the stage encoder" in image["alt"]]
     terms = [image["alt"].split(" of the stage")[0] for image in charts]
-    assert terms == ["loss", "l1", "images_per_s", "lr", "data_wait"]
+    assert terms == ["loss", "l1", "images_per_s", "grad_norm", "lr", "data_wait"]
     folded = ["details" in image["inside"] for image in charts]
-    assert folded == [False, False, True, True, True]
+    assert folded == [False, False, True, True, True, True]
+
+
+def test_readings_are_the_logged_columns_that_are_no_losses():
+    losses = {"loss", f"{DISCRIMINATOR_PREFIX}loss"}
+    assert set(READINGS) == set(LOG_COLUMNS) - losses - {"step"}
+
+
+def test_a_loss_has_its_own_color_in_every_stage_and_readings_are_gray():
+    terms = [f"term {number}" for number in range(10)]
+    stages = {"encoder": log("lr", "loss", *terms[:5]), "tokenizer": log("lr", *terms, "loss")}
+    colors = {}
+    for section in training(stages).values():
+        for term, panel in (*section.losses, *section.readings):
+            svg = base64.b64decode(panel.uri.partition(",")[2]).decode()
+            colors.setdefault(term, set()).update(c for c in (*PALETTE, GRAY) if c in svg)
+    assert colors.pop("lr") == {GRAY}
+    found = [frozenset(drawn - {GRAY}) for drawn in colors.values()]  # axes are gray
+    assert [len(drawn) for drawn in found] == [1] * 11
+    assert len(set(found)) == 11
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_points_without_a_finite_value_make_no_chart(value):
+    metrics = [
+        {**example_metric(1.0 + step), "at": {"generator_step": step}} for step in (1, 2)
+    ] + [{**example_metric(value), "at": {"generator_step": 3}}]
+    section = along(metrics, GENERATOR_STEPS, series_colors(metrics))
+    assert section.positions == ["1", "2", "3"]
+    assert section.chart is None
 
 
 def test_two_points_make_no_chart_but_their_last_value_is_shown(page):
