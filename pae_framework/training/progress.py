@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 from pae_framework.errors import WriteError
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.durations import format_seconds
 from pae_framework.system.printing import printable
+from pae_framework.training.remaining import RemainingTime
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
@@ -26,6 +28,9 @@ class ProgressLine:
         done: how many of them are done at the start.
         console: where to show it; None: standard error.
         update_record: called with the progress at the start and the end, and whenever it is shown.
+        later: seconds that the run takes after this stage, given the stage's speed in steps or
+            images per second; None if the stage is the last one or none is known.
+        clock: the time, s.
     """
 
     def __init__(
@@ -35,13 +40,16 @@ class ProgressLine:
         done: int = 0,
         console: PlainConsole | None = None,
         update_record: Callable[..., None] | None = None,
+        later: Callable[[float], float | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        self.title, self.total, self._first = printable(title), total, done
+        self.title, self.total = printable(title), total
         self._done, self._recorded = done, -1
         self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
-        self._start = time.monotonic()
-        self._last_shown = self._start
+        self._later, self._clock = later, clock
+        self._last_shown = clock()
+        self._remaining = RemainingTime(total, done, self._last_shown)
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = Progress(
@@ -49,7 +57,7 @@ class ProgressLine:
                 BarColumn(),
                 TextColumn("{task.completed}/{task.total}", markup=False),
                 TextColumn("{task.fields[note]}", markup=False),
-                TimeRemainingColumn(),
+                _LeftColumn(self.left),
                 console=self._console,
                 transient=True,
             )
@@ -72,9 +80,10 @@ class ProgressLine:
         completes = done >= self.total and self._done < self.total
         self._done = done
         note = printable(note)
+        now = self._clock()
+        self._remaining.update(done, now)
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
-        now = time.monotonic()
         due = now - self._last_shown >= PLAIN_SECONDS or completes
         if due or record:
             self._record()
@@ -82,12 +91,33 @@ class ProgressLine:
             return
         self._last_shown = now
         if not self._bar:
-            rate = (done - self._first) / max(1e-9, now - self._start)
-            left = format_seconds((self.total - done) / rate) if rate > 0 else "?"
-            line = f"{self.title} {done}/{self.total}  {note}  left {left}"
-            self._console.print(line)
+            shown = (f"{self.title} {done}/{self.total}", note, self.left())
+            self._console.print("  ".join(filter(None, shown)))
+
+    def left(self) -> str:
+        """How long the stage and the run still take, in words; empty until that is known."""
+        seconds, speed = self._remaining.seconds(self._clock()), self._remaining.speed
+        if seconds is None or speed is None:
+            return ""
+        later = None if self._later is None else self._later(speed)
+        run = "" if later is None else f", run about {format_seconds(seconds + later)}"
+        return f"left {format_seconds(seconds)}{run}"
 
     def _record(self) -> None:
         if self._update_record and self._recorded != self._done:
             self._update_record(progress={"done": self._done, "total": self.total})
             self._recorded = self._done
+
+
+class _LeftColumn(ProgressColumn):
+    """What a function says, looked up twice a second."""
+
+    max_refresh = 0.5
+
+    def __init__(self, left: Callable[[], str]):
+        super().__init__()
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        """The words; see rich."""
+        return Text(self._left())
