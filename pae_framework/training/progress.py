@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from pae_framework.errors import WriteError
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.durations import format_seconds
+from pae_framework.system.durations import format_clock, format_seconds
 from pae_framework.system.printing import printable
 from pae_framework.training.remaining import RemainingTime
 
@@ -53,11 +55,13 @@ class ProgressLine:
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
                 BarColumn(),
-                TextColumn("{task.completed}/{task.total}", markup=False),
+                TextColumn(
+                    "{task.completed}/{task.total}", markup=False, table_column=Column(no_wrap=True)
+                ),
                 TextColumn("{task.fields[note]}", markup=False),
-                _LeftColumn(self.left),
+                _LeftColumn(partial(self.left, format_clock)),
                 console=self._console,
                 transient=True,
             )
@@ -94,14 +98,14 @@ class ProgressLine:
             shown = (f"{self.title} {done}/{self.total}", note, self.left())
             self._console.print("  ".join(filter(None, shown)))
 
-    def left(self) -> str:
-        """How long the stage and the run still take, in words; empty until that is known."""
+    def left(self, span: Callable[[float], str] = format_seconds) -> str:
+        """How long the stage and the run still take; empty until that is known."""
         seconds, speed = self._remaining.seconds(self._clock()), self._remaining.speed
         if seconds is None or speed is None:
             return ""
         later = None if self._later is None else self._later(speed)
-        run = "" if later is None else f", run about {format_seconds(seconds + later)}"
-        return f"left {format_seconds(seconds)}{run}"
+        run = "" if later is None else f" (run {span(seconds + later)})"
+        return f"left {span(seconds)}{run}"
 
     def _record(self) -> None:
         if self._update_record and self._recorded != self._done:
@@ -115,7 +119,7 @@ class _LeftColumn(ProgressColumn):
     max_refresh = 0.5
 
     def __init__(self, left: Callable[[], str]):
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._left = left
 
     def render(self, task: Task) -> Text:

@@ -88,7 +88,7 @@ def test_slow_updates_show_when_stage_and_run_end(terminal: bool, seconds: float
         for done in (1, 2):
             clock.now += seconds
             line.update(done)
-            found = re.fullmatch(r"left (.+), run about (.+)", line.left())
+            found = re.fullmatch(r"left (.+) \(run (.+)\)", line.left())
             assert found is not None
             assert [in_seconds(words) for words in found.groups()] == [
                 (4 - done) * seconds,
@@ -98,6 +98,19 @@ def test_slow_updates_show_when_stage_and_run_end(terminal: bool, seconds: float
         shown = [text for text in file.getvalue().splitlines() if text]
         assert [text.partition("  ")[0] for text in shown] == ["stage 1/4", "stage 2/4"]
         assert all("left" in text for text in shown)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_bar_of_a_terminal_is_one_line_with_the_time_left(width: int) -> None:
+    clock, file = Clock(), io.StringIO()
+    console = PlainConsole(file=file, force_terminal=True, width=width, color_system=None)
+    with ProgressLine("tokenizer", 160, 0, console, later=lambda _: 600.0, clock=clock) as line:
+        clock.now = 40.0
+        line.update(20, "loss 0.7728  211 images/s  data wait 0%")
+    # (160 - 20) steps of 2 s, and 600 s
+    shown = [text for text in file.getvalue().splitlines() if "20/160" in text]
+    assert shown
+    assert all("left 4:40 (run 14:40)" in text for text in shown)
 
 
 @pytest.mark.parametrize("later", [None, lambda speed: None], ids=["last stage", "unknown"])
