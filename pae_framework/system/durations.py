@@ -18,3 +18,11 @@ def format_clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def format_age(seconds: float) -> str:
+    """``0 min``, ``5 min``, ``3 h`` or ``12 d``: whole numbers of the largest unit."""
+    for unit, name in ((86400, "d"), (3600, "h")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name}"
+    return f"{int(seconds // 60)} min"

@@ -17,8 +17,8 @@ from pae_framework.system.durations import format_clock, format_seconds
 from pae_framework.system.printing import printable
 from pae_framework.training.remaining import RemainingTime
 
-PLAIN_SECONDS = 10.0
-"""Seconds between plain lines."""
+RECORD_SECONDS = 10.0
+"""Seconds between two records of the progress."""
 
 
 class ProgressLine:
@@ -28,7 +28,7 @@ class ProgressLine:
         title: name of the stage.
         total: number of steps or images.
         done: how many of them are done at the start.
-        console: where to show it; None: standard error.
+        console: where to show it, and how often; None: standard error.
         update_record: called with the progress at the start and the end, and whenever it is shown.
         later: seconds that the run takes after this stage, given the stage's speed in steps or
             images per second; None if the stage is the last one or none is known.
@@ -50,10 +50,10 @@ class ProgressLine:
         self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
         self._later, self._clock = later, clock
-        self._last_shown = clock()
+        self._last_shown = self._last_recorded = clock()
         self._remaining = RemainingTime(total, done, self._last_shown)
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._console.progress_seconds is not None:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
                 BarColumn(),
@@ -88,13 +88,14 @@ class ProgressLine:
         self._remaining.update(done, now)
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
-        due = now - self._last_shown >= PLAIN_SECONDS or completes
-        if due or record:
+        if record or completes or now - self._last_recorded >= RECORD_SECONDS:
+            self._last_recorded = now
             self._record()
-        if not due:
+        seconds = self._console.progress_seconds
+        if self._bar or seconds is None:
             return
-        self._last_shown = now
-        if not self._bar:
+        if completes or now - self._last_shown >= seconds:
+            self._last_shown = now
             shown = (f"{self.title} {done}/{self.total}", note, self.left())
             self._console.print("  ".join(filter(None, shown)))
 

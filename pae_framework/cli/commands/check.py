@@ -15,7 +15,7 @@ from pae_framework.cli.arguments import (
     PluginOption,
     RecipeArgument,
 )
-from pae_framework.cli.output import installed_registry, print_json
+from pae_framework.cli.output import installed_registry, plain_problem, print_answer
 from pae_framework.errors import Problem, ProfileError, RecipeError
 from pae_framework.system.printing import print_line
 
@@ -52,7 +52,7 @@ def check(
     except RecipeError as error:
         if not as_json:
             raise
-        print_json(_answer(problems=error.problems))
+        print_answer("check", _answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
     for member in members_of(loaded):
         require_targets(member.recipe, loaded.registry)
@@ -61,11 +61,11 @@ def check(
     if as_json:
         answer = _answer((), found.missing, found.tight)
         if profile is not None:
-            refused = [asdict(problem) for problem in found.refused]
+            refused = [plain_problem(problem) for problem in found.refused]
             answer |= {"profile": profile.name, "site": found.site, "refused": refused}
         if size is not None:
             answer["sweep"] = asdict(size)
-        print_json(answer)
+        print_answer("check", answer)
     else:
         _print(loaded, profile, found, size)
     if found.refused:
@@ -143,5 +143,5 @@ def _answer(
     problems: Sequence[Problem] = (), missing: Sequence[Problem] = (), tight: Sequence[Problem] = ()
 ) -> dict[str, Any]:
     lists = {"problems": problems, "missing": missing, "tight": tight}
-    plain = {name: [asdict(problem) for problem in found] for name, found in lists.items()}
+    plain = {name: [plain_problem(problem) for problem in found] for name, found in lists.items()}
     return {"valid": not problems, **plain}
