@@ -122,6 +122,10 @@ class Settings(BaseModel):
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no result, or only its rounding. Fingerprints do not include them."""
 
+    former_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What an earlier version did, by key, where the default differs from it. Fingerprints include
+    these settings unless they have this value, so old results are not taken for new ones."""
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
@@ -143,6 +147,17 @@ class Settings(BaseModel):
         Fingerprints include their contents, not their names.
         """
         return {}
+
+    def hashed(self) -> dict[str, Any]:
+        """The values that fingerprints include, in JSON types: those that are not the defaults."""
+        values = self.model_dump(
+            mode="json", exclude_defaults=True, exclude=set(self.without_effect)
+        )
+        values |= self.model_dump(mode="json", include=set(self.former_defaults))
+        for key, former in self.former_defaults.items():
+            if values[key] == former:
+                del values[key]
+        return values
 
 
 class ComponentConfig(Settings):

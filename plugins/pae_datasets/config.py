@@ -11,9 +11,10 @@ from annotated_types import Len
 from pydantic import AfterValidator, Field, model_validator
 
 from pae_datasets.layout import find_idx_files, find_shards
-from pae_datasets.listing import Listing, list_images, read_by_first_version
+from pae_datasets.listing import FLAT, Listing, Part, list_images, read_by_first_version
 from pae_datasets.mask_names import mask_name, problem_of_masks
 from pae_framework.config import Count, DataSourceConfig, PathText, Seed
+from pae_framework.data.data_settings import STORED, Background
 
 Split = Literal["train", "test"]
 
@@ -95,14 +96,32 @@ class IdxConfig(DataSourceConfig):
 
 
 class ImageFolderConfig(DataSourceConfig):
-    """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name."""
+    """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name.
 
-    without_effect = frozenset({"images", "classes"})  # they only check the files
+    A folder of images without class folders is one class.
+    """
+
+    # Two only check the files, the last one saves time.
+    without_effect = frozenset({"images", "classes", "cache_gib"})
+    former_defaults: ClassVar = {"background": STORED}
     locations = frozenset({"folder", "split", "masks"})
 
     folder: PathText = Field(description="root of the data set")
     split: PathText | None = Field(
         None, description="subfolder that holds the class folders (train, val); null: the root"
+    )
+    holdout: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the images that `data.test` reads, chosen by a hash of their names; "
+        "`data.train` reads the others; null: read all",
+    )
+    part: Split = Field("train", description="with `holdout`: which of the two parts to read")
+    background: Background = Field(
+        "white",
+        description="color under transparent pixels: white, black or [red, green, blue] from 0 to "
+        "255; stored: ignore transparency",
     )
     masks: PathText | None = Field(
         None,
@@ -114,6 +133,12 @@ class ImageFolderConfig(DataSourceConfig):
     )
     classes: Count | None = Field(None, description="expected number of class folders; null: any")
     reduced_jpeg: bool = REDUCED_JPEG
+    cache_gib: float = Field(
+        4.0,
+        ge=0,
+        description="largest size, GiB, of the cache of cropped images in the user's cache; a "
+        "folder that needs more is decoded at every read; 0: no cache",
+    )
 
     def has_masks(self) -> bool:
         """Whether ``masks`` is set."""
@@ -152,8 +177,15 @@ class ImageFolderConfig(DataSourceConfig):
         return problem_of_masks(self.masks_root, list(listing.names()))
 
     def listing(self) -> Listing:
-        """The class folders and their images, listed anew at each call."""
-        return list_images(self.root, self.classes)
+        """The classes and their images, listed again after a change."""
+        part = None if self.holdout is None else Part(self.holdout, self.part == "test")
+        return list_images(self.root, self.classes, part)
+
+    @model_validator(mode="after")
+    def _part_of_something(self) -> Self:
+        if self.part == "test" and self.holdout is None:
+            raise ValueError("`part: test` needs `holdout`, such as holdout=0.15")
+        return self
 
     def data_files(self) -> Mapping[str, Path] | None:
         """The images and masks; None if something is missing."""
@@ -178,6 +210,8 @@ class ImageFolderConfig(DataSourceConfig):
     def read_before(self) -> str | None:
         """Version 0.1.0 read hidden folders, followed no links and knew five suffixes."""
         listing = self.listing()
+        if self.holdout is not None or FLAT in listing.classes:
+            return None
         now = {name for names in listing.classes.values() for name in names}
         before = set(read_by_first_version(self.root, listing.classes))
         if listing.problem is not None or now == before:
@@ -225,6 +259,11 @@ class ShardsConfig(DataSourceConfig):
     )
     classes: Count | None = Field(None, description="expected number of classes; null: any")
     reduced_jpeg: bool = REDUCED_JPEG
+    background: Background = Field(
+        STORED,
+        description="color under transparent pixels: white, black or [red, green, blue] from 0 to "
+        "255; stored: ignore transparency",
+    )
 
     @property
     def root(self) -> Path:
