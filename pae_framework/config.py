@@ -266,6 +266,17 @@ class DataSourceConfig(ComponentConfig):
         """Names of the classes, by label, if known without reading images; else None."""
         return None
 
+    def image_files(self) -> Mapping[str, Path] | None:
+        """The image files by name, if each image is a file of its own; None if one is missing."""
+        return None
+
+    def image_counts(self) -> Mapping[str, int] | None:
+        """Number of images of each class that are there, in the order of the labels.
+
+        None if something is missing, or if they are not known without reading images.
+        """
+        return None
+
     def left_out(self) -> str | None:
         """Counts of files that are where the data are but not read; None if there are none."""
         return None

@@ -29,6 +29,7 @@ from pae_framework.cli.commands.list_plugins import list_plugins
 from pae_framework.cli.commands.list_recipes import list_recipes
 from pae_framework.cli.commands.logs import logs
 from pae_framework.cli.commands.new_plugin import new_plugin
+from pae_framework.cli.commands.new_recipe import new_recipe
 from pae_framework.cli.commands.profiles import profiles
 from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
@@ -69,7 +70,7 @@ def _add(group: typer.Typer, function: Callable[..., None], name: str | None = N
 
 
 for command in (
-    *(run, check, fetch, show, list_recipes, copy),
+    *(new_recipe, run, check, fetch, show, list_recipes, copy),
     *(status, logs, cancel),
     *(sample, tune_guidance, reconstruct, evaluate, cards, compare, report),
     *(list_plugins, show_plugin, new_plugin, check_plugin, schema, profiles, doctor),

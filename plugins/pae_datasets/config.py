@@ -104,7 +104,7 @@ class ImageFolderConfig(DataSourceConfig):
     # Two only check the files, the last one saves time.
     without_effect = frozenset({"images", "classes", "cache_gib"})
     former_defaults: ClassVar = {"background": STORED}
-    locations = frozenset({"folder", "split", "masks"})
+    locations = frozenset({"folder", "split", "masks", "exclude"})
 
     folder: PathText = Field(description="root of the data set")
     split: PathText | None = Field(
@@ -118,6 +118,11 @@ class ImageFolderConfig(DataSourceConfig):
         "`data.train` reads the others; null: read all",
     )
     part: Split = Field("train", description="with `holdout`: which of the two parts to read")
+    exclude: tuple[str, ...] = Field(
+        (),
+        description="names of images to leave out, relative to the folder of the classes; `*` and "
+        "`?` stand for any text and any character",
+    )
     background: Background = Field(
         "white",
         description="color under transparent pixels: white, black or [red, green, blue] from 0 to "
@@ -179,7 +184,7 @@ class ImageFolderConfig(DataSourceConfig):
     def listing(self) -> Listing:
         """The classes and their images, listed again after a change."""
         part = None if self.holdout is None else Part(self.holdout, self.part == "test")
-        return list_images(self.root, self.classes, part)
+        return list_images(self.root, self.classes, part, self.exclude)
 
     @model_validator(mode="after")
     def _part_of_something(self) -> Self:
@@ -189,19 +194,32 @@ class ImageFolderConfig(DataSourceConfig):
 
     def data_files(self) -> Mapping[str, Path] | None:
         """The images and masks; None if something is missing."""
-        listing, root, masks = self.listing(), self.root, self.masks_root
-        if self.missing() is not None:
+        images, masks = self.image_files(), self.masks_root
+        if images is None or self.missing() is not None:
             return None
-        files = {name: Path(f"{root}/{name}") for name in listing.names()}
-        if masks is not None:
-            # No name of an image begins with a slash.
-            files |= {f"/masks/{name}": masks / mask_name(name) for name in listing.names()}
-        return files
+        if masks is None:
+            return images
+        # No name of an image begins with a slash.
+        return {**images, **{f"/masks/{name}": masks / mask_name(name) for name in images}}
 
     def known_class_names(self) -> Sequence[str] | None:
         """Names of the class folders; None if something is missing."""
         listing = self.listing()
         return None if listing.problem is not None else tuple(listing.classes)
+
+    def image_files(self) -> Mapping[str, Path] | None:
+        """The images; None if something is missing."""
+        listing, root = self.listing(), self.root
+        if listing.problem is not None:
+            return None
+        return {name: Path(f"{root}/{name}") for name in listing.names()}
+
+    def image_counts(self) -> Mapping[str, int] | None:
+        """Number of images of each class; None if something is missing."""
+        listing = self.listing()
+        if listing.problem is not None:
+            return None
+        return {name: len(names) for name, names in listing.classes.items()}
 
     def left_out(self) -> str | None:
         """Counts of what is in the folder but not read, by reason."""
@@ -210,7 +228,7 @@ class ImageFolderConfig(DataSourceConfig):
     def read_before(self) -> str | None:
         """Version 0.1.0 read hidden folders, followed no links and knew five suffixes."""
         listing = self.listing()
-        if self.holdout is not None or FLAT in listing.classes:
+        if self.holdout is not None or self.exclude or FLAT in listing.classes:
             return None
         now = {name for names in listing.classes.values() for name in names}
         before = set(read_by_first_version(self.root, listing.classes))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +26,7 @@ BROKEN = "broken links"
 ABOVE = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 OTHER = "other types"
+EXCLUDED = "excluded"
 _SHOWN_SUFFIXES = 5
 _TICK_NS = 2_000_000_000
 """File systems may give two changes within this time the same time stamp."""
@@ -91,11 +94,16 @@ class Listing:
         return f"{text} ({', '.join(shown)}{more})"
 
 
-_known: dict[tuple[Path, int | None, Part | None], Listing] = {}
+_known: dict[tuple[Path, int | None, Part | None, tuple[str, ...]], Listing] = {}
 """The last listing of each folder in this process."""
 
 
-def list_images(root: Path, expected: int | None = None, part: Part | None = None) -> Listing:
+def list_images(
+    root: Path,
+    expected: int | None = None,
+    part: Part | None = None,
+    exclude: tuple[str, ...] = (),
+) -> Listing:
     """List the images of a folder of class folders, or of a folder without folders.
 
     A folder is listed again if it, or a folder below it, has changed since the last call.
@@ -104,15 +112,31 @@ def list_images(root: Path, expected: int | None = None, part: Part | None = Non
         root: folder of the class folders.
         expected: number of class folders; None: any number.
         part: the images to keep; None: all.
+        exclude: patterns of names of images to leave out.
     """
-    key = root.absolute(), expected, part
+    key = root.absolute(), expected, part, exclude
     known = _known.get(key)
     if known is None or not _is_current(known):
         known = _list(root, expected)
+        if exclude and known.problem is None:
+            known = _without(known, exclude, root)
         if part is not None and known.problem is None:
             known = _of_part(known, part, root)
         _known[key] = known
     return known
+
+
+def _without(listing: Listing, exclude: tuple[str, ...], root: Path) -> Listing:
+    excluded = re.compile("|".join(map(fnmatch.translate, exclude)))
+    classes = {
+        class_name: tuple(name for name in names if not excluded.match(name))
+        for class_name, names in listing.classes.items()
+    }
+    kept = replace(listing, classes=classes)
+    if empty := [name for name, names in classes.items() if not names]:
+        return Listing(problem=f"`exclude` leaves no image of {some_names(empty)} in {root}")
+    kept.left_out[EXCLUDED] += listing.images - kept.images
+    return kept
 
 
 def _of_part(listing: Listing, part: Part, root: Path) -> Listing:
