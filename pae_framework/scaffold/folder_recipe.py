@@ -225,7 +225,7 @@ _CLASSIFIER = """\
 extractor:
   use: small_cnn
   width: 16
-  train: {steps: 150, batch_size: 64, lr: 2e-3}"""
+  train: {steps: 150, batch_size: 32, lr: 2e-3}"""
 _MASKED = """\
 # A network used only for evaluation: Frechet distances are measured in its features. Without
 # classes, it learns to predict hidden patches.
