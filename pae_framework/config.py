@@ -192,6 +192,13 @@ class ComponentConfig(Settings):
         """
         return "sdpa"
 
+    def check_classes(self, count: int) -> None:
+        """Warn of a number of classes with which this component is of no use.
+
+        Raises:
+            ValueError: states what is of no use and what to set.
+        """
+
     def fetch(self) -> str | None:
         """Download what :meth:`missing` describes, if it can be downloaded; for ``pae fetch``.
 

@@ -76,13 +76,13 @@ def test_labels_are_used_only_where_there_are_classes(tmp_path, classes):
     assert recipe.extractor.use == ("small_cnn" if classes > 1 else "tiny_vit")
 
 
-@pytest.mark.parametrize(("each", "measured"), [(40, False), (220, True)])
+@pytest.mark.parametrize(("each", "measured"), [(40, False), (250, True)])
 def test_frechet_distances_need_more_images_than_features(tmp_path, each, measured):
     for name in "ab":
         fill(tmp_path / "data" / name, each, side=16)
     recipe = written(tmp_path, tmp_path / "data").recipe
-    assert {"generation", "few_steps"} <= recipe.evaluate.keys() or not measured
-    assert bool({"generation", "few_steps"} & recipe.evaluate.keys()) == measured
+    for label in ("generation", "few_steps"):
+        assert (label in recipe.evaluate) == measured
     width = recipe.extractor.config.token_width()
     _, test = counts(load_recipe(tmp_path / "mine.yaml", (), REGISTRY))
     assert (min(sum(test), recipe.sample.count) > width) == measured
