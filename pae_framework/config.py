@@ -9,6 +9,7 @@ cannot return a valid result; its text is shown to the user.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -248,6 +249,10 @@ class LatentShape:
         return f"{self.channels} x {self.side} x {self.side}"
 
 
+def _absolute(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - without `..`
+
+
 class DataSourceConfig(ComponentConfig):
     """Parameters of a data source."""
 
@@ -257,6 +262,19 @@ class DataSourceConfig(ComponentConfig):
     locations: ClassVar[frozenset[str]] = frozenset()
     """Settings that only say where the files of :meth:`data_files` are. Fingerprints include the
     contents of the files in their place."""
+
+    paths: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are paths, or several of them, relative to the working directory."""
+
+    def anchored(self) -> Self:
+        """The same with absolute paths, which hold in any working directory."""
+        absolute: dict[str, Any] = {}
+        for key in self.paths:
+            if isinstance(written := getattr(self, key), str):
+                absolute[key] = _absolute(written)
+            elif written is not None:
+                absolute[key] = tuple(map(_absolute, written))
+        return self.model_copy(update=absolute)
 
     def has_masks(self) -> bool:
         """Whether each image comes with a segmentation mask, with these parameters."""

@@ -53,6 +53,7 @@ class IdxConfig(DataSourceConfig):
 
     provides_masks: ClassVar[bool] = True
     locations = frozenset({"folder", "split"})
+    paths = frozenset({"folder"})
 
     folder: PathText | tuple[PathText, ...] = Field(
         description="folder of the four files, or several folders; the first that exists is used"
@@ -105,6 +106,7 @@ class ImageFolderConfig(DataSourceConfig):
     without_effect = frozenset({"images", "classes", "cache_gib"})
     former_defaults: ClassVar = {"background": STORED}
     locations = frozenset({"folder", "split", "masks", "exclude"})
+    paths = frozenset({"folder", "masks"})
 
     folder: PathText = Field(description="root of the data set")
     split: PathText | None = Field(
@@ -264,6 +266,7 @@ class ShardsConfig(DataSourceConfig):
 
     without_effect = frozenset({"images", "classes"})  # they only check the files
     locations = frozenset({"folder", "pattern"})
+    paths = frozenset({"folder"})
 
     folder: PathText = Field(description="folder of the files")
     pattern: Pattern
