@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -57,7 +56,7 @@ def _row(side: int) -> int:
     return side + 2 * _LINE + 8
 
 
-def _cells(source: DataSource) -> list[tuple[Image.Image, Sequence[str]]]:
+def _cells(source: DataSource) -> list[tuple[Image.Image, list[str]]]:
     """Pictures of evenly spaced images, with the lines below them."""
     names = list(source.config.image_files() or ())
     cells = []

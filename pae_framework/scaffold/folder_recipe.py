@@ -94,7 +94,8 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
     model: type[Any] = registry.find("dataset", SOURCE).config_class()
     train, test = _splits(folder)
     values: Values = {"folder": str(folder.expanduser().absolute())}
-    values |= {} if train is None else {"split": train}
+    if train is not None:
+        values["split"] = train
     look, left_out = _look(model, values)
     readable = _excluding(values, look)
     if test is None:
