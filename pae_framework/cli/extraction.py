@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pae_framework.cli.output import progress_console, tell_loading
 from pae_framework.errors import UsageError
 from pae_framework.system.file_errors import folder_problem
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 CARD, PAGE = "a card", "an HTML page"
 _STARTS = {
-    CARD: re.compile(rb'\s*\{\s*"card"\s*:'),
+    CARD: re.compile(rb'\s*\{\s*("schema"\s*:\s*"[^"]*"\s*,\s*)?"card"\s*:'),
     PAGE: re.compile(rb"\s*<!doctype html", re.IGNORECASE),
 }
 """How files start that a command of ours may replace."""
@@ -53,16 +54,15 @@ def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extracti
     Raises:
         UsageError: the cache cannot be written.
     """
+    tell_loading()
     from pae_framework.evaluation.samples import Extraction
     from pae_framework.execution.context import configure_torch, pick_device
     from pae_framework.metrics.feature_extraction import default_cache
     from pae_framework.recipe.models import RuntimeSettings
-    from pae_framework.system.console import PlainConsole
 
     runtime = RuntimeSettings()
     configure_torch(runtime)
     folder = cache or default_cache()
     if (problem := folder_problem(folder)) is not None:
         raise UsageError(f"--cache: {problem}")
-    console = PlainConsole(stderr=True)
-    return Extraction(weights, pick_device(runtime), folder, batch_size, console)
+    return Extraction(weights, pick_device(runtime), folder, batch_size, progress_console())

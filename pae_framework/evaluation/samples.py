@@ -95,7 +95,7 @@ class Extraction:
                 show,
                 self.device.type,
             )
-            return collect(parts, keep_rows)
+            return collect(parts, len(images), keep_rows)
 
 
 def _with_rate(line: ProgressLine) -> Show:

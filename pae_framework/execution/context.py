@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import UsageError
 from pae_framework.execution.probe import probe_source
+from pae_framework.lifecycle import LoggedMetrics
 from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.registry import Registry
@@ -30,6 +31,7 @@ from pae_framework.runs.results import ADOPTED, StageResults
 from pae_framework.seeding import seeded
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.cores import threads_per_process
+from pae_framework.training.metrics_log import tell_nobody
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
@@ -48,6 +50,7 @@ class StageContext:
     console: PlainConsole
     update_record: UpdateRecord
     world: World = ONE_PROCESS
+    metrics_logged: Callable[[LoggedMetrics], None] = tell_nobody
 
     @classmethod
     def of_finished_run(cls, opened: OpenedRun, stage: str, console: PlainConsole) -> StageContext:
@@ -221,6 +224,7 @@ class StageContext:
             self.progress,
             self.world,
             self.update_record,
+            self.metrics_logged,
         )
 
 

@@ -67,7 +67,7 @@ def pass_items(
     """
     world = context.world
     shared = world.share(items)
-    with StopRequest() as stop:
+    with StopRequest(f"the {what} in progress" if world.is_main else "") as stop:
 
         def stopping() -> bool:
             if stop.asked:
@@ -86,7 +86,7 @@ def pass_items(
     if not world.is_main:
         return
     if (done := shared.done) < items:
-        raise StoppedError(f"stopped with {done} of {items} {what}; run the same command to resume")
+        raise StoppedError(f"stopped with {done} of {items} {what} saved", stop.number)
     if world.size > 1:
         # A network file system may not show yet what another machine has written.
         for _ in pipeline(range(items), lambda: False):

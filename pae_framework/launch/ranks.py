@@ -100,7 +100,7 @@ class Ranks:
             run(context)
             return
         if self._is_lost:
-            raise StoppedError("the other processes have ended; run it again to go on")
+            raise StoppedError("the other processes have ended")
         from pae_framework.launch.team import Team
 
         if self._team is None:

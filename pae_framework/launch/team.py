@@ -20,11 +20,11 @@ from typing import Any, Self, TextIO, cast
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.distributed.blame import Pulses, first_failure
-from pae_framework.distributed.failure import INTERRUPTED, Failure, LostContactError, RankError
+from pae_framework.distributed.failure import Failure, LostContactError, RankError
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
-from pae_framework.errors import PluginError, StoppedError
+from pae_framework.errors import INTERRUPTED, PluginError, StoppedError
 from pae_framework.execution.context import StageContext
 from pae_framework.plugins import with_files
 from pae_framework.preflight.machine import memory_advice
@@ -35,6 +35,7 @@ from pae_framework.system.file_errors import writing
 from pae_framework.system.files import make_folder
 from pae_framework.system.standard_streams import LastingStream
 from pae_framework.system.stopping import StopRequest, stop_signals_blocked
+from pae_framework.training.metrics_log import tell_nobody
 
 PARENT = "PAE_PARENT"
 """Process number of rank 0, for the processes that it starts: they end when it has ended."""
@@ -69,6 +70,7 @@ class StageOrder:
         """The order to run a stage, in whatever folder a process is."""
         portable = replace(context, run=context.run.absolute())
         portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
+        portable = replace(portable, metrics_logged=tell_nobody)
         return cls(portable, run, logs.absolute())
 
 

@@ -14,6 +14,7 @@ from pae_framework.contracts import SampleSet
 from pae_framework.errors import PaeError
 from pae_framework.evaluation.shown import clusters, nearest_to_samples, rotations, shown_inputs
 from pae_framework.execution.context import StageContext
+from pae_framework.metrics_file import METRICS, describe_gap, read_log
 from pae_framework.recipe.parent_changes import changes_to_parent
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
@@ -26,7 +27,6 @@ from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import write_text
-from pae_framework.training.metrics_log import describe_gap, read_log
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _metrics(context: StageContext) -> Metrics:
 def _log(context: StageContext, name: str) -> list[dict[str, float]]:
     """Records of a stage's log; warns if they do not reach the end of its training."""
     stage = context.run.stage(context.plan[name])
-    path = stage.path / "metrics.jsonl"
+    path = stage.path / METRICS
     rows = read_log(path)
     trained = STAGES[name].train(context.recipe) is not None
     if trained and (gap := describe_gap(path, rows, stage.total or 0)):

@@ -82,7 +82,9 @@ class FoundationConfig(EncoderConfig):
         "null: the model's own size",
     )
     attention: AttentionKernel = Field(
-        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
+        "sdpa",
+        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
+        "products, which can be faster on a CPU",
     )
 
     @classmethod

@@ -105,9 +105,9 @@ class InceptionMetrics(Evaluator):
         return ()
 
     def _reference_file(self, images: Tensor) -> ReferenceFile | None:
-        if self.config.reference is None:
+        if (path := self.config.reference_file) is None:
             return None
-        file = ReferenceFile(Path(self.config.reference).expanduser())
+        file = ReferenceFile(path)
         file.require_size((images.shape[2], images.shape[3]), "samples")
         return file
 
@@ -162,7 +162,7 @@ def _reference(
 
 
 def _of_tensor(images: Tensor, network: InceptionNetwork) -> SetFeatures:
-    return collect(InceptionFeatures(*network(part)) for part in images.split(PART))
+    return collect((InceptionFeatures(*network(part)) for part in images.split(PART)), len(images))
 
 
 def _of_file(images: NpzImages, network: InceptionNetwork) -> SetFeatures:
@@ -171,4 +171,4 @@ def _of_file(images: NpzImages, network: InceptionNetwork) -> SetFeatures:
             batch = images.read(range(start, min(start + _READ, len(images))))
             yield InceptionFeatures(*network(batch))
 
-    return collect(parts())
+    return collect(parts(), len(images))

@@ -88,6 +88,8 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "evaluator:adm": [{"weights": "none"}],
     "evaluator:fidelity": [{"weights": "none"}],
     "evaluator:manifold": [{"images": 6}, {"ssc": False, "images": 6}],
+    "tracker:wandb": [{}],
+    "tracker:trackio": [{}],
 }
 
 REGISTRY = load_registry()

@@ -224,7 +224,7 @@ def test_missing_files_are_found_before_a_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert str(tmp_path) in ADMConfig().missing()
     assert "r.npz" in ADMConfig(reference="r.npz", weights="none").missing()
-    assert "w.pth" in FidelityConfig(weights="w.pth").missing()
+    assert "w.pth" in FidelityConfig(reference="test", weights="w.pth").missing()
     reference = reference_file(tmp_path / "r.npz")
     assert ADMConfig(reference=reference, weights="none").missing() is None
 
@@ -238,6 +238,25 @@ def test_files_count_by_their_contents(tmp_path):
 def test_a_smoke_run_needs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert ADMConfig(reference="r.npz").smoke().missing() is None
+
+
+@pytest.mark.parametrize("config", [ADMConfig, FidelityConfig])
+def test_what_samples_are_compared_with_must_be_said(config):
+    told = config(weights="none").missing()
+    for word in ("`reference`", "pae reference build", "`test`"):
+        assert word in told
+    chosen = config(reference="test", weights="none")
+    assert (chosen.missing(), chosen.reference_file, chosen.files()) == (None, None, {})
+    assert config(weights="none").smoke().missing() is None
+
+
+def test_the_test_images_by_name_are_those_of_an_unset_reference():
+    inputs = Material(images(), (samples(images() + 2),))
+    unset, named = (
+        evaluate(ADM, ADMConfig(weights="none", reference=x), inputs) for x in (None, "test")
+    )
+    assert unset == named
+    assert named["FID"].protocol["reference"] == "test images"
 
 
 @pytest.mark.parametrize("weights", ["defualt", ""])

@@ -17,7 +17,7 @@ from pae_framework.cli.arguments import (
     PluginOption,
     RecipeArgument,
 )
-from pae_framework.cli.output import installed_registry, note, print_json
+from pae_framework.cli.output import installed_registry, note, plain_problem, print_answer
 from pae_framework.errors import Problem, ProfileError, RecipeError, UsageError
 from pae_framework.system.printing import print_line
 
@@ -65,7 +65,7 @@ def check(
     except RecipeError as error:
         if not as_json:
             raise
-        print_json(_answer(problems=error.problems))
+        print_answer("check", _answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
     members = members_of(loaded)
     for member in members:
@@ -76,11 +76,14 @@ def check(
         found = replace(found, missing=(*found.missing, *unusable_images(members)))
     if as_json:
         answer = _answer((), found.missing, found.tight)
-        answer |= {"images": list(map(asdict, images)), "doubtful": list(map(asdict, doubtful))}
+        answer |= {
+            "images": list(map(asdict, images)),
+            "doubtful": list(map(plain_problem, doubtful)),
+        }
         if profile is not None:
-            refused = [asdict(problem) for problem in found.refused]
+            refused = [plain_problem(problem) for problem in found.refused]
             answer |= {"profile": profile.name, "site": found.site, "refused": refused}
-        print_json(answer)
+        print_answer("check", answer)
     else:
         _print(loaded, profile, found, images)
         _print_list("warnings about the images:", doubtful)
@@ -169,5 +172,5 @@ def _answer(
     problems: Sequence[Problem] = (), missing: Sequence[Problem] = (), tight: Sequence[Problem] = ()
 ) -> dict[str, Any]:
     lists = {"problems": problems, "missing": missing, "tight": tight}
-    plain = {name: [asdict(problem) for problem in found] for name, found in lists.items()}
+    plain = {name: [plain_problem(problem) for problem in found] for name, found in lists.items()}
     return {"valid": not problems, **plain}

@@ -14,9 +14,18 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    ProcessesOption,
+    ProtocolOption,
 )
-from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import command_line, installed_registry, print_json, warn
+from pae_framework.cli.card_text import print_cards
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    print_answer,
+    progress_console,
+    resumable,
+    warn,
+)
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -31,6 +40,7 @@ class Convention(StrEnum):
     FIDELITY = "fidelity"
 
 
+@resumable()
 def evaluate(
     context: typer.Context,
     run: Annotated[
@@ -52,13 +62,7 @@ def evaluate(
         bool,
         typer.Option("--again", help="with RUN: run the evaluators anew although they are done"),
     ] = False,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="with RUN: processes on this machine; auto: one for each visible GPU",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     samples: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +94,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    protocol: ProtocolOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -106,11 +111,11 @@ def evaluate(
     Examples:
         pae evaluate runs/quickstart --only generation --again
 
-        pae evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+        pae evaluate --samples samples.npz --reference imagenet256.npz
 
-        pae evaluate --samples png/ --reference photos/ --size 256 --metrics fidelity
+        pae evaluate --samples png/ --reference photos/ --metrics fidelity
 
-        pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
+        pae evaluate --samples runs/a --reference quickstart:test --out card.json
     """
     from pae_framework.cli.extraction import CARD, require_writable
 
@@ -130,7 +135,7 @@ def evaluate(
             samples, reference, metrics.value, extraction, size, installed_registry
         )
         card = measured.plain()
-    _show(card, out, as_json)
+    _show(card, out, protocol, as_json)
 
 
 def _require_one_kind(context: typer.Context, run: Path | None) -> None:
@@ -162,27 +167,26 @@ def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    console = PlainConsole(stderr=True)
+    console = progress_console()
     options = EvaluateOptions(only, again, command_line())
     with ranks_for(processes, console) as ranks:
         return evaluate_run(run, options, installed_registry(), ranks, console, warn)
 
 
-def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:
     from pae_framework.system.files import write_json
 
     if out is not None:
         write_json(out, card)
     if as_json:
-        print_json(card)
+        print_answer("evaluate", card)
     else:
-        print_card(card)
+        print_cards({"": card}, protocol)
         if out is not None:
             print_line(f"card: {out}")
     for caution in card["cautions"]:

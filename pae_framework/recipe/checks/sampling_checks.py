@@ -83,12 +83,17 @@ def check_images(recipe: Recipe) -> Iterator[Inconsistency]:
     if test is not None and chosen is not None and chosen > test:
         message = f"data.test has {test} images, fewer than {chosen}"
         yield Inconsistency(("data", "test_images"), message, "set data.test_images=null")
-    if test is not None:  # a smaller choice of test images limits evaluators without an error
-        for label, evaluator in recipe.evaluate.items():
-            try:
+    # A smaller choice of test images limits evaluators without an error. Latents of a folder need
+    # not be of the training images.
+    train = None if recipe.latents.folder is not None else recipe.data.train.config.image_count()
+    for label, evaluator in recipe.evaluate.items():
+        try:
+            if test is not None:
                 evaluator.config.check_images(test)
-            except ValueError as error:
-                yield Inconsistency(("evaluate", label), str(error))
+            if train is not None:
+                evaluator.config.check_training_images(train)
+        except ValueError as error:
+            yield Inconsistency(("evaluate", label), str(error))
     yield from _check_classes_of_samples(recipe)
 
 
