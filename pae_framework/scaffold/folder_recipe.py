@@ -92,16 +92,16 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
             expected.
     """
     model: type[Any] = registry.find("dataset", SOURCE).config_class()
-    train, test = _splits(folder)
+    train, held_out = _splits(folder)
     values: Values = {"folder": str(folder.expanduser().absolute())}
     if train is not None:
         values["split"] = train
     look, left_out = _look(model, values)
     readable = _excluding(values, look)
-    if test is None:
+    if held_out is None:
         written = _parts(model, readable)
     else:
-        values = {**values, "split": test}
+        values = {**values, "split": held_out}
         other, _ = _look(model, values)
         written = {"train": readable, "test": _excluding(values, other)}
         look = Survey([*look.facts, *other.facts], {**look.problems, **other.problems})
@@ -114,7 +114,7 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
         _checked(model, written["train"]), _checked(model, written["test"]), written, look, left_out
     )
     if problem := class_difference(found.classes, found.test.known_class_names() or ()):
-        raise UsageError(f"{folder / str(test)}: {problem}")
+        raise UsageError(f"{folder / str(held_out)}: {problem}")
     if min(found.counts) < _FEWEST:
         raise UsageError(
             f"{folder}: {found.counts[0]} training images and {found.counts[1]} test images, but "
