@@ -106,9 +106,9 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
         written = {"train": readable, "test": _excluding(values, other)}
         look = Survey([*look.facts, *other.facts], {**look.problems, **other.problems})
     if len(look.problems) > _MOST_EXCLUDED:
-        problem = next(iter(look.problems.values()))
+        first = next(iter(look.problems.values()))
         raise UsageError(
-            f"{len(look.problems):,} images cannot be read: {problem}; repair or remove them"
+            f"{len(look.problems):,} images cannot be read: {first}; repair or remove them"
         )
     found = FolderImages(
         _checked(model, written["train"]), _checked(model, written["test"]), written, look, left_out
