@@ -76,7 +76,7 @@ def test_labels_are_used_only_where_there_are_classes(tmp_path, classes):
     assert recipe.extractor.use == ("small_cnn" if classes > 1 else "tiny_vit")
 
 
-@pytest.mark.parametrize(("each", "measured"), [(40, False), (250, True)])
+@pytest.mark.parametrize(("each", "measured"), [(40, False), (320, True)])
 def test_frechet_distances_need_more_images_than_features(tmp_path, each, measured):
     for name in "ab":
         fill(tmp_path / "data" / name, each, side=16)
