@@ -9,6 +9,7 @@ cannot return a valid result; its text is shown to the user.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,10 @@ class Settings(BaseModel):
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no result, or only its rounding. Fingerprints do not include them."""
 
+    former_defaults: ClassVar[Mapping[str, Any]] = {}
+    """What an earlier version did, by key, where the default differs from it. Fingerprints include
+    these settings unless they have this value, so old results are not taken for new ones."""
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
@@ -144,6 +149,17 @@ class Settings(BaseModel):
         Fingerprints include their contents, not their names.
         """
         return {}
+
+    def hashed(self) -> dict[str, Any]:
+        """The values that fingerprints include, in JSON types: those that are not the defaults."""
+        values = self.model_dump(
+            mode="json", exclude_defaults=True, exclude=set(self.without_effect)
+        )
+        values |= self.model_dump(mode="json", include=set(self.former_defaults))
+        for key, former in self.former_defaults.items():
+            if values[key] == former:
+                del values[key]
+        return values
 
 
 class ComponentConfig(Settings):
@@ -177,6 +193,13 @@ class ComponentConfig(Settings):
         ``pae run`` tries it before the first stage.
         """
         return "sdpa"
+
+    def check_classes(self, count: int) -> None:
+        """Warn of a number of classes with which this component is of no use.
+
+        Raises:
+            ValueError: states what is of no use and what to set.
+        """
 
     def fetch(self) -> str | None:
         """Download what :meth:`missing` describes, if it can be downloaded; for ``pae fetch``.
@@ -227,6 +250,10 @@ class LatentShape:
         return f"{self.channels} x {self.side} x {self.side}"
 
 
+def _absolute(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - without `..`
+
+
 class DataSourceConfig(ComponentConfig):
     """Parameters of a data source."""
 
@@ -236,6 +263,19 @@ class DataSourceConfig(ComponentConfig):
     locations: ClassVar[frozenset[str]] = frozenset()
     """Settings that only say where the files of :meth:`data_files` are. Fingerprints include the
     contents of the files in their place."""
+
+    paths: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are paths, or several of them, relative to the working directory."""
+
+    def anchored(self) -> Self:
+        """The same with absolute paths, which hold in any working directory."""
+        absolute: dict[str, Any] = {}
+        for key in self.paths:
+            if isinstance(written := getattr(self, key), str):
+                absolute[key] = _absolute(written)
+            elif written is not None:
+                absolute[key] = tuple(map(_absolute, written))
+        return self.model_copy(update=absolute)
 
     def has_masks(self) -> bool:
         """Whether each image comes with a segmentation mask, with these parameters."""
@@ -250,6 +290,17 @@ class DataSourceConfig(ComponentConfig):
 
     def known_class_names(self) -> Sequence[str] | None:
         """Names of the classes, by label, if known without reading images; else None."""
+        return None
+
+    def image_files(self) -> Mapping[str, Path] | None:
+        """The image files by name, if each image is a file of its own; None if one is missing."""
+        return None
+
+    def image_counts(self) -> Mapping[str, int] | None:
+        """Number of images of each class that are there, in the order of the labels.
+
+        None if something is missing, or if they are not known without reading images.
+        """
         return None
 
     def left_out(self) -> str | None:

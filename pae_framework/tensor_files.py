@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pae_framework.errors import CheckpointError
-from pae_framework.system.files import replacing
+from pae_framework.system.files import follow_umask, replacing
 
 FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """Number formats of real numbers that can be computed with."""
@@ -42,6 +42,7 @@ def write_safetensors(
     """
     with safetensors_system_errors():
         save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    follow_umask(path)
     if metadata and len(metadata) > 1:
         _sort_metadata(path)
 

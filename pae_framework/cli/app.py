@@ -30,6 +30,7 @@ from pae_framework.cli.commands.list_plugins import list_plugins
 from pae_framework.cli.commands.list_recipes import list_recipes
 from pae_framework.cli.commands.logs import logs
 from pae_framework.cli.commands.new_plugin import new_plugin
+from pae_framework.cli.commands.new_recipe import new_recipe
 from pae_framework.cli.commands.profiles import profiles
 from pae_framework.cli.commands.reconstruct import reconstruct
 from pae_framework.cli.commands.report import report
@@ -52,7 +53,7 @@ from pae_framework.system.standard_streams import (
 )
 
 GROUPS: Mapping[str, Sequence[Callable[..., None] | str]] = {
-    "Recipes": (list_recipes, copy, show, check, fetch, schema),
+    "Recipes": (new_recipe, list_recipes, copy, show, check, fetch, schema),
     "Runs": (run, status, logs, cancel, profiles),
     "Results": (report, cards, compare, evaluate, sample, reconstruct, tune_guidance),
     "Other programs": ("import", "export", "reference"),

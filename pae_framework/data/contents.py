@@ -20,6 +20,7 @@ from xxhash import xxh3_128
 
 from pae_framework.errors import DataError, WriteError
 from pae_framework.system.files import file_digest, replacing
+from pae_framework.system.user_cache import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -249,9 +250,6 @@ class _Cache:
 
     def _file(self) -> Path | None:
         """Named by the folder; None for a user without a home."""
-        try:
-            home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        except RuntimeError:
-            return None
         name = xxh3_128(os.fsencode(self.folder)).hexdigest()
-        return home / "pae_framework" / "contents" / f"{name}.txt"
+        cache = user_cache()
+        return None if cache is None else cache / "contents" / f"{name}.txt"

@@ -1,10 +1,11 @@
-"""Settings of latents on disk. No torch."""
+"""Settings of images and of latents on disk. No torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
+from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
@@ -17,6 +18,12 @@ from pae_framework.config import (
     Side,
     Workers,
 )
+
+Channel = Annotated[int, Ge(0), Le(255)]
+STORED: Final = "stored"
+Background = Literal["white", "black", "stored"] | tuple[Channel, Channel, Channel]
+"""What transparent pixels are composited over: a color, by name or as red, green and blue; or
+``stored``: their own colors are read as if they were opaque."""
 
 SHARDS = "latents_rank*_shard*.safetensors"
 """File names of latents, as in LightningDiT."""

@@ -16,7 +16,8 @@ from typing import TypeVar, cast
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from pae_framework.data.image_notes import NOTES
+from pae_framework.data.data_settings import STORED, Background
+from pae_framework.data.image_notes import NOTES, Note
 from pae_framework.errors import DataError
 from pae_framework.system.files import file_problem
 
@@ -107,25 +108,40 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def upright_rgb(image: Image.Image, path: Path | str) -> Image.Image:
+def upright_rgb(
+    image: Image.Image,
+    path: Path | str,
+    background: Background = STORED,
+    note: Note | None = None,
+) -> Image.Image:
     """The first frame of an open image file as 8-bit RGB, turned as its EXIF data says.
 
-    Colors are those in the file: transparency and color profiles are ignored, but noted. Only the
+    Color profiles are ignored, but noted, and so is transparency without a background. Only the
     result is in memory at the end.
+
+    Args:
+        image: the open file.
+        path: what messages call it.
+        background: color over which transparent pixels are composited.
+        note: takes the notes; None: those of the process.
 
     Raises:
         DataError: the file is damaged, or there is not enough memory; names the file.
     """
     with decoding(path):
         image.load()
+    note = note or NOTES.add
     turn = _or_default(_turn, image, None)
-    for note in _notes(image, turn):
-        NOTES.add(note, path)
+    transparent = _or_default(_is_transparent, image, False)
+    for text in _notes(image, turn, transparent and background == STORED):
+        note(text, path)
     with decoding(path):
         eight = _to_8_bit(image)
         rgb = eight if eight.mode == "RGB" else eight.convert("RGB")
+        if transparent and background != STORED:
+            rgb = _composited(image, rgb, background)
     if _or_default(_has_frames, image, False):
-        NOTES.add("several frames, of which the first is read", path)
+        note("several frames, of which the first is read", path)
     if rgb is not image:
         image.close()
     if turn is None:
@@ -178,15 +194,33 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     return image
 
 
+def _composited(image: Image.Image, rgb: Image.Image, background: Background) -> Image.Image:
+    """The colors of an image with transparent pixels over a background."""
+    result = Image.new("RGB", rgb.size, background)
+    result.paste(rgb, mask=_opacity(image))
+    return result
+
+
+def _opacity(image: Image.Image) -> Image.Image:
+    """How opaque each pixel is, from 0 to 255."""
+    if image.mode.startswith("I;16"):
+        # Pillow converts 16 bits with a transparent gray value to no other mode.
+        opaque = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(opaque.astype(np.uint8) * 255)
+    return (image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A")
+
+
 # --- besides the pixels ---------------------------------------------------------------------------
 
 
-def _notes(image: Image.Image, turn: Image.Transpose | None) -> Iterator[str]:
+def _notes(
+    image: Image.Image, turn: Image.Transpose | None, ignores_transparency: bool
+) -> Iterator[str]:
     if turn is not None:
         yield "turned upright, as EXIF data says"
     if image.mode == "CMYK":
         yield "CMYK, converted to RGB without a color profile"
-    if _or_default(_is_transparent, image, False):
+    if ignores_transparency:
         yield "transparent pixels, read with their stored colors"
     profile = image.info.get("icc_profile")
     name = _profile_name(profile) if isinstance(profile, bytes) and profile else "sRGB"
@@ -210,10 +244,7 @@ def _is_transparent(image: Image.Image) -> bool:
     """Whether a pixel is not opaque."""
     if not image.has_transparency_data:
         return False
-    if image.mode.startswith("I;16"):
-        return True
-    with_alpha = image if "A" in image.getbands() else image.convert("RGBA")
-    lowest, _ = cast(tuple[int, int], with_alpha.getchannel("A").getextrema())
+    lowest, _ = cast(tuple[int, int], _opacity(image).getextrema())
     return lowest < 255
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pae_framework.system.printing import printable
 
 logger = logging.getLogger(__name__)
+
+Note = Callable[[str, Path | str], None]
+"""Takes a note and the file that it is about."""
 
 MOST = 10_000
 """Files that are counted per note."""

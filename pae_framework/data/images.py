@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pae_framework.contracts import DataSource
+from pae_framework.data.data_settings import STORED, Background
 from pae_framework.data.feature_shards import FeatureRows
 from pae_framework.data.image_files import (
     decoding,
@@ -23,6 +24,7 @@ from pae_framework.data.image_files import (
     reduce_jpeg,
     upright_rgb,
 )
+from pae_framework.data.image_notes import Note
 from pae_framework.data.pixels import adm_center_crop, to_float
 from pae_framework.data.read_ahead import read_steps
 from pae_framework.data.stream import CountStream
@@ -32,34 +34,55 @@ ImageBatch = tuple[Tensor, ...]
 """Images (B, 3, S, S) float32 in [0, 1] and labels (B,) int64; then cached tokens, if there are."""
 
 
-def read_image(path: Path, size: int, reduced: bool = False) -> Tensor:
+def read_image(
+    path: Path,
+    size: int,
+    reduced: bool = False,
+    background: Background = STORED,
+    note: Note | None = None,
+) -> Tensor:
     """Read an image file as (3, size, size) uint8 RGB, turned upright, with ADM's center crop.
 
-    Of a file with several frames, the first is read. Colors are those in the file: transparency
-    and color profiles are ignored, but noted.
+    Of a file with several frames, the first is read. Color profiles are ignored, but noted, and so
+    is transparency without a background.
 
     Args:
         path: the file.
         size: side in px.
         reduced: decode large JPEG files at a reduced size: faster, but other pixels.
+        background: what transparent pixels are composited over.
+        note: takes notes about the file; None: those of the process.
 
     Raises:
         DataError: names the file and why it cannot be read.
     """
     with open_image(path) as image:
-        return _cropped(image, path, size, reduced)
+        return _cropped(image, path, size, reduced, background, note)
 
 
-def decode_image(content: bytes, name: str, size: int, reduced: bool = False) -> Tensor:
+def decode_image(
+    content: bytes,
+    name: str,
+    size: int,
+    reduced: bool = False,
+    background: Background = STORED,
+) -> Tensor:
     """The same for the content of an image file; ``name`` says which one in messages."""
     with open_image_bytes(content, name) as image:
-        return _cropped(image, name, size, reduced)
+        return _cropped(image, name, size, reduced, background)
 
 
-def _cropped(image: Image.Image, name: Path | str, size: int, reduced: bool) -> Tensor:
+def _cropped(
+    image: Image.Image,
+    name: Path | str,
+    size: int,
+    reduced: bool,
+    background: Background,
+    note: Note | None = None,
+) -> Tensor:
     if reduced:
         reduce_jpeg(image, size)
-    rgb = upright_rgb(image, name)
+    rgb = upright_rgb(image, name, background, note)
     with decoding(name, MemoryError):
         square = adm_center_crop(rgb, size)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)

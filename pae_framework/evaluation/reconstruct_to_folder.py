@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pae_framework.data.data_settings import STORED
 from pae_framework.data.image_notes import NOTES
 from pae_framework.data.images import random_subset, read_image, read_images
 from pae_framework.data.pixels import psnr, to_float, to_uint8
@@ -56,8 +58,13 @@ def _originals(
 ) -> tuple[Tensor, list[str]]:
     """Images (M, 3, S, S) uint8, and their names."""
     if files:
-        size = context.recipe.data.image_size
-        return torch.stack([read_image(path, size) for path in files]), [f.stem for f in files]
+        data = context.recipe.data
+        read = partial(
+            read_image,
+            size=data.image_size,
+            background=getattr(data.train.config, "background", STORED),
+        )
+        return torch.stack([read(path) for path in files]), [file.stem for file in files]
     source = context.test_source
     indices = random_subset(len(source), count, context.recipe.seed)
     return read_images(source, indices)[0], [f"test{index:06d}" for index in indices]

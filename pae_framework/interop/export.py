@@ -19,6 +19,7 @@ from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.tokenizer_weights import released_state
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.system.file_errors import writing
+from pae_framework.system.files import follow_umask
 from pae_framework.tensor_files import safetensors_system_errors, save_tensors, save_torch_file
 
 
@@ -74,6 +75,9 @@ def export_diffusers(context: StageContext, folder: Path) -> None:
     with _replacing_folder(folder) as temporary:
         generator.save_diffusers(temporary, statistics.mean, statistics.std, sampling.shift)
         statistics.save(temporary, tokenizer_identity(context))
+        for file in list(temporary.rglob("*")):
+            if file.is_file():
+                follow_umask(file)
 
 
 @contextmanager

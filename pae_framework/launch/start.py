@@ -28,6 +28,7 @@ from pae_framework.launch.submission import (
 from pae_framework.launch.submitter import Submitter
 from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
+from pae_framework.preflight.image_checks import unusable_images
 from pae_framework.preflight.processes import Sharing, processes_of, settings_without_effect
 from pae_framework.preflight.profile_checks import examine_jobs
 from pae_framework.preflight.requirements import (
@@ -245,8 +246,10 @@ def _lacks(
         return missing, [*found.tight, *without_effect]
     processes = ranks.size if profile is None else profile
     sharing = Sharing(recipes, store, processes, again)
+    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
     return [
         *missing_requirements(recipes, store, again=again, processes=ranks.size),
+        *unusable_images(unfinished),
         *lacking_resources(recipes, store, again=again),
         *sharing.impossible(),
         *impossible,

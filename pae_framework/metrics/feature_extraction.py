@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pae_framework.metrics.features import InceptionFeatures
 from pae_framework.system.background import one_ahead
 from pae_framework.system.file_errors import require_space
 from pae_framework.system.files import json_digest
+from pae_framework.system.user_cache import user_cache
 
 CHUNK = 500
 """Images of a chunk; an interruption loses at most one."""
@@ -37,11 +37,9 @@ def default_cache() -> Path:
     Raises:
         DataError: the user has no home.
     """
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:
-        raise DataError("this user has no home for a cache; set XDG_CACHE_HOME") from None
-    return home / "pae_framework" / "features"
+    if (cache := user_cache()) is None:
+        raise DataError("this user has no home for a cache; set XDG_CACHE_HOME")
+    return cache / "features"
 
 
 def extract(

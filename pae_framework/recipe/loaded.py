@@ -46,8 +46,13 @@ class LoadedRecipe:
         return self.recipe.model_dump(mode="json")
 
     def resolved_yaml(self) -> str:
-        """:meth:`resolved` as YAML."""
-        return to_yaml(self.resolved())
+        """:meth:`resolved` as YAML, with absolute paths of the data: it runs in any folder."""
+        resolved = self.resolved()
+        data = self.recipe.data
+        for split, source in (("train", data.train), ("test", data.test)):
+            anchored = source.config.anchored().model_dump(mode="json")
+            resolved["data"][split].update({key: anchored[key] for key in source.config.paths})
+        return to_yaml(resolved)
 
     @cached_property
     def origins(self) -> Mapping[KeyPath, str]:

@@ -161,6 +161,8 @@ class _Comparison:
             owner = owner.config
         fields = type(owner).model_fields if isinstance(owner, Settings) else {}
         field = fields.get(str(key))
+        if isinstance(owner, Settings) and str(key) in owner.former_defaults:
+            return owner.former_defaults[str(key)]
         if field is None or field.is_required():
             return _ABSENT
         return field.get_default(call_default_factory=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -161,7 +162,7 @@ def identities(recipe: Recipe, store: Path, found: Mapping[Split, Contents]) -> 
     known = _known(store)
     result: dict[Split, str] = {}
     for split in SPLITS:
-        identity = known.get(_key(source_of(recipe, split)))
+        identity = _identity_in(known, source_of(recipe, split))
         if split in found:
             result[split] = found[split].identity
         elif identity is not None:
@@ -202,7 +203,21 @@ def _known(store: Path) -> dict[str, str]:
 
 
 def _key(source: DataSourceComponent) -> str:
-    return json.dumps([source.use, source.config.model_dump(mode="json")], sort_keys=True)
+    settings = source.config.anchored().model_dump(mode="json", exclude_defaults=True)
+    return json.dumps([source.use, settings], sort_keys=True)
+
+
+def _identity_in(known: Mapping[str, str], source: DataSourceComponent) -> str | None:
+    """The identity of a source in the store, which an earlier version may have recorded."""
+    if (identity := known.get(_key(source))) is not None:
+        return identity
+    wanted, model = source.config.anchored(), type(source.config)
+    for key, identity in known.items():
+        with suppress(ValueError, TypeError):  # settings that this version does not have
+            use, settings = json.loads(key)
+            if use == source.use and model(**settings).anchored() == wanted:
+                return identity
+    return None
 
 
 # --- in the folder of a stage ---------------------------------------------------------------------

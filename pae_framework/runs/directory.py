@@ -323,7 +323,8 @@ def _describes(path: Path, info: dict[str, Any], loaded: LoadedRecipe) -> bool:
         return False
     try:
         known = _read_whole(path)
-        same = load_recipe(path / RESOLVED, (), loaded.registry).recipe == loaded.recipe
+        described = load_recipe(path / RESOLVED, (), loaded.registry)
+        same = described.resolved_yaml() == loaded.resolved_yaml()
     except PaeError:
         return False
     return same and all(known.get(key) == info.get(key) for key in ("plan", "members", "store"))

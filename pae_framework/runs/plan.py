@@ -137,9 +137,7 @@ class _Dump:
 
     def settings(self, settings: Settings) -> dict[str, Any]:
         """Settings without those that have no effect; files are replaced by their identities."""
-        files, values = settings.files(), settings.model_dump(mode="json", exclude_defaults=True)
-        for key in values.keys() & settings.without_effect:
-            del values[key]
+        files, values = settings.files(), settings.hashed()
         for key in values:
             if key in files and (identity := contents_identity(files[key])) is not None:
                 values[key] = identity

@@ -29,23 +29,23 @@ _AUTHORS = {"pyproject.toml": "pyproject.toml", "README.md": "README.md"}
 def scaffolding(names: Names) -> dict[str, str]:
     """Contents of the files that :mod:`~pae_framework.scaffold.write` may replace, by path."""
     written = {
-        path: _filled(template, names.of_package()) for path, template in _SCAFFOLDING.items()
+        path: filled(template, names.of_package()) for path, template in _SCAFFOLDING.items()
     }
     for kind in kinds_of(names):
         values = names.of_kind(kind.name)
-        written[f"tests/test_{kind.name}_contract.py"] = _filled("test_component.py", values)
+        written[f"tests/test_{kind.name}_contract.py"] = filled("test_component.py", values)
     return written
 
 
 def all_files(names: Names) -> dict[str, str]:
     """Contents of all files of a new plugin, by path."""
     values, package = names.of_package(), names.package
-    written = {path: _filled(template, values) for path, template in _AUTHORS.items()}
-    hooks = [_filled("hook.py", names.of_kind(kind.name)) for kind in kinds_of(names)]
-    written[f"{package}/__init__.py"] = "".join([_filled("init.py", values), *hooks])
+    written = {path: filled(template, values) for path, template in _AUTHORS.items()}
+    hooks = [filled("hook.py", names.of_kind(kind.name)) for kind in kinds_of(names)]
+    written[f"{package}/__init__.py"] = "".join([filled("init.py", values), *hooks])
     for kind in kinds_of(names):
         for name in (kind.name, f"{kind.name}_config"):
-            written[f"{package}/{name}.py"] = _filled(f"{name}.py", names.of_kind(kind.name))
+            written[f"{package}/{name}.py"] = filled(f"{name}.py", names.of_kind(kind.name))
     written[f"{package}.yaml"] = _recipe(names)
     return {**written, **scaffolding(names)}
 
@@ -53,10 +53,10 @@ def all_files(names: Names) -> dict[str, str]:
 def _recipe(names: Names) -> str:
     recipe: dict[str, Any] = {"pae": 1, "extends": "quickstart", "name": names.package}
     for kind in kinds_of(names):
-        part = yaml.safe_load(_filled(f"{kind.name}.yaml", names.of_kind(kind.name)))
+        part = yaml.safe_load(filled(f"{kind.name}.yaml", names.of_kind(kind.name)))
         recipe = _merged(recipe, part)
     body = yaml.safe_dump(recipe, sort_keys=False, width=100)
-    return _filled("recipe.yaml", names.of_package()) + body
+    return filled("recipe.yaml", names.of_package()) + body
 
 
 def _merged(base: dict[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +69,7 @@ def _merged(base: dict[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _filled(template: str, values: Mapping[str, str]) -> str:
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """The text of a template with these values in place of its placeholders."""
     text = (files(__package__) / "templates" / f"{template}.tmpl").read_text(encoding="utf-8")
     return _PLACEHOLDER.sub(lambda found: values[found[1]], text)

@@ -47,6 +47,16 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def follow_umask(path: Path) -> None:
+    """Give a file the permissions of a new file; some libraries make theirs private."""
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(3)}.{os.getpid()}.new")
+    try:
+        probe.touch()
+        path.chmod(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Rename a file, or a folder of published files, so that a power loss cannot undo it.
 

@@ -11,9 +11,10 @@ from annotated_types import Len
 from pydantic import AfterValidator, Field, model_validator
 
 from pae_datasets.layout import find_idx_files, find_shards
-from pae_datasets.listing import Listing, list_images, read_by_first_version
+from pae_datasets.listing import FLAT, Listing, Part, list_images, read_by_first_version
 from pae_datasets.mask_names import mask_name, problem_of_masks
 from pae_framework.config import Count, DataSourceConfig, PathText, Seed
+from pae_framework.data.data_settings import STORED, Background
 
 Split = Literal["train", "test"]
 
@@ -52,6 +53,7 @@ class IdxConfig(DataSourceConfig):
 
     provides_masks: ClassVar[bool] = True
     locations = frozenset({"folder", "split"})
+    paths = frozenset({"folder"})
 
     folder: PathText | tuple[PathText, ...] = Field(
         description="folder of the four files, or several folders; the first that exists is used"
@@ -95,14 +97,38 @@ class IdxConfig(DataSourceConfig):
 
 
 class ImageFolderConfig(DataSourceConfig):
-    """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name."""
+    """``folder[/split]/class/**/image.jpg``; a class is a folder, classes are sorted by name.
 
-    without_effect = frozenset({"images", "classes"})  # they only check the files
-    locations = frozenset({"folder", "split", "masks"})
+    A folder of images without class folders is one class.
+    """
+
+    # Two only check the files, the last one saves time.
+    without_effect = frozenset({"images", "classes", "cache_gib"})
+    former_defaults: ClassVar = {"background": STORED}
+    locations = frozenset({"folder", "split", "masks", "exclude"})
+    paths = frozenset({"folder", "masks"})
 
     folder: PathText = Field(description="root of the data set")
     split: PathText | None = Field(
         None, description="subfolder that holds the class folders (train, val); null: the root"
+    )
+    holdout: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the images that `data.test` reads, chosen by a hash of their names; "
+        "`data.train` reads the others; null: read all",
+    )
+    part: Split = Field("train", description="with `holdout`: which of the two parts to read")
+    exclude: tuple[str, ...] = Field(
+        (),
+        description="names of images to leave out, relative to the folder of the classes; `*` and "
+        "`?` stand for any text and any character",
+    )
+    background: Background = Field(
+        "white",
+        description="color under transparent pixels: white, black or [red, green, blue] from 0 to "
+        "255; stored: ignore transparency",
     )
     masks: PathText | None = Field(
         None,
@@ -114,6 +140,12 @@ class ImageFolderConfig(DataSourceConfig):
     )
     classes: Count | None = Field(None, description="expected number of class folders; null: any")
     reduced_jpeg: bool = REDUCED_JPEG
+    cache_gib: float = Field(
+        4.0,
+        ge=0,
+        description="largest size, GiB, of the cache of cropped images in the user's cache; a "
+        "folder that needs more is decoded at every read; 0: no cache",
+    )
 
     def has_masks(self) -> bool:
         """Whether ``masks`` is set."""
@@ -152,24 +184,44 @@ class ImageFolderConfig(DataSourceConfig):
         return problem_of_masks(self.masks_root, list(listing.names()))
 
     def listing(self) -> Listing:
-        """The class folders and their images, listed anew at each call."""
-        return list_images(self.root, self.classes)
+        """The classes and their images, listed again after a change."""
+        part = None if self.holdout is None else Part(self.holdout, self.part == "test")
+        return list_images(self.root, self.classes, part, self.exclude)
+
+    @model_validator(mode="after")
+    def _part_of_something(self) -> Self:
+        if self.part == "test" and self.holdout is None:
+            raise ValueError("`part: test` needs `holdout`, such as holdout=0.15")
+        return self
 
     def data_files(self) -> Mapping[str, Path] | None:
         """The images and masks; None if something is missing."""
-        listing, root, masks = self.listing(), self.root, self.masks_root
-        if self.missing() is not None:
+        images, masks = self.image_files(), self.masks_root
+        if images is None or self.missing() is not None:
             return None
-        files = {name: Path(f"{root}/{name}") for name in listing.names()}
-        if masks is not None:
-            # No name of an image begins with a slash.
-            files |= {f"/masks/{name}": masks / mask_name(name) for name in listing.names()}
-        return files
+        if masks is None:
+            return images
+        # No name of an image begins with a slash.
+        return {**images, **{f"/masks/{name}": masks / mask_name(name) for name in images}}
 
     def known_class_names(self) -> Sequence[str] | None:
         """Names of the class folders; None if something is missing."""
         listing = self.listing()
         return None if listing.problem is not None else tuple(listing.classes)
+
+    def image_files(self) -> Mapping[str, Path] | None:
+        """The images; None if something is missing."""
+        listing, root = self.listing(), self.root
+        if listing.problem is not None:
+            return None
+        return {name: Path(f"{root}/{name}") for name in listing.names()}
+
+    def image_counts(self) -> Mapping[str, int] | None:
+        """Number of images of each class; None if something is missing."""
+        listing = self.listing()
+        if listing.problem is not None:
+            return None
+        return {name: len(names) for name, names in listing.classes.items()}
 
     def left_out(self) -> str | None:
         """Counts of what is in the folder but not read, by reason."""
@@ -178,6 +230,8 @@ class ImageFolderConfig(DataSourceConfig):
     def read_before(self) -> str | None:
         """Version 0.1.0 read hidden folders, followed no links and knew five suffixes."""
         listing = self.listing()
+        if self.holdout is not None or self.exclude or FLAT in listing.classes:
+            return None
         now = {name for names in listing.classes.values() for name in names}
         before = set(read_by_first_version(self.root, listing.classes))
         if listing.problem is not None or now == before:
@@ -212,6 +266,7 @@ class ShardsConfig(DataSourceConfig):
 
     without_effect = frozenset({"images", "classes"})  # they only check the files
     locations = frozenset({"folder", "pattern"})
+    paths = frozenset({"folder"})
 
     folder: PathText = Field(description="folder of the files")
     pattern: Pattern
@@ -225,6 +280,11 @@ class ShardsConfig(DataSourceConfig):
     )
     classes: Count | None = Field(None, description="expected number of classes; null: any")
     reduced_jpeg: bool = REDUCED_JPEG
+    background: Background = Field(
+        STORED,
+        description="color under transparent pixels: white, black or [red, green, blue] from 0 to "
+        "255; stored: ignore transparency",
+    )
 
     @property
     def root(self) -> Path:

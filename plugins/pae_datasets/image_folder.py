@@ -1,4 +1,4 @@
-"""A folder of images per class, like ImageNet."""
+"""A folder of images per class, like ImageNet, or of images without classes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pae_datasets.config import ImageFolderConfig
+from pae_datasets.image_cache import ImageCache
 from pae_datasets.mask_names import mask_name
 from pae_datasets.masks import read_mask
 from pae_framework.contracts import DataSource, LabeledImage
-from pae_framework.data.images import read_image
 from pae_framework.errors import DataError
 
 
@@ -19,7 +19,6 @@ class ImageFolder(DataSource):
 
     def __init__(self, config: ImageFolderConfig, image_size: int):
         super().__init__(config, image_size)
-        self._reduced = config.reduced_jpeg
         if problem := config.missing():
             raise DataError(problem)
         listing = config.listing()
@@ -29,6 +28,14 @@ class ImageFolder(DataSource):
         self._files: list[tuple[str, int]] = [
             (name, label) for label, names in enumerate(listing.classes.values()) for name in names
         ]
+        self._cache = ImageCache(
+            config.root,
+            len(self._files),
+            image_size,
+            config.reduced_jpeg,
+            config.background,
+            config.cache_gib,
+        )
         if config.images not in (None, len(self._files)):
             raise DataError(
                 f"{config.root} contains {len(self._files)} images, but `images` is {config.images}"
@@ -36,7 +43,7 @@ class ImageFolder(DataSource):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names of the class folders."""
+        """Names of the class folders; one name for images without any."""
         return self._class_names
 
     def __len__(self) -> int:
@@ -44,7 +51,7 @@ class ImageFolder(DataSource):
 
     def __getitem__(self, index: int) -> LabeledImage:
         name, label = self._files[index]
-        return LabeledImage(read_image(self._root / name, self.image_size, self._reduced), label)
+        return LabeledImage(self._cache.image(index, name), label)
 
     def labels(self) -> Sequence[int]:
         """The label of each image."""

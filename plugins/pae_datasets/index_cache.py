@@ -17,6 +17,7 @@ from xxhash import xxh3_128
 
 from pae_framework.errors import DataError, WriteError
 from pae_framework.system.files import file_problem, replacing
+from pae_framework.system.user_cache import user_cache
 
 _THREADS = 8
 
@@ -69,12 +70,9 @@ class IndexCache(Generic[T]):
 
     def _file(self, path: Path) -> Path | None:
         """Named by the file; None for a user without a home."""
-        try:
-            home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        except RuntimeError:
-            return None
         name = xxh3_128(os.fsencode(path.absolute())).hexdigest()
-        return home / "pae_framework" / self._folder / f"{name}.npz"
+        cache = user_cache()
+        return None if cache is None else cache / self._folder / f"{name}.npz"
 
     def _read(self, cache: Path, facts: str) -> T | None:
         """The index in a file of the cache; None if there is none, or one of another file."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
 
+from xxhash import xxh3_64_intdigest
+
+from pae_framework.data.classes import some_names
 from pae_framework.data.image_names import IMAGE_SUFFIXES
 
+FLAT = "images"
+"""Name of the only class of a folder without class folders."""
 HIDDEN = "hidden"
 BESIDE = "beside the class folders"
 BROKEN = "broken links"
 ABOVE = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 OTHER = "other types"
+EXCLUDED = "excluded"
 _SHOWN_SUFFIXES = 5
 _TICK_NS = 2_000_000_000
 """File systems may give two changes within this time the same time stamp."""
@@ -27,8 +35,25 @@ _FIRST_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of the images of one folder, chosen by the hash of their names.
+
+    An image stays in its part when other images are added or removed, and in the test part when
+    the share grows.
+    """
+
+    test_share: float
+    """Share of the images in the test part."""
+    is_test: bool
+
+    def has(self, name: str) -> bool:
+        """Whether an image is in this part, by its name relative to the folder."""
+        return (xxh3_64_intdigest(os.fsencode(name)) < self.test_share * 2**64) == self.is_test
+
+
+@dataclass(frozen=True)
 class Listing:
-    """The images below a folder of class folders.
+    """The images of a folder: those below its class folders, or, without any, those in it.
 
     Names are relative to that folder, with ``/``; hidden files and folders are left out, at every
     depth, and links are followed.
@@ -69,24 +94,69 @@ class Listing:
         return f"{text} ({', '.join(shown)}{more})"
 
 
-_known: dict[tuple[Path, int | None], Listing] = {}
+_known: dict[tuple[Path, int | None, Part | None, tuple[str, ...]], Listing] = {}
 """The last listing of each folder in this process."""
 
 
-def list_images(root: Path, expected: int | None = None) -> Listing:
-    """List the images of a folder of class folders.
+def list_images(
+    root: Path,
+    expected: int | None = None,
+    part: Part | None = None,
+    exclude: tuple[str, ...] = (),
+) -> Listing:
+    """List the images of a folder of class folders, or of a folder without folders.
 
     A folder is listed again if it, or a folder below it, has changed since the last call.
 
     Args:
         root: folder of the class folders.
         expected: number of class folders; None: any number.
+        part: the images to keep; None: all.
+        exclude: patterns of names of images to leave out.
     """
-    key = root.absolute(), expected
+    key = root.absolute(), expected, part, exclude
     known = _known.get(key)
     if known is None or not _is_current(known):
-        known = _known[key] = _list(root, expected)
+        known = _list(root, expected)
+        if exclude and known.problem is None:
+            known = _without(known, exclude, root)
+        if part is not None and known.problem is None:
+            known = _of_part(known, part, root)
+        _known[key] = known
     return known
+
+
+def _without(listing: Listing, exclude: tuple[str, ...], root: Path) -> Listing:
+    excluded = re.compile("|".join(map(fnmatch.translate, exclude)))
+    classes = {
+        class_name: tuple(name for name in names if not excluded.match(name))
+        for class_name, names in listing.classes.items()
+    }
+    kept = replace(listing, classes=classes)
+    if empty := [name for name, names in classes.items() if not names]:
+        return Listing(problem=f"`exclude` leaves no image of {some_names(empty)} in {root}")
+    kept.left_out[EXCLUDED] += listing.images - kept.images
+    return kept
+
+
+def _of_part(listing: Listing, part: Part, root: Path) -> Listing:
+    classes = {
+        class_name: tuple(filter(part.has, names)) for class_name, names in listing.classes.items()
+    }
+    empty = [name for name, names in classes.items() if not names]
+    if part.is_test and len(empty) == len(classes):
+        problem = (
+            f"`holdout` {part.test_share:g} of the {listing.images} images of {root} is none; "
+            "raise it, or add images"
+        )
+        return Listing(problem=problem)
+    if not part.is_test and empty:
+        problem = (
+            f"`holdout` {part.test_share:g} leaves no training image of the class "
+            f"{some_names(empty)} in {root}; lower it, or add images"
+        )
+        return Listing(problem=problem)
+    return replace(listing, classes=classes)
 
 
 def _is_current(listing: Listing) -> bool:
@@ -101,12 +171,20 @@ def _is_current(listing: Listing) -> bool:
 
 def _list(root: Path, expected: int | None) -> Listing:
     if not root.is_dir():
-        return Listing(problem=f"no such folder: {root} (expected one folder of images per class)")
+        return Listing(
+            problem=f"no such folder: {root} (expected images, or one folder of images per class)"
+        )
     listing = Listing()
     try:
-        folders = sorted(_class_folders(root, listing))
-        if problem := _problem_of_classes(root, folders, expected):
+        folders, beside = _split_by_kind(root, listing)
+        classes = folders or ([FLAT] if beside else [])
+        if problem := _problem_of_classes(root, classes, expected):
             return Listing(problem=problem)
+        if beside and not folders:
+            listing.classes[FLAT] = tuple(beside)
+            return listing
+        if beside:
+            listing.left_out[BESIDE] = len(beside)
         for name in folders:
             listing.classes[name] = tuple(sorted(_images_below(root, name, listing), key=_parts))
     except OSError as error:
@@ -120,20 +198,27 @@ def _parts(name: str) -> list[str]:
     return name.split("/")
 
 
-def _class_folders(root: Path, listing: Listing) -> Iterator[str]:
+def _split_by_kind(root: Path, listing: Listing) -> tuple[list[str], list[str]]:
+    """Sorted names of the folders and of the images in a folder; counts what is left out."""
+    folders: list[str] = []
+    images: list[str] = []
     with _scan(str(root), listing) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 listing.left_out[HIDDEN] += 1
             elif _is_folder(entry):
-                yield entry.name
+                folders.append(entry.name)
             elif _is_image(entry, listing):
-                listing.left_out[BESIDE] += 1
+                images.append(entry.name)
+    return sorted(folders), sorted(images)
 
 
 def _problem_of_classes(root: Path, folders: Sequence[str], expected: int | None) -> str | None:
     if not folders:
-        return f"{root} contains no class folder (expected {root}/<class>/<image>.jpg)"
+        return (
+            f"{root} contains no image and no class folder (expected {root}/<class>/<image>.jpg, "
+            f"or {root}/<image>.jpg)"
+        )
     for name in folders:
         if not _is_text(name):
             return f"{root} contains a class folder whose name is not UTF-8: {name!r}; rename it"

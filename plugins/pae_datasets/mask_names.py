@@ -46,7 +46,8 @@ def _files(root: Path, masks: Iterable[str]) -> set[str]:
     for folder in {os.path.dirname(mask) for mask in masks}:  # noqa: PTH120 - a Path each is slow
         try:
             with os.scandir(root / folder) as entries:
-                found.update(f"{folder}/{entry.name}" for entry in entries if entry.is_file())
+                names = (entry.name for entry in entries if entry.is_file())
+                found.update(f"{folder}/{name}" if folder else name for name in names)
         except (FileNotFoundError, NotADirectoryError):
             if not root.is_dir():
                 raise

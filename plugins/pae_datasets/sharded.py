@@ -39,7 +39,7 @@ class ShardedImages(DataSource):
             raise DataError(problem)
         shards = config.shards()
         assert not isinstance(shards, str)
-        self._reduced = config.reduced_jpeg
+        self._reduced, self._background = config.reduced_jpeg, config.background
         self._paths = list(shards.values())
         indices = self.index(self._paths)
         self._ends = np.cumsum([len(index.labels) for index in indices])
@@ -73,7 +73,7 @@ class ShardedImages(DataSource):
         shard = int(np.searchsorted(self._ends, index, side="right"))
         before = int(self._ends[shard - 1]) if shard else 0
         name, content = self.content(shard, index - before)
-        image = decode_image(content, name, self.image_size, self._reduced)
+        image = decode_image(content, name, self.image_size, self._reduced, self._background)
         return LabeledImage(image, self._labels[index])
 
     def labels(self) -> Sequence[int]:

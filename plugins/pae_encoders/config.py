@@ -116,6 +116,13 @@ class SmallCNNConfig(EncoderConfig):
         stages = range(self.depth)
         return sum(4 * (self.width << s) * (image_size >> s + 1) ** 2 for s in stages)
 
+    def check_classes(self, count: int) -> None:
+        """A classifier needs classes."""
+        if count < 2:
+            raise ValueError(
+                "a classifier learns nothing from one class; use tiny_vit with `class_weight: 0`"
+            )
+
     def smoke(self) -> Self:
         """Eight channels, two stages at most."""
         return self.model_copy(update={"width": 8, "depth": min(self.depth, 2)})

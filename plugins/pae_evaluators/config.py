@@ -222,6 +222,11 @@ class ManifoldConfig(EvaluatorConfig):
         """Latents, and masks if SSC is on."""
         return frozenset({"latents", "masks"} if self.ssc else {"latents"})
 
+    def check_classes(self, count: int) -> None:
+        """GSQ compares classes."""
+        if self.gsq and count < 2:
+            raise ValueError("GSQ compares classes, but there is one; set `gsq: false`")
+
     def check_images(self, count: int) -> None:
         """Reject more images than there are. The default takes all if there are fewer."""
         for key in ("images", "draw_images"):

@@ -138,6 +138,9 @@ class Manifold(Evaluator):
         return of.metric(inputs, changes.mean().item(), protocol)
 
     def _semantic_neighbors(self, inputs: EvaluationInputs) -> list[Metric]:
+        if len(inputs.labels.unique()) < 2:
+            warnings.warn("GSQ is skipped: all test images are of one class", stacklevel=2)
+            return []
         draws = self._draws(inputs)
         latents = inputs.latents.flatten(2).mean(2)
         encoder = inputs.pooled_features

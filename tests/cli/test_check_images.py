@@ -28,8 +28,8 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_valid_folder_is_only_valid(pae: Pae, data: Path):
-    assert pae("check", *recipe()).ok().out == "quickstart: valid\n"
+def test_a_valid_folder_is_valid(pae: Pae, data: Path):
+    assert pae("check", *recipe()).ok().out.startswith("quickstart: valid\n")
 
 
 def test_other_classes_of_the_test_images_are_reported(pae: Pae, data: Path):
@@ -61,11 +61,11 @@ def test_missing_masks_are_reported(pae: Pae, data: Path):
     text = pae("check", *with_masks).ok().out
     assert "data.test: 1 of 3 images have no mask in data/masks: b/0.png" in text
     (data / "masks/b").symlink_to("a")
-    assert pae("check", *with_masks).ok().out == "quickstart: valid\n"
+    assert pae("check", *with_masks).ok().out.startswith("quickstart: valid\n")
     assert "masks" in pae("check", *recipe()[:-1]).fails(2).err
 
 
 def test_check_reads_no_image(pae: Pae, data: Path):
     (data / "train/a/0.png").write_bytes(b"no image")
     (data / "train/a/0.png").chmod(0)
-    assert pae("check", *recipe()).ok().out == "quickstart: valid\n"
+    assert pae("check", *recipe()).ok().out.startswith("quickstart: valid\n")

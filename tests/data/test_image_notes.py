@@ -81,7 +81,9 @@ def test_one_line_per_note_whatever_the_number_of_workers(
         levels = np.full((8, 8, 4), 7 if number < 5 else 255, np.uint8)
         Image.fromarray(levels).save(tmp_path / "one" / f"{number}.png")
     spec = load_registry().find("dataset", "image_folder")
-    source = spec.component_class()(spec.config_class()(folder=str(tmp_path)), 8)
+    source = spec.component_class()(
+        spec.config_class()(folder=str(tmp_path), background="stored"), 8
+    )
     stream = CountStream(len(source), batch_size=4, seed=0)
     with caplog.at_level(logging.WARNING):
         for _ in ImageBatches(source, stream, flip=False, workers=workers)(0, 4):

@@ -39,7 +39,7 @@ def test_it_is_listed_and_recipes_may_use_it(site: Path) -> None:
     assert (found["distribution"], found["version"]) == ("pae-neighbors", "0.1.0")
     assert found["state"] == "ok"  # light: registering imports no torch
     checked = pae(site, "check", "quickstart", f"{TERM}.weight=0.1").ok()
-    assert checked.out == "quickstart: valid\n"
+    assert checked.out.startswith("quickstart: valid\n")
     refused = pae(site, "check", "quickstart", f"{TERM}.reach=0", "--json").fails(2)
     (problem,) = refused.json["problems"]
     assert (problem["path"], problem["where"]) == (f"{TERM}.reach", "command line")
@@ -75,7 +75,7 @@ def test_its_term_is_part_of_the_loss_and_reaches_the_weights(site: Path) -> Non
 @pytest.mark.timeout(600)
 def test_recipe_and_tests_of_the_plugins_page_work(tmp_path: Path) -> None:
     site = build_plugin(ROOT / "docs" / "plugins.md", tmp_path)
-    assert pae(site, "check", "neighbors.yaml").ok().out == "neighbors: valid\n"
+    assert pae(site, "check", "neighbors.yaml").ok().out.startswith("neighbors: valid\n")
     answer = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_neighbors.py")
     assert " passed" in answer.ok().out
 
@@ -145,4 +145,4 @@ def test_the_plugin_of_one_file_passes(tmp_path: Path) -> None:
     (tmp_path / block.name).write_text(block.text)
     words = ("tokenizer.regularizers.small.weight=1", "--plugin", block.name)
     answer = pae(tmp_path, "check", "quickstart", *words)
-    assert answer.ok().out == "quickstart: valid\n"
+    assert answer.ok().out.startswith("quickstart: valid\n")

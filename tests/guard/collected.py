@@ -126,11 +126,12 @@ VARIANTS = {
     "flip": ("data.flip=true",),
     "damaged images": ("data.max_damaged=3",),
     "image folder": (
-        "data.train={use: image_folder, folder: nowhere, split: train, images: 10, classes: 2}",
+        "data.train={use: image_folder, folder: nowhere, split: train, images: 10, classes: 2, "
+        "background: stored}",
         "evaluate.manifold.ssc=false",
     ),
     "image folder, counts not set": (
-        "data.train={use: image_folder, folder: nowhere, split: train}",
+        "data.train={use: image_folder, folder: nowhere, split: train, background: stored}",
         "evaluate.manifold.ssc=false",
     ),
     "shapes": ("data.train={use: shapes, count: 64}", "data.test={use: shapes, split: test}"),

@@ -89,7 +89,7 @@ def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path):
     [
         (lambda root: None, "imagenet/val"),
         (lambda root: (root / "val").mkdir(parents=True), "imagenet/val/<class>"),
-        (lambda root: save(root / "val/a.png", 1), "imagenet/val/<class>"),
+        (lambda root: (root / "val/a.txt").parent.mkdir(parents=True), "imagenet/val/<image>"),
         (
             lambda root: (save(root / "val/ant/a.png", 1), (root / "val/bee").mkdir()),
             "imagenet/val/bee ",

@@ -133,6 +133,13 @@ def test_ssc_is_left_out_where_no_image_has_segments(tmp_path):
     assert "manifold/lpc" in found
 
 
+def test_gsq_is_left_out_where_all_images_are_of_one_class(tmp_path):
+    with pytest.warns(UserWarning, match="GSQ"):
+        found = evaluate(tmp_path, Material(labels=torch.full((COUNT,), 2)))
+    assert not {"manifold/gsq", "manifold/gsq_encoder"} & found.keys()
+    assert {"manifold/lpc", "manifold/erank"} <= found.keys()
+
+
 def test_protocols_hold_what_a_comparison_needs(tmp_path):
     found = evaluate(tmp_path, images=10, sigma=0.3, rhos=(0.5, 1.0), directions=2, draws=4)
     ssc, lpc, gsq = (found[f"manifold/{name}"].protocol for name in ("ssc", "lpc", "gsq"))

@@ -99,7 +99,7 @@ def test_every_command_takes_a_file(pae: Pae, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE + TERM)
     option = ("--plugin", "pull_file.py")
     assert "regularizer 'pull'" in pae("check", "mine.yaml").fails(2).err
-    assert pae("check", "mine.yaml", *option).ok().out == "mine: valid\n"
+    assert pae("check", "mine.yaml", *option).ok().out.startswith("mine: valid\n")
     shown = yaml.safe_load(pae("show", "mine.yaml", *option).ok().out)
     assert shown["plugins"] == [str(tmp_path / "pull_file.py")]
     listed = pae("list-plugins", "--json", *option).ok().json
@@ -166,7 +166,7 @@ def test_a_recipe_names_files_relative_to_itself(pae: Pae, tmp_path: Path) -> No
     write(tmp_path / "project" / "code")
     recipe = tmp_path / "project" / "mine.yaml"
     recipe.write_text(RECIPE + "plugins: [code/pull_file.py]\n" + TERM)
-    assert pae("check", "project/mine.yaml").ok().out == "mine: valid\n"
+    assert pae("check", "project/mine.yaml").ok().out.startswith("mine: valid\n")
 
 
 def test_a_resolved_recipe_finds_the_file_from_anywhere(tmp_path: Path) -> None:

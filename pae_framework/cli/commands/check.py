@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +17,12 @@ from pae_framework.cli.arguments import (
     PluginOption,
     RecipeArgument,
 )
-from pae_framework.cli.output import installed_registry, plain_problem, print_answer
-from pae_framework.errors import Problem, ProfileError, RecipeError
+from pae_framework.cli.output import installed_registry, note, plain_problem, print_answer
+from pae_framework.errors import Problem, ProfileError, RecipeError, UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
+    from pae_framework.preflight.image_checks import FoundImages
     from pae_framework.preflight.profile_checks import JobsPreflight
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.recipe.profiles import FoundProfile
@@ -31,6 +34,14 @@ def check(
     overrides: OverridesArgument = None,
     plugin: PluginOption = None,
     on: OnOption = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="also write a PNG file of training and test images as they are read, cropped, "
+            "with class and name",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe without running it: names, types, and whether shapes agree.
@@ -40,12 +51,15 @@ def check(
     the profile's jobs lack instead, and what the Slurm site would refuse, which is an error.
     Stages that are done in runs/<recipe name> need nothing. Writes nothing.
     """
+    from pae_framework.preflight.image_checks import doubtful_images, found_images, unusable_images
     from pae_framework.preflight.requirements import members_of
     from pae_framework.recipe.components import require_targets
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.profiles import chosen_profile
     from pae_framework.runs.looking import only_looking
 
+    if pictures is not None:
+        _check_picture(pictures)
     try:
         loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
         profile = chosen_profile(loaded, on)
@@ -54,12 +68,19 @@ def check(
             raise
         print_answer("check", _answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
-    for member in members_of(loaded):
+    members = members_of(loaded)
+    for member in members:
         require_targets(member.recipe, loaded.registry)
     with only_looking():
         found, size = _found(loaded, profile), _sweep_size(loaded)
+        images, doubtful = found_images(members), doubtful_images(members)
+        found = replace(found, missing=(*found.missing, *unusable_images(members)))
     if as_json:
         answer = _answer((), found.missing, found.tight)
+        answer |= {
+            "images": list(map(asdict, images)),
+            "doubtful": list(map(plain_problem, doubtful)),
+        }
         if profile is not None:
             refused = [plain_problem(problem) for problem in found.refused]
             answer |= {"profile": profile.name, "site": found.site, "refused": refused}
@@ -67,11 +88,24 @@ def check(
             answer["sweep"] = asdict(size)
         print_answer("check", answer)
     else:
-        _print(loaded, profile, found, size)
+        _print(loaded, profile, found, images, size)
+        _print_list("warnings about the images:", doubtful)
+    if pictures is not None:
+        from pae_framework.evaluation.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(loaded, pictures)
+        note(f"{pictures}: written")
     if found.refused:
         if as_json:
             raise typer.Exit(ProfileError.exit_code)
         raise ProfileError(found.refused)
+
+
+def _check_picture(file: Path) -> None:
+    if file.suffix.lower() != ".png":
+        raise UsageError(f"--pictures {file}: expected the name of a PNG file")
+    if os.path.lexists(file):
+        raise UsageError(f"{file} exists; choose another file for --pictures")
 
 
 def _found(loaded: LoadedRecipe, profile: FoundProfile | None) -> JobsPreflight:
@@ -116,6 +150,7 @@ def _print(
     loaded: LoadedRecipe,
     profile: FoundProfile | None,
     found: JobsPreflight,
+    images: Sequence[FoundImages],
     size: SweepSize | None,
 ) -> None:
     from pae_framework.preflight.processes import settings_without_effect
@@ -125,14 +160,25 @@ def _print(
     needs = f"; to run it {_place(profile)} you still need:" if found.missing else ""
     of = "" if size is None else f", a sweep of {size}"
     print_line(f"{loaded.recipe.name}: valid{of}{needs}")
-    for line in (*found.missing, *images_left_out(members), *settings_without_effect(members)):
+    lines = (
+        *found.missing,
+        *images,
+        *images_left_out(members),
+        *settings_without_effect(members),
+    )
+    for line in lines:
         print_line(f"  {line}")
-    if found.tight:
-        print_line("this machine may not suffice:" if profile is None else "warnings:")
-    for problem in found.tight:
-        print_line(f"  {problem}")
+    heading = "this machine may not suffice:" if profile is None else "warnings:"
+    _print_list(heading, found.tight)
     if found.site:
         print_line(f"site: {found.site}")
+
+
+def _print_list(heading: str, problems: Sequence[Problem]) -> None:
+    if problems:
+        print_line(heading)
+    for problem in problems:
+        print_line(f"  {problem}")
 
 
 def _place(profile: FoundProfile | None) -> str:

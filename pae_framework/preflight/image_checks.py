@@ -1,0 +1,182 @@
+"""What the images of a recipe are, and what is wrong with them. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pae_framework.config import ComponentConfig, DataSourceConfig
+from pae_framework.data.classes import some_names
+from pae_framework.data.image_survey import survey
+from pae_framework.errors import Problem
+from pae_framework.preflight.requirements import components_with_requirements
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.nodes import KeyPath, dotted
+
+_SPLITS = ("train", "test")
+_SPLIT_NAMES = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
+)
+_READ = 500
+"""Images of each source that a check reads; of more, evenly spaced ones."""
+_INCEPTION = 2048
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of one data source."""
+
+    split: str
+    images: int | None
+    classes: Sequence[str] | None
+
+    def __str__(self) -> str:
+        count = "images" if self.images is None else f"{self.images:,} images"
+        if self.classes is None:
+            return f"{self.split}: {count}"
+        if len(self.classes) == 1:
+            return f"{self.split}: {count}, 1 class"
+        return f"{self.split}: {count}, {len(self.classes)} classes: {some_names(self.classes)}"
+
+
+def found_images(recipes: Sequence[LoadedRecipe]) -> list[FoundImages]:
+    """The training and test images of the recipes that are on this machine, each once."""
+    found: list[FoundImages] = []
+    for loaded in recipes:
+        for split in _SPLITS:
+            config = _config(loaded.recipe, split)
+            if config.missing() is None:
+                one = FoundImages(split, _count(config), config.known_class_names())
+                found += [] if one in found else [one]
+    return found
+
+
+def unusable_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
+    """What keeps the images of the recipes from being trained on or evaluated.
+
+    Class folders named like splits, and test images that cannot be read.
+    """
+    found = (
+        Problem(message, dotted(path), loaded.root.position(path), hint)
+        for loaded in recipes
+        for path, message, hint in (*_forgotten_split(loaded.recipe), *_unreadable(loaded.recipe))
+    )
+    return list(dict.fromkeys(found))
+
+
+def doubtful_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
+    """What makes metrics of the recipes say less than they seem to; worth a warning."""
+    checks = (_tested_on_training_images, _one_class, _fewer_than_features, _more_damaged)
+    found = (
+        Problem(message, dotted(path), loaded.root.position(path), hint)
+        for loaded in recipes
+        for check in checks
+        for path, message, hint in check(loaded.recipe)
+    )
+    return list(dict.fromkeys(found))
+
+
+_Finding = tuple[KeyPath, str, str]
+"""Key path, message and hint."""
+
+
+def _config(recipe: Recipe, split: str) -> DataSourceConfig:
+    config: DataSourceConfig = getattr(recipe.data, split).config
+    return config
+
+
+def _count(config: DataSourceConfig) -> int | None:
+    counts = config.image_counts()
+    return config.image_count() if counts is None else sum(counts.values())
+
+
+def _test_count(recipe: Recipe) -> int | None:
+    count = _count(recipe.data.test.config)
+    return count if count is None else min(count, recipe.data.test_images or count)
+
+
+def _forgotten_split(recipe: Recipe) -> Iterator[_Finding]:
+    for split in _SPLITS:
+        names = _config(recipe, split).known_class_names() or ()
+        if len(names) > 1 and all(name.lower() in _SPLIT_NAMES for name in names):
+            message = f"its classes are called {some_names(names)}, as parts of a data set are"
+            yield ("data", split), message, f"set data.{split}.split={names[0]}, or rename them"
+
+
+def _unreadable(recipe: Recipe) -> Iterator[_Finding]:
+    problems = _problems(recipe.data.test.config)
+    if problems:
+        message = f"{_number(problems)} cannot be read: {problems[0]}"
+        yield ("data", "test"), message, "repair, remove or exclude them"
+
+
+def _more_damaged(recipe: Recipe) -> Iterator[_Finding]:
+    problems, allowed = _problems(recipe.data.train.config), recipe.data.max_damaged
+    if len(problems) > allowed:
+        message = f"{_number(problems)} cannot be read: {problems[0]}"
+        hint = f"repair or exclude them, or set data.max_damaged={len(problems)} or more"
+        yield ("data", "train"), message, hint
+
+
+def _problems(config: DataSourceConfig) -> list[str]:
+    files = config.image_files() if config.missing() is None else None
+    return list(survey(files or {}, _READ).problems.values())
+
+
+def _number(problems: Sequence[str]) -> str:
+    return "an image" if len(problems) == 1 else f"{len(problems)} images"
+
+
+def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
+    data = recipe.data
+    train, test = data.train.config.image_files(), data.test.config.image_files()
+    if data.train == data.test:
+        message = "the test images are the training images"
+    elif train and test and (both := len(_real(train.values()) & _real(test.values()))):
+        message = f"{both:,} of {len(test):,} test images are training images"
+    else:
+        return
+    fields = type(data.test.config).model_fields
+    hint = "name other images"
+    if "holdout" in fields:
+        hint += ", or set data.train.holdout=0.15 data.test.holdout=0.15 data.test.part=test"
+    yield ("data", "test"), f"{message}, so metrics say nothing of new images", hint
+
+
+def _real(paths: object) -> set[str]:
+    return {os.path.realpath(path) for path in paths}  # type: ignore[attr-defined]
+
+
+def _one_class(recipe: Recipe) -> Iterator[_Finding]:
+    names = recipe.data.train.config.known_class_names()
+    if names is None or len(names) > 1:
+        return
+    for path, section in components_with_requirements(recipe):
+        if isinstance(section, ComponentConfig):
+            try:
+                section.check_classes(len(names))
+            except ValueError as error:
+                yield path, str(error), ""
+
+
+def _fewer_than_features(recipe: Recipe) -> Iterator[_Finding]:
+    """Frechet distances whose covariances have fewer images than dimensions."""
+    test = _test_count(recipe)
+    widths = {"inception": _INCEPTION}
+    if recipe.extractor is not None:
+        widths["extractor"] = recipe.extractor.config.token_width()
+    for label, component in recipe.evaluate.items():
+        needs = component.config.needs
+        counts = {"test images": test}
+        if "samples" in needs and recipe.sample is not None:
+            counts["samples"] = recipe.sample.count
+        for network in sorted(needs & widths.keys()):
+            few = [f"{n:,} {what}" for what, n in counts.items() if n and n <= widths[network]]
+            if few:
+                message = (
+                    f"compares {' and '.join(few)} by {widths[network]:,} features; a Frechet "
+                    "distance needs more images than features"
+                )
+                yield ("evaluate", label), message, f"add images, or set evaluate.{label}=null"

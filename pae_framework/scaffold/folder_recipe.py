@@ -1,0 +1,247 @@
+"""A recipe that fits a folder of images. No torch."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pae_framework.config import DataSourceConfig
+from pae_framework.data.classes import class_difference, some_names
+from pae_framework.data.image_survey import Survey, survey
+from pae_framework.errors import UsageError
+from pae_framework.recipe.emit import lines
+from pae_framework.recipe.models import MAX_NAME
+from pae_framework.registry import Registry
+from pae_framework.scaffold.plugin_package import filled
+
+SOURCE = "image_folder"
+_TRAIN = ("train", "training")
+_TEST = ("val", "valid", "validation", "test", "testing")
+_SHARES = (0.15, 0.3, 0.5)
+"""Shares of test images that are tried until every class has training images."""
+_FEWEST = 16
+"""Training images, and test images, that a recipe is written for."""
+_FEATURES = 64
+"""Width of the extractor's features; the Frechet distance needs more images."""
+_MOST_READ = 20_000
+_MOST_EXCLUDED = 100
+"""Unreadable images that a recipe excludes by name."""
+_SHOWN = 5
+_SIDES = (64, 48, 32, 16)
+_LARGE = 128
+"""Sides from here on have 16 x 16 tokens, smaller ones 8 x 8."""
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """The training and test images of a folder."""
+
+    train: DataSourceConfig
+    test: DataSourceConfig
+    written: Mapping[str, Values]
+    """Settings of both, as a recipe writes them."""
+    survey: Survey
+    left_out: str | None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.train.known_class_names() or ()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of training and of test images."""
+        return _count(self.train), _count(self.test)
+
+    @property
+    def default_side(self) -> int:
+        """64 px, or less if most images are smaller."""
+        sides = self.survey.short_sides
+        median = sides[len(sides) // 2]
+        return next((side for side in _SIDES if side <= median), _SIDES[-1])
+
+    def lines(self) -> Iterator[str]:
+        """What was found, in words."""
+        (train, test), look = self.counts, self.survey
+        yield f"{train:,} training images, {test:,} test images"
+        names = some_names(self.classes)
+        yield f"{len(self.classes)} classes: {names}" if len(self.classes) > 1 else "no classes"
+        sides = look.short_sides
+        median = sides[len(sides) // 2]
+        yield f"shorter sides from {sides[0]:,} to {sides[-1]:,} px, median {median:,} px"
+        modes = ", ".join(f"{count:,} {mode}" for mode, count in look.modes.most_common())
+        yield f"modes: {modes}; {look.transparent:,} may have transparent pixels"
+        if look.problems:
+            yield f"{len(look.problems):,} unreadable images, which the recipe excludes:"
+            yield from (f"  {problem}" for problem in list(look.problems.values())[:_SHOWN])
+        if self.left_out:
+            yield f"left out: {self.left_out}"
+
+
+def find_images(folder: Path, registry: Registry) -> FolderImages:
+    """The training and test images of a folder, flat or by class, with or without splits.
+
+    Raises:
+        UsageError: there are no images, too few, or too many that cannot be read; says what is
+            expected.
+    """
+    model: type[Any] = registry.find("dataset", SOURCE).config_class()
+    train, held_out = _splits(folder)
+    values: Values = {"folder": str(folder.expanduser().absolute())}
+    if train is not None:
+        values["split"] = train
+    look, left_out = _look(model, values)
+    readable = _excluding(values, look)
+    if held_out is None:
+        written = _parts(model, readable)
+    else:
+        values = {**values, "split": held_out}
+        other, _ = _look(model, values)
+        written = {"train": readable, "test": _excluding(values, other)}
+        look = Survey([*look.facts, *other.facts], {**look.problems, **other.problems})
+    if len(look.problems) > _MOST_EXCLUDED:
+        first = next(iter(look.problems.values()))
+        raise UsageError(
+            f"{len(look.problems):,} images cannot be read: {first}; repair or remove them"
+        )
+    found = FolderImages(
+        _checked(model, written["train"]), _checked(model, written["test"]), written, look, left_out
+    )
+    if problem := class_difference(found.classes, found.test.known_class_names() or ()):
+        raise UsageError(f"{folder / str(held_out)}: {problem}")
+    if min(found.counts) < _FEWEST:
+        raise UsageError(
+            f"{folder}: {found.counts[0]} training images and {found.counts[1]} test images, but "
+            f"training and evaluation need at least {_FEWEST} of each; add images"
+        )
+    return found
+
+
+def _splits(folder: Path) -> tuple[str | None, str | None]:
+    """Names of the folders of training and of test images; None: they are not separate."""
+    try:
+        present = {path.name for path in folder.iterdir() if path.is_dir()}
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be listed: {error.strerror}") from error
+    train = next((name for name in _TRAIN if name in present), None)
+    test = next((name for name in _TEST if name in present), None)
+    return (train, test) if train is not None else (None, None)
+
+
+def _look(model: type[Any], values: Values) -> tuple[Survey, str | None]:
+    """What the images of a source are like, and what is left out."""
+    source = _checked(model, values)
+    look = survey(source.image_files() or {}, _MOST_READ)
+    if not look.facts:
+        raise UsageError(f"no image can be read: {next(iter(look.problems.values()))}")
+    return look, source.left_out()
+
+
+def _checked(model: type[Any], values: Values) -> DataSourceConfig:
+    source: DataSourceConfig = model(**values)
+    if (problem := source.missing()) is not None:
+        raise UsageError(problem)
+    return source
+
+
+def _excluding(values: Values, look: Survey) -> Values:
+    exclude = [glob.escape(name) for name in look.problems]
+    return {**values, "exclude": exclude} if exclude else values
+
+
+def _parts(model: type[Any], values: Values) -> dict[str, Values]:
+    """Both parts of one folder, with a share that leaves images of every class for training."""
+    for share in _SHARES:
+        train = {**values, "holdout": share}
+        parts = {"train": train, "test": {**train, "part": "test"}}
+        sources = [model(**part) for part in parts.values()]
+        if all(source.missing() is None and _count(source) >= _FEWEST for source in sources):
+            break
+    return parts
+
+
+def _count(source: DataSourceConfig) -> int:
+    return sum((source.image_counts() or {}).values())
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+def recipe_name(folder: Path) -> str:
+    """A name for a run of the images of a folder."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.expanduser().absolute().name)
+    return name.lstrip("._-")[:MAX_NAME] or "images"
+
+
+def recipe_text(found: FolderImages, name: str, side: int, file: str) -> str:
+    """A commented recipe for the images.
+
+    Args:
+        found: the images.
+        name: of the recipe.
+        side: of the center crops, in px.
+        file: what commands call the recipe.
+
+    Raises:
+        UsageError: the side does not fit the networks.
+    """
+    if side % 16:
+        raise UsageError(f"--size {side}: expected a multiple of 16")
+    train, test = found.counts
+    has_classes = len(found.classes) > 1
+    patch = side // (16 if side >= _LARGE else 8)
+    samples = max(min(test, 200), len(found.classes), 2)
+    sources = {
+        split: "".join(f"\n    {line}" for line, _ in lines({"use": SOURCE, **values}))
+        for split, values in found.written.items()
+    }
+    frechet = test > _FEATURES and samples > _FEATURES
+    values = {
+        "name": name,
+        "file": file,
+        "summary": f"{train:,} training images, {test:,} test images"
+        + (f", {len(found.classes)} classes" if has_classes else ", no classes"),
+        "side": str(side),
+        **sources,
+        "extractor": _CLASSIFIER if has_classes else _MASKED.replace("<<patch>>", str(patch)),
+        "class_weight": "0.3" if has_classes else "0  # no classes: masked autoencoding alone",
+        "patch": str(patch),
+        "samples": str(samples),
+        "guidance": "1.5" if has_classes else "1.0",
+        "distances": _DISTANCES if frechet else _FEW.format(count=min(test, samples)),
+        "images": str(min(test, 200)),
+        "gsq": "true" if has_classes else "false",
+    }
+    return filled("folder_recipe.yaml", values)
+
+
+_CLASSIFIER = """\
+# A small classifier used only for evaluation: Frechet distances are measured in its features.
+extractor:
+  use: small_cnn
+  width: 16
+  train: {steps: 150, batch_size: 32, lr: 2e-3}"""
+_MASKED = """\
+# A network used only for evaluation: Frechet distances are measured in its features. Without
+# classes, it learns to predict hidden patches.
+extractor:
+  use: tiny_vit
+  patch: <<patch>>
+  width: 64
+  depth: 2
+  heads: 2
+  class_weight: 0
+  train: {steps: 150, batch_size: 64, lr: 2e-3}"""
+_DISTANCES = """\
+  generation:                     # Frechet distance of samples and test images
+  few_steps:"""
+_FEW = (
+    "  # No `generation` and `few_steps`: {count} test images or samples are too few for the 64\n"
+    "  # feature dimensions of a Frechet distance."
+)

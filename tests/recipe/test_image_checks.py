@@ -1,0 +1,217 @@
+"""What is wrong with the images of a recipe: refused, or worth a warning."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pae_framework.plugins import load_registry
+from pae_framework.preflight.image_checks import doubtful_images, found_images, unusable_images
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.testing.pytest import Pae
+
+REGISTRY = load_registry()
+ENOUGH = 70
+"""Images of a class: two classes have more than the quickstart's extractor has features."""
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "png")
+    return file.getvalue()
+
+
+def fill(folder: Path, count: int = ENOUGH) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = png()
+    for n in range(count):
+        (folder / f"{n}.png").write_bytes(content)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for name in "ab":
+            fill(tmp_path / "data" / split / name)
+    return tmp_path / "data"
+
+
+def recipe(data: Path, train: str = "split: train", test: str = "split: val", *more: str):
+    sources = (
+        f"data.{name}={{use: image_folder, folder: {data}, {settings}}}"
+        for name, settings in (("train", train), ("test", test))
+    )
+    overrides = (*sources, "evaluate.manifold.ssc=false", "sample.count=140", *more)
+    return load_recipe("quickstart", overrides, REGISTRY)
+
+
+def refused(loaded: LoadedRecipe) -> list[str]:
+    return [problem.path for problem in unusable_images([loaded])]
+
+
+def doubted(loaded: LoadedRecipe) -> list[str]:
+    return [problem.path for problem in doubtful_images([loaded])]
+
+
+def test_good_images_are_neither_refused_nor_doubted(data):
+    assert refused(recipe(data)) == doubted(recipe(data)) == []
+    quickstart = load_recipe("quickstart", (), REGISTRY)
+    assert refused(quickstart) == doubted(quickstart) == []
+
+
+def test_what_was_found_is_told(data):
+    train, test = found_images([recipe(data)])
+    assert (train.split, train.images, train.classes) == ("train", 2 * ENOUGH, ("a", "b"))
+    assert (test.split, test.images) == ("test", 2 * ENOUGH)
+    assert "140 images, 2 classes: a, b" in str(train)
+
+
+def test_images_that_are_missing_are_not_told(data):
+    (only,) = found_images([recipe(data, test="split: nothing")])
+    assert only.split == "train"
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "TEST"), ("train", "val", "test")])
+def test_classes_named_like_splits_are_refused(tmp_path, names):
+    for name in names:
+        fill(tmp_path / name)
+    loaded = recipe(tmp_path, "holdout: 0.5", "holdout: 0.5, part: test")
+    assert refused(loaded) == ["data.train", "data.test"]
+    assert "data.train.split=" in unusable_images([loaded])[0].hint
+
+
+def test_one_class_named_like_a_split_among_others_is_a_class(tmp_path):
+    for name in ("train", "bus"):
+        fill(tmp_path / name, 140)
+    assert refused(recipe(tmp_path, "holdout: 0.5", "holdout: 0.5, part: test")) == []
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("no image"),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "flipped bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    place = content.index(b"IDAT") + 6
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("split", "refusals", "doubts"), [("val", ["data.test"], []), ("train", [], ["data.train"])]
+)
+def test_unreadable_images_are_found_before_anything_runs(data, damage, split, refusals, doubts):
+    DAMAGE[damage](data / split / "b" / "7.png")
+    loaded = recipe(data)
+    assert refused(loaded) == refusals
+    assert doubted(loaded) == doubts
+    (problem,) = [*unusable_images([loaded]), *doubtful_images([loaded])]
+    assert "b/7.png" in problem.message
+
+
+def test_excluded_and_tolerated_images_may_be_unreadable(data):
+    for split in ("train", "val"):
+        DAMAGE["cut"](data / split / "b" / "7.png")
+    exclude = "exclude: [b/7.png]"
+    loaded = recipe(data, "split: train", f"split: val, {exclude}", "data.max_damaged=1")
+    assert refused(loaded) == doubted(loaded) == []
+    loaded = recipe(data, f"split: train, {exclude}", f"split: val, {exclude}")
+    assert refused(loaded) == doubted(loaded) == []
+
+
+def test_half_a_photo_is_unreadable(data):
+    photo = data / "val" / "a" / "photo.jpg"
+    Image.effect_noise((200, 200), 80).save(photo)
+    assert refused(recipe(data)) == []
+    content = photo.read_bytes()
+    photo.write_bytes(content[: len(content) // 2])
+    assert refused(recipe(data)) == ["data.test"]
+
+
+def link_one(data: Path) -> None:
+    (data / "val" / "a" / "0.png").unlink()
+    (data / "val" / "a" / "0.png").symlink_to(data / "train" / "a" / "1.png")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("split: train", "split: train"),
+        ("split: train", "split: train/../train"),
+        ("split: train, holdout: 0.5", "split: train, holdout: 0.6, part: test"),
+        ("split: train", "split: train, background: black"),
+    ],
+)
+def test_test_images_among_the_training_images_are_doubted(data, train, test):
+    assert "data.test" in doubted(recipe(data, train, test))
+
+
+def test_a_link_to_a_training_image_is_that_image(data):
+    link_one(data)
+    assert doubted(recipe(data)) == ["data.test"]
+
+
+def test_both_parts_of_a_folder_are_apart(data):
+    parts = ("split: train, holdout: 0.5", "split: train, holdout: 0.5, part: test")
+    assert "data.test" not in doubted(recipe(data, *parts))
+
+
+def test_equal_sources_without_files_are_doubted():
+    same = "data.test={use: digits, split: train}"
+    assert doubted(load_recipe("quickstart", [same], REGISTRY)) == ["data.test"]
+
+
+def test_one_class_is_doubted_where_classes_count(tmp_path):
+    for split in ("train", "val"):
+        fill(tmp_path / split, 2 * ENOUGH)
+    assert doubted(recipe(tmp_path)) == ["extractor", "evaluate.manifold"]
+    without = ("evaluate.manifold.gsq=false", "extractor={use: tiny_vit, class_weight: 0}")
+    train = "extractor.train={steps: 1}"
+    assert doubted(recipe(tmp_path, "split: train", "split: val", *without, train)) == []
+
+
+@pytest.mark.parametrize(("test_images", "samples"), [(64, 140), (140, 64), (65, 65)])
+def test_frechet_distances_of_fewer_images_than_features_are_doubted(data, test_images, samples):
+    more = (f"data.test_images={test_images}", f"sample.count={samples}")
+    few = {"evaluate.generation", "evaluate.few_steps"} if min(test_images, samples) < 65 else set()
+    if test_images < 65:
+        few |= {"evaluate.reconstruction"}
+    assert set(doubted(recipe(data, "split: train", "split: val", *more))) == few
+
+
+def test_the_command_prints_and_refuses(pae: Pae, data, tmp_path):
+    DAMAGE["cut"](data / "val" / "b" / "7.png")
+    link_one(data)
+    sources = [
+        f"data.train={{use: image_folder, folder: {data}, split: train}}",
+        f"data.test={{use: image_folder, folder: {data}, split: val}}",
+        "evaluate.manifold.ssc=false",
+    ]
+    out = pae("check", "quickstart", *sources).ok().out
+    assert "140 images, 2 classes: a, b" in out
+    assert "b/7.png" in out
+    assert "training images" in out
+    answer = pae("check", "quickstart", *sources, "--json").ok().json
+    assert [one["images"] for one in answer["images"]] == [140, 140]
+    assert [problem["path"] for problem in answer["missing"]] == ["data.test"]
+    assert "data.test" in [problem["path"] for problem in answer["doubtful"]]
+    assert "b/7.png" in pae("run", "quickstart", *sources).fails(2).err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_contact_sheet_shows_what_is_read_and_replaces_nothing(pae: Pae, tmp_path):
+    pae("check", "quickstart", "--pictures", "sheet.png").ok()
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width >= 8 * 128
+    content = (tmp_path / "sheet.png").read_bytes()
+    pae("check", "quickstart", "--pictures", "sheet.png").fails(2)
+    pae("check", "quickstart", "--pictures", "sheet.txt").fails(2)
+    assert (tmp_path / "sheet.png").read_bytes() == content

@@ -1,0 +1,185 @@
+"""Recipes for folders of images: whatever the folder is like, the recipe is valid and fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pae_framework.errors import UsageError
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.scaffold.folder_recipe import find_images, recipe_name, recipe_text
+from pae_framework.testing.pytest import Pae
+
+REGISTRY = load_registry()
+
+
+def fill(folder: Path, count: int, side: int = 64, mode: str = "RGB") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        Image.new(mode, (side + n % 3, side)).save(folder / f"{n:03d}.png")
+
+
+def written(tmp_path: Path, folder: Path, side: int | None = None) -> LoadedRecipe:
+    """The recipe for a folder, loaded, which checks it."""
+    found = find_images(folder, REGISTRY)
+    file = tmp_path / "mine.yaml"
+    file.write_text(recipe_text(found, "mine", side or found.default_side, "mine.yaml"))
+    return load_recipe(file, (), REGISTRY)
+
+
+def counts(loaded: LoadedRecipe) -> list[list[int]]:
+    """Images of each class, of training and test images."""
+    data = loaded.recipe.data
+    sources = (data.train.config, data.test.config)
+    return [list((source.image_counts() or {}).values()) for source in sources]
+
+
+LAYOUTS: dict[str, tuple[Sequence[str], int, int]] = {
+    "flat": (["."], 60, 1),
+    "by class": (["ant", "bee", "cat"], 60, 3),
+    "train and val, by class": (["train/ant", "train/bee", "val/ant", "val/bee"], 30, 2),
+    "train and test, flat": (["train", "test"], 40, 1),
+    "training and validation": (["training/a b", "validation/a b"], 30, 1),
+    "train alone": (["train/ant", "train/bee"], 60, 2),
+    "names that YAML reads otherwise": (["no", "1e3", "#", "a: b"], 60, 4),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_image_is_in_one_part_of_a_valid_recipe(tmp_path, layout):
+    folders, each, classes = LAYOUTS[layout]
+    for name in folders:
+        fill(tmp_path / "my images" / name, each)
+    loaded = written(tmp_path, tmp_path / "my images")
+    train, test = counts(loaded)
+    assert len(train) == len(test) == classes
+    assert sum(train) + sum(test) == each * len(folders)
+    assert min(train) > 0
+    data = loaded.recipe.data
+    train_files, test_files = (x.config.image_files() for x in (data.train, data.test))
+    assert not set(train_files.values()) & set(test_files.values())
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_labels_are_used_only_where_there_are_classes(tmp_path, classes):
+    for n in range(classes):
+        fill(tmp_path / "data" / f"class{n}", 60)
+    recipe = written(tmp_path, tmp_path / "data").recipe
+    assert (recipe.tokenizer.encoder.config.class_weight > 0) == (classes > 1)
+    assert recipe.evaluate["manifold"].config.gsq == (classes > 1)
+    assert (recipe.sample.guidance.scale > 1) == (classes > 1)
+    assert recipe.extractor.use == ("small_cnn" if classes > 1 else "tiny_vit")
+
+
+@pytest.mark.parametrize(("each", "measured"), [(40, False), (320, True)])
+def test_frechet_distances_need_more_images_than_features(tmp_path, each, measured):
+    for name in "ab":
+        fill(tmp_path / "data" / name, each, side=16)
+    recipe = written(tmp_path, tmp_path / "data").recipe
+    for label in ("generation", "few_steps"):
+        assert (label in recipe.evaluate) == measured
+    width = recipe.extractor.config.token_width()
+    _, test = counts(load_recipe(tmp_path / "mine.yaml", (), REGISTRY))
+    assert (min(sum(test), recipe.sample.count) > width) == measured
+
+
+def test_there_are_samples_of_every_class(tmp_path):
+    for n in range(30):
+        fill(tmp_path / "data" / f"{n:02d}", 5, side=16)
+    loaded = written(tmp_path, tmp_path / "data")
+    assert sum(counts(loaded)[1]) < 30
+    assert loaded.recipe.sample.count >= 30
+
+
+@pytest.mark.parametrize(("side", "expected"), [(500, 64), (64, 64), (50, 48), (20, 16), (8, 16)])
+def test_crops_are_not_larger_than_most_images(tmp_path, side, expected):
+    fill(tmp_path / "data", 60, side=side)
+    assert written(tmp_path, tmp_path / "data").recipe.data.image_size == expected
+
+
+@pytest.mark.parametrize("side", [16, 48, 64, 112, 128, 256])
+def test_any_multiple_of_16_gives_a_valid_recipe(tmp_path, side):
+    fill(tmp_path / "data", 60, side=16)
+    assert written(tmp_path, tmp_path / "data", side).recipe.data.image_size == side
+
+
+def test_another_side_is_refused(tmp_path):
+    fill(tmp_path / "data", 60)
+    with pytest.raises(UsageError, match=r"\b50\b.*\b16\b"):
+        written(tmp_path, tmp_path / "data", 50)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_unreadable_images_are_named_and_excluded(tmp_path, split):
+    places = ["train/a", "val/a"] if split else ["a"]
+    broken = ["[1]*?.png", "half.jpg", "text.png"]
+    for place in places:
+        folder = tmp_path / "data" / place
+        fill(folder, 60)
+        Image.effect_noise((64, 64), 50).save(folder / "half.jpg")
+        half = (folder / "half.jpg").read_bytes()
+        (folder / "half.jpg").write_bytes(half[: len(half) // 2])
+        (folder / "text.png").write_text("no image")
+        (folder / "[1]*?.png").write_bytes((folder / "000.png").read_bytes()[:-20])
+    found = find_images(tmp_path / "data", REGISTRY)
+    told = "\n".join(found.lines())
+    assert all(name in told for name in broken)
+    train, test = counts(written(tmp_path, tmp_path / "data"))
+    assert sum(train) + sum(test) == 60 * len(places)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda data: None, "data"),
+        (lambda data: data.write_text(""), "data"),
+        (lambda data: data.mkdir(), "no image"),
+        (lambda data: fill(data, 5), "5|images"),
+        (lambda data: (fill(data / "a", 60), (data / "b").mkdir()), "data/b"),
+        (lambda data: (fill(data / "train/a", 60), fill(data / "val/b", 60)), "a.*b"),
+    ],
+    ids=["missing", "file", "empty", "few", "empty class", "other classes"],
+)
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path, make, expected):
+    make(tmp_path / "data")
+    with pytest.raises(UsageError, match=expected):
+        find_images(tmp_path / "data", REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "folder", ["a", "my images", "-x", "...", "日本", "a" * 300, "/", "über.png"]
+)
+def test_names_of_recipes_are_valid(folder):
+    name = recipe_name(Path(folder))
+    assert name
+    loaded = load_recipe("quickstart", [f"name={name!r}"], REGISTRY)
+    assert loaded.recipe.name == name
+
+
+def test_the_command_writes_a_recipe_that_pae_check_accepts(pae: Pae, tmp_path):
+    for name in "ab":
+        fill(tmp_path / "pets" / name, 60, mode="RGBA")
+    told = pae("new-recipe", "pets", "--size", "32").ok().out
+    assert "pae check pets.yaml" in told
+    assert "pae run pets.yaml" in told
+    assert pae("check", "pets.yaml").ok().out.startswith("pets: valid\n")
+    text = (tmp_path / "pets.yaml").read_text()
+    pae("new-recipe", "pets").fails(2)
+    assert (tmp_path / "pets.yaml").read_text() == text
+    pae("new-recipe", "pets", "--out", "other.yaml").ok()
+    assert load_recipe(tmp_path / "other.yaml", (), REGISTRY).recipe.name == "other"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [1, 2])
+def test_a_written_recipe_runs(pae: Pae, tmp_path, classes):
+    for n in range(classes):
+        fill(tmp_path / "pets" / f"class{n}", 60, side=20)
+    pae("new-recipe", "pets").ok()
+    pae("run", "pets.yaml", "--smoke", "--run-dir", "run").ok()
+    assert (tmp_path / "run" / "report.html").exists()
