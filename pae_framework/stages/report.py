@@ -15,12 +15,14 @@ from pae_framework.errors import PaeError
 from pae_framework.evaluation.shown import clusters, nearest_to_samples, rotations, shown_inputs
 from pae_framework.execution.context import StageContext
 from pae_framework.recipe.parent_changes import changes_to_parent
+from pae_framework.recipe.smoke import is_smoke
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
 from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
+from pae_framework.report.verdict import judge
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
@@ -96,6 +98,7 @@ def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
     inputs, masks = shown_inputs(context)
     sets = inputs.sample_sets if context.reads("sample") else []
+    metrics = _metrics(context)
     logs = {name: _log(context, name) for name in context.planned.inputs}
     return ReportContent(
         name=context.recipe.name,
@@ -106,7 +109,8 @@ def gather(context: StageContext) -> ReportContent:
         environment=context.run.environment,
         stages=[_summary(context, name, rows) for name, rows in logs.items()],
         curves={name: rows for name, rows in logs.items() if rows},
-        metrics=_metrics(context),
+        metrics=metrics,
+        verdict=judge(metrics, smoke=is_smoke(context.recipe.name)),
         originals=inputs.images,
         reconstructions=inputs.reconstructions,
         samples=_labeled(sets[0]) if sets else None,

@@ -173,9 +173,10 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
 def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
     """Print the metrics of a run, or of a sweep's variants side by side, and the report's path."""
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
-    from pae_framework.report.text import comparison_tables, results_table
+    from pae_framework.report.text import comparison_tables, results_table, verdict_lines
     from pae_framework.runs.directory import REPORT
     from pae_framework.runs.run_metrics import read_comparison, read_metrics
+    from pae_framework.runs.run_verdict import read_verdict
 
     if "members" in directory.info:
         for table in comparison_tables(
@@ -184,4 +185,7 @@ def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
             console.print(table)
     elif (metrics := read_metrics(directory)) is not None:
         console.print(results_table(result_rows(metrics)))
+        if (verdict := read_verdict(directory)) is not None:
+            for line in verdict_lines(verdict):
+                console.print(line)
     console.print(f"report: {directory.path / REPORT}")
