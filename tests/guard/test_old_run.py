@@ -144,6 +144,16 @@ def test_finished_run_is_done_and_nothing_runs_again(continued: Continued):
     assert continued.out["run of the finished run"].count("cached") == len(STAGES)
 
 
+def test_the_verdict_on_a_finished_run_says_what_it_lacks(continued: Continued):
+    rows = json.loads(continued.out["status"])["old_run"]
+    (verdict,) = [row["verdict"] for row in rows if "verdict" in row]
+    assert verdict["answer"] == "undecided"
+    assert "pae evaluate RUN --again" in verdict["sentence"]
+    page = (continued.finished / "report.html").read_text(encoding="utf-8")
+    for shown in (page, continued.out["run of the finished run"]):
+        assert "easy to diffuse in" in shown
+
+
 def test_the_finished_run_keeps_its_description(continued: Continued):
     for name in ("run.json", "environment.json", "recipe.yaml", "overrides.txt", "resolved.yaml"):
         before, after = (run / name for run in (OLD / "finished", continued.finished))

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 
 import pytest
 
+from pae_framework.report.content import ReportContent
+from pae_framework.report.html import render
 from pae_framework.report.table import (
     comparison_table,
     result_rows,
@@ -263,3 +266,22 @@ def test_references_are_in_no_table_of_the_runs_metrics():
     assert {row.name for rows in results_by_group(metrics()).values() for row in rows} == own
     members = sweep_members([{"variant": "a", "seed": 0, "metrics": metrics()}])
     assert {column.name for column in comparison_table(members)[0]} == own
+
+
+@pytest.mark.parametrize("values", [{}, {"ssc": 0.30, "ssc_pixels": 0.5}, without("ssc", "gsq")])
+def test_a_report_opens_with_the_verdict(values):
+    found = metrics(**values)
+    verdict = judge(found)
+    page = unescape(render(ReportContent("run", metrics=found, verdict=verdict)))
+    assert page.index(verdict.sentence) < page.index('class="results"')
+    for diagnosis in verdict.diagnoses:
+        assert diagnosis.title in page
+        assert diagnosis.reason in page
+        for place in diagnosis.scale:
+            assert f'<th scope="row">{place.label}</th><td class="n">{place.text}</td>' in page
+    for caveat in verdict.caveats:
+        assert caveat in page
+
+
+def test_a_report_without_diagnostics_has_no_verdict():
+    assert 'id="verdict"' not in render(ReportContent("run", metrics=[]))
