@@ -19,7 +19,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from rich.console import Console
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -501,4 +500,4 @@ def _folder() -> Iterator[Path]:
 
 
 def _silent(total: int, done: int) -> ProgressLine:
-    return ProgressLine("card", total, done, Console(quiet=True))
+    return ProgressLine("card", total, done, PlainConsole(quiet=True))

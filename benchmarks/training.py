@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.subject import BareLoop, Subject
@@ -16,6 +15,7 @@ from benchmarks.timing import Timing, Way, in_turn, now, repeated
 from pae_framework.contracts import Generator
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import FlowObjective
+from pae_framework.system.console import PlainConsole
 from pae_framework.training.loop import train
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext, TrainTask
@@ -127,4 +127,4 @@ def _peer(subject: Subject) -> nn.Module | None:
 
 
 def _silent(total: int, done: int) -> ProgressLine:
-    return ProgressLine("benchmark", total, done, Console(quiet=True))
+    return ProgressLine("benchmark", total, done, PlainConsole(quiet=True))

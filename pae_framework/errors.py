@@ -6,8 +6,24 @@ without a traceback; ``--debug`` shows one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+SAVED = 75
+"""Exit code: saved, and to be started again (``EX_TEMPFAIL``)."""
+INTERRUPTED = 128 + signal.SIGINT
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "a valid run failed, or what was asked for is not there",
+    2: "wrong input: a recipe, an option or a file",
+    3: "a plugin broke its contract or does not load",
+    SAVED: "saved, and to be started again: SIGUSR1 or SIGUSR2, or a job that is requeued",
+    128 + signal.SIGHUP: "saved after its terminal was closed (SIGHUP)",
+    INTERRUPTED: "stopped by Ctrl-C",
+    128 + signal.SIGTERM: "stopped by SIGTERM",
+}
+"""What the exit codes of the commands mean."""
 
 
 class PaeError(Exception):
@@ -21,7 +37,19 @@ class RunError(PaeError):
 
 
 class StoppedError(RunError):
-    """Stopped on request; the run can be resumed."""
+    """Stopped on request; the run can be resumed.
+
+    Args:
+        message: what was stopped, and where.
+        number: the signal that asked for it; None: another process was asked or has ended.
+    """
+
+    exit_code = SAVED
+
+    def __init__(self, message: str, number: int | None = None):
+        super().__init__(message)
+        if number is not None and 128 + number in EXIT_CODES:
+            self.exit_code = 128 + number
 
 
 class WriteError(RunError):

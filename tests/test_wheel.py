@@ -42,7 +42,7 @@ def from_elsewhere(site: Path, *command: str) -> str:
 
 def test_shipped_recipes_are_found_by_name(site: Path):
     listed = json.loads(from_elsewhere(site, "-m", "pae_framework", "list-recipes", "--json"))
-    assert "quickstart" in {recipe["name"] for recipe in listed}
+    assert "quickstart" in {recipe["name"] for recipe in listed["recipes"]}
     assert "valid" in from_elsewhere(site, "-m", "pae_framework", "check", "quickstart")
     where = from_elsewhere(
         site, "-c", "from pae_framework.recipe.library import find; print(find('quickstart'))"

@@ -12,6 +12,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from pae_framework.cli import app as application
+from pae_framework.errors import EXIT_CODES
 from pages.markdown import block, code, inline, prose, table
 
 _WORDS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -37,7 +38,10 @@ def page() -> str:
             table(("command", ""), rows),
             "Options that go before the command:",
             _options(overall.callback, None),
-            inline((inspect.getdoc(application.main) or "").partition("\n\n")[2]),
+            "## Exit codes",
+            table(("code", ""), ((code(str(number)), text) for number, text in EXIT_CODES.items())),
+            "A run that is stopped can be resumed: the message names the command. A reader of the "
+            "output that goes away, as in `pae show RECIPE | head`, changes nothing.",
             *(_command(name, call) for name, call in commands.items()),
         ]
     )
@@ -114,7 +118,8 @@ def _options(function: Function, command: str | None) -> str:
     rows = []
     for found in _parameters(function):
         if isinstance(found.info, OptionInfo):
-            value = "" if found.type is bool else f" {_word(found.type)}"
+            word = found.info.metavar or ("" if found.type is bool else _word(found.type))
+            value = f" {word}" if word else ""
             default = "" if found.default in (None, False) else code(str(found.default))
             if found.default is inspect.Parameter.empty:
                 default = "required"

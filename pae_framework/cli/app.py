@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pae_framework import __version__
 from pae_framework.cli.commands.build_reference import build_reference
@@ -39,42 +40,98 @@ from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.commands.tune_guidance import tune_guidance
-from pae_framework.cli.output import print_error, warn
+from pae_framework.cli.output import DETAIL, Detail, print_error, warn
 from pae_framework.errors import PaeError, RunError
 from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
 from pae_framework.system.printing import print_line
 from pae_framework.system.standard_streams import lasting_output, lost_output
 
+GROUPS: Mapping[str, Sequence[Callable[..., None] | str]] = {
+    "Recipes": (list_recipes, copy, show, check, fetch, schema),
+    "Runs": (run, status, logs, cancel, profiles),
+    "Results": (report, cards, compare, evaluate, sample, reconstruct, tune_guidance),
+    "Other programs": ("import", "export", "reference"),
+    "Plugins and this machine": (
+        *(list_plugins, show_plugin, new_plugin, check_plugin),
+        doctor,
+    ),
+}
+"""The commands by what they are for; strings name groups of commands."""
+
+
+class _Group(TyperGroup):
+    """Lists its commands with whole summaries."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections of the help that list commands; see click."""
+        for heading, names in self.sections().items():
+            summaries = [(name, self.commands[name].get_short_help_str(200)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl(summaries)
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """The names of the commands by heading."""
+        return {"Commands": self.commands}
+
+
+class _Commands(_Group):
+    """The commands of ``pae`` by what they are for."""
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """The names of the commands by heading."""
+        return {
+            heading: [x if isinstance(x, str) else _name_of(x) for x in commands]
+            for heading, commands in GROUPS.items()
+        }
+
+
 app = typer.Typer(
     name="pae",
+    cls=_Commands,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`pae COMMAND --help` describes a command. The documentation is in docs/ of the "
+    "sources; start with docs/tutorial.md.",
 )
-importing = typer.Typer(no_args_is_help=True, help="Load weights trained elsewhere into a run.")
-app.add_typer(importing, name="import")
-exporting = typer.Typer(no_args_is_help=True, help="Write a run's weights for use elsewhere.")
-app.add_typer(exporting, name="export")
-reference = typer.Typer(no_args_is_help=True, help="Make what samples are compared with.")
-app.add_typer(reference, name="reference")
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    group = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None, help=text)
+    app.add_typer(group, name=name)
+    return group
+
+
+importing = _group("import", "Load weights trained elsewhere into a run.")
+exporting = _group("export", "Write a run's weights for use elsewhere.")
+reference = _group("reference", "Make what samples are compared with.")
+
+
+def _name_of(function: Callable[..., None]) -> str:
+    return function.__name__.replace("_", "-")
 
 
 def _add(group: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
-    """Add a command. The lines of its docstring are joined, because the terminal wraps its help."""
-    name = name or function.__name__.replace("_", "-")
+    """Add a command.
+
+    The lines of each paragraph of its docstring are joined, because the help wraps them; examples
+    stay as they are.
+    """
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-    joined = (text if "\n    " in text else text.replace("\n", " ") for text in paragraphs)
-    group.command(name, help="\n\n".join(joined))(function)
+    start = next((i for i, x in enumerate(paragraphs) if x.startswith("Example")), len(paragraphs))
+    joined = [text.replace("\n", " ") for text in paragraphs[:start]]
+    if start < len(paragraphs):  # click keeps the lines of a paragraph after this mark
+        joined.append("\b\n" + "\n".join(paragraphs[start:]))
+    group.command(name or _name_of(function), help="\n\n".join(joined), epilog=_EPILOG)(function)
 
 
-for command in (
-    *(run, check, fetch, show, list_recipes, copy),
-    *(status, logs, cancel),
-    *(sample, tune_guidance, reconstruct, evaluate, cards, compare, report),
-    *(list_plugins, show_plugin, new_plugin, check_plugin, schema, profiles, doctor),
-):
-    _add(app, command)
+_EPILOG = "Options of every command: -q, -v, --no-progress, --debug; see `pae --help`."
+
+for command in (command for commands in GROUPS.values() for command in commands):
+    if not isinstance(command, str):
+        _add(app, command)
 _add(importing, import_pae, "pae")
 _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")
@@ -94,18 +151,32 @@ def pae(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="only results, warnings and errors"),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="show every update of the progress")
+    ] = False,
+    no_progress: Annotated[
+        bool, typer.Option("--no-progress", help="notes, but no progress")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
-    """Train, sample and measure prior-aligned autoencoders."""
+    """Train, sample and measure prior-aligned autoencoders.
+
+    These options may stand anywhere on the command line. Results are printed on standard output;
+    progress, notes and errors on standard error.
+    """
+    DETAIL.quiet = quiet
+    DETAIL.progress_seconds = None if no_progress else 0.0 if verbose else Detail.progress_seconds
 
 
 def main() -> None:
     """Run one command.
 
-    Exit codes: 0 done, 1 a run failed or training was stopped, 2 wrong recipe or usage, 3 a
-    component's code cannot be loaded, 130 stopped by Ctrl-C outside of training.
-
-    A reader of the output that goes away, as in ``pae show RECIPE | head``, changes nothing.
+    The process ends with one of :data:`~pae_framework.errors.EXIT_CODES`. A reader of the output
+    that goes away, as in ``pae show RECIPE | head``, changes nothing.
     """
     with lasting_output():
         code = _run_command()
@@ -118,11 +189,21 @@ def main() -> None:
     end_process(code)
 
 
+_GENERAL = ("--debug", "-q", "--quiet", "-v", "--verbose", "--no-progress")
+
+
+def _general_first(words: list[str]) -> list[str]:
+    """The options of every command, which may stand anywhere, before the command."""
+    end = words.index("--") if "--" in words else len(words)
+    own, rest = words[:end], words[end:]
+    chosen = [word for word in own if word in _GENERAL]
+    return [*chosen, *(word for word in own if word not in _GENERAL), *rest]
+
+
 def _run_command() -> int:
     """Run the command of the process' arguments; returns the exit code."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, prog_name="pae")
+        app(args=_general_first(sys.argv[1:]), prog_name="pae")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except (PaeError, OSError) as raised:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.output import installed_registry, warn
+from pae_framework.cli.output import installed_registry, progress_console, tell_loading, warn
 from pae_framework.cli.shell_completion import (
     complete_override,
     complete_profile,
@@ -82,7 +82,19 @@ PluginOption = Annotated[
         help="a plugin of one Python file, which need not be installed; may be repeated",
     ),
 ]
+ProcessesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="processes on this machine; auto: one for each visible GPU; default: one, or those "
+        "that torchrun started",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+ProtocolOption = Annotated[
+    bool,
+    typer.Option("--protocol", help="also print how each value was measured"),
+]
 InceptionOption = Annotated[
     str,
     typer.Option(
@@ -95,6 +107,7 @@ InceptionOption = Annotated[
 CropOption = Annotated[
     int | None,
     typer.Option(
+        metavar="PX",
         min=1,
         max=8192,
         help="center-crop images of folders and data sources to this side in px; default: as they "
@@ -102,7 +115,7 @@ CropOption = Annotated[
     ),
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option(min=1, help="images at once; does not change the features")
+    int, typer.Option(metavar="N", min=1, help="images at once; does not change the features")
 ]
 CacheOption = Annotated[
     Path | None,
@@ -145,12 +158,12 @@ def finished_context(run: Path, stage: str) -> StageContext:
         RecipeError: the run's recipe no longer loads.
     """
     from pae_framework.runs.opened import open_run
-    from pae_framework.system.console import PlainConsole
 
     opened = open_run(run, installed_registry())
     for file in opened.edited_plugins():
         warn(f"{file} was edited since the run, whose weights are those of the earlier code")
+    tell_loading()
     from pae_framework.execution.context import StageContext, configure_torch
 
     configure_torch(opened.loaded.recipe.runtime)
-    return StageContext.of_finished_run(opened, stage, PlainConsole(stderr=True))
+    return StageContext.of_finished_run(opened, stage, progress_console())

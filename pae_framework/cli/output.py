@@ -5,21 +5,43 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pae_framework.errors import PaeError, RecipeError, UsageError
+from pae_framework.errors import PaeError, Problem, RecipeError, StoppedError, UsageError
 from pae_framework.system.files import file_problem
 from pae_framework.system.printing import print_line, printable
+from pae_framework.system.stopping import STOP_SIGNALS, interrupted_by, stopped_by
 
 if TYPE_CHECKING:
     from pae_framework.registry import Registry
     from pae_framework.system.console import PlainConsole
 
-_UNBROKEN = 100_000
+UNBROKEN = 100_000
 """Table width if stdout is not a terminal, so that no line is broken."""
+
+
+def print_answer(command: str, answer: Mapping[str, Any]) -> None:
+    """Print the JSON document of a command, with its name and version as ``schema``.
+
+    Within a version, keys are only added.
+    """
+    print_json({"schema": f"{command}/1", **answer})
+
+
+def plain_problem(problem: Problem) -> dict[str, Any]:
+    """A problem in JSON types, with its place if it is in a file."""
+    file, _, position = problem.where.partition(":")
+    line, _, column = position.partition(":")
+    place = None
+    if line.isdigit() and column.isdigit():
+        place = {"file": str(Path(file).absolute()), "line": int(line), "column": int(column)}
+    return {**asdict(problem), "place": place}
 
 
 def print_json(data: Any) -> None:
@@ -30,18 +52,42 @@ def print_json(data: Any) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns; on a terminal, long cells wrap."""
-    from rich import box
-    from rich.table import Table
+    from pae_framework.system.console import PlainTable
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    table = PlainTable(*headings)
     for row in rows:
         table.add_row(*row)
-    console_for_tables(_UNBROKEN).print(table)
+    console_for_tables().print(table)
 
 
-def console_for_tables(width: int = 100) -> PlainConsole:
+@dataclass
+class Detail:
+    """How much a command tells on standard error besides warnings and errors."""
+
+    quiet: bool = False
+    """Neither notes nor progress."""
+    progress_seconds: float | None = 10.0
+    """See :class:`~pae_framework.system.console.PlainConsole`."""
+
+
+DETAIL = Detail()
+"""What the options before the command say."""
+
+
+def progress_console() -> PlainConsole:
+    """The console for progress and notes: standard error."""
+    from pae_framework.system.console import PlainConsole
+
+    return PlainConsole(DETAIL.progress_seconds, stderr=True, quiet=DETAIL.quiet)
+
+
+def tell_loading() -> None:
+    """Say that torch is about to be imported, which takes seconds."""
+    if "torch" not in sys.modules:
+        note("loading PyTorch ...")
+
+
+def console_for_tables(width: int = UNBROKEN) -> PlainConsole:
     """A console for tables; of this width if stdout is not a terminal."""
     from pae_framework.system.console import PlainConsole
 
@@ -59,8 +105,9 @@ def warn(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Print one line on stderr, beside what the command prints on stdout."""
-    sys.stderr.write(f"{printable(message)}\n")
+    """Print one line on stderr, beside what the command prints on stdout; not with -q."""
+    if not DETAIL.quiet:
+        _print_plain(message)
 
 
 def installed_registry(files: Iterable[Path] = ()) -> Registry:
@@ -92,8 +139,29 @@ def registry_with(files: Iterable[Path]) -> Registry:
     return with_files(load_registry(), paths)
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """A command that can be repeated to resume: a signal that asks to stop interrupts it.
+
+    Also where no training or sampling waits for such signals.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+    ended_by = (number for number in STOP_SIGNALS if number != signal.SIGINT)
+    heeded = [number for number in ended_by if signal.getsignal(number) != signal.SIG_IGN]
+    with interrupted_by(heeded):
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise stopped_by(error) from error
+
+
 def print_error(error: PaeError) -> None:
-    """Print an error; for a recipe, every problem on its own line."""
+    """Print an error; for a recipe, every problem on its own line. A stop is none."""
+    if isinstance(error, StoppedError):
+        _print_plain(f"{error}\nto resume: {command_line()}")
+        return
     if isinstance(error, RecipeError):
         count = len(error.problems)
         heading = f"{count} problem{'s' if count != 1 else ''} with {error.subject}"
@@ -101,6 +169,10 @@ def print_error(error: PaeError) -> None:
     else:
         text = str(error)
     _print_error_line("error:", "1;31", text)
+
+
+def _print_plain(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def _print_error_line(word: str, color: str, text: str) -> None:

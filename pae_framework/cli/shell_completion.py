@@ -21,6 +21,16 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [*names, *(f"{folder}{slash}{name}" for name in (*files, *folders))]
 
 
+def complete_run(incomplete: str) -> list[str]:
+    """Directories of runs and sweeps: those of the folder that is typed, else of ``runs/``."""
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") else typed.parent
+    found = [folder, Path("runs")] if incomplete in ("", typed.name) else [folder]
+    records = [record for place in found for record in sorted(place.glob("*/run.json"))]
+    names = [str(record.parent) for record in records]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
 def complete_profile(incomplete: str) -> list[str]:
     """Names of profiles."""
     from pae_framework.errors import ProfileError

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
 
-from pae_framework.errors import PaeError, RunError
+from pae_framework.errors import INTERRUPTED, PaeError, RunError
 from pae_framework.system.file_errors import describe_system_error
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 
 
 @dataclass(frozen=True)

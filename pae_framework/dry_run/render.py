@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
-from rich.console import JustifyMethod
-from rich.table import Table
 from rich.text import Text
 
 from pae_framework.dry_run.summary import ComponentSize, DryRun, StageDryRun
+from pae_framework.system.console import PlainTable
 from pae_framework.system.file_errors import gib
 
-Line = str | Text | Table
+Line = str | Text | PlainTable
 
 
 def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
@@ -38,7 +36,7 @@ def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
         yield f"note: {note}"
 
 
-def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:
+def members_table(members: Sequence[tuple[str, DryRun]]) -> PlainTable:
     """Stages that run for each member of a sweep, without those that are cached or shared."""
     table = _table("member", "stages that run")
     seen: set[str] = set()
@@ -49,7 +47,7 @@ def members_table(members: Sequence[tuple[str, DryRun]]) -> Table:
     return table
 
 
-def _components_table(sizes: Sequence[ComponentSize]) -> Table:
+def _components_table(sizes: Sequence[ComponentSize]) -> PlainTable:
     table = _table("part", "component", "trained>", "frozen>", "trained in")
     for size in sizes:
         table.add_row(
@@ -65,7 +63,7 @@ def _components_table(sizes: Sequence[ComponentSize]) -> Table:
     return table
 
 
-def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
+def _lengths_table(stages: Sequence[StageDryRun]) -> PlainTable:
     table = _table("stage", "", "steps>", "epochs>", "batch>", "at once>", "images>")
     for stage in stages:
         table.add_row(
@@ -80,7 +78,7 @@ def _lengths_table(stages: Sequence[StageDryRun]) -> Table:
     return table
 
 
-def _work_table(stages: Sequence[StageDryRun]) -> Table:
+def _work_table(stages: Sequence[StageDryRun]) -> PlainTable:
     hours = ["hours>"] if any(stage.hours for stage in stages) else []
     table = _table("stage", "memory>", "FLOPs per image>", "FLOPs in total>", *hours, "not counted")
     for stage in stages:
@@ -100,13 +98,11 @@ def _work_table(stages: Sequence[StageDryRun]) -> Table:
     return table
 
 
-def _table(*headings: str) -> Table:
+def _table(*headings: str) -> PlainTable:
     """A table whose headings with a final ``>`` are right-aligned, for numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        justify: JustifyMethod = "right" if heading.endswith(">") else "left"
-        table.add_column(heading.rstrip(">"), justify=justify, overflow="fold")
-    return table
+    return PlainTable(
+        *(Text(x.rstrip(">"), justify="right" if x.endswith(">") else "left") for x in headings)
+    )
 
 
 def _hours(value: float | None) -> str:

@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from pae_framework.distributed.failure import RankError
 from pae_framework.distributed.job_place import take_place
-from pae_framework.errors import PaeError, RunError, StoppedError, WriteError
+from pae_framework.errors import SAVED, PaeError, RunError, StoppedError, WriteError
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.ranks import Ranks, count_processes
 from pae_framework.launch.run_sweep import compare_members, run_sweep
@@ -40,7 +39,12 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import write_text
 from pae_framework.system.slurm import SlurmUnknownError
 from pae_framework.system.slurm_jobs import job_state, requeue
-from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
+from pae_framework.system.stopping import (
+    STOP_SIGNALS,
+    StopRequest,
+    interrupted_by,
+    stopped_by,
+)
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -91,9 +95,11 @@ class _Job:
                 if not own.follows():
                     self.work(own, console)
         except (StoppedError, KeyboardInterrupt) as error:
-            console.print(str(error) or "interrupted")
-            console.print(self._after_stop(own))
-            sys.exit(1)
+            stopped = stopped_by(error)
+            console.print(str(stopped))
+            is_requeued, text = self._after_stop(own)
+            console.print(text)
+            sys.exit(SAVED if is_requeued else stopped.exit_code)
         except PaeError as error:
             if isinstance(error, RankError) and error.failure.is_silent:
                 console.print(
@@ -122,23 +128,24 @@ class _Job:
         loaded = self.snapshot.load(registry)
         return replace(loaded, text=directory.text("recipe.yaml"), overrides=overrides)
 
-    def _after_stop(self, own: _OwnJob) -> str:
+    def _after_stop(self, own: _OwnJob) -> tuple[bool, str]:
+        """Requeue the job if it runs; returns whether it is requeued, and what to tell."""
         if RunJobs(self.jobs).is_canceled(own.id):
-            return f"job {own.id} was canceled; to resume: {self.rules.again}"
+            return False, f"job {own.id} was canceled; to resume: {self.rules.again}"
         if self.rules.executor != "slurm":
-            return f"to resume: {self.rules.again}"
+            return False, f"to resume: {self.rules.again}"
         try:
             state = job_state(own.id)
             if state == "RUNNING":
                 requeue(own.id)
-                return f"job {own.id} is requeued and resumes under the same id"
+                return True, f"job {own.id} is requeued and resumes under the same id"
         except SlurmUnknownError as error:
             if _ask_script_to_requeue():
-                return f"job {own.id} is to be requeued by its script, because here {error}"
-            return (
+                return True, f"job {own.id} is to be requeued by its script, because here {error}"
+            return False, (
                 f"job {own.id} cannot be requeued from here: {error}; to resume: {self.rules.again}"
             )
-        return (
+        return False, (
             f"job {own.id} is {state}: Slurm requeues it if it was preempted or its node failed; "
             f"if it was canceled or reached its time limit, resume with: {self.rules.again}"
         )
@@ -177,10 +184,13 @@ class StageJob(_Job):
         self._require_inputs(planned, directory)
         with Ranks(count_processes(None), console) as ranks:
             launcher = LocalLauncher(console, ranks)
-            for name in self.stages:
+
+            def start(name: str) -> None:
                 if name in unfinished[1:]:
                     self._start(own, records[name], loaded, changes, console)
-                launcher.run_stages(loaded, directory, planned, [name], self.rules.again)
+
+            stages, again = list(self.stages), self.rules.again
+            launcher.run_stages(loaded, directory, planned, stages, again, start)
 
     def _require_plan(self, planned: Mapping[str, PlannedStage]) -> None:
         for name, fingerprint in self.stages.items():
@@ -359,21 +369,12 @@ def short_grace(record: StageRecord, seconds: int | None) -> str | None:
 def _interrupted_by_signals() -> Iterator[None]:
     """Outside of training, the first signal that asks to stop interrupts, as Ctrl-C does.
 
-    Later ones change nothing. In training, a stop request takes their place.
+    Afterwards the process is about to end, and signals change nothing.
     """
     numbers = [number for number in STOP_SIGNALS if number != signal.SIGINT]
-
-    def do_nothing(number: int, frame: FrameType | None) -> None:
-        """Unlike ``SIG_IGN``, without a complaint of Python about signals that wait already."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, do_nothing)
-        raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
-        yield
+        with interrupted_by(numbers):
+            yield
     finally:
-        for number in before:  # the process is about to end
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)

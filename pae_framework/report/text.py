@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from itertools import groupby
 from textwrap import wrap
 
-from rich.table import Table
 from rich.text import Text
 
-from pae_framework.report.table import Cell, Column, ResultRow, Row, arrow
+from pae_framework.report.table import Cell, Column, ResultRow, Row, arrow, table_notes
 from pae_framework.report.verdict import Verdict
+from pae_framework.system.console import PlainTable
 
 _WIDTH = 80
 
 
-def results_table(rows: Sequence[ResultRow], title: str | None = None) -> Table:
+def results_table(rows: Sequence[ResultRow], title: str | None = None) -> PlainTable:
     """One run's metrics for a terminal."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric")
-    table.add_column("at")
-    table.add_column("value", justify="right")
+    table = PlainTable("metric", "at", Text("value", justify="right"), title=title)
     for _, group in groupby(rows, key=lambda row: row.group):
         for row in group:
             table.add_row(*map(Text, _cells(row)))
@@ -39,7 +36,8 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     for found in verdict.diagnoses:
         title = f"{found.label} {arrow(found.higher_is_better)} {found.grade}: {found.title}"
         scale = ", ".join(f"{place.label} {place.text}" for place in found.scale)
-        for text, indent in ((title, "  "), (scale, "    ")):
+        reason = found.reason if found.grade == "unclear" else ""
+        for text, indent in ((title, "  "), (scale, "    "), (reason, "    ")):
             lines += wrap(text, _WIDTH, initial_indent=indent, subsequent_indent="    ")
     for caveat in verdict.caveats:
         lines += wrap(caveat, _WIDTH, initial_indent="  ", subsequent_indent="  ")
@@ -50,28 +48,30 @@ def _cells(row: ResultRow) -> tuple[str, str, str]:
     return f"{row.label} {row.arrow}", row.condition, f"{row.value} {row.spread}".rstrip()
 
 
-def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Table]:
+def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[PlainTable]:
     """A sweep for a terminal: one table per group and axis, because one would be too wide."""
     return [_comparison(columns, rows, chosen) for chosen in _panels(columns)]
 
 
 def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """A sweep as one wide Markdown table; clear winners in bold."""
+    """A sweep as one wide Markdown table with its notes; clear winners in bold."""
     heading = ("variant", "seeds", *(column.heading for column in columns))
     lines = [(row.variant, _seeds(row), *(_emphasized(cell) for cell in row.cells)) for row in rows]
-    return _markdown(heading, lines, numbers_from=2)
+    notes = [_escape(note) for note in table_notes(columns)]
+    return "\n\n".join([_markdown(heading, lines, numbers_from=2), *notes])
 
 
-def _comparison(columns: Sequence[Column], rows: Sequence[Row], chosen: Sequence[int]) -> Table:
+def _comparison(
+    columns: Sequence[Column], rows: Sequence[Row], chosen: Sequence[int]
+) -> PlainTable:
     """The chosen columns; a metric under several conditions is named in the title."""
     shown = [columns[i] for i in chosen]
     series = len({column.label for column in shown}) == 1 and all(c.at for c in shown)
     metric = f": {shown[0].label} {shown[0].arrow}" if series else ""
-    table = Table(title=Text(shown[0].group_title + metric), title_justify="left")
-    table.add_column("variant")
-    table.add_column("seeds")
-    for column in shown:
-        table.add_column(Text(column.condition if series else column.heading), justify="right")
+    named = (column.condition if series else column.heading for column in shown)
+    headings = (Text(name, justify="right") for name in named)
+    title = Text(shown[0].group_title + metric)
+    table = PlainTable("variant", "seeds", *headings, title=title)
     for row in rows:
         cells = (row.cells[i] for i in chosen)
         values = (Text(cell.text, style="bold" if cell.best else "") for cell in cells)

@@ -42,6 +42,12 @@ class StageStatus:
     """Until a stage that runs ends, at its mean speed so far."""
     job: JobStatus | None = None
     """The last job that was submitted for it."""
+    seconds: float | None = None
+    """Working time; None: it did not begin."""
+    done: int | None = None
+    """Steps, images or other items that are done; None: unknown."""
+    total: int | None = None
+    """Their number in all; None: unknown."""
 
 
 def stage_status(name: str, record: StageRecord, view: JobsView | None) -> StageStatus:
@@ -60,7 +66,7 @@ def stage_status(name: str, record: StageRecord, view: JobsView | None) -> Stage
         info, state = {"error": str(error)}, "damaged"
     if view and submitted and job and _works_in(submitted, info, view):
         state = "running" if job.runs else state if job.ended is None else "stopped"
-    runs = state == "running"
+    runs, progress = state == "running", info.get("progress") or {}
     return StageStatus(
         stage=name,
         state=state,
@@ -72,6 +78,9 @@ def stage_status(name: str, record: StageRecord, view: JobsView | None) -> Stage
         images_per_s=last_speed(record.path) if runs else None,
         seconds_left=_seconds_left(info) if runs else None,
         job=job,
+        seconds=info.get("seconds"),
+        done=progress.get("done"),
+        total=progress.get("total"),
     )
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import IO, Any
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType  # noqa: TID251
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from pae_framework.system.printing import printable
@@ -20,9 +22,14 @@ class PlainConsole(Console):
 
     Lines of text are broken only on a terminal, because a broken path is another path. For style,
     print a :class:`rich.text.Text`. Takes the arguments of rich's console.
+
+    Args:
+        progress_seconds: between two plain lines of progress; None: no progress is shown.
+        options: those of rich's console.
     """
 
-    def __init__(self, **options: Any):
+    def __init__(self, progress_seconds: float | None = 10.0, **options: Any):
+        self.progress_seconds = progress_seconds
         super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
         self._copy: PlainConsole | None = None
 
@@ -38,6 +45,13 @@ class PlainConsole(Console):
         options.setdefault("soft_wrap", is_text and not self.is_terminal)
         super().print(*objects, **options)
 
+    def rule(self, title: Any = "", **options: Any) -> None:
+        """A heading; only on a terminal with a line around it."""
+        if self.is_terminal:
+            super().rule(title, **options)
+        else:
+            self.print(title)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """A cell or line as it is measured, with printable text; see rich."""
         return super().render_str(printable(text), **options)
@@ -49,3 +63,25 @@ class PlainConsole(Console):
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else printable(segment.text)
             yield Segment(text, segment.style, segment.control)
+
+
+class PlainTable(Table):
+    """A table in the one style of all commands; outside of a terminal it has no lines.
+
+    Args:
+        headings: of the columns, which are justified as their headings.
+        title: above the table.
+    """
+
+    def __init__(self, *headings: str | Text, title: str | Text | None = None):
+        super().__init__(title=title, title_justify="left", pad_edge=False, show_edge=False)
+        for heading in headings:
+            justify = heading.justify if isinstance(heading, Text) else None
+            self.add_column(heading, justify=justify or "left", overflow="fold")
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterable[RenderableType | Segment]:
+        """Segments of the table; see rich."""
+        self.box = box.SIMPLE_HEAD if console.is_terminal else None
+        yield from super().__rich_console__(console, options)

@@ -11,3 +11,11 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_age(seconds: float) -> str:
+    """``0 min``, ``5 min``, ``3 h`` or ``12 d``: whole numbers of the largest unit."""
+    for unit, name in ((86400, "d"), (3600, "h")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name}"
+    return f"{int(seconds // 60)} min"

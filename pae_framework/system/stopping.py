@@ -6,12 +6,15 @@ its step and saves; its worker processes must not end before it has told them to
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import ClassVar
+
+from pae_framework.errors import StoppedError
 
 STOP_SIGNALS = (
     signal.SIGINT,
@@ -30,12 +33,20 @@ class StopRequest:
     KeyboardInterrupt. SIGHUP stays ignored under ``nohup``. Signals can only be handled in the
     main thread; in other threads this class does nothing. A request inside another one begins as
     that one is.
+
+    Args:
+        until: what is finished first, for a message on standard error that acknowledges the first
+            signal; empty: none is printed.
+
+    Attributes:
+        number: the first signal; None: there was none.
     """
 
     _entered: ClassVar[list[StopRequest]] = []
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, until: str = "") -> None:
+        self.number: int | None = None
+        self._until = until
         self._interrupted = False
         self._handlers: dict[int, object] = {}
 
@@ -45,7 +56,7 @@ class StopRequest:
                 before = signal.getsignal(number)
                 if number != signal.SIGHUP or before != signal.SIG_IGN:
                     self._handlers[number] = signal.signal(number, self._ask)
-            self.asked = any(request.asked for request in self._entered)
+            self.number = next((x.number for x in self._entered if x.number is not None), None)
             self._entered.append(self)
         return self
 
@@ -56,12 +67,71 @@ class StopRequest:
         if self in self._entered:
             self._entered.remove(self)
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return self.number is not None
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        if self.number is None:
+            self.number = number
+            self._acknowledge(number)
         if number == signal.SIGINT:
             if self._interrupted:
-                raise KeyboardInterrupt
+                raise Interruption(number)
             self._interrupted = True
+
+    def _acknowledge(self, number: int) -> None:
+        """Print without Python's buffers, which the signal may have interrupted."""
+        if not self._until:
+            return
+        clear = "\r\x1b[K" if os.isatty(2) else ""
+        again = " (Ctrl-C again: at once, unsaved)" if number == signal.SIGINT else ""
+        with suppress(OSError):
+            os.write(2, f"{clear}stopping after {self._until} ...{again}\n".encode())
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal that ends what is under way.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
+def stopped_by(error: StoppedError | KeyboardInterrupt) -> StoppedError:
+    """The error that says what an interruption means: what was saved counts."""
+    if isinstance(error, StoppedError):
+        return error
+    number = error.number if isinstance(error, Interruption) else signal.SIGINT
+    return StoppedError(f"{str(error) or 'interrupted'}; what was saved before is kept", number)
+
+
+@contextmanager
+def interrupted_by(numbers: Collection[int]) -> Iterator[None]:
+    """The first of these signals raises :class:`Interruption`; later ones change nothing.
+
+    In a :class:`StopRequest` they ask to stop instead. For the main thread.
+    """
+
+    def do_nothing(number: int, frame: FrameType | None) -> None:
+        """Unlike ``SIG_IGN``, without a complaint of Python about signals that wait already."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, do_nothing)
+        raise Interruption(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -76,13 +76,14 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)
     every = settings.log_every, settings.checkpoint_every
-    log = MetricsLog(context.directory, first, logged) if world.is_main else None
+    tell = context.metrics_logged
+    log = MetricsLog(context.directory, first, logged, tell) if world.is_main else None
     saver = CheckpointSaver(checkpoints, state, context.device, world, log, context.update_record)
     guard = DivergenceGuard(state, settings.jump, saver.describe_newest, task.signed, world)
     try:
         with (
             context.progress(total, first) as progress,
-            StopRequest() as stop,
+            StopRequest("this step" if world.is_main else "") as stop,
             checkpoints.named_in_write_errors(),
             saver,
         ):
@@ -125,7 +126,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                     break
             saver.finish()
             if world.any(stop.asked):
-                raise StoppedError(f"stopped at step {done} of {total}; run it again to resume")
+                where = f"stopped at step {done} of {total}, checkpoint saved"
+                raise StoppedError(where, stop.number)
     finally:
         if log:
             log.close()

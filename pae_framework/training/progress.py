@@ -13,8 +13,8 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.system.durations import format_seconds
 from pae_framework.system.printing import printable
 
-PLAIN_SECONDS = 10.0
-"""Seconds between plain lines."""
+RECORD_SECONDS = 10.0
+"""Seconds between two records of the progress."""
 
 
 class ProgressLine:
@@ -24,7 +24,7 @@ class ProgressLine:
         title: name of the stage.
         total: number of steps or images.
         done: how many of them are done at the start.
-        console: where to show it; None: standard error.
+        console: where to show it, and how often; None: standard error.
         update_record: called with the progress at the start and the end, and whenever it is shown.
     """
 
@@ -41,9 +41,9 @@ class ProgressLine:
         self._console = console or PlainConsole(stderr=True)
         self._update_record = update_record
         self._start = time.monotonic()
-        self._last_shown = self._start
+        self._last_shown = self._last_recorded = self._start
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._console.progress_seconds is not None:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -75,13 +75,14 @@ class ProgressLine:
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
         now = time.monotonic()
-        due = now - self._last_shown >= PLAIN_SECONDS or completes
-        if due or record:
+        if record or completes or now - self._last_recorded >= RECORD_SECONDS:
+            self._last_recorded = now
             self._record()
-        if not due:
+        seconds = self._console.progress_seconds
+        if self._bar or seconds is None:
             return
-        self._last_shown = now
-        if not self._bar:
+        if completes or now - self._last_shown >= seconds:
+            self._last_shown = now
             rate = (done - self._first) / max(1e-9, now - self._start)
             left = format_seconds((self.total - done) / rate) if rate > 0 else "?"
             line = f"{self.title} {done}/{self.total}  {note}  left {left}"

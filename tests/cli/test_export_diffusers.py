@@ -60,19 +60,18 @@ def test_exported_pipeline_can_be_imported(pae: Pae) -> None:
 
 def test_pipeline_samples_the_same_images_as_the_run(pae: Pae) -> None:
     """4 x 4 x 4 latents have 64 values: our shift is sqrt(4 / 64) = 1/4, that of Diffusers 4."""
-    from rich.console import Console
-
     from pae_framework.execution.context import StageContext
     from pae_framework.flow.sampling import SampleNoise, sample_latents
     from pae_framework.runs.opened import open_run
     from pae_framework.sampling.sampler import Sampler
+    from pae_framework.system.console import PlainConsole
     from pae_generators.diffusers_pipeline import LatentFlowPipeline
 
     exported(pae)
     pipeline = LatentFlowPipeline.from_pretrained("folder")
     assert pipeline.scheduler.config.shift == 4
     opened = open_run(Path("run"), helpers.registry_with_renamed())
-    context = StageContext.of_finished_run(opened, "generator", Console(stderr=True))
+    context = StageContext.of_finished_run(opened, "generator", PlainConsole(stderr=True))
     run, latent = Sampler.of(context), Sampler.of(context).tokenizer.latent
     labels, indices, settings = torch.tensor([2, 7]), torch.arange(2), context.recipe.sample
     assert settings is not None

@@ -64,11 +64,11 @@ def weights(path: str) -> dict[str, Tensor]:
 
 def test_an_imported_run_reconstructs_images_without_any_data(pae: Pae) -> None:
     answer = imported(pae).ok()
-    assert answer.err == ""
+    assert "warning" not in answer.err
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
     answer = pae("reconstruct", "run", "photo.png").ok()
-    assert answer.err == ""
+    assert "warning" not in answer.err
     with Image.open("run/reconstructed/000_photo.png") as image:
         assert image.size == (16, 16)
 
@@ -125,8 +125,8 @@ def test_later_stages_use_the_imported_tokenizer(pae: Pae) -> None:
     assert not Path("run/report.html").is_symlink()
     Path("ep-last.pt").unlink()
     answer = pae("run", "run/resolved.yaml", "--run-dir", "run")
-    assert (answer.code, answer.err) == (0, "")
-    assert "tokenizer  cached" in answer.out
+    assert answer.code == 0
+    assert "tokenizer  cached" in answer.err
     assert Path("run/tokenizer").resolve() == before
     assert Path("run/report.html").is_file()
     assert read_json(Path("run/evaluate/results.json"))
@@ -136,7 +136,7 @@ def test_status_shows_imported_and_pending_stages(pae: Pae) -> None:
     with Path("small.yaml").open("a", encoding="utf-8") as file:
         file.write(GENERATES)
     imported(pae)
-    (rows,) = pae("status", "run", "--json").json.values()
+    (rows,) = pae("status", "run", "--json").json["runs"].values()
     states = {row["stage"]: (row["state"], row["progress"]) for row in rows}
     assert states.pop("tokenizer") == ("done", "from ep-last.pt")
     assert set(states) == {"extractor", "latents", "generator", "sample", "evaluate", "report"}
@@ -154,7 +154,7 @@ def test_without_encoder_weights_nothing_is_written(pae: Pae) -> None:
 
 def test_without_encoder_weights_those_of_the_recipe_are_used(pae: Pae) -> None:
     answer = imported(pae, "bare.safetensors", "tokenizer.encoder.weights=here").ok()
-    assert answer.err == ""
+    assert "warning" not in answer.err
     assert "    weights: here\n" in Path("run/resolved.yaml").read_text(encoding="utf-8")
     assert not Path("run/tokenizer/encoder.safetensors").exists()
 
@@ -215,7 +215,7 @@ def test_an_import_can_be_repeated_and_resumed_after_a_kill(pae: Pae) -> None:
     first = Path("run/tokenizer").resolve()
     again = imported(pae)
     assert again.code == 0
-    assert "cached" in again.out
+    assert "cached" in again.err
     assert Path("run/tokenizer").resolve() == first
     other = {**helpers.released(), "decoder.decoder_pred.bias": torch.ones(48)}
     helpers.write(other, Path("other.pt"))

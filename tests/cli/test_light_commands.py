@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import signal
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
+from rich.text import Text
 
 from pae_framework import __version__
+from pae_framework.cli import extraction
+from pae_framework.cli.output import progress_console
+from pae_framework.errors import EXIT_CODES, PaeError, StoppedError
 from pae_framework.flow.flow_settings import SolverName
+from pae_framework.launch import evaluate_run
+from pae_framework.recipe import load
 from pae_framework.recipe.library import MODELINE, folder
 from pae_framework.recipe.load import load_recipe
+from pae_framework.runs import opened
 from pae_framework.runs.plan import plan
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.console import PlainConsole, PlainTable
+from pae_framework.system.stopping import STOP_SIGNALS, StopRequest
 from pae_framework.testing.pytest import Pae, Result
+from pae_framework.training.progress import ProgressLine
 
 
 @pytest.fixture
@@ -86,12 +99,13 @@ def test_run_does_not_require_inputs_of_finished_stages(pae: Pae) -> None:
         folder.mkdir(parents=True)
         StageRecord(folder).update(state="done", results={})
     answer = pae("run", "quickstart", *changes, "--stages", "stages")
-    assert (answer.code, answer.err) == (0, "")
-    assert answer.out.count("cached") == len(plan(loaded.recipe, loaded.registry))
+    assert answer.code == 0
+    assert answer.err.count("cached") == len(plan(loaded.recipe, loaded.registry))
 
 
 def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
     assert pae("check", "quickstart", "--json").json == {
+        "schema": "check/1",
         "valid": True,
         "problems": [],
         "missing": [],
@@ -100,6 +114,7 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
     answer = pae("check", "quickstart", "sed=3", "--json")
     assert (answer.code, answer.err) == (2, "")
     assert answer.json == {
+        "schema": "check/1",
         "valid": False,
         "problems": [
             {
@@ -107,11 +122,37 @@ def test_check_as_json_prints_nothing_but_json(pae: Pae) -> None:
                 "path": "sed",
                 "where": "command line",
                 "hint": "did you mean 'seed'?",
+                "place": None,
             }
         ],
         "missing": [],
         "tight": [],
     }
+
+
+def test_problems_in_a_file_have_a_place(pae: Pae) -> None:
+    Path("mine.yaml").write_text("extends: quickstart\nname: mine\nsed: 3\n")
+    (problem,) = pae("check", "mine.yaml", "--json").json["problems"]
+    assert problem["place"] == {"file": str(Path("mine.yaml").absolute()), "line": 3, "column": 1}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "quickstart"),
+        ("doctor",),
+        ("fetch", "quickstart", "--dry-run"),
+        ("list-plugins",),
+        ("list-recipes",),
+        ("profiles",),
+        ("profiles", "local"),
+        ("show-plugin", "encoder:tiny_vit"),
+    ],
+    ids=" ".join,
+)
+def test_every_json_document_names_its_schema(pae: Pae, words: tuple[str, ...]) -> None:
+    document = pae(*words, "--json").json
+    assert document["schema"] == f"{words[0]}/1"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +221,7 @@ def test_show_with_origins_is_the_same_recipe_with_comments(pae: Pae) -> None:
 
 
 def test_list_recipes_names_and_describes_them(pae: Pae) -> None:
-    listed = pae("list-recipes", "--json").json
+    listed = pae("list-recipes", "--json").json["recipes"]
     names = [entry["name"] for entry in listed]
     assert {"quickstart", "siglip2_full"} <= set(names)
     assert all(Path(entry["path"]).is_file() and entry["description"] for entry in listed)
@@ -263,7 +304,7 @@ def test_list_plugins_fits_the_terminal_and_breaks_no_name(
 
 
 def test_list_plugins_times_every_plugin_slowest_first(pae: Pae) -> None:
-    rows = [line.split() for line in pae("list-plugins", "--timing").out.splitlines()[2:]]
+    rows = [line.split() for line in pae("list-plugins", "--timing").out.splitlines()[1:]]
     times = [float(row[0]) for row in rows]
     assert times == sorted(times, reverse=True)
     answer = pae("list-plugins", "--json").json
@@ -390,6 +431,76 @@ def test_an_interrupt_exits_130(pae: Pae, monkeypatch: pytest.MonkeyPatch) -> No
     assert pae("copy", "quickstart").code == 130
 
 
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 75),
+        (signal.SIGUSR2, 75),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "quickstart", "seed=3"),
+        ("evaluate", "run"),
+        ("sample", "run"),
+        ("tune-guidance", "run"),
+        ("reference", "build", "quickstart:train", "--out", "digits.npz"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else None,
+)
+def test_a_signal_ends_a_resumable_command_with_its_code_and_says_how_to_resume(
+    pae: Pae,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    def signaled(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), 0)  # Python handles the signal between two instructions
+
+    for module, function in (
+        (evaluate_run, "evaluate_run"),
+        (extraction, "extraction_of"),
+        (load, "load_recipe"),
+        (opened, "open_run"),
+    ):
+        monkeypatch.setattr(module, function, signaled)
+    before = signal.getsignal(sent)
+    answer = pae(*words)
+    assert (answer.code, answer.out) == (code, "")
+    assert "error" not in answer.err
+    assert f"to resume: pae {' '.join(words)}\n" in answer.err
+    assert signal.getsignal(sent) == before
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_is_acknowledged_once_and_at_once(
+    capfd: pytest.CaptureFixture[str], sent: signal.Signals
+) -> None:
+    with StopRequest("this step") as stop:
+        assert not stop.asked
+        os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == sent
+        (line,) = capfd.readouterr().err.splitlines()
+    assert "this step" in line
+    assert ("Ctrl-C" in line) is (sent == signal.SIGINT)
+
+
+def test_every_exit_code_of_an_error_is_documented() -> None:
+    def with_subclasses(error: type[PaeError]) -> list[type[PaeError]]:
+        return [error, *(x for each in error.__subclasses__() for x in with_subclasses(each))]
+
+    ours = (x for x in with_subclasses(PaeError) if x.__module__.startswith("pae_framework."))
+    assert {error.exit_code for error in ours} <= EXIT_CODES.keys()
+    assert all(StoppedError("", number).exit_code in EXIT_CODES for number in STOP_SIGNALS)
+
+
 def test_colors_only_on_terminals_without_no_color(
     pae: Pae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,3 +518,59 @@ def test_file_instead_of_a_folder_is_one_message(pae: Pae) -> None:
     assert answer.code != 0
     assert "file" in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "quiet", "seconds"),
+    [
+        (("list-recipes",), False, 10.0),
+        (("list-recipes", "-q"), True, 10.0),
+        (("--quiet", "list-recipes"), True, 10.0),
+        (("list-recipes", "-v"), False, 0.0),
+        (("--verbose", "list-recipes"), False, 0.0),
+        (("list-recipes", "--no-progress", "-q"), True, None),
+    ],
+)
+def test_options_of_every_command_stand_anywhere(
+    pae: Pae, words: tuple[str, ...], quiet: bool, seconds: float | None
+) -> None:
+    assert "quickstart" in pae(*words).ok().out
+    console = progress_console()
+    assert (console.quiet, console.progress_seconds, console.stderr) == (quiet, seconds, True)
+
+
+def test_what_follows_two_dashes_is_no_option(pae: Pae) -> None:
+    assert "'-q'" in pae("check", "quickstart", "--", "-q").fails(2).err
+
+
+def test_quiet_leaves_warnings_and_errors(pae: Pae, broken_plugin: None) -> None:
+    err = pae("check", "nothing", "-q").fails(2).err
+    assert "acme-bad" in pae("check", "quickstart", "-q").err
+    assert "nothing" in err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, []), (0.0, ["1/3", "2/3", "3/3"]), (1000.0, ["3/3"])]
+)
+def test_progress_in_a_pipe_is_plain_lines_as_often_as_wanted(
+    seconds: float | None, shown: list[str]
+) -> None:
+    console = PlainConsole(seconds, file=io.StringIO(), width=20)
+    with ProgressLine("name", total=3, console=console) as progress:
+        for done in (1, 2, 3):
+            progress.update(done)
+    lines = console.file.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == shown
+
+
+def test_tables_have_lines_on_a_terminal_only() -> None:
+    def printed(**options: Any) -> str:
+        console = PlainConsole(file=io.StringIO(), width=80, **options)
+        table = PlainTable("name", Text("size", justify="right"), title="title")
+        table.add_row("[red]", "3")
+        console.print(table)
+        return console.file.getvalue()
+
+    lines = [line.rstrip() for line in printed().splitlines()]
+    assert lines == ["title", "name   size", "[red]     3"]
+    assert "\u2500" in printed(force_terminal=True)

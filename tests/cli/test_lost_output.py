@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
 from pae_framework.testing.pytest import Pae
 from pae_framework.training.progress import ProgressLine
@@ -82,7 +82,7 @@ def test_progress_goes_on_without_a_reader(
     monkeypatch.setattr(sys, "stdout", Broken(number, terminal=terminal))
     recorded = []
     with lasting_output():
-        console = Console(force_terminal=terminal)
+        console = PlainConsole(force_terminal=terminal)
         progress = ProgressLine("stage", 2, 0, console, lambda **values: recorded.append(values))
         with progress:
             progress.update(2, "note")

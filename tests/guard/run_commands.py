@@ -3,8 +3,8 @@
     python run_commands.py COMMANDS.json ANSWERS.json
 
 COMMANDS is a list of command lines, each a list of words. ANSWERS becomes a list of
-``{code, out, seeds}``, one for each command. ``derive_seed`` is replaced before any other import,
-so that every caller uses the recording version. The disk is large enough for every recipe.
+``{code, out, err, seeds}``, one for each command. ``derive_seed`` is replaced before any other
+import, so that every caller uses the recording version. The disk is large enough for every recipe.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def recording_derive_seed(*parts: int | str) -> int:
 def run(words: list[str]) -> dict[str, object]:
     seeds.clear()
     sys.argv = ["pae", *words]
-    out = io.StringIO()
+    out, err = io.StringIO(), io.StringIO()
     code: object = 0
-    with contextlib.redirect_stdout(out):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
         except SystemExit as exit_request:
             code = exit_request.code or 0
-    return {"code": code, "out": out.getvalue(), "seeds": sorted(seeds)}
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "seeds": sorted(seeds)}
 
 
 if __name__ == "__main__":

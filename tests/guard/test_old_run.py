@@ -42,6 +42,7 @@ class Continued(NamedTuple):
     stopped: Path
     finished: Path
     out: dict[str, str]
+    err: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,11 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Continued:
     folder = tmp_path_factory.mktemp("old")
     runs = [copy_of(name, folder) for name in ("stopped", "finished")]
     answers = run_commands(folder, *COMMANDS.values())
-    out = {name: answer["out"] for name, answer in zip(COMMANDS, answers, strict=True)}
-    return Continued(*runs, out)
+    out, err = (
+        {name: answer[key] for name, answer in zip(COMMANDS, answers, strict=True)}
+        for key in ("out", "err")
+    )
+    return Continued(*runs, out, err)
 
 
 def read_results(run: Path) -> list[dict[str, Any]]:
@@ -58,7 +62,7 @@ def read_results(run: Path) -> list[dict[str, Any]]:
 
 
 def states(out: str) -> dict[str, str]:
-    rows = json.loads(out)["old_run"]
+    rows = json.loads(out)["runs"]["old_run"]
     return {row["stage"]: row["state"] for row in rows}
 
 
@@ -80,7 +84,7 @@ def test_dry_run_of_stopped_run(continued: Continued):
 
 
 def test_finished_stages_are_not_trained_again(continued: Continued):
-    assert continued.out["run"].count("cached") == len(FINISHED)
+    assert continued.err["run"].count("cached") == len(FINISHED)
     for stage in FINISHED:
         before, after = (run / stage for run in (OLD / "stopped", continued.stopped))
         for name in ("metrics.jsonl", "weights.safetensors"):
@@ -97,7 +101,7 @@ def test_finished_stages_are_not_trained_again(continued: Continued):
 
 
 def test_results_are_recorded_on_the_first_visit_with_one_line_per_stage(continued: Continued):
-    lines = continued.out["run"].splitlines()
+    lines = continued.err["run"].splitlines()
     told = [line.split()[0] for line in lines if "earlier version" in line]
     assert told == list(FINISHED)
     for stage in STAGES:
@@ -141,11 +145,11 @@ def test_folders_of_stages_have_the_same_names(continued: Continued):
 
 def test_finished_run_is_done_and_nothing_runs_again(continued: Continued):
     assert states(continued.out["status"]) == dict.fromkeys(STAGES, "done")
-    assert continued.out["run of the finished run"].count("cached") == len(STAGES)
+    assert continued.err["run of the finished run"].count("cached") == len(STAGES)
 
 
 def test_the_verdict_on_a_finished_run_says_what_it_lacks(continued: Continued):
-    rows = json.loads(continued.out["status"])["old_run"]
+    rows = json.loads(continued.out["status"])["runs"]["old_run"]
     (verdict,) = [row["verdict"] for row in rows if "verdict" in row]
     assert verdict["answer"] == "undecided"
     assert "pae evaluate RUN --again" in verdict["sentence"]

@@ -46,9 +46,14 @@ def answer(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Re
     if name == "table":
         return result, result.out
     if name == "run":  # the table of metrics
-        return result, [line for line in result.out.splitlines() if line.startswith("│")]
+        return result, metrics_table(result.out)
     files = sorted(path for path in (folder / "out").rglob("*") if path.suffix != ".json")
     return result, {path.name: path.read_bytes() for path in files if path.is_file()}
+
+
+def metrics_table(out: str) -> list[str]:
+    """The lines of the table that a run ends with."""
+    return [line.rstrip() for line in out.splitlines() if not line.startswith(("report:", "jobs:"))]
 
 
 class Finished(NamedTuple):

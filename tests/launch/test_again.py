@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from finished_run import RECIPE, Finished, pae
 
+from pae_framework.errors import PaeError, PluginError, UsageError
 from pae_framework.launch.again import outdate_stages
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -41,11 +42,11 @@ def test_a_stage_and_those_that_read_it_run_from_nothing(
         (run / name).write_bytes(b"damaged")
     again = ["run", RECIPE, "--run-dir", "run", "--again", "generator"]
     result = pae(again, run.parent, monkeypatch).ok()
-    assert cached(result.out) == ["extractor", "encoder", "refine", "tokenizer", "latents"]
-    assert "reused" not in result.out
+    assert cached(result.err) == ["extractor", "encoder", "refine", "tokenizer", "latents"]
+    assert "reused" not in result.err
     assert (run / "generator" / "weights.safetensors").read_bytes() == weights
     assert not (run / "generator" / "checkpoints" / "step-00000004" / "left").exists()
-    assert cached(pae(again[:-2], run.parent, monkeypatch).ok().out) == list(STAGES)
+    assert cached(pae(again[:-2], run.parent, monkeypatch).ok().err) == list(STAGES)
 
 
 def test_the_command_that_a_message_advises_repairs_the_run(
@@ -70,6 +71,28 @@ def test_an_unknown_stage_is_refused_before_anything_is_touched(
     assert repr(name) in error
     assert "'generator'" in error or "generator," in error
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "code"),
+    [
+        ("pae_framework.build.import_components", PluginError("the plugin does not import"), 3),
+        ("pae_framework.layers.require_kernel", UsageError("the kernel does not work here"), 2),
+    ],
+    ids=["import", "kernel"],
+)
+def test_what_cannot_run_here_leaves_the_stages_done(
+    broken: str, error: PaeError, code: int, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(broken, fail)
+    monkeypatch.setattr("pae_framework.launch.local.kernels_of", lambda *_: [((), "xformers")])
+    words = ["run", RECIPE, "--run-dir", "run", "--again", "extractor"]
+    assert str(error) in pae(words, run.parent, monkeypatch).fails(code).err
+    for stage in STAGES:
+        assert json.loads((run / stage / "stage.json").read_bytes())["state"] == "done"
 
 
 def test_a_stage_that_another_process_works_on_is_left_alone(
@@ -134,10 +157,11 @@ def test_other_recipes_of_the_store_run_their_dependent_stages_again_too(
     pae(other, run.parent, monkeypatch).ok()
     again = ["run", RECIPE, "--run-dir", "run", "--again", "generator"]
     pae(again, run.parent, monkeypatch).ok()
-    rows = json.loads(pae(["status", "other", "--json"], run.parent, monkeypatch).out)["old_run"]
+    answer = pae(["status", "other", "--json"], run.parent, monkeypatch).json
+    rows = answer["runs"]["old_run"]
     states = {row["stage"]: row["state"] for row in rows}
     assert states == dict.fromkeys(STAGES, "done") | dict.fromkeys(STAGES[6:], "pending")
-    assert cached(pae(other, run.parent, monkeypatch).ok().out) == list(STAGES[:6])
+    assert cached(pae(other, run.parent, monkeypatch).ok().err) == list(STAGES[:6])
 
 
 def test_a_finished_run_keeps_the_command_and_software_it_ran_with(

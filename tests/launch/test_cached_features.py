@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -24,6 +23,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.locks import holding, is_held
+from pae_framework.system.console import PlainConsole
 from pae_framework.world import World
 
 TIMES = ("images_per_s", "data_wait")
@@ -43,7 +43,7 @@ def trained(folder: Path, recipe: Path, *changes: str) -> Path:
     """A run up to its tokenizer."""
     loaded = load_recipe(recipe, [*SHORT, *changes], load_registry())
     run = RunDirectory.at(folder)
-    LocalLauncher(Console(quiet=True)).run(loaded, run, "pae run", until="tokenizer")
+    LocalLauncher(PlainConsole(quiet=True)).run(loaded, run, "pae run", until="tokenizer")
     return folder
 
 
@@ -181,7 +181,7 @@ def test_a_run_waits_for_another_that_computes_the_same(
     encoded.clear()
     loaded = load_recipe(recipe, [*SHORT, CACHED, "tokenizer.train.lr=3e-3"], load_registry())
     second = RunDirectory.at(tmp_path / "second", store)
-    LocalLauncher(Console(quiet=True)).run(loaded, second, "pae run", until="tokenizer")
+    LocalLauncher(PlainConsole(quiet=True)).run(loaded, second, "pae run", until="tokenizer")
     assert len(waited) == 1
     assert encoded == []  # what the other computed is read
     assert not is_held(folder)
@@ -220,7 +220,7 @@ def test_other_processes_wait_outside_of_collectives(
         "pae_framework.stages.tokenizer.cached_features", lambda *given: found.append(given)
     )
     changed = load_recipe(recipe, [*SHORT, CACHED, "tokenizer.train.lr=5e-3"], load_registry())
-    LocalLauncher(Console(quiet=True)).run(
+    LocalLauncher(PlainConsole(quiet=True)).run(
         changed, RunDirectory.at(run), "pae run", until="tokenizer"
     )
     ((context, settings, encoder),) = found

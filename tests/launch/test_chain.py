@@ -115,31 +115,31 @@ def test_every_metric_carries_its_protocol(run: Path):
 def test_second_run_repeats_nothing(place: Path, run: Path):
     before = records(run)
     again = pae("run", "tiny.yaml", cwd=place).ok()
-    assert again.out.count("cached") == len(STAGES)
+    assert again.err.count("cached") == len(STAGES)
     assert records(run) == before
 
 
 def test_the_resolved_recipe_is_the_same_run(place: Path, run: Path):
     again = pae("run", run / "resolved.yaml", "--run-dir", run, cwd=place).ok()
-    assert again.out.count("cached") == len(STAGES)
+    assert again.err.count("cached") == len(STAGES)
 
 
 def test_after_an_edit_only_dependent_stages_run(place: Path, run: Path):
     edited = pae("run", "tiny.yaml", "sample.steps=3", cwd=place).ok()
     reruns = {"sample", "evaluate", "report"}
-    assert edited.out.count("cached") == len(STAGES) - len(reruns)
+    assert edited.err.count("cached") == len(STAGES) - len(reruns)
     assert len(list((run / "stages").glob("sample-*"))) == 2
 
 
 def test_recipe_before_the_edit_is_still_cached(place: Path, run: Path):
     back = pae("run", "tiny.yaml", cwd=place)
-    assert back.out.count("cached") == len(STAGES)
+    assert back.err.count("cached") == len(STAGES)
 
 
 def test_run_can_share_stages_of_another(place: Path, run: Path):
     options = ("--run-dir", "twin", "--stages", run / "stages")
     shared = pae("run", "tiny.yaml", *options, cwd=place).ok()
-    assert shared.out.count("cached") == len(STAGES)
+    assert shared.err.count("cached") == len(STAGES)
     assert results(place / "twin") == results(run)
     assert (place / "twin" / "report.html").is_file()
     assert not (place / "twin" / "stages").exists()
@@ -147,8 +147,8 @@ def test_run_can_share_stages_of_another(place: Path, run: Path):
 
 def test_status_says_done_and_is_json_when_asked(place: Path, run: Path):
     plain = pae("status", run, cwd=place)
-    assert plain.out.count("done") >= len(STAGES)
-    rows = pae("status", run, "--json", cwd=place).json["tiny"]
+    assert plain.err.count("done") >= len(STAGES)
+    rows = pae("status", run, "--json", cwd=place).json["runs"]["tiny"]
     assert [row["stage"] for row in rows] == STAGES
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file
 
 from pae_framework.execution.artifacts import trained_generator
@@ -18,6 +17,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import open_run
 from pae_framework.stages import report
+from pae_framework.system.console import PlainConsole
 
 SHORT = (
     "evaluate.few_steps=null",
@@ -34,7 +34,7 @@ SHORT = (
 def run_chain(recipe: Path, folder: Path, *overrides: str) -> RunDirectory:
     loaded = load_recipe(recipe, (*SHORT, *overrides), load_registry())
     directory = RunDirectory.at(folder / "run")
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, "pae run")
+    LocalLauncher(PlainConsole(quiet=True)).run(loaded, directory, "pae run")
     return directory
 
 
@@ -111,7 +111,7 @@ def test_folders_of_images(tmp_path: Path, tiny_recipe: Path):
     (tmp_path / "pictures").rename(tmp_path / "away")
     page = (run.path / "report.html").read_bytes()
     opened = open_run(run.path, load_registry())
-    context = StageContext.of_finished_run(opened, "report", Console(quiet=True))
+    context = StageContext.of_finished_run(opened, "report", PlainConsole(quiet=True))
     assert list(context.class_names) == ["cat", "dog"]
     assert trained_generator(context).num_classes == 2
     report.run(context)

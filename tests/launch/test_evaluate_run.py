@@ -86,7 +86,7 @@ def test_one_evaluator_again_updates_the_results_and_the_report(place: Path) -> 
     after = values(place)
     assert after.pop("reconstruction") == expected.pop("reconstruction")
     assert all(value == 0 for found in after.values() for value in found)
-    status = pae("status", "runs/a", "--json", cwd=place).ok().json["a"]
+    status = pae("status", "runs/a", "--json", cwd=place).ok().json["runs"]["a"]
     assert {row["state"] for row in status} == {"done"}
     assert "pae run a.yaml" in (place / "runs" / "a" / "run.json").read_text()
 
@@ -118,7 +118,7 @@ def test_chosen_evaluators_of_a_stopped_evaluation_leave_the_others_unfinished(p
     assert card["of"]["run"] == "runs/a"
     assert not (stage(place) / "manifold").exists()
     assert not StageRecord(stage(place)).done
-    assert "reconstruction reused" in pae("run", "a.yaml", cwd=place).ok().out
+    assert "reconstruction reused" in pae("run", "a.yaml", cwd=place).ok().err
     assert values(place) == expected
 
 
@@ -127,7 +127,7 @@ def test_again_takes_no_results_of_another_stage(place: Path) -> None:
     expected = values(place)
     fewer = ("run", "a.yaml", "evaluate.manifold=null", "--run-dir", "runs/b")
     shared = place / "runs" / "a" / "stages"
-    assert "reconstruction reused" in pae(*fewer, "--stages", shared, cwd=place).ok().out
+    assert "reconstruction reused" in pae(*fewer, "--stages", shared, cwd=place).ok().err
     (other,) = [x for x in shared.glob("evaluate-*") if x.resolve() != stage(place)]
     for path in (other / "reconstruction" / "metrics.json", other / "results.json"):
         metrics = json.loads(path.read_bytes())

@@ -86,7 +86,7 @@ def test_a_failed_member_of_a_sweep_leaves_the_others_their_processes(tmp_path: 
     sweep = {"variants": {"bad": {"data.train.mask_threshold": 0.3}, "good": {}}, "seeds": [0]}
     run = FaultyRun(tmp_path, fault, {"sweep": sweep})
     result = run.pae().fails(1)
-    assert "this member" in result.out
+    assert "this member" in result.err
     assert "bad" in result.err
     assert "good" not in result.err
     assert (run.run_dir / "members" / "good-seed0" / "report.html").exists()

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
+from pae_framework.metrics_file import read_log
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import open_run
-from pae_framework.training.metrics_log import read_log
+from pae_framework.system.console import PlainConsole
 
 OVERRIDES = [
     "runtime={device: cpu, threads: 2}",
@@ -36,7 +36,7 @@ OVERRIDES = [
 def test_siglip2_takes_a_step_with_all_three_terms_and_reconstructs(tmp_path: Path) -> None:
     loaded = load_recipe("siglip2_full", OVERRIDES, load_registry())
     run = RunDirectory.at(tmp_path / "run")
-    LocalLauncher(Console(quiet=True)).run(loaded, run, "test", until="tokenizer")
+    LocalLauncher(PlainConsole(quiet=True)).run(loaded, run, "test", until="tokenizer")
 
     (step,) = read_log(run.path / "tokenizer" / "metrics.jsonl")
     terms = ("l1", "lpips", "ssr", "mcr", "scr")
@@ -45,7 +45,7 @@ def test_siglip2_takes_a_step_with_all_three_terms_and_reconstructs(tmp_path: Pa
 
     opened = open_run(run.path, load_registry())
     tokenizer = trained_tokenizer(
-        StageContext.of_finished_run(opened, "tokenizer", Console(quiet=True))
+        StageContext.of_finished_run(opened, "tokenizer", PlainConsole(quiet=True))
     )
     with torch.no_grad():
         latents = tokenizer.encode(torch.rand(2, 3, 256, 256)).latents

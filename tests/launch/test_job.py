@@ -29,7 +29,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.jobs import RunJobs, Start
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.console import PlainConsole
-from pae_framework.system.stopping import STOP_SIGNALS
+from pae_framework.system.stopping import STOP_SIGNALS, Interruption
 
 
 class Submitted(NamedTuple):
@@ -115,12 +115,14 @@ def test_the_pickled_job_holds_no_state_of_the_code(submitted: StageJob) -> None
     assert submitted.checkpoint().function == submitted
 
 
-@pytest.mark.parametrize("error", [StoppedError("stopped at step 3"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [StoppedError("stopped at step 3", signal.SIGTERM), Interruption(signal.SIGUSR2)]
+)
 def test_a_job_that_runs_requeues_itself_when_it_is_told_to_stop(
     submitted: StageJob, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     stops(monkeypatch, error)
-    assert ended(submitted) == 1
+    assert ended(submitted) == 75
     assert slurm.told[-1] == "requeue 100"
 
 
@@ -135,8 +137,8 @@ def test_a_job_that_slurm_ends_leaves_the_rest_to_slurm_and_says_how_to_go_on(
     state: str,
 ) -> None:
     slurm.state(state)
-    stops(monkeypatch, StoppedError("stopped at step 3"))
-    assert ended(submitted) == 1
+    stops(monkeypatch, StoppedError("stopped at step 3", signal.SIGTERM))
+    assert ended(submitted) == 143
     assert not [line for line in slurm.told if line.startswith("requeue")]
     out = capsys.readouterr().out
     assert state in out
@@ -147,8 +149,8 @@ def test_a_canceled_job_is_not_requeued(
     submitted: StageJob, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     RunJobs(submitted.jobs).mark_canceled("100")
-    stops(monkeypatch, StoppedError("stopped at step 3"))
-    assert ended(submitted) == 1
+    stops(monkeypatch, StoppedError("stopped at step 3", signal.SIGTERM))
+    assert ended(submitted) == 143
     assert slurm.told == []
 
 
@@ -160,8 +162,8 @@ def test_without_scontrol_the_job_says_that_it_must_be_submitted_again(
 ) -> None:
     (slurm.folder / "bin" / "scontrol").unlink()
     monkeypatch.setenv("PATH", str(slurm.folder / "bin"))
-    stops(monkeypatch, StoppedError("stopped at step 3"))
-    assert ended(submitted) == 1
+    stops(monkeypatch, StoppedError("stopped at step 3", signal.SIGTERM))
+    assert ended(submitted) == 143
     assert "scontrol" in capsys.readouterr().out
 
 
@@ -171,7 +173,7 @@ def test_without_scontrol_the_job_asks_its_script_to_requeue_it(
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv(REQUEUE, str(tmp_path / "100.requeue"))
     stops(monkeypatch, StoppedError("stopped at step 3"))
-    assert ended(submitted) == 1
+    assert ended(submitted) == 75
     assert (tmp_path / "100.requeue").exists()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from safetensors.torch import load_file
 
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json
 
 SHORT = (
@@ -22,7 +22,7 @@ SHORT = (
 def trained(recipe: Path, run: Path, *overrides: str) -> dict[str, bytes]:
     """Weights of the generator, as bytes."""
     loaded = load_recipe(recipe, (*SHORT, *overrides), load_registry())
-    launcher = LocalLauncher(Console(quiet=True))
+    launcher = LocalLauncher(PlainConsole(quiet=True))
     launcher.run(loaded, RunDirectory.at(run), "pae run", until="generator")
     weights = load_file(run / "generator" / "weights.safetensors")
     return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}

@@ -81,7 +81,7 @@ def test_the_failure_of_one_process_ends_all(
     run = FaultyRun(tmp_path, fault)
     result = launch(run)
     assert result.code != 0
-    assert f"{size} processes on {HOST}" in result.out
+    assert f"{size} processes on {HOST}" in result.err
     (error,) = own_errors(result)
     assert f"rank 1 on {HOST}" in error
     assert text in error
@@ -105,7 +105,7 @@ def test_one_process_prints_and_all_finish(launch: Launch, size: int, tmp_path: 
     run = FaultyRun(tmp_path, Fault())
     result = launch(run)
     assert result.code == 0, result.err
-    assert result.out.count("extractor  starts") == 1
+    assert result.err.count("extractor  starts") == 1
     assert result.out.count("report:") == 1
     assert own_errors(result) == []
     logs = sorted(path.name for path in run.log(0).parent.iterdir())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chain_helpers import pae as in_process
-from finished_run import RECIPE, Finished, pae
+from finished_run import RECIPE, Finished, metrics_table, pae
 
 from pae_framework.launch.executors import Executor
 from pae_framework.launch.job import SweepJob, _OwnJob
@@ -50,7 +50,7 @@ def test_debug_runs_in_this_process_and_shows_the_results(
     words: list[str | Path] = ["run", RECIPE, "--run-dir", "run", *LAST, "--on", "debug"]
     result = pae(words, folder, monkeypatch).ok()
     assert state(folder) == "done"
-    assert [line for line in result.out.splitlines() if line[:1] == "│"] == finished.expected["run"]
+    assert metrics_table(result.out) == finished.expected["run"]
     (job,) = RunJobs(folder / "run").submitted
     assert (job.stage, job.executor) == ("report", "debug")
 
@@ -62,7 +62,7 @@ def test_local_returns_at_once_and_runs_in_processes_of_its_own(folder: Path) ->
     (job,) = jobs.submitted
     assert process_runs(job) or state(folder) == "done"
     again = in_process(*words, cwd=folder).ok()
-    assert f"job {job.id} already" in again.out or state(folder) == "done"
+    assert f"job {job.id} already" in again.err or state(folder) == "done"
     assert len(jobs.submitted) == 1
 
     deadline = time.monotonic() + 150
@@ -137,7 +137,7 @@ def test_of_a_sweep_in_one_job_a_failing_member_fails_alone(tmp_path: Path, exec
     if executor == "local":
         shown = in_process("logs", "run", "--follow", cwd=tmp_path).ok().out
         assert "members of the sweep failed: b-seed0" in shown
-    rows = in_process("status", "run", "--json", cwd=tmp_path).ok().json
+    rows = in_process("status", "run", "--json", cwd=tmp_path).ok().json["runs"]
     states = {member: [row["state"] for row in stages] for member, stages in rows.items()}
     assert states == {
         "a-seed0": ["done", "done", "done"],

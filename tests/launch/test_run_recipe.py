@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pae_framework.errors import RecipeError, UsageError
 from pae_framework.launch.ranks import count_processes
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.status import run_status
+from pae_framework.system.console import PlainConsole
 
-QUIET = Console(quiet=True)
+QUIET = PlainConsole(quiet=True)
 
 
 def test_the_lines_of_the_docstring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

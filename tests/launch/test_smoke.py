@@ -8,7 +8,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.launch.run_sweep import run_sweep
@@ -19,6 +18,7 @@ from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import expand
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.status import run_status
+from pae_framework.system.console import PlainConsole
 
 NAMES = [name for name, _, _ in shipped()]
 
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_loaded(loaded: LoadedRecipe, path: Path, store: Path) -> None:
-    console = Console(file=io.StringIO())
+    console = PlainConsole(file=io.StringIO())
     launcher = LocalLauncher(console)
     if loaded.recipe.sweep is None:
         launcher.run(loaded, RunDirectory.at(path, store), "pae run --smoke")

@@ -32,7 +32,7 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     folders = [path.name.rpartition("-")[0] for path in (run / "stages").iterdir()]
     assert folders.count("extractor") == folders.count("encoder") == folders.count("refine") == 1
     assert folders.count("tokenizer") == folders.count("generator") == 4
-    assert whole.out.count("cached") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
+    assert whole.err.count("cached") == 2 * 9 + 2 * 3  # seed 0 all, seed 1 the shared
 
     found = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [(member["variant"], member["seed"]) for member in found] == [
@@ -46,7 +46,7 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     assert (run / "report.html").is_file()
     # a member is an ordinary run
     member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
-    assert {row["state"] for row in member.json["sweep"]} == {"done"}
+    assert {row["state"] for row in member.json["runs"]["sweep"]} == {"done"}
 
     # after an edit, one member alone: the others' old results are not shown as the new recipe's
     pae("run", "sweep.yaml", "sample.steps=3", "--only", "none-seed0", cwd=tmp_path).ok()

@@ -356,7 +356,7 @@ def test_a_run_uses_the_file(options, tmp_path: Path) -> None:
     environment = json.loads((tmp_path / "r" / "environment.json").read_text())
     assert environment["plugins"]["pull_file"].startswith(str(tmp_path / "pull_file.py"))
     again = run_process(*words, cwd=tmp_path, timeout=400).ok()
-    assert "cached" in again.out
+    assert "cached" in again.err
     # a command that only reads the run finds the file, and notices that it was edited
     with (tmp_path / "pull_file.py").open("a") as file:
         file.write("\n# edited\n")

@@ -419,7 +419,7 @@ def test_status_fits_80_columns_and_json_has_the_same_facts(
         assert fact in " ".join(shown.out.replace("\n ", "").split())
     assert "waits for tokenizer (job 12)" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
-    rows = {row["stage"]: row for row in pae("status", "run", "--json").ok().json["tiny"]}
+    rows = {row["stage"]: row for row in pae("status", "run", "--json").ok().json["runs"]["tiny"]}
     assert rows["tokenizer"]["job"]["nodes"] == "node[1-4,7,9-12]"
     assert rows["tokenizer"]["seconds_left"] == 120
     assert rows["generator"]["job"]["reason"] == "Dependency"
@@ -498,7 +498,7 @@ def test_a_submitted_sweep_has_a_line_per_member(sweep: Path, slurm: FakeSlurm, 
 def test_a_member_of_a_sweep_shows_its_own_jobs(sweep: Path, slurm: FakeSlurm, pae: Pae) -> None:
     slurm.queue(queued("21_0", "RUNNING", nodes="n1"), queued("21_1", "RUNNING", nodes="n2"))
     names = json.loads((sweep / "run.json").read_text())["members"]
-    rows = pae("status", f"swept/members/{names[1]}", "--json").ok().json
+    rows = pae("status", f"swept/members/{names[1]}", "--json").ok().json["runs"]
     (found,) = rows.values()
     jobs = {row["stage"]: row["job"]["id"] for row in found if row["job"]}
     assert jobs == {"tokenizer": "20", "generator": "21_1"}

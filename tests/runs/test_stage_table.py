@@ -66,7 +66,7 @@ def test_a_row_is_enough_for_the_smoke_run_and_the_status(
 ) -> None:
     short = ("extractor=null", "evaluate=null")
     pae("run", tiny_recipe, *short, "--smoke", "--run-dir", "smoke").ok()
-    rows = pae("status", "smoke", "--json").ok().json["tiny-smoke"]
+    rows = pae("status", "smoke", "--json").ok().json["runs"]["tiny-smoke"]
     expected = [name for name in STAGES if name not in ("extractor", "evaluate")]
     assert [row["stage"] for row in rows] == expected
     assert {row["state"] for row in rows} == {"done"}

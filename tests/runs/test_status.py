@@ -450,10 +450,11 @@ def test_many_changes_are_counted(run: Path, pae: Pae):
 
 def test_json_has_the_same_facts(run: Path, pae: Pae, tiny_recipe: Path):
     words = ("status", "run", "generator.width=64", "--recipe", tiny_recipe, "--json")
-    found = {row["stage"]: row for row in pae(*words).ok().json["tiny"]}
+    found = {row["stage"]: row for row in pae(*words).ok().json["runs"]["tiny"]}
     assert found["generator"]["changes"] == ["generator.width (32 -> 64)"]
     assert found["sample"]["stale_inputs"] == ["generator"]
     assert found["encoder"]["state"] == "done"
+    assert isinstance(found["encoder"]["seconds"], float)
 
 
 # --- differences ----------------------------------------------------------------------------------

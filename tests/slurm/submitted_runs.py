@@ -120,7 +120,7 @@ class Site:
 
     def shown(self, stage: str, run: str = "run") -> dict[str, Any]:
         """What `pae status` says of the job of a stage."""
-        (rows,) = self.pae("status", run, "--json").ok().json.values()
+        (rows,) = self.pae("status", run, "--json").ok().json["runs"].values()
         return dict(next(row["job"] for row in rows if row["stage"] == stage))
 
     def wait(self, condition: Callable[[], bool], job: str, run: str = "run") -> None:

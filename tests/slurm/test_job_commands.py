@@ -56,7 +56,7 @@ def run(slurm: LocalSlurm, tmp_path: Path, tiny_recipe: Path) -> SubmittedRun:
 
 def shown(pae: Pae, stage: str) -> dict[str, Any]:
     """What status says of the job of a stage."""
-    (rows,) = pae("status", "run", "--json").ok().json.values()
+    (rows,) = pae("status", "run", "--json").ok().json["runs"].values()
     return next(row["job"] for row in rows if row["stage"] == stage)
 
 

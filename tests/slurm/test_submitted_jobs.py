@@ -36,7 +36,7 @@ def test_a_chain_of_jobs_gives_the_results_of_one_process(site: Site) -> None:
     assert weights(site.folder / "run") == weights(site.folder / "alone")
     assert len(weights(site.folder / "run")) >= len(TRAINED)
     assert (site.folder / "run" / "report.html").exists()
-    assert "no job" in site.run(CHAIN, "--on", "one").out
+    assert "no job" in site.run(CHAIN, "--on", "one").err
     assert site.jobs() == jobs
 
 
@@ -89,7 +89,7 @@ def test_a_sweep_is_an_array_with_a_cap_and_a_failing_member_fails_alone(site: S
 
     def jobs() -> dict[str, dict[str, Any]]:
         """What the status of the failing member says of each stage's job."""
-        members = site.pae("status", "run", "--json").ok().json
+        members = site.pae("status", "run", "--json").ok().json["runs"]
         return {row["stage"]: row["job"] for row in members["b-seed0"]}
 
     assert jobs()["encoder"]["id"] == shared["encoder"]

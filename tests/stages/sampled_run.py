@@ -8,12 +8,11 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
-from rich.console import Console
-
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.results import StageResults
+from pae_framework.system.console import PlainConsole
 from pae_framework.world import ONE_PROCESS
 
 FILES = {
@@ -37,8 +36,8 @@ class SampledRun:
     registry: Registry | None = None
     recipe: Recipe = field(default_factory=lambda: Recipe.model_construct(generator=None))
     directory: Path = Path()
-    console: Console = field(
-        default_factory=lambda: Console(record=True, width=200, file=StringIO())
+    console: PlainConsole = field(
+        default_factory=lambda: PlainConsole(record=True, width=200, file=StringIO())
     )
     progress = staticmethod(no_progress)
     train_source = ()

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from tokenizer_fakes import FakeEncoder, FakeEncoderConfig
 from torch import nn
 
@@ -26,6 +25,7 @@ from pae_framework.registry import ComponentSpec, Plugin
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import open_run
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.console import PlainConsole
 from pae_framework.tensor_files import weights_digest
 
 CHANGES = (
@@ -86,7 +86,7 @@ def run(recipe: Path, folder: Path, encoder: type, until: str, *overrides: str) 
     directory = RunDirectory.at(folder / "run")
     torch.rand(next(CLOCK) % 7 + 1)  # another state than in any earlier stage
     loaded = load(recipe, encoder, *overrides)
-    LocalLauncher(Console(quiet=True)).run(loaded, directory, "pae run", until=until)
+    LocalLauncher(PlainConsole(quiet=True)).run(loaded, directory, "pae run", until=until)
     return directory
 
 
@@ -143,7 +143,7 @@ def test_a_finished_run_is_checked_too(tiny_recipe: Path, tmp_path: Path) -> Non
     directory = run(tiny_recipe, tmp_path, FromTime, "tokenizer")
     registry = load(tiny_recipe, FromTime).registry
     opened = open_run(directory.path, registry)
-    context = StageContext.of_finished_run(opened, "tokenizer", Console(quiet=True))
+    context = StageContext.of_finished_run(opened, "tokenizer", PlainConsole(quiet=True))
     with pytest.raises(PluginError, match="stage tokenizer"):
         frozen_encoder(context)
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from rich.console import Console
 
 from pae_framework.cli.arguments import finished_context
 from pae_framework.config import LatentShape
@@ -16,6 +15,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.models import RuntimeSettings
 from pae_framework.runs.opened import open_run
 from pae_framework.sampling.sampler import Sampler
+from pae_framework.system.console import PlainConsole
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_only_commands_that_read_a_finished_run_configure_torch():
     opened = open_run(run, load_registry())
     asked = opened.loaded.recipe.runtime.tf32
     torch.backends.cuda.matmul.allow_tf32 = not asked
-    StageContext.of_finished_run(opened, "generator", Console(quiet=True))
+    StageContext.of_finished_run(opened, "generator", PlainConsole(quiet=True))
     assert torch.backends.cuda.matmul.allow_tf32 is not asked
     finished_context(run, "generator")
     assert torch.backends.cuda.matmul.allow_tf32 is asked

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from pae_framework.build import build_encoder
@@ -18,6 +17,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import Registry
 from pae_framework.stages.refine import run
+from pae_framework.system.console import PlainConsole
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
@@ -37,16 +37,18 @@ from torch import nn
 
 
 class Shuffled(nn.Module):
-    """Dense features that have nothing to do with their place."""
+    """Attention that has nothing to do with the place of a pixel."""
 
     def __init__(self):
         super().__init__()
         self.seed = nn.Parameter(torch.zeros(1))
 
-    def forward(self, image, features):
-        side = image.shape[-1]
+        self.cross_decode = nn.Identity()
+
+    def forward(self, image, features, q_chunk_size=None):
+        side, tokens = image.shape[-1], features.shape[-1] * features.shape[-2]
         random = torch.Generator().manual_seed(int(self.seed))
-        return torch.randn(*features.shape[:2], side, side, generator=random)
+        return torch.rand(len(features), tokens, side, side, generator=random)
 
 
 def anyup(pretrained):
@@ -71,7 +73,7 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
     """What the stage leaves, from the same encoder each time."""
     recipe = load_recipe("quickstart", [*CHANGES, *changes], registry).recipe
     encoder = directory.parent / "encoder"
-    progress = lambda total, done: ProgressLine("t", total, done, Console(quiet=True))  # noqa: E731
+    progress = lambda total, done: ProgressLine("t", total, done, PlainConsole(quiet=True))  # noqa: E731
     context = SimpleNamespace(
         recipe=recipe,
         registry=registry,

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
@@ -22,6 +21,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import ComponentSpec, Plugin, Registry
 from pae_framework.stages.tokenizer import run
+from pae_framework.system.console import PlainConsole
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
@@ -103,7 +103,7 @@ def trained(
 ) -> dict[str, torch.Tensor]:
     """Run the stage; returns the state dict of the objective."""
     recipe = load_recipe("quickstart", [*CHANGES, *changes], registry).recipe
-    progress = lambda total, done: ProgressLine("t", total, done, Console(quiet=True))  # noqa: E731
+    progress = lambda total, done: ProgressLine("t", total, done, PlainConsole(quiet=True))  # noqa: E731
     context = SimpleNamespace(
         recipe=recipe,
         registry=registry,

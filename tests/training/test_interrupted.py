@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 from toy_training import (
@@ -30,6 +29,7 @@ from pae_framework.contracts import Batch
 from pae_framework.errors import StoppedError
 from pae_framework.execution.going_on import copy_training
 from pae_framework.runs.record import StageRecord
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json
 from pae_framework.system.stopping import STOP_SIGNALS
 from pae_framework.training import checkpoint
@@ -214,7 +214,7 @@ def recorded_progress(directory: Path, at: int, act: Act, **changes: object) -> 
     context = replace(
         train_context(directory),
         progress=lambda total, done: ProgressLine(
-            "test", total, done, Console(quiet=True), update_record
+            "test", total, done, PlainConsole(quiet=True), update_record
         ),
     )
     task = replace(regression(), batches=acting_at(at, act))

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.seeding import generator
+from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext, TrainTask
 from pae_framework.training.train_settings import TrainSettings
@@ -86,7 +86,7 @@ def train_settings(steps: int = 12, **changes: object) -> TrainSettings:
 
 
 def train_context(directory: Path, world: World | None = None) -> TrainContext:
-    console = Console(quiet=True)
+    console = PlainConsole(quiet=True)
     return TrainContext(
         directory,
         torch.device("cpu"),

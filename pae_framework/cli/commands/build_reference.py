@@ -14,11 +14,12 @@ from pae_framework.cli.arguments import (
     ForceOption,
     InceptionOption,
 )
-from pae_framework.cli.output import installed_registry
+from pae_framework.cli.output import installed_registry, resumable
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 
+@resumable()
 def build_reference(
     data: Annotated[
         str,
@@ -30,7 +31,9 @@ def build_reference(
     out: Annotated[Path, typer.Option(metavar="FILE", help="the npz file to write")],
     images: Annotated[
         int,
-        typer.Option(min=0, help="images to store for precision and recall, chosen at random"),
+        typer.Option(
+            min=0, metavar="N", help="images to store for precision and recall, chosen at random"
+        ),
     ] = 10_000,
     weights: InceptionOption = "default",
     size: CropOption = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,7 +14,7 @@ from pae_framework.cli.arguments import (
     PluginOption,
     RecipeArgument,
 )
-from pae_framework.cli.output import installed_registry, print_json
+from pae_framework.cli.output import installed_registry, plain_problem, print_answer
 from pae_framework.errors import Problem, ProfileError, RecipeError
 from pae_framework.system.printing import print_line
 
@@ -51,7 +50,7 @@ def check(
     except RecipeError as error:
         if not as_json:
             raise
-        print_json(_answer(problems=error.problems))
+        print_answer("check", _answer(problems=error.problems))
         raise typer.Exit(error.exit_code) from None
     for member in members_of(loaded):
         require_targets(member.recipe, loaded.registry)
@@ -60,9 +59,9 @@ def check(
     if as_json:
         answer = _answer((), found.missing, found.tight)
         if profile is not None:
-            refused = [asdict(problem) for problem in found.refused]
+            refused = [plain_problem(problem) for problem in found.refused]
             answer |= {"profile": profile.name, "site": found.site, "refused": refused}
-        print_json(answer)
+        print_answer("check", answer)
     else:
         _print(loaded, profile, found)
     if found.refused:
@@ -122,5 +121,5 @@ def _answer(
     problems: Sequence[Problem] = (), missing: Sequence[Problem] = (), tight: Sequence[Problem] = ()
 ) -> dict[str, Any]:
     lists = {"problems": problems, "missing": missing, "tight": tight}
-    plain = {name: [asdict(problem) for problem in found] for name, found in lists.items()}
+    plain = {name: [plain_problem(problem) for problem in found] for name, found in lists.items()}
     return {"valid": not problems, **plain}

@@ -54,7 +54,7 @@ def check_plugin(
     Examples:
         pae check-plugin my-encoder
 
-        pae check-plugin my_encoder.py encoder:my_encoder.width=64 --image-size 448
+        pae check-plugin my_encoder.py encoder:my_encoder.width=64
     """
     options = [f"--image-size={side}" for side in image_sizes or ()]
     options += [f"--grid={side}" for side in grids or ()]

@@ -9,12 +9,10 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import JsonOption
-from pae_framework.cli.output import print_json
+from pae_framework.cli.output import print_answer
 from pae_framework.errors import PluginError, RecipeError
 from pae_framework.system.printing import print_line
 
-SCHEMA = "doctor/1"
-"""Name and version of the JSON document; keys are only added within a version."""
 _MARKS = {"ok": "ok     ", "warning": "warning", "error": "error  "}
 
 
@@ -47,7 +45,7 @@ def doctor(
     broken = any(finding.level == "error" for finding in findings)
     if as_json:
         found = [asdict(finding) for finding in findings]
-        print_json({"schema": SCHEMA, "healthy": not broken, "findings": found})
+        print_answer("doctor", {"healthy": not broken, "findings": found})
     else:
         for finding in findings:
             print_line(f"{_MARKS[finding.level]}  {finding.topic}: {finding.text}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +16,25 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    ProcessesOption,
+    ProtocolOption,
 )
-from pae_framework.cli.card_text import print_card
-from pae_framework.cli.output import command_line, installed_registry, print_json, warn
+from pae_framework.cli.card_text import print_cards
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    print_answer,
+    progress_console,
+    resumable,
+    warn,
+)
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
-_OF_A_RUN = ("only", "again", "processes")
+if TYPE_CHECKING:
+    from pae_framework.launch.ranks import Ranks
+
+_OF_A_RUN = ("only", "again")
 _OF_SAMPLES = ("samples", "reference", "metrics", "weights", "size", "batch_size", "cache")
 
 
@@ -31,6 +45,7 @@ class Convention(StrEnum):
     FIDELITY = "fidelity"
 
 
+@resumable()
 def evaluate(
     context: typer.Context,
     run: Annotated[
@@ -52,13 +67,7 @@ def evaluate(
         bool,
         typer.Option("--again", help="with RUN: run the evaluators anew although they are done"),
     ] = False,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="with RUN: processes on this machine; auto: one for each visible GPU",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     samples: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +99,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    protocol: ProtocolOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -106,31 +116,32 @@ def evaluate(
     Examples:
         pae evaluate runs/quickstart --only generation --again
 
-        pae evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+        pae evaluate --samples samples.npz --reference imagenet256.npz
 
-        pae evaluate --samples png/ --reference photos/ --size 256 --metrics fidelity
+        pae evaluate --samples png/ --reference photos/ --metrics fidelity
 
-        pae evaluate --samples runs/quickstart --reference quickstart:test --out card.json
+        pae evaluate --samples runs/a --reference quickstart:test --out card.json
     """
     from pae_framework.cli.extraction import CARD, require_writable
 
     _require_one_kind(context, run)
     if out is not None:
         require_writable(out, CARD)
-    if run is not None:
-        card = _of_run(run, tuple(only or ()), again, processes)
-    else:
-        from pae_framework.cli.extraction import extraction_of
-        from pae_framework.evaluation.samples import evaluate_samples
+    with _ranks(processes) as ranks:
+        if run is not None:
+            card = _of_run(run, tuple(only or ()), again, ranks)
+        else:
+            from pae_framework.cli.extraction import extraction_of
+            from pae_framework.evaluation.samples import evaluate_samples
 
-        assert samples is not None
-        assert reference is not None
-        extraction = extraction_of(weights, cache, batch_size)
-        measured = evaluate_samples(
-            samples, reference, metrics.value, extraction, size, installed_registry
-        )
-        card = measured.plain()
-    _show(card, out, as_json)
+            assert samples is not None
+            assert reference is not None
+            extraction = extraction_of(weights, cache, batch_size, ranks)
+            measured = evaluate_samples(
+                samples, reference, metrics.value, extraction, size, installed_registry
+            )
+            card = measured.plain()
+    _show(card, out, protocol, as_json)
 
 
 def _require_one_kind(context: typer.Context, run: Path | None) -> None:
@@ -158,31 +169,37 @@ def _require_one_kind(context: typer.Context, run: Path | None) -> None:
         raise UsageError(f"name a run, or samples and a reference ({', '.join(lacking)} missing)")
 
 
-def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None) -> dict[str, Any]:
+@contextmanager
+def _ranks(processes: str | None) -> Iterator[Ranks]:
+    """The processes; one that a launcher started, other than the first, follows and ends here."""
     from pae_framework.distributed.place import place_of_process
-    from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    console = PlainConsole(stderr=True)
+    with ranks_for(processes, progress_console()) as ranks:
+        yield ranks
+
+
+def _of_run(run: Path, only: tuple[str, ...], again: bool, ranks: Ranks) -> dict[str, Any]:
+    from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
+
+    console = progress_console()
     options = EvaluateOptions(only, again, command_line())
-    with ranks_for(processes, console) as ranks:
-        return evaluate_run(run, options, installed_registry(), ranks, console, warn)
+    return evaluate_run(run, options, installed_registry(), ranks, console, warn)
 
 
-def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:
     from pae_framework.system.files import write_json
 
     if out is not None:
         write_json(out, card)
     if as_json:
-        print_json(card)
+        print_answer("evaluate", card)
     else:
-        print_card(card)
+        print_cards({"": card}, protocol)
         if out is not None:
             print_line(f"card: {out}")
     for caution in card["cautions"]:

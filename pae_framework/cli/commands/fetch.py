@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, PluginOption, RecipeArgument
-from pae_framework.cli.output import installed_registry, print_json
+from pae_framework.cli.output import installed_registry, print_answer
 from pae_framework.system.printing import print_line
 
 
@@ -44,7 +44,8 @@ def fetch(
             print_line(f"{result.state:<8} {result.path}{text}")
     complete = all(result.state in ("here", "fetched") for result in results)
     if as_json:
-        print_json({"complete": complete, "parts": [asdict(result) for result in results]})
+        parts = [asdict(result) for result in results]
+        print_answer("fetch", {"complete": complete, "parts": parts})
     elif complete:
         print_line(f"{loaded.recipe.name}: nothing is missing")
     if not complete and not dry_run:

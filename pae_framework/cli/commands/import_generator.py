@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, TokenizerRunArgument, WeightsArgument
-from pae_framework.cli.output import command_line, installed_registry
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    progress_console,
+    tell_loading,
+)
+from pae_framework.system.printing import print_line
 
 
 def import_generator(
@@ -18,8 +24,9 @@ def import_generator(
     statistics: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="statistics of the latents it was trained on: latents_stats.pt or .safetensors; "
-            "default: those of the run's latents, computed if needed"
+            "default: those of the run's latents, computed if needed",
         ),
     ] = None,
 ) -> None:
@@ -34,17 +41,17 @@ def import_generator(
     in its `stages` folder. With --statistics no images are needed.
 
     Examples:
-        pae import generator 0100000.pt runs/full --statistics latents_stats.pt
+        pae import generator 0100000.pt runs/full --statistics stats.pt
 
         pae import generator 1000000.pt runs/full generator.qk_norm=true
 
         pae sample runs/full --labels 207,360 --steps 10 --guidance 2.5
     """
     from pae_framework.launch.import_run import import_generator
-    from pae_framework.system.console import PlainConsole
 
-    console, registry = PlainConsole(), installed_registry()
+    tell_loading()
+    console, registry = progress_console(), installed_registry()
     import_generator(file, run, statistics, overrides or (), registry, command_line(), console)
-    console.print(f"imported into {run}; sample from it, or run the remaining stages:")
-    console.print(f"  pae sample {run} --count 16")
-    console.print(f"  pae run {run / 'resolved.yaml'} --run-dir {run}")
+    print_line(f"imported into {run}; sample from it, or run the remaining stages:")
+    print_line(f"  pae sample {run} --count 16")
+    print_line(f"  pae run {run / 'resolved.yaml'} --run-dir {run}")

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
-from pae_framework.cli.output import command_line, installed_registry
+from pae_framework.cli.output import (
+    command_line,
+    installed_registry,
+    progress_console,
+    tell_loading,
+)
+from pae_framework.system.printing import print_line
 
 
 def import_pae(
@@ -21,7 +27,10 @@ def import_pae(
     ],
     overrides: OverridesArgument = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>-imported")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="directory of the run; default: runs/<recipe name>-imported"
+        ),
     ] = None,
 ) -> None:
     """Make a run from a released PAE tokenizer, as if this run had trained the tokenizer.
@@ -32,17 +41,17 @@ def import_pae(
     file. No images are needed.
 
     Examples:
-        pae import pae PAE_DINOv2L_d32/checkpoints/ep-last.pt --recipe dinov2_full
+        pae import pae checkpoints/ep-last.pt --recipe dinov2_full
 
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """
     from pae_framework.launch.import_run import import_tokenizer
-    from pae_framework.system.console import PlainConsole
 
-    console, registry = PlainConsole(), installed_registry()
+    tell_loading()
+    console, registry = progress_console(), installed_registry()
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, registry, command_line(), console
     )
-    console.print(f"imported into {path}; reconstruct images, or run the remaining stages:")
-    console.print(f"  pae reconstruct {path} IMAGE...")
-    console.print(f"  pae run {path / 'resolved.yaml'} --run-dir {path}")
+    print_line(f"imported into {path}; reconstruct images, or run the remaining stages:")
+    print_line(f"  pae reconstruct {path} IMAGE...")
+    print_line(f"  pae run {path / 'resolved.yaml'} --run-dir {path}")

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
-from pae_framework.cli.output import print_json, print_table, registry_with, warn
+from pae_framework.cli.output import print_answer, print_table, registry_with, warn
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.registry import Plugin, Registry
-
-SCHEMA = "list-plugins/1"
-"""Name and version of the JSON document; keys are only added within a version."""
 
 
 def list_plugins(
@@ -53,7 +50,7 @@ def list_plugins(
         raise UsageError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
     registry = registry_with(plugin or ())
     if as_json:
-        print_json(_answer(registry, kind, broken))
+        print_answer("list-plugins", _answer(registry, kind, broken))
     elif broken:
         _print_broken(registry)
     elif timing:
@@ -77,7 +74,6 @@ def _answer(registry: Registry, kind: str | None, broken: bool) -> dict[str, Any
     ]
     plugins = registry.broken if broken else registry.plugins
     return {
-        "schema": SCHEMA,
         "components": [] if broken else components,
         "plugins": [{**asdict(plugin), "state": plugin.state} for plugin in plugins],
     }
@@ -90,6 +86,11 @@ def _print_all(registry: Registry, kind: str | None, long: bool) -> None:
         rows = [
             (spec.kind, registry.use_name(spec), *_origin(spec.plugin), spec.summary)
             for spec in specs
+        ]
+        rows += [
+            ("-", "-", *_origin(plugin), f"follows runs: {', '.join(plugin.follows)}")
+            for plugin in registry.plugins
+            if plugin.follows and not kind
         ]
         rows += [
             ("-", "-", *_origin(plugin), plugin.error or "registers nothing") for plugin in without

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pae_framework.cli.arguments import JsonOption
-from pae_framework.cli.output import print_json, print_table
+from pae_framework.cli.output import print_answer, print_table
 
 
 def list_recipes(as_json: JsonOption = False) -> None:
@@ -12,6 +12,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
     recipes = shipped()
     if as_json:
-        print_json([{"name": n, "path": str(path), "description": d} for n, path, d in recipes])
+        plain = [{"name": n, "path": str(path), "description": d} for n, path, d in recipes]
+        print_answer("list-recipes", {"recipes": plain})
     else:
         print_table(("recipe", "description"), [(name, text) for name, _, text in recipes])

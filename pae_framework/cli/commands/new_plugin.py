@@ -43,7 +43,7 @@ def new_plugin(
     Examples:
         pae new-plugin my-encoder --kind encoder
 
-        pae new-plugin my-parts --kind encoder --kind regularizer --out plugins/my-parts
+        pae new-plugin my-parts --kind encoder --kind regularizer
 
         pae new-plugin --update my-encoder
     """

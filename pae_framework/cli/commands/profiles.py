@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pae_framework.cli.arguments import JsonOption
-from pae_framework.cli.output import print_json
+from pae_framework.cli.output import plain_problem, print_answer
 from pae_framework.cli.shell_completion import complete_profile
 from pae_framework.errors import ProfileError, UsageError
 from pae_framework.system.printing import print_line
@@ -64,8 +64,8 @@ def _list(known: Profiles, as_json: bool) -> None:
     found, problems = known.all()
     if as_json:
         listed = [{"name": f.name, "executor": f.profile.executor, "where": f.where} for f in found]
-        problems_json = [asdict(problem) for problem in problems]
-        print_json({"file": str(known.file), "profiles": listed, "problems": problems_json})
+        answer = {"file": str(known.file.absolute()), "profiles": listed}
+        print_answer("profiles", {**answer, "problems": [plain_problem(x) for x in problems]})
         if problems:
             raise typer.Exit(ProfileError.exit_code)
         return
@@ -97,7 +97,7 @@ def _explain(found: FoundProfile, as_json: bool) -> None:
     rows = _rows(found)
     if as_json:
         values = [asdict(row) for row in rows]
-        print_json({"name": found.name, "where": found.where, "values": values})
+        print_answer("profiles", {"name": found.name, "where": found.where, "values": values})
         return
     print_line(f"{found.name}: {_summary(found)}")
     print_line(f"defined: {found.where}")

@@ -17,9 +17,10 @@ def reconstruct(
         list[Path] | None,
         typer.Argument(metavar="IMAGE", help="image files; default: random test images"),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="number of test images")] = 16,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="number of test images")] = 16,
     out: Annotated[
-        Path | None, typer.Option(help="folder for the PNG files; default: RUN/reconstructed")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="folder for the PNG files; default: RUN/reconstructed"),
     ] = None,
 ) -> None:
     """Reconstruct images: one PNG each, and compare.png with the originals above them.

@@ -12,7 +12,7 @@ from pae_framework.cli.arguments import JsonOption, finished_context
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
-    print_json,
+    print_answer,
     print_table,
 )
 from pae_framework.errors import UsageError
@@ -108,7 +108,8 @@ def _compare_convergence(
 
         write_text(page, render_convergence(found, targets, command_line()))
     if as_json:
-        print_json({"convergence": 1, "metrics": [plain(one, targets) for one in found]})
+        metrics = [plain(one, targets) for one in found]
+        print_answer("report", {"convergence": 1, "metrics": metrics})
         return
     for one in found:
         _print(one, targets)

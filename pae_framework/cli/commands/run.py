@@ -9,41 +9,56 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import OnOption, OverridesArgument, PluginOption, RecipeArgument
+from pae_framework.cli.arguments import (
+    OnOption,
+    OverridesArgument,
+    PluginOption,
+    ProcessesOption,
+    RecipeArgument,
+)
 from pae_framework.cli.output import (
     command_line,
     console_for_tables,
     installed_registry,
-    print_json,
+    print_answer,
+    progress_console,
+    resumable,
+    tell_loading,
     warn,
 )
 from pae_framework.errors import UsageError
+from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.launch.start import RunOptions
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.runs.directory import RunDirectory
-    from pae_framework.system.console import PlainConsole
 
 _NO_JOB = "no job: every stage is done"
 
 
+@resumable()
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     plugin: PluginOption = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="directory of the run; default: runs/<recipe name>")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="directory of the run; default: runs/<recipe name>"),
     ] = None,
     stages: Annotated[
         Path | None,
         typer.Option(
-            help="folder of the stages, to share another run's stages; default: RUN/stages"
+            metavar="FOLDER",
+            help="folder of the stages, to share another run's stages; default: RUN/stages",
         ),
     ] = None,
     only: Annotated[
         str | None,
-        typer.Option(help="sweeps only: run members whose names match a pattern such as 'ssr-*'"),
+        typer.Option(
+            metavar="PATTERN",
+            help="sweeps only: run members whose names match a pattern such as 'ssr-*'",
+        ),
     ] = None,
     smoke: Annotated[
         bool,
@@ -61,14 +76,7 @@ def run(
             "are done; may be repeated",
         ),
     ] = None,
-    processes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|auto",
-            help="processes on this machine; auto: one for each visible GPU; default: one, or "
-            "those that torchrun started",
-        ),
-    ] = None,
+    processes: ProcessesOption = None,
     on: OnOption = None,
     dry_run: Annotated[
         bool,
@@ -111,7 +119,6 @@ def run(
     from pae_framework.launch.ranks import count_processes, ranks_for
     from pae_framework.launch.start import RunOptions, profile_of, run_recipe
     from pae_framework.recipe.load import load_recipe
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         if dry_run:
@@ -119,7 +126,7 @@ def run(
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    console = PlainConsole()
+    console = progress_console()
     if dry_run:
         count_processes(processes)
     # Whatever fails, the other processes end.
@@ -137,12 +144,13 @@ def run(
         profile = profile_of(loaded, options)
         if profile is not None and profile.profile.executor != "debug":
             path = shlex.quote(str(directory.path))
-            console.print(f"jobs: `pae status {path}` shows them")
+            print_line(f"jobs: `pae status {path}` shows them")
             return
-        _print_results(directory, console)
+        _print_results(directory)
 
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
+    tell_loading()
     from pae_framework.dry_run.render import dry_run_lines, members_table
     from pae_framework.launch.start import dry_run_recipe, planned_submissions, profile_of
 
@@ -155,9 +163,9 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
         answer: dict[str, Any] = {"members": plain} if is_sweep else plain[first]
         if profile:
             answer["profile"], answer["jobs"] = profile.name, [job.plain() for job in jobs]
-        print_json(answer)
+        print_answer("run", answer)
         return
-    console = console_for_tables()
+    console = console_for_tables(100)
     for line in dry_run_lines(members[first]):
         console.print(line)
     if is_sweep:
@@ -170,22 +178,29 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
             console.print(f"  {job}")
 
 
-def _print_results(directory: RunDirectory, console: PlainConsole) -> None:
+def _print_results(directory: RunDirectory) -> None:
     """Print the metrics of a run, or of a sweep's variants side by side, and the report's path."""
-    from pae_framework.report.table import comparison_table, result_rows, sweep_members
+    from pae_framework.report.table import (
+        comparison_table,
+        result_rows,
+        sweep_members,
+        table_notes,
+    )
     from pae_framework.report.text import comparison_tables, results_table, verdict_lines
     from pae_framework.runs.directory import REPORT
     from pae_framework.runs.run_metrics import read_comparison, read_metrics
     from pae_framework.runs.run_verdict import read_verdict
 
+    console = console_for_tables()
     if "members" in directory.info:
-        for table in comparison_tables(
-            *comparison_table(sweep_members(read_comparison(directory)))
-        ):
+        columns, rows = comparison_table(sweep_members(read_comparison(directory)))
+        for table in comparison_tables(columns, rows):
             console.print(table)
+        for text in table_notes(columns):
+            console.print(text)
     elif (metrics := read_metrics(directory)) is not None:
         console.print(results_table(result_rows(metrics)))
         if (verdict := read_verdict(directory)) is not None:
             for line in verdict_lines(verdict):
-                console.print(line)
-    console.print(f"report: {directory.path / REPORT}")
+                print_line(line)
+    print_line(f"report: {directory.path / REPORT}")

@@ -8,29 +8,40 @@ from typing import Annotated
 import typer
 
 from pae_framework.cli.arguments import GeneratorRunArgument, finished_context
+from pae_framework.cli.output import resumable
 from pae_framework.system.printing import print_line
 
 
+@resumable()
 def sample(
     run: GeneratorRunArgument,
     labels: Annotated[
         str | None,
-        typer.Option(help="classes, by name or by number (#3): cat,#7; default: all in turn"),
+        typer.Option(
+            metavar="CLASSES",
+            help="classes, by name or by number (#3): cat,#7; default: all in turn",
+        ),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(min=1, help="number of images; default: one per label, or 64"),
+        typer.Option(min=1, metavar="N", help="number of images; default: one per label, or 64"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="integration steps")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="integration steps")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5")
+        str | None,
+        typer.Option(metavar="SOLVER", help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5"),
     ] = None,
-    guidance: Annotated[float | None, typer.Option(min=1, help="guidance scale; 1: off")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of the noise")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=1, metavar="SCALE", help="guidance scale; 1: off")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="seed of the noise")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder for the PNG files; default: RUN/drawn")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="folder for the PNG files; default: RUN/drawn"),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, or bf16: faster on a GPU")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="float32, or bf16: faster on a GPU")
+    ] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="compile the generator: for many images")
     ] = False,

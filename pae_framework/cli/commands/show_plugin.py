@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
-from pae_framework.cli.output import installed_registry, print_json, print_table
+from pae_framework.cli.output import installed_registry, print_answer, print_table
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
@@ -18,8 +18,6 @@ from pae_framework.system.printing import print_line
 if TYPE_CHECKING:
     from pae_framework.registry import ComponentSpec, Registry
 
-SCHEMA = "show-plugin/1"
-"""Name and version of the JSON document; keys are only added within a version."""
 ALIASES = {"data": "dataset"}
 """Other words for kinds: sections of recipes."""
 
@@ -41,9 +39,9 @@ def show_plugin(
     found = list(parameters(config))
     block = example(spec.kind, registry.use_name(spec), config)
     if as_json:
-        print_json(
+        print_answer(
+            "show-plugin",
             {
-                "schema": SCHEMA,
                 "kind": spec.kind,
                 "name": registry.use_name(spec),
                 "summary": spec.summary,
@@ -53,7 +51,7 @@ def show_plugin(
                 "models": {model: list(tags) for model, tags in config.known_models().items()},
                 "parameters": [asdict(parameter) for parameter in found],
                 "example": block,
-            }
+            },
         )
         return
     print_line(f"{spec.reference}: {spec.summary}")

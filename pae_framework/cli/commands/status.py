@@ -1,4 +1,4 @@
-"""``pae status``: show the progress of a run."""
+"""``pae status``: show the progress of a run, or list the runs of a folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption, OverridesArgument, RunArgument
-from pae_framework.cli.output import installed_registry, print_json, print_table, warn
-from pae_framework.cli.shell_completion import complete_recipe
-from pae_framework.errors import PaeError
+from pae_framework.cli.arguments import JsonOption, OverridesArgument
+from pae_framework.cli.output import installed_registry, note, print_answer, print_table, warn
+from pae_framework.cli.shell_completion import complete_recipe, complete_run
+from pae_framework.errors import PaeError, UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
@@ -28,7 +28,15 @@ _SHOWN = 5
 
 
 def status(
-    run: RunArgument,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="directory of a run or a sweep; default: list the runs of runs/",
+            show_default=False,
+            autocompletion=complete_run,
+        ),
+    ] = None,
     overrides: OverridesArgument = None,
     recipe: Annotated[
         str | None,
@@ -42,6 +50,8 @@ def status(
 ) -> None:
     """Show the state of each stage of a run, its job, and the error of a stage that failed.
 
+    Without RUN, list the runs of runs/: state, stages that are done, age and one metric.
+
     A stage is stale if it ran, but `pae run` would run it again: its settings, code, images or
     weights, or a stage that it reads, are no longer those it ran with. Each change is shown as
     key (old -> new).
@@ -54,6 +64,8 @@ def status(
     SWEEP/members/NAME` shows its stages.
 
     Examples:
+        pae status
+
         pae status runs/quickstart
 
         pae status runs/quickstart generator.train.steps=800
@@ -63,12 +75,18 @@ def status(
     from pae_framework.runs.looking import looking_once
     from pae_framework.runs.status import Comparison, comparison_job, run_status
 
+    if run is None:
+        if overrides or recipe is not None:
+            raise UsageError("name the run whose stages are compared: `pae status RUN ...`")
+        _list(as_json)
+        return
     compared = Comparison(installed_registry(), recipe, tuple(overrides or ()))
     with looking_once():
         members = run_status(run, compared)
         comparison = comparison_job(run)
     if as_json:
-        print_json({name: _plain(run, name, rows) for name, rows in members.items()})
+        runs = {name: _plain(run, name, rows) for name, rows in members.items()}
+        print_answer("status", {"runs": runs})
         return
     if comparison is not None:
         _print_members(members, comparison)
@@ -112,6 +130,33 @@ def _verdict_lines(verdict: Verdict | None) -> list[str]:
     from pae_framework.report.text import verdict_lines
 
     return [] if verdict is None else ["", *verdict_lines(verdict)]
+
+
+def _list(as_json: bool) -> None:
+    """One line for each run of ``runs/``."""
+    from pae_framework.preflight.resources import RUNS
+    from pae_framework.report.table import result_rows
+    from pae_framework.runs.listing import list_runs
+    from pae_framework.system.durations import format_age
+
+    runs = list_runs(RUNS)
+    if as_json:
+        print_answer("status", {"listed": [asdict(run) for run in runs]})
+        return
+    if not runs:
+        note(f"no runs in {RUNS.absolute()}; `pae run quickstart` starts one")
+        return
+    rows: list[tuple[str, ...]] = []
+    for run in runs:
+        (metric,) = result_rows([run.metric]) if run.metric else (None,)
+        value = f"{metric.label} {metric.arrow} {metric.value}" if metric else ""
+        name = f"{RUNS / Path(run.path).name}"
+        done = f"{run.done}/{run.stages}"
+        rows.append((name, run.state, done, format_age(run.age_seconds), value))
+    print_table(("run", "state", "stages", "age", "metric"), rows)
+    for run in runs:
+        if run.error:
+            warn(run.error)
 
 
 def _print_members(members: Mapping[str, list[StageStatus]], comparison: JobStatus) -> None:

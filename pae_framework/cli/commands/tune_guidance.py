@@ -12,15 +12,17 @@ from pae_framework.cli.arguments import (
     GeneratorRunArgument,
     InceptionOption,
     JsonOption,
+    ProcessesOption,
     finished_context,
 )
-from pae_framework.cli.output import print_json, print_table, warn
+from pae_framework.cli.output import print_answer, print_table, progress_console, resumable, warn
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.evaluation.tune_guidance import Measured, Tuning
     from pae_framework.execution.context import StageContext
+    from pae_framework.flow.flow_settings import SampleSettings
 
 FOLDER = "guidance"
 LOGS = "logs"
@@ -33,6 +35,7 @@ class Distance(StrEnum):
     FID = "fid"
 
 
+@resumable()
 def tune_guidance(
     run: GeneratorRunArgument,
     scales: Annotated[
@@ -49,7 +52,9 @@ def tune_guidance(
         str | None,
         typer.Option(metavar="NUMBERS", help="shifts of times: 0.4,1; default: the recipe's"),
     ] = None,
-    images: Annotated[int, typer.Option(min=2, help="images sampled per point")] = 1000,
+    images: Annotated[
+        int, typer.Option(min=2, metavar="N", help="images sampled per point")
+    ] = 1000,
     metric: Annotated[
         Distance | None,
         typer.Option(
@@ -58,46 +63,43 @@ def tune_guidance(
         ),
     ] = None,
     weights: InceptionOption = "default",
-    steps: Annotated[int | None, typer.Option(min=1, help="integration steps")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="integration steps")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of the noise")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, or bf16: faster on a GPU")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help=f"folder for the results; default: RUN/{FOLDER}")
-    ] = None,
-    processes: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|auto",
-            help="processes on this machine that share the points; auto: one for each visible "
-            "GPU; default: one, or those that torchrun started",
-        ),
+        typer.Option(metavar="SOLVER", help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5"),
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="seed of the noise")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="float32, or bf16: faster on a GPU")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help=f"folder for the results; default: RUN/{FOLDER}"),
+    ] = None,
+    processes: ProcessesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sample a run over a grid of guidance settings, and list their distances to the test images.
 
     Every combination of scale, interval and shift is sampled with the same noise and labels, with
     the recipe's other settings. The results are kept: the same command resumes, and a larger grid
-    computes only the new points. The last line is the best point, as a line of a recipe.
+    computes only the new points. The last line is the recipe's `sample` section with the settings
+    of the best point.
 
     Distances of few images are too large, and the least of many values is too small for its
     setting. Measure the best points again with more images and another seed.
 
     Example:
-        pae tune-guidance runs/quickstart --scales 1,1.5,2 --intervals 0:1,0.1:1 --images 1000
+        pae tune-guidance runs/quickstart --scales 1,1.5,2 --images 1000
     """
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.ranks import ranks_for
-    from pae_framework.system.console import PlainConsole
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
-    with ranks_for(processes, PlainConsole(stderr=True)) as ranks:
+    with ranks_for(processes, progress_console()) as ranks:
         context = finished_context(run, "generator")
         from functools import partial
 
@@ -107,6 +109,7 @@ def tune_guidance(
             reading_extractor,
             tune,
         )
+        from pae_framework.flow.flow_settings import SampleSettings
 
         chosen = metric or (Distance.FID if context.recipe.extractor is None else Distance.FD)
         if chosen is Distance.FD:
@@ -116,7 +119,8 @@ def tune_guidance(
         tuning = _tuning(context, grid, options, images, chosen, weights, folder)
         prepare_folder(tuning.folder)
         ranks.run(context, partial(tune, tuning=tuning), tuning.folder / LOGS)
-    _print(measured(context, tuning), tuning, as_json)
+    own = context.recipe.sample or SampleSettings()
+    _print(measured(context, tuning), tuning, own, as_json)
 
 
 def _tuning(
@@ -152,19 +156,20 @@ def _tuning(
     return Tuning(tuple(points), base, metric.value, weights, folder)
 
 
-def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
+def _print(found: list[Measured], tuning: Tuning, own: SampleSettings, as_json: bool) -> None:
     from pae_framework.evaluation.tune_guidance import best_line, cautions
     from pae_framework.report.metrics import decimals_for, fixed
 
-    label, line = found[0].label, best_line(found[0].point)
+    label, line = found[0].label, best_line(own, found[0].point.settings(tuning.base))
     told = cautions(tuning.base.count, found)
     if as_json:
         points = [
             {"value": entry.value, "sample": entry.point.changes, "protocol": dict(entry.protocol)}
             for entry in found
         ]
-        print_json(
-            {"tune_guidance": 1, "metric": label, "points": points, "best": line, "cautions": told}
+        print_answer(
+            "tune-guidance",
+            {"tune_guidance": 1, "metric": label, "points": points, "best": line, "cautions": told},
         )
         return
     decimals = decimals_for(entry.value for entry in found)
@@ -182,5 +187,5 @@ def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
     print_table((label, "scale", "interval", *shift, "evaluations (guided)"), rows)
     for text in told:
         warn(text)
-    print_line("best, as a line of the recipe:")
+    print_line("best; replaces the `sample` section of the recipe:")
     print_line(line)
