@@ -17,7 +17,7 @@ Grade = Literal["good", "poor", "unclear"]
 
 _GROUP = "manifold"
 _RANDOM, _PIXELS = "random latents", "components of pixels"
-_ENCODER, _OTHER, _STILL = "encoder's features", "another latent", "no change"
+_ENCODER, _OTHER, _STILL = "the encoder's features", "another latent", "no change"
 
 
 @dataclass(frozen=True)
