@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pae_framework.testing.pytest import run_process
+
 LATENTS_ONLY = (
     *("generator=null", "sample=null", "evaluate.generation=null", "evaluate.few_steps=null"),
     "runtime.threads=1",
@@ -12,7 +14,8 @@ LATENTS_ONLY = (
 
 @pytest.mark.slow
 def test_the_quickstart_is_undecided_because_pixels_show_the_ink(pae, tmp_path):
-    out = pae("run", "quickstart", *LATENTS_ONLY, "--run-dir", "run", timeout=550).ok().out
+    command = ("-m", "pae_framework", "run", "quickstart", *LATENTS_ONLY, "--run-dir", "run")
+    out = run_process(*command, cwd=tmp_path, timeout=550).ok().out
     (row,) = [
         row
         for row in pae("status", "run", "--json").ok().json["runs"]["quickstart"]
