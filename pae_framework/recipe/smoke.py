@@ -35,6 +35,11 @@ _SMALLEST_SIDE = 16
 _VARIANTS = 2
 
 
+def is_smoke(name: str) -> bool:
+    """Whether a recipe of this name is a smoke version."""
+    return name.endswith(_SUFFIX)
+
+
 def smoke_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
     """The smoke version of a recipe; a sweep keeps its first two variants and one seed.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pae_framework.report.attachments import Attachment
+    from pae_framework.report.verdict import Verdict
 
 CurveRow = Mapping[str, Any]
 """One line of a training log: ``step`` and a number per term."""
@@ -97,6 +98,7 @@ class ReportContent:
     stages: Sequence[StageSummary] = ()
     curves: Mapping[str, Sequence[CurveRow]] = field(default_factory=dict)
     metrics: Sequence[MetricFields] = ()
+    verdict: Verdict | None = None
     originals: Tensor | None = None
     reconstructions: Tensor | None = None
     samples: LabeledImages | None = None

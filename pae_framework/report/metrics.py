@@ -20,7 +20,10 @@ _GROUPS = (
 _LABELS = (
     *("rFID", "rFD", "PSNR", "PSNR (pooled error)", "SSIM", "LPIPS", "Perceptual distance"),
     *("iFID", "iFD"),
-    *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFID", "gFD"),
+    *("SSC", "SSC encoder", "SSC pixels", "SSC random", "LPC", "LPC pixels", "LPC another latent"),
+    *("Distance to own image", "Distance to another image", "Distance between images"),
+    *("GSQ", "GSQ encoder", "GSQ pixels", "GSQ random", "eRank", "eRank pixels", "eRank random"),
+    *("gFID", "gFD"),
     *("FID", "sFID", "KID", "IS", "Precision", "Recall"),
 )
 _OF_OTHER_SAMPLES = frozenset({"protocol", "samples"})
@@ -37,6 +40,11 @@ def group_title(group: str) -> str:
     """``few_steps`` as a heading: ``Few steps``."""
     words = group.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
+
+
+def is_reference(metric: MetricFields) -> bool:
+    """Whether it is of something that the run is compared with, which its subject names."""
+    return "reference" in (metric.get("subject") or {})
 
 
 def at_of(metric: MetricFields) -> At:

@@ -23,6 +23,7 @@ from pae_framework.report.metrics import (
     group_of,
     group_title,
     headline,
+    is_reference,
     number,
     ordered,
 )
@@ -52,7 +53,11 @@ class ResultRow:
 
 
 def result_rows(metrics: Sequence[MetricFields]) -> list[ResultRow]:
-    """All metrics of a run, in reading order."""
+    """All metrics of a run without those of references, in reading order."""
+    return _rows([metric for metric in metrics if not is_reference(metric)])
+
+
+def _rows(metrics: Sequence[MetricFields]) -> list[ResultRow]:
     rows = []
     for metric in ordered(metrics):
         std = metric.get("std")
@@ -98,7 +103,7 @@ def metric_cards(metrics: Sequence[MetricFields]) -> list[Card]:
 
 
 def _card(metrics: list[MetricFields]) -> Card:
-    main = result_rows(headline(metrics))[0]
+    main = _rows(headline(metrics))[0]
     protocols = [_measurement(metric) for metric in metrics]
     keys = list(dict.fromkeys(key for protocol in protocols for key in protocol))
     shared = {
@@ -112,7 +117,7 @@ def _card(metrics: list[MetricFields]) -> Card:
     points = [
         [condition(at_of(metric)), f"{row.value} {row.spread}".rstrip()]
         + [protocol.get(key, "") for key in differing]
-        for metric, row, protocol in zip(metrics, result_rows(metrics), protocols, strict=True)
+        for metric, row, protocol in zip(metrics, _rows(metrics), protocols, strict=True)
     ]
     return Card(main, shared, ["at", main.label, *differing], points)
 
@@ -235,7 +240,8 @@ def table_notes(columns: Sequence[Column]) -> list[str]:
 
 def _columns(members: Sequence[MemberMetrics]) -> list[Column]:
     columns: dict[tuple[str, At], list[MetricFields]] = {}
-    for metric in ordered(metric for member in members for metric in member.metrics):
+    found = (metric for member in members for metric in member.metrics)
+    for metric in ordered(metric for metric in found if not is_reference(metric)):
         columns.setdefault((str(metric["name"]), at_of(metric)), []).append(metric)
     return [
         Column(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from textwrap import wrap
 
 from rich.text import Text
 
-from pae_framework.report.table import Cell, Column, ResultRow, Row, table_notes
+from pae_framework.report.table import Cell, Column, ResultRow, Row, arrow, table_notes
+from pae_framework.report.verdict import Verdict
 from pae_framework.system.console import PlainTable
+
+_WIDTH = 80
 
 
 def results_table(rows: Sequence[ResultRow], title: str | None = None) -> PlainTable:
@@ -24,6 +28,20 @@ def results_table(rows: Sequence[ResultRow], title: str | None = None) -> PlainT
 def results_markdown(rows: Sequence[ResultRow]) -> str:
     """One run's metrics as a Markdown table."""
     return _markdown(("metric", "at", "value"), [_cells(row) for row in rows], numbers_from=2)
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """A verdict for a terminal of 80 columns."""
+    lines = [verdict.question, *wrap(verdict.sentence, _WIDTH)]
+    for found in verdict.diagnoses:
+        title = f"{found.label} {arrow(found.higher_is_better)} {found.grade}: {found.title}"
+        scale = ", ".join(f"{place.label} {place.text}" for place in found.scale)
+        reason = found.reason if found.grade == "unclear" else ""
+        for text, indent in ((title, "  "), (scale, "    "), (reason, "    ")):
+            lines += wrap(text, _WIDTH, initial_indent=indent, subsequent_indent="    ")
+    for caveat in verdict.caveats:
+        lines += wrap(caveat, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return lines
 
 
 def _cells(row: ResultRow) -> tuple[str, str, str]:

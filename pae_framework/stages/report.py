@@ -24,6 +24,7 @@ from pae_framework.execution.context import StageContext
 from pae_framework.metrics_file import METRICS, describe_gap, read_log
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.parent_changes import changes_to_parent
+from pae_framework.recipe.smoke import is_smoke
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, base_variant, differing_values, expand
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
@@ -37,6 +38,7 @@ from pae_framework.report.content import (
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
+from pae_framework.report.verdict import judge
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage
@@ -184,6 +186,7 @@ def gather(context: StageContext) -> ReportContent:
     """Collect the content of the report."""
     inputs, masks = shown_inputs(context)
     sets = inputs.sample_sets if context.reads("sample") else []
+    metrics = _metrics(context)
     logs = {name: _log(context, name) for name in context.planned.inputs}
     return ReportContent(
         name=context.recipe.name,
@@ -194,7 +197,8 @@ def gather(context: StageContext) -> ReportContent:
         environment=context.run.environment,
         stages=[_summary(context, name, rows) for name, rows in logs.items()],
         curves={name: rows for name, rows in logs.items() if rows},
-        metrics=_metrics(context),
+        metrics=metrics,
+        verdict=judge(metrics, smoke=is_smoke(context.recipe.name)),
         originals=inputs.images,
         reconstructions=inputs.reconstructions,
         samples=_labeled(sets[0]) if sets else None,

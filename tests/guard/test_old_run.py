@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -55,6 +55,10 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Continued:
         for key in ("out", "err")
     )
     return Continued(*runs, out, err)
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    return json.loads((run / "evaluate" / "results.json").read_bytes())
 
 
 def states(out: str) -> dict[str, str]:
@@ -115,7 +119,13 @@ def test_resumed_run_equals_uninterrupted_run(continued: Continued):
     actual, expected = final_values(continued.stopped), expected_values()
     known = {name for name, _ in expected["metrics"]}
     added = {name for name, _ in actual["metrics"]} - known
-    assert added == {"reconstruction/psnr_pooled", "reconstruction/perceptual"}
+    references = {name for name in added if name.startswith("manifold/")}
+    assert added - references == {"reconstruction/psnr_pooled", "reconstruction/perceptual"}
+    assert all(
+        "reference" in metric["subject"]
+        for metric in read_results(continued.stopped)
+        if metric["name"] in references
+    )
     actual["metrics"] = [[name, value] for name, value in actual["metrics"] if name in known]
     if machine() == expected.pop("machine"):
         assert actual == expected  # bit for bit
@@ -136,6 +146,16 @@ def test_folders_of_stages_have_the_same_names(continued: Continued):
 def test_finished_run_is_done_and_nothing_runs_again(continued: Continued):
     assert states(continued.out["status"]) == dict.fromkeys(STAGES, "done")
     assert continued.err["run of the finished run"].count("cached") == len(STAGES)
+
+
+def test_the_verdict_on_a_finished_run_says_what_it_lacks(continued: Continued):
+    rows = json.loads(continued.out["status"])["runs"]["old_run"]
+    (verdict,) = [row["verdict"] for row in rows if "verdict" in row]
+    assert verdict["answer"] == "undecided"
+    assert "pae evaluate RUN --again" in verdict["sentence"]
+    page = (continued.finished / "report.html").read_text(encoding="utf-8")
+    for shown in (page, continued.out["run of the finished run"]):
+        assert "easy to diffuse in" in shown
 
 
 def test_the_finished_run_keeps_its_description(continued: Continued):

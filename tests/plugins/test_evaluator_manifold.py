@@ -4,13 +4,16 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
 from pae_evaluators.config import ManifoldConfig
 from pae_evaluators.manifold import Manifold
+from pae_framework.layers import map_to_tokens, unpatchify
 
-COUNT, CHANNELS, GRID, SIZE = 24, 6, 4, 16
+COUNT, CHANNELS, GRID, PATCH = 24, 6, 4, 4
+SIZE = GRID * PATCH
 
 
 @dataclass
@@ -27,6 +30,11 @@ class Material:
 
     def protocol_of(self, part: str) -> dict:
         return {"test_data": "made up"} if part == "test_images" else {part: f"the {part}"}
+
+    @property
+    def images(self) -> Tensor:
+        generator = torch.Generator().manual_seed(4)
+        return torch.randint(256, (COUNT, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
 
     @property
     def latents(self) -> Tensor:
@@ -51,10 +59,31 @@ class Material:
         return masks[indices]
 
     def decode(self, latents: Tensor) -> Tensor:
-        return 2 * latents
+        """Linear: two times the channels of a token are the first numbers of its patch."""
+        patches = F.pad(map_to_tokens(2 * latents), (0, 3 * PATCH**2 - CHANNELS))
+        return unpatchify(patches, PATCH)
 
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).flatten(1).norm(dim=1)
+
+
+class Many(Material):
+    """More images than the references are computed for."""
+
+    def __init__(self):
+        super().__init__(labels=torch.arange(120) % 3)
+
+    @property
+    def images(self) -> Tensor:
+        return super().images.repeat(5, 1, 1, 1)
+
+    @property
+    def latents(self) -> Tensor:
+        return super().latents.repeat(5, 1, 1, 1)
+
+    @property
+    def pooled_features(self) -> Tensor:
+        return torch.eye(120)
 
 
 class NoTokens(Material):
@@ -67,8 +96,14 @@ class NoTokens(Material):
 
 
 def evaluate(tmp_path, inputs=None, **parameters):
-    found = Manifold(ManifoldConfig(**parameters)).evaluate(inputs or Material(), tmp_path)
+    """The metrics by name; SSC and LPC of six images unless ``images`` says otherwise."""
+    config = ManifoldConfig(**{"images": 6, **parameters})
+    found = Manifold(config).evaluate(inputs or Material(), tmp_path)
     return {metric.name: metric for metric in found}
+
+
+def is_reference(metric):
+    return "reference" in metric.subject
 
 
 def test_figures_of_known_latents(tmp_path):
@@ -96,8 +131,8 @@ def test_tokens_of_the_encoder_are_asked_for_the_images_that_ssc_looks_at(tmp_pa
 
 
 def test_labels_and_directions(tmp_path):
-    headings = {m.label: m.higher_is_better for m in evaluate(tmp_path).values()}
-    assert headings == {
+    found = evaluate(tmp_path).values()
+    assert {m.label: m.higher_is_better for m in found if not is_reference(m)} == {
         "SSC": True,
         "SSC encoder": True,
         "LPC": False,
@@ -110,7 +145,9 @@ def test_labels_and_directions(tmp_path):
 def test_diagnostics_can_be_turned_off(tmp_path):
     everything = evaluate(tmp_path)
     off = {"ssc": False, "gsq": False, "erank": False}
-    assert evaluate(tmp_path, **off) == {"manifold/lpc": everything["manifold/lpc"]}
+    assert evaluate(tmp_path, **off) == {
+        name: metric for name, metric in everything.items() if "lpc" in name or "distance" in name
+    }
     assert evaluate(tmp_path, lpc=False, **off) == {}
 
 
@@ -120,7 +157,7 @@ def test_masks_are_needed_for_ssc_only():
 
 
 def test_images_with_one_segment_are_skipped_and_counted(tmp_path):
-    found = evaluate(tmp_path, Material(one_segment=(0, 5)))["manifold/ssc"]
+    found = evaluate(tmp_path, Material(one_segment=(0, 5)), images=COUNT)["manifold/ssc"]
     assert found.value == pytest.approx(1)
     assert found.protocol["count"] == COUNT - 2
     assert found.protocol["skipped"].startswith("2 images")
@@ -128,7 +165,7 @@ def test_images_with_one_segment_are_skipped_and_counted(tmp_path):
 
 def test_ssc_is_left_out_where_no_image_has_segments(tmp_path):
     with pytest.warns(UserWarning, match=r"SSC( encoder)? .* 24 masks"):
-        found = evaluate(tmp_path, Material(one_segment=tuple(range(COUNT))))
+        found = evaluate(tmp_path, Material(one_segment=tuple(range(COUNT))), images=COUNT)
     assert "manifold/ssc" not in found
     assert "manifold/lpc" in found
 
@@ -157,6 +194,8 @@ def test_protocols_hold_what_a_comparison_needs(tmp_path):
 
 def test_what_is_measured_is_the_tokenizer_or_the_encoder(tmp_path):
     for name, metric in evaluate(tmp_path).items():
+        if is_reference(metric):
+            continue
         part = "encoder" if name.endswith("_encoder") else "tokenizer"
         assert metric.subject[part] == f"the {part}"
         assert not {"tokenizer", "encoder"} & metric.protocol.keys()
@@ -177,9 +216,8 @@ def test_draws_that_hold_all_images_are_one_draw(tmp_path):
 
 def test_the_seed_decides(tmp_path):
     bent = Material(labels=torch.arange(COUNT) % 2)
-    bent.decode = torch.tanh
     other = Material(labels=bent.labels, seed=1)
-    other.decode = torch.tanh
+    bent.decode = other.decode = lambda latents: Material().decode(latents).tanh()
     first, again = (evaluate(tmp_path, bent, images=8) for _ in range(2))
     second = evaluate(tmp_path, other, ssc=False, images=8)
     assert first == again
@@ -192,3 +230,93 @@ def test_the_seed_decides(tmp_path):
 def test_parameters_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
         ManifoldConfig(**wrong)
+
+
+# --- references -----------------------------------------------------------------------------------
+
+
+def test_references_say_what_they_are_and_how_they_were_measured(tmp_path):
+    found = evaluate(tmp_path)
+    references = {name: metric for name, metric in found.items() if is_reference(metric)}
+    assert {name.removeprefix("manifold/"): m.label for name, m in references.items()} == {
+        "ssc_random": "SSC random",
+        "ssc_pixels": "SSC pixels",
+        "lpc_pixels": "LPC pixels",
+        "lpc_other": "LPC another latent",
+        "distance_own": "Distance to own image",
+        "distance_other": "Distance to another image",
+        "distance_images": "Distance between images",
+        "gsq_random": "GSQ random",
+        "gsq_pixels": "GSQ pixels",
+        "erank_random": "eRank random",
+        "erank_pixels": "eRank pixels",
+    }
+    for kind in ("random", "pixels"):
+        own, reference = (found[f"manifold/{x}"].protocol for x in ("ssc", f"ssc_{kind}"))
+        assert own == reference
+    assert not {"tokenizer", "encoder"} & found["manifold/gsq_random"].subject.keys()
+    assert found["manifold/lpc_other"].subject["tokenizer"] == "the tokenizer"
+
+
+def test_random_latents_are_at_chance(tmp_path):
+    found = evaluate(tmp_path, images=COUNT, lpc=False, draw_images=1000)
+    # 7 of the 23 other images have the same of three classes; four deviations of 24 draws.
+    chance = 7 / (COUNT - 1)
+    allowed = 4 * (chance * (1 - chance) / COUNT) ** 0.5
+    assert found["manifold/gsq_random"].value == pytest.approx(chance, abs=allowed)
+    assert found["manifold/ssc_random"].value < 0.3 < found["manifold/ssc"].value
+    assert found["manifold/erank_random"].value > 0.8
+
+
+class Painted(Material):
+    """Images whose patches have the color of their segment: the mask is in the pixels."""
+
+    @property
+    def images(self) -> Tensor:
+        return (255 * self.masks_of(torch.arange(COUNT)))[:, None].repeat(1, 3, 1, 1).byte()
+
+
+def test_components_of_pixels_find_segments_of_one_color(tmp_path):
+    found = evaluate(tmp_path, Painted(), lpc=False, gsq=False)
+    assert found["manifold/ssc_pixels"].value == pytest.approx(1)
+    # Pooled, all images are alike, so one direction suffices.
+    assert found["manifold/erank_pixels"].value == pytest.approx(1 / CHANNELS)
+
+
+class Ignores(Material):
+    """A decoder whose image is the same for every latent."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.full((len(latents), 3, SIZE, SIZE), 0.5)
+
+
+def test_a_decoder_that_ignores_latents_shows_in_the_distances(tmp_path):
+    found = evaluate(tmp_path, Ignores(), ssc=False, gsq=False)
+    assert found["manifold/lpc"].value == found["manifold/lpc_other"].value == 0
+    assert found["manifold/distance_own"].value == pytest.approx(
+        found["manifold/distance_other"].value
+    )
+    assert found["manifold/distance_images"].value > 1
+    assert found["manifold/lpc_pixels"].value > 1
+
+
+def test_references_cost_few_images(tmp_path):
+    found = evaluate(tmp_path, Many(), ssc=False, images=120, draws=3, draw_images=60)
+    assert found["manifold/lpc"].protocol["count"] == 120
+    assert found["manifold/lpc_pixels"].protocol["count"] == 50
+    assert found["manifold/lpc_other"].protocol["count"] == 50
+    assert found["manifold/gsq_pixels"].protocol["draws"] == 1
+    assert found["manifold/gsq"].protocol["draws"] == 3
+
+
+def test_deviations_of_references_are_over_images(tmp_path):
+    found = evaluate(tmp_path)
+    assert found["manifold/lpc"].std is None
+    assert found["manifold/distance_images"].std > 0
+
+
+def test_one_image_has_no_other(tmp_path):
+    found = evaluate(tmp_path, images=1)
+    assert "manifold/lpc_pixels" in found
+    assert not [name for name in found if "distance" in name or "other" in name]
+    assert found["manifold/lpc_pixels"].std is None

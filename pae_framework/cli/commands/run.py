@@ -190,9 +190,10 @@ def _print_results(directory: RunDirectory) -> None:
         sweep_members,
         table_notes,
     )
-    from pae_framework.report.text import comparison_tables, results_table
+    from pae_framework.report.text import comparison_tables, results_table, verdict_lines
     from pae_framework.runs.directory import REPORT
     from pae_framework.runs.run_metrics import read_comparison, read_metrics
+    from pae_framework.runs.run_verdict import read_verdict
 
     console = console_for_tables()
     if "members" in directory.info:
@@ -203,4 +204,7 @@ def _print_results(directory: RunDirectory) -> None:
             console.print(text)
     elif (metrics := read_metrics(directory)) is not None:
         console.print(results_table(result_rows(metrics)))
+        if (verdict := read_verdict(directory)) is not None:
+            for line in verdict_lines(verdict):
+                print_line(line)
     print_line(f"report: {directory.path / REPORT}")

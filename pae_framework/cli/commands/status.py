@@ -8,17 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, PluginOption
 from pae_framework.cli.output import installed_registry, note, print_answer, print_table, warn
 from pae_framework.cli.shell_completion import complete_recipe, complete_run
-from pae_framework.errors import UsageError
+from pae_framework.errors import PaeError, UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
+    from pae_framework.report.verdict import Verdict
     from pae_framework.runs.job_status import JobStatus
     from pae_framework.runs.stage_status import StageStatus
 
@@ -56,6 +57,9 @@ def status(
     weights, or a stage that it reads, are no longer those it ran with. Each change is shown as
     key (old -> new).
 
+    If the evaluator `manifold` is done, a verdict follows: whether the latent space is easy to
+    diffuse in, and the diagnostics beside their references.
+
     For stages in jobs, Slurm's state and reason are shown, and what they mean; for a stage that
     runs, its speed and the time left. Of a submitted sweep, each member is one line; `pae status
     SWEEP/members/NAME` shows its stages.
@@ -82,7 +86,7 @@ def status(
         members = run_status(run, compared)
         comparison = comparison_job(run)
     if as_json:
-        runs = {name: [asdict(stage) for stage in rows] for name, rows in members.items()}
+        runs = {name: _plain(run, name, rows) for name, rows in members.items()}
         print_answer("status", {"runs": runs})
         return
     if comparison is not None:
@@ -94,9 +98,39 @@ def status(
             (row.stage, row.state, row.progress, row.time, Path(row.folder).name) for row in rows
         ]
         print_table(("stage", "state", "progress", "time", "folder"), columns)
-        for line in _details(rows):
+        for line in (*_details(rows), *_verdict_lines(_verdict(run, name, rows))):
             print_line(line)
         print_line("")
+
+
+def _plain(run: Path, name: str, rows: Sequence[StageStatus]) -> list[dict[str, Any]]:
+    """The stages of a run in JSON types; ``evaluate`` with the verdict, if there is one."""
+    verdict = _verdict(run, name, rows)
+    return [
+        asdict(row) | ({"verdict": asdict(verdict)} if verdict and row.stage == "evaluate" else {})
+        for row in rows
+    ]
+
+
+def _verdict(run: Path, name: str, rows: Sequence[StageStatus]) -> Verdict | None:
+    """The verdict on a run, or on a member of a sweep; None if its evaluation is not done."""
+    from pae_framework.runs.opened import open_directory
+    from pae_framework.runs.run_verdict import read_verdict
+
+    if not any(row.stage == "evaluate" and row.state == "done" for row in rows):
+        return None
+    member = run / "members" / name
+    try:
+        return read_verdict(open_directory(member if member.is_dir() else run))
+    except PaeError as error:
+        warn(f"there is no verdict on {name}: {error}")
+        return None
+
+
+def _verdict_lines(verdict: Verdict | None) -> list[str]:
+    from pae_framework.report.text import verdict_lines
+
+    return [] if verdict is None else ["", *verdict_lines(verdict)]
 
 
 def _list(as_json: bool) -> None:

@@ -1,0 +1,287 @@
+"""The rules of the verdict, on numbers. docs/concepts.md states them."""
+
+import json
+from dataclasses import asdict
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from pae_framework.report.content import ReportContent
+from pae_framework.report.html import render
+from pae_framework.report.table import (
+    comparison_table,
+    result_rows,
+    results_by_group,
+    sweep_members,
+)
+from pae_framework.report.text import verdict_lines
+from pae_framework.report.verdict import judge
+
+OLD_RUN = Path(__file__).parents[1] / "guard/old_run/finished/evaluate/results.json"
+COUNT = 100
+GOOD = {
+    **{"ssc": 0.30, "ssc_random": 0.05, "ssc_encoder": 0.40, "ssc_pixels": 0.15},
+    **{"lpc": 0.15, "lpc_other": 0.70, "lpc_pixels": 0.30},
+    **{"gsq": 0.60, "gsq_random": 0.10, "gsq_encoder": 0.80, "gsq_pixels": 0.20},
+    **{"erank": 0.50, "erank_random": 0.99, "erank_pixels": 0.30},
+    **{"distance_own": 0.20, "distance_other": 0.75, "distance_images": 0.80},
+}
+"""Two standard errors are 0.02 for SSC and the distances (deviation 0.1), 0.1 for GSQ."""
+CHANNELS = 16
+
+
+def metric(key: str, value: float, **changes) -> dict:
+    of_run = key in ("ssc", "lpc", "gsq", "erank")
+    encoder = {"encoder": "tiny"}
+    subject = {"tokenizer": "t"} if of_run else {"reference": "r"}
+    return {
+        "name": f"manifold/{key}",
+        "label": key.upper(),
+        "value": value,
+        "higher_is_better": not key.startswith(("lpc", "distance")),
+        "std": None if of_run or "encoder" in key else 0.1,
+        "protocol": {"count": COUNT, "of_classes": 10} | changes,
+        "subject": (encoder if "encoder" in key else subject) | {"channels": CHANNELS},
+    }
+
+
+def metrics(**values: float | None) -> list[dict]:
+    """Those of GOOD with changes; None leaves one out."""
+    chosen = {**GOOD, **values}
+    return [metric(key, value) for key, value in chosen.items() if value is not None]
+
+
+def grade(label: str, **values: float | None) -> str:
+    return {found.label: found.grade for found in judge(metrics(**values)).diagnoses}[label]
+
+
+def without(*prefixes: str) -> dict[str, None]:
+    return {key: None for key in GOOD if key.startswith(prefixes)}
+
+
+# --- one diagnostic -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "expected"),
+    [
+        # Half-way between random latents (0.05) and the encoder (0.40) is 0.225.
+        ("SSC", {"ssc": 0.246}, "good"),
+        ("SSC", {"ssc": 0.244}, "unclear"),
+        ("SSC", {"ssc": 0.206}, "unclear"),
+        ("SSC", {"ssc": 0.16}, "poor"),
+        ("SSC", {"ssc": 0.90}, "good"),
+        # Pixels contradict: better than half-way, but worse than they are, and the reverse.
+        ("SSC", {"ssc": 0.30, "ssc_pixels": 0.33}, "unclear"),
+        ("SSC", {"ssc": 0.30, "ssc_pixels": 0.31}, "good"),
+        ("SSC", {"ssc": 0.16, "ssc_pixels": 0.13}, "unclear"),
+        # The encoder is no better than random latents: nothing can be said.
+        ("SSC", {"ssc": 0.30, "ssc_encoder": 0.06}, "unclear"),
+        ("SSC", {"ssc": 0.30, "ssc_encoder": 0.01}, "unclear"),
+        # Half-way between no change and another latent (0.70) is 0.35.
+        ("LPC", {"lpc": 0.26}, "good"),
+        ("LPC", {"lpc": 0.34, "lpc_pixels": 0.5}, "unclear"),
+        ("LPC", {"lpc": 0.38}, "poor"),
+        ("LPC", {"lpc": 0.30, "lpc_pixels": 0.27}, "unclear"),
+        # Decoded images of different latents are closer to one image than to different ones.
+        ("LPC", {"lpc": 0.0, "lpc_other": 0.0}, "unclear"),
+        ("LPC", {"lpc": 0.01, "lpc_other": 0.35}, "unclear"),
+        # Half-way is 0.45; with 100 images GSQ may be off by 0.1.
+        ("GSQ", {"gsq": 0.56}, "good"),
+        ("GSQ", {"gsq": 0.54}, "unclear"),
+        ("GSQ", {"gsq": 0.34, "gsq_pixels": 0.40}, "poor"),
+        ("GSQ", {"gsq": 0.15}, "poor"),
+        # Two of 16 directions.
+        ("eRank", {"erank": 2.1 / 16}, "good"),
+        ("eRank", {"erank": 1.9 / 16}, "poor"),
+        ("eRank", {"erank": 1.9 / 16, "erank_random": 1.9 / 16}, "unclear"),
+    ],
+)
+def test_grades(label, values, expected):
+    assert grade(label, **values) == expected
+
+
+@pytest.mark.parametrize("missing", ["ssc_random", "ssc_encoder", "ssc_pixels"])
+def test_without_a_reference_nothing_is_said(missing):
+    assert grade("SSC", **{missing: None}) == "unclear"
+
+
+def test_a_scale_goes_from_the_worst_to_the_best():
+    found = {x.label: [place.text for place in x.scale] for x in judge(metrics()).diagnoses}
+    assert found["SSC"] == ["0.0500", "0.150", "0.300", "0.400"]
+    assert found["LPC"] == ["0.700", "0.300", "0.150"]
+
+
+# --- the answer -----------------------------------------------------------------------------------
+
+COLLAPSED = {"erank": 1.1 / CHANNELS}
+SSC_POOR, LPC_POOR, GSQ_POOR = {"ssc": 0.05}, {"lpc": 0.6}, {"gsq": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("values", "answer", "claims"),
+    [
+        ({}, "yes", ["spatially coherent, locally continuous and semantically organized"]),
+        (SSC_POOR, "undecided", ["locally continuous and semantically", "not spatially"]),
+        (SSC_POOR | LPC_POOR, "undecided", ["are semantically organized, but not"]),
+        (
+            SSC_POOR | LPC_POOR | GSQ_POOR,
+            "no",
+            ["neither spatially coherent, locally continuous nor semantically organized"],
+        ),
+        ({"gsq": 0.5}, "undecided", ["whether they are semantically organized is unclear"]),
+        (COLLAPSED, "undecided", ["fewer than two directions"]),
+        (
+            COLLAPSED | SSC_POOR | {"lpc": 0.35, "gsq": 0.5},
+            "no",
+            ["are not spatially coherent", "fewer than two directions"],
+        ),
+        ({"distance_own": 0.7}, "no", ["hardly closer to their own image"]),
+        ({"distance_own": 0.375}, "undecided", ["whether they carry their images is unclear"]),
+        (without("ssc"), "yes", ["locally continuous and semantically organized"]),
+        (without("ssc", "gsq"), "undecided", ["locally continuous"]),
+        (without("ssc") | GSQ_POOR | LPC_POOR, "no", ["neither"]),
+        (without("ssc", "gsq") | LPC_POOR, "undecided", ["not locally continuous"]),
+        (without("lpc", "distance"), "undecided", ["spatially coherent and semantically"]),
+    ],
+)
+def test_answers(values, answer, claims):
+    verdict = judge(metrics(**values))
+    assert verdict.answer == answer
+    assert verdict.sentence.startswith(f"{answer.capitalize()}: ")
+    for claim in claims:
+        assert claim in verdict.sentence
+
+
+@pytest.mark.parametrize("prefixes", [("ssc", "lpc", "gsq"), tuple(GOOD)])
+def test_there_is_no_verdict_without_diagnostics(prefixes):
+    assert judge(metrics(**without(*prefixes))) is None
+    assert judge([]) is None
+
+
+def test_a_smoke_run_is_undecided():
+    verdict = judge(metrics(), smoke=True)
+    assert verdict.answer == "undecided"
+    assert "smoke" in verdict.sentence
+
+
+def test_an_earlier_run_lacks_references():
+    verdict = judge(json.loads(OLD_RUN.read_bytes()))
+    assert verdict.answer == "undecided"
+    assert "`pae evaluate RUN --again`" in verdict.sentence
+    assert {found.grade for found in verdict.diagnoses} == {"unclear"}
+
+
+# --- caveats --------------------------------------------------------------------------------------
+
+
+def test_a_verdict_on_everything_has_no_caveat():
+    assert judge(metrics()).caveats == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (without("ssc"), "masks"),
+        (without("lpc"), "LPC"),
+        (without("gsq"), "GSQ"),
+        ({"lpc": 0.0, "lpc_other": 0.001}, "differ by 0.001, test images by 0.800"),
+    ],
+)
+def test_caveats(values, words):
+    (caveat,) = judge(metrics(**values)).caveats
+    assert words in caveat
+
+
+def test_few_images_are_a_caveat_only_where_they_leave_a_question():
+    few = [metric(key, value, count=16) for key, value in GOOD.items()]
+    verdict = judge(few)
+    # GSQ may be off by 1 / 4, SSC by 2 * 0.1 / 4.
+    assert [text for text in verdict.caveats if "GSQ may be off by 0.25" in text]
+    assert not [text for text in verdict.caveats if "SSC" in text]
+
+
+def test_one_class_leaves_gsq_out():
+    verdict = judge([metric(key, value, of_classes=1) for key, value in GOOD.items()])
+    assert "GSQ" not in {found.label for found in verdict.diagnoses}
+    assert [text for text in verdict.caveats if "one class" in text]
+    alone = [metric(key, value, of_classes=1) for key, value in GOOD.items() if "gsq" in key]
+    assert "no property was measured" in judge(alone).sentence
+
+
+def test_an_encoder_with_random_weights_is_no_bound():
+    found = metrics()
+    for each in found:
+        if each["name"].endswith("_encoder"):
+            each["subject"]["encoder_settings"] = {"weights": "none"}
+    assert any("random weights" in text for text in judge(found).caveats)
+
+
+# --- the paper ------------------------------------------------------------------------------------
+
+PAPERS = {
+    **{"of_classes": 1000, "classes": 100, "image_size": "256 x 256"},
+    **{"perceptual": "LPIPS (VGG-16)", "rhos": [0.1, 0.5, 1.0, 2.0]},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, {"LPC", "GSQ"}),
+        ({"image_size": "64 x 64"}, set()),
+        ({"of_classes": 10}, set()),
+        ({"perceptual": "perceptual distance of tiny_vit"}, {"GSQ"}),
+        ({"rhos": [0.1]}, {"GSQ"}),
+        ({"classes": 50}, {"LPC"}),
+    ],
+)
+def test_values_of_the_paper_are_shown_where_the_protocol_is_the_papers(changes, shown):
+    found = [metric(key, value, **PAPERS | changes) for key, value in GOOD.items()]
+    assert {x.label for x in judge(found).diagnoses if x.published} == shown
+
+
+# --- where it is shown ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [{}, {"ssc": 0.30, "ssc_pixels": 0.5}, without("ssc", "gsq")])
+def test_a_terminal_of_80_columns_shows_everything(values):
+    verdict = judge(metrics(**values))
+    lines = verdict_lines(verdict)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for part in (verdict.question, verdict.sentence, *verdict.caveats):
+        assert part in text
+    for found in verdict.diagnoses:
+        for place in found.scale:
+            assert f"{place.label} {place.text}" in text
+    assert json.loads(json.dumps(asdict(verdict)))["answer"] == verdict.answer
+
+
+def test_references_are_in_no_table_of_the_runs_metrics():
+    names = {"manifold/ssc", "manifold/lpc", "manifold/gsq", "manifold/erank"}
+    own = names | {"manifold/ssc_encoder", "manifold/gsq_encoder"}
+    assert {row.name for row in result_rows(metrics())} == own
+    assert {row.name for rows in results_by_group(metrics()).values() for row in rows} == own
+    members = sweep_members([{"variant": "a", "seed": 0, "metrics": metrics()}])
+    assert {column.name for column in comparison_table(members)[0]} == own
+
+
+@pytest.mark.parametrize("values", [{}, {"ssc": 0.30, "ssc_pixels": 0.5}, without("ssc", "gsq")])
+def test_a_report_opens_with_the_verdict(values):
+    found = metrics(**values)
+    verdict = judge(found)
+    page = unescape(render(ReportContent("run", metrics=found, verdict=verdict)))
+    assert page.index(verdict.sentence) < page.index('class="results"')
+    for diagnosis in verdict.diagnoses:
+        assert diagnosis.title in page
+        assert diagnosis.reason in page
+        for place in diagnosis.scale:
+            assert f'<th scope="row">{place.label}</th><td class="n">{place.text}</td>' in page
+    for caveat in verdict.caveats:
+        assert caveat in page
+
+
+def test_a_report_without_diagnostics_has_no_verdict():
+    assert 'id="verdict"' not in render(ReportContent("run", metrics=[]))
