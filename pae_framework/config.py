@@ -122,6 +122,9 @@ class Settings(BaseModel):
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Settings that change no result, or only its rounding. Fingerprints do not include them."""
 
+    number_means: ClassVar[str | None] = None
+    """The key that a number in place of the map stands for; None: a number is an error."""
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
@@ -436,6 +439,8 @@ class RegularizerConfig(ComponentConfig):
 
     needs_distance: ClassVar[bool] = False
     """Whether the term uses the distance that the reconstruction terms define."""
+
+    number_means = "weight"
 
     weight: Weight = Field(1.0, description="weight of the term; 0: off")
 
