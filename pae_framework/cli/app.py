@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer import _completion_shared
 from typer.core import TyperGroup
 
 from pae_framework import __version__
@@ -42,6 +43,7 @@ from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.commands.tune_guidance import tune_guidance
 from pae_framework.cli.output import DETAIL, Detail, print_error, warn
+from pae_framework.cli.shell_completion import without_trailing_blank
 from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
@@ -164,6 +166,10 @@ _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")
 _add(exporting, export_generator, "generator")
 _add(reference, build_reference, "build")
+
+
+_scripts = _completion_shared._completion_scripts
+_scripts["bash"] = without_trailing_blank(_scripts["bash"])
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,12 +10,18 @@ import typer
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.card_text import print_card
 from pae_framework.cli.output import print_answer, warn
+from pae_framework.cli.shell_completion import complete_run
 from pae_framework.system.printing import print_line
 
 
 def cards(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="directory of a run or a sweep, or a card file")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="directory of a run or a sweep, or a card file",
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
