@@ -76,7 +76,7 @@ def main() -> None:
             subject.device, changes, given.bf16, given.rounds, given.steps
         )
 
-    console = Console()
+    console = Console(width=100)
     console.print(f"{_machine(subject.device)}, torch {torch.__version__}\n{subject}")
     measures = {
         "engine": lambda: training.engine_overhead(subject, given.rounds, given.steps),
@@ -106,12 +106,20 @@ def main() -> None:
 
 def _table(title: str, unit: str, timings: list[Timing]) -> Table:
     table = Table(title=title, title_justify="left")
-    for heading in ("", f"ms per {unit}", "ratio, median", "range over rounds"):
+    for heading in ("", f"ms per {unit}", "median ratio", "95 %", "range", "fastest ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
     for way in timings:
-        low, high = way.spread
-        cells = (f"{1000 * way.seconds:.2f}", f"{way.ratio:.3f}", f"{low:.3f} to {high:.3f}")
-        table.add_row(way.name, *cells)
+        intervals = (
+            "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+            for ends in (way.confidence, way.spread)
+        )
+        table.add_row(
+            way.name,
+            f"{1000 * way.seconds:.2f}",
+            f"{way.ratio:.3f}",
+            *intervals,
+            f"{way.fastest:.3f}",
+        )
     return table
 
 

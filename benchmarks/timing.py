@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,10 @@ class Timing:
     ratio: float
     spread: tuple[float, float]
     """Smallest and largest ratio over rounds."""
+    confidence: tuple[float, float] | None
+    """Interval that holds the median ratio with 95 %; none with fewer than six rounds."""
+    fastest: float
+    """Smallest time over the baseline's smallest: what other work on the machine disturbs least."""
 
 
 def in_turn(ways: Mapping[str, Way], rounds: int, baselines: int = 1) -> list[Timing]:
@@ -53,9 +58,30 @@ def in_turn(ways: Mapping[str, Way], rounds: int, baselines: int = 1) -> list[Ti
     found = []
     for name, taken in seconds.items():
         ratios = [mine / first for mine, first in zip(taken, base, strict=True)]
-        spread = (min(ratios), max(ratios))
-        found.append(Timing(name, statistics.median(taken), statistics.median(ratios), spread))
+        found.append(
+            Timing(
+                name,
+                statistics.median(taken),
+                statistics.median(ratios),
+                (min(ratios), max(ratios)),
+                median_interval(ratios),
+                min(taken) / min(base),
+            )
+        )
     return found
+
+
+def median_interval(values: list[float]) -> tuple[float, float] | None:
+    """Interval that holds the median with at least 95 %, from order statistics.
+
+    Each value lies below the median with probability 1/2, so the k-th smallest and the k-th
+    largest enclose it unless a binomial (n, 1/2) variable is below k or above n - k.
+    """
+    count, ordered = len(values), sorted(values)
+    outside, rank = 0.0, 0
+    while (outside := outside + 2 * math.comb(count, rank) / 2**count) <= 0.05:
+        rank += 1
+    return (ordered[rank - 1], ordered[-rank]) if rank else None
 
 
 def repeated(work: Callable[[], object], times: int, device: torch.device) -> Way:

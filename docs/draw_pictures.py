@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.execution.context import StageContext
+from pae_framework.metrics_file import read_log
 from pae_framework.plugins import load_registry
 from pae_framework.report.colors import latent_colors
 from pae_framework.report.metrics import EVALUATIONS, MetricFields, series_along
@@ -33,7 +34,6 @@ from pae_framework.report.table import result_rows
 from pae_framework.report.text import results_markdown
 from pae_framework.runs.opened import open_run
 from pae_framework.system.files import read_json, write_text
-from pae_framework.training.metrics_log import read_log
 
 FOLDER = Path(__file__).parent / "pictures"
 TUTORIAL = Path(__file__).parent / "tutorial.md"

@@ -20,6 +20,7 @@ from pae_framework.contracts import (
     Evaluator,
     Generator,
     Regularizer,
+    Tracker,
 )
 from pae_framework.errors import PaeError, PluginError
 from pae_framework.plugin_code import describe
@@ -30,6 +31,7 @@ from pae_framework.recipe.components import (
     EncoderComponent,
     EvaluatorComponent,
     GeneratorComponent,
+    TrackerComponent,
     active_components,
 )
 from pae_framework.recipe.models import Recipe, TokenizerSection
@@ -38,7 +40,7 @@ from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
-from pae_framework.tokenizer.losses.terms import RegularizerTerm
+from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.world import ONE_PROCESS, World
@@ -104,9 +106,19 @@ def build_discriminator(
 
 
 def build_regularizers(
-    section: TokenizerSection, registry: Registry, tokenizer: Tokenizer
+    section: TokenizerSection,
+    registry: Registry,
+    tokenizer: Tokenizer,
+    per_epoch: float = 1.0,
 ) -> list[RegularizerTerm]:
-    """The active regularizers, prepared for the tokenizer."""
+    """The active regularizers, prepared for the tokenizer.
+
+    Args:
+        section: has their settings.
+        registry: knows their classes.
+        tokenizer: whose latents they shape.
+        per_epoch: optimizer steps per epoch, for ramps in epochs.
+    """
     width, latent = tokenizer.encoder.width, tokenizer.latent
     channels = width if section.target == "raw" else latent.channels
     terms: list[RegularizerTerm] = []
@@ -114,7 +126,8 @@ def build_regularizers(
         config = component.config
         regularizer: Regularizer = _make(component, registry)
         regularizer.prepare(latent, width, channels if config.needs_target else None)
-        terms.append(RegularizerTerm(label, regularizer, config.weight))
+        ramp = Ramp.in_steps(component.start, component.warmup, per_epoch)
+        terms.append(RegularizerTerm(label, regularizer, config.weight, ramp))
     return terms
 
 
@@ -125,15 +138,18 @@ def build_objective(
     refiner: PriorRefiner | None = None,
     adversarial: AdversarialTerm | None = None,
     world: World = ONE_PROCESS,
+    per_epoch: float = 1.0,
 ) -> TokenizerObjective:
     """The tokenizer with its loss; terms with weight 0 are not built.
+
+    ``per_epoch`` is the number of optimizer steps per epoch, for ramps in epochs.
 
     Raises:
         UsageError, DataError, CheckpointError: see ReconstructionTerms.
     """
     return TokenizerObjective(
         tokenizer,
-        regularizers=build_regularizers(section, registry, tokenizer),
+        regularizers=build_regularizers(section, registry, tokenizer, per_epoch),
         reconstruction=ReconstructionTerms(section.reconstruction, tokenizer.encoder),
         adversarial=adversarial,
         target=section.active_target,
@@ -147,6 +163,12 @@ def build_evaluator(component: EvaluatorComponent, registry: Registry) -> Evalua
     """The evaluator."""
     evaluator: Evaluator = _make(component, registry)
     return evaluator
+
+
+def build_tracker(component: TrackerComponent, registry: Registry) -> Tracker:
+    """The tracker."""
+    tracker: Tracker = _make(component, registry)
+    return tracker
 
 
 def import_components(section: Any, registry: Registry) -> None:

@@ -36,8 +36,9 @@ Processes = Annotated[int, Gt(0), Le(1024)]
 Precision = Literal["float32", "bf16"]
 """How a network computes; bf16: under autocast."""
 
-AttentionKernel = Literal["sdpa", "xformers"]
-"""Who computes softmax attention: torch (``scaled_dot_product_attention``) or xformers."""
+AttentionKernel = Literal["sdpa", "xformers", "matmul"]
+"""How softmax attention is computed: by torch's ``scaled_dot_product_attention``, by xformers, or
+by two plain matrix products, which can be faster on a CPU and keep all weights in memory."""
 
 Workers = Annotated[int, Ge(0), Le(1024)]
 """A number of processes that load data; 0: the main process."""
@@ -515,6 +516,17 @@ class EvaluatorConfig(ComponentConfig):
         Raises:
             ValueError: states what was found and what is allowed.
         """
+
+    def check_training_images(self, count: int) -> None:
+        """Reject a number of training images that is too small for these parameters.
+
+        Raises:
+            ValueError: states what was found and what is allowed.
+        """
+
+
+class TrackerConfig(ComponentConfig):
+    """Parameters of a tracker. No fingerprint includes them."""
 
 
 EVALUATION_NEEDS = frozenset(

@@ -37,6 +37,7 @@ from pae_framework.config import (
     LatentShape,
     ModulatorConfig,
     RegularizerConfig,
+    TrackerConfig,
 )
 from pae_framework.constants import channels
 from pae_framework.errors import CheckpointError
@@ -486,9 +487,11 @@ class SampleSet:
     steps: int
     role: str
     """``main``: the recipe's settings; ``checkpoint``: earlier weights; ``convergence``: earlier
-    and last weights, sampled as ``sample.convergence`` says; ``few_steps``: other ``steps`` or
-    solver."""
+    and last weights, sampled as ``sample.convergence`` says; ``variant``: sampled as an entry of
+    ``sample.variants`` says; ``few_steps``: other ``steps`` or solver."""
     protocol: Mapping[str, Any]
+    variant: str | None = None
+    """Label in ``sample.variants``; None for other roles."""
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -778,3 +781,14 @@ class Evaluator(ABC):
     @abstractmethod
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the metrics; write pictures and tables into ``directory``."""
+
+
+class Tracker:
+    """Follows a run, through life-cycle hooks. Built as ``Tracker(config)`` when the run starts.
+
+    Its methods with the names of life-cycle hooks, marked with ``hookimpl``, are called as those of
+    a plugin's module (:mod:`pae_framework.hookspecs`). An error in one does not stop the run.
+    """
+
+    def __init__(self, config: TrackerConfig):
+        self.config = config

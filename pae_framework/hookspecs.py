@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement: one for each kind of component.
+"""The hooks a plugin may implement: one for each kind of component, and the life-cycle hooks.
 
 The kinds are those of :mod:`pae_framework.kinds`: datasets, encoders, modulators, bottlenecks,
 decoders, discriminators, regularizers, generators and evaluators. A plugin is an importable module
@@ -18,6 +18,20 @@ and registers its components as import strings, so that listing plugins does not
             config="my_package.config:MyEncoderConfig",  # a pae_framework.config.EncoderConfig
             summary="What it is, in one line.",
         )
+
+The life-cycle hooks tell a plugin what a run does. An implementation takes any of the arguments, by
+name::
+
+    @hookimpl
+    def pae_metrics_logged(stage, metrics):
+        print(stage.name, metrics.step, metrics.values["loss"])
+
+They are called in the main process of a run or job only (rank 0), in order, in a thread for each
+plugin, so a slow implementation delays no training. What it prints goes to stderr. If it raises
+anything but KeyboardInterrupt, which stops the run, the error is logged, and this hook of this
+plugin is not called again during the stage; the run goes on. A stage waits at its start and at its
+end up to 10 s for calls under way, a run that ends up to 60 s, an interrupted one 5 s. A call that
+takes longer is not waited for again.
 """
 
 from __future__ import annotations
@@ -25,6 +39,15 @@ from __future__ import annotations
 from typing import Protocol
 
 import pluggy
+
+from pae_framework.lifecycle import (
+    Artifact,
+    LoggedMetrics,
+    RunInfo,
+    RunResult,
+    StageFailure,
+    StageInfo,
+)
 
 PAE_API = 1
 """Version of the hooks and contracts; a plugin states the one it was written for as ``pae_api``."""
@@ -97,3 +120,59 @@ def pae_register_generators(register: Register) -> None:
 @hookspec
 def pae_register_evaluators(register: Register) -> None:
     """Register evaluators: ``config`` is an EvaluatorConfig, ``target`` an Evaluator."""
+
+
+@hookspec
+def pae_register_trackers(register: Register) -> None:
+    """Register trackers: ``config`` is a TrackerConfig, ``target`` a Tracker."""
+
+
+# --- life cycle -----------------------------------------------------------------------------------
+
+
+@hookspec
+def pae_run_started(run: RunInfo) -> None:
+    """This process starts its first unfinished stage of a run: that of `pae run`, or of a job.
+
+    An interrupted run starts again each time that it resumes, in the same directory.
+    """
+
+
+@hookspec
+def pae_run_finished(run: RunInfo, result: RunResult) -> None:
+    """This process ends its work on a run that it started, whatever the reason."""
+
+
+@hookspec
+def pae_stage_started(run: RunInfo, stage: StageInfo) -> None:
+    """A stage starts or resumes. Not called for cached stages."""
+
+
+@hookspec
+def pae_stage_finished(run: RunInfo, stage: StageInfo) -> None:
+    """A stage is done, and its results are recorded."""
+
+
+@hookspec
+def pae_stage_failed(run: RunInfo, stage: StageInfo, failure: StageFailure) -> None:
+    """A stage failed or was stopped. Not called if the process is killed."""
+
+
+@hookspec
+def pae_metrics_logged(run: RunInfo, stage: StageInfo, metrics: LoggedMetrics) -> None:
+    """A training wrote a line to its log, every ``log_every`` steps."""
+
+
+@hookspec
+def pae_artifact_written(run: RunInfo, stage: StageInfo, artifact: Artifact) -> None:
+    """A stage that is done has left this result file; called for each, before
+    ``pae_stage_finished``.
+    """
+
+
+LIFE_CYCLE = (
+    *("pae_run_started", "pae_run_finished"),
+    *("pae_stage_started", "pae_stage_finished", "pae_stage_failed"),
+    *("pae_metrics_logged", "pae_artifact_written"),
+)
+"""Names of the life-cycle hooks."""

@@ -61,6 +61,7 @@ KINDS = {
         Kind("regularizer", "RegularizerConfig", "Regularizer", _REGULARIZER),
         Kind("generator", "GeneratorConfig", "Generator", ("generator",)),
         Kind("evaluator", "EvaluatorConfig", "Evaluator", ("evaluate", "{name}")),
+        Kind("tracker", "TrackerConfig", "Tracker", ("trackers", "{name}")),
     )
 }
 """By name, in the order of the data flow."""

@@ -78,7 +78,7 @@ def attention_kernel(name: AttentionKernel) -> Kernel:
 
     Calls of xformers' raise UsageError if it is not installed or has no kernel for the tensors.
     """
-    return _sdpa if name == "sdpa" else _xformers()
+    return {"sdpa": _sdpa, "matmul": _matmul}.get(name) or _xformers()
 
 
 def require_kernel(name: AttentionKernel, device: torch.device) -> None:
@@ -99,6 +99,12 @@ def require_kernel(name: AttentionKernel, device: torch.device) -> None:
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, K)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def _matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, K)
+    weights = (q * q.shape[-1] ** -0.5) @ k.mT
+    return (weights.softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def _xformers() -> Kernel:

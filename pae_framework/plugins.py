@@ -198,7 +198,7 @@ def _register(loaded: Plugin, module: Callable[[], ModuleType], registry: Regist
     start = time.perf_counter()
     try:
         with guarded(f"plugin {loaded.name} ({loaded.distribution})", limit):
-            found = _collect(module(), loaded.name)
+            found, follows = _collect(module(), loaded.name)
     except PluginError as error:
         detail = "".join(traceback.format_exception(error.__cause__))
         took = time.perf_counter() - start
@@ -206,10 +206,22 @@ def _register(loaded: Plugin, module: Callable[[], ModuleType], registry: Regist
         return
     heavy = not torch_before and "torch" in sys.modules
     took = time.perf_counter() - start
-    plugin = replace(loaded, heavy=heavy, empty=not found, seconds=took)
+    empty = not found and not follows
+    plugin = replace(loaded, heavy=heavy, empty=empty, follows=follows, seconds=took)
     registry.plugins.append(plugin)
     for registration in found:
         registry.add(ComponentSpec(*registration, plugin))
+
+
+def module_of(plugin: Plugin) -> ModuleType:
+    """The module of a plugin that was loaded before.
+
+    Raises:
+        PluginError: the module of a plugin of one file cannot be imported again.
+    """
+    if plugin.file:
+        return import_file(Path(plugin.file))
+    return _module_of(EntryPoint(plugin.name, plugin.module, hookspecs.PROJECT))
 
 
 def _module_of(point: EntryPoint) -> ModuleType:
@@ -223,24 +235,28 @@ _Registration = tuple[str, str, str, str, str]
 """kind, name, target, config, summary"""
 
 
-def _collect(module: ModuleType, name: str) -> list[_Registration]:
-    """The registrations of one plugin, if none of them fails."""
+def _collect(module: ModuleType, name: str) -> tuple[list[_Registration], tuple[str, ...]]:
+    """The registrations of one plugin, if none of them fails, and its life-cycle hooks."""
     _require_api(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name=name)
+    try:
+        manager.register(module, name=name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from error
     _require_known_hooks(manager, module)
-    if not manager.get_hookcallers(module):
+    implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
+    if not implemented:
         raise PluginError("implements no hook; mark its hooks with @hookimpl")
     found: list[_Registration] = []
     for kind in KINDS.values():
         getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
-    return found
+    return found, tuple(name for name in hookspecs.LIFE_CYCLE if name in implemented)
 
 
 def _require_known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
     """Reject hooks that do not exist; suggest the name that is meant."""
-    known = [kind.hook for kind in KINDS.values()]
+    known = [*(kind.hook for kind in KINDS.values()), *hookspecs.LIFE_CYCLE]
     for name in vars(module):
         if manager.parse_hookimpl_opts(module, name) is None or name in known:
             continue

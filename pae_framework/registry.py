@@ -40,7 +40,9 @@ class Plugin:
     heavy: bool = False
     seconds: float = field(default=0.0, compare=False)
     empty: bool = False
-    """Whether it loads but registers no component."""
+    """Whether it loads but registers no component and follows no run."""
+    follows: tuple[str, ...] = ()
+    """Names of the life-cycle hooks that it implements."""
     file: str = ""
     """Absolute path of a plugin of one file; empty if an installed distribution has it."""
 
@@ -53,6 +55,11 @@ class Plugin:
     def built_in(self) -> bool:
         """Whether it comes with the framework."""
         return normalized(self.distribution) == DISTRIBUTION
+
+    @property
+    def origin(self) -> str:
+        """The plugin and its distribution, as messages name them."""
+        return f"plugin {self.name} ({self.distribution})"
 
     @property
     def state(self) -> str:
@@ -86,7 +93,7 @@ class ComponentSpec:
     @property
     def origin(self) -> str:
         """The plugin and its distribution, as messages name them."""
-        return f"plugin {self.plugin.name} ({self.plugin.distribution})"
+        return self.plugin.origin
 
     def config_class(self) -> type[ComponentConfig]:
         """Import the config model (no torch).

@@ -35,6 +35,7 @@ from pae_framework.dry_run.rates import CardRates, rates_text, read_rates
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.layers import attention_kernel
+from pae_framework.metrics_file import read_log
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
@@ -42,7 +43,6 @@ from pae_framework.seeding import generator
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json, write_text
 from pae_framework.testing.modules import as_if_trained
-from pae_framework.training.metrics_log import read_log
 from pae_framework.training.optimizer import build_optimizer
 from pae_framework.training.train_settings import TrainSettings
 

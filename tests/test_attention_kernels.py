@@ -44,6 +44,24 @@ def test_kernels_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [(2, 5, 3, 8)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_matrix_products_agree_forward_and_backward(dtype: torch.dtype, autocast: bool) -> None:
+    found = []
+    for name in ("matmul", "sdpa"):
+        q = queries().to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            attended = attention_kernel(name)(q, q.flip(1), q.roll(1, 2))
+        attended.float().square().sum().backward()
+        assert q.grad is not None
+        found.append((attended, q.grad))
+    # In float32 the two agree to rounding; in bf16 to a few units in the last place of 8 bits.
+    exact = dtype == torch.float32 and not autocast
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if exact else {"rtol": 2**-5, "atol": 2**-4}
+    for ours, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), torchs.float(), **tolerance)
+
+
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_xformers.remove(monkeypatch)
     with pytest.raises(UsageError, match=r"pae-framework\[xformers\].*attention=sdpa"):
@@ -131,6 +149,12 @@ def test_preflight_names_what_is_lacking(
     found = missing_requirements([loaded], machine=Machine(1 << 40, gpus))
     assert [problem.path for problem in found] == ([f"{user}.attention"] if lacks else [])
     assert all(str(lacks) in problem.message and "sdpa" in problem.message for problem in found)
+
+
+def test_matrix_products_lack_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_xformers.remove(monkeypatch)
+    loaded = load_recipe("quickstart", ["generator.attention=matmul"], load_registry())
+    assert not missing_requirements([loaded], machine=Machine(1 << 40, ()))
 
 
 def test_a_run_tries_the_kernel_before_the_first_stage(

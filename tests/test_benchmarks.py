@@ -12,7 +12,7 @@ import torch
 from benchmarks import __main__ as benchmarks
 from benchmarks import checkpoints, features, latents, operations, sampling, tokenizer, training
 from benchmarks.subject import Subject
-from benchmarks.timing import Timing, in_turn
+from benchmarks.timing import Timing, in_turn, median_interval
 
 TINY = Subject(
     device=torch.device("cpu"),
@@ -35,6 +35,17 @@ def test_ratios_are_medians_over_rounds_of_the_ratio_within_a_round() -> None:
     found = in_turn({"slow": lambda: taking(slow), "fast": lambda: taking(fast)}, rounds=3)
     assert [(t.name, t.seconds, t.ratio) for t in found] == [("slow", 4.0, 1.0), ("fast", 3.0, 0.5)]
     assert found[1].spread == (0.5, 2.0)
+    assert found[1].fastest == 0.5, "1 second of (1, 8, 3) against 2 of (2, 4, 6)"
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"), [(5, None), (6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (25, (8, 18))]
+)
+def test_the_interval_of_a_median_follows_the_table_of_the_sign_test(
+    count: int, ends: tuple[int, int] | None
+) -> None:
+    """6 of 6 on one side have 2 / 64 < 5 %; 5 of 5 have 2 / 32. At 25, the table gives 8 to 18."""
+    assert median_interval([float(value) for value in range(count, 0, -1)]) == ends
 
 
 @pytest.mark.parametrize(
@@ -82,7 +93,10 @@ def test_the_peer_has_the_networks_size() -> None:
 def test_the_command_prints_medians_and_ranges(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    taken = [Timing("first", 0.5, 1.0, (1.0, 1.0)), Timing("second", 0.25, 0.5, (0.4, 0.75))]
+    taken = [
+        Timing("first", 0.5, 1.0, (1.0, 1.0), None, 1.0),
+        Timing("second", 0.25, 0.5, (0.4, 0.75), (0.45, 0.625), 0.375),
+    ]
     asked: list[tuple[str, ...]] = []
 
     def against_plain(device: object, changes: tuple[str, ...], *how: object) -> list[Timing]:
@@ -93,5 +107,7 @@ def test_the_command_prints_medians_and_ranges(
     monkeypatch.setattr("sys.argv", ["benchmarks", "tokenizer-both", "--rounds", "7"])
     benchmarks.main()
     printed = capsys.readouterr().out
-    assert re.search(r"second\W+250\.00\W+0\.500\W+0\.400 to 0\.750", printed)
+    assert re.search(
+        r"second\W+250\.00\W+0\.500\W+0\.450 to 0\.625\W+0\.400 to 0\.750\W+0\.375", printed
+    )
     assert asked == [(tokenizer.PATCHGAN, tokenizer.LPIPS, "False", "7", "4")]

@@ -37,6 +37,9 @@ def page() -> str:
     (register,) = _methods(_classes(specs)["Register"])
     parts.append(_function(register).replace("__call__", "register"))
     parts += ["## Conventions", prose((ast.get_docstring(contracts) or "").partition("\n\n")[2])]
+    lifecycle = _read("lifecycle.py")
+    parts += ["## Life of a run", prose(ast.get_docstring(lifecycle) or "")]
+    parts += [_class(found, "lifecycle") for found in _classes(lifecycle).values()]
     described: set[str] = set()
     for kind in KINDS:
         name = _WORDS.get(kind, kind.capitalize())

@@ -113,6 +113,10 @@ ProcessesOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+ProtocolOption = Annotated[
+    bool,
+    typer.Option("--protocol", help="also print how each value was measured"),
+]
 InceptionOption = Annotated[
     str,
     typer.Option(

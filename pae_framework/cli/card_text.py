@@ -1,62 +1,97 @@
-"""A card as text: its values, what they have in common, and what each has of its own."""
+"""A card as text: its values, and on request how each was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pae_framework.cli.output import print_table
+from pae_framework.cli.output import note, print_table
 from pae_framework.system.printing import print_line
 
+Pairs = dict[str, str]
 
-def print_card(card: Mapping[str, Any]) -> None:
-    """Print a card, see :mod:`pae_framework.runs.cards`."""
-    from pae_framework.report.metrics import at_of, condition, flat, number, readable
 
+def print_cards(cards: Mapping[str, Mapping[str, Any]], protocol: bool) -> None:
+    """Print cards, see :mod:`pae_framework.runs.cards`: the values first.
+
+    Args:
+        cards: by name, which is printed if there are several.
+        protocol: whether to print how each value was measured, too.
+    """
+    for name, card in cards.items():
+        if len(cards) > 1:
+            print_line(name)
+        _print_card(card, protocol)
+    if not protocol:
+        note("--protocol also prints how each value was measured")
+
+
+def _print_card(card: Mapping[str, Any], protocol: bool) -> None:
     metrics = card["metrics"]
-    headings = ("metric", "at", "value", "deviation")
-    rows = [
-        (
-            metric["label"],
-            condition(at_of(metric)),
-            _number(number(metric)),
-            "" if metric.get("std") is None else _number(metric["std"]),
-        )
-        for metric in metrics
-    ]
-    print_table(headings, rows)
+    told = [_told(metric) for metric in metrics]
+    common = _common(told)
+    own = [{key: x for key, x in pairs.items() if key not in common} for pairs in told]
+    notes = _distinct(own)
+    rows = [_value_row(metric) for metric in metrics]
+    if protocol:
+        marks = [f"[{notes.index(pairs) + 1}]" if pairs else "" for pairs in own]
+        numbered = [(*row, mark) for row, mark in zip(rows, marks, strict=True)]
+        print_table(("metric", "value", "at", "protocol"), numbered)
+    else:
+        print_table(("metric", "value", "at"), rows)
     for label, reason in card.get("not_available", {}).items():
         print_line(f"{label}: not available: {reason}")
-    subjects = [flat(metric.get("subject") or {}, "subject.") for metric in metrics]
-    protocols = [flat(metric.get("protocol") or {}) for metric in metrics]
-    machines = [flat(metric.get("environment") or {}, "environment.") for metric in metrics]
-    told = [
-        subject | protocol | machine
-        for subject, protocol, machine in zip(subjects, protocols, machines, strict=True)
-    ]
-    common = _common(told)
-    _print_pairs(common, "")
-    for (label, at, *_), pairs in zip(rows, told, strict=True):
-        own = {key: value for key, value in pairs.items() if key not in common}
-        if own:
-            print_line(f"{label}, {at}" if at else label)
-            _print_pairs(own, "  ")
-    if "tool" in card:
-        environment = {key: readable(x) for key, x in card.get("environment", {}).items()}
-        _print_pairs({"tool version": card["tool"], **environment}, "")
+    if protocol:
+        numbers = {f"[{i}]": pairs for i, pairs in enumerate(notes, start=1)}
+        _print_parts({"all": common, **numbers, "ran with": _ran_with(card)})
 
 
-def _common(told: list[dict[str, str]]) -> dict[str, str]:
+def _value_row(metric: Mapping[str, Any]) -> tuple[str, str, str]:
+    from pae_framework.report.metrics import at_of, condition, number
+
+    value = number(metric)
+    text = "none" if value is None else f"{value:.6g}"
+    if metric.get("std") is not None:
+        text += f" ± {metric['std']:.2g}"
+    return metric["label"], text, condition(at_of(metric))
+
+
+def _told(metric: Mapping[str, Any]) -> Pairs:
+    """Subject, protocol and machine of a metric."""
+    from pae_framework.report.metrics import flat
+
+    return (
+        flat(metric.get("subject") or {}, "subject.")
+        | flat(metric.get("protocol") or {})
+        | flat(metric.get("environment") or {}, "environment.")
+    )
+
+
+def _common(told: Sequence[Pairs]) -> Pairs:
     """What no two metrics say differently and at least two say."""
     keys = dict.fromkeys(key for pairs in told for key in pairs)
     found = {key: [pairs[key] for pairs in told if key in pairs] for key in keys}
     return {key: x[0] for key, x in found.items() if len(x) > 1 and len(set(x)) == 1}
 
 
-def _print_pairs(pairs: Mapping[str, str], indent: str) -> None:
-    for key, value in pairs.items():
-        print_line(f"{indent}{key.replace('_', ' ')}: {value}")
+def _distinct(own: Sequence[Pairs]) -> list[Pairs]:
+    found: list[Pairs] = []
+    for pairs in own:
+        if pairs and pairs not in found:
+            found.append(pairs)
+    return found
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
+def _ran_with(card: Mapping[str, Any]) -> Pairs:
+    from pae_framework.report.metrics import flat
+
+    tool = {"tool version": card["tool"]} if "tool" in card else {}
+    return tool | flat(card.get("environment", {}))
+
+
+def _print_parts(parts: Mapping[str, Pairs]) -> None:
+    for name, pairs in parts.items():
+        if pairs:
+            print_line(f"\n{name}")
+        for key, value in pairs.items():
+            print_line(f"  {key.replace('_', ' ')}: {value}")

@@ -12,6 +12,7 @@ from pae_framework.system.file_errors import folder_problem
 
 if TYPE_CHECKING:
     from pae_framework.evaluation.samples import Extraction
+    from pae_framework.launch.ranks import Ranks
 
 
 CARD, PAGE = "a card", "an HTML page"
@@ -48,14 +49,26 @@ def _beginning(file: Path) -> bytes:
         raise UsageError(f"{file} cannot be read ({error.strerror})") from None
 
 
-def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extraction:
+LOGS = "logs"
+"""Folder in the cache for the logs of processes."""
+
+
+def extraction_of(
+    weights: str, cache: Path | None, batch_size: int, ranks: Ranks | None = None
+) -> Extraction:
     """The extraction of features that options describe, on a GPU if there is one.
+
+    Args:
+        weights: the option ``--weights``.
+        cache: the option ``--cache``.
+        batch_size: the option ``--batch-size``.
+        ranks: the processes that share it; None: one.
 
     Raises:
         UsageError: the cache cannot be written.
     """
     tell_loading()
-    from pae_framework.evaluation.samples import Extraction
+    from pae_framework.evaluation.samples import Extraction, SharedExtraction, extract_missing
     from pae_framework.execution.context import configure_torch, pick_device
     from pae_framework.metrics.feature_extraction import default_cache
     from pae_framework.recipe.models import RuntimeSettings
@@ -65,4 +78,12 @@ def extraction_of(weights: str, cache: Path | None, batch_size: int) -> Extracti
     folder = cache or default_cache()
     if (problem := folder_problem(folder)) is not None:
         raise UsageError(f"--cache: {problem}")
-    return Extraction(weights, pick_device(runtime), folder, batch_size, progress_console())
+
+    def share(work: SharedExtraction) -> None:
+        assert ranks is not None
+        ranks.run(work, extract_missing, folder / LOGS)
+
+    several = share if ranks is not None and ranks.size > 1 else None
+    return Extraction(
+        weights, pick_device(runtime), folder, batch_size, progress_console(), several
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -136,6 +136,10 @@ class NpzImages:
         self._archive = zipfile.ZipFile(opened)
         self._member: IO[bytes] | None = None
         self._start = self._next = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file anew."""
+        return NpzImages, (self.path.absolute(),)
 
     @property
     def name(self) -> str:

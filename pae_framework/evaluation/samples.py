@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -18,13 +18,15 @@ from pae_framework.data.images import random_subset
 from pae_framework.errors import DataError
 from pae_framework.evaluation.build_inception import inception_network
 from pae_framework.evaluation.image_sets import NamedSet, named_path, open_image_set
+from pae_framework.execution.context import configure_torch, no_record, pick_device
+from pae_framework.execution.items import do_items
 from pae_framework.metrics.conventions import (
     Comparison,
     cautions,
     measure,
     split_available,
 )
-from pae_framework.metrics.feature_extraction import Show, extract
+from pae_framework.metrics.feature_extraction import FeatureChunks, Show, extract
 from pae_framework.metrics.features import Reference, SetFeatures, collect
 from pae_framework.metrics.inception import (
     RANDOM,
@@ -39,11 +41,14 @@ from pae_framework.metrics.reference_files import (
     write_reference,
 )
 from pae_framework.recipe.library import is_file
+from pae_framework.recipe.models import RuntimeSettings
 from pae_framework.registry import Registry
 from pae_framework.runs.cards import make_card
 from pae_framework.runs.environment import describe_environment
+from pae_framework.runs.record import UpdateRecord
 from pae_framework.system.console import PlainConsole
 from pae_framework.training.progress import ProgressLine
+from pae_framework.world import ONE_PROCESS, World
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Extraction:
         cache: folder for features.
         batch_size: images at once; does not change the features.
         console: shows progress.
+        share: has several processes extract what is not cached; None: there is one.
     """
 
     weights: str
@@ -63,6 +69,7 @@ class Extraction:
     cache: Path
     batch_size: int
     console: PlainConsole
+    share: Callable[[SharedExtraction], None] | None = None
 
     @cached_property
     def identity(self) -> WeightsIdentity:
@@ -84,6 +91,9 @@ class Extraction:
         self, images: ImageSet, digest: str, title: str, keep_rows: bool = True
     ) -> SetFeatures:
         """Features of all images of a set; ``digest``: of its contents; rest: see ``collect``."""
+        if self.share is not None:
+            own = (self.weights, self.cache.absolute(), self.batch_size)
+            self.share(SharedExtraction(title, images, digest, *own, self.console))
         with ProgressLine(title, len(images), console=self.console) as line:
             show = _with_rate(line)
             parts = extract(
@@ -95,7 +105,64 @@ class Extraction:
                 show,
                 self.device.type,
             )
-            return collect(parts, keep_rows)
+            return collect(parts, len(images), keep_rows)
+
+
+@dataclass
+class SharedExtraction:
+    """Features of one set of images to extract, as one of the processes that share it sees them."""
+
+    name: str
+    images: ImageSet
+    digest: str
+    weights: str
+    cache: Path
+    batch_size: int
+    console: PlainConsole
+    registry: Registry = field(default_factory=Registry)
+    update_record: UpdateRecord = no_record
+    world: World = ONE_PROCESS
+
+    @cached_property
+    def device(self) -> torch.device:
+        """That of this process."""
+        return pick_device(RuntimeSettings(), self.world.local_rank)
+
+    def portable(self) -> Self:
+        """The same; paths are those that the user named, as all processes share a folder."""
+        return self
+
+
+def extract_missing(work: SharedExtraction) -> None:
+    """Extract the chunks of features that are not cached. Each process takes the next one.
+
+    Raises:
+        DataError: an image cannot be read.
+        StoppedError: a signal asked to stop; the chunks under way were finished.
+    """
+    configure_torch(RuntimeSettings(), work.world.local_size)
+    device, images = work.device, work.images
+    network = inception_network(work.weights, device)
+    chunks = FeatureChunks(images, work.digest, network, work.cache, work.batch_size, device.type)
+    missing = work.world.on_main(chunks.missing)
+
+    def extract_chunk(item: int) -> None:
+        if chunks.cached(missing[item]) is None:
+            chunks.extract(missing[item], lambda done, cached: None, cached=0)
+
+    def count(numbers: Sequence[int]) -> int:
+        return sum(len(chunks.span(number)) for number in numbers)
+
+    before = len(images) - count(missing)
+    with ProgressLine(work.name, len(images), console=work.console) as line:
+        show = _with_rate(line)
+        do_items(
+            work,
+            extract_chunk,
+            len(missing),
+            "chunks of features",
+            lambda done: show(before + count(missing[:done]), before),
+        )
 
 
 def _with_rate(line: ProgressLine) -> Show:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from pae_framework.errors import RunError, UsageError
@@ -40,6 +40,8 @@ _VERSION = 2
 _BATCH = 250
 """Test images whose features are in memory at once."""
 WEIGHTS = "weights.safetensors"
+_TUNED = {"solver", "steps", "shift", "shift_base", "guidance", "precision"}
+"""What :func:`best_line` always tells, so that no value of a parent recipe takes its place."""
 
 
 class _Result(BaseModel):
@@ -256,9 +258,29 @@ def prepare_folder(folder: Path) -> None:
     make_folder(folder)
 
 
-def best_line(point: GuidancePoint) -> str:
-    """A point as a line of a recipe."""
-    return inline({"sample": point.changes})[1:-1]
+def best_line(own: SampleSettings, best: SampleSettings) -> str:
+    """The ``sample`` section of a recipe with tuned settings, on one line.
+
+    Number of images, sets and seed are those of the recipe. Numbers of few steps that the solver
+    cannot take are left out.
+
+    Args:
+        own: the settings of the recipe.
+        best: those of the best point.
+    """
+    tuned = best.model_dump(mode="json", include=_TUNED)
+    section = {**own.model_dump(mode="json"), **tuned}
+    told = set(tuned)
+    try:
+        SampleSettings.model_validate(section)
+    except ValidationError:
+        without: dict[str, Any] = {"few_steps": [], "few_steps_solvers": []}
+        section |= without
+        told |= set(without)
+    section = SampleSettings.model_validate(section).model_dump(mode="json")
+    default = SampleSettings().model_dump(mode="json")
+    changed = {key: x for key, x in section.items() if key in told or x != default[key]}
+    return inline({"sample": changed})[1:-1]
 
 
 def cautions(count: int, points: Sequence[Any]) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
@@ -18,6 +18,7 @@ from pae_framework.contracts import DataSource
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import UsageError
 from pae_framework.execution.probe import probe_source
+from pae_framework.lifecycle import LoggedMetrics
 from pae_framework.recipe.components import DataSourceComponent
 from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.registry import Registry
@@ -30,10 +31,32 @@ from pae_framework.runs.results import ADOPTED, StageResults
 from pae_framework.seeding import seeded
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.cores import threads_per_process
+from pae_framework.training.metrics_log import tell_nobody
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.task import TrainContext
 from pae_framework.training.train_settings import TrainSettings
 from pae_framework.world import ONE_PROCESS, World
+
+
+class SharedWork(Protocol):
+    """Work that processes do together, as one of them sees it; a dataclass that pickles."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    registry: Registry
+    console: PlainConsole
+    update_record: UpdateRecord
+    world: World
+
+    @property
+    def name(self) -> str:
+        """What the work is called in logs."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+
+    def portable(self) -> Self:
+        """The same, in whatever folder a process is."""
 
 
 @dataclass
@@ -48,6 +71,7 @@ class StageContext:
     console: PlainConsole
     update_record: UpdateRecord
     world: World = ONE_PROCESS
+    metrics_logged: Callable[[LoggedMetrics], None] = tell_nobody
 
     @classmethod
     def of_finished_run(cls, opened: OpenedRun, stage: str, console: PlainConsole) -> StageContext:
@@ -75,6 +99,15 @@ class StageContext:
             console,
             no_record,
         )
+
+    @property
+    def name(self) -> str:
+        """That of the stage."""
+        return self.planned.name
+
+    def portable(self) -> Self:
+        """The same, in whatever folder a process is."""
+        return replace(self, run=self.run.absolute(), metrics_logged=tell_nobody)
 
     @property
     def directory(self) -> Path:
@@ -221,6 +254,7 @@ class StageContext:
             self.progress,
             self.world,
             self.update_record,
+            self.metrics_logged,
         )
 
 

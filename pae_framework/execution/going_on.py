@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pae_framework.errors import RunError, WriteError
 from pae_framework.execution.context import StageContext
+from pae_framework.metrics_file import METRICS, read_log
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.continuation import (
     CONTINUED,
@@ -22,7 +23,6 @@ from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults
 from pae_framework.system.files import replacing, write_text
 from pae_framework.training.checkpoint import Checkpoints, steps_in_log
-from pae_framework.training.metrics_log import read_log
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +107,9 @@ def _copy_kept(record: StageRecord, folder: Path, steps: Iterable[int]) -> None:
 
 
 def _copy_log(source: Path, folder: Path, last: int) -> None:
-    """Copy the log up to a step, and what TensorBoard shows."""
-    lines = [entry for entry in read_log(source / "metrics.jsonl") if entry["step"] <= last]
-    write_text(folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
-    for file in sorted((source / "tensorboard").glob("events.*")):
-        _copy_file(file, folder / "tensorboard" / file.name)
+    """Copy the log up to a step."""
+    lines = [entry for entry in read_log(source / METRICS) if entry["step"] <= last]
+    write_text(folder / METRICS, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _copy_file(source: Path, target: Path) -> None:

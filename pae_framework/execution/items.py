@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from pae_framework.errors import StoppedError
-from pae_framework.execution.context import StageContext
+from pae_framework.execution.context import SharedWork
 from pae_framework.system.stopping import StopRequest
 
 Pipeline = Callable[[Iterable[int], Callable[[], bool]], Iterable[int]]
@@ -16,7 +16,7 @@ It takes an item from ``items`` when it has use for it. It drops those that it h
 
 
 def do_items(
-    context: StageContext,
+    context: SharedWork,
     work: Callable[[int], None],
     items: int,
     what: str,
@@ -25,7 +25,7 @@ def do_items(
     """Do the items 0 to ``items`` - 1, one after the other; else as :func:`pass_items`.
 
     Args:
-        context: of the stage.
+        context: of the stage, or of other work that processes share.
         work: does the item with a number, unless it is done.
         items: number of items.
         what: the items in words, such as ``shards``.
@@ -44,7 +44,7 @@ def do_items(
 
 
 def pass_items(
-    context: StageContext,
+    context: SharedWork,
     pipeline: Pipeline,
     items: int,
     what: str,
@@ -56,7 +56,7 @@ def pass_items(
     The main process returns when all items are done, the others when none is left for them.
 
     Args:
-        context: of the stage.
+        context: of the stage, or of other work that processes share.
         pipeline: that of this process; an item that is done already, it only yields.
         items: number of items.
         what: the items in words, such as ``shards``.

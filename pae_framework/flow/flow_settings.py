@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
 
 from annotated_types import Gt, Le, Len
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from pae_framework.config import (
     BatchSize,
@@ -108,6 +108,15 @@ class Guidance(Settings):
             )
         return self
 
+
+def _without_autoguidance(guidance: Guidance) -> Guidance:
+    if guidance.autoguidance is not None:
+        raise ValueError("autoguidance is not available here; set guidance.autoguidance=null")
+    return guidance
+
+
+WithoutAutoguidance = Annotated[Guidance, AfterValidator(_without_autoguidance)]
+"""Guidance of sets other than the main one."""
 
 Diffusion = Literal["sbdm", "linear"]
 """Noise strength of the stochastic solvers."""
@@ -224,24 +233,45 @@ class ConvergenceSettings(SolverSettings):
     count: Count = Field(1000, ge=2, description="images per sample set")
     seed: Seed = Field(0, description="seed of these samples")
 
-    @field_validator("guidance")
-    @classmethod
-    def _without_autoguidance(cls, guidance: Guidance) -> Guidance:
-        if guidance.autoguidance is not None:
-            raise ValueError("autoguidance is not available here; set guidance.autoguidance=null")
-        return guidance
+    guidance: WithoutAutoguidance = Guidance()
 
 
-Role = Literal["main", "checkpoint", "convergence", "few_steps"]
+class VariantSettings(Settings):
+    """What one more sample set changes in the settings of the main one; null: nothing."""
+
+    solver: SolverName | None = Field(None, description="another solver")
+    steps: SolverSteps | None = Field(None, description="another number of integration steps")
+    shift: Magnitude | None = Field(None, description="another shift of times")
+    guidance: WithoutAutoguidance | None = Field(
+        None, description="another guidance; {scale: 1}: none"
+    )
+
+    def applied_to(self, main: SampleSettings) -> SampleSettings:
+        """The settings of the variant.
+
+        Args:
+            main: of one set, see :attr:`SampleSettings.alone`.
+
+        Raises:
+            ValueError: the changed settings contradict each other.
+        """
+        changes = self.model_dump(exclude_none=True)
+        if self.shift is not None:
+            changes["shift_base"] = None
+        return SampleSettings.model_validate({**main.model_dump(), **changes})
+
+
+Role = Literal["main", "checkpoint", "convergence", "variant", "few_steps"]
 
 
 class WantedSet(NamedTuple):
     """A sample set that settings ask for: its role, the generator step of its weights (None: the
-    unknown last one), and the settings of this set alone."""
+    unknown last one), the settings of this set alone, and its label if it is a variant."""
 
     role: Role
     generator_step: int | None
     settings: SampleSettings
+    variant: str | None = None
 
 
 class SampleSettings(SolverSettings):
@@ -279,6 +309,11 @@ class SampleSettings(SolverSettings):
         description="smaller sets for `at_steps` and the last step, with settings of their own; "
         "null: sets like the main one",
     )
+    variants: dict[str, VariantSettings] = Field(
+        {},
+        description="label -> what to change for one more set of the last weights, from the same "
+        "noise; the label is in the names of its metrics",
+    )
     labels: Literal["balanced", "uniform"] = Field(
         "balanced",
         description="balanced: class counts differ by at most 1; uniform: independent labels",
@@ -303,6 +338,24 @@ class SampleSettings(SolverSettings):
                 raise ValueError(f"{solver} needs 2 steps or more, few_steps has {fewest}")
         return self
 
+    @model_validator(mode="after")
+    def _variants_differ(self) -> SampleSettings:
+        found = [("the other samples", self.alone)]
+        for label, variant in self.variants.items():
+            try:
+                own = variant.applied_to(self.alone)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"variants.{label}: {reason}") from None
+            for name, other in found:
+                if own == other:
+                    raise ValueError(
+                        f"variants.{label} has the settings of {name}; set e.g. "
+                        f"sample.variants.{label}.guidance.scale=1"
+                    )
+            found.append((f"variants.{label}", own))
+        return self
+
     def all_steps(self) -> tuple[int, ...]:
         """Every number of integration steps in use by ``solver``."""
         own = not self.few_steps_solvers or self.solver in self.few_steps_solvers
@@ -310,13 +363,23 @@ class SampleSettings(SolverSettings):
 
     def missing(self) -> str | None:
         """A message if a solver needs a package that is not installed, else None."""
-        return super().missing() or (None if (own := self.convergence) is None else own.missing())
+        if (problem := super().missing()) is not None:
+            return problem
+        others = [variant.applied_to(self.alone) for variant in self.variants.values()]
+        problems = [other.missing() for other in (self.convergence, *others) if other is not None]
+        return next(filter(None, problems), None)
 
     @property
     def alone(self) -> Self:
         """The settings of one set, without those that ask for more sets."""
         return self.model_copy(
-            update={"at_steps": (), "few_steps": (), "few_steps_solvers": (), "convergence": None}
+            update={
+                "at_steps": (),
+                "few_steps": (),
+                "few_steps_solvers": (),
+                "convergence": None,
+                "variants": {},
+            }
         )
 
     def sets(self, last: int | None) -> Iterator[WantedSet]:
@@ -332,6 +395,8 @@ class SampleSettings(SolverSettings):
         else:
             own = self.alone.model_copy(update=dict(self.convergence))
             yield from (WantedSet("convergence", step, own) for step in (*earlier, last))
+        for label, variant in self.variants.items():
+            yield WantedSet("variant", last, variant.applied_to(self.alone), label)
         for solver in self.few_steps_solvers or (self.solver,):
             for steps in self.few_steps:
                 if (solver, steps) != (self.solver, self.steps):

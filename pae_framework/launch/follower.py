@@ -115,7 +115,7 @@ class Follower:
         if not self._is_open:
             self._world.open(context.device, console.print)
             self._is_open = True
-        name = context.planned.name
+        name = context.name
         console.print(f"{name:<10} starts")
         try:
             order.run(context)

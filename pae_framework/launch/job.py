@@ -184,10 +184,13 @@ class StageJob(_Job):
         self._require_inputs(planned, directory)
         with Ranks(count_processes(None), console) as ranks:
             launcher = LocalLauncher(console, ranks)
-            for name in self.stages:
+
+            def start(name: str) -> None:
                 if name in unfinished[1:]:
                     self._start(own, records[name], loaded, changes, console)
-                launcher.run_stages(loaded, directory, planned, [name], self.rules.again)
+
+            stages, again = list(self.stages), self.rules.again
+            launcher.run_stages(loaded, directory, planned, stages, again, start)
 
     def _require_plan(self, planned: Mapping[str, PlannedStage]) -> None:
         for name, fingerprint in self.stages.items():

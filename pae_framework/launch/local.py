@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pae_framework.launch.description import describe_run, is_first_visit
 from pae_framework.launch.ranks import Ranks
+from pae_framework.launch.run_hooks import RunHooks, hooks_of_run, is_complete
 from pae_framework.launch.stage import run_stage
 from pae_framework.preflight.requirements import kernels_of
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -72,10 +73,12 @@ class LocalLauncher:
             stages = described.stages
             if described.unfinished:
                 self._try_components(loaded, described.unfinished)
-            for name in described.chosen:
-                self._run_unfinished(loaded, directory, stages[name], stages, command)
-            if until is None:
-                directory.link_report()
+            hooks = hooks_of_run(loaded, directory, command)
+            with hooks.following(lambda: is_complete(directory, stages)):
+                for name in described.chosen:
+                    self._run_unfinished(loaded, directory, stages[name], stages, command, hooks)
+                if until is None:
+                    directory.link_report()
 
     @looking_once()
     def run_stages(
@@ -85,6 +88,7 @@ class LocalLauncher:
         stages: Mapping[str, PlannedStage],
         chosen: Sequence[str],
         command: str,
+        before: Callable[[str], None] | None = None,
     ) -> None:
         """Run some stages of a run that is described already; others may run meanwhile.
 
@@ -94,6 +98,7 @@ class LocalLauncher:
             stages: its plan.
             chosen: the stages to run, in this order; those that they read are done.
             command: what the user typed, for the record.
+            before: called with the name of each stage before it.
 
         Raises:
             RunError: a stage failed. Its record has the reason; running again resumes it.
@@ -101,10 +106,14 @@ class LocalLauncher:
                 be used; no stage was started.
         """
         self._try_components(loaded, chosen)
-        for name in chosen:
-            self._run_unfinished(loaded, directory, stages[name], stages, command)
-        if REPORT_STAGE in chosen:
-            directory.link_report()
+        hooks = hooks_of_run(loaded, directory, command)
+        with hooks.following(lambda: is_complete(directory, stages)):
+            for name in chosen:
+                if before is not None:
+                    before(name)
+                self._run_unfinished(loaded, directory, stages[name], stages, command, hooks)
+            if REPORT_STAGE in chosen:
+                directory.link_report()
 
     def _try_components(self, loaded: LoadedRecipe, stages: Collection[str]) -> None:
         if "torch" not in sys.modules:
@@ -118,6 +127,7 @@ class LocalLauncher:
         planned: PlannedStage,
         stages: Mapping[str, PlannedStage],
         command: str,
+        hooks: RunHooks,
     ) -> None:
         record = directory.stage(planned)
         with record.lock(lambda holder: self._print(planned, f"waiting for {holder}")):
@@ -134,7 +144,10 @@ class LocalLauncher:
             self._print(planned, "resumes" if record.info else "starts")
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             ran_with = _ran_with(loaded, command)
-            with record.working(inputs, ran_with, planned.hashed, more) as update_record:
+            with (
+                hooks.stage(planned, record) as metrics_logged,
+                record.working(inputs, ran_with, planned.hashed, more) as update_record,
+            ):
                 self._adopt(record, planned, loaded.recipe)
                 from pae_framework.data.image_notes import NOTES
                 from pae_framework.execution.context import StageContext  # loads torch
@@ -142,7 +155,8 @@ class LocalLauncher:
 
                 recipe, registry = loaded.recipe, loaded.registry
                 context = StageContext(
-                    recipe, registry, directory, planned, stages, self.console, update_record
+                    *(recipe, registry, directory, planned, stages, self.console, update_record),
+                    metrics_logged=metrics_logged,
                 )
                 go_on_from_earlier(context, may_go_on)
                 try:

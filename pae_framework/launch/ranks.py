@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pae_framework.distributed.place import place_of_process
 from pae_framework.errors import StoppedError, UsageError
@@ -20,8 +20,10 @@ from pae_framework.preflight.machine import this_machine
 from pae_framework.system.console import PlainConsole
 
 if TYPE_CHECKING:
-    from pae_framework.execution.context import StageContext
+    from pae_framework.execution.context import SharedWork
     from pae_framework.launch.team import Team
+
+    Work = TypeVar("Work", bound=SharedWork)
 
 MOST = 1024
 """Processes that ``--processes`` may start."""
@@ -85,11 +87,11 @@ class Ranks:
     ) -> None:
         self._end()
 
-    def run(self, context: StageContext, run: Callable[[StageContext], None], logs: Path) -> None:
+    def run(self, context: Work, run: Callable[[Work], None], logs: Path) -> None:
         """Run a stage in every process; returns when all have done their part.
 
         Args:
-            context: of the stage, for one process.
+            context: of the stage or other work, for one process.
             run: runs the stage in this process; the others run the same.
             logs: folder for one log per process.
 

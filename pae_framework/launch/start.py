@@ -13,6 +13,7 @@ from pae_framework.errors import Problem, RecipeError, UsageError
 from pae_framework.launch.again import outdate_stages, require_stages
 from pae_framework.launch.executors import require_slurm
 from pae_framework.launch.launcher import choose_launcher
+from pae_framework.launch.local import try_components
 from pae_framework.launch.ranks import Ranks, count_processes, ranks_for
 from pae_framework.launch.run_sweep import run_sweep
 from pae_framework.launch.submission import (
@@ -29,7 +30,11 @@ from pae_framework.preflight.continuations import impossible_continuations
 from pae_framework.preflight.download import fetch_at_first_use
 from pae_framework.preflight.processes import Sharing, processes_of, settings_without_effect
 from pae_framework.preflight.profile_checks import examine_jobs
-from pae_framework.preflight.requirements import low_memory, missing_requirements
+from pae_framework.preflight.requirements import (
+    low_memory,
+    missing_requirements,
+    unfinished_stages,
+)
 from pae_framework.preflight.resources import lacking_resources, scarce_resources
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profiles import FoundProfile, chosen_profile
@@ -174,6 +179,8 @@ def _run(
         raise RecipeError(problems)
     for problem in warnings:
         (warn or console.print)(str(problem))
+    if again:
+        _require_components(recipes, store, again, here=profile is None)
     directory.claim(loaded.recipe.name, sweep=bool(members))
     if again:
         with directory.lock():
@@ -188,6 +195,25 @@ def _run(
     else:
         choose_launcher(console, ranks).run(loaded, directory, options.command)
     return directory
+
+
+def _require_components(
+    recipes: Sequence[LoadedRecipe], store: Path, again: tuple[str, ...], here: bool
+) -> None:
+    """Check that the components can be used, before finished stages are marked as not begun.
+
+    Args:
+        recipes: that run.
+        store: folder of their stages.
+        again: the stages to run anew.
+        here: whether they run on this machine, so that attention kernels are tried, too.
+
+    Raises:
+        PluginError: a component cannot be imported.
+        UsageError: a kernel cannot be used here.
+    """
+    for recipe in recipes:
+        try_components(recipe, unfinished_stages(recipe, store, again) if here else ())
 
 
 def _tell_queued(directory: RunDirectory, warn: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TextIO, cast
+from typing import Any, Self, TextIO, TypeVar, cast
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.distributed.blame import Pulses, first_failure
@@ -25,7 +25,7 @@ from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
 from pae_framework.errors import INTERRUPTED, PluginError, StoppedError
-from pae_framework.execution.context import StageContext
+from pae_framework.execution.context import SharedWork
 from pae_framework.plugins import with_files
 from pae_framework.preflight.machine import memory_advice
 from pae_framework.registry import Registry
@@ -41,6 +41,7 @@ PARENT = "PAE_PARENT"
 END_SECONDS = 10.0
 """How long processes may take to end when they are told to."""
 POLL_SECONDS = 0.2
+Work = TypeVar("Work", bound=SharedWork)
 PULSE_SECONDS = 1.0
 """Interval between two looks at processes that a launcher started."""
 
@@ -55,8 +56,8 @@ class StageOrder:
         logs: folder for their logs.
     """
 
-    context: StageContext
-    run: Callable[[StageContext], None]
+    context: SharedWork
+    run: Callable[[Any], None]
     logs: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -65,10 +66,9 @@ class StageOrder:
         return _received, (files, pickle.dumps((self.context, self.run)), self.logs)
 
     @classmethod
-    def of(cls, context: StageContext, run: Callable[[StageContext], None], logs: Path) -> Self:
+    def of(cls, context: Work, run: Callable[[Work], None], logs: Path) -> Self:
         """The order to run a stage, in whatever folder a process is."""
-        portable = replace(context, run=context.run.absolute())
-        portable = replace(portable, console=None, update_record=None)  # type: ignore[arg-type]
+        portable = replace(context.portable(), console=None, update_record=None)
         return cls(portable, run, logs.absolute())
 
 
@@ -123,7 +123,7 @@ class Team:
         self._processes = processes
         self._orders = 0
         self._is_open = False
-        self._at_work: tuple[StageContext, Path] | None = None
+        self._at_work: tuple[SharedWork, Path] | None = None
         self._ends = threading.Event()
         self._watch = threading.Thread(target=self._look_after, daemon=True)
         self._watch.start()
@@ -146,7 +146,7 @@ class Team:
         """Join the processes that a launcher started."""
         return cls(place, Link(launchers_store(), place.rank, place.size), console)
 
-    def run(self, context: StageContext, run: Callable[[StageContext], None], logs: Path) -> None:
+    def run(self, context: Work, run: Callable[[Work], None], logs: Path) -> None:
         """Run a stage in every process; see :meth:`pae_framework.launch.ranks.Ranks.run`."""
         self._orders += 1
         with _logging(self._console, log_file(logs, 0)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,45 +70,105 @@ def extract(
         DataError: an image cannot be read.
         WriteError: the cache cannot be written, or has too little space; this is found first.
     """
-    folder = cache / _key(images, identity, network, device)
-    _require_space(folder, len(images), network.widths)
-    done = cached = 0
-    for start in range(0, len(images), CHUNK):
-        stop = min(start + CHUNK, len(images))
-        file = _chunk_file(folder, start)
-        features = _read(file, stop - start, network.widths)
-        if features is not None:
-            done, cached = stop, cached + stop - start
-            show(done, cached)
+    chunks = FeatureChunks(images, identity, network, cache, batch_size, device)
+    chunks.require_space()
+    cached = 0
+    for number in range(len(chunks)):
+        features = chunks.cached(number)
+        if features is None:
+            features = chunks.extract(number, show, cached)
         else:
-            parts = []
-            firsts = range(start, stop, batch_size)
-            batches = [range(first, min(first + batch_size, stop)) for first in firsts]
-            with closing(one_ahead(partial(_pixels, images, device), batches)) as read:
-                for batch, pixels in zip(batches, read, strict=True):
-                    parts.append(network(pixels))
-                    done = batch.stop
-                    show(done, cached)
-            features = InceptionFeatures(*map(torch.cat, zip(*parts, strict=True)))
-            write_features(file, features._asdict())
+            span = chunks.span(number)
+            cached += len(span)
+            show(span.stop, cached)
         yield features
+
+
+@dataclass(frozen=True)
+class FeatureChunks:
+    """The chunks in which features of a set of images are extracted and cached.
+
+    Args:
+        images: the images.
+        identity: of their contents.
+        network: the network.
+        cache: folder for all sets.
+        batch_size: images that the network processes at once; does not change the features.
+        device: type of the device of the network.
+    """
+
+    images: ImageSet
+    identity: str
+    network: InceptionNetwork
+    cache: Path
+    batch_size: int
+    device: str = "cpu"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Folder of the chunks of this set."""
+        return self.cache / _key(self.images, self.identity, self.network, self.device)
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // CHUNK)
+
+    def span(self, number: int) -> range:
+        """Indices of the images of a chunk."""
+        return range(number * CHUNK, min((number + 1) * CHUNK, len(self.images)))
+
+    def cached(self, number: int) -> InceptionFeatures | None:
+        """The features of a chunk; None if they were not extracted, or the file is damaged."""
+        return _read(self._file(number), len(self.span(number)), self.network.widths)
+
+    def missing(self) -> list[int]:
+        """The chunks that are not cached.
+
+        Raises:
+            WriteError: there is too little space for them.
+        """
+        self.require_space()
+        return [number for number in range(len(self)) if self.cached(number) is None]
+
+    def extract(self, number: int, show: Show, cached: int) -> InceptionFeatures:
+        """Extract the features of a chunk and write them.
+
+        Args:
+            number: of the chunk.
+            show: called with the number of images up to the end of each batch, and with ``cached``.
+            cached: number of images whose features were cached.
+
+        Raises:
+            DataError: an image cannot be read.
+            WriteError: the cache cannot be written.
+        """
+        span, size, parts = self.span(number), self.batch_size, []
+        batches = [span[first : first + size] for first in range(0, len(span), size)]
+        with closing(one_ahead(partial(_pixels, self.images, self.device), batches)) as read:
+            for batch, pixels in zip(batches, read, strict=True):
+                parts.append(self.network(pixels))
+                show(batch.stop, cached)
+        features = InceptionFeatures(*map(torch.cat, zip(*parts, strict=True)))
+        write_features(self._file(number), features._asdict())
+        return features
+
+    def require_space(self) -> None:
+        """Check that the missing chunks fit on the disk.
+
+        Raises:
+            WriteError: there is too little space.
+        """
+        absent = [number for number in range(len(self)) if not self._file(number).is_file()]
+        images = sum(len(self.span(number)) for number in absent)
+        require_space(self.folder, 4 * images * sum(self.network.widths))
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number * CHUNK:08d}.safetensors"
 
 
 def _pixels(images: ImageSet, device: str, batch: range) -> Tensor:
     """Images of a batch; in pinned memory for a GPU, which then copies them by itself."""
     pixels = images.read(batch)
     return pixels.pin_memory() if device == "cuda" else pixels
-
-
-def _require_space(folder: Path, count: int, widths: tuple[int, int]) -> None:
-    starts = range(0, count, CHUNK)
-    missing = [start for start in starts if not _chunk_file(folder, start).is_file()]
-    images = sum(min(CHUNK, count - start) for start in missing)
-    require_space(folder, 4 * images * sum(widths))
-
-
-def _chunk_file(folder: Path, start: int) -> Path:
-    return folder / f"{start:08d}.safetensors"
 
 
 def _key(images: ImageSet, identity: str, network: InceptionNetwork, device: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from pae_framework.errors import DataError
@@ -42,32 +41,34 @@ class SetFeatures:
     spatial: FeatureStatistics
 
 
-def collect(parts: Iterable[InceptionFeatures], keep_rows: bool = True) -> SetFeatures:
+def collect(parts: Iterable[InceptionFeatures], count: int, keep_rows: bool = True) -> SetFeatures:
     """The features of a set whose images come in parts; keeps no spatial features.
 
     Args:
         parts: features of some images each.
-        keep_rows: whether pooled features of single images are kept: 8 KB each, twice that while
-            they are joined.
+        count: number of images of all parts.
+        keep_rows: whether pooled features of single images are kept: 8 KB each.
 
     Raises:
         DataError: there are no images.
         RunError: a feature is not finite.
     """
-    rows: list[Tensor] = []
+    rows: Tensor | None = None
     pool = spatial = FeatureStatistics(0)
+    done = 0
     for part in parts:
-        if not rows:
+        if rows is None:
             pool, spatial = (FeatureStatistics(features.shape[1]) for features in part)
-            rows.append(part.pool[:0])
+            rows = part.pool.new_empty(count if keep_rows else 0, part.pool.shape[1])
         if keep_rows:
-            rows.append(part.pool)
+            rows[done : done + len(part.pool)] = part.pool
+        done += len(part.pool)
         for statistics, features in ((pool, part.pool), (spatial, part.spatial)):
             for some in features.split(_ROWS):
                 statistics.update(some)
-    if not rows:
+    if rows is None:
         raise DataError("there are no images to compute features of")
-    return SetFeatures(torch.cat(rows), pool, spatial)
+    return SetFeatures(rows[:done], pool, spatial)
 
 
 @dataclass(frozen=True, eq=False)

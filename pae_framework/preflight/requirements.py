@@ -163,7 +163,7 @@ def kernels_of(
 
 def _unusable_kernel(kernel: AttentionKernel, on_gpu: bool) -> str | None:
     """Why an attention kernel cannot be used here; None if nothing is known."""
-    if kernel == "sdpa":
+    if kernel != "xformers":
         return None
     if find_spec(kernel) is None:
         needed = f"the package {kernel}: pip install 'pae-framework[{kernel}]'"
@@ -237,7 +237,8 @@ def components_with_requirements(
     }
     sections = {**dict(recipe), "tokenizer": {**dict(tokenizer), **active}}
     for path, section in _with_requirements(sections, ()):
-        if any(STAGES[stage].needs(path, recipe) for stage in stages):
+        follows = path[0] == "trackers" and stages
+        if follows or any(STAGES[stage].needs(path, recipe) for stage in stages):
             yield path, section
 
 

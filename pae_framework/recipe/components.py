@@ -37,13 +37,14 @@ from pae_framework.config import (
     PathText,
     RegularizerConfig,
     Settings,
+    TrackerConfig,
 )
 from pae_framework.data.data_settings import ResizeSettings
 from pae_framework.errors import PluginError
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.kinds import KINDS
 from pae_framework.registry import Registry, UnknownComponentError
-from pae_framework.training.train_settings import TrainSettings
+from pae_framework.training.train_settings import Length, TrainSettings
 
 CONFIG = "<config>"
 """Alias of the ``config`` field in validation; no recipe key can have this name."""
@@ -175,8 +176,23 @@ ModulatorComponent = Component[ModulatorConfig]
 BottleneckComponent = Component[BottleneckConfig]
 DecoderComponent = Component[DecoderConfig]
 DiscriminatorComponent = Component[DiscriminatorConfig]
-RegularizerComponent = Component[RegularizerConfig]
 EvaluatorComponent = Component[EvaluatorConfig]
+TrackerComponent = Component[TrackerConfig]
+
+
+class RegularizerComponent(Component[RegularizerConfig]):
+    """A term of the tokenizer's loss; its weight may come in late or grow."""
+
+    hashed_if_set = frozenset({"start", "warmup"})
+
+    start: Length | None = Field(
+        None, description="when the term is added to the loss; null: from the first step on"
+    )
+    warmup: Length | None = Field(
+        None,
+        description="length of the linear increase of the weight from 0, after `start`; null: the "
+        "whole weight at once",
+    )
 
 
 class EncoderComponent(Component[EncoderConfig]):

@@ -49,6 +49,7 @@ def recipe_schema(registry: Registry) -> Schema:
     tokenizer = models["TokenizerSection"]["properties"]
     tokenizer["regularizers"] |= _labeled("regularizer", registry, models)
     root["properties"]["evaluate"] |= _labeled("evaluator", registry, models)
+    root["properties"]["trackers"] |= _labeled("tracker", registry, models)
     return {
         "$schema": DIALECT,
         "title": "Recipe of pae-framework",

@@ -21,6 +21,7 @@ from pae_framework.recipe.components import (
     GeneratorComponent,
     ModulatorComponent,
     RegularizerComponent,
+    TrackerComponent,
 )
 from pae_framework.recipe.profile_settings import Launch, Profile
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, RefinementSettings
@@ -218,6 +219,9 @@ class Recipe(Settings):
     sample: SampleSettings | None = None
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"
+    )
+    trackers: Annotated[dict[str, TrackerComponent], BeforeValidator(_labeled)] = Field(
+        {}, description="label -> tracker that follows the run; not part of fingerprints"
     )
     launch: Launch = Field(
         None,

@@ -29,7 +29,7 @@ class SchemaNode:
     declared: bool = True
     """Whether the key exists in the models; if not, it is an error."""
     label: str | None = None
-    """Label of an entry of ``regularizers`` or ``evaluate``: the default of its ``use``."""
+    """Label of an entry of a map such as ``evaluate``: the default of its ``use``."""
 
     @property
     def component(self) -> type[Component[Any]] | None:

@@ -212,4 +212,7 @@ def _shrink_sampling(data: Data) -> None:
     )
     if sample["convergence"] is not None:
         sample["convergence"].update(count=_IMAGES // 2, steps=3)
+    for steps, variant in enumerate(sample["variants"].values(), start=4):
+        if variant["steps"] is not None:
+            variant["steps"] = steps
     sample["guidance"]["autoguidance"] = None  # needs another run

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pae_framework.report.page import fill
-from pae_framework.report.side_by_side import Compared, Line, Reason, side_by_side
+from pae_framework.report.side_by_side import Compared, Line, Reason, cautions, side_by_side
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class ComparisonContent:
         columns: the runs.
         sources: where each column comes from, by its name.
         changes: how the recipe of each column differs from that of the first, by its name.
+        apart: why columns are not one, by the name of the later one.
         commands: that write the page again.
     """
 
@@ -25,6 +26,7 @@ class ComparisonContent:
     columns: Sequence[Compared]
     sources: Mapping[str, str]
     changes: Mapping[str, Sequence[str]]
+    apart: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     description: str = ""
     recipe_yaml: str = ""
@@ -34,6 +36,11 @@ class ComparisonContent:
     def lines(self) -> list[Line]:
         """The lines of the table."""
         return side_by_side(self.columns)[0]
+
+    @property
+    def cautions(self) -> list[str]:
+        """What is wrong with means of the table."""
+        return cautions(self.lines)
 
     @property
     def reasons(self) -> list[Reason]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pae_framework.report.comparing import why_not
 from pae_framework.report.convergence import (
     INTERPOLATION,
     Convergence,
@@ -70,8 +71,11 @@ def reach_rows(convergence: Convergence, targets: Sequence[float]) -> list[Row]:
 def notes(convergence: Convergence) -> list[str]:
     """What a reader of the rows must know."""
     found = []
-    for number, entries in convergence.differences().items():
-        text = "; ".join(f"{key}: {own}, not {first}" for key, (first, own) in entries.items())
+    first_protocol, *others = convergence.protocols
+    for number, protocol in enumerate(others, 2):
+        words, entries = why_not([[first_protocol], [protocol]])
+        values = (f"{key}: {own}, not {first}" for key, (first, own) in entries.items())
+        text = "; ".join((*words, *values))
         found.append(f"protocol {number} does not compare with protocol 1: {text}")
     if not all(convergence.protocols):
         found.append("runs whose metric states no protocol are not compared")

@@ -10,7 +10,14 @@ from pae_framework.report.content import ReportContent, SweepContent
 from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, At, Axis, flat
 from pae_framework.report.page import Chart, fill
 from pae_framework.report.plots import Line, colors_of
-from pae_framework.report.table import Column, Row, comparison_table, metric_cards, results_by_group
+from pae_framework.report.table import (
+    Column,
+    Row,
+    comparison_table,
+    metric_cards,
+    results_by_group,
+    table_notes,
+)
 
 
 def render(content: ReportContent) -> str:
@@ -57,6 +64,7 @@ def render_sweep(content: SweepContent) -> str:
         columns=columns,
         groups=[(title, list(group)) for title, group in groupby(columns, lambda c: c.group_title)],
         rows=rows,
+        notes=table_notes(columns),
         charts=_charts(columns, rows, GENERATOR_STEPS) + _charts(columns, rows, EVALUATIONS),
         strips_by_variant={variant: strip for variant, strip in strips.items() if strip},
         environment=flat(content.environment),

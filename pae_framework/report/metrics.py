@@ -23,8 +23,8 @@ _LABELS = (
     *("SSC", "SSC encoder", "LPC", "GSQ", "GSQ encoder", "eRank", "gFID", "gFD"),
     *("FID", "sFID", "KID", "IS", "Precision", "Recall"),
 )
-_CONVERGENCE = ("protocol", "convergence")
-"""In ``at`` of metrics of the sample sets of ``sample.convergence``."""
+_OF_OTHER_SAMPLES = frozenset({"protocol", "samples"})
+"""Keys of ``at`` of metrics of the sample sets of ``sample.convergence`` and ``variants``."""
 _MISSING = "–"  # noqa: RUF001 - an en dash
 
 
@@ -59,6 +59,8 @@ def condition(at: At) -> str:
         words.append(f"{readable(steps)} sampling step{'' if steps == 1 else 's'}")
         if rest.get("evaluations") == steps:
             del rest["evaluations"]
+    if "samples" in rest:
+        words.append(f"{readable(rest.pop('samples'))} samples")
     if "weights" in rest:
         words.append(f"{readable(rest.pop('weights'))} weights")
     words += [f"{key.replace('_', ' ')} {readable(value)}" for key, value in rest.items()]
@@ -84,13 +86,14 @@ def _reading_order(metric: MetricFields) -> tuple[Any, ...]:
 def headline(metrics: Sequence[MetricFields]) -> list[MetricFields]:
     """One metric per name: without ``at``, else most trained and with fewest evaluations.
 
-    Those of the protocol for convergence come last.
+    Those of the protocol for convergence and of variants of the samples come last.
     """
     chosen: dict[str, tuple[tuple[bool, bool, float, float], MetricFields]] = {}
     for metric in ordered(metrics):
         at = at_of(metric)
         trained = GENERATOR_STEPS.position(at) or 0.0
-        key = (_CONVERGENCE in at, bool(at), -trained, EVALUATIONS.position(at) or 0.0)
+        others = bool(dict(at).keys() & _OF_OTHER_SAMPLES)
+        key = (others, bool(at), -trained, EVALUATIONS.position(at) or 0.0)
         name = str(metric["name"])
         if name not in chosen or key < chosen[name][0]:
             chosen[name] = (key, metric)

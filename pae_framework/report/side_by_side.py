@@ -10,9 +10,11 @@ from typing import Any
 from pae_framework.report.comparing import (
     NOT_STATED,
     basis,
-    basis_over_seeds,
+    cautions_of_means,
+    comparable_groups,
     differences,
     seed_differences,
+    why_not,
 )
 from pae_framework.report.metrics import (
     At,
@@ -112,10 +114,14 @@ class Reason:
     Args:
         headings: all that have this reason.
         differs: keys of the protocol.
+        words: what is wrong with some of these keys, in words.
+        others: the keys that ``words`` does not speak of.
     """
 
     headings: tuple[str, ...]
     differs: Mapping[str, Sequence[str]]
+    words: Sequence[str]
+    others: Mapping[str, Sequence[str]]
 
 
 def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]:
@@ -129,18 +135,32 @@ def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]
     lines: list[Line] = []
     reasons: dict[str, Reason] = {}
     for place in _in_reading_order(places):
-        shared = _shared(places[place])
+        shared = comparable_groups(places[place], lambda value: value.protocol)
         lines += _lines(place, shared, len(columns))
         if len(shared) > 1:
             protocols = [
                 [value.protocol for part in line.values() for value in part] for line in shared
             ]
             found = differences(protocols) or {"protocol": [NOT_STATED] * len(shared)}
-            at = condition(place[2])
-            known = reasons.get(repr(found), Reason((), found))
-            heading = f"{place[1]}, {at}" if at else place[1]
+            words, others = why_not(protocols)
+            known = reasons.get(repr(found), Reason((), found, words, others if words else found))
+            heading = _named(place[1], condition(place[2]))
             reasons[repr(found)] = replace(known, headings=(*known.headings, heading))
     return lines, list(reasons.values())
+
+
+def cautions(lines: Sequence[Line]) -> list[str]:
+    """Means over runs whose values do not compare with each other, in words."""
+    headings: dict[str, list[str]] = {}
+    for line in lines:
+        cells = [cell.values for cell in line.cells if cell is not None]
+        for text in cautions_of_means([value.protocol for value in values] for values in cells):
+            headings.setdefault(text, []).append(_named(line.label, line.at))
+    return [f"{'; '.join(dict.fromkeys(found))}: {text}" for text, found in headings.items()]
+
+
+def _named(label: str, at: str) -> str:
+    return f"{label}, {at}" if at else label
 
 
 def _placed(metrics: Sequence[MetricFields]) -> Iterator[tuple[Place, MetricFields]]:
@@ -166,20 +186,6 @@ def _in_reading_order(places: Mapping[Place, Mapping[int, list[Value]]]) -> list
     }
     order = {id(metric): i for i, metric in enumerate(ordered(first.values()))}
     return sorted(places, key=lambda place: order[id(first[place])])
-
-
-def _shared(columns: Mapping[int, Sequence[Value]]) -> list[dict[int, list[Value]]]:
-    """The values of a place, by line and column. Those without a protocol share no line."""
-    lines: dict[Any, dict[int, list[Value]]] = {}
-    for index, values in columns.items():
-        parts: dict[Any, list[Value]] = {}
-        for value in values:
-            same = basis_over_seeds(value.protocol) or id(value)
-            parts.setdefault(same, []).append(value)
-        for same, part in parts.items():
-            exact = frozenset(basis(value.protocol) for value in part)
-            lines.setdefault(same if isinstance(same, int) else exact, {})[index] = part
-    return list(lines.values())
 
 
 def _lines(place: Place, shared: Sequence[dict[int, list[Value]]], columns: int) -> Iterator[Line]:

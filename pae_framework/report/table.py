@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pae_framework.report.comparing import (
+    cautions_of_means,
+    comparable_groups,
+    in_words,
+)
 from pae_framework.report.metrics import (
     At,
     MetricFields,
@@ -134,13 +139,18 @@ def sweep_members(results: Sequence[Mapping[str, Any]]) -> list[MemberMetrics]:
 
 @dataclass(frozen=True)
 class Column:
-    """One metric under one condition, over all variants."""
+    """One metric under one condition, over all variants.
+
+    ``notes`` tell in what values with different numbers in brackets differ, and which means are of
+    values that do not compare.
+    """
 
     name: str
     label: str
     at: At
     higher_is_better: bool
     decimals: int
+    notes: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -172,8 +182,10 @@ class Column:
 class Cell:
     """Mean over ``count`` seeds and half their range (None for one seed).
 
-    ``best``: every variant has at least two seeds, and no other variant's range overlaps with this
-    one.
+    If not all values of the column are comparable, ``spread`` ends with the number of those that
+    are comparable with this one, such as ``[2]``. If those of the variant are not, there is no
+    mean, and ``value`` lists them. ``best``: every variant has at least two seeds, all values are
+    comparable, and no other variant's range overlaps with this one.
     """
 
     mean: float | None
@@ -200,16 +212,25 @@ class Row:
 
 def comparison_table(members: Sequence[MemberMetrics]) -> tuple[list[Column], list[Row]]:
     """Mean and half range over seeds; variants in the given order, metrics in reading order."""
-    columns = _columns(members)
     by_variant: dict[str, list[MemberMetrics]] = {}
     for member in members:
         by_variant.setdefault(member.variant, []).append(member)
-    cells = [_column_cells(column, list(by_variant.values())) for column in columns]
+    variants = list(by_variant.values())
+    filled = [_filled(column, variants) for column in _columns(members)]
     rows = [
-        Row(variant, tuple(member.seed for member in group), tuple(column[i] for column in cells))
+        Row(variant, tuple(member.seed for member in group), tuple(cells[i] for _, cells in filled))
         for i, (variant, group) in enumerate(by_variant.items())
     ]
-    return columns, rows
+    return [column for column, _ in filled], rows
+
+
+def table_notes(columns: Sequence[Column]) -> list[str]:
+    """The notes of all columns, each once, after the headings of its columns."""
+    headings: dict[str, list[str]] = {}
+    for column in columns:
+        for note in column.notes:
+            headings.setdefault(note, []).append(column.heading)
+    return [f"{'; '.join(found)}: {note}" for note, found in headings.items()]
 
 
 def _columns(members: Sequence[MemberMetrics]) -> list[Column]:
@@ -228,23 +249,80 @@ def _columns(members: Sequence[MemberMetrics]) -> list[Column]:
     ]
 
 
-def _column_cells(column: Column, variants: Sequence[Sequence[MemberMetrics]]) -> list[Cell]:
-    values = [_values(column, group) for group in variants]
-    best = _best(values, column.higher_is_better)
-    return [
-        _cell(found, len(group), column.decimals, best == i)
-        for i, (found, group) in enumerate(zip(values, variants, strict=True))
-    ]
+def _filled(
+    column: Column, variants: Sequence[Sequence[MemberMetrics]]
+) -> tuple[Column, list[Cell]]:
+    """A column with its notes, and its cells."""
+    found = [_measured(column, group) for group in variants]
+    groups = comparable_groups(dict(enumerate(found)), _protocol)
+    if len(groups) < 2:
+        values = [_numbers(metrics) for metrics in found]
+        best = _best(values, column.higher_is_better)
+        cells = [
+            _cell(numbers, len(group), column.decimals, best == i)
+            for i, (numbers, group) in enumerate(zip(values, variants, strict=True))
+        ]
+    else:
+        cells = [
+            _marked_cell(
+                {mark: _numbers(part[i]) for mark, part in enumerate(groups, 1) if part.get(i)},
+                len(group),
+                column.decimals,
+            )
+            for i, group in enumerate(variants)
+        ]
+    return replace(column, notes=tuple(_notes(groups))), cells
 
 
-def _values(column: Column, group: Sequence[MemberMetrics]) -> list[float]:
+def _measured(column: Column, group: Sequence[MemberMetrics]) -> list[MetricFields]:
+    """The metrics of a column in the runs of a variant, if they have a value."""
     return [
-        value
+        metric
         for member in group
         for metric in member.metrics
         if metric["name"] == column.name and at_of(metric) == column.at
-        if (value := number(metric)) is not None
+        if number(metric) is not None
     ]
+
+
+def _protocol(metric: MetricFields) -> Mapping[str, Any]:
+    return metric.get("protocol") or {}
+
+
+def _numbers(metrics: Sequence[MetricFields]) -> list[float]:
+    return [value for metric in metrics if (value := number(metric)) is not None]
+
+
+def _marked_cell(parts: Mapping[int, list[float]], seeds: int, decimals: int) -> Cell:
+    """The cell of a variant in a column whose values are not all comparable.
+
+    Args:
+        parts: its values, by the number of those that they are comparable with.
+        seeds: number of its runs.
+        decimals: of each value.
+    """
+    cells = {mark: _cell(values, seeds, decimals, best=False) for mark, values in parts.items()}
+    if len(cells) == 1:
+        ((mark, cell),) = cells.items()
+        return replace(cell, spread=f"{cell.spread} [{mark}]".lstrip())
+    if not cells:
+        return _cell([], seeds, decimals, best=False)
+    text = "; ".join(f"{cell.text} [{mark}]" for mark, cell in cells.items())
+    return Cell(None, None, sum(cell.count for cell in cells.values()), text)
+
+
+def _notes(groups: Sequence[Mapping[int, Sequence[MetricFields]]]) -> list[str]:
+    """In what values of several groups differ, and what is wrong with means of one.
+
+    Args:
+        groups: comparable metrics by the number of their variant.
+    """
+    means = [[_protocol(x) for x in part] for group in groups for part in group.values()]
+    notes = cautions_of_means(means)
+    if len(groups) > 1:
+        columns = [[_protocol(x) for part in group.values() for x in part] for group in groups]
+        notes.append(f"values with different numbers do not compare: {in_words(columns)}")
+    return notes
 
 
 def _cell(values: list[float], seeds: int, decimals: int, best: bool) -> Cell:

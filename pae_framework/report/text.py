@@ -7,7 +7,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from pae_framework.report.table import Cell, Column, ResultRow, Row
+from pae_framework.report.table import Cell, Column, ResultRow, Row, table_notes
 from pae_framework.system.console import PlainTable
 
 
@@ -36,10 +36,11 @@ def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[Pl
 
 
 def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """A sweep as one wide Markdown table; clear winners in bold."""
+    """A sweep as one wide Markdown table with its notes; clear winners in bold."""
     heading = ("variant", "seeds", *(column.heading for column in columns))
     lines = [(row.variant, _seeds(row), *(_emphasized(cell) for cell in row.cells)) for row in rows]
-    return _markdown(heading, lines, numbers_from=2)
+    notes = [_escape(note) for note in table_notes(columns)]
+    return "\n\n".join([_markdown(heading, lines, numbers_from=2), *notes])
 
 
 def _comparison(

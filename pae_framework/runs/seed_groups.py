@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pae_framework.errors import PaeError
@@ -29,12 +29,15 @@ class SeedGroup:
         seeds: of each run, where they differ; empty for one card.
         changes: how the recipe differs from that of the first group, without seeds; None: there
             is no recipe to compare.
+        apart: why its values are not averaged with those of another group from which it differs
+            only by seeds and evaluators, in words; None: there is no such group.
     """
 
     name: str
     cards: tuple[NamedCard, ...]
     seeds: tuple[str, ...]
     changes: tuple[Change, ...] | None
+    apart: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,11 @@ def group_by_seed(
                 break
         else:
             groups.append([run])
-    return [_described(group, groups[0][0]) for group in groups]
+    described = [_described(group, groups[0][0]) for group in groups]
+    return [
+        replace(described[i], apart=_apart(groups[i], zip(groups[:i], described[:i], strict=True)))
+        for i in range(len(groups))
+    ]
 
 
 def recipe_changes(first: OpenedRun, other: OpenedRun) -> list[Change]:
@@ -97,6 +104,19 @@ def _differ_only_by_seed(one: _Run, other: _Run) -> bool:
         return False
     changes = recipe_changes(one.opened, other.opened)
     return bool(changes) and all(_is_seed(change.key) for change in changes)
+
+
+def _apart(group: Sequence[_Run], others: Iterable[tuple[Sequence[_Run], SeedGroup]]) -> str | None:
+    """Why a group is not one with another from which only seeds and evaluators set it apart."""
+    for other, described in others:
+        if other[0].opened is None or group[0].opened is None:
+            continue
+        found = recipe_changes(other[0].opened, group[0].opened)
+        changes = [change for change in found if not _is_seed(change.key)]
+        if changes and all(change.key[0] == "evaluate" for change in changes):
+            told = ", ".join(map(str, changes))
+            return f"not averaged with {described.name}, whose evaluators differ: {told}"
+    return None
 
 
 def _is_seed(key: KeyPath) -> bool:

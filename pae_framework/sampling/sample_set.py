@@ -44,6 +44,7 @@ class _Set(BaseModel):
     generator_step: int
     steps: int
     role: str
+    variant: str | None = None
     protocol: dict[str, Any]
 
 
@@ -260,7 +261,7 @@ def read_sets(file: Callable[[str], Path]) -> list[SampleSet]:
     for entry in read_entries(file(SETS)):
         images, labels = open_set(file(entry["file"]))
         facts = {key: entry[key] for key in ("generator_step", "steps", "role", "protocol")}
-        sets.append(SampleSet(images, labels, **facts))
+        sets.append(SampleSet(images, labels, **facts, variant=entry.get("variant")))
     return sets
 
 

@@ -14,6 +14,7 @@ from pae_framework.contracts import SampleSet
 from pae_framework.errors import PaeError
 from pae_framework.evaluation.shown import clusters, nearest_to_samples, rotations, shown_inputs
 from pae_framework.execution.context import StageContext
+from pae_framework.metrics_file import METRICS, describe_gap, read_log
 from pae_framework.recipe.parent_changes import changes_to_parent
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
@@ -26,7 +27,6 @@ from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import write_text
-from pae_framework.training.metrics_log import describe_gap, read_log
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _metrics(context: StageContext) -> Metrics:
 def _log(context: StageContext, name: str) -> list[dict[str, float]]:
     """Records of a stage's log; warns if they do not reach the end of its training."""
     stage = context.run.stage(context.plan[name])
-    path = stage.path / "metrics.jsonl"
+    path = stage.path / METRICS
     rows = read_log(path)
     trained = STAGES[name].train(context.recipe) is not None
     if trained and (gap := describe_gap(path, rows, stage.total or 0)):
@@ -158,7 +158,8 @@ def _labeled(samples: SampleSet) -> LabeledImages:
 
 
 def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
-    """The sets of earlier weights and of other numbers of steps, each with the main set."""
+    """The sets of earlier weights, of variants and of other numbers of steps, each with the main
+    set."""
     training = sorted(_with_role(sets, "checkpoint"), key=lambda each: each.generator_step)
     few = sorted(_with_role(sets, "few_steps"), key=lambda each: each.steps)
     several = len({each.protocol.get("solver") for each in few}) > 1
@@ -166,6 +167,10 @@ def same_noise(sets: Sequence[SampleSet]) -> dict[str, list[LabeledImages]]:
         "During training": [
             LabeledImages(generator_words(each.generator_step), each.images, each.labels)
             for each in training
+        ],
+        "With other settings": [
+            LabeledImages(each.variant or "as in the recipe", each.images, each.labels)
+            for each in _with_role(sets, "variant")
         ],
         "With few sampling steps": [
             LabeledImages(

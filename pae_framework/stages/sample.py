@@ -85,17 +85,20 @@ def _planned_sets(
     component = context.recipe.generator
     assert component is not None
     last, origin = _last_step(context, component), _origin(context, component)
-    for role, step, own in settings.sets(last):
+    for role, step, own, variant in settings.sets(last):
         assert step is not None
         name = "weights.safetensors" if step == last else f"weights-step{step:06d}.safetensors"
         weights = context.file("generator", name)
         labels = label_plan(own.count, sampler.model.num_classes, own.seed, own.labels)
         prefix = "convergence" if role == "convergence" else "samples"
+        if variant is not None:
+            prefix += f"-{variant}"
         file = f"{prefix}-step{step:06d}-{own.solver}{own.steps:03d}.npz"
         seen = _seen(context, component, step) if role == "convergence" else {}
         entry = {
             "file": file,
             "role": role,
+            **({"variant": variant} if variant else {}),
             "generator_step": step,
             "steps": own.steps,
             "weights": name,

@@ -9,6 +9,7 @@ from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches, measure_on_main, save_weights
 from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
+from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.frozen_types import cast_frozen_networks
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
@@ -48,7 +49,13 @@ def run(context: StageContext) -> None:
     adversarial, discriminator = _adversarial(context, tokenizer, total)
     with initial_weights(seed, "regularizers"):
         objective = build_objective(
-            tokenizer, section, registry, refiner, adversarial, context.world
+            tokenizer,
+            section,
+            registry,
+            refiner,
+            adversarial,
+            context.world,
+            per_epoch=_steps_per_epoch(context),
         )
     if settings.precision == "bf16":
         cast_frozen_networks(objective, adversarial.discriminator if adversarial else None)
@@ -58,10 +65,20 @@ def run(context: StageContext) -> None:
         discriminator=discriminator,
         begin_step=objective.begin_step,
         check=objective.check,
-        signed=SIGNED,
+        signed=(*SIGNED, *_growing(section)),
     )
     train(task, settings, total, context.train_context(settings))
     save_weights(context, tokenizer, "tokenizer.safetensors")
+
+
+def _steps_per_epoch(context: StageContext) -> float:
+    return len(context.train_source) / context.recipe.tokenizer.train.batch_size
+
+
+def _growing(section: TokenizerSection) -> list[str]:
+    """Regularizers whose weight grows: the loss may jump with them."""
+    terms = section.active_regularizers.items()
+    return [label for label, term in terms if term.start or term.warmup]
 
 
 def _adversarial(
@@ -75,7 +92,7 @@ def _adversarial(
         section.update_from,
         section.start,
         section.warmup,
-        per_epoch=len(context.train_source) / settings.batch_size,
+        per_epoch=_steps_per_epoch(context),
         total=total,
     )
     size = context.recipe.data.image_size

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 _NAMES = ("stdout", "stderr")
+_thread = threading.local()
 _GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
 """Errors that mean that nobody reads the output: a closed pipe, a closed terminal."""
 
@@ -32,6 +34,11 @@ def lasting_output() -> Iterator[None]:
         for name, stream in before.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
+
+
+def print_to_stderr() -> None:
+    """Send what this thread writes to ``sys.stdout`` to stderr, in a block of lasting_output."""
+    _thread.prints_to_stderr = True
 
 
 def lost_output() -> str | None:
@@ -59,6 +66,8 @@ class LastingStream:
 
     def write(self, text: str) -> int:
         """Write text, or drop it."""
+        if self is sys.stdout and getattr(_thread, "prints_to_stderr", False):
+            return sys.stderr.write(text)
         try:
             return self._stream.write(text)
         except OSError as error:

@@ -27,6 +27,7 @@ from pae_framework.testing.kind_contracts import (
     GeneratorContract,
     ModulatorContract,
     RegularizerContract,
+    TrackerContract,
     check_component,
 )
 from pae_framework.testing.registration import RegistrationContract, check_registration
@@ -44,6 +45,7 @@ __all__ = [
     "RegistrationContract",
     "RegularizerContract",
     "SyntheticInputs",
+    "TrackerContract",
     "check_component",
     "check_registration",
 ]

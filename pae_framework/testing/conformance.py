@@ -23,12 +23,13 @@ import yaml
 from pydantic import ValidationError
 
 from pae_framework.errors import PaeError, PluginError, UsageError
-from pae_framework.plugins import load_registry, with_files
+from pae_framework.plugins import load_registry, module_of, with_files
 from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
 from pae_framework.system.printing import printable
 from pae_framework.testing.expect import expect_none
 from pae_framework.testing.kind_contracts import contract_of
 from pae_framework.testing.registration import Weight, check_light, check_specs, weigh
+from pae_framework.testing.trackers import check_follower
 
 SCHEMA = "check-plugin/1"
 
@@ -152,6 +153,10 @@ def _examine(
     report.outcomes["registration"] = [
         _outcome("registration", lambda: _check_registration(report, specs))
     ]
+    if plugin.follows:
+        report.outcomes["life-cycle hooks"] = [
+            _outcome("contract", lambda: check_follower(lambda: module_of(plugin)))
+        ]
     for spec in specs:
         report.outcomes[spec.reference] = list(_tests(spec, values.get(spec.reference, {}), sizes))
     return report
@@ -164,7 +169,7 @@ def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
     """
     plugin = report.plugin
     expect_none(plugin.error)
-    check_specs(plugin.name, specs)
+    check_specs(plugin, specs)
     report.weight = weigh(plugin)
     if not plugin.file:
         check_light(plugin, report.weight)

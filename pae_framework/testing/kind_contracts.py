@@ -34,6 +34,7 @@ from pae_framework.testing.regularizers import (
 )
 from pae_framework.testing.setups import Setup, accepted
 from pae_framework.testing.synthetic import normal, synthetic_images
+from pae_framework.testing.trackers import check_follower
 
 _WIDTH, _CHANNELS, _CLASSES, _PATCH = 24, 6, 3, 4
 
@@ -295,6 +296,19 @@ class EvaluatorContract(ComponentContract):
             check_evaluator(self.component(self.config))
 
 
+class TrackerContract(ComponentContract):
+    """The contract of trackers."""
+
+    kind = "tracker"
+
+    def test_contract(self) -> None:
+        """Its hooks follow a run that is stopped and resumes."""
+        if (missing := self.config.missing()) is not None:
+            raise unittest.SkipTest(missing)
+        with self._explained("a run of one stage"):
+            check_follower(lambda: self.component(self.config))
+
+
 CONTRACTS: dict[str, type[ComponentContract]] = {
     contract.kind: contract
     for contract in (
@@ -307,6 +321,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
         RegularizerContract,
         GeneratorContract,
         EvaluatorContract,
+        TrackerContract,
     )
 }
 """The conformance class of each kind of component."""

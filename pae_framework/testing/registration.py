@@ -92,7 +92,8 @@ class RegistrationContract:
 def check_registration(module: ModuleType | str) -> None:
     """Check a registration module, by itself or by its import name.
 
-    It loads as a plugin of this API version and registers something. Neither it nor its config
+    It loads as a plugin of this API version, and registers something or implements a life-cycle
+    hook. Neither it nor its config
     models import torch (checked in a new Python process). Each config model has a docstring,
     forbids unknown keys and describes every field. Each import string names a class of its kind.
 
@@ -103,18 +104,19 @@ def check_registration(module: ModuleType | str) -> None:
     registry = load_registry([EntryPoint(name, name, PROJECT)])
     for plugin in registry.broken:
         raise AssertionError(f"{name} does not load as a plugin: {plugin.error}\n{plugin.detail}")
-    specs = [spec for spec in registry.specs() if spec.plugin.name == name]
-    check_specs(name, specs)
-    check_light(specs[0].plugin, weigh(specs[0].plugin))
+    (plugin,) = registry.plugins
+    check_specs(plugin, registry.specs())
+    check_light(plugin, weigh(plugin))
 
 
-def check_specs(plugin: str, specs: Sequence[ComponentSpec]) -> None:
+def check_specs(plugin: Plugin, specs: Sequence[ComponentSpec]) -> None:
     """Check what a plugin registers: something, and classes and configs that can be imported.
 
     Raises:
-        AssertionError: it registers nothing, or a component breaks the contract.
+        AssertionError: it registers nothing and has no life-cycle hook, or a component breaks the
+            contract.
     """
-    expect(bool(specs), f"{plugin} registers nothing")
+    expect(not plugin.empty, f"{plugin.name} registers nothing")
     for spec in specs:
         try:
             config, _ = spec.config_class(), spec.component_class()

@@ -189,11 +189,25 @@ TERM_COLUMNS = (*ReconstructionSettings.model_fields, *_ADVERSARIAL_COLUMNS)
 """Log columns of all terms of the loss but the regularizers, whose labels name theirs."""
 
 
+_ANYUP_RELEASES = {
+    "anyup": ("checkpoint", "anyup_paper.pth"),
+    "anyup_multi_backbone": ("checkpoint_v2", "anyup_multi_backbone.pth"),
+}
+
+
 class AnyUpSettings(Settings):
-    """Local files of AnyUp, a learned upsampler of features; nothing is downloaded."""
+    """Local files of AnyUp, a learned upsampler of features; nothing is downloaded.
+
+    Code and weights have the licence CC-BY-4.0: whoever publishes results names the authors.
+    """
 
     checkout: PathText = Field(description="folder of its repository, with hubconf.py")
     weights: PathText = Field(description="its weights file")
+    model: Literal["anyup", "anyup_multi_backbone"] = Field(
+        "anyup",
+        description="anyup: the paper's, trained on features of DINOv2-S; anyup_multi_backbone: "
+        "trained on those of DINOv2, CLIP, SigLIP and ViT-B",
+    )
 
     def files(self) -> Mapping[str, Path]:
         """The weights."""
@@ -204,13 +218,17 @@ class AnyUpSettings(Settings):
         folder = Path(self.checkout).expanduser()
         if not (folder / "hubconf.py").is_file():
             return (
-                f"no AnyUp checkout at {folder}: it has no hubconf.py; clone wimmerth/anyup there "
-                "or set tokenizer.refinement.upsampler=bilinear"
+                f"no AnyUp checkout at {folder}: it has no hubconf.py; clone wimmerth/anyup "
+                "(CC-BY-4.0) there or set tokenizer.refinement.upsampler=bilinear"
             )
         file = Path(self.weights).expanduser()
         if file.exists():
             return None
-        return f"no AnyUp weights at {file}; download them from the release of the repository"
+        tag, name = _ANYUP_RELEASES[self.model]
+        return (
+            f"no AnyUp weights at {file}; download {name} (CC-BY-4.0) from release `{tag}` of "
+            "wimmerth/anyup"
+        )
 
 
 class RefinementSettings(Settings):
@@ -251,6 +269,14 @@ class RefinementSettings(Settings):
         le=1,
         description="after the low pass, H_ref is divided by this power of each channel's standard "
         "deviation over the image; 0: not divided, 1: unit deviations",
+    )
+    unbiased: bool = Field(
+        False,
+        description="the deviation of `spatial_norm` is the unbiased one; with `spatial_norm: 1` "
+        "as in iREPA's code",
+    )
+    antialias: bool = Field(
+        False, description="upsampled features are resized to the token grid with antialiasing"
     )
     centre: bool = Field(False, description="first subtract the mean of the features over the data")
     train: TrainSettings

@@ -76,7 +76,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)
     every = settings.log_every, settings.checkpoint_every
-    log = MetricsLog(context.directory, first, logged) if world.is_main else None
+    tell = context.metrics_logged
+    log = MetricsLog(context.directory, first, logged, tell) if world.is_main else None
     saver = CheckpointSaver(checkpoints, state, context.device, world, log, context.update_record)
     guard = DivergenceGuard(state, settings.jump, saver.describe_newest, task.signed, world)
     try:

@@ -1,20 +1,21 @@
-"""Metrics of a training: averaged over steps, logged as JSON lines and for TensorBoard."""
+"""Metrics of a training: averaged over steps and logged as JSON lines."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import fsum
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from pae_framework.contracts import Batch, LossTerms
+from pae_framework.lifecycle import LoggedMetrics
+from pae_framework.metrics_file import METRICS, describe_gap, read_log
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import write_text
 from pae_framework.world import World
@@ -22,52 +23,12 @@ from pae_framework.world import World
 logger = logging.getLogger(__name__)
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Records of a metrics log; none if there is no log.
-
-    A line that is not a record is left out with a warning, except for an incomplete last line,
-    which a kill leaves.
-    """
-    content = path.read_bytes() if path.is_file() else b""
-    *lines, last = content.split(b"\n")
-    records = [_record(line) for line in lines]
-    if damaged := [str(number) for number, found in enumerate(records, start=1) if found is None]:
-        logger.warning("%s: damaged lines are left out: %s", path, ", ".join(damaged))
-    return [found for found in (*records, _record(last)) if found is not None]
-
-
-def describe_gap(path: Path, records: Sequence[Mapping[str, float]], logged: int) -> str | None:
-    """What is lost of a log that should end at step ``logged``; None if it does not end before.
-
-    Args:
-        path: of the log.
-        records: its records.
-        logged: the last step of the log as it was written; 0: it had no records.
-    """
-    last = max((int(record["step"]) for record in records), default=0)
-    if last >= logged:
-        return None
-    fact = f"ends at step {last}" if path.is_file() else "is missing"
-    return f"{path} {fact}: the lines of steps {last + 1} to {logged} are lost"
-
-
-def _record(line: bytes) -> dict[str, float] | None:
-    """The record in a line: a step and other numbers; None if there is something else."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or type(record.get("step")) is not int:
-        return None
-    return record if all(_is_number(value) for value in record.values()) else None
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+def tell_nobody(metrics: LoggedMetrics) -> None:
+    """The listener of a log that nobody follows."""
 
 
 class MetricsLog:
-    """Appends records ``{"step": n, ...}`` to ``metrics.jsonl`` and to ``tensorboard/``.
+    """Appends records ``{"step": n, ...}`` to ``metrics.jsonl`` and tells a listener.
 
     Records of steps after the one that a training resumes from are removed, so no step appears
     twice.
@@ -76,29 +37,30 @@ class MetricsLog:
         directory: of the stage.
         step: the step that the training resumes from.
         logged: the last step up to ``step`` that has a record; None: ``step``.
+        listener: called with each line once it is written.
     """
 
-    def __init__(self, directory: Path, step: int, logged: int | None = None):
-        self._path = directory / "metrics.jsonl"
+    def __init__(
+        self,
+        directory: Path,
+        step: int,
+        logged: int | None = None,
+        listener: Callable[[LoggedMetrics], None] = tell_nobody,
+    ):
+        self._path, self._resumed_from, self._listener = directory / METRICS, step, listener
         kept = [record for record in read_log(self._path) if record["step"] <= step]
         if gap := describe_gap(self._path, kept, step if logged is None else logged):
             logger.warning("%s", gap)
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._board_path = directory / "tensorboard"
         with writing(self._path):
             # Without a buffer, so that nothing is left to write when it is closed.
             self._file = self._path.open("ab", buffering=0)
-        self._restore_hook = _silence_tensorboard_threads()
-        with writing(self._board_path):
-            self._board = SummaryWriter(str(self._board_path), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one step."""
         with writing(self._path):
             self._file.write((json.dumps({"step": step, **values}) + "\n").encode())
-        with writing(self._board_path):
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        self._listener(LoggedMetrics(step, MappingProxyType(dict(values)), self._resumed_from))
 
     def sync(self) -> None:
         """Wait until the records are on the disk, as a checkpoint of their last step needs them."""
@@ -106,36 +68,8 @@ class MetricsLog:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close.
-
-        Raises:
-            WriteError: the values for TensorBoard cannot be written.
-        """
+        """Close the file."""
         self._file.close()
-        try:
-            with writing(self._board_path):
-                self._board.close()
-        finally:
-            self._restore_hook()
-
-
-def _silence_tensorboard_threads() -> Callable[[], None]:
-    """Print no traceback of an error that TensorBoard's thread raises again in the main thread.
-
-    Returns what makes threads print their errors as before.
-    """
-    print_traceback = threading.excepthook
-
-    def hook(arguments: threading.ExceptHookArgs) -> None:
-        of_tensorboard = type(arguments.thread).__module__.startswith("tensorboard.")
-        if not (of_tensorboard and isinstance(arguments.exc_value, OSError)):
-            print_traceback(arguments)
-
-    def restore() -> None:
-        threading.excepthook = print_traceback
-
-    threading.excepthook = hook
-    return restore
 
 
 class MetricAverages:

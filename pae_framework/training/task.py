@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from pae_framework.contracts import Batch
+from pae_framework.lifecycle import LoggedMetrics
+from pae_framework.training.metrics_log import tell_nobody
 from pae_framework.training.progress import ProgressLine
 from pae_framework.training.train_settings import OptimizerSettings
 from pae_framework.world import ONE_PROCESS, World
@@ -38,8 +40,8 @@ class TrainTask:
         begin_step: called with the index of each step before it, for schedules inside the module.
             What it sets must depend on the index alone.
         check: called once, after ``lr_factors`` froze weights and before any training; may raise.
-        signed: loss terms that may be negative or have an adaptive weight. Their size does not
-            indicate divergence, so ``jump`` measures the loss without them.
+        signed: loss terms that may be negative, or whose weight is adaptive or grows. Their size
+            does not indicate divergence, so ``jump`` measures the loss without them.
     """
 
     module: nn.Module
@@ -62,7 +64,7 @@ class TrainContext:
     """Where a training runs: its folder, device, name (part of its seeds), display and processes.
 
     ``progress(total, done)`` makes the progress display; ``update_record(key=value)`` keeps a value
-    in the record of the training.
+    in the record of the training; ``metrics_logged`` is told each line of its log.
     """
 
     directory: Path
@@ -72,3 +74,4 @@ class TrainContext:
     progress: Callable[[int, int], ProgressLine]
     world: World = ONE_PROCESS
     update_record: Callable[..., None] = _unrecorded
+    metrics_logged: Callable[[LoggedMetrics], None] = tell_nobody

@@ -40,6 +40,12 @@ def pae_register_encoders(register: Register) -> None:
         config="pae_encoders.clip_config:CLIPConfig",
         summary="pretrained image tower of CLIP or CoCa (open-clip), frozen",
     )
+    register(
+        "convnextv2",
+        target="pae_encoders.convnext:ConvNeXtV2",
+        config="pae_encoders.convnext_config:ConvNeXtV2Config",
+        summary="pretrained ConvNeXt V2 (timm), frozen",
+    )
     for name, target, summary in PRETRAINED:
         register(
             name,

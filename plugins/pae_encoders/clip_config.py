@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from pae_encoders.clip_models import (
     CLIP,
@@ -43,14 +43,6 @@ class CLIPConfig(FoundationConfig):
                 f"{', '.join(CLIP.model_names)}"
             )
         return model
-
-    @model_validator(mode="after")
-    def _has_weights(self) -> Self:
-        if not self.variant.tags and self.weights != "none" and not is_file_name(self.weights):
-            raise ValueError(
-                f"{self.model!r} has no published weights; set `weights` to none or a file"
-            )
-        return self
 
     @property
     def variant(self) -> ClipVariant:

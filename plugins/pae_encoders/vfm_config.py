@@ -58,10 +58,8 @@ class NetworkSize(Settings):
         )
 
 
-class FoundationConfig(EncoderConfig):
-    """A pretrained, frozen vision transformer."""
-
-    without_effect = frozenset({"attention"})
+class PretrainedConfig(EncoderConfig):
+    """A pretrained, frozen network of a family."""
 
     family: ClassVar[Family]
 
@@ -76,14 +74,6 @@ class FoundationConfig(EncoderConfig):
         description="images are resized to this side in px for the encoder; null: the image size, "
         "or 14/16 of it for patches of 14 px, so that 256 px give 16 x 16 tokens",
     )
-    size: NetworkSize | None = Field(
-        None,
-        description="another size for the model's architecture; needs `weights: none` or a file; "
-        "null: the model's own size",
-    )
-    attention: AttentionKernel = Field(
-        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
-    )
 
     @classmethod
     def known_models(cls) -> Mapping[str, Sequence[str]]:
@@ -91,12 +81,15 @@ class FoundationConfig(EncoderConfig):
         return {variant.name: variant.tags for variant in cls.family.variants.values()}
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _has_weights(self) -> Self:
         variant, tag = self.family.find(self.model)
-        is_file = is_file_name(self.weights)
-        if self.size is not None and self.weights != "none" and not is_file:
-            raise ValueError("`size` needs weights of that size; set `weights` to none or a file")
-        is_tag = not is_file and self.weights not in ("default", "none")
+        if is_file_name(self.weights) or self.weights == "none":
+            return self
+        if not variant.tags:
+            raise ValueError(
+                f"{self.model!r} has no published weights; set `weights` to none or a file"
+            )
+        is_tag = self.weights != "default"
         if is_tag and self.weights not in variant.tags:
             raise ValueError(
                 f"{self.model!r} has no weights {self.weights!r}; set `weights` to default, none, "
@@ -104,8 +97,6 @@ class FoundationConfig(EncoderConfig):
             )
         if is_tag and tag not in (None, self.weights):
             raise ValueError(f"`model` has the tag {tag!r}, but `weights` is {self.weights!r}")
-        if not self.form.grid and self.form.width // self.form.heads % 4:
-            raise ValueError("rotary positions need a width per head divisible by 4")
         return self
 
     @property
@@ -122,8 +113,7 @@ class FoundationConfig(EncoderConfig):
     @property
     def form(self) -> Form:
         """Size of the network."""
-        form = self.variant.form
-        return form if self.size is None else self.size.of(form)
+        return self.variant.form
 
     @property
     def remote(self) -> RemoteFile:
@@ -158,16 +148,6 @@ class FoundationConfig(EncoderConfig):
         weights_path(self.weights, self.remote)
         return self.remote.where
 
-    def attention_kernel(self) -> AttentionKernel:
-        """That of ``attention``."""
-        return self.attention
-
-    def smoke(self) -> Self:
-        """Two narrow blocks of the same architecture, untrained, with the default input size."""
-        changes = {"weights": "none", "input_size": None, "attention": "sdpa"}
-        tiny = NetworkSize(width=32, depth=2, heads=2)
-        return self.model_copy(update={"size": tiny, **changes})
-
     def input_side(self, image_size: int) -> int:
         """Side in px of the network's input for images of ``image_size`` px.
 
@@ -199,14 +179,59 @@ class FoundationConfig(EncoderConfig):
         """The width."""
         return self.form.width
 
-    def token_heads(self) -> int:
-        """The heads."""
-        return self.form.heads
-
     def distance_label(self, label: str, name: str) -> str:
         """What a Frechet distance in its features is called: ``gFD (dinov2 vit_base...)``."""
         random = "random " if self.untrained else ""
         return f"{label} ({random}{name} {self.model})"
+
+    def parameters(self, image_size: int) -> int:
+        """Number of parameters; does not depend on the image size."""
+        return self.form.parameters()
+
+
+class FoundationConfig(PretrainedConfig):
+    """A pretrained, frozen vision transformer."""
+
+    without_effect = frozenset({"attention"})
+
+    size: NetworkSize | None = Field(
+        None,
+        description="another size for the model's architecture; needs `weights: none` or a file; "
+        "null: the model's own size",
+    )
+    attention: AttentionKernel = Field(
+        "sdpa",
+        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
+        "products, which can be faster on a CPU",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.size is not None and self.weights != "none" and not is_file_name(self.weights):
+            raise ValueError("`size` needs weights of that size; set `weights` to none or a file")
+        if not self.form.grid and self.form.width // self.form.heads % 4:
+            raise ValueError("rotary positions need a width per head divisible by 4")
+        return self
+
+    @property
+    def form(self) -> Form:
+        """Size of the network."""
+        form = super().form
+        return form if self.size is None else self.size.of(form)
+
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
+
+    def smoke(self) -> Self:
+        """Two narrow blocks of the same architecture, untrained, with the default input size."""
+        changes = {"weights": "none", "input_size": None, "attention": "sdpa"}
+        tiny = NetworkSize(width=32, depth=2, heads=2)
+        return self.model_copy(update={"size": tiny, **changes})
+
+    def token_heads(self) -> int:
+        """The heads."""
+        return self.form.heads
 
     def poolings(self) -> tuple[str, ...]:
         """The class token, if there is one, and the mean token."""
@@ -215,10 +240,6 @@ class FoundationConfig(EncoderConfig):
     def feature_maps(self) -> int:
         """One for each block."""
         return self.form.depth
-
-    def parameters(self, image_size: int) -> int:
-        """Number of parameters; does not depend on the image size."""
-        return self.form.parameters()
 
 
 def _model(family: Family, default: str, description: str) -> Any:

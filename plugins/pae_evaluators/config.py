@@ -49,13 +49,20 @@ class FewStepsConfig(GenerationConfig):
     """Samples of the last weights with few and with all solver steps."""
 
 
+_TEST_IMAGES = "test"
+_UNSET = (
+    "no reference is set; set `reference` to a file, such as `pae reference build RECIPE:train "
+    f"--out train.npz` writes of the training images, or to `{_TEST_IMAGES}` for the test images"
+)
+
+
 class InceptionMetricsConfig(InceptionWeights, EvaluatorConfig):
     """Samples compared with a reference in Inception features."""
 
     reference: PathText | None = Field(
         None,
         description="reference npz: of the ADM evaluator, pytorch-fid or `pae reference build`; "
-        "null: the test images",
+        "`test`: the test images; must be set",
     )
 
     @property
@@ -63,22 +70,29 @@ class InceptionMetricsConfig(InceptionWeights, EvaluatorConfig):
         """Samples, and Inception."""
         return frozenset({"samples", "inception"})
 
+    @property
+    def reference_file(self) -> Path | None:
+        """The reference; None: the test images, also if an earlier version left it unset."""
+        if self.reference in (None, _TEST_IMAGES):
+            return None
+        return Path(str(self.reference)).expanduser()
+
     def files(self) -> Mapping[str, Path]:
         """The reference, and the weights if they are a local file."""
-        reference = {} if self.reference is None else {"reference": Path(self.reference)}
-        return {**super().files(), **{key: path.expanduser() for key, path in reference.items()}}
+        file = self.reference_file
+        return {**super().files(), **({} if file is None else {"reference": file})}
 
     def missing(self) -> str | None:
-        """What is missing if the reference or the weights are not on this machine."""
-        file = self.files().get("reference")
-        problem = None if file is None else file_problem(file)
-        reference = problem and f"reference: {problem}; `pae reference build` writes one"
+        """What is missing if no reference is set, or it or the weights are not on this machine."""
+        reference = _UNSET if self.reference is None else None
+        if (file := self.reference_file) is not None and (problem := file_problem(file)):
+            reference = f"reference: {problem}; `pae reference build` writes one"
         found = "; ".join(filter(None, (reference, super().missing())))
         return f"{found}; or leave this evaluator out (set it to null)" if found else None
 
     def smoke(self) -> Self:
         """Random weights; the test images are the reference."""
-        return self.model_copy(update={"reference": None, "weights": "none"})
+        return self.model_copy(update={"reference": _TEST_IMAGES, "weights": "none"})
 
 
 class ADMConfig(InceptionMetricsConfig):
@@ -159,6 +173,14 @@ class InterpolationConfig(OptionalInceptionWeights, EvaluatorConfig):
         """Latents, and networks for the Frechet distances."""
         networks = {"extractor"} if self.weights is None else {"extractor", "inception"}
         return frozenset({"latents", "train_latents", *networks})
+
+    def check_training_images(self, count: int) -> None:
+        """Reject more neighbors than there are training images, each of which has one latent."""
+        if self.neighbors > count:
+            raise ValueError(
+                f"`neighbors` is {self.neighbors}, but there are {count} training images; set "
+                f"`neighbors` to {count} or less"
+            )
 
     def smoke(self) -> Self:
         """Two neighbors; random weights, if any."""

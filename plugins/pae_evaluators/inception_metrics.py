@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pae_evaluators.config import FidelityConfig, InceptionMetricsConfig
 from pae_evaluators.fdr6 import lacks, measure_fdr6
-from pae_evaluators.sample_quality import at_generator_step, of_roles
+from pae_evaluators.sample_quality import kind_of, of_roles
 from pae_framework.contracts import (
     EvaluationInputs,
     Evaluator,
@@ -38,7 +38,8 @@ References = dict[Parts, Reference]
 
 
 class InceptionMetrics(Evaluator):
-    """Metrics of the samples of the last weights, and of those of ``sample.convergence``."""
+    """Metrics of the samples of the last weights, of ``sample.convergence`` and of
+    ``sample.variants``."""
 
     convention: ClassVar[str]
     config: InceptionMetricsConfig
@@ -47,9 +48,8 @@ class InceptionMetrics(Evaluator):
         """Compute the metrics that the reference and the number of images allow."""
         references: References = {}
         return [
-            metric if samples.role == "main" else replace(metric, at={**metric.at, **at})
-            for samples in of_roles(inputs, "main", "convergence")
-            for at in [at_generator_step(samples)]
+            replace(metric, at={**metric.at, **_at(samples)})
+            for samples in of_roles(inputs, "main", "convergence", "variant")
             for metric in self._measure(samples, inputs, references)
         ]
 
@@ -105,9 +105,9 @@ class InceptionMetrics(Evaluator):
         return ()
 
     def _reference_file(self, images: Tensor) -> ReferenceFile | None:
-        if self.config.reference is None:
+        if (path := self.config.reference_file) is None:
             return None
-        file = ReferenceFile(Path(self.config.reference).expanduser())
+        file = ReferenceFile(path)
         file.require_size((images.shape[2], images.shape[3]), "samples")
         return file
 
@@ -133,7 +133,7 @@ class Fidelity(InceptionMetrics):
         subject: Mapping[str, Any],
     ) -> Iterable[Metric]:
         """FDr6 of the samples of the last weights, if it is asked for and available."""
-        if self.config.fdr6 is None or samples.role != "main":
+        if self.config.fdr6 is None or samples.role == "convergence":
             return ()
         reason = lacks(weights, self.config.fdr6, len(samples.images))
         if reason is not None:
@@ -142,10 +142,18 @@ class Fidelity(InceptionMetrics):
         return measure_fdr6(inputs, samples.images, self.config, protocol, subject)
 
 
+def _at(samples: SampleSet) -> dict[str, Any]:
+    """What varies between the sets: the generator step if they are those of ``convergence``."""
+    step = {"generator_step": samples.generator_step}
+    return (step if samples.role == "convergence" else {}) | kind_of(samples)
+
+
 def _of_other_than_main(samples: SampleSet) -> str:
     """Which samples a note is about, unless they are those of the last weights."""
     if samples.role == "main":
         return ""
+    if samples.variant is not None:
+        return f" ({samples.variant} samples)"
     return f" ({samples.role}, generator step {samples.generator_step})"
 
 
@@ -162,7 +170,7 @@ def _reference(
 
 
 def _of_tensor(images: Tensor, network: InceptionNetwork) -> SetFeatures:
-    return collect(InceptionFeatures(*network(part)) for part in images.split(PART))
+    return collect((InceptionFeatures(*network(part)) for part in images.split(PART)), len(images))
 
 
 def _of_file(images: NpzImages, network: InceptionNetwork) -> SetFeatures:
@@ -171,4 +179,4 @@ def _of_file(images: NpzImages, network: InceptionNetwork) -> SetFeatures:
             batch = images.read(range(start, min(start + _READ, len(images))))
             yield InceptionFeatures(*network(batch))
 
-    return collect(parts())
+    return collect(parts(), len(images))

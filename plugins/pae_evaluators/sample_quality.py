@@ -19,10 +19,15 @@ class Generation(Evaluator):
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """One metric per set of weights, in the order of their training steps.
 
-        Those of ``sample.convergence`` have ``protocol: convergence`` in their ``at``.
+        Those of ``sample.convergence`` have ``protocol: convergence`` in their ``at``, those of
+        ``sample.variants`` have ``samples: LABEL``.
         """
-        sets = of_roles(inputs, "main", "checkpoint", "convergence")
-        return _distances(inputs, self.config, "generation", sets, at_generator_step)
+        sets = of_roles(inputs, "main", "checkpoint", "convergence", "variant")
+
+        def at(samples: SampleSet) -> dict[str, Any]:
+            return {"generator_step": samples.generator_step, **kind_of(samples)}
+
+        return _distances(inputs, self.config, "generation", sets, at)
 
 
 class FewSteps(Evaluator):
@@ -51,10 +56,11 @@ def of_roles(inputs: EvaluationInputs, *roles: str) -> list[SampleSet]:
     return [samples for samples in inputs.sample_sets if samples.role in roles]
 
 
-def at_generator_step(samples: SampleSet) -> dict[str, Any]:
-    """The generator step of a set; with ``protocol`` if the set is one of ``convergence``."""
-    at = {"generator_step": samples.generator_step}
-    return at | ({"protocol": samples.role} if samples.role == "convergence" else {})
+def kind_of(samples: SampleSet) -> dict[str, Any]:
+    """In ``at``: what tells sets of ``convergence`` and of ``variants`` from the others."""
+    if samples.variant is not None:
+        return {"samples": samples.variant}
+    return {"protocol": samples.role} if samples.role == "convergence" else {}
 
 
 def _distances(

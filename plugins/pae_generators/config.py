@@ -46,7 +46,9 @@ class TransformerConfig(GeneratorConfig):
         True, description="false: time and label scale and gate the blocks but do not shift them"
     )
     attention: AttentionKernel = Field(
-        "sdpa", description="attention kernel: torch's, or that of xformers (CUDA only)"
+        "sdpa",
+        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
+        "products, which can be faster on a CPU",
     )
     time: Literal["noise_first", "data_first"] = Field(
         "noise_first",

@@ -22,6 +22,8 @@ MODULES = (
     "pae_framework",
     "pae_framework.config",
     "pae_framework.hookspecs",
+    "pae_framework.lifecycle",
+    "pae_framework.metrics_file",
     "pae_framework.kinds",
     "pae_framework.contracts",
     "pae_framework.errors",

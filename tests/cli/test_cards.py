@@ -1,6 +1,7 @@
 """`pae cards`: every metric with its protocol, subject and environment."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -29,14 +30,47 @@ def test_the_card_of_a_run(pae, tmp_path):
     assert card["tool"].startswith("pae-framework 0.1.0")
 
 
-def test_it_is_printed_with_what_the_metrics_share(pae, tmp_path):
+def test_values_are_printed_first_and_protocols_only_on_request(pae, tmp_path):
     own = {**PROTOCOL, "solver": "heun"}
-    finished_run(tmp_path / "a", [metric(), metric("generation/fd_small_cnn", 2.25, protocol=own)])
-    out = pae("cards", "a").ok().out
-    assert out.count("test data.use: shapes") == 1
-    assert out.index("solver: heun") > out.index("test data.use")
-    for word in ("PSNR", "20", "gFD", "2.25", "pae-framework 0.1.0"):
-        assert word in out
+    fd = "generation/fd_small_cnn"
+    at = {"generator_step": 50}
+    metrics = [
+        metric(std=0.5),
+        metric(fd, 2.25, protocol=own),
+        metric(fd, 4.5, protocol=own, at=at),
+        metric("x/y", protocol={**PROTOCOL, "solver": "euler"}),
+    ]
+    finished_run(tmp_path / "a", metrics)
+    short = pae("cards", "a").ok()
+    assert "20 ± 0.5" in short.out
+    assert "shapes" not in short.out
+    assert "--protocol" in short.err
+    long = pae("cards", "a", "--protocol").ok()
+    assert "--protocol" not in long.err
+    table, _, protocols = long.out.partition("\nall\n")
+    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[2:]]
+    assert rows == [
+        ["PSNR", "20 ± 0.5"],
+        ["gFD", "2.25", "[1]"],
+        ["gFD", "4.5", "generator step 50", "[1]"],
+        ["made up", "20", "[2]"],
+    ]
+    common, first, second = re.split(r"\n\[\d\]\n", protocols)
+    assert "test data.use: shapes" in common
+    assert first.strip() == "solver: heun"
+    assert second.strip().startswith("solver: euler")
+    assert "tool version: pae-framework 0.1.0" in second
+
+
+def test_cards_are_readable_in_80_columns(pae, tmp_path):
+    shutil.copytree(FINISHED, tmp_path / "old", symlinks=True)
+    assert max(map(len, pae("cards", "old").ok().out.splitlines())) <= 80
+
+
+def test_several_runs_are_for_compare(pae, tmp_path):
+    for name in ("a", "b c"):
+        finished_run(tmp_path / name, [metric()])
+    assert "pae compare a 'b c'" in pae("cards", "a", "b c").fails(2).err
 
 
 def test_results_of_an_earlier_version_are_read(pae, tmp_path):
@@ -121,7 +155,8 @@ def test_each_metric_has_the_machine_that_computed_it(make, shared, own, pae, tm
     card = pae("cards", "a", "--json").ok().json
     assert card["environment"] == shared
     assert [metric.get("environment") for metric in card["metrics"]] == own
-    assert "host" in pae("cards", "a").ok().out or "one of" in pae("cards", "a").ok().out
+    out = pae("cards", "a", "--protocol").ok().out
+    assert "host" in out or "one of" in out
 
 
 def test_notes_of_evaluators_are_in_the_card(pae, tmp_path):

@@ -44,7 +44,9 @@ def test_what_does_not_compare_is_marked_with_the_reason(pae, tmp_path):
     finished_run(tmp_path / "b", [metric("generation/fd_small_cnn", 3.0, protocol=other)])
     found = pae("compare", "a", "b", "--json").ok().json
     assert lines(found) == {("gFD", 1): [2.0, None], ("gFD", 2): [None, 3.0]}
-    assert found["not_comparable"] == [{"metrics": ["gFD"], "differs": {"guidance": ["1.5", "1"]}}]
+    assert found["not_comparable"] == [
+        {"metrics": ["gFD"], "differs": {"guidance": ["1.5", "1"]}, "words": []}
+    ]
     assert "guidance: [1] 1.5  [2] 1" in pae("compare", "a", "b").ok().out
 
 
@@ -78,6 +80,53 @@ def test_runs_that_differ_in_more_are_not(change, pae, tmp_path):
     finished_run(tmp_path / "a", [metric(value=20.0)])
     finished_run(tmp_path / "b", [metric(value=22.0)], change)
     assert len(pae("compare", "a", "b", "--json").ok().json["columns"]) == 2
+
+
+def own_extractor(value, seed, digest):
+    own = {**PROTOCOL, "extractor_digest": digest, "extractor_seed": seed}
+    return [metric("generation/fd_small_cnn", value, protocol=own)]
+
+
+def test_extractors_that_each_run_trained_itself_are_told_in_words(pae, tmp_path):
+    finished_run(tmp_path / "a", own_extractor(2.0, 0, "5d1a"))
+    finished_run(tmp_path / "b", own_extractor(3.0, 0, "77c0"), {"tokenizer.train.lr": 0.5})
+    out = pae("compare", "a", "b", "--out", "page.html").ok().out
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in (out, page):
+        assert "each run trained its own extractor" in text
+        assert "5d1a" not in text
+    (entry,) = pae("compare", "a", "b", "--json").ok().json["not_comparable"]
+    assert entry["differs"] == {"extractor_digest": ["5d1a", "77c0"]}
+    assert len(entry["words"]) == 1
+
+
+@pytest.mark.parametrize(("digest", "warned"), [("77c0", True), ("5d1a", False)])
+def test_seeds_are_not_pooled_silently_over_extractors_of_their_own(digest, warned, pae, tmp_path):
+    finished_run(tmp_path / "a", own_extractor(2.0, 0, "5d1a"))
+    finished_run(tmp_path / "b", own_extractor(3.0, 1, digest), {"seed": 1})
+    result = pae("compare", "a", "b", "--json").ok()
+    assert len(result.json["columns"]) == 1
+    assert any("own extractor" in text for text in result.json["cautions"]) == warned
+    assert ("own extractor" in result.err) == warned
+
+
+@pytest.mark.parametrize(
+    ("changes", "apart"),
+    [
+        ({"seed": 1, "evaluate.interpolation": {}}, True),
+        ({"seed": 1, "evaluate.manifold.images": 7}, True),
+        ({"seed": 1, "tokenizer.train.lr": 0.5, "evaluate.interpolation": {}}, False),
+    ],
+    ids=["one evaluator more", "another setting", "more differs"],
+)
+def test_it_is_told_which_evaluators_keep_seeds_apart(changes, apart, pae, tmp_path):
+    finished_run(tmp_path / "a", [metric(value=20.0)])
+    finished_run(tmp_path / "b", [metric(value=22.0)], changes)
+    _, second = pae("compare", "a", "b", "--json").ok().json["columns"]
+    assert (second["apart"] is not None) == apart
+    if apart:
+        assert "evaluate." in second["apart"]
+        assert second["apart"] in pae("compare", "a", "b").ok().out
 
 
 def test_the_same_recipe_and_seed_twice_is_not_two_seeds(pae, tmp_path):

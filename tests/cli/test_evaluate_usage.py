@@ -21,7 +21,7 @@ WRONG = [
     (["--reference", "s.npz"], "--samples"),
     (["--samples", "s.npz", "--reference", "r.npz", "--only", "adm"], "--only"),
     (["--samples", "s.npz", "--reference", "r.npz", "--again"], "--again"),
-    (["--samples", "s.npz", "--reference", "r.npz", "--processes", "2"], "--processes"),
+    (["--samples", "s.npz", "--reference", "r.npz", "--processes", "0"], "--processes"),
 ]
 
 

@@ -40,6 +40,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
         {"model": model, **UNTRAINED}
         for model in ("ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "ViT-M-16-alt")
     ],
+    "encoder:convnextv2": [{"model": "convnextv2_atto", "weights": "none"}],
     "encoder:inception": [{"weights": "none"}],
     "modulator:dam": [
         {"depth": 2},
@@ -88,6 +89,8 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "evaluator:adm": [{"weights": "none"}],
     "evaluator:fidelity": [{"weights": "none"}],
     "evaluator:manifold": [{"images": 6}, {"ssc": False, "images": 6}],
+    "tracker:wandb": [{}],
+    "tracker:trackio": [{}],
 }
 
 REGISTRY = load_registry()

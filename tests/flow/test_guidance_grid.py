@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -82,17 +83,44 @@ points = st.builds(
 )
 
 
-@given(points)
+MINE = """\
+pae: 1
+extends: quickstart
+name: mine
+"""
+OWN = "sample: {count: 40, steps: 9, shift_base: 64, few_steps: [1, 3], seed: 5, labels: uniform}"
+OPTIONS = st.fixed_dictionaries(
+    {
+        "solver": st.sampled_from(["euler", "heun", "euler_maruyama", "sde_heun", "dopri5"]),
+        "steps": st.integers(2, 60),
+        "precision": st.sampled_from(["float32", "bf16"]),
+        "seed": st.just(77),
+        "count": st.just(8),
+    }
+)
+
+
+@given(points, OPTIONS)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_line_for_the_recipe_loads_and_gives_the_settings_of_the_point(
-    tmp_path: Path, point: GuidancePoint
+def test_the_line_replaces_the_section_of_the_recipe_and_gives_the_settings_of_the_point(
+    tmp_path: Path, point: GuidancePoint, options: dict[str, Any]
 ) -> None:
+    """Whatever the parent recipe sets; seed and number of images stay those of the recipe."""
     path = tmp_path / "mine.yaml"
-    path.write_text(f"pae: 1\nextends: quickstart\nname: mine\n{best_line(point)}\n")
-    parent = load_recipe("quickstart").recipe.sample
+    path.write_text(MINE + OWN)
+    own = load_recipe(path).recipe.sample
+    assert own is not None
+    base = SampleSettings.model_validate({**own.alone.model_dump(), **options})
+    best = point.settings(base)
+    line = best_line(own, best)
+    assert "\n" not in line
+    path.write_text(MINE + line)
     found = load_recipe(path).recipe.sample
-    assert parent is not None
-    assert found == point.settings(parent)
+    assert found is not None
+    kept = {"count": 40, "seed": 5, "labels": "uniform"}
+    assert found.alone == best.model_copy(update=kept)
+    takes_one_step = options["solver"] in ("euler", "heun")
+    assert found.few_steps == ((1, 3) if takes_one_step else ())
 
 
 def test_cautions_name_the_images_and_the_choice_of_the_least() -> None:

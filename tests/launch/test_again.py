@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from finished_run import RECIPE, Finished, pae
 
+from pae_framework.errors import PaeError, PluginError, UsageError
 from pae_framework.launch.again import outdate_stages
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -70,6 +71,28 @@ def test_an_unknown_stage_is_refused_before_anything_is_touched(
     assert repr(name) in error
     assert "'generator'" in error or "generator," in error
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "code"),
+    [
+        ("pae_framework.build.import_components", PluginError("the plugin does not import"), 3),
+        ("pae_framework.layers.require_kernel", UsageError("the kernel does not work here"), 2),
+    ],
+    ids=["import", "kernel"],
+)
+def test_what_cannot_run_here_leaves_the_stages_done(
+    broken: str, error: PaeError, code: int, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(broken, fail)
+    monkeypatch.setattr("pae_framework.launch.local.kernels_of", lambda *_: [((), "xformers")])
+    words = ["run", RECIPE, "--run-dir", "run", "--again", "extractor"]
+    assert str(error) in pae(words, run.parent, monkeypatch).fails(code).err
+    for stage in STAGES:
+        assert json.loads((run / stage / "stage.json").read_bytes())["state"] == "done"
 
 
 def test_a_stage_that_another_process_works_on_is_left_alone(

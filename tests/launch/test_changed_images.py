@@ -302,8 +302,20 @@ def swap(text: str, one: str, other: str) -> str:
     return text.replace(one, "?").replace(other, one).replace("?", other)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    ("recorded", "damage"),
+    [
+        # Without a record of its digest, in the default suite: no JSON, and JSON.
+        pytest.param(
+            *(recorded, damage),
+            marks=()
+            if recorded or damage in ("a null byte", "swapped names")
+            else pytest.mark.slow,
+        )
+        for recorded in (True, False)
+        for damage in DAMAGE
+    ],
+)
 def test_a_damaged_record_is_named_and_can_be_removed(run: Runs, damage: str, recorded: bool):
     """Without its digest in the stage's record, as of an earlier version, only its shape tells."""
     record = RUN / "extractor" / "data.json"
@@ -362,7 +374,9 @@ def test_restored_images_are_not_said_to_start_stages_anew(run: Runs):
     assert "anew" not in text
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{}", "null", "\0"])
+@pytest.mark.parametrize(
+    "damage", ["", "{}", *(pytest.param(x, marks=pytest.mark.slow) for x in ("[]", "null", "\0"))]
+)
 def test_a_damaged_list_of_known_sources_is_written_anew(run: Runs, damage: str):
     run()
     known = RUN / "stages/data/known.json"

@@ -110,7 +110,9 @@ def test_results_that_are_taken_over_keep_their_machine_and_notes(
     ("override", "changed"),
     [
         ("evaluate.manifold.images=9", "manifold"),
-        ("evaluate.generation.reference=train", "generation"),
+        pytest.param(
+            *("evaluate.generation.reference=train", "generation"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_changing_one_runs_that_one(
@@ -125,8 +127,10 @@ def test_changing_one_runs_that_one(
 
 @pytest.mark.parametrize(
     "override",
-    ["evaluate={generation: {}}", "evaluate={other_label: {use: reconstruction}}"],
-    ids=["fewer", "another label"],
+    [
+        pytest.param("evaluate={generation: {}}", id="fewer", marks=pytest.mark.slow),
+        pytest.param("evaluate={other_label: {use: reconstruction}}", id="another label"),
+    ],
 )
 def test_removing_or_renaming_one_runs_none(
     run: Path, started: Callable[..., set[str]], override: str
@@ -155,7 +159,7 @@ def turn_a_bit(file: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "name"),
     [
-        (truncate, "metrics.json"),
+        pytest.param(truncate, "metrics.json", marks=pytest.mark.slow),
         (turn_a_bit, "per_image.jsonl"),
         pytest.param(turn_a_bit, "metrics.json", marks=pytest.mark.slow),
         pytest.param(Path.unlink, "per_image.jsonl", marks=pytest.mark.slow),

@@ -12,12 +12,12 @@ import torch
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
+from pae_framework.metrics_file import read_log
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import open_run
 from pae_framework.system.console import PlainConsole
-from pae_framework.training.metrics_log import read_log
 
 OVERRIDES = [
     "runtime={device: cpu, threads: 2}",

@@ -24,6 +24,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.system.console import PlainConsole
+from pae_framework.training.metrics_log import tell_nobody
 
 
 class World:
@@ -125,9 +126,13 @@ def test_an_order_names_the_same_folders_in_any_working_directory(
     recipe = load_recipe("quickstart", (), registry).recipe
     planned = PlannedStage("extractor", "0" * 12, ())
     run = RunDirectory.at(Path("run"))
-    context = StageContext(recipe, registry, run, planned, {}, PlainConsole(), no_record)
+    context = StageContext(
+        *(recipe, registry, run, planned, {}, PlainConsole(), no_record),
+        metrics_logged=lambda metrics: None,  # of rank 0 alone, and cannot be pickled
+    )
     monkeypatch.chdir(tmp_path)
     order = pickle.loads(pickle.dumps(team.StageOrder.of(context, run_stage, Path("run/logs"))))
     assert order.run is run_stage
+    assert order.context.metrics_logged is tell_nobody
     assert order.logs == tmp_path / "run" / "logs"
     assert order.context.run == RunDirectory(tmp_path / "run", tmp_path / "run" / "stages")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from finished_run import Finished, pae
 
 from pae_encoders.config import InceptionConfig
@@ -55,7 +56,9 @@ def test_the_point_of_the_recipe_has_the_distance_that_the_run_reported(
     (point,) = found["points"]
     assert point["value"] == pytest.approx(reported["value"], rel=1e-6)  # batches of other sizes
     assert found["metric"] == reported["label"].removeprefix("g")
-    assert found["best"] == "sample: {guidance: {scale: 1.5, interval: [0.0, 1.0]}}"
+    best = yaml.safe_load(found["best"])["sample"]
+    assert (best["count"], best["steps"], best["solver"], best["shift"]) == (12, 3, "euler", 1.0)
+    assert (best["guidance"]["scale"], best["guidance"]["interval"]) == (1.5, [0.0, 1.0])
 
 
 def test_every_point_is_listed_best_first_and_kept(tune: Tune, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def colors(count: int, seed: int = 0, side: int = 4, low: int = 0, high: int = 2
 
 def features(images: np.ndarray, network: ColorNetwork | None = None):
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return collect([(network or ColorNetwork())(tensor)])
+    return collect([(network or ColorNetwork())(tensor)], len(tensor))
 
 
 def moments(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -121,7 +121,7 @@ def test_too_little_space_is_found_before_anything_is_computed(tmp_path, images,
 
 
 def test_collected_features_are_those_of_all_images(tmp_path, images):
-    found = collect(run(images, ColorNetwork(), tmp_path))
+    found = collect(run(images, ColorNetwork(), tmp_path), len(images))
     pool = colors(35).mean((1, 2)) / 255
     np.testing.assert_allclose(found.rows.numpy(), pool, rtol=1e-5)
     np.testing.assert_allclose(found.pool.mean, pool.mean(0), rtol=1e-6)
@@ -132,7 +132,7 @@ def test_collected_features_are_those_of_all_images(tmp_path, images):
 
 def test_no_images_have_no_features():
     with pytest.raises(DataError, match="no images"):
-        collect([])
+        collect([], 0)
 
 
 MEMORY = """
@@ -146,9 +146,9 @@ def parts(count):
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-collect(parts(1000), keep_rows=False)
+collect(parts(1000), 1000, keep_rows=False)
 before = peak()
-assert collect(parts(20_000), keep_rows=False).pool.count == 20_000
+assert collect(parts(20_000), 20_000, keep_rows=False).pool.count == 20_000
 print(peak() - before)
 """
 

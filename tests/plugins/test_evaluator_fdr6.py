@@ -78,6 +78,26 @@ def present(monkeypatch: pytest.MonkeyPatch, absent: str = "") -> None:
     monkeypatch.setattr(FDr6Network, "missing", missing)
 
 
+class WithVariant(Inputs):
+    """A variant of the samples is two gray levels lighter."""
+
+    @property
+    def sample_sets(self) -> list[SampleSet]:
+        main, convergence = super().sample_sets
+        images = main.images + 2
+        return [main, convergence, replace(main, role="variant", variant="lighter", images=images)]
+
+
+def test_variants_of_the_samples_are_measured_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    present(monkeypatch)
+    found = Fidelity(FidelityConfig(fdr6="default")).evaluate(WithVariant(), tmp_path)
+    main, lighter = (metric for metric in found if metric.label == "FDr6")
+    assert [each.at.get("samples") for each in (main, lighter)] == [None, "lighter"]
+    assert lighter.value / main.value == pytest.approx(9**2 / 7**2, rel=1e-6)
+
+
 def evaluate(inputs: Inputs, tmp_path: Path, **parameters: Any) -> dict[str, Metric]:
     found = Fidelity(FidelityConfig(**parameters)).evaluate(inputs, tmp_path)
     return {metric.name.removeprefix("fidelity/"): metric for metric in found}

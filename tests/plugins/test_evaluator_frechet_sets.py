@@ -350,6 +350,17 @@ def test_samples_for_convergence_are_a_series_of_their_own(tmp_path):
     assert len(few) == 3
 
 
+def test_variants_of_the_samples_have_their_labels(tmp_path):
+    unguided = replace(samples("variant", 300, 50, shift=5), variant="unguided")
+    inputs = Material(images(), sample_sets=(*SETS, unguided))
+    found = Generation(GenerationConfig()).evaluate(inputs, tmp_path)
+    (metric,) = [metric for metric in found if "samples" in metric.at]
+    assert metric.at == {"generator_step": 300, "samples": "unguided"}
+    assert metric.value == pytest.approx(3 * 25)
+    assert len(found) == 4
+    assert len(FewSteps(FewStepsConfig()).evaluate(inputs, tmp_path)) == 3
+
+
 def of_solver(solver, steps, role="few_steps"):
     found = samples(role, 300, steps, shift=2)
     return replace(found, protocol={**found.protocol, "solver": solver})

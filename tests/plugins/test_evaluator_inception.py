@@ -151,6 +151,24 @@ def test_samples_for_convergence_are_measured_by_step(tmp_path, kind, file):
     assert sorted(inputs.network.counts) == sorted([*counts, 8 if file else 60])
 
 
+@pytest.mark.parametrize("kind", [(ADM, ADMConfig), (Fidelity, FidelityConfig)])
+def test_every_metric_of_a_variant_of_the_samples_has_its_label_and_its_protocol(kind, caplog):
+    evaluator, config = kind
+    main, other = samples(images() + 2), samples(images() + 5, "variant")
+    main = replace(main, protocol={**main.protocol, "guidance": 2.5})
+    other = replace(other, protocol={**other.protocol, "guidance": 1.0}, variant="unguided")
+    found = evaluator(config()).evaluate(Material(images(), (main, other)), Path("unused"))
+    half = len(found) // 2
+    convention = {"convention": evaluator.convention}
+    for ours, theirs in zip(found[:half], found[half:], strict=True):
+        assert ours.name == theirs.name
+        assert (ours.at, theirs.at) == (convention, {**convention, "samples": "unguided"})
+        assert (ours.protocol["guidance"], theirs.protocol["guidance"]) == (2.5, 1.0)
+        assert not are_comparable(ours.protocol, theirs.protocol)
+    fid = [metric.value for metric in found if metric.label == "FID"]
+    assert fid == pytest.approx([3 * 2**2, 3 * 5**2], rel=1e-6)
+
+
 def test_by_the_convention_of_torch_fidelity():
     inputs = Material(images(), (samples(images() + 2),))
     found = evaluate(Fidelity, FidelityConfig(), inputs)
@@ -224,7 +242,7 @@ def test_missing_files_are_found_before_a_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert str(tmp_path) in ADMConfig().missing()
     assert "r.npz" in ADMConfig(reference="r.npz", weights="none").missing()
-    assert "w.pth" in FidelityConfig(weights="w.pth").missing()
+    assert "w.pth" in FidelityConfig(reference="test", weights="w.pth").missing()
     reference = reference_file(tmp_path / "r.npz")
     assert ADMConfig(reference=reference, weights="none").missing() is None
 
@@ -238,6 +256,25 @@ def test_files_count_by_their_contents(tmp_path):
 def test_a_smoke_run_needs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert ADMConfig(reference="r.npz").smoke().missing() is None
+
+
+@pytest.mark.parametrize("config", [ADMConfig, FidelityConfig])
+def test_what_samples_are_compared_with_must_be_said(config):
+    told = config(weights="none").missing()
+    for word in ("`reference`", "pae reference build", "`test`"):
+        assert word in told
+    chosen = config(reference="test", weights="none")
+    assert (chosen.missing(), chosen.reference_file, chosen.files()) == (None, None, {})
+    assert config(weights="none").smoke().missing() is None
+
+
+def test_the_test_images_by_name_are_those_of_an_unset_reference():
+    inputs = Material(images(), (samples(images() + 2),))
+    unset, named = (
+        evaluate(ADM, ADMConfig(weights="none", reference=x), inputs) for x in (None, "test")
+    )
+    assert unset == named
+    assert named["FID"].protocol["reference"] == "test images"
 
 
 @pytest.mark.parametrize("weights", ["defualt", ""])

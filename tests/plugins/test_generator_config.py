@@ -70,7 +70,7 @@ def test_a_size_by_fields():
             r"`width` 30 .*\b4\b",
         ),
         ({**SMALL, "mlp": "relu"}, "'swiglu' or 'gelu'"),
-        ({**SMALL, "attention": "flash"}, "'sdpa' or 'xformers'"),
+        ({**SMALL, "attention": "flash"}, "'sdpa', 'xformers' or 'matmul'"),
     ],
 )
 def test_invalid_sizes_are_rejected(parameters, message):
@@ -170,7 +170,7 @@ def test_only_a_network_without_classes_is_unconditional():
 # --- what the engine asks before anything is built ------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sdpa", "xformers"])
+@pytest.mark.parametrize("name", ["sdpa", "xformers", "matmul"])
 def test_the_engine_learns_which_attention_kernel_is_used(name):
     assert LightningDiTConfig(**SMALL, attention=name).attention_kernel() == name
 

@@ -181,6 +181,14 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             "evaluate.manifold",
             ["`draw_images`", "31", "30 test images"],
         ),
+        (
+            [
+                "data.train={use: shapes, split: train, count: 30}",
+                "evaluate.interpolation.neighbors=31",
+            ],
+            "evaluate.interpolation",
+            ["`neighbors`", "31", "30 training images"],
+        ),
         (["sample.count=9"], "sample.count", ["9", "10 classes", "set sample.count=10"]),
         # labels
         (
@@ -289,6 +297,8 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["data.test_images=355", "evaluate.manifold={images: 355, draw_images: 355}"],
         ["data.test_images=20"],  # the default of `images` is at most 500
         ["data.test_images=20", "evaluate.manifold.images=30"],
+        ["evaluate.interpolation.neighbors=1000"],
+        ["latents.folder=latents", "evaluate.interpolation.neighbors=1000"],
         ["sample={count: 9, labels: uniform}"],
         ["extractor=null", "extractor={use: inception, weights: none}"],
         ["evaluate.adm.weights=none", "evaluate.fidelity={reference: r.npz, weights: w.pth}"],

@@ -117,6 +117,19 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             "tokenizer.regularizers.vf",
             ["'identity'", "set tokenizer.regularizers.vf.adaptive=false"],
         ),
+        (  # the training has 10 steps, the first of them is 0
+            ["tokenizer.regularizers.ssr.start={steps: 10}"],
+            "tokenizer.regularizers.ssr.start",
+            ["the training ends at", "an earlier tokenizer.regularizers.ssr.start"],
+        ),
+        (
+            [
+                *NO_RECONSTRUCTION,
+                "tokenizer.regularizers={ssr: {warmup: {steps: 2}}}",
+            ],
+            "tokenizer.regularizers.ssr",
+            ["no term", "first step", "set tokenizer.reconstruction.l1=1"],
+        ),
         (
             [*NO_RECONSTRUCTION, "tokenizer.regularizers={}", "tokenizer.refinement=null"],
             "tokenizer.reconstruction",

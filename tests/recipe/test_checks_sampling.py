@@ -164,6 +164,45 @@ def test_guidance_of_the_protocol_for_convergence_is_checked_at_its_place(
     assert "autoguidance" not in problem.hint
 
 
+VARIANT = "sample.variants={guided: {guidance: {scale: 2}}}"
+
+
+def test_guidance_of_a_variant_is_checked_at_its_place(
+    problems: Problems, small: Path, with_blind: Registry
+) -> None:
+    (problem,) = problems(VARIANT, "generator.objective.label_drop=0")
+    assert problem.path == "sample.variants.guided.guidance.scale"
+    assert unstated(problem, "label_drop", "sample.variants.guided.guidance.scale=1") == []
+    blind = "generator={use: blind, train: {steps: 10}}"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(small, [blind, VARIANT], with_blind)
+    (problem,) = caught.value.problems
+    assert problem.path == "sample.variants.guided.guidance.scale"
+
+
+@pytest.mark.parametrize("label", ["Unguided", "a/b", "..", "a b", "1", "", "a" * 65])
+def test_a_variant_has_a_label_that_can_be_in_a_file_name(problems: Problems, label: str) -> None:
+    (problem,) = problems(f"sample.variants={{'{label}': {{steps: 3}}}}")
+    assert problem.path.startswith("sample.variants.")
+
+
+def test_a_package_that_only_a_variant_needs_is_missing(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pae_framework.flow.flow_settings.find_spec", lambda name: None)
+    loaded = load("sample.variants={exact: {solver: dopri5}}")
+    messages = [found.message for found in missing_requirements([loaded])]
+    assert [message for message in messages if "torchdiffeq" in message] != []
+
+
+def test_without_variants_fingerprints_stay(load: Load, registry: Registry) -> None:
+    none, empty, one = (
+        [stage.fingerprint for stage in plan(load(*override).recipe, registry)]
+        for override in ([], ["sample.variants={}"], ["sample.variants={a: {steps: 3}}"])
+    )
+    assert none == empty != one
+
+
 def test_the_protocol_for_convergence_has_images_of_every_class(problems: Problems) -> None:
     (problem,) = problems("sample.convergence={count: 9}", "evaluate={generation: }")
     assert problem.path == "sample.convergence.count"

@@ -165,6 +165,15 @@ def test_components_that_do_not_fit_are_reported_with_a_remedy(small: Path) -> N
     assert "smoke()" in problem.hint
 
 
+def test_variants_of_the_samples_shrink_and_stay_apart(load: Load) -> None:
+    more = "{a: {steps: 250}, b: {steps: 100}, c: {solver: sde_heun, guidance: {scale: 3}}}"
+    sample = smoke_recipe(load(f"sample.variants={more}")).recipe.sample
+    assert sample is not None
+    assert list(sample.variants) == ["a", "b", "c"]
+    assert all(each.settings.steps < 10 for each in sample.sets(last=2))
+    assert sample.variants["c"].solver == "sde_heun"
+
+
 def test_a_protocol_for_convergence_shrinks(load: Load) -> None:
     small = smoke_recipe(load("sample.convergence={count: 50000, steps: 250}")).recipe
     assert small.sample is not None

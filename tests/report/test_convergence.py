@@ -284,6 +284,21 @@ def test_how_it_was_measured_is_a_difference(difference: dict[str, Any]) -> None
     assert (len(found.protocols), found.speedups()) == (2, [])
 
 
+def test_extractors_of_their_own_are_told_in_words() -> None:
+    runs = [
+        TrainedRun(
+            run,
+            metrics(
+                {100: 7.0, 200: 3.0}, protocol=protocol(extractor_digest=digest, extractor_seed=0)
+            ),
+        )
+        for run, digest in (("a", "5d1a"), ("b", "77c0"))
+    ]
+    (note,) = notes(compared(*runs))
+    assert "each run trained its own extractor" in note
+    assert "5d1a" not in note
+
+
 def test_runs_that_state_no_protocol_are_not_compared() -> None:
     found = compared(*(TrainedRun(x, metrics({100: 7.0, 200: 3.0}, protocol={})) for x in "ab"))
     assert (len(found.curves), found.speedups()) == (2, [])

@@ -115,6 +115,17 @@ def test_protocol_values_in_words():
     assert readable([{"a": 1}]) == "a 1"
 
 
+def test_a_variant_of_the_samples_is_not_the_headline():
+    metrics = [
+        metric("generation/fd", "gFD", 8.0, generator_step=500, samples="unguided"),
+        metric("generation/fd", "gFD", 9.0, generator_step=100),
+        metric("adm/fid", "FID", 9.0, convention="adm", samples="unguided"),
+        metric("adm/fid", "FID", 5.0, convention="adm"),
+    ]
+    assert [m["value"] for m in headline(metrics)] == [9.0, 5.0]
+    assert condition(at_of(metrics[0])) == "generator step 500, unguided samples"
+
+
 def test_a_smaller_protocol_is_not_the_headline():
     small = {"generator_step": 500, "protocol": "convergence"}
     metrics = [

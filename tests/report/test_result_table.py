@@ -9,13 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pae_framework.report.table import MemberMetrics, comparison_table, result_rows
+from pae_framework.report.comparing import are_comparable
+from pae_framework.report.content import SweepContent
+from pae_framework.report.html import render_sweep
+from pae_framework.report.table import (
+    MemberMetrics,
+    comparison_table,
+    result_rows,
+    table_notes,
+)
 from pae_framework.report.text import (
     comparison_markdown,
     comparison_tables,
     results_markdown,
     results_table,
 )
+
+PROTOCOL = {"count": 24, "guidance": 1.5}
 
 
 def metric(name, label, value, higher=False, std=None, **at):
@@ -26,7 +36,7 @@ def metric(name, label, value, higher=False, std=None, **at):
         "std": std,
         "higher_is_better": higher,
         "at": at,
-        "protocol": {},
+        "protocol": PROTOCOL,
     }
 
 
@@ -134,3 +144,93 @@ def test_nothing_measured_is_an_empty_table():
     columns, rows = comparison_table([MemberMetrics("a", 0, [])])
     assert (columns, [row.cells for row in rows]) == ([], [()])
     assert result_rows([]) == []
+
+
+# --- values that do not compare -------------------------------------------------------------------
+
+
+def measured(variant, seed, value, **protocol):
+    one = {**metric("generation/fd", "gFD", value), "protocol": {**PROTOCOL, **protocol}}
+    return MemberMetrics(variant, seed, [one])
+
+
+def texts(*members):
+    (column,), rows = comparison_table(members)
+    return column, [row.cells[0].text for row in rows]
+
+
+def test_variants_that_do_not_compare_share_a_column_with_numbers_and_the_reason():
+    column, cells = texts(
+        measured("a", 0, 2.0), measured("b", 0, 3.0, guidance=1.0), measured("c", 0, 4.0)
+    )
+    assert cells == ["2.000 [1]", "3.000 [2]", "4.000 [1]"]
+    (note,) = column.notes
+    assert "guidance [1] 1.5, [2] 1" in note
+
+
+def test_seeds_of_one_variant_that_do_not_compare_have_no_mean():
+    column, cells = texts(
+        measured("a", 0, 2.0), measured("a", 1, 4.0, count=9), measured("b", 0, 5.0)
+    )
+    assert cells == ["2.000 (n=1) [1]; 4.000 (n=1) [2]", "5.000 [1]"]
+    _, rows = comparison_table([measured("a", 0, 2.0), measured("a", 1, 4.0, count=9)])
+    assert rows[0].cells[0].mean is None
+    assert any("count" in note for note in column.notes)
+
+
+def test_values_without_a_protocol_compare_with_nothing():
+    unknown = [MemberMetrics(v, 0, [{**metric("g/x", "X", 1.0), "protocol": None}]) for v in "ab"]
+    column, cells = texts(*unknown)
+    assert cells == ["1.000 [1]", "1.000 [2]"]
+    assert "protocol [1] not stated, [2] not stated" in column.notes[0]
+
+
+def test_no_variant_is_best_among_values_that_do_not_compare():
+    better = [measured("a", seed, 1.0 + seed / 10) for seed in (0, 1)]
+    worse = [measured("b", seed, 5.0 + seed / 10, guidance=1.0) for seed in (0, 1)]
+    _, rows = comparison_table([*better, *worse])
+    assert not any(row.cells[0].best for row in rows)
+
+
+def own_extractor(variant, seed, value, digest):
+    return measured(variant, seed, value, extractor_digest=digest, extractor_seed=seed)
+
+
+def test_a_mean_over_seeds_with_extractors_of_their_own_is_told():
+    column, cells = texts(own_extractor("a", 0, 2.0, "e0"), own_extractor("a", 1, 4.0, "e1"))
+    assert cells == ["3.000 ± 1.000"]
+    (note,) = column.notes
+    assert "own extractor" in note
+    column, _ = texts(own_extractor("a", 0, 2.0, "e0"), own_extractor("b", 0, 4.0, "e0"))
+    assert column.notes == ()
+
+
+def test_variants_with_extractors_of_their_own_are_told_in_words():
+    column, cells = texts(own_extractor("a", 0, 2.0, "5d1a"), own_extractor("b", 0, 4.0, "77c0"))
+    assert cells == ["2.000 [1]", "4.000 [2]"]
+    (note,) = column.notes
+    assert "each run trained its own extractor" in note
+    assert "5d1a" not in note
+
+
+def test_every_table_of_a_sweep_shows_the_marks_and_the_reason():
+    members = [measured("a", 0, 2.0), measured("b", 0, 3.0, guidance=1.0)]
+    columns, rows = comparison_table(members)
+    (note,) = table_notes(columns)
+    page = render_sweep(SweepContent(name="s", members=members, description="", recipe_yaml=""))
+    terminal = printed(*comparison_tables(columns, rows))
+    for text in (page, terminal, comparison_markdown(columns, rows)):
+        assert "[1]" in text
+        assert "[2]" in text
+    assert note.split(": ", 1)[1] in comparison_markdown(columns, rows)
+    assert "guidance [1] 1.5" in page
+
+
+@given(st.lists(st.sampled_from([1.0, 1.5, 2.0]), min_size=1, max_size=6))
+def test_cells_have_one_number_exactly_if_their_values_compare(guidances):
+    members = [measured(str(i), 0, 1.0, guidance=x) for i, x in enumerate(guidances)]
+    _, cells = texts(*members)
+    protocols = [member.metrics[0]["protocol"] for member in members]
+    for i, one in enumerate(protocols):
+        for k, other in enumerate(protocols):
+            assert (cells[i] == cells[k]) == are_comparable(one, other)

@@ -99,6 +99,13 @@ def test_a_reduced_size_of_jpeg_files_changes_the_images(tiny_recipe: Path, use:
     assert all(before[stage] != after[stage] for stage in before)
 
 
+@pytest.mark.parametrize("key", ["start", "warmup"])
+def test_a_ramp_changes_the_tokenizer_and_its_absence_nothing(tiny_recipe: Path, key: str):
+    ramp = f"tokenizer.regularizers.ssr.{key}"
+    assert changed(tiny_recipe, f"{ramp}={{steps: 2}}") == FROM_TOKENIZER
+    assert changed(tiny_recipe, f"{ramp}=null") == set()
+
+
 def test_micro_batches_count(tiny_recipe: Path):
     assert changed(tiny_recipe, "tokenizer.train.accumulate=2") == FROM_TOKENIZER
 

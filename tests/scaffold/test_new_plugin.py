@@ -150,7 +150,9 @@ def test_ci_installs_the_framework_before_the_plugin_from_where_the_author_says(
 @pytest.mark.parametrize(
     ("words", "count"),
     [
-        (["one", "two", "-k", "recipe_is_valid or test_contract"], 4),
+        pytest.param(
+            *(["one", "two", "-k", "recipe_is_valid or test_contract"], 4), marks=pytest.mark.slow
+        ),
         (["--import-mode=importlib", "-k", "recipe_is_valid"], 2),
     ],
     ids=["folders", "whole repository"],

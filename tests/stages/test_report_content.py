@@ -1,6 +1,7 @@
 """What the stage report takes from a run's folders and sample sets."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -68,7 +69,7 @@ def test_sets_of_the_same_noise_ascend_and_contain_the_main_set():
         sampled("checkpoint", 50, 20),
         sampled("convergence", 50, 20),
     ]
-    training, solver = same_noise(sets).values()
+    training, _, solver = same_noise(sets).values()
     assert [each.label for each in training] == [
         *("generator step 50", "generator step 100", "generator step 200"),
     ]
@@ -77,9 +78,20 @@ def test_sets_of_the_same_noise_ascend_and_contain_the_main_set():
     ]
 
 
+def test_variants_are_shown_beside_the_main_set_by_their_labels():
+    unguided = replace(sampled("variant", 200, 250), variant="unguided")
+    sets = [sampled("main", 200, 20), unguided, sampled("few_steps", 200, 5)]
+    training, settings, _ = same_noise(sets).values()
+    assert [(each.label, each.images) for each in settings] == [
+        ("as in the recipe", sets[0].images),
+        ("unguided", sets[1].images),
+    ]
+    assert len(training) == 1
+
+
 def test_sets_of_several_solvers_are_told_apart():
     sets = [sampled("main", 200, 20), sampled("few_steps", 200, 10, "heun")]
-    _, solver = same_noise(sets).values()
+    *_, solver = same_noise(sets).values()
     assert [each.label for each in solver] == [
         *("heun, 10 sampling steps", "euler, 20 sampling steps"),
     ]

@@ -37,16 +37,18 @@ from torch import nn
 
 
 class Shuffled(nn.Module):
-    """Dense features that have nothing to do with their place."""
+    """Attention that has nothing to do with the place of a pixel."""
 
     def __init__(self):
         super().__init__()
         self.seed = nn.Parameter(torch.zeros(1))
 
-    def forward(self, image, features):
-        side = image.shape[-1]
+        self.cross_decode = nn.Identity()
+
+    def forward(self, image, features, q_chunk_size=None):
+        side, tokens = image.shape[-1], features.shape[-1] * features.shape[-2]
         random = torch.Generator().manual_seed(int(self.seed))
-        return torch.randn(*features.shape[:2], side, side, generator=random)
+        return torch.rand(len(features), tokens, side, side, generator=random)
 
 
 def anyup(pretrained):

@@ -141,6 +141,33 @@ def test_the_protocol_for_convergence_does_not_follow_the_other_samples(stage):
     assert [e["role"] for e in listed(context)] == ["main", "convergence", "convergence"]
 
 
+UNGUIDED = "sample.variants={unguided: {solver: euler_maruyama, steps: 5, guidance: {scale: 1}}}"
+ALONE = ("sample.few_steps=[]", "sample.at_steps=[]")
+
+
+def test_a_variant_is_a_set_with_a_label(stage):
+    context = stage(UNGUIDED, "sample.guidance.scale=3", *ALONE)
+    assert CountingSampler.asked == [(LAST, 4), (LAST, 5)]
+    main, variant = listed(context)
+    assert "variant" not in main
+    assert (variant["role"], variant["variant"]) == ("variant", "unguided")
+    assert variant["file"] == "samples-unguided-step000006-euler_maruyama005.npz"
+    told = [(e["protocol"]["solver"], e["protocol"]["guidance"]) for e in (main, variant)]
+    assert told == [("euler", 3), ("euler_maruyama", 1)]
+    seeds = {entry["protocol"]["sample_seed"] for entry in (main, variant)}
+    assert len(seeds) == 1
+    read = read_sets(lambda name: context.directory / name)
+    assert [each.variant for each in read] == [None, "unguided"]
+    assert torch.equal(*(each.labels for each in read))
+
+
+def test_a_variant_reuses_the_samples_of_a_recipe_with_its_settings(stage):
+    own = ("sample.solver=euler_maruyama", "sample.steps=5", "sample.guidance=null")
+    stage(*own, *ALONE)
+    stage(UNGUIDED, "sample.guidance.scale=3", *ALONE)
+    assert CountingSampler.asked == [(LAST, 4)]
+
+
 def test_few_steps_with_several_solvers(stage):
     solvers = "sample.few_steps_solvers=[euler, heun]"
     context = stage("sample.at_steps=[]", "sample.few_steps=[2, 4]", solvers)

@@ -39,7 +39,10 @@ def test_the_state_of_a_job_is_that_of_scontrol(path: Path) -> None:
     assert job_state("12") == "COMPLETING"
 
 
-def test_queued_jobs_are_ours_that_have_not_ended(path: Path) -> None:
+def test_queued_jobs_are_ours_that_have_not_ended(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pae_framework.system.slurm_jobs.COMPLETING_SECONDS", 0.0)
     lines = [
         "12|pae-run-encoder|RUNNING|None|node1|N/A|0",
         "13_0|pae-run-members|PENDING|Resources||N/A|0",

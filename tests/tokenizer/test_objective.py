@@ -100,6 +100,7 @@ def make(
     def make(
         objects: dict[str, Regularizer] | None = None,
         adversarial: AdversarialTerm | None = None,
+        per_epoch: float = 1.0,
         **changes: Any,
     ) -> TokenizerObjective:
         described = section(**changes)
@@ -108,7 +109,9 @@ def make(
         if described.refinement:
             refiner = PriorRefiner(described.refinement, encoder, 6)
         if objects is None:
-            return build_objective(tokenizer, described, registry, refiner, adversarial)
+            return build_objective(
+                tokenizer, described, registry, refiner, adversarial, per_epoch=per_epoch
+            )
         regularizers = [
             RegularizerTerm(label, objects[label], component.config.weight)
             for label, component in described.active_regularizers.items()
@@ -127,6 +130,31 @@ def make(
 
 
 Make = Callable[..., TokenizerObjective]
+
+
+def test_the_weight_of_a_regularizer_comes_in_late_and_grows(make: Make) -> None:
+    """From step 2 on, a fifth more each step: 0, 0, 0, 1/5, 2/5, ..., 1, 1."""
+    changes = {"start": {"steps": 2}, "warmup": {"epochs": 2}}
+    found = []
+    for ramp in ({}, changes):
+        torch.manual_seed(6)
+        terms = {"ssr": {"weight": 0.5, **ramp}}
+        found.append(make(regularizers=terms, refinement=REFINEMENT, per_epoch=2.5))
+    plain, growing = found
+    full = loss_of(plain)
+    for step in range(9):
+        growing.begin_step(step)
+        terms, share = loss_of(growing), min(1.0, max(0.0, (step - 2) / 5))
+        assert ("ssr" in terms) == (share > 0)
+        expected = full["loss"] + (share - 1) * full["ssr"]
+        torch.testing.assert_close(terms["loss"], expected)
+        if share:
+            torch.testing.assert_close(terms["ssr"], share * full["ssr"])
+
+
+def loss_of(objective: TokenizerObjective) -> dict[str, Tensor]:
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    return objective.eval().loss(images, torch.Generator().manual_seed(5))
 
 
 def generator(seed: int = 0) -> torch.Generator:

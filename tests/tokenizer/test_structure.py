@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -139,23 +138,41 @@ import torch
 from torch import nn
 
 
+class Attention(nn.Module):
+    """Softmax over tokens of queries times keys, at every pixel."""
+
+    def forward(self, queries, keys, values, vis_attn=False, q_chunk_size=None):
+        weights = (queries.flatten(2).mT @ keys.flatten(2)).softmax(dim=-1)
+        pixels = weights @ values.flatten(2).mT
+        return pixels.mT.unflatten(2, queries.shape[-2:])
+
+
 class Network(nn.Module):
-    """Nearest upsampling times a weight, plus the mean of the guiding image."""
+    """Attention guided by the image's colors and by the direction of the features."""
 
     def __init__(self):
         super().__init__()
-        self.scale = nn.Parameter(torch.zeros(()))
+        self.sharpness = nn.Parameter(torch.zeros(()))
+        self.cross_decode = Attention()
 
-    def forward(self, image, features):
-        times = image.shape[-1] // features.shape[-1]
-        dense = features.repeat_interleave(times, -1).repeat_interleave(times, -2)
-        return self.scale * dense + image.mean(dim=(1, 2, 3), keepdim=True)
+    def forward(self, image, features, output_size=None, vis_attn=False, q_chunk_size=None):
+        keys = nn.functional.adaptive_avg_pool2d(image, features.shape[-2:])
+        direction = nn.functional.normalize(features, dim=1)[:, :1]
+        return self.cross_decode(
+            self.sharpness * image, keys * (1 + direction), features, q_chunk_size=q_chunk_size
+        )
 
 
 def anyup(pretrained=True, device="cpu"):
     if pretrained:
         raise RuntimeError("would download")
     return Network()
+
+
+def anyup_multi_backbone(pretrained=True, device="cpu"):
+    network = anyup(pretrained)
+    network.register_buffer("backbones", torch.zeros(5))
+    return network
 '''
 
 
@@ -164,25 +181,106 @@ def checkout(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "checkout"
     folder.mkdir()
     (folder / "hubconf.py").write_text(HUBCONF)
-    torch.save({"scale": torch.tensor(3.0)}, tmp_path / "anyup.pth")
+    torch.save({"sharpness": torch.tensor(3.0)}, tmp_path / "anyup.pth")
     return {"checkout": str(folder), "weights": str(tmp_path / "anyup.pth")}
 
 
+def dense_features(checkout: dict[str, str], tokens: Tensor, given: Tensor) -> Tensor:
+    """AnyUp's own result (B, D, U, U), from the checkout and the file, without this package."""
+    network = torch.hub.load(checkout["checkout"], "anyup", source="local", pretrained=False)
+    network.load_state_dict(torch.load(checkout["weights"]))
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    side = math.isqrt(tokens.shape[1])
+    features = tokens.mT.unflatten(2, (side, side))
+    with torch.no_grad():
+        return network((given - mean) / deviation, features)
+
+
 class TestAnyUp:
-    def test_gets_imagenet_images_and_its_own_weights(self, checkout: dict[str, str]) -> None:
+    @pytest.mark.parametrize("antialias", [False, True])
+    @pytest.mark.parametrize(
+        "normalization",
+        [
+            {"low_pass": 0.4},
+            {"low_pass": 0.4, "spatial_norm": 1.0},
+            {"low_pass": 1.0, "spatial_norm": 1.0, "unbiased": True},
+            {"low_pass": 0.0, "spatial_norm": 0.5},
+            {"low_pass": 0.4, "low_pass_size": 1.5},
+            {"low_pass": 0.4, "low_pass_size": 1.5, "spatial_norm": 1.0},
+        ],
+        ids=str,
+    )
+    def test_equals_the_dense_features_normalized_and_resized(
+        self, checkout: dict[str, str], normalization: dict[str, float], antialias: bool
+    ) -> None:
+        module = reference(upsampler="anyup", anyup=checkout, antialias=antialias, **normalization)
+        module.load_pretrained()
+        x, given = torch.randn(3, 16, 8), images(3, size=32)
+        dense = map_to_tokens(dense_features(checkout, x, given))  # (B, U U, D)
+        size = normalization.get("low_pass_size")
+        blurred = low_passed(dense, None if size is None else 8 * size)
+        expected = dense - normalization["low_pass"] * blurred
+        if power := normalization.get("spatial_norm"):
+            variance = expected.var(dim=1, keepdim=True, correction="unbiased" in normalization)
+            expected = expected / (variance.sqrt() + 1e-6) ** power
+        expected = torch.nn.functional.interpolate(
+            expected.mT.unflatten(2, (32, 32)), 4, mode="bilinear", antialias=antialias
+        )
+        torch.testing.assert_close(module(x, given), map_to_tokens(expected), atol=1e-6, rtol=1e-5)
+
+    def test_agrees_to_1e_6_where_no_deviation_is_divided_by(
+        self, checkout: dict[str, str]
+    ) -> None:
         module = reference(upsampler="anyup", anyup=checkout)
         module.load_pretrained()
-        x, given = torch.randn(2, 16, 8), images(2, size=32)
-        # Nearest up and bilinear down give the tokens back; the guide adds the standardized mean.
-        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-        colors = given.double().mean(dim=(2, 3)).numpy()
-        guide = torch.tensor(((colors - mean) / std).mean(axis=1), dtype=torch.float32)
-        torch.testing.assert_close(module(x, given), 3 * x + guide[:, None, None])
+        x, given = torch.randn(3, 16, 8), images(3, size=32)
+        dense = dense_features(checkout, x, given)
+        expected = torch.nn.functional.interpolate(dense, 4, mode="bilinear")
+        assert (module(x, given) - map_to_tokens(expected)).abs().max() < 1e-6
+
+    def test_images_together_equal_each_alone(
+        self, checkout: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = reference(upsampler="anyup", anyup=checkout, spatial_norm=1.0)
+        module.load_pretrained()
+        x, given = torch.randn(5, 16, 8), images(5, size=32)
+        together = module(x, given)
+        monkeypatch.setattr("pae_framework.tokenizer.structure._AT_ONCE", 2 * 16 * 32**2)
+        torch.testing.assert_close(module(x, given), together, atol=1e-6, rtol=1e-6)
 
     def test_images_are_resized_to_the_size_asked_for(self, checkout: dict[str, str]) -> None:
         module = reference(upsampler="anyup", anyup=checkout, upsample_size=16)
         module.load_pretrained()
         assert module(torch.randn(2, 16, 8), images(2, size=32)).shape == (2, 16, 8)
+
+    def test_the_other_model_has_its_own_entry_and_file(self, checkout: dict[str, str]) -> None:
+        other = checkout | {"model": "anyup_multi_backbone"}
+        with pytest.raises(CheckpointError, match="backbones"):
+            reference(upsampler="anyup", anyup=other).load_pretrained()
+        torch.save(
+            {"sharpness": torch.tensor(3.0), "backbones": torch.ones(5)}, checkout["weights"]
+        )
+        module = reference(upsampler="anyup", anyup=other)
+        module.load_pretrained()
+        assert module.anyup is not None
+        assert torch.equal(module.anyup.get_buffer("backbones"), torch.ones(5))
+
+    @pytest.mark.parametrize(
+        ("model", "file"),
+        [
+            ("anyup", "anyup_paper.pth"),
+            ("anyup_multi_backbone", "anyup_multi_backbone.pth"),
+        ],
+    )
+    def test_the_missing_file_is_named_with_its_license(
+        self, checkout: dict[str, str], model: str, file: str
+    ) -> None:
+        Path(checkout["weights"]).unlink()
+        settings = reference(upsampler="anyup", anyup=checkout | {"model": model}).settings
+        message = settings.missing() or ""
+        assert file in message
+        assert "CC-BY-4.0" in message
 
     def test_is_frozen_and_outside_the_state(self, checkout: dict[str, str]) -> None:
         module = reference(upsampler="anyup", anyup=checkout)
@@ -221,6 +319,7 @@ class TestAnyUp:
             ("def other(): ...", "hubconf.py"),
             ("import no_such_module", "no_such_module"),
             ("def anyup(pretrained): return 3", "int"),
+            ("import torch\ndef anyup(pretrained): return torch.nn.Linear(1, 1)", "cross_decode"),
         ],
     )
     def test_another_checkout_is_refused(
@@ -232,10 +331,10 @@ class TestAnyUp:
 
     def test_other_weights_are_refused(self, checkout: dict[str, str]) -> None:
         torch.save({"shift": torch.zeros(())}, checkout["weights"])
-        with pytest.raises(CheckpointError, match="1 missing: scale"):
+        with pytest.raises(CheckpointError, match="1 missing: sharpness"):
             reference(upsampler="anyup", anyup=checkout).load_pretrained()
 
-    def test_dense_features_of_another_shape_are_refused(self, checkout: dict[str, str]) -> None:
+    def test_attention_of_another_shape_is_refused(self, checkout: dict[str, str]) -> None:
         module = reference(upsampler="anyup", anyup=checkout)
         module.hold_frozen("anyup", Sparse())
         with pytest.raises(DataError, match=r"\(1, 8, 4, 4\)"):
@@ -243,5 +342,5 @@ class TestAnyUp:
 
 
 class Sparse(nn.Module):
-    def forward(self, image: Tensor, features: Tensor) -> Tensor:
+    def forward(self, image: Tensor, features: Tensor, q_chunk_size: int) -> Tensor:
         return features

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pae_framework.errors import WriteError
+from pae_framework.lifecycle import LoggedMetrics
+from pae_framework.metrics_file import read_log
 from pae_framework.system.durations import format_seconds
-from pae_framework.training.metrics_log import MetricAverages, MetricsLog, read_log
+from pae_framework.training.metrics_log import MetricAverages, MetricsLog
 from pae_framework.world import World
 
 
@@ -144,24 +143,15 @@ def test_each_step_is_fetched_once_with_its_number_and_terms():
     assert averages.fetch(13) == [(13, {"loss": 4.0})]
 
 
-def test_a_full_disk_under_tensorboard_is_one_error(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    log = MetricsLog(tmp_path, 0)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
-    values = {"a" * 100: 1.0}
-    try:
-        with pytest.raises(WriteError) as caught:
-            write_until_it_fails(log, values)
-        with suppress(WriteError):
-            log.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert str(tmp_path) in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def write_until_it_fails(log: MetricsLog, values: dict[str, float]) -> None:
-    for step in range(2000):
-        log.write(step, values)
+def test_a_listener_is_told_each_line_once_it_is_written(tmp_path: Path):
+    told: list[tuple[LoggedMetrics, list[float]]] = []
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(ROWS)
+    log = MetricsLog(tmp_path, 2, listener=lambda metrics: told.append((metrics, steps(path))))
+    values = {"loss": 0.5}
+    log.write(3, values)
+    values["loss"] = 9.0
+    log.close()
+    ((metrics, written),) = told
+    assert (metrics.step, dict(metrics.values), metrics.resumed_from) == (3, {"loss": 0.5}, 2)
+    assert written == [1, 2, 3]

@@ -143,7 +143,7 @@ Outcomes = dict[str, list[Outcome]]
 def test_only_rank_0_writes(outcomes: Outcomes, folder: Path, name: str) -> None:
     assert [outcome.error for outcome in outcomes[name]] == ["", ""]
     names = {path.name for path in (folder / name / "rank0").iterdir()}
-    assert {"checkpoints", "metrics.jsonl", "tensorboard"} < names
+    assert {"checkpoints", "metrics.jsonl"} < names
     assert {"weights.safetensors", "weights-step000005.safetensors"} < names
     assert list((folder / name / "rank1").iterdir()) == []
 

@@ -54,7 +54,7 @@ def compare(
 
         pae compare runs/a theirs.json samples.npz --json
     """
-    from pae_framework.report.side_by_side import side_by_side
+    from pae_framework.report.side_by_side import cautions, side_by_side
     from pae_framework.runs.seed_groups import group_by_seed
 
     if out is not None:
@@ -64,6 +64,8 @@ def compare(
     groups = group_by_seed(_cards(what), installed_registry(), warn)
     columns = [_column(group) for group in groups]
     lines, reasons = side_by_side(columns)
+    for text in cautions(lines):
+        warn(text)
     if as_json:
         print_answer("compare", _plain(groups, lines, reasons))
     else:
@@ -124,7 +126,9 @@ def _print(
     print_table(("metric", "at", *(column.name for column in columns)), rows)
     for reason in reasons:
         print_line(f"{'; '.join(reason.headings)}: values with different numbers do not compare:")
-        for key, texts in reason.differs.items():
+        for words in reason.words:
+            print_line(f"  {words}")
+        for key, texts in reason.others.items():
             told = "  ".join(f"[{i}] {text}" for i, text in enumerate(texts, start=1))
             print_line(f"  {key}: {told}")
     for seeds in dict.fromkeys(line.seeds for line in lines if line.seeds):
@@ -142,10 +146,14 @@ def _facts(group: SeedGroup, first: SeedGroup) -> list[str]:
     if group is not first and group.changes is not None:
         changes = ", ".join(map(str, group.changes)) or "does not differ"
         facts.append(f"recipe, from {first.name}: {changes}")
+    if group.apart is not None:
+        facts.append(group.apart)
     return facts
 
 
 def _plain(groups: list[SeedGroup], lines: list[Line], reasons: list[Reason]) -> dict[str, Any]:
+    from pae_framework.report.side_by_side import cautions
+
     return {
         "comparison": 1,
         "columns": [
@@ -156,6 +164,7 @@ def _plain(groups: list[SeedGroup], lines: list[Line], reasons: list[Reason]) ->
                 "recipe_changes": None
                 if group.changes is None
                 else [str(change) for change in group.changes],
+                "apart": group.apart,
             }
             for group in groups
         ],
@@ -172,9 +181,14 @@ def _plain(groups: list[SeedGroup], lines: list[Line], reasons: list[Reason]) ->
             for line in lines
         ],
         "not_comparable": [
-            {"metrics": list(reason.headings), "differs": dict(reason.differs)}
+            {
+                "metrics": list(reason.headings),
+                "differs": dict(reason.differs),
+                "words": list(reason.words),
+            }
             for reason in reasons
         ],
+        "cautions": cautions(lines),
     }
 
 
@@ -204,5 +218,6 @@ def _write_page(out: Path, groups: list[SeedGroup], columns: list[Compared]) -> 
         if group.changes is not None
     }
     title = " and ".join(group.name for group in groups)
-    content = ComparisonContent(title, columns, sources, changes, [command_line()])
+    apart = {group.name: group.apart for group in groups if group.apart is not None}
+    content = ComparisonContent(title, columns, sources, changes, apart, [command_line()])
     write_text(out, render_comparison(content))

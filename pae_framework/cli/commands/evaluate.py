@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +17,9 @@ from pae_framework.cli.arguments import (
     InceptionOption,
     JsonOption,
     ProcessesOption,
+    ProtocolOption,
 )
-from pae_framework.cli.card_text import print_card
+from pae_framework.cli.card_text import print_cards
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
@@ -29,7 +32,10 @@ from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
-_OF_A_RUN = ("only", "again", "processes")
+if TYPE_CHECKING:
+    from pae_framework.launch.ranks import Ranks
+
+_OF_A_RUN = ("only", "again")
 _OF_SAMPLES = ("samples", "reference", "metrics", "weights", "size", "batch_size", "cache")
 
 
@@ -95,6 +101,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    protocol: ProtocolOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -122,20 +129,21 @@ def evaluate(
     _require_one_kind(context, run)
     if out is not None:
         require_writable(out, CARD)
-    if run is not None:
-        card = _of_run(run, tuple(only or ()), again, processes)
-    else:
-        from pae_framework.cli.extraction import extraction_of
-        from pae_framework.evaluation.samples import evaluate_samples
+    with _ranks(processes) as ranks:
+        if run is not None:
+            card = _of_run(run, tuple(only or ()), again, ranks)
+        else:
+            from pae_framework.cli.extraction import extraction_of
+            from pae_framework.evaluation.samples import evaluate_samples
 
-        assert samples is not None
-        assert reference is not None
-        extraction = extraction_of(weights, cache, batch_size)
-        measured = evaluate_samples(
-            samples, reference, metrics.value, extraction, size, installed_registry
-        )
-        card = measured.plain()
-    _show(card, out, as_json)
+            assert samples is not None
+            assert reference is not None
+            extraction = extraction_of(weights, cache, batch_size, ranks)
+            measured = evaluate_samples(
+                samples, reference, metrics.value, extraction, size, installed_registry
+            )
+            card = measured.plain()
+    _show(card, out, protocol, as_json)
 
 
 def _require_one_kind(context: typer.Context, run: Path | None) -> None:
@@ -163,22 +171,29 @@ def _require_one_kind(context: typer.Context, run: Path | None) -> None:
         raise UsageError(f"name a run, or samples and a reference ({', '.join(lacking)} missing)")
 
 
-def _of_run(run: Path, only: tuple[str, ...], again: bool, processes: str | None) -> dict[str, Any]:
+@contextmanager
+def _ranks(processes: str | None) -> Iterator[Ranks]:
+    """The processes; one that a launcher started, other than the first, follows and ends here."""
     from pae_framework.distributed.place import place_of_process
-    from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
     from pae_framework.launch.ranks import ranks_for
 
     if (place := place_of_process()) is not None and place.rank > 0:
         from pae_framework.launch.follower import follow
 
         raise typer.Exit(follow(place))
+    with ranks_for(processes, progress_console()) as ranks:
+        yield ranks
+
+
+def _of_run(run: Path, only: tuple[str, ...], again: bool, ranks: Ranks) -> dict[str, Any]:
+    from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
+
     console = progress_console()
     options = EvaluateOptions(only, again, command_line())
-    with ranks_for(processes, console) as ranks:
-        return evaluate_run(run, options, installed_registry(), ranks, console, warn)
+    return evaluate_run(run, options, installed_registry(), ranks, console, warn)
 
 
-def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:
     from pae_framework.system.files import write_json
 
     if out is not None:
@@ -186,7 +201,7 @@ def _show(card: dict[str, Any], out: Path | None, as_json: bool) -> None:
     if as_json:
         print_answer("evaluate", card)
     else:
-        print_card(card)
+        print_cards({"": card}, protocol)
         if out is not None:
             print_line(f"card: {out}")
     for caution in card["cautions"]:

@@ -95,6 +95,11 @@ def _print_all(registry: Registry, kind: str | None, long: bool) -> None:
             for spec in specs
         ]
         rows += [
+            ("-", "-", *_origin(plugin), f"follows runs: {', '.join(plugin.follows)}")
+            for plugin in registry.plugins
+            if plugin.follows and not kind
+        ]
+        rows += [
             ("-", "-", *_origin(plugin), plugin.error or "registers nothing") for plugin in without
         ]
         print_table(("kind", "name", "plugin", "distribution", "state", "summary"), rows)

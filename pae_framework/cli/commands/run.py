@@ -182,17 +182,23 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
 
 def _print_results(directory: RunDirectory) -> None:
     """Print the metrics of a run, or of a sweep's variants side by side, and the report's path."""
-    from pae_framework.report.table import comparison_table, result_rows, sweep_members
+    from pae_framework.report.table import (
+        comparison_table,
+        result_rows,
+        sweep_members,
+        table_notes,
+    )
     from pae_framework.report.text import comparison_tables, results_table
     from pae_framework.runs.directory import REPORT
     from pae_framework.runs.run_metrics import read_comparison, read_metrics
 
     console = console_for_tables()
     if "members" in directory.info:
-        for table in comparison_tables(
-            *comparison_table(sweep_members(read_comparison(directory)))
-        ):
+        columns, rows = comparison_table(sweep_members(read_comparison(directory)))
+        for table in comparison_tables(columns, rows):
             console.print(table)
+        for text in table_notes(columns):
+            console.print(text)
     elif (metrics := read_metrics(directory)) is not None:
         console.print(results_table(result_rows(metrics)))
     print_line(f"report: {directory.path / REPORT}")

@@ -23,6 +23,7 @@ from pae_framework.system.printing import print_line
 if TYPE_CHECKING:
     from pae_framework.evaluation.tune_guidance import Measured, Tuning
     from pae_framework.execution.context import StageContext
+    from pae_framework.flow.flow_settings import SampleSettings
 
 FOLDER = "guidance"
 LOGS = "logs"
@@ -87,7 +88,8 @@ def tune_guidance(
 
     Every combination of scale, interval and shift is sampled with the same noise and labels, with
     the recipe's other settings. The results are kept: the same command resumes, and a larger grid
-    computes only the new points. The last line is the best point, as a line of a recipe.
+    computes only the new points. The last line is the recipe's `sample` section with the settings
+    of the best point.
 
     Distances of few images are too large, and the least of many values is too small for its
     setting. Measure the best points again with more images and another seed.
@@ -112,6 +114,7 @@ def tune_guidance(
             reading_extractor,
             tune,
         )
+        from pae_framework.flow.flow_settings import SampleSettings
 
         chosen = metric or (Distance.FID if context.recipe.extractor is None else Distance.FD)
         if chosen is Distance.FD:
@@ -121,7 +124,8 @@ def tune_guidance(
         tuning = _tuning(context, grid, options, images, chosen, weights, folder)
         prepare_folder(tuning.folder)
         ranks.run(context, partial(tune, tuning=tuning), tuning.folder / LOGS)
-    _print(measured(context, tuning), tuning, as_json)
+    own = context.recipe.sample or SampleSettings()
+    _print(measured(context, tuning), tuning, own, as_json)
 
 
 def _tuning(
@@ -157,11 +161,11 @@ def _tuning(
     return Tuning(tuple(points), base, metric.value, weights, folder)
 
 
-def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
+def _print(found: list[Measured], tuning: Tuning, own: SampleSettings, as_json: bool) -> None:
     from pae_framework.evaluation.tune_guidance import best_line, cautions
     from pae_framework.report.metrics import decimals_for, fixed
 
-    label, line = found[0].label, best_line(found[0].point)
+    label, line = found[0].label, best_line(own, found[0].point.settings(tuning.base))
     told = cautions(tuning.base.count, found)
     if as_json:
         points = [
@@ -188,5 +192,5 @@ def _print(found: list[Measured], tuning: Tuning, as_json: bool) -> None:
     print_table((label, "scale", "interval", *shift, "evaluations (guided)"), rows)
     for text in told:
         warn(text)
-    print_line("best, as a line of the recipe:")
+    print_line("best; replaces the `sample` section of the recipe:")
     print_line(line)

@@ -18,6 +18,7 @@ RESERVED = frozenset((*LOG_COLUMNS, *TERM_COLUMNS))
 """Other columns of the tokenizer's log, which a label of a regularizer must not equal."""
 
 _REGULARIZERS: KeyPath = ("tokenizer", "regularizers")
+_ENTERS = "the term enters the loss"
 
 
 def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -34,6 +35,7 @@ def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
     for section, components, reserved in (
         (_REGULARIZERS, recipe.tokenizer.regularizers, RESERVED),
         (("evaluate",), recipe.evaluate, frozenset[str]()),
+        (("trackers",), recipe.trackers, frozenset[str]()),
     ):
         for label, component in components.items():
             if (problem := label_problem(label, reserved)) is not None:
@@ -77,6 +79,8 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             remedy = "adaptive=false" if "adaptive" in type(config).model_fields else "weight=0"
             hint = f"set tokenizer.regularizers.{label}.{remedy}"
             yield Inconsistency(path, f"its adaptive weight needs {absent}", hint)
+        if component.start:
+            yield from _check_point(recipe, (*path, "start"), component.start, _ENTERS)
 
 
 def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -119,33 +123,37 @@ def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
         section.discriminator.config.check_image_size(recipe.data.image_size)
     except ValueError as error:
         yield Inconsistency((*path, "discriminator"), str(error))
-    train, trained = recipe.tokenizer.train, recipe.tokenizer.weights is None
-    images = recipe.data.train.config.image_count()
-    per_epoch = None if images is None else images / train.batch_size
-
-    def reaches(point: Length, other: Length) -> bool:
-        if per_epoch is None:
-            return point.reaches(other)
-        return point.in_steps(per_epoch) >= other.in_steps(per_epoch)
-
     if section.start.before(section.update_from):
         message = "starts before update_from, so the loss would use an untrained discriminator"
         hint = f"set tokenizer.adversarial.start={_yaml(section.update_from)}"
         yield Inconsistency((*path, "start"), message, hint)
-    end = Length(steps=train.steps, epochs=train.epochs)
     for key, event in (
-        ("start", "the term enters the loss"),
+        ("start", _ENTERS),
         ("update_from", "the discriminator is first updated"),
     ):
-        if trained and reaches(getattr(section, key), end):
-            message = f"the training ends at {_yaml(end)}, before {event}"
-            hint = f"set an earlier tokenizer.adversarial.{key} or a longer tokenizer.train"
-            yield Inconsistency((*path, key), message, hint)
+        yield from _check_point(recipe, (*path, key), getattr(section, key), event)
     if section.adaptive and not recipe.tokenizer.reconstruction.active_terms:
         message = "an adaptive weight needs a reconstruction term, but all have weight 0"
         yield Inconsistency(
             (*path, "adaptive"), message, "set tokenizer.adversarial.adaptive=false"
         )
+
+
+def _check_point(
+    recipe: Recipe, path: KeyPath, point: Length, event: str
+) -> Iterator[Inconsistency]:
+    """The training of the tokenizer, if there is one, reaches a point of it."""
+    train, images = recipe.tokenizer.train, recipe.data.train.config.image_count()
+    end = Length(steps=train.steps, epochs=train.epochs)
+    if images is None:
+        missed = point.reaches(end)
+    else:
+        per_epoch = images / train.batch_size
+        missed = point.in_steps(per_epoch) >= end.in_steps(per_epoch)
+    if missed and recipe.tokenizer.weights is None:
+        message = f"the training ends at {_yaml(end)}, before {event}"
+        hint = f"set an earlier {dotted(path)} or a longer tokenizer.train"
+        yield Inconsistency(path, message, hint)
 
 
 def _yaml(length: Length) -> str:
@@ -157,8 +165,20 @@ def _yaml(length: Length) -> str:
 def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
     tokenizer = recipe.tokenizer
     terms = tokenizer.reconstruction.active_terms or tokenizer.active_regularizers
+    if not tokenizer.reconstruction.active_terms:
+        yield from _check_first_step(recipe)
     if terms or tokenizer.active_adversarial:
         return
     message = "every term of the tokenizer's loss has weight 0"
     hint = "set tokenizer.reconstruction.l1=1"
     yield Inconsistency(("tokenizer", "reconstruction"), message, hint)
+
+
+def _check_first_step(recipe: Recipe) -> Iterator[Inconsistency]:
+    """A training without reconstruction terms has a term in its first step."""
+    terms = recipe.tokenizer.active_regularizers
+    late = [label for label, term in terms.items() if term.start or term.warmup]
+    if late and len(late) == len(terms) and recipe.tokenizer.weights is None:
+        message = "no term of the loss is active in the first step"
+        hint = f"set tokenizer.reconstruction.l1=1 or remove its start and warmup: {late[0]}"
+        yield Inconsistency((*_REGULARIZERS, late[0]), message, hint)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pae_framework.config import EvaluatorConfig
 from pae_framework.errors import Inconsistency
 from pae_framework.flow.flow_settings import ConvergenceSettings, Guidance, SampleSettings
+from pae_framework.recipe.checks.loss_checks import label_problem
 from pae_framework.recipe.components import GeneratorComponent
 from pae_framework.recipe.derived import known_classes, known_steps
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 
 _SMALL_SETS: KeyPath = ("sample", "convergence")
+_VARIANTS: KeyPath = ("sample", "variants")
 
 
 def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -28,6 +30,12 @@ def check_sampling(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_guidance(sample.guidance, generator, ("sample",))
     if sample.convergence is not None:
         yield from _check_guidance(sample.convergence.guidance, generator, _SMALL_SETS)
+    for label, variant in sample.variants.items():
+        section = (*_VARIANTS, label)
+        if (problem := label_problem(label)) is not None:
+            yield Inconsistency(section, problem, "rename it, e.g. `unguided`")
+        if variant.guidance is not None:
+            yield from _check_guidance(variant.guidance, generator, section)
 
 
 def _check_at_steps(
@@ -83,12 +91,17 @@ def check_images(recipe: Recipe) -> Iterator[Inconsistency]:
     if test is not None and chosen is not None and chosen > test:
         message = f"data.test has {test} images, fewer than {chosen}"
         yield Inconsistency(("data", "test_images"), message, "set data.test_images=null")
-    if test is not None:  # a smaller choice of test images limits evaluators without an error
-        for label, evaluator in recipe.evaluate.items():
-            try:
+    # A smaller choice of test images limits evaluators without an error. Latents of a folder need
+    # not be of the training images.
+    train = None if recipe.latents.folder is not None else recipe.data.train.config.image_count()
+    for label, evaluator in recipe.evaluate.items():
+        try:
+            if test is not None:
                 evaluator.config.check_images(test)
-            except ValueError as error:
-                yield Inconsistency(("evaluate", label), str(error))
+            if train is not None:
+                evaluator.config.check_training_images(train)
+        except ValueError as error:
+            yield Inconsistency(("evaluate", label), str(error))
     yield from _check_classes_of_samples(recipe)
 
 

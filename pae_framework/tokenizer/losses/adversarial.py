@@ -29,7 +29,7 @@ from pae_framework.contracts import (
 )
 from pae_framework.errors import UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS
-from pae_framework.tokenizer.losses.terms import LossTerm
+from pae_framework.tokenizer.losses.terms import LossTerm, Ramp
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, DISCRIMINATOR_TERMS
@@ -76,9 +76,7 @@ class Schedule:
 
     def share(self, step: int) -> float:
         """Share of the weight: 0 until ``start``, then linearly to 1 within ``warmup`` steps."""
-        if step < self.start:
-            return 0.0
-        return min(1.0, (step - self.start) / self.warmup) if self.warmup else 1.0
+        return Ramp(self.start, self.warmup).share(step)
 
 
 class AdversarialTerm(LossTerm):

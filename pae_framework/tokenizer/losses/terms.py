@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -18,6 +19,29 @@ from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.errors import PluginError, UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER_BOUNDS, Bounds
 from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.training.train_settings import Length
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """The share of a weight: 0 until step ``start``, then linearly to 1 within ``warmup`` steps."""
+
+    start: int = 0
+    warmup: int = 0
+
+    @classmethod
+    def in_steps(cls, start: Length | None, warmup: Length | None, per_epoch: float) -> Self:
+        """The ramp in optimizer steps, of which an epoch has ``per_epoch``; None: 0."""
+        return cls(*(point.in_steps(per_epoch) if point else 0 for point in (start, warmup)))
+
+    def share(self, step: int) -> float:
+        """The share at an optimizer step, counted from 0."""
+        if step < self.start:
+            return 0.0
+        return min(1.0, (step - self.start) / self.warmup) if self.warmup else 1.0
+
+
+CONSTANT = Ramp()
 
 
 class LossTerm(ABC):
@@ -58,9 +82,13 @@ class RegularizerTerm(LossTerm):
     bounds = REGULARIZER_BOUNDS
     layer_name = "last layer before the latents"
 
-    def __init__(self, label: str, regularizer: Regularizer, weight: float):
+    def __init__(self, label: str, regularizer: Regularizer, weight: float, ramp: Ramp = CONSTANT):
         super().__init__(label, weight, regularizer.adaptive, ("regularizer", label))
-        self.regularizer = regularizer
+        self.regularizer, self.ramp = regularizer, ramp
+
+    def share(self, step: int) -> float:
+        """The ramp's share."""
+        return self.ramp.share(step)
 
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
         """The regularizer's value.
