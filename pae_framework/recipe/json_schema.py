@@ -159,7 +159,8 @@ def _use(spec: ComponentSpec, registry: Registry) -> Schema:
 
 def _labeled(kind: str, registry: Registry, models: Mapping[str, Schema]) -> Schema:
     """Keys of a map of components: the label of an entry is the default of its ``use``."""
-    name = next(name for name, cls in _components().items() if cls.kind == kind)
+    found = _components().items()
+    name = next(name for name, cls in found if cls.kind == kind and name in models)
     entry = {"$ref": _reference(name)}
     own_or_other = {
         registry.use_name(spec): {

@@ -48,7 +48,7 @@ def test_values_are_printed_first_and_protocols_only_on_request(pae, tmp_path):
     long = pae("cards", "a", "--protocol").ok()
     assert "--protocol" not in long.err
     table, _, protocols = long.out.partition("\nall\n")
-    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[2:]]
+    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[1:]]
     assert rows == [
         ["PSNR", "20 ± 0.5"],
         ["gFD", "2.25", "[1]"],

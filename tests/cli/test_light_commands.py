@@ -288,7 +288,7 @@ def test_list_plugins_names_kind_origin_and_state(pae: Pae) -> None:
     assert dam["distribution"] == "pae-framework"
     assert dam["version"] == __version__
     lines = pae("list-plugins", "encoder").out.splitlines()
-    assert {line.split()[0] for line in lines[2:] if line.strip()} == {"encoder"}
+    assert {line.split()[0] for line in lines[1:] if line.strip()} == {"encoder"}
 
 
 def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:
