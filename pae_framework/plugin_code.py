@@ -12,20 +12,23 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from traceback import TracebackException
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from pae_framework.errors import PluginError, UsageError
-from pae_framework.system.contained import contained
+from pae_framework.errors import INTERRUPTED, PluginError, UsageError
+from pae_framework.system.contained import contained, end_at_once
 
 LIGHT_SECONDS = 20.0
 """Time limit of code that imports no torch: registration and config models."""
 HEAVY_SECONDS = 300.0
 """Time limit of code that may import torch and other large packages."""
+NOTICE_SECONDS = 5.0
+"""After this time, a line on stderr names the code that is waited for."""
 GRACE_SECONDS = 3.0
-"""After the limit, code that catches every exception may run this long before the process ends."""
+"""After the limit, or after Ctrl-C, code that catches every exception may run this long before the
+process ends."""
 
 SECONDS_VARIABLE = "PAE_PLUGIN_SECONDS"
 """Environment variable that raises the limits, for slow machines."""
@@ -46,7 +49,8 @@ def guarded(what: str, seconds: float | None = LIGHT_SECONDS) -> Iterator[None]:
     (:func:`~pae_framework.system.contained.contained`). It must finish in time. In the main thread
     the process ends with the exit code of PluginError if the code cannot be interrupted, because it
     catches every exception. In other threads nothing can be interrupted; code that takes too long
-    is only logged. Ctrl-C still raises KeyboardInterrupt.
+    is only logged. A line on stderr names code that runs for seconds, and code that Ctrl-C stops,
+    which still raises KeyboardInterrupt.
 
     Args:
         what: the plugin and its distribution, for messages.
@@ -58,12 +62,13 @@ def guarded(what: str, seconds: float | None = LIGHT_SECONDS) -> Iterator[None]:
         UsageError: ``PAE_PLUGIN_SECONDS`` is not a number of seconds.
     """
     limit = None if seconds is None else _raised_limit(seconds)
-    with _interrupts() as interrupts:
+    with _interrupts(what) as interrupts:
         try:
             with contained() as faults, _time_limit(what, limit):
                 yield
         except BaseException as error:
             if interrupts:
+                _say(f"stopped in {what}")
                 raise KeyboardInterrupt from error
             raise PluginError(describe(error)) from error
     if faults:
@@ -84,13 +89,21 @@ def _raised_limit(seconds: float) -> float:
 def describe(error: BaseException) -> str:
     """Type and first line of an exception, even of one that cannot be converted to text."""
     name, text = type(error).__name__, str(TracebackException.from_exception(error)).strip()
-    return f"{name}: {text.splitlines()[0]}" if text else name
+    if not text:
+        return name
+    line = text.splitlines()[0]
+    return line if isinstance(error, PluginError) else f"{name}: {line}"
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Yield a list that gets every SIGINT, to tell it from a KeyboardInterrupt of the plugin."""
+def _interrupts(what: str) -> Iterator[list[int]]:
+    """Yield a list that gets every SIGINT, to tell it from a KeyboardInterrupt of the plugin.
+
+    If it raises an exception that the code catches, the process ends after GRACE_SECONDS.
+    """
     received: list[int] = []
+    end = threading.Timer(GRACE_SECONDS, _quit, (f"stopped in {what}", INTERRUPTED))
+    end.daemon = True
     before = signal.getsignal(signal.SIGINT)
     if not _in_main_thread() or not callable(before):
         yield received
@@ -98,12 +111,18 @@ def _interrupts() -> Iterator[list[int]]:
 
     def note(number: int, frame: FrameType | None) -> Any:
         received.append(number)
-        return before(number, frame)
+        try:
+            return before(number, frame)
+        except BaseException:
+            if len(received) == 1:
+                end.start()
+            raise
 
     signal.signal(signal.SIGINT, note)
     try:
         yield received
     finally:
+        end.cancel()
         signal.signal(signal.SIGINT, before)
 
 
@@ -118,20 +137,25 @@ def _time_limit(what: str, seconds: float | None) -> Iterator[None]:
     text = f"it did not finish within {seconds:g} s"
 
     def give_up() -> None:
-        if not in_main:
-            logger.warning("%s: %s", what, text)
-            return
-        os.write(2, f"error: {what}: {text} and cannot be interrupted\n".encode())
-        os._exit(PluginError.exit_code)
+        if in_main:
+            _quit(f"error: {what}: {text} and cannot be interrupted", PluginError.exit_code)
+        logger.warning("%s: %s", what, text)
 
-    watchdog = threading.Timer(seconds + GRACE_SECONDS * can_raise, give_up)
-    watchdog.daemon = True
-    watchdog.start()
+    finished = threading.Event()
+
+    def watch() -> None:
+        notice = min(NOTICE_SECONDS, seconds)
+        if not finished.wait(notice):
+            _say(f"waiting for {what}")
+            if not finished.wait(seconds - notice + GRACE_SECONDS * can_raise):
+                give_up()
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         with _alarm(seconds, text) if can_raise else nullcontext():
             yield
     finally:
-        watchdog.cancel()
+        finished.set()
 
 
 @contextmanager
@@ -154,6 +178,17 @@ def _alarm(seconds: float, text: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
         if left:  # an alarm that was set before
             signal.setitimer(signal.ITIMER_REAL, max(end - time.monotonic(), 1e-3), interval)
+
+
+def _say(text: str) -> None:
+    """Write a line on stderr, whatever the code has done to ``sys.stderr``."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+def _quit(text: str, code: int) -> NoReturn:
+    _say(text)
+    end_at_once(code)
 
 
 def _in_main_thread() -> bool:

@@ -8,30 +8,34 @@ name, recipes select one with ``distribution/name``.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pluggy
 
 from pae_framework import hookspecs
 from pae_framework.errors import PluginError
+from pae_framework.file_plugins import file_digest, import_file
 from pae_framework.kinds import KINDS
 from pae_framework.plugin_code import HEAVY_SECONDS, LIGHT_SECONDS, describe, guarded
 from pae_framework.registry import DISTRIBUTION, ComponentSpec, Plugin, Registry, normalized
-from pae_framework.system.files import absolute, file_problem
+from pae_framework.system.files import absolute
 
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 _REQUIREMENT = re.compile(r"[^A-Za-z0-9._-]")
+_REGISTER = signature(hookspecs.Register.__call__)
+_ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -76,69 +80,9 @@ def with_files(registry: Registry, files: Iterable[Path]) -> Registry:
     for path in paths:
         if path.resolve() not in known:
             known.add(path.resolve())
-            loaded = Plugin(path.stem, path.stem, path.name, _digest(path), file=str(path))
+            loaded = Plugin(path.stem, path.stem, path.name, file_digest(path), file=str(path))
             _register(loaded, partial(import_file, path), extended)
     return extended
-
-
-def import_file(path: Path) -> ModuleType:
-    """Import a plugin of one file as a module of its name; anew if its contents changed.
-
-    Raises:
-        PluginError: it cannot be read, or its name is no name of a module, or that of another.
-    """
-    if (problem := file_problem(path)) is not None:
-        raise PluginError(problem)
-    name, digest = path.stem, _digest(path)
-    if path.suffix != ".py" or not name.isidentifier():
-        raise PluginError(f"{path.name} must be a Python file named like a module: my_encoder.py")
-    present = sys.modules.get(name)
-    identity = path.resolve(), digest
-    if present is not None and getattr(present, _DIGEST, None) == identity:
-        return present
-    if (other := _other_module(name, path)) is not None:
-        raise PluginError(f"there is another module {name!r}, {other}; rename {path.name}")
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    setattr(module, _DIGEST, identity)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
-
-
-_DIGEST = "__pae_file__"
-"""Attribute of a module that was imported from a file: its resolved path and its digest."""
-
-
-def imported_files() -> list[Path]:
-    """The plugins of one file that this process has imported, in this order."""
-    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
-    return [Path(vars(module)[_DIGEST][0]) for module in modules if _DIGEST in vars(module)]
-
-
-def _other_module(name: str, path: Path) -> str | None:
-    """The origin of another module of this name; None if there is none."""
-    present = sys.modules.get(name)
-    if present is not None:
-        own = getattr(present, _DIGEST, (None, ""))[0] == path.resolve()
-        return None if own else str(getattr(present, "__file__", None) or "built in")
-    found = find_spec(name)
-    if found is None or (found.origin and Path(found.origin).resolve() == path.resolve()):
-        return None
-    return found.origin or "a folder"
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-    except OSError:
-        return ""
 
 
 def installed_points(registry: Registry | None = None) -> Iterator[EntryPoint]:
@@ -158,7 +102,7 @@ def installed_points(registry: Registry | None = None) -> Iterator[EntryPoint]:
                 continue
             seen.add(name)
             points = _points(distribution)
-            if points and not (distribution.name and distribution.version):
+            if points and not all(_name_and_version(distribution)):
                 raise PluginError("METADATA names no distribution or version")
         except Exception as error:
             reason = f"its metadata are damaged, install it again: {describe(error)}"
@@ -182,9 +126,19 @@ def _points(distribution: Distribution) -> set[EntryPoint]:
     return {point for point in distribution.entry_points if point.group == hookspecs.PROJECT}
 
 
+_identities: WeakKeyDictionary[Distribution, tuple[str, str]] = WeakKeyDictionary()
+"""Names and versions; reading one parses all metadata of the distribution."""
+
+
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    if distribution not in _identities:
+        metadata = distribution.metadata
+        _identities[distribution] = metadata["Name"], metadata["Version"]
+    return _identities[distribution]
+
+
 def _load(point: EntryPoint, registry: Registry) -> None:
-    distribution = point.dist.name if point.dist else "unknown"
-    version = point.dist.version if point.dist else ""
+    distribution, version = _name_and_version(point.dist) if point.dist else ("unknown", "")
     loaded = Plugin(point.name, point.value, distribution, version)
     _register(loaded, lambda: _module_of(point), registry)
 
@@ -238,31 +192,51 @@ _Registration = tuple[str, str, str, str, str]
 def _collect(module: ModuleType, name: str) -> tuple[list[_Registration], tuple[str, ...]]:
     """The registrations of one plugin, if none of them fails, and its life-cycle hooks."""
     _require_api(module)
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = _hook_manager()
+    _require_known_hooks(manager, module)
+    found: list[_Registration] = []
     try:
         manager.register(module, name=name)
+        implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
+        if not implemented:
+            raise PluginError("implements no hook; mark its hooks with @hookimpl")
+        for kind in KINDS.values():
+            getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
     except pluggy.PluginValidationError as error:
-        raise PluginError(" ".join(str(error).split())) from error
-    _require_known_hooks(manager, module)
-    implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
-    if not implemented:
-        raise PluginError("implements no hook; mark its hooks with @hookimpl")
-    found: list[_Registration] = []
-    for kind in KINDS.values():
-        getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
+        raise PluginError(str(error).splitlines()[-1]) from error
+    finally:
+        manager.unregister(name=name)
     return found, tuple(name for name in hookspecs.LIFE_CYCLE if name in implemented)
 
 
+@cache
+def _hook_manager() -> pluggy.PluginManager:
+    """Knows the hooks; holds one plugin at a time."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
 def _require_known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
-    """Reject hooks that do not exist; suggest the name that is meant."""
+    """Reject hooks and arguments of hooks that do not exist; suggest the name that is meant."""
     known = [*(kind.hook for kind in KINDS.values()), *hookspecs.LIFE_CYCLE]
-    for name in vars(module):
-        if manager.parse_hookimpl_opts(module, name) is None or name in known:
+    for name, hook in vars(module).items():
+        if manager.parse_hookimpl_opts(module, name) is None:
             continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"hooks are {', '.join(known)}"
-        raise PluginError(f"implements the hook {name}, which does not exist; {hint}")
+        if name not in known:
+            hint = _meant(name, known, "hooks")
+            raise PluginError(f"implements the hook {name}, which does not exist; {hint}")
+        arguments = list(signature(getattr(hookspecs, name)).parameters)
+        for argument, parameter in signature(hook).parameters.items():
+            is_needed = parameter.default is parameter.empty and parameter.kind not in _ANY
+            if is_needed and argument not in arguments:
+                hint = _meant(argument, arguments, "its arguments")
+                raise PluginError(f"the hook {name} has no argument {argument!r}; {hint}")
+
+
+def _meant(name: str, known: list[str], what: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"{what} are {', '.join(known)}"
 
 
 def _require_api(module: ModuleType) -> None:
@@ -284,7 +258,17 @@ def _require_api(module: ModuleType) -> None:
 def _register_into(found: list[_Registration], kind: str) -> hookspecs.Register:
     """The ``register`` argument of a hook."""
 
-    def register(name: str, *, target: str, config: str, summary: str) -> None:
+    def register(*given: Any, **named: Any) -> None:
+        try:
+            arguments = _REGISTER.bind(None, *given, **named).arguments
+        except TypeError as error:
+            raise PluginError(
+                f"calls register with wrong arguments: {error}; call register(name, target=..., "
+                "config=..., summary=...)"
+            ) from None
+        add(**{name: arguments[name] for name in arguments if name != "self"})
+
+    def add(name: str, *, target: str, config: str, summary: str) -> None:
         if not _matches(_NAME, name):
             raise PluginError(
                 f"registers {kind} {name!r}; a name must be lower case, words joined by '_' or '-'"

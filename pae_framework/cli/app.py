@@ -48,7 +48,11 @@ from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
 from pae_framework.system.printing import print_line
-from pae_framework.system.standard_streams import lasting_output, lost_output
+from pae_framework.system.standard_streams import (
+    lasting_output,
+    lost_output,
+    no_more_results,
+)
 
 GROUPS: Mapping[str, Sequence[Callable[..., None] | str]] = {
     "Recipes": (list_recipes, copy, show, check, fetch, schema),
@@ -219,6 +223,7 @@ def main() -> None:
             else:
                 print_error(RunError(lost))
                 code = code or RunError.exit_code
+    no_more_results()
     end_process(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from pae_framework.cli.shell_completion import (
 )
 from pae_framework.errors import UsageError
 from pae_framework.hub import default_or_file
+from pae_framework.system.standard_streams import results_only
 
 if TYPE_CHECKING:
     from pae_framework.execution.context import StageContext
@@ -28,6 +30,12 @@ def _inception_weights(weights: str) -> str:
         return str(Path(default_or_file(weights)).expanduser())
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"--weights {weights}: {error}") from error
+
+
+def _json_only(wanted: bool) -> bool:
+    if wanted:
+        results_only()
+    return wanted
 
 
 RecipeArgument = Annotated[
@@ -112,7 +120,9 @@ ProcessesOption = Annotated[
         "that torchrun started",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="print JSON only", callback=_json_only, is_eager=True)
+]
 ProtocolOption = Annotated[
     bool,
     typer.Option("--protocol", help="also print how each value was measured"),
@@ -170,10 +180,11 @@ def check_output(file: Path, file_format: StrEnum | None, force: bool) -> bool:
     return as_torch
 
 
-def finished_context(run: Path, stage: str) -> StageContext:
+def finished_context(run: Path, stage: str, plugins: Sequence[Path] | None = None) -> StageContext:
     """The context that reads ``stage`` of a run and the stages it depends on; prints on stderr.
 
-    Torch is imported and configured by the recipe after the run was found.
+    Torch is imported and configured by the recipe after the run was found. ``plugins`` are files
+    besides those that the recipe names.
 
     Raises:
         UsageError: there is no such run, or one of these stages is not finished.
@@ -181,7 +192,7 @@ def finished_context(run: Path, stage: str) -> StageContext:
     """
     from pae_framework.runs.opened import open_run
 
-    opened = open_run(run, installed_registry())
+    opened = open_run(run, installed_registry(plugins or ()))
     for file in opened.edited_plugins():
         warn(f"{file} was edited since the run, whose weights are those of the earlier code")
     tell_loading()

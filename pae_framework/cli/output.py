@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import PaeError, Problem, RecipeError, StoppedError, UsageError
 from pae_framework.system.files import file_problem
-from pae_framework.system.printing import print_line, printable
+from pae_framework.system.printing import printable
+from pae_framework.system.standard_streams import write_result
 from pae_framework.system.stopping import STOP_SIGNALS, interrupted_by, stopped_by
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def plain_problem(problem: Problem) -> dict[str, Any]:
 def print_json(data: Any) -> None:
     """Print JSON, which must be all that the command prints on stdout."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    print_line("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+    shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    write_result(f"{shown}\n")
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

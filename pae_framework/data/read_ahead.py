@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pae_framework.data.image_notes import NOTES
 from pae_framework.errors import PaeError
+from pae_framework.file_plugins import Portable
 from pae_framework.system.stopping import stop_signals_blocked
 
 Notes = dict[str, list[str]]
@@ -160,6 +161,10 @@ class _Steps(Dataset[tuple[Any, Notes]], Generic[K, T]):
         self._read = read
         self._can_share: bool | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers that are not forked, which lack the plugin files of this process."""
+        return _steps, (Portable(self._read),)
+
     def __getitem__(self, key: K) -> tuple[Any, Notes]:
         try:
             batch = self._read(key)
@@ -176,6 +181,10 @@ class _Steps(Dataset[tuple[Any, Notes]], Generic[K, T]):
             except RuntimeError:  # torch has no class of its own for it
                 self._can_share = False
         return batch if self._can_share else _Packed.of(batch)
+
+
+def _steps(read: Portable[Callable[[K], T]]) -> _Steps[K, T]:
+    return _Steps(read.value)
 
 
 def _share(batch: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from pae_framework.dry_run.summary import ComponentSize, DryRun, StageDryRun
+from pae_framework.dry_run.sweep_cost import SweepCost, total
 from pae_framework.system.console import PlainTable
 from pae_framework.system.file_errors import gib
 
@@ -36,14 +37,29 @@ def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
         yield f"note: {note}"
 
 
-def members_table(members: Sequence[tuple[str, DryRun]]) -> PlainTable:
+def sweep_lines(name: str, cost: SweepCost) -> Iterator[Line]:
+    """Lines and a table on all members of a sweep, which has this name."""
+    done = f", {cost.done} done" if cost.done else ""
+    yield Text.assemble((name, "bold"), f": {cost.size}{done}")
+    facts = [f"FLOPs {number(cost.flops)}"] if cost.flops is not None else []
+    facts += [f"hours {_hours(cost.hours)}"] if cost.hours is not None else []
+    facts += [f"not counted: {', '.join(cost.not_counted)}"] if cost.not_counted else []
+    if facts:
+        yield f"in total, each shared stage once: {'; '.join(facts)}"
+    yield _members_table(cost)
+
+
+def _members_table(cost: SweepCost) -> PlainTable:
     """Stages that run for each member of a sweep, without those that are cached or shared."""
-    table = _table("member", "stages that run")
-    seen: set[str] = set()
-    for name, dry_run in members:
-        own = [s.stage for s in dry_run.stages if s.state != "done" and s.folder not in seen]
-        seen.update(stage.folder for stage in dry_run.stages)
-        table.add_row(Text(name), Text(" ".join(own) or "none"))
+    hours = ["hours>"] if cost.hours is not None else []
+    table = _table("member", "FLOPs>", *hours, "stages that run")
+    for name, stages in cost.own.items():
+        table.add_row(
+            Text(name),
+            number(total([stage.flops for stage in stages])),
+            *([_hours(total([stage.hours for stage in stages]))] if hours else []),
+            Text(" ".join(stage.stage for stage in stages) or "none"),
+        )
     return table
 
 

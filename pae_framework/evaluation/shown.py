@@ -15,7 +15,7 @@ from pae_framework.evaluation.latent_pictures import cluster_maps, rotated_image
 from pae_framework.evaluation.nearest_images import PIXEL_SIDE, nearest_images, small_pixels
 from pae_framework.execution.context import StageContext
 from pae_framework.layers import map_to_tokens
-from pae_framework.report.content import Clusters, Nearest, Rotations
+from pae_framework.report.content import Clusters, Nearest, Rotations, VariantImages
 from pae_framework.tensor_files import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,18 @@ def shown_inputs(context: StageContext) -> tuple[RunInputs, Tensor | None]:
     masks = {} if inputs.masks is None else {"masks": inputs.masks}
     save_tensors({"images": inputs.images, "labels": inputs.labels, **masks}, file)
     return inputs, masks.get("masks")
+
+
+def variant_images(context: StageContext) -> VariantImages | None:
+    """The test images that the report of a run shows; None if it kept none.
+
+    Args:
+        context: of the stage ``report``, which is done.
+    """
+    if not (context.directory / SHOWN_IMAGES).is_file():
+        return None
+    inputs, _ = shown_inputs(context)
+    return VariantImages(inputs.images, inputs.reconstructions, inputs.latents)
 
 
 def rotations(inputs: RunInputs) -> Rotations | None:

@@ -42,6 +42,7 @@ _BATCH = 250
 WEIGHTS = "weights.safetensors"
 _TUNED = {"solver", "steps", "shift", "shift_base", "guidance", "precision"}
 """What :func:`best_line` always tells, so that no value of a parent recipe takes its place."""
+_FEW_STEPS = ("few_steps", "few_steps_solvers")
 
 
 class _Result(BaseModel):
@@ -274,9 +275,8 @@ def best_line(own: SampleSettings, best: SampleSettings) -> str:
     try:
         SampleSettings.model_validate(section)
     except ValidationError:
-        without: dict[str, Any] = {"few_steps": [], "few_steps_solvers": []}
-        section |= without
-        told |= set(without)
+        section |= {key: [] for key in _FEW_STEPS}
+        told |= set(_FEW_STEPS)
     section = SampleSettings.model_validate(section).model_dump(mode="json")
     default = SampleSettings().model_dump(mode="json")
     changed = {key: x for key, x in section.items() if key in told or x != default[key]}

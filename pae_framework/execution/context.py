@@ -24,6 +24,7 @@ from pae_framework.recipe.models import Recipe, RuntimeSettings
 from pae_framework.registry import Registry
 from pae_framework.runs.data_record import ImagesRecord, read_record
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.later_stages import later_stages
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage, Split, upstream_stages
 from pae_framework.runs.record import UpdateRecord
@@ -242,7 +243,17 @@ class StageContext:
 
     def progress(self, total: int, done: int = 0) -> ProgressLine:
         """A progress display with the stage's name."""
-        return ProgressLine(self.planned.name, total, done, self.console, self.update_record)
+        return ProgressLine(
+            self.planned.name, total, done, self.console, self.update_record, self._later()
+        )
+
+    def _later(self) -> Callable[[float], float | None] | None:
+        """How long the run takes after this stage; None unless this is the running stage."""
+        if self.update_record is no_record or not self.world.is_main:
+            return None
+        recorded = self.recorded_images("train")
+        images = None if recorded is None else recorded.images
+        return later_stages(self.recipe, self.run, self.plan, self.planned.name, images).seconds
 
     def train_context(self, train: TrainSettings) -> TrainContext:
         """Folder, device, name, seed and display for the training loop."""

@@ -95,7 +95,7 @@ class Executor:
         import submitit
 
         executor = submitit.AutoExecutor(
-            folder=self.folder, cluster="slurm", slurm_python=deaf_at_start(sys.executable)
+            folder=self.folder, cluster="slurm", slurm_python=f"{deaf_at_start(sys.executable)} -P"
         )
         executor.update_parameters(**self._parameters(job, after))
         with outside_allocations({"PYTHONPATH": _python_path()}):
@@ -133,7 +133,7 @@ class Executor:
 
         # Not submitit's `setup`: the job's process would be the shell, which forwards no signal.
         setup = [*self.profile.setup, 'exec "$0" "$@"']
-        python = shlex.join(["bash", "-c", "\n".join(setup), sys.executable])
+        python = shlex.join(["bash", "-c", "\n".join(setup), sys.executable, "-P"])
         executor = submitit.LocalExecutor(self.folder, python=python)
         (work,) = works
         executor.update_parameters(

@@ -35,6 +35,7 @@ def import_tokenizer(
     registry: Registry,
     command: str,
     console: PlainConsole,
+    plugins: Sequence[Path] = (),
 ) -> Path:
     """Make a run from a released tokenizer, finished up to its tokenizer stage. Needs no images.
 
@@ -50,6 +51,7 @@ def import_tokenizer(
         registry: the installed plugins.
         command: what the user typed, for the record.
         console: shows progress.
+        plugins: plugin files, for the recipe.
 
     Returns:
         The run's directory.
@@ -63,7 +65,7 @@ def import_tokenizer(
     if problem := file_problem(file, folder=True):
         raise UsageError(problem)
     overrides = [ANY_DEVICE, *overrides]
-    loaded = load_recipe(recipe, overrides, registry)
+    loaded = load_recipe(recipe, overrides, registry, plugins)
     if loaded.recipe.sweep is not None:
         raise UsageError(f"{loaded.recipe.name} is a sweep; import into a recipe without `sweep:`")
     path = run_dir or Path("runs") / f"{loaded.recipe.name}-imported"
@@ -71,13 +73,13 @@ def import_tokenizer(
     from pae_framework.interop.tokenizer_weights import validate_and_copy
 
     copy = path.absolute() / FOLDER / "tokenizer.safetensors"
-    summary, has_encoder = validate_and_copy(file, loaded.recipe, registry, copy)
+    summary, has_encoder = validate_and_copy(file, loaded.recipe, loaded.registry, copy)
     console.print(summary, soft_wrap=True, markup=False)
 
     changes = [f"tokenizer.weights={inline(str(copy))}"]
     if has_encoder and "weights" in type(loaded.recipe.tokenizer.encoder.config).model_fields:
         changes.append("tokenizer.encoder.weights=none")
-    loaded = load_recipe(recipe, [*overrides, *changes], registry)
+    loaded = load_recipe(recipe, [*overrides, *changes], registry, plugins)
     directory = RunDirectory.at(path, stages_dir_of(path))
     choose_launcher(console).run(loaded, directory, command, until="tokenizer")
     return path
@@ -106,6 +108,7 @@ def import_generator(
     registry: Registry,
     command: str,
     console: PlainConsole,
+    plugins: Sequence[Path] = (),
 ) -> None:
     """Load a generator trained elsewhere into a run, as if its generator stage had trained it.
 
@@ -121,6 +124,7 @@ def import_generator(
         registry: the installed plugins.
         command: what the user typed, for the record.
         console: shows progress.
+        plugins: plugin files, for the recipe.
 
     Raises:
         UsageError: there is no such file or run, its recipe has no generator, its tokenizer is not
@@ -139,7 +143,7 @@ def import_generator(
     changes = [*overrides, f"generator.weights={inline(str(copy))}"]
     if statistics is not None:
         changes.append(f"latents.statistics={inline(str(statistics_copy))}")
-    opened = _with_changes(opened, changes)
+    opened = _with_changes(opened, changes, plugins)
     from pae_framework.execution.context import StageContext, configure_torch
 
     configure_torch(opened.loaded.recipe.runtime)
@@ -152,7 +156,7 @@ def import_generator(
     choose_launcher(console).run(opened.loaded, opened.directory, command, until="generator")
 
 
-def _with_changes(opened: OpenedRun, changes: Sequence[str]) -> OpenedRun:
+def _with_changes(opened: OpenedRun, changes: Sequence[str], plugins: Sequence[Path]) -> OpenedRun:
     """The run with changes of its recipe, added to the overrides it was started with."""
     recipe, path = opened.loaded.recipe, opened.directory.path
     if recipe.generator is None and not any(text.startswith("generator=") for text in changes):
@@ -161,7 +165,7 @@ def _with_changes(opened: OpenedRun, changes: Sequence[str]) -> OpenedRun:
             "'generator={use: lightningdit, preset: XL/1, train: {steps: 1}}'"
         )
     changes = [*_changes_for_import(recipe), *changes]
-    loaded = load_recipe(path / "resolved.yaml", changes, opened.loaded.registry)
+    loaded = load_recipe(path / "resolved.yaml", changes, opened.loaded.registry, plugins)
     earlier = opened.directory.text("overrides.txt").splitlines()
     loaded = replace(
         loaded,

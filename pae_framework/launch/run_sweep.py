@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -14,11 +15,13 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
 from pae_framework.runs.planned import planned_stages
-from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import write_json
 from pae_framework.system.printing import printable
+
+if TYPE_CHECKING:
+    from pae_framework.stages.report import FinishedMember
 
 
 def run_sweep(
@@ -73,11 +76,11 @@ def describe_sweep(
 
 def compare_members(loaded: LoadedRecipe, directory: RunDirectory) -> None:
     """Write ``results.json`` and ``report.html`` of the members finished so far."""
-    from pae_framework.stages.report import write_comparison
+    from pae_framework.stages.report import write_comparison  # loads torch
 
-    results, samples_of = _results(loaded, directory)
-    write_json(directory.path / RESULTS, results)
-    write_comparison(directory, loaded.recipe.description, results, samples_of)
+    finished = list(_finished_members(loaded, directory))
+    write_json(directory.path / RESULTS, [_result(each, directory) for each in finished])
+    write_comparison(directory, loaded, finished)
 
 
 def member_directory(sweep: RunDirectory, member: Member) -> RunDirectory:
@@ -85,28 +88,27 @@ def member_directory(sweep: RunDirectory, member: Member) -> RunDirectory:
     return RunDirectory.at(sweep.path / "members" / member.name, sweep.store)
 
 
-def _results(
-    loaded: LoadedRecipe, sweep: RunDirectory
-) -> tuple[list[dict[str, Any]], dict[str, StageResults]]:
-    """Results of the members whose currently planned evaluation is done, and their samples.
+def _finished_members(loaded: LoadedRecipe, sweep: RunDirectory) -> Iterator[FinishedMember]:
+    """The members whose currently planned evaluation is done."""
+    from pae_framework.stages.report import FinishedMember  # loads torch
 
-    Each result has member, variant, seed, metrics, and the folder of its samples if there are any.
-    The samples are by member.
-    """
-    results, samples_of = [], {}
     for member in expand(loaded):
         run = member_directory(sweep, member)
         stages = planned_stages(member.loaded, run.store)
-        if "evaluate" not in stages or not run.stage(stages["evaluate"]).done:
-            continue
-        entry: dict[str, Any] = {
-            "member": member.name,
-            "variant": member.variant,
-            "seed": member.seed,
-            "metrics": read_metrics_file(run.results(stages["evaluate"]).file(RESULTS)),
-        }
-        if "sample" in stages:
-            samples = samples_of[member.name] = run.results(stages["sample"])
-            entry["samples"] = os.path.relpath(samples.folder, sweep.path)
-        results.append(entry)
-    return results, samples_of
+        if "evaluate" in stages and run.stage(stages["evaluate"]).done:
+            metrics = read_metrics_file(run.results(stages["evaluate"]).file(RESULTS))
+            yield FinishedMember(member, run, stages, metrics)
+
+
+def _result(finished: FinishedMember, sweep: RunDirectory) -> dict[str, Any]:
+    """Member, variant, seed, metrics, and the folder of its samples if there are any."""
+    member = finished.member
+    result = {
+        "member": member.name,
+        "variant": member.variant,
+        "seed": member.seed,
+        "metrics": finished.metrics,
+    }
+    if finished.samples is not None:
+        result["samples"] = os.path.relpath(finished.samples.folder, sweep.path)
+    return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import platform
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +23,10 @@ from pae_framework.distributed.failure import Failure, LostContactError, RankErr
 from pae_framework.distributed.group import GroupWorld
 from pae_framework.distributed.link import Link, launchers_store, own_store
 from pae_framework.distributed.place import Place
-from pae_framework.errors import INTERRUPTED, PluginError, StoppedError
+from pae_framework.errors import INTERRUPTED, StoppedError
 from pae_framework.execution.context import SharedWork
-from pae_framework.plugins import with_files
+from pae_framework.file_plugins import Portable
 from pae_framework.preflight.machine import memory_advice
-from pae_framework.registry import Registry
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.cores import threads_per_process
 from pae_framework.system.file_errors import writing
@@ -61,9 +59,8 @@ class StageOrder:
     logs: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what may be of classes of plugin files apart: these are imported first."""
-        files = {p.file: p.version for p in self.context.registry.plugins if p.file}
-        return _received, (files, pickle.dumps((self.context, self.run)), self.logs)
+        """What may be of classes of plugin files is sent with these files."""
+        return _received, (Portable((self.context, self.run)), self.logs)
 
     @classmethod
     def of(cls, context: Work, run: Callable[[Work], None], logs: Path) -> Self:
@@ -72,19 +69,9 @@ class StageOrder:
         return cls(portable, run, logs.absolute())
 
 
-def _received(files: Mapping[str, str], pickled: bytes, logs: Path) -> StageOrder:
-    """The order, in another process.
-
-    Raises:
-        PluginError: a plugin file cannot be imported, or is not the one that rank 0 has.
-    """
-    here = with_files(Registry(), map(Path, files))
-    for plugin in here.plugins:
-        if plugin.error or plugin.version != files[plugin.file]:
-            reason = plugin.error or "it was edited after the run started; run it again"
-            raise PluginError(f"plugin {plugin.file}: {reason}")
-    context, run = pickle.loads(pickled)
-    return StageOrder(context, run, logs)
+def _received(sent: Portable[tuple[Any, Any]], logs: Path) -> StageOrder:
+    """The order, in another process."""
+    return StageOrder(*sent.value, logs)
 
 
 def order_key(number: int) -> str:
@@ -297,7 +284,7 @@ def _start_follower(rank: int, size: int, port: int, log: Path) -> subprocess.Po
     # A signal that comes while it starts waits until it can stop in good order (follower.follow).
     with log.open("ab") as file, stop_signals_blocked():
         return subprocess.Popen(
-            [sys.executable, "-m", "pae_framework.launch.follower"],
+            [sys.executable, "-P", "-m", "pae_framework.launch.follower"],
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=file,

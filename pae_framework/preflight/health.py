@@ -148,7 +148,7 @@ def _torch(machine: Machine) -> Iterator[Finding]:
 
 def _told_by_torch() -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", _ASK_TORCH],
+        [sys.executable, "-P", "-c", _ASK_TORCH],
         capture_output=True,
         text=True,
         timeout=_TORCH_SECONDS,

@@ -10,16 +10,19 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pae_framework.errors import Problem, RecipeError, UsageError
+from pae_framework.recipe.emit import inline
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.models import MAX_NAME
-from pae_framework.recipe.nodes import Node, dotted
+from pae_framework.recipe.nodes import KeyPath, Node, dotted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ABSENT = object()
 _FIXED = ("pae", "name", "plugins", "launch", "sweep", "extends")
 
 
@@ -58,6 +61,47 @@ def chosen_members(loaded: LoadedRecipe, only: str | None) -> list[Member]:
         names = ", ".join(member.name for member in members)
         raise UsageError(f"--only {only!r} matches no member of the sweep; members: {names}")
     return chosen
+
+
+def base_variant(loaded: LoadedRecipe) -> str:
+    """The variant that the others are compared with: the first without overrides, else the first.
+
+    The recipe must have a ``sweep``.
+    """
+    assert loaded.recipe.sweep is not None
+    variants = loaded.recipe.sweep.variants
+    return next((name for name, changes in variants.items() if not changes), next(iter(variants)))
+
+
+def differing_values(members: Sequence[Member]) -> dict[str, list[str]]:
+    """Keys in which variants differ, defaults included, with the value of each variant as YAML.
+
+    The variants are in the order of ``members``. A section or component that some variants lack is
+    one value: its component, or ``set``.
+    """
+    variants: dict[str, Any] = {}
+    for member in members:
+        if member.variant not in variants:
+            variants[member.variant] = member.loaded.resolved()
+    return dict(_differing(list(variants.values())))
+
+
+def _differing(values: Sequence[Any], path: KeyPath = ()) -> Iterator[tuple[str, list[str]]]:
+    if all(value == values[0] for value in values) or path[1:] == ("train", "seed"):
+        return
+    if all(isinstance(value, dict) for value in values):
+        for key in dict.fromkeys(key for value in values for key in value):
+            yield from _differing([value.get(key, _ABSENT) for value in values], (*path, key))
+    else:
+        yield dotted(path), [_shown(value) for value in values]
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "not set"
+    if isinstance(value, dict) and value:
+        return str(value.get("use", "set"))
+    return inline(value)
 
 
 def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:

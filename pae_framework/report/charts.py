@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from pae_framework.report.metrics import (
 from pae_framework.report.page import Chart, chart
 from pae_framework.report.plots import (
     FEWEST_POINTS,
+    GRAY,
     Line,
     colors_of,
     curves,
@@ -28,19 +30,22 @@ from pae_framework.report.plots import (
     terms_of,
 )
 
-_ENGINE = ("lr", "images_per_s", "data_wait")
-"""Terms of a log that tell of the machine or the schedule, not of the result."""
+READINGS = (
+    *("lr", "grad_norm", "opponent_lr", "opponent_grad_norm"),
+    *("images_per_s", "data_wait"),
+)
+"""Terms of a log that tell of the machine or the optimizer, not of the result."""
 
 
 @dataclass(frozen=True)
 class TrainingSection:
-    """Charts of one stage: losses first, and readings of the engine apart.
+    """Charts of one stage: losses first, and readings apart.
 
     ``values`` are the last values of terms with too few for a chart.
     """
 
     losses: list[tuple[str, Chart]]
-    engine: list[tuple[str, Chart]]
+    readings: list[tuple[str, Chart]]
     values: dict[str, str]
 
 
@@ -55,13 +60,15 @@ class AxisSection:
 
 
 def training(stages: Mapping[str, Sequence[CurveRow]]) -> dict[str, TrainingSection]:
-    """One panel per stage and term; a term has the same color in every stage."""
-    colors = colors_of(term for rows in stages.values() for term in _reading_order(rows))
+    """One panel per stage and term; a loss has the same color in every stage, readings are gray."""
+    terms = [term for rows in stages.values() for term in _reading_order(rows)]
+    colors = colors_of(term for term in terms if term not in READINGS)
+    colors |= dict.fromkeys(READINGS, GRAY)
     sections = {stage: _training(stage, rows, colors) for stage, rows in stages.items()}
     return {
         stage: section
         for stage, section in sections.items()
-        if section.losses or section.engine or section.values
+        if section.losses or section.readings or section.values
     }
 
 
@@ -73,19 +80,19 @@ def _training(stage: str, rows: Sequence[CurveRow], colors: Mapping[str, str]) -
         if term in svgs
     }
     return TrainingSection(
-        losses=[panel for panel in panels.items() if panel[0] not in _ENGINE],
-        engine=[panel for panel in panels.items() if panel[0] in _ENGINE],
+        losses=[panel for panel in panels.items() if panel[0] not in READINGS],
+        readings=[panel for panel in panels.items() if panel[0] in READINGS],
         values={
             term: _last(rows, term)
             for term in _reading_order(rows)
-            if term not in svgs and term not in _ENGINE
+            if term not in svgs and term not in READINGS
         },
     )
 
 
 def _reading_order(rows: Sequence[CurveRow]) -> list[str]:
     """The whole loss, its terms, then what is no loss."""
-    return sorted(terms_of(rows), key=lambda term: (term != "loss", term in _ENGINE))
+    return sorted(terms_of(rows), key=lambda term: (term != "loss", term in READINGS))
 
 
 def _last(rows: Sequence[CurveRow], term: str) -> str:
@@ -107,7 +114,7 @@ def along(
         values = {at: fixed(number(metric), decimals) for at, metric in series.points}
         rows.append((series.label, [values.get(position, "") for position in positions]))
     lines = [Line(series.label, _finite_points(series)) for series in all_series]
-    y_label = all_series[0].label if len(all_series) == 1 else ""
+    y_label = ", ".join(dict.fromkeys(str(series.points[0][1]["label"]) for series in all_series))
     return AxisSection(
         axis=axis.label,
         positions=[f"{position:.10g}" for position in positions],
@@ -128,13 +135,13 @@ def axis_chart(
     """The chart of metrics along an axis; None if no line has three points."""
     if max((len(line.points) for line in lines), default=0) < FEWEST_POINTS:
         return None
-    svg = curves(lines, axis.label, y_label or "value", log_x=axis.doubling, colors=colors)
-    return chart(svg, f"{y_label or ', '.join(line.label for line in lines)} over {axis.label}")
+    svg = curves(lines, axis.label, y_label, log_x=axis.doubling, colors=colors)
+    return chart(svg, f"{y_label} over {axis.label}")
 
 
 def _finite_points(series: Series) -> list[tuple[float, float, float | None]]:
     return [
         (position, value, metric.get("std"))
         for position, metric in series.points
-        if (value := number(metric)) is not None
+        if (value := number(metric)) is not None and math.isfinite(value)
     ]

@@ -113,14 +113,34 @@ class ReportContent:
 
 
 @dataclass(frozen=True)
+class VariantImages:
+    """Test images (M, 3, S, S) uint8 with their reconstructions and latents (M, C, h, w) float."""
+
+    images: Tensor
+    reconstructions: Tensor
+    latents: Tensor
+
+
+@dataclass(frozen=True)
 class SweepContent:
-    """A sweep: its members with their metrics, and per variant the samples of one member."""
+    """A sweep: its finished members with their metrics, and pictures of one member per variant.
+
+    ``reports`` are the relative paths of the members' reports, by variant and seed. ``unfinished``
+    are names of members. ``differences`` are keys of the recipe with the value of each variant in
+    ``variants``. ``base`` is the variant that the others are compared with.
+    """
 
     name: str
     members: Sequence[MemberMetrics]
     description: str = ""
     recipe_yaml: str = ""
+    reports: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    unfinished: Sequence[str] = ()
+    variants: Sequence[str] = ()
+    differences: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    base: str = ""
     samples: Mapping[str, LabeledImages] = field(default_factory=dict)
+    shown: Mapping[str, VariantImages] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     commands: Sequence[str] = ()

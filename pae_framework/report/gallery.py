@@ -6,14 +6,20 @@ shrink instead, so that their images stay below each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pae_framework.report.colors import latent_colors, principal_components
-from pae_framework.report.content import Clusters, LabeledImages, Nearest, Rotations
+from pae_framework.report.content import (
+    Clusters,
+    LabeledImages,
+    Nearest,
+    Rotations,
+    VariantImages,
+)
 from pae_framework.report.encoding import tile_uri
 from pae_framework.report.pictures import class_rows, to_picture, visible_scale
 from pae_framework.report.plots import PALETTE
@@ -112,10 +118,15 @@ def sample_strip(images: LabeledImages, class_names: Sequence[str], alt: str) ->
     """The first two images, one below the other, of each class that fits into a row."""
     if not len(images.images):
         return None
-    rows = class_rows(images.labels, class_names, 2, classes=images_per_row(images.images))
+    rows = _strip_rows(images, class_names)
     upper = torch.stack([indices[0] for _, indices in rows])
     lower = torch.stack([indices[-1] for _, indices in rows])
     return tiles(alt, images.images[upper], images.images[lower])
+
+
+def strip_classes(images: LabeledImages, class_names: Sequence[str]) -> list[str]:
+    """The classes in :func:`sample_strip`, from left to right."""
+    return [name for name, _ in _strip_rows(images, class_names)] if len(images.images) else []
 
 
 def reconstructions(originals: Tensor | None, decoded: Tensor | None) -> Tiles | None:
@@ -159,6 +170,27 @@ def latents(values: Tensor | None, images: Tensor | None) -> Tiles | None:
     )
     alt = "images, below each the colors of its latent"
     return tiles(alt, images[:most], latent_colors(values)[:most], caption=caption)
+
+
+def variant_rows(
+    shown: Mapping[str, VariantImages], what: str, of: Callable[[VariantImages], Tensor]
+) -> list[Strip]:
+    """Of each variant a row of pictures (M, 3, s, s) of its test images, which are above it.
+
+    Variants that follow each other share the row of test images if theirs are the same.
+    """
+    strips: list[Strip] = []
+    above: Tensor | None = None
+    for variant, found in shown.items():
+        most = images_per_row(found.images)
+        if above is None or not torch.equal(above, found.images):
+            above = found.images
+            row = tiles("test images", above[:most], shrinks=True)
+            strips.append(("test images", row))
+        side = strips[-1][1].side
+        row = tiles(f"{what} of {variant}", of(found)[:most], shrinks=True)
+        strips.append((variant, replace(row, side=side, crisp=row.crisp or row.side != side)))
+    return strips
 
 
 def clusters(found: Clusters | None) -> Tiles | None:
@@ -212,6 +244,10 @@ def images_per_row(images: Tensor) -> int:
 def _shown_side(images: Tensor) -> int:
     side = images.shape[-1]
     return min(_WIDEST, side * visible_scale(side))
+
+
+def _strip_rows(images: LabeledImages, class_names: Sequence[str]) -> list[tuple[str, Tensor]]:
+    return class_rows(images.labels, class_names, 2, classes=images_per_row(images.images))
 
 
 def _rows_by_class(samples: LabeledImages, class_names: Sequence[str]) -> list[tuple[str, Tensor]]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from pae_framework.report import charts, gallery
+from pae_framework.report.colors import latent_colors
 from pae_framework.report.content import ReportContent, SweepContent
+from pae_framework.report.deltas import delta_table
 from pae_framework.report.metrics import EVALUATIONS, GENERATOR_STEPS, At, Axis, flat
 from pae_framework.report.page import Chart, fill
 from pae_framework.report.plots import Line, colors_of
@@ -58,14 +60,26 @@ def render_sweep(content: SweepContent) -> str:
         variant: gallery.sample_strip(images, content.class_names, f"samples of {variant}")
         for variant, images in content.samples.items()
     }
+    others, deltas = delta_table(content.members, content.base)
     return fill(
         "sweep.html.j2",
         content=content,
+        others=others,
+        deltas=deltas,
+        reconstructions=gallery.variant_rows(
+            content.shown, "reconstructions", lambda found: found.reconstructions
+        ),
+        latents=gallery.variant_rows(
+            content.shown, "latents", lambda found: latent_colors(found.latents)
+        ),
         columns=columns,
         groups=[(title, list(group)) for title, group in groupby(columns, lambda c: c.group_title)],
         rows=rows,
         notes=table_notes(columns),
         charts=_charts(columns, rows, GENERATOR_STEPS) + _charts(columns, rows, EVALUATIONS),
+        classes=next(
+            (gallery.strip_classes(x, content.class_names) for x in content.samples.values()), []
+        ),
         strips_by_variant={variant: strip for variant, strip in strips.items() if strip},
         environment=flat(content.environment),
     )

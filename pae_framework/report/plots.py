@@ -23,13 +23,23 @@ Values = NDArray[np.float64]
 
 GRAY = "#7b7b7b"
 """About the same contrast (4.2) to a white and to a near-black page."""
-PALETTE = ("#3b82f6", "#e06a0f", "#17a673", "#a55eea", "#e0447c", "#0c98aa", "#b58900", "#8d6e63")
+PALETTE = (
+    *("#3b82f6", "#e06a0f", "#17a673", "#a55eea", "#e0447c", "#0c98aa", "#b58900", "#8d6e63"),
+    *("#d64545", "#6b8e23", "#6366f1", "#c455c4", "#2f9e44"),
+)
 _MARKERS = "osD^vPX*"
 _MOST_POINTS = 300
 FEWEST_POINTS = 3
 """Fewer make no curve."""
-_UNITS = {"lr": "learning rate", "images_per_s": "images/s", "data_wait": "share of time"}
-"""Titles of the vertical axis; other terms have their own name."""
+_TITLES = {
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "opponent_lr": "learning rate",
+    "opponent_grad_norm": "gradient norm",
+    "images_per_s": "images/s",
+    "data_wait": "share of time",
+}
+"""Titles of the vertical axis; other terms have their own name and no unit."""
 _METADATA = ("Creator", "Date", "Format", "Type")
 # A viewer that knows the color scheme of the page gives the text the contrast of body text.
 _STYLE = (
@@ -141,7 +151,7 @@ def _loss_panel(steps: Values, values: Values, term: str, color: str) -> str:
     axes.plot(steps[keep], values[keep], color=color, alpha=0.3, linewidth=0.8)
     axes.plot(steps[keep], mean[keep], color=color, linewidth=1.4)
     axes.set_xlabel("step")
-    axes.set_ylabel(_UNITS.get(term, term))
+    axes.set_ylabel(_TITLES.get(term, term))
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     _scale_y(axes, values)

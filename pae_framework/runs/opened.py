@@ -22,10 +22,14 @@ class OpenedRun:
     plan: dict[str, PlannedStage]
 
     def edited_plugins(self) -> list[str]:
-        """Plugin files of the recipe that are not those that the run's last stage ran with."""
+        """Plugin files whose contents are not those that the run's last stage ran with."""
         files = [plugin for plugin in self.loaded.registry.plugins if plugin.file]
         recorded = self.directory.environment.get("plugins", {}) if files else {}
-        return [plugin.file for plugin in files if recorded.get(plugin.name) != plugin.source]
+        return [
+            plugin.file
+            for plugin in files
+            if str(recorded.get(plugin.name, plugin.version)).rpartition(" ")[2] != plugin.version
+        ]
 
     def finished(self, stage: str) -> PlannedStage:
         """The plan of a stage that must be done.

@@ -55,7 +55,7 @@ def _located(new: PlannedStage, old: PlannedStage, store: Path) -> PlannedStage:
     """The stage with the fingerprint of its folder."""
     if new.fingerprint == old.fingerprint or StageRecord(store / new.folder).info:
         return new
-    info = _info(store / old.folder)
+    info = known_info(store / old.folder)
     if info and info.get(IDENTIFIED, new.fingerprint) == new.fingerprint:
         return replace(new, fingerprint=old.fingerprint, identified=new.fingerprint)
     if (folder := _identified_folders(store).get(new.folder)) is not None:
@@ -71,15 +71,15 @@ def _identified_folders(store: Path) -> Mapping[str, str]:
         found = {}
         for file in sorted(store.glob("*/stage.json"), reverse=True):  # the first one counts
             folder = file.parent
-            if identified := _info(folder).get(IDENTIFIED):
+            if identified := known_info(folder).get(IDENTIFIED):
                 found[f"{folder.name.rpartition('-')[0]}-{identified}"] = folder.name
         return found
 
     return once(("identified", store.absolute()), look)
 
 
-def _info(folder: Path) -> dict[str, Any]:
-    """The record in a folder that may be another recipe's; empty if it is damaged."""
+def known_info(folder: Path) -> dict[str, Any]:
+    """The record of a stage in a folder that may be another recipe's; empty if it is damaged."""
     try:
         return StageRecord(folder).info
     except (PaeError, OSError, ValueError, TypeError):

@@ -1,7 +1,7 @@
 """Writes a new plugin, and updates the scaffolding of one. No torch.
 
 ``.pae-plugin.json`` records what was written. An update replaces only files that still have these
-contents; what the author changed or removed stays as it is.
+contents; what the author changed stays as it is.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FileUpdate:
 
     path: str
     state: str
-    """``updated``, ``added``, or ``kept``: the author changed it, so it stays as it is."""
+    """``updated``, ``added``, ``restored``: it was deleted, or ``kept``: the author changed it."""
     diff: str
     """From the file as it is to that of the installed version, as a unified diff."""
 
@@ -70,22 +70,19 @@ def update_plugin(folder: Path) -> list[FileUpdate]:
     for update in updates:
         if update.state != "kept":
             _write(folder / update.path, current[update.path])
-    _write_record(folder, names, _digests(folder, current, recorded, updates))
+    _write_record(folder, names, _digests(current, recorded, updates))
     return updates
 
 
 def _digests(
-    folder: Path,
     current: Mapping[str, str],
     recorded: Mapping[str, str],
     updates: Iterable[FileUpdate],
 ) -> dict[str, str]:
     """Digests of what was written last. A file that was never written has none."""
     kept = {update.path for update in updates if update.state == "kept"}
-    removed = {path for path in recorded if not (folder / path).exists()}
-    unwritten = kept | removed
-    before = {path: recorded[path] for path in unwritten & current.keys() & recorded.keys()}
-    written = {path: text for path, text in current.items() if path not in unwritten}
+    before = {path: recorded[path] for path in kept & recorded.keys()}
+    written = {path: text for path, text in current.items() if path not in kept}
     return {**before, **_digests_of(written)}
 
 
@@ -94,8 +91,8 @@ def _updates(
 ) -> Iterator[FileUpdate]:
     for path, text in current.items():
         if not (folder / path).exists():
-            if path not in recorded:
-                yield FileUpdate(path, "added", _diff(path, "", text))
+            state = "restored" if path in recorded else "added"
+            yield FileUpdate(path, state, _diff(path, "", text))
             continue
         found = _read(folder / path)
         if found == text:

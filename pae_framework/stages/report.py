@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,37 @@ import torch
 
 from pae_framework.contracts import SampleSet
 from pae_framework.errors import PaeError
-from pae_framework.evaluation.shown import clusters, nearest_to_samples, rotations, shown_inputs
+from pae_framework.evaluation.shown import (
+    clusters,
+    nearest_to_samples,
+    rotations,
+    shown_inputs,
+    variant_images,
+)
 from pae_framework.execution.context import StageContext
 from pae_framework.metrics_file import METRICS, describe_gap, read_log
+from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.parent_changes import changes_to_parent
 from pae_framework.recipe.stage_table import STAGES
+from pae_framework.recipe.sweep import Member, base_variant, differing_values, expand
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
-from pae_framework.report.content import LabeledImages, ReportContent, StageSummary, SweepContent
+from pae_framework.report.content import (
+    LabeledImages,
+    ReportContent,
+    StageSummary,
+    SweepContent,
+    VariantImages,
+)
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
+from pae_framework.runs.opened import OpenedRun
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
 from pae_framework.sampling.sample_set import read_sets
+from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -54,41 +72,111 @@ def rewrite(context: StageContext) -> None:
         record.renew_results()
 
 
+@dataclass(frozen=True)
+class FinishedMember:
+    """A finished member of a sweep.
+
+    Args:
+        member: its name, variant, seed and recipe.
+        run: its directory.
+        plan: its stages by name.
+        metrics: those of its stage ``evaluate``.
+    """
+
+    member: Member
+    run: RunDirectory
+    plan: dict[str, PlannedStage]
+    metrics: Metrics
+
+    @property
+    def samples(self) -> StageResults | None:
+        """Its stage ``sample``; None if the recipe has none."""
+        return self.run.results(self.plan["sample"]) if "sample" in self.plan else None
+
+    @property
+    def has_report(self) -> bool:
+        """Whether its own report is written."""
+        return "report" in self.plan and self.run.stage(self.plan["report"]).done
+
+    def context(self) -> StageContext:
+        """A context of its stage ``report``."""
+        opened = OpenedRun(self.member.loaded, self.run, self.plan)
+        return StageContext.of_finished_run(opened, "report", PlainConsole(stderr=True))
+
+
 def write_comparison(
-    sweep: RunDirectory,
-    description: str,
-    results: Sequence[dict[str, Any]],
-    samples_of: Mapping[str, StageResults],
+    sweep: RunDirectory, loaded: LoadedRecipe, finished: Sequence[FinishedMember]
 ) -> Path:
     """Write ``report.html`` of a sweep from its finished members; returns its path.
 
     Args:
         sweep: the directory of the sweep.
-        description: of its recipe.
-        results: of the finished members.
-        samples_of: the stage ``sample`` of each finished member that has one.
+        loaded: its recipe.
+        finished: its finished members.
     """
-    members = [MemberMetrics(x["variant"], x["seed"], x["metrics"]) for x in results]
-    samples: dict[str, LabeledImages] = {}
-    for result in results:
-        member = result["member"]
-        if result["variant"] not in samples and member in samples_of:
-            main = read_sets(samples_of[member].file)[0]
-            title = f"{member}, {generator_words(main.generator_step)}"
-            samples[result["variant"]] = LabeledImages(title, main.images, main.labels)
-    info = sweep.info
+    members, names = expand(loaded), {each.member.name for each in finished}
+    first = {each.member.variant: each for each in reversed(finished)}
+    variants = dict.fromkeys(member.variant for member in members)
+    shown = {name: first[name] for name in variants if name in first}
+    samples = {name: _main_samples(each) for name, each in shown.items() if each.samples}
+    images, class_names = _variant_images(shown)
     content = SweepContent(
-        name=info["name"],
-        members=members,
-        description=description,
+        name=sweep.info["name"],
+        members=[
+            MemberMetrics(each.member.variant, each.member.seed, each.metrics) for each in finished
+        ],
+        description=loaded.recipe.description,
         recipe_yaml=sweep.text(RESOLVED),
+        reports={
+            (each.member.variant, each.member.seed): f"members/{each.member.name}/{REPORT}"
+            for each in finished
+            if each.has_report
+        },
+        unfinished=[member.name for member in members if member.name not in names],
+        variants=list(variants),
+        differences=differing_values(members),
+        base=base_variant(loaded),
         samples=samples,
+        shown=images,
+        class_names=class_names,
         environment=sweep.environment,
-        commands=[info["command"]],
+        commands=[sweep.info["command"]],
     )
     path = sweep.path / REPORT
     write_text(path, render_sweep(content))
     return path
+
+
+def _main_samples(finished: FinishedMember) -> LabeledImages:
+    assert finished.samples is not None
+    main = read_sets(finished.samples.file)[0]
+    title = f"{finished.member.name}, {generator_words(main.generator_step)}"
+    return LabeledImages(title, main.images, main.labels)
+
+
+@torch.no_grad()
+def _variant_images(
+    members: Mapping[str, FinishedMember],
+) -> tuple[dict[str, VariantImages], list[str]]:
+    """Of each variant the images that its report shows, and the names of their classes.
+
+    Warns where they cannot be computed.
+    """
+    found: dict[str, VariantImages] = {}
+    class_names: list[str] = []
+    for variant, finished in members.items():
+        if not finished.has_report:
+            continue
+        try:
+            context = finished.context()
+            class_names = class_names or list(context.class_names)
+            images = variant_images(context)
+        except PaeError as error:
+            logger.warning("the report shows no reconstructions of %s: %s", variant, error)
+            continue
+        if images is not None:
+            found[variant] = images
+    return found, class_names
 
 
 @torch.no_grad()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
@@ -24,14 +26,16 @@ def contained() -> Iterator[list[str]]:
 
     Output goes to stderr, including that of C code. Standard output and error are restored even if
     they are closed; so are the working directory and a lowered recursion limit. A process that the
-    block forks ends at once.
+    block forks ends at once; the block cannot end its own, or start another program in its place:
+    os._exit, os.abort and os.exec* raise SystemExit. A crash prints the lines of code that led to
+    it.
 
     Yields:
         A list that after the block has one message for each thing that the block must not do.
     """
     faults: list[str] = []
     with ExitStack() as stack:
-        for part in (_output, _threads, _forks, _settings):
+        for part in (_output, _crashes, _threads, _forks, _settings):
             stack.enter_context(part(faults))
         yield faults
 
@@ -49,6 +53,11 @@ def end_process(code: int) -> NoReturn:
 # --- output ---------------------------------------------------------------------------------------
 
 _NAMES = ("stdout", "stderr", "__stdout__", "__stderr__")
+
+
+_texts: list[Any] = []
+"""What stood in for the streams. Kept, because a thread that prints at the end of a block would
+crash the process if its stream were freed: print() of Python 3.11 holds no reference."""
 
 
 class _Lent(io.RawIOBase):
@@ -84,6 +93,7 @@ def _output(faults: list[str]) -> Iterator[None]:
     text = lent and io.TextIOWrapper(
         cast(Any, lent), "utf-8", "backslashreplace", line_buffering=True, write_through=True
     )
+    _texts.append(text)
     with _descriptors(faults):
         for name in _NAMES:
             setattr(sys, name, text)
@@ -135,7 +145,21 @@ def _flush_c_output() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-# --- threads, forks, settings ---------------------------------------------------------------------
+# --- crashes, threads, forks, settings ------------------------------------------------------------
+
+
+@contextmanager
+def _crashes(faults: list[str]) -> Iterator[None]:
+    """Print the stack if C code crashes: the process cannot be saved."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    with suppress(OSError, ValueError):  # there is no standard error
+        faulthandler.enable(2, all_threads=False)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
 
 
 @contextmanager
@@ -162,7 +186,7 @@ def _threads(faults: list[str]) -> Iterator[None]:
 
 
 class _Watch(threading.local):
-    """Whether this thread must not fork, and whether it did."""
+    """Whether this thread must neither fork nor end the process, and whether it forked."""
 
     on = False
     forked = False
@@ -171,9 +195,23 @@ class _Watch(threading.local):
 _watch = _Watch()
 
 
+end_at_once = os._exit
+"""os._exit, in a block of :func:`contained` too."""
+_ENDINGS: dict[str, Callable[..., Any]] = {
+    name: getattr(os, name) for name in ("_exit", "abort", "execv", "execve")
+}
+"""Functions of ``os`` after which the process is gone; those that search a program use the last."""
+
+
+def _refuse_to_end(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    if _watch.on:
+        raise SystemExit(f"it calls os.{name}")
+    return function(*arguments)
+
+
 def _after_fork_in_child() -> None:
     if _watch.on:
-        os._exit(0)
+        end_at_once(0)
 
 
 def _after_fork_in_parent() -> None:
@@ -186,12 +224,20 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _forks(faults: list[str]) -> Iterator[None]:
-    """Let no forked copy of this process go on; `subprocess` is not affected."""
+    """Let no forked copy of this process go on, and let nothing take the place of this one.
+
+    `subprocess` is not affected.
+    """
     outer = _watch.on, _watch.forked
     _watch.on, _watch.forked = True, False
+    for name, function in _ENDINGS.items():
+        setattr(os, name, partial(_refuse_to_end, name, function))
     try:
         yield
     finally:
+        if not outer[0]:
+            for name, function in _ENDINGS.items():
+                setattr(os, name, function)
         if _watch.forked:
             faults.append("it forks the process; start other programs with subprocess")
         _watch.on, _watch.forked = outer

@@ -13,6 +13,13 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def format_clock(seconds: float) -> str:
+    """``0:42``, ``3:20`` or ``2:05:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def format_age(seconds: float) -> str:
     """``0 min``, ``5 min``, ``3 h`` or ``12 d``: whole numbers of the largest unit."""
     for unit, name in ((86400, "d"), (3600, "h")):

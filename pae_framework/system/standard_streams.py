@@ -1,4 +1,4 @@
-"""Standard output and standard error that outlive their reader. No torch."""
+"""Standard output that holds results only; streams that outlive their reader. No torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ _GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
 """Errors that mean that nobody reads the output: a closed pipe, a closed terminal."""
 
 
+_lasting: list[LastingStream] = []
+"""Kept, because a thread that prints while its stream is freed would crash Python 3.11."""
+
+
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Let the block go on if standard output or error can no longer be written.
@@ -27,7 +31,8 @@ def lasting_output() -> Iterator[None]:
     before = {name: getattr(sys, name) for name in _NAMES}
     for name, stream in before.items():
         if not isinstance(stream, LastingStream):
-            setattr(sys, name, LastingStream(_usable(stream)))
+            _lasting.append(LastingStream(_usable(stream)))
+            setattr(sys, name, _lasting[-1])
     try:
         yield
     finally:
@@ -47,10 +52,51 @@ def lost_output() -> str | None:
     For a block of :func:`lasting_output`.
     """
     sys.stdout.flush()
-    error = getattr(sys.stdout, "lost", None)
+    error = getattr(_results or sys.stdout, "lost", None)
     if error is None or error.errno in _GONE:
         return None
     return f"standard output cannot be written: {error.strerror or error}"
+
+
+_results: LastingStream | None = None
+"""After :func:`results_only`: a stream of its own into what was standard output."""
+
+
+def results_only() -> None:
+    """From now on, only :func:`write_result` writes on standard output.
+
+    What any other code prints goes to standard error; also C code, threads and child processes. In
+    a process whose ``sys.stdout`` is not descriptor 1, as in tests, nothing changes.
+    """
+    global _results
+    if _results is not None or not _is_descriptor_1():
+        return
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    _results = LastingStream(own)
+    no_more_results()
+
+
+def write_result(text: str) -> None:
+    """Write text on standard output, after :func:`results_only` too."""
+    stream = sys.stdout if _results is None else _results
+    stream.write(text)
+    stream.flush()
+
+
+def no_more_results() -> None:
+    """Send to standard error what is printed from now on, at exit too."""
+    if _is_descriptor_1():
+        sys.stdout.flush()
+        with suppress(OSError):  # there is no standard error
+            os.dup2(2, 1)
+
+
+def _is_descriptor_1() -> bool:
+    try:
+        return sys.stdout.fileno() == 1
+    except (OSError, ValueError, AttributeError):  # closed, or there is none
+        return False
 
 
 class LastingStream:

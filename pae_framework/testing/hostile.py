@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pae_framework.plugins import imported_files
+from pae_framework.file_plugins import Portable
 from pae_framework.promises import difference_problem
 from pae_framework.seeding import seeded
 from pae_framework.testing.expect import expect, expect_none
@@ -218,11 +218,8 @@ _CHILD = """
 import os, pickle, sys
 answer = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)  # what the component prints is no answer
-sys.path[:], files, work = pickle.load(sys.stdin.buffer)
-from pae_framework.plugins import import_file
-for file in files:
-    import_file(file)
-function, arguments = pickle.loads(work)
+sys.path[:], work = pickle.load(sys.stdin.buffer)
+function, arguments = pickle.loads(work).value
 pickle.dump(function(*arguments), answer)
 answer.close()
 """
@@ -237,7 +234,7 @@ def in_another_process(function: Callable[..., Any], *arguments: object) -> Any:
         AssertionError: an argument cannot be pickled, or the function fails.
     """
     try:
-        work = pickle.dumps((function, arguments))
+        work = pickle.dumps(Portable((function, arguments)))
     except Exception as error:
         raise AssertionError(
             f"it cannot be sent to another process: {error}. Define the class and its config at "
@@ -245,7 +242,7 @@ def in_another_process(function: Callable[..., Any], *arguments: object) -> Any:
         ) from error
     done = subprocess.run(
         [sys.executable, "-P", "-c", _CHILD],
-        input=pickle.dumps((sys.path, imported_files(), work)),
+        input=pickle.dumps((sys.path, work)),
         capture_output=True,
         check=False,
     )

@@ -122,13 +122,14 @@ def with_plugin(
         AssertionError: it does not load; says why.
     """
     from pae_framework import plugins
+    from pae_framework.file_plugins import import_file
 
     files: list[str] = []
 
     def with_plugin(module: ModuleType | str | Path) -> Registry:
         found = list(plugins.installed_points())
         if isinstance(module, Path):
-            plugins.import_file(module)
+            import_file(module)
             module = module.stem
             files.append(module)
         name = module if isinstance(module, str) else module.__name__

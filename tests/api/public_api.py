@@ -35,8 +35,9 @@ MODULES = (
     "pae_framework.weight_files",
     "pae_framework.testing",
     "pae_framework.testing.pytest",
+    "pae_framework.notebook",
 )
-"""Public modules whose every name is API (docs/plugins.md)."""
+"""Public modules whose every name is API (docs/plugins.md; the last one is for notebooks)."""
 UNCOMPARED = ("data", "metrics", "tokenizer", "flow", "system.files")
 """What plugins may import besides, but whose names may change (docs/plugins.md)."""
 

@@ -48,8 +48,8 @@ def test_values_are_printed_first_and_protocols_only_on_request(pae, tmp_path):
     long = pae("cards", "a", "--protocol").ok()
     assert "--protocol" not in long.err
     table, _, protocols = long.out.partition("\nall\n")
-    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[1:]]
-    assert rows == [
+    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()]
+    assert rows[-4:] == [
         ["PSNR", "20 ± 0.5"],
         ["gFD", "2.25", "[1]"],
         ["gFD", "4.5", "generator step 50", "[1]"],

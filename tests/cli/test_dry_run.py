@@ -118,6 +118,21 @@ def test_sweep_shows_what_each_member_runs(run: Run) -> None:
     assert "extractor" in members["none-seed1"]
     assert "extractor" not in members["all-seed1"]  # shared
     assert "tokenizer" in members["all-seed1"]
+    count = len(members)
+    assert lines[0][:3] == ["fashion_mnist_ablation:", str(count), "members,"]
+
+
+def test_json_of_a_sweep_has_its_members_and_their_sum(run: Run) -> None:
+    options = ("--only", "none-seed1", "--dry-run", "--json")
+    found = json.loads(run("fashion_mnist_ablation", *options))
+    stages = {
+        stage["folder"]: stage for each in found["members"].values() for stage in each["stages"]
+    }
+    assert found["total"]["members"] == len(found["members"])
+    assert (found["total"]["stages"], found["total"]["done"]) == (len(stages), 0)
+    assert found["total"]["flops"] == pytest.approx(
+        sum(stage["flops"] or 0 for stage in stages.values())
+    )
 
 
 def test_json_requires_dry_run(run: Run) -> None:

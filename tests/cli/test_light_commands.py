@@ -51,6 +51,23 @@ def test_check_says_that_a_recipe_is_valid(pae: Pae) -> None:
     assert pae("check", "quickstart") == Result(0, "quickstart: valid\n", "")
 
 
+def test_check_of_a_sweep_says_how_many_members_it_has(pae: Pae, tmp_path: Path) -> None:
+    variants = "{plain: {}, wide: {generator.width: 48}, deep: {tokenizer.decoder.depth: 2}}"
+    recipe = tmp_path / "sweep.yaml"
+    recipe.write_text(
+        f"pae: 1\nextends: quickstart\nname: wide\nsweep: {{variants: {variants}}}\n",
+        encoding="utf-8",
+    )
+    # Extractor, encoder and refinement are of all three members, tokenizer and latents of two.
+    # Each has four stages of its own, and the last also a tokenizer and latents.
+    assert pae("check", str(recipe), "--json").ok().json["sweep"] == {
+        "members": 3,
+        "stages": 5 + 3 * 4 + 2,
+        "shared": 5,
+    }
+    assert "3 members, 19 stages, 5 of them shared" in pae("check", str(recipe)).ok().out
+
+
 def test_check_lists_missing_data_and_exits_0(pae: Pae) -> None:
     overrides = ["data.train={use: image_folder, folder: nowhere}", "evaluate.manifold.ssc=false"]
     answer = pae("check", "quickstart", *overrides)

@@ -101,7 +101,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @given(points, OPTIONS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_line_replaces_the_section_of_the_recipe_and_gives_the_settings_of_the_point(
     tmp_path: Path, point: GuidancePoint, options: dict[str, Any]
 ) -> None:

@@ -93,7 +93,7 @@ def test_a_job_runs_in_the_environment_of_its_submitter(
     submit()
     script, seen = slurm.script(100), slurm.environment(100)
     assert not [name for name in seen if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_"))]
-    assert f"{sys.executable} -u -m submitit" in script
+    assert f"{sys.executable} -P -u -m submitit" in script
     assert "--kill-on-bad-exit=1" in script
     lines = script.splitlines()
     (path,) = [line for line in lines if line.startswith("export PYTHONPATH=")]

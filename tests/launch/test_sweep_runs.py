@@ -43,7 +43,16 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     ]
     assert "PSNR" in whole.out
     assert "±" in whole.out
-    assert (run / "report.html").is_file()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for member in found:
+        link = f"members/{member['member']}/report.html"
+        assert f'href="{link}"' in page
+        assert (run / link).is_file()
+    for variant in ("none", "scr"):
+        for what in ("samples", "reconstructions", "latents"):
+            assert f"{what} of {variant}" in page
+    assert "Differences to none" in page
+    assert "tokenizer.regularizers.ssr" in page
     # a member is an ordinary run
     member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
     assert {row["state"] for row in member.json["runs"]["sweep"]} == {"done"}
@@ -52,6 +61,9 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     pae("run", "sweep.yaml", "sample.steps=3", "--only", "none-seed0", cwd=tmp_path).ok()
     found = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [member["member"] for member in found] == ["none-seed0"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "none-seed1, scr-seed0, scr-seed1" in page
+    assert "members/scr-seed0" not in page
 
     # a member's recipe, run without its directory, does not overwrite the sweep
     loose = pae("run", run / "members" / "none-seed0" / "resolved.yaml", cwd=tmp_path).fails(2)

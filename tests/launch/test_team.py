@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import pae_framework
 from pae_framework.distributed.failure import Failure
 from pae_framework.distributed.link import Link
 from pae_framework.distributed.place import Place
@@ -136,3 +138,13 @@ def test_an_order_names_the_same_folders_in_any_working_directory(
     assert order.context.metrics_logged is tell_nobody
     assert order.logs == tmp_path / "run" / "logs"
     assert order.context.run == RunDirectory(tmp_path / "run", tmp_path / "run" / "stages")
+
+
+def test_python_is_started_without_the_modules_of_the_working_directory() -> None:
+    """A file such as `yaml.py` beside the recipes would be imported instead of the library."""
+    started = r"(?:\[|, |\()sys\.executable\)?\}?(.{5})"
+    package = Path(pae_framework.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.parent.name != "testing":
+            for following in re.findall(started, path.read_text(encoding="utf-8")):
+                assert "-P" in following, path

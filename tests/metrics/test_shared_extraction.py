@@ -50,13 +50,34 @@ def extract_with_colors(work: SharedExtraction, marks: Path) -> None:
         extract_missing(work)
 
 
-def test_two_processes_extract_every_image_once(tmp_path, monkeypatch):
+@pytest.fixture
+def color_network(monkeypatch):
+    network = ColorNetwork()
+    monkeypatch.setattr(feature_extraction, "CHUNK", CHUNK)
+    monkeypatch.setattr(samples, "inception_network", lambda weights, device: network)
+    return network
+
+
+def test_what_was_extracted_before_is_not_extracted_again(tmp_path, color_network):
+    np.savez(tmp_path / "s.npz", colors(IMAGES))
+    images, console, cpu = NpzImages(tmp_path / "s.npz"), PlainConsole(), torch.device("cpu")
+    extraction = Extraction("none", cpu, tmp_path / "cache", 2, console, extract_missing)
+    first = extraction.features(images, images.identity(), "samples")
+    assert color_network.seen == IMAGES
+    for file in sorted((tmp_path / "cache").glob("*/*.safetensors"))[1:3]:
+        file.unlink()
+    again = extraction.features(images, images.identity(), "samples")
+    assert color_network.seen == IMAGES + 2 * CHUNK
+    direct = ColorNetwork()(images.read(range(IMAGES))).pool
+    assert torch.equal(first.rows, direct)
+    assert torch.equal(again.rows, direct)
+
+
+@pytest.mark.slow
+def test_two_processes_extract_every_image_once(tmp_path, color_network):
     np.savez(tmp_path / "s.npz", colors(IMAGES))
     images, marks, console = NpzImages(tmp_path / "s.npz"), tmp_path / "marks", PlainConsole()
     marks.mkdir()
-    monkeypatch.setattr(feature_extraction, "CHUNK", CHUNK)
-    network = ColorNetwork()
-    monkeypatch.setattr(samples, "inception_network", lambda weights, device: network)
     with Ranks(2, console) as ranks:
 
         def share(work):
@@ -69,7 +90,7 @@ def test_two_processes_extract_every_image_once(tmp_path, monkeypatch):
     seen = [int((marks / rank).read_text()) for rank in ("0", "1")]
     assert min(seen) >= 1
     assert sum(seen) == IMAGES
-    assert network.seen == 0  # what the main process reads is all there
+    assert color_network.seen == 0  # what the main process reads is all there
     direct = ColorNetwork()(images.read(range(IMAGES))).pool
     assert torch.equal(found.rows, direct)
     assert torch.equal(again.rows, direct)

@@ -8,20 +8,24 @@ import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from pae_framework.cli.app import app
 from pae_framework.errors import PluginError, RecipeError
+from pae_framework.file_plugins import Portable, import_file
 from pae_framework.launch.snapshot import versions
-from pae_framework.plugins import import_file, load_registry, with_files
+from pae_framework.plugins import load_registry, with_files
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import expand
 from pae_framework.registry import Registry
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.plan import plan
-from pae_framework.testing.pytest import Pae, run_process
+from pae_framework.testing.pytest import Pae, Result, run_process
 
 SOURCE = '''
 """A regularizer in one file."""
@@ -105,6 +109,28 @@ def test_every_command_takes_a_file(pae: Pae, tmp_path: Path) -> None:
     assert "the value" in pae("show-plugin", "regularizer:pull", *option).ok().out
     pae("run", "mine.yaml", "--dry-run", *option).ok()
     pae("fetch", "mine.yaml", "--dry-run", *option).ok()
+
+
+WITHOUT_COMPONENTS = {"cancel", "cards", "copy", "logs"}
+"""Commands of runs and recipes that use no component."""
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_of_a_recipe_or_a_run_takes_a_file() -> None:
+    lacking = set()
+    for name, command in commands(typer.main.get_command(app)):
+        metavars = {str(parameter.metavar).partition("|")[0] for parameter in command.params}
+        options = {option for parameter in command.params for option in parameter.opts}
+        if metavars & {"RECIPE", "RUN", "RUN..."} and "--plugin" not in options:
+            lacking.add(name)
+    assert lacking == WITHOUT_COMPONENTS
 
 
 def test_a_schema_knows_the_components_of_a_file(pae: Pae, tmp_path: Path) -> None:
@@ -344,6 +370,43 @@ def test_other_processes_of_a_run_get_the_file(tmp_path: Path) -> None:
     assert "was edited" in run_process("-c", RECEIVE, "order.pickle", cwd=tmp_path).err
 
 
+def test_a_value_takes_its_file_to_a_process_that_lacks_it(tmp_path: Path) -> None:
+    module = import_file(write(tmp_path))
+    (tmp_path / "value.pickle").write_bytes(pickle.dumps(Portable(module.PullConfig(value=3))))
+    (tmp_path / "elsewhere").mkdir()
+    receive = "import pickle; print(pickle.load(open('../value.pickle', 'rb')).value.value)"
+    assert run_process("-P", "-c", receive, cwd=tmp_path / "elsewhere").ok().out == "3.0\n"
+    (tmp_path / "pull_file.py").unlink()
+    failed = run_process("-P", "-c", receive, cwd=tmp_path / "elsewhere")
+    assert str(tmp_path / "pull_file.py") in failed.err.splitlines()[-1]
+
+
+LOADER = """
+import multiprocessing, sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    from pae_framework.data.read_ahead import read_steps
+    from pae_framework.file_plugins import import_file
+    config = import_file(Path("code/pull_file.py")).PullConfig(value=3)
+    print(*read_steps(config.add, 0, 3, workers=1))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_a_loader_have_the_file_however_they_start(method: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "code")
+    source = path.read_text().replace(
+        "    value: float", "    def add(self, step):\n        return step + 10\n\n    value: float"
+    )
+    path.write_text(source)
+    (tmp_path / "load.py").write_text(LOADER)
+    done = run_process("load.py", method, cwd=tmp_path, timeout=300).ok()
+    assert done.out.split() == ["10", "11", "12"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--processes", "2")])
 def test_a_run_uses_the_file(options, tmp_path: Path) -> None:
@@ -362,3 +425,30 @@ def test_a_run_uses_the_file(options, tmp_path: Path) -> None:
         file.write("\n# edited\n")
     sample = ("-m", "pae_framework", "sample", "r", "--count", "2", "--out", "drawn")
     assert "pull_file.py was edited" in run_process(*sample, cwd=tmp_path, timeout=200).ok().err
+
+
+@pytest.mark.slow
+def test_commands_of_a_run_take_the_file_that_its_recipe_does_not_name(tmp_path: Path) -> None:
+    """The recipe file that the run was started with does not know the term without the option."""
+    file = write(tmp_path)
+    (tmp_path / "mine.yaml").write_text(RECIPE + TERM)
+
+    def pae(*words: str) -> Result:
+        words = ("-m", "pae_framework", *words, "--plugin", "pull_file.py")
+        return run_process(*words, cwd=tmp_path, timeout=400)
+
+    pae("run", "mine.yaml", "--smoke", "--run-dir", "r").ok()
+    states = pae("status", "r", "--recipe", "mine.yaml", "--json").fails(2)
+    assert "another" in states.err  # the smoke version has another name
+    rows = pae("status", "r", "--json").ok().json
+    assert {stage["state"] for stage in next(iter(rows.values()))} == {"done"}
+    assert "the same packages and plugins" in pae("doctor", "r").out
+    for words in (("compare", "r"), ("report", "r"), ("evaluate", "r")):
+        assert "was edited" not in pae(*words).ok().err
+    weights = "r/tokenizer/tokenizer.safetensors"
+    smoke = yaml.safe_load((tmp_path / "r" / "resolved.yaml").read_text())
+    del smoke["plugins"]
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(smoke))
+    pae("import", "pae", weights, "--recipe", "smoke.yaml", "--run-dir", "imported").ok()
+    resolved = yaml.safe_load((tmp_path / "imported" / "resolved.yaml").read_text())
+    assert resolved["plugins"] == [str(file)]

@@ -146,31 +146,31 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
         ("import absent_package", "ModuleNotFoundError: No module named 'absent_package'"),
         ("def broken(:", "SyntaxError: "),
         ("import sys\nsys.exit('no license')", "SystemExit: no license"),
-        ("x = 1", "PluginError: does not set `pae_api`"),
-        ("pae_api = 99", "PluginError: was written for plugin API 99"),
-        ("pae_api = 0", "PluginError: was written for plugin API 0"),
-        ("pae_api = '1'", "PluginError: sets `pae_api` to '1'"),
-        ("pae_api = True", "PluginError: sets `pae_api` to True"),
+        ("x = 1", "does not set `pae_api`"),
+        ("pae_api = 99", "was written for plugin API 99"),
+        ("pae_api = 0", "was written for plugin API 0"),
+        ("pae_api = '1'", "sets `pae_api` to '1'"),
+        ("pae_api = True", "sets `pae_api` to True"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("raise GeneratorExit", "GeneratorExit"),
         ("raise StopIteration('x')", "StopIteration: x"),
         ("class E(Exception):\n def __str__(self): 1 / 0\nraise E", "E: <exception str() failed>"),
         ("raise ValueError('\\n\\nfirst\\nsecond')", "ValueError: first"),
-        (good("x", "acme_bad").replace("@hookimpl", ""), "PluginError: implements no hook"),
+        (good("x", "acme_bad").replace("@hookimpl", ""), "implements no hook"),
         (
             good("fine", "acme_bad").replace("_encoders(", "_encodrs("),
-            "PluginError: implements the hook",
+            "implements the hook",
         ),
-        (good("x", "acme_bad") + AGAIN, "PluginError: registers encoder 'x' twice"),
-        (good("Bad Name", "acme_bad"), "PluginError: registers encoder 'Bad Name'"),
-        (good("a/b", "acme_bad"), "PluginError: registers encoder 'a/b'"),
+        (good("x", "acme_bad") + AGAIN, "registers encoder 'x' twice"),
+        (good("Bad Name", "acme_bad"), "registers encoder 'Bad Name'"),
+        (good("a/b", "acme_bad"), "registers encoder 'a/b'"),
         (
             good("x", "acme_bad").replace("acme_bad:Encoder", "Encoder"),
-            "PluginError: the target of encoder 'x' is 'Encoder', not 'package.module:Class'",
+            "the target of encoder 'x' is 'Encoder', not 'package.module:Class'",
         ),
-        (good("x", "acme_bad").replace(', summary="good"', ""), "TypeError: "),
+        (good("x", "acme_bad").replace(', summary="good"', ""), "calls register"),
         *(
-            (good("x", "acme_bad").replace(before, after), f"PluginError: {reason} {after}")
+            (good("x", "acme_bad").replace(before, after), f"{reason} {after}")
             for before, after, reason in (
                 ('"x"', "None", "registers encoder"),
                 ('"x"', "3", "registers encoder"),
@@ -183,7 +183,10 @@ def test_every_built_in_component_is_described(spec: ComponentSpec) -> None:
                 ('"good"', "b'good'", "the summary of encoder 'x' is"),
             )
         ),
-        (good("x", "acme_bad").replace("(register):", "(registry):"), "PluginValidationError: "),
+        (
+            good("x", "acme_bad").replace("(register):", "(registry):"),
+            "the hook pae_register_encoders has no argument 'registry'; did you mean register?",
+        ),
     ],
 )
 def test_a_plugin_that_fails_to_load_is_broken_with_the_reason(
@@ -461,7 +464,8 @@ def test_damaged_metadata_break_no_library_that_reads_them(tmp_path: Path, point
     """pydantic and torch read the metadata of all distributions, too."""
     dist_info(tmp_path, "other", METADATA, points)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    code = "import pae_framework.build; from pae_framework.plugins import load_registry\n"
+    code = "import pae_framework.cli, pae_framework.build\n"
+    code += "from pae_framework.plugins import load_registry\n"
     code += "print([plugin.distribution for plugin in load_registry().broken])"
     result = run_process("-c", code, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
     assert result.ok().out == "['other']\n"

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from recipe_cases import SMALL, Load, Problems
 
+from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.nodes import dotted
-from pae_framework.recipe.sweep import expand
+from pae_framework.recipe.sweep import base_variant, differing_values, expand
 
 SWEEP = (
     SMALL
@@ -23,6 +25,10 @@ sweep:
     strong: {tokenizer.regularizers: {ssr: {weight: 2}}, tokenizer.train.steps: 20}
 """
 )
+
+
+def latent_channels(loaded: LoadedRecipe) -> int:
+    return latent_shape(loaded.recipe).channels
 
 
 def without_seeds(resolved: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +47,46 @@ def test_every_variant_runs_with_every_seed(load: Load) -> None:
         ("strong-seed0", "strong", 0),
         ("strong-seed3", "strong", 3),
     ]
+
+
+def test_the_values_in_which_variants_differ(load: Load) -> None:
+    text = (
+        SMALL
+        + """\
+sweep:
+  seeds: [0, 3]
+  variants:
+    plain: {}
+    default: {tokenizer.train.accumulate: 1}
+    long: {tokenizer.train.steps: 21}
+    mcr: {tokenizer.regularizers: {mcr: {weight: 0.5}}}
+    gaussian: {tokenizer.bottleneck: {use: gaussian}}
+"""
+    )
+    loaded = load(text=text)
+    steps, channels = loaded.recipe.tokenizer.train.steps, latent_channels(loaded)
+    found = differing_values(expand(loaded))
+    assert found["tokenizer.train.steps"] == [*[str(steps)] * 2, "21", *[str(steps)] * 2]
+    assert found["tokenizer.regularizers.ssr"] == ["ssr", "ssr", "ssr", "not set", "ssr"]
+    assert found["tokenizer.regularizers.mcr"] == [*["not set"] * 3, "mcr", "not set"]
+    assert found["tokenizer.bottleneck.use"] == [*["sphere"] * 4, "gaussian"]
+    # the gaussian has its own default, which nobody wrote
+    assert found["tokenizer.bottleneck.channels"][:4] == [str(channels)] * 4
+    assert not [key for key in found if key.endswith(("seed", "accumulate"))]
+
+
+@pytest.mark.parametrize(
+    ("variants", "base"),
+    [
+        ("{a: {seed: 1}, b: {}, c: {}}", "b"),
+        ("{a: {seed: 1}, b: {seed: 2}}", "a"),
+        ("{only: {}}", "only"),
+    ],
+)
+def test_the_base_is_the_variant_without_overrides_or_the_first(
+    load: Load, variants: str, base: str
+) -> None:
+    assert base_variant(load(text=f"{SMALL}sweep:\n  variants: {variants}\n")) == base
 
 
 def test_a_member_is_the_recipe_without_the_sweep_and_with_its_variant(load: Load) -> None:

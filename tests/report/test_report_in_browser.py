@@ -15,14 +15,19 @@ from pae_framework.report.html import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DARK = "--blink-settings=preferredColorScheme=0"
-MEASURE = """<script>onload = () => parent.postMessage([
-    innerWidth, document.documentElement.scrollWidth,
-    Math.max(...[...document.querySelectorAll(WATCHED)].map(e => e.getBoundingClientRect().right)),
-    matchMedia("(prefers-color-scheme: dark)").matches,
+SCRIPT = """<script>
+const all = chosen => [...document.querySelectorAll(chosen)];
+const right = () => Math.max(...all("h1, h2, h3, p, figure, .scroll, details, pre, article")
+    .map(element => element.getBoundingClientRect().right));
+const cut = chosen => all(chosen).filter(e => e.scrollWidth > e.clientWidth).length;
+const folded = () => all("details > :not(summary)").filter(e => !e.checkVisibility({
+    contentVisibilityAuto: true})).length;
+const width = image => image.getBoundingClientRect().width;
+onload = () => parent.postMessage([MEASURED].join(" | "), "*")</script>"""
+WIDTHS = "innerWidth, document.documentElement.scrollWidth, right()"
+COLORS = """matchMedia("(prefers-color-scheme: dark)").matches,
     getComputedStyle(document.body).backgroundColor,
-    getComputedStyle(document.body).color,
-].join(" | "), "*")</script>"""
-WATCHED = "'h1, h2, h3, p, figure, .scroll, details, pre, article'"
+    getComputedStyle(document.body).color"""
 FRAME = """<title>none</title>
 <script>onmessage = event => {{ document.title = event.data }}</script>
 <iframe src="page.html" style="width: {width}px; height: 2000px; border: 0"></iframe>"""
@@ -43,7 +48,9 @@ def page():
 @pytest.mark.parametrize("unfolded", [False, True], ids=["folded", "unfolded"])
 def test_nothing_is_wider_than_the_screen(page, tmp_path, width, scheme, unfolded):
     text = page.replace("<details>", "<details open>") if unfolded else page
-    inner, scrolled, right, is_dark, background, color = measured(text, tmp_path, width, scheme)
+    inner, scrolled, right, is_dark, background, color = measured(
+        text, tmp_path, f"{WIDTHS}, {COLORS}", width, scheme
+    )
     assert int(inner) == width
     assert int(scrolled) <= width
     assert float(right) <= width
@@ -56,9 +63,36 @@ def test_nothing_is_wider_than_the_screen(page, tmp_path, width, scheme, unfolde
     )
 
 
-def measured(page, folder, width, scheme):
+def test_commands_and_recipes_are_not_cut_on_a_phone(page, tmp_path):
+    text = page.replace("<details>", "<details open>")
+    assert measured(text, tmp_path, "cut('pre'), cut('.stages'), all('pre').length", 390) == [
+        *("0", "0", "3")
+    ]
+
+
+def test_a_printed_page_shows_all_that_is_folded_and_cuts_nothing(page, tmp_path):
+    assert int(measured(page, tmp_path, "folded()", 720)[0]) > 0
+    printed = page.replace("@media print", "@media screen")
+    inner, scrolled, right, folded, cut = measured(
+        printed, tmp_path, f"{WIDTHS}, folded(), cut('.scroll, pre')", 720
+    )
+    assert (int(inner), folded, cut) == (720, "0", "0")
+    assert int(scrolled) <= 720
+    assert float(right) <= 720
+
+
+@pytest.mark.parametrize("screen", [1400, 390])
+@pytest.mark.parametrize("kind", [".tiles:not(.shrinks)", ".shrinks", ".panels"])
+def test_a_picture_that_is_checked_is_enlarged(page, tmp_path, screen, kind):
+    image = f"document.querySelector('{kind} img')"
+    check = f"{image}.closest('.zoom').querySelector('input').checked = true"
+    before, _, after = measured(page, tmp_path, f"width({image}), {check}, width({image})", screen)
+    assert float(after) > 1.5 * float(before) or float(after) > 0.9 * screen
+
+
+def measured(page, folder, expressions, width, scheme="light"):
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    page = page.replace("</body>", MEASURE.replace("WATCHED", WATCHED) + "</body>")
+    page = page.replace("</body>", SCRIPT.replace("MEASURED", expressions) + "</body>")
     (folder / "page.html").write_text(page, encoding="utf-8")
     frame = folder / "frame.html"
     frame.write_text(FRAME.format(width=width), encoding="utf-8")

@@ -17,6 +17,7 @@ from pae_framework.report.content import (
     Rotations,
     StageSummary,
     SweepContent,
+    VariantImages,
 )
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.page import duration
@@ -124,6 +125,11 @@ def full_page(content):
     return render(content)
 
 
+def variant_images(seed, shown=0):
+    latents = torch.randn(4, 5, 2, 2, generator=torch.Generator().manual_seed(seed))
+    return VariantImages(images(4, seed=shown), images(4, seed=10 + seed), latents)
+
+
 @pytest.fixture
 def sweep():
     labels = torch.tensor([0, 1, 2, 1])
@@ -134,7 +140,13 @@ def sweep():
             for variant, scale in (("none", 2.0), ("all", 1.0))
             for seed in (0, 1)
         ],
+        reports={("all", 1): "members/all-seed1/report.html"},
+        unfinished=["late-seed0", "late-seed1"],
+        variants=["none", "all", "late"],
+        differences={"tokenizer.regularizers.ssr": ["not set", "ssr", "ssr"]},
+        base="none",
         samples={"none": LabeledImages("none", images(4), labels)},
+        shown={variant: variant_images(seed) for seed, variant in enumerate(("none", "all"))},
         class_names=["ant", "bee", "cat"],
         recipe_yaml="pae: 1\n",
         environment={"python": "3.11"},
@@ -180,7 +192,8 @@ def test_the_page_makes_no_request(kind, full_page, sweep):
     page = Page(html)
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
     assert all(value.startswith("data:image/") for value in page.values("src"))
-    assert all(value.startswith("#") for value in page.values("href"))
+    inside = ("#",) if kind == "run" else ("#", "members/")
+    assert all(value.startswith(inside) for value in page.values("href"))
     assert not re.search(r"https?://|url\(|@import", html)
     for kind_of_image, encoded in re.findall(r"data:image/([a-z+]+);base64,([^\"]+)", html):
         payload = base64.b64decode(encoded, validate=True)
@@ -229,12 +242,21 @@ def test_names_in_a_sweep_are_never_markup(sweep):
         sweep,
         name=HOSTILE,
         members=[MemberMetrics(HOSTILE, 0, metrics()), MemberMetrics("_$x$", 0, metrics(2.0))],
+        reports={(HOSTILE, 0): HOSTILE},
+        unfinished=[HOSTILE],
+        variants=[HOSTILE],
+        differences={HOSTILE: [HOSTILE]},
+        base="_$x$",
         samples={HOSTILE: LabeledImages(HOSTILE, images(2), torch.tensor([0, 1]))},
+        shown={HOSTILE: variant_images(0)},
+        class_names=[HOSTILE, "plain"],
     )
     page = Page(render_sweep(hostile))
     assert "script" not in page.tags
-    # title, heading, row of the table, row of the samples
-    assert page.text.count(HOSTILE) == 4
+    # title, heading, row of the results, unfinished, what differs (key, variant, value), column of
+    # the differences, class, and the rows of samples, reconstructions and latents
+    assert page.text.count(HOSTILE) == 12
+    assert HOSTILE in page.values("href")
     assert f"samples of {HOSTILE}" in page.values("aria-label")
 
 
@@ -318,6 +340,33 @@ def test_a_sweep_shows_mean_and_spread_per_variant(sweep):
     assert "gFD over generator steps" in page.values("alt")
     assert "gFD over network evaluations" in page.values("alt")
     assert "samples of none" in page.values("aria-label")
+
+
+def test_a_sweep_links_its_members_and_names_those_that_are_missing(sweep):
+    page = Page(render_sweep(sweep))
+    links = [value for value in page.values("href") if not value.startswith("#")]
+    assert links == ["members/all-seed1/report.html"]
+    assert "late-seed0, late-seed1" in page.text
+
+
+def test_a_sweep_shows_what_differs_and_by_how_much(sweep):
+    text = Page(render_sweep(sweep)).text
+    assert "key none all late tokenizer.regularizers.ssr not set ssr ssr" in text
+    # LPC is 0.105 times 2.0 and 2.1 of `none`, 1.0 and 1.1 of `all`
+    assert "Differences to none" in text
+    assert "LPC ↓ -0.105 ± 0.000" in text
+
+
+def test_a_sweep_shows_the_same_test_images_through_every_variant(sweep):
+    page = Page(render_sweep(sweep))
+    rows = [v for v in page.values("aria-label") if re.match("test images|reconstr|latents", v)]
+    shared = ["test images", "reconstructions of none", "reconstructions of all"]
+    assert rows == [*shared, "test images", "latents of none", "latents of all"]
+    other = {**sweep.shown, "other": variant_images(2, shown=1)}
+    page = Page(render_sweep(replace(sweep, shown=other)))
+    rows = [v for v in page.values("aria-label") if re.match("test images|reconstr", v)]
+    assert rows[:5] == [*shared, "test images", "reconstructions of other"]
+    assert "ant, bee, cat" in page.text
 
 
 def test_sweep_without_finished_members():

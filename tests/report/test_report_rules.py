@@ -1,12 +1,16 @@
 """Rules of a whole page, as its reader would check them: size, pictures, controls, order."""
 
+import base64
 import re
 from html.parser import HTMLParser
+from itertools import cycle, islice
 
 import pytest
 import torch
+from sklearn.datasets import load_sample_images
 
 from pae_framework.report.attachments import Attachment
+from pae_framework.report.charts import READINGS, along, series_colors, training
 from pae_framework.report.content import (
     Clusters,
     LabeledImages,
@@ -14,8 +18,13 @@ from pae_framework.report.content import (
     ReportContent,
     Rotations,
     StageSummary,
+    SweepContent,
+    VariantImages,
 )
-from pae_framework.report.html import render
+from pae_framework.report.html import render, render_sweep
+from pae_framework.report.metrics import GENERATOR_STEPS
+from pae_framework.report.plots import GRAY, PALETTE
+from pae_framework.training.train_settings import DISCRIMINATOR_PREFIX, LOG_COLUMNS
 
 
 class Elements(HTMLParser):
@@ -49,15 +58,31 @@ def noise(count, side, seed):
     return torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 
 
-def smooth(count, side, seed):
-    """Images without noise, as photographs have."""
-    small = noise(count, 8, seed).float()
-    scaled = torch.nn.functional.interpolate(small, size=(side, side), mode="bicubic")
-    return scaled.clamp(0, 255).to(torch.uint8)
+def photographs(count, side, seed):
+    """Parts of the two photographs of scikit-learn."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for image in islice(cycle(load_sample_images().images), count):
+        limits = [1 + size - side for size in image.shape[:2]]
+        top, left = (int(torch.randint(limit, (), generator=generator)) for limit in limits)
+        parts.append(torch.tensor(image[top : top + side, left : left + side]).permute(2, 0, 1))
+    return torch.stack(parts)
 
 
 def log(*terms, count=5):
     return [{"step": i, **dict.fromkeys(terms, 1.0 + i)} for i in range(count)]
+
+
+def example_metric(value):
+    return {
+        "name": "generation/fd",
+        "label": "gFD",
+        "value": value,
+        "std": None,
+        "higher_is_better": False,
+        "at": {},
+        "protocol": {"samples": "many"},
+    }
 
 
 def example(side, images=noise, classes=10):
@@ -75,21 +100,12 @@ def example(side, images=noise, classes=10):
         environment={"python": "3.11", "long": "word" * 60},
         stages=[StageSummary("tokenizer", 61.2, 900, 412.3, "0123456789ab")],
         curves={
-            "encoder": log("images_per_s", "loss", "l1", "lr", "data_wait"),
+            "encoder": log("images_per_s", "grad_norm", "loss", "l1", "lr", "data_wait"),
             "tokenizer": log("kl", "loss", "lr"),
             "short": log("loss", "lr", count=2),
         },
         metrics=[
-            {
-                "name": "generation/fd",
-                "label": "gFD",
-                "value": 2.0 + step,
-                "std": None,
-                "higher_is_better": False,
-                "at": {"generator_step": step},
-                "protocol": {"samples": "many"},
-            }
-            for step in (1, 2, 3)
+            {**example_metric(2.0 + step), "at": {"generator_step": step}} for step in (1, 2, 3)
         ],
         originals=shown,
         reconstructions=images(16, side, 2),
@@ -124,7 +140,26 @@ def test_a_page_of_small_images_has_less_than_2_mb(html):
 
 
 def test_a_page_of_photographs_has_less_than_6_mb():
-    assert len(render(example(256, smooth)).encode()) < 6_000_000
+    assert len(render(example(256, photographs)).encode()) < 6_000_000
+
+
+def test_a_sweep_of_photographs_has_less_than_6_mb():
+    names, labels = [f"variant {number}" for number in range(4)], torch.arange(10)
+    content = SweepContent(
+        name="large",
+        members=[],
+        samples={
+            name: LabeledImages(name, photographs(10, 256, seed), labels)
+            for seed, name in enumerate(names)
+        },
+        shown={
+            name: VariantImages(
+                photographs(10, 256, seed), photographs(10, 256, 9), torch.zeros(10, 4, 16, 16)
+            )
+            for seed, name in enumerate(names)
+        },
+    )
+    assert len(render_sweep(content).encode()) < 6_000_000
 
 
 def test_no_address_leads_out_of_the_page(html, page):
@@ -155,9 +190,38 @@ def test_every_picture_can_be_enlarged_without_a_script(page):
 def test_losses_come_first_and_readings_of_the_engine_are_folded(page):
     charts = [image for image in page.all("img") if "of the stage encoder" in image["alt"]]
     terms = [image["alt"].split(" of the stage")[0] for image in charts]
-    assert terms == ["loss", "l1", "images_per_s", "lr", "data_wait"]
+    assert terms == ["loss", "l1", "images_per_s", "grad_norm", "lr", "data_wait"]
     folded = ["details" in image["inside"] for image in charts]
-    assert folded == [False, False, True, True, True]
+    assert folded == [False, False, True, True, True, True]
+
+
+def test_readings_are_the_logged_columns_that_are_no_losses():
+    losses = {"loss", f"{DISCRIMINATOR_PREFIX}loss"}
+    assert set(READINGS) == set(LOG_COLUMNS) - losses - {"step"}
+
+
+def test_a_loss_has_its_own_color_in_every_stage_and_readings_are_gray():
+    terms = [f"term {number}" for number in range(9)]
+    stages = {"encoder": log("lr", "loss", terms[4]), "tokenizer": log(*terms, "loss")}
+    colors = {}
+    for section in training(stages).values():
+        for term, panel in (*section.losses, *section.readings):
+            svg = base64.b64decode(panel.uri.partition(",")[2]).decode()
+            colors.setdefault(term, set()).update(c for c in (*PALETTE, GRAY) if c in svg)
+    assert colors.pop("lr") == {GRAY}
+    found = [frozenset(drawn - {GRAY}) for drawn in colors.values()]  # axes are gray
+    assert [len(drawn) for drawn in found] == [1] * 10
+    assert len(set(found)) == 10
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_points_without_a_finite_value_make_no_chart(value):
+    metrics = [
+        {**example_metric(1.0 + step), "at": {"generator_step": step}} for step in (1, 2)
+    ] + [{**example_metric(value), "at": {"generator_step": 3}}]
+    section = along(metrics, GENERATOR_STEPS, series_colors(metrics))
+    assert section.positions == ["1", "2", "3"]
+    assert section.chart is None
 
 
 def test_two_points_make_no_chart_but_their_last_value_is_shown(page):

@@ -166,8 +166,8 @@ def test_a_command_reads_the_records_of_other_recipes_once(monkeypatch: pytest.M
     """Otherwise the cost of a sweep grows with the square of its members."""
     others = [write_record(f"encoder-{number:012}").parent for number in range(20)]
     read: list[Path] = []
-    info = planned._info
-    monkeypatch.setattr(planned, "_info", lambda path: (read.append(path), info(path))[1])
+    info = planned.known_info
+    monkeypatch.setattr(planned, "known_info", lambda path: (read.append(path), info(path))[1])
     with looking_once():
         for _ in range(5):
             folders(loaded())

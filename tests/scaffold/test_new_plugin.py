@@ -97,10 +97,15 @@ def test_every_written_python_file_is_formatted_and_lints(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
-    """The commands of its README, in a fresh environment that only sees the installed packages."""
-    venv, folder = tmp_path / "venv", tmp_path / f"my-{kind}"
+@pytest.mark.parametrize(
+    "kinds", [*((kind,) for kind in KINDS), ("encoder", "regularizer", "evaluator")], ids="-".join
+)
+def test_a_new_plugin_works_before_a_line_is_changed(kinds, tmp_path):
+    """The commands of its README, in a fresh environment that only sees the installed packages.
+
+    With several kinds, the plugin is installed as a wheel.
+    """
+    venv, folder = tmp_path / "venv", tmp_path / f"my-{kinds[0]}"
     run_process("-m", "venv", "--without-pip", str(venv), cwd=tmp_path).ok()
     (site,) = venv.glob("lib/python*/site-packages")
     paths = [path for path in sys.path if path and Path(path).is_dir()]
@@ -114,12 +119,16 @@ def test_a_new_plugin_works_before_a_line_is_changed(kind, tmp_path):
         code += "run_name='__main__', alter_sys=True)"
         return run_process("-c", code, *arguments, cwd=cwd, env=env, timeout=600, python=python)
 
-    run("pae_framework", "new-plugin", folder.name, "--kind", kind, cwd=tmp_path).ok()
-    editable = ("-e",) if find_spec("editables") else ()  # hatchling needs it for editable installs
+    options = [option for kind in kinds for option in ("--kind", kind)]
+    run("pae_framework", "new-plugin", folder.name, *options, cwd=tmp_path).ok()
+    is_editable = len(kinds) == 1 and find_spec("editables")  # hatchling needs it
+    editable = ("-e",) if is_editable else ()
     run("pip", "install", "-q", "--no-deps", "--no-build-isolation", *editable, ".").ok()
     assert "passed" in run("pytest", "-q").ok().out
-    assert f"my_{kind}" in run("pae_framework", "list-plugins", kind).ok().out
-    run("pae_framework", "run", f"my_{kind}.yaml", "--smoke").ok()
+    name = folder.name.replace("-", "_")
+    for kind in kinds:
+        assert name in run("pae_framework", "list-plugins", kind).ok().out
+    run("pae_framework", "run", f"{name}.yaml", "--smoke").ok()
 
 
 # --- CI and several plugins in one repository -----------------------------------------------------
@@ -323,16 +332,24 @@ def test_an_update_never_touches_the_authors_code(mine, pae):
     assert contents(mine) == before
 
 
-def test_an_update_adds_new_files_and_does_not_bring_back_removed_ones(mine, pae):
+def test_an_update_adds_new_files_and_restores_deleted_ones(mine, pae):
+    before = contents(mine)
     record = json.loads((mine / RECORD).read_text())
     del record["files"][".gitignore"]  # an earlier version did not write it
     (mine / RECORD).write_text(json.dumps(record))
     (mine / ".gitignore").unlink()
     (mine / CI).unlink()
-    for _ in range(2):
-        pae("new-plugin", "--update", mine).ok()
-        assert (mine / ".gitignore").is_file()
-        assert not (mine / CI).exists()
+    shown = pae("new-plugin", "--update", mine).ok().out
+    assert f"added {mine / '.gitignore'}" in shown
+    assert f"restored {mine / CI}" in shown
+    assert contents(mine) == before
+    assert "up to date" in pae("new-plugin", "--update", mine).ok().out
+
+
+def test_an_update_does_not_restore_the_authors_code(mine, pae):
+    (mine / "mine" / "encoder.py").unlink()
+    assert "up to date" in pae("new-plugin", "--update", mine).ok().out
+    assert not (mine / "mine" / "encoder.py").exists()
 
 
 @pytest.mark.parametrize("path", [".gitignore", CI, "tests/conftest.py"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pae_framework.lifecycle import LoggedMetrics
 from pae_framework.metrics_file import read_log
-from pae_framework.system.durations import format_seconds
+from pae_framework.system.durations import format_clock, format_seconds
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog
 from pae_framework.world import World
 
@@ -118,6 +118,9 @@ def test_seconds_are_formatted():
     assert format_seconds(41.6) == "42 s"
     assert format_seconds(200) == "3 min 20 s"
     assert format_seconds(7500) == "2 h 05 min"
+    assert [format_clock(x) for x in (0, 41.6, 200, 3599.6, 7500)] == [
+        *("0:00", "0:42", "3:20", "1:00:00", "2:05:00")
+    ]
 
 
 def collected(*steps: Mapping[str, float]) -> MetricAverages:

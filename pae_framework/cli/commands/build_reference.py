@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from pae_framework.cli.arguments import (
     CropOption,
     ForceOption,
     InceptionOption,
+    PluginOption,
 )
 from pae_framework.cli.output import installed_registry, resumable
 from pae_framework.errors import UsageError
@@ -39,6 +41,7 @@ def build_reference(
     size: CropOption = None,
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
+    plugin: PluginOption = None,
     force: ForceOption = False,
 ) -> None:
     """Write a reference file: Inception statistics of all images of DATA, and some of the images.
@@ -61,5 +64,7 @@ def build_reference(
     extraction = extraction_of(weights, cache, batch_size)
     from pae_framework.evaluation import samples
 
-    count = samples.build_reference(data, out, images, extraction, size, installed_registry)
+    count = samples.build_reference(
+        data, out, images, extraction, size, partial(installed_registry, plugin or ())
+    )
     print_line(f"reference of {count} images: {out}")

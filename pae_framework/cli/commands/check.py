@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pae_framework.preflight.profile_checks import JobsPreflight
     from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.recipe.profiles import FoundProfile
+    from pae_framework.runs.sweep_size import SweepSize
 
 
 def check(
@@ -55,15 +57,17 @@ def check(
     for member in members_of(loaded):
         require_targets(member.recipe, loaded.registry)
     with only_looking():
-        found = _found(loaded, profile)
+        found, size = _found(loaded, profile), _sweep_size(loaded)
     if as_json:
         answer = _answer((), found.missing, found.tight)
         if profile is not None:
             refused = [plain_problem(problem) for problem in found.refused]
             answer |= {"profile": profile.name, "site": found.site, "refused": refused}
+        if size is not None:
+            answer["sweep"] = asdict(size)
         print_answer("check", answer)
     else:
-        _print(loaded, profile, found)
+        _print(loaded, profile, found, size)
     if found.refused:
         if as_json:
             raise typer.Exit(ProfileError.exit_code)
@@ -96,13 +100,31 @@ def _found(loaded: LoadedRecipe, profile: FoundProfile | None) -> JobsPreflight:
     )
 
 
-def _print(loaded: LoadedRecipe, profile: FoundProfile | None, found: JobsPreflight) -> None:
+def _sweep_size(loaded: LoadedRecipe) -> SweepSize | None:
+    from pae_framework.preflight.requirements import members_of
+    from pae_framework.preflight.resources import RUNS
+    from pae_framework.runs.directory import RunDirectory, stages_dir_of
+    from pae_framework.runs.sweep_size import planned_size
+
+    if loaded.recipe.sweep is None:
+        return None
+    path = RUNS / loaded.recipe.name
+    return planned_size(members_of(loaded), RunDirectory.at(path, stages_dir_of(path)).store)
+
+
+def _print(
+    loaded: LoadedRecipe,
+    profile: FoundProfile | None,
+    found: JobsPreflight,
+    size: SweepSize | None,
+) -> None:
     from pae_framework.preflight.processes import settings_without_effect
     from pae_framework.preflight.requirements import images_left_out, members_of
 
     members = members_of(loaded)
     needs = f"; to run it {_place(profile)} you still need:" if found.missing else ""
-    print_line(f"{loaded.recipe.name}: valid{needs}")
+    of = "" if size is None else f", a sweep of {size}"
+    print_line(f"{loaded.recipe.name}: valid{of}{needs}")
     for line in (*found.missing, *images_left_out(members), *settings_without_effect(members)):
         print_line(f"  {line}")
     if found.tight:

@@ -10,7 +10,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.errors import PluginError, UsageError
-from pae_framework.system.printing import print_line
+from pae_framework.system.standard_streams import write_result
 
 
 def check_plugin(
@@ -65,7 +65,7 @@ def check_plugin(
     if done.returncode == UsageError.exit_code and done.stdout:
         raise UsageError(done.stdout)
     if done.stdout:
-        print_line(done.stdout.removesuffix("\n"))
+        write_result(done.stdout)  # printable, by the process that wrote it
     if not done.stdout or done.returncode not in (0, PluginError.exit_code):
         when = "after" if done.stdout else "before"
         raise PluginError(

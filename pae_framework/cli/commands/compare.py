@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption
+from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
@@ -39,6 +39,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="also write an HTML page")
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show metrics side by side: one line for all values that are comparable.
@@ -61,7 +62,7 @@ def compare(
         from pae_framework.cli.extraction import PAGE, require_writable
 
         require_writable(out, PAGE)
-    groups = group_by_seed(_cards(what), installed_registry(), warn)
+    groups = group_by_seed(_cards(what), installed_registry(plugin or ()), warn)
     columns = [_column(group) for group in groups]
     lines, reasons = side_by_side(columns)
     for text in cautions(lines):

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption
-from pae_framework.cli.output import print_answer
+from pae_framework.cli.arguments import JsonOption, PluginOption
+from pae_framework.cli.output import print_answer, registry_with
 from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import PluginError, RecipeError
 from pae_framework.system.printing import print_line
@@ -26,17 +26,17 @@ def doctor(
             help="also compare with the environment of this run",
         ),
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Examine this machine, what is installed, and the plugins; say what to do.
 
     Exit code 1 if something must be mended; warnings are none.
     """
-    from pae_framework.plugins import load_registry
     from pae_framework.preflight.health import Finding, examine
     from pae_framework.preflight.machine import this_machine
 
-    registry, recorded, problems = load_registry(), None, []
+    registry, recorded, problems = registry_with(plugin or ()), None, []
     if run is not None:
         from pae_framework.runs.opened import open_directory, open_run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from pae_framework.cli.arguments import (
     CropOption,
     InceptionOption,
     JsonOption,
+    PluginOption,
     ProcessesOption,
     ProtocolOption,
 )
@@ -30,6 +32,7 @@ from pae_framework.cli.output import (
 )
 from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
+from pae_framework.registry import Registry
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
@@ -102,6 +105,7 @@ def evaluate(
     batch_size: BatchSizeOption = 64,
     cache: CacheOption = None,
     protocol: ProtocolOption = False,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a finished run by the evaluators of its recipe, or samples against a reference.
@@ -129,9 +133,10 @@ def evaluate(
     _require_one_kind(context, run)
     if out is not None:
         require_writable(out, CARD)
+    find_registry = partial(installed_registry, plugin or ())
     with _ranks(processes) as ranks:
         if run is not None:
-            card = _of_run(run, tuple(only or ()), again, ranks)
+            card = _of_run(run, tuple(only or ()), again, ranks, find_registry())
         else:
             from pae_framework.cli.extraction import extraction_of
             from pae_framework.evaluation.samples import evaluate_samples
@@ -140,7 +145,7 @@ def evaluate(
             assert reference is not None
             extraction = extraction_of(weights, cache, batch_size, ranks)
             measured = evaluate_samples(
-                samples, reference, metrics.value, extraction, size, installed_registry
+                samples, reference, metrics.value, extraction, size, find_registry
             )
             card = measured.plain()
     _show(card, out, protocol, as_json)
@@ -185,12 +190,14 @@ def _ranks(processes: str | None) -> Iterator[Ranks]:
         yield ranks
 
 
-def _of_run(run: Path, only: tuple[str, ...], again: bool, ranks: Ranks) -> dict[str, Any]:
+def _of_run(
+    run: Path, only: tuple[str, ...], again: bool, ranks: Ranks, registry: Registry
+) -> dict[str, Any]:
     from pae_framework.launch.evaluate_run import EvaluateOptions, evaluate_run
 
     console = progress_console()
     options = EvaluateOptions(only, again, command_line())
-    return evaluate_run(run, options, installed_registry(), ranks, console, warn)
+    return evaluate_run(run, options, registry, ranks, console, warn)
 
 
 def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:

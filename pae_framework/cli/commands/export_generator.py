@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from pae_framework.cli.arguments import (
     ForceOption,
     GeneratorRunArgument,
     OutputArgument,
+    PluginOption,
     check_output,
     finished_context,
 )
@@ -36,6 +38,7 @@ def export_generator(
             "--format", help="default: from the file name; with diffusers, FILE is a folder"
         ),
     ] = None,
+    plugin: PluginOption = None,
     force: ForceOption = False,
 ) -> None:
     """Write a run's generator in the layout of the official LightningDiT weights.
@@ -56,19 +59,19 @@ def export_generator(
         pae export generator runs/dinov2_full generator --format diffusers
     """
     if file_format is GeneratorFormat.DIFFUSERS:
-        _export_pipeline(run, file, force)
+        _export_pipeline(run, file, force, plugin)
         return
     as_torch = check_output(file, file_format, force)
-    context = finished_context(run, "generator")
+    context = finished_context(run, "generator", plugin)
     from pae_framework.interop.export import export_generator
 
     count = export_generator(context, file, as_torch)
     print_line(f"{file}: {count} tensors, {file.stat().st_size / 1e6:.1f} MB")
 
 
-def _export_pipeline(run: Path, folder: Path, force: bool) -> None:
+def _export_pipeline(run: Path, folder: Path, force: bool, plugin: Sequence[Path] | None) -> None:
     _check_folder(folder, force)
-    context = finished_context(run, "generator")
+    context = finished_context(run, "generator", plugin)
     from pae_framework.interop.export import export_diffusers
 
     export_diffusers(context, folder)

@@ -10,6 +10,7 @@ from pae_framework.cli.arguments import (
     ForceOption,
     Format,
     OutputArgument,
+    PluginOption,
     TokenizerRunArgument,
     check_output,
     finished_context,
@@ -26,6 +27,7 @@ def export_pae(
     no_encoder: Annotated[
         bool, typer.Option("--no-encoder", help="omit the weights of the frozen encoder")
     ] = False,
+    plugin: PluginOption = None,
     force: ForceOption = False,
 ) -> None:
     """Write a run's tokenizer in the layout of the released PAE tokenizers.
@@ -38,7 +40,7 @@ def export_pae(
         pae export pae runs/dinov2_full tokenizer.safetensors --no-encoder
     """
     as_torch = check_output(file, file_format, force)
-    context = finished_context(run, "tokenizer")
+    context = finished_context(run, "tokenizer", plugin)
     from pae_framework.interop.export import export_tokenizer
 
     count = export_tokenizer(context, file, as_torch, not no_encoder)

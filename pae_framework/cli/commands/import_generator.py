@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument, TokenizerRunArgument, WeightsArgument
+from pae_framework.cli.arguments import (
+    OverridesArgument,
+    PluginOption,
+    TokenizerRunArgument,
+    WeightsArgument,
+)
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
@@ -29,6 +34,7 @@ def import_generator(
             "default: those of the run's latents, computed if needed",
         ),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Load a generator trained elsewhere into a run, as if this run had trained it.
 
@@ -50,8 +56,10 @@ def import_generator(
     from pae_framework.launch.import_run import import_generator
 
     tell_loading()
-    console, registry = progress_console(), installed_registry()
-    import_generator(file, run, statistics, overrides or (), registry, command_line(), console)
+    console, registry = progress_console(), installed_registry(plugin or ())
+    import_generator(
+        file, run, statistics, overrides or (), registry, command_line(), console, plugin or ()
+    )
     print_line(f"imported into {run}; sample from it, or run the remaining stages:")
     print_line(f"  pae sample {run} --count 16")
     print_line(f"  pae run {run / 'resolved.yaml'} --run-dir {run}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import OverridesArgument, WeightsArgument
+from pae_framework.cli.arguments import OverridesArgument, PluginOption, WeightsArgument
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
@@ -32,6 +32,7 @@ def import_pae(
             metavar="FOLDER", help="directory of the run; default: runs/<recipe name>-imported"
         ),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Make a run from a released PAE tokenizer, as if this run had trained the tokenizer.
 
@@ -48,9 +49,9 @@ def import_pae(
     from pae_framework.launch.import_run import import_tokenizer
 
     tell_loading()
-    console, registry = progress_console(), installed_registry()
+    console, registry = progress_console(), installed_registry(plugin or ())
     path = import_tokenizer(
-        file, recipe, overrides or (), run_dir, registry, command_line(), console
+        file, recipe, overrides or (), run_dir, registry, command_line(), console, plugin or ()
     )
     print_line(f"imported into {path}; reconstruct images, or run the remaining stages:")
     print_line(f"  pae reconstruct {path} IMAGE...")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import TokenizerRunArgument, finished_context
+from pae_framework.cli.arguments import PluginOption, TokenizerRunArgument, finished_context
 from pae_framework.system.printing import print_line
 
 
@@ -22,6 +22,7 @@ def reconstruct(
         Path | None,
         typer.Option(metavar="FOLDER", help="folder for the PNG files; default: RUN/reconstructed"),
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Reconstruct images: one PNG each, and compare.png with the originals above them.
 
@@ -31,7 +32,7 @@ def reconstruct(
     Example:
         pae reconstruct runs/quickstart --count 8
     """
-    context = finished_context(run, "tokenizer")
+    context = finished_context(run, "tokenizer", plugin)
     from pae_framework.evaluation.reconstruct_to_folder import reconstruct_to_folder
 
     folder = out or run / "reconstructed"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption, finished_context
+from pae_framework.cli.arguments import JsonOption, PluginOption, finished_context
 from pae_framework.cli.output import (
     command_line,
     installed_registry,
@@ -20,6 +21,7 @@ from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
+    from pae_framework.registry import Registry
     from pae_framework.report.convergence import Convergence
 
 DEFAULT_PAGE = Path("convergence.html")
@@ -51,6 +53,7 @@ def report(
             help="also list when each run first reaches this value; may be given several times",
         ),
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write report.html from the results of a run, or compare how several runs converge.
@@ -74,7 +77,7 @@ def report(
     if len(runs) > 1 or out is not None or reach or as_json:
         if markdown:
             raise UsageError("--markdown takes one run, and no --reach, --out or --json")
-        _compare_convergence(runs, out, reach or [], as_json)
+        _compare_convergence(runs, out, reach or [], as_json, installed_registry(plugin or ()))
         return
     (run,) = runs
     is_sweep = "members" in RunDirectory.at(run).info
@@ -82,14 +85,18 @@ def report(
         print_line(_markdown(run, is_sweep))
         return
     if is_sweep:
-        _write_sweep(run)
+        _write_sweep(run, plugin)
     else:
-        _write_run(run)
+        _write_run(run, plugin)
     print_line(str(run / REPORT))
 
 
 def _compare_convergence(
-    runs: list[Path], out: Path | None, targets: list[float], as_json: bool
+    runs: list[Path],
+    out: Path | None,
+    targets: list[float],
+    as_json: bool,
+    registry: Registry,
 ) -> None:
     from pae_framework.cli.extraction import PAGE, require_writable
     from pae_framework.report.convergence import convergences
@@ -101,7 +108,7 @@ def _compare_convergence(
     page = out or (None if as_json else DEFAULT_PAGE)
     if page is not None:
         require_writable(page, PAGE)
-    found = convergences(trained_runs(runs, installed_registry()))
+    found = convergences(trained_runs(runs, registry))
     if not found:
         raise UsageError(
             "no metric of these runs was measured at two steps of the generator; set "
@@ -140,21 +147,21 @@ def _print(found: Convergence, targets: list[float]) -> None:
     print_line("")
 
 
-def _write_run(run: Path) -> None:
-    context = finished_context(run, "report")
+def _write_run(run: Path, plugin: Sequence[Path] | None) -> None:
+    context = finished_context(run, "report", plugin)
     from pae_framework.stages.report import rewrite
 
     rewrite(context)
 
 
-def _write_sweep(run: Path) -> None:
+def _write_sweep(run: Path, plugin: Sequence[Path] | None) -> None:
     from pae_framework.launch.run_sweep import compare_members
     from pae_framework.recipe.load import load_recipe
     from pae_framework.runs.directory import RESOLVED, RunDirectory
 
     sweep = RunDirectory.at(run)
     sweep.text(RESOLVED)
-    loaded = load_recipe(run / RESOLVED, (), installed_registry())
+    loaded = load_recipe(run / RESOLVED, (), installed_registry(plugin or ()))
     compare_members(loaded, sweep)
 
 

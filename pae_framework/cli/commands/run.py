@@ -153,7 +153,8 @@ def run(
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:
     tell_loading()
-    from pae_framework.dry_run.render import dry_run_lines, members_table
+    from pae_framework.dry_run.render import dry_run_lines, sweep_lines
+    from pae_framework.dry_run.sweep_cost import sweep_cost
     from pae_framework.launch.start import dry_run_recipe, planned_submissions, profile_of
 
     profile = profile_of(loaded, options)
@@ -162,17 +163,20 @@ def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> 
     is_sweep, first = loaded.recipe.sweep is not None, next(iter(members))
     if as_json:
         plain = {name: member.plain() for name, member in members.items()}
-        answer: dict[str, Any] = {"members": plain} if is_sweep else plain[first]
+        answer: dict[str, Any] = plain[first]
+        if is_sweep:
+            answer = {"total": sweep_cost(members).plain(), "members": plain}
         if profile:
             answer["profile"], answer["jobs"] = profile.name, [job.plain() for job in jobs]
         print_answer("run", answer)
         return
     console = console_for_tables(100)
+    if is_sweep:
+        for line in sweep_lines(loaded.recipe.name, sweep_cost(members)):
+            console.print(line)
+        console.print(f"the first member, {first}:")
     for line in dry_run_lines(members[first]):
         console.print(line)
-    if is_sweep:
-        console.print(f"the above is {first}, one of {len(members)} members:")
-        console.print(members_table(list(members.items())))
     if profile:
         heading = f"with profile {profile.name} ({profile.profile.executor}), jobs:"
         console.print(heading if jobs else _NO_JOB)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pae_framework.cli.arguments import GeneratorRunArgument, finished_context
+from pae_framework.cli.arguments import GeneratorRunArgument, PluginOption, finished_context
 from pae_framework.cli.output import resumable
 from pae_framework.cli.shell_completion import complete_solver
 from pae_framework.system.printing import print_line
@@ -53,6 +53,7 @@ def sample(
     npz: Annotated[
         bool, typer.Option("--npz", help="also write images.npz for the ADM evaluator")
     ] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Sample images from a run: one PNG each, and the first 64 as grid.png.
 
@@ -63,7 +64,7 @@ def sample(
     Example:
         pae sample runs/quickstart --labels 3,7 --count 16 --steps 10 --guidance 2
     """
-    context = finished_context(run, "generator")
+    context = finished_context(run, "generator", plugin)
     from pae_framework.sampling.sample_to_folder import (
         choose_labels,
         drawn_classes,

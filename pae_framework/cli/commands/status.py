@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pae_framework.cli.arguments import JsonOption, OverridesArgument
+from pae_framework.cli.arguments import JsonOption, OverridesArgument, PluginOption
 from pae_framework.cli.output import installed_registry, note, print_answer, print_table, warn
 from pae_framework.cli.shell_completion import complete_recipe, complete_run
 from pae_framework.errors import UsageError
@@ -45,6 +45,7 @@ def status(
             autocompletion=complete_recipe,
         ),
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the state of each stage of a run, its job, and the error of a stage that failed.
@@ -76,7 +77,7 @@ def status(
             raise UsageError("name the run whose stages are compared: `pae status RUN ...`")
         _list(as_json)
         return
-    compared = Comparison(installed_registry(), recipe, tuple(overrides or ()))
+    compared = Comparison(installed_registry(plugin or ()), recipe, tuple(overrides or ()))
     with looking_once():
         members = run_status(run, compared)
         comparison = comparison_job(run)

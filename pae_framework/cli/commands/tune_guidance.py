@@ -12,6 +12,7 @@ from pae_framework.cli.arguments import (
     GeneratorRunArgument,
     InceptionOption,
     JsonOption,
+    PluginOption,
     ProcessesOption,
     finished_context,
 )
@@ -82,6 +83,7 @@ def tune_guidance(
         typer.Option(metavar="FOLDER", help=f"folder for the results; default: RUN/{FOLDER}"),
     ] = None,
     processes: ProcessesOption = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sample a run over a grid of guidance settings, and list their distances to the test images.
@@ -105,7 +107,7 @@ def tune_guidance(
 
         raise typer.Exit(follow(place))
     with ranks_for(processes, progress_console()) as ranks:
-        context = finished_context(run, "generator")
+        context = finished_context(run, "generator", plugin)
         from functools import partial
 
         from pae_framework.evaluation.tune_guidance import (
