@@ -128,6 +128,9 @@ class Settings(BaseModel):
     """What an earlier version did, by key, where the default differs from it. Fingerprints include
     these settings unless they have this value, so old results are not taken for new ones."""
 
+    number_means: ClassVar[str | None] = None
+    """The key that a number in place of the map stands for; None: a number is an error."""
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
@@ -488,6 +491,8 @@ class RegularizerConfig(ComponentConfig):
 
     needs_distance: ClassVar[bool] = False
     """Whether the term uses the distance that the reconstruction terms define."""
+
+    number_means = "weight"
 
     weight: Weight = Field(1.0, description="weight of the term; 0: off")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer import _completion_shared
 from typer.core import TyperGroup
 
 from pae_framework import __version__
@@ -17,6 +18,7 @@ from pae_framework.cli.commands.cancel import cancel
 from pae_framework.cli.commands.cards import cards
 from pae_framework.cli.commands.check import check
 from pae_framework.cli.commands.check_plugin import check_plugin
+from pae_framework.cli.commands.clean import clean
 from pae_framework.cli.commands.compare import compare
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.doctor import doctor
@@ -42,7 +44,8 @@ from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.commands.tune_guidance import tune_guidance
 from pae_framework.cli.output import DETAIL, Detail, print_error, warn
-from pae_framework.errors import PaeError, RunError
+from pae_framework.cli.shell_completion import without_trailing_blank
+from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
 from pae_framework.system.printing import print_line
@@ -54,7 +57,7 @@ from pae_framework.system.standard_streams import (
 
 GROUPS: Mapping[str, Sequence[Callable[..., None] | str]] = {
     "Recipes": (new_recipe, list_recipes, copy, show, check, fetch, schema),
-    "Runs": (run, status, logs, cancel, profiles),
+    "Runs": (run, status, logs, cancel, clean, profiles),
     "Results": (report, cards, compare, evaluate, sample, reconstruct, tune_guidance),
     "Other programs": ("import", "export", "reference"),
     "Plugins and this machine": (
@@ -80,8 +83,34 @@ class _Group(TyperGroup):
         return {"Commands": self.commands}
 
 
+OTHER_WORDS: Mapping[str, str] = {
+    "resume": "`pae run RECIPE`, the same command again, resumes",
+    "train": "`pae run RECIPE` runs all stages",
+    "diff": "`pae compare RUN RUN` compares runs; `pae status RUN --recipe RECIPE` shows what "
+    "a recipe changes",
+    "list": "`pae list-recipes`, `pae list-plugins`; `pae status` lists the runs",
+    "ls": "`pae status` lists the runs",
+    "validate": "`pae check RECIPE`",
+    "stop": "Ctrl-C stops a run, `pae cancel RUN` its jobs",
+    "rm": "`pae clean` removes what no run leads to",
+    "generate": "`pae sample RUN`",
+    "eval": "`pae evaluate RUN`",
+}
+"""What other programs call our commands, and what to type."""
+
+
 class _Commands(_Group):
     """The commands of ``pae`` by what they are for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first word; see click.
+
+        Raises:
+            UsageError: it is the name of another program's command.
+        """
+        if args[0] in OTHER_WORDS and args[0] not in self.commands:
+            raise UsageError(f"no command {args[0]!r}: {OTHER_WORDS[args[0]]}")
+        return super().resolve_command(ctx, args)
 
     def sections(self) -> Mapping[str, Iterable[str]]:
         """The names of the commands by heading."""
@@ -142,6 +171,10 @@ _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")
 _add(exporting, export_generator, "generator")
 _add(reference, build_reference, "build")
+
+
+_scripts = _completion_shared._completion_scripts
+_scripts["bash"] = without_trailing_blank(_scripts["bash"])
 
 
 def _print_version(wanted: bool) -> None:

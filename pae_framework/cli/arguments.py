@@ -14,6 +14,8 @@ from pae_framework.cli.shell_completion import (
     complete_override,
     complete_profile,
     complete_recipe,
+    complete_run,
+    complete_stage,
 )
 from pae_framework.errors import UsageError
 from pae_framework.hub import default_or_file
@@ -52,16 +54,36 @@ OverridesArgument = Annotated[
         autocompletion=complete_override,
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run or a sweep")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="directory of a run or a sweep", autocompletion=complete_run
+    ),
+]
 StageArgument = Annotated[
     str | None,
-    typer.Argument(metavar="STAGE", help="a stage of it", show_default=False),
+    typer.Argument(
+        metavar="STAGE",
+        help="a stage of it",
+        show_default=False,
+        autocompletion=complete_stage,
+    ),
 ]
 TokenizerRunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="directory of a run with a finished tokenizer")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="directory of a run with a finished tokenizer",
+        autocompletion=complete_run,
+    ),
 ]
 GeneratorRunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="directory of a run with a finished generator")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="directory of a run with a finished generator",
+        autocompletion=complete_run,
+    ),
 ]
 WeightsArgument = Annotated[
     Path,

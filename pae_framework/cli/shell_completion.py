@@ -31,6 +31,46 @@ def complete_run(incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
 
+def complete_stage(incomplete: str) -> list[str]:
+    """Names of stages."""
+    from pae_framework.recipe.stage_table import STAGES
+
+    return [name for name in STAGES if name.startswith(incomplete)]
+
+
+def complete_solver(incomplete: str) -> list[str]:
+    """Names of solvers."""
+    from typing import get_args
+
+    from pae_framework.flow.flow_settings import SolverName
+
+    return [name for name in get_args(SolverName) if name.startswith(incomplete)]
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """Kinds of components."""
+    from pae_framework.kinds import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def complete_component(incomplete: str) -> list[str]:
+    """References of components, ``KIND:NAME``; names alone, too, as bash cuts at the colon."""
+    from pae_framework.plugins import load_registry
+
+    specs = load_registry().specs()
+    found = dict.fromkeys([*(spec.reference for spec in specs), *(spec.name for spec in specs)])
+    return [word for word in found if word.startswith(incomplete)]
+
+
+def without_trailing_blank(script: str) -> str:
+    """Typer's script for bash; no blank follows a word that is to be continued, as ``runs/``."""
+    return script.replace(
+        "    return 0\n",
+        "    [[ ${COMPREPLY[*]} == *[.=/:] ]] && compopt -o nospace\n    return 0\n",
+    )
+
+
 def complete_profile(incomplete: str) -> list[str]:
     """Names of profiles."""
     from pae_framework.errors import ProfileError

@@ -83,6 +83,8 @@ class Guidance(Settings):
     that of another network for the same label (autoguidance).
     """
 
+    number_means = "scale"
+
     scale: float = Field(1.0, ge=1, le=1e6, description="1: no guidance")
     channels: Literal["all", "first_three"] = Field(
         "all", description="guided channels; first_three: as in released LightningDiT samplers"

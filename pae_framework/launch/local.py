@@ -21,6 +21,7 @@ from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.continuation import CONTINUED
 from pae_framework.runs.data_record import record_known_images
 from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.edited import edit_note, edited_code
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.looking import looking_once
 from pae_framework.runs.plan import PlannedStage
@@ -134,7 +135,7 @@ class LocalLauncher:
             directory.link(planned)
             if record.done:
                 self._adopt(record, planned, loaded.recipe)
-                self._use_finished(directory, planned, loaded.recipe)
+                self._use_finished(directory, planned, loaded)
                 return
             may_go_on = not record.info or CONTINUED in record.info
             trains = STAGES[planned.name].train(loaded.recipe) is not None
@@ -175,12 +176,16 @@ class LocalLauncher:
             record_known_images(record, planned, recipe)
         self._print(planned, "of an earlier version: identified by its images from now on")
 
-    def _use_finished(self, directory: RunDirectory, planned: PlannedStage, recipe: Recipe) -> None:
+    def _use_finished(
+        self, directory: RunDirectory, planned: PlannedStage, loaded: LoadedRecipe
+    ) -> None:
         record = directory.stage(planned)
-        if directory.adopt_results(planned, recipe):
+        if directory.adopt_results(planned, loaded.recipe):
             self._print(planned, ADOPTED)
         record.keep_times(directory.results(planned).require_complete())
         self._print(planned, "cached")
+        if packages := edited_code(planned.name, record, loaded):
+            self._print(planned, edit_note(planned.name, packages))
 
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))

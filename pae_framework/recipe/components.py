@@ -70,11 +70,11 @@ class Component(Settings, Generic[C]):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        name = cls._config_base().__name__
+        name = cls.config_base().__name__
         cls.kind = next(kind.name for kind in KINDS.values() if kind.config == name)
 
     @classmethod
-    def _config_base(cls) -> type[C]:
+    def config_base(cls) -> type[C]:
         """The base class of the component's config: the argument in ``Component[...]``."""
         return cast(type[C], cls.model_fields["config"].annotation)
 
@@ -120,7 +120,7 @@ class Component(Settings, Generic[C]):
         if isinstance(parameters, ComponentConfig):
             return parameters
         if "use" not in info.data:  # missing or unknown: already reported
-            return cls._config_base()()
+            return cls.config_base()()
         # A ValidationError raised here is merged into the outer one, with the key path prefixed.
         return cls._find_config_class(info.data["use"], info).model_validate(
             parameters, context=info.context

@@ -13,15 +13,18 @@ from pydantic import BaseModel, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from pae_framework.config import ComponentConfig
 from pae_framework.errors import PluginError
 from pae_framework.recipe import components
 from pae_framework.recipe.components import Component
 from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.shares import SHARE
 from pae_framework.registry import ComponentSpec, Registry
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors' YAML servers support best."""
 _REFERENCE = "#/definitions/{model}"
+_SHARE = f"^{SHARE.pattern}$"
 _NAME_OF_OTHER = "^[^/]+/[^/]+$"
 """``distribution/name``"""
 
@@ -63,6 +66,17 @@ class _Generator(GenerateJsonSchema):
     ) -> JsonSchemaValue:
         inner = super().function_before_schema(schema)
         return {**inner, "type": ["string", "number"]} if inner.get("type") == "string" else inner
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """A number may stand for a map, and shares for steps; see :mod:`pae_framework.recipe`."""
+        found = super().model_schema(schema)
+        for key in ("keep_steps", "at_steps"):
+            if key in found.get("properties", {}):
+                steps = found["properties"][key]
+                steps["items"] = {"anyOf": [steps["items"], {"type": "string", "pattern": _SHARE}]}
+        if schema["cls"].number_means and not issubclass(schema["cls"], ComponentConfig):
+            return {"anyOf": [{"type": "number"}, found]}
+        return found
 
 
 def _of_model(model: type[BaseModel], models: dict[str, Schema], owner: str = "") -> Schema:
@@ -114,8 +128,10 @@ def _of_component(
         )
     names = [registry.use_name(spec) for spec in registry.specs(component.kind)]
     use_of_any: Schema = {"anyOf": [{"enum": names}, {"type": "string", "pattern": _NAME_OF_OTHER}]}
+    numbers: list[Schema] = [{"type": "number"}] if component.config_base().number_means else []
     definitions[name] = {
         "anyOf": [
+            *numbers,
             use_of_any,
             {"type": "object", "properties": {**engine, "use": use_of_any}, "allOf": cases},
         ]

@@ -55,8 +55,21 @@ def load_recipe(
     except RecipeError as error:
         problems.extend(error.problems)
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError([_for_own_recipe(problem, written.source) for problem in problems])
     return loaded
+
+
+def _for_own_recipe(problem: Problem, source: Path) -> Problem:
+    """A problem with a value of a shipped recipe is solved in the recipe that extends it."""
+    where = problem.where.rpartition(":")[0].rpartition(":")[0]
+    if not _is_shipped(Path(where)) or _is_shipped(source):
+        return problem
+    hint = problem.hint or f"set {problem.path}=<value>"
+    return replace(problem, hint=f"{hint} in {display(source)}" if "set " in hint else hint)
+
+
+def _is_shipped(file: Path) -> bool:
+    return file.resolve().is_relative_to(library.folder().resolve())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pae_framework.recipe.emit import lines, to_yaml
 from pae_framework.recipe.merge import resolve_removals
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
+from pae_framework.recipe.shares import steps_of_shares
 from pae_framework.recipe.validate import validate
 from pae_framework.registry import Registry
 
@@ -73,7 +74,7 @@ def build(
         RecipeError: lists every problem with its position.
         PluginError: the only problems are broken plugins.
     """
-    root = resolve_removals(root, registry)
+    root = steps_of_shares(resolve_removals(root, registry))
     recipe = validate(root, registry)
     problems = [
         Problem(found.message, dotted(found.path), root.position(found.path), found.hint)

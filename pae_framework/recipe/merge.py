@@ -42,12 +42,12 @@ def override(key_path: str, value: Node) -> Node:
 def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
     if layer.value is None:
         return replace(layer, removes=True)
-    if layer.replaces:
+    is_number = isinstance(layer.value, int | float)
+    if layer.replaces and not (is_number and schema.short_key(layer.value)):
         return layer
     if schema.component is not None:
         base, layer = _drop_other_parameters(base, layer, schema)
-    if schema.short_key is not None:
-        base, layer = long_form(base, schema.short_key), long_form(layer, schema.short_key)
+    base, layer = long_form(base, schema), long_form(layer, schema)
     if base.map is None or layer.map is None:
         return layer
     entries = dict(base.map)
@@ -73,15 +73,15 @@ def _names_component(node: Node) -> bool:
     return isinstance(node.value, str) or (node.map is not None and "use" in node.map)
 
 
-def long_form(node: Node, key: str) -> Node:
-    """``{key: name}`` for the short form ``name``."""
-    if isinstance(node.value, str):
-        return replace(node, value={key: node})
-    return node
+def long_form(node: Node, schema: SchemaNode) -> Node:
+    """``{use: name}`` or ``{weight: number}`` for the short form, a text or a number."""
+    if (key := schema.short_key(node.value)) is None:
+        return node
+    return replace(node, value={key: node}, replaces=False)
 
 
 def resolve_removals(root: Node, registry: Registry | None, schema: SchemaNode = RECIPE) -> Node:
-    """Delete the keys that layers removed.
+    """Delete the keys that layers removed, and write numbers in place of maps as maps.
 
     A null is kept if it is a valid value of its setting. It is also kept at an unknown key, so that
     validation reports the key.
@@ -90,6 +90,8 @@ def resolve_removals(root: Node, registry: Registry | None, schema: SchemaNode =
 
 
 def _remove(node: Node, schema: SchemaNode, registry: Registry | None) -> Node:
+    if not isinstance(node.value, str):  # validation reads the name of a component as it is
+        node = long_form(node, schema)
     if node.map is None:
         return node
     entries: dict[str, Node] = {}

@@ -139,7 +139,7 @@ class Profiles:
         Raises:
             ProfileError: it, or a profile that it extends, is missing or invalid.
         """
-        layer = Layer.of(None, long_form(node, "extends"), dotted((LAUNCH, "extends")))
+        layer = Layer.of(None, long_form(node, PROFILE), dotted((LAUNCH, "extends")))
         parent = layer.extends
         if not layer.tree.map and parent is not None and isinstance(parent.value, str):
             return self.find(parent.value, parent.where, LAUNCH)

@@ -38,12 +38,16 @@ class SchemaNode:
             return self.type
         return None
 
-    @property
-    def short_key(self) -> str | None:
-        """The key that a text in place of the map stands for; None if there is none."""
-        if self.component is not None:
-            return "use"
-        return "extends" if self.type is Profile else None
+    def short_key(self, value: object) -> str | None:
+        """The key that a text or number in place of the map stands for; None if there is none."""
+        component = self.component
+        if isinstance(value, str):
+            return "use" if component else "extends" if self.type is Profile else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        model = component.config_base() if component else self.type
+        means: str | None = getattr(model, "number_means", None)
+        return means
 
     def use(self, node: Node) -> str | None:
         """Name of the component at ``node``: its ``use``, its short form (a string) or label."""

@@ -40,6 +40,8 @@ class StageStatus:
     """Speed of the training that runs, from the last line of its log."""
     seconds_left: int | None = None
     """Until a stage that runs ends, at its mean speed so far."""
+    edited: tuple[str, ...] = ()
+    """Packages of plugins whose code changed since it ran, which does not make it stale."""
     job: JobStatus | None = None
     """The last job that was submitted for it."""
     seconds: float | None = None

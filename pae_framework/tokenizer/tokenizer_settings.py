@@ -38,6 +38,8 @@ class ReconstructionTermSettings(Settings):
     ``fetch`` (see :class:`~pae_framework.config.ComponentConfig`).
     """
 
+    number_means = "weight"
+
     weight: Weight = Field(0.0, description="weight of the term; 0: off")
 
     smallest_image: ClassVar[int] = 1

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pae_framework import __version__
 from pae_framework.cli import extraction
+from pae_framework.cli.app import OTHER_WORDS
 from pae_framework.cli.output import progress_console
 from pae_framework.errors import EXIT_CODES, PaeError, StoppedError
 from pae_framework.flow.flow_settings import SolverName
@@ -272,10 +273,32 @@ def test_copy_writes_to_its_destination(pae: Pae) -> None:
     Path("folder").mkdir()
     pae("copy", "quickstart", "folder").ok()
     pae("copy", "quickstart", "other.yaml").ok()
-    assert Path("folder/quickstart.yaml").read_text() == Path("other.yaml").read_text()
+    as_other = Path("folder/quickstart.yaml").read_text().replace("name: quickstart", "name: other")
+    assert as_other == Path("other.yaml").read_text()
     assert pae("copy", "quickstart", "absent/a.yaml").err == "error: there is no folder absent\n"
     itself = pae("copy", "other.yaml", "other.yaml", "--force")
     assert (itself.code, "other.yaml" in itself.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("mine.yaml", "mine"), ("my clip art.yaml", "my-clip-art"), ("a.b_c-1.yaml", "a.b_c-1")],
+)
+def test_a_copy_is_named_after_its_file_and_valid(pae: Pae, file: str, name: str) -> None:
+    pae("copy", "quickstart", file).ok()
+    assert load_recipe(file).recipe.name == name
+    assert load_recipe(file).text.count("name:") == load_recipe("quickstart").text.count("name:")
+
+
+def test_a_file_whose_name_names_no_run_is_refused(pae: Pae) -> None:
+    assert "...yaml" in pae("copy", "quickstart", "...yaml").fails(2).err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("word", sorted(OTHER_WORDS))
+def test_a_word_of_another_program_is_answered_with_our_command(pae: Pae, word: str) -> None:
+    err = pae(word, "something").fails(2).err
+    assert "`pae " in err
 
 
 # --- plugins --------------------------------------------------------------------------------------
@@ -288,7 +311,7 @@ def test_list_plugins_names_kind_origin_and_state(pae: Pae) -> None:
     assert dam["distribution"] == "pae-framework"
     assert dam["version"] == __version__
     lines = pae("list-plugins", "encoder").out.splitlines()
-    assert {line.split()[0] for line in lines[2:] if line.strip()} == {"encoder"}
+    assert {line.split()[0] for line in lines[1:] if line.strip()} == {"encoder"}
 
 
 def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:

@@ -7,8 +7,14 @@ import subprocess
 import sys
 
 import pytest
+from typer import _completion_shared
 
-from pae_framework.cli.shell_completion import complete_recipe
+from pae_framework.cli.app import app
+from pae_framework.cli.shell_completion import (
+    complete_recipe,
+    complete_run,
+    without_trailing_blank,
+)
 
 
 def completions(line: str, words: int) -> list[str]:
@@ -30,10 +36,38 @@ def completions(line: str, words: int) -> list[str]:
         # bash cuts words at the equals sign
         ("pae run quickstart tokenizer.bottleneck.use = sp", 6, ["sphere"]),
         ("pae run no_such_recipe tokenizer.bott", 4, []),
+        ("pae sample runs/a --solver eu", 5, ["euler", "euler_maruyama"]),
+        ("pae run quickstart --again gen", 5, ["generator"]),
+        ("pae show-plugin encoder:tiny", 3, ["encoder:tiny_vit"]),
+        ("pae show-plugin tiny", 3, ["tiny_vit"]),
+        ("pae list-plugins reg", 3, ["regularizer"]),
     ],
 )
 def test_completions_in_bash(line, words, expected):
     assert completions(line, words) == expected
+
+
+def test_runs_are_completed_from_runs_and_from_any_folder(tmp_path, monkeypatch):
+    for name in ("runs/alpha", "runs/beta", "elsewhere/alpha2", "runs/no_run"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "runs/no_run":
+            (tmp_path / name / "run.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert complete_run("") == ["runs/alpha", "runs/beta"]
+    assert complete_run("runs/al") == ["runs/alpha"]
+    assert complete_run("elsewhere/") == ["elsewhere/alpha2"]
+
+
+def test_bash_adds_no_blank_to_a_word_that_is_to_be_continued():
+    script = without_trailing_blank(_completion_shared.COMPLETION_SCRIPT_BASH)
+    assert app.pretty_exceptions_enable is False  # the commands are imported
+    assert _completion_shared._completion_scripts["bash"] == script
+    condition = next(line for line in script.splitlines() if "nospace" in line)
+    test, _, _ = condition.partition("&&")
+    for word, continues in (("data.", 1), ("seed=", 1), ("runs/", 1), ("a:", 1), ("quickstart", 0)):
+        script = f"COMPREPLY=({word}); {test} && echo 1 || echo 0"
+        found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+        assert int(found.stdout) == continues
 
 
 def test_recipe_files_are_completed_in_any_folder(tmp_path, monkeypatch):

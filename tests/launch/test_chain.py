@@ -147,7 +147,7 @@ def test_run_can_share_stages_of_another(place: Path, run: Path):
 
 def test_status_says_done_and_is_json_when_asked(place: Path, run: Path):
     plain = pae("status", run, cwd=place)
-    assert plain.err.count("done") >= len(STAGES)
+    assert plain.out.count("done") >= len(STAGES)
     rows = pae("status", run, "--json", cwd=place).json["runs"]["tiny"]
     assert [row["stage"] for row in rows] == STAGES
 

@@ -11,13 +11,18 @@ import typer
 from pae_framework.cli.arguments import JsonOption, ProtocolOption
 from pae_framework.cli.card_text import print_cards
 from pae_framework.cli.output import print_answer, warn
+from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
 
 
 def cards(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN", help="directory of a run or a sweep, or a card file"),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="directory of a run or a sweep, or a card file",
+        ),
     ],
     protocol: ProtocolOption = False,
     as_json: JsonOption = False,

@@ -16,6 +16,7 @@ from pae_framework.cli.output import (
     print_table,
     warn,
 )
+from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -30,6 +31,7 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN|FILE...",
+            autocompletion=complete_run,
             help="runs, sweeps, card files (`pae cards --json`, `pae evaluate --out`), or npz "
             "files of samples with their cards beside them",
         ),

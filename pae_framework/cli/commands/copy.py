@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def copy(
 ) -> None:
     """Copy a recipe to edit it and run it as your own.
 
-    The comment that names the schema is left out, because its path is relative; see `pae schema`.
+    The copy is named after its file, and so is the directory of its run. The comment that names the
+    schema is left out, because its path is relative; see `pae schema`.
     """
     from pae_framework.recipe.library import MODELINE, find
 
@@ -38,7 +40,27 @@ def copy(
     if target.exists() and not force:
         raise UsageError(f"{target} exists; replace it with --force")
     lines = source.read_bytes().splitlines(keepends=True)
-    content = b"".join(line for line in lines if not line.startswith(MODELINE.encode()))
+    kept = (line for line in lines if not line.startswith(MODELINE.encode()))
+    content = b"".join(kept)
+    name = name_after(target)
+    content, named = _NAME.subn(b"name: " + name.encode(), content, count=1)
     with replacing(target, len(content)) as temporary:
         temporary.write_bytes(content)
-    print_line(f"{target}: copied; change its `name`, which names the run's directory")
+    print_line(f"{target}: copied{f', with `name: {name}`' if named else ''}")
+
+
+_NAME = re.compile(rb"^name:[ \t]*[^\s#]+", re.MULTILINE)
+
+
+def name_after(file: Path) -> str:
+    """The stem of a file as the name of a recipe: letters, digits, ``.``, ``_`` and ``-``.
+
+    Raises:
+        UsageError: nothing of it can be in a name.
+    """
+    from pae_framework.recipe.models import MAX_NAME
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("._-")[:MAX_NAME]
+    if not name:
+        raise UsageError(f"{file}: a name of letters and digits is needed, which names the run")
+    return name

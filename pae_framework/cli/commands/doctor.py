@@ -10,6 +10,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import print_answer, registry_with
+from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import PluginError, RecipeError
 from pae_framework.system.printing import print_line
 
@@ -19,7 +20,11 @@ _MARKS = {"ok": "ok     ", "warning": "warning", "error": "error  "}
 def doctor(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="also compare with the environment of this run"),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="also compare with the environment of this run",
+        ),
     ] = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,

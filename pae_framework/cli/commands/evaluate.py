@@ -30,6 +30,7 @@ from pae_framework.cli.output import (
     resumable,
     warn,
 )
+from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
 from pae_framework.registry import Registry
 from pae_framework.system.printing import print_line
@@ -55,6 +56,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="RUN",
+            autocompletion=complete_run,
             help="directory of a run, or of a member of a sweep, whose samples are done",
             show_default=False,
         ),

@@ -9,6 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import print_answer, print_table, registry_with, warn
+from pae_framework.cli.shell_completion import complete_kind
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
 
 def list_plugins(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help=f"one of {', '.join(KINDS)}")
+        str | None,
+        typer.Argument(
+            metavar="KIND", autocompletion=complete_kind, help=f"one of {', '.join(KINDS)}"
+        ),
     ] = None,
     of_kind: Annotated[
-        str | None, typer.Option("--kind", metavar="KIND", help="the same as the argument")
+        str | None,
+        typer.Option(
+            "--kind", metavar="KIND", autocompletion=complete_kind, help="the same as the argument"
+        ),
     ] = None,
     plugin: PluginOption = None,
     long: Annotated[

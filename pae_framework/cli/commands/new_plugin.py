@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pae_framework.cli.shell_completion import complete_kind
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
@@ -21,6 +22,7 @@ def new_plugin(
         list[str] | None,
         typer.Option(
             metavar="KIND",
+            autocompletion=complete_kind,
             help=f"a component it provides; may be repeated; one of {', '.join(KINDS)}",
         ),
     ] = None,

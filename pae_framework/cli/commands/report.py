@@ -16,6 +16,7 @@ from pae_framework.cli.output import (
     print_answer,
     print_table,
 )
+from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -29,7 +30,11 @@ DEFAULT_PAGE = Path("convergence.html")
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="directory of a run or a sweep; or several runs"),
+        typer.Argument(
+            metavar="RUN...",
+            autocompletion=complete_run,
+            help="directory of a run or a sweep; or several runs",
+        ),
     ],
     markdown: Annotated[
         bool, typer.Option("--markdown", help="only print the table of results, as Markdown")

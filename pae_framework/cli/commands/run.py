@@ -26,6 +26,7 @@ from pae_framework.cli.output import (
     tell_loading,
     warn,
 )
+from pae_framework.cli.shell_completion import complete_stage
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -72,6 +73,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="STAGE",
+            autocompletion=complete_stage,
             help="run this stage and all that depend on it from their beginning, although they "
             "are done; may be repeated",
         ),

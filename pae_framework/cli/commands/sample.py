@@ -9,6 +9,7 @@ import typer
 
 from pae_framework.cli.arguments import GeneratorRunArgument, PluginOption, finished_context
 from pae_framework.cli.output import resumable
+from pae_framework.cli.shell_completion import complete_solver
 from pae_framework.system.printing import print_line
 
 
@@ -29,7 +30,11 @@ def sample(
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="integration steps")] = None,
     solver: Annotated[
         str | None,
-        typer.Option(metavar="SOLVER", help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5"),
+        typer.Option(
+            metavar="SOLVER",
+            autocompletion=complete_solver,
+            help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5",
+        ),
     ] = None,
     guidance: Annotated[
         float | None, typer.Option(min=1, metavar="SCALE", help="guidance scale; 1: off")

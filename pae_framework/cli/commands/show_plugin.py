@@ -11,6 +11,7 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption, PluginOption
 from pae_framework.cli.output import installed_registry, print_answer, print_table
+from pae_framework.cli.shell_completion import complete_component
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.system.printing import print_line
@@ -24,7 +25,12 @@ ALIASES = {"data": "dataset"}
 
 def show_plugin(
     reference: Annotated[
-        str, typer.Argument(metavar="KIND:NAME", help="for example encoder:tiny_vit, or tiny_vit")
+        str,
+        typer.Argument(
+            metavar="KIND:NAME",
+            autocompletion=complete_component,
+            help="for example encoder:tiny_vit, or tiny_vit",
+        ),
     ],
     plugin: PluginOption = None,
     as_json: JsonOption = False,

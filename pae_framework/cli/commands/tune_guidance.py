@@ -17,6 +17,7 @@ from pae_framework.cli.arguments import (
     finished_context,
 )
 from pae_framework.cli.output import print_answer, print_table, progress_console, resumable, warn
+from pae_framework.cli.shell_completion import complete_solver
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
@@ -67,7 +68,11 @@ def tune_guidance(
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="integration steps")] = None,
     solver: Annotated[
         str | None,
-        typer.Option(metavar="SOLVER", help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5"),
+        typer.Option(
+            metavar="SOLVER",
+            autocompletion=complete_solver,
+            help="euler, heun, ab2, euler_maruyama, sde_heun, dopri5",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="seed of the noise")] = None,
     precision: Annotated[
