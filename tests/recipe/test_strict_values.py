@@ -159,10 +159,7 @@ def test_a_problem_with_an_unprintable_key_is_printable(problems: Problems) -> N
 @pytest.mark.parametrize(
     ("override", "remedy"),
     [
-        ("tokenizer.regularizers.ssr=0", "tokenizer.regularizers.ssr.weight=0"),
-        ("tokenizer.reconstruction.perceptual=0.5", "perceptual.weight=0.5"),
         ("tokenizer.adversarial=0", "tokenizer.adversarial.weight=0"),
-        ("sample.guidance=2.0", "sample.guidance.scale=2.0"),
         ("generator.train=100", "generator.train.steps=100"),
         ("runtime.device=gpu", "'cuda'"),
         ("tokenizer.train.precision=bfloat16", "'bf16'"),
