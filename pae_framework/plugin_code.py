@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from pae_framework.errors import INTERRUPTED, PluginError, UsageError
 from pae_framework.system.contained import contained, end_at_once
+from pae_framework.system.watchdog import Watchdog
 
 LIGHT_SECONDS = 20.0
 """Time limit of code that imports no torch: registration and config models."""
@@ -35,6 +36,8 @@ SECONDS_VARIABLE = "PAE_PLUGIN_SECONDS"
 _LONGEST = 1e6
 
 logger = logging.getLogger(__name__)
+
+_WATCHDOG = Watchdog()
 
 
 class PluginTimeout(BaseException):
@@ -141,21 +144,10 @@ def _time_limit(what: str, seconds: float | None) -> Iterator[None]:
             _quit(f"error: {what}: {text} and cannot be interrupted", PluginError.exit_code)
         logger.warning("%s: %s", what, text)
 
-    finished = threading.Event()
-
-    def watch() -> None:
-        notice = min(NOTICE_SECONDS, seconds)
-        if not finished.wait(notice):
-            _say(f"waiting for {what}")
-            if not finished.wait(seconds - notice + GRACE_SECONDS * can_raise):
-                give_up()
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        with _alarm(seconds, text) if can_raise else nullcontext():
-            yield
-    finally:
-        finished.set()
+    notice = (min(NOTICE_SECONDS, seconds), lambda: _say(f"waiting for {what}"))
+    end = (seconds + GRACE_SECONDS * can_raise, give_up)
+    with _WATCHDOG.watching(notice, end), _alarm(seconds, text) if can_raise else nullcontext():
+        yield
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
-from inspect import Parameter, signature
+from inspect import Parameter, isroutine, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -209,10 +209,20 @@ def _collect(module: ModuleType, name: str) -> tuple[list[_Registration], tuple[
     return found, tuple(name for name in hookspecs.LIFE_CYCLE if name in implemented)
 
 
+class _ModuleManager(pluggy.PluginManager):
+    """Takes modules as plugins, whose attributes other than functions it need not examine."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """The options of a hook's implementation; None if it is none."""
+        if isroutine(vars(plugin).get(name)):
+            return super().parse_hookimpl_opts(plugin, name)
+        return None
+
+
 @cache
 def _hook_manager() -> pluggy.PluginManager:
     """Knows the hooks; holds one plugin at a time."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager = _ModuleManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
 

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import checkpoints, features, latents, operations, sampling, tokenizer, training
+from benchmarks import (
+    checkpoints,
+    features,
+    latents,
+    operations,
+    plugin_listing,
+    sampling,
+    tokenizer,
+    training,
+)
 from benchmarks.subject import Subject
 from benchmarks.timing import Timing, in_turn, median_interval
 
@@ -111,3 +120,11 @@ def test_the_command_prints_medians_and_ranges(
         r"second\W+250\.00\W+0\.500\W+0\.450 to 0\.625\W+0\.400 to 0\.750\W+0\.375", printed
     )
     assert asked == [(tokenizer.PATCHGAN, tokenizer.LPIPS, "False", "7", "4")]
+
+
+@pytest.mark.slow
+def test_plugins_are_listed_quickly_however_many_there_are() -> None:
+    """200 more take less than half as much time again, by processor time."""
+    own, many = plugin_listing.measure(200, 7, plugin_listing.processor_seconds)
+    assert own.ratio == 1
+    assert many.fastest < 1.5

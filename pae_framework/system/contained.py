@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
@@ -139,10 +139,15 @@ def _file(descriptor: int) -> tuple[int, int] | None:
 
 def _flush_c_output() -> None:
     """Write what C's printf has buffered, before its descriptor is stdout again."""
+    with suppress(OSError, AttributeError, TypeError):  # not a POSIX system
+        _c_library().fflush(None)
+
+
+@cache
+def _c_library() -> Any:
     import ctypes
 
-    with suppress(OSError, AttributeError, TypeError):  # not a POSIX system
-        ctypes.CDLL(None).fflush(None)
+    return ctypes.CDLL(None)
 
 
 # --- crashes, threads, forks, settings ------------------------------------------------------------

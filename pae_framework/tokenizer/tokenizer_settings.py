@@ -198,7 +198,7 @@ _ANYUP_RELEASES = {
 class AnyUpSettings(Settings):
     """Local files of AnyUp, a learned upsampler of features; nothing is downloaded.
 
-    Code and weights have the licence CC-BY-4.0: whoever publishes results names the authors.
+    Code and weights have the license CC-BY-4.0: whoever publishes results names the authors.
     """
 
     checkout: PathText = Field(description="folder of its repository, with hubconf.py")
