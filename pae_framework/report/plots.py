@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
@@ -198,11 +198,27 @@ def _scale_y(axes: Axes, values: Values) -> None:
             FuncFormatter(_minor_tick) if within_two else NullFormatter()
         )
         axes.tick_params(which="minor", colors=GRAY, labelsize=8)
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.yaxis.set_major_formatter(_DistinctTicks())
+
+
+class _DistinctTicks(Formatter):
+    """Numbers with four digits, or as many more as tell the ticks of the axis apart."""
+
+    def __call__(self, value: float, _position: int | None = None) -> str:
+        """The label of a tick."""
+        values = {*map(float, self.locs), value}
+        for digits in range(4, 17):
+            if len({_number(x, digits) for x in values}) == len(values):
+                break
+        return _number(value, digits)
 
 
 def _tick(value: float, _position: int | None = None) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return _number(value, 4)
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def _minor_tick(value: float, _position: int | None = None) -> str:
