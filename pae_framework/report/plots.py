@@ -205,12 +205,17 @@ class _DistinctTicks(Formatter):
     """Numbers with four digits, or as many more as tell the ticks of the axis apart."""
 
     def __call__(self, value: float, _position: int | None = None) -> str:
-        """The label of a tick."""
-        values = {*map(float, self.locs), value}
+        """The label of a value alone."""
+        return _tick(value)
+
+    def format_ticks(self, values: Iterable[float]) -> list[str]:
+        """The labels of all ticks."""
+        ticks = list(map(float, values))
         for digits in range(4, 17):
-            if len({_number(x, digits) for x in values}) == len(values):
+            labels = [_number(tick, digits) for tick in ticks]
+            if len(set(labels)) == len(set(ticks)):
                 break
-        return _number(value, digits)
+        return labels
 
 
 def _tick(value: float, _position: int | None = None) -> str:
