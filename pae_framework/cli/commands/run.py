@@ -119,8 +119,7 @@ def run(
     """
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.ranks import count_processes, ranks_for
-    from pae_framework.launch.start import RunOptions, profile_of, run_recipe
-    from pae_framework.recipe.load import load_recipe
+    from pae_framework.launch.start import RunOptions, load_for_run, profile_of, run_recipe
 
     if (place := place_of_process()) is not None and place.rank > 0:
         if dry_run:
@@ -135,7 +134,7 @@ def run(
     with nullcontext() if dry_run else ranks_for(processes, console) as ranks:
         if as_json and not dry_run:
             raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
-        loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
+        loaded = load_for_run(recipe, overrides or (), installed_registry(), plugin or (), run_dir)
         options = RunOptions(
             run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes, on
         )
