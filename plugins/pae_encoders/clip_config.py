@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pae_encoders.clip_models import (
     CLIP,
     STATISTICS,
+    TIMM_TOWERS,
     ClipForm,
     ClipVariant,
     ClipWeights,
@@ -31,9 +32,20 @@ class CLIPConfig(FoundationConfig):
     model: str = Field(
         "ViT-L-14",
         description="open-clip's name of a model with a plain ViT or a ResNet; `.tag` may follow. "
-        "For a local file, the tag tells how it was trained: `ViT-L-14.openai` for OpenAI's (QuickGELU)",
+        "For a local file, the tag tells how it was trained: `ViT-L-14.openai` for OpenAI's "
+        "(QuickGELU)",
         examples=list(CLIP.model_names),
     )
+
+    @field_validator("model")
+    @classmethod
+    def _is_own_tower(cls, model: str) -> str:
+        if model.partition(".")[0] in TIMM_TOWERS:
+            raise ValueError(
+                f"open-clip builds {model!r} around a network of timm's, which `clip` does not "
+                f"read; use a plain ViT or a ResNet: {', '.join(CLIP.model_names)}"
+            )
+        return model
 
     @model_validator(mode="after")
     def _is_resizable(self) -> Self:

@@ -202,6 +202,24 @@ _RESNETS: dict[str, ResNetForm] = {
     "RN101": _resnet(64, 7, 512, 3, 4, 23, 3),
 }
 
+_TIMM_TOWERS = """
+convnext_base convnext_base_w convnext_base_w_320 convnext_large convnext_large_d
+convnext_large_d_320 convnext_small convnext_tiny convnext_xlarge convnext_xxlarge
+convnext_xxlarge_320 EVA01-g-14 EVA01-g-14-plus EVA02-B-16 EVA02-E-14 EVA02-E-14-plus EVA02-L-14
+EVA02-L-14-336 MobileCLIP2-B MobileCLIP2-L-14 MobileCLIP2-S0 MobileCLIP2-S2 MobileCLIP2-S3
+MobileCLIP2-S4 MobileCLIP-B MobileCLIP-S1 MobileCLIP-S2 nllb-clip-base-siglip
+nllb-clip-large-siglip PE-Core-B-16 PE-Core-bigG-14-448 PE-Core-L-14-336 PE-Core-S-16-384
+PE-Core-T-16-384 swin_base_patch4_window7_224 ViT-B-16-SigLIP ViT-B-16-SigLIP-256
+ViT-B-16-SigLIP-384 ViT-B-16-SigLIP-512 ViT-B-16-SigLIP-i18n-256 ViT-L-16-SigLIP-256
+ViT-L-16-SigLIP-384 ViT-SO400M-14-SigLIP ViT-SO400M-14-SigLIP-378 ViT-SO400M-14-SigLIP-384
+ViT-SO400M-16-SigLIP-i18n-256 vit_medium_patch16_gap_256 vit_relpos_medium_patch16_cls_224
+ViTamin-B ViTamin-B-LTT ViTamin-L ViTamin-L2 ViTamin-L2-256 ViTamin-L2-336 ViTamin-L2-384
+ViTamin-L-256 ViTamin-L-336 ViTamin-L-384 ViTamin-S ViTamin-S-LTT ViTamin-XL-256 ViTamin-XL-336
+ViTamin-XL-384
+"""
+TIMM_TOWERS = frozenset(_TIMM_TOWERS.split())
+"""Models of open-clip's whose image tower is timm's. SigLIP2's are an encoder of their own."""
+
 _WEIGHTS = """
 coca_ViT-B-32 laion2b_s13b_b90k laion/CoCa-ViT-B-32-laion2B-s13B-b90k
 coca_ViT-B-32 mscoco_finetuned_laion2b_s13b_b90k laion/mscoco_finetuned_CoCa-ViT-B-32-laion2B-s13B-b90k

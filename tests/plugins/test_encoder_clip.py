@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from pae_encoders.clip import CLIP
 from pae_encoders.clip_config import CLIPConfig
 from pae_encoders.clip_models import CLIP as FAMILY
-from pae_encoders.clip_models import ClipForm, ResNetForm
+from pae_encoders.clip_models import TIMM_TOWERS, ClipForm, ResNetForm
+from pae_encoders.families import SIGLIP2
 from pae_framework import hub
 from pae_framework.errors import CheckpointError
 from pae_framework.seeding import seeded
@@ -25,6 +26,11 @@ MODELS = list(FAMILY.model_names)
 RESNETS = [name for name, variant in FAMILY.variants.items() if type(variant.form) is ResNetForm]
 TAGS = [(model, tag) for model in MODELS for tag in FAMILY.variants[model].tags]
 TINY = {"width": 32, "depth": 2, "heads": 2, "grid": 4}
+
+
+def towers_of_timm() -> set[str]:
+    """open-clip's models whose image tower is timm's."""
+    return set(open_clip.list_models()) - own_towers()
 
 
 def own_towers() -> set[str]:
@@ -45,6 +51,17 @@ def encoder(model: str = "ViT-B-16", image_size: int = 64, **arguments: Any) -> 
 
 def test_every_tower_of_open_clip_s_own_is_in_the_table() -> None:
     assert set(MODELS) == own_towers()
+
+
+def test_the_towers_of_timm_are_those_that_open_clip_builds_with_it() -> None:
+    assert set(SIGLIP2.aliases) | TIMM_TOWERS == towers_of_timm()
+
+
+@pytest.mark.parametrize("model", [*sorted(TIMM_TOWERS), "ViT-B-16-SigLIP.webli"])
+def test_a_tower_of_timm_is_refused_with_the_reason(model: str) -> None:
+    with pytest.raises(ValidationError, match="timm") as caught:
+        config_of(model)
+    assert model in str(caught.value)
 
 
 @pytest.mark.parametrize("model", MODELS)
