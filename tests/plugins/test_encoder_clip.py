@@ -177,6 +177,16 @@ def test_the_attention_pooling_of_a_resnet_is_resized_to_the_grid(resnet: CLIP) 
         torch.testing.assert_close(small.pool(pixels, "head"), wanted)
 
 
+def test_a_file_with_the_weights_of_a_resnet_is_read(resnet: CLIP, tmp_path: Path) -> None:
+    """The statistics of its batch norms too; those in ``resnet`` are the initial ones."""
+    theirs = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
+    theirs["visual.bn1.running_mean"] += 1
+    save_file({**theirs, "logit_scale": torch.ones(1)}, tmp_path / "clip.safetensors")
+    ours = encoder("RN50.openai", 64, size=None, weights=str(tmp_path / "clip.safetensors"))
+    ours.load_pretrained()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
+
+
 @pytest.mark.parametrize("model", RESNETS)
 def test_a_smoke_run_of_a_resnet_is_of_the_smallest(model: str) -> None:
     smoke = config_of(model, input_size=320).smoke()
