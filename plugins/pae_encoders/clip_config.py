@@ -64,8 +64,8 @@ class CLIPConfig(FoundationConfig):
         return variant
 
     def poolings(self) -> tuple[str, ...]:
-        """The class token of a ViT, the mean token, and what CLIP compares with text."""
-        return ("cls", "mean", "head") if self.form.class_token else ("mean", "head")
+        """A ViT's class token or the mean of the last map, the mean token, CLIP's embedding."""
+        return ("cls", "mean", "head") if self.form.class_token else ("own", "mean", "head")
 
     def activations(self, image_size: int) -> int | None:
         """By stages for a ResNet."""

@@ -26,6 +26,8 @@ from pae_framework.layers import Kernel, attention_kernel, map_to_tokens
 
 _LAYER_SCALE = 1e-4
 """Initial value of layer scale."""
+_RESNET_EPS = 1e-12
+"""Small, since the residual branches of an untrained ResNet are zero."""
 
 
 class Tower(ABC):
@@ -81,12 +83,13 @@ class ViTTower(Tower):
 
 
 class ResNetTower(Tower):
-    """OpenAI's ResNet: tokens are the map of stage 4, before the attention pooling."""
+    """OpenAI's ResNet: tokens are the map of stage 4, before the attention pooling, normalized."""
 
     def features(self, pixels: Tensor) -> Features:
-        """Tokens in the order of rows; ``pooled`` is their mean."""
+        """Tokens in the order of rows; ``pooled`` is the mean of the map before the norm."""
         *_, tokens = self.feature_maps(pixels)
-        return Features(tokens)
+        normalized = F.layer_norm(tokens, tokens.shape[-1:], eps=_RESNET_EPS)
+        return Features(normalized, pooled=tokens.mean(dim=1))
 
     def embedding(self, pixels: Tensor) -> Tensor:
         """The output of the attention pooling (B, E), with positions resized to the grid."""
