@@ -162,7 +162,7 @@ TERM = "tokenizer.regularizers.{}.weight=1"
 
 def test_check_uses_a_plugin_beside_the_broken_ones_and_names_these_once(pae):
     checked = pae("check", "quickstart", TERM.format("fine")).ok()
-    assert checked.out == "quickstart: valid\n"
+    assert checked.out.startswith("quickstart: valid\n")
     for name in BROKEN:
         assert checked.err.count(f"plugin acme_{name} (") == 1
 
