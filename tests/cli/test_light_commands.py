@@ -524,6 +524,20 @@ def test_a_signal_ends_a_resumable_command_with_its_code_and_says_how_to_resume(
     assert signal.getsignal(sent) == before
 
 
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 75)])
+@pytest.mark.parametrize("installed", [False, True], ids=["file", "installed"])
+def test_a_signal_ends_a_resumable_command_while_a_plugin_is_imported(
+    pae: Pae, broken_plugin: None, installed: bool, sent: str, code: int
+) -> None:
+    path = Path("site/acme_bad.py" if installed else "slow_plugin.py").absolute()
+    kill = f"os.kill(os.getpid(), signal.{sent})"
+    path.write_text(f"import os, signal, time\n{kill}\ntime.sleep(60)\n")
+    plugin = () if installed else ("--plugin", path)
+    answer = pae("run", "quickstart", "--dry-run", *plugin)
+    assert (answer.code, answer.out) == (code, "")
+    assert "to resume: pae run quickstart --dry-run" in answer.err
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_is_acknowledged_once_and_at_once(
     capfd: pytest.CaptureFixture[str], sent: signal.Signals
