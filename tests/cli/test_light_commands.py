@@ -12,10 +12,11 @@ from typing import Any, get_args
 import pytest
 import yaml
 from rich.text import Text
+from typer.main import get_command
 
 from pae_framework import __version__
 from pae_framework.cli import extraction
-from pae_framework.cli.app import OTHER_WORDS
+from pae_framework.cli.app import OTHER_WORDS, app
 from pae_framework.cli.output import progress_console
 from pae_framework.errors import EXIT_CODES, PaeError, StoppedError
 from pae_framework.flow.flow_settings import SolverName
@@ -170,6 +171,7 @@ def test_problems_in_a_file_have_a_place(pae: Pae) -> None:
         ("list-recipes",),
         ("profiles",),
         ("profiles", "local"),
+        ("run", "quickstart", "--dry-run"),
         ("show-plugin", "encoder:tiny_vit"),
     ],
     ids=" ".join,
@@ -177,6 +179,17 @@ def test_problems_in_a_file_have_a_place(pae: Pae) -> None:
 def test_every_json_document_names_its_schema(pae: Pae, words: tuple[str, ...]) -> None:
     document = pae(*words, "--json").json
     assert document["schema"] == f"{words[0]}/1"
+
+
+def test_every_option_for_json_keeps_other_text_from_standard_output() -> None:
+    def options(command: Any) -> list[Any]:
+        nested = [x for each in getattr(command, "commands", {}).values() for x in options(each)]
+        return [*(x for x in command.params if "--json" in x.opts), *nested]
+
+    found = options(get_command(app))
+    assert len(found) > 10
+    assert all(option.is_eager for option in found)
+    assert len({option.callback.__wrapped__ for option in found}) == 1
 
 
 @pytest.mark.parametrize(
