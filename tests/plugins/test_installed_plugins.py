@@ -265,7 +265,7 @@ def test_a_plugin_that_hangs_is_named_and_ctrl_c_ends_it(code: str, tmp_path: Pa
         assert process.stderr is not None
         assert "waiting for plugin acme_hangs (acme-hangs)" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=150)
     assert (process.returncode, out) == (130, "")
     assert "stopped in plugin acme_hangs (acme-hangs)" in err
     assert "Traceback" not in err
