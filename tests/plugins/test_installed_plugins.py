@@ -183,7 +183,7 @@ def test_check_says_what_is_wrong_with_the_plugins_that_a_recipe_uses(pae):
     [
         ("list-plugins",),
         ("check", "quickstart", TERM.format("prints")),
-        pytest.param(("show-plugin", "regularizer:prints"), marks=pytest.mark.slow),
+        ("show-plugin", "regularizer:prints"),
     ],
     ids=lambda words: words[0],
 )
