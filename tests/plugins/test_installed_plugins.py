@@ -181,15 +181,17 @@ def test_check_says_what_is_wrong_with_the_plugins_that_a_recipe_uses(pae):
 @pytest.mark.parametrize(
     "words",
     [
-        ("list-plugins",),
-        ("check", "quickstart", TERM.format("prints")),
-        ("show-plugin", "regularizer:prints"),
+        ("list-plugins", "--json"),
+        ("check", "quickstart", TERM.format("prints"), "--json"),
+        pytest.param(("run", "quickstart", "--dry-run", "--json"), marks=pytest.mark.slow),
+        ("schema",),
+        ("show-plugin", "regularizer:prints", "--json"),
     ],
     ids=lambda words: words[0],
 )
 def test_json_stays_json_whatever_a_plugin_prints(words, tmp_path):
     install(tmp_path, "prints", PRINTS, HOOK)
-    done = commands_in(tmp_path)(*words, "--json").ok()
+    done = commands_in(tmp_path)(*words).ok()
     assert "noise" in done.err
     assert isinstance(done.json, dict)
 
