@@ -74,15 +74,16 @@ class RunHooks:
 
     @contextmanager
     def stage(
-        self, planned: PlannedStage, record: StageRecord
+        self, planned: PlannedStage, record: StageRecord, started: str
     ) -> Iterator[Callable[[LoggedMetrics], None]]:
         """Tell of a stage, which runs in the block; yields what is to be told each line of its log.
 
         Args:
             planned: the stage.
             record: its record, which lists its results after the block.
+            started: when the stage began, as in its record.
         """
-        stage = StageInfo(planned.name, planned.fingerprint, record.path.absolute())
+        stage = StageInfo(planned.name, planned.fingerprint, record.path.absolute(), started)
         if not self._has_started:
             self._has_started = True
             self._calls = self._followers()

@@ -30,6 +30,7 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.system.stopping import Interruption, interrupted_by
 
 PLANNED = PlannedStage("encoder", "0123456789ab", ())
+STARTED = "2026-01-31T12:00:00+0000"
 RUN = RunInfo("tiny", Path("/runs/tiny"), {}, "pae run tiny")
 
 
@@ -73,7 +74,7 @@ def work(hooks: RunHooks, record: StageRecord, error: BaseException | None = Non
     """A stage that logs a line, leaves a file and may fail."""
     with (
         hooks.following(lambda: True),
-        hooks.stage(PLANNED, record) as metrics_logged,
+        hooks.stage(PLANNED, record, STARTED) as metrics_logged,
         record.working({}),
     ):
         (record.path / "sub").mkdir(exist_ok=True)
@@ -96,6 +97,7 @@ def test_a_stage_that_succeeds(listener: Listener, record: StageRecord) -> None:
     assert told["pae_run_finished"] == {"result": RunResult("done", complete=True)}
     stage = told["pae_stage_started"]["stage"]
     assert (stage.name, stage.fingerprint, stage.path) == ("encoder", "0123456789ab", record.path)
+    assert stage.started == STARTED
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def pae_run_started(run):
 
 @hookimpl
 def pae_stage_started(stage):
-    add("start", stage.name)
+    add("start", stage.name, stage.started)
 
 
 @hookimpl
@@ -197,7 +199,7 @@ def test_a_plugin_file_follows_a_run(
     lines = [json.loads(line) for line in Path("follows_runs.jsonl").read_text().splitlines()]
     assert lines == [
         ["run", "tiny", str(run.path.absolute()), 0],
-        ["start", "extractor"],
+        ["start", "extractor", StageRecord(folder).info["started"]],
         *(["line", "extractor", step, 0, losses[step]] for step in (2, 4, 6)),
         ["end", "done", False],
     ]

@@ -196,13 +196,6 @@ def test_json_stays_json_whatever_a_plugin_prints(words, tmp_path):
     assert isinstance(done.json, dict)
 
 
-def test_what_is_printed_at_exit_is_no_result(tmp_path):
-    install(tmp_path, "prints", "import atexit; atexit.register(print, 'noise')", HOOK)
-    done = commands_in(tmp_path)("list-plugins", "regularizer").ok()
-    assert "noise" in done.err
-    assert "noise" not in done.out
-
-
 # --- work -----------------------------------------------------------------------------------------
 
 
@@ -245,9 +238,9 @@ from pae_framework.cli.app import main
 main()
 """
 HANGS = {
-    "sleeps": "import time; time.sleep(60)",
+    "sleeps": "import time; time.sleep(600)",
     "catches": (
-        "import time\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass"
+        "import time\nwhile True:\n    try: time.sleep(600)\n    except BaseException: pass"
     ),
 }
 
@@ -267,7 +260,7 @@ def test_a_plugin_that_hangs_is_named_and_ctrl_c_ends_it(code: str, tmp_path: Pa
         assert process.stderr is not None
         assert "waiting for plugin acme_hangs (acme-hangs)" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=150)
     assert (process.returncode, out) == (130, "")
     assert "stopped in plugin acme_hangs (acme-hangs)" in err
     assert "Traceback" not in err
