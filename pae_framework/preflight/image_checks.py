@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pae_framework.config import ComponentConfig, DataSourceConfig
 from pae_framework.data.classes import some_names
+from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.image_survey import survey
 from pae_framework.errors import Problem
 from pae_framework.preflight.requirements import components_with_requirements
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
+from pae_framework.runs.adoption import rows_of_shard
 
 _SPLITS = ("train", "test")
 _SPLIT_NAMES = frozenset(
@@ -56,12 +59,15 @@ def found_images(recipes: Sequence[LoadedRecipe]) -> list[FoundImages]:
 def unusable_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
     """What keeps the images of the recipes from being trained on or evaluated.
 
-    Class folders named like splits, and test images that cannot be read.
+    Class folders named like splits, test images that cannot be read, and fewer training images or
+    latents of a folder than an evaluator needs.
     """
+    checks = (_forgotten_split, _unreadable, _too_few)
     found = (
         Problem(message, dotted(path), loaded.root.position(path), hint)
         for loaded in recipes
-        for path, message, hint in (*_forgotten_split(loaded.recipe), *_unreadable(loaded.recipe))
+        for check in checks
+        for path, message, hint in check(loaded.recipe)
     )
     return list(dict.fromkeys(found))
 
@@ -110,6 +116,28 @@ def _unreadable(recipe: Recipe) -> Iterator[_Finding]:
     if problems:
         message = f"{_number(problems)} cannot be read: {problems[0]}"
         yield ("data", "test"), message, "repair, remove or exclude them"
+
+
+def _too_few(recipe: Recipe) -> Iterator[_Finding]:
+    if (count := _training_latents(recipe)) is None:
+        return
+    for label, evaluator in recipe.evaluate.items():
+        try:
+            evaluator.config.check_training_images(count)
+        except ValueError as error:
+            yield ("evaluate", label), str(error), ""
+
+
+def _training_latents(recipe: Recipe) -> int | None:
+    """One for each training image, or those of a folder; None if their number is unknown."""
+    if recipe.latents.folder is None:
+        return _count(recipe.data.train.config)
+    shards = sorted(Path(recipe.latents.folder).expanduser().glob(SHARDS))
+    try:
+        rows = [rows_of_shard(path) for path in shards]
+    except OSError:  # the stage that reads them says why
+        return None
+    return sum(filter(None, rows)) if rows and all(rows) else None
 
 
 def _more_damaged(recipe: Recipe) -> Iterator[_Finding]:
