@@ -163,7 +163,9 @@ def test_a_value_that_is_not_finite_was_not_measured(key, value):
 
 @pytest.mark.parametrize("key", ["ssc_random", "lpc_other", "gsq_pixels"])
 def test_a_reference_that_is_not_finite_was_not_measured(key):
-    assert grade(key[:3].upper(), **{key: float("nan")}) == "unclear"
+    found = {x.label: x for x in judge(metrics(**{key: float("nan")})).diagnoses}[key[:3].upper()]
+    assert found.grade == "unclear"
+    assert "no reference rows" in found.reason
 
 
 def test_a_scale_goes_from_the_worst_to_the_best():
