@@ -255,7 +255,7 @@ def test_references_say_what_they_are_and_how_they_were_measured(found):
     }
     for kind in ("random", "pixels"):
         own, reference = (found[f"manifold/{x}"].protocol for x in ("ssc", f"ssc_{kind}"))
-        assert own == reference
+        assert reference == own | {"of_classes": 3}
     assert not {"tokenizer", "encoder"} & found["manifold/gsq_random"].subject.keys()
     assert found["manifold/lpc_other"].subject["tokenizer"] == "the tokenizer"
 
