@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profiles import FoundProfile, chosen_profile
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
+from pae_framework.runs.cleaning import new_smoke_folder
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
 from pae_framework.runs.job_status import JobsView
 from pae_framework.runs.jobs import RunJobs
@@ -359,4 +359,4 @@ def _directory(path: Path, options: RunOptions) -> RunDirectory:
 def _default_path(loaded: LoadedRecipe, smoke: bool = False) -> Path:
     """``runs/<name>``, or a new folder for a smoke run, so that no stage is cached."""
     name = loaded.recipe.name
-    return Path(tempfile.mkdtemp(prefix=f"pae-{name}-")) if smoke else Path("runs") / name
+    return new_smoke_folder(name) if smoke else Path("runs") / name
