@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pae_framework.config import ComponentConfig, DataSourceConfig
-from pae_framework.data.classes import some_names
+from pae_framework.data.classes import are_parts, some_names
 from pae_framework.data.image_survey import survey
 from pae_framework.errors import Problem
 from pae_framework.preflight.requirements import components_with_requirements
@@ -16,9 +16,6 @@ from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 
 _SPLITS = ("train", "test")
-_SPLIT_NAMES = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
-)
 _READ = 500
 """Images of each source that a check reads; of more, evenly spaced ones."""
 _INCEPTION = 2048
@@ -100,7 +97,7 @@ def _test_count(recipe: Recipe) -> int | None:
 def _forgotten_split(recipe: Recipe) -> Iterator[_Finding]:
     for split in _SPLITS:
         names = _config(recipe, split).known_class_names() or ()
-        if len(names) > 1 and all(name.lower() in _SPLIT_NAMES for name in names):
+        if len(names) > 1 and are_parts(names):
             message = f"its classes are called {some_names(names)}, as parts of a data set are"
             yield ("data", split), message, f"set data.{split}.split={names[0]}, or rename them"
 
