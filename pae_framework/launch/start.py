@@ -240,16 +240,17 @@ def _lacks(
     """What keeps the stages from running where they will run, and what is tight there."""
     impossible = impossible_continuations(recipes, store, again)
     without_effect = settings_without_effect(recipes)
+    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
+    unusable = unusable_images(unfinished)
     if profile is not None and profile.profile.executor == "slurm":
         found = examine_jobs(recipes, profile, store, again)
-        missing = [*found.missing, *found.refused, *impossible]
+        missing = [*found.missing, *unusable, *found.refused, *impossible]
         return missing, [*found.tight, *without_effect]
     processes = ranks.size if profile is None else profile
     sharing = Sharing(recipes, store, processes, again)
-    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
     return [
         *missing_requirements(recipes, store, again=again, processes=ranks.size),
-        *unusable_images(unfinished),
+        *unusable,
         *lacking_resources(recipes, store, again=again),
         *sharing.impossible(),
         *impossible,
