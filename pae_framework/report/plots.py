@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
@@ -198,11 +198,32 @@ def _scale_y(axes: Axes, values: Values) -> None:
             FuncFormatter(_minor_tick) if within_two else NullFormatter()
         )
         axes.tick_params(which="minor", colors=GRAY, labelsize=8)
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.yaxis.set_major_formatter(_DistinctTicks())
+
+
+class _DistinctTicks(Formatter):
+    """Numbers with four digits, or as many more as tell the ticks of the axis apart."""
+
+    def __call__(self, value: float, _position: int | None = None) -> str:
+        """The label of a value alone."""
+        return _tick(value)
+
+    def format_ticks(self, values: Iterable[float]) -> list[str]:
+        """The labels of all ticks."""
+        ticks = list(map(float, values))
+        for digits in range(4, 17):
+            labels = [_number(tick, digits) for tick in ticks]
+            if len(set(labels)) == len(set(ticks)):
+                break
+        return labels
 
 
 def _tick(value: float, _position: int | None = None) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return _number(value, 4)
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def _minor_tick(value: float, _position: int | None = None) -> str:

@@ -126,7 +126,7 @@ def test_an_opaque_image_is_the_same_over_any_background(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "background", ["grey", "", None, (1, 2), (1, 2, 256), (-1, 0, 0), (0.5, 0, 0), True, 255]
+    "background", ["gray", "", None, (1, 2), (1, 2, 256), (-1, 0, 0), (0.5, 0, 0), True, 255]
 )
 def test_other_backgrounds_are_refused(background):
     with pytest.raises(ValidationError, match="background"):

@@ -129,3 +129,11 @@ def test_text_and_lines_stand_out_on_a_light_and_on_a_dark_page(page):
     assert contrast(GRAY, page) > 4
     for color in PALETTE:
         assert contrast(color, page) > 3
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-6])
+def test_labels_of_an_axis_differ_however_close_its_ticks_are(spread):
+    points = [(10.0 * i, 1.893 + spread * i / 2, None) for i in range(3)]
+    labels = [text for text in texts(curves([Line("run", points)], "x", "gFD")) if "." in text]
+    assert len(labels) > 3
+    assert len(labels) == len(set(labels))
