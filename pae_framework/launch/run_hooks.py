@@ -150,9 +150,11 @@ def _calls(origin: str, build: Callable[[], object]) -> Iterator[HookCalls]:
     """The hooks of what is built; none, with a warning, if that fails."""
     try:
         with guarded(origin):
-            yield HookCalls(origin, build())
+            calls = HookCalls(origin, build())
     except PluginError as error:
         logger.warning("%s cannot follow the run, which goes on: %s", origin, error)
+    else:
+        yield calls
 
 
 def _state(error: BaseException) -> Literal["stopped", "failed"]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pae_framework.config import ComponentConfig, DataSourceConfig
 from pae_framework.data.classes import are_parts, class_difference, some_names
+from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.image_survey import survey
 from pae_framework.errors import Problem
 from pae_framework.preflight.requirements import components_with_requirements
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
+from pae_framework.runs.adoption import rows_of_shard
 
 _SPLITS = ("train", "test")
 _READ = 500
@@ -54,24 +56,23 @@ def found_images(recipes: Sequence[LoadedRecipe]) -> list[FoundImages]:
 def unusable_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
     """What keeps the images of the recipes from being trained on or evaluated.
 
-    Class folders named like splits, test classes that are not the training classes, and test images
-    that cannot be read.
+    Class folders named like splits, test classes that are not the training classes, test images
+    that cannot be read, and fewer training images or latents of a folder than an evaluator needs.
     """
-    found = (
-        Problem(message, dotted(path), loaded.root.position(path), hint)
-        for loaded in _with_other_images(recipes)
-        for check in (_forgotten_split, _other_classes, _unreadable)
-        for path, message, hint in check(loaded.recipe)
-    )
-    return list(dict.fromkeys(found))
+    of_images = (_forgotten_split, _other_classes, _unreadable)
+    return _problems_of(recipes, of_images, (_too_few,))
 
 
 def doubtful_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
     """What makes metrics of the recipes say less than they seem to; worth a warning."""
-    of_images, of_models = (
-        (_tested_on_training_images, _more_damaged),
-        (_one_class, _fewer_than_features),
-    )
+    of_images = (_tested_on_training_images, _more_damaged)
+    return _problems_of(recipes, of_images, (_one_class, _fewer_than_features))
+
+
+def _problems_of(
+    recipes: Sequence[LoadedRecipe], of_images: Sequence[_Check], of_models: Sequence[_Check]
+) -> list[Problem]:
+    """What checks find, each once; those of images alone run once for each pair of sources."""
     found = (
         Problem(message, dotted(path), loaded.root.position(path), hint)
         for checks, some in ((of_images, _with_other_images(recipes)), (of_models, recipes))
@@ -97,6 +98,7 @@ def _with_other_images(recipes: Sequence[LoadedRecipe]) -> list[LoadedRecipe]:
 
 _Finding = tuple[KeyPath, str, str]
 """Key path, message and hint."""
+_Check = Callable[[Recipe], Iterator[_Finding]]
 
 
 def _config(recipe: Recipe, split: str) -> DataSourceConfig:
@@ -133,6 +135,28 @@ def _unreadable(recipe: Recipe) -> Iterator[_Finding]:
     if problems:
         message = f"{_number(problems)} cannot be read: {problems[0]}"
         yield ("data", "test"), message, "repair, remove or exclude them"
+
+
+def _too_few(recipe: Recipe) -> Iterator[_Finding]:
+    if (count := _training_latents(recipe)) is None:
+        return
+    for label, evaluator in recipe.evaluate.items():
+        try:
+            evaluator.config.check_training_images(count)
+        except ValueError as error:
+            yield ("evaluate", label), str(error), ""
+
+
+def _training_latents(recipe: Recipe) -> int | None:
+    """One for each training image, or those of a folder; None if their number is unknown."""
+    if recipe.latents.folder is None:
+        return _count(recipe.data.train.config)
+    shards = sorted(Path(recipe.latents.folder).expanduser().glob(SHARDS))
+    try:
+        rows = [rows_of_shard(path) for path in shards]
+    except OSError:  # the stage that reads them says why
+        return None
+    return sum(filter(None, rows)) if rows and all(rows) else None
 
 
 def _more_damaged(recipe: Recipe) -> Iterator[_Finding]:

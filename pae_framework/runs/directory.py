@@ -102,6 +102,13 @@ class _Sweep(BaseModel):
     members: list[_Name]
 
 
+class _Environment(BaseModel):
+    """The shape of ``environment.json``, as far as it is read."""
+
+    packages: dict[str, str] = {}
+    plugins: dict[str, str] = {}
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """A run's directory; ``store`` holds the folders of its stages."""
@@ -212,7 +219,7 @@ class RunDirectory:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return dict(read_record(self.path / ENVIRONMENT, dict[str, Any], _REMEDY))
+        return dict(read_record(self.path / ENVIRONMENT, _Environment, _REMEDY))
 
     def text(self, name: str) -> str:
         """A text file of the run's description.

@@ -15,6 +15,7 @@ from pae_framework.cli.shell_completion import (
     complete_run,
     without_trailing_blank,
 )
+from pae_framework.testing.pytest import run_process
 
 
 def completions(line: str, words: int) -> list[str]:
@@ -68,6 +69,22 @@ def test_bash_adds_no_blank_to_a_word_that_is_to_be_continued():
         script = f"COMPREPLY=({word}); {test} && echo 1 || echo 0"
         found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
         assert int(found.stdout) == continues
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "del _completion_shared._completion_scripts",
+        "_completion_shared._completion_scripts = {}",
+        "_completion_shared._completion_scripts = {'bash': None}",
+        "_completion_shared._completion_scripts = None",
+        "import sys, typer; del typer._completion_shared\n"
+        "sys.modules['typer._completion_shared'] = None",
+    ],
+)
+def test_other_versions_of_typer_break_no_command(change, tmp_path):
+    code = f"from typer import _completion_shared\n{change}\nimport pae_framework.cli.app"
+    assert run_process("-c", code, cwd=tmp_path).ok().err == ""
 
 
 def test_recipe_files_are_completed_in_any_folder(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.stopping import Interruption, interrupted_by
 
 PLANNED = PlannedStage("encoder", "0123456789ab", ())
 RUN = RunInfo("tiny", Path("/runs/tiny"), {}, "pae run tiny")
@@ -220,6 +222,37 @@ def test_a_hook_or_argument_that_does_not_exist_breaks_the_plugin(
     path.write_text(f"{head}def {hook}: ...\n", encoding="utf-8")
     (plugin,) = with_files(Registry(), [path]).plugins
     assert fact in (plugin.error or "")
+
+
+TRACKER = """\
+import os, signal
+from pae_framework import hookimpl
+from pae_framework.config import TrackerConfig
+from pae_framework.contracts import Tracker
+pae_api = 1
+@hookimpl
+def pae_register_trackers(register):
+    register("slow", target="slow_tracker:Slow", config="slow_tracker:SlowConfig", summary="Slow.")
+class SlowConfig(TrackerConfig): ...
+class Slow(Tracker):
+    def __init__(self, config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): ...
+"""
+
+
+def test_a_signal_while_a_tracker_is_built_stops_the_run(
+    record: StageRecord, tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "slow_tracker.py"
+    path.write_text(TRACKER, encoding="utf-8")
+    changes = [f"plugins=[{path}]", "trackers.mine.use=slow"]
+    loaded = load_recipe(tiny_recipe, changes, load_registry())
+    hooks = hooks_of_run(loaded, RunDirectory.at(tmp_path / "run"), "pae run")
+    with pytest.raises(Interruption) as stop, interrupted_by([signal.SIGTERM]):
+        work(hooks, record)
+    assert stop.value.number == signal.SIGTERM
+    assert caplog.messages == []
 
 
 def test_a_plugin_that_can_no_longer_be_imported_is_reported(

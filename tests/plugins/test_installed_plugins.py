@@ -162,7 +162,7 @@ TERM = "tokenizer.regularizers.{}.weight=1"
 
 def test_check_uses_a_plugin_beside_the_broken_ones_and_names_these_once(pae):
     checked = pae("check", "quickstart", TERM.format("fine")).ok()
-    assert checked.out == "quickstart: valid\n"
+    assert checked.out.startswith("quickstart: valid\n")
     for name in BROKEN:
         assert checked.err.count(f"plugin acme_{name} (") == 1
 
@@ -181,15 +181,17 @@ def test_check_says_what_is_wrong_with_the_plugins_that_a_recipe_uses(pae):
 @pytest.mark.parametrize(
     "words",
     [
-        ("list-plugins",),
-        ("check", "quickstart", TERM.format("prints")),
-        ("show-plugin", "regularizer:prints"),
+        ("list-plugins", "--json"),
+        ("check", "quickstart", TERM.format("prints"), "--json"),
+        pytest.param(("run", "quickstart", "--dry-run", "--json"), marks=pytest.mark.slow),
+        ("schema",),
+        ("show-plugin", "regularizer:prints", "--json"),
     ],
     ids=lambda words: words[0],
 )
 def test_json_stays_json_whatever_a_plugin_prints(words, tmp_path):
     install(tmp_path, "prints", PRINTS, HOOK)
-    done = commands_in(tmp_path)(*words, "--json").ok()
+    done = commands_in(tmp_path)(*words).ok()
     assert "noise" in done.err
     assert isinstance(done.json, dict)
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from pae_framework.data.image_survey import Survey, survey
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.image_checks import doubtful_images, found_images, unusable_images
 from pae_framework.recipe.load import load_recipe
@@ -92,6 +94,42 @@ def test_one_class_named_like_a_split_among_others_is_a_class(tmp_path):
     for name in ("train", "bus"):
         fill(tmp_path / name, 140)
     assert refused(recipe(tmp_path, "holdout: 0.5", "holdout: 0.5, part: test")) == []
+
+
+def test_more_neighbors_than_training_images_are_refused(data):
+    def interpolating(neighbors: int) -> LoadedRecipe:
+        asked = f"evaluate.interpolation={{neighbors: {neighbors}}}"
+        return recipe(data, "split: train", "split: val", asked)
+
+    assert refused(interpolating(2 * ENOUGH)) == []
+    (problem,) = unusable_images([interpolating(2 * ENOUGH + 1)])
+    assert problem.path == "evaluate.interpolation"
+    assert "141" in problem.message
+    assert "140 training images" in problem.message
+
+
+def latents(folder: Path, sizes: list[int]) -> None:
+    folder.mkdir()
+    for shard, count in enumerate(sizes):
+        rows = torch.zeros(count, 4, 2, 2)
+        write_shard(folder / shard_name(0, shard), rows, rows, torch.zeros(count))
+
+
+@pytest.mark.parametrize(("neighbors", "paths"), [(7, []), (8, ["evaluate.interpolation"])])
+def test_more_neighbors_than_latents_of_a_folder_are_refused(tmp_path, neighbors, paths):
+    latents(tmp_path / "latents", [4, 3])
+    asked = f"evaluate.interpolation={{neighbors: {neighbors}}}"
+    loaded = load_recipe("quickstart", [f"latents.folder={tmp_path}/latents", asked], REGISTRY)
+    assert refused(loaded) == paths
+
+
+@pytest.mark.parametrize("damage", [b"", b"no shard", b"\xff" * 20])
+def test_latents_that_cannot_be_counted_are_left_to_the_stage_that_reads_them(tmp_path, damage):
+    latents(tmp_path / "latents", [4, 3])
+    (tmp_path / "latents" / shard_name(0, 1)).write_bytes(damage)
+    asked = "evaluate.interpolation={neighbors: 8}"
+    loaded = load_recipe("quickstart", [f"latents.folder={tmp_path}/latents", asked], REGISTRY)
+    assert refused(loaded) == []
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
