@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from pae_framework.recipe.profiles import FoundProfile, chosen_profile
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.registry import Registry
+from pae_framework.runs.cleaning import new_smoke_folder
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
 from pae_framework.runs.job_status import JobsView
 from pae_framework.runs.jobs import RunJobs
@@ -265,16 +265,17 @@ def _lacks(
     """What keeps the stages from running where they will run, and what is tight there."""
     impossible = impossible_continuations(recipes, store, again)
     without_effect = settings_without_effect(recipes)
+    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
+    unusable = unusable_images(unfinished)
     if profile is not None and profile.profile.executor == "slurm":
         found = examine_jobs(recipes, profile, store, again)
-        missing = [*found.missing, *found.refused, *impossible]
+        missing = [*found.missing, *unusable, *found.refused, *impossible]
         return missing, [*found.tight, *without_effect]
     processes = ranks.size if profile is None else profile
     sharing = Sharing(recipes, store, processes, again)
-    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
     return [
         *missing_requirements(recipes, store, again=again, processes=ranks.size),
-        *unusable_images(unfinished),
+        *unusable,
         *lacking_resources(recipes, store, again=again),
         *sharing.impossible(),
         *impossible,
@@ -384,4 +385,4 @@ def _directory(path: Path, options: RunOptions) -> RunDirectory:
 def _default_path(loaded: LoadedRecipe, smoke: bool = False) -> Path:
     """``runs/<name>``, or a new folder for a smoke run, so that no stage is cached."""
     name = loaded.recipe.name
-    return Path(tempfile.mkdtemp(prefix=f"pae-{name}-")) if smoke else RUNS / name
+    return new_smoke_folder(name) if smoke else RUNS / name

@@ -39,6 +39,7 @@ from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.reading import read_record, read_text
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults
+from pae_framework.runs.store_users import note_user
 from pae_framework.system.file_errors import folder_problem
 from pae_framework.system.files import digest_of_text, point, write_json, write_text
 
@@ -170,6 +171,7 @@ class RunDirectory:
         ]
         info: dict[str, Any] = {"name": loaded.recipe.name, "command": command, "plan": plan}
         info["store"] = os.path.relpath(self.store, self.path)
+        note_user(self.store, self.path)  # first: the stages are in use once they are planned
         write_description(self.path, info, loaded, starts)
         self._remove_outdated_links(stages)
 

@@ -295,7 +295,12 @@ def test_copy_writes_to_its_destination(pae: Pae) -> None:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("mine.yaml", "mine"), ("my clip art.yaml", "my-clip-art"), ("a.b_c-1.yaml", "a.b_c-1")],
+    [
+        ("mine.yaml", "mine"),
+        ("my clip art.yaml", "my-clip-art"),
+        ("a.b_c-1.yaml", "a.b_c-1"),
+        *((f"{name}.yaml", name) for name in ("2025", "1e3", "0x1F", "1.5", "null", "True", "no")),
+    ],
 )
 def test_a_copy_is_named_after_its_file_and_valid(pae: Pae, file: str, name: str) -> None:
     pae("copy", "quickstart", file).ok()
