@@ -21,8 +21,8 @@ from pae_framework.scaffold.plugin_package import filled
 SOURCE = "image_folder"
 _TRAIN = ("train", "training")
 _TEST = ("val", "valid", "validation", "test", "testing")
-_SHARES = (0.15, 0.3, 0.5)
-"""Shares of test images that are tried until every class has training images."""
+_SHARES = (0.15, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+"""Shares of test images that are tried until there are enough of them."""
 _FEWEST = 16
 """Training images, and test images, that a recipe is written for."""
 _FEATURES = 64
@@ -70,8 +70,15 @@ class FolderImages:
         """What was found, in words."""
         (train, test), look = self.counts, self.survey
         yield f"{train:,} training images, {test:,} test images"
+        if share := self.written["test"].get("holdout"):
+            why = f", since {_SHARES[0]:.0%} would be fewer than {_FEWEST} images"
+            yield f"test share: {share:.0%}{why if share > _SHARES[0] else ''}"
         names = some_names(self.classes)
-        yield f"{len(self.classes)} classes: {names}" if len(self.classes) > 1 else "no classes"
+        yield (
+            f"{len(self.classes)} classes: {names}"
+            if len(self.classes) > 1
+            else "1 class, so the recipe uses no class labels"
+        )
         sides = look.short_sides
         median = sides[len(sides) // 2]
         yield f"shorter sides from {sides[0]:,} to {sides[-1]:,} px, median {median:,} px"
@@ -80,6 +87,8 @@ class FolderImages:
         if look.problems:
             yield f"{len(look.problems):,} unreadable images, which the recipe excludes:"
             yield from (f"  {problem}" for problem in list(look.problems.values())[:_SHOWN])
+            if (more := len(look.problems) - _SHOWN) > 0:
+                yield f"  and {more:,} more"
         if self.left_out:
             yield f"left out: {self.left_out}"
 
@@ -117,7 +126,7 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
         raise UsageError(f"{folder / str(held_out)}: {problem}")
     if min(found.counts) < _FEWEST:
         raise UsageError(
-            f"{folder}: {found.counts[0]} training images and {found.counts[1]} test images, but "
+            f"{folder}: training images: {found.counts[0]}, test images: {found.counts[1]}, but "
             f"training and evaluation need at least {_FEWEST} of each; add images"
         )
     return found
@@ -156,14 +165,35 @@ def _excluding(values: Values, look: Survey) -> Values:
 
 
 def _parts(model: type[Any], values: Values) -> dict[str, Values]:
-    """Both parts of one folder, with a share that leaves images of every class for training."""
+    """Both parts of one folder, with the smallest share that gives enough test images.
+
+    Raises:
+        UsageError: no share leaves enough images in both parts, and of every class for training.
+    """
     for share in _SHARES:
         train = {**values, "holdout": share}
         parts = {"train": train, "test": {**train, "part": "test"}}
         sources = [model(**part) for part in parts.values()]
         if all(source.missing() is None and _count(source) >= _FEWEST for source in sources):
-            break
-    return parts
+            return parts
+    raise UsageError(_no_share(_checked(model, values)))
+
+
+def _no_share(source: DataSourceConfig) -> str:
+    counts = source.image_counts() or {}
+    folder, total = source.model_dump()["folder"], sum(counts.values())
+    if total < 2 * _FEWEST:
+        return (
+            f"{folder}: images: {total}, but training and evaluation need at least {_FEWEST} each; "
+            "add images"
+        )
+    smallest = min(counts, key=counts.__getitem__)
+    return (
+        f"{folder}: no share of the {total} images leaves {_FEWEST} test images, {_FEWEST} "
+        f"training images and a training image of each class (smallest class: {smallest}, "
+        f"{counts[smallest]}), because a hash of the names chooses them; add images, or sort them "
+        f"into {folder}/train and {folder}/val"
+    )
 
 
 def _count(source: DataSourceConfig) -> int:

@@ -138,7 +138,8 @@ def _without(listing: Listing, exclude: tuple[str, ...], root: Path) -> Listing:
     kept = replace(listing, classes=classes)
     if empty := [name for name, names in classes.items() if not names]:
         return Listing(problem=f"`exclude` leaves no image of {some_names(empty)} in {root}")
-    kept.left_out[EXCLUDED] += listing.images - kept.images
+    if excluded_images := listing.images - kept.images:
+        kept.left_out[EXCLUDED] += excluded_images
     return kept
 
 
@@ -149,8 +150,8 @@ def _of_part(listing: Listing, part: Part, root: Path) -> Listing:
     empty = [name for name, names in classes.items() if not names]
     if part.is_test and len(empty) == len(classes):
         problem = (
-            f"`holdout` {part.test_share:g} of the {listing.images} images of {root} is none; "
-            "raise it, or add images"
+            f"`holdout` {part.test_share:g} leaves no test image in {root} (images: "
+            f"{listing.images}); raise it, or add images"
         )
         return Listing(problem=problem)
     if not part.is_test and empty:
