@@ -45,6 +45,9 @@ class StageInfo:
     """Hash of everything that determines its result."""
     path: Path
     """Folder of the stage, absolute; the runs of a sweep share folders of common stages."""
+    started: str = ""
+    """Local time when it began, in ISO 8601. A stage that resumes keeps it; ``--again`` begins the
+    stage anew."""
 
 
 @dataclass(frozen=True)

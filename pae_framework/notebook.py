@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import UsageError
-from pae_framework.launch.start import RunOptions, profile_of, run_recipe
+from pae_framework.launch.start import RunOptions, load_for_run, profile_of, run_recipe
 from pae_framework.plugins import load_registry
-from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.opened import open_run as open_directory
@@ -243,7 +242,9 @@ def run(
     if unknown := options.keys() - RunOptions.__dataclass_fields__.keys():
         known = ", ".join(RunOptions.__dataclass_fields__)
         raise UsageError(f"pae.run has no option {', '.join(sorted(unknown))}; it has {known}")
-    loaded = load_recipe(recipe, overrides, plugins=[Path(file) for file in plugins])
+    files, run_dir = [Path(file) for file in plugins], options.get("run_dir")
+    folder = None if run_dir is None else Path(run_dir)
+    loaded = load_for_run(recipe, overrides, load_registry(), files, folder)
     if loaded.recipe.sweep is not None:
         raise UsageError(f"{recipe} is a sweep; run it with `pae run`, then open its members")
     chosen = RunOptions(**options)

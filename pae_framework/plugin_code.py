@@ -11,14 +11,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from traceback import TracebackException
 from types import FrameType
 from typing import Any, NoReturn
 
-from pae_framework.errors import INTERRUPTED, PluginError, UsageError
+from pae_framework.errors import PluginError, StoppedError, UsageError
 from pae_framework.system.contained import contained, end_at_once
+from pae_framework.system.stopping import STOP_SIGNALS
 from pae_framework.system.watchdog import Watchdog
 
 LIGHT_SECONDS = 20.0
@@ -28,8 +29,8 @@ HEAVY_SECONDS = 300.0
 NOTICE_SECONDS = 5.0
 """After this time, a line on stderr names the code that is waited for."""
 GRACE_SECONDS = 3.0
-"""After the limit, or after Ctrl-C, code that catches every exception may run this long before the
-process ends."""
+"""After the limit, or after a signal that stops the command, code that catches every exception may
+run this long before the process ends."""
 
 SECONDS_VARIABLE = "PAE_PLUGIN_SECONDS"
 """Environment variable that raises the limits, for slow machines."""
@@ -52,8 +53,9 @@ def guarded(what: str, seconds: float | None = LIGHT_SECONDS) -> Iterator[None]:
     (:func:`~pae_framework.system.contained.contained`). It must finish in time. In the main thread
     the process ends with the exit code of PluginError if the code cannot be interrupted, because it
     catches every exception. In other threads nothing can be interrupted; code that takes too long
-    is only logged. A line on stderr names code that runs for seconds, and code that Ctrl-C stops,
-    which still raises KeyboardInterrupt.
+    is only logged. A line on stderr names code that runs for seconds, and code that a signal stops.
+    What the handler of the signal raised, such as KeyboardInterrupt, leaves the block even if the
+    code catches it.
 
     Args:
         what: the plugin and its distribution, for messages.
@@ -70,10 +72,11 @@ def guarded(what: str, seconds: float | None = LIGHT_SECONDS) -> Iterator[None]:
             with contained() as faults, _time_limit(what, limit):
                 yield
         except BaseException as error:
-            if interrupts:
-                _say(f"stopped in {what}")
-                raise KeyboardInterrupt from error
-            raise PluginError(describe(error)) from error
+            if not interrupts:
+                raise PluginError(describe(error)) from error
+        if interrupts:
+            _say(f"stopped in {what}")
+            raise interrupts[0]
     if faults:
         raise PluginError("; ".join(faults))
 
@@ -99,34 +102,50 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def _interrupts(what: str) -> Iterator[list[int]]:
-    """Yield a list that gets every SIGINT, to tell it from a KeyboardInterrupt of the plugin.
+def _interrupts(what: str) -> Iterator[list[BaseException]]:
+    """Yield a list that gets what handlers of :data:`STOP_SIGNALS` raise, to tell it from the rest.
 
-    If it raises an exception that the code catches, the process ends after GRACE_SECONDS.
+    If the code catches it, the process ends after GRACE_SECONDS. Handlers that the code sets are
+    removed.
     """
-    received: list[int] = []
-    end = threading.Timer(GRACE_SECONDS, _quit, (f"stopped in {what}", INTERRUPTED))
-    end.daemon = True
-    before = signal.getsignal(signal.SIGINT)
-    if not _in_main_thread() or not callable(before):
-        yield received
-        return
+    raised: list[BaseException] = []
+    timers: list[threading.Timer] = []
+    numbers = STOP_SIGNALS if _in_main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
 
-    def note(number: int, frame: FrameType | None) -> Any:
-        received.append(number)
-        try:
-            return before(number, frame)
-        except BaseException:
-            if len(received) == 1:
-                end.start()
-            raise
+    def noting(handler: Callable[[int, FrameType | None], Any]) -> Any:
+        def note(number: int, frame: FrameType | None) -> Any:
+            try:
+                return handler(number, frame)
+            except BaseException as error:
+                raised.append(error)
+                if not timers:
+                    timers.append(_ending(what, number))
+                raise
 
-    signal.signal(signal.SIGINT, note)
+        return note
+
     try:
-        yield received
+        for number, handler in before.items():
+            signal.signal(number, noting(handler))
+        yield raised
     finally:
-        end.cancel()
-        signal.signal(signal.SIGINT, before)
+        try:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+
+def _ending(what: str, number: int) -> threading.Timer:
+    """Start a timer that ends the process, unless it is canceled."""
+    text = f"stopped in {what}"
+    timer = threading.Timer(GRACE_SECONDS, _quit, (text, StoppedError(text, number).exit_code))
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 @contextmanager

@@ -157,6 +157,8 @@ class Registry:
 
     plugins: list[Plugin] = field(default_factory=list)
     _specs: dict[tuple[str, str], list[ComponentSpec]] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    """Distributions, with versions, of plugins that a run had and that are not installed now."""
 
     def add(self, spec: ComponentSpec) -> None:
         """Add a component; a second component of the same name makes the name ambiguous."""
@@ -172,7 +174,7 @@ class Registry:
     def copy(self) -> Registry:
         """A registry to which components can be added without a change of this one."""
         specs = {key: list(found) for key, found in self._specs.items()}
-        return Registry(list(self.plugins), specs)
+        return Registry(list(self.plugins), specs, self.gone)
 
     @property
     def broken(self) -> list[Plugin]:
@@ -228,7 +230,9 @@ class Registry:
         elif others := [other for other in KINDS if (other, name) in self._specs]:
             message += f", which is registered as {others[0]}."
         else:
-            message += "; is its plugin installed?"
+            message += "." if self.gone else "; is its plugin installed?"
+        if self.gone:
+            message += f" The run used {', '.join(self.gone)}, not installed now: install it again."
         message += f" Installed: {', '.join(dict.fromkeys(known)) or 'none'}."
         if self.broken:
             failed = ", ".join(plugin.name for plugin in self.broken)

@@ -164,6 +164,19 @@ def test_json_is_printable_and_keeps_every_character(name: str, capsys: pytest.C
     assert all(character.isprintable() for character in out.replace("\n", ""))
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "UTF8", "utf-16"])
+def test_json_is_valid_in_any_encoding(
+    encoding: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding, "backslashreplace"))
+    values = {name: ["é", "\u20ac", "\U0001f600", "\U000e0001", "line\nbreak"]}
+    print_json(values)
+    text = output.getvalue().decode(encoding)
+    assert json.loads(text) == values
+    assert ("é" in text) is (encoding in ("utf-8", "UTF8"))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_command_names_a_folder_in_any_encoding(tmp_path: Path, encoding: str):
     folder = os.fsencode(tmp_path) + "/é[red]x\x1b[31m".encode() + b"\xff"

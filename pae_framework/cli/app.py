@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer import _completion_shared
 from typer.core import TyperGroup
 
 from pae_framework import __version__
@@ -43,8 +42,8 @@ from pae_framework.cli.commands.show import show
 from pae_framework.cli.commands.show_plugin import show_plugin
 from pae_framework.cli.commands.status import status
 from pae_framework.cli.commands.tune_guidance import tune_guidance
-from pae_framework.cli.output import DETAIL, Detail, print_error, warn
-from pae_framework.cli.shell_completion import without_trailing_blank
+from pae_framework.cli.output import DETAIL, Detail, print_error
+from pae_framework.cli.shell_completion import complete_parts_of_words
 from pae_framework.errors import PaeError, RunError, UsageError
 from pae_framework.system.contained import end_process
 from pae_framework.system.file_errors import describe_system_error
@@ -172,9 +171,7 @@ _add(exporting, export_pae, "pae")
 _add(exporting, export_generator, "generator")
 _add(reference, build_reference, "build")
 
-
-_scripts = _completion_shared._completion_scripts
-_scripts["bash"] = without_trailing_blank(_scripts["bash"])
+complete_parts_of_words()
 
 
 def _print_version(wanted: bool) -> None:
@@ -219,11 +216,8 @@ def main() -> None:
     with lasting_output():
         code = _run_command()
         if lost := lost_output():
-            if "run" in sys.argv[1:2]:  # what a run makes is in its folder
-                warn(lost)
-            else:
-                print_error(RunError(lost))
-                code = code or RunError.exit_code
+            print_error(RunError(lost))
+            code = code or RunError.exit_code
     no_more_results()
     end_process(code)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,11 @@ def _json_only(wanted: bool) -> bool:
     if wanted:
         results_only()
     return wanted
+
+
+def json_option(text: str) -> Any:
+    """The option ``--json`` of a command: nothing else is printed on standard output."""
+    return typer.Option("--json", help=text, callback=_json_only, is_eager=True)
 
 
 RecipeArgument = Annotated[
@@ -120,9 +125,7 @@ ProcessesOption = Annotated[
         "that torchrun started",
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="print JSON only", callback=_json_only, is_eager=True)
-]
+JsonOption = Annotated[bool, json_option("print JSON only")]
 ProtocolOption = Annotated[
     bool,
     typer.Option("--protocol", help="also print how each value was measured"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pae_framework.errors import PaeError, Problem, RecipeError, StoppedError, UsageError
 from pae_framework.system.files import file_problem
 from pae_framework.system.printing import printable
-from pae_framework.system.standard_streams import write_result
+from pae_framework.system.standard_streams import results_take_unicode, write_result
 from pae_framework.system.stopping import STOP_SIGNALS, interrupted_by, stopped_by
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def plain_problem(problem: Problem) -> dict[str, Any]:
 
 def print_json(data: Any) -> None:
     """Print JSON, which must be all that the command prints on stdout."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    text = json.dumps(data, indent=2, ensure_ascii=not results_take_unicode())
     shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
     write_result(f"{shown}\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -69,6 +70,15 @@ def without_trailing_blank(script: str) -> str:
         "    return 0\n",
         "    [[ ${COMPREPLY[*]} == *[.=/:] ]] && compopt -o nospace\n    return 0\n",
     )
+
+
+def complete_parts_of_words() -> None:
+    """Let typer write :func:`without_trailing_blank` for bash, if this version of typer can."""
+    with suppress(ImportError, AttributeError, KeyError, TypeError):
+        from typer import _completion_shared
+
+        scripts = _completion_shared._completion_scripts
+        scripts["bash"] = without_trailing_blank(scripts["bash"])
 
 
 def complete_profile(incomplete: str) -> list[str]:

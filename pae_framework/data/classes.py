@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("val", "valid", "validation", "dev", "test", "testing", "eval")
 _SHOWN = 5
+
+
+def are_parts(folders: Collection[str]) -> bool:
+    """Whether folders are named like parts of a data set: a class may be called ``train``, too."""
+    return all(name.lower() in (*TRAIN_NAMES, *TEST_NAMES) for name in folders)
 
 
 def empty_classes(labels: Sequence[int], class_names: Sequence[str]) -> str | None:

@@ -263,7 +263,7 @@ def best_line(own: SampleSettings, best: SampleSettings) -> str:
     """The ``sample`` section of a recipe with tuned settings, on one line.
 
     Number of images, sets and seed are those of the recipe. Numbers of few steps that the solver
-    cannot take are left out.
+    cannot take are left out, and variants that the tuned settings contradict or equal.
 
     Args:
         own: the settings of the recipe.
@@ -272,15 +272,31 @@ def best_line(own: SampleSettings, best: SampleSettings) -> str:
     tuned = best.model_dump(mode="json", include=_TUNED)
     section = {**own.model_dump(mode="json"), **tuned}
     told = set(tuned)
-    try:
-        SampleSettings.model_validate(section)
-    except ValidationError:
+    alone = {**section, **{key: [] for key in _FEW_STEPS}, "variants": {}}
+    if not _is_valid({**section, "variants": {}}):
         section |= {key: [] for key in _FEW_STEPS}
         told |= set(_FEW_STEPS)
+    variants = {
+        label: variant
+        for label, variant in section["variants"].items()
+        if _is_valid({**alone, "variants": {label: variant}})
+    }
+    left_out = section["variants"].keys() - variants.keys()
+    section["variants"] = variants
     section = SampleSettings.model_validate(section).model_dump(mode="json")
     default = SampleSettings().model_dump(mode="json")
     changed = {key: x for key, x in section.items() if key in told or x != default[key]}
+    if left_out:  # null removes a variant that a parent recipe has
+        changed["variants"] = {**section["variants"], **dict.fromkeys(sorted(left_out))}
     return inline({"sample": changed})[1:-1]
+
+
+def _is_valid(section: dict[str, Any]) -> bool:
+    try:
+        SampleSettings.model_validate(section)
+    except ValidationError:
+        return False
+    return True
 
 
 def cautions(count: int, points: Sequence[Any]) -> list[str]:

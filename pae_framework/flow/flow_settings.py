@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from annotated_types import Gt, Le, Len
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from pae_framework.config import (
     BatchSize,
@@ -246,6 +246,17 @@ class VariantSettings(Settings):
         None, description="another guidance; {scale: 1}: none"
     )
 
+    @model_validator(mode="after")
+    def _guidance_is_complete(self) -> VariantSettings:
+        guidance = self.guidance
+        if guidance is not None and guidance.scale == 1 and guidance != Guidance():
+            raise ValueError(
+                "a variant's guidance replaces that of the other samples, and at scale 1 "
+                "`channels` and `interval` have no effect; write the scale, too, e.g. "
+                "{scale: 2.5, interval: [0.3, 1]}"
+            )
+        return self
+
     def applied_to(self, main: SampleSettings) -> SampleSettings:
         """The settings of the variant.
 
@@ -272,6 +283,13 @@ class WantedSet(NamedTuple):
     generator_step: int | None
     settings: SampleSettings
     variant: str | None = None
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without entries that are null, as in the maps of components."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if entry is not None}
 
 
 class SampleSettings(SolverSettings):
@@ -309,7 +327,7 @@ class SampleSettings(SolverSettings):
         description="smaller sets for `at_steps` and the last step, with settings of their own; "
         "null: sets like the main one",
     )
-    variants: dict[str, VariantSettings] = Field(
+    variants: Annotated[dict[str, VariantSettings], BeforeValidator(_without_nulls)] = Field(
         {},
         description="label -> what to change for one more set of the last weights, from the same "
         "noise; the label is in the names of its metrics",
@@ -348,7 +366,7 @@ class SampleSettings(SolverSettings):
                 reason = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise ValueError(f"variants.{label}: {reason}") from None
             for name, other in found:
-                if own == other:
+                if own.in_effect == other.in_effect:
                     raise ValueError(
                         f"variants.{label} has the settings of {name}; set e.g. "
                         f"sample.variants.{label}.guidance.scale=1"
@@ -381,6 +399,13 @@ class SampleSettings(SolverSettings):
                 "variants": {},
             }
         )
+
+    @property
+    def in_effect(self) -> Self:
+        """The same settings with the defaults of those that have no effect."""
+        if self.guidance.scale == 1:
+            return self.model_copy(update={"guidance": Guidance()})
+        return self
 
     def sets(self, last: int | None) -> Iterator[WantedSet]:
         """Every set, the main one first.

@@ -13,6 +13,7 @@ from pae_framework.launch.again import downstream_records
 from pae_framework.launch.local import LocalLauncher, try_components
 from pae_framework.launch.ranks import Ranks
 from pae_framework.preflight.download import fetch_at_first_use
+from pae_framework.preflight.image_checks import unusable_images
 from pae_framework.preflight.requirements import low_memory, missing_requirements
 from pae_framework.preflight.resources import lacking_resources
 from pae_framework.recipe.load import load_recipe
@@ -203,6 +204,7 @@ def _require_able(
     anew = [_STAGE] if again else []
     missing = [
         *missing_requirements(recipes, store, again=anew, processes=ranks.size),
+        *unusable_images(recipes),
         *lacking_resources(recipes, store, again=anew),
     ]
     if problems := fetch_at_first_use(recipes, missing, console.print):

@@ -143,10 +143,11 @@ class LocalLauncher:
             more = {CONTINUED: record.info.get(CONTINUED, {})} if may_go_on and trains else {}
             record.prepare()
             self._print(planned, "resumes" if record.info else "starts")
+            more |= {"started": record.started}  # what the hooks are told, too
             inputs = {name: stages[name].fingerprint for name in planned.inputs}
             ran_with = _ran_with(loaded, command)
             with (
-                hooks.stage(planned, record) as metrics_logged,
+                hooks.stage(planned, record, more["started"]) as metrics_logged,
                 record.working(inputs, ran_with, planned.hashed, more) as update_record,
             ):
                 self._adopt(record, planned, loaded.recipe)

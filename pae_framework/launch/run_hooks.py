@@ -74,15 +74,16 @@ class RunHooks:
 
     @contextmanager
     def stage(
-        self, planned: PlannedStage, record: StageRecord
+        self, planned: PlannedStage, record: StageRecord, started: str
     ) -> Iterator[Callable[[LoggedMetrics], None]]:
         """Tell of a stage, which runs in the block; yields what is to be told each line of its log.
 
         Args:
             planned: the stage.
             record: its record, which lists its results after the block.
+            started: when the stage began, as in its record.
         """
-        stage = StageInfo(planned.name, planned.fingerprint, record.path.absolute())
+        stage = StageInfo(planned.name, planned.fingerprint, record.path.absolute(), started)
         if not self._has_started:
             self._has_started = True
             self._calls = self._followers()
@@ -150,9 +151,11 @@ def _calls(origin: str, build: Callable[[], object]) -> Iterator[HookCalls]:
     """The hooks of what is built; none, with a warning, if that fails."""
     try:
         with guarded(origin):
-            yield HookCalls(origin, build())
+            calls = HookCalls(origin, build())
     except PluginError as error:
         logger.warning("%s cannot follow the run, which goes on: %s", origin, error)
+    else:
+        yield calls
 
 
 def _state(error: BaseException) -> Literal["stopped", "failed"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +35,19 @@ from pae_framework.preflight.requirements import (
     missing_requirements,
     unfinished_stages,
 )
-from pae_framework.preflight.resources import lacking_resources, scarce_resources
+from pae_framework.preflight.resources import RUNS, lacking_resources, scarce_resources
+from pae_framework.recipe.load import load_recipe, read_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.profiles import FoundProfile, chosen_profile
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import Member, chosen_members
+from pae_framework.registry import Registry
+from pae_framework.runs.cleaning import new_smoke_folder
 from pae_framework.runs.directory import RunDirectory, require_folder, stages_dir_of
 from pae_framework.runs.job_status import JobsView
 from pae_framework.runs.jobs import RunJobs
 from pae_framework.runs.looking import looking_once, only_looking
+from pae_framework.runs.opened import knowing_gone_plugins
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
@@ -79,6 +82,28 @@ class RunOptions:
         for name in ("run_dir", "stages"):
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))
+
+
+def load_for_run(
+    reference: str | Path,
+    overrides: Sequence[str],
+    registry: Registry,
+    plugins: Sequence[Path] = (),
+    run_dir: Path | None = None,
+) -> LoadedRecipe:
+    """Load a recipe as :func:`~pae_framework.recipe.load.load_recipe` does, to run it.
+
+    If a component is unknown, the error also names the plugins that the run in the directory had
+    and that are no longer installed.
+    """
+    try:
+        return load_recipe(reference, overrides, registry, plugins)
+    except RecipeError:
+        name = (read_recipe(reference, overrides).root.map or {}).get("name")
+        path = run_dir or RUNS / str(name.value if name else "")
+        if (known := knowing_gone_plugins(registry, path)).gone:
+            load_recipe(reference, overrides, known, plugins)
+        raise
 
 
 @lasting_output()
@@ -240,16 +265,17 @@ def _lacks(
     """What keeps the stages from running where they will run, and what is tight there."""
     impossible = impossible_continuations(recipes, store, again)
     without_effect = settings_without_effect(recipes)
+    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
+    unusable = unusable_images(unfinished)
     if profile is not None and profile.profile.executor == "slurm":
         found = examine_jobs(recipes, profile, store, again)
-        missing = [*found.missing, *found.refused, *impossible]
+        missing = [*found.missing, *unusable, *found.refused, *impossible]
         return missing, [*found.tight, *without_effect]
     processes = ranks.size if profile is None else profile
     sharing = Sharing(recipes, store, processes, again)
-    unfinished = [recipe for recipe in recipes if unfinished_stages(recipe, store, again)]
     return [
         *missing_requirements(recipes, store, again=again, processes=ranks.size),
-        *unusable_images(unfinished),
+        *unusable,
         *lacking_resources(recipes, store, again=again),
         *sharing.impossible(),
         *impossible,
@@ -359,4 +385,4 @@ def _directory(path: Path, options: RunOptions) -> RunDirectory:
 def _default_path(loaded: LoadedRecipe, smoke: bool = False) -> Path:
     """``runs/<name>``, or a new folder for a smoke run, so that no stage is cached."""
     name = loaded.recipe.name
-    return Path(tempfile.mkdtemp(prefix=f"pae-{name}-")) if smoke else Path("runs") / name
+    return new_smoke_folder(name) if smoke else RUNS / name

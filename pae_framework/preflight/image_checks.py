@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pae_framework.config import ComponentConfig, DataSourceConfig
-from pae_framework.data.classes import some_names
+from pae_framework.data.classes import are_parts, class_difference, some_names
+from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.image_survey import survey
 from pae_framework.errors import Problem
 from pae_framework.preflight.requirements import components_with_requirements
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
+from pae_framework.runs.adoption import rows_of_shard
 
 _SPLITS = ("train", "test")
-_SPLIT_NAMES = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
-)
 _READ = 500
 """Images of each source that a check reads; of more, evenly spaced ones."""
 _INCEPTION = 2048
@@ -56,30 +56,49 @@ def found_images(recipes: Sequence[LoadedRecipe]) -> list[FoundImages]:
 def unusable_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
     """What keeps the images of the recipes from being trained on or evaluated.
 
-    Class folders named like splits, and test images that cannot be read.
+    Class folders named like splits, test classes that are not the training classes, test images
+    that cannot be read, and fewer training images or latents of a folder than an evaluator needs.
     """
-    found = (
-        Problem(message, dotted(path), loaded.root.position(path), hint)
-        for loaded in recipes
-        for path, message, hint in (*_forgotten_split(loaded.recipe), *_unreadable(loaded.recipe))
-    )
-    return list(dict.fromkeys(found))
+    of_images = (_forgotten_split, _other_classes, _unreadable)
+    return _problems_of(recipes, of_images, (_too_few,))
 
 
 def doubtful_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
     """What makes metrics of the recipes say less than they seem to; worth a warning."""
-    checks = (_tested_on_training_images, _one_class, _fewer_than_features, _more_damaged)
+    of_images = (_tested_on_training_images, _more_damaged)
+    return _problems_of(recipes, of_images, (_one_class, _fewer_than_features))
+
+
+def _problems_of(
+    recipes: Sequence[LoadedRecipe], of_images: Sequence[_Check], of_models: Sequence[_Check]
+) -> list[Problem]:
+    """What checks find, each once; those of images alone run once for each pair of sources."""
     found = (
         Problem(message, dotted(path), loaded.root.position(path), hint)
-        for loaded in recipes
+        for checks, some in ((of_images, _with_other_images(recipes)), (of_models, recipes))
+        for loaded in some
         for check in checks
         for path, message, hint in check(loaded.recipe)
     )
     return list(dict.fromkeys(found))
 
 
+def _with_other_images(recipes: Sequence[LoadedRecipe]) -> list[LoadedRecipe]:
+    """The first recipe with each pair of data sources; members of a sweep often have the same."""
+    known: list[object] = []
+    found: list[LoadedRecipe] = []
+    for loaded in recipes:
+        data = loaded.recipe.data
+        key = (data.train.config, data.test.config, data.max_damaged)
+        if key not in known:
+            known.append(key)
+            found.append(loaded)
+    return found
+
+
 _Finding = tuple[KeyPath, str, str]
 """Key path, message and hint."""
+_Check = Callable[[Recipe], Iterator[_Finding]]
 
 
 def _config(recipe: Recipe, split: str) -> DataSourceConfig:
@@ -100,9 +119,15 @@ def _test_count(recipe: Recipe) -> int | None:
 def _forgotten_split(recipe: Recipe) -> Iterator[_Finding]:
     for split in _SPLITS:
         names = _config(recipe, split).known_class_names() or ()
-        if len(names) > 1 and all(name.lower() in _SPLIT_NAMES for name in names):
+        if len(names) > 1 and are_parts(names):
             message = f"its classes are called {some_names(names)}, as parts of a data set are"
             yield ("data", split), message, f"set data.{split}.split={names[0]}, or rename them"
+
+
+def _other_classes(recipe: Recipe) -> Iterator[_Finding]:
+    train, test = (_config(recipe, split).known_class_names() for split in _SPLITS)
+    if train is not None and test is not None and (message := class_difference(train, test)):
+        yield ("data", "test"), message, ""
 
 
 def _unreadable(recipe: Recipe) -> Iterator[_Finding]:
@@ -110,6 +135,28 @@ def _unreadable(recipe: Recipe) -> Iterator[_Finding]:
     if problems:
         message = f"{_number(problems)} cannot be read: {problems[0]}"
         yield ("data", "test"), message, "repair, remove or exclude them"
+
+
+def _too_few(recipe: Recipe) -> Iterator[_Finding]:
+    if (count := _training_latents(recipe)) is None:
+        return
+    for label, evaluator in recipe.evaluate.items():
+        try:
+            evaluator.config.check_training_images(count)
+        except ValueError as error:
+            yield ("evaluate", label), str(error), ""
+
+
+def _training_latents(recipe: Recipe) -> int | None:
+    """One for each training image, or those of a folder; None if their number is unknown."""
+    if recipe.latents.folder is None:
+        return _count(recipe.data.train.config)
+    shards = sorted(Path(recipe.latents.folder).expanduser().glob(SHARDS))
+    try:
+        rows = [rows_of_shard(path) for path in shards]
+    except OSError:  # the stage that reads them says why
+        return None
+    return sum(filter(None, rows)) if rows and all(rows) else None
 
 
 def _more_damaged(recipe: Recipe) -> Iterator[_Finding]:
@@ -134,7 +181,7 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     train, test = data.train.config.image_files(), data.test.config.image_files()
     if data.train == data.test:
         message = "the test images are the training images"
-    elif train and test and (both := len(_real(train.values()) & _real(test.values()))):
+    elif train and test and (both := _shared(train.values(), test.values())):
         message = f"{both:,} of {len(test):,} test images are training images"
     else:
         return
@@ -145,8 +192,27 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     yield ("data", "test"), f"{message}, so metrics say nothing of new images", hint
 
 
-def _real(paths: object) -> set[str]:
-    return {os.path.realpath(path) for path in paths}  # type: ignore[attr-defined]
+def _shared(train: Iterable[Path], test: Iterable[Path]) -> int:
+    """Number of files that are in both, by their real paths."""
+    return len(set(_real_paths(train)) & set(_real_paths(test)))
+
+
+def _real_paths(files: Iterable[Path]) -> Iterator[str]:
+    """Real paths of files; each folder is resolved once, and listed once for links in it."""
+    by_folder: dict[str, list[str]] = {}
+    for file in files:
+        folder, name = os.path.split(file)
+        by_folder.setdefault(folder, []).append(name)
+    for folder, names in by_folder.items():
+        real, links = os.path.realpath(folder), _links(folder)
+        for name in names:
+            path = f"{real}/{name}"
+            yield os.path.realpath(path) if name in links else path
+
+
+def _links(folder: str) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_symlink()}
 
 
 def _one_class(recipe: Recipe) -> Iterator[_Finding]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pae_framework.config import AttentionKernel, ComponentConfig, Settings
-from pae_framework.data.classes import class_difference
 from pae_framework.data.data_settings import missing_latents
 from pae_framework.errors import Problem
 from pae_framework.preflight.machine import Machine, this_machine
@@ -136,8 +135,6 @@ def _missing(
     if "sample" in stages:
         path = ("sample", "guidance", "autoguidance")
         messages.append((path, autoguidance_problem(recipe, loaded.registry)))
-    if any(path == ("data", "test") for path, _ in messages):
-        messages.append((("data", "test"), _other_classes(recipe)))
     messages += (
         ((*path, "attention"), _unusable_kernel(kernel, _on_gpu(recipe, machine)))
         for path, kernel in kernels_of(recipe, stages)
@@ -177,14 +174,6 @@ def _unusable_kernel(kernel: AttentionKernel, on_gpu: bool) -> str | None:
 def _on_gpu(recipe: Recipe, machine: Machine) -> bool:
     device = recipe.runtime.device
     return device == "cuda" or (device == "auto" and bool(machine.gpus))
-
-
-def _other_classes(recipe: Recipe) -> str | None:
-    """A message if the test images have other classes than the training images."""
-    train, test = (
-        source.config.known_class_names() for source in (recipe.data.train, recipe.data.test)
-    )
-    return None if train is None or test is None else class_difference(train, test)
 
 
 def images_left_out(recipes: Sequence[LoadedRecipe]) -> list[str]:

@@ -1,11 +1,12 @@
 """Diagnostics of a latent space, each graded by rules on its reference rows. No torch.
 
-docs/concepts.md states the rules and why they are these. Every threshold is half-way between two
-reference rows of the same run; a difference counts only if it exceeds the error.
+docs/concepts.md states the rules and why they are these. Thresholds come from reference rows of the
+same run; a difference counts only if it exceeds the error.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,11 +14,13 @@ from typing import Any, Literal
 from pae_framework.report.metrics import MetricFields, decimals_for, fixed, number
 from pae_framework.report.published import published_rows
 
-Grade = Literal["good", "poor", "unclear"]
+Grade = Literal["good", "poor", "unclear", "no collapse"]
 
 _GROUP = "manifold"
 _RANDOM, _PIXELS = "random latents", "components of pixels"
 _ENCODER, _OTHER, _STILL = "the encoder's features", "another latent", "no change"
+_HARDLY_CLOSER = 0.8
+"""Of the distance to another image: from here on, reconstructions do not show their own."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Diagnosis:
         label: short, such as ``SSC``.
         title: what it measures, in words.
         value: of the run.
-        higher_is_better: its direction.
+        higher_is_better: its direction; None if it has none.
         grade: what the rules say.
         reason: why, in words.
         references: the rows that it is compared with.
@@ -55,7 +58,7 @@ class Diagnosis:
     label: str
     title: str
     value: float
-    higher_is_better: bool
+    higher_is_better: bool | None
     grade: Grade
     reason: str
     references: tuple[Reference, ...]
@@ -63,10 +66,10 @@ class Diagnosis:
 
     @property
     def scale(self) -> list[Place]:
-        """The run's value between those of the references, from the worst to the best."""
+        """The run's value between those of the references: the best last, or the largest."""
         own = Reference("this run", self.value)
         rows = [own, *self.references, *self.published]
-        rows.sort(key=lambda row: row.value, reverse=not self.higher_is_better)
+        rows.sort(key=lambda row: row.value, reverse=self.higher_is_better is False)
         return [
             Place(row.label, fixed(row.value, decimals_for([row.value])), row is own)
             for row in rows
@@ -128,13 +131,17 @@ PROPERTIES = (
 
 
 class Values:
-    """The diagnostics by their keys, and how far off they may be."""
+    """The diagnostics by their keys, and how far off they may be.
+
+    A value that is not finite counts as not measured.
+    """
 
     def __init__(self, metrics: Sequence[MetricFields]):
         self._metrics: dict[str, MetricFields] = {}
         for metric in metrics:
             group, _, key = str(metric["name"]).partition("/")
-            if group == _GROUP and number(metric) is not None:
+            value = number(metric)
+            if group == _GROUP and value is not None and math.isfinite(value):
                 self._metrics[key] = metric
 
     def __contains__(self, key: str) -> bool:
@@ -165,8 +172,8 @@ class Values:
     @property
     def classes(self) -> int | None:
         """Classes of the test images; None if unknown."""
-        found = self.protocol("gsq").get("of_classes")
-        return int(found) if found is not None else None
+        counts = (self.protocol(key).get("of_classes") for key in self._metrics)
+        return next((int(count) for count in counts if count is not None), None)
 
     def images(self, key: str) -> int:
         """The smallest number of images of a diagnostic and its references."""
@@ -174,16 +181,17 @@ class Values:
         return min((int(count) for count in counts if count), default=1)
 
     def error(self, key: str) -> float:
-        """Two standard errors of a diagnostic and its references, at most.
+        """Two standard errors of a diagnostic and its references, at most; infinite if unknown.
 
         From the largest deviation over images. GSQ is a share, whose deviation is 1/2 at most.
         """
-        if key == "gsq":
-            deviation = 0.5
-        else:
-            stds = (self._metrics[name].get("std") for name in self._of(key))
-            deviation = max((float(std) for std in stds if std is not None), default=0.0)
-        return float(2 * deviation / self.images(key) ** 0.5)
+        images, deviation = self.images(key), 0.5 if key == "gsq" else self._deviation(key)
+        return float(2 * deviation / images**0.5) if images > 1 else math.inf
+
+    def _deviation(self, key: str) -> float:
+        stds = (self._metrics[name].get("std") for name in self._of(key))
+        known = [float(std) for std in stds if std is not None]
+        return max(filter(math.isfinite, known), default=math.inf)
 
     def _of(self, key: str) -> Iterator[str]:
         return (name for name in self._metrics if name == key or name.startswith(f"{key}_"))
@@ -225,12 +233,10 @@ def grade(prop: Property, values: Values) -> Diagnosis:
     needed = [prop.worst, pixels, *((prop.best,) if prop.best else ())]
     if any(key not in values for key, _ in needed):
         return diagnosis("unclear", "there are no reference rows")
-    if prop.key == "lpc" and decoder_grade(values) != "good":
-        return diagnosis("unclear", "decoded images of different latents hardly differ")
     worst, best = values[prop.worst[0]], values[prop.best[0]] if prop.best else 0.0
     best_label = prop.best[1] if prop.best else _STILL
-    if (best - worst if higher else worst - best) <= error:
-        return diagnosis("unclear", f"{best_label} and {prop.worst[1]} do not differ beyond error")
+    if doubt := _doubt(prop, values, best - worst if higher else worst - best, best_label):
+        return diagnosis("unclear", doubt)
     half_way = _closer(value, best, worst, error)
     against = _beyond(value - values[pixels[0]] if higher else values[pixels[0]] - value, error)
     nearer = {
@@ -245,6 +251,22 @@ def grade(prop: Property, values: Values) -> Diagnosis:
     return diagnosis(half_way, f"{nearer}; {beside} {_PIXELS}")
 
 
+def _doubt(prop: Property, values: Values, gap: float, best_label: str) -> str:
+    """Why the rules do not hold; empty if they do. ``gap``: by which the best row is better."""
+    error = values.error(prop.key)
+    if not math.isfinite(error):
+        return "too few images to estimate its error"
+    if prop.key == "lpc" and (decoder := decoder_grade(values)) != "good":
+        if decoder == "poor":
+            return "decoded images of different latents hardly differ"
+        return "too few images to tell whether decoded images of different latents differ"
+    if gap < -error:
+        return f"{prop.worst[1]} are better than {best_label}"
+    if gap <= error:
+        return f"{best_label} and {prop.worst[1]} do not differ beyond error"
+    return ""
+
+
 def decoder_grade(values: Values) -> Grade:
     """Poor: decoded images of different latents are closer to one image than to different ones."""
     if not {"lpc_other", "distance_images"} <= values.keys():
@@ -254,11 +276,16 @@ def decoder_grade(values: Values) -> Grade:
 
 
 def content_grade(values: Values) -> Grade | None:
-    """Poor: reconstructions are closer to another image than to their own; None: not measured."""
+    """Whether reconstructions show their own image; None: not measured.
+
+    Good if they are less than half as far from it as from another image, poor if hardly closer.
+    """
     if not {"distance_own", "distance_other"} <= values.keys():
         return None
-    worst = values["distance_other"]
-    return _closer(values["distance_own"], 0.0, worst, values.error("distance"))
+    own, other, error = values["distance_own"], values["distance_other"], values.error("distance")
+    if own > _HARDLY_CLOSER * other + error:
+        return "poor"
+    return "good" if own < other / 2 - error else "unclear"
 
 
 def effective_rank(values: Values) -> Diagnosis | None:
@@ -278,6 +305,6 @@ def effective_rank(values: Values) -> Diagnosis | None:
     elif noise < 2:
         reason = "random latents use fewer than two directions, too"
     else:
-        grade = "poor" if directions < 2 else "good"
+        grade = "poor" if directions < 2 else "no collapse"
     title = "variety (pooled latents use many directions)"
-    return Diagnosis("eRank", title, values["erank"], True, grade, reason, references)
+    return Diagnosis("eRank", title, values["erank"], None, grade, reason, references)

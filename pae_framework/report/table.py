@@ -87,9 +87,14 @@ class Card:
 
 
 def results_by_group(metrics: Sequence[MetricFields]) -> dict[str, list[ResultRow]]:
-    """One value per metric name, by group."""
+    """One value per metric name and variant of the samples, by group."""
+    shown = headline(metrics)
+    variants = dict.fromkeys(dict(at_of(metric)).get("samples") for metric in metrics)
+    for label in filter(None, variants):
+        own = headline([m for m in metrics if dict(at_of(m)).get("samples") == label])
+        shown += [metric for metric in own if metric not in shown]
     groups: dict[str, list[ResultRow]] = {}
-    for row in result_rows(headline(metrics)):
+    for row in result_rows(ordered(shown)):
         groups.setdefault(row.group, []).append(row)
     return groups
 

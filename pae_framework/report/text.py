@@ -34,7 +34,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     """A verdict for a terminal of 80 columns."""
     lines = [verdict.question, *wrap(verdict.sentence, _WIDTH)]
     for found in verdict.diagnoses:
-        title = f"{found.label} {arrow(found.higher_is_better)} {found.grade}: {found.title}"
+        better = found.higher_is_better
+        name = found.label if better is None else f"{found.label} {arrow(better)}"
+        title = f"{name} {found.grade}: {found.title}"
         scale = ", ".join(f"{place.label} {place.text}" for place in found.scale)
         reason = found.reason if found.grade == "unclear" else ""
         for text, indent in ((title, "  "), (scale, "    "), (reason, "    ")):

@@ -5,6 +5,8 @@ docs/concepts.md states the rules.
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -54,11 +56,7 @@ def judge(metrics: Sequence[MetricFields], *, smoke: bool = False) -> Verdict | 
     if not any(prop.key in values for prop in PROPERTIES):
         return None
     content = content_grade(values)
-    graded = {
-        prop: grade(prop, values)
-        for prop in PROPERTIES
-        if prop.key in values and not (prop.key == "gsq" and values.classes == 1)
-    }
+    graded = {prop: grade(prop, values) for prop in PROPERTIES if prop.key in values}
     erank = effective_rank(values)
     grades = [diagnosis.grade for diagnosis in graded.values()]
     answer = _answer(grades, content, collapsed=erank is not None and erank.grade == "poor")
@@ -92,19 +90,22 @@ def _sentence(
         return f"{word}: reconstructions are hardly closer to their own image than to another one."
     if not values.has_references:
         return f"{word}: there are no reference rows; `pae evaluate RUN --again` computes them."
-    adjectives: dict[Grade, list[str]] = {"good": [], "poor": [], "unclear": []}
+    adjectives: defaultdict[Grade, list[str]] = defaultdict(list)
     for prop, found in graded.items():
         adjectives[found.grade].append(prop.adjective)
     clauses = [_claim(adjectives["good"], adjectives["poor"])]
     if adjectives["unclear"]:
         they = "they are" if clauses[0] else "the latents are"
         clauses.append(f"whether {they} {_listed(adjectives['unclear'], 'or')} is unclear")
+    if answer == "undecided" and len(graded) == 1:
+        clauses.append("only one property was measured")
+    if answer == "undecided" and content is None:
+        clauses.append("whether they carry their images was not measured")
     if content == "unclear":
         clauses.append("whether they carry their images is unclear")
     if erank is not None and erank.grade == "poor":
         clauses.append("pooled, they vary along fewer than two directions")
-    known = [clause for clause in clauses if clause]
-    return f"{word}: {'; '.join(known) or 'no property was measured'}."
+    return f"{word}: {'; '.join(filter(None, clauses))}."
 
 
 def _claim(good: Sequence[str], poor: Sequence[str]) -> str:
@@ -124,11 +125,11 @@ def _listed(words: Sequence[str], joint: str) -> str:
 def _caveats(values: Values, graded: Mapping[Property, Diagnosis]) -> Iterator[str]:
     """What limits the verdict."""
     for prop in PROPERTIES:
-        if prop.key not in values:
+        if prop.key == "gsq" and prop.key not in values and values.classes == 1:
+            yield f"{prop.missing[:-1]}: the test images are of one class."
+        elif prop.key not in values:
             yield prop.missing
-    if values.classes == 1:
-        yield "The test images are of one class, so every neighbor has it: GSQ says nothing."
-    ignores = {"lpc_other", "distance_images"} <= values.keys() and decoder_grade(values) != "good"
+    ignores = decoder_grade(values) == "poor"
     if ignores:
         texts = _texts(values["lpc_other"], values["distance_images"])
         yield (
@@ -140,10 +141,15 @@ def _caveats(values: Values, graded: Mapping[Property, Diagnosis]) -> Iterator[s
         if prop.key == "lpc" and ignores:
             continue
         if found.grade == "unclear" and count < _FEW and values.has_references:
-            error = fixed(values.error(prop.key), 2)
-            yield f"{count} images are few: {prop.label} may be off by {error}."
+            yield _few(count, prop.label, values.error(prop.key))
     if _untrained_encoder(values):
         yield "The encoder has random weights, so its features are no bound for the latents."
+
+
+def _few(count: int, label: str, error: float) -> str:
+    if not math.isfinite(error):
+        return f"Too few images to estimate the error of {label}."
+    return f"{count} images are few: {label} may be off by {fixed(error, 2)}."
 
 
 def _untrained_encoder(values: Values) -> bool:

@@ -45,7 +45,7 @@ def describe_fault(
         path = folder / name
         if not path.is_file():
             return path, "is missing"
-        if path.suffix == ".safetensors" and _rows(path) is None:
+        if path.suffix == ".safetensors" and rows_of_shard(path) is None:
             return path, "is not a whole file of tensors"
     if stage.name == "latents" and recipe.latents.written:
         return _fault_of_shards(folder, images)
@@ -71,7 +71,7 @@ def _fault_of_shards(folder: Path, images: int | None) -> tuple[Path, str] | Non
         path = folder / f"latents_rank00_shard{number:03d}.safetensors"
         if path.name not in found:
             return path, "is missing"
-        if (rows := _rows(path)) is None:
+        if (rows := rows_of_shard(path)) is None:
             return path, "is not a whole shard of latents"
         total += rows
     if images is not None and total != images:
@@ -79,7 +79,7 @@ def _fault_of_shards(folder: Path, images: int | None) -> tuple[Path, str] | Non
     return None
 
 
-def _rows(path: Path) -> int | None:
+def rows_of_shard(path: Path) -> int | None:
     """``total_size`` of a safetensors file, 0 if it states none; None if the file is not whole."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

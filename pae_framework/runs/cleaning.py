@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pae_framework.errors import PaeError, RunError
+from pae_framework.errors import PaeError, RunError, WriteError
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.canceling import unended_jobs
 from pae_framework.runs.directory import RECORD, RunDirectory
 from pae_framework.runs.locks import holding, is_held
+from pae_framework.runs.store_users import noted_users
+from pae_framework.system.file_errors import writing
+from pae_framework.system.files import read_text, write_text
 
-SMOKE_PREFIX = "pae-"
-"""How the temporary folders of smoke runs begin."""
+_SMOKE_PREFIX = "pae-"
+_SMOKE_MARK = ".temporary"
+"""File in the temporary folder of a smoke run; holds the path of the folder."""
+_REMOVED = ".removed"
+"""How the hidden name of a stage that is being removed ends."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +38,136 @@ class Leftover:
     bytes: int
 
 
-def find_leftovers(folder: Path) -> list[Leftover]:
-    """Stages that no run in a folder leads to, and the smoke runs of temporary folders.
+@dataclass(frozen=True)
+class SkippedRun:
+    """A run with leftovers that cannot be removed now."""
 
-    Runs and sweeps that a process works on, or whose jobs have not ended, are left out.
+    path: str
+    """Absolute."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What can be removed, and the runs that were skipped."""
+
+    found: tuple[Leftover, ...]
+    skipped: tuple[SkippedRun, ...]
+
+
+def new_smoke_folder(name: str) -> Path:
+    """Make the temporary folder of a smoke run, which :func:`find_leftovers` finds."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{_SMOKE_PREFIX}{name}-"))
+    write_text(folder / _SMOKE_MARK, str(folder.resolve()))
+    return folder
+
+
+def find_leftovers(folder: Path) -> Leftovers:
+    """Stages that no run in or below a folder leads to, and the smoke runs of temporary folders.
+
+    Runs outside of the folder count if they share the stages of one inside. Runs and sweeps are
+    skipped if a process works on them, or if their jobs have not ended or are unknown.
 
     Raises:
-        RunError: the record of a run is damaged, so that it is unknown which stages it leads to.
+        RunError: the record of a run is damaged, or a folder cannot be listed, so that it is
+            unknown which stages runs lead to.
     """
-    records = sorted({*folder.glob(f"*/{RECORD}"), *folder.glob(f"*/members/*/{RECORD}")})
-    needed = {stage for record in records for stage in _led_to(record.parent)}
-    tops = [record.parent for record in records if record.parent.parent == folder]
-    stages = [stage for run in tops if not _in_use(run) for stage in _earlier(run, needed)]
-    return [*stages, *_smoke_runs(Path(tempfile.gettempdir()))]
+    smoke = _smoke_runs()
+    needed = _needed(folder, smoke)
+    by_run = {
+        run: list(_earlier(run, needed))
+        for run in _runs_below(folder)
+        if run not in (folder, *smoke)
+    }
+    for run in smoke:
+        if not any(stage.is_relative_to(run.resolve()) for stage in needed):
+            by_run[run] = [_leftover(run, run, "a smoke run in a temporary folder")]
+    found, skipped = list[Leftover](), list[SkippedRun]()
+    for run, leftovers in by_run.items():
+        if leftovers and (why := _in_use(run)):
+            skipped.append(SkippedRun(str(run.absolute()), why))
+        else:
+            found += leftovers
+    return Leftovers(tuple(found), tuple(skipped))
 
 
-def remove(found: Leftover) -> bool:
-    """Remove a leftover; False if a process has begun to work there."""
+def remove(found: Leftover, folder: Path) -> bool:
+    """Remove a leftover of a folder; False if it is in use, or a run leads to it by now.
+
+    An interrupted removal leaves no stage that seems to be done.
+
+    Raises:
+        RunError: the record of a run is damaged.
+        WriteError: a file cannot be removed.
+    """
     path, run = Path(found.path), Path(found.run)
-    if path == run:
-        if _in_use(run):
-            return False
-        shutil.rmtree(path)
-        return True
-    try:
-        with holding(run), holding(path):
-            shutil.rmtree(path)
-    except RunError:
+    smoke = [run] if path == run else []
+    if smoke and _in_use(run):
         return False
+    with ExitStack() as locks:
+        try:
+            for place in dict.fromkeys((run, path)):
+                locks.enter_context(holding(place))
+        except WriteError:
+            raise
+        except RunError:
+            return False
+        needed = _needed(folder, smoke)
+        if any(stage.is_relative_to(path.resolve()) for stage in needed):
+            return False
+        with writing(path):
+            shutil.rmtree(path if smoke else _hidden(path))
     return True
+
+
+def _hidden(stage: Path) -> Path:
+    """Rename a stage, so that no run finds it while it is removed."""
+    if stage.name.endswith(_REMOVED):
+        return stage
+    hidden = stage.with_name(f".{stage.name}{_REMOVED}")
+    if hidden.exists():  # of an interrupted removal
+        shutil.rmtree(hidden)
+    return stage.rename(hidden)
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """The folders of all runs, sweeps and members in or below a folder, also behind links."""
+    found, seen = list[Path](), set[str]()
+    for place, folders, files in os.walk(folder, onerror=_unlisted, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        if RECORD in files:
+            found.append(Path(place))
+            folders[:] = [name for name in folders if name not in ("stages", *STAGES)]
+    return sorted(found)
+
+
+def _unlisted(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):  # removed meanwhile, or the folder itself
+        return
+    raise RunError(
+        f"{error.filename} cannot be listed ({error.strerror}), so it is unknown which stages its "
+        "runs lead to"
+    )
+
+
+def _needed(folder: Path, smoke: Collection[Path]) -> set[Path]:
+    """The stages that runs lead to: those below a folder, and those that share stages of them.
+
+    What smoke runs lead to inside of themselves is left out.
+    """
+    runs = _runs_below(folder)
+    sharing = {user for run in (*runs, *smoke) for user in noted_users(run / "stages")}
+    return {
+        stage
+        for run in (*runs, *sharing)
+        if os.path.lexists(run / RECORD)
+        for stage in _led_to(run)
+        if run not in smoke or not stage.is_relative_to(run.resolve())
+    }
 
 
 def _led_to(run: Path) -> Iterator[Path]:
@@ -73,21 +181,24 @@ def _led_to(run: Path) -> Iterator[Path]:
 
 def _earlier(run: Path, needed: set[Path]) -> Iterator[Leftover]:
     for path in sorted((run / "stages").glob("*-*")):
-        is_stage = path.name.rpartition("-")[0] in STAGES and path.is_dir()
+        name = path.name.removeprefix(".").removesuffix(_REMOVED)
+        is_stage = name.rpartition("-")[0] in STAGES and path.is_dir()
         if is_stage and not path.is_symlink() and path.resolve() not in needed:
             yield _leftover(path, run, "no run leads to this stage")
 
 
-def _smoke_runs(folder: Path) -> Iterator[Leftover]:
-    for record in sorted(folder.glob(f"{SMOKE_PREFIX}*/{RECORD}")):
-        run = record.parent
-        try:
-            words = shlex.split(RunDirectory.at(run).info["command"])
-            is_left = run.owner() == Path.home().owner() and not run.is_symlink()
-        except (PaeError, ValueError, OSError, KeyError):
-            continue
-        if is_left and "--smoke" in words and "--run-dir" not in words and not _in_use(run):
-            yield _leftover(run, run, "a smoke run in a temporary folder")
+def _smoke_runs() -> list[Path]:
+    """The user's smoke runs in temporary folders that were made for them."""
+    records = Path(tempfile.gettempdir()).absolute().glob(f"{_SMOKE_PREFIX}*/{RECORD}")
+    return [record.parent for record in sorted(records) if _is_smoke_run(record.parent)]
+
+
+def _is_smoke_run(run: Path) -> bool:
+    try:
+        own = run.lstat().st_uid == os.getuid() and not run.is_symlink()
+        return own and read_text(run / _SMOKE_MARK) == str(run.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def _leftover(path: Path, run: Path, why: str) -> Leftover:
@@ -95,7 +206,12 @@ def _leftover(path: Path, run: Path, why: str) -> Leftover:
     return Leftover(str(path.absolute()), str(run.absolute()), why, size)
 
 
-def _in_use(run: Path) -> bool:
-    """Whether a process works on a run, a member of it or a stage, or a job has not ended."""
+def _in_use(run: Path) -> str:
+    """Who may work on a run, a member of it or a stage; empty: nobody."""
     places = (run, *run.glob("members/*"), *run.glob("stages/*"))
-    return any(is_held(place) for place in places) or bool(unended_jobs(run).jobs)
+    if any(is_held(place) for place in places):
+        return "a process works on it"
+    try:
+        return "its jobs have not ended" if unended_jobs(run).jobs else ""
+    except PaeError as error:
+        return str(error)

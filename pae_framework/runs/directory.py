@@ -39,6 +39,7 @@ from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.reading import read_record, read_text
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults
+from pae_framework.runs.store_users import note_user
 from pae_framework.system.file_errors import folder_problem
 from pae_framework.system.files import digest_of_text, point, write_json, write_text
 
@@ -99,6 +100,13 @@ class _Sweep(BaseModel):
     recipe: str = ""
     resolved: str = ""
     members: list[_Name]
+
+
+class _Environment(BaseModel):
+    """The shape of ``environment.json``, as far as it is read."""
+
+    packages: dict[str, str] = {}
+    plugins: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ class RunDirectory:
         ]
         info: dict[str, Any] = {"name": loaded.recipe.name, "command": command, "plan": plan}
         info["store"] = os.path.relpath(self.store, self.path)
+        note_user(self.store, self.path)  # first: the stages are in use once they are planned
         write_description(self.path, info, loaded, starts)
         self._remove_outdated_links(stages)
 
@@ -210,7 +219,7 @@ class RunDirectory:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return dict(read_record(self.path / ENVIRONMENT, dict[str, Any], _REMEDY))
+        return dict(read_record(self.path / ENVIRONMENT, _Environment, _REMEDY))
 
     def text(self, name: str) -> str:
         """A text file of the run's description.

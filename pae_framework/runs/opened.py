@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pae_framework.errors import UsageError
+from pae_framework.errors import RunError, UsageError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.registry import Registry
+from pae_framework.registry import DISTRIBUTION, Registry, normalized
 from pae_framework.runs.directory import RESOLVED, RunDirectory
 from pae_framework.runs.plan import PlannedStage
 
@@ -70,9 +71,31 @@ def open_run(path: Path, registry: Registry) -> OpenedRun:
     Raises:
         UsageError: ``path`` is not a run directory, or it is a whole sweep.
         RunError: its ``run.json`` is damaged.
-        RecipeError: its recipe no longer loads, e.g. because a plugin was removed.
+        RecipeError: its recipe no longer loads, e.g. because a plugin was removed; names the
+            distributions that are gone.
     """
     directory = open_directory(path)
     directory.text(RESOLVED)
-    loaded = load_recipe(path / RESOLVED, (), registry)
+    loaded = load_recipe(path / RESOLVED, (), knowing_gone_plugins(registry, path))
     return OpenedRun(loaded, directory, directory.plan)
+
+
+def knowing_gone_plugins(registry: Registry, path: Path) -> Registry:
+    """A copy of the registry whose errors about unknown components name plugins that are gone.
+
+    Those are what the run at ``path`` used and is not installed, or in another version. Plugin
+    files do not count: the recipe names them.
+    """
+    recorded: dict[str, str] = {}
+    with suppress(RunError):  # not begun, or damaged
+        recorded = RunDirectory.at(path).environment.get("plugins", {})
+    gone = set(recorded.values()) - {plugin.source for plugin in registry.plugins}
+    known = registry.copy()
+    known.gone = tuple(sorted(source for source in gone if _is_of_others(source)))
+    return known
+
+
+def _is_of_others(source: str) -> bool:
+    """Whether a plugin is from an installed distribution that is not the framework's."""
+    distribution = source.partition(" ")[0]
+    return not Path(source).is_absolute() and normalized(distribution) != DISTRIBUTION

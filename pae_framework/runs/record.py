@@ -117,6 +117,11 @@ class StageRecord:
         return "stopped" if state == "running" and not is_held(self.path) else state
 
     @property
+    def started(self) -> str:
+        """Local time when the stage began, in ISO 8601; the present time if it did not yet."""
+        return str(self.info.get("started") or _now())
+
+    @property
     def environments(self) -> list[dict[str, Any]]:
         """Software and machine of each command that worked on the stage, the last one at the end.
 
@@ -180,12 +185,11 @@ class StageRecord:
             fingerprint=self.path.name.rpartition("-")[2],
             inputs=inputs,
             state="running",
-            started=before.get("started", _now()),
             error=None,
             process={"host": platform.node(), "id": os.getpid(), "since": _now()},
             hashed=hashed or {},
             ran_with=_with_last(before.get("ran_with", []), ran_with),
-            **(more or {}),
+            **{"started": self.started, **(more or {})},
         )
         spent, start = float(before.get("seconds", 0.0)), time.monotonic()
 

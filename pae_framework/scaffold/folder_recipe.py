@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from pae_framework.config import DataSourceConfig
-from pae_framework.data.classes import class_difference, some_names
+from pae_framework.data.classes import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    are_parts,
+    class_difference,
+    some_names,
+)
 from pae_framework.data.image_survey import Survey, survey
 from pae_framework.errors import UsageError
-from pae_framework.recipe.emit import lines
+from pae_framework.recipe.emit import inline, lines
 from pae_framework.recipe.models import MAX_NAME
 from pae_framework.registry import Registry
 from pae_framework.scaffold.plugin_package import filled
 
 SOURCE = "image_folder"
-_TRAIN = ("train", "training")
-_TEST = ("val", "valid", "validation", "test", "testing")
 _SHARES = (0.15, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 """Shares of test images that are tried until there are enough of them."""
 _FEWEST = 16
@@ -133,13 +137,19 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
 
 
 def _splits(folder: Path) -> tuple[str | None, str | None]:
-    """Names of the folders of training and of test images; None: they are not separate."""
+    """Names of the folders of training and of test images; None: they are not separate.
+
+    They are only if there are no other folders, which are classes.
+    """
     try:
-        present = {path.name for path in folder.iterdir() if path.is_dir()}
+        folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
     except OSError as error:
         raise UsageError(f"{folder} cannot be listed: {error.strerror}") from error
-    train = next((name for name in _TRAIN if name in present), None)
-    test = next((name for name in _TEST if name in present), None)
+    present = {path.name.lower(): path.name for path in folders if path.name[0] != "."}
+    if not are_parts(present):
+        return None, None
+    train = next((present[name] for name in TRAIN_NAMES if name in present), None)
+    test = next((present[name] for name in TEST_NAMES if name in present), None)
     return (train, test) if train is not None else (None, None)
 
 
@@ -233,7 +243,7 @@ def recipe_text(found: FolderImages, name: str, side: int, file: str) -> str:
     }
     frechet = test > _FEATURES and samples > _FEATURES
     values = {
-        "name": name,
+        "name": inline(name),
         "file": file,
         "summary": f"{train:,} training images, {test:,} test images"
         + (f", {len(found.classes)} classes" if has_classes else ", no classes"),

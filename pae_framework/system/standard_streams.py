@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -49,11 +50,14 @@ def print_to_stderr() -> None:
 def lost_output() -> str | None:
     """Why printed text was lost, though somebody wanted it; None if it was not.
 
-    For a block of :func:`lasting_output`.
+    Tells it once. For a block of :func:`lasting_output`.
     """
     sys.stdout.flush()
-    error = getattr(_results or sys.stdout, "lost", None)
-    if error is None or error.errno in _GONE:
+    stream = _results or sys.stdout
+    if not isinstance(stream, LastingStream) or (error := stream.lost) is None:
+        return None
+    stream.lost = None
+    if error.errno in _GONE:
         return None
     return f"standard output cannot be written: {error.strerror or error}"
 
@@ -84,6 +88,12 @@ def write_result(text: str) -> None:
     stream.flush()
 
 
+def results_take_unicode() -> bool:
+    """Whether :func:`write_result` can write every character as it is."""
+    encoding = getattr(_results or sys.stdout, "encoding", None)
+    return encoding is not None and codecs.lookup(encoding).name == "utf-8"
+
+
 def no_more_results() -> None:
     """Send to standard error what is printed from now on, at exit too."""
     if _is_descriptor_1():
@@ -103,7 +113,7 @@ class LastingStream:
     """A text stream that drops what is written after the first error.
 
     Attributes:
-        lost: the first error.
+        lost: the first error, until :func:`lost_output` has told it.
     """
 
     def __init__(self, stream: TextIO):

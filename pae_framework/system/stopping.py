@@ -117,14 +117,13 @@ def interrupted_by(numbers: Collection[int]) -> Iterator[None]:
 
     In a :class:`StopRequest` they ask to stop instead. For the main thread.
     """
-
-    def do_nothing(number: int, frame: FrameType | None) -> None:
-        """Unlike ``SIG_IGN``, without a complaint of Python about signals that wait already."""
+    has_raised = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, do_nothing)
-        raise Interruption(number)
+        nonlocal has_raised
+        if not has_raised:
+            has_raised = True
+            raise Interruption(number)
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:

@@ -8,6 +8,7 @@ and processes share a cache without locks: whoever lacks an image decodes it and
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -37,10 +38,11 @@ _GIB = 1 << 30
 
 
 class ImageCache:
-    """The cache of the images of one folder.
+    """The cache of the images of one folder, or of some of them.
 
     Args:
         root: the folder.
+        selection: which of its images are meant; each selection has its own file.
         count: number of images.
         side: side S of the images in px.
         reduced: see :func:`~pae_framework.data.images.read_image`.
@@ -51,6 +53,7 @@ class ImageCache:
     def __init__(
         self,
         root: Path,
+        selection: str,
         count: int,
         side: int,
         reduced: bool,
@@ -61,7 +64,7 @@ class ImageCache:
         self._read = partial(read_image, size=side, reduced=reduced, background=background)
         self._how = f"{_VERSION} {PIL.__version__} {side} {reduced} {background}"
         self._length = _DIGEST + _NOTES + 3 * side * side
-        name = xxh3_128(os.fsencode(f"{root.absolute()}\0{self._how}")).hexdigest()
+        name = xxh3_128(os.fsencode(f"{root.absolute()}\0{selection}\0{self._how}")).hexdigest()
         self._file = _file_with_room(f"{name}.images", count * self._length, limit)
 
     def image(self, index: int, name: str) -> Tensor:
@@ -116,12 +119,19 @@ class ImageCache:
             return
         content = written.ljust(_NOTES, b"\0") + image.contiguous().numpy().tobytes()
         record = xxh3_128(facts + content).digest() + content
-        with suppress(OSError):  # it only saves time
-            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(self._file, os.O_WRONLY)
             try:
                 os.pwrite(descriptor, record, index * self._length)
             finally:
                 os.close(descriptor)
+        except OSError as error:  # the cache only saves time
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a training needs the space
+                with suppress(OSError):
+                    self._file.unlink()
+                self._file = None
+            elif error.errno == errno.ENOENT:  # another process has removed it
+                self._file = None
 
 
 def _file_with_room(name: str, size: int, limit: float) -> Path | None:
@@ -140,6 +150,8 @@ def _file_with_room(name: str, size: int, limit: float) -> Path | None:
             os.utime(file)
         elif size > shutil.disk_usage(folder).free / 2:
             return None
+        else:
+            file.touch()
         others = {path: path.stat() for path in folder.glob("*.images") if path != file}
         total = size + sum(found.st_size for found in others.values())
         for path in sorted(others, key=lambda path: others[path].st_mtime_ns):

@@ -30,6 +30,7 @@ class ImageFolder(DataSource):
         ]
         self._cache = ImageCache(
             config.root,
+            f"{config.holdout} {config.part} {config.exclude}",
             len(self._files),
             image_size,
             config.reduced_jpeg,

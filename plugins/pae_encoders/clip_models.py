@@ -45,6 +45,41 @@ class ClipForm(Form):
 
 
 @dataclass(frozen=True)
+class ResNetForm(Form):
+    """Size of a CLIP ResNet. ``width`` is that of stage 4, ``blocks`` counts by stage.
+
+    ``grid`` is that of the attention pooling's positions, ``embedding`` the width of its output.
+    """
+
+    blocks: tuple[int, ...] = ()
+    embedding: int = 1024
+
+    @property
+    def stem(self) -> int:
+        """Channels of the stem."""
+        return self.width // 32
+
+    def parameters(self) -> int:
+        """Number of parameters."""
+        width, stem, half = self.width, self.stem, self.stem // 2
+        total = 29 * half + 9 * half**2 + 2 * half + 9 * half * stem + 2 * stem
+        before = stem
+        for stage, blocks in enumerate(self.blocks):
+            inner = stem << stage
+            total += 4 * inner * before + 8 * inner  # the shortcut of the first block
+            for _ in range(blocks):
+                total += inner * before + 13 * inner**2 + 12 * inner
+                before = 4 * inner
+        positions = (self.grid**2 + 1) * width
+        return total + positions + 3 * (width + 1) * width + (width + 1) * self.embedding
+
+    def activations(self, side: int) -> int:
+        """For images of ``side`` px, 12 numbers for each inner channel and place of each block."""
+        stages = enumerate(self.blocks)
+        return sum(12 * n * (self.stem << i) * (side // (4 << i)) ** 2 for i, n in stages)
+
+
+@dataclass(frozen=True)
 class ClipWeights:
     """A tag: its repository on the hub, and what the network needs to know of its training."""
 
@@ -143,6 +178,48 @@ _WITH_QUICK_GELU = (
 )
 """Models that open-clip also has by a name with ``-quickgelu``."""
 
+
+def _resnet(stem: int, grid: int, embedding: int, *blocks: int) -> ResNetForm:
+    width = 32 * stem
+    return ResNetForm(
+        patch=32,
+        width=width,
+        depth=len(blocks),
+        heads=width // 64,
+        mlp=0,
+        grid=grid,
+        class_token=False,
+        blocks=blocks,
+        embedding=embedding,
+    )
+
+
+_RESNETS: dict[str, ResNetForm] = {
+    "RN50": _resnet(64, 7, 1024, 3, 4, 6, 3),
+    "RN50x4": _resnet(80, 9, 640, 4, 6, 10, 6),
+    "RN50x16": _resnet(96, 12, 768, 6, 8, 18, 8),
+    "RN50x64": _resnet(128, 14, 1024, 3, 15, 36, 10),
+    "RN101": _resnet(64, 7, 512, 3, 4, 23, 3),
+}
+
+_TIMM_TOWERS = """
+convnext_base convnext_base_w convnext_base_w_320 convnext_large convnext_large_d
+convnext_large_d_320 convnext_small convnext_tiny convnext_xlarge convnext_xxlarge
+convnext_xxlarge_320 EVA01-g-14 EVA01-g-14-plus EVA02-B-16 EVA02-E-14 EVA02-E-14-plus EVA02-L-14
+EVA02-L-14-336 MobileCLIP2-B MobileCLIP2-L-14 MobileCLIP2-S0 MobileCLIP2-S2 MobileCLIP2-S3
+MobileCLIP2-S4 MobileCLIP-B MobileCLIP-S1 MobileCLIP-S2 nllb-clip-base-siglip
+nllb-clip-large-siglip PE-Core-B-16 PE-Core-bigG-14-448 PE-Core-L-14-336 PE-Core-S-16-384
+PE-Core-T-16-384 swin_base_patch4_window7_224 ViT-B-16-SigLIP ViT-B-16-SigLIP-256
+ViT-B-16-SigLIP-384 ViT-B-16-SigLIP-512 ViT-B-16-SigLIP-i18n-256 ViT-L-16-SigLIP-256
+ViT-L-16-SigLIP-384 ViT-SO400M-14-SigLIP ViT-SO400M-14-SigLIP-378 ViT-SO400M-14-SigLIP-384
+ViT-SO400M-16-SigLIP-i18n-256 vit_medium_patch16_gap_256 vit_relpos_medium_patch16_cls_224
+ViTamin-B ViTamin-B-LTT ViTamin-L ViTamin-L2 ViTamin-L2-256 ViTamin-L2-336 ViTamin-L2-384
+ViTamin-L-256 ViTamin-L-336 ViTamin-L-384 ViTamin-S ViTamin-S-LTT ViTamin-XL-256 ViTamin-XL-336
+ViTamin-XL-384
+"""
+TIMM_TOWERS = frozenset(_TIMM_TOWERS.split())
+"""Models of open-clip's whose image tower is timm's. SigLIP2's are an encoder of their own."""
+
 _WEIGHTS = """
 coca_ViT-B-32 laion2b_s13b_b90k laion/CoCa-ViT-B-32-laion2B-s13B-b90k
 coca_ViT-B-32 mscoco_finetuned_laion2b_s13b_b90k laion/mscoco_finetuned_CoCa-ViT-B-32-laion2B-s13B-b90k
@@ -151,6 +228,14 @@ coca_ViT-L-14 mscoco_finetuned_laion2b_s13b_b90k laion/mscoco_finetuned_CoCa-ViT
 nllb-clip-base v1 visheratin/nllb-clip-base-oc
 nllb-clip-large v1 visheratin/nllb-clip-large-oc
 roberta-ViT-B-32 laion2b_s12b_b32k laion/CLIP-ViT-B-32-roberta-base-laion2B-s12B-b32k
+RN50 openai timm/resnet50_clip.openai quick_gelu
+RN50 yfcc15m timm/resnet50_clip.yfcc15m quick_gelu
+RN50 cc12m timm/resnet50_clip.cc12m quick_gelu
+RN50x4 openai timm/resnet50x4_clip.openai quick_gelu
+RN50x16 openai timm/resnet50x16_clip.openai quick_gelu
+RN50x64 openai timm/resnet50x64_clip.openai quick_gelu
+RN101 openai timm/resnet101_clip.openai quick_gelu
+RN101 yfcc15m timm/resnet101_clip.yfcc15m quick_gelu
 ViT-B-16 openai timm/vit_base_patch16_clip_224.openai quick_gelu
 ViT-B-16 laion400m_e31 timm/vit_base_patch16_clip_224.laion400m_e31
 ViT-B-16 laion400m_e32 timm/vit_base_patch16_clip_224.laion400m_e32
@@ -246,6 +331,10 @@ def _variants() -> Iterator[ClipVariant]:
             quick = {tag: weights for tag, weights in found.items() if weights.quick_gelu}
             own = replace(form, quick_gelu=True)
             yield ClipVariant(f"{name}-quickgelu", own, tuple(quick), tuple(quick.values()))
+    for name, resnet in _RESNETS.items():
+        found = {tag: weights for model, tag, weights in _rows() if model == name}
+        for mark in ("", "-quickgelu"):  # the activation is only that of the text tower
+            yield ClipVariant(f"{name}{mark}", resnet, tuple(found), tuple(found.values()))
 
 
 CLIP = Family("clip", {variant.name: variant for variant in _variants()}, aliases={})

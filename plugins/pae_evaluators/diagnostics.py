@@ -93,9 +93,9 @@ class Diagnostics:
     inputs: EvaluationInputs
 
     @property
-    def has_classes(self) -> bool:
-        """Whether the test images are of several classes, without which GSQ means nothing."""
-        return len(self.inputs.labels.unique()) > 1
+    def classes(self) -> int:
+        """Classes of the test images; GSQ means nothing for one."""
+        return len(self.inputs.labels.unique())
 
     def chosen(self, most: int | None = None) -> Tensor:
         """Indices (B,) of the test images for SSC and LPC, ascending; at most ``most`` of them."""
@@ -178,13 +178,12 @@ class Diagnostics:
             [same_class_neighbors(pooled[draw], labels[draw]) for draw in draws],
             dtype=torch.float64,
         )
-        classes = len(labels.unique())
         protocol = {
             **self.inputs.protocol_of("test_images"),
             "count": len(draws[0]),
             "of": len(labels),
-            "classes": min(classes, CLASSES_OF_A_DRAW),
-            "of_classes": classes,
+            "classes": min(self.classes, CLASSES_OF_A_DRAW),
+            "of_classes": self.classes,
             "draws": len(draws),
             "images": "test images; a draw's own mean is subtracted",
             "seed": self.inputs.seed,

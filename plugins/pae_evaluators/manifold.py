@@ -40,7 +40,7 @@ class Manifold(Evaluator):
             latents = inputs.latents[diagnostics.chosen()]
             metrics.append(diagnostics.lpc(tokenizer, latents, inputs.decode))
         pooled = inputs.latents.flatten(2).mean(2)
-        if self.config.gsq and not diagnostics.has_classes:
+        if self.config.gsq and diagnostics.classes == 1:
             warnings.warn("GSQ is skipped: all test images are of one class", stacklevel=2)
         elif self.config.gsq:
             draws = diagnostics.draws()

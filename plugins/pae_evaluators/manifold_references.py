@@ -11,6 +11,7 @@ of other images. SSC and LPC are computed for few images, GSQ for the first draw
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,14 @@ _IMAGES = 50
 
 
 def reference_metrics(diagnostics: Diagnostics) -> Iterator[Metric]:
-    """The diagnostics of the references that are turned on."""
+    """The diagnostics of the references that are turned on, with the number of classes."""
+    config = diagnostics.config
+    if config.ssc or config.lpc or config.gsq or config.erank:
+        for metric in _metrics(diagnostics):
+            yield replace(metric, protocol={**metric.protocol, "of_classes": diagnostics.classes})
+
+
+def _metrics(diagnostics: Diagnostics) -> Iterator[Metric]:
     config, inputs = diagnostics.config, diagnostics.inputs
     channels, grid = inputs.latents.shape[1:3]
     chosen = diagnostics.chosen(_IMAGES)
@@ -52,7 +60,7 @@ def reference_metrics(diagnostics: Diagnostics) -> Iterator[Metric]:
         return
     noise = random_latents(len(inputs.latents), channels, seed=inputs.seed)
     for of, latents in ((random, noise), (pixels, components.pooled(inputs.images))):
-        if config.gsq and diagnostics.has_classes:
+        if config.gsq and diagnostics.classes > 1:
             yield diagnostics.gsq(of, latents, diagnostics.draws()[:1])
         if config.erank:
             yield diagnostics.erank(of, latents)

@@ -7,6 +7,7 @@ whatever happens to the run.
 from __future__ import annotations
 
 import json
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,13 +50,9 @@ class RunTracker(Tracker):
         """Send a line, after those that an earlier process logged and did not send."""
         if not self._is_open:
             return
-        sent = self._state.last_step(stage.path.name)
-        if sent < metrics.resumed_from:
-            for record in read_log(stage.path / METRICS):
-                if sent < record["step"] <= metrics.resumed_from:
-                    values = {key: value for key, value in record.items() if key != "step"}
-                    self._send(stage, int(record["step"]), values)
-        if metrics.step > sent:
+        if self._state.last_step(stage) < metrics.resumed_from:
+            self._send_unsent(stage, metrics.resumed_from)
+        if self._state.last_step(stage) < metrics.step:
             self._send(stage, metrics.step, metrics.values)
 
     @hookimpl
@@ -68,15 +65,19 @@ class RunTracker(Tracker):
 
     @hookimpl
     def pae_stage_finished(self, run: RunInfo, stage: StageInfo) -> None:
-        """Store reports and pictures of the stage, and the metrics of the run."""
+        """Send lines that could not be sent; store reports and pictures, and metrics of the run."""
         if not self._is_open:
             return
-        files, self._files = self._files, []
-        if files:
-            self.store(f"{run.name}-{stage.name}", files)
-        if self._summary:
-            self.summarize(self._summary)
-            self._summary = {}
+        try:
+            self._send_unsent(stage)
+        finally:
+            self._store_results(run, stage)
+
+    @hookimpl
+    def pae_stage_failed(self, stage: StageInfo) -> None:
+        """Send lines that could not be sent."""
+        if self._is_open:
+            self._send_unsent(stage)
 
     @hookimpl
     def pae_run_finished(self, result: RunResult) -> None:
@@ -84,11 +85,27 @@ class RunTracker(Tracker):
         if self._is_open:
             self.close(failed=result.state == "failed")
 
+    def _store_results(self, run: RunInfo, stage: StageInfo) -> None:
+        files, self._files = self._files, []
+        if files:
+            self.store(f"{run.name}-{stage.name}", files)
+        if self._summary:
+            self.summarize(self._summary)
+            self._summary = {}
+
+    def _send_unsent(self, stage: StageInfo, last: float = math.inf) -> None:
+        """Send the lines of the log after the last sent one, up to a step."""
+        sent = self._state.last_step(stage)
+        for record in read_log(stage.path / METRICS):
+            if sent < record["step"] <= last:
+                values = {key: value for key, value in record.items() if key != "step"}
+                self._send(stage, int(record["step"]), values)
+
     def _send(self, stage: StageInfo, step: int, values: Mapping[str, float]) -> None:
         row = {f"{stage.name}/{key}": value for key, value in values.items()}
         self.log({**row, f"{stage.name}/step": step}, self._rows)
         self._rows += 1
-        self._state.add(stage.path.name, step)
+        self._state.add(stage, step)
 
     @abstractmethod
     def open(self, run: RunInfo, identity: str, folder: Path) -> None:

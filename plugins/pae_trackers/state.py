@@ -3,7 +3,8 @@
 ::
 
     trackers/wandb-pae/run.json              the id of the tracker's run
-    trackers/wandb-pae/tokenizer-12ab.json   the last step sent of a stage, and its number of rows
+    trackers/wandb-pae/tokenizer-12ab.json   the last step sent of a stage, when the stage began,
+                                             and the number of rows sent
 
 One process works on a stage at a time, so no two write one file.
 """
@@ -16,6 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from pae_framework.lifecycle import StageInfo
 from pae_framework.system.files import make_folder, write_json
 
 FOLDER = "trackers"
@@ -53,17 +55,18 @@ class SentState:
         """Rows sent of all stages."""
         return sum(_number(_read(path), "rows") for path in self.folder.glob("*.json"))
 
-    def last_step(self, stage: str) -> int:
-        """The last step sent of a stage; 0: none."""
-        return _number(_read(self._file(stage)), "step")
+    def last_step(self, stage: StageInfo) -> int:
+        """The last step sent of a stage; 0: none since it began."""
+        content = _read(self._file(stage))
+        return _number(content, "step") if content.get("started") == stage.started else 0
 
-    def add(self, stage: str, step: int) -> None:
+    def add(self, stage: StageInfo, step: int) -> None:
         """Record that a row of a stage was sent."""
-        rows = _number(_read(self._file(stage)), "rows")
-        write_json(self._file(stage), {"step": step, "rows": rows + 1})
+        rows = _number(_read(self._file(stage)), "rows") + 1
+        write_json(self._file(stage), {"step": step, "started": stage.started, "rows": rows})
 
-    def _file(self, stage: str) -> Path:
-        return self.folder / f"{stage}.json"
+    def _file(self, stage: StageInfo) -> Path:
+        return self.folder / f"{stage.path.name}.json"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -167,6 +167,7 @@ def test_a_run_of_another_environment() -> None:
     assert "1.0 in the run" in found["torch"].text
     assert (found["lost"].level, found["lost"].remedy) == ("warning", "install lost-kit 4")
     assert found["acme"].level == "warning"
+    assert found["acme"].text == "acme: acme-kit 1 in the run, acme-kit 2 here"
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from typing import Any, get_args
 import pytest
 import yaml
 from rich.text import Text
+from typer.main import get_command
 
 from pae_framework import __version__
 from pae_framework.cli import extraction
-from pae_framework.cli.app import OTHER_WORDS
+from pae_framework.cli.app import OTHER_WORDS, app
 from pae_framework.cli.output import progress_console
 from pae_framework.errors import EXIT_CODES, PaeError, StoppedError
 from pae_framework.flow.flow_settings import SolverName
@@ -170,6 +171,7 @@ def test_problems_in_a_file_have_a_place(pae: Pae) -> None:
         ("list-recipes",),
         ("profiles",),
         ("profiles", "local"),
+        ("run", "quickstart", "--dry-run"),
         ("show-plugin", "encoder:tiny_vit"),
     ],
     ids=" ".join,
@@ -177,6 +179,17 @@ def test_problems_in_a_file_have_a_place(pae: Pae) -> None:
 def test_every_json_document_names_its_schema(pae: Pae, words: tuple[str, ...]) -> None:
     document = pae(*words, "--json").json
     assert document["schema"] == f"{words[0]}/1"
+
+
+def test_every_option_for_json_keeps_other_text_from_standard_output() -> None:
+    def options(command: Any) -> list[Any]:
+        nested = [x for each in getattr(command, "commands", {}).values() for x in options(each)]
+        return [*(x for x in command.params if "--json" in x.opts), *nested]
+
+    found = options(get_command(app))
+    assert len(found) > 10
+    assert all(option.is_eager for option in found)
+    assert len({option.callback.__wrapped__ for option in found}) == 1
 
 
 @pytest.mark.parametrize(
@@ -282,7 +295,12 @@ def test_copy_writes_to_its_destination(pae: Pae) -> None:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("mine.yaml", "mine"), ("my clip art.yaml", "my-clip-art"), ("a.b_c-1.yaml", "a.b_c-1")],
+    [
+        ("mine.yaml", "mine"),
+        ("my clip art.yaml", "my-clip-art"),
+        ("a.b_c-1.yaml", "a.b_c-1"),
+        *((f"{name}.yaml", name) for name in ("2025", "1e3", "0x1F", "1.5", "null", "True", "no")),
+    ],
 )
 def test_a_copy_is_named_after_its_file_and_valid(pae: Pae, file: str, name: str) -> None:
     pae("copy", "quickstart", file).ok()
@@ -522,6 +540,20 @@ def test_a_signal_ends_a_resumable_command_with_its_code_and_says_how_to_resume(
     assert "error" not in answer.err
     assert f"to resume: pae {' '.join(words)}\n" in answer.err
     assert signal.getsignal(sent) == before
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 75)])
+@pytest.mark.parametrize("installed", [False, True], ids=["file", "installed"])
+def test_a_signal_ends_a_resumable_command_while_a_plugin_is_imported(
+    pae: Pae, broken_plugin: None, installed: bool, sent: str, code: int
+) -> None:
+    path = Path("site/acme_bad.py" if installed else "slow_plugin.py").absolute()
+    kill = f"os.kill(os.getpid(), signal.{sent})"
+    path.write_text(f"import os, signal, time\n{kill}\ntime.sleep(60)\n")
+    plugin = () if installed else ("--plugin", path)
+    answer = pae("run", "quickstart", "--dry-run", *plugin)
+    assert (answer.code, answer.out) == (code, "")
+    assert "to resume: pae run quickstart --dry-run" in answer.err
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

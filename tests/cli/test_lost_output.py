@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pae_framework.launch import start
+from pae_framework.runs.directory import RunDirectory
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.standard_streams import lasting_output
 from pae_framework.testing.pytest import Pae
@@ -56,15 +58,30 @@ def test_a_reader_that_is_gone_changes_nothing(
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("command", PRINTING, ids=" ".join)
+DRY_RUNS = [["run", "quickstart", "--dry-run"], ["-q", "run", "quickstart", "--dry-run", "--json"]]
+
+
+@pytest.mark.parametrize("command", [*PRINTING, *DRY_RUNS], ids=" ".join)
 def test_a_full_disk_under_the_output_is_an_error(
     pae: Pae, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Broken(errno.ENOSPC, taken=5))
-    code = 0 if command[0] == "run" else 1
-    answer = pae(*command).fails(code)
+    answer = pae(*command).fails(1)
     assert "standard output" in answer.err
     assert "No space left" in answer.err
+
+
+@pytest.mark.parametrize("options", [[], ["-q"], ["-v", "--no-progress"]], ids=" ".join)
+def test_a_finished_run_whose_output_is_lost_is_done(
+    pae: Pae, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    done = RunDirectory.at(tmp_path / "done")
+    monkeypatch.setattr(start, "run_recipe", lambda *arguments: done)
+    monkeypatch.setattr("pae_framework.cli.commands.run._print_results", print)
+    monkeypatch.setattr(sys, "stdout", Broken(errno.ENOSPC))
+    answer = pae(*options, "run", "quickstart").ok()
+    assert answer.err.count("No space left") == 1
+    assert answer.err.startswith("warning: ")
 
 
 def test_an_error_keeps_its_exit_code_without_a_reader(

@@ -15,17 +15,12 @@ from pae_framework.cli.shell_completion import (
     complete_run,
     without_trailing_blank,
 )
+from pae_framework.testing.pytest import Pae, run_process
 
 
-def completions(line: str, words: int) -> list[str]:
-    """Completions of the last word of a command line."""
-    command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
-    env = {**os.environ, "_PAE_COMPLETE": "complete_bash", "COMP_WORDS": line}
-    found = subprocess.run(
-        command, env={**env, "COMP_CWORD": str(words - 1)}, capture_output=True, text=True
-    )
-    assert not found.stderr, found.stderr
-    return found.stdout.split()
+def request(line: str, words: int) -> dict[str, str]:
+    """The environment in which bash asks for completions of the last word of a command line."""
+    return {"_PAE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(words - 1)}
 
 
 @pytest.mark.parametrize(
@@ -43,8 +38,18 @@ def completions(line: str, words: int) -> list[str]:
         ("pae list-plugins reg", 3, ["regularizer"]),
     ],
 )
-def test_completions_in_bash(line, words, expected):
-    assert completions(line, words) == expected
+def test_completions_in_bash(pae: Pae, monkeypatch, line, words, expected):
+    for name, value in request(line, words).items():
+        monkeypatch.setenv(name, value)
+    answer = pae().ok()
+    assert (answer.out.split(), answer.err) == (expected, "")
+
+
+def test_completions_in_a_process_of_their_own():
+    command = [sys.executable, "-c", "from pae_framework.cli.app import main; main()"]
+    env = {**os.environ, **request("pae run quickstart tokenizer.bott", 4)}
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert (found.stdout.split(), found.stderr) == (["tokenizer.bottleneck."], "")
 
 
 def test_runs_are_completed_from_runs_and_from_any_folder(tmp_path, monkeypatch):
@@ -68,6 +73,22 @@ def test_bash_adds_no_blank_to_a_word_that_is_to_be_continued():
         script = f"COMPREPLY=({word}); {test} && echo 1 || echo 0"
         found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
         assert int(found.stdout) == continues
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "del _completion_shared._completion_scripts",
+        "_completion_shared._completion_scripts = {}",
+        "_completion_shared._completion_scripts = {'bash': None}",
+        "_completion_shared._completion_scripts = None",
+        "import sys, typer; del typer._completion_shared\n"
+        "sys.modules['typer._completion_shared'] = None",
+    ],
+)
+def test_other_versions_of_typer_break_no_command(change, tmp_path):
+    code = f"from typer import _completion_shared\n{change}\nimport pae_framework.cli.app"
+    assert run_process("-c", code, cwd=tmp_path).ok().err == ""
 
 
 def test_recipe_files_are_completed_in_any_folder(tmp_path, monkeypatch):

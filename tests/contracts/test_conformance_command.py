@@ -41,6 +41,27 @@ def pae_register_regularizers(register):
 '''
 
 
+PRINTS = """
+import atexit, ctypes, os
+
+def speak(moment):
+    print(moment)
+    os.write(1, moment.encode())
+    c = ctypes.CDLL(None)
+    c.printf(b"C: %s\\n", moment.encode())
+    c.fflush(None)
+
+class Speaking(Pull):
+    def forward(self, inputs):
+        speak("in forward")
+        return super().forward(inputs)
+
+Pull = Speaking
+speak("imported")
+atexit.register(speak, "gone")
+"""
+
+
 def check(folder: Path, *words: str, default: str = "0.0, ", reduce: str = "mean") -> Result:
     write(folder / "pull_file.py", default, reduce)
     return command(folder, *words)
@@ -60,15 +81,17 @@ def states(plugin: dict[str, Any], subject: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_correct_file_passes_from_any_folder_and_its_weight_is_named(tmp_path):
-    """Printing spoils nothing, nor does a module of the working directory named like another."""
+    """Printing, also from C, spoils nothing, nor does a module here named like another."""
     write(tmp_path / "pull_file.py")
     with (tmp_path / "pull_file.py").open("a") as file:
-        file.write("import atexit\nprint('imported')\natexit.register(print, 'gone')\n")
+        file.write(PRINTS)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "yaml.py").write_text("raise ValueError('not this one')")
     words = ("-m", "pae_framework", "check-plugin", "../pull_file.py", "--json")
     done = run_process("-P", *words, cwd=tmp_path / "elsewhere", timeout=600).ok()
-    assert "imported" in done.err
+    for moment in ("imported", "in forward", "gone"):
+        assert moment in done.err
+        assert f"C: {moment}" in done.err
     assert done.json["schema"] == "check-plugin/1"
     (found,) = done.json["plugins"]
     assert found["failed"] == 0

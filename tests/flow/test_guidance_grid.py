@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pae_framework.errors import UsageError
 from pae_framework.evaluation.tune_guidance import best_line, cautions
-from pae_framework.flow.flow_settings import SampleSettings
+from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.flow.guidance_grid import (
     GuidancePoint,
     grid_points,
@@ -121,6 +121,27 @@ def test_the_line_replaces_the_section_of_the_recipe_and_gives_the_settings_of_t
     assert found.alone == best.model_copy(update=kept)
     takes_one_step = options["solver"] in ("euler", "heun")
     assert found.few_steps == ((1, 3) if takes_one_step else ())
+
+
+@pytest.mark.parametrize("of_parent", [True, False])
+def test_a_variant_that_equals_the_best_point_is_left_out(tmp_path: Path, of_parent: bool) -> None:
+    """The recipe measures guided samples and unguided ones; no guidance is best."""
+    variants = "{unguided: {guidance: {scale: 1}}, guided: {guidance: {scale: 4}}}"
+    section = f"sample: {{guidance: {{scale: 2}}, variants: {variants}}}\n"
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE + section)
+    own = load_recipe(path).recipe.sample
+    assert own is not None
+    line = best_line(own, own.alone.model_copy(update={"guidance": Guidance()}))
+    if of_parent:
+        path = tmp_path / "child.yaml"
+        path.write_text(f"pae: 1\nextends: mine.yaml\nname: child\n{line}\n")
+    else:
+        path.write_text(MINE + line)
+    found = load_recipe(path).recipe.sample
+    assert found is not None
+    assert found.variants.keys() == {"guided"}
+    assert found.guidance == Guidance()
 
 
 def test_cautions_name_the_images_and_the_choice_of_the_least() -> None:

@@ -18,7 +18,7 @@ from pae_framework.launch.hook_calls import HookCalls
 from pae_framework.system.standard_streams import lasting_output
 
 STARTED, FINISHED, LOGGED = "pae_stage_started", "pae_stage_finished", "pae_metrics_logged"
-LONG = 30.0
+LONG = 120.0
 """Seconds that no test waits in full."""
 
 
@@ -106,18 +106,18 @@ def test_an_error_is_logged_once_and_ends_this_hook_for_the_stage(
     assert len(caplog.messages) == 2
 
 
-def test_a_slow_hook_delays_nobody_and_loses_no_call() -> None:
+def test_a_slow_hook_delays_nobody_and_loses_no_call(blocked: threading.Event) -> None:
     steps: list[int] = []
 
     def slow(metrics: int) -> None:
-        time.sleep(0.1)
+        blocked.wait()
         steps.append(metrics)
 
     calls = following(pae_metrics_logged=slow)
-    start = time.monotonic()
     for step in range(5):
         calls.call(LOGGED, arguments(metrics=step))
-    assert time.monotonic() - start < 0.4
+    assert steps == []
+    blocked.set()
     calls.end(LONG)
     assert steps == list(range(5))
 
@@ -142,20 +142,25 @@ def test_a_hook_that_hangs_is_waited_for_once(
     assert "dropped" in caplog.messages[-1]
 
 
-def test_a_hook_that_was_late_is_waited_for_when_the_run_ends() -> None:
-    done: list[int] = []
+def test_a_hook_that_was_late_is_waited_for_when_the_run_ends(blocked: threading.Event) -> None:
+    begun, done = threading.Semaphore(0), threading.Semaphore(0)
+    ended: list[int] = []
 
     def slow(metrics: int) -> None:
-        time.sleep(0.2)
-        done.append(metrics)
+        begun.release()
+        blocked.wait()
+        time.sleep(0.05)
+        ended.append(metrics)
+        done.release()
 
     calls = following(pae_metrics_logged=slow)
     tell(calls, LOGGED, LOGGED, LOGGED)
+    assert begun.acquire(timeout=LONG)
     calls.wait(0.05)
-    while not done:
-        time.sleep(0.01)
+    blocked.set()
+    assert done.acquire(timeout=LONG)
     calls.end(LONG)
-    assert len(done) == 3
+    assert len(ended) == 3
 
 
 def test_calls_after_one_that_was_given_up_are_dropped(blocked: threading.Event) -> None:

@@ -126,6 +126,24 @@ def test_a_job_that_runs_requeues_itself_when_it_is_told_to_stop(
     assert slurm.told[-1] == "requeue 100"
 
 
+@pytest.mark.parametrize("sent", ["SIGTERM", "SIGUSR1"])
+def test_a_job_that_is_told_to_stop_while_a_plugin_is_imported_requeues_itself(
+    submitted: StageJob, slurm: FakeSlurm, tmp_path: Path, sent: str
+) -> None:
+    slow = tmp_path / f"slow_{sent.lower()}.py"
+    kill = f"os.kill(os.getpid(), signal.{sent})"
+    slow.write_text(f"import os, signal, time\n{kill}\ntime.sleep(60)\n", encoding="utf-8")
+    snapshot = replace(submitted.snapshot, plugins=(slow,))
+    numbers = [number for number in STOP_SIGNALS if number != signal.SIGINT]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        assert ended(replace(submitted, snapshot=snapshot)) == 75
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert slurm.told[-1] == "requeue 100"
+
+
 @pytest.mark.parametrize(
     "state", ["COMPLETING", "CANCELLED", "PREEMPTED", "NODE_FAIL", "TIMEOUT", "PENDING"]
 )

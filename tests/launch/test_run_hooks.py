@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,10 @@ from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.record import StageRecord
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.stopping import Interruption, interrupted_by
 
 PLANNED = PlannedStage("encoder", "0123456789ab", ())
+STARTED = "2026-01-31T12:00:00+0000"
 RUN = RunInfo("tiny", Path("/runs/tiny"), {}, "pae run tiny")
 
 
@@ -71,7 +74,7 @@ def work(hooks: RunHooks, record: StageRecord, error: BaseException | None = Non
     """A stage that logs a line, leaves a file and may fail."""
     with (
         hooks.following(lambda: True),
-        hooks.stage(PLANNED, record) as metrics_logged,
+        hooks.stage(PLANNED, record, STARTED) as metrics_logged,
         record.working({}),
     ):
         (record.path / "sub").mkdir(exist_ok=True)
@@ -94,6 +97,7 @@ def test_a_stage_that_succeeds(listener: Listener, record: StageRecord) -> None:
     assert told["pae_run_finished"] == {"result": RunResult("done", complete=True)}
     stage = told["pae_stage_started"]["stage"]
     assert (stage.name, stage.fingerprint, stage.path) == ("encoder", "0123456789ab", record.path)
+    assert stage.started == STARTED
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def pae_run_started(run):
 
 @hookimpl
 def pae_stage_started(stage):
-    add("start", stage.name)
+    add("start", stage.name, stage.started)
 
 
 @hookimpl
@@ -195,7 +199,7 @@ def test_a_plugin_file_follows_a_run(
     lines = [json.loads(line) for line in Path("follows_runs.jsonl").read_text().splitlines()]
     assert lines == [
         ["run", "tiny", str(run.path.absolute()), 0],
-        ["start", "extractor"],
+        ["start", "extractor", StageRecord(folder).info["started"]],
         *(["line", "extractor", step, 0, losses[step]] for step in (2, 4, 6)),
         ["end", "done", False],
     ]
@@ -220,6 +224,37 @@ def test_a_hook_or_argument_that_does_not_exist_breaks_the_plugin(
     path.write_text(f"{head}def {hook}: ...\n", encoding="utf-8")
     (plugin,) = with_files(Registry(), [path]).plugins
     assert fact in (plugin.error or "")
+
+
+TRACKER = """\
+import os, signal
+from pae_framework import hookimpl
+from pae_framework.config import TrackerConfig
+from pae_framework.contracts import Tracker
+pae_api = 1
+@hookimpl
+def pae_register_trackers(register):
+    register("slow", target="slow_tracker:Slow", config="slow_tracker:SlowConfig", summary="Slow.")
+class SlowConfig(TrackerConfig): ...
+class Slow(Tracker):
+    def __init__(self, config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): ...
+"""
+
+
+def test_a_signal_while_a_tracker_is_built_stops_the_run(
+    record: StageRecord, tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "slow_tracker.py"
+    path.write_text(TRACKER, encoding="utf-8")
+    changes = [f"plugins=[{path}]", "trackers.mine.use=slow"]
+    loaded = load_recipe(tiny_recipe, changes, load_registry())
+    hooks = hooks_of_run(loaded, RunDirectory.at(tmp_path / "run"), "pae run")
+    with pytest.raises(Interruption) as stop, interrupted_by([signal.SIGTERM]):
+        work(hooks, record)
+    assert stop.value.number == signal.SIGTERM
+    assert caplog.messages == []
 
 
 def test_a_plugin_that_can_no_longer_be_imported_is_reported(

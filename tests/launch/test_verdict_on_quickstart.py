@@ -26,7 +26,7 @@ def test_the_quickstart_is_undecided_because_pixels_show_the_ink(pae, tmp_path):
     assert "locally continuous and semantically organized" in verdict["sentence"]
     assert " ".join(verdict["sentence"].split()) in " ".join(out.split())
     grades = {found["label"]: found["grade"] for found in verdict["diagnoses"]}
-    assert grades == {"SSC": "unclear", "LPC": "good", "GSQ": "good", "eRank": "good"}
+    assert grades == {"SSC": "unclear", "LPC": "good", "GSQ": "good", "eRank": "no collapse"}
     assert verdict["caveats"] == []
 
     results = json.loads((tmp_path / "run/evaluate/results.json").read_bytes())

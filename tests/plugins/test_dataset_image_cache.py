@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
@@ -149,6 +150,46 @@ def test_settings_that_change_pixels_have_their_own_cache(folder):
     assert not any(map(torch.equal, white, black))
     assert all(map(torch.equal, read_all(source(folder)), white))
     assert ImageFolder(ImageFolderConfig(folder=str(folder)), 4)[0].image.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"holdout": 0.5, "part": "test"},
+        {"holdout": 0.3},
+        {"exclude": ("one/0.png",)},
+        {"holdout": 0.5, "exclude": ("one/0.png",)},
+    ],
+    ids=str,
+)
+def test_selections_of_one_folder_are_cached_side_by_side(folder, decodes, others):
+    for n in range(COUNT, 20):
+        save(folder / "one" / f"{n}.png", n)
+    selections = ({"holdout": 0.5}, others)
+    first = [read_all(source(folder, **settings)) for settings in selections]
+    read = len(decodes)
+    second = [read_all(source(folder, **settings)) for settings in selections]
+    assert read == len(decodes) == sum(map(len, first))
+    for before, after in zip(first, second, strict=True):
+        assert all(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_the_cache_of_all_processes(folder, monkeypatch, number):
+    one, other = source(folder), source(folder)
+    expected = decoded(folder)
+    assert torch.equal(one[0].image, expected[0])
+
+    def full(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "pwrite", full)
+        assert torch.equal(one[1].image, expected[1])
+    assert cache_files(folder) == []
+    for images in (one, other):
+        assert all(map(torch.equal, read_all(images), expected))
+    assert cache_files(folder) == []
 
 
 def test_notes_of_cached_images_are_noted_again(folder, monkeypatch):

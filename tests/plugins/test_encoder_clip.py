@@ -8,6 +8,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip.modified_resnet import AttentionPool2d
 from open_clip.transformer import QuickGELU
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -15,24 +16,28 @@ from safetensors.torch import save_file
 from pae_encoders.clip import CLIP
 from pae_encoders.clip_config import CLIPConfig
 from pae_encoders.clip_models import CLIP as FAMILY
+from pae_encoders.clip_models import TIMM_TOWERS, ClipForm, ResNetForm
+from pae_encoders.families import SIGLIP2
 from pae_framework import hub
 from pae_framework.errors import CheckpointError
 from pae_framework.seeding import seeded
 
 MODELS = list(FAMILY.model_names)
+RESNETS = [name for name, variant in FAMILY.variants.items() if type(variant.form) is ResNetForm]
 TAGS = [(model, tag) for model in MODELS for tag in FAMILY.variants[model].tags]
 TINY = {"width": 32, "depth": 2, "heads": 2, "grid": 4}
 
 
-def plain_vits() -> set[str]:
-    """open-clip's models whose image tower is its own ViT."""
+def towers_of_timm() -> set[str]:
+    """open-clip's models whose image tower is timm's."""
+    return set(open_clip.list_models()) - own_towers()
+
+
+def own_towers() -> set[str]:
+    """open-clip's models whose image tower is its own ViT or ResNet."""
     configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
     towers = {name: config["vision_cfg"] for name, config in configs.items()}
-    return {
-        name
-        for name, tower in towers.items()
-        if "timm_model_name" not in tower and isinstance(tower["layers"], int)
-    }
+    return {name for name, tower in towers.items() if "timm_model_name" not in tower}
 
 
 def config_of(model: str, **arguments: Any) -> CLIPConfig:
@@ -44,8 +49,19 @@ def encoder(model: str = "ViT-B-16", image_size: int = 64, **arguments: Any) -> 
         return CLIP(config_of(model, **{"weights": "none", "size": TINY, **arguments}), image_size)
 
 
-def test_every_plain_vit_of_open_clip_is_in_the_table() -> None:
-    assert set(MODELS) == plain_vits()
+def test_every_tower_of_open_clip_s_own_is_in_the_table() -> None:
+    assert set(MODELS) == own_towers()
+
+
+def test_the_towers_of_timm_are_those_that_open_clip_builds_with_it() -> None:
+    assert set(SIGLIP2.aliases) | TIMM_TOWERS == towers_of_timm()
+
+
+@pytest.mark.parametrize("model", [*sorted(TIMM_TOWERS), "ViT-B-16-SigLIP.webli"])
+def test_a_tower_of_timm_is_refused_with_the_reason(model: str) -> None:
+    with pytest.raises(ValidationError, match="timm") as caught:
+        config_of(model)
+    assert model in str(caught.value)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -77,8 +93,10 @@ def test_weights_are_those_that_open_clip_s_tag_names(model: str, tag: str) -> N
     assert config.published is not None
     assert f"{config.published.repository}/" == theirs["hf_hub"]
     assert config.statistics == (tuple(theirs["mean"]), tuple(theirs["std"]))
+    if not isinstance(form := config.form, ClipForm):
+        return
     own = bool(open_clip.get_model_config(model).get("quick_gelu"))
-    assert config.form.quick_gelu == (own or bool(theirs.get("quick_gelu")))
+    assert form.quick_gelu == (own or bool(theirs.get("quick_gelu")))
 
 
 @pytest.mark.parametrize("model", ["ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "ViT-M-16-alt"])
@@ -111,6 +129,73 @@ def test_the_class_token_is_the_one_that_open_clip_pools() -> None:
         ours.visual.proj.copy_(torch.randn_like(ours.visual.proj))
         wanted = ours.visual(pixels)
         torch.testing.assert_close(ours(pixels).pooled @ ours.visual.proj, wanted)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> CLIP:
+    """The smallest ResNet, whose shortcuts and residuals both count."""
+    built = encoder("RN50", 224, size=None)
+    with torch.no_grad():
+        for name, weight in built.named_parameters():
+            if name.endswith("bn3.weight"):
+                weight.fill_(0.3)
+    return built
+
+
+def test_tokens_of_a_resnet_are_the_last_map_before_the_attention_pooling(resnet: CLIP) -> None:
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        output = resnet.visual.forward_intermediates(pixels)
+        *_, last = output["image_intermediates"]
+        features = resnet(pixels)
+        maps = list(resnet.feature_maps(pixels))
+        head = resnet.pool(pixels, "head")
+    assert last.shape == (1, 2048, 7, 7)
+    for row, column in [(0, 1), (1, 0), (6, 5)]:
+        wanted = last[:, :, row, column]
+        wanted = (wanted - wanted.mean()) / wanted.std(correction=0)
+        torch.testing.assert_close(
+            features.tokens[:, 7 * row + column], wanted, atol=1e-4, rtol=1e-5
+        )
+    torch.testing.assert_close(features.pooled, last.mean((2, 3)))
+    sizes = [(56**2, 256), (28**2, 512), (14**2, 1024), (7**2, 2048)]
+    assert [tuple(m.shape[1:]) for m in maps] == sizes
+    torch.testing.assert_close(head, output["image_features"])
+    assert head.shape == (1, 1024)
+
+
+def test_the_attention_pooling_of_a_resnet_is_resized_to_the_grid(resnet: CLIP) -> None:
+    """If all positions are equal, it is that of a network built for 2 x 2 tokens."""
+    small = encoder("RN50", 64, size=None)
+    small.load_state_dict(resnet.state_dict())
+    theirs = AttentionPool2d(2, 2048, 32, 1024)
+    with torch.no_grad():
+        positions = small.visual.attnpool.positional_embedding
+        positions[1:] = positions[1]
+        state = small.visual.attnpool.state_dict()
+        theirs.load_state_dict({**state, "positional_embedding": positions[:5]})
+        pixels = small.normalize(torch.rand(2, 3, 64, 64))
+        features = small(pixels)
+        *_, tokens = small.feature_maps(pixels)
+        wanted = theirs(tokens.transpose(1, 2).unflatten(2, (2, 2)))
+        assert features.tokens.shape == (2, 4, 2048)
+        torch.testing.assert_close(small.pool(pixels, "head"), wanted)
+
+
+def test_a_file_with_the_weights_of_a_resnet_is_read(resnet: CLIP, tmp_path: Path) -> None:
+    """The statistics of its batch norms too; those in ``resnet`` are the initial ones."""
+    theirs = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
+    theirs["visual.bn1.running_mean"] += 1
+    save_file({**theirs, "logit_scale": torch.ones(1)}, tmp_path / "clip.safetensors")
+    ours = encoder("RN50.openai", 64, size=None, weights=str(tmp_path / "clip.safetensors"))
+    ours.load_pretrained()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("model", RESNETS)
+def test_a_smoke_run_of_a_resnet_is_of_the_smallest(model: str) -> None:
+    smoke = config_of(model, input_size=320).smoke()
+    assert (smoke.model, smoke.weights, smoke.input_side(64)) == ("RN50", "none", 64)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
@@ -185,7 +270,10 @@ def test_missing_weights_are_named_and_the_file_that_exists_is_fetched(
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        ({"model": "RN50"}, ["RN50", "ResNet", "ViT-L-14"]),
+        ({"model": "RN50", "size": TINY, "weights": "none"}, ["size", "RN50", "ViT"]),
+        ({"model": "RN50", "attention": "matmul"}, ["attention", "RN50", "ViT"]),
+        ({"model": "RN51"}, ["RN50"]),
+        ({"model": "RN50x4", "weights": "yfcc15m"}, ["RN50x4", "openai"]),
         ({"model": "ViT-L-16-SigLIP2-256"}, ["use: siglip2"]),
         ({"model": "ViT-B-33"}, ["ViT-B-32"]),
         ({"model": "ViT-S-16"}, ["ViT-S-16", "none"]),

@@ -241,9 +241,10 @@ def test_preflight_finds_other_inception_weights(tmp_path: Path) -> None:
     own = tmp_path / "own.pth"
     own.write_bytes(b"not the published ones")
     (tmp_path / "fdr6").mkdir()
-    config = FidelityConfig(weights=str(own), fdr6=folder_of_weights(tmp_path / "fdr6"))
+    folder = folder_of_weights(tmp_path / "fdr6")
+    config = FidelityConfig(weights=str(own), fdr6=folder, reference="test")
     assert str(own) in str(config.missing())
-    assert FidelityConfig(weights=str(own)).missing() is None
+    assert FidelityConfig(weights=str(own), reference="test").missing() is None
 
 
 @pytest.mark.parametrize("fdr6", ["default", "some/folder"])

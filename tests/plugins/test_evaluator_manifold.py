@@ -102,6 +102,12 @@ def evaluate(tmp_path, inputs=None, **parameters):
     return {metric.name: metric for metric in found}
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """The metrics of the material, with the settings that most tests use."""
+    return evaluate(tmp_path_factory.mktemp("found"))
+
+
 def is_reference(metric):
     return "reference" in metric.subject
 
@@ -117,8 +123,7 @@ def test_figures_of_known_latents(tmp_path):
     assert found["manifold/erank"].value == pytest.approx(2**1.5 / CHANNELS)
 
 
-def test_random_features_of_the_encoder_know_nothing(tmp_path):
-    found = evaluate(tmp_path)
+def test_random_features_of_the_encoder_know_nothing(found):
     assert found["manifold/ssc_encoder"].value < 0.4
     assert found["manifold/gsq_encoder"].value < 0.8
 
@@ -130,9 +135,8 @@ def test_tokens_of_the_encoder_are_asked_for_the_images_that_ssc_looks_at(tmp_pa
     assert "manifold/gsq_encoder" in evaluate(tmp_path, NoTokens(), ssc=False)
 
 
-def test_labels_and_directions(tmp_path):
-    found = evaluate(tmp_path).values()
-    assert {m.label: m.higher_is_better for m in found if not is_reference(m)} == {
+def test_labels_and_directions(found):
+    assert {m.label: m.higher_is_better for m in found.values() if not is_reference(m)} == {
         "SSC": True,
         "SSC encoder": True,
         "LPC": False,
@@ -142,11 +146,10 @@ def test_labels_and_directions(tmp_path):
     }
 
 
-def test_diagnostics_can_be_turned_off(tmp_path):
-    everything = evaluate(tmp_path)
+def test_diagnostics_can_be_turned_off(found, tmp_path):
     off = {"ssc": False, "gsq": False, "erank": False}
     assert evaluate(tmp_path, **off) == {
-        name: metric for name, metric in everything.items() if "lpc" in name or "distance" in name
+        name: metric for name, metric in found.items() if "lpc" in name or "distance" in name
     }
     assert evaluate(tmp_path, lpc=False, **off) == {}
 
@@ -192,8 +195,8 @@ def test_protocols_hold_what_a_comparison_needs(tmp_path):
     assert "seed" not in found["manifold/erank"].protocol
 
 
-def test_what_is_measured_is_the_tokenizer_or_the_encoder(tmp_path):
-    for name, metric in evaluate(tmp_path).items():
+def test_what_is_measured_is_the_tokenizer_or_the_encoder(found):
+    for name, metric in found.items():
         if is_reference(metric):
             continue
         part = "encoder" if name.endswith("_encoder") else "tokenizer"
@@ -235,8 +238,7 @@ def test_parameters_that_make_no_sense_are_refused(wrong):
 # --- references -----------------------------------------------------------------------------------
 
 
-def test_references_say_what_they_are_and_how_they_were_measured(tmp_path):
-    found = evaluate(tmp_path)
+def test_references_say_what_they_are_and_how_they_were_measured(found):
     references = {name: metric for name, metric in found.items() if is_reference(metric)}
     assert {name.removeprefix("manifold/"): m.label for name, m in references.items()} == {
         "ssc_random": "SSC random",
@@ -253,7 +255,7 @@ def test_references_say_what_they_are_and_how_they_were_measured(tmp_path):
     }
     for kind in ("random", "pixels"):
         own, reference = (found[f"manifold/{x}"].protocol for x in ("ssc", f"ssc_{kind}"))
-        assert own == reference
+        assert reference == own | {"of_classes": 3}
     assert not {"tokenizer", "encoder"} & found["manifold/gsq_random"].subject.keys()
     assert found["manifold/lpc_other"].subject["tokenizer"] == "the tokenizer"
 
@@ -309,8 +311,7 @@ def test_references_cost_few_images(tmp_path):
     assert found["manifold/gsq"].protocol["draws"] == 3
 
 
-def test_deviations_of_references_are_over_images(tmp_path):
-    found = evaluate(tmp_path)
+def test_deviations_of_references_are_over_images(found):
     assert found["manifold/lpc"].std is None
     assert found["manifold/distance_images"].std > 0
 

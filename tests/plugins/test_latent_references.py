@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pae_evaluators.latent_references import PixelComponents, other_images, random_latents
 from pae_framework.data.pixels import to_float
+from pae_framework.layers import patchify
 
 
 def images(count: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -39,6 +40,38 @@ def test_the_first_components_have_the_largest_variance():
     some = images(30, 8) // torch.tensor([1, 4, 16], dtype=torch.uint8)[None, :, None, None]
     variances = PixelComponents.of(some, 4, 12).encode(some).var((0, 2, 3))
     assert (variances.diff() <= 1e-6).all()
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_few_components_are_those_of_a_full_decomposition(channels):
+    some = images(40, 16) // torch.arange(1, 17, dtype=torch.uint8).view(1, 1, 1, 16)
+    rows = patchify(to_float(some), 8).flatten(0, 1).double()
+    expected = torch.linalg.svd(rows - rows.mean(0)).Vh[:channels].T
+    found = PixelComponents.of(some, 2, channels).components.double()
+    # Both are orthonormal, so this is the identity if they span the same space.
+    overlap = torch.linalg.svdvals(expected.T @ found)
+    torch.testing.assert_close(overlap, torch.ones_like(overlap), atol=1e-3, rtol=0)
+
+
+def test_few_components_of_large_patches_need_no_full_decomposition(monkeypatch):
+    sizes = []
+    eigh = torch.linalg.eigh
+
+    def noted(matrix):
+        sizes.append(len(matrix))
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", noted)
+    PixelComponents.of(images(2, 32), 1, 4)
+    assert max(sizes) < 3 * 32**2 / 10
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_components_of_images_that_are_all_alike_are_orthonormal(channels):
+    gray = torch.full((3, 3, 16, 16), 128, dtype=torch.uint8)
+    found = PixelComponents.of(gray, 2, channels)
+    torch.testing.assert_close(found.components.T @ found.components, torch.eye(channels))
+    assert found.encode(gray).abs().max() < 1e-5
 
 
 def test_a_grid_that_does_not_divide_the_side_gives_images_of_that_side():

@@ -19,6 +19,12 @@ import pytest
 from pae_framework.errors import PluginError, UsageError
 from pae_framework.plugin_code import guarded
 from pae_framework.plugins import load_registry
+from pae_framework.system.stopping import (
+    STOP_SIGNALS,
+    Interruption,
+    StopRequest,
+    interrupted_by,
+)
 from pae_framework.testing.pytest import run_process
 
 SECONDS = 0.3
@@ -299,7 +305,7 @@ def test_commands_end_with_their_output_once(fault: str, tmp_path: Path) -> None
     assert fact in errors[0]
 
 
-# --- Ctrl-C ---------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit(0), GeneratorExit, StopIteration])
@@ -308,20 +314,81 @@ def test_what_a_plugin_raises_stops_nothing(raised: BaseException) -> None:
         raise raised
 
 
-def interrupt(convert: bool) -> None:
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
-    except KeyboardInterrupt as error:
-        if convert:
-            raise ValueError("converted") from error
-        raise
+SIGNALED = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), SIGNAL)
+    time.sleep(60)
+except BaseException as error:
+    REACTION
+"""
+REACTIONS = {
+    "none": "raise",
+    "converts": "raise ValueError('converted') from error",
+    "exits": "raise SystemExit(0)",
+    "catches": "pass",
+    "changes the handler": "signal.signal(SIGNAL, signal.SIG_IGN)",
+}
+"""What code does when a signal interrupts it."""
 
 
-@pytest.mark.parametrize("convert", [False, True])
-def test_ctrl_c_still_stops_the_command(convert: bool) -> None:
+@pytest.mark.parametrize("reaction", REACTIONS.values(), ids=REACTIONS)
+@pytest.mark.parametrize("sent", STOP_SIGNALS, ids=lambda sent: sent.name)
+def test_a_signal_that_stops_the_command_leaves_the_code(
+    sent: signal.Signals, reaction: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = SIGNALED.replace("REACTION", reaction).replace("SIGNAL", str(int(sent)))
+    before = signal.getsignal(sent)
+    with (
+        pytest.raises(Interruption) as stop,
+        interrupted_by([sent]),
+        guarded("plugin of registration"),
+        guarded("plugin acme"),
+    ):
+        exec(code)
+    assert stop.value.number == sent
+    assert "stopped in plugin acme" in capfd.readouterr().err
+    assert signal.getsignal(sent) == before
+
+
+def signal_itself(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(1)
+
+
+def test_ctrl_c_still_stops_the_command() -> None:
     with pytest.raises(KeyboardInterrupt), guarded("a plugin"):
-        interrupt(convert)
+        signal_itself(signal.SIGINT)
+
+
+def test_a_signal_that_comes_twice_stops_once() -> None:
+    with interrupted_by(STOP_SIGNALS):
+        with pytest.raises(Interruption) as stop, guarded("a plugin"):
+            signal_itself(signal.SIGTERM)
+        for later in STOP_SIGNALS:
+            os.kill(os.getpid(), later)
+    assert stop.value.number == signal.SIGTERM
+
+
+def test_a_signal_that_only_asks_to_stop_interrupts_nothing() -> None:
+    with StopRequest() as stop:
+        with guarded("a plugin"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 75)])
+def test_code_that_catches_the_signal_and_goes_on_ends_with_its_code(sent: str, code: int) -> None:
+    stubborn = STUBBORN.replace("0.3):", "60):")
+    program = (
+        f"{stubborn}import os, signal\n"
+        "from pae_framework.system.stopping import interrupted_by\n"
+        f"number = signal.{sent}\n"
+        "threading.Timer(0.2, os.kill, (os.getpid(), number)).start()\n"
+        "with interrupted_by([number]): hang()\n"
+    )
+    result = run_process("-c", program, cwd=Path.cwd())
+    assert (result.code, result.err.strip()) == (code, "stopped in plugin acme (acme-kit)")
 
 
 # --- every import of a plugin is guarded ----------------------------------------------------------

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from pae_framework.launch.hook_calls import HookCalls
-from pae_framework.lifecycle import Artifact, LoggedMetrics, RunInfo, RunResult, StageInfo
+from pae_framework.lifecycle import (
+    Artifact,
+    LoggedMetrics,
+    RunInfo,
+    RunResult,
+    StageFailure,
+    StageInfo,
+)
+from pae_framework.metrics_file import METRICS
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
@@ -33,6 +41,7 @@ class FakeRun:
 
     def __init__(self, **opened: Any):
         self.opened = opened
+        self.refused: set[float] = set()
         self.rows: list[tuple[int | None, dict[str, float]]] = []
         self.axes: list[tuple[str, str]] = []
         self.stored: dict[str, list[str]] = {}
@@ -40,6 +49,9 @@ class FakeRun:
         self.ended: list[dict[str, object]] = []
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        if refused := self.refused.intersection(values.values()):
+            self.refused -= refused
+            raise ConnectionError("no route")
         self.rows.append((step, dict(values)))
 
     def define_metric(self, name: str, step_metric: str = "", hidden: bool = False) -> None:
@@ -85,7 +97,8 @@ def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 class Process:
     """One process that works on a run, whose hooks a tracker implements."""
 
-    def __init__(self, tracker: Any, folder: Path):
+    def __init__(self, tracker: Any, folder: Path, started: str = "2026-01-31T12:00:00+0000"):
+        self.started = started
         self.calls = HookCalls("plugin pae-trackers", tracker)
         self.run = RunInfo("tiny", folder, {"seed": 3}, "pae run tiny")
         self.folder = folder
@@ -97,7 +110,7 @@ class Process:
     def stage(self, name: str) -> StageInfo:
         path = self.folder / "stages" / f"{name}-0123456789ab"
         path.mkdir(parents=True, exist_ok=True)
-        return StageInfo(name, "0123456789ab", path)
+        return StageInfo(name, "0123456789ab", path, self.started)
 
     def log(self, name: str, steps: range, resumed: int = 0) -> None:
         for step in steps:
@@ -127,6 +140,12 @@ def sent(runs: list[FakeRun], stage: str) -> list[float]:
     """Steps of a stage in the order they were sent, over all processes."""
     rows = [values for run in runs for _, values in run.rows]
     return [values[f"{stage}/step"] for values in rows if f"{stage}/step" in values]
+
+
+def write_log(stage: StageInfo, steps: range) -> None:
+    lines = [{"step": step, "loss": 1.0 / step} for step in steps]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (stage.path / METRICS).write_text(text, encoding="utf-8")
 
 
 def identity(run: FakeRun) -> object:
@@ -164,13 +183,66 @@ def test_lines_that_an_earlier_process_could_not_send_are_sent(service, tmp_path
     first = Process(service.build(), tmp_path)
     first.log("tokenizer", range(1, 3))
     first.killed()
-    lines = [{"step": step, "loss": 1.0 / step} for step in range(1, 6)]
-    text = "".join(f"{json.dumps(line)}\n" for line in lines)
-    (first.stage("tokenizer").path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    write_log(first.stage("tokenizer"), range(1, 6))
     second = Process(service.build(), tmp_path)
     second.log("tokenizer", range(5, 7), resumed=4)
     second.end()
     assert sent(service.runs, "tokenizer") == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("refused", [1, 3, 6], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("end", ["finished", "failed"])
+def test_lines_after_one_that_failed_are_sent_at_the_end_of_the_stage(
+    service, tmp_path: Path, end: str, refused: int
+) -> None:
+    process = Process(service.build(), tmp_path)
+    process.calls.wait(LONG)
+    (run,) = service.runs
+    run.refused.add(1.0 / refused)
+    process.log("tokenizer", range(1, 7))
+    process.calls.wait(LONG)
+    assert sent(service.runs, "tokenizer") == list(range(1, refused))
+    stage = process.stage("tokenizer")
+    write_log(stage, range(1, 7))
+    if end == "finished":
+        process.finish("tokenizer", {})
+    else:
+        failure = StageFailure("stopped", "stopped at step 6")
+        process.tell("pae_stage_failed", stage=stage, failure=failure)
+    process.end()
+    assert sent(service.runs, "tokenizer") == list(range(1, 7))
+    losses = [values["tokenizer/loss"] for _, values in run.rows]
+    assert losses == [1.0 / step for step in range(1, 7)]
+
+
+def test_results_are_stored_though_lines_cannot_be_sent(service, tmp_path: Path) -> None:
+    process = Process(service.build(), tmp_path)
+    process.calls.wait(LONG)
+    (run,) = service.runs
+    run.refused.update({1.0, 0.5})
+    write_log(process.stage("report"), range(1, 3))
+    process.finish("report", {"report.html": "<p>"})
+    process.end()
+    assert run.rows == []
+    assert run.stored == {"tiny-report": ["report.html"]}
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8], ids=["shorter", "as_long", "longer"])
+def test_a_stage_that_begins_anew_is_sent_from_its_first_line(
+    service, tmp_path: Path, steps: int
+) -> None:
+    first = Process(service.build(), tmp_path)
+    first.log("encoder", range(1, 3))
+    first.log("tokenizer", range(1, 6))
+    first.end()
+    for resumed in (0, 2):
+        again = Process(service.build(), tmp_path, started="2026-02-01T12:00:00+0000")
+        again.log("tokenizer", range(resumed + 1, steps + 1), resumed)
+        again.end("stopped")
+    assert sent(service.runs, "encoder") == [1, 2]
+    assert sent(service.runs, "tokenizer") == [*range(1, 6), *range(1, steps + 1)]
+    numbers = [number for run in service.runs for number, _ in run.rows]
+    assert numbers == list(range(2 + 5 + steps))
 
 
 def test_reports_pictures_and_results_are_stored(service, tmp_path: Path) -> None:
@@ -228,10 +300,11 @@ def test_wandb_gets_a_step_axis_per_stage_and_stays_offline(service, tmp_path: P
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"id": ""}', '{"step": "4"}'])
 def test_damaged_state_is_replaced(tmp_path: Path, content: str) -> None:
     state = SentState(tmp_path, "wandb-pae")
+    stage = StageInfo("tokenizer", "0123456789ab", tmp_path / "tokenizer-0123456789ab")
     known = state.id()
     for name in ("run.json", "tokenizer-0123456789ab.json"):
         (state.folder / name).write_text(content, encoding="utf-8")
-    assert state.last_step("tokenizer-0123456789ab") == 0
+    assert state.last_step(stage) == 0
     assert state.rows() == 0
     again = state.id()
     assert again not in ("", known)
@@ -286,7 +359,7 @@ def test_real_wandb_follows_an_interrupted_run(tmp_path: Path) -> None:
     runs = [path.name for path in tmp_path.rglob("offline-run-*")]
     assert len(runs) == 2
     assert len({name.rpartition("-")[2] for name in runs}) == 1
-    assert SentState(tmp_path, "wandb-pae").last_step("tokenizer-0123456789ab") == 9
+    assert SentState(tmp_path, "wandb-pae").last_step(process.stage("tokenizer")) == 9
 
 
 @pytest.mark.network
@@ -302,4 +375,4 @@ def test_real_trackio_follows_an_interrupted_run(
         process.end()
     (run,) = trackio.Api().runs("pae")
     assert run.name.startswith("tiny-")
-    assert SentState(tmp_path, "trackio-pae").last_step("tokenizer-0123456789ab") == 9
+    assert SentState(tmp_path, "trackio-pae").last_step(process.stage("tokenizer")) == 9

@@ -95,7 +95,7 @@ def test_a_good_tokenizer(tmp_path):
     verdict, values, found = verdict_on(Run(), tmp_path)
     assert verdict.answer == "yes"
     assert "spatially coherent, locally continuous and semantically" in verdict.sentence
-    assert grades(found) == dict.fromkeys(("SSC", "LPC", "GSQ", "eRank"), "good")
+    assert grades(found) == {"SSC": "good", "LPC": "good", "GSQ": "good", "eRank": "no collapse"}
     assert not verdict.caveats
     assert values["ssc"] > (values["ssc_random"] + values["ssc_encoder"]) / 2
     assert values["lpc"] < min(values["lpc_pixels"], values["lpc_other"] / 2)
@@ -142,7 +142,7 @@ def test_shuffled_labels(tmp_path):
     run.labels = run.labels[torch.randperm(120, generator=torch.Generator().manual_seed(7))]
     verdict, values, found = verdict_on(run, tmp_path)
     assert verdict.answer == "undecided"
-    assert grades(found) == {"SSC": "good", "LPC": "good", "GSQ": "unclear", "eRank": "good"}
+    assert grades(found) == {"SSC": "good", "LPC": "good", "GSQ": "unclear", "eRank": "no collapse"}
     assert "whether they are semantically organized is unclear" in verdict.sentence
     for key in ("gsq", "gsq_encoder", "gsq_random"):
         assert values[key] == pytest.approx(1 / CLASSES, abs=0.13)
@@ -167,14 +167,24 @@ def test_a_collapsed_tokenizer(tmp_path):
     assert values["lpc_other"] < 0.01 < values["distance_images"]
 
 
-def test_one_class(tmp_path):
+@pytest.mark.parametrize("off", ["lpc", "erank", "ssc"])
+def test_one_class(off, tmp_path):
     run = Run()
     run.labels = torch.zeros(120, dtype=torch.int64)
-    verdict, values, found = verdict_on(run, tmp_path)
-    assert values["gsq"] == 1
+    verdict, values, found = verdict_on(run, tmp_path, gsq=False, **{off: False})
+    assert "gsq" not in values
     assert "GSQ" not in found
-    assert any("one class" in text for text in verdict.caveats)
+    assert any("GSQ" in text and "one class" in text for text in verdict.caveats)
     assert "semantically" not in verdict.sentence
+
+
+def test_one_class_for_gsq(tmp_path):
+    run = Run()
+    run.labels = torch.zeros(120, dtype=torch.int64)
+    with pytest.warns(UserWarning, match="GSQ"):
+        verdict, values, _ = verdict_on(run, tmp_path, lpc=False)
+    assert not {key for key in values if key.startswith("gsq")}
+    assert any("GSQ" in text and "one class" in text for text in verdict.caveats)
 
 
 def test_pixels_that_show_the_segments_contradict_the_encoder(tmp_path):

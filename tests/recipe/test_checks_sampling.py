@@ -180,6 +180,22 @@ def test_guidance_of_a_variant_is_checked_at_its_place(
     assert problem.path == "sample.variants.guided.guidance.scale"
 
 
+@pytest.mark.parametrize("part", ["interval: [0.3, 1]", "channels: first_three"])
+def test_a_variant_without_a_scale_has_no_other_guidance(problems: Problems, part: str) -> None:
+    guided = "sample.guidance={scale: 2.5}"
+    (problem,) = problems(guided, f"sample.variants={{narrow: {{guidance: {{{part}}}}}}}")
+    assert problem.path.startswith("sample.variants.narrow")
+    assert unstated(problem, "scale") == []
+
+
+def test_settings_without_effect_make_no_variant(problems: Problems) -> None:
+    (problem,) = problems(
+        "sample.guidance={scale: 1, interval: [0.25, 1]}",
+        "sample.variants={unguided: {guidance: {scale: 1}}}",
+    )
+    assert unstated(problem, "variants.unguided") == []
+
+
 @pytest.mark.parametrize("label", ["Unguided", "a/b", "..", "a b", "1", "", "a" * 65])
 def test_a_variant_has_a_label_that_can_be_in_a_file_name(problems: Problems, label: str) -> None:
     (problem,) = problems(f"sample.variants={{'{label}': {{steps: 3}}}}")

@@ -152,6 +152,7 @@ def test_diffusionbench_is_the_published_protocol(load: Load) -> None:
     assert (round(epochs), train.batch_size) == (80, 1024)
     assert train.keep_steps == sample.at_steps == ()  # no weights that nothing reads
     assert (sample.solver, sample.steps) == ("euler", 50)
+    assert sample.variants == {}, "the parent's samples by another solver are not of the protocol"
     # DiffusionBench: t from 0 (data) to 1 (noise), guidance where t <= 0.9. Here 1 is data.
     assert sample.guidance.interval == pytest.approx((1 - 0.9, 1))
     assert sample.guidance.scale == 3.3

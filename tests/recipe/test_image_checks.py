@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from pae_framework.data.image_survey import Survey, survey
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.image_checks import doubtful_images, found_images, unusable_images
 from pae_framework.recipe.load import load_recipe
@@ -91,6 +96,42 @@ def test_one_class_named_like_a_split_among_others_is_a_class(tmp_path):
     assert refused(recipe(tmp_path, "holdout: 0.5", "holdout: 0.5, part: test")) == []
 
 
+def test_more_neighbors_than_training_images_are_refused(data):
+    def interpolating(neighbors: int) -> LoadedRecipe:
+        asked = f"evaluate.interpolation={{neighbors: {neighbors}}}"
+        return recipe(data, "split: train", "split: val", asked)
+
+    assert refused(interpolating(2 * ENOUGH)) == []
+    (problem,) = unusable_images([interpolating(2 * ENOUGH + 1)])
+    assert problem.path == "evaluate.interpolation"
+    assert "141" in problem.message
+    assert "140 training images" in problem.message
+
+
+def latents(folder: Path, sizes: list[int]) -> None:
+    folder.mkdir()
+    for shard, count in enumerate(sizes):
+        rows = torch.zeros(count, 4, 2, 2)
+        write_shard(folder / shard_name(0, shard), rows, rows, torch.zeros(count))
+
+
+@pytest.mark.parametrize(("neighbors", "paths"), [(7, []), (8, ["evaluate.interpolation"])])
+def test_more_neighbors_than_latents_of_a_folder_are_refused(tmp_path, neighbors, paths):
+    latents(tmp_path / "latents", [4, 3])
+    asked = f"evaluate.interpolation={{neighbors: {neighbors}}}"
+    loaded = load_recipe("quickstart", [f"latents.folder={tmp_path}/latents", asked], REGISTRY)
+    assert refused(loaded) == paths
+
+
+@pytest.mark.parametrize("damage", [b"", b"no shard", b"\xff" * 20])
+def test_latents_that_cannot_be_counted_are_left_to_the_stage_that_reads_them(tmp_path, damage):
+    latents(tmp_path / "latents", [4, 3])
+    (tmp_path / "latents" / shard_name(0, 1)).write_bytes(damage)
+    asked = "evaluate.interpolation={neighbors: 8}"
+    loaded = load_recipe("quickstart", [f"latents.folder={tmp_path}/latents", asked], REGISTRY)
+    assert refused(loaded) == []
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("no image"),
     "empty": lambda path: path.write_bytes(b""),
@@ -154,9 +195,44 @@ def test_test_images_among_the_training_images_are_doubted(data, train, test):
     assert "data.test" in doubted(recipe(data, train, test))
 
 
-def test_a_link_to_a_training_image_is_that_image(data):
-    link_one(data)
+def link_class(data: Path) -> None:
+    shutil.rmtree(data / "val" / "a")
+    (data / "val" / "a").symlink_to(data / "train" / "a")
+
+
+@pytest.mark.parametrize("link", [link_one, link_class])
+def test_a_link_to_a_training_image_is_that_image(data, link):
+    link(data)
     assert doubted(recipe(data)) == ["data.test"]
+
+
+def test_without_links_no_path_of_an_image_is_resolved(data, monkeypatch):
+    loaded, resolved, resolve = recipe(data), list[object](), os.path.realpath
+
+    def noted(path: str, *, strict: bool = False) -> str:
+        resolved.append(path)
+        return resolve(path, strict=strict)
+
+    monkeypatch.setattr("os.path.realpath", noted)
+    assert doubted(loaded) == []
+    assert not [path for path in resolved if str(path).endswith(".png")]
+
+
+def test_images_of_many_members_are_read_once(data, monkeypatch):
+    read = list[int]()
+
+    def counting(files: dict[str, Path], most: int) -> Survey:
+        read.append(len(files))
+        return survey(files, most)
+
+    monkeypatch.setattr("pae_framework.preflight.image_checks.survey", counting)
+    DAMAGE["cut"](data / "val" / "b" / "7.png")
+    members = [recipe(data, "split: train", "split: val", f"seed={seed}") for seed in range(3)]
+    assert [problem.path for problem in unusable_images(members)] == ["data.test"]
+    assert doubtful_images(members) == []
+    assert read == [2 * ENOUGH, 2 * ENOUGH]
+    excluding = recipe(data, "split: train", "split: val, exclude: [b/7.png]")
+    assert len(unusable_images([excluding, *members])) == 1
 
 
 def test_both_parts_of_a_folder_are_apart(data):
@@ -195,13 +271,16 @@ def test_the_command_prints_and_refuses(pae: Pae, data, tmp_path):
         f"data.test={{use: image_folder, folder: {data}, split: val}}",
         "evaluate.manifold.ssc=false",
     ]
-    out = pae("check", "quickstart", *sources).ok().out
-    assert "140 images, 2 classes: a, b" in out
-    assert "b/7.png" in out
-    assert "training images" in out
-    answer = pae("check", "quickstart", *sources, "--json").ok().json
+    checked = pae("check", "quickstart", *sources).fails(2)
+    assert "140 images, 2 classes: a, b" in checked.out
+    assert "b/7.png" in checked.err
+    assert "training images" in checked.out
+    assert ": valid" not in checked.out
+    answer = pae("check", "quickstart", *sources, "--json").fails(2).json
+    assert not answer["valid"]
     assert [one["images"] for one in answer["images"]] == [140, 140]
-    assert [problem["path"] for problem in answer["missing"]] == ["data.test"]
+    assert [problem["path"] for problem in answer["problems"]] == ["data.test"]
+    assert answer["missing"] == []
     assert "data.test" in [problem["path"] for problem in answer["doubtful"]]
     assert "b/7.png" in pae("run", "quickstart", *sources).fails(2).err
     assert not (tmp_path / "runs").exists()

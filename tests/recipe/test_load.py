@@ -38,7 +38,9 @@ def test_data_has_no_defaults_and_resolved_has_all(load: Load) -> None:
 
 
 def test_the_resolved_recipe_loads_to_an_equal_one(load: Load, registry: Registry) -> None:
-    first = load("tokenizer.train.clip=null", "data.train={use: idx, folder: [a, b]}", "seed=7")
+    folders = [str(Path(name).absolute()) for name in "ab"]  # a relative one becomes absolute
+    images = f"data.train={{use: idx, folder: {folders}}}"
+    first = load("tokenizer.train.clip=null", images, "seed=7")
     Path("resolved.yaml").write_text(first.resolved_yaml())
     again = load_recipe("resolved.yaml", (), registry)
     assert again.recipe == first.recipe

@@ -93,7 +93,7 @@ def without(*prefixes: str) -> dict[str, None]:
         ("GSQ", {"gsq": 0.34, "gsq_pixels": 0.40}, "poor"),
         ("GSQ", {"gsq": 0.15}, "poor"),
         # Two of 16 directions.
-        ("eRank", {"erank": 2.1 / 16}, "good"),
+        ("eRank", {"erank": 2.1 / 16}, "no collapse"),
         ("eRank", {"erank": 1.9 / 16}, "poor"),
         ("eRank", {"erank": 1.9 / 16, "erank_random": 1.9 / 16}, "unclear"),
     ],
@@ -105,6 +105,67 @@ def test_grades(label, values, expected):
 @pytest.mark.parametrize("missing", ["ssc_random", "ssc_encoder", "ssc_pixels"])
 def test_without_a_reference_nothing_is_said(missing):
     assert grade("SSC", **{missing: None}) == "unclear"
+
+
+def test_worse_features_than_noise_are_not_called_equal():
+    reasons = {
+        value: judge(metrics(ssc_encoder=value)).diagnoses[0].reason for value in (0.02, 0.04, 0.06)
+    }
+    assert "random latents are better than the encoder's features" in reasons[0.02]
+    assert "do not differ" in reasons[0.04]
+    assert "do not differ" in reasons[0.06]
+
+
+def test_erank_has_no_direction():
+    (erank,) = [found for found in judge(metrics()).diagnoses if found.label == "eRank"]
+    assert erank.higher_is_better is None
+    assert [place.label for place in erank.scale] == [
+        *("one direction", "components of pixels", "this run", "random latents")
+    ]
+    (line,) = [line for line in verdict_lines(judge(metrics())) if "eRank" in line]
+    assert not set("↑↓") & set(line)
+    page = unescape(render(ReportContent("run", metrics=[], verdict=judge(metrics()))))
+    card = page[page.index("<strong>eRank</strong>") :].partition("</header>")[0]
+    assert "is better" not in card
+
+
+@pytest.mark.parametrize("label", ["SSC", "LPC", "GSQ"])
+@pytest.mark.parametrize(
+    "unknown", [{"count": 1}, {"count": None}], ids=["one image", "unknown count"]
+)
+def test_an_unknown_error_is_not_zero(label, unknown):
+    verdict = judge([metric(key, value, **unknown) for key, value in GOOD.items()])
+    assert verdict.answer == "undecided"
+    assert {x.label: x.grade for x in verdict.diagnoses}[label] == "unclear"
+    (caveat,) = [text for text in verdict.caveats if label in text]
+    assert not set("0123456789") & set(caveat)
+
+
+@pytest.mark.parametrize("label", ["SSC", "LPC"])
+@pytest.mark.parametrize("std", [None, float("nan")])
+def test_without_a_deviation_the_error_is_unknown(label, std):
+    found = [each | {"std": std} for each in metrics()]
+    assert {x.label: x.grade for x in judge(found).diagnoses}[label] == "unclear"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+@pytest.mark.parametrize("key", ["ssc", "lpc", "gsq"])
+def test_a_value_that_is_not_finite_was_not_measured(key, value):
+    verdict = judge(
+        [
+            each | ({"value": value} if each["name"] == f"manifold/{key}" else {})
+            for each in metrics()
+        ]
+    )
+    assert key.upper() not in {found.label for found in verdict.diagnoses}
+    assert any(key.upper() in text and "not measured" in text for text in verdict.caveats)
+
+
+@pytest.mark.parametrize("key", ["ssc_random", "lpc_other", "gsq_pixels"])
+def test_a_reference_that_is_not_finite_was_not_measured(key):
+    found = {x.label: x for x in judge(metrics(**{key: float("nan")})).diagnoses}[key[:3].upper()]
+    assert found.grade == "unclear"
+    assert "no reference rows" in found.reason
 
 
 def test_a_scale_goes_from_the_worst_to_the_best():
@@ -140,10 +201,19 @@ SSC_POOR, LPC_POOR, GSQ_POOR = {"ssc": 0.05}, {"lpc": 0.6}, {"gsq": 0.1}
         ({"distance_own": 0.7}, "no", ["hardly closer to their own image"]),
         ({"distance_own": 0.375}, "undecided", ["whether they carry their images is unclear"]),
         (without("ssc"), "yes", ["locally continuous and semantically organized"]),
-        (without("ssc", "gsq"), "undecided", ["locally continuous"]),
+        (without("ssc", "gsq"), "undecided", ["locally continuous", "only one property"]),
         (without("ssc") | GSQ_POOR | LPC_POOR, "no", ["neither"]),
-        (without("ssc", "gsq") | LPC_POOR, "undecided", ["not locally continuous"]),
-        (without("lpc", "distance"), "undecided", ["spatially coherent and semantically"]),
+        (without("ssc", "gsq") | LPC_POOR, "undecided", ["not locally continuous", "only one"]),
+        (
+            without("lpc", "distance"),
+            "undecided",
+            ["spatially coherent and semantically", "whether they carry their images was not"],
+        ),
+        # Of the distance to another image, 0.75: 0.8 is hardly closer, 1/2 is where it is good.
+        ({"distance_own": 0.625}, "no", ["hardly closer to their own image"]),
+        ({"distance_own": 0.615}, "undecided", ["whether they carry their images is unclear"]),
+        ({"distance_own": 0.42}, "undecided", ["whether they carry their images is unclear"]),
+        ({"distance_own": 0.35}, "yes", []),
     ],
 )
 def test_answers(values, answer, claims):
@@ -202,12 +272,26 @@ def test_few_images_are_a_caveat_only_where_they_leave_a_question():
     assert not [text for text in verdict.caveats if "SSC" in text]
 
 
-def test_one_class_leaves_gsq_out():
-    verdict = judge([metric(key, value, of_classes=1) for key, value in GOOD.items()])
-    assert "GSQ" not in {found.label for found in verdict.diagnoses}
-    assert [text for text in verdict.caveats if "one class" in text]
-    alone = [metric(key, value, of_classes=1) for key, value in GOOD.items() if "gsq" in key]
-    assert "no property was measured" in judge(alone).sentence
+@pytest.mark.parametrize("key", ["erank", "ssc_random", "lpc_pixels"])
+def test_one_class_is_why_gsq_is_missing(key):
+    """Whichever metric has the number of classes."""
+    known = {name: {"of_classes": 1} if name == key else {"of_classes": None} for name in GOOD}
+    kept = {name: value for name, value in GOOD.items() if not name.startswith("gsq")}
+    verdict = judge([metric(name, value, **known[name]) for name, value in kept.items()])
+    (caveat,) = verdict.caveats
+    assert "GSQ" in caveat
+    assert "one class" in caveat
+
+
+def test_few_images_do_not_show_that_a_decoder_ignores_its_latents():
+    # Half-way is 0.325; two standard errors are 0.2 / sqrt(4) = 0.1.
+    values = GOOD | {"lpc_other": 0.40, "distance_images": 0.65}
+    verdict = judge([metric(key, value, count=4) for key, value in values.items()])
+    (lpc,) = [found for found in verdict.diagnoses if found.label == "LPC"]
+    assert lpc.grade == "unclear"
+    assert "too few images" in lpc.reason
+    assert not [text for text in verdict.caveats if "ignores" in text]
+    assert [text for text in verdict.caveats if "LPC may be off by 0.10" in text]
 
 
 def test_an_encoder_with_random_weights_is_no_bound():

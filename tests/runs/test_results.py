@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pae_framework.errors import RunError
+from pae_framework.errors import RunError, StoppedError
 from pae_framework.runs.reading import read_record
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults, describe_results
@@ -125,6 +125,25 @@ def test_an_outdated_stage_begins_from_nothing(stage: StageRecord) -> None:
     assert (stage.path / "a.safetensors").is_file()  # until it starts
     stage.prepare()
     assert {path.name for path in stage.path.iterdir()} == {".lock"}
+
+
+def test_a_stage_keeps_the_time_when_it_began_until_it_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = StageRecord(tmp_path / "encoder-1234")
+    with pytest.raises(StoppedError), record.working({}, more={"started": "first"}):
+        raise StoppedError("on request")
+    monkeypatch.setattr("pae_framework.runs.record._now", lambda: "later")
+    assert record.started == "first"
+    with record.working({}):
+        pass
+    assert record.info["started"] == "first"
+    record.outdate()
+    record.prepare()
+    assert record.started == "later"
+    with record.working({}):
+        pass
+    assert record.info["started"] == "later"
 
 
 def test_a_stage_that_goes_on_keeps_what_it_has(tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ def fill(folder: Path, count: int, side: int = 64, mode: str = "RGB") -> None:
         Image.new(mode, (side + n % 3, side)).save(folder / f"{n:03d}.png")
 
 
-def written(tmp_path: Path, folder: Path, side: int | None = None) -> LoadedRecipe:
+def written(
+    tmp_path: Path, folder: Path, side: int | None = None, name: str = "mine"
+) -> LoadedRecipe:
     """The recipe for a folder, loaded, which checks it."""
     found = find_images(folder, REGISTRY)
     file = tmp_path / "mine.yaml"
-    file.write_text(recipe_text(found, "mine", side or found.default_side, "mine.yaml"))
+    file.write_text(recipe_text(found, name, side or found.default_side, "mine.yaml"))
     return load_recipe(file, (), REGISTRY)
 
 
@@ -46,6 +48,10 @@ LAYOUTS: dict[str, tuple[Sequence[str], int, int]] = {
     "train and test, flat": (["train", "test"], 40, 1),
     "training and validation": (["training/a b", "validation/a b"], 30, 1),
     "train alone": (["train/ant", "train/bee"], 60, 2),
+    "training and dev": (["Train/ant", "Train/bee", "Dev/ant", "Dev/bee"], 30, 2),
+    "a class called train": (["train", "car", "bus"], 60, 3),
+    "a class called test": (["test", "check"], 60, 2),
+    "classes called train and test": (["train", "test", "car"], 60, 3),
     "names that YAML reads otherwise": (["no", "1e3", "#", "a: b"], 60, 4),
 }
 
@@ -212,6 +218,12 @@ def test_names_of_recipes_are_valid(folder):
     assert name
     loaded = load_recipe("quickstart", [f"name={name!r}"], REGISTRY)
     assert loaded.recipe.name == name
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "0x1F", "1.5", "null", "True", "no", "2024-01-01"])
+def test_a_name_that_yaml_may_read_as_another_type_is_a_name(tmp_path, name):
+    fill(tmp_path / "data", 120, side=16)
+    assert written(tmp_path, tmp_path / "data", name=name).recipe.name == name
 
 
 def test_the_command_writes_a_recipe_that_pae_check_accepts(pae: Pae, tmp_path):

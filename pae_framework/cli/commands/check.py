@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,12 +47,13 @@ def check(
     """Check a recipe without running it: names, types, and whether shapes agree.
 
     Also lists everything this machine lacks to run it: data, weights, a GPU, memory, disk space,
-    a compiler. That is not an error. With a profile, `--on` or the recipe's `launch`, it lists what
-    the profile's jobs lack instead, and what the Slurm site would refuse, which is an error.
-    Stages that are done in runs/<recipe name> need nothing. Writes nothing.
+    a compiler. That is not an error; images that cannot be used are. With a profile, `--on` or the
+    recipe's `launch`, it lists what the profile's jobs lack instead, and what the Slurm site would
+    refuse, which is an error. Stages that are done in runs/<recipe name> need nothing. Writes
+    nothing.
     """
     from pae_framework.preflight.image_checks import doubtful_images, found_images, unusable_images
-    from pae_framework.preflight.requirements import members_of
+    from pae_framework.preflight.requirements import members_of, unfinished_stages
     from pae_framework.recipe.components import require_targets
     from pae_framework.recipe.load import load_recipe
     from pae_framework.recipe.profiles import chosen_profile
@@ -74,9 +75,10 @@ def check(
     with only_looking():
         found, size = _found(loaded, profile), _sweep_size(loaded)
         images, doubtful = found_images(members), doubtful_images(members)
-        found = replace(found, missing=(*found.missing, *unusable_images(members)))
+        store = _store(loaded)
+        unusable = unusable_images([each for each in members if unfinished_stages(each, store)])
     if as_json:
-        answer = _answer((), found.missing, found.tight)
+        answer = _answer(unusable, found.missing, found.tight)
         answer |= {
             "images": list(map(asdict, images)),
             "doubtful": list(map(plain_problem, doubtful)),
@@ -88,17 +90,17 @@ def check(
             answer["sweep"] = asdict(size)
         print_answer("check", answer)
     else:
-        _print(loaded, profile, found, images, size)
+        _print(loaded, profile, found, images, size, valid=not unusable)
         _print_list("warnings about the images:", doubtful)
     if pictures is not None:
         from pae_framework.evaluation.contact_sheet import write_contact_sheet
 
         write_contact_sheet(loaded, pictures)
         note(f"{pictures}: written")
-    if found.refused:
+    if problems := (*unusable, *found.refused):
         if as_json:
-            raise typer.Exit(ProfileError.exit_code)
-        raise ProfileError(found.refused)
+            raise typer.Exit(RecipeError.exit_code)
+        raise (RecipeError if unusable else ProfileError)(problems)
 
 
 def _check_picture(file: Path) -> None:
@@ -113,11 +115,9 @@ def _found(loaded: LoadedRecipe, profile: FoundProfile | None) -> JobsPreflight:
     from pae_framework.preflight.processes import Sharing
     from pae_framework.preflight.profile_checks import JobsPreflight, examine_jobs
     from pae_framework.preflight.requirements import low_memory, members_of, missing_requirements
-    from pae_framework.preflight.resources import RUNS, lacking_resources, scarce_resources
-    from pae_framework.runs.directory import RunDirectory, stages_dir_of
+    from pae_framework.preflight.resources import lacking_resources, scarce_resources
 
-    members, path = members_of(loaded), RUNS / loaded.recipe.name
-    store = RunDirectory.at(path, stages_dir_of(path)).store if path.is_dir() else None
+    members, store = members_of(loaded), _store(loaded)
     if profile is not None and profile.profile.executor == "slurm":
         return examine_jobs(members, profile, store)
     sharing = Sharing(members, store, 1 if profile is None else profile)
@@ -132,6 +132,15 @@ def _found(loaded: LoadedRecipe, profile: FoundProfile | None) -> JobsPreflight:
         ),
         site=executor,
     )
+
+
+def _store(loaded: LoadedRecipe) -> Path | None:
+    """The folder of the stages of the recipe's run; None if there is no run."""
+    from pae_framework.preflight.resources import RUNS
+    from pae_framework.runs.directory import RunDirectory, stages_dir_of
+
+    path = RUNS / loaded.recipe.name
+    return RunDirectory.at(path, stages_dir_of(path)).store if path.is_dir() else None
 
 
 def _sweep_size(loaded: LoadedRecipe) -> SweepSize | None:
@@ -152,6 +161,7 @@ def _print(
     found: JobsPreflight,
     images: Sequence[FoundImages],
     size: SweepSize | None,
+    valid: bool,
 ) -> None:
     from pae_framework.preflight.processes import settings_without_effect
     from pae_framework.preflight.requirements import images_left_out, members_of
@@ -159,7 +169,8 @@ def _print(
     members = members_of(loaded)
     needs = f"; to run it {_place(profile)} you still need:" if found.missing else ""
     of = "" if size is None else f", a sweep of {size}"
-    print_line(f"{loaded.recipe.name}: valid{of}{needs}")
+    state = "valid" if valid else "its images cannot be used"
+    print_line(f"{loaded.recipe.name}: {state}{of}{needs}")
     lines = (
         *found.missing,
         *images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +11,14 @@ import typer
 
 from pae_framework.cli.arguments import JsonOption
 from pae_framework.cli.output import note, print_answer, print_table, warn
+from pae_framework.errors import UsageError
 
 
 def clean(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="folder that holds the runs")
-    ] = Path("runs"),
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="folder that holds the runs; default: runs"),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove what is listed")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -23,7 +26,8 @@ def clean(
 
     A run leads to the stages of its recipe as it ran last; the stages of earlier settings stay
     until they are removed here. Nothing is removed without --yes, and nothing of a run that a
-    process or a job works on. Runs outside of FOLDER that share stages with --stages are unknown.
+    process or a job works on. Runs outside of FOLDER that use stages of one inside with --stages
+    count, unless they were moved.
 
     Examples:
         pae clean
@@ -32,22 +36,30 @@ def clean(
     """
     from pae_framework.runs.cleaning import find_leftovers, remove
 
-    found = find_leftovers(folder)
-    removed = [leftover for leftover in found if remove(leftover)] if yes else []
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder")
+    folder = folder or Path("runs")
+    leftovers = find_leftovers(folder)
+    found = leftovers.found
+    removed = [leftover for leftover in found if remove(leftover, folder)] if yes else []
     if as_json:
         answer = [{**asdict(x), "removed": x in removed} for x in found]
-        print_answer("clean", {"leftovers": answer})
+        skipped = list(map(asdict, leftovers.skipped))
+        print_answer("clean", {"leftovers": answer, "skipped": skipped})
         return
+    for run in leftovers.skipped:
+        warn(f"{run.path} is skipped: {run.why}")
     if not found:
         note(f"nothing to remove in {folder}")
         return
     rows = [(_size(x.bytes), _shown(x.path), x.why) for x in found]
     print_table(("size", "folder", "why"), rows)
     if not yes:
-        note(f"{_size(sum(x.bytes for x in found))}; `pae clean {folder} --yes` removes it")
+        command = f"pae clean {shlex.quote(str(folder))} --yes"
+        note(f"{_size(sum(x.bytes for x in found))}; `{command}` removes it")
         return
     for left in (x for x in found if x not in removed):
-        warn(f"{left.path} is in use and stays")
+        warn(f"{left.path} is in use by now and stays")
     note(f"removed {_size(sum(x.bytes for x in removed))}")
 
 

@@ -27,6 +27,7 @@ def copy(
     The copy is named after its file, and so is the directory of its run. The comment that names the
     schema is left out, because its path is relative; see `pae schema`.
     """
+    from pae_framework.recipe.emit import inline
     from pae_framework.recipe.library import MODELINE, find
 
     source = find(recipe)
@@ -43,10 +44,11 @@ def copy(
     kept = (line for line in lines if not line.startswith(MODELINE.encode()))
     content = b"".join(kept)
     name = name_after(target)
-    content, named = _NAME.subn(b"name: " + name.encode(), content, count=1)
+    written = f"name: {inline(name)}"
+    content, named = _NAME.subn(written.encode(), content, count=1)
     with replacing(target, len(content)) as temporary:
         temporary.write_bytes(content)
-    print_line(f"{target}: copied{f', with `name: {name}`' if named else ''}")
+    print_line(f"{target}: copied{f', with `{written}`' if named else ''}")
 
 
 _NAME = re.compile(rb"^name:[ \t]*[^\s#]+", re.MULTILINE)

@@ -15,6 +15,7 @@ from pae_framework.cli.arguments import (
     PluginOption,
     ProcessesOption,
     RecipeArgument,
+    json_option,
 )
 from pae_framework.cli.output import (
     command_line,
@@ -29,6 +30,7 @@ from pae_framework.cli.output import (
 from pae_framework.cli.shell_completion import complete_stage
 from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
+from pae_framework.system.standard_streams import lost_output
 
 if TYPE_CHECKING:
     from pae_framework.launch.start import RunOptions
@@ -88,9 +90,7 @@ def run(
             "with a profile also the jobs; needs no data and no weights, writes nothing",
         ),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="with --dry-run: print JSON only")
-    ] = False,
+    as_json: Annotated[bool, json_option("with --dry-run: print JSON only")] = False,
 ) -> None:
     """Run a recipe: execute every unfinished stage, then print the results.
 
@@ -119,8 +119,7 @@ def run(
     """
     from pae_framework.distributed.place import place_of_process
     from pae_framework.launch.ranks import count_processes, ranks_for
-    from pae_framework.launch.start import RunOptions, profile_of, run_recipe
-    from pae_framework.recipe.load import load_recipe
+    from pae_framework.launch.start import RunOptions, load_for_run, profile_of, run_recipe
 
     if (place := place_of_process()) is not None and place.rank > 0:
         if dry_run:
@@ -135,7 +134,7 @@ def run(
     with nullcontext() if dry_run else ranks_for(processes, console) as ranks:
         if as_json and not dry_run:
             raise UsageError("--json is for --dry-run; `pae status RUN --json` describes a run")
-        loaded = load_recipe(recipe, overrides or (), installed_registry(), plugin or ())
+        loaded = load_for_run(recipe, overrides or (), installed_registry(), plugin or (), run_dir)
         options = RunOptions(
             run_dir, stages, only, smoke, command_line(), tuple(again or ()), processes, on
         )
@@ -147,8 +146,10 @@ def run(
         if profile is not None and profile.profile.executor != "debug":
             path = shlex.quote(str(directory.path))
             print_line(f"jobs: `pae status {path}` shows them")
-            return
-        _print_results(directory)
+        else:
+            _print_results(directory)
+        if lost := lost_output():  # what a run makes is in its folder
+            warn(lost)
 
 
 def _print_dry_run(loaded: LoadedRecipe, options: RunOptions, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from pae_framework.cli.arguments import ForceOption, PluginOption
 from pae_framework.cli.output import installed_registry, note, print_json
 from pae_framework.errors import UsageError
 from pae_framework.system.files import write_text
+from pae_framework.system.standard_streams import results_only
 
 
 def schema(
@@ -31,6 +32,8 @@ def schema(
     from pae_framework.recipe.json_schema import recipe_schema
     from pae_framework.recipe.library import MODELINE
 
+    if out is None:
+        results_only()
     found = recipe_schema(installed_registry(plugin or ()))
     if out is None:
         print_json(found)
