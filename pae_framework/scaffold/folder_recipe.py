@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pae_framework.data.classes import (
 )
 from pae_framework.data.image_survey import Survey, survey
 from pae_framework.errors import UsageError
+from pae_framework.preflight.image_checks import real_paths
 from pae_framework.recipe.emit import inline, lines
 from pae_framework.recipe.models import MAX_NAME
 from pae_framework.registry import Registry
@@ -51,6 +52,8 @@ class FolderImages:
     written: Mapping[str, Values]
     """Settings of both, as a recipe writes them."""
     survey: Survey
+    links: Mapping[str, str]
+    """Training images that are another image of the folder: names, and paths of the other."""
     left_out: str | None
 
     @property
@@ -93,6 +96,12 @@ class FolderImages:
             yield from (f"  {problem}" for problem in list(look.problems.values())[:_SHOWN])
             if (more := len(look.problems) - _SHOWN) > 0:
                 yield f"  and {more:,} more"
+        if self.links:
+            name, other = next(iter(self.links.items()))
+            yield (
+                f"{len(self.links):,} links to other images of the folder, which the recipe "
+                f"excludes, such as {name}: {other}"
+            )
         if self.left_out:
             yield f"left out: {self.left_out}"
 
@@ -110,22 +119,31 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
     if train is not None:
         values["split"] = train
     look, left_out = _look(model, values)
-    readable = _excluding(values, look)
     if held_out is None:
-        written = _parts(model, readable)
+        links = _links(model, values)
+        written = _parts(model, _excluding(values, [*look.problems, *links]))
     else:
-        values = {**values, "split": held_out}
-        other, _ = _look(model, values)
-        written = {"train": readable, "test": _excluding(values, other)}
+        test_values = {**values, "split": held_out}
+        links = _links(model, values, test_values)
+        other, _ = _look(model, test_values)
+        written = {
+            "train": _excluding(values, [*look.problems, *links]),
+            "test": _excluding(test_values, other.problems),
+        }
         look = Survey([*look.facts, *other.facts], {**look.problems, **other.problems})
     if len(look.problems) > _MOST_EXCLUDED:
         first = next(iter(look.problems.values()))
         raise UsageError(
             f"{len(look.problems):,} images cannot be read: {first}; repair or remove them"
         )
-    found = FolderImages(
-        _checked(model, written["train"]), _checked(model, written["test"]), written, look, left_out
-    )
+    if len(links) > _MOST_EXCLUDED:
+        name, file = next(iter(links.items()))
+        raise UsageError(
+            f"{folder}: {len(links):,} images are links to others, such as {name} to {file}; "
+            "remove them"
+        )
+    train_source, test_source = (_checked(model, written[part]) for part in ("train", "test"))
+    found = FolderImages(train_source, test_source, written, look, links, left_out)
     if problem := class_difference(found.classes, found.test.known_class_names() or ()):
         raise UsageError(f"{folder / str(held_out)}: {problem}")
     if min(found.counts) < _FEWEST:
@@ -169,8 +187,25 @@ def _checked(model: type[Any], values: Values) -> DataSourceConfig:
     return source
 
 
-def _excluding(values: Values, look: Survey) -> Values:
-    exclude = [glob.escape(name) for name in look.problems]
+def _links(model: type[Any], values: Values, test: Values | None = None) -> dict[str, str]:
+    """Images that are among the test images or earlier ones by their real paths, with these."""
+    files = _checked(model, values).image_files() or {}
+    names = {path: name for name, path in files.items()}
+    known: dict[str, Path] = {}
+    if test is not None:
+        images = (_checked(model, test).image_files() or {}).values()
+        known = {real: file for file, real in real_paths(images)}
+    links: dict[str, str] = {}
+    for file, real in sorted(real_paths(names), key=lambda found: str(found[0]) != found[1]):
+        if real in known:
+            links[names[file]] = str(known[real])
+        else:
+            known[real] = file
+    return links
+
+
+def _excluding(values: Values, names: Iterable[str]) -> Values:
+    exclude = [glob.escape(name) for name in dict.fromkeys(names)]
     return {**values, "exclude": exclude} if exclude else values
 
 

@@ -184,6 +184,21 @@ def test_a_class_without_training_images_is_named(tmp_path):
         find_images(tmp_path / "data", REGISTRY)
 
 
+@pytest.mark.parametrize("places", [("a", "b"), (".", "."), ("train/a", "val/a")])
+def test_links_to_other_images_are_told_and_excluded(tmp_path, places):
+    data = tmp_path / "data"
+    for name in places:
+        fill(data / name, 60, side=16)
+    for n in range(7):
+        (data / places[0] / f"link{n}.png").symlink_to(data / places[1] / f"{n:03d}.png")
+    told = "\n".join(find_images(data, REGISTRY).lines())
+    assert "7 links" in told
+    assert "link0.png" in told
+    sources = written(tmp_path, data).recipe.data
+    files = [x.config.image_files().values() for x in (sources.train, sources.test)]
+    assert len({path.resolve() for part in files for path in part}) == sum(map(len, files))
+
+
 @pytest.mark.parametrize("name", ["a", "."])
 def test_one_class_is_told_as_pae_check_tells_it(tmp_path, name):
     fill(tmp_path / "data" / name, 60)
@@ -238,6 +253,15 @@ def test_the_command_writes_a_recipe_that_pae_check_accepts(pae: Pae, tmp_path):
     assert (tmp_path / "pets.yaml").read_text() == text
     pae("new-recipe", "pets", "--out", "other.yaml").ok()
     assert load_recipe(tmp_path / "other.yaml", (), REGISTRY).recipe.name == "other"
+
+
+@pytest.mark.parametrize("here", ["pets", "pets/sub"])
+def test_a_contact_sheet_does_not_become_an_image(pae: Pae, tmp_path, monkeypatch, here):
+    fill(tmp_path / "pets/sub", 60, side=16)
+    monkeypatch.chdir(tmp_path / here)
+    told = pae("new-recipe", str(tmp_path / "pets")).ok().out
+    (sheet,) = (line.split()[-1] for line in told.splitlines() if "--pictures" in line)
+    assert (Path.cwd() / sheet).resolve().parent == tmp_path
 
 
 @pytest.mark.slow
