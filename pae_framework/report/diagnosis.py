@@ -248,6 +248,8 @@ def grade(prop: Property, values: Values) -> Diagnosis:
     if {half_way, against} == {"good", "poor"}:
         reason = f"the rules disagree: {nearer}, but {beside} {_PIXELS}"
         return diagnosis("unclear", reason)
+    if higher and (half_way, against) == ("good", "unclear"):
+        return diagnosis("unclear", f"{nearer}, but {beside} {_PIXELS}")
     return diagnosis(half_way, f"{nearer}; {beside} {_PIXELS}")
 
 

@@ -74,7 +74,7 @@ def without(*prefixes: str) -> dict[str, None]:
         ("SSC", {"ssc": 0.90}, "good"),
         # Pixels contradict: better than half-way, but worse than they are, and the reverse.
         ("SSC", {"ssc": 0.30, "ssc_pixels": 0.33}, "unclear"),
-        ("SSC", {"ssc": 0.30, "ssc_pixels": 0.31}, "good"),
+        ("SSC", {"ssc": 0.30, "ssc_pixels": 0.31}, "unclear"),  # no better than pixels
         ("SSC", {"ssc": 0.16, "ssc_pixels": 0.13}, "unclear"),
         # The encoder is no better than random latents: nothing can be said.
         ("SSC", {"ssc": 0.30, "ssc_encoder": 0.06}, "unclear"),
