@@ -98,10 +98,8 @@ class FolderImages:
                 yield f"  and {more:,} more"
         if self.links:
             name, other = next(iter(self.links.items()))
-            yield (
-                f"{len(self.links):,} links to other images of the folder, which the recipe "
-                f"excludes, such as {name}: {other}"
-            )
+            shown = f"{len(self.links):,}, such as {name} to {other}"
+            yield f"links to other images, which the recipe excludes: {shown}"
         if self.left_out:
             yield f"left out: {self.left_out}"
 
