@@ -78,8 +78,8 @@ class SourceImages:
     def identity(self) -> str:
         """Digest of the settings of the source and the contents of its files."""
         config = self._component.config
-        hashed = config.hashed()
-        settings = {key: hashed[key] for key in hashed.keys() - config.locations}
+        values = config.hashed() if config.former_defaults else config.model_dump(mode="json")
+        settings = {key: values[key] for key in values.keys() - config.locations}
         files = config.data_files()
         contents = None if files is None else cached_contents(files).identity
         return json_digest([self._component.use, config.version, settings, contents])

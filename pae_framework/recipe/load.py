@@ -10,6 +10,7 @@ from pathlib import Path
 from pae_framework.errors import Problem, RecipeError
 from pae_framework.plugins import load_registry
 from pae_framework.recipe import library
+from pae_framework.recipe.earlier_defaults import is_of_run, with_former_defaults
 from pae_framework.recipe.extending import Ancestors, Layer
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
@@ -31,6 +32,8 @@ def load_recipe(
 ) -> LoadedRecipe:
     """Read a recipe and its parents, apply overrides and check the result.
 
+    Settings that are newer than a run are what its version did if its ``resolved.yaml`` is read.
+
     Args:
         reference: path of a recipe, or name of a shipped one.
         overrides: ``key.path=value`` with the value in YAML; null removes the key.
@@ -49,8 +52,10 @@ def load_recipe(
         raise RecipeError([*written.problems, _fragment_problem(written.source)])
     problems = list(written.problems)
     try:
-        registry = with_plugin_files(written.root, registry)
-        loaded = build(written.root, written.source, written.text, tuple(overrides), registry)
+        root = written.root
+        registry = with_plugin_files(root, registry)
+        root = with_former_defaults(root, registry) if is_of_run(written.source) else root
+        loaded = build(root, written.source, written.text, tuple(overrides), registry)
         problems.extend(variant_problems(loaded))
     except RecipeError as error:
         problems.extend(error.problems)

@@ -24,6 +24,7 @@ from pae_framework.report.metrics import (
     decimals_for,
     fixed,
     group_of,
+    is_reference,
     number,
     ordered,
 )
@@ -125,7 +126,10 @@ class Reason:
 
 
 def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]:
-    """The lines in reading order, and why lines with the same heading are several."""
+    """The lines in reading order, and why lines with the same heading are several.
+
+    Metrics of references, to which a run is compared, have no line.
+    """
     places: dict[Place, dict[int, list[Value]]] = {}
     for index, column in enumerate(columns):
         for run, metrics in column.runs.items():
@@ -166,6 +170,7 @@ def _named(label: str, at: str) -> str:
 def _placed(metrics: Sequence[MetricFields]) -> Iterator[tuple[Place, MetricFields]]:
     """Metrics with their places; those of the last weights of each name share one."""
     last: dict[str, float] = {}
+    metrics = [metric for metric in metrics if not is_reference(metric)]
     for metric in metrics:
         step = dict(at_of(metric)).get("generator_step")
         if isinstance(step, int | float):

@@ -83,7 +83,7 @@ class CLIPConfig(FoundationConfig):
     @property
     def published(self) -> ClipWeights | None:
         """The weights of the tag; None if the model has no tags."""
-        return self.variant.of(self.tag) if self.variant.tags else None
+        return None if self.tag is None else self.variant.of(self.tag)
 
     @property
     def form(self) -> Form:
@@ -105,8 +105,9 @@ class CLIPConfig(FoundationConfig):
         return STATISTICS["openai" if self.published is None else self.published.statistics]
 
     @property
-    def remote(self) -> RemoteFile:
+    def remote(self) -> RemoteFile | None:
         """Where the weights of the tag can be downloaded: safetensors, or else PyTorch's file."""
-        assert self.published is not None
+        if self.published is None:
+            return None
         repository = self.published.repository
         return EitherFile(tuple(HubFile(repository, name) for name in _FILES))

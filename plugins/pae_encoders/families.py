@@ -65,9 +65,9 @@ class Variant:
     form: Form
     tags: tuple[str, ...]
 
-    def hub_name(self, tag: str) -> str:
-        """``name.tag``, as timm and the hub write it."""
-        return f"{self.name}.{tag}"
+    def hub_name(self, tag: str | None) -> str:
+        """``name.tag``, as timm and the hub write it; ``name`` without a tag."""
+        return self.name if tag is None else f"{self.name}.{tag}"
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,15 @@ class PretrainedConfig(EncoderConfig):
         return self.family.find(self.model)[0]
 
     @property
-    def tag(self) -> str:
-        """The tag of the weights; without weights, the one whose image statistics are used."""
+    def tag(self) -> str | None:
+        """The tag of the weights; without weights, the one whose image statistics are used.
+
+        None if no weights of the model are published.
+        """
         variant, tag = self.family.find(self.model)
-        return self.weights if self.weights in variant.tags else tag or variant.tags[0]
+        if self.weights in variant.tags:
+            return self.weights
+        return tag or next(iter(variant.tags), None)
 
     @property
     def form(self) -> Form:
@@ -116,11 +121,13 @@ class PretrainedConfig(EncoderConfig):
         return self.variant.form
 
     @property
-    def remote(self) -> RemoteFile:
+    def remote(self) -> RemoteFile | None:
         """Where the weights can be downloaded: timm's file, or open-clip's if only that is cached.
 
-        timm's is smaller: open-clip's also contains the text tower.
+        timm's is smaller: open-clip's also contains the text tower. None if none are published.
         """
+        if self.tag is None:
+            return None
         own = HubFile(f"timm/{self.variant.hub_name(self.tag)}")
         names = [
             open_clip
@@ -145,8 +152,10 @@ class PretrainedConfig(EncoderConfig):
         """Download the weights if they are missing."""
         if self.missing() is None:
             return None
-        weights_path(self.weights, self.remote)
-        return self.remote.where
+        remote = self.remote
+        weights_path(self.weights, remote)
+        assert remote is not None
+        return remote.where
 
     def input_side(self, image_size: int) -> int:
         """Side in px of the network's input for images of ``image_size`` px.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -76,6 +76,13 @@ class InceptionMetricsConfig(InceptionWeights, EvaluatorConfig):
         if self.reference in (None, _TEST_IMAGES):
             return None
         return Path(str(self.reference)).expanduser()
+
+    def hashed(self) -> dict[str, Any]:
+        """Without the reference if it is the test images: earlier versions left it unset."""
+        values = super().hashed()
+        if self.reference_file is None:
+            values.pop("reference", None)
+        return values
 
     def files(self) -> Mapping[str, Path]:
         """The reference, and the weights if they are a local file."""

@@ -18,9 +18,19 @@ from pae_framework.evaluation import samples
 from pae_framework.evaluation.samples import Extraction, SharedExtraction, extract_missing
 from pae_framework.launch.ranks import Ranks
 from pae_framework.metrics import feature_extraction
+from pae_framework.metrics.inception_network import InceptionExtractor
 from pae_framework.system.console import PlainConsole
 
 CHUNK, IMAGES = 3, 20
+
+
+def wait_for_the_other(marks: Path, rank: int, seen: int) -> None:
+    """Leave a mark, and wait for that of the other of two processes."""
+    (marks / str(rank)).write_text(str(seen))
+    deadline = time.monotonic() + 60
+    while len(list(marks.iterdir())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Waiting(ColorNetwork):
@@ -32,11 +42,7 @@ class Waiting(ColorNetwork):
 
     def __call__(self, images):
         found = super().__call__(images)
-        (self.marks / str(self.rank)).write_text(str(self.seen))
-        deadline = time.monotonic() + 60
-        while len(list(self.marks.iterdir())) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_the_other(self.marks, self.rank, self.seen)
         return found
 
 
@@ -46,6 +52,21 @@ def extract_with_colors(work: SharedExtraction, marks: Path) -> None:
     with (
         patch.object(feature_extraction, "CHUNK", CHUNK),
         patch.object(samples, "inception_network", lambda weights, device: network),
+    ):
+        extract_missing(work)
+
+
+def extract_together(work: SharedExtraction, marks: Path) -> None:
+    """In either process: chunks of three images, the first when the other has its first."""
+
+    class Together(InceptionExtractor):
+        def __call__(self, images):
+            wait_for_the_other(marks, work.world.rank, len(images))
+            return super().__call__(images)
+
+    with (
+        patch.object(feature_extraction, "CHUNK", CHUNK),
+        patch.object(samples, "inception_network", Together),
     ):
         extract_missing(work)
 
@@ -97,8 +118,12 @@ def test_two_processes_extract_every_image_once(tmp_path, color_network):
 
 
 @pytest.mark.slow
-def test_the_command_gives_the_same_values_with_two_processes(pae, tmp_path):
-    """With Inception of random weights."""
+def test_the_command_gives_the_same_values_with_two_processes(pae, tmp_path, monkeypatch):
+    """With Inception of random weights; either process extracts some of the chunks."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setattr(feature_extraction, "CHUNK", CHUNK)
+    monkeypatch.setattr(samples, "extract_missing", partial(extract_together, marks=marks))
     np.savez(tmp_path / "s.npz", colors(12))
     np.savez(tmp_path / "r.npz", colors(12, seed=1))
     command = ("evaluate", "--samples", "s.npz", "--reference", "r.npz", "--weights", "none")
@@ -106,6 +131,7 @@ def test_the_command_gives_the_same_values_with_two_processes(pae, tmp_path):
         json.loads(pae(*command, "--json", "--cache", f"cache{n}", "--processes", str(n)).ok().out)
         for n in (2, 1)
     )
+    assert {mark.name for mark in marks.iterdir()} == {"0", "1"}
     values = [{m["label"]: m["value"] for m in card["metrics"]} for card in (several, one)]
     assert values[0] == pytest.approx(values[1], rel=1e-9)
     assert values[0]

@@ -20,9 +20,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pae_encoders import vfm
+from pae_encoders.clip_config import CLIPConfig
+from pae_encoders.convnext_config import ConvNeXtV2Config
 from pae_encoders.families import DINOV2, DINOV3, FAMILIES, MAE, SIGLIP2, Family, Variant
 from pae_encoders.vfm import FoundationEncoder
-from pae_encoders.vfm_config import DINOv2Config, DINOv3Config, EitherFile, MAEConfig, SigLIP2Config
+from pae_encoders.vfm_config import (
+    DINOv2Config,
+    DINOv3Config,
+    EitherFile,
+    MAEConfig,
+    PretrainedConfig,
+    SigLIP2Config,
+)
 from pae_framework import hub
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.testing.encoders import check_encoder
@@ -36,6 +45,7 @@ CONFIGS = {
     "mae": MAEConfig,
     "siglip2": SigLIP2Config,
 }
+EVERY_CONFIG = [*CONFIGS.values(), CLIPConfig, ConvNeXtV2Config]
 CLASSES = {"dinov2": "DINOv2", "dinov3": "DINOv3", "mae": "MAE", "siglip2": "SigLIP2"}
 
 
@@ -435,6 +445,34 @@ def test_missing_weights_are_named_and_fetched_once(use: str, fake_hub: Hub) -> 
     assert config.missing() is None
     assert config.fetch() is None
     assert fake_hub.fetched == [WHERE[use]]
+
+
+@pytest.mark.parametrize("weights", ["none", "file"])
+@pytest.mark.parametrize("config", EVERY_CONFIG)
+def test_every_model_takes_random_weights_and_a_file(
+    config: type[PretrainedConfig], weights: str, fake_hub: Hub, tmp_path: Path
+) -> None:
+    """Models without published weights, too."""
+    file = tmp_path / "weights.safetensors"
+    file.touch()
+    for model in config.family.model_names:
+        found = config(model=model, weights=weights if weights == "none" else str(file))
+        assert found.missing() is None
+        assert found.fetch() is None
+        assert (found.remote is None) == (not found.variant.tags)
+    assert not fake_hub.fetched
+
+
+@pytest.mark.parametrize("config", EVERY_CONFIG)
+def test_every_model_names_a_file_that_is_missing(
+    config: type[PretrainedConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    for model in config.family.model_names:
+        found = config(model=model, weights=str(file))
+        assert str(file) in str(found.missing())
+        with pytest.raises(DataError, match=re.escape(str(file))):
+            found.fetch()
 
 
 def test_another_tag_is_another_file() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pae_framework.report.content import ReportContent
 from pae_framework.report.html import render
+from pae_framework.report.side_by_side import Compared, side_by_side
 from pae_framework.report.table import (
     comparison_table,
     result_rows,
@@ -350,6 +351,9 @@ def test_references_are_in_no_table_of_the_runs_metrics():
     assert {row.name for rows in results_by_group(metrics()).values() for row in rows} == own
     members = sweep_members([{"variant": "a", "seed": 0, "metrics": metrics()}])
     assert {column.name for column in comparison_table(members)[0]} == own
+    lines, reasons = side_by_side([Compared(run, {run: metrics()}) for run in "ab"])
+    assert {f"{line.group}/{line.label.lower()}" for line in lines} == own
+    assert not reasons
 
 
 @pytest.mark.parametrize("values", [{}, {"ssc": 0.30, "ssc_pixels": 0.5}, without("ssc", "gsq")])
