@@ -163,7 +163,8 @@ def _time_limit(what: str, seconds: float | None) -> Iterator[None]:
             _quit(f"error: {what}: {text} and cannot be interrupted", PluginError.exit_code)
         logger.warning("%s: %s", what, text)
 
-    notice = (min(NOTICE_SECONDS, seconds), lambda: _say(f"waiting for {what}"))
+    waiting = f"waiting for {what}, up to {seconds:g} s"
+    notice = (min(NOTICE_SECONDS, seconds), lambda: _say(waiting))
     end = (seconds + GRACE_SECONDS * can_raise, give_up)
     with _WATCHDOG.watching(notice, end), _alarm(seconds, text) if can_raise else nullcontext():
         yield

@@ -182,23 +182,29 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     if data.train == data.test:
         message = "the test images are the training images"
     elif train and test and (both := _shared(train.values(), test.values())):
-        message = f"{both:,} of {len(test):,} test images are training images"
+        one, other = both[0]
+        message = f"{len(both):,} of {len(test):,} test images are training images: {one}"
+        if one != other:
+            message += f" and {other} are one file"
     else:
         return
-    fields = type(data.test.config).model_fields
     hint = "name other images"
-    if "holdout" in fields:
+    if all(getattr(_config(recipe, split), "holdout", None) for split in _SPLITS):
+        hint += ", remove or exclude them, or set `holdout` of both to one value"
+    elif "holdout" in type(data.test.config).model_fields:
         hint += ", or set data.train.holdout=0.15 data.test.holdout=0.15 data.test.part=test"
     yield ("data", "test"), f"{message}, so metrics say nothing of new images", hint
 
 
-def _shared(train: Iterable[Path], test: Iterable[Path]) -> int:
-    """Number of files that are in both, by their real paths."""
-    return len(set(_real_paths(train)) & set(_real_paths(test)))
+def _shared(train: Iterable[Path], test: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Files that are in both, by their real paths: what each calls them, test images first."""
+    known = {real: file for file, real in real_paths(train)}
+    found = {real: (file, known[real]) for file, real in real_paths(test) if real in known}
+    return list(found.values())
 
 
-def _real_paths(files: Iterable[Path]) -> Iterator[str]:
-    """Real paths of files; each folder is resolved once, and listed once for links in it."""
+def real_paths(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Files with their real paths, by folder; a folder is resolved and listed for links once."""
     by_folder: dict[str, list[str]] = {}
     for file in files:
         folder, name = os.path.split(file)
@@ -207,7 +213,7 @@ def _real_paths(files: Iterable[Path]) -> Iterator[str]:
         real, links = os.path.realpath(folder), _links(folder)
         for name in names:
             path = f"{real}/{name}"
-            yield os.path.realpath(path) if name in links else path
+            yield Path(folder, name), os.path.realpath(path) if name in links else path
 
 
 def _links(folder: str) -> set[str]:

@@ -198,6 +198,11 @@ def convergences(runs: Sequence[TrainedRun]) -> list[Convergence]:
     ]
 
 
+def has_steps(run: TrainedRun) -> bool:
+    """Whether a metric of the run was measured at a step of its generator."""
+    return bool(_by_step(run.metrics))
+
+
 def _by_step(metrics: Sequence[MetricFields]) -> dict[tuple[str, At], list[MetricFields]]:
     """Finite metrics with a generator step, by what else they are, in the order of the steps.
 

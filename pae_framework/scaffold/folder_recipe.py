@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from pae_framework.data.classes import (
 )
 from pae_framework.data.image_survey import Survey, survey
 from pae_framework.errors import UsageError
+from pae_framework.preflight.image_checks import real_paths
 from pae_framework.recipe.emit import inline, lines
 from pae_framework.recipe.models import MAX_NAME
 from pae_framework.registry import Registry
 from pae_framework.scaffold.plugin_package import filled
 
 SOURCE = "image_folder"
-_SHARES = (0.15, 0.3, 0.5)
-"""Shares of test images that are tried until every class has training images."""
+_SHARES = (0.15, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+"""Shares of test images that are tried until there are enough of them."""
 _FEWEST = 16
 """Training images, and test images, that a recipe is written for."""
 _FEATURES = 64
@@ -51,6 +52,8 @@ class FolderImages:
     written: Mapping[str, Values]
     """Settings of both, as a recipe writes them."""
     survey: Survey
+    links: Mapping[str, str]
+    """Training images that are another image of the folder: names, and paths of the other."""
     left_out: str | None
 
     @property
@@ -74,8 +77,15 @@ class FolderImages:
         """What was found, in words."""
         (train, test), look = self.counts, self.survey
         yield f"{train:,} training images, {test:,} test images"
+        if share := self.written["test"].get("holdout"):
+            why = f", since {_SHARES[0]:.0%} would be fewer than {_FEWEST} images"
+            yield f"test share: {share:.0%}{why if share > _SHARES[0] else ''}"
         names = some_names(self.classes)
-        yield f"{len(self.classes)} classes: {names}" if len(self.classes) > 1 else "no classes"
+        yield (
+            f"{len(self.classes)} classes: {names}"
+            if len(self.classes) > 1
+            else "1 class, so the recipe uses no class labels"
+        )
         sides = look.short_sides
         median = sides[len(sides) // 2]
         yield f"shorter sides from {sides[0]:,} to {sides[-1]:,} px, median {median:,} px"
@@ -84,6 +94,12 @@ class FolderImages:
         if look.problems:
             yield f"{len(look.problems):,} unreadable images, which the recipe excludes:"
             yield from (f"  {problem}" for problem in list(look.problems.values())[:_SHOWN])
+            if (more := len(look.problems) - _SHOWN) > 0:
+                yield f"  and {more:,} more"
+        if self.links:
+            name, other = next(iter(self.links.items()))
+            shown = f"{len(self.links):,}, such as {name} to {other}"
+            yield f"links to other images, which the recipe excludes: {shown}"
         if self.left_out:
             yield f"left out: {self.left_out}"
 
@@ -101,27 +117,36 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
     if train is not None:
         values["split"] = train
     look, left_out = _look(model, values)
-    readable = _excluding(values, look)
     if held_out is None:
-        written = _parts(model, readable)
+        links = _links(model, values)
+        written = _parts(model, _excluding(values, [*look.problems, *links]))
     else:
-        values = {**values, "split": held_out}
-        other, _ = _look(model, values)
-        written = {"train": readable, "test": _excluding(values, other)}
+        test_values = {**values, "split": held_out}
+        links = _links(model, values, test_values)
+        other, _ = _look(model, test_values)
+        written = {
+            "train": _excluding(values, [*look.problems, *links]),
+            "test": _excluding(test_values, other.problems),
+        }
         look = Survey([*look.facts, *other.facts], {**look.problems, **other.problems})
     if len(look.problems) > _MOST_EXCLUDED:
         first = next(iter(look.problems.values()))
         raise UsageError(
             f"{len(look.problems):,} images cannot be read: {first}; repair or remove them"
         )
-    found = FolderImages(
-        _checked(model, written["train"]), _checked(model, written["test"]), written, look, left_out
-    )
+    if len(links) > _MOST_EXCLUDED:
+        name, file = next(iter(links.items()))
+        raise UsageError(
+            f"{folder}: {len(links):,} images are links to others, such as {name} to {file}; "
+            "remove them"
+        )
+    train_source, test_source = (_checked(model, written[part]) for part in ("train", "test"))
+    found = FolderImages(train_source, test_source, written, look, links, left_out)
     if problem := class_difference(found.classes, found.test.known_class_names() or ()):
         raise UsageError(f"{folder / str(held_out)}: {problem}")
     if min(found.counts) < _FEWEST:
         raise UsageError(
-            f"{folder}: {found.counts[0]} training images and {found.counts[1]} test images, but "
+            f"{folder}: training images: {found.counts[0]}, test images: {found.counts[1]}, but "
             f"training and evaluation need at least {_FEWEST} of each; add images"
         )
     return found
@@ -160,20 +185,58 @@ def _checked(model: type[Any], values: Values) -> DataSourceConfig:
     return source
 
 
-def _excluding(values: Values, look: Survey) -> Values:
-    exclude = [glob.escape(name) for name in look.problems]
+def _links(model: type[Any], values: Values, test: Values | None = None) -> dict[str, str]:
+    """Images that are among the test images or earlier ones by their real paths, with these."""
+    files = _checked(model, values).image_files() or {}
+    names = {path: name for name, path in files.items()}
+    known: dict[str, Path] = {}
+    if test is not None:
+        images = (_checked(model, test).image_files() or {}).values()
+        known = {real: file for file, real in real_paths(images)}
+    links: dict[str, str] = {}
+    for file, real in sorted(real_paths(names), key=lambda found: str(found[0]) != found[1]):
+        if real in known:
+            links[names[file]] = str(known[real])
+        else:
+            known[real] = file
+    return links
+
+
+def _excluding(values: Values, names: Iterable[str]) -> Values:
+    exclude = [glob.escape(name) for name in dict.fromkeys(names)]
     return {**values, "exclude": exclude} if exclude else values
 
 
 def _parts(model: type[Any], values: Values) -> dict[str, Values]:
-    """Both parts of one folder, with a share that leaves images of every class for training."""
+    """Both parts of one folder, with the smallest share that gives enough test images.
+
+    Raises:
+        UsageError: no share leaves enough images in both parts, and of every class for training.
+    """
     for share in _SHARES:
         train = {**values, "holdout": share}
         parts = {"train": train, "test": {**train, "part": "test"}}
         sources = [model(**part) for part in parts.values()]
         if all(source.missing() is None and _count(source) >= _FEWEST for source in sources):
-            break
-    return parts
+            return parts
+    raise UsageError(_no_share(_checked(model, values)))
+
+
+def _no_share(source: DataSourceConfig) -> str:
+    counts = source.image_counts() or {}
+    folder, total = source.model_dump()["folder"], sum(counts.values())
+    if total < 2 * _FEWEST:
+        return (
+            f"{folder}: images: {total}, but training and evaluation need at least {_FEWEST} each; "
+            "add images"
+        )
+    smallest = min(counts, key=counts.__getitem__)
+    return (
+        f"{folder}: no share of the {total} images leaves {_FEWEST} test images, {_FEWEST} "
+        f"training images and a training image of each class (smallest class: {smallest}, "
+        f"{counts[smallest]}), because a hash of the names chooses them; add images, or sort them "
+        f"into {folder}/train and {folder}/val"
+    )
 
 
 def _count(source: DataSourceConfig) -> int:

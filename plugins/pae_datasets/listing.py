@@ -27,6 +27,9 @@ ABOVE = "links to a folder above them"
 SPECIAL = "pipes, sockets and devices"
 OTHER = "other types"
 EXCLUDED = "excluded"
+RUNS = "directories of runs"
+_RUN_FILES = ("run.json", "stage.json")
+"""Files by which a directory of a run and one of its stages are known."""
 _SHOWN_SUFFIXES = 5
 _TICK_NS = 2_000_000_000
 """File systems may give two changes within this time the same time stamp."""
@@ -55,8 +58,8 @@ class Part:
 class Listing:
     """The images of a folder: those below its class folders, or, without any, those in it.
 
-    Names are relative to that folder, with ``/``; hidden files and folders are left out, at every
-    depth, and links are followed.
+    Names are relative to that folder, with ``/``; hidden files and folders and directories of runs
+    are left out, at every depth, and links are followed.
     """
 
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -135,7 +138,8 @@ def _without(listing: Listing, exclude: tuple[str, ...], root: Path) -> Listing:
     kept = replace(listing, classes=classes)
     if empty := [name for name, names in classes.items() if not names]:
         return Listing(problem=f"`exclude` leaves no image of {some_names(empty)} in {root}")
-    kept.left_out[EXCLUDED] += listing.images - kept.images
+    if excluded_images := listing.images - kept.images:
+        kept.left_out[EXCLUDED] += excluded_images
     return kept
 
 
@@ -146,8 +150,8 @@ def _of_part(listing: Listing, part: Part, root: Path) -> Listing:
     empty = [name for name, names in classes.items() if not names]
     if part.is_test and len(empty) == len(classes):
         problem = (
-            f"`holdout` {part.test_share:g} of the {listing.images} images of {root} is none; "
-            "raise it, or add images"
+            f"`holdout` {part.test_share:g} leaves no test image in {root} (images: "
+            f"{listing.images}); raise it, or add images"
         )
         return Listing(problem=problem)
     if not part.is_test and empty:
@@ -177,18 +181,21 @@ def _list(root: Path, expected: int | None) -> Listing:
     listing = Listing()
     try:
         folders, beside = _split_by_kind(root, listing)
-        classes = folders or ([FLAT] if beside else [])
-        if problem := _problem_of_classes(root, classes, expected):
+        if problem := _problem_of_folders(root, folders):
             return Listing(problem=problem)
-        if beside and not folders:
-            listing.classes[FLAT] = tuple(beside)
-            return listing
-        if beside:
-            listing.left_out[BESIDE] = len(beside)
         for name in folders:
-            listing.classes[name] = tuple(sorted(_images_below(root, name, listing), key=_parts))
+            runs = listing.left_out[RUNS]
+            images = tuple(sorted(_images_below(root, name, listing), key=_parts))
+            if images or listing.left_out[RUNS] == runs:
+                listing.classes[name] = images
     except OSError as error:
         return Listing(problem=f"{error.filename or root} cannot be listed: {error.strerror}")
+    if beside and listing.classes:
+        listing.left_out[BESIDE] = len(beside)
+    elif beside:
+        listing.classes[FLAT] = tuple(beside)
+    if problem := _problem_of_number(root, len(listing.classes), expected):
+        return Listing(problem=problem)
     if empty := [name for name, files in listing.classes.items() if not files]:
         return Listing(problem=_problem_of_empty(root, empty))
     return listing
@@ -207,23 +214,28 @@ def _split_by_kind(root: Path, listing: Listing) -> tuple[list[str], list[str]]:
             if entry.name.startswith("."):
                 listing.left_out[HIDDEN] += 1
             elif _is_folder(entry):
-                folders.append(entry.name)
+                if not _is_run(entry, listing):
+                    folders.append(entry.name)
             elif _is_image(entry, listing):
                 images.append(entry.name)
     return sorted(folders), sorted(images)
 
 
-def _problem_of_classes(root: Path, folders: Sequence[str], expected: int | None) -> str | None:
-    if not folders:
+def _problem_of_number(root: Path, count: int, expected: int | None) -> str | None:
+    if not count:
         return (
             f"{root} contains no image and no class folder (expected {root}/<class>/<image>.jpg, "
             f"or {root}/<image>.jpg)"
         )
+    if expected not in (None, count):
+        return f"{root} contains {count} classes, but `classes` is {expected}"
+    return None
+
+
+def _problem_of_folders(root: Path, folders: Sequence[str]) -> str | None:
     for name in folders:
         if not _is_text(name):
             return f"{root} contains a class folder whose name is not UTF-8: {name!r}; rename it"
-    if expected not in (None, len(folders)):
-        return f"{root} contains {len(folders)} classes, but `classes` is {expected}"
     real = {name: os.path.realpath(root / name) for name in folders}
     above = os.path.realpath(root)
     for name, path in real.items():
@@ -263,6 +275,8 @@ def _images_below(root: Path, class_name: str, listing: Listing) -> Iterator[str
                 if entry.name.startswith("."):
                     left_out[HIDDEN] += 1
                 elif _is_folder(entry):
+                    if _is_run(entry, listing):
+                        continue
                     if not entry.is_symlink():
                         waiting.append((name, os.path.join(real, entry.name), above))  # noqa: PTH118
                         continue
@@ -290,6 +304,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def _is_run(entry: os.DirEntry[str], listing: Listing) -> bool:
+    """Whether a folder is that of a run or of a stage; counts it if so."""
+    found = any(os.path.exists(f"{entry.path}/{name}") for name in _RUN_FILES)  # noqa: PTH110
+    if found:
+        listing.left_out[RUNS] += 1
+    return found
 
 
 def _is_image(entry: os.DirEntry[str], listing: Listing) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -76,6 +77,16 @@ class TestRuns:
     def test_a_run_without_results(self, pae: Pae) -> None:
         shutil.copytree(FINISHED.with_name("stopped"), "stopped", symlinks=True)
         assert "stopped has no results" in pae("report", "a", "stopped").fails(2).err
+
+    def test_runs_whose_samples_no_evaluator_measures(self, pae: Pae) -> None:
+        file = Path("a/evaluate/results.json")
+        results = json.loads(file.read_text(encoding="utf-8"))
+        others = [metric for metric in results if "generator_step" not in json.dumps(metric)]
+        assert 0 < len(others) < len(results)
+        file.write_text(json.dumps(others), encoding="utf-8")
+        error = pae("report", "a", "--json").fails(2).err
+        assert "generation" in error
+        assert "keep_steps" not in error
 
     def test_damaged_results(self, pae: Pae) -> None:
         Path("b/evaluate/results.json").write_text("[", encoding="utf-8")

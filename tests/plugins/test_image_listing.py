@@ -230,6 +230,33 @@ def test_a_class_without_images_is_refused(tmp_path: Path, only: str):
         ImageFolder(ImageFolderConfig(folder=str(tmp_path)), 8)
 
 
+RUNS = [
+    "runs/pets/run.json",
+    "runs/group/pets/run.json",
+    "pets/run.json",
+    "shared/encoder-0123/stage.json",
+    "c/runs/pets/run.json",
+]
+
+
+@pytest.mark.parametrize("record", RUNS)
+@pytest.mark.parametrize("layout", ["c/0.png", "c/sub/0.png", "0.png"])
+def test_directories_of_runs_are_no_classes(tmp_path: Path, record: str, layout: str):
+    save(tmp_path / layout)
+    save((tmp_path / record).with_name("pictures") / "preview.png")
+    (tmp_path / record).touch()
+    assert names_in(tmp_path) == [layout]
+    left_out = ImageFolderConfig(folder=str(tmp_path), classes=1).left_out()
+    assert left_out is not None
+    assert "runs: 1" in left_out
+
+
+def test_a_folder_of_runs_alone_holds_no_images(tmp_path: Path):
+    save(tmp_path / "runs/pets/preview.png")
+    (tmp_path / "runs/pets/run.json").touch()
+    assert "no image" in (list_images(tmp_path).problem or "")
+
+
 def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path):
     save(tmp_path / "c/0.png")
     os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")  # noqa: PTH102

@@ -206,6 +206,22 @@ def test_a_link_to_a_training_image_is_that_image(data, link):
     assert doubted(recipe(data)) == ["data.test"]
 
 
+def test_links_between_the_parts_of_a_folder_are_named(data):
+    settings = "split: train, holdout: 0.5"
+    loaded = recipe(data, settings, f"{settings}, part: test")
+    train, test = (
+        next(iter(source.config.image_files().values()))
+        for source in (loaded.recipe.data.train, loaded.recipe.data.test)
+    )
+    test.unlink()
+    test.symlink_to(train)
+    (problem,) = doubtful_images([loaded])
+    assert str(train) in problem.message
+    assert str(test) in problem.message
+    assert "0.15" not in problem.hint
+    assert "exclude" in problem.hint
+
+
 def test_without_links_no_path_of_an_image_is_resolved(data, monkeypatch):
     loaded, resolved, resolve = recipe(data), list[object](), os.path.realpath
 

@@ -139,6 +139,74 @@ def test_unreadable_images_are_named_and_excluded(tmp_path, split):
     assert sum(train) + sum(test) == 60 * len(places)
 
 
+@pytest.mark.parametrize("broken", [1, 5, 6, 16])
+def test_unreadable_images_that_are_not_named_are_counted(tmp_path, broken):
+    fill(tmp_path / "data", 60)
+    for n in range(broken):
+        (tmp_path / f"data/broken{n:02d}.png").write_text("no image")
+    told = list(find_images(tmp_path / "data", REGISTRY).lines())
+    shown = sum("/broken" in line for line in told)
+    assert shown > 0
+    assert any(f"and {broken - shown} more" in line for line in told) == (shown < broken)
+
+
+@pytest.mark.parametrize("count", [40, 50, 72, 100, 200])
+def test_the_share_of_test_images_suffices_and_is_told(tmp_path, count):
+    fill(tmp_path / "data", count, side=16)
+    found = find_images(tmp_path / "data", REGISTRY)
+    share = found.written["test"]["holdout"]
+    assert min(found.counts) >= 16
+    assert any(f"share: {round(100 * share)}%" in line for line in found.lines())
+    smaller = found.test.model_copy(update={"holdout": 0.15})
+    assert (share == 0.15) == (sum((smaller.image_counts() or {}).values()) >= 16)
+
+
+@pytest.mark.parametrize("count", [1, 5, 31, 32])
+def test_too_few_images_are_refused_without_settings_that_nobody_wrote(tmp_path, count):
+    fill(tmp_path / "data", count, side=16)
+    with pytest.raises(UsageError, match=rf"\b{count}\b.*add images") as caught:
+        find_images(tmp_path / "data", REGISTRY)
+    assert "holdout" not in str(caught.value)
+
+
+def test_a_class_without_training_images_is_named(tmp_path):
+    fill(tmp_path / "data/many", 60, side=16)
+    part = REGISTRY.find("dataset", "image_folder").config_class()
+    (tmp_path / "data/rare").mkdir()
+    for n in range(100):
+        only = tmp_path / f"data/rare/{n}.png"
+        Image.new("RGB", (16, 16)).save(only)
+        config = part(folder=str(tmp_path / "data"), holdout=0.15, part="train")
+        if config.missing() is not None:
+            break
+        only.unlink()
+    with pytest.raises(UsageError, match="rare"):
+        find_images(tmp_path / "data", REGISTRY)
+
+
+@pytest.mark.parametrize("places", [("a", "b"), (".", "."), ("train/a", "val/a")])
+def test_links_to_other_images_are_told_and_excluded(tmp_path, places):
+    data = tmp_path / "data"
+    for name in places:
+        fill(data / name, 60, side=16)
+    for n in range(7):
+        (data / places[0] / f"link{n}.png").symlink_to(data / places[1] / f"{n:03d}.png")
+    told = "\n".join(find_images(data, REGISTRY).lines())
+    assert "excludes: 7" in told
+    assert "link0.png" in told
+    sources = written(tmp_path, data).recipe.data
+    files = [x.config.image_files().values() for x in (sources.train, sources.test)]
+    assert len({path.resolve() for part in files for path in part}) == sum(map(len, files))
+
+
+@pytest.mark.parametrize("name", ["a", "."])
+def test_one_class_is_told_as_pae_check_tells_it(tmp_path, name):
+    fill(tmp_path / "data" / name, 60)
+    told = list(find_images(tmp_path / "data", REGISTRY).lines())
+    assert any(line.startswith("1 class") for line in told)
+    assert not any("no classes" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -185,6 +253,15 @@ def test_the_command_writes_a_recipe_that_pae_check_accepts(pae: Pae, tmp_path):
     assert (tmp_path / "pets.yaml").read_text() == text
     pae("new-recipe", "pets", "--out", "other.yaml").ok()
     assert load_recipe(tmp_path / "other.yaml", (), REGISTRY).recipe.name == "other"
+
+
+@pytest.mark.parametrize("here", ["pets", "pets/sub"])
+def test_a_contact_sheet_does_not_become_an_image(pae: Pae, tmp_path, monkeypatch, here):
+    fill(tmp_path / "pets/sub", 60, side=16)
+    monkeypatch.chdir(tmp_path / here)
+    told = pae("new-recipe", str(tmp_path / "pets")).ok().out
+    (sheet,) = (line.split()[-1] for line in told.splitlines() if "--pictures" in line)
+    assert (Path.cwd() / sheet).resolve().parent == tmp_path
 
 
 @pytest.mark.slow

@@ -62,5 +62,12 @@ def new_recipe(
         print_line(line)
     write_text(file, text)
     print_line(f"\n{file}: written; next:")
-    print_line(f"  pae check {quoted} --pictures {name}.png")
+    print_line(f"  pae check {quoted} --pictures {shlex.quote(_pictures(folder, name))}")
     print_line(f"  pae run {quoted}")
+
+
+def _pictures(folder: Path, name: str) -> str:
+    """A file for the contact sheet that does not become one of the images."""
+    images, here = folder.expanduser().resolve(), Path.cwd()
+    place = images.parent if here.is_relative_to(images) else here
+    return os.path.relpath(place / f"{name}.png")

@@ -99,7 +99,7 @@ def _compare_convergence(
     registry: Registry,
 ) -> None:
     from pae_framework.cli.extraction import PAGE, require_writable
-    from pae_framework.report.convergence import convergences
+    from pae_framework.report.convergence import convergences, has_steps
     from pae_framework.report.convergence_table import plain
     from pae_framework.runs.learning_curves import trained_runs
 
@@ -108,7 +108,13 @@ def _compare_convergence(
     page = out or (None if as_json else DEFAULT_PAGE)
     if page is not None:
         require_writable(page, PAGE)
-    found = convergences(trained_runs(runs, registry))
+    trained = trained_runs(runs, registry)
+    found = convergences(trained)
+    if not found and not any(map(has_steps, trained)):
+        raise UsageError(
+            "no evaluator of these runs measures samples; add one, such as `generation`, to "
+            "`evaluate` of the recipe"
+        )
     if not found:
         raise UsageError(
             "no metric of these runs was measured at two steps of the generator; set "
