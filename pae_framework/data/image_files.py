@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, cast
 
-import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
 from pae_framework.data.data_settings import STORED, Background
@@ -190,6 +189,8 @@ def _reason(error: Exception) -> str:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion of 16 bits clips at 255.
     if image.mode.startswith("I;16"):
+        import numpy as np  # `pae check` opens images, too, and must start fast
+
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
 
@@ -205,6 +206,8 @@ def _opacity(image: Image.Image) -> Image.Image:
     """How opaque each pixel is, from 0 to 255."""
     if image.mode.startswith("I;16"):
         # Pillow converts 16 bits with a transparent gray value to no other mode.
+        import numpy as np
+
         opaque = np.asarray(image) != image.info["transparency"]
         return Image.fromarray(opaque.astype(np.uint8) * 255)
     return (image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A")

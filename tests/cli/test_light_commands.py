@@ -20,7 +20,7 @@ from pae_framework.cli.app import OTHER_WORDS, app
 from pae_framework.cli.output import progress_console
 from pae_framework.errors import EXIT_CODES, PaeError, StoppedError
 from pae_framework.flow.flow_settings import SolverName
-from pae_framework.launch import evaluate_run
+from pae_framework.launch import evaluate_run, start
 from pae_framework.recipe import load
 from pae_framework.recipe.library import MODELINE, folder
 from pae_framework.recipe.load import load_recipe
@@ -531,6 +531,7 @@ def test_a_signal_ends_a_resumable_command_with_its_code_and_says_how_to_resume(
         (evaluate_run, "evaluate_run"),
         (extraction, "extraction_of"),
         (load, "load_recipe"),
+        (start, "load_for_run"),
         (opened, "open_run"),
     ):
         monkeypatch.setattr(module, function, signaled)

@@ -26,7 +26,10 @@ def test_it_uses_what_is_known_of_the_images(tmp_path: Path, monkeypatch: pytest
         path = Path("data", "abc"[number % 3], f"{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), number).save(path)
-    sources = [f"data.{split}={{use: image_folder, folder: data}}" for split in ("train", "test")]
+    sources = [
+        f"data.{split}={{use: image_folder, folder: data, cache_gib: 0}}"
+        for split in ("train", "test")
+    ]
     others = ("evaluate.manifold={images: 40, ssc: false}", "evaluate.generation=null")
     loaded = load_recipe("quickstart", (*sources, *others), REGISTRY)
 

@@ -140,7 +140,6 @@ def test_each_set_alone_asks_for_no_other(key: str) -> None:
         ({"convergence": {"shift": 2, "shift_base": 4096}}, "shift_base"),
         ({"convergence": {"batch_size": 4}}, "convergence.batch_size"),
         ({"variants": {"a": {}}}, "variants.a"),
-        ({"variants": {"a": None}}, "variants.a"),
         ({"variants": {"a": {"guidance": None}}}, "variants.a"),
         ({"steps": 9, "variants": {"a": {"steps": 9}}}, "variants.a"),
         ({"variants": {"a": {"steps": 9}, "b": {"steps": 9}}}, "variants.b"),

@@ -99,7 +99,7 @@ def stop_in(processes: int, run: Path, stage: str, step: int, *words: str) -> in
         time.sleep(0.002)
     main.send_signal(signal.SIGTERM)
     error = main.communicate()[1]
-    assert main.returncode == 1, error
+    assert main.returncode == 143, error
     (found,) = re.findall(rf"stopped at step (\d+) of {STEPS}", error)
     assert step <= int(found) < STEPS
     return int(found)

@@ -72,8 +72,12 @@ def test_what_is_done_is_only_shown(place: Path) -> None:
     found = pae("evaluate", "runs/a", "--json", "--out", "card.json", cwd=place).ok()
     results = json.loads((stage(place) / "results.json").read_bytes())
     assert found.json["metrics"] == results
-    assert json.loads((place / "card.json").read_bytes()) == found.json
-    assert pae("cards", "runs/a", "--json", cwd=place).ok().json == found.json
+    written = json.loads((place / "card.json").read_bytes())
+    assert {**written, "schema": "evaluate/1"} == found.json
+    assert pae("cards", "runs/a", "--json", cwd=place).ok().json == {
+        **found.json,
+        "schema": "cards/1",
+    }
     assert StageRecord(stage(place)).info == before
 
 

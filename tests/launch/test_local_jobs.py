@@ -50,7 +50,8 @@ def test_debug_runs_in_this_process_and_shows_the_results(
     words: list[str | Path] = ["run", RECIPE, "--run-dir", "run", *LAST, "--on", "debug"]
     result = pae(words, folder, monkeypatch).ok()
     assert state(folder) == "done"
-    assert metrics_table(result.out) == finished.expected["run"]
+    _, metric, table = result.out.partition("metric ")  # after the log of the job
+    assert metrics_table(metric + table) == finished.expected["run"]
     (job,) = RunJobs(folder / "run").submitted
     assert (job.stage, job.executor) == ("report", "debug")
 

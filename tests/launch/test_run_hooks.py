@@ -259,12 +259,14 @@ def test_a_signal_while_a_tracker_is_built_stops_the_run(
 
 def test_a_plugin_that_can_no_longer_be_imported_is_reported(
     record: StageRecord,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     tiny_recipe: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "vanishes_later.py"
+    request.addfinalizer(lambda: sys.modules.pop(path.stem, None))  # later tests would send it
     path.write_text(PLUGIN, encoding="utf-8")
     loaded = load_recipe(tiny_recipe, [f"plugins=[{path}]"], load_registry())
     path.unlink()

@@ -36,7 +36,8 @@ class Copy:
 
 @pytest.fixture
 def reconstruct(tmp_path):
-    recipe = SimpleNamespace(data=SimpleNamespace(image_size=4), seed=0)
+    data = SimpleNamespace(image_size=4, train=SimpleNamespace(config=DataSourceConfig()))
+    recipe = SimpleNamespace(data=data, seed=0)
     context = SimpleNamespace(
         recipe=recipe,
         test_source=Darker(DataSourceConfig(), 4),

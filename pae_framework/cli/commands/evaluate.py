@@ -32,11 +32,11 @@ from pae_framework.cli.output import (
 )
 from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
-from pae_framework.registry import Registry
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
     from pae_framework.launch.ranks import Ranks
+    from pae_framework.registry import Registry
 
 _OF_A_RUN = ("only", "again")
 _OF_SAMPLES = ("samples", "reference", "metrics", "weights", "size", "batch_size", "cache")
