@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests share the cores
 
@@ -48,6 +50,16 @@ generator:
 sample: {count: 20, steps: 4, batch_size: 8, at_steps: [3], few_steps: [2]}
 evaluate: {manifold: {images: 20}}
 """
+
+
+@pytest.fixture(autouse=True)
+def _plugin_files_of_this_test_only() -> Iterator[None]:
+    """A plugin of one file keeps its module; the next test may have another file of that name."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if hasattr(sys.modules[name], "__pae_file__"):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
