@@ -255,8 +255,8 @@ class StageContext:
         images = None if recorded is None else recorded.images
         return later_stages(self.recipe, self.run, self.plan, self.planned.name, images).seconds
 
-    def train_context(self, train: TrainSettings) -> TrainContext:
-        """Folder, device, name, seed and display for the training loop."""
+    def train_context(self, train: TrainSettings, images: int) -> TrainContext:
+        """Folder, device, name, seed and display for a training on ``images`` images."""
         return TrainContext(
             self.directory,
             self.device,
@@ -266,6 +266,7 @@ class StageContext:
             self.world,
             self.update_record,
             self.metrics_logged,
+            images,
         )
 
 

@@ -30,4 +30,4 @@ def run(context: StageContext) -> None:
     model = untrained_generator(context)
     total = context.print_length(settings, len(latents))
     task = TrainTask(FlowObjective(model, component.objective), batches, saved=model)
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, len(latents)))

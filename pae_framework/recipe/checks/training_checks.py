@@ -19,6 +19,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_encoders(recipe)
     yield from _check_keep_steps(recipe)
     yield from _check_warmups(recipe)
+    yield from _check_decays(recipe)
     yield from _check_statistics(recipe)
     yield from _check_parallel(recipe)
     yield from _check_classes(recipe)
@@ -58,15 +59,37 @@ def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(keep_steps, message, f"set {dotted(keep_steps)}={kept}")
 
 
-def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Each learning rate reaches its peak before the end of the training."""
-    optimizers: list[tuple[KeyPath, OptimizerSettings, TrainSettings]] = []
+def _optimizers(recipe: Recipe) -> Iterator[tuple[KeyPath, OptimizerSettings, TrainSettings]]:
+    """Key path and settings of every optimizer, with the training that it is part of."""
     for stage in STAGES.values():
         if (train := stage.stated_train(recipe)) is not None:
-            optimizers.append((stage.train_path or (), train, train))
+            yield stage.train_path or (), train, train
     if (adversarial := recipe.tokenizer.active_adversarial) is not None:
-        optimizers.append((_DISCRIMINATOR, adversarial.optimizer, recipe.tokenizer.train))
-    for path, optimizer, train in optimizers:
+        yield _DISCRIMINATOR, adversarial.optimizer, recipe.tokenizer.train
+
+
+def _check_decays(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Warm-up, start and end of a decay are in order; their units are compared by the images."""
+    images = recipe.data.train.config.image_count()
+    for path, optimizer, train in _optimizers(recipe):
+        per_epoch = None if images is None else images / train.batch_size
+        start, end, warmup = optimizer.decay_from, optimizer.decay_to, optimizer.warmup_steps
+        if per_epoch is None or (start is None and end is None):
+            continue
+        first = warmup if start is None else start.in_steps(per_epoch)
+        if first < warmup:
+            message = f"{start} is step {first}, before the end of the warm-up (step {warmup})"
+            key = (*path, "decay_from")
+            yield Inconsistency(key, message, f"set {dotted(key)}={{steps: {warmup}}}")
+        elif end is not None and (last := end.in_steps(per_epoch)) <= first:
+            message = f"{end} is step {last}, not after the start of the decay (step {first})"
+            key = (*path, "decay_to")
+            yield Inconsistency(key, message, f"set {dotted(key)}={{steps: {first + 1}}} or later")
+
+
+def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Each learning rate reaches its peak before the end of the training."""
+    for path, optimizer, train in _optimizers(recipe):
         last, warmup = known_steps(train, recipe), optimizer.warmup_steps
         if last is not None and warmup > last:
             key = (*path, "warmup_steps")
