@@ -111,6 +111,9 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     )
     for training in _trainings(data):
         _shrink_training(training)
+        if training["crop_from"] is not None:
+            side, whole = data["data"]["image_size"], loaded.recipe.data.image_size
+            training["crop_from"] = max(side + 1, side * training["crop_from"] // whole)
     _shrink_tokenizer(data["tokenizer"], small.tokenizer.encoder.config.feature_maps())
     if data["sample"] is not None:
         _shrink_sampling(data)

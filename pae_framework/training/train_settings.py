@@ -15,6 +15,7 @@ from pae_framework.config import (
     Precision,
     Seed,
     Settings,
+    Side,
     Steps,
     Weight,
     Workers,
@@ -147,6 +148,14 @@ class TrainSettings(OptimizerSettings):
         1,
         description="number of micro-batches per step; adaptive weights and batch norm are "
         "computed per micro-batch",
+    )
+    flip: bool | None = Field(
+        None, description="mirror images at random in this training; null: as `data.flip` says"
+    )
+    crop_from: Side | None = Field(
+        None,
+        description="read images with this side, px, and crop them at random to `data.image_size`, "
+        "anew in each epoch (RAE: 384 for 256); null: read them with that side",
     )
     lr_factors: dict[str, Weight] = Field(
         {},

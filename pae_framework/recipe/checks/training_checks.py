@@ -21,6 +21,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_warmups(recipe)
     yield from _check_decays(recipe)
     yield from _check_statistics(recipe)
+    yield from _check_views(recipe)
     yield from _check_parallel(recipe)
     yield from _check_classes(recipe)
 
@@ -98,11 +99,49 @@ def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:
-    generator = recipe.generator
-    if recipe.latents.statistics is not None and (generator is None or generator.weights is None):
+    generator, latents = recipe.generator, recipe.latents
+    trains = generator is None or generator.weights is None
+    if latents.statistics is not None and latents.stored and trains:
         message = "needs a pretrained generator, but generator.weights is not set"
-        hint = "set generator.weights=<file> or latents.statistics=null"
+        hint = "set generator.weights=<file>, latents.stored=false or latents.statistics=null"
         yield Inconsistency(("latents", "statistics"), message, hint)
+    if latents.statistics_per != "channel" and not latents.encoded:
+        path = ("latents", "statistics_per")
+        message = "has no effect: the statistics are read, not measured"
+        yield Inconsistency(path, message, f"set {dotted(path)}=channel")
+
+
+def _check_views(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Crops are smaller than the image, and no training asks for views that are not stored."""
+    size = recipe.data.image_size
+    for stage in STAGES.values():
+        train, path = stage.stated_train(recipe), stage.train_path or ()
+        if train is None:
+            continue
+        if train.crop_from is not None and train.crop_from <= size:
+            key = (*path, "crop_from")
+            message = f"{train.crop_from} px are not more than data.image_size ({size} px)"
+            yield Inconsistency(key, message, f"set {dotted(key)}={size * 3 // 2}")
+        if (stored := _stored_views(recipe, stage.name)) is None:
+            continue
+        what, without = stored
+        if train.crop_from is not None:
+            key = (*path, "crop_from")
+            message = f"{what} are of whole images"
+            yield Inconsistency(key, message, f"set {dotted(key)}=null or {without}")
+        if train.flip and not recipe.data.flip:
+            key = (*path, "flip")
+            message = f"{what} are not of mirrored images"
+            yield Inconsistency(key, message, f"set data.flip=true or {without}")
+
+
+def _stored_views(recipe: Recipe, stage: str) -> tuple[str, str] | None:
+    """What a training reads in place of images, and the setting without it; None: images."""
+    if stage == "generator" and recipe.latents.stored:
+        return "stored latents", "latents.stored=false"
+    if stage in ("refine", "tokenizer") and recipe.tokenizer.cache_features:
+        return "cached features", "tokenizer.cache_features=false"
+    return None
 
 
 def _check_parallel(recipe: Recipe) -> Iterator[Inconsistency]:
