@@ -32,9 +32,11 @@ test: $(VENV)/.installed-dev
 test-failed: $(VENV)/.installed-dev
 	$(TESTS) --last-failed --last-failed-no-failures none
 
-# Wheels of this tree and of the sample plugins, in a virtual environment of their own.
+# Wheels of this tree and of the sample plugins, in a virtual environment of their own; a run with
+# the plugins of docs/how_to.md.
 test-plugins: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/sample_plugins
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/sample_plugins \
+	  tests/docs/test_how_to.py::test_one_run_uses_all_of_them
 
 SLURM_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm and not slow" tests/slurm
 # Exit code if no Slurm can be started on this machine.
