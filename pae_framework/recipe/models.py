@@ -137,6 +137,11 @@ class TokenizerSection(Settings):
         description="tau: in training, normal noise is added to the decoder's input, with standard "
         "deviation uniform in [0, tau] per image (RAE)",
     )
+    train_encoder: bool = Field(
+        False,
+        description="train the encoder with the tokenizer, from its initial, pretrained or stage "
+        "`encoder`'s weights, instead of freezing it",
+    )
     cache_features: bool = Field(
         False,
         description="compute the frozen encoder's tokens of the training images once and read them "
