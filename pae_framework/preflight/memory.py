@@ -148,7 +148,7 @@ def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> l
 
 
 def _refinement(recipe: Recipe) -> list[_Network]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    tokenizer, size = recipe.tokenizer_section, recipe.data.image_size
     encoder, settings = tokenizer.encoder.config, tokenizer.refinement
     assert settings is not None
     width, tokens = encoder.token_width(), encoder.token_grid(size) ** 2
@@ -161,13 +161,13 @@ def _refinement(recipe: Recipe) -> list[_Network]:
 
 
 def _tokenizer(recipe: Recipe) -> list[_Network]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    tokenizer, size = recipe.tokenizer_section, recipe.data.image_size
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
     decoder = tokenizer.decoder.config
     # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
-    decodes = tokenizer.decodes
+    decodes = tokenizer.decoder_passes
     kept = decoder.activations(grid)
     networks = [
         _Network(
@@ -210,7 +210,7 @@ _RULES: dict[str, Callable[[Recipe, int], list[_Network]]] = {
         "extractor", recipe.extractor, recipe.data.image_size
     ),
     "encoder": lambda recipe, _: _pretraining(
-        "encoder", recipe.tokenizer.encoder, recipe.data.image_size
+        "encoder", recipe.tokenizer_section.encoder, recipe.data.image_size
     ),
     "refine": lambda recipe, _: _refinement(recipe),
     "tokenizer": lambda recipe, _: _tokenizer(recipe),

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pae_framework.contracts import Tokenizer
 from pae_framework.data.latent_dataset import (
     is_complete_shard,
     shard_name,
@@ -22,7 +23,6 @@ from pae_framework.execution.items import pass_items
 from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
 from pae_framework.tokenizer.frozen_types import cast_for_encoding
-from pae_framework.tokenizer.model import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -57,7 +57,7 @@ def _find_statistics(context: StageContext) -> None:
 def _write_shards(context: StageContext) -> None:
     tokenizer = trained_tokenizer(context)
     if context.recipe.latents.precision == "bf16":
-        cast_for_encoding(tokenizer)
+        cast_for_encoding(tokenizer, context.recipe.data.image_size)
     shards, throughput = encoded_latents(context, tokenizer), Throughput()
     images = len(context.train_source)
     with context.progress(images) as progress:

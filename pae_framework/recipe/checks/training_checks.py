@@ -26,7 +26,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
     encoders = {
-        ("tokenizer", "encoder"): recipe.tokenizer.encoder,
+        ("tokenizer", "encoder"): None if recipe.composed is None else recipe.composed.encoder,
         ("extractor",): recipe.extractor,
     }
     for path, encoder in encoders.items():
@@ -64,8 +64,9 @@ def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
     for stage in STAGES.values():
         if (train := stage.stated_train(recipe)) is not None:
             optimizers.append((stage.train_path or (), train, train))
-    if (adversarial := recipe.tokenizer.active_adversarial) is not None:
-        optimizers.append((_DISCRIMINATOR, adversarial.optimizer, recipe.tokenizer.train))
+    composed = recipe.composed
+    if composed is not None and (adversarial := composed.active_adversarial) is not None:
+        optimizers.append((_DISCRIMINATOR, adversarial.optimizer, composed.train))
     for path, optimizer, train in optimizers:
         last, warmup = known_steps(train, recipe), optimizer.warmup_steps
         if last is not None and warmup > last:
@@ -83,7 +84,7 @@ def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_parallel(recipe: Recipe) -> Iterator[Inconsistency]:
-    if recipe.tokenizer.train.parallel == "fsdp":
+    if recipe.composed is not None and recipe.composed.train.parallel == "fsdp":
         path = ("tokenizer", "train", "parallel")
         message = (
             "adaptive weights, regularizers and the discriminator use the tokenizer's weights "
