@@ -1,9 +1,9 @@
 """Released PAE tokenizers: read them, match them with a recipe, load, copy or write them.
 
 A file holds one state dict: ``delta_encoder.``, ``latent_compressor.``, ``latent_decompressor.``
-and ``decoder.`` with the names of our :class:`Tokenizer`, and optionally ``encoder.`` with the
-frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has it
-under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
+and ``decoder.`` with the names of our :class:`ComposedTokenizer`, and optionally ``encoder.`` with
+the frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has
+it under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
 ``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
 ``bottleneck.`` to either. An encoder that was trained with the tokenizer is one of its parts and
 has its own names under ``encoder.``.
@@ -31,7 +31,7 @@ from pae_framework.interop.provenance import (
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
 from pae_framework.tensor_files import cast_like, differences, save_tensors
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.weight_files import read_weights
 
 ENCODER = "encoder."
@@ -71,8 +71,8 @@ def load_tokenizer_weights(context: StageContext) -> None:
         CheckpointError: it is damaged, or made for another recipe; lists what differs.
     """
     recipe = context.recipe
-    assert recipe.tokenizer.weights is not None
-    path = require_file(recipe.tokenizer.weights, "tokenizer.weights", folder=True)
+    assert recipe.tokenizer_section.weights is not None
+    path = require_file(recipe.tokenizer_section.weights, "tokenizer.weights", folder=True)
     released = read_released(path)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
@@ -104,7 +104,8 @@ def validate_and_copy(
     """
     released = read_released(file)
     match_recipe(released, recipe, registry)
-    if not released.encoder and (missing := recipe.tokenizer.encoder.config.missing()) is not None:
+    missing = recipe.tokenizer_section.encoder.config.missing()
+    if not released.encoder and missing is not None:
         raise DataError(
             f"{file} does not contain the encoder's weights: tokenizer.encoder: {missing}"
         )
@@ -134,13 +135,15 @@ def match_recipe(
     Raises:
         CheckpointError: the file was made for another recipe; lists what differs.
     """
-    encoder = recipe.tokenizer.encoder
-    if released.encoder and encoder.train is not None and not recipe.tokenizer.train_encoder:
+    section = recipe.tokenizer_section
+    encoder = section.encoder
+    if released.encoder and encoder.train is not None and not section.train_encoder:
         raise CheckpointError(
             f"{released.source} contains an encoder, but the recipe trains its own "
             f"({encoder.use}: tokenizer.encoder.train)"
         )
-    weights = match_state_dict(released, meta_tokenizer(recipe, registry))
+    expected = meta_tokenizer(recipe.tokenizer_section, recipe.data.image_size, registry)
+    weights = match_state_dict(released, expected)
     if not released.encoder and getattr(encoder.config, "weights", None) == "none":
         raise CheckpointError(
             f"{released.source} does not contain the encoder's weights, and the recipe loads none; "
@@ -149,7 +152,7 @@ def match_recipe(
     return weights
 
 
-def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> TokenizerWeights:
+def match_state_dict(released: TokenizerWeights, tokenizer: ComposedTokenizer) -> TokenizerWeights:
     """The weights as state dicts of ``tokenizer`` and its encoder, in their dtypes.
 
     Args:
@@ -177,7 +180,7 @@ def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> Tokeni
     return replace(released, tokenizer=cast, encoder=encoder)
 
 
-def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
+def released_state(tokenizer: ComposedTokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
     """The state dict of a released tokenizer, the inverse of :func:`match_state_dict`.
 
     Raises:

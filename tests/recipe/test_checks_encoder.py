@@ -75,7 +75,7 @@ def test_memory_counts_its_weights_gradients_moments_and_activations(load: Load)
 
 
 def test_flops_count_its_backward_pass(load: Load) -> None:
-    forward = Forward(10, 0, 100, 1000, 0, (), 0)
+    forward = Forward(extractor=0, encoder=10, encode=100, decode=1000, generator=0)
     recipe = load(*TRAINED, "generator=null", "sample=null", "evaluate={reconstruction: {}}").recipe
     frozen = load(
         *TRAINED,

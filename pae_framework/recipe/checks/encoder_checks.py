@@ -15,8 +15,8 @@ _COPY = "tokenizer.train_encoder=false and tokenizer.modulator.use=finetune"
 
 def check_trained_encoder(recipe: Recipe) -> Iterator[Inconsistency]:
     """Nothing needs frozen features, or a cache of them, from an encoder that is trained."""
-    tokenizer = recipe.tokenizer
-    if not tokenizer.train_encoder:
+    tokenizer = recipe.composed
+    if tokenizer is None or not tokenizer.train_encoder:
         return
     for label, term in tokenizer.active_regularizers.items():
         if term.config.needs_target or term.config.needs_features:
