@@ -69,11 +69,12 @@ def build_tokenizer(
 ) -> Tokenizer:
     """The tokenizer around ``encoder``, whose weights stay; the rest is untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
+    decoded = section.bottleneck.config.decoder_width(encoder.width)
     return Tokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
         _make(section.bottleneck, registry, encoder.width, encoder.grid),
-        _make(section.decoder, registry, encoder.width, encoder.grid),
+        _make(section.decoder, registry, decoded, encoder.grid),
         section.train_encoder,
     )
 

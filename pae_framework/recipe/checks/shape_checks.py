@@ -50,7 +50,11 @@ def check_shapes(recipe: Recipe) -> Iterator[Inconsistency]:
         yield Inconsistency(("tokenizer", "decoder"), str(error))
     yield from _check_heads(recipe, width)
     yield from _check_position_widths(recipe, width)
-    channels = tokenizer.bottleneck.config.latent_channels(width)
+    try:
+        channels = tokenizer.bottleneck.config.latent_channels(width)
+    except ValueError as error:
+        yield Inconsistency(("tokenizer", "bottleneck"), str(error))
+        return
     yield from _check_latent(recipe, LatentShape(channels, grid))
 
 
