@@ -199,7 +199,22 @@ def _generator(recipe: Recipe, num_classes: int) -> list[_Network]:
     assert recipe.generator is not None
     generator, latent = recipe.generator.config, latent_shape(recipe)
     parameters = generator.parameters(latent, num_classes)
-    return [_Network("generator", parameters, generator.activations(latent))]
+    networks = [_Network("generator", parameters, generator.activations(latent))]
+    if not recipe.latents.stored:
+        networks += _loaded_tokenizer(recipe)
+    return networks
+
+
+def _loaded_tokenizer(recipe: Recipe) -> list[_Network]:
+    """A tokenizer that encodes, without gradients."""
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    encoder, modulator = tokenizer.encoder.config, tokenizer.modulator.config
+    decoder = tokenizer.decoder.config.parameters(encoder.token_width(), encoder.token_grid(size))
+    return [
+        _encoder(tokenizer.encoder, size),
+        _Network("modulator", modulator.parameters(encoder, size), trained=False),
+        _Network("decoder", decoder, trained=False),
+    ]
 
 
 def _projection(width: int, channels: int) -> int:

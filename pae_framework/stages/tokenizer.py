@@ -67,7 +67,7 @@ def run(context: StageContext) -> None:
         check=objective.check,
         signed=(*SIGNED, *_growing(section)),
     )
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, tokenizer, "tokenizer.safetensors")
 
 
