@@ -71,11 +71,12 @@ def build_tokenizer(
 ) -> ComposedTokenizer:
     """The tokenizer around ``encoder``, whose weights stay; the rest is untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
+    decoded = section.bottleneck.config.decoder_width(encoder.width)
     return ComposedTokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
         _make(section.bottleneck, registry, encoder.width, encoder.grid),
-        _make(section.decoder, registry, encoder.width, encoder.grid),
+        _make(section.decoder, registry, decoded, encoder.grid),
         section.train_encoder,
     )
 

@@ -376,6 +376,10 @@ class EncoderConfig(ComponentConfig):
     """Whether a stage of the run trains the encoder (it needs a ``train`` map, unless
     ``tokenizer.train_encoder`` is set)."""
 
+    trained_with_tokenizer: ClassVar[bool] = False
+    """Whether only the tokenizer's training trains it: the recipe must set
+    ``tokenizer.train_encoder``."""
+
     has_last_layer: ClassVar[bool] = False
     """Whether the encoder has a :meth:`pae_framework.contracts.Encoder.last_layer`."""
 
@@ -474,8 +478,16 @@ class BottleneckConfig(ComponentConfig):
     required_methods = frozenset({"latent_channels"})
 
     def latent_channels(self, token_width: int) -> int:
-        """Channels of the latents made from tokens of ``token_width``."""
+        """Channels of the latents made from tokens of ``token_width``.
+
+        Raises:
+            ValueError: it cannot process tokens of this width.
+        """
         raise NotImplementedError
+
+    def decoder_width(self, token_width: int) -> int:
+        """Width of the tokens that the decoder gets: of the deprojector's, else the latents'."""
+        return token_width if self.projects else self.latent_channels(token_width)
 
 
 class DecoderConfig(ComponentConfig):

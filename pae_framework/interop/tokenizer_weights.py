@@ -7,6 +7,9 @@ it under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Ou
 ``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
 ``bottleneck.`` to either. An encoder that was trained with the tokenizer is one of its parts and
 has its own names under ``encoder.``.
+
+Files of latent diffusion's KL autoencoders and of VA-VAE have the names of our ``ldm_cnn``, but for
+the convolutions next to the latents, and further networks that only their training uses.
 """
 
 from __future__ import annotations
@@ -36,6 +39,12 @@ from pae_framework.weight_files import read_weights
 
 ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
+
+
+_BESIDE = {"quant_conv.": ENCODER, "post_quant_conv.": "decoder."}
+"""Latent diffusion's prefixes of layers that are part of our encoder and decoder."""
+_OF_TRAINING = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")
+"""Prefixes of what latent diffusion's and VA-VAE's files hold for their training only."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +129,33 @@ def read_released(path: Path) -> TokenizerWeights:
         CheckpointError: see :func:`~pae_framework.weight_files.read_weights`.
     """
     found = read_weights(path)
-    tensors = found.tensors
+    tensors, summary = found.tensors, found.summary
+    if any(name.startswith(tuple(_BESIDE)) for name in tensors):
+        tensors = _without_training(tensors)
+        if left := len(found.tensors) - len(tensors):
+            summary += f"; {left} tensors of its training left out"
     encoder = {name: x for name, x in tensors.items() if name.startswith(ENCODER)}
     tokenizer = {name: x for name, x in tensors.items() if name not in encoder}
     encoder = {name.removeprefix(ENCODER): x for name, x in encoder.items()}
-    return TokenizerWeights(str(path), tokenizer, encoder, found.summary)
+    return TokenizerWeights(str(path), tokenizer, encoder, summary)
+
+
+def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of latent diffusion's autoencoder by our names, without those of its training."""
+    return {
+        next((part for beside, part in _BESIDE.items() if name.startswith(beside)), "") + name: x
+        for name, x in tensors.items()
+        if not name.startswith(_OF_TRAINING)
+    }
+
+
+def _as_latent_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`_without_training`; other tokenizers have no such names."""
+    inner = tuple(part + beside for beside, part in _BESIDE.items())
+    return {
+        name.partition(".")[2] if name.startswith(inner) else name: tensor
+        for name, tensor in state.items()
+    }
 
 
 def match_recipe(
@@ -195,7 +226,7 @@ def released_state(tokenizer: ComposedTokenizer, with_encoder: bool = True) -> d
     if with_encoder and not tokenizer.trains_encoder:
         released = tokenizer.encoder.to_released()
         state.update({ENCODER + name: tensor for name, tensor in released.items()})
-    return state
+    return _as_latent_diffusion(state)
 
 
 def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:

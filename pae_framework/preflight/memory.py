@@ -167,7 +167,7 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
-    decoder = tokenizer.decoder.config
+    decoder, decoded = tokenizer.decoder.config, bottleneck.decoder_width(width)
     # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
     decodes = tokenizer.decoder_passes
     kept = decoder.activations(grid)
@@ -176,7 +176,7 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
             "modulator", modulator.parameters(encoder, size), modulator.activations(encoder, size)
         ),
         _Network(
-            "decoder", decoder.parameters(width, grid), None if kept is None else kept * decodes
+            "decoder", decoder.parameters(decoded, grid), None if kept is None else kept * decodes
         ),
     ]
     if bottleneck.projects:
