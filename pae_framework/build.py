@@ -30,7 +30,7 @@ from pae_framework.recipe.components import (
     DiscriminatorComponent,
     EncoderComponent,
     EvaluatorComponent,
-    GeneratorComponent,
+    GuideComponent,
     TrackerComponent,
     active_components,
 )
@@ -85,7 +85,7 @@ def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
 
 
 def build_generator(
-    component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
+    component: GuideComponent, latent: LatentShape, num_classes: int, registry: Registry
 ) -> Generator:
     """The generator, untrained."""
     generator: Generator = _make(component, registry, latent, num_classes)
