@@ -107,7 +107,8 @@ def _mean_passes(sample: SampleSettings, latent: LatentShape, last: int | None) 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
     decodes = recipe.tokenizer.decodes
-    total: float = forward.encoder + TRAINED * (forward.encode + decodes * forward.decode)
+    encoder = (TRAINED if recipe.tokenizer.train_encoder else ONCE) * forward.encoder
+    total: float = encoder + TRAINED * (forward.encode + decodes * forward.decode)
     # Features of the original are computed without gradient, those of each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes
     return total + sum(passes * flops for flops in forward.compare)

@@ -43,7 +43,7 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         key: ("tokenizer", key)
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
-            *("regularizers", "adversarial", "target", "noise", "train"),
+            *("regularizers", "adversarial", "target", "noise", "train_encoder", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
@@ -222,6 +222,7 @@ def _tokenizer(recipe: Recipe) -> Values:
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
+        **_changed(tokenizer, "train_encoder"),
     }
     if tokenizer.weights is not None:
         weights = _contents(tokenizer.weights)

@@ -1,4 +1,4 @@
-"""Stage ``tokenizer``: train everything around the frozen encoder."""
+"""Stage ``tokenizer``: train everything around the encoder, and the encoder if it is not frozen."""
 
 from __future__ import annotations
 

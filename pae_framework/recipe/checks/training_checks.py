@@ -27,12 +27,15 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
+    with_tokenizer = recipe.tokenizer.train_encoder
     encoders = {
         ("tokenizer", "encoder"): recipe.tokenizer.encoder,
         ("extractor",): recipe.extractor,
     }
     for path, encoder in encoders.items():
         if encoder is None or encoder.config.trainable == (encoder.train is not None):
+            continue
+        if encoder is recipe.tokenizer.encoder and encoder.config.trainable and with_tokenizer:
             continue
         train = dotted((*path, "train"))
         if encoder.config.trainable:
