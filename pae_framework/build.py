@@ -14,6 +14,7 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import (
+    Bottleneck,
     DataSource,
     Discriminator,
     Encoder,
@@ -72,10 +73,16 @@ def build_tokenizer(
     return Tokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
-        _make(section.bottleneck, registry, encoder.width, encoder.grid),
+        build_bottleneck(section, registry, encoder),
         _make(section.decoder, registry, encoder.width, encoder.grid),
         section.train_encoder,
     )
+
+
+def build_bottleneck(section: TokenizerSection, registry: Registry, encoder: Encoder) -> Bottleneck:
+    """The bottleneck behind ``encoder``, before it measures or loads statistics."""
+    bottleneck: Bottleneck = _make(section.bottleneck, registry, encoder.width, encoder.grid)
+    return bottleneck
 
 
 def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
