@@ -218,7 +218,7 @@ def _member_facts(member: str, current: StageStatus) -> Iterator[str]:
 
 def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
     """Where the stages are, what works on them, what failed, and why stages are stale."""
-    from pae_framework.runs.edited import edit_note
+    from pae_framework.runs.edited import PluginChanges
 
     if rows:
         yield f"folders in {os.path.relpath(Path(rows[0].folder).parent)}"
@@ -230,8 +230,7 @@ def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
             facts.append(f"and {len(row.changes) - _SHOWN} more changes")
         if row.stale_inputs:
             facts.append(f"reads {', '.join(row.stale_inputs)}, which changed")
-        if row.edited:
-            facts.append(edit_note(row.stage, row.edited))
+        facts.append(PluginChanges(row.edited, row.upgraded).note(row.stage))
         for fact in (*facts, row.outlook):
             if fact:
                 yield from wrapped(f"{row.stage}: {fact}")
