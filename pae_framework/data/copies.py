@@ -52,6 +52,9 @@ def _size(file: Path) -> int | None:
 
 
 def _last_block(file: Path) -> bytes:
-    with file.open("rb", buffering=0) as content:
-        content.seek(-min(_BLOCK, os.fstat(content.fileno()).st_size), os.SEEK_END)
-        return content.read(_BLOCK)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        start = max(0, os.fstat(descriptor).st_size - _BLOCK)
+        return os.pread(descriptor, _BLOCK, start)
+    finally:
+        os.close(descriptor)
