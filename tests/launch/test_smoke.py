@@ -58,7 +58,16 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        *((name, WITHOUT_INCEPTION if "_full" in name else ()) for name in NAMES),
+        *(
+            (name, WITHOUT_INCEPTION if "_full" in name else ())
+            for name in NAMES
+            if "/" not in name
+        ),
+        *(
+            pytest.param(name, WITHOUT_INCEPTION, marks=pytest.mark.slow)
+            for name in NAMES
+            if "/" in name
+        ),
         pytest.param("dinov2_full", (), marks=pytest.mark.slow, id="dinov2_full with Inception"),
     ],
 )
