@@ -106,7 +106,7 @@ def result_of(member: Member, run: RunDirectory) -> dict[str, Any]:
 @torch.no_grad()
 def psnr_by_step(context: StageContext) -> dict[str, float]:
     """PSNR in dB at the kept steps of the tokenizer and at its last, on the first test images."""
-    train = context.recipe.tokenizer.train
+    train = context.recipe.tokenizer_section.train
     tokenizer = trained_tokenizer(context)
     shown = RunTokenizer(tokenizer, context.recipe.data.image_size)
     source = context.test_source

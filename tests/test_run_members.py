@@ -130,7 +130,7 @@ def test_converged_means_less_than_a_tenth_of_a_decibel(
 
 
 def test_psnr_is_the_mean_over_images(script: ModuleType) -> None:
-    """Errors of 255 and 25.5 grey levels are 0 dB and 20 dB."""
+    """Errors of 255 and 25.5 gray levels are 0 dB and 20 dB."""
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     decoded = torch.stack([torch.full((3, 4, 4), 255.0), torch.full((3, 4, 4), 25.5)])
     tokenizer = SimpleNamespace(encode=lambda images: images, decode=lambda latents: decoded)

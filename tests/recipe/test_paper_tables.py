@@ -72,7 +72,7 @@ def test_variants_share_data_training_lengths_and_protocol(table: str) -> None:
         assert recipe.data == first.data
         assert recipe.generator == first.generator
         assert recipe.evaluate == first.evaluate
-        assert recipe.tokenizer.train.epochs == first.tokenizer.train.epochs == 25
+        assert recipe.tokenizer_section.train.epochs == first.tokenizer_section.train.epochs == 25
         assert recipe.sample is not None
         assert first.sample is not None
         assert recipe.sample.model_copy(update={"steps": 0}) == first.sample.model_copy(
@@ -100,55 +100,55 @@ def test_over_the_miniature_the_variants_are_the_same(table: str) -> None:
         assert base.generator is not None
         assert recipe.generator.config == base.generator.config
         assert recipe.generator.train.steps == base.generator.train.steps
-        assert recipe.tokenizer.encoder == base.tokenizer.encoder
-        assert recipe.tokenizer.train.steps == base.tokenizer.train.steps
-        assert recipe.tokenizer.adversarial is None, "nothing of the large base is left"
+        assert recipe.tokenizer_section.encoder == base.tokenizer_section.encoder
+        assert recipe.tokenizer_section.train.steps == base.tokenizer_section.train.steps
+        assert recipe.tokenizer_section.adversarial is None, "nothing of the large base is left"
         assert recipe.evaluate.keys() == base.evaluate.keys()
 
 
 def test_table_2a_has_every_combination_of_the_terms() -> None:
     found = members("paper/table2a")
     subsets = [set(chosen) for size in range(4) for chosen in combinations(TERMS, size)]
-    assert [set(recipe.tokenizer.regularizers) for recipe in found.values()] == subsets
+    assert [set(recipe.tokenizer_section.regularizers) for recipe in found.values()] == subsets
     names = {"none": set(), "all": set(TERMS)}
     for variant, recipe in found.items():
         terms = names.get(variant, set(variant.split("_")))
-        assert set(recipe.tokenizer.regularizers) == terms
+        assert set(recipe.tokenizer_section.regularizers) == terms
 
 
 def test_variants_of_the_other_tables_change_what_their_names_say() -> None:
-    assert [x.tokenizer.target for x in members("paper/table2b").values()] == ["raw", "refined"]
-    kl = members("paper/table3a")["kl"].tokenizer
+    assert [x.tokenizer_section.target for x in members("paper/table2b").values()] == ["raw", "refined"]
+    kl = members("paper/table3a")["kl"].tokenizer_section
     assert (kl.bottleneck.use, list(kl.regularizers)) == ("gaussian", ["kl"])
     assert kl.bottleneck.config.latent_channels(1024) == 32
     fusion = members("paper/table3b")
-    assert fusion["finetune"].tokenizer.modulator.use == "finetune"
-    settings = [x.tokenizer.modulator.config.model_dump() for x in list(fusion.values())[1:]]
+    assert fusion["finetune"].tokenizer_section.modulator.use == "finetune"
+    settings = [x.tokenizer_section.modulator.config.model_dump() for x in list(fusion.values())[1:]]
     assert [x["fusion"] for x in settings] == ["add", "concat", "sft"]
-    scr = [x.tokenizer.regularizers["scr"].config for x in members("paper/table3c").values()]
+    scr = [x.tokenizer_section.regularizers["scr"].config for x in members("paper/table3c").values()]
     assert [x.model_dump()["level"] for x in scr] == ["pooled", "tokens", "both"]
     angles = {
         variant: term.config.model_dump()["angles"]
         for variant, recipe in members("paper/table3d").items()
-        if (term := recipe.tokenizer.regularizers.get("mcr"))
+        if (term := recipe.tokenizer_section.regularizers.get("mcr"))
     }
     assert angles == {"small": (42.5,), "large": (85,), "cascade": (42.5, 85)}
     for variant, recipe in members("paper/table6").items():
         assert recipe.sample is not None
         assert variant == f"points{recipe.sample.steps + 1}"
     for variant, recipe in members("paper/table7").items():
-        assert variant.startswith(recipe.tokenizer.encoder.use)
-        assert (recipe.tokenizer.regularizers == {}) == variant.endswith("_none")
+        assert variant.startswith(recipe.tokenizer_section.encoder.use)
+        assert (recipe.tokenizer_section.regularizers == {}) == variant.endswith("_none")
     for variant, recipe in members("paper/table8").items():
-        width = recipe.tokenizer.bottleneck.config.latent_channels(1024)
+        width = recipe.tokenizer_section.bottleneck.config.latent_channels(1024)
         assert variant == f"d{width}"
 
 
 @pytest.mark.parametrize("encoder", ["siglip2", "dinov3", "mae"])
 def test_encoders_of_table_7_are_those_of_the_full_recipes(encoder: str) -> None:
-    full = load_recipe(f"{encoder}_full").recipe.tokenizer
+    full = load_recipe(f"{encoder}_full").recipe.tokenizer_section
     for variant in (encoder, f"{encoder}_none"):
-        assert members("paper/table7")[variant].tokenizer.encoder == full.encoder
+        assert members("paper/table7")[variant].tokenizer_section.encoder == full.encoder
 
 
 def test_values_that_several_tables_state_agree() -> None:
