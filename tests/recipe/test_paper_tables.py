@@ -117,15 +117,22 @@ def test_table_2a_has_every_combination_of_the_terms() -> None:
 
 
 def test_variants_of_the_other_tables_change_what_their_names_say() -> None:
-    assert [x.tokenizer_section.target for x in members("paper/table2b").values()] == ["raw", "refined"]
+    assert [x.tokenizer_section.target for x in members("paper/table2b").values()] == [
+        "raw",
+        "refined",
+    ]
     kl = members("paper/table3a")["kl"].tokenizer_section
     assert (kl.bottleneck.use, list(kl.regularizers)) == ("gaussian", ["kl"])
     assert kl.bottleneck.config.latent_channels(1024) == 32
     fusion = members("paper/table3b")
     assert fusion["finetune"].tokenizer_section.modulator.use == "finetune"
-    settings = [x.tokenizer_section.modulator.config.model_dump() for x in list(fusion.values())[1:]]
+    settings = [
+        x.tokenizer_section.modulator.config.model_dump() for x in list(fusion.values())[1:]
+    ]
     assert [x["fusion"] for x in settings] == ["add", "concat", "sft"]
-    scr = [x.tokenizer_section.regularizers["scr"].config for x in members("paper/table3c").values()]
+    scr = [
+        x.tokenizer_section.regularizers["scr"].config for x in members("paper/table3c").values()
+    ]
     assert [x.model_dump()["level"] for x in scr] == ["pooled", "tokens", "both"]
     angles = {
         variant: term.config.model_dump()["angles"]
