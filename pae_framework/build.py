@@ -67,13 +67,14 @@ def build_encoder(component: EncoderComponent, image_size: int, registry: Regist
 def build_tokenizer(
     section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
 ) -> Tokenizer:
-    """The tokenizer around ``encoder``, untrained."""
+    """The tokenizer around ``encoder``, whose weights stay; the rest is untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
     return Tokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
         _make(section.bottleneck, registry, encoder.width, encoder.grid),
         _make(section.decoder, registry, encoder.width, encoder.grid),
+        section.train_encoder,
     )
 
 
@@ -204,7 +205,7 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     """
     section, size = recipe.tokenizer, recipe.data.image_size
     adversarial = section.active_adversarial
-    # train() makes a finetuned encoder freeze the weights that are not trained.
+    # train() freezes the weights of a trained encoder that its tokens do not depend on.
     tokenizer = meta_tokenizer(recipe, registry).train()
     with META:
         extractor = refiner = generator = discriminator = None

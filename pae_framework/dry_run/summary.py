@@ -203,6 +203,8 @@ def _built(
 def _component_sizes(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
     tokenizer, section = networks.tokenizer, recipe.tokenizer
     encoder_stage = "encoder" if section.encoder.train is not None else None
+    if section.train_encoder:
+        encoder_stage = "tokenizer"
     extractor = "" if recipe.extractor is None else recipe.extractor.use
     extractor_stage = "extractor" if STAGES["extractor"].exists(recipe) else None
     adversarial = section.active_adversarial
@@ -238,7 +240,7 @@ def _component_size(
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if stage is None:
         trained = 0
-    elif name in ("encoder", "extractor"):  # frozen only after its own stage
+    elif stage in ("encoder", "extractor"):  # frozen only after its own stage
         trained = total
     return ComponentSize(name, use, trained, total - trained, stage)
 

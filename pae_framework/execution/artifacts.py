@@ -17,6 +17,7 @@ from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_encoder, probe_generator, probe_tokenizer
 from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.models import Recipe
 from pae_framework.tensor_files import load_weights, weights_digest
 from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
@@ -26,7 +27,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
-    """The recipe's encoder (or extractor), frozen, on the device.
+    """The recipe's encoder (or extractor) before the tokenizer is trained, frozen, on the device.
 
     Its weights come from its own stage, from an imported tokenizer, or from
     :meth:`Encoder.load_pretrained`.
@@ -38,7 +39,7 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
     encoder_component = recipe.tokenizer.encoder
     component = recipe.extractor if stage == "extractor" else encoder_component
     assert component is not None
-    with _initial_weights(context, component.train, stage):
+    with _initial_weights(context, _first_training(recipe, component), stage):
         size = component.image_size(recipe.data.image_size)
         encoder = build_encoder(component, size, context.registry)
         if (path := _encoder_file(context, stage)) is not None:
@@ -49,6 +50,13 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
     freeze(encoder, context)
     probe_encoder(encoder, component, context.registry)
     return encoder
+
+
+def _first_training(recipe: Recipe, component: EncoderComponent) -> TrainSettings | None:
+    """Settings of the training that starts from the component's initial weights; None if none."""
+    section = recipe.tokenizer
+    with_tokenizer = component is section.encoder and section.train_encoder
+    return section.train if component.train is None and with_tokenizer else component.train
 
 
 def _encoder_file(context: StageContext, stage: str) -> Path | None:
@@ -76,12 +84,18 @@ def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | N
 def trained_tokenizer(context: StageContext) -> Tokenizer:
     """The run's tokenizer, frozen, on the device."""
     recipe = context.recipe
-    encoder = frozen_encoder(context)
     section, registry = recipe.tokenizer, context.registry
+    if section.train_encoder:  # the tokenizer's file has its weights
+        with _initial_weights(context, _first_training(recipe, section.encoder), "encoder"):
+            encoder = build_encoder(section.encoder, recipe.data.image_size, registry)
+    else:
+        encoder = frozen_encoder(context)
     with _initial_weights(context, section.train, "tokenizer"):
         tokenizer = build_tokenizer(section, recipe.data.image_size, registry, encoder)
     load_weights(tokenizer, context.file("tokenizer", "tokenizer.safetensors"))
     freeze(tokenizer, context)
+    if section.train_encoder:
+        probe_encoder(encoder, section.encoder, registry)
     probe_tokenizer(tokenizer, section, registry)
     return tokenizer
 

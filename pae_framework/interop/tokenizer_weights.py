@@ -5,7 +5,8 @@ and ``decoder.`` with the names of our :class:`Tokenizer`, and optionally ``enco
 frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has it
 under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
 ``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
-``bottleneck.`` to either.
+``bottleneck.`` to either. An encoder that was trained with the tokenizer is one of its parts and
+has its own names under ``encoder.``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from pae_framework.build import meta_tokenizer
 from pae_framework.contracts import Encoder
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.provenance import (
     WEIGHTS,
@@ -134,7 +135,7 @@ def match_recipe(
         CheckpointError: the file was made for another recipe; lists what differs.
     """
     encoder = recipe.tokenizer.encoder
-    if released.encoder and encoder.train is not None:
+    if released.encoder and encoder.train is not None and not recipe.tokenizer.train_encoder:
         raise CheckpointError(
             f"{released.source} contains an encoder, but the recipe trains its own "
             f"({encoder.use}: tokenizer.encoder.train)"
@@ -160,6 +161,8 @@ def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> Tokeni
         CheckpointError: lists every name that is missing, unexpected, of another shape, or not
             finite.
     """
+    if tokenizer.trains_encoder:
+        released = replace(released, tokenizer=released.state, encoder={})
     expected, encoder = tokenizer.state_dict(), {}
     problems = [f"tokenizer: {line}" for line in differences(expected, released.tokenizer)]
     if released.encoder:
@@ -179,9 +182,14 @@ def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str,
 
     Raises:
         CheckpointError: released files have no names for this encoder.
+        UsageError: it is to be left out although it was trained with the tokenizer.
     """
     state: dict[str, Tensor] = dict(tokenizer.state_dict())
-    if with_encoder:
+    if tokenizer.trains_encoder and not with_encoder:
+        raise UsageError(
+            "the encoder was trained with the tokenizer, so the file needs it; remove --no-encoder"
+        )
+    if with_encoder and not tokenizer.trains_encoder:
         released = tokenizer.encoder.to_released()
         state.update({ENCODER + name: tensor for name, tensor in released.items()})
     return state

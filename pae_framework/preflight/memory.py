@@ -137,8 +137,10 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
     )
 
 
-def _frozen_encoder(encoder: EncoderComponent, size: int) -> _Network:
-    return _Network("encoder", encoder.config.parameters(size), trained=False)
+def _encoder(encoder: EncoderComponent, size: int, trained: bool = False) -> _Network:
+    config = encoder.config
+    kept = config.activations(size) if trained else 0
+    return _Network("encoder", config.parameters(size), kept, trained)
 
 
 def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> list[_Network]:
@@ -157,7 +159,7 @@ def _refinement(recipe: Recipe) -> list[_Network]:
     blocks = settings.depth * 12 * inner**2
     parameters = blocks + (channels + width) * inner + _projection(width, channels)
     kept = block_activations(blocks, tokens, inner) + 6 * width * tokens
-    return [_Network("refinement", parameters, kept), _frozen_encoder(tokenizer.encoder, size)]
+    return [_Network("refinement", parameters, kept), _encoder(tokenizer.encoder, size)]
 
 
 def _tokenizer(recipe: Recipe) -> list[_Network]:
@@ -182,7 +184,7 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
         inner = 6 * width * grid**2  # q, k, v, what attention gives, its projection, and the map
         parameters = 2 * _projection(width, channels)
         networks.append(_Network("projection", parameters, inner * (1 + decodes)))
-    networks.append(_frozen_encoder(tokenizer.encoder, size))
+    networks.append(_encoder(tokenizer.encoder, size, tokenizer.train_encoder))
     for name, term in tokenizer.reconstruction.active_terms.items():
         kept = term.activations(encoder, size)
         kept = None if kept is None else kept * decodes
@@ -197,7 +199,22 @@ def _generator(recipe: Recipe, num_classes: int) -> list[_Network]:
     assert recipe.generator is not None
     generator, latent = recipe.generator.config, latent_shape(recipe)
     parameters = generator.parameters(latent, num_classes)
-    return [_Network("generator", parameters, generator.activations(latent))]
+    networks = [_Network("generator", parameters, generator.activations(latent))]
+    if not recipe.latents.stored:
+        networks += _loaded_tokenizer(recipe)
+    return networks
+
+
+def _loaded_tokenizer(recipe: Recipe) -> list[_Network]:
+    """A tokenizer that encodes, without gradients."""
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    encoder, modulator = tokenizer.encoder.config, tokenizer.modulator.config
+    decoder = tokenizer.decoder.config.parameters(encoder.token_width(), encoder.token_grid(size))
+    return [
+        _encoder(tokenizer.encoder, size),
+        _Network("modulator", modulator.parameters(encoder, size), trained=False),
+        _Network("decoder", decoder, trained=False),
+    ]
 
 
 def _projection(width: int, channels: int) -> int:

@@ -137,6 +137,11 @@ class TokenizerSection(Settings):
         description="tau: in training, normal noise is added to the decoder's input, with standard "
         "deviation uniform in [0, tau] per image (RAE)",
     )
+    train_encoder: bool = Field(
+        False,
+        description="train the encoder with the tokenizer, from its initial, pretrained or stage "
+        "`encoder`'s weights, instead of freezing it",
+    )
     cache_features: bool = Field(
         False,
         description="compute the frozen encoder's tokens of the training images once and read them "
@@ -171,6 +176,15 @@ class TokenizerSection(Settings):
         return 1 + sum(term.config.decodes for term in self.active_regularizers.values())
 
 
+class PaperSection(Settings):
+    """Values that a paper reports for variants of a sweep; shown beside their results."""
+
+    source: str = Field(description="where they are published, such as a paper and its table")
+    values: dict[str, dict[str, float]] = Field(
+        min_length=1, description="variant -> metric -> value, such as `all: {gFID: 1.86}`"
+    )
+
+
 class SweepSection(Settings):
     """Variants of a recipe, each a map of overrides; they share the stages they do not change."""
 
@@ -182,6 +196,9 @@ class SweepSection(Settings):
         min_length=1,
         max_length=1000,
         description="seeds of tokenizer and generator; each variant runs with each seed",
+    )
+    paper: PaperSection | None = Field(
+        None, description="published values of the variants, for the report; null: none"
     )
 
 

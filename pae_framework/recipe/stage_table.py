@@ -43,11 +43,13 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         key: ("tokenizer", key)
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
-            *("regularizers", "adversarial", "target", "noise", "train"),
+            *("regularizers", "adversarial", "target", "noise", "train_encoder", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
     "folder": ("latents", "folder"),
+    "stored": ("latents", "stored"),
+    "precision": ("latents", "precision"),
     "autoguidance": ("sample", "guidance", "autoguidance"),
     "pool": ("extractor", "pool"),
     "text": ("description",),
@@ -214,6 +216,7 @@ def _tokenizer(recipe: Recipe) -> Values:
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
+        **_changed(tokenizer, "train_encoder"),
     }
     if tokenizer.weights is not None:
         weights = _contents(tokenizer.weights)
@@ -252,7 +255,26 @@ def _generator(recipe: Recipe) -> Values:
         untrained = {"weights": None, "train": None, "objective": None}
         network = component.model_copy(update=untrained)
         return {"generator": network, "weights": _contents(component.weights)}
-    return {"generator": component, **_seed(recipe, component.train)}
+    values = {"generator": component, **_seed(recipe, component.train)}
+    if _encodes_in_training(recipe):
+        values |= {**_images(recipe), **_changed(recipe.latents, "stored", "precision")}
+    return values
+
+
+def _encodes_in_training(recipe: Recipe) -> bool:
+    """Whether the generator encodes images as it trains."""
+    generator = recipe.generator
+    return generator is not None and generator.weights is None and not recipe.latents.stored
+
+
+def _generator_inputs(recipe: Recipe) -> tuple[str, ...]:
+    return ("encoder", "tokenizer", "latents") if _encodes_in_training(recipe) else ("latents",)
+
+
+def _generator_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    if _encodes_in_training(recipe):
+        return (_TRAIN, *_NETWORKS, ("generator",))
+    return (*_train_images_to_count(recipe), ("generator",))
 
 
 def _sample(recipe: Recipe) -> Values:
@@ -335,7 +357,7 @@ def _evaluate_inputs(recipe: Recipe) -> tuple[str, ...]:
 
 def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
     """The training images, if the run encodes them or must count their classes."""
-    return (_TRAIN,) if recipe.latents.written else _train_images_to_count(recipe)
+    return (_TRAIN,) if recipe.latents.encoded else _train_images_to_count(recipe)
 
 
 def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
@@ -405,9 +427,9 @@ _ROWS = (
         run="pae_framework.stages.generator:run",
         exists=lambda recipe: recipe.generator is not None,
         hashed_values=_generator,
-        inputs=lambda recipe: ("latents",),
+        inputs=_generator_inputs,
         writes=lambda recipe: ("weights.safetensors",),
-        reads=lambda recipe: (*_train_images_to_count(recipe), ("generator",)),
+        reads=_generator_reads,
         train_path=("generator", "train"),
     ),
     Stage(

@@ -1,4 +1,4 @@
-"""Stage ``tokenizer``: train everything around the frozen encoder."""
+"""Stage ``tokenizer``: train everything around the encoder, and the encoder if it is not frozen."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(context: StageContext) -> None:
         check=objective.check,
         signed=(*SIGNED, *_growing(section)),
     )
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, tokenizer, "tokenizer.safetensors")
 
 

@@ -38,7 +38,7 @@ def pae_register_encoders(register: Register) -> None:
         "clip",
         target="pae_encoders.clip:CLIP",
         config="pae_encoders.clip_config:CLIPConfig",
-        summary="pretrained image tower of CLIP or CoCa (open-clip), frozen",
+        summary="pretrained image tower of an open-clip model, such as CLIP's, frozen",
     )
     register(
         "convnextv2",

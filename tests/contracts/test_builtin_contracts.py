@@ -38,7 +38,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:siglip2": [UNTRAINED],
     "encoder:clip": [
         {"model": model, **UNTRAINED}
-        for model in ("ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "ViT-M-16-alt")
+        for model in ("ViT-B-16", "ViT-L-14-CLIPA", "coca_ViT-L-14", "EVA02-B-16")
     ],
     "encoder:convnextv2": [{"model": "convnextv2_atto", "weights": "none"}],
     "encoder:inception": [{"weights": "none"}],
