@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart install test test-failed test-slow test-plugins test-slurm lint check format docs clean
+.PHONY: help quickstart install test test-failed test-slow test-plugins test-slurm lint check format \
+  docs clean
 
 help:
 	@echo "make quickstart   install, then run recipes/quickstart.yaml (minutes)"
