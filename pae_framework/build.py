@@ -14,6 +14,7 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import (
+    Bottleneck,
     DataSource,
     Discriminator,
     Encoder,
@@ -31,7 +32,7 @@ from pae_framework.recipe.components import (
     DiscriminatorComponent,
     EncoderComponent,
     EvaluatorComponent,
-    GeneratorComponent,
+    GuideComponent,
     TokenizerComponent,
     TrackerComponent,
     active_components,
@@ -69,13 +70,15 @@ def build_encoder(component: EncoderComponent, image_size: int, registry: Regist
 def build_tokenizer(
     section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
 ) -> ComposedTokenizer:
-    """The tokenizer around ``encoder``, untrained."""
+    """The tokenizer around ``encoder``, whose weights stay; the rest is untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
+    decoded = section.bottleneck.config.decoder_width(encoder.width)
     return ComposedTokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
-        _make(section.bottleneck, registry, encoder.width, encoder.grid),
-        _make(section.decoder, registry, encoder.width, encoder.grid),
+        build_bottleneck(section, registry, encoder),
+        _make(section.decoder, registry, decoded, encoder.grid),
+        section.train_encoder,
     )
 
 
@@ -87,6 +90,12 @@ def build_tokenizer_component(
     return tokenizer
 
 
+def build_bottleneck(section: TokenizerSection, registry: Registry, encoder: Encoder) -> Bottleneck:
+    """The bottleneck behind ``encoder``, before it measures or loads statistics."""
+    bottleneck: Bottleneck = _make(section.bottleneck, registry, encoder.width, encoder.grid)
+    return bottleneck
+
+
 def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
     """The networks of prior refinement, untrained; the section must have a ``refinement``."""
     assert section.refinement is not None
@@ -95,7 +104,7 @@ def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
 
 
 def build_generator(
-    component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
+    component: GuideComponent, latent: LatentShape, num_classes: int, registry: Registry
 ) -> Generator:
     """The generator, untrained."""
     generator: Generator = _make(component, registry, latent, num_classes)
@@ -225,7 +234,7 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
         with META:
             tokenizer = build_tokenizer_component(recipe.tokenizer, size, registry).eval()
     else:
-        # train() makes a finetuned encoder freeze the weights that are not trained.
+        # train() freezes the weights of a trained encoder that its tokens do not depend on.
         tokenizer = composed = meta_tokenizer(recipe.tokenizer, size, registry).train()
         if STAGES["refine"].exists(recipe):
             with META:

@@ -121,7 +121,8 @@ class Features:
 
 
 class Encoder(nn.Module, ABC):
-    """Images to features. The engine freezes it, keeps it in eval mode and gives it float32 images.
+    """Images to features. The engine keeps it in eval mode and gives it float32 images. It freezes
+    it, unless the tokenizer's training trains it.
 
     :meth:`normalize` resizes and standardizes images in [0, 1] to the input of :meth:`forward`.
     Built as ``Encoder(config, image_size)``. Grid, width and heads are those of the config, and the
@@ -183,6 +184,14 @@ class Encoder(nn.Module, ABC):
         the first blocks skip the others.
         """
         return [self.forward(pixels).tokens]
+
+    def last_layer(self) -> nn.Parameter | None:
+        """The weight of the layer that ends in the tokens, for adaptive weights of regularizers.
+
+        It is used if the tokenizer's training trains the encoder and there is no projector. None,
+        the default, if the config's ``has_last_layer`` is false.
+        """
+        return None
 
     def load_pretrained(self) -> None:
         """Load the pretrained weights that the config names; until then weights are random.
@@ -327,6 +336,13 @@ class Bottleneck(nn.Module, ABC):
         """Undo the scaling of latents before decoding; the default returns them unchanged."""
         return latents
 
+    def load_pretrained(self) -> None:
+        """Load tensors that its parameters name, before training; by default none.
+
+        Raises:
+            DataError, CheckpointError: a file is missing, damaged or does not fit.
+        """
+
     def measure(self, batches: Iterable[Tensor]) -> None:
         """Compute the statistics it needs from inputs (B, in_channels, h, w); by default none."""
 
@@ -385,7 +401,7 @@ class RegularizerInputs:
     Args:
         images: (B, 3, S, S) in [0, 1].
         reconstruction: same shape, with gradient.
-        features: tokens (B, N, D) of the frozen encoder.
+        features: tokens (B, N, D) of the encoder, without gradient.
         posterior: output of the bottleneck, with latents (B, C, h, w).
         target: prior (B, C', h, w) to align with, without gradient, for terms that need one: the
             refined prior, with C' = C, or the raw features, with C' = D.

@@ -94,13 +94,14 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
     ``sample`` has the mean over the images of all its sets; ``last`` is the generator's last step,
     None if unknown.
     """
+    encoded = forward.encoder + forward.encode
     flops = {
         "extractor": TRAINED * forward.extractor,
         "encoder": TRAINED * forward.encoder,
         "refine": ONCE * forward.encoder + TRAINED * forward.refine,
         "tokenizer": 0 if recipe.composed is None else _tokenizer_step(forward, recipe),
-        "latents": (2 if recipe.data.flip else 1) * (forward.encoder + forward.encode),
-        "generator": TRAINED * forward.generator,
+        "latents": (2 if recipe.data.flip else 1) * encoded,
+        "generator": TRAINED * forward.generator + (0 if recipe.latents.stored else encoded),
     }
     if recipe.sample is not None:
         passes = _mean_passes(recipe.sample, latent_shape(recipe), last)
@@ -123,8 +124,10 @@ def _mean_passes(sample: SampleSettings, latent: LatentShape, last: int | None) 
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
-    decodes = recipe.tokenizer_section.decoder_passes
-    total: float = forward.encoder + TRAINED * (forward.encode + decodes * forward.decode)
+    section = recipe.tokenizer_section
+    decodes = section.decoder_passes
+    encoder = (TRAINED if section.train_encoder else ONCE) * forward.encoder
+    total: float = encoder + TRAINED * (forward.encode + decodes * forward.decode)
     # Features of the original are computed without gradient, those of each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes
     return total + sum(passes * flops for flops in forward.compare)

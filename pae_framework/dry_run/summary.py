@@ -232,6 +232,8 @@ def _tokenizer_parts(networks: Networks, recipe: Recipe) -> list[_Part]:
         return [("tokenizer", section.use, networks.tokenizer, None)]
     assert tokenizer is not None
     encoder_stage = "encoder" if section.encoder.train is not None else None
+    if section.train_encoder:
+        encoder_stage = "tokenizer"
     adversarial = section.active_adversarial
     discriminator = "" if adversarial is None else adversarial.discriminator.use
     return [
@@ -255,7 +257,7 @@ def _component_size(
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if stage is None:
         trained = 0
-    elif name in ("encoder", "extractor"):  # frozen only after its own stage
+    elif stage in ("encoder", "extractor"):  # frozen only after its own stage
         trained = total
     return ComponentSize(name, use, trained, total - trained, stage)
 

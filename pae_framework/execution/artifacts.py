@@ -28,6 +28,7 @@ from pae_framework.execution.probe import (
 )
 from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.models import Recipe
 from pae_framework.tensor_files import load_weights, weights_digest
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.training.train_settings import TrainSettings
@@ -36,7 +37,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
-    """The recipe's encoder (or extractor), frozen, on the device.
+    """The recipe's encoder (or extractor) before the tokenizer is trained, frozen, on the device.
 
     Its weights come from its own stage, from an imported tokenizer, or from
     :meth:`Encoder.load_pretrained`.
@@ -47,7 +48,7 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
     recipe = context.recipe
     component = recipe.extractor if stage == "extractor" else recipe.tokenizer_section.encoder
     assert component is not None
-    with _initial_weights(context, component.train, stage):
+    with _initial_weights(context, _first_training(recipe, component), stage):
         size = component.image_size(recipe.data.image_size)
         encoder = build_encoder(component, size, context.registry)
         if (path := _encoder_file(context, stage)) is not None:
@@ -58,6 +59,14 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
     freeze(encoder, context)
     probe_encoder(encoder, component, context.registry)
     return encoder
+
+
+def _first_training(recipe: Recipe, component: EncoderComponent) -> TrainSettings | None:
+    """Settings of the training that starts from the component's initial weights; None if none."""
+    section = recipe.composed
+    if section is None or component is not section.encoder or not section.train_encoder:
+        return component.train
+    return component.train or section.train
 
 
 def _encoder_file(context: StageContext, stage: str) -> Path | None:
@@ -90,11 +99,18 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
         whole = _untrained_component(context, recipe.tokenizer)
         load_weights(whole, weights)
         return freeze(whole, context)
-    encoder, section = frozen_encoder(context), recipe.tokenizer
+    section = recipe.tokenizer
+    if section.train_encoder:  # the tokenizer's file has its weights
+        with _initial_weights(context, _first_training(recipe, section.encoder), "encoder"):
+            encoder = build_encoder(section.encoder, recipe.data.image_size, registry)
+    else:
+        encoder = frozen_encoder(context)
     with _initial_weights(context, section.train, "tokenizer"):
         tokenizer = build_tokenizer(section, recipe.data.image_size, registry, encoder)
     load_weights(tokenizer, weights)
     freeze(tokenizer, context)
+    if section.train_encoder:
+        probe_encoder(encoder, section.encoder, registry)
     probe_tokenizer(tokenizer, section, registry)
     return tokenizer
 

@@ -96,7 +96,9 @@ def probe_tokenizer(
     _probe(
         registry.find("decoder", section.decoder.use),
         tokenizer.decoder,
-        lambda: _decoder(tokenizer.decoder, encoder),
+        lambda: _decoder(
+            tokenizer.decoder, encoder, section.bottleneck.config.decoder_width(encoder.width)
+        ),
     )
 
 
@@ -234,9 +236,9 @@ def _bottleneck(bottleneck: Bottleneck, config: BottleneckConfig, encoder: Encod
     )
 
 
-def _decoder(decoder: Decoder, encoder: Encoder) -> str | None:
+def _decoder(decoder: Decoder, encoder: Encoder, width: int) -> str | None:
     grid, size = encoder.grid, encoder.image_size
-    tokens = _random((IMAGES, grid**2, encoder.width), decoder)
+    tokens = _random((IMAGES, grid**2, width), decoder)
     last = decoder.last_layer()
     if not any(last is parameter for parameter in decoder.parameters()):
         return "last_layer must give a weight of the decoder"

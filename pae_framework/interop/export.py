@@ -36,6 +36,7 @@ def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_enc
     Raises:
         CheckpointError: the released layout has no names for the encoder, or the tokenizer is one
             component.
+        UsageError: an encoder that was trained with the tokenizer is to be left out.
     """
     tokenizer = trained_tokenizer(context).cpu()
     if not isinstance(tokenizer, ComposedTokenizer):

@@ -5,7 +5,11 @@ and ``decoder.`` with the names of our :class:`ComposedTokenizer`, and optionall
 the frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has
 it under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
 ``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
-``bottleneck.`` to either.
+``bottleneck.`` to either. An encoder that was trained with the tokenizer is one of its parts and
+has its own names under ``encoder.``.
+
+Files of latent diffusion's KL autoencoders and of VA-VAE have the names of our ``ldm_cnn``, but for
+the convolutions next to the latents, and further networks that only their training uses.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pae_framework.build import meta_tokenizer
+from pae_framework.build import build_bottleneck, meta_tokenizer
 from pae_framework.contracts import Encoder
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.provenance import (
     WEIGHTS,
@@ -35,6 +39,12 @@ from pae_framework.weight_files import read_weights
 
 ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
+
+
+_BESIDE = {"quant_conv.": ENCODER, "post_quant_conv.": "decoder."}
+"""Latent diffusion's prefixes of layers that are part of our encoder and decoder."""
+_OF_TRAINING = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")
+"""Prefixes of what latent diffusion's and VA-VAE's files hold for their training only."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ def load_tokenizer_weights(context: StageContext) -> None:
     recipe = context.recipe
     assert recipe.tokenizer_section.weights is not None
     path = require_file(recipe.tokenizer_section.weights, "tokenizer.weights", folder=True)
-    released = read_released(path)
+    released = whole_tokenizer(read_released(path), recipe, context.registry)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
     if weights.encoder:
@@ -101,7 +111,7 @@ def validate_and_copy(
         CheckpointError: the file is damaged or made for another recipe; lists what differs.
         DataError: it contains no encoder, and the recipe's is not on this machine.
     """
-    released = read_released(file)
+    released = whole_tokenizer(read_released(file), recipe, registry)
     match_recipe(released, recipe, registry)
     missing = recipe.tokenizer_section.encoder.config.missing()
     if not released.encoder and missing is not None:
@@ -119,11 +129,59 @@ def read_released(path: Path) -> TokenizerWeights:
         CheckpointError: see :func:`~pae_framework.weight_files.read_weights`.
     """
     found = read_weights(path)
-    tensors = found.tensors
+    tensors, summary = found.tensors, found.summary
+    if any(name.startswith(tuple(_BESIDE)) for name in tensors):
+        tensors = _without_training(tensors)
+        if left := len(found.tensors) - len(tensors):
+            summary += f"; {left} tensors of its training left out"
     encoder = {name: x for name, x in tensors.items() if name.startswith(ENCODER)}
     tokenizer = {name: x for name, x in tensors.items() if name not in encoder}
     encoder = {name.removeprefix(ENCODER): x for name, x in encoder.items()}
-    return TokenizerWeights(str(path), tokenizer, encoder, found.summary)
+    return TokenizerWeights(str(path), tokenizer, encoder, summary)
+
+
+def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of latent diffusion's autoencoder by our names, without those of its training."""
+    return {
+        next((part for beside, part in _BESIDE.items() if name.startswith(beside)), "") + name: x
+        for name, x in tensors.items()
+        if not name.startswith(_OF_TRAINING)
+    }
+
+
+def _as_latent_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`_without_training`; other tokenizers have no such names."""
+    inner = tuple(part + beside for beside, part in _BESIDE.items())
+    return {
+        name.partition(".")[2] if name.startswith(inner) else name: tensor
+        for name, tensor in state.items()
+    }
+
+
+def whole_tokenizer(
+    released: TokenizerWeights, recipe: Recipe, registry: Registry
+) -> TokenizerWeights:
+    """The weights of a file; if it holds a decoder alone, as RAE's, with those of the bottleneck.
+
+    Raises:
+        CheckpointError: it holds a decoder alone, and the bottleneck needs statistics.
+        DataError: the file of the bottleneck's statistics is missing, damaged or does not fit.
+    """
+    section = recipe.tokenizer_section
+    tokenizer = meta_tokenizer(section, recipe.data.image_size, registry)
+    if released.encoder or not released.tokenizer.keys() & tokenizer.decoder.state_dict().keys():
+        return released
+    bottleneck = build_bottleneck(section, registry, tokenizer.encoder)
+    if bottleneck.statistics_images:
+        raise CheckpointError(
+            f"{released.source} holds a decoder alone, and the bottleneck "
+            f"{section.bottleneck.use!r} needs statistics; set "
+            "tokenizer.bottleneck.statistics=<stat.pt>"
+        )
+    bottleneck.load_pretrained()
+    parts = {"decoder": released.tokenizer, "bottleneck": bottleneck.state_dict()}
+    tensors = {f"{part}.{name}": x for part, state in parts.items() for name, x in state.items()}
+    return replace(released, tokenizer=tensors)
 
 
 def match_recipe(
@@ -134,8 +192,9 @@ def match_recipe(
     Raises:
         CheckpointError: the file was made for another recipe; lists what differs.
     """
-    encoder = recipe.tokenizer_section.encoder
-    if released.encoder and encoder.train is not None:
+    section = recipe.tokenizer_section
+    encoder = section.encoder
+    if released.encoder and encoder.train is not None and not section.train_encoder:
         raise CheckpointError(
             f"{released.source} contains an encoder, but the recipe trains its own "
             f"({encoder.use}: tokenizer.encoder.train)"
@@ -162,6 +221,8 @@ def match_state_dict(released: TokenizerWeights, tokenizer: ComposedTokenizer) -
         CheckpointError: lists every name that is missing, unexpected, of another shape, or not
             finite.
     """
+    if tokenizer.trains_encoder:
+        released = replace(released, tokenizer=released.state, encoder={})
     expected, encoder = tokenizer.state_dict(), {}
     problems = [f"tokenizer: {line}" for line in differences(expected, released.tokenizer)]
     if released.encoder:
@@ -181,12 +242,17 @@ def released_state(tokenizer: ComposedTokenizer, with_encoder: bool = True) -> d
 
     Raises:
         CheckpointError: released files have no names for this encoder.
+        UsageError: it is to be left out although it was trained with the tokenizer.
     """
     state: dict[str, Tensor] = dict(tokenizer.state_dict())
-    if with_encoder:
+    if tokenizer.trains_encoder and not with_encoder:
+        raise UsageError(
+            "the encoder was trained with the tokenizer, so the file needs it; remove --no-encoder"
+        )
+    if with_encoder and not tokenizer.trains_encoder:
         released = tokenizer.encoder.to_released()
         state.update({ENCODER + name: tensor for name, tensor in released.items()})
-    return state
+    return _as_latent_diffusion(state)
 
 
 def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:

@@ -195,7 +195,7 @@ def _require_data(opened: OpenedRun) -> None:
     if (missing := train.missing()) is None:
         return
     latents = opened.directory.stage(opened.plan["latents"])
-    if opened.loaded.recipe.latents.written and not latents.done:
+    if opened.loaded.recipe.latents.encoded and not latents.done:
         raise UsageError(
             "latent statistics are missing; pass the generator's statistics file with "
             f"--statistics, or provide the training images (data.train: {missing})"

@@ -252,7 +252,9 @@ def _batches(recipe: Recipe) -> Iterator[tuple[KeyPath, int, int]]:
     """Key path of each setting `workers`, its value, and the bytes of one batch."""
     image, latent = 3 * recipe.data.image_size**2, latent_shape(recipe)
     for name, train in trainings(recipe).items():
-        item = 4 * latent.channels * latent.side**2 if name == "generator" else image
+        reads_latents = name == "generator" and recipe.latents.stored
+        crop = 3 * (train.crop_from or 0) ** 2
+        item = 4 * latent.channels * latent.side**2 if reads_latents else max(image, crop)
         path = (*(STAGES[name].train_path or ()), "workers")
         yield path, train.workers, train.batch_size * item
     latents = recipe.latents

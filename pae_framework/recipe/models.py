@@ -36,6 +36,7 @@ from pae_framework.recipe.components import (
     EvaluatorComponent,
     ExtractorComponent,
     GeneratorComponent,
+    GuideComponent,
     ModulatorComponent,
     RegularizerComponent,
     TokenizerComponent,
@@ -163,6 +164,11 @@ class TokenizerSection(Settings):
         description="tau: in training, normal noise is added to the decoder's input, with standard "
         "deviation uniform in [0, tau] per image (RAE)",
     )
+    train_encoder: bool = Field(
+        False,
+        description="train the encoder with the tokenizer, from its initial, pretrained or stage "
+        "`encoder`'s weights, instead of freezing it",
+    )
     cache_features: bool = Field(
         False,
         description="compute the frozen encoder's tokens of the training images once and read them "
@@ -209,6 +215,15 @@ class TokenizerSection(Settings):
         return LatentShape(channels, encoder.token_grid(image_size))
 
 
+class PaperSection(Settings):
+    """Values that a paper reports for variants of a sweep; shown beside their results."""
+
+    source: str = Field(description="where they are published, such as a paper and its table")
+    values: dict[str, dict[str, float]] = Field(
+        min_length=1, description="variant -> metric -> value, such as `all: {gFID: 1.86}`"
+    )
+
+
 class SweepSection(Settings):
     """Variants of a recipe, each a map of overrides; they share the stages they do not change."""
 
@@ -220,6 +235,9 @@ class SweepSection(Settings):
         min_length=1,
         max_length=1000,
         description="seeds of tokenizer and generator; each variant runs with each seed",
+    )
+    paper: PaperSection | None = Field(
+        None, description="published values of the variants, for the report; null: none"
     )
 
 
@@ -254,6 +272,11 @@ class Recipe(Settings):
     tokenizer: TokenizerSection | TokenizerComponent
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
+    guide: GuideComponent | None = Field(
+        None,
+        description="network of the weights file in `sample.guidance.autoguidance`; it needs none "
+        "if that names a run",
+    )
     sample: SampleSettings | None = None
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"

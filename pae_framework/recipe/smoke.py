@@ -112,6 +112,9 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     )
     for training in _trainings(data):
         _shrink_training(training)
+        if training["crop_from"] is not None:
+            side, whole = data["data"]["image_size"], loaded.recipe.data.image_size
+            training["crop_from"] = max(side + 1, side * training["crop_from"] // whole)
     if small.composed is not None:
         _shrink_tokenizer(data["tokenizer"], small.composed.encoder.config.feature_maps())
     if data["sample"] is not None:
@@ -176,6 +179,8 @@ def _shrink_training(train: Data) -> None:
         batch_size=_BATCH,
         accumulate=2 if train["accumulate"] > 1 else 1,
         warmup_steps=0,
+        decay_from=None,
+        decay_to=None,
         precision="float32",  # most CPUs emulate bf16: convolutions take minutes
         compile=False,
         workers=0,
@@ -200,7 +205,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}
         adversarial["start"], adversarial["warmup"] = {"steps": 1}, {"steps": 0}
-        adversarial["optimizer"]["warmup_steps"] = 0
+        adversarial["optimizer"].update(warmup_steps=0, decay_from=None, decay_to=None)
 
 
 def _shrink_sampling(data: Data) -> None:
@@ -223,4 +228,4 @@ def _shrink_sampling(data: Data) -> None:
     for steps, variant in enumerate(sample["variants"].values(), start=4):
         if variant["steps"] is not None:
             variant["steps"] = steps
-    sample["guidance"]["autoguidance"] = None  # needs another run
+    sample["guidance"]["autoguidance"] = None  # needs another generator

@@ -43,11 +43,13 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         key: ("tokenizer", key)
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
-            *("regularizers", "adversarial", "target", "noise", "train"),
+            *("regularizers", "adversarial", "target", "noise", "train_encoder", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
     "folder": ("latents", "folder"),
+    "stored": ("latents", "stored"),
+    "precision": ("latents", "precision"),
     "autoguidance": ("sample", "guidance", "autoguidance"),
     "pool": ("extractor", "pool"),
     "text": ("description",),
@@ -140,7 +142,13 @@ def trainings(recipe: Recipe) -> dict[str, TrainSettings]:
     return {name: train for name, train in found.items() if train is not None}
 
 
-def generator_weights(run: str) -> Path:
+def guide_weights(autoguidance: str) -> Path:
+    """The weights that ``sample.guidance.autoguidance`` names: a file, or those of a run."""
+    path = Path(autoguidance).expanduser()
+    return path if path.is_file() else generator_weights(path)
+
+
+def generator_weights(run: str | Path) -> Path:
     """File of the finished generator of the run in a directory."""
     return Path(run).expanduser() / "generator" / "weights.safetensors"
 
@@ -220,6 +228,7 @@ def _tokenizer(recipe: Recipe) -> Values:
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
+        **_changed(tokenizer, "train_encoder"),
     }
     if tokenizer.weights is not None:
         weights = _contents(tokenizer.weights)
@@ -258,7 +267,26 @@ def _generator(recipe: Recipe) -> Values:
         untrained = {"weights": None, "train": None, "objective": None}
         network = component.model_copy(update=untrained)
         return {"generator": network, "weights": _contents(component.weights)}
-    return {"generator": component, **_seed(recipe, component.train)}
+    values = {"generator": component, **_seed(recipe, component.train)}
+    if _encodes_in_training(recipe):
+        values |= {**_images(recipe), **_changed(recipe.latents, "stored", "precision")}
+    return values
+
+
+def _encodes_in_training(recipe: Recipe) -> bool:
+    """Whether the generator encodes images as it trains."""
+    generator = recipe.generator
+    return generator is not None and generator.weights is None and not recipe.latents.stored
+
+
+def _generator_inputs(recipe: Recipe) -> tuple[str, ...]:
+    return ("encoder", "tokenizer", "latents") if _encodes_in_training(recipe) else ("latents",)
+
+
+def _generator_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    if _encodes_in_training(recipe):
+        return (_TRAIN, *_networks(recipe), ("generator",))
+    return (*_train_images_to_count(recipe), ("generator",))
 
 
 def _sample(recipe: Recipe) -> Values:
@@ -266,12 +294,19 @@ def _sample(recipe: Recipe) -> Values:
     assert settings is not None
     if (run := settings.guidance.autoguidance) is None:
         return {"sample": _with_batch_of_1(settings)}
-    weights = generator_weights(run)
+    weights = guide_weights(run)
     guidance = settings.guidance.model_copy(update={"autoguidance": None})
-    return {
+    values = {
         "sample": _with_batch_of_1(settings.model_copy(update={"guidance": guidance})),
-        "autoguidance": file_identity(weights) if weights.is_file() else run,
+        "autoguidance": contents_identity(weights) or run,
     }
+    return values | ({"guide": recipe.guide} if _has_imported_guide(recipe) else {})
+
+
+def _has_imported_guide(recipe: Recipe) -> bool:
+    """Whether ``sample.guidance.autoguidance`` names a file."""
+    named = None if recipe.sample is None else recipe.sample.guidance.autoguidance
+    return named is not None and Path(named).expanduser().is_file()
 
 
 def _evaluate(recipe: Recipe) -> Values:
@@ -354,7 +389,8 @@ def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     """With the training images if their number gives the last step of the generator."""
     trained = recipe.generator is not None and recipe.generator.weights is None
     images = (_TRAIN,) if trained else _train_images_to_count(recipe)
-    return (*images, *_networks(recipe), ("generator",), ("sample",))
+    guide: tuple[KeyPath, ...] = (("guide",),) if _has_imported_guide(recipe) else ()
+    return (*images, *_networks(recipe), ("generator",), *guide, ("sample",))
 
 
 def _compares_train_latents(recipe: Recipe) -> bool:
@@ -369,7 +405,7 @@ def _evaluate_inputs(recipe: Recipe) -> tuple[str, ...]:
 
 def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
     """The training images, if the run encodes them or must count their classes."""
-    return (_TRAIN,) if recipe.latents.written else _train_images_to_count(recipe)
+    return (_TRAIN,) if recipe.latents.encoded else _train_images_to_count(recipe)
 
 
 def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
@@ -435,9 +471,9 @@ _ROWS = (
         run="pae_framework.stages.generator:run",
         exists=lambda recipe: recipe.generator is not None,
         hashed_values=_generator,
-        inputs=lambda recipe: ("latents",),
+        inputs=_generator_inputs,
         writes=lambda recipe: ("weights.safetensors",),
-        reads=lambda recipe: (*_train_images_to_count(recipe), ("generator",)),
+        reads=_generator_reads,
         train_path=("generator", "train"),
     ),
     Stage(

@@ -27,5 +27,5 @@ def run(context: StageContext) -> None:
     probe_encoder(encoder, component, context.registry)
     total = context.print_length(settings, len(source))
     task = TrainTask(objective, image_batches(context, settings))
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, encoder, "encoder.safetensors")

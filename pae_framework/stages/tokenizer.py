@@ -1,4 +1,7 @@
-"""Stage ``tokenizer``: train everything around the frozen encoder, or load what is trained."""
+"""Stage ``tokenizer``: train everything around the encoder, and the encoder if it is not frozen.
+
+A tokenizer that comes trained is loaded.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ def run(context: StageContext) -> None:
     batches = image_batches(context, settings, features=features)
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
+    tokenizer.bottleneck.load_pretrained()
     tokenizer.to(context.device)
     # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
@@ -72,7 +76,7 @@ def run(context: StageContext) -> None:
         check=objective.check,
         signed=(*SIGNED, *_growing(section)),
     )
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, tokenizer, "tokenizer.safetensors")
 
 

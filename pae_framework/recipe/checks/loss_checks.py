@@ -63,7 +63,8 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
     reconstructs = bool(tokenizer.reconstruction.active_terms)
     for label, component in tokenizer.active_regularizers.items():
         path, config = (*_REGULARIZERS, label), component.config
-        if config.needs_target and tokenizer.target == "refined" and tokenizer.refinement is None:
+        refined = tokenizer.target == "refined" and not tokenizer.train_encoder
+        if config.needs_target and refined and tokenizer.refinement is None:
             message = "needs the refined prior, but the recipe has no tokenizer.refinement"
             hint = "add `tokenizer.refinement` or set tokenizer.target=raw"
             yield Inconsistency(path, message, hint)
@@ -74,10 +75,12 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             message = "needs a reconstruction term, but all have weight 0"
             hint = f"set tokenizer.reconstruction.l1=1 or tokenizer.regularizers.{label}.weight=0"
             yield Inconsistency(path, message, hint)
-        projects = bottleneck.config.projects
-        if config.adapts_weight and tokenizer.weights is None and not (projects and reconstructs):
+        measured = bottleneck.config.projects or (
+            tokenizer.train_encoder and tokenizer.encoder.config.has_last_layer
+        )
+        if config.adapts_weight and tokenizer.weights is None and not (measured and reconstructs):
             absent = "a reconstruction term, but all have weight 0"
-            if not projects:
+            if not measured:
                 absent = f"a projector, but {bottleneck.use!r} has none"
             remedy = "adaptive=false" if "adaptive" in type(config).model_fields else "weight=0"
             hint = f"set tokenizer.regularizers.{label}.{remedy}"

@@ -63,7 +63,11 @@ def _check_composed(recipe: Recipe, tokenizer: TokenizerSection) -> Iterator[Inc
         yield Inconsistency(("tokenizer", "decoder"), str(error))
     yield from _check_heads(tokenizer, width)
     yield from _check_position_widths(tokenizer, width)
-    channels = tokenizer.bottleneck.config.latent_channels(width)
+    try:
+        channels = tokenizer.bottleneck.config.latent_channels(width)
+    except ValueError as error:
+        yield Inconsistency(("tokenizer", "bottleneck"), str(error))
+        return
     yield from _check_latent(recipe, LatentShape(channels, grid))
 
 
@@ -77,6 +81,8 @@ def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency
         ]
     if recipe.generator is not None:
         configs.append((("generator",), recipe.generator.config))
+    if recipe.guide is not None:
+        configs.append((("guide",), recipe.guide.config))
     for path, config in configs:
         try:
             config.check_latent(latent)

@@ -77,7 +77,7 @@ class LossTerm(ABC):
 
 
 class RegularizerTerm(LossTerm):
-    """A regularizer under its label; its adaptive factor is measured at the projector."""
+    """A regularizer under its label; its adaptive factor is measured before the latents."""
 
     bounds = REGULARIZER_BOUNDS
     layer_name = "last layer before the latents"
@@ -106,17 +106,18 @@ class RegularizerTerm(LossTerm):
         return value
 
     def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
-        """The projector's convolution.
+        """The last layer before the latents; see :meth:`ComposedTokenizer.layer_before_latents`.
 
         Raises:
-            UsageError: the bottleneck has no projector.
+            UsageError: there is none.
         """
-        if tokenizer.latent_compressor is None:
+        layer = tokenizer.layer_before_latents()
+        if layer is None:
             raise UsageError(
                 f"the adaptive weight of {self.name!r} needs a projector, but tokenizer.bottleneck "
                 f"has none; set tokenizer.regularizers.{self.name}.weight=0"
             )
-        return tokenizer.layer_before_latents()
+        return layer
 
 
 class NamedModules(nn.Module):
