@@ -38,6 +38,7 @@ class Forward:
     compare: tuple[float, ...]
     """Features of the image for each active reconstruction term."""
     generator: int
+    teacher: int = 0
 
 
 def count_forward(networks: Networks, recipe: Recipe) -> Forward:
@@ -50,7 +51,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         latents = torch.empty(1, tokenizer.latent.channels, encoder.grid, encoder.grid)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
         extractor, refiner, generator = networks.extractor, networks.refiner, networks.generator
-        extracted = torch.empty(0)
+        teacher, extracted = networks.teacher, torch.empty(0)
         if extractor is not None and recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
             extracted = extractor.normalize(torch.empty(1, 3, side, side))
@@ -67,6 +68,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
             refine=_count(lambda: refiner.deprojector(refiner.targets(tokens))) if refiner else 0,
             compare=tuple(term.flops(size, encoder_flops) for term in terms),
             generator=_count(lambda: generator(latents, time, label)) if generator else 0,
+            teacher=_count(lambda: teacher(teacher.normalize(images))) if teacher else 0,
         )
 
 
@@ -108,7 +110,9 @@ def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
     decodes = recipe.tokenizer.decodes
     encoder = (TRAINED if recipe.tokenizer.train_encoder else ONCE) * forward.encoder
-    total: float = encoder + TRAINED * (forward.encode + decodes * forward.decode)
+    total: float = (
+        encoder + ONCE * forward.teacher + TRAINED * (forward.encode + decodes * forward.decode)
+    )
     # Features of the original are computed without gradient, those of each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes
     return total + sum(passes * flops for flops in forward.compare)

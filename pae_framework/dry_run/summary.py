@@ -215,6 +215,7 @@ def _component_sizes(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
     rows: list[tuple[str, str, nn.Module | None, str | None]] = [
         ("extractor", extractor, networks.extractor, extractor_stage),
         ("encoder", section.encoder.use, networks.encoder, encoder_stage),
+        ("teacher", section.teacher.use if section.teacher else "", networks.teacher, None),
         ("modulator", section.modulator.use, tokenizer.delta_encoder, "tokenizer"),
         ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),
         ("deprojector", section.bottleneck.use, tokenizer.latent_decompressor, "tokenizer"),

@@ -27,17 +27,17 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
-    """The recipe's encoder (or extractor) before the tokenizer is trained, frozen, on the device.
+    """The recipe's encoder, extractor or teacher, frozen, on the device.
 
     Its weights come from its own stage, from an imported tokenizer, or from
-    :meth:`Encoder.load_pretrained`.
+    :meth:`Encoder.load_pretrained`. An encoder is the one before the tokenizer is trained.
 
     Raises:
         PluginError: it breaks its contract, or has other weights than in an earlier stage.
     """
     recipe = context.recipe
-    encoder_component = recipe.tokenizer.encoder
-    component = recipe.extractor if stage == "extractor" else encoder_component
+    components = {"extractor": recipe.extractor, "teacher": recipe.tokenizer.teacher}
+    component = components.get(stage, recipe.tokenizer.encoder)
     assert component is not None
     with _initial_weights(context, _first_training(recipe, component), stage):
         size = component.image_size(recipe.data.image_size)

@@ -21,6 +21,7 @@ from pae_framework.recipe.components import (
     GeneratorComponent,
     ModulatorComponent,
     RegularizerComponent,
+    TeacherComponent,
     TrackerComponent,
 )
 from pae_framework.recipe.profile_settings import Launch, Profile
@@ -129,6 +130,11 @@ class TokenizerSection(Settings):
     )
     adversarial: Annotated[AdversarialSection | None, BeforeValidator(_off)] = None
     refinement: RefinementSettings | None = None
+    teacher: TeacherComponent | None = Field(
+        None,
+        description="frozen encoder whose features replace those of the tokenizer's encoder in "
+        "regularizers, such as vf",
+    )
     target: Literal["refined", "raw"] = Field(
         "refined", description="target of ssr and scr: the refined prior or the raw features"
     )
@@ -169,6 +175,12 @@ class TokenizerSection(Settings):
         """The target of the regularizers; None if no active one needs a target."""
         needed = any(term.config.needs_target for term in self.active_regularizers.values())
         return self.target if needed else None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether an active regularizer uses frozen features, of the teacher or the encoder."""
+        raw = self.active_target == "raw"
+        return raw or any(term.config.needs_features for term in self.active_regularizers.values())
 
     @property
     def decodes(self) -> int:

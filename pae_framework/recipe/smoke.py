@@ -147,13 +147,15 @@ def _image_size(recipe: Recipe, small: Recipe) -> int:
 
 
 def _fits(small: Recipe, side: int, grid: int) -> bool:
-    """Whether encoder, decoder and extractor accept images of this side."""
+    """Whether encoder, teacher, decoder and extractor accept images of this side."""
     try:
         if small.extractor is not None:
             small.extractor.config.token_grid(side)
         tokenizer = small.tokenizer
         decoded = tokenizer.decoder.config.image_size(grid)
-        return tokenizer.encoder.config.token_grid(side) == grid and decoded == side
+        networks = filter(None, (tokenizer.encoder, tokenizer.teacher))
+        grids = {network.config.token_grid(side) for network in networks}
+        return grids == {grid} and decoded == side
     except ValueError:
         return False
 

@@ -43,7 +43,8 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         key: ("tokenizer", key)
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
-            *("regularizers", "adversarial", "target", "noise", "train_encoder", "train"),
+            *("regularizers", "adversarial", "teacher", "target", "noise"),
+            *("train_encoder", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
@@ -226,7 +227,7 @@ def _tokenizer(recipe: Recipe) -> Values:
         "reconstruction": tokenizer.reconstruction,
         "regularizers": tokenizer.regularizers,
         "train": tokenizer.train,
-        **_changed(tokenizer, "target", "noise"),
+        **_changed(tokenizer, "teacher", "target", "noise"),
     }
     if tokenizer.active_adversarial is not None:
         values["adversarial"] = tokenizer.active_adversarial
@@ -328,7 +329,7 @@ _NETWORKS: tuple[KeyPath, ...] = tuple(
     ("tokenizer", name) for name in ("encoder", "modulator", "bottleneck", "decoder")
 )
 _TERMS: tuple[KeyPath, ...] = tuple(
-    ("tokenizer", name) for name in ("reconstruction", "regularizers", "adversarial")
+    ("tokenizer", name) for name in ("reconstruction", "regularizers", "teacher", "adversarial")
 )
 _EVALUATORS: tuple[KeyPath, ...] = (("extractor",), ("tokenizer", "reconstruction"), ("evaluate",))
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pae_framework.build import build_discriminator, build_objective, build_tokenizer
+from pae_framework.build import (
+    build_discriminator,
+    build_objective,
+    build_teacher,
+    build_tokenizer,
+)
 from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
 from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
@@ -45,6 +50,9 @@ def run(context: StageContext) -> None:
     probe_tokenizer(tokenizer, section, registry)
 
     refiner = trained_refiner(context, encoder)
+    teacher = None
+    if section.teacher is not None:
+        teacher = build_teacher(section.teacher, frozen_encoder(context, "teacher"))
     total = context.print_length(settings, len(source))
     adversarial, discriminator = _adversarial(context, tokenizer, total)
     with initial_weights(seed, "regularizers"):
@@ -56,6 +64,7 @@ def run(context: StageContext) -> None:
             adversarial,
             context.world,
             per_epoch=_steps_per_epoch(context),
+            teacher=teacher,
         )
     if settings.precision == "bf16":
         cast_frozen_networks(objective, adversarial.discriminator if adversarial else None)
