@@ -194,6 +194,8 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     """Key paths and names of the files of weights and statistics in a recipe."""
     if (weights := recipe.tokenizer.weights) is not None:
         yield ("tokenizer", "weights"), weights
+    elif (weights := recipe.tokenizer.initial_weights) is not None:
+        yield ("tokenizer", "initial_weights"), weights
     if recipe.generator is None:
         return
     if (weights := recipe.generator.weights) is not None:

@@ -158,6 +158,11 @@ class TokenizerSection(Settings):
         description="weights file of a trained tokenizer, from this project or a PAE release; it "
         "is then loaded, not trained",
     )
+    initial_weights: PathText | None = Field(
+        None,
+        description="such a file from which the training starts, instead of random weights; the "
+        "discriminator and the regularizers start anew",
+    )
     train: TrainSettings
 
     @property

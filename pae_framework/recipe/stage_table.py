@@ -44,7 +44,7 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
             *("regularizers", "adversarial", "teacher", "target", "noise"),
-            *("train_encoder", "train"),
+            *("train_encoder", "initial_weights", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
@@ -231,6 +231,8 @@ def _tokenizer(recipe: Recipe) -> Values:
     }
     if tokenizer.active_adversarial is not None:
         values["adversarial"] = tokenizer.active_adversarial
+    if tokenizer.initial_weights is not None:
+        values["initial_weights"] = _contents(tokenizer.initial_weights)
     return {**_images(recipe), **values, **_seed(recipe, tokenizer.train)}
 
 

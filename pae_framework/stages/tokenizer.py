@@ -13,7 +13,7 @@ from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches, measure_on_main, save_weights
-from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
+from pae_framework.interop.tokenizer_weights import load_initial_weights, load_tokenizer_weights
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.frozen_types import cast_frozen_networks
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
@@ -43,6 +43,8 @@ def run(context: StageContext) -> None:
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
     tokenizer.to(context.device)
+    if section.initial_weights is not None:
+        load_initial_weights(context, tokenizer)
     # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
         steps = max(1, count // settings.batch_size)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from recipe_cases import Load, Problems, unstated
 
 from pae_framework.dry_run.flops import Forward, per_image
 from pae_framework.preflight.memory import StageMemory, training_memory
+from pae_framework.runs.plan import plan
 
 TRAINED = (
     "tokenizer.train_encoder=true",
@@ -185,3 +188,27 @@ def test_flops_and_memory_count_a_teacher_once(load: Load) -> None:
     assert parameters is not None
     taught = of_tokenizer(VF, TEACHER)
     assert taught.weights - of_tokenizer(without).weights == 4 * parameters
+
+
+def test_weights_are_either_loaded_or_trained(load: Load, problems: Problems) -> None:
+    start = "tokenizer.initial_weights=a.pt"
+    load(*TRAINED, start)
+    (problem,) = problems(*TRAINED, start, "tokenizer.weights=b.pt")
+    assert problem.path == "tokenizer.initial_weights"
+
+
+def test_other_initial_weights_are_another_tokenizer(load: Load, tmp_path: Path) -> None:
+    """The fingerprint is of the contents of the file, not of its name; null changes nothing."""
+
+    def fingerprint(*overrides: str) -> str:
+        loaded = load(*overrides)
+        stages = plan(loaded.recipe, loaded.registry)
+        return next(stage.folder for stage in stages if stage.name == "tokenizer")
+
+    files = [tmp_path / name for name in ("a.pt", "b.pt", "c.pt")]
+    for file, content in zip(files, (b"same", b"same", b"other"), strict=True):
+        file.write_bytes(content)
+    a, b, c = (fingerprint(f"tokenizer.initial_weights={file}") for file in files)
+    assert a == b != c
+    assert fingerprint() == fingerprint("tokenizer.initial_weights=null")
+    assert len({a, c, fingerprint()}) == 3
