@@ -338,6 +338,37 @@ class DataSourceConfig(ComponentConfig):
         return None if expected is None else expected[0]
 
 
+class TokenizerConfig(ComponentConfig):
+    """Parameters of a trained tokenizer that is one component: images to latents and back."""
+
+    required_methods = frozenset({"latent_shape"})
+
+    def latent_shape(self, image_size: int) -> LatentShape:
+        """Shape of the latents of square images of ``image_size`` px.
+
+        Raises:
+            ValueError: the image size does not fit this tokenizer.
+        """
+        raise NotImplementedError
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it turns images into latents with these parameters."""
+        return True
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it turns latents into images with these parameters."""
+        return True
+
+    def latents_folder(self) -> str | None:
+        """Folder of the latents of the training images, if they come with it; else None.
+
+        It is then the recipe's ``latents.folder``.
+        """
+        return None
+
+
 class EncoderConfig(ComponentConfig):
     """Parameters of an encoder."""
 

@@ -78,7 +78,7 @@ def test_memory_counts_its_weights_gradients_moments_and_activations(load: Load)
 
 
 def test_flops_count_its_backward_pass(load: Load) -> None:
-    forward = Forward(10, 0, 100, 1000, 0, (), 0)
+    forward = Forward(extractor=0, encoder=10, encode=100, decode=1000, generator=0)
     recipe = load(*TRAINED, "generator=null", "sample=null", "evaluate={reconstruction: {}}").recipe
     frozen = load(
         *TRAINED,
@@ -179,7 +179,7 @@ def test_flops_and_memory_count_a_teacher_once(load: Load) -> None:
         estimates = training_memory(load(*LDM, *overrides).recipe)
         return next(one for one in estimates if one.stage == "tokenizer")
 
-    forward = Forward(10, 0, 100, 1000, 0, (), 0, teacher=7)
+    forward = Forward(0, 100, 1000, 0, encoder=10, teacher=7)
     without = "tokenizer.regularizers={kl: {}}"
     assert per_image(forward, load(*LDM, VF, TEACHER).recipe)["tokenizer"] == 3 * 1110 + 7
     config = load(*LDM, VF, TEACHER).recipe.tokenizer.teacher

@@ -19,7 +19,7 @@ from pae_framework.interop.tokenizer_weights import load_initial_weights
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import Registry
 from pae_framework.tensor_files import save_tensors
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.world import ONE_PROCESS
 
 
@@ -31,24 +31,24 @@ class Named(FakeEncoder):
 
 
 @pytest.fixture
-def tokenizer(section: Callable[..., TokenizerSection], registry: Registry) -> Tokenizer:
+def tokenizer(section: Callable[..., TokenizerSection], registry: Registry) -> ComposedTokenizer:
     return build_tokenizer(section(), 16, registry, Named(FakeEncoderConfig(), 16))
 
 
-def load(tokenizer: Tokenizer, file: Path, folder: Path) -> None:
-    recipe = SimpleNamespace(tokenizer=SimpleNamespace(initial_weights=str(file)))
+def load(tokenizer: ComposedTokenizer, file: Path, folder: Path) -> None:
+    recipe = SimpleNamespace(tokenizer_section=SimpleNamespace(initial_weights=str(file)))
     context = SimpleNamespace(recipe=recipe, directory=folder, world=ONE_PROCESS)
     load_initial_weights(cast(StageContext, context), tokenizer)
 
 
-def with_encoder(tokenizer: Tokenizer) -> dict[str, Tensor]:
+def with_encoder(tokenizer: ComposedTokenizer) -> dict[str, Tensor]:
     encoder = {f"encoder.{name}": x for name, x in tokenizer.encoder.state_dict().items()}
     return {**tokenizer.state_dict(), **encoder}
 
 
 @pytest.mark.parametrize("encoder_too", [True, False])
 def test_they_replace_the_random_ones(
-    tokenizer: Tokenizer, tmp_path: Path, encoder_too: bool
+    tokenizer: ComposedTokenizer, tmp_path: Path, encoder_too: bool
 ) -> None:
     wanted = {name: x + 1 for name, x in tokenizer.state_dict().items()}
     encoder = {n: x for n, x in with_encoder(tokenizer).items() if n.startswith("encoder.")}
@@ -59,7 +59,7 @@ def test_they_replace_the_random_ones(
 
 @pytest.mark.parametrize("name", ["encoder.mix.weight", "encoder.embed.bias"])
 def test_other_weights_of_a_frozen_encoder_are_refused(
-    tokenizer: Tokenizer, tmp_path: Path, name: str
+    tokenizer: ComposedTokenizer, tmp_path: Path, name: str
 ) -> None:
     tensors = with_encoder(tokenizer)
     tensors[name] = tensors[name] + 1
@@ -70,7 +70,7 @@ def test_other_weights_of_a_frozen_encoder_are_refused(
 
 
 def test_a_file_that_is_missing_or_does_not_fit_is_refused(
-    tokenizer: Tokenizer, tmp_path: Path
+    tokenizer: ComposedTokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.initial_weights"):
         load(tokenizer, tmp_path / "nothing.pt", tmp_path)

@@ -16,10 +16,12 @@ _COPY = "tokenizer.train_encoder=false and tokenizer.modulator.use=finetune"
 
 def check_encoder_training(recipe: Recipe) -> Iterator[Inconsistency]:
     """An encoder is trained with the tokenizer if it must be, and nothing needs it frozen then."""
-    tokenizer, extractor = recipe.tokenizer, recipe.extractor
+    tokenizer, extractor = recipe.composed, recipe.extractor
     if extractor is not None and extractor.config.trained_with_tokenizer:
         message = f"{extractor.use!r} is only trained as the tokenizer's encoder"
         yield Inconsistency(("extractor",), message, "set extractor=small_cnn")
+    if tokenizer is None:
+        return
     if tokenizer.teacher is not None:
         yield from _check_teacher(tokenizer, tokenizer.teacher, recipe.data.image_size)
     if tokenizer.train_encoder:
