@@ -134,3 +134,7 @@ class DiffusionConfig(RegularizerConfig):
                 f"`width` must be a multiple of 4 and of `heads` {self.heads}, not {self.width}"
             )
         return self
+
+    def smoke(self) -> DiffusionConfig:
+        """The smallest network."""
+        return self.model_copy(update={"width": 16, "depth": 1, "heads": 2})

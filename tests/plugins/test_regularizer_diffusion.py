@@ -100,7 +100,7 @@ def test_the_network_learns_from_the_term_and_uses_position_and_time() -> None:
     regularizer = term(width=32)
     optimizer = torch.optim.Adam(regularizer.parameters(), 5e-3)
     values = []
-    for step in range(120):
+    for step in range(200):
         optimizer.zero_grad()
         value = regularizer(inputs(z, seed=step))
         value.backward()
