@@ -7,12 +7,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart install test test-failed test-slurm check format docs clean
+.PHONY: help quickstart install test test-failed test-plugins test-slurm check format docs clean
 
 help:
 	@echo "make quickstart   install, then run recipes/quickstart.yaml (minutes)"
 	@echo "make test         install the test tools, then run the tests"
 	@echo "make test-failed  run the tests that failed once more"
+	@echo "make test-plugins test sample plugin packages, as wheels in a fresh environment (a minute)"
 	@echo "make test-slurm   start a Slurm of two nodes on this machine (as root), run its tests"
 	@echo "make check        check format, lint, types, import rules, docs"
 	@echo "make format       format, and fix what ruff can fix"
@@ -30,6 +31,12 @@ test: $(VENV)/.installed-dev
 
 test-failed: $(VENV)/.installed-dev
 	$(TESTS) --last-failed --last-failed-no-failures none
+
+# Wheels of this tree and of the sample plugins, in a virtual environment of their own; a run with
+# the plugins of docs/how_to.md.
+test-plugins: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/sample_plugins \
+	  tests/docs/test_how_to.py::test_one_run_uses_all_of_them
 
 SLURM_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm and not slow" tests/slurm
 # Exit code if no Slurm can be started on this machine.

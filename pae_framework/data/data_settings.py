@@ -64,6 +64,15 @@ class LatentsSettings(Settings):
     workers: Workers = Field(
         0, description="processes that load images, for each process of the run; 0: none"
     )
+    stored: bool = Field(
+        True,
+        description="false: no latents are written, only their statistics; the generator encodes "
+        "the training images as it trains",
+    )
+    statistics_per: Literal["channel", "position"] = Field(
+        "channel",
+        description="position: a mean and a deviation for each channel of each position, as RAE's",
+    )
     folder: PathText | None = Field(
         None,
         description="folder of existing latents of this tokenizer, from LightningDiT or another "
@@ -71,14 +80,20 @@ class LatentsSettings(Settings):
     )
     statistics: PathText | None = Field(
         None,
-        description="file with statistics of the latents that `generator.weights` was trained on "
-        "(latents_stats.pt or .safetensors); no latents are written",
+        description="file with statistics of the latents that `generator.weights` was trained on, "
+        "or is trained on if `stored` is false (latents_stats.pt, .safetensors, RAE's stat.pt); no "
+        "latents are written",
     )
 
     @property
-    def written(self) -> bool:
-        """Whether the run encodes its training images."""
+    def encoded(self) -> bool:
+        """Whether the stage encodes training images."""
         return self.folder is None and self.statistics is None
+
+    @property
+    def written(self) -> bool:
+        """Whether the run stores latents of its training images."""
+        return self.stored and self.encoded
 
     @model_validator(mode="after")
     def _one_source(self) -> LatentsSettings:
@@ -86,6 +101,8 @@ class LatentsSettings(Settings):
             raise ValueError(
                 "`folder` includes statistics; set only one of `folder` and `statistics`"
             )
+        if self.folder is not None and not self.stored:
+            raise ValueError("`folder` names stored latents; set stored=true or folder=null")
         return self
 
 

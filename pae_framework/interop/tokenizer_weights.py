@@ -1,11 +1,15 @@
 """Released PAE tokenizers: read them, match them with a recipe, load, copy or write them.
 
 A file holds one state dict: ``delta_encoder.``, ``latent_compressor.``, ``latent_decompressor.``
-and ``decoder.`` with the names of our :class:`Tokenizer`, and optionally ``encoder.`` with the
-frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has it
-under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
+and ``decoder.`` with the names of our :class:`ComposedTokenizer`, and optionally ``encoder.`` with
+the frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has
+it under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
 ``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
-``bottleneck.`` to either.
+``bottleneck.`` to either. An encoder that was trained with the tokenizer is one of its parts and
+has its own names under ``encoder.``.
+
+Files of latent diffusion's KL autoencoders and of VA-VAE have the names of our ``ldm_cnn``, but for
+the convolutions next to the latents, and further networks that only their training uses.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from pae_framework.build import meta_tokenizer
 from pae_framework.contracts import Encoder
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.provenance import (
     WEIGHTS,
@@ -30,11 +34,17 @@ from pae_framework.interop.provenance import (
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
 from pae_framework.tensor_files import cast_like, differences, save_tensors
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.weight_files import read_weights
 
 ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
+
+
+_BESIDE = {"quant_conv.": ENCODER, "post_quant_conv.": "decoder."}
+"""Latent diffusion's prefixes of layers that are part of our encoder and decoder."""
+_OF_TRAINING = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")
+"""Prefixes of what latent diffusion's and VA-VAE's files hold for their training only."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,8 @@ def load_tokenizer_weights(context: StageContext) -> None:
         CheckpointError: it is damaged, or made for another recipe; lists what differs.
     """
     recipe = context.recipe
-    assert recipe.tokenizer.weights is not None
-    path = require_file(recipe.tokenizer.weights, "tokenizer.weights", folder=True)
+    assert recipe.tokenizer_section.weights is not None
+    path = require_file(recipe.tokenizer_section.weights, "tokenizer.weights", folder=True)
     released = read_released(path)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
@@ -103,7 +113,8 @@ def validate_and_copy(
     """
     released = read_released(file)
     match_recipe(released, recipe, registry)
-    if not released.encoder and (missing := recipe.tokenizer.encoder.config.missing()) is not None:
+    missing = recipe.tokenizer_section.encoder.config.missing()
+    if not released.encoder and missing is not None:
         raise DataError(
             f"{file} does not contain the encoder's weights: tokenizer.encoder: {missing}"
         )
@@ -118,11 +129,33 @@ def read_released(path: Path) -> TokenizerWeights:
         CheckpointError: see :func:`~pae_framework.weight_files.read_weights`.
     """
     found = read_weights(path)
-    tensors = found.tensors
+    tensors, summary = found.tensors, found.summary
+    if any(name.startswith(tuple(_BESIDE)) for name in tensors):
+        tensors = _without_training(tensors)
+        if left := len(found.tensors) - len(tensors):
+            summary += f"; {left} tensors of its training left out"
     encoder = {name: x for name, x in tensors.items() if name.startswith(ENCODER)}
     tokenizer = {name: x for name, x in tensors.items() if name not in encoder}
     encoder = {name.removeprefix(ENCODER): x for name, x in encoder.items()}
-    return TokenizerWeights(str(path), tokenizer, encoder, found.summary)
+    return TokenizerWeights(str(path), tokenizer, encoder, summary)
+
+
+def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of latent diffusion's autoencoder by our names, without those of its training."""
+    return {
+        next((part for beside, part in _BESIDE.items() if name.startswith(beside)), "") + name: x
+        for name, x in tensors.items()
+        if not name.startswith(_OF_TRAINING)
+    }
+
+
+def _as_latent_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`_without_training`; other tokenizers have no such names."""
+    inner = tuple(part + beside for beside, part in _BESIDE.items())
+    return {
+        name.partition(".")[2] if name.startswith(inner) else name: tensor
+        for name, tensor in state.items()
+    }
 
 
 def match_recipe(
@@ -133,13 +166,15 @@ def match_recipe(
     Raises:
         CheckpointError: the file was made for another recipe; lists what differs.
     """
-    encoder = recipe.tokenizer.encoder
-    if released.encoder and encoder.train is not None:
+    section = recipe.tokenizer_section
+    encoder = section.encoder
+    if released.encoder and encoder.train is not None and not section.train_encoder:
         raise CheckpointError(
             f"{released.source} contains an encoder, but the recipe trains its own "
             f"({encoder.use}: tokenizer.encoder.train)"
         )
-    weights = match_state_dict(released, meta_tokenizer(recipe, registry))
+    expected = meta_tokenizer(recipe.tokenizer_section, recipe.data.image_size, registry)
+    weights = match_state_dict(released, expected)
     if not released.encoder and getattr(encoder.config, "weights", None) == "none":
         raise CheckpointError(
             f"{released.source} does not contain the encoder's weights, and the recipe loads none; "
@@ -148,7 +183,7 @@ def match_recipe(
     return weights
 
 
-def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> TokenizerWeights:
+def match_state_dict(released: TokenizerWeights, tokenizer: ComposedTokenizer) -> TokenizerWeights:
     """The weights as state dicts of ``tokenizer`` and its encoder, in their dtypes.
 
     Args:
@@ -160,6 +195,8 @@ def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> Tokeni
         CheckpointError: lists every name that is missing, unexpected, of another shape, or not
             finite.
     """
+    if tokenizer.trains_encoder:
+        released = replace(released, tokenizer=released.state, encoder={})
     expected, encoder = tokenizer.state_dict(), {}
     problems = [f"tokenizer: {line}" for line in differences(expected, released.tokenizer)]
     if released.encoder:
@@ -174,17 +211,22 @@ def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> Tokeni
     return replace(released, tokenizer=cast, encoder=encoder)
 
 
-def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
+def released_state(tokenizer: ComposedTokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
     """The state dict of a released tokenizer, the inverse of :func:`match_state_dict`.
 
     Raises:
         CheckpointError: released files have no names for this encoder.
+        UsageError: it is to be left out although it was trained with the tokenizer.
     """
     state: dict[str, Tensor] = dict(tokenizer.state_dict())
-    if with_encoder:
+    if tokenizer.trains_encoder and not with_encoder:
+        raise UsageError(
+            "the encoder was trained with the tokenizer, so the file needs it; remove --no-encoder"
+        )
+    if with_encoder and not tokenizer.trains_encoder:
         released = tokenizer.encoder.to_released()
         state.update({ENCODER + name: tensor for name, tensor in released.items()})
-    return state
+    return _as_latent_diffusion(state)
 
 
 def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:

@@ -159,6 +159,7 @@ class TrainedNetwork(NetworkState):
         total: steps of the training.
         first_step: earlier steps do not train it; its schedule starts here.
         bf16: compute losses under autocast; weights keep their type.
+        steps_per_epoch: for a schedule in epochs.
     """
 
     parallel: ParallelModule
@@ -166,10 +167,12 @@ class TrainedNetwork(NetworkState):
     total: int
     first_step: int = 0
     bf16: bool = False
+    steps_per_epoch: float = 1.0
 
     def learning_rate(self, step: int) -> float:
         """Learning rate at ``step`` of the training (the first is 0), before ``lr_factors``."""
-        return learning_rate(step - self.first_step, self.total - self.first_step, self.settings)
+        own_step, own_total = step - self.first_step, self.total - self.first_step
+        return learning_rate(own_step, own_total, self.settings, self.steps_per_epoch)
 
 
 class Trainer:
@@ -345,8 +348,16 @@ def _with_optimizer(
         synchronize_batch_norm(module)
     parallel = ParallelModule(module, context.world, settings.parallel, context.device)
     optimizer = build_optimizer(module, own, lr_factors)
-    bf16 = settings.precision == "bf16"
-    return TrainedNetwork(module, optimizer, parallel, own, total, task.first_step, bf16)
+    return TrainedNetwork(
+        module,
+        optimizer,
+        parallel,
+        own,
+        total,
+        task.first_step,
+        bf16=settings.precision == "bf16",
+        steps_per_epoch=context.images / settings.batch_size,
+    )
 
 
 def _check_micro_batches(settings: TrainSettings, context: TrainContext) -> None:

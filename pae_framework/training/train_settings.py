@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import Field, model_validator
@@ -18,6 +18,7 @@ from pae_framework.config import (
     Precision,
     Seed,
     Settings,
+    Side,
     Steps,
     Weight,
     Workers,
@@ -64,6 +65,13 @@ class Length(Settings):
         assert self.epochs is not None
         return round(self.epochs * steps_per_epoch)
 
+    def __str__(self) -> str:
+        return f"epoch {self.epochs:g}" if self.steps is None else f"step {self.steps}"
+
+    def same_unit(self, other: Length) -> bool:
+        """Whether both are in steps or both are in epochs."""
+        return (self.steps is None) == (other.steps is None)
+
     def before(self, other: Length) -> bool:
         """Whether this is earlier than ``other``; False if their units cannot be compared."""
         if self.steps is not None and other.steps is not None:
@@ -74,7 +82,7 @@ class Length(Settings):
 
     def reaches(self, other: Length) -> bool:
         """Whether this is not earlier than ``other``; False if their units differ."""
-        return (self.steps is None) == (other.steps is None) and not self.before(other)
+        return self.same_unit(other) and not self.before(other)
 
 
 class EmaSnapshots(Settings):
@@ -114,18 +122,50 @@ class OptimizerSettings(Settings):
     lr: LearningRate = Field(1e-3, description="peak learning rate of AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
     weight_decay: Weight = Field(0.0, description="weight decay of AdamW, on matrices only")
-    schedule: Literal["constant", "cosine"] = Field(
+    schedule: Literal["constant", "cosine", "linear"] = Field(
         "cosine", description="learning rate after the warm-up"
     )
     final_lr: float = Field(
         0.1, ge=0, le=1, description="last learning rate, as a fraction of `lr`"
     )
+    decay_from: Length | None = Field(
+        None,
+        description="when the decay of cosine or linear starts; `lr` holds until then; null: after "
+        "the warm-up",
+    )
+    decay_to: Length | None = Field(
+        None,
+        description="when the decay reaches `final_lr`, which holds from then on; null: at the "
+        "last step",
+    )
     warmup_steps: StartStep = Field(0, description="steps of the linear warm-up")
     clip: Magnitude | None = Field(1.0, description="maximum gradient norm; null: no clipping")
 
+    @model_validator(mode="after")
+    def _decay_in_order(self) -> Self:
+        start, end = self.decay_from, self.decay_to
+        if self.schedule == "constant" and (start or end):
+            raise ValueError(
+                "a constant schedule has no decay; set schedule=linear, or leave out `decay_from` "
+                "and `decay_to`"
+            )
+        if start is not None and start.steps is not None and start.steps < self.warmup_steps:
+            raise ValueError(
+                f"`decay_from` (step {start.steps}) is before the end of the warm-up (step "
+                f"{self.warmup_steps})"
+            )
+        earliest = start or Length(steps=self.warmup_steps)
+        if end is not None and end.same_unit(earliest) and not earliest.before(end):
+            raise ValueError(f"`decay_to` ({end}) is not after the start of the decay ({earliest})")
+        return self
+
     def rates_depend_on_length(self, step: int) -> bool:
         """Whether the learning rates of the first ``step`` steps depend on how many follow."""
-        return self.schedule == "cosine" and self.final_lr != 1 and step > self.warmup_steps
+        if self.schedule == "constant" or self.final_lr == 1 or self.decay_to is not None:
+            return False
+        start = self.decay_from
+        held = None if start is None else start.steps
+        return step > (self.warmup_steps if held is None else held)
 
 
 class TrainSettings(OptimizerSettings):
@@ -145,6 +185,14 @@ class TrainSettings(OptimizerSettings):
         1,
         description="number of micro-batches per step; adaptive weights and batch norm are "
         "computed per micro-batch",
+    )
+    flip: bool | None = Field(
+        None, description="mirror images at random in this training; null: as `data.flip` says"
+    )
+    crop_from: Side | None = Field(
+        None,
+        description="read images with this side, px, and crop them at random to `data.image_size`, "
+        "anew in each epoch (RAE: 384 for 256); null: read them with that side",
     )
     lr_factors: dict[str, Weight] = Field(
         {},
@@ -190,7 +238,7 @@ class TrainSettings(OptimizerSettings):
     continue_from: PathText | None = Field(
         None,
         description="run or folder of a stage to go on from: the same training with fewer steps, "
-        "with a constant schedule; null: look for one among the stages of the run",
+        "with a constant schedule or `decay_to`; null: look for one among the stages of the run",
     )
 
     @model_validator(mode="after")

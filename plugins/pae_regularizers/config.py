@@ -103,6 +103,11 @@ class VFConfig(RegularizerConfig):
     )
 
     @property
+    def needs_features(self) -> bool:
+        """It aligns latents with them."""
+        return True
+
+    @property
     def adapts_weight(self) -> bool:
         """The value of ``adaptive``."""
         return self.adaptive

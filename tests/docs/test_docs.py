@@ -103,8 +103,10 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 def reader_folder(page: Path, folder: Path) -> None:
     """Write the recipes of a page into a folder, and those that its commands write.
 
-    Recipes of new plugins only if the plugin is installed: that of docs/plugins.md is.
+    Recipes of new plugins only if the plugin is installed: that of docs/plugins.md is. Commands may
+    name files of the documentation, as in a checkout.
     """
+    (folder / "docs").symlink_to(ROOT / "docs")
     for block in blocks(page):
         is_recipe = block.role in ("recipe", "file") and block.language == "yaml"
         if is_recipe or block.role == "plugin":

@@ -29,7 +29,7 @@ from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.known_gradient import with_known_gradients
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, FACTOR
 from pae_framework.world import ONE_PROCESS, World
@@ -56,7 +56,7 @@ class TokenizerObjective(UsesFrozen):
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: ComposedTokenizer,
         reconstruction: ReconstructionTerms,
         regularizers: Sequence[RegularizerTerm] = (),
         adversarial: AdversarialTerm | None = None,
@@ -125,7 +125,7 @@ class TokenizerObjective(UsesFrozen):
             images: a batch.
             generator: draws the seed of the step. The bottleneck, the noise, the discriminator and
                 each regularizer have generators of their own, so none affects the others.
-            features: the frozen encoder's tokens (B, N, D) of the images; None: they are computed.
+            features: a frozen encoder's tokens (B, N, D) of the images; None: they are computed.
         """
         seed = seeding.draw_seed(generator)
         rows = seeding.rows_of(generator)
@@ -136,11 +136,12 @@ class TokenizerObjective(UsesFrozen):
             features = tokenizer.features_of_pixels(pixels).tokens  # (B, N, D)
         random = random_of("bottleneck")
         posterior = tokenizer.encode_features(pixels, features, random)  # latents (B, C, h, w)
+        features = features.detach()
         tau = self.noise if self.training else 0.0
         random = random_of("noise")
         reconstruction = tokenizer.decode(posterior.latents, tau, random)  # (B, 3, S, S)
 
-        if self._adversarial:
+        if self._adversarial and not tokenizer.trains_encoder:
             self._adversarial.share_tokens(self.step, images, features)
 
         compare = self.reconstruction.comparison()

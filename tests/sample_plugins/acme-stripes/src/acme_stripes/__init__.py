@@ -1,0 +1,1 @@
+"""Stripes for pae-framework."""

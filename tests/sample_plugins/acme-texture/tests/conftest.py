@@ -1,0 +1,1 @@
+from pae_framework.testing.pytest import *  # noqa: F403
