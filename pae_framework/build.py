@@ -168,6 +168,7 @@ def build_objective(
         refiner=refiner,
         noise=section.noise,
         world=world,
+        shares_every=section.log_shares_every,
     )
 
 
