@@ -46,7 +46,8 @@ def export_ema(
         ),
     ],
     stage: Annotated[
-        Averaged, typer.Option(help="the stage whose weights are averaged")
+        Averaged,
+        typer.Option(metavar="STAGE", help="whose weights are averaged: generator or tokenizer"),
     ] = Averaged.GENERATOR,
     plugin: PluginOption = None,
     force: ForceOption = False,
@@ -62,7 +63,7 @@ def export_ema(
     Examples:
         pae export ema runs/dinov2_full ema-0.15.safetensors --length 0.15
 
-        pae run dinov2_full generator.weights=ema-0.15.safetensors --run-dir runs/ema-0.15
+        pae run dinov2_full generator.weights=ema-0.15.safetensors
     """
     if check_output(file, None, force):
         raise UsageError(f"{file}: the file name must end in .safetensors")
