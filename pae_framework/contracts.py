@@ -248,8 +248,9 @@ class PretrainingObjective(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Posterior:
-    """Output of a bottleneck: ``latents`` (B, C, h, w); of a variational one also ``mean`` and
-    ``logvar``, the moments of the normal that the latents were sampled from, of the same shape."""
+    """Output of a bottleneck: ``latents`` (B, C, h, w); of a random one also their ``mean``; of a
+    variational one also ``logvar``. Both are moments of the normal that the latents were sampled
+    from, of the same shape."""
 
     latents: Tensor
     mean: Tensor | None = None

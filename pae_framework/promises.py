@@ -256,8 +256,8 @@ def posterior_problem(posterior: object, shape: tuple[int, ...]) -> str | None:
         return f"forward must give a contracts.Posterior, not a {type(posterior).__name__}"
     moments = {"mean": posterior.mean, "logvar": posterior.logvar}
     given = {name: moment for name, moment in moments.items() if moment is not None}
-    if len(given) == 1:
-        return "a posterior must have both a mean and a logvar, or neither"
+    if "logvar" in given and "mean" not in given:
+        return "a posterior with a logvar must also have a mean"
     return first(
         tensor_problem(posterior.latents, shape, "the latents", dtype=None),
         *(tensor_problem(x, shape, f"the {name}", dtype=None) for name, x in given.items()),

@@ -9,7 +9,8 @@ it under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Ou
 has its own names under ``encoder.``.
 
 Files of latent diffusion's KL autoencoders and of VA-VAE have the names of our ``ldm_cnn``, but for
-the convolutions next to the latents, and further networks that only their training uses.
+the convolutions next to the latents, and further networks that only their training uses. GAE's have
+those of our ``gae_vit``, but for the prefix ``encoder.``.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
 
 
-_BESIDE = {"quant_conv.": ENCODER, "post_quant_conv.": "decoder."}
-"""Latent diffusion's prefixes of layers that are part of our encoder and decoder."""
+_BESIDE = {
+    **{"quant_conv.": ENCODER, "post_quant_conv.": "decoder."},
+    **{"foundation_encoder.": ENCODER, "adapter.": ENCODER},
+}
+"""Prefixes, in latent diffusion's and GAE's files, of parts of our encoder and decoder."""
 _OF_TRAINING = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")
 """Prefixes of what latent diffusion's and VA-VAE's files hold for their training only."""
 
@@ -171,7 +175,7 @@ def read_released(path: Path) -> TokenizerWeights:
 
 
 def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of latent diffusion's autoencoder by our names, without those of its training."""
+    """Weights of latent diffusion's or GAE's file by our names, without those of its training."""
     return {
         next((part for beside, part in _BESIDE.items() if name.startswith(beside)), "") + name: x
         for name, x in tensors.items()
@@ -179,7 +183,7 @@ def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _as_latent_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _as_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of :func:`_without_training`; other tokenizers have no such names."""
     inner = tuple(part + beside for beside, part in _BESIDE.items())
     return {
@@ -282,7 +286,7 @@ def released_state(tokenizer: ComposedTokenizer, with_encoder: bool = True) -> d
     if with_encoder and not tokenizer.trains_encoder:
         released = tokenizer.encoder.to_released()
         state.update({ENCODER + name: tensor for name, tensor in released.items()})
-    return _as_latent_diffusion(state)
+    return _as_released(state)
 
 
 def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Built-in bottlenecks: sphere (PAE), two gaussian ones (KL-VAE), identity (RAE)."""
+"""Built-in bottlenecks: two spheres (PAE, GAE), two gaussian ones (KL-VAE), identity (RAE)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def pae_register_bottlenecks(register: Register) -> None:
         target="pae_bottlenecks.bottlenecks:Sphere",
         config="pae_bottlenecks.config:SphereConfig",
         summary="few channels, every token on a sphere of radius sqrt(d) (PAE, GAE)",
+    )
+    register(
+        "noisy_sphere",
+        target="pae_bottlenecks.bottlenecks:NoisySphere",
+        config="pae_bottlenecks.config:NoisySphereConfig",
+        summary="the tokens themselves on a sphere, in training with random noise (GAE)",
     )
     register(
         "gaussian",

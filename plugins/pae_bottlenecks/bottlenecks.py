@@ -15,6 +15,7 @@ from pae_bottlenecks.config import (
     DiagonalGaussianConfig,
     GaussianConfig,
     IdentityConfig,
+    NoisySphereConfig,
     SphereConfig,
 )
 from pae_framework.contracts import Bottleneck, Posterior
@@ -37,6 +38,29 @@ class Sphere(Bottleneck):
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, C, h, w) of x (B, C, h, w)."""
         return Posterior(rms_norm(x))
+
+
+class NoisySphere(Bottleneck):
+    """RMS norm of the tokens themselves; in training, plus s N(0, 1) (GAE, arXiv 2603.10365).
+
+    The strength s ~ N(0, noise^2) is one number per image, so most images get little noise.
+    """
+
+    projected = False
+
+    def __init__(self, config: NoisySphereConfig, width: int, grid: int):
+        super().__init__(config, width, grid)
+        self.in_channels = self.channels = width
+        self.noise = config.noise
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Latents (B, D, h, w) of x (B, D, h, w): with noise; without a generator, the mean."""
+        mean = rms_norm(x)
+        if generator is None or not self.noise:
+            return Posterior(mean, mean)
+        strength = self.noise * randn((len(x), 1, 1, 1), generator)
+        noise = strength * randn(mean.shape, generator)
+        return Posterior(mean + on_device(noise, mean.device), mean)
 
 
 class Gaussian(Bottleneck):

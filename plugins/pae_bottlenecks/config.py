@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from pae_framework.config import BottleneckConfig, Count, PathText, Width
+from pae_framework.config import BottleneckConfig, Count, PathText, Weight, Width
 from pae_framework.system.files import file_problem
 
 
@@ -20,6 +20,22 @@ class SphereConfig(BottleneckConfig):
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents: the configured ones."""
         return self.channels
+
+
+class NoisySphereConfig(BottleneckConfig):
+    """No projection: RMS norm of every token, in training with noise of random strength (GAE)."""
+
+    projects: ClassVar[bool] = False
+
+    noise: Weight = Field(
+        0.25,
+        description="training: deviation of the strength s ~ N(0, noise^2) of the noise, one per "
+        "image; 0: no noise",
+    )
+
+    def latent_channels(self, token_width: int) -> int:
+        """Channels of the latents: the width of the tokens."""
+        return token_width
 
 
 class GaussianConfig(BottleneckConfig):

@@ -21,3 +21,9 @@ def pae_register_decoders(register: Register) -> None:
         config="pae_decoders.config:LdmDecoderConfig",
         summary="convolutional decoder of latent diffusion (KL-VAE, VA-VAE)",
     )
+    register(
+        "gae_vit",
+        target="pae_decoders.gae_decoder:GaeDecoder",
+        config="pae_decoders.config:GaeDecoderConfig",
+        summary="vision transformer without biases, with gated MLPs (GAE)",
+    )

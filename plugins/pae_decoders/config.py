@@ -13,6 +13,7 @@ from pae_framework.convolution_settings import (
     middle_activations,
     middle_parameters,
 )
+from pae_framework.swiglu_settings import SwigluSettings
 
 
 class VitDecoderConfig(DecoderConfig):
@@ -83,4 +84,24 @@ class LdmDecoderConfig(PyramidSettings, DecoderConfig):
 
     def smoke(self) -> Self:
         """Few channels at the same resolutions."""
+        return self.model_copy(update=self.shrunk())
+
+
+class GaeDecoderConfig(SwigluSettings, DecoderConfig):
+    """ViT-L decoder of GAE."""
+
+    def image_size(self, grid: int) -> int:
+        """Side in px of the decoded images: ``patch`` times the grid."""
+        return self.patch * grid
+
+    def parameters(self, width: int, grid: int) -> int:
+        """Parameters of input projection, positions, blocks and head."""
+        return self.network_parameters(grid, ends=width + 3 * self.patch**2)
+
+    def activations(self, grid: int) -> int:
+        """Numbers kept by the blocks and the last norm."""
+        return self.network_activations(grid)
+
+    def smoke(self) -> Self:
+        """One narrow block."""
         return self.model_copy(update=self.shrunk())

@@ -35,6 +35,12 @@ def pae_register_encoders(register: Register) -> None:
         summary="convolutional encoder of latent diffusion, trained with the tokenizer (KL-VAE)",
     )
     register(
+        "gae_vit",
+        target="pae_encoders.gae_encoder:GaeEncoder",
+        config="pae_encoders.gae_config:GaeEncoderConfig",
+        summary="vision transformer with an adapter, trained with the tokenizer (GAE)",
+    )
+    register(
         "inception",
         target="pae_encoders.inception:InceptionEncoder",
         config="pae_encoders.config:InceptionConfig",

@@ -50,7 +50,7 @@ class TinyViTConfig(EncoderConfig):
 
     def token_grid(self, image_size: int) -> int:
         """Patches per side."""
-        return _grid(image_size, self.patch)
+        return patch_grid(image_size, self.patch)
 
     def token_width(self) -> int:
         """The width."""
@@ -92,7 +92,7 @@ class SmallCNNConfig(EncoderConfig):
 
     def token_grid(self, image_size: int) -> int:
         """Side of the last stage's feature map."""
-        return _grid(image_size, self.patch)
+        return patch_grid(image_size, self.patch)
 
     def token_width(self) -> int:
         """Channels of the last stage."""
@@ -162,7 +162,12 @@ def nearest_multiples(size: int, unit: int) -> str:
     return f"{lower} or {lower + unit}" if lower else str(unit)
 
 
-def _grid(image_size: int, patch: int) -> int:
+def patch_grid(image_size: int, patch: int) -> int:
+    """Patches per side.
+
+    Raises:
+        ValueError: the image side is no multiple of the patch side.
+    """
     if image_size % patch:
         raise ValueError(
             f"images of {image_size} px are not divisible into patches of {patch} px; "

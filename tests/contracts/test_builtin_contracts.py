@@ -47,6 +47,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
     "encoder:small_cnn": [{"width": 8, "depth": 2}],
     "encoder:ldm_cnn": [{"channels": 32, "multipliers": [1, 1], "blocks": 1, "latent": 4}],
+    "encoder:gae_vit": [{"width": 16, "depth": 1, "heads": 2, "patch": 4, "latent": 4}],
     "encoder:dinov2": [UNTRAINED, {"model": "vit_base_patch14_dinov2", **UNTRAINED}],
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],
@@ -66,11 +67,13 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "modulator:finetune": [{}],
     "modulator:none": [{}],
     "bottleneck:sphere": [{"channels": 6}],
+    "bottleneck:noisy_sphere": [{}],
     "bottleneck:gaussian": [{"channels": 6}],
     "bottleneck:diagonal_gaussian": [{}],
     "bottleneck:identity": [{"statistics_images": 16}],
     "decoder:vit": [{"width": 16, "depth": 2, "heads": 2, "patch": 4}],
     "decoder:ldm_cnn": [{"channels": 32, "multipliers": [1, 1], "blocks": 1}],
+    "decoder:gae_vit": [{"width": 16, "depth": 1, "heads": 2, "patch": 4}],
     "discriminator:patchgan": [{"layers": 1, "width": 4}],
     "discriminator:dino": [
         {

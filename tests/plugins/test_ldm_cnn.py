@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kept_numbers import kept_numbers
 from layouts.ldm_autoencoders import Reference, Shape, random_weights, shapes
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -89,21 +90,6 @@ def test_the_configs_count_the_parameters(
     with torch.device("meta"):
         assert parameters(LdmEncoder(encoder, 16)) == encoder.parameters(16)
         assert parameters(LdmDecoder(decoder, latent, 2)) == decoder.parameters(latent, 2)
-
-
-def kept_numbers(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Numbers that autograd keeps for the backward pass, each piece of memory once, no weights."""
-    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if (place := tensor.untyped_storage().data_ptr()) not in weights:
-            kept[place] = tensor  # held, so that no other tensor gets its memory
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run()
-    return sum(t.untyped_storage().nbytes() for t in kept.values()) // 4
 
 
 def test_the_configs_count_the_activations() -> None:

@@ -255,7 +255,7 @@ PARTS = [
     (changed(Add, swapped), "rows and columns swapped"),
     (changed(Add, lambda x: x - x.mean(0)), "other images of the batch"),
     (changed(Squeeze, lambda z: z), "Posterior.*Tensor"),
-    (changed(Squeeze, lambda z: Posterior(z, z)), "mean and a logvar"),
+    (changed(Squeeze, lambda z: Posterior(z, logvar=z)), "logvar.*mean"),
     (changed(Squeeze, lambda z: Posterior(z[:, :2])), r"\(2, 2, 4, 4\)"),
     (changed(Squeeze, lambda z: Posterior(z.sqrt())), "NaN or infinity"),
     (changed(Squeeze, lambda z: Posterior(z.transpose(2, 3))), "rows and columns swapped"),
