@@ -91,7 +91,7 @@ def screenshot(page: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += ["--window-size=1100,1150", f"--user-data-dir={folder}/profile"]
+        command += ["--window-size=1100,1560", f"--user-data-dir={folder}/profile"]
         command += [f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         save_png(Image.open(shot).convert("RGB").quantize(256), path)

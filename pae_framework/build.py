@@ -14,12 +14,14 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import (
+    Bottleneck,
     DataSource,
     Discriminator,
     Encoder,
     Evaluator,
     Generator,
     Regularizer,
+    Tokenizer,
     Tracker,
 )
 from pae_framework.errors import PaeError, PluginError
@@ -30,7 +32,9 @@ from pae_framework.recipe.components import (
     DiscriminatorComponent,
     EncoderComponent,
     EvaluatorComponent,
-    GeneratorComponent,
+    GuideComponent,
+    TeacherComponent,
+    TokenizerComponent,
     TrackerComponent,
     active_components,
 )
@@ -41,8 +45,9 @@ from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
 from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
+from pae_framework.tokenizer.teacher import Teacher
 from pae_framework.world import ONE_PROCESS, World
 
 META = torch.device("meta")
@@ -66,15 +71,31 @@ def build_encoder(component: EncoderComponent, image_size: int, registry: Regist
 
 def build_tokenizer(
     section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
-) -> Tokenizer:
-    """The tokenizer around ``encoder``, untrained."""
+) -> ComposedTokenizer:
+    """The tokenizer around ``encoder``, whose weights stay; the rest is untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
-    return Tokenizer(
+    decoded = section.bottleneck.config.decoder_width(encoder.width)
+    return ComposedTokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
-        _make(section.bottleneck, registry, encoder.width, encoder.grid),
-        _make(section.decoder, registry, encoder.width, encoder.grid),
+        build_bottleneck(section, registry, encoder),
+        _make(section.decoder, registry, decoded, encoder.grid),
+        section.train_encoder,
     )
+
+
+def build_tokenizer_component(
+    component: TokenizerComponent, image_size: int, registry: Registry
+) -> Tokenizer:
+    """A tokenizer that is one component, untrained."""
+    tokenizer: Tokenizer = _make(component, registry, image_size)
+    return tokenizer
+
+
+def build_bottleneck(section: TokenizerSection, registry: Registry, encoder: Encoder) -> Bottleneck:
+    """The bottleneck behind ``encoder``, before it measures or loads statistics."""
+    bottleneck: Bottleneck = _make(section.bottleneck, registry, encoder.width, encoder.grid)
+    return bottleneck
 
 
 def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
@@ -85,7 +106,7 @@ def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
 
 
 def build_generator(
-    component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
+    component: GuideComponent, latent: LatentShape, num_classes: int, registry: Registry
 ) -> Generator:
     """The generator, untrained."""
     generator: Generator = _make(component, registry, latent, num_classes)
@@ -105,10 +126,15 @@ def build_discriminator(
     return discriminator
 
 
+def build_teacher(component: TeacherComponent, encoder: Encoder) -> Teacher:
+    """The teacher around its encoder, which has its weights."""
+    return Teacher(encoder, component.preprocessing == "signed")
+
+
 def build_regularizers(
     section: TokenizerSection,
     registry: Registry,
-    tokenizer: Tokenizer,
+    tokenizer: ComposedTokenizer,
     per_epoch: float = 1.0,
 ) -> list[RegularizerTerm]:
     """The active regularizers, prepared for the tokenizer.
@@ -119,7 +145,8 @@ def build_regularizers(
         tokenizer: whose latents they shape.
         per_epoch: optimizer steps per epoch, for ramps in epochs.
     """
-    width, latent = tokenizer.encoder.width, tokenizer.latent
+    latent = tokenizer.latent
+    width = (section.teacher or section.encoder).config.token_width()
     channels = width if section.target == "raw" else latent.channels
     terms: list[RegularizerTerm] = []
     for label, component in section.active_regularizers.items():
@@ -132,13 +159,14 @@ def build_regularizers(
 
 
 def build_objective(
-    tokenizer: Tokenizer,
+    tokenizer: ComposedTokenizer,
     section: TokenizerSection,
     registry: Registry,
     refiner: PriorRefiner | None = None,
     adversarial: AdversarialTerm | None = None,
     world: World = ONE_PROCESS,
     per_epoch: float = 1.0,
+    teacher: Teacher | None = None,
 ) -> TokenizerObjective:
     """The tokenizer with its loss; terms with weight 0 are not built.
 
@@ -154,8 +182,10 @@ def build_objective(
         adversarial=adversarial,
         target=section.active_target,
         refiner=refiner,
+        teacher=teacher,
         noise=section.noise,
         world=world,
+        shares_every=section.log_shares_every,
     )
 
 
@@ -186,14 +216,20 @@ class Networks:
 
     tokenizer: Tokenizer
     extractor: Encoder | None
+    teacher: Encoder | None
     refiner: PriorRefiner | None
     generator: Generator | None
     discriminator: Discriminator | None
 
     @property
-    def encoder(self) -> Encoder:
-        """The tokenizer's encoder."""
-        return self.tokenizer.encoder
+    def composed(self) -> ComposedTokenizer | None:
+        """The tokenizer, if it is composed."""
+        return self.tokenizer if isinstance(self.tokenizer, ComposedTokenizer) else None
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The composed tokenizer's encoder."""
+        return None if self.composed is None else self.composed.encoder
 
 
 def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Networks:
@@ -202,31 +238,40 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     Raises:
         NotImplementedError, RuntimeError: a network cannot be built there.
     """
-    section, size = recipe.tokenizer, recipe.data.image_size
-    adversarial = section.active_adversarial
-    # train() makes a finetuned encoder freeze the weights that are not trained.
-    tokenizer = meta_tokenizer(recipe, registry).train()
+    section, size = recipe.composed, recipe.data.image_size
+    adversarial = None if section is None else section.active_adversarial
+    extractor = refiner = generator = discriminator = None
+    tokenizer: Tokenizer
+    if isinstance(recipe.tokenizer, TokenizerComponent):
+        with META:
+            tokenizer = build_tokenizer_component(recipe.tokenizer, size, registry).eval()
+    else:
+        # train() freezes the weights of a trained encoder that its tokens do not depend on.
+        tokenizer = composed = meta_tokenizer(recipe.tokenizer, size, registry).train()
+        if STAGES["refine"].exists(recipe):
+            with META:
+                refiner = build_refiner(recipe.tokenizer, composed.encoder)
     with META:
-        extractor = refiner = generator = discriminator = None
         if recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
             extractor = build_encoder(recipe.extractor, side, registry).eval()
-        if STAGES["refine"].exists(recipe):
-            refiner = build_refiner(section, tokenizer.encoder)
+        if section is not None and section.teacher is not None:
+            teacher = build_encoder(section.teacher, size, registry).eval()
         if recipe.generator is not None:
             generator = build_generator(recipe.generator, tokenizer.latent, num_classes, registry)
             generator.eval()
         if adversarial is not None:
             discriminator = build_discriminator(adversarial.discriminator, size, registry)
-    return Networks(tokenizer, extractor, refiner, generator, discriminator)
+    return Networks(tokenizer, extractor, teacher, refiner, generator, discriminator)
 
 
-def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
-    """The recipe's tokenizer on the meta device."""
-    section, size = recipe.tokenizer, recipe.data.image_size
+def meta_tokenizer(
+    section: TokenizerSection, image_size: int, registry: Registry
+) -> ComposedTokenizer:
+    """The composed tokenizer on the meta device."""
     with META:
-        encoder = build_encoder(section.encoder, size, registry).eval()
-        return build_tokenizer(section, size, registry, encoder)
+        encoder = build_encoder(section.encoder, image_size, registry).eval()
+        return build_tokenizer(section, image_size, registry, encoder)
 
 
 def _class(component: Component, registry: Registry) -> type[Any]:

@@ -121,7 +121,8 @@ class Features:
 
 
 class Encoder(nn.Module, ABC):
-    """Images to features. The engine freezes it, keeps it in eval mode and gives it float32 images.
+    """Images to features. The engine keeps it in eval mode and gives it float32 images. It freezes
+    it, unless the tokenizer's training trains it.
 
     :meth:`normalize` resizes and standardizes images in [0, 1] to the input of :meth:`forward`.
     Built as ``Encoder(config, image_size)``. Grid, width and heads are those of the config, and the
@@ -183,6 +184,14 @@ class Encoder(nn.Module, ABC):
         the first blocks skip the others.
         """
         return [self.forward(pixels).tokens]
+
+    def last_layer(self) -> nn.Parameter | None:
+        """The weight of the layer that ends in the tokens, for adaptive weights of regularizers.
+
+        It is used if the tokenizer's training trains the encoder and there is no projector. None,
+        the default, if the config's ``has_last_layer`` is false.
+        """
+        return None
 
     def load_pretrained(self) -> None:
         """Load the pretrained weights that the config names; until then weights are random.
@@ -247,6 +256,44 @@ class Posterior:
     logvar: Tensor | None = None
 
 
+class Tokenizer(nn.Module, ABC):
+    """Images to latents and back.
+
+    Built as ``Tokenizer(config, image_size)``, except for the one that a recipe composes of an
+    encoder, a modulator, a bottleneck and a decoder. The engine freezes it and keeps it in eval
+    mode.
+    """
+
+    latent: LatentShape
+    """Shape of the latents; that of the config's ``latent_shape``."""
+
+    @abstractmethod
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
+
+        A random tokenizer samples with the generator; without one, it returns its mean. The engine
+        does not call it if the config says that the tokenizer does not encode.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, S, S) of latents (B, C, h, w): float32, nominally in [0, 1], not clamped.
+
+        The engine does not call it if the config says that the tokenizer does not decode.
+        """
+
+    def load_pretrained(self) -> None:
+        """Load the weights that the config names; until then weights are random.
+
+        The engine calls it in the stage ``tokenizer``, which keeps the state dict for later stages.
+        The default does nothing.
+
+        Raises:
+            DataError: the weights are missing and cannot be downloaded; says what to do.
+            CheckpointError: they belong to another network; lists the differences.
+        """
+
+
 class Modulator(nn.Module, ABC):
     """Adds pixel detail to the encoder's tokens. Built as ``Modulator(config, encoder)``."""
 
@@ -288,6 +335,13 @@ class Bottleneck(nn.Module, ABC):
     def invert(self, latents: Tensor) -> Tensor:
         """Undo the scaling of latents before decoding; the default returns them unchanged."""
         return latents
+
+    def load_pretrained(self) -> None:
+        """Load tensors that its parameters name, before training; by default none.
+
+        Raises:
+            DataError, CheckpointError: a file is missing, damaged or does not fit.
+        """
 
     def measure(self, batches: Iterable[Tensor]) -> None:
         """Compute the statistics it needs from inputs (B, in_channels, h, w); by default none."""
@@ -347,7 +401,7 @@ class RegularizerInputs:
     Args:
         images: (B, 3, S, S) in [0, 1].
         reconstruction: same shape, with gradient.
-        features: tokens (B, N, D) of the frozen encoder.
+        features: tokens (B, N, D) of the teacher, else of the encoder; without gradient.
         posterior: output of the bottleneck, with latents (B, C, h, w).
         target: prior (B, C', h, w) to align with, without gradient, for terms that need one: the
             refined prior, with C' = C, or the raw features, with C' = D.
@@ -384,7 +438,7 @@ class Regularizer(nn.Module, ABC):
 
         Args:
             latent: shape of the latents.
-            width: D of the encoder's tokens.
+            width: D of the features that regularizers get.
             target_channels: channels of the target, for terms that need one; else None.
         """
 
@@ -600,11 +654,24 @@ class LatentRows(Protocol):
         """Latents (B, C, h, w) float32, not normalized, of rows (B,)."""
 
 
+OPTIONAL_INPUTS = frozenset({"features", "perceptual", "encode", "decode"})
+"""What not every tokenizer has: the encoder's tokens, also pooled; a perceptual distance; latents
+of images; images of latents."""
+
+
 class EvaluationInputs(ABC):
     """Inputs of evaluators: M test images, and what the run computes from them.
 
     Properties are computed at first use and cached.
     """
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """What this run cannot compute, each with the reason: keys of :data:`OPTIONAL_INPUTS`.
+
+        An evaluator leaves out the metrics that need it and says so in its notes.
+        """
+        return {}
 
     @property
     @abstractmethod

@@ -64,6 +64,16 @@ class LatentsSettings(Settings):
     workers: Workers = Field(
         0, description="processes that load images, for each process of the run; 0: none"
     )
+    stored: bool = Field(
+        True,
+        description="false: no latents are written, only their statistics; the generator encodes "
+        "the training images as it trains",
+    )
+    normalize: bool = Field(
+        True,
+        description="scale the generator's data to mean 0 and deviation 1 per channel; false: it "
+        "trains on latents as they are, for tokenizers that standardize them (RAE)",
+    )
     folder: PathText | None = Field(
         None,
         description="folder of existing latents of this tokenizer, from LightningDiT or another "
@@ -71,20 +81,34 @@ class LatentsSettings(Settings):
     )
     statistics: PathText | None = Field(
         None,
-        description="file with statistics of the latents that `generator.weights` was trained on "
-        "(latents_stats.pt or .safetensors); no latents are written",
+        description="file with statistics of the latents that `generator.weights` was trained on, "
+        "or is trained on if `stored` is false (latents_stats.pt or .safetensors); no latents are "
+        "written",
     )
 
     @property
+    def encoded(self) -> bool:
+        """Whether the stage encodes training images."""
+        given = self.folder is not None or self.statistics is not None
+        return not given and (self.stored or self.normalize)
+
+    @property
     def written(self) -> bool:
-        """Whether the run encodes its training images."""
-        return self.folder is None and self.statistics is None
+        """Whether the run stores latents of its training images."""
+        return self.stored and self.encoded
 
     @model_validator(mode="after")
     def _one_source(self) -> LatentsSettings:
         if self.folder is not None and self.statistics is not None:
             raise ValueError(
                 "`folder` includes statistics; set only one of `folder` and `statistics`"
+            )
+        if self.folder is not None and not self.stored:
+            raise ValueError("`folder` names stored latents; set stored=true or folder=null")
+        if not self.normalize and (self.folder is not None or self.statistics is not None):
+            raise ValueError(
+                "`folder` and `statistics` come with statistics, which normalize=false does not "
+                "use; set normalize=true"
             )
         return self
 

@@ -110,6 +110,15 @@ def read_images(
     return images, torch.tensor([item.label for item in items])
 
 
+def cropped(images: Tensor, offsets: Tensor, side: int) -> Tensor:
+    """Squares (M, 3, side, side) of images (M, 3, S, S), at rows and columns ``offsets`` (M, 2)."""
+    squares = [
+        image[:, top : top + side, left : left + side]
+        for image, (top, left) in zip(images, offsets.tolist(), strict=True)
+    ]
+    return torch.stack(squares)
+
+
 def read_masks(source: DataSource, indices: Sequence[int] | None = None) -> Tensor | None:
     """Read masks (M, S, S) int64 at the indices (None: all); None if an image has no mask."""
     masks = []
@@ -134,6 +143,7 @@ class ImageBatches:
         flip: whether to mirror images at random.
         workers: processes that read ahead; 0: read in this one. The batches are the same.
         features: cached tokens of the images, which are added to the batches; None: there are none.
+        crop_to: side to which each image is cropped at random; None: images stay whole.
     """
 
     source: DataSource
@@ -141,6 +151,7 @@ class ImageBatches:
     flip: bool
     workers: int = 0
     features: FeatureRows | None = None
+    crop_to: int | None = None
 
     def __call__(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Batches of the steps from ``start`` up to, not including, ``stop``."""
@@ -151,8 +162,13 @@ class ImageBatches:
     def _read(self, step: int) -> ImageBatch:
         flips = self.stream.flips(step) if self.flip else None  # (B,)
         indices = self.stream.batch(step)  # (B,)
-        batch = read_images(self.source, indices, flips)
-        return batch if self.features is None else (*batch, self.features.batch(indices, flips))
+        images, labels = read_images(self.source, indices, flips)
+        if self.crop_to is not None:
+            offsets = self.stream.offsets(step, self.source.image_size - self.crop_to + 1)  # (B, 2)
+            images = cropped(images, offsets, self.crop_to)
+        if self.features is None:
+            return images, labels
+        return images, labels, self.features.batch(indices, flips)
 
 
 def random_subset(length: int, count: int | None, seed: int) -> list[int]:

@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pae_framework.contracts import LatentRows
 from pae_framework.data.data_settings import STATISTICS
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
@@ -30,6 +31,8 @@ BARE_NAME = "latents_stats.safetensors"
 TOKENIZER = "tokenizer"
 """Key of the metadata that identifies the tokenizer."""
 CHUNK = 1000
+STANDARD_EPS = 1e-5
+"""Added to RAE's variances before the root."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class LatentStatistics:
         save_tensors(tensors, directory / SAFE_NAME, metadata)
         save_torch_file(tensors, directory / TORCH_NAME)
 
+    @classmethod
+    def none(cls, channels: int) -> LatentStatistics:
+        """Mean 0 and deviation 1, which change nothing."""
+        return cls(torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1))
+
 
 def recorded_tokenizer(directory: Path) -> str | None:
     """The tokenizer that :meth:`LatentStatistics.save` recorded; None if there is no record."""
@@ -69,10 +77,18 @@ def recorded_tokenizer(directory: Path) -> str | None:
 
 
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
-    """Compute the statistics of the latents in a directory, without the mirrored ones.
+    """:func:`statistics_of` the latents in a directory."""
+    return statistics_of(LatentDataset(directory), directory, seed, rows)
+
+
+def statistics_of(
+    latents: LatentRows, directory: Path, seed: int = 0, rows: int = 10_000
+) -> LatentStatistics:
+    """Compute the statistics of latents, without those of mirrored images.
 
     Args:
-        directory: folder of the shards.
+        latents: those of the chosen rows are read twice.
+        directory: of the stage, for messages.
         seed: chooses the rows if there are more than ``rows``.
         rows: largest number of latents that are read.
 
@@ -82,15 +98,14 @@ def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> La
     Raises:
         DataError: a channel is constant or not finite.
     """
-    dataset = LatentDataset(directory)
-    chosen = torch.randperm(len(dataset), generator=generator(seed, "latent statistics"))[:rows]
+    chosen = torch.randperm(len(latents), generator=generator(seed, "latent statistics"))[:rows]
     chunks = chosen.sort().values.split(CHUNK)
 
     def sum_over_chunks(of: Callable[[Tensor], Tensor]) -> Tensor:
-        sums = [of(dataset.batch(chunk)[0].double()).sum(dim=(0, 2, 3)) for chunk in chunks]
+        sums = [of(latents.read(chunk).double()).sum(dim=(0, 2, 3)) for chunk in chunks]
         return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)  # (1, C, 1, 1)
 
-    values = len(chosen) * dataset.shape.side**2
+    values = len(chosen) * latents.read(chosen[:1])[0, 0].numel()
     mean = sum_over_chunks(lambda z: z) / values
     variance = sum_over_chunks(lambda z: (z - mean).square()) / max(1, values - 1)
     return _checked(LatentStatistics(mean.float(), variance.sqrt().float()), directory)
@@ -112,7 +127,10 @@ def load_statistics(path: Path) -> LatentStatistics:
     try:
         content = read_untrusted(path)
         if not isinstance(content, Mapping) or not {"mean", "std"} <= content.keys():
-            raise DataError(f"{path}: expected tensors `mean` and `std`")
+            hint = ""
+            if isinstance(content, Mapping) and "var" in content:
+                hint = "; RAE's statistics belong in tokenizer.bottleneck.statistics (identity)"
+            raise DataError(f"{path}: expected tensors `mean` and `std`{hint}")
         both = {key: content[key] for key in ("mean", "std")}
         tensors = plain_tensors(both, str(path), path.stat().st_size)
     except CheckpointError as error:
@@ -121,6 +139,47 @@ def load_statistics(path: Path) -> LatentStatistics:
         kind = tensors[other[0]].dtype
         raise DataError(f"{path}: `{other[0]}` is {kind}, not a floating-point number")
     return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
+
+
+def load_standardization(path: Path) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C, h, w) of each position, from a file of RAE: ``mean`` and ``var``.
+
+    Latents are standardized as (z - mean) / sqrt(var + 1e-5). Either may be None in the file: then
+    it is 0, or what leaves latents as they are.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds no valid statistics.
+    """
+    try:
+        content = read_untrusted(path)
+        if not isinstance(content, Mapping) or "var" not in content:
+            raise DataError(f"{path}: expected RAE's `mean` and `var`, at most one of them None")
+        given = {key: content.get(key) for key in ("mean", "var")}
+        given = {key: value for key, value in given.items() if value is not None}
+        tensors = plain_tensors(given, str(path), path.stat().st_size)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    _require_standardization(tensors, path)
+    some = next(iter(tensors.values())).float()
+    unchanged = torch.full_like(some, 1 - STANDARD_EPS)
+    mean, variance = tensors.get("mean", torch.zeros_like(some)), tensors.get("var", unchanged)
+    return mean.float(), variance.float()
+
+
+def _require_standardization(tensors: Mapping[str, Tensor], path: Path) -> None:
+    found = {key: (*tensor.shape, tensor.dtype) for key, tensor in tensors.items()}
+    kinds = set(found.values())
+    shape = next(iter(tensors.values())).shape if len(kinds) == 1 else ()
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise DataError(
+            f"{path}: expected RAE's `mean` and `var` of shape (C, h, h), at most one of them "
+            f"None; found {found}"
+        )
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise DataError(f"{path}: `{key}` holds NaN, infinity or integers ({tensor.dtype})")
+    if "var" in tensors and (tensors["var"] < 0).any():
+        raise DataError(f"{path}: `var` holds negative numbers")
 
 
 def _checked(statistics: LatentStatistics, path: Path) -> LatentStatistics:

@@ -24,7 +24,7 @@ class CountStream:
     Args:
         length: samples in the data set.
         batch_size: B, samples per step; may exceed ``length``.
-        seed: determines order and flips.
+        seed: determines order, flips and crops.
         shuffle: give each epoch its own random order; False: 0, 1, 2, ...
         positions: which samples of each batch to give, as by :func:`positions_of`; None: all.
 
@@ -61,14 +61,23 @@ class CountStream:
 
     def flips(self, step: int) -> Tensor:
         """Whether each sample of the step is mirrored, (b,) bool: even odds per (epoch, sample)."""
+        return self._drawn("flip", step) < 0.5
+
+    def offsets(self, step: int, count: int) -> Tensor:
+        """Row and column (b, 2) int64 in [0, count) of each sample's crop, per (epoch, sample)."""
+        # In float32 the product of the largest number below 1 could be rounded up to `count`.
+        return (self._drawn("crop", step, 2).double() * count).long()
+
+    def _drawn(self, purpose: str, step: int, *shape: int) -> Tensor:
+        """Uniform numbers (b, *shape) in [0, 1) of the samples of a step, per (epoch, sample)."""
         epochs, _ = self._positions(step)  # (b,), (b,)
         indices = self.batch(step)  # (b,)
-        flips = torch.empty_like(indices, dtype=torch.bool)
+        drawn = torch.empty(len(indices), *shape)
         for epoch in epochs.unique().tolist():
             within = epochs == epoch  # (b,)
-            coins = self._cached("flip", epoch, partial(torch.rand, self.length))  # of all samples
-            flips[within] = coins[indices[within]] < 0.5
-        return flips
+            of_all = self._cached(purpose, epoch, partial(torch.rand, self.length, *shape))
+            drawn[within] = of_all[indices[within]]
+        return drawn
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
@@ -76,10 +85,10 @@ class CountStream:
         return self._cached("order", epoch, partial(torch.randperm, self.length))
 
     def _cached(self, purpose: str, epoch: int, draw: Callable[..., Tensor]) -> Tensor:
-        """Random numbers (length,) of an epoch; those of the last two epochs are stored."""
+        """Random numbers (length, ...) of an epoch; those of the last two epochs are stored."""
         key = (purpose, epoch)
         if key not in self._cache:
-            if len(self._cache) == 4:  # order and flips of the two epochs that a batch may span
+            if len(self._cache) == 6:  # order, flips, crops of the two epochs a batch may span
                 del self._cache[next(iter(self._cache))]
             self._cache[key] = draw(generator=generator(self.seed, purpose, epoch))
         return self._cache[key]

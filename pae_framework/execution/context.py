@@ -181,8 +181,12 @@ class StageContext:
     @cached_property
     def train_source(self) -> DataSource:
         """Training images. Up to ``data.max_damaged`` unreadable images are replaced by others."""
+        return self.train_source_at(self.recipe.data.image_size)
+
+    def train_source_at(self, image_size: int) -> DataSource:
+        """The training images with another side in px."""
         data = self.recipe.data
-        source = self._source(data.train)
+        source = self._source(data.train, image_size)
         if not data.max_damaged:
             return source
         record = self.directory / "damaged.txt"
@@ -219,12 +223,12 @@ class StageContext:
     @cached_property
     def test_source(self) -> DataSource:
         """Test images."""
-        return self._source(self.recipe.data.test)
+        return self._source(self.recipe.data.test, self.recipe.data.image_size)
 
-    def _source(self, component: DataSourceComponent) -> DataSource:
+    def _source(self, component: DataSourceComponent, image_size: int) -> DataSource:
         """A data source; if it shuffles at random, the order is the same in each process."""
         with initial_weights(0, "data"):
-            source = build_source(component, self.recipe.data.image_size, self.registry)
+            source = build_source(component, image_size, self.registry)
         probe_source(source, component, self.registry)
         return source
 
@@ -255,8 +259,8 @@ class StageContext:
         images = None if recorded is None else recorded.images
         return later_stages(self.recipe, self.run, self.plan, self.planned.name, images).seconds
 
-    def train_context(self, train: TrainSettings) -> TrainContext:
-        """Folder, device, name, seed and display for the training loop."""
+    def train_context(self, train: TrainSettings, images: int) -> TrainContext:
+        """Folder, device, name, seed and display for a training on ``images`` images."""
         return TrainContext(
             self.directory,
             self.device,
@@ -266,6 +270,7 @@ class StageContext:
             self.world,
             self.update_record,
             self.metrics_logged,
+            images,
         )
 
 

@@ -30,9 +30,21 @@ def image_batches(
         world: the processes that share each batch; None: those of the stage.
         features: cached tokens of the images, which the batches then have, too.
     """
-    source = context.train_source
-    stream = step_stream(context, settings, len(source), world)
-    return ImageBatches(source, stream, context.recipe.data.flip, settings.workers, features)
+    data, crop_from = context.recipe.data, settings.crop_from
+    source = context.train_source if crop_from is None else context.train_source_at(crop_from)
+    return ImageBatches(
+        source,
+        step_stream(context, settings, len(source), world),
+        flips(context, settings),
+        settings.workers,
+        features,
+        crop_to=None if crop_from is None else data.image_size,
+    )
+
+
+def flips(context: StageContext, settings: TrainSettings) -> bool:
+    """Whether a training mirrors images at random."""
+    return context.recipe.data.flip if settings.flip is None else settings.flip
 
 
 def measure_on_main(

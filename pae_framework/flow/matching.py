@@ -5,6 +5,8 @@ Shapes: B samples, latents (B, C, h, w).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,16 +23,28 @@ class FlowObjective(nn.Module):
     Args:
         model: the trained network.
         settings: see :func:`flow_loss`.
+        encode: maps the images of batches to normalized latents; None: batches hold latents.
     """
 
-    def __init__(self, model: Generator, settings: FlowSettings):
+    def __init__(
+        self,
+        model: Generator,
+        settings: FlowSettings,
+        encode: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
         self.model = model
         self.settings = settings
+        self._encode = encode
 
     def forward(self, batch: Batch, generator: torch.Generator) -> LossTerms:
-        """Loss terms of (normalized latents (B, C, h, w), labels (B,)): :func:`flow_loss`."""
+        """Loss terms of (normalized latents (B, C, h, w), labels (B,)): :func:`flow_loss`.
+
+        With ``encode``, of (images (B, 3, S, S) in [0, 1], labels (B,)).
+        """
         latents, labels = batch
+        if self._encode is not None:
+            latents = self._encode(latents)
         return flow_loss(self.model, latents, labels, self.settings, generator)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pae_framework.config import block_activations
-from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
@@ -112,8 +112,9 @@ def training_memory(recipe: Recipe, num_classes: int | None = None) -> list[Stag
 
 def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> StageMemory:
     half = train.precision == "bf16"
-    # weight, gradient, two moments; EMA; autocast's copy for the backward pass
-    per_weight = 4 * 4 + (4 if train.ema else 0) + (2 if half else 0)
+    averages = train.averages
+    # weight, gradient, two moments; averages; autocast's copy for the backward pass
+    per_weight = 4 * (4 + averages) + (2 if half else 0)
     weights = numbers = 0.0
     for network in networks:
         weights += (network.parameters or 0) * (per_weight if network.trained else 4)
@@ -132,13 +133,15 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         images=images,
         trained=trained,
         sharded=train.parallel == "fsdp",
-        checkpoint=(4 if train.ema else 3) * 4 * trained,  # weights, Adam's moments, the average
+        checkpoint=(3 + averages) * 4 * trained,  # weights, Adam's moments, the averages
         unknown=tuple(n.name for n in networks if n.parameters is None or n.activations is None),
     )
 
 
-def _frozen_encoder(encoder: EncoderComponent, size: int) -> _Network:
-    return _Network("encoder", encoder.config.parameters(size), trained=False)
+def _encoder(encoder: EncoderComponent, size: int, trained: bool = False) -> _Network:
+    config = encoder.config
+    kept = config.activations(size) if trained else 0
+    return _Network("encoder", config.parameters(size), kept, trained)
 
 
 def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> list[_Network]:
@@ -148,7 +151,7 @@ def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> l
 
 
 def _refinement(recipe: Recipe) -> list[_Network]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    tokenizer, size = recipe.tokenizer_section, recipe.data.image_size
     encoder, settings = tokenizer.encoder.config, tokenizer.refinement
     assert settings is not None
     width, tokens = encoder.token_width(), encoder.token_grid(size) ** 2
@@ -157,24 +160,24 @@ def _refinement(recipe: Recipe) -> list[_Network]:
     blocks = settings.depth * 12 * inner**2
     parameters = blocks + (channels + width) * inner + _projection(width, channels)
     kept = block_activations(blocks, tokens, inner) + 6 * width * tokens
-    return [_Network("refinement", parameters, kept), _frozen_encoder(tokenizer.encoder, size)]
+    return [_Network("refinement", parameters, kept), _encoder(tokenizer.encoder, size)]
 
 
 def _tokenizer(recipe: Recipe) -> list[_Network]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    tokenizer, size = recipe.tokenizer_section, recipe.data.image_size
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
-    decoder = tokenizer.decoder.config
+    decoder, decoded = tokenizer.decoder.config, bottleneck.decoder_width(width)
     # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
-    decodes = tokenizer.decodes
+    decodes = tokenizer.decoder_passes
     kept = decoder.activations(grid)
     networks = [
         _Network(
             "modulator", modulator.parameters(encoder, size), modulator.activations(encoder, size)
         ),
         _Network(
-            "decoder", decoder.parameters(width, grid), None if kept is None else kept * decodes
+            "decoder", decoder.parameters(decoded, grid), None if kept is None else kept * decodes
         ),
     ]
     if bottleneck.projects:
@@ -182,7 +185,9 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
         inner = 6 * width * grid**2  # q, k, v, what attention gives, its projection, and the map
         parameters = 2 * _projection(width, channels)
         networks.append(_Network("projection", parameters, inner * (1 + decodes)))
-    networks.append(_frozen_encoder(tokenizer.encoder, size))
+    networks.append(_encoder(tokenizer.encoder, size, tokenizer.train_encoder))
+    if tokenizer.teacher is not None:
+        networks.append(_encoder(tokenizer.teacher, size))
     for name, term in tokenizer.reconstruction.active_terms.items():
         kept = term.activations(encoder, size)
         kept = None if kept is None else kept * decodes
@@ -197,7 +202,24 @@ def _generator(recipe: Recipe, num_classes: int) -> list[_Network]:
     assert recipe.generator is not None
     generator, latent = recipe.generator.config, latent_shape(recipe)
     parameters = generator.parameters(latent, num_classes)
-    return [_Network("generator", parameters, generator.activations(latent))]
+    networks = [_Network("generator", parameters, generator.activations(latent))]
+    if not recipe.latents.stored:
+        networks += _loaded_tokenizer(recipe)
+    return networks
+
+
+def _loaded_tokenizer(recipe: Recipe) -> list[_Network]:
+    """A tokenizer that encodes, without gradients."""
+    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    if isinstance(tokenizer, TokenizerComponent):
+        return [_Network("tokenizer", None, trained=False)]
+    encoder, modulator = tokenizer.encoder.config, tokenizer.modulator.config
+    decoder = tokenizer.decoder.config.parameters(encoder.token_width(), encoder.token_grid(size))
+    return [
+        _encoder(tokenizer.encoder, size),
+        _Network("modulator", modulator.parameters(encoder, size), trained=False),
+        _Network("decoder", decoder, trained=False),
+    ]
 
 
 def _projection(width: int, channels: int) -> int:
@@ -210,7 +232,7 @@ _RULES: dict[str, Callable[[Recipe, int], list[_Network]]] = {
         "extractor", recipe.extractor, recipe.data.image_size
     ),
     "encoder": lambda recipe, _: _pretraining(
-        "encoder", recipe.tokenizer.encoder, recipe.data.image_size
+        "encoder", recipe.tokenizer_section.encoder, recipe.data.image_size
     ),
     "refine": lambda recipe, _: _refinement(recipe),
     "tokenizer": lambda recipe, _: _tokenizer(recipe),

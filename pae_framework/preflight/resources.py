@@ -166,9 +166,12 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         yield _Files(stage.stage, " checkpoints", saved * stage.checkpoint)
         kept = 1 + len(train.keep_steps)
         yield _Files(stage.stage, " weights", kept * 4 * stage.trained)
+        if train.ema_snapshots and train.steps is not None:
+            taken = -(-train.steps // train.ema_snapshots.every) * len(train.ema_snapshots.lengths)
+            yield _Files(stage.stage, " EMA snapshots", taken * 4 * stage.trained)
     expected = recipe.data.train.config.expected()
-    if expected is not None and recipe.tokenizer.cache_features:
-        encoder, views = recipe.tokenizer.encoder.config, 2 if recipe.data.flip else 1
+    if expected is not None and _caches_features(recipe):
+        encoder, views = recipe.tokenizer_section.encoder.config, 2 if recipe.data.flip else 1
         values = encoder.token_grid(recipe.data.image_size) ** 2 * encoder.token_width()
         yield _Files("tokenizer", " features", 4 * views * expected[0] * values)
     if expected is not None and recipe.latents.written:
@@ -182,6 +185,10 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         # While a set is joined, its chunks are there, too.
         yield _Files("sample", " images", (sum(counts) + max(counts)) * pixels)
     yield _Files("evaluate", " features", _extracted(recipe))
+
+
+def _caches_features(recipe: Recipe) -> bool:
+    return recipe.composed is not None and recipe.composed.cache_features
 
 
 def _extracted(recipe: Recipe) -> int:
@@ -248,7 +255,9 @@ def _batches(recipe: Recipe) -> Iterator[tuple[KeyPath, int, int]]:
     """Key path of each setting `workers`, its value, and the bytes of one batch."""
     image, latent = 3 * recipe.data.image_size**2, latent_shape(recipe)
     for name, train in trainings(recipe).items():
-        item = 4 * latent.channels * latent.side**2 if name == "generator" else image
+        reads_latents = name == "generator" and recipe.latents.stored
+        crop = 3 * (train.crop_from or 0) ** 2
+        item = 4 * latent.channels * latent.side**2 if reads_latents else max(image, crop)
         path = (*(STAGES[name].train_path or ()), "workers")
         yield path, train.workers, train.batch_size * item
     latents = recipe.latents

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
@@ -23,6 +23,8 @@ from pae_framework.recipe.yaml_source import display, parse, read_file
 from pae_framework.registry import Registry
 from pae_framework.system.files import file_problem
 
+EXTENDS = "extends"
+
 
 def load_recipe(
     reference: str | Path,
@@ -36,7 +38,8 @@ def load_recipe(
 
     Args:
         reference: path of a recipe, or name of a shipped one.
-        overrides: ``key.path=value`` with the value in YAML; null removes the key.
+        overrides: ``key.path=value`` with the value in YAML; null removes the key. ``extends=...``
+            replaces what the file extends.
         registry: known components; by default those of the installed plugins. Those of the plugin
             files that the recipe names are added.
         plugins: more plugin files.
@@ -112,10 +115,13 @@ def read_recipe(
     """
     source = library.find(reference)
     problems: list[Problem] = []
-    layers, text = _read(source, problems)
+    assignments = list(_assignments(overrides, problems))
+    extends = next((value for key, value in reversed(assignments) if key == EXTENDS), None)
+    layers, text = _read(source, problems, extends)
     root = reduce(_merge_layers, layers)
-    for text_of_override in overrides:
-        root = _apply_override(root, text_of_override, problems)
+    for key_path, value in assignments:
+        if key_path != EXTENDS:
+            root = _assign(root, key_path, value, problems)
     files = [Node(str(path), COMMAND_LINE, COMMAND_LINE) for path in plugins]
     root = with_plugins(root, Path(), files)
     parents = reduce(_merge_layers, layers[:-1]) if len(layers) > 1 else None
@@ -133,8 +139,11 @@ def _fragment_problem(source: Path) -> Problem:
     return Problem(message, where=f"{display(source)}:1:1", hint=hint)
 
 
-def _read(path: Path, problems: list[Problem]) -> tuple[list[Node], str]:
-    """The trees of the files that a file extends, then its own, and the file's text."""
+def _read(path: Path, problems: list[Problem], extends: Node | None) -> tuple[list[Node], str]:
+    """The trees of the files that a file extends, then its own, and the file's text.
+
+    ``extends`` replaces what the file itself extends; None: as it is written.
+    """
     texts: list[str] = []
 
     @cache
@@ -143,7 +152,9 @@ def _read(path: Path, problems: list[Problem]) -> tuple[list[Node], str]:
         texts.append(text)
         problems.extend(found)
         own = with_plugins(root, file.parent)
-        return Layer.of(file.resolve(), own, "extends", file.parent)
+        if extends is not None and file == path:
+            own = _extending(own, extends)
+        return Layer.of(file.resolve(), own, EXTENDS, file.parent)
 
     def parent(child: Layer, name: Node) -> Layer:
         return layer(_find_parent(child, name))
@@ -152,30 +163,51 @@ def _read(path: Path, problems: list[Problem]) -> tuple[list[Node], str]:
     return [each.tree for each in layers], texts[0]
 
 
+def _extending(root: Node, extends: Node) -> Node:
+    """A recipe that extends something else, or nothing if ``extends`` is null."""
+    entries = {key: node for key, node in (root.map or {}).items() if key != EXTENDS}
+    return replace(root, value=entries if extends.value is None else {**entries, EXTENDS: extends})
+
+
 def _find_parent(child: Layer, name: Node) -> Path:
-    """The file of a name in ``extends``: a path relative to its file, or a shipped recipe."""
+    """The file of a name in ``extends``: a path relative to its file, or a shipped recipe.
+
+    A path that is given on the command line is relative to the current folder.
+    """
     written = str(name.value)
-    beside = child.folder / written
+    folder = Path.cwd() if name.where == COMMAND_LINE else child.folder
+    beside = folder / written
     parent = beside if library.is_file(beside) else library.shipped_file(written)
     if parent is None and library.exists(beside):
         raise child.problem(name, str(file_problem(beside)))
     if parent is None:
-        message = f"no recipe {describe(written)}: no such file in {child.folder} or shipped recipe"
+        message = f"no recipe {describe(written)}: no such file in {folder} or shipped recipe"
         known = [*library.names(), *library.fragments()]
         hint = suggestion(written.removesuffix(".yaml"), known)
         raise child.problem(name, message, hint)
     return parent
 
 
-def _apply_override(root: Node, text: str, problems: list[Problem]) -> Node:
-    key_path, equals, value_text = text.partition("=")
-    try:
+def _assignments(overrides: Sequence[str], problems: list[Problem]) -> Iterator[tuple[str, Node]]:
+    """Key path and value of each override that can be read."""
+    for text in overrides:
+        key_path, equals, value_text = text.partition("=")
         if not equals:
-            raise ValueError(f"{text!r} is not of the form key.path=value")
-        value, found = parse(value_text, position=lambda line, column: COMMAND_LINE)
+            message = f"{text!r} is not of the form key.path=value"
+            problems.append(Problem(message, where=COMMAND_LINE))
+            continue
+        try:
+            value, found = parse(value_text, position=lambda line, column: COMMAND_LINE)
+        except RecipeError as error:
+            problems.extend(replace(problem, path=key_path) for problem in error.problems)
+            continue
         problems.extend(replace(problem, path=key_path) for problem in found)
-        value = value or Node(None, COMMAND_LINE, COMMAND_LINE)
-        return merge(root, override(key_path.strip(), value))
+        yield key_path.strip(), value or Node(None, COMMAND_LINE, COMMAND_LINE)
+
+
+def _assign(root: Node, key_path: str, value: Node, problems: list[Problem]) -> Node:
+    try:
+        return merge(root, override(key_path, value))
     except ValueError as error:
         problems.append(Problem(str(error), where=COMMAND_LINE))
     except RecipeError as error:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from pae_framework.config import Count, PathText, Processes, Seed, Settings, Side, Weight
+from pae_framework.config import (
+    Count,
+    LatentShape,
+    PathText,
+    Processes,
+    Seed,
+    Settings,
+    Side,
+    Weight,
+)
 from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.components import (
@@ -19,12 +36,20 @@ from pae_framework.recipe.components import (
     EvaluatorComponent,
     ExtractorComponent,
     GeneratorComponent,
+    GuideComponent,
     ModulatorComponent,
     RegularizerComponent,
+    TeacherComponent,
+    TokenizerComponent,
     TrackerComponent,
 )
 from pae_framework.recipe.profile_settings import Launch, Profile
-from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, RefinementSettings
+from pae_framework.tokenizer.tokenizer_settings import (
+    LpipsNetwork,
+    PerceptualSettings,
+    ReconstructionSettings,
+    RefinementSettings,
+)
 from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 MAX_NAME = 100
@@ -117,7 +142,10 @@ def _off(value: Any) -> Any:
 
 
 class TokenizerSection(Settings):
-    """The tokenizer: pixels <-> latents."""
+    """A tokenizer composed of an encoder, a modulator, a bottleneck and a decoder."""
+
+    encodes: ClassVar[bool] = True
+    decodes: ClassVar[bool] = True
 
     encoder: EncoderComponent
     modulator: ModulatorComponent
@@ -129,6 +157,11 @@ class TokenizerSection(Settings):
     )
     adversarial: Annotated[AdversarialSection | None, BeforeValidator(_off)] = None
     refinement: RefinementSettings | None = None
+    teacher: TeacherComponent | None = Field(
+        None,
+        description="frozen encoder whose features replace those of the tokenizer's encoder in "
+        "regularizers, such as vf",
+    )
     target: Literal["refined", "raw"] = Field(
         "refined", description="target of ssr and scr: the refined prior or the raw features"
     )
@@ -136,6 +169,17 @@ class TokenizerSection(Settings):
         0.0,
         description="tau: in training, normal noise is added to the decoder's input, with standard "
         "deviation uniform in [0, tau] per image (RAE)",
+    )
+    train_encoder: bool = Field(
+        False,
+        description="train the encoder with the tokenizer, from its initial, pretrained or stage "
+        "`encoder`'s weights, instead of freezing it",
+    )
+    log_shares_every: Count | None = Field(
+        None,
+        description="steps between measurements of each term's share of the loss (`loss/<term>` in "
+        "the log) and of the gradient at the latents (`grad/<term>`); null: none. Each costs about "
+        "one backward pass per term and changes no result",
     )
     cache_features: bool = Field(
         False,
@@ -146,6 +190,11 @@ class TokenizerSection(Settings):
         None,
         description="weights file of a trained tokenizer, from this project or a PAE release; it "
         "is then loaded, not trained",
+    )
+    initial_weights: PathText | None = Field(
+        None,
+        description="such a file from which the training starts, instead of random weights; the "
+        "discriminator and the regularizers start anew",
     )
     train: TrainSettings
 
@@ -166,9 +215,36 @@ class TokenizerSection(Settings):
         return self.target if needed else None
 
     @property
-    def decodes(self) -> int:
+    def needs_features(self) -> bool:
+        """Whether an active regularizer uses frozen features, of the teacher or the encoder."""
+        raw = self.active_target == "raw"
+        return raw or any(term.config.needs_features for term in self.active_regularizers.values())
+
+    @property
+    def decoder_passes(self) -> int:
         """Decoder passes with gradient per image and step, of reconstruction and regularizers."""
         return 1 + sum(term.config.decodes for term in self.active_regularizers.values())
+
+    @property
+    def perceptual(self) -> PerceptualSettings | LpipsNetwork:
+        """The perceptual distance of the evaluation."""
+        term = self.reconstruction
+        return term.lpips if term.perceptual_metric == "lpips" else term.perceptual
+
+    def latent_shape(self, image_size: int) -> LatentShape:
+        """Shape (C, h, w) of one latent: the bottleneck's channels on the encoder's token grid."""
+        encoder = self.encoder.config
+        channels = self.bottleneck.config.latent_channels(encoder.token_width())
+        return LatentShape(channels, encoder.token_grid(image_size))
+
+
+class PaperSection(Settings):
+    """Values that a paper reports for variants of a sweep; shown beside their results."""
+
+    source: str = Field(description="where they are published, such as a paper and its table")
+    values: dict[str, dict[str, float]] = Field(
+        min_length=1, description="variant -> metric -> value, such as `all: {gFID: 1.86}`"
+    )
 
 
 class SweepSection(Settings):
@@ -182,6 +258,9 @@ class SweepSection(Settings):
         min_length=1,
         max_length=1000,
         description="seeds of tokenizer and generator; each variant runs with each seed",
+    )
+    paper: PaperSection | None = Field(
+        None, description="published values of the variants, for the report; null: none"
     )
 
 
@@ -213,9 +292,14 @@ class Recipe(Settings):
         description="classifier trained in the run, or a pretrained encoder; Frechet distances use "
         "its pooled features",
     )
-    tokenizer: TokenizerSection
+    tokenizer: TokenizerSection | TokenizerComponent
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
+    guide: GuideComponent | None = Field(
+        None,
+        description="network of the weights file in `sample.guidance.autoguidance`; it needs none "
+        "if that names a run",
+    )
     sample: SampleSettings | None = None
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"
@@ -229,6 +313,41 @@ class Recipe(Settings):
         "its keys; null: in this process; not part of fingerprints",
     )
     sweep: SweepSection | None = None
+
+    @property
+    def composed(self) -> TokenizerSection | None:
+        """The tokenizer if it is composed; None if it is one component."""
+        return self.tokenizer if isinstance(self.tokenizer, TokenizerSection) else None
+
+    @property
+    def tokenizer_section(self) -> TokenizerSection:
+        """The same, in code that only recipes with a composed tokenizer reach."""
+        assert isinstance(self.tokenizer, TokenizerSection)
+        return self.tokenizer
+
+    @field_validator("tokenizer", mode="wrap")
+    @classmethod
+    def _one_model(
+        cls, value: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> TokenizerSection | TokenizerComponent:
+        """With ``use`` it is a component, so errors refer to one model only."""
+        if isinstance(value, TokenizerSection | TokenizerComponent):
+            return value
+        named = isinstance(value, str) or (isinstance(value, dict) and value.get("use") is not None)
+        model = TokenizerComponent if named else TokenizerSection
+        return model.model_validate(value, context=info.context)
+
+    @model_validator(mode="after")
+    def _latents_of_tokenizer(self) -> Self:
+        """Latents that come with the tokenizer are those of the recipe."""
+        if self.composed is not None or self.latents.folder is not None:
+            return self
+        assert isinstance(self.tokenizer, TokenizerComponent)
+        folder = self.tokenizer.config.latents_folder()
+        if folder is None:
+            return self
+        latents = self.latents.model_copy(update={"folder": folder})
+        return self.model_copy(update={"latents": latents})
 
     @field_serializer("launch")
     def _written_launch(self, launch: Profile | None) -> dict[str, Any] | None:

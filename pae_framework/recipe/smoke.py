@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pae_framework.config import Settings
 from pae_framework.errors import RecipeError
+from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME, Recipe
 from pae_framework.recipe.nodes import Node
@@ -111,7 +112,11 @@ def _smoke(loaded: LoadedRecipe) -> Data:
     )
     for training in _trainings(data):
         _shrink_training(training)
-    _shrink_tokenizer(data["tokenizer"], small.tokenizer.encoder.config.feature_maps())
+        if training["crop_from"] is not None:
+            side, whole = data["data"]["image_size"], loaded.recipe.data.image_size
+            training["crop_from"] = max(side + 1, side * training["crop_from"] // whole)
+    if small.composed is not None:
+        _shrink_tokenizer(data["tokenizer"], small.composed.encoder.config.feature_maps())
     if data["sample"] is not None:
         _shrink_sampling(data)
     return data
@@ -133,7 +138,7 @@ def _shrunk(section: _Section) -> _Section:
 def _image_size(recipe: Recipe, small: Recipe) -> int:
     """Side of the smallest images that fit every component, at least 4 x 4 tokens."""
     size = recipe.data.image_size
-    grid = recipe.tokenizer.encoder.config.token_grid(size)
+    grid = latent_shape(recipe).side
     for shrunk in (4 << power for power in range(grid.bit_length())):
         side = size * shrunk // grid
         if side >= size:
@@ -144,13 +149,17 @@ def _image_size(recipe: Recipe, small: Recipe) -> int:
 
 
 def _fits(small: Recipe, side: int, grid: int) -> bool:
-    """Whether encoder, decoder and extractor accept images of this side."""
+    """Whether tokenizer, teacher and extractor accept images of this side."""
     try:
         if small.extractor is not None:
             small.extractor.config.token_grid(side)
-        tokenizer = small.tokenizer
-        decoded = tokenizer.decoder.config.image_size(grid)
-        return tokenizer.encoder.config.token_grid(side) == grid and decoded == side
+        composed = small.composed
+        if composed is not None and composed.decoder.config.image_size(grid) != side:
+            return False
+        teacher = None if composed is None else composed.teacher
+        if teacher is not None and teacher.config.token_grid(side) != grid:
+            return False
+        return small.tokenizer.latent_shape(side).side == grid
     except ValueError:
         return False
 
@@ -160,7 +169,7 @@ def _trainings(data: Data) -> Iterator[Data]:
     for path in (stage.train_path for stage in STAGES.values() if stage.train_path):
         section: Data | None = data
         for key in path:
-            section = section and section[key]
+            section = section and section.get(key)
         if section:
             yield section
 
@@ -173,6 +182,8 @@ def _shrink_training(train: Data) -> None:
         batch_size=_BATCH,
         accumulate=2 if train["accumulate"] > 1 else 1,
         warmup_steps=0,
+        decay_from=None,
+        decay_to=None,
         precision="float32",  # most CPUs emulate bf16: convolutions take minutes
         compile=False,
         workers=0,
@@ -182,6 +193,8 @@ def _shrink_training(train: Data) -> None:
         checkpoint_every=_STEPS,
         keep_steps=[],
     )
+    if train["ema_snapshots"] is not None:
+        train["ema_snapshots"]["every"] = 1
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
@@ -189,7 +202,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
-    tokenizer["weights"] = None
+    tokenizer["weights"] = tokenizer["initial_weights"] = None
     perceptual = tokenizer["reconstruction"]["perceptual"]
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})
@@ -197,7 +210,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}
         adversarial["start"], adversarial["warmup"] = {"steps": 1}, {"steps": 0}
-        adversarial["optimizer"]["warmup_steps"] = 0
+        adversarial["optimizer"].update(warmup_steps=0, decay_from=None, decay_to=None)
 
 
 def _shrink_sampling(data: Data) -> None:
@@ -220,4 +233,4 @@ def _shrink_sampling(data: Data) -> None:
     for steps, variant in enumerate(sample["variants"].values(), start=4):
         if variant["steps"] is not None:
             variant["steps"] = steps
-    sample["guidance"]["autoguidance"] = None  # needs another run
+    sample["guidance"]["autoguidance"] = None  # needs another generator

@@ -20,7 +20,7 @@ from typing import Any
 
 from pae_framework.config import Settings
 from pae_framework.data.data_settings import LATENT_FILES, STATISTICS
-from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.system.files import file_identity
@@ -43,11 +43,14 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         key: ("tokenizer", key)
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
-            *("regularizers", "adversarial", "target", "noise", "train"),
+            *("regularizers", "adversarial", "teacher", "target", "noise"),
+            *("train_encoder", "initial_weights", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
     "folder": ("latents", "folder"),
+    "stored": ("latents", "stored"),
+    "precision": ("latents", "precision"),
     "autoguidance": ("sample", "guidance", "autoguidance"),
     "pool": ("extractor", "pool"),
     "text": ("description",),
@@ -67,7 +70,7 @@ def _section(recipe: Recipe, path: tuple[str, ...]) -> Any:
     """The value at a key path; None if a section of the path is absent."""
     found: Any = recipe
     for key in path:
-        found = None if found is None else getattr(found, key)
+        found = getattr(found, key, None)
     return found
 
 
@@ -140,7 +143,13 @@ def trainings(recipe: Recipe) -> dict[str, TrainSettings]:
     return {name: train for name, train in found.items() if train is not None}
 
 
-def generator_weights(run: str) -> Path:
+def guide_weights(autoguidance: str) -> Path:
+    """The weights that ``sample.guidance.autoguidance`` names: a file, or those of a run."""
+    path = Path(autoguidance).expanduser()
+    return path if path.is_file() else generator_weights(path)
+
+
+def generator_weights(run: str | Path) -> Path:
     """File of the finished generator of the run in a directory."""
     return Path(run).expanduser() / "generator" / "weights.safetensors"
 
@@ -196,7 +205,8 @@ def _pretraining(recipe: Recipe, encoder: EncoderComponent | None) -> Values:
 
 
 def _refine(recipe: Recipe) -> Values:
-    tokenizer = recipe.tokenizer
+    tokenizer = recipe.composed
+    assert tokenizer is not None
     assert tokenizer.refinement is not None
     return {
         **_images(recipe),
@@ -209,11 +219,17 @@ def _refine(recipe: Recipe) -> Values:
 
 def _tokenizer(recipe: Recipe) -> Values:
     tokenizer = recipe.tokenizer
+    if isinstance(tokenizer, TokenizerComponent):
+        return {
+            "image_size": recipe.data.image_size,
+            "component": tokenizer.model_copy(update={"lpips": None}),
+        }
     networks = {
         "encoder": tokenizer.encoder,
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
+        **_changed(tokenizer, "train_encoder"),
     }
     if tokenizer.weights is not None:
         weights = _contents(tokenizer.weights)
@@ -223,16 +239,18 @@ def _tokenizer(recipe: Recipe) -> Values:
         "reconstruction": tokenizer.reconstruction,
         "regularizers": tokenizer.regularizers,
         "train": tokenizer.train,
-        **_changed(tokenizer, "target", "noise"),
+        **_changed(tokenizer, "teacher", "target", "noise"),
     }
     if tokenizer.active_adversarial is not None:
         values["adversarial"] = tokenizer.active_adversarial
+    if tokenizer.initial_weights is not None:
+        values["initial_weights"] = _contents(tokenizer.initial_weights)
     return {**_images(recipe), **values, **_seed(recipe, tokenizer.train)}
 
 
 def _tokenizer_inputs(recipe: Recipe) -> tuple[str, ...]:
     """The refinement reaches the tokenizer only through a regularizer that uses its target."""
-    refined = recipe.tokenizer.active_target == "refined"
+    refined = recipe.composed is not None and recipe.composed.active_target == "refined"
     return ("encoder", "refine") if refined else ("encoder",)
 
 
@@ -252,7 +270,26 @@ def _generator(recipe: Recipe) -> Values:
         untrained = {"weights": None, "train": None, "objective": None}
         network = component.model_copy(update=untrained)
         return {"generator": network, "weights": _contents(component.weights)}
-    return {"generator": component, **_seed(recipe, component.train)}
+    values = {"generator": component, **_seed(recipe, component.train)}
+    if _encodes_in_training(recipe):
+        values |= {**_images(recipe), **_changed(recipe.latents, "stored", "precision")}
+    return values
+
+
+def _encodes_in_training(recipe: Recipe) -> bool:
+    """Whether the generator encodes images as it trains."""
+    generator = recipe.generator
+    return generator is not None and generator.weights is None and not recipe.latents.stored
+
+
+def _generator_inputs(recipe: Recipe) -> tuple[str, ...]:
+    return ("encoder", "tokenizer", "latents") if _encodes_in_training(recipe) else ("latents",)
+
+
+def _generator_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
+    if _encodes_in_training(recipe):
+        return (_TRAIN, *_networks(recipe), ("generator",))
+    return (*_train_images_to_count(recipe), ("generator",))
 
 
 def _sample(recipe: Recipe) -> Values:
@@ -260,12 +297,19 @@ def _sample(recipe: Recipe) -> Values:
     assert settings is not None
     if (run := settings.guidance.autoguidance) is None:
         return {"sample": _with_batch_of_1(settings)}
-    weights = generator_weights(run)
+    weights = guide_weights(run)
     guidance = settings.guidance.model_copy(update={"autoguidance": None})
-    return {
+    values = {
         "sample": _with_batch_of_1(settings.model_copy(update={"guidance": guidance})),
-        "autoguidance": file_identity(weights) if weights.is_file() else run,
+        "autoguidance": contents_identity(weights) or run,
     }
+    return values | ({"guide": recipe.guide} if _has_imported_guide(recipe) else {})
+
+
+def _has_imported_guide(recipe: Recipe) -> bool:
+    """Whether ``sample.guidance.autoguidance`` names a file."""
+    named = None if recipe.sample is None else recipe.sample.guidance.autoguidance
+    return named is not None and Path(named).expanduser().is_file()
 
 
 def _evaluate(recipe: Recipe) -> Values:
@@ -274,8 +318,11 @@ def _evaluate(recipe: Recipe) -> Values:
         "image_size": recipe.data.image_size,
         **_test_images(recipe),
     }
-    if recipe.tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
-        values["reconstruction"] = recipe.tokenizer.reconstruction
+    tokenizer = recipe.tokenizer
+    if isinstance(tokenizer, TokenizerComponent):
+        values |= {"lpips": tokenizer.lpips} if tokenizer.lpips is not None else {}
+    elif tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
+        values["reconstruction"] = tokenizer.reconstruction
     extractor = recipe.extractor
     if extractor is not None and extractor.train is None:  # it has no stage
         values["extractor"] = extractor
@@ -302,25 +349,51 @@ def _test_images(recipe: Recipe) -> Values:
 # --- the table ------------------------------------------------------------------------------------
 
 _TRAIN, _TEST = ("data", "train"), ("data", "test")
-_NETWORKS: tuple[KeyPath, ...] = tuple(
-    ("tokenizer", name) for name in ("encoder", "modulator", "bottleneck", "decoder")
-)
+_NETWORKS = ("encoder", "modulator", "bottleneck", "decoder")
 _TERMS: tuple[KeyPath, ...] = tuple(
-    ("tokenizer", name) for name in ("reconstruction", "regularizers", "adversarial")
+    ("tokenizer", name) for name in ("reconstruction", "regularizers", "teacher", "adversarial")
 )
 _EVALUATORS: tuple[KeyPath, ...] = (("extractor",), ("tokenizer", "reconstruction"), ("evaluate",))
 
 
+def _networks(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """The tokenizer: the networks of a composed one, or the component."""
+    if recipe.composed is None:
+        return (("tokenizer",),)
+    return tuple(("tokenizer", name) for name in _NETWORKS)
+
+
 def _tokenizer_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
-    trained = recipe.tokenizer.weights is None
-    return (_TRAIN, *_NETWORKS, *_TERMS) if trained else _NETWORKS
+    trained = recipe.composed is not None and recipe.composed.weights is None
+    return (_TRAIN, *_networks(recipe), *_TERMS) if trained else _networks(recipe)
+
+
+def _refines(recipe: Recipe) -> bool:
+    tokenizer = recipe.composed
+    return (
+        tokenizer is not None
+        and tokenizer.refinement is not None
+        and tokenizer.weights is None
+        and tokenizer.target == "refined"
+    )
+
+
+def _encoder(recipe: Recipe) -> EncoderComponent | None:
+    """The encoder of a composed tokenizer."""
+    return None if recipe.composed is None else recipe.composed.encoder
+
+
+def _trains_encoder(recipe: Recipe) -> bool:
+    encoder = _encoder(recipe)
+    return encoder is not None and encoder.train is not None
 
 
 def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     """With the training images if their number gives the last step of the generator."""
     trained = recipe.generator is not None and recipe.generator.weights is None
     images = (_TRAIN,) if trained else _train_images_to_count(recipe)
-    return (*images, *_NETWORKS, ("generator",), ("sample",))
+    guide: tuple[KeyPath, ...] = (("guide",),) if _has_imported_guide(recipe) else ()
+    return (*images, *_networks(recipe), ("generator",), *guide, ("sample",))
 
 
 def _compares_train_latents(recipe: Recipe) -> bool:
@@ -335,7 +408,7 @@ def _evaluate_inputs(recipe: Recipe) -> tuple[str, ...]:
 
 def _train_images_to_encode(recipe: Recipe) -> tuple[KeyPath, ...]:
     """The training images, if the run encodes them or must count their classes."""
-    return (_TRAIN,) if recipe.latents.written else _train_images_to_count(recipe)
+    return (_TRAIN,) if recipe.latents.encoded else _train_images_to_count(recipe)
 
 
 def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
@@ -345,7 +418,7 @@ def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
 
 def _evaluate_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     train = (_TRAIN,) if _evaluates_training_images(recipe) else ()
-    return (_TEST, *train, *_NETWORKS, *_EVALUATORS)
+    return (_TEST, *train, *_networks(recipe), *_EVALUATORS)
 
 
 _ROWS = (
@@ -362,8 +435,8 @@ _ROWS = (
     Stage(
         name="encoder",
         run="pae_framework.stages.pretrain:run",
-        exists=lambda recipe: recipe.tokenizer.encoder.train is not None,
-        hashed_values=lambda recipe: _pretraining(recipe, recipe.tokenizer.encoder),
+        exists=_trains_encoder,
+        hashed_values=lambda recipe: _pretraining(recipe, _encoder(recipe)),
         inputs=lambda recipe: (),
         writes=lambda recipe: ("encoder.safetensors",),
         reads=lambda recipe: (_TRAIN, ("tokenizer", "encoder")),
@@ -372,14 +445,10 @@ _ROWS = (
     Stage(
         name="refine",
         run="pae_framework.stages.refine:run",
-        exists=lambda recipe: (
-            recipe.tokenizer.refinement is not None
-            and recipe.tokenizer.weights is None
-            and recipe.tokenizer.target == "refined"
-        ),
+        exists=_refines,
         hashed_values=_refine,
         inputs=lambda recipe: ("encoder",),
-        reads=lambda recipe: (_TRAIN, *_NETWORKS, ("tokenizer", "refinement")),
+        reads=lambda recipe: (_TRAIN, *_networks(recipe), ("tokenizer", "refinement")),
         train_path=("tokenizer", "refinement", "train"),
     ),
     Stage(
@@ -398,16 +467,16 @@ _ROWS = (
         hashed_values=_latents,
         inputs=lambda recipe: ("encoder", "tokenizer"),
         writes=lambda recipe: STATISTICS,
-        reads=lambda recipe: (*_train_images_to_encode(recipe), *_NETWORKS, ("latents",)),
+        reads=lambda recipe: (*_train_images_to_encode(recipe), *_networks(recipe), ("latents",)),
     ),
     Stage(
         name="generator",
         run="pae_framework.stages.generator:run",
         exists=lambda recipe: recipe.generator is not None,
         hashed_values=_generator,
-        inputs=lambda recipe: ("latents",),
+        inputs=_generator_inputs,
         writes=lambda recipe: ("weights.safetensors",),
-        reads=lambda recipe: (*_train_images_to_count(recipe), ("generator",)),
+        reads=_generator_reads,
         train_path=("generator", "train"),
     ),
     Stage(
@@ -434,7 +503,7 @@ _ROWS = (
         hashed_values=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
         writes=lambda recipe: ("report.html",),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_to_count(recipe)),
+        reads=lambda recipe: (_TEST, *_networks(recipe), *_train_images_to_count(recipe)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

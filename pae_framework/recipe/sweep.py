@@ -20,6 +20,7 @@ from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.merge import merge, override
 from pae_framework.recipe.models import MAX_NAME
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
+from pae_framework.recipe.suggestions import suggestion
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ABSENT = object()
@@ -114,6 +115,7 @@ def variant_problems(loaded: LoadedRecipe) -> Iterator[Problem]:
         message = f"seeds must be distinct, but {repeated[0]} is repeated"
         yield Problem(message, "sweep.seeds", where)
     yield from _check_names(loaded, list(sweep.variants))
+    yield from _check_paper(loaded, list(sweep.variants))
     for variant, changes in sweep.variants.items():
         yield from _check_variant(loaded, variant, changes)
 
@@ -133,6 +135,16 @@ def _check_names(loaded: LoadedRecipe, variants: list[str]) -> Iterator[Problem]
         elif (other := earlier.setdefault(variant.lower(), variant)) != variant:
             message = f"names the same folder as {other!r} where upper and lower case are the same"
             yield Problem(message, path, where)
+
+
+def _check_paper(loaded: LoadedRecipe, variants: list[str]) -> Iterator[Problem]:
+    """Published values are of variants of the sweep."""
+    sweep = loaded.recipe.sweep
+    for variant in sweep.paper.values if sweep and sweep.paper else ():
+        if variant not in variants:
+            key_path = ("sweep", "paper", "values", variant)
+            where, hint = loaded.root.position(key_path), suggestion(variant, variants)
+            yield Problem("no variant of this name", dotted(key_path), where, hint)
 
 
 def _check_variant(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pae_framework.report.attachments import Attachment
+    from pae_framework.report.beside_paper import PaperTable
     from pae_framework.report.verdict import Verdict
 
 CurveRow = Mapping[str, Any]
@@ -129,7 +130,8 @@ class SweepContent:
 
     ``reports`` are the relative paths of the members' reports, by variant and seed. ``unfinished``
     are names of members. ``differences`` are keys of the recipe with the value of each variant in
-    ``variants``. ``base`` is the variant that the others are compared with.
+    ``variants``. ``base`` is the variant that the others are compared with. ``verdicts`` are those
+    of members, by variant and seed. ``paper`` holds published values.
     """
 
     name: str
@@ -141,6 +143,8 @@ class SweepContent:
     variants: Sequence[str] = ()
     differences: Mapping[str, Sequence[str]] = field(default_factory=dict)
     base: str = ""
+    verdicts: Mapping[tuple[str, int], Verdict] = field(default_factory=dict)
+    paper: PaperTable | None = None
     samples: Mapping[str, LabeledImages] = field(default_factory=dict)
     shown: Mapping[str, VariantImages] = field(default_factory=dict)
     class_names: Sequence[str] = ()

@@ -168,8 +168,8 @@ class _Longer:
         if not usable:
             step, whole = earlier[0], record.total
             return (
-                f"{dotted(self._dependent_schedule(step) or ())} is cosine: step {step} of {whole} "
-                f"is not step {step} of {total}; only a constant schedule can go on"
+                f"{self._dependent_schedule(step)}: step {step} of {whole} is not step {step} of "
+                f"{total}; only a constant schedule, or one with `decay_to`, can go on"
             )
         kept = [step for step in usable if self._keeps_the_same(step, found)]
         return kept or f"it kept other steps than {dotted((*self.path, 'keep_steps'))}"
@@ -185,11 +185,11 @@ class _Longer:
         images = images or self.recipe.data.train.config.image_count()
         return None if images is None else self.train.total_steps(images)
 
-    def _dependent_schedule(self, step: int) -> KeyPath | None:
-        """Key path of a schedule on whose length the first ``step`` steps depend; or None."""
+    def _dependent_schedule(self, step: int) -> str | None:
+        """Describes a schedule whose first ``step`` steps depend on the length; or None."""
         for path, optimizer, first in _optimizers(self.planned.name, self.recipe):
             if optimizer.rates_depend_on_length(step - first):
-                return (*path, "schedule")
+                return f"{dotted((*path, 'schedule'))} is {optimizer.schedule}"
         return None
 
     def _keeps_the_same(self, step: int, found: Difference) -> bool:
@@ -206,7 +206,7 @@ def _optimizers(stage: str, recipe: Recipe) -> Iterator[tuple[KeyPath, Optimizer
     row = STAGES[stage]
     if row.train_path is not None and (train := row.train(recipe)) is not None:
         yield row.train_path, train, 0
-    section = recipe.tokenizer.active_adversarial
+    section = None if recipe.composed is None else recipe.composed.active_adversarial
     if stage == "tokenizer" and section is not None:
         path = ("tokenizer", "adversarial", "optimizer")
         yield path, section.optimizer, section.update_from.steps or 0

@@ -7,22 +7,27 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pae_framework.contracts import LatentRows, Tokenizer
 from pae_framework.data.latent_dataset import (
+    LatentDataset,
     is_complete_shard,
     shard_name,
     shard_paths,
     write_shard,
 )
-from pae_framework.data.statistics import compute_statistics
+from pae_framework.data.statistics import LatentStatistics, statistics_of
 from pae_framework.errors import DataError, RunError, StoppedError
-from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.encoded_shards import EncodedShards, Throughput
 from pae_framework.execution.items import pass_items
 from pae_framework.execution.run_latents import tokenizer_identity
+from pae_framework.execution.unstored_latents import (
+    EncodedRows,
+    encoding_tokenizer,
+    latent_encoder,
+)
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
-from pae_framework.tokenizer.frozen_types import cast_for_encoding
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.recipe.derived import latent_shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -31,7 +36,8 @@ def run(context: StageContext) -> None:
     """Write every shard that is missing or incomplete, then the statistics of all latents.
 
     Names and contents of shards do not depend on the number of processes. With ``latents.folder``
-    or ``latents.statistics`` nothing is encoded.
+    or ``latents.statistics`` nothing is encoded. Without ``latents.stored`` the images of the
+    statistics are encoded, and no shard is written.
 
     Raises:
         StoppedError: a signal asked to stop; shards in progress were finished.
@@ -49,15 +55,27 @@ def _find_statistics(context: StageContext) -> None:
     elif settings.statistics is not None:
         adopt_statistics_file(context, settings.statistics)
     else:
+        _own_statistics(context).save(context.directory, tokenizer_identity(context))
+
+
+def _own_statistics(context: StageContext) -> LatentStatistics:
+    if context.recipe.latents.written:
         _require_own_shards(context)
-        statistics = compute_statistics(context.directory)
-        statistics.save(context.directory, tokenizer_identity(context))
+    if not context.recipe.latents.normalize:
+        return LatentStatistics.none(latent_shape(context.recipe).channels)
+    return statistics_of(_latents(context), context.directory)
+
+
+def _latents(context: StageContext) -> LatentRows:
+    """The latents that were written; else those that are encoded when they are read."""
+    if context.recipe.latents.written:
+        return LatentDataset(context.directory)
+    tokenizer = encoding_tokenizer(context)
+    return EncodedRows(context, latent_encoder(tokenizer, context.recipe.latents, context.device))
 
 
 def _write_shards(context: StageContext) -> None:
-    tokenizer = trained_tokenizer(context)
-    if context.recipe.latents.precision == "bf16":
-        cast_for_encoding(tokenizer)
+    tokenizer = encoding_tokenizer(context)
     shards, throughput = encoded_latents(context, tokenizer), Throughput()
     images = len(context.train_source)
     with context.progress(images) as progress:
@@ -107,12 +125,10 @@ def encoded_latents(context: StageContext, tokenizer: Tokenizer) -> EncodedShard
     ``data.flip`` is on, else the same.
     """
     settings, directory, device = context.recipe.latents, context.directory, context.device
-    bf16 = settings.precision == "bf16"
+    encoded = latent_encoder(tokenizer, settings, device)
 
     def encode(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            latents = tokenizer.encode(images).latents  # (B, C, h, w)
-        return latents.to(DTYPES[settings.dtype])
+        return encoded(images).to(DTYPES[settings.dtype])  # (B, C, h, w)
 
     return EncodedShards(
         context.train_source,

@@ -25,7 +25,7 @@ STATISTICS_STEPS = 20
 
 def run(context: StageContext) -> None:
     """Train projector and deprojector on the encoder's features."""
-    section = context.recipe.tokenizer
+    section = context.recipe.tokenizer_section
     assert section.refinement is not None
     settings = section.refinement.train
     encoder = frozen_encoder(context)
@@ -47,9 +47,10 @@ def run(context: StageContext) -> None:
         shape = (2, 3, encoder.image_size, encoder.image_size)
         images = partial(torch.rand, shape, device=context.device)
         cast_frozen(encoder, lambda: list(_tokens(encoder, [images()])))
-    total = context.print_length(settings, len(context.train_source))
+    count = len(context.train_source)
+    total = context.print_length(settings, count)
     task = TrainTask(RefinementObjective(refiner, encoder), batches, saved=refiner)
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, count))
 
 
 @torch.no_grad()

@@ -18,6 +18,8 @@ from pae_framework.evaluation.shown import (
     nearest_to_samples,
     rotations,
     shown_inputs,
+    shown_latents,
+    shown_reconstructions,
     variant_images,
 )
 from pae_framework.execution.context import StageContext
@@ -28,6 +30,7 @@ from pae_framework.recipe.smoke import is_smoke
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, base_variant, differing_values, expand
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
+from pae_framework.report.beside_paper import PaperTable, paper_table
 from pae_framework.report.content import (
     LabeledImages,
     ReportContent,
@@ -38,7 +41,7 @@ from pae_framework.report.content import (
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
-from pae_framework.report.verdict import judge
+from pae_framework.report.verdict import Verdict, judge
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage
@@ -122,11 +125,12 @@ def write_comparison(
     shown = {name: first[name] for name in variants if name in first}
     samples = {name: _main_samples(each) for name, each in shown.items() if each.samples}
     images, class_names = _variant_images(shown)
+    metrics = [
+        MemberMetrics(each.member.variant, each.member.seed, each.metrics) for each in finished
+    ]
     content = SweepContent(
         name=sweep.info["name"],
-        members=[
-            MemberMetrics(each.member.variant, each.member.seed, each.metrics) for each in finished
-        ],
+        members=metrics,
         description=loaded.recipe.description,
         recipe_yaml=sweep.text(RESOLVED),
         reports={
@@ -138,6 +142,8 @@ def write_comparison(
         variants=list(variants),
         differences=differing_values(members),
         base=base_variant(loaded),
+        verdicts=_verdicts(metrics, smoke=is_smoke(loaded.recipe.name)),
+        paper=_beside_paper(loaded, metrics),
         samples=samples,
         shown=images,
         class_names=class_names,
@@ -147,6 +153,19 @@ def write_comparison(
     path = sweep.path / REPORT
     write_text(path, render_sweep(content))
     return path
+
+
+def _verdicts(members: Sequence[MemberMetrics], *, smoke: bool) -> dict[tuple[str, int], Verdict]:
+    """The verdicts on members, as in their own reports."""
+    found = {(each.variant, each.seed): judge(each.metrics, smoke=smoke) for each in members}
+    return {key: verdict for key, verdict in found.items() if verdict is not None}
+
+
+def _beside_paper(loaded: LoadedRecipe, members: Sequence[MemberMetrics]) -> PaperTable | None:
+    sweep = loaded.recipe.sweep
+    if sweep is None or sweep.paper is None:
+        return None
+    return paper_table(sweep.paper.source, sweep.paper.values, list(sweep.variants), members)
 
 
 def _main_samples(finished: FinishedMember) -> LabeledImages:
@@ -200,12 +219,12 @@ def gather(context: StageContext) -> ReportContent:
         metrics=metrics,
         verdict=judge(metrics, smoke=is_smoke(context.recipe.name)),
         originals=inputs.images,
-        reconstructions=inputs.reconstructions,
+        reconstructions=shown_reconstructions(inputs),
         samples=_labeled(sets[0]) if sets else None,
         same_noise=same_noise(sets),
         nearest=nearest_to_samples(context, inputs),
         class_names=list(context.class_names),
-        latents=inputs.latents,
+        latents=shown_latents(inputs),
         latent_images=inputs.images,
         clusters=clusters(inputs, masks),
         rotations=rotations(inputs),

@@ -1,31 +1,44 @@
-"""Stage ``tokenizer``: train everything around the frozen encoder."""
+"""Stage ``tokenizer``: train everything around the encoder, and the encoder if it is not frozen.
+
+A tokenizer that comes trained is loaded.
+"""
 
 from __future__ import annotations
 
-from pae_framework.build import build_discriminator, build_objective, build_tokenizer
-from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
+from pae_framework.build import (
+    build_discriminator,
+    build_objective,
+    build_teacher,
+    build_tokenizer,
+)
+from pae_framework.execution.artifacts import frozen_encoder, pretrained_tokenizer, trained_refiner
 from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches, measure_on_main, save_weights
-from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
+from pae_framework.interop.tokenizer_weights import load_initial_weights, load_tokenizer_weights
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.frozen_types import cast_frozen_networks
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
-    """Train the tokenizer and write ``tokenizer.safetensors``; with ``tokenizer.weights``, load it.
+    """Train the tokenizer and write ``tokenizer.safetensors``.
+
+    With ``tokenizer.weights``, or if the tokenizer is one component, the weights are only loaded.
 
     The discriminator and the parameters of regularizers are trained with the tokenizer. They are in
     the checkpoints, but not in ``tokenizer.safetensors``.
     """
-    section, registry = context.recipe.tokenizer, context.registry
+    if context.recipe.composed is None:
+        save_weights(context, pretrained_tokenizer(context), "tokenizer.safetensors")
+        return
+    section, registry = context.recipe.tokenizer_section, context.registry
     if section.weights is not None:
         if context.world.is_main:
             load_tokenizer_weights(context)
@@ -37,7 +50,10 @@ def run(context: StageContext) -> None:
     batches = image_batches(context, settings, features=features)
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
+    tokenizer.bottleneck.load_pretrained()
     tokenizer.to(context.device)
+    if section.initial_weights is not None:
+        load_initial_weights(context, tokenizer)
     # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
         steps = max(1, count // settings.batch_size)
@@ -45,6 +61,9 @@ def run(context: StageContext) -> None:
     probe_tokenizer(tokenizer, section, registry)
 
     refiner = trained_refiner(context, encoder)
+    teacher = None
+    if section.teacher is not None:
+        teacher = build_teacher(section.teacher, frozen_encoder(context, "teacher"))
     total = context.print_length(settings, len(source))
     adversarial, discriminator = _adversarial(context, tokenizer, total)
     with initial_weights(seed, "regularizers"):
@@ -56,6 +75,7 @@ def run(context: StageContext) -> None:
             adversarial,
             context.world,
             per_epoch=_steps_per_epoch(context),
+            teacher=teacher,
         )
     if settings.precision == "bf16":
         cast_frozen_networks(objective, adversarial.discriminator if adversarial else None)
@@ -67,12 +87,12 @@ def run(context: StageContext) -> None:
         check=objective.check,
         signed=(*SIGNED, *_growing(section)),
     )
-    train(task, settings, total, context.train_context(settings))
+    train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, tokenizer, "tokenizer.safetensors")
 
 
 def _steps_per_epoch(context: StageContext) -> float:
-    return len(context.train_source) / context.recipe.tokenizer.train.batch_size
+    return len(context.train_source) / context.recipe.tokenizer_section.train.batch_size
 
 
 def _growing(section: TokenizerSection) -> list[str]:
@@ -82,10 +102,13 @@ def _growing(section: TokenizerSection) -> list[str]:
 
 
 def _adversarial(
-    context: StageContext, tokenizer: Tokenizer, total: int
+    context: StageContext, tokenizer: ComposedTokenizer, total: int
 ) -> tuple[AdversarialTerm | None, TrainTask | None]:
     """The adversarial term and the training of its discriminator, if the recipe has them."""
-    section, settings = context.recipe.tokenizer.active_adversarial, context.recipe.tokenizer.train
+    section, settings = (
+        context.recipe.tokenizer_section.active_adversarial,
+        context.recipe.tokenizer_section.train,
+    )
     if section is None:
         return None, None
     schedule = Schedule.in_steps(

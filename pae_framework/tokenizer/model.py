@@ -1,6 +1,6 @@
-"""The tokenizer: images to latents and back.
+"""The composed tokenizer: images to latents and back.
 
-Data flow: encoder (frozen) -> modulator -> projector -> bottleneck -> latents -> deprojector ->
+Data flow: encoder -> modulator -> projector -> bottleneck -> latents -> deprojector ->
 decoder. The projector and deprojector (PAE, section 3) are Sequentials, so their sub-modules have
 the names of the released checkpoints: ``latent_compressor.0`` is the attention and ``.1`` the
 convolution; ``latent_decompressor`` has the reverse order.
@@ -12,6 +12,7 @@ w token grid side, S image side in px, S' side of the encoder's input.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -24,35 +25,50 @@ from pae_framework.contracts import (
     Features,
     Modulator,
     Posterior,
+    Tokenizer,
 )
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Attention, map_to_tokens, tokens_to_map
 from pae_framework.seeding import on_device, rand, randn
+from pae_framework.tokenizer.trained_encoder import freeze_unused_weights
 
 
-class Tokenizer(UsesFrozen):
+class ComposedTokenizer(UsesFrozen, Tokenizer):
     """Encoder, modulator, bottleneck and decoder as one.
 
     The state dict has the layout of the released PAE checkpoints without their ``encoder.`` keys:
     ``delta_encoder.``, ``latent_compressor.``, ``latent_decompressor.``, ``decoder.``; a bottleneck
-    with statistics adds ``bottleneck.``. The encoder is frozen and stays outside (see UsesFrozen).
+    with statistics adds ``bottleneck.``. A frozen encoder stays outside (see UsesFrozen); a trained
+    one adds ``encoder.``.
 
     Args:
-        encoder: gets frozen.
+        encoder: gets frozen, unless it is trained.
         modulator: adds pixel detail to the encoder's tokens.
         bottleneck: turns tokens into latents. If it is ``projected``, a projector precedes and a
             deprojector follows it, with the encoder's number of heads.
         decoder: turns tokens into pixels.
+        train_encoder: whether the encoder is trained, too. It stays in eval mode, so dropout and
+            the like are off. The first call of :meth:`train` freezes the weights that its tokens do
+            not depend on, such as a pooling head.
     """
 
     encoder: Encoder
 
     def __init__(
-        self, encoder: Encoder, modulator: Modulator, bottleneck: Bottleneck, decoder: Decoder
+        self,
+        encoder: Encoder,
+        modulator: Modulator,
+        bottleneck: Bottleneck,
+        decoder: Decoder,
+        train_encoder: bool = False,
     ):
         super().__init__()
         self.latent = LatentShape(bottleneck.channels, encoder.grid)
-        self.hold_frozen("encoder", encoder)
+        self.trains_encoder, self._unused_frozen = train_encoder, False
+        if train_encoder:
+            self.encoder = encoder.eval().requires_grad_()
+        else:
+            self.hold_frozen("encoder", encoder)
         self.delta_encoder = modulator
         self.bottleneck = bottleneck
         self.latent_compressor: Projector | None = None
@@ -63,14 +79,30 @@ class Tokenizer(UsesFrozen):
             self.latent_decompressor = Deprojector(bottleneck.channels, width, heads)
         self.decoder = decoder
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; the encoder stays in eval mode.
+
+        Raises:
+            UsageError: the encoder is to be trained, but gradients do not pass through it.
+        """
+        super().train(mode)
+        self.encoder.eval()
+        if mode and self.trains_encoder and not self._unused_frozen:
+            freeze_unused_weights(self.encoder, "set tokenizer.train_encoder=false")
+            self._unused_frozen = True
+        return self
+
     def features(self, images: Tensor) -> Features:
-        """The frozen encoder's features of images (B, 3, S, S) in [0, 1]; without gradient."""
+        """The encoder's features of images (B, 3, S, S) in [0, 1].
+
+        With gradients only if the encoder is trained.
+        """
         return self.features_of_pixels(self.encoder.normalize(images))
 
-    @torch.no_grad()
     def features_of_pixels(self, pixels: Tensor) -> Features:
         """The same for normalized pixels (B, 3, S', S')."""
-        return self.encoder(pixels)
+        with torch.set_grad_enabled(self.trains_encoder and torch.is_grad_enabled()):
+            return self.encoder(pixels)
 
     def encode(
         self,
@@ -85,7 +117,7 @@ class Tokenizer(UsesFrozen):
         Args:
             images: a batch.
             generator: see above.
-            tokens: the frozen encoder's tokens (B, N, D) of the images; None: they are computed.
+            tokens: the encoder's tokens (B, N, D) of the images; None: they are computed.
         """
         pixels = self.encoder.normalize(images)
         if tokens is None:
@@ -95,7 +127,7 @@ class Tokenizer(UsesFrozen):
     def encode_features(
         self, pixels: Tensor, tokens: Tensor, generator: torch.Generator | None = None
     ) -> Posterior:
-        """Latents of normalized pixels (B, 3, S', S') and their frozen tokens (B, N, D)."""
+        """Latents of normalized pixels (B, 3, S', S') and their tokens (B, N, D)."""
         return self.bottleneck(self._bottleneck_input(pixels, tokens), generator)
 
     def decode(
@@ -113,9 +145,13 @@ class Tokenizer(UsesFrozen):
         tokens = map_to_tokens(x) if decompress is None else decompress(x)  # (B, N, D)
         return self.encoder.denormalize(self.decoder(tokens).float())
 
-    def layer_before_latents(self) -> nn.Parameter:
-        """The weight of the projector's convolution; the bottleneck must be ``projected``."""
-        assert self.latent_compressor is not None
+    def layer_before_latents(self) -> nn.Parameter | None:
+        """The weight of the projector's convolution, else of a trained encoder's last layer.
+
+        None if there is neither.
+        """
+        if self.latent_compressor is None:
+            return self.encoder.last_layer() if self.trains_encoder else None
         weight = self.latent_compressor[1].weight
         assert isinstance(weight, nn.Parameter)
         return weight

@@ -62,20 +62,29 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
-def learning_rate(step: int, total: int, settings: OptimizerSettings) -> float:
+def learning_rate(
+    step: int, total: int, settings: OptimizerSettings, steps_per_epoch: float = 1.0
+) -> float:
     """Learning rate of optimizer step ``step`` (the first is 0) of ``total``.
 
-    Linear warm-up over ``warmup_steps`` (step 0 takes 1/warmup of the peak), then constant, or half
-    a cosine from ``lr`` down to ``final_lr * lr`` at the last step.
+    Linear warm-up over ``warmup_steps`` (step 0 takes 1/warmup of the peak), then constant; or half
+    a cosine or a line from ``lr`` at ``decay_from`` down to ``final_lr * lr`` at ``decay_to``, and
+    constant before and after. Without these the decay ends at the last step and starts after the
+    warm-up.
     """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
-    span = max(1, total - 1 - settings.warmup_steps)
-    share = min(1.0, (step - settings.warmup_steps) / span)
+    start, end = settings.warmup_steps, total - 1
+    if settings.decay_from is not None:
+        start = max(start, settings.decay_from.in_steps(steps_per_epoch))
+    if settings.decay_to is not None:
+        end = settings.decay_to.in_steps(steps_per_epoch)
+    share = min(1.0, max(0, step - start) / max(1, end - start))
     low = settings.final_lr * settings.lr
-    return low + (settings.lr - low) * 0.5 * (1 + math.cos(math.pi * share))
+    height = 1 - share if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    return low + (settings.lr - low) * height
 
 
 def parameter_factors(module: nn.Module, lr_factors: Mapping[str, float]) -> dict[str, float]:

@@ -64,7 +64,8 @@ class TrainContext:
     """Where a training runs: its folder, device, name (part of its seeds), display and processes.
 
     ``progress(total, done)`` makes the progress display; ``update_record(key=value)`` keeps a value
-    in the record of the training; ``metrics_logged`` is told each line of its log.
+    in the record of the training; ``metrics_logged`` is told each line of its log; ``images`` is
+    the size of the data set, for a schedule in epochs.
     """
 
     directory: Path
@@ -75,3 +76,4 @@ class TrainContext:
     world: World = ONE_PROCESS
     update_record: Callable[..., None] = _unrecorded
     metrics_logged: Callable[[LoggedMetrics], None] = tell_nobody
+    images: int = 1

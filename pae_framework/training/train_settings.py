@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import re
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
     BatchSize,
     Count,
+    Distinct,
     Magnitude,
     PathText,
     Precision,
     Seed,
     Settings,
+    Side,
     Steps,
     Weight,
     Workers,
@@ -26,6 +30,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Gt(0), Le(100)]
 StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
 Epochs = Annotated[float, Ge(0), Le(1_000_000)]
+_SNAPSHOT = re.compile(r"snapshots/ema-(0\.\d+)-step(\d+)\.safetensors")
+EmaLength = Annotated[float, Ge(0.005), Le(0.28)]
+"""Relative length of a power-function average; the plain mean has sqrt(1/12) = 0.289."""
 
 NETWORK_COLUMNS = ("loss", "grad_norm", "lr")
 """Columns that the training loop logs for each network, in addition to the terms of its loss."""
@@ -58,6 +65,13 @@ class Length(Settings):
         assert self.epochs is not None
         return round(self.epochs * steps_per_epoch)
 
+    def __str__(self) -> str:
+        return f"epoch {self.epochs:g}" if self.steps is None else f"step {self.steps}"
+
+    def same_unit(self, other: Length) -> bool:
+        """Whether both are in steps or both are in epochs."""
+        return (self.steps is None) == (other.steps is None)
+
     def before(self, other: Length) -> bool:
         """Whether this is earlier than ``other``; False if their units cannot be compared."""
         if self.steps is not None and other.steps is not None:
@@ -68,7 +82,38 @@ class Length(Settings):
 
     def reaches(self, other: Length) -> bool:
         """Whether this is not earlier than ``other``; False if their units differ."""
-        return (self.steps is None) == (other.steps is None) and not self.before(other)
+        return self.same_unit(other) and not self.before(other)
+
+
+class EmaSnapshots(Settings):
+    """Snapshots of power-function averages, from which others are reconstructed (EDM2)."""
+
+    every: Count = Field(description="steps between snapshots; the last step has one, too")
+    lengths: Annotated[tuple[EmaLength, ...], Len(1, 8), Distinct] = Field(
+        (0.05, 0.1),
+        description="relative lengths of the averages: standard deviation of the weights of the "
+        "steps, divided by the number of steps (EDM2: 0.05 and 0.1)",
+    )
+
+    def takes(self, step: int, total: int) -> bool:
+        """Whether there is a snapshot after ``step`` of ``total`` optimizer steps."""
+        return step % self.every == 0 or step == total
+
+    def planned_files(self, up_to: int) -> Iterator[str]:
+        """The files of the snapshots after every ``every`` steps, up to a step."""
+        for step in range(self.every, up_to + 1, self.every):
+            yield from (self.file(length, step) for length in self.lengths)
+
+    @staticmethod
+    def file(length: float, step: int) -> str:
+        """The file of a snapshot, relative to the folder of the training."""
+        return f"snapshots/ema-{length!r}-step{step:08d}.safetensors"
+
+    @staticmethod
+    def read_name(file: str) -> tuple[float, int] | None:
+        """The length and the step of the snapshot in a file; None: it is no snapshot."""
+        found = _SNAPSHOT.fullmatch(file)
+        return (float(found[1]), int(found[2])) if found else None
 
 
 class OptimizerSettings(Settings):
@@ -77,18 +122,50 @@ class OptimizerSettings(Settings):
     lr: LearningRate = Field(1e-3, description="peak learning rate of AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW betas")
     weight_decay: Weight = Field(0.0, description="weight decay of AdamW, on matrices only")
-    schedule: Literal["constant", "cosine"] = Field(
+    schedule: Literal["constant", "cosine", "linear"] = Field(
         "cosine", description="learning rate after the warm-up"
     )
     final_lr: float = Field(
         0.1, ge=0, le=1, description="last learning rate, as a fraction of `lr`"
     )
+    decay_from: Length | None = Field(
+        None,
+        description="when the decay of cosine or linear starts; `lr` holds until then; null: after "
+        "the warm-up",
+    )
+    decay_to: Length | None = Field(
+        None,
+        description="when the decay reaches `final_lr`, which holds from then on; null: at the "
+        "last step",
+    )
     warmup_steps: StartStep = Field(0, description="steps of the linear warm-up")
     clip: Magnitude | None = Field(1.0, description="maximum gradient norm; null: no clipping")
 
+    @model_validator(mode="after")
+    def _decay_in_order(self) -> Self:
+        start, end = self.decay_from, self.decay_to
+        if self.schedule == "constant" and (start or end):
+            raise ValueError(
+                "a constant schedule has no decay; set schedule=linear, or leave out `decay_from` "
+                "and `decay_to`"
+            )
+        if start is not None and start.steps is not None and start.steps < self.warmup_steps:
+            raise ValueError(
+                f"`decay_from` (step {start.steps}) is before the end of the warm-up (step "
+                f"{self.warmup_steps})"
+            )
+        earliest = start or Length(steps=self.warmup_steps)
+        if end is not None and end.same_unit(earliest) and not earliest.before(end):
+            raise ValueError(f"`decay_to` ({end}) is not after the start of the decay ({earliest})")
+        return self
+
     def rates_depend_on_length(self, step: int) -> bool:
         """Whether the learning rates of the first ``step`` steps depend on how many follow."""
-        return self.schedule == "cosine" and self.final_lr != 1 and step > self.warmup_steps
+        if self.schedule == "constant" or self.final_lr == 1 or self.decay_to is not None:
+            return False
+        start = self.decay_from
+        held = None if start is None else start.steps
+        return step > (self.warmup_steps if held is None else held)
 
 
 class TrainSettings(OptimizerSettings):
@@ -109,6 +186,14 @@ class TrainSettings(OptimizerSettings):
         description="number of micro-batches per step; adaptive weights and batch norm are "
         "computed per micro-batch",
     )
+    flip: bool | None = Field(
+        None, description="mirror images at random in this training; null: as `data.flip` says"
+    )
+    crop_from: Side | None = Field(
+        None,
+        description="read images with this side, px, and crop them at random to `data.image_size`, "
+        "anew in each epoch (RAE: 384 for 256); null: read them with that side",
+    )
     lr_factors: dict[str, Weight] = Field(
         {},
         description="prefix of weight names (`decoder`) -> factor of their learning rate; 0 "
@@ -116,6 +201,11 @@ class TrainSettings(OptimizerSettings):
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay per step of the EMA of the weights; null: no EMA"
+    )
+    ema_snapshots: EmaSnapshots | None = Field(
+        None,
+        description="snapshots of averages of other lengths, from which `pae export ema` "
+        "reconstructs any length after the training; null: none",
     )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
     noise: Noise = Field(
@@ -148,7 +238,7 @@ class TrainSettings(OptimizerSettings):
     continue_from: PathText | None = Field(
         None,
         description="run or folder of a stage to go on from: the same training with fewer steps, "
-        "with a constant schedule; null: look for one among the stages of the run",
+        "with a constant schedule or `decay_to`; null: look for one among the stages of the run",
     )
 
     @model_validator(mode="after")
@@ -161,6 +251,12 @@ class TrainSettings(OptimizerSettings):
                 f"{self.accumulate}"
             )
         return self
+
+    @property
+    def averages(self) -> int:
+        """Number of averages of the weights that it keeps."""
+        others = len(self.ema_snapshots.lengths) if self.ema_snapshots else 0
+        return others + (self.ema is not None)
 
     def total_steps(self, images: int) -> int:
         """Optimizer steps for a data set of ``images`` images."""

@@ -15,7 +15,7 @@ PRETRAINED = (
 
 @hookimpl
 def pae_register_encoders(register: Register) -> None:
-    """Register the encoders a run trains itself, and the pretrained ones."""
+    """Register the encoders that a run trains, and the pretrained ones."""
     register(
         "tiny_vit",
         target="pae_encoders.tiny_vit:TinyViT",
@@ -29,6 +29,12 @@ def pae_register_encoders(register: Register) -> None:
         summary="small convolutional classifier trained in the run; for Frechet features",
     )
     register(
+        "ldm_cnn",
+        target="pae_encoders.ldm_encoder:LdmEncoder",
+        config="pae_encoders.ldm_config:LdmEncoderConfig",
+        summary="convolutional encoder of latent diffusion, trained with the tokenizer (KL-VAE)",
+    )
+    register(
         "inception",
         target="pae_encoders.inception:InceptionEncoder",
         config="pae_encoders.config:InceptionConfig",
@@ -38,7 +44,7 @@ def pae_register_encoders(register: Register) -> None:
         "clip",
         target="pae_encoders.clip:CLIP",
         config="pae_encoders.clip_config:CLIPConfig",
-        summary="pretrained image tower of CLIP or CoCa (open-clip), frozen",
+        summary="pretrained image tower of an open-clip model, such as CLIP's, frozen",
     )
     register(
         "convnextv2",

@@ -24,7 +24,7 @@ _TOWER = "visual."
 
 
 class CLIP(Encoder):
-    """An image tower of open-clip's, a ViT or a ResNet; see :mod:`pae_encoders.clip_towers`.
+    """An image tower of open-clip's; see :mod:`pae_encoders.clip_towers`.
 
     Names of weights are open-clip's. CoCa's attention pooling and the projection to text are kept
     for files and for the pooling ``head``.
@@ -41,7 +41,7 @@ class CLIP(Encoder):
         self.grid, self.input_side = config.token_grid(image_size), config.input_side(image_size)
         self.width, self.heads, self.patch = form.width, form.heads, form.patch
         self.mean, self.std = config.statistics
-        self._tower = build_tower(form, self.grid, config.attention)
+        self._tower = build_tower(config.variant.name, form, self.grid, config.attention)
         self.visual = self._tower.visual
         self.eval()
 
@@ -64,7 +64,7 @@ class CLIP(Encoder):
         return self.settings.distance_label(label, name)
 
     def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
-        """Patch tokens after each block of a ViT, (B, N, D), or each stage of a ResNet."""
+        """Patch tokens after each block of a transformer, (B, N, D), or else after each stage."""
         return self._tower.feature_maps(pixels)
 
     def train(self, mode: bool = True) -> Self:
@@ -77,7 +77,8 @@ class CLIP(Encoder):
         if config.weights == "none":
             return
         path = weights_path(config.weights, config.remote)
-        found = read_checkpoint(path, "average", ("visual.conv1.weight",))
+        known = next(name for name in self.state_dict() if name.endswith(".weight"))
+        found = read_checkpoint(path, "average", (known,))
         tower = {name: t for name, t in found.items() if name.startswith(_TOWER)}
         if not tower:
             raise CheckpointError(f"{path} holds no image tower with open-clip's names (visual.*)")

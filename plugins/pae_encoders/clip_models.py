@@ -1,5 +1,7 @@
 """CLIP's image towers by open-clip's names (3.3): sizes, and tags of weights. No torch.
 
+Towers of timm's are in :mod:`pae_encoders.clip_timm_models`.
+
 A test compares the tables with the networks and the tags of open-clip.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from pae_encoders.clip_timm_models import TIMM_FORMS, TIMM_WEIGHTS
 from pae_encoders.families import Family, Form, Variant
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -81,9 +84,13 @@ class ResNetForm(Form):
 
 @dataclass(frozen=True)
 class ClipWeights:
-    """A tag: its repository on the hub, and what the network needs to know of its training."""
+    """A tag: its repository on the hub, and what the network needs to know of its training.
+
+    ``file`` is the name of its file; None: one of open-clip's names.
+    """
 
     repository: str
+    file: str | None
     quick_gelu: bool
     statistics: str
 
@@ -103,6 +110,7 @@ STATISTICS: dict[str, Statistics] = {
     "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 """Channel means and deviations of the images that weights were trained with."""
 
@@ -202,24 +210,6 @@ _RESNETS: dict[str, ResNetForm] = {
     "RN101": _resnet(64, 7, 512, 3, 4, 23, 3),
 }
 
-_TIMM_TOWERS = """
-convnext_base convnext_base_w convnext_base_w_320 convnext_large convnext_large_d
-convnext_large_d_320 convnext_small convnext_tiny convnext_xlarge convnext_xxlarge
-convnext_xxlarge_320 EVA01-g-14 EVA01-g-14-plus EVA02-B-16 EVA02-E-14 EVA02-E-14-plus EVA02-L-14
-EVA02-L-14-336 MobileCLIP2-B MobileCLIP2-L-14 MobileCLIP2-S0 MobileCLIP2-S2 MobileCLIP2-S3
-MobileCLIP2-S4 MobileCLIP-B MobileCLIP-S1 MobileCLIP-S2 nllb-clip-base-siglip
-nllb-clip-large-siglip PE-Core-B-16 PE-Core-bigG-14-448 PE-Core-L-14-336 PE-Core-S-16-384
-PE-Core-T-16-384 swin_base_patch4_window7_224 ViT-B-16-SigLIP ViT-B-16-SigLIP-256
-ViT-B-16-SigLIP-384 ViT-B-16-SigLIP-512 ViT-B-16-SigLIP-i18n-256 ViT-L-16-SigLIP-256
-ViT-L-16-SigLIP-384 ViT-SO400M-14-SigLIP ViT-SO400M-14-SigLIP-378 ViT-SO400M-14-SigLIP-384
-ViT-SO400M-16-SigLIP-i18n-256 vit_medium_patch16_gap_256 vit_relpos_medium_patch16_cls_224
-ViTamin-B ViTamin-B-LTT ViTamin-L ViTamin-L2 ViTamin-L2-256 ViTamin-L2-336 ViTamin-L2-384
-ViTamin-L-256 ViTamin-L-336 ViTamin-L-384 ViTamin-S ViTamin-S-LTT ViTamin-XL-256 ViTamin-XL-336
-ViTamin-XL-384
-"""
-TIMM_TOWERS = frozenset(_TIMM_TOWERS.split())
-"""Models of open-clip's whose image tower is timm's. SigLIP2's are an encoder of their own."""
-
 _WEIGHTS = """
 coca_ViT-B-32 laion2b_s13b_b90k laion/CoCa-ViT-B-32-laion2B-s13B-b90k
 coca_ViT-B-32 mscoco_finetuned_laion2b_s13b_b90k laion/mscoco_finetuned_CoCa-ViT-B-32-laion2B-s13B-b90k
@@ -316,20 +306,24 @@ xlm-roberta-large-ViT-H-14 frozen_laion5b_s13b_b90k laion/CLIP-ViT-H-14-frozen-x
 
 
 def _rows() -> Iterator[tuple[str, str, ClipWeights]]:
-    for row in _WEIGHTS.strip().splitlines():
-        model, tag, repository, *marks = row.split()
+    for row in (_WEIGHTS + TIMM_WEIGHTS).split("\n"):
+        if not row:
+            continue
+        model, tag, place, *marks = row.split()
+        owner, name, *file = place.split("/")
         quick_gelu = "quick_gelu" in marks
         statistics = next((mark for mark in marks if mark in STATISTICS), "openai")
-        yield model, tag, ClipWeights(repository, quick_gelu, statistics)
+        found = ClipWeights(f"{owner}/{name}", next(iter(file), None), quick_gelu, statistics)
+        yield model, tag, found
 
 
 def _variants() -> Iterator[ClipVariant]:
-    for name, form in _FORMS.items():
+    for name, form in {**_FORMS, **TIMM_FORMS}.items():
         found = {tag: weights for model, tag, weights in _rows() if model == name}
         yield ClipVariant(name, form, tuple(found), tuple(found.values()))
         if name in _WITH_QUICK_GELU:
             quick = {tag: weights for tag, weights in found.items() if weights.quick_gelu}
-            own = replace(form, quick_gelu=True)
+            own = replace(_FORMS[name], quick_gelu=True)
             yield ClipVariant(f"{name}-quickgelu", own, tuple(quick), tuple(quick.values()))
     for name, resnet in _RESNETS.items():
         found = {tag: weights for model, tag, weights in _rows() if model == name}

@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import open_clip
+import timm
 import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import QuickGELU, VisionTransformer
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from pae_encoders.clip_models import ClipForm, ResNetForm
+from pae_encoders.clip_timm_models import TimmForm
 from pae_encoders.families import Form
-from pae_encoders.vfm import resize_positions
+from pae_encoders.vfm import resize_positions, use_kernel
 from pae_framework.config import AttentionKernel
 from pae_framework.contracts import Features
 from pae_framework.layers import Kernel, attention_kernel, map_to_tokens
@@ -28,6 +32,7 @@ _LAYER_SCALE = 1e-4
 """Initial value of layer scale."""
 _RESNET_EPS = 1e-12
 """Small, since the residual branches of an untrained ResNet are zero."""
+_TIMM_EPS = 1e-6
 
 
 class Tower(ABC):
@@ -55,7 +60,7 @@ class ViTTower(Tower):
     def features(self, pixels: Tensor) -> Features:
         """Patch tokens; ``pooled`` is the class token after the same norm."""
         *_, x = self._blocks(pixels)
-        x = F.layer_norm(x, x.shape[-1:], eps=self.visual.ln_post.eps)
+        x = _normalized(x, self.visual.ln_post.eps)
         return Features(x[:, 1:], pooled=x[:, 0])
 
     def embedding(self, pixels: Tensor) -> Tensor:
@@ -88,8 +93,7 @@ class ResNetTower(Tower):
     def features(self, pixels: Tensor) -> Features:
         """Tokens in the order of rows; ``pooled`` is the mean of the map before the norm."""
         *_, tokens = self.feature_maps(pixels)
-        normalized = F.layer_norm(tokens, tokens.shape[-1:], eps=_RESNET_EPS)
-        return Features(normalized, pooled=tokens.mean(dim=1))
+        return Features(_normalized(tokens, _RESNET_EPS), pooled=tokens.mean(dim=1))
 
     def embedding(self, pixels: Tensor) -> Tensor:
         """The output of the attention pooling (B, E), with positions resized to the grid."""
@@ -114,10 +118,56 @@ class ResNetTower(Tower):
             yield x
 
 
-def build_tower(form: Form, grid: int, attention: AttentionKernel) -> Tower:
-    """open-clip's image tower with the sizes of ``form`` and random weights."""
+class TimmViTTower(Tower):
+    """A transformer of timm's: tokens of the last block, each one normalized."""
+
+    def features(self, pixels: Tensor) -> Features:
+        """Patch tokens; ``pooled`` is the class token after the same norm, or else their mean."""
+        x, first = self._blocks(pixels)[-1]
+        tokens = _normalized(x, _TIMM_EPS)
+        return Features(
+            tokens, pooled=x.mean(1) if first is None else _normalized(first, _TIMM_EPS)
+        )
+
+    def embedding(self, pixels: Tensor) -> Tensor:
+        """The pooled and projected tokens (B, E)."""
+        embedded: Tensor = self.visual(pixels)
+        return embedded
+
+    def feature_maps(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Patch tokens (B, N, D) after each block, without the last norm."""
+        yield from (tokens for tokens, _ in self._blocks(pixels))
+
+    def _blocks(self, pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Patch tokens (B, N, D) and the class token (B, D), if there is one, after each block."""
+        trunk = self.visual.trunk
+        arguments = {"intermediates_only": True, "output_fmt": "NLC"}
+        if not trunk.num_prefix_tokens:
+            return [(x, None) for x in trunk.forward_intermediates(pixels, **arguments)]
+        found = trunk.forward_intermediates(pixels, return_prefix_tokens=True, **arguments)
+        return [(x, prefix[:, 0]) for x, prefix in found]
+
+
+class TimmStagesTower(TimmViTTower):
+    """Stages of timm's: tokens are the last map, each one normalized."""
+
+    def _blocks(self, pixels: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """Tokens (B, n, d) after each stage; n falls and d rises."""
+        trunk = self.visual.trunk
+        *maps, last = trunk.forward_intermediates(pixels, intermediates_only=True)
+        maps.append(getattr(trunk, "final_conv", nn.Identity())(last))
+        return [(map_to_tokens(x), None) for x in maps]
+
+
+def build_tower(model: str, form: Form, grid: int, attention: AttentionKernel) -> Tower:
+    """open-clip's image tower of ``model`` with the sizes of ``form`` and random weights."""
     if isinstance(form, ResNetForm):
         return ResNetTower(_build_resnet(form), grid)
+    if isinstance(form, TimmForm):
+        visual = _build_timm(model, form)
+        if attention != "sdpa":
+            use_kernel(visual.trunk, attention)
+        return (TimmViTTower if hasattr(visual.trunk, "blocks") else TimmStagesTower)(visual, grid)
     assert isinstance(form, ClipForm)
     visual = _build_vit(form)
     if attention != "sdpa":
@@ -125,6 +175,44 @@ def build_tower(form: Form, grid: int, attention: AttentionKernel) -> Tower:
         for block in visual.transformer.resblocks:
             block.attention = partial(_attention, block.attn, kernel)
     return ViTTower(visual, grid)
+
+
+class _TimmVisual(nn.Module):
+    """open-clip's ``TimmModel``, which builds its network for one size of images only."""
+
+    def __init__(self, trunk: Any, head: nn.Sequential):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        embedded: Tensor = self.head(self.trunk(pixels))
+        return embedded
+
+
+def _build_timm(model: str, form: TimmForm) -> Any:
+    settings: Any = open_clip.get_model_config(model)
+    vision, embedding = settings["vision_cfg"], settings["embed_dim"]
+    projection, bias = vision.get("timm_proj", "linear"), vision.get("timm_proj_bias", False)
+    arguments: dict[str, Any] = {"num_classes": 0 if projection else embedding}
+    if pool := vision.get("timm_pool", "avg"):
+        arguments["global_pool"] = pool
+    if form.kind in ("vit", "rope", "hybrid"):
+        arguments["dynamic_img_size"] = True
+    if form.mlp:
+        arguments |= {
+            "img_size": form.grid * form.patch,
+            "embed_dim": form.width,
+            "depth": form.depth,
+            "num_heads": form.heads,
+            "mlp_ratio": (form.mlp + 0.5) / form.width,  # timm rounds the product down
+        }
+    trunk: Any = timm.create_model(vision["timm_model_name"], pretrained=False, **arguments)
+    head = nn.Sequential()
+    if projection == "linear":
+        head.add_module("proj", nn.Linear(trunk.num_features, embedding, bias=bias))
+    if projection == "mlp":
+        head.add_module("mlp", Mlp(trunk.num_features, 2 * embedding, embedding, bias=(True, bias)))
+    return _TimmVisual(trunk, head)
 
 
 def _build_resnet(form: ResNetForm) -> Any:
@@ -154,6 +242,10 @@ def _build_vit(form: ClipForm) -> Any:
         act_layer=QuickGELU if form.quick_gelu else nn.GELU,
         norm_layer=partial(nn.LayerNorm),
     )
+
+
+def _normalized(tokens: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(tokens, tokens.shape[-1:], eps=eps)
 
 
 def _attention(

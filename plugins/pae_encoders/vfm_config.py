@@ -193,7 +193,7 @@ class PretrainedConfig(EncoderConfig):
         random = "random " if self.untrained else ""
         return f"{label} ({random}{name} {self.model})"
 
-    def parameters(self, image_size: int) -> int:
+    def parameters(self, image_size: int) -> int | None:
         """Number of parameters; does not depend on the image size."""
         return self.form.parameters()
 

@@ -60,6 +60,8 @@ class FinetuneConfig(ModulatorConfig):
     Features and targets still come from the frozen encoder.
     """
 
+    replaces_tokens: ClassVar[bool] = True
+
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int | None:
         """Those of the encoder."""
         return encoder.parameters(image_size)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from pae_framework.contracts import Encoder, Modulator
-from pae_framework.errors import UsageError
+from pae_framework.tokenizer.trained_encoder import freeze_unused_weights
 from pae_modulators.config import FinetuneConfig
 
 
@@ -54,25 +53,5 @@ class FinetunedEncoder(Modulator):
         self.encoder.eval()
         if mode and not self._unused_frozen:
             self._unused_frozen = True
-            _freeze_unused_weights(self.encoder)
+            freeze_unused_weights(self.encoder, "set tokenizer.modulator.use=dam")
         return self
-
-
-def _freeze_unused_weights(encoder: Encoder) -> None:
-    """Freeze the weights that the tokens of a blank image do not depend on."""
-    weights = list(encoder.parameters())
-    if weights and not any(weight.requires_grad for weight in weights):
-        return  # all frozen already
-    size = encoder.image_size
-    blank = torch.zeros(1, 3, size, size, device=weights[0].device if weights else None)
-    with torch.enable_grad():
-        tokens = encoder(encoder.normalize(blank)).tokens
-        if not tokens.requires_grad:
-            raise UsageError(
-                f"tokenizer.modulator: {type(encoder).__name__} cannot be finetuned: "
-                "its tokens have no gradients; set tokenizer.modulator.use=dam"
-            )
-        trained = [weight for weight in weights if weight.requires_grad]
-        gradients = torch.autograd.grad(tokens.sum(), trained, allow_unused=True)
-    for weight, gradient in zip(trained, gradients, strict=True):
-        weight.requires_grad_(gradient is not None)

@@ -119,6 +119,29 @@ def test_a_process_reads_only_its_rows_of_each_batch(source, workers):
         assert torch.equal(labels, batch[1][positions])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_crop_is_the_square_at_the_offsets_of_the_stream(workers):
+    """The images are 6 px with a left column of their own value, so a crop at 0 shows it."""
+    source = Columns(DataSourceConfig(), 6)
+    stream = CountStream(length=10, batch_size=8, seed=3)
+    batches = ImageBatches(source, stream, flip=False, workers=workers, crop_to=4)
+    for step, (images, _) in zip(range(1, 5), batches(1, 5), strict=True):
+        columns = stream.offsets(step, 3)[:, 1]
+        shown = torch.where(columns == 0, stream.batch(step), 0)
+        assert images.shape == (8, 3, 4, 4)
+        assert torch.equal((images[:, 1, 2, 0] * 255).round().long(), shown)
+        assert not images[..., 1:].any()
+
+
+def test_a_crop_without_room_is_the_image(source):
+    stream = CountStream(length=10, batch_size=4, seed=3)
+    whole, cropped = (
+        list(ImageBatches(source, stream, flip=True, crop_to=side)(0, 3)) for side in (None, 4)
+    )
+    for one, two in zip(whole, cropped, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
 def test_workers_send_images_as_uint8(source, monkeypatch):
     sent = []
 

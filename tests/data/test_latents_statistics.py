@@ -13,6 +13,7 @@ from pae_framework.data.statistics import (
     SAFE_NAME,
     LatentStatistics,
     compute_statistics,
+    load_standardization,
     load_statistics,
     recorded_tokenizer,
 )
@@ -49,6 +50,60 @@ def test_statistics_are_per_channel_over_rows_and_positions(tmp_path, latents):
     mean, std = array.mean(axis=(0, 2, 3)), array.std(axis=(0, 2, 3), ddof=1)
     np.testing.assert_allclose(statistics.mean.flatten(), mean, rtol=1e-6)
     np.testing.assert_allclose(statistics.std.flatten(), std, rtol=1e-5)
+
+
+# --- RAE's files --------------------------------------------------------------------------------
+
+
+VAR = torch.tensor([[[1.0, 4.0], [0.0, 9.0]], [[0.25, 1.0], [1.0, 1.0]]])
+MEAN = torch.arange(8.0).view(2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"mean": MEAN, "var": VAR}, {"mean": None, "var": VAR}, {"mean": MEAN, "var": None}],
+    ids=["both", "no mean", "no variance"],
+)
+def test_raes_statistics_standardize_as_rae_does(tmp_path, content):
+    path = tmp_path / "stat.pt"
+    torch.save(content, path)
+    z = torch.randn(5, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = z if content["mean"] is None else z - content["mean"]
+    if content["var"] is not None:
+        expected = expected / torch.sqrt(content["var"] + 1e-5)
+    mean, var = load_standardization(path)
+    torch.testing.assert_close((z - mean) / torch.sqrt(var + 1e-5), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        ({"mean": None, "var": None}, "None"),
+        ({"mean": None, "var": VAR.flatten()}, "8,"),
+        ({"mean": MEAN[:1], "var": VAR}, "1, 2, 2"),
+        ({"mean": None, "var": -VAR}, "negative"),
+        ({"mean": None, "var": VAR / 0}, "NaN"),
+        ({"mean": MEAN / 0, "var": VAR}, "mean"),
+        ({"mean": None, "var": VAR.long()}, "int64"),
+        ({"mean": None, "var": 3.0}, "var"),
+        ({"mean": MEAN[:, :1], "var": VAR[:, :1]}, "2, 1, 2"),
+        ({"mean": MEAN}, "`var`"),
+        ([VAR], "`var`"),
+    ],
+)
+def test_other_contents_than_raes_are_rejected(tmp_path, content, fact):
+    path = tmp_path / "stat.pt"
+    torch.save(content, path)
+    with pytest.raises(DataError) as error:
+        load_standardization(path)
+    assert str(path) in str(error.value)
+    assert fact in str(error.value)
+
+
+def test_raes_statistics_are_not_those_of_a_generator(tmp_path):
+    torch.save({"mean": None, "var": VAR}, tmp_path / "stat.pt")
+    with pytest.raises(DataError, match=r"tokenizer\.bottleneck\.statistics"):
+        load_statistics(tmp_path / "stat.pt")
 
 
 def test_the_seed_chooses_at_most_the_given_number_of_rows(tmp_path, latents):

@@ -108,3 +108,32 @@ def test_all_positions_are_the_whole_batch():
 def test_more_processes_than_rows_of_a_micro_batch_is_an_error():
     with pytest.raises(ValueError, match=r"2 rows.* 3 processes"):
         positions_of(0, 3, batch_size=4, accumulate=2)
+
+
+@given(lengths, batch_sizes, st.integers(0, 30), st.integers(1, 200))
+def test_crops_are_places_in_the_image_and_functions_of_the_step(length, batch_size, step, count):
+    stream = CountStream(length, batch_size, seed=1)
+    offsets = stream.offsets(step, count)
+    assert offsets.shape == (batch_size, 2)
+    assert 0 <= offsets.min() <= offsets.max() < count
+    later = CountStream(length, batch_size, seed=1)
+    later.offsets(step + 3, count)
+    assert torch.equal(later.offsets(step, count), offsets)
+
+
+def test_crops_reach_every_place_and_differ_by_epoch_seed_and_direction():
+    stream, other = CountStream(2000, 2000, seed=0), CountStream(2000, 2000, seed=1)
+    offsets = stream.offsets(0, 4)
+    assert torch.bincount(4 * offsets[:, 0] + offsets[:, 1], minlength=16).min() > 80  # of 125
+    assert not torch.equal(offsets, stream.offsets(1, 4))
+    assert not torch.equal(offsets, other.offsets(0, 4))
+
+
+def test_processes_share_the_crops_of_a_batch():
+    whole = CountStream(20, 12, seed=3).offsets(4, 100)
+    shared = [
+        CountStream(20, 12, 3, positions=positions_of(rank, 2, 12, 3)).offsets(4, 100)
+        for rank in range(2)
+    ]
+    places = torch.cat([positions_of(rank, 2, 12, 3) for rank in range(2)])
+    assert torch.equal(torch.cat(shared), whole[places])

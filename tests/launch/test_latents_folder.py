@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
 from safetensors.torch import load_file
 
 from pae_framework.launch.local import LocalLauncher
@@ -40,3 +42,18 @@ def test_same_bits_and_unchanged_folder(tmp_path: Path, tiny_recipe: Path) -> No
     assert not list(second.glob("*shard*"))
     assert read_json(second / "latents.json")["folder"] == str(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_latents_encoded_in_training_are_those_that_are_stored(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run, views = tmp_path / "run", ("tokenizer.train.crop_from=24", "tokenizer.train.flip=false")
+    stored = trained(tiny_recipe, run, *views)
+    encoded = trained(tiny_recipe, run, *views, "latents.stored=false")
+    assert not list((run / "latents").glob("*shard*"))
+    for name, weights in stored.items():
+        one, two = (
+            torch.frombuffer(bytearray(x), dtype=torch.float32) for x in (weights, encoded[name])
+        )
+        torch.testing.assert_close(two, one, rtol=0, atol=1e-5)

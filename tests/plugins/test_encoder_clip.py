@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from pae_encoders.clip import CLIP
 from pae_encoders.clip_config import CLIPConfig
 from pae_encoders.clip_models import CLIP as FAMILY
-from pae_encoders.clip_models import TIMM_TOWERS, ClipForm, ResNetForm
+from pae_encoders.clip_models import ClipForm, ResNetForm
+from pae_encoders.clip_timm_models import TIMM_FORMS
 from pae_encoders.families import SIGLIP2
 from pae_framework import hub
 from pae_framework.errors import CheckpointError
@@ -28,18 +29,6 @@ TAGS = [(model, tag) for model in MODELS for tag in FAMILY.variants[model].tags]
 TINY = {"width": 32, "depth": 2, "heads": 2, "grid": 4}
 
 
-def towers_of_timm() -> set[str]:
-    """open-clip's models whose image tower is timm's."""
-    return set(open_clip.list_models()) - own_towers()
-
-
-def own_towers() -> set[str]:
-    """open-clip's models whose image tower is its own ViT or ResNet."""
-    configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
-    towers = {name: config["vision_cfg"] for name, config in configs.items()}
-    return {name for name, tower in towers.items() if "timm_model_name" not in tower}
-
-
 def config_of(model: str, **arguments: Any) -> CLIPConfig:
     return CLIPConfig.model_validate({"model": model, **arguments})
 
@@ -49,22 +38,11 @@ def encoder(model: str = "ViT-B-16", image_size: int = 64, **arguments: Any) -> 
         return CLIP(config_of(model, **{"weights": "none", "size": TINY, **arguments}), image_size)
 
 
-def test_every_tower_of_open_clip_s_own_is_in_the_table() -> None:
-    assert set(MODELS) == own_towers()
+def test_every_model_of_open_clip_is_in_the_tables() -> None:
+    assert set(MODELS) | set(SIGLIP2.aliases) == set(open_clip.list_models())
 
 
-def test_the_towers_of_timm_are_those_that_open_clip_builds_with_it() -> None:
-    assert set(SIGLIP2.aliases) | TIMM_TOWERS == towers_of_timm()
-
-
-@pytest.mark.parametrize("model", [*sorted(TIMM_TOWERS), "ViT-B-16-SigLIP.webli"])
-def test_a_tower_of_timm_is_refused_with_the_reason(model: str) -> None:
-    with pytest.raises(ValidationError, match="timm") as caught:
-        config_of(model)
-    assert model in str(caught.value)
-
-
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in TIMM_FORMS])
 def test_a_tower_is_the_one_that_open_clip_builds(model: str) -> None:
     """Names, shapes and number of parameters, at the published size."""
     config = config_of(model, weights="none")
@@ -91,7 +69,8 @@ def test_tags_are_open_clip_s(model: str) -> None:
 def test_weights_are_those_that_open_clip_s_tag_names(model: str, tag: str) -> None:
     config, theirs = config_of(model, weights=tag), open_clip.get_pretrained_cfg(model, tag)
     assert config.published is not None
-    assert f"{config.published.repository}/" == theirs["hf_hub"]
+    place = f"{config.published.repository}/{config.published.file or ''}"
+    assert place == theirs["hf_hub"]
     assert config.statistics == (tuple(theirs["mean"]), tuple(theirs["std"]))
     if not isinstance(form := config.form, ClipForm):
         return
@@ -270,6 +249,10 @@ def test_missing_weights_are_named_and_the_file_that_exists_is_fetched(
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
+        ({"model": "convnext_tiny", "size": TINY, "weights": "none"}, ["size", "convnext_tiny"]),
+        ({"model": "MobileCLIP-B", "attention": "matmul"}, ["attention", "MobileCLIP-B"]),
+        ({"model": "EVA02-B-16", "size": {**TINY, "width": 12}, "weights": "none"}, ["rotary"]),
+        ({"model": "ViTamin-S", "weights": "webli"}, ["ViTamin-S", "datacomp1b"]),
         ({"model": "RN50", "size": TINY, "weights": "none"}, ["size", "RN50", "ViT"]),
         ({"model": "RN50", "attention": "matmul"}, ["attention", "RN50", "ViT"]),
         ({"model": "RN51"}, ["RN50"]),

@@ -161,6 +161,53 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             "tokenizer.train.warmup_steps",
             ["46", "(45)", "set tokenizer.train.warmup_steps=4"],
         ),
+        # decays, compared by the number of images
+        (
+            ["generator.train.warmup_steps=5", "generator.train.decay_from={epochs: 0.1}"],
+            "generator.train.decay_from",
+            ["epoch 0.1", "step 2", "step 5", "set generator.train.decay_from={steps: 5}"],
+        ),
+        (
+            ["tokenizer.train={steps: 9, decay_from: {steps: 46}, decay_to: {epochs: 2}}"],
+            "tokenizer.train.decay_to",
+            ["epoch 2", "step 45", "step 46", "set tokenizer.train.decay_to={steps: 47}"],
+        ),
+        # views of images: 8 px; stored latents and features are of whole images
+        *(
+            (
+                [f"{train}.crop_from=8"],
+                f"{train}.crop_from",
+                ["8 px", f"set {train}.crop_from=12"],
+            )
+            for train in ("extractor.train", "tokenizer.train")
+        ),
+        (["generator.train.crop_from=12"], "generator.train.crop_from", ["latents.stored=false"]),
+        (
+            ["generator.train.flip=true"],
+            "generator.train.flip",
+            ["set data.flip=true", "latents.stored=false"],
+        ),
+        (
+            ["tokenizer.cache_features=true", "tokenizer.train.crop_from=12"],
+            "tokenizer.train.crop_from",
+            ["tokenizer.cache_features=false"],
+        ),
+        (
+            ["tokenizer.cache_features=true", "tokenizer.train.flip=true"],
+            "tokenizer.train.flip",
+            ["tokenizer.cache_features=false"],
+        ),
+        # latents
+        (
+            ["latents.statistics=stats.pt"],
+            "latents.statistics",
+            ["generator.weights", "latents.stored=false"],
+        ),
+        (
+            ["latents.stored=false", "evaluate.interpolation={}"],
+            "evaluate.interpolation",
+            ["latents.stored"],
+        ),
         # more images than there are
         (
             ["data.test_images=356"],
@@ -294,6 +341,11 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["data.image_size=16"],
         ["tokenizer.train.warmup_steps=10"],
         ["tokenizer.train={epochs: 2, warmup_steps: 45, keep_steps: [45]}"],
+        ["tokenizer.train={steps: 9, schedule: linear, decay_from: {epochs: 1}}"],
+        ["tokenizer.train.crop_from=12", "tokenizer.train.flip=true"],
+        ["data.flip=true", "generator.train.flip=true", "tokenizer.train.flip=false"],
+        ["latents={stored: false, statistics: s.pt}", "generator.train.crop_from=12"],
+        ["latents.stored=false", "generator.train.flip=true"],
         ["data.test_images=355", "evaluate.manifold={images: 355, draw_images: 355}"],
         ["data.test_images=20"],  # the default of `images` is at most 500
         ["data.test_images=20", "evaluate.manifold.images=30"],

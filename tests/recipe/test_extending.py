@@ -11,6 +11,7 @@ from recipe_cases import Load, Problems
 from pae_framework.errors import RecipeError
 from pae_framework.recipe import library
 from pae_framework.recipe.load import load_recipe, read_recipe
+from pae_framework.recipe.nodes import COMMAND_LINE
 from pae_framework.registry import Registry
 from pae_framework.testing.pytest import Pae
 
@@ -102,6 +103,66 @@ def test_many_levels_of_two_parents_are_read_in_short_time(load: Load) -> None:
     assert load(text=text, name="child.yaml").recipe.seed == 9
 
 
+# --- extends on the command line ------------------------------------------------------------------
+
+CHILD = "extends: [small.yaml, a.yaml]\nname: child\ndata: {flip: true}\n"
+
+
+def test_an_override_replaces_what_the_file_extends(load: Load) -> None:
+    """The file's own values still come on top; nothing of its former parents is left."""
+    write(other="extends: small.yaml\nseed: 8\ndata: {flip: false}\n")
+    loaded = load("extends=other.yaml", text=CHILD, name="child.yaml")
+    recipe = loaded.recipe
+    assert (recipe.name, recipe.seed, recipe.data.flip) == ("child", 8, True)
+    assert recipe.data.max_damaged == 0
+    assert loaded.origins["seed",] == "other.yaml:2:7"
+
+
+@pytest.mark.parametrize("extends", ["[small.yaml, b.yaml, c.yaml]", "[small.yaml,c.yaml]"])
+def test_an_override_may_name_several(load: Load, extends: str) -> None:
+    assert load(f"extends={extends}", text=CHILD, name="child.yaml").recipe.description == "c"
+
+
+def test_other_overrides_come_last_wherever_they_stand(load: Load) -> None:
+    given = ("seed=9", "extends=[small.yaml, b.yaml]", "data.max_damaged=4")
+    recipe = load(*given, text=CHILD, name="child.yaml").recipe
+    assert (recipe.seed, recipe.data.max_damaged) == (9, 4)
+
+
+def test_of_two_overrides_the_last_counts(load: Load) -> None:
+    given = ("extends=nowhere", "extends=[small.yaml, c.yaml]")
+    assert load(*given, text=CHILD, name="child.yaml").recipe.seed == 3
+
+
+def test_a_path_on_the_command_line_is_relative_to_the_current_folder(load: Load) -> None:
+    folder = Path("folder")
+    folder.mkdir()
+    (folder / "child.yaml").write_text("extends: ../small.yaml\nname: child\n")
+    (folder / "c.yaml").write_text("seed: 30\n")
+    loaded = load_recipe("folder/child.yaml", ["extends=[small.yaml, c.yaml]"])
+    assert loaded.recipe.seed == 3
+
+
+def test_a_fragment_that_is_told_what_to_extend_is_a_recipe(load: Load) -> None:
+    recipe = load("extends=small.yaml", text="seed: 11\n", name="part.yaml").recipe
+    assert (recipe.name, recipe.seed) == ("small", 11)
+
+
+@pytest.mark.parametrize(
+    "extends", ["nowhere", "3", "[]", "[small.yaml, nowhere]", "{a: b}", "child.yaml", "[x"]
+)
+def test_a_wrong_extends_on_the_command_line_is_reported_there(
+    problems: Problems, extends: str
+) -> None:
+    (problem,) = problems(f"extends={extends}", text=CHILD, name="child.yaml")
+    assert (problem.where, problem.path) == (COMMAND_LINE, "extends")
+
+
+def test_null_extends_nothing(problems: Problems) -> None:
+    found = problems("extends=null", text=CHILD, name="child.yaml")
+    assert "tokenizer" in {problem.path for problem in found}
+
+
 # --- fragments ------------------------------------------------------------------------------------
 
 
@@ -130,8 +191,10 @@ def test_show_prints_what_a_fragment_sets(pae: Pae) -> None:
 
 
 @pytest.mark.parametrize("base", [path.stem for path in sorted(library.folder().glob("*_full*"))])
-@pytest.mark.parametrize("fragment", library.fragments())
-def test_every_full_size_recipe_can_extend_every_fragment(
+@pytest.mark.parametrize(
+    "fragment", [name for name in library.fragments() if name.startswith("protocols/")]
+)
+def test_every_full_size_recipe_can_extend_every_protocol(
     base: str, fragment: str, load: Load
 ) -> None:
     loaded = load(text=f"extends: [{base}, {fragment}]\nname: child\n", name="child.yaml")
@@ -139,6 +202,17 @@ def test_every_full_size_recipe_can_extend_every_fragment(
     assert sample is not None
     assert (sample.count, sample.labels) == (50000, "balanced")
     assert "adm" in loaded.recipe.evaluate
+
+
+def test_full_size_recipes_share_the_generator_of_80_epochs() -> None:
+    """LightningDiT publishes 100 000 steps of 1024 images, AdamW 2e-4 constant, EMA 0.9999."""
+    shared = load_recipe("dinov2_full").recipe.generator
+    assert shared is not None
+    train = shared.train
+    assert (train.steps, train.batch_size, train.lr, train.ema) == (100_000, 1024, 2e-4, 0.9999)
+    assert (train.schedule, train.betas, train.warmup_steps) == ("constant", (0.9, 0.95), 0)
+    for name in ("dinov3_full", "mae_full", "siglip2_full"):
+        assert load_recipe(name).recipe.generator == shared
 
 
 def test_diffusionbench_is_the_published_protocol(load: Load) -> None:

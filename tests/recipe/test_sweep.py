@@ -27,6 +27,10 @@ sweep:
 )
 
 
+def paper(values: str) -> str:
+    return f"paper: {{source: a table, values: {values}}}"
+
+
 def latent_channels(loaded: LoadedRecipe) -> int:
     return latent_shape(loaded.recipe).channels
 
@@ -139,6 +143,13 @@ def test_origins_of_values_of_a_variant_are_positions_in_the_variant(load: Load)
     assert origins["tokenizer", "train", "clip"].startswith("small.yaml:17:")
 
 
+def test_published_values_change_no_member(load: Load) -> None:
+    """They are shown in the report and are no part of what is run."""
+    with_values = SWEEP.replace("sweep:", f"sweep:\n  {paper('{all: {gFID: 1.86}}')}")
+    before, after = expand(load(text=SWEEP)), expand(load(text=with_values))
+    assert [x.loaded.resolved() for x in before] == [x.loaded.resolved() for x in after]
+
+
 def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
     assert expand(load()) == []
 
@@ -180,6 +191,13 @@ def test_a_recipe_without_a_sweep_has_no_members(load: Load) -> None:
         ("all: {}", "NONE: {}", "sweep.variants.NONE", "'none'"),
         ("all: {}", f"{'a' * 101}: {{}}", dotted(("sweep", "variants", "a" * 101)), "100"),
         ("seeds: [0, 3]", "seeds: []", "sweep.seeds", "1 or more"),
+        ("seeds: [0, 3]", paper("{al: {gFID: 1}}"), "sweep.paper.values.al", "variant"),
+        ("seeds: [0, 3]", paper("{all-seed0: {}}"), "sweep.paper.values.all-seed0", "variant"),
+        ("seeds: [0, 3]", paper("{all: {gFID: '1'}}"), "sweep.paper.values.all.gFID", "number"),
+        ("seeds: [0, 3]", paper("{all: {gFID: .nan}}"), "sweep.paper.values.all.gFID", "finite"),
+        ("seeds: [0, 3]", paper("{all: 1}"), "sweep.paper.values.all", "found 1"),
+        ("seeds: [0, 3]", paper("{}"), "sweep.paper.values", "1 or more"),
+        ("seeds: [0, 3]", "paper: {values: {all: {gFID: 1}}}", "sweep.paper.source", "missing"),
     ],
 )
 def test_an_invalid_variant_is_reported_when_the_recipe_loads(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pae_framework.report.attachments import Attachment
+from pae_framework.report.beside_paper import paper_table
 from pae_framework.report.content import (
     Clusters,
     LabeledImages,
@@ -22,6 +23,7 @@ from pae_framework.report.content import (
 from pae_framework.report.html import render, render_sweep
 from pae_framework.report.page import duration
 from pae_framework.report.table import MemberMetrics
+from pae_framework.report.verdict import Verdict
 
 HOSTILE = "<script>alert('x')</script>\"&"
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -123,6 +125,13 @@ def content():
 @pytest.fixture(scope="module")
 def full_page(content):
     return render(content)
+
+
+def verdict(words):
+    class Named(Verdict):
+        question = words
+
+    return Named("yes", words, (), ())
 
 
 def variant_images(seed, shown=0):
@@ -247,6 +256,8 @@ def test_names_in_a_sweep_are_never_markup(sweep):
         variants=[HOSTILE],
         differences={HOSTILE: [HOSTILE]},
         base="_$x$",
+        verdicts={(HOSTILE, 0): verdict(HOSTILE)},
+        paper=paper_table(HOSTILE, {HOSTILE: {HOSTILE: 1}}, [HOSTILE], []),
         samples={HOSTILE: LabeledImages(HOSTILE, images(2), torch.tensor([0, 1]))},
         shown={HOSTILE: variant_images(0)},
         class_names=[HOSTILE, "plain"],
@@ -254,8 +265,9 @@ def test_names_in_a_sweep_are_never_markup(sweep):
     page = Page(render_sweep(hostile))
     assert "script" not in page.tags
     # title, heading, row of the results, unfinished, what differs (key, variant, value), column of
-    # the differences, class, and the rows of samples, reconstructions and latents
-    assert page.text.count(HOSTILE) == 12
+    # the differences, class, and the rows of samples, reconstructions and latents; question,
+    # sentence and variant of the verdict; metric, variant and source of the published values
+    assert page.text.count(HOSTILE) == 18
     assert HOSTILE in page.values("href")
     assert f"samples of {HOSTILE}" in page.values("aria-label")
 
@@ -367,6 +379,26 @@ def test_a_sweep_shows_the_same_test_images_through_every_variant(sweep):
     rows = [v for v in page.values("aria-label") if re.match("test images|reconstr", v)]
     assert rows[:5] == [*shared, "test images", "reconstructions of other"]
     assert "ant, bee, cat" in page.text
+
+
+def test_a_sweep_states_the_verdict_on_each_member(sweep):
+    sentences = {("none", 0): "No: poor.", ("all", 1): "Yes: good."}
+    found = {key: Verdict("yes", sentence, (), ()) for key, sentence in sentences.items()}
+    page = Page(render_sweep(replace(sweep, verdicts=found)))
+    assert "variant seed verdict none 0 No: poor. all 1 Yes: good." in page.text
+    assert page.values("href").count("members/all-seed1/report.html") == 2
+    assert "#verdicts" not in Page(render_sweep(sweep)).values("href")
+
+
+def test_a_sweep_shows_published_values_beside_its_own(sweep):
+    values = {"none": {"LPC": 0.32}, "all": {"LPC": 0.17, "gFID": 1.86}, "late": {"LPC": 0.2}}
+    table = paper_table("Table 1 of a paper", values, sweep.variants, sweep.members)
+    text = Page(render_sweep(replace(sweep, paper=table))).text
+    # LPC is 0.105 times 2.0 and 2.1 of `none`
+    assert "none 0.32 0.215 ± 0.005" in text
+    assert "late 0.20 not run – not run" in text  # noqa: RUF001
+    assert "Table 1 of a paper" in text
+    assert "gFD instead of gFID" in text
 
 
 def test_sweep_without_finished_members():

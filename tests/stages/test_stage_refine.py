@@ -87,7 +87,7 @@ def refined(directory: Path, registry: Registry, *changes: str) -> dict[str, tor
         update_record=lambda **values: None,
         reads=lambda stage: stage == "encoder",
         file=lambda stage, name: encoder / name,
-        train_context=lambda train: TrainContext(
+        train_context=lambda train, images: TrainContext(
             directory, torch.device("cpu"), "refine", 7, progress
         ),
     )

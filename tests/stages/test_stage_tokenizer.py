@@ -117,7 +117,7 @@ def trained(
         update_record=lambda **values: None,
         reads=lambda stage: stage == "encoder",
         file=lambda stage, name: encoder / name,
-        train_context=lambda train: TrainContext(
+        train_context=lambda train, images: TrainContext(
             directory, torch.device("cpu"), "tokenizer", 7, progress
         ),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from pae_framework.training.optimizer import (
@@ -13,7 +16,7 @@ from pae_framework.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
+from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak():
@@ -34,20 +37,92 @@ def test_a_training_of_one_step_has_a_rate():
     assert learning_rate(0, 1, settings) == pytest.approx(0.5)
 
 
+def test_a_line_holds_before_and_after_its_decay():
+    settings = OptimizerSettings(
+        lr=1.0,
+        schedule="linear",
+        final_lr=0.2,
+        warmup_steps=2,
+        decay_from=Length(steps=4),
+        decay_to=Length(steps=8),
+    )
+    rates = [learning_rate(step, 11, settings) for step in range(11)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2])
+
+
+def test_without_ends_a_line_goes_from_the_warm_up_to_the_last_step():
+    settings = OptimizerSettings(lr=1.0, schedule="linear", final_lr=0, warmup_steps=1)
+    rates = [learning_rate(step, 6, settings) for step in range(6)]
+    assert rates == pytest.approx([1, 1, 0.75, 0.5, 0.25, 0])
+
+
+def test_raes_generator_decays_between_epochs_40_and_800():
+    epoch = 1_281_167 / 1024
+    settings = OptimizerSettings(
+        lr=2e-4,
+        schedule="linear",
+        final_lr=0.1,
+        decay_from=Length(epochs=40),
+        decay_to=Length(epochs=800),
+    )
+    rates = [
+        learning_rate(round(passes * epoch), round(1400 * epoch), settings, epoch)
+        for passes in (0, 40, 420, 800, 1399)
+    ]
+    assert rates == pytest.approx([2e-4, 2e-4, 1.1e-4, 2e-5, 2e-5], rel=1e-4)
+
+
+def test_a_cosine_that_the_training_does_not_finish():
+    settings = OptimizerSettings(lr=1.0, final_lr=0, decay_to=Length(steps=8))
+    assert [learning_rate(step, 5, settings) for step in (0, 4)] == pytest.approx([1, 0.5])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "constant", "decay_from": {"steps": 4}},
+        {"schedule": "constant", "decay_to": {"epochs": 4}},
+        {"schedule": "linear", "decay_from": {"steps": 4}, "decay_to": {"steps": 4}},
+        {"schedule": "linear", "decay_from": {"epochs": 9}, "decay_to": {"epochs": 2}},
+        {"schedule": "linear", "warmup_steps": 5, "decay_from": {"steps": 4}},
+        {"schedule": "cosine", "warmup_steps": 5, "decay_to": {"steps": 5}},
+        {"schedule": "cosine", "decay_to": {"steps": 0}},
+    ],
+)
+def test_a_decay_without_effect_or_order_is_rejected(settings: dict[str, Any]):
+    with pytest.raises(ValidationError, match="decay"):
+        OptimizerSettings.model_validate(settings)
+
+
 LENGTHS = st.integers(1, 12)
 
 
 @given(
-    st.sampled_from(["constant", "cosine"]),
-    st.integers(0, 6),
+    st.sampled_from(["constant", "cosine", "linear"]),
+    st.integers(0, 3),
     st.sampled_from([0.1, 1.0]),
+    st.none() | st.integers(3, 5),
+    st.none() | st.integers(6, 20),
     LENGTHS,
     st.lists(LENGTHS, min_size=2, max_size=2),
 )
 def test_rates_that_do_not_depend_on_the_length_are_the_same_in_every_training(
-    schedule: str, warmup: int, final: float, steps: int, lengths: list[int]
+    schedule: str,
+    warmup: int,
+    final: float,
+    start: int | None,
+    end: int | None,
+    steps: int,
+    lengths: list[int],
 ):
-    settings = OptimizerSettings(schedule=schedule, warmup_steps=warmup, final_lr=final)
+    decays = schedule != "constant"
+    settings = OptimizerSettings(
+        schedule=schedule,
+        warmup_steps=warmup,
+        final_lr=final,
+        decay_from=None if start is None or not decays else Length(steps=start),
+        decay_to=None if end is None or not decays else Length(steps=end),
+    )
     if not settings.rates_depend_on_length(steps):
         one, other = ([learning_rate(x, n, settings) for x in range(steps)] for n in lengths)
         assert one == other

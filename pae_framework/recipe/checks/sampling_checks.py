@@ -77,7 +77,7 @@ def _check_guidance(
             message = f"{generator.use!r} ignores labels, so classifier-free guidance has no effect"
             hint = f"set {name}=1"
             if section == ("sample",):
-                hint += " or name a run in sample.guidance.autoguidance"
+                hint += " or name a run or file in sample.guidance.autoguidance"
             yield Inconsistency(path, message, hint)
         elif generator.objective.label_drop == 0:
             message = "guidance needs an unconditional velocity, but label_drop is 0"
@@ -133,7 +133,10 @@ def check_evaluators(recipe: Recipe) -> Iterator[Inconsistency]:
         if "extractor" in needs and recipe.extractor is None:
             message = f"{evaluator.use!r} compares features, but the recipe has no `extractor`"
             yield Inconsistency(path, message, f"add `extractor` or set evaluate.{label}=null")
-        if "train_latents" in needs and recipe.latents.statistics is not None:
+        if "train_latents" in needs and not recipe.latents.stored:
+            message = f"{evaluator.use!r} compares latents, but latents.stored is false"
+            yield Inconsistency(path, message, f"set evaluate.{label}=null or latents.stored=true")
+        elif "train_latents" in needs and recipe.latents.statistics is not None:
             message = f"{evaluator.use!r} compares latents, but latents.statistics replaces them"
             yield Inconsistency(path, message, f"set evaluate.{label}=null")
         if "masks" in needs and not test.config.has_masks():

@@ -17,20 +17,28 @@ _DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
 def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     """Trainable encoders have a ``train`` map, and kept steps are within the training."""
     yield from _check_encoders(recipe)
+    yield from _check_initial_weights(recipe)
     yield from _check_keep_steps(recipe)
     yield from _check_warmups(recipe)
+    yield from _check_decays(recipe)
     yield from _check_statistics(recipe)
+    yield from _check_views(recipe)
     yield from _check_parallel(recipe)
     yield from _check_classes(recipe)
 
 
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
+    composed = recipe.composed
+    own = None if composed is None else composed.encoder
+    with_tokenizer = composed is not None and composed.train_encoder
     encoders = {
-        ("tokenizer", "encoder"): recipe.tokenizer.encoder,
+        ("tokenizer", "encoder"): own,
         ("extractor",): recipe.extractor,
     }
     for path, encoder in encoders.items():
         if encoder is None or encoder.config.trainable == (encoder.train is not None):
+            continue
+        if encoder is own and encoder.config.trainable and with_tokenizer:
             continue
         train = dotted((*path, "train"))
         if encoder.config.trainable:
@@ -39,6 +47,14 @@ def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
         else:
             message = f"{encoder.use!r} is not trained in the run"
             yield Inconsistency((*path, "train"), message, f"set {train}=null")
+
+
+def _check_initial_weights(recipe: Recipe) -> Iterator[Inconsistency]:
+    section = recipe.composed
+    if section is not None and section.weights is not None and section.initial_weights is not None:
+        message = "has no effect, because tokenizer.weights is loaded and not trained"
+        hint = "set tokenizer.weights=null or tokenizer.initial_weights=null"
+        yield Inconsistency(("tokenizer", "initial_weights"), message, hint)
 
 
 def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -58,15 +74,38 @@ def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(keep_steps, message, f"set {dotted(keep_steps)}={kept}")
 
 
-def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Each learning rate reaches its peak before the end of the training."""
-    optimizers: list[tuple[KeyPath, OptimizerSettings, TrainSettings]] = []
+def _optimizers(recipe: Recipe) -> Iterator[tuple[KeyPath, OptimizerSettings, TrainSettings]]:
+    """Key path and settings of every optimizer, with the training that it is part of."""
     for stage in STAGES.values():
         if (train := stage.stated_train(recipe)) is not None:
-            optimizers.append((stage.train_path or (), train, train))
-    if (adversarial := recipe.tokenizer.active_adversarial) is not None:
-        optimizers.append((_DISCRIMINATOR, adversarial.optimizer, recipe.tokenizer.train))
-    for path, optimizer, train in optimizers:
+            yield stage.train_path or (), train, train
+    composed = recipe.composed
+    if composed is not None and (adversarial := composed.active_adversarial) is not None:
+        yield _DISCRIMINATOR, adversarial.optimizer, composed.train
+
+
+def _check_decays(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Warm-up, start and end of a decay are in order; their units are compared by the images."""
+    images = recipe.data.train.config.image_count()
+    for path, optimizer, train in _optimizers(recipe):
+        per_epoch = None if images is None else images / train.batch_size
+        start, end, warmup = optimizer.decay_from, optimizer.decay_to, optimizer.warmup_steps
+        if per_epoch is None or (start is None and end is None):
+            continue
+        first = warmup if start is None else start.in_steps(per_epoch)
+        if first < warmup:
+            message = f"{start} is step {first}, before the end of the warm-up (step {warmup})"
+            key = (*path, "decay_from")
+            yield Inconsistency(key, message, f"set {dotted(key)}={{steps: {warmup}}}")
+        elif end is not None and (last := end.in_steps(per_epoch)) <= first:
+            message = f"{end} is step {last}, not after the start of the decay (step {first})"
+            key = (*path, "decay_to")
+            yield Inconsistency(key, message, f"set {dotted(key)}={{steps: {first + 1}}} or later")
+
+
+def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Each learning rate reaches its peak before the end of the training."""
+    for path, optimizer, train in _optimizers(recipe):
         last, warmup = known_steps(train, recipe), optimizer.warmup_steps
         if last is not None and warmup > last:
             key = (*path, "warmup_steps")
@@ -75,15 +114,49 @@ def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:
-    generator = recipe.generator
-    if recipe.latents.statistics is not None and (generator is None or generator.weights is None):
+    generator, latents = recipe.generator, recipe.latents
+    trains = generator is None or generator.weights is None
+    if latents.statistics is not None and latents.stored and trains:
         message = "needs a pretrained generator, but generator.weights is not set"
-        hint = "set generator.weights=<file> or latents.statistics=null"
+        hint = "set generator.weights=<file>, latents.stored=false or latents.statistics=null"
         yield Inconsistency(("latents", "statistics"), message, hint)
 
 
+def _check_views(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Crops are smaller than the image, and no training asks for views that are not stored."""
+    size = recipe.data.image_size
+    for stage in STAGES.values():
+        train, path = stage.stated_train(recipe), stage.train_path or ()
+        if train is None:
+            continue
+        if train.crop_from is not None and train.crop_from <= size:
+            key = (*path, "crop_from")
+            message = f"{train.crop_from} px are not more than data.image_size ({size} px)"
+            yield Inconsistency(key, message, f"set {dotted(key)}={size * 3 // 2}")
+        if (stored := _stored_views(recipe, stage.name)) is None:
+            continue
+        what, without = stored
+        if train.crop_from is not None:
+            key = (*path, "crop_from")
+            message = f"{what} are of whole images"
+            yield Inconsistency(key, message, f"set {dotted(key)}=null or {without}")
+        if train.flip and not recipe.data.flip:
+            key = (*path, "flip")
+            message = f"{what} are not of mirrored images"
+            yield Inconsistency(key, message, f"set data.flip=true or {without}")
+
+
+def _stored_views(recipe: Recipe, stage: str) -> tuple[str, str] | None:
+    """What a training reads in place of images, and the setting without it; None: images."""
+    if stage == "generator" and recipe.latents.stored:
+        return "stored latents", "latents.stored=false"
+    if stage in ("refine", "tokenizer") and recipe.tokenizer_section.cache_features:
+        return "cached features", "tokenizer.cache_features=false"
+    return None
+
+
 def _check_parallel(recipe: Recipe) -> Iterator[Inconsistency]:
-    if recipe.tokenizer.train.parallel == "fsdp":
+    if recipe.composed is not None and recipe.composed.train.parallel == "fsdp":
         path = ("tokenizer", "train", "parallel")
         message = (
             "adaptive weights, regularizers and the discriminator use the tokenizer's weights "

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.errors import PluginError, UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER_BOUNDS, Bounds
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.training.train_settings import Length
 
 
@@ -68,7 +68,7 @@ class LossTerm(ABC):
         """The unweighted term, a scalar."""
 
     @abstractmethod
-    def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
+    def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
         """The parameter at which gradient norms are measured."""
 
     def share(self, step: int) -> float:
@@ -77,7 +77,7 @@ class LossTerm(ABC):
 
 
 class RegularizerTerm(LossTerm):
-    """A regularizer under its label; its adaptive factor is measured at the projector."""
+    """A regularizer under its label; its adaptive factor is measured before the latents."""
 
     bounds = REGULARIZER_BOUNDS
     layer_name = "last layer before the latents"
@@ -105,18 +105,19 @@ class RegularizerTerm(LossTerm):
             )
         return value
 
-    def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
-        """The projector's convolution.
+    def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
+        """The last layer before the latents; see :meth:`ComposedTokenizer.layer_before_latents`.
 
         Raises:
-            UsageError: the bottleneck has no projector.
+            UsageError: there is none.
         """
-        if tokenizer.latent_compressor is None:
+        layer = tokenizer.layer_before_latents()
+        if layer is None:
             raise UsageError(
                 f"the adaptive weight of {self.name!r} needs a projector, but tokenizer.bottleneck "
                 f"has none; set tokenizer.regularizers.{self.name}.weight=0"
             )
-        return tokenizer.layer_before_latents()
+        return layer
 
 
 class NamedModules(nn.Module):
