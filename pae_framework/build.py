@@ -14,6 +14,7 @@ import torch
 
 from pae_framework.config import LatentShape
 from pae_framework.contracts import (
+    Bottleneck,
     DataSource,
     Discriminator,
     Encoder,
@@ -31,7 +32,7 @@ from pae_framework.recipe.components import (
     DiscriminatorComponent,
     EncoderComponent,
     EvaluatorComponent,
-    GeneratorComponent,
+    GuideComponent,
     TokenizerComponent,
     TrackerComponent,
     active_components,
@@ -75,7 +76,7 @@ def build_tokenizer(
     return ComposedTokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
-        _make(section.bottleneck, registry, encoder.width, encoder.grid),
+        build_bottleneck(section, registry, encoder),
         _make(section.decoder, registry, decoded, encoder.grid),
         section.train_encoder,
     )
@@ -89,6 +90,12 @@ def build_tokenizer_component(
     return tokenizer
 
 
+def build_bottleneck(section: TokenizerSection, registry: Registry, encoder: Encoder) -> Bottleneck:
+    """The bottleneck behind ``encoder``, before it measures or loads statistics."""
+    bottleneck: Bottleneck = _make(section.bottleneck, registry, encoder.width, encoder.grid)
+    return bottleneck
+
+
 def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
     """The networks of prior refinement, untrained; the section must have a ``refinement``."""
     assert section.refinement is not None
@@ -97,7 +104,7 @@ def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
 
 
 def build_generator(
-    component: GeneratorComponent, latent: LatentShape, num_classes: int, registry: Registry
+    component: GuideComponent, latent: LatentShape, num_classes: int, registry: Registry
 ) -> Generator:
     """The generator, untrained."""
     generator: Generator = _make(component, registry, latent, num_classes)

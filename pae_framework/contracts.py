@@ -336,6 +336,13 @@ class Bottleneck(nn.Module, ABC):
         """Undo the scaling of latents before decoding; the default returns them unchanged."""
         return latents
 
+    def load_pretrained(self) -> None:
+        """Load tensors that its parameters name, before training; by default none.
+
+        Raises:
+            DataError, CheckpointError: a file is missing, damaged or does not fit.
+        """
+
     def measure(self, batches: Iterable[Tensor]) -> None:
         """Compute the statistics it needs from inputs (B, in_channels, h, w); by default none."""
 

@@ -69,9 +69,10 @@ class LatentsSettings(Settings):
         description="false: no latents are written, only their statistics; the generator encodes "
         "the training images as it trains",
     )
-    statistics_per: Literal["channel", "position"] = Field(
-        "channel",
-        description="position: a mean and a deviation for each channel of each position, as RAE's",
+    normalize: bool = Field(
+        True,
+        description="scale the generator's data to mean 0 and deviation 1 per channel; false: it "
+        "trains on latents as they are, for tokenizers that standardize them (RAE)",
     )
     folder: PathText | None = Field(
         None,
@@ -81,14 +82,15 @@ class LatentsSettings(Settings):
     statistics: PathText | None = Field(
         None,
         description="file with statistics of the latents that `generator.weights` was trained on, "
-        "or is trained on if `stored` is false (latents_stats.pt, .safetensors, RAE's stat.pt); no "
-        "latents are written",
+        "or is trained on if `stored` is false (latents_stats.pt or .safetensors); no latents are "
+        "written",
     )
 
     @property
     def encoded(self) -> bool:
         """Whether the stage encodes training images."""
-        return self.folder is None and self.statistics is None
+        given = self.folder is not None or self.statistics is not None
+        return not given and (self.stored or self.normalize)
 
     @property
     def written(self) -> bool:
@@ -103,6 +105,11 @@ class LatentsSettings(Settings):
             )
         if self.folder is not None and not self.stored:
             raise ValueError("`folder` names stored latents; set stored=true or folder=null")
+        if not self.normalize and (self.folder is not None or self.statistics is not None):
+            raise ValueError(
+                "`folder` and `statistics` come with statistics, which normalize=false does not "
+                "use; set normalize=true"
+            )
         return self
 
 

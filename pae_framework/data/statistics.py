@@ -1,12 +1,10 @@
-"""Mean and standard deviation of latents, which normalize a generator's data.
-
-They are of each channel, or of each channel at each position, as RAE has them.
+"""Mean and standard deviation of latents per channel, which normalize a generator's data.
 
 They are saved twice: as ``latents_stats.pt`` beside the shards, which LightningDiT reads
 (hustvl/LightningDiT, commit 2725fed), and as ``statistics/latents_stats.safetensors``. The second
 has its own folder because LightningDiT reads every safetensors file beside the shards as a shard.
 
-Shapes: B latents of a batch (B, C, h, w), statistics (1, C, 1, 1) or (1, C, h, w).
+Shapes: B latents of a batch (B, C, h, w), statistics (1, C, 1, 1).
 """
 
 from __future__ import annotations
@@ -33,19 +31,19 @@ BARE_NAME = "latents_stats.safetensors"
 TOKENIZER = "tokenizer"
 """Key of the metadata that identifies the tokenizer."""
 CHUNK = 1000
-RAE_EPS = 1e-5
-"""Added to the variances of RAE's files before the root."""
+STANDARD_EPS = 1e-5
+"""Added to RAE's variances before the root."""
 
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """Mean and standard deviation of latents, each (1, C, 1, 1) or (1, C, h, w) float32."""
+    """Mean and standard deviation of latents per channel, each (1, C, 1, 1) float32."""
 
     mean: Tensor
     std: Tensor
 
     def normalize(self, z: Tensor) -> Tensor:
-        """Scale latents (B, C, h, w) to mean 0 and deviation 1."""
+        """Scale latents (B, C, h, w) to mean 0 and deviation 1 per channel."""
         return (z - self.mean.to(z.device)) / self.std.to(z.device)
 
     def denormalize(self, z: Tensor) -> Tensor:
@@ -58,6 +56,11 @@ class LatentStatistics:
         metadata = {TOKENIZER: tokenizer} if tokenizer else None
         save_tensors(tensors, directory / SAFE_NAME, metadata)
         save_torch_file(tensors, directory / TORCH_NAME)
+
+    @classmethod
+    def none(cls, channels: int) -> LatentStatistics:
+        """Mean 0 and deviation 1, which change nothing."""
+        return cls(torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1))
 
 
 def recorded_tokenizer(directory: Path) -> str | None:
@@ -74,43 +77,35 @@ def recorded_tokenizer(directory: Path) -> str | None:
 
 
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
-    """:func:`statistics_of` the latents in a directory, per channel."""
-    return statistics_of(LatentDataset(directory), directory, seed=seed, rows=rows)
+    """:func:`statistics_of` the latents in a directory."""
+    return statistics_of(LatentDataset(directory), directory, seed, rows)
 
 
 def statistics_of(
-    latents: LatentRows,
-    directory: Path,
-    per_position: bool = False,
-    seed: int = 0,
-    rows: int = 10_000,
+    latents: LatentRows, directory: Path, seed: int = 0, rows: int = 10_000
 ) -> LatentStatistics:
     """Compute the statistics of latents, without those of mirrored images.
 
     Args:
         latents: those of the chosen rows are read twice.
         directory: of the stage, for messages.
-        per_position: of each channel at each position instead of each channel.
         seed: chooses the rows if there are more than ``rows``.
         rows: largest number of latents that are read.
 
     Returns:
-        Mean and unbiased deviation over the rows and, unless per position, h and w, summed in
-        float64.
+        Mean and unbiased deviation over (rows, h, w), summed in float64.
 
     Raises:
         DataError: a channel is constant or not finite.
     """
     chosen = torch.randperm(len(latents), generator=generator(seed, "latent statistics"))[:rows]
     chunks = chosen.sort().values.split(CHUNK)
-    over = (0,) if per_position else (0, 2, 3)
 
     def sum_over_chunks(of: Callable[[Tensor], Tensor]) -> Tensor:
-        sums = [of(latents.read(chunk).double()).sum(over, keepdim=True) for chunk in chunks]
-        return torch.stack(sums).sum(dim=0)  # (1, C, 1, 1) or (1, C, h, w)
+        sums = [of(latents.read(chunk).double()).sum(dim=(0, 2, 3)) for chunk in chunks]
+        return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)  # (1, C, 1, 1)
 
-    positions = 1 if per_position else latents.read(chosen[:1])[0, 0].numel()
-    values = len(chosen) * positions
+    values = len(chosen) * latents.read(chosen[:1])[0, 0].numel()
     mean = sum_over_chunks(lambda z: z) / values
     variance = sum_over_chunks(lambda z: (z - mean).square()) / max(1, values - 1)
     return _checked(LatentStatistics(mean.float(), variance.sqrt().float()), directory)
@@ -118,9 +113,6 @@ def statistics_of(
 
 def load_statistics(path: Path) -> LatentStatistics:
     """Read statistics from a file, or from a directory that contains one of the two files.
-
-    Reads ``mean`` and ``std``, and RAE's ``mean`` and ``var`` (C, h, w): either may be None, for 0
-    and 1; the deviation is the root of ``var`` + 1e-5.
 
     Raises:
         DataError: the file is missing or damaged, or its values are not valid statistics.
@@ -134,58 +126,71 @@ def load_statistics(path: Path) -> LatentStatistics:
         path = existing[0]
     try:
         content = read_untrusted(path)
-        if not isinstance(content, Mapping) or not (content.keys() & {"std", "var"}):
-            raise DataError(f"{path}: expected tensors `mean` and `std`, or RAE's `mean` and `var`")
-        of_rae = "std" not in content
-        given = {key: content.get(key) for key in ("mean", "var" if of_rae else "std")}
-        if of_rae:
-            given = {key: value for key, value in given.items() if value is not None}
-        tensors = plain_tensors(given, str(path), path.stat().st_size)
+        if not isinstance(content, Mapping) or not {"mean", "std"} <= content.keys():
+            hint = ""
+            if isinstance(content, Mapping) and "var" in content:
+                hint = "; RAE's statistics belong in tokenizer.bottleneck.statistics (identity)"
+            raise DataError(f"{path}: expected tensors `mean` and `std`{hint}")
+        both = {key: content[key] for key in ("mean", "std")}
+        tensors = plain_tensors(both, str(path), path.stat().st_size)
     except CheckpointError as error:
         raise DataError(str(error)) from error
     if other := [key for key, value in tensors.items() if not value.is_floating_point()]:
         kind = tensors[other[0]].dtype
         raise DataError(f"{path}: `{other[0]}` is {kind}, not a floating-point number")
-    if of_rae:
-        tensors = _from_rae(tensors, path)
     return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
 
 
-def _from_rae(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Mean and deviation (1, C, h, w) of RAE's ``mean`` and ``var`` (C, h, w), if they are there.
+def load_standardization(path: Path) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C, h, w) of each position, from a file of RAE: ``mean`` and ``var``.
+
+    Latents are standardized as (z - mean) / sqrt(var + 1e-5). Either may be None in the file: then
+    it is 0, or what leaves latents as they are.
 
     Raises:
-        DataError: there is neither, one has another shape, or a variance is negative.
+        DataError: the file is missing or damaged, or holds no valid statistics.
     """
-    shapes = {tuple(tensor.shape) for tensor in tensors.values()}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
-        found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    try:
+        content = read_untrusted(path)
+        if not isinstance(content, Mapping) or "var" not in content:
+            raise DataError(f"{path}: expected RAE's `mean` and `var`, at most one of them None")
+        given = {key: content.get(key) for key in ("mean", "var")}
+        given = {key: value for key, value in given.items() if value is not None}
+        tensors = plain_tensors(given, str(path), path.stat().st_size)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    _require_standardization(tensors, path)
+    some = next(iter(tensors.values())).float()
+    unchanged = torch.full_like(some, 1 - STANDARD_EPS)
+    mean, variance = tensors.get("mean", torch.zeros_like(some)), tensors.get("var", unchanged)
+    return mean.float(), variance.float()
+
+
+def _require_standardization(tensors: Mapping[str, Tensor], path: Path) -> None:
+    found = {key: (*tensor.shape, tensor.dtype) for key, tensor in tensors.items()}
+    kinds = set(found.values())
+    shape = next(iter(tensors.values())).shape if len(kinds) == 1 else ()
+    if len(shape) != 3 or shape[1] != shape[2]:
         raise DataError(
-            f"{path}: expected `mean` and `var` (C, h, w), at most one of them None, found {found}"
+            f"{path}: expected RAE's `mean` and `var` of shape (C, h, h), at most one of them "
+            f"None; found {found}"
         )
-    zeros = torch.zeros(1, *shape)
-    mean, variance = (
-        tensors[key][None].float() if key in tensors else None for key in ("mean", "var")
-    )
-    if variance is not None and (variance < 0).any():
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise DataError(f"{path}: `{key}` holds NaN, infinity or integers ({tensor.dtype})")
+    if "var" in tensors and (tensors["var"] < 0).any():
         raise DataError(f"{path}: `var` holds negative numbers")
-    return {
-        "mean": zeros if mean is None else mean,
-        "std": zeros + 1 if variance is None else (variance + RAE_EPS).sqrt(),
-    }
 
 
 def _checked(statistics: LatentStatistics, path: Path) -> LatentStatistics:
     mean, std = statistics.mean, statistics.std
-    square = mean.dim() == 4 and mean.shape[0] == 1 and mean.shape[2] == mean.shape[3]
-    if not square or mean.shape != std.shape:
+    if mean.dim() != 4 or mean.shape != std.shape or mean.numel() != mean.shape[1]:
         raise DataError(
-            f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)}; expected (1, C, 1, 1), "
-            "or (1, C, h, h) for statistics of each position"
+            f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)}; expected (1, C, 1, 1)"
         )
     if not (mean.isfinite().all() and std.isfinite().all()):
         raise DataError(f"{path}: the statistics hold NaN or infinity")
     if not (std > 0).all():
-        constant = (std <= 0).amax(dim=(0, 2, 3)).nonzero().flatten().tolist()
+        constant = (std.flatten() <= 0).nonzero().flatten().tolist()
         raise DataError(f"{path}: no deviation above 0 in latent channels {constant}")
     return statistics

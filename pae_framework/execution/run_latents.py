@@ -113,12 +113,11 @@ def load_statistics_for(latent: LatentShape, path: Path) -> LatentStatistics:
             another number of channels.
     """
     statistics = load_statistics(path)
-    _, channels, side, _ = statistics.mean.shape
-    if channels != latent.channels or side not in (1, latent.side):
-        positions = "" if side == 1 else f" and {side} x {side} positions"
+    channels = statistics.mean.shape[1]
+    if channels != latent.channels:
         raise DataError(
-            f"{path}: statistics of latents with {channels} channels{positions}, but the run's "
-            f"latents are {latent}; the file belongs to another tokenizer or image size"
+            f"{path}: statistics of latents with {channels} channels, but the run's latents are "
+            f"{latent}; the file belongs to another tokenizer"
         )
     return statistics
 

@@ -94,8 +94,9 @@ class Guidance(Settings):
     )
     autoguidance: PathText | None = Field(
         None,
-        description="directory of another finished run on the same latents; its weaker generator "
-        "replaces the velocity without a label",
+        description="a weaker generator for the same latents, whose velocity replaces the one "
+        "without a label: directory of another finished run, or a weights file of the network in "
+        "`guide`",
     )
 
     @model_validator(mode="after")

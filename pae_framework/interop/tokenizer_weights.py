@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pae_framework.build import meta_tokenizer
+from pae_framework.build import build_bottleneck, meta_tokenizer
 from pae_framework.contracts import Encoder
 from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.context import StageContext
@@ -82,7 +82,7 @@ def load_tokenizer_weights(context: StageContext) -> None:
     recipe = context.recipe
     assert recipe.tokenizer_section.weights is not None
     path = require_file(recipe.tokenizer_section.weights, "tokenizer.weights", folder=True)
-    released = read_released(path)
+    released = whole_tokenizer(read_released(path), recipe, context.registry)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
     if weights.encoder:
@@ -111,7 +111,7 @@ def validate_and_copy(
         CheckpointError: the file is damaged or made for another recipe; lists what differs.
         DataError: it contains no encoder, and the recipe's is not on this machine.
     """
-    released = read_released(file)
+    released = whole_tokenizer(read_released(file), recipe, registry)
     match_recipe(released, recipe, registry)
     missing = recipe.tokenizer_section.encoder.config.missing()
     if not released.encoder and missing is not None:
@@ -156,6 +156,32 @@ def _as_latent_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name.partition(".")[2] if name.startswith(inner) else name: tensor
         for name, tensor in state.items()
     }
+
+
+def whole_tokenizer(
+    released: TokenizerWeights, recipe: Recipe, registry: Registry
+) -> TokenizerWeights:
+    """The weights of a file; if it holds a decoder alone, as RAE's, with those of the bottleneck.
+
+    Raises:
+        CheckpointError: it holds a decoder alone, and the bottleneck needs statistics.
+        DataError: the file of the bottleneck's statistics is missing, damaged or does not fit.
+    """
+    section = recipe.tokenizer_section
+    tokenizer = meta_tokenizer(section, recipe.data.image_size, registry)
+    if released.encoder or not released.tokenizer.keys() & tokenizer.decoder.state_dict().keys():
+        return released
+    bottleneck = build_bottleneck(section, registry, tokenizer.encoder)
+    if bottleneck.statistics_images:
+        raise CheckpointError(
+            f"{released.source} holds a decoder alone, and the bottleneck "
+            f"{section.bottleneck.use!r} needs statistics; set "
+            "tokenizer.bottleneck.statistics=<stat.pt>"
+        )
+    bottleneck.load_pretrained()
+    parts = {"decoder": released.tokenizer, "bottleneck": bottleneck.state_dict()}
+    tensors = {f"{part}.{name}": x for part, state in parts.items() for name, x in state.items()}
+    return replace(released, tokenizer=tensors)
 
 
 def match_recipe(

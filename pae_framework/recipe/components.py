@@ -183,6 +183,10 @@ EvaluatorComponent = Component[EvaluatorConfig]
 TrackerComponent = Component[TrackerConfig]
 
 
+GuideComponent = Component[GeneratorConfig]
+"""A generator with its parameters alone, such as one whose weights are in a file."""
+
+
 class RegularizerComponent(Component[RegularizerConfig]):
     """A term of the tokenizer's loss; its weight may come in late or grow."""
 

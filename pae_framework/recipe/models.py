@@ -36,6 +36,7 @@ from pae_framework.recipe.components import (
     EvaluatorComponent,
     ExtractorComponent,
     GeneratorComponent,
+    GuideComponent,
     ModulatorComponent,
     RegularizerComponent,
     TokenizerComponent,
@@ -277,6 +278,11 @@ class Recipe(Settings):
     tokenizer: TokenizerSection | TokenizerComponent
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
+    guide: GuideComponent | None = Field(
+        None,
+        description="network of the weights file in `sample.guidance.autoguidance`; it needs none "
+        "if that names a run",
+    )
     sample: SampleSettings | None = None
     evaluate: Annotated[dict[str, EvaluatorComponent], BeforeValidator(_labeled)] = Field(
         {}, description="label -> evaluator; the label names its results"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -117,6 +117,23 @@ def accepts(field: FieldInfo, value: float | bool) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return kind is float or (kind is int and isinstance(value, int))
+
+
+def named_settings(schema: SchemaNode, key: str) -> Iterator[KeyPath]:
+    """Key paths that end in ``key``, in the sections and components that ``schema`` declares.
+
+    Parameters of components are left out.
+    """
+    component = schema.component
+    is_model = isinstance(schema.type, type) and issubclass(schema.type, BaseModel)
+    fields = schema.type.model_fields if is_model else {}
+    own = component.engine_keys() if component is not None else frozenset(fields)
+    for name in fields:
+        if name in own and name == key:
+            yield (name,)
+        elif name in own:
+            inner = named_settings(_schema_of(fields[name].annotation), key)
+            yield from ((name, *path) for path in inner)
 
 
 def _schema_of(annotation: Any) -> SchemaNode:

@@ -230,4 +230,4 @@ def _shrink_sampling(data: Data) -> None:
     for steps, variant in enumerate(sample["variants"].values(), start=4):
         if variant["steps"] is not None:
             variant["steps"] = steps
-    sample["guidance"]["autoguidance"] = None  # needs another run
+    sample["guidance"]["autoguidance"] = None  # needs another generator

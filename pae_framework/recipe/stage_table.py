@@ -142,7 +142,13 @@ def trainings(recipe: Recipe) -> dict[str, TrainSettings]:
     return {name: train for name, train in found.items() if train is not None}
 
 
-def generator_weights(run: str) -> Path:
+def guide_weights(autoguidance: str) -> Path:
+    """The weights that ``sample.guidance.autoguidance`` names: a file, or those of a run."""
+    path = Path(autoguidance).expanduser()
+    return path if path.is_file() else generator_weights(path)
+
+
+def generator_weights(run: str | Path) -> Path:
     """File of the finished generator of the run in a directory."""
     return Path(run).expanduser() / "generator" / "weights.safetensors"
 
@@ -288,12 +294,19 @@ def _sample(recipe: Recipe) -> Values:
     assert settings is not None
     if (run := settings.guidance.autoguidance) is None:
         return {"sample": _with_batch_of_1(settings)}
-    weights = generator_weights(run)
+    weights = guide_weights(run)
     guidance = settings.guidance.model_copy(update={"autoguidance": None})
-    return {
+    values = {
         "sample": _with_batch_of_1(settings.model_copy(update={"guidance": guidance})),
-        "autoguidance": file_identity(weights) if weights.is_file() else run,
+        "autoguidance": contents_identity(weights) or run,
     }
+    return values | ({"guide": recipe.guide} if _has_imported_guide(recipe) else {})
+
+
+def _has_imported_guide(recipe: Recipe) -> bool:
+    """Whether ``sample.guidance.autoguidance`` names a file."""
+    named = None if recipe.sample is None else recipe.sample.guidance.autoguidance
+    return named is not None and Path(named).expanduser().is_file()
 
 
 def _evaluate(recipe: Recipe) -> Values:
@@ -376,7 +389,8 @@ def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     """With the training images if their number gives the last step of the generator."""
     trained = recipe.generator is not None and recipe.generator.weights is None
     images = (_TRAIN,) if trained else _train_images_to_count(recipe)
-    return (*images, *_networks(recipe), ("generator",), ("sample",))
+    guide: tuple[KeyPath, ...] = (("guide",),) if _has_imported_guide(recipe) else ()
+    return (*images, *_networks(recipe), ("generator",), *guide, ("sample",))
 
 
 def _compares_train_latents(recipe: Recipe) -> bool:

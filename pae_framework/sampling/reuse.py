@@ -20,10 +20,11 @@ from pae_framework.errors import DataError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.flow.flow_settings import SampleSettings
-from pae_framework.recipe.stage_table import STAGES, generator_weights
+from pae_framework.recipe.stage_table import STAGES, guide_weights
 from pae_framework.sampling.sample_set import SETS, open_set, read_entries
 from pae_framework.sampling.sampler import COUNTED_KEYS
 from pae_framework.system.files import file_identity, replacing
+from pae_framework.weight_parts import contents_identity
 
 _NOT_HASHED = SampleSettings.without_effect | {"count", "labels"}
 """Settings that change no image, or only the labels, which are hashed themselves."""
@@ -38,8 +39,8 @@ def set_identity(
         context: of the run; fingerprints of its stages identify its networks and their code.
         weights: the file of the generator to sample from.
         labels: (M,) int64.
-        settings: of this one set. The run used for autoguidance is identified by its weights, not
-            by its path.
+        settings: of this one set. The generator used for autoguidance is identified by its
+            weights, not by their path.
     """
     weak = settings.guidance.autoguidance
     content: dict[str, Any] = {
@@ -48,7 +49,7 @@ def set_identity(
         "weights": file_identity(weights),
         "tokenizer": tokenizer_identity(context),
         "statistics": file_identity(context.file("latents", SAFE_NAME)),
-        "autoguidance": None if weak is None else file_identity(generator_weights(weak)),
+        "autoguidance": None if weak is None else contents_identity(guide_weights(weak)),
         "labels": labels.tolist(),
         "settings": settings.alone.model_dump(
             mode="json",

@@ -19,12 +19,13 @@ from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import SAFE_NAME, LatentStatistics, load_statistics
 from pae_framework.errors import UsageError
 from pae_framework.execution.artifacts import freeze, trained_generator, trained_tokenizer
-from pae_framework.execution.context import StageContext
+from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.run_latents import run_statistics
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import EvaluationCount, planned_evaluations, sample_latents
+from pae_framework.interop.generator_weights import match_state_dict, read_generator
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.runs.autoguidance_run import latent_mismatch
+from pae_framework.runs.autoguidance_run import autoguidance_problem, latent_mismatch
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.sampling.sample_set import SampleImages
 from pae_framework.tensor_files import load_weights
@@ -183,17 +184,41 @@ def _guidance_details(settings: SampleSettings) -> dict[str, Any]:
 def load_weak_generator(
     context: StageContext, latent: LatentShape, num_classes: int
 ) -> Generator | None:
-    """The generator of the run in ``sample.guidance.autoguidance``; None if that is not set.
+    """The generator that ``sample.guidance.autoguidance`` names; None if that is not set.
 
     Raises:
-        UsageError: there is no such run, or see :func:`weak_generator_of`.
-        CheckpointError: see :func:`weak_generator_of`.
+        UsageError: there is no such run, see :func:`weak_generator_of`; or it is a file, and the
+            recipe has no ``guide``.
+        CheckpointError: the weights are damaged or for another network.
     """
     settings = context.recipe.sample
     if settings is None or settings.guidance.autoguidance is None:
         return None
-    other = open_run(Path(settings.guidance.autoguidance).expanduser(), context.registry)
+    path = Path(settings.guidance.autoguidance).expanduser()
+    if path.is_file():
+        return imported_guide(path, context, latent, num_classes)
+    other = open_run(path, context.registry)
     return weak_generator_of(other, context, latent, num_classes)
+
+
+def imported_guide(
+    path: Path, context: StageContext, latent: LatentShape, num_classes: int
+) -> Generator:
+    """The network in ``guide`` with the weights of a file, frozen, on the device of ``context``.
+
+    The framework cannot verify that it was trained on these latents, with these statistics.
+
+    Raises:
+        UsageError: the recipe has no ``guide``.
+        CheckpointError: the weights are damaged, not finite or for another network.
+    """
+    if (problem := autoguidance_problem(context.recipe, context.registry)) is not None:
+        raise UsageError(f"sample.guidance.autoguidance: {problem}")
+    assert context.recipe.guide is not None
+    with initial_weights(0, "generator"):
+        model = build_generator(context.recipe.guide, latent, num_classes, context.registry)
+    model.load_state_dict(match_state_dict(read_generator(path, model).tensors, model, path))
+    return freeze(model, context)
 
 
 def weak_generator_of(

@@ -15,7 +15,7 @@ from pae_framework.data.latent_dataset import (
     shard_paths,
     write_shard,
 )
-from pae_framework.data.statistics import statistics_of
+from pae_framework.data.statistics import LatentStatistics, statistics_of
 from pae_framework.errors import DataError, RunError, StoppedError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.encoded_shards import EncodedShards, Throughput
@@ -27,6 +27,7 @@ from pae_framework.execution.unstored_latents import (
     latent_encoder,
 )
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
+from pae_framework.recipe.derived import latent_shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -54,15 +55,20 @@ def _find_statistics(context: StageContext) -> None:
     elif settings.statistics is not None:
         adopt_statistics_file(context, settings.statistics)
     else:
-        per_position = settings.statistics_per == "position"
-        statistics = statistics_of(_latents(context), context.directory, per_position)
-        statistics.save(context.directory, tokenizer_identity(context))
+        _own_statistics(context).save(context.directory, tokenizer_identity(context))
+
+
+def _own_statistics(context: StageContext) -> LatentStatistics:
+    if context.recipe.latents.written:
+        _require_own_shards(context)
+    if not context.recipe.latents.normalize:
+        return LatentStatistics.none(latent_shape(context.recipe).channels)
+    return statistics_of(_latents(context), context.directory)
 
 
 def _latents(context: StageContext) -> LatentRows:
     """The latents that were written; else those that are encoded when they are read."""
     if context.recipe.latents.written:
-        _require_own_shards(context)
         return LatentDataset(context.directory)
     tokenizer = encoding_tokenizer(context)
     return EncodedRows(context, latent_encoder(tokenizer, context.recipe.latents, context.device))

@@ -45,6 +45,7 @@ def run(context: StageContext) -> None:
     batches = image_batches(context, settings, features=features)
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
+    tokenizer.bottleneck.load_pretrained()
     tokenizer.to(context.device)
     # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):

@@ -18,6 +18,7 @@ from pae_bottlenecks.config import (
     SphereConfig,
 )
 from pae_framework.contracts import Bottleneck, Posterior
+from pae_framework.data.statistics import STANDARD_EPS, load_standardization
 from pae_framework.errors import DataError
 from pae_framework.layers import rms_norm
 from pae_framework.seeding import on_device, randn
@@ -71,8 +72,8 @@ class Identity(Bottleneck):
     """The tokens themselves, standardized (RAE, arXiv 2510.11690).
 
     z = (x - mean) / sqrt(var + 1e-5), with a mean and a biased variance per channel and position,
-    measured on training images; 0 and 1 before :meth:`measure`. RAE's code keeps running averages
-    over batches; these are exact statistics over all images.
+    measured on training images or read from a file; 0 and 1 before. RAE's code keeps running
+    averages over batches; ours are exact statistics of ``statistics_images`` images.
     """
 
     projected = False
@@ -82,18 +83,35 @@ class Identity(Bottleneck):
     def __init__(self, config: IdentityConfig, width: int, grid: int):
         super().__init__(config, width, grid)
         self.in_channels = self.channels = width
-        self.statistics_images = config.statistics_images
-        self.eps = config.eps
+        self.statistics_images = 0 if config.statistics else config.statistics_images
+        self.config = config
         self.register_buffer("mean", torch.zeros(width, grid, grid))
         self.register_buffer("var", torch.ones(width, grid, grid))
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, D, h, w) of x (B, D, h, w)."""
-        return Posterior((x.float() - self.mean) * torch.rsqrt(self.var + self.eps))
+        return Posterior((x.float() - self.mean) * torch.rsqrt(self.var + STANDARD_EPS))
 
     def invert(self, latents: Tensor) -> Tensor:
         """x (B, D, h, w) of latents (B, D, h, w)."""
-        return latents * torch.sqrt(self.var + self.eps) + self.mean
+        return latents * torch.sqrt(self.var + STANDARD_EPS) + self.mean
+
+    @torch.no_grad()
+    def load_pretrained(self) -> None:
+        """Set the statistics to those of the file in ``config.statistics``, if there is one.
+
+        Raises:
+            DataError: the file is missing or damaged, or is of latents of another shape.
+        """
+        for path in self.config.files().values():
+            mean, var = load_standardization(path)
+            if mean.shape != self.mean.shape:
+                raise DataError(
+                    f"{path}: statistics of latents {tuple(mean.shape)}, but those of this "
+                    f"bottleneck are {tuple(self.mean.shape)} (channels, height, width)"
+                )
+            self.mean.copy_(mean)
+            self.var.copy_(var)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
 
 from pydantic import Field
 
-from pae_framework.config import BottleneckConfig, Count, Width
+from pae_framework.config import BottleneckConfig, Count, PathText, Width
+from pae_framework.system.files import file_problem
 
 
 class SphereConfig(BottleneckConfig):
@@ -54,7 +57,23 @@ class IdentityConfig(BottleneckConfig):
     statistics_images: Count = Field(
         10_000, description="training images the mean and variance are measured on"
     )
-    eps: ClassVar[float] = 1e-5
+    statistics: PathText | None = Field(
+        None,
+        description="file with RAE's statistics (stat.pt: `mean` and `var`, per channel and "
+        "position; `mean` may be None); null: measured",
+    )
+
+    def files(self) -> Mapping[str, Path]:
+        """The file of the statistics, if there is one."""
+        return {} if self.statistics is None else {"statistics": Path(self.statistics).expanduser()}
+
+    def missing(self) -> str | None:
+        """Names the file if it is not on this machine."""
+        return next(filter(None, map(file_problem, self.files().values())), None)
+
+    def smoke(self) -> Self:
+        """Statistics that are measured."""
+        return self.model_copy(update={"statistics": None})
 
     def latent_channels(self, token_width: int) -> int:
         """Channels of the latents: the width of the tokens."""

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pae_framework.data.latent_dataset import LatentDataset, shard_name, write_shard
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.data.statistics import (
     SAFE_NAME,
     LatentStatistics,
     compute_statistics,
+    load_standardization,
     load_statistics,
     recorded_tokenizer,
-    statistics_of,
 )
 from pae_framework.errors import DataError
 
@@ -52,18 +52,6 @@ def test_statistics_are_per_channel_over_rows_and_positions(tmp_path, latents):
     np.testing.assert_allclose(statistics.std.flatten(), std, rtol=1e-5)
 
 
-def test_statistics_of_each_position_are_over_rows(tmp_path, latents):
-    write(tmp_path, latents[:25], latents[25:])
-    statistics = statistics_of(LatentDataset(tmp_path), tmp_path, per_position=True)
-    array = latents.double().numpy()
-    np.testing.assert_allclose(statistics.mean[0], array.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(statistics.std[0], array.std(axis=0, ddof=1), rtol=1e-4)
-    z = statistics.normalize(latents)
-    torch.testing.assert_close(z.std(dim=0), torch.ones(3, 4, 4), rtol=1e-3, atol=0)
-    statistics.save(tmp_path)
-    assert torch.equal(load_statistics(tmp_path).std, statistics.std)
-
-
 # --- RAE's files --------------------------------------------------------------------------------
 
 
@@ -76,14 +64,15 @@ MEAN = torch.arange(8.0).view(2, 2, 2)
     [{"mean": MEAN, "var": VAR}, {"mean": None, "var": VAR}, {"mean": MEAN, "var": None}],
     ids=["both", "no mean", "no variance"],
 )
-def test_raes_statistics_normalize_as_rae_does(tmp_path, content):
+def test_raes_statistics_standardize_as_rae_does(tmp_path, content):
     path = tmp_path / "stat.pt"
     torch.save(content, path)
     z = torch.randn(5, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     expected = z if content["mean"] is None else z - content["mean"]
     if content["var"] is not None:
         expected = expected / torch.sqrt(content["var"] + 1e-5)
-    torch.testing.assert_close(load_statistics(path).normalize(z), expected)
+    mean, var = load_standardization(path)
+    torch.testing.assert_close((z - mean) / torch.sqrt(var + 1e-5), expected)
 
 
 @pytest.mark.parametrize(
@@ -93,20 +82,28 @@ def test_raes_statistics_normalize_as_rae_does(tmp_path, content):
         ({"mean": None, "var": VAR.flatten()}, "8,"),
         ({"mean": MEAN[:1], "var": VAR}, "1, 2, 2"),
         ({"mean": None, "var": -VAR}, "negative"),
-        ({"mean": None, "var": VAR / 0}, "NaN or infinity"),
+        ({"mean": None, "var": VAR / 0}, "NaN"),
+        ({"mean": MEAN / 0, "var": VAR}, "mean"),
         ({"mean": None, "var": VAR.long()}, "int64"),
         ({"mean": None, "var": 3.0}, "var"),
-        ({"mean": MEAN[:, :1], "var": VAR[:, :1]}, "1, 2, 1, 2"),
-        ({"mean": None}, "`var`"),
+        ({"mean": MEAN[:, :1], "var": VAR[:, :1]}, "2, 1, 2"),
+        ({"mean": MEAN}, "`var`"),
+        ([VAR], "`var`"),
     ],
 )
 def test_other_contents_than_raes_are_rejected(tmp_path, content, fact):
     path = tmp_path / "stat.pt"
     torch.save(content, path)
     with pytest.raises(DataError) as error:
-        load_statistics(path)
+        load_standardization(path)
     assert str(path) in str(error.value)
     assert fact in str(error.value)
+
+
+def test_raes_statistics_are_not_those_of_a_generator(tmp_path):
+    torch.save({"mean": None, "var": VAR}, tmp_path / "stat.pt")
+    with pytest.raises(DataError, match=r"tokenizer\.bottleneck\.statistics"):
+        load_statistics(tmp_path / "stat.pt")
 
 
 def test_the_seed_chooses_at_most_the_given_number_of_rows(tmp_path, latents):

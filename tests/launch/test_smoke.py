@@ -55,10 +55,18 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 """Its covariances take more than a minute."""
 
 
+def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Recipes that are others with more epochs, of which a smoke run has none, are slow tests."""
+    return (pytest.mark.slow,) if name.endswith("_800ep") else ()
+
+
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        *((name, WITHOUT_INCEPTION if "_full" in name else ()) for name in NAMES),
+        *(
+            pytest.param(name, WITHOUT_INCEPTION if "_full" in name else (), marks=marks(name))
+            for name in NAMES
+        ),
         pytest.param("dinov2_full", (), marks=pytest.mark.slow, id="dinov2_full with Inception"),
     ],
 )

@@ -204,11 +204,6 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             ["generator.weights", "latents.stored=false"],
         ),
         (
-            ["latents.folder=x", "latents.statistics_per=position"],
-            "latents.statistics_per",
-            ["set latents.statistics_per=channel"],
-        ),
-        (
             ["latents.stored=false", "evaluate.interpolation={}"],
             "evaluate.interpolation",
             ["latents.stored"],

@@ -1,4 +1,4 @@
-"""Checks of the run named for autoguidance."""
+"""Checks of the run or file named for autoguidance."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pae_framework.errors import RecipeError
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.stage_table import generator_weights
+from pae_framework.recipe.stage_table import STAGES, generator_weights
 from pae_framework.runs.autoguidance_run import autoguidance_problem
 
 REGISTRY = load_registry()
@@ -82,3 +83,76 @@ def test_the_problem_is_reported_if_samples_are_missing(weak, tiny_recipe: Path)
     (problem,) = missing_requirements([loaded])
     assert (problem.path, problem.where) == ("sample.guidance.autoguidance", "command line")
     assert "6 x 4 x 4" in problem.message
+
+
+# --- a file of weights --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny_recipe.parent)
+    path = Path("weak").absolute()
+    path.write_bytes(b"weights")
+    return path
+
+
+GUIDE = (
+    "guide={use: dit_dh, depth: 1, width: 32, heads: 2, "
+    "head_depth: 1, head_width: 32, head_heads: 2}"
+)
+
+
+@pytest.mark.usefixtures("file")
+def test_a_file_needs_the_network_in_guide(tiny_recipe: Path) -> None:
+    problem = problem_of(tiny_recipe)
+    assert "weak" in problem
+    assert "set for example guide=" in problem
+    assert problem_of(tiny_recipe, GUIDE) == ""
+
+
+@pytest.mark.usefixtures("file")
+def test_the_guide_must_have_as_many_classes(tiny_recipe: Path) -> None:
+    assert re.search("7 classes.* 10", problem_of(tiny_recipe, GUIDE, "guide.classes=7"))
+    assert problem_of(tiny_recipe, GUIDE, "guide.classes=10") == ""
+
+
+@pytest.mark.parametrize("guide", [(), (GUIDE,)])
+def test_what_does_not_exist_is_neither_run_nor_file(
+    tiny_recipe: Path, guide: tuple[str, ...]
+) -> None:
+    assert "weak" in problem_of(tiny_recipe, *guide)
+
+
+def test_the_guide_must_fit_the_latents(tiny_recipe: Path) -> None:
+    with pytest.raises(RecipeError, match=r"guide: .*4 x 4 x 4"):
+        load_recipe(tiny_recipe, [GUIDE, "guide.patch=3"], REGISTRY)
+
+
+def hashed(recipe: Path, *overrides: str) -> dict[str, object]:
+    return STAGES["sample"].hashed_values(load_recipe(recipe, overrides, REGISTRY).recipe)
+
+
+def test_contents_of_the_file_and_its_network_count(file: Path, tiny_recipe: Path) -> None:
+    first = hashed(tiny_recipe, *GUIDED, GUIDE)
+    other_network = hashed(tiny_recipe, *GUIDED, GUIDE, "guide.head_depth=2")
+    copy = file.with_name("copy")
+    copy.write_bytes(file.read_bytes())
+    elsewhere = hashed(tiny_recipe, GUIDED[0], f"sample.guidance.autoguidance={copy}", GUIDE)
+    file.write_bytes(b"others")
+    other_weights = hashed(tiny_recipe, *GUIDED, GUIDE)
+    assert elsewhere == first
+    assert first["guide"] != other_network["guide"]
+    assert first["autoguidance"] != other_weights["autoguidance"]
+
+
+def test_a_guide_without_a_file_does_not_count(weak, tiny_recipe: Path) -> None:
+    assert hashed(tiny_recipe, GUIDE) == hashed(tiny_recipe)
+    weak()
+    assert hashed(tiny_recipe, *GUIDED, GUIDE) == hashed(tiny_recipe, *GUIDED)
+
+
+def test_files_of_the_guides_network_are_needed_to_sample(file: Path, tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe, [*GUIDED, GUIDE], REGISTRY).recipe
+    assert STAGES["sample"].needs(("guide",), recipe)
+    file.unlink()
+    assert not STAGES["sample"].needs(("guide",), recipe)

@@ -127,3 +127,68 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
         load_weak_generator(context, LATENT, CLASSES)
     assert str(tmp_path) in str(refused.value)
     assert "no run" in str(refused.value)
+
+
+# --- a file of weights --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guide(tmp_path):
+    """Load the network of a recipe's ``guide`` with the weights in ``stage2_model.pt``."""
+    file = tmp_path / "stage2_model.pt"
+
+    def load(content, described=True):
+        torch.save(content, file)
+        guidance = Guidance(scale=1.42, autoguidance=str(file))
+        component = SimpleNamespace(kind="generator", use="small", config=GeneratorConfig())
+        sample = SampleSettings(guidance=guidance)
+        data = SimpleNamespace(train=SimpleNamespace(config=SimpleNamespace(class_count=lambda: 5)))
+        spec = SimpleNamespace(component_class=lambda: Small)
+        context = SimpleNamespace(
+            recipe=SimpleNamespace(
+                sample=sample, guide=component if described else None, data=data
+            ),
+            registry=SimpleNamespace(find=lambda kind, name: spec),
+            device=torch.device("cpu"),
+        )
+        return load_weak_generator(context, LATENT, CLASSES)
+
+    return load
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"ema": x}, lambda x: {"model": x}])
+def test_a_file_guides_with_the_network_of_the_recipe(guide, wrap):
+    state = Small(GeneratorConfig(), LATENT, CLASSES).state_dict()
+    found = guide(wrap(state))
+    assert torch.equal(found.table.weight, state["table.weight"])
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_the_average_in_a_file_guides(guide):
+    trained, average = (Small(GeneratorConfig(), LATENT, CLASSES).state_dict() for _ in range(2))
+    found = guide({"model": trained, "ema": average})
+    assert torch.equal(found.table.weight, average["table.weight"])
+
+
+def test_a_file_without_a_described_network_is_refused(guide, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        guide({"table.weight": torch.zeros(6, 4)}, described=False)
+    assert str(tmp_path / "stage2_model.pt") in str(refused.value)
+    assert "guide=" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        ({"table.weight": torch.zeros(8, 4)}, ["table.weight", "8x4", "6x4"]),
+        ({"other.weight": torch.zeros(6, 4)}, ["other.weight", "table.weight"]),
+        ({"table.weight": torch.full((6, 4), torch.nan)}, ["table.weight"]),
+    ],
+    ids=["classes", "names", "not finite"],
+)
+def test_weights_of_another_network_are_refused(guide, content, facts):
+    with pytest.raises(CheckpointError) as refused:
+        guide(content)
+    for fact in ("stage2_model.pt", *facts):
+        assert fact in str(refused.value)

@@ -129,7 +129,7 @@ def test_an_unusable_autoguidance_run_is_rejected(tiny_recipe, tmp_path):
     recipe = load_recipe(tiny_recipe, overrides, load_registry()).recipe
     with pytest.raises(UsageError) as refused:
         sampling_settings(recipe, load_registry(), None, {})
-    assert str(weak / "generator" / "weights.safetensors") in str(refused.value)
+    assert str(weak) in str(refused.value)
 
 
 def test_a_solver_that_is_not_installed_is_rejected(recipe, monkeypatch):

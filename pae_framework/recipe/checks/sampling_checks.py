@@ -77,7 +77,7 @@ def _check_guidance(
             message = f"{generator.use!r} ignores labels, so classifier-free guidance has no effect"
             hint = f"set {name}=1"
             if section == ("sample",):
-                hint += " or name a run in sample.guidance.autoguidance"
+                hint += " or name a run or file in sample.guidance.autoguidance"
             yield Inconsistency(path, message, hint)
         elif generator.objective.label_drop == 0:
             message = "guidance needs an unconditional velocity, but label_drop is 0"

@@ -81,6 +81,8 @@ def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency
         ]
     if recipe.generator is not None:
         configs.append((("generator",), recipe.generator.config))
+    if recipe.guide is not None:
+        configs.append((("guide",), recipe.guide.config))
     for path, config in configs:
         try:
             config.check_latent(latent)

@@ -111,10 +111,6 @@ def _check_statistics(recipe: Recipe) -> Iterator[Inconsistency]:
         message = "needs a pretrained generator, but generator.weights is not set"
         hint = "set generator.weights=<file>, latents.stored=false or latents.statistics=null"
         yield Inconsistency(("latents", "statistics"), message, hint)
-    if latents.statistics_per != "channel" and not latents.encoded:
-        path = ("latents", "statistics_per")
-        message = "has no effect: the statistics are read, not measured"
-        yield Inconsistency(path, message, f"set {dotted(path)}=channel")
 
 
 def _check_views(recipe: Recipe) -> Iterator[Inconsistency]:
