@@ -186,6 +186,8 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
         parameters = 2 * _projection(width, channels)
         networks.append(_Network("projection", parameters, inner * (1 + decodes)))
     networks.append(_encoder(tokenizer.encoder, size, tokenizer.train_encoder))
+    if tokenizer.teacher is not None:
+        networks.append(_encoder(tokenizer.teacher, size))
     for name, term in tokenizer.reconstruction.active_terms.items():
         kept = term.activations(encoder, size)
         kept = None if kept is None else kept * decodes
