@@ -231,11 +231,8 @@ def grade(prop: Property, values: Values) -> Diagnosis:
         )
 
     needed = [prop.worst, pixels, *((prop.best,) if prop.best else ())]
-    if absent := [label for key, label in needed if key not in values]:
-        reason = "there are no reference rows"
-        if values.has_references:
-            reason = f"there is nothing to compare with: {', '.join(absent)} not measured"
-        return diagnosis("unclear", reason)
+    if any(key not in values for key, _ in needed):
+        return diagnosis("unclear", "there are no reference rows")
     worst, best = values[prop.worst[0]], values[prop.best[0]] if prop.best else 0.0
     best_label = prop.best[1] if prop.best else _STILL
     if doubt := _doubt(prop, values, best - worst if higher else worst - best, best_label):
