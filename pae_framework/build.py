@@ -185,6 +185,7 @@ def build_objective(
         teacher=teacher,
         noise=section.noise,
         world=world,
+        shares_every=section.log_shares_every,
     )
 
 

@@ -654,9 +654,9 @@ class LatentRows(Protocol):
         """Latents (B, C, h, w) float32, not normalized, of rows (B,)."""
 
 
-OPTIONAL_INPUTS = frozenset({"features", "perceptual", "decode"})
-"""Inputs that not every tokenizer has: the encoder's tokens, also pooled; a perceptual distance;
-images of latents."""
+OPTIONAL_INPUTS = frozenset({"features", "perceptual", "encode", "decode"})
+"""What not every tokenizer has: the encoder's tokens, also pooled; a perceptual distance; latents
+of images; images of latents."""
 
 
 class EvaluationInputs(ABC):

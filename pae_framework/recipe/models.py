@@ -175,6 +175,12 @@ class TokenizerSection(Settings):
         description="train the encoder with the tokenizer, from its initial, pretrained or stage "
         "`encoder`'s weights, instead of freezing it",
     )
+    log_shares_every: Count | None = Field(
+        None,
+        description="steps between measurements of each term's share of the loss (`loss/<term>` in "
+        "the log) and of the gradient at the latents (`grad/<term>`); null: none. Each costs about "
+        "one backward pass per term and changes no result",
+    )
     cache_features: bool = Field(
         False,
         description="compute the frozen encoder's tokens of the training images once and read them "

@@ -193,6 +193,8 @@ def _shrink_training(train: Data) -> None:
         checkpoint_every=_STEPS,
         keep_steps=[],
     )
+    if train["ema_snapshots"] is not None:
+        train["ema_snapshots"]["every"] = 1
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:

@@ -28,6 +28,7 @@ from pae_framework.tokenizer.losses.adaptive_weight import gradient_norm
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.known_gradient import with_known_gradients
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
+from pae_framework.tokenizer.losses.term_shares import measure_shares
 from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, RegularizerTerm
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
@@ -52,6 +53,7 @@ class TokenizerObjective(UsesFrozen):
         teacher: computes the features of regularizers; gets frozen. None: the encoder's are used.
         noise: tau, strength of the noise on the decoder's input in training.
         world: the processes that share each batch; adaptive weights are those of the whole batch.
+        shares_every: steps between measurements of :func:`measure_shares`; None: no measurement.
     """
 
     refiner: PriorRefiner
@@ -69,6 +71,7 @@ class TokenizerObjective(UsesFrozen):
         teacher: Teacher | None = None,
         noise: float = 0.0,
         world: World = ONE_PROCESS,
+        shares_every: int | None = None,
     ):
         assert refiner is not None or target != "refined"
         super().__init__()
@@ -79,7 +82,7 @@ class TokenizerObjective(UsesFrozen):
         self._adversarial = adversarial
         self.target, self.noise = target, noise
         self.step = 0
-        self._world = world
+        self._world, self._shares_every = world, shares_every
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
         self._taught = teacher is not None
@@ -126,7 +129,8 @@ class TokenizerObjective(UsesFrozen):
         """Every weighted term and their sum ``loss``, for images (B, 3, S, S) in [0, 1].
 
         The result also holds the adaptive factors, as ``adversarial_weight`` and
-        ``<label>_weight``. They are not part of the sum.
+        ``<label>_weight``, and in some steps the shares of :func:`measure_shares`. They are not
+        part of the sum.
 
         Args:
             images: a batch.
@@ -186,8 +190,11 @@ class TokenizerObjective(UsesFrozen):
                 factors[f"{term.name}{FACTOR}"] = factor
                 value = factor * value
             terms[term.name] = term.weight * part * value
+        shares: LossTerms = {}
+        if terms and self._shares_every and (self.step + 1) % self._shares_every == 0:
+            shares = measure_shares(terms, posterior.latents, self._world, share)
         terms["loss"] = total(terms, images)
-        return terms | factors
+        return terms | factors | shares
 
     def _target(self, features: Tensor, aligned: Tensor) -> Tensor | None:
         """Refined targets (B, C, h, w) of the encoder's features, or a map of the aligned ones."""
