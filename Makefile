@@ -7,15 +7,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart install test test-failed test-plugins test-slurm check format docs clean
+.PHONY: help quickstart install test test-failed test-slow test-plugins test-slurm lint check format \
+  docs clean
 
 help:
 	@echo "make quickstart   install, then run recipes/quickstart.yaml (minutes)"
 	@echo "make test         install the test tools, then run the tests"
 	@echo "make test-failed  run the tests that failed once more"
+	@echo "make test-slow    run the tests that make test leaves out because they are slow"
 	@echo "make test-plugins test sample plugin packages, as wheels in a fresh environment (a minute)"
 	@echo "make test-slurm   start a Slurm of two nodes on this machine (as root), run its tests"
-	@echo "make check        check format, lint, types, import rules, docs"
+	@echo "make lint         check format, lint, types, import rules"
+	@echo "make check        the same, and run the tests of the docs"
 	@echo "make format       format, and fix what ruff can fix"
 	@echo "make docs         regenerate the reference pages"
 
@@ -31,6 +34,9 @@ test: $(VENV)/.installed-dev
 
 test-failed: $(VENV)/.installed-dev
 	$(TESTS) --last-failed --last-failed-no-failures none
+
+test-slow: $(VENV)/.installed-dev
+	$(TESTS) -m "slow and not slurm and not gpu and not network and not upstream"
 
 # Wheels of this tree and of the sample plugins, in a virtual environment of their own; a run with
 # the plugins of docs/how_to.md.
@@ -50,11 +56,13 @@ test-slurm: $(VENV)/.installed-dev
 	  || { echo "no Slurm can be started here; its tests are left out"; exit $(WITHOUT_SLURM); } \
 	  && eval "$$use" && { $(SLURM_TESTS) || $(SLURM_TESTS) --last-failed; }
 
-check: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(BIN)/python -m pytest -q tests/docs
 
 format: $(VENV)/.installed-dev

@@ -243,7 +243,7 @@ def latents(device: torch.device, size: Size) -> Iterator[Row]:
         still = torch.rand(size.encoded, 3, side, side)
     for module in (encoder, network):
         module.to(device).requires_grad_(False).eval()
-    cast_for_encoding(network)
+    cast_for_encoding(network, side)
 
     @torch.no_grad()
     def encode(images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from pae_framework.contracts import (
     Evaluator,
     Generator,
     Regularizer,
+    Tokenizer,
     Tracker,
 )
 from pae_framework.errors import PaeError, PluginError
@@ -32,6 +33,7 @@ from pae_framework.recipe.components import (
     EncoderComponent,
     EvaluatorComponent,
     GuideComponent,
+    TokenizerComponent,
     TrackerComponent,
     active_components,
 )
@@ -42,7 +44,7 @@ from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
 from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.world import ONE_PROCESS, World
 
@@ -67,16 +69,25 @@ def build_encoder(component: EncoderComponent, image_size: int, registry: Regist
 
 def build_tokenizer(
     section: TokenizerSection, image_size: int, registry: Registry, encoder: Encoder
-) -> Tokenizer:
+) -> ComposedTokenizer:
     """The tokenizer around ``encoder``, whose weights stay; the rest is untrained."""
     assert section.decoder.config.image_size(encoder.grid) == image_size
-    return Tokenizer(
+    decoded = section.bottleneck.config.decoder_width(encoder.width)
+    return ComposedTokenizer(
         encoder,
         _make(section.modulator, registry, encoder),
         build_bottleneck(section, registry, encoder),
-        _make(section.decoder, registry, encoder.width, encoder.grid),
+        _make(section.decoder, registry, decoded, encoder.grid),
         section.train_encoder,
     )
+
+
+def build_tokenizer_component(
+    component: TokenizerComponent, image_size: int, registry: Registry
+) -> Tokenizer:
+    """A tokenizer that is one component, untrained."""
+    tokenizer: Tokenizer = _make(component, registry, image_size)
+    return tokenizer
 
 
 def build_bottleneck(section: TokenizerSection, registry: Registry, encoder: Encoder) -> Bottleneck:
@@ -116,7 +127,7 @@ def build_discriminator(
 def build_regularizers(
     section: TokenizerSection,
     registry: Registry,
-    tokenizer: Tokenizer,
+    tokenizer: ComposedTokenizer,
     per_epoch: float = 1.0,
 ) -> list[RegularizerTerm]:
     """The active regularizers, prepared for the tokenizer.
@@ -140,7 +151,7 @@ def build_regularizers(
 
 
 def build_objective(
-    tokenizer: Tokenizer,
+    tokenizer: ComposedTokenizer,
     section: TokenizerSection,
     registry: Registry,
     refiner: PriorRefiner | None = None,
@@ -199,9 +210,14 @@ class Networks:
     discriminator: Discriminator | None
 
     @property
-    def encoder(self) -> Encoder:
-        """The tokenizer's encoder."""
-        return self.tokenizer.encoder
+    def composed(self) -> ComposedTokenizer | None:
+        """The tokenizer, if it is composed."""
+        return self.tokenizer if isinstance(self.tokenizer, ComposedTokenizer) else None
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The composed tokenizer's encoder."""
+        return None if self.composed is None else self.composed.encoder
 
 
 def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Networks:
@@ -210,17 +226,23 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     Raises:
         NotImplementedError, RuntimeError: a network cannot be built there.
     """
-    section, size = recipe.tokenizer, recipe.data.image_size
-    adversarial = section.active_adversarial
-    # train() freezes the weights of a trained encoder that its tokens do not depend on.
-    tokenizer = meta_tokenizer(recipe, registry).train()
+    section, size = recipe.composed, recipe.data.image_size
+    adversarial = None if section is None else section.active_adversarial
+    extractor = refiner = generator = discriminator = None
+    tokenizer: Tokenizer
+    if isinstance(recipe.tokenizer, TokenizerComponent):
+        with META:
+            tokenizer = build_tokenizer_component(recipe.tokenizer, size, registry).eval()
+    else:
+        # train() freezes the weights of a trained encoder that its tokens do not depend on.
+        tokenizer = composed = meta_tokenizer(recipe.tokenizer, size, registry).train()
+        if STAGES["refine"].exists(recipe):
+            with META:
+                refiner = build_refiner(recipe.tokenizer, composed.encoder)
     with META:
-        extractor = refiner = generator = discriminator = None
         if recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
             extractor = build_encoder(recipe.extractor, side, registry).eval()
-        if STAGES["refine"].exists(recipe):
-            refiner = build_refiner(section, tokenizer.encoder)
         if recipe.generator is not None:
             generator = build_generator(recipe.generator, tokenizer.latent, num_classes, registry)
             generator.eval()
@@ -229,12 +251,13 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     return Networks(tokenizer, extractor, refiner, generator, discriminator)
 
 
-def meta_tokenizer(recipe: Recipe, registry: Registry) -> Tokenizer:
-    """The recipe's tokenizer on the meta device."""
-    section, size = recipe.tokenizer, recipe.data.image_size
+def meta_tokenizer(
+    section: TokenizerSection, image_size: int, registry: Registry
+) -> ComposedTokenizer:
+    """The composed tokenizer on the meta device."""
     with META:
-        encoder = build_encoder(section.encoder, size, registry).eval()
-        return build_tokenizer(section, size, registry, encoder)
+        encoder = build_encoder(section.encoder, image_size, registry).eval()
+        return build_tokenizer(section, image_size, registry, encoder)
 
 
 def _class(component: Component, registry: Registry) -> type[Any]:

@@ -338,12 +338,47 @@ class DataSourceConfig(ComponentConfig):
         return None if expected is None else expected[0]
 
 
+class TokenizerConfig(ComponentConfig):
+    """Parameters of a trained tokenizer that is one component: images to latents and back."""
+
+    required_methods = frozenset({"latent_shape"})
+
+    def latent_shape(self, image_size: int) -> LatentShape:
+        """Shape of the latents of square images of ``image_size`` px.
+
+        Raises:
+            ValueError: the image size does not fit this tokenizer.
+        """
+        raise NotImplementedError
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it turns images into latents with these parameters."""
+        return True
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it turns latents into images with these parameters."""
+        return True
+
+    def latents_folder(self) -> str | None:
+        """Folder of the latents of the training images, if they come with it; else None.
+
+        It is then the recipe's ``latents.folder``.
+        """
+        return None
+
+
 class EncoderConfig(ComponentConfig):
     """Parameters of an encoder."""
 
     trainable: ClassVar[bool] = False
     """Whether a stage of the run trains the encoder (it needs a ``train`` map, unless
     ``tokenizer.train_encoder`` is set)."""
+
+    trained_with_tokenizer: ClassVar[bool] = False
+    """Whether only the tokenizer's training trains it: the recipe must set
+    ``tokenizer.train_encoder``."""
 
     has_last_layer: ClassVar[bool] = False
     """Whether the encoder has a :meth:`pae_framework.contracts.Encoder.last_layer`."""
@@ -443,8 +478,16 @@ class BottleneckConfig(ComponentConfig):
     required_methods = frozenset({"latent_channels"})
 
     def latent_channels(self, token_width: int) -> int:
-        """Channels of the latents made from tokens of ``token_width``."""
+        """Channels of the latents made from tokens of ``token_width``.
+
+        Raises:
+            ValueError: it cannot process tokens of this width.
+        """
         raise NotImplementedError
+
+    def decoder_width(self, token_width: int) -> int:
+        """Width of the tokens that the decoder gets: of the deprojector's, else the latents'."""
+        return token_width if self.projects else self.latent_channels(token_width)
 
 
 class DecoderConfig(ComponentConfig):

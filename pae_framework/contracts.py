@@ -256,6 +256,44 @@ class Posterior:
     logvar: Tensor | None = None
 
 
+class Tokenizer(nn.Module, ABC):
+    """Images to latents and back.
+
+    Built as ``Tokenizer(config, image_size)``, except for the one that a recipe composes of an
+    encoder, a modulator, a bottleneck and a decoder. The engine freezes it and keeps it in eval
+    mode.
+    """
+
+    latent: LatentShape
+    """Shape of the latents; that of the config's ``latent_shape``."""
+
+    @abstractmethod
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
+        """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
+
+        A random tokenizer samples with the generator; without one, it returns its mean. The engine
+        does not call it if the config says that the tokenizer does not encode.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, S, S) of latents (B, C, h, w): float32, nominally in [0, 1], not clamped.
+
+        The engine does not call it if the config says that the tokenizer does not decode.
+        """
+
+    def load_pretrained(self) -> None:
+        """Load the weights that the config names; until then weights are random.
+
+        The engine calls it in the stage ``tokenizer``, which keeps the state dict for later stages.
+        The default does nothing.
+
+        Raises:
+            DataError: the weights are missing and cannot be downloaded; says what to do.
+            CheckpointError: they belong to another network; lists the differences.
+        """
+
+
 class Modulator(nn.Module, ABC):
     """Adds pixel detail to the encoder's tokens. Built as ``Modulator(config, encoder)``."""
 
@@ -616,11 +654,24 @@ class LatentRows(Protocol):
         """Latents (B, C, h, w) float32, not normalized, of rows (B,)."""
 
 
+OPTIONAL_INPUTS = frozenset({"features", "perceptual", "decode"})
+"""Inputs that not every tokenizer has: the encoder's tokens, also pooled; a perceptual distance;
+images of latents."""
+
+
 class EvaluationInputs(ABC):
     """Inputs of evaluators: M test images, and what the run computes from them.
 
     Properties are computed at first use and cached.
     """
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """What this run cannot compute, each with the reason: keys of :data:`OPTIONAL_INPUTS`.
+
+        An evaluator leaves out the metrics that need it and says so in its notes.
+        """
+        return {}
 
     @property
     @abstractmethod

@@ -1,9 +1,10 @@
 """The hooks a plugin may implement: one for each kind of component, and the life-cycle hooks.
 
-The kinds are those of :mod:`pae_framework.kinds`: datasets, encoders, modulators, bottlenecks,
-decoders, discriminators, regularizers, generators and evaluators. A plugin is an importable module
-named by an entry point of the group ``pae_framework``. It states the API version it was written for
-and registers its components as import strings, so that listing plugins does not import torch::
+The kinds are those of :mod:`pae_framework.kinds`: datasets, tokenizers, encoders, modulators,
+bottlenecks, decoders, discriminators, regularizers, generators, evaluators and trackers. A plugin
+is an importable module named by an entry point of the group ``pae_framework``. It states the API
+version it was written for and registers its components as import strings, so that listing plugins
+does not import torch::
 
     from pae_framework import hookimpl
 
@@ -80,6 +81,11 @@ class Register(Protocol):
 @hookspec
 def pae_register_datasets(register: Register) -> None:
     """Register data sources: ``config`` is a DataSourceConfig, ``target`` a DataSource."""
+
+
+@hookspec
+def pae_register_tokenizers(register: Register) -> None:
+    """Register tokenizers: ``config`` is a TokenizerConfig, ``target`` a Tokenizer."""
 
 
 @hookspec

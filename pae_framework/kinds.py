@@ -53,6 +53,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("dataset", "DataSourceConfig", "DataSource", ("data", "train")),
+        Kind("tokenizer", "TokenizerConfig", "Tokenizer", ("tokenizer",)),
         Kind("encoder", "EncoderConfig", "Encoder", ("tokenizer", "encoder")),
         Kind("modulator", "ModulatorConfig", "Modulator", ("tokenizer", "modulator")),
         Kind("bottleneck", "BottleneckConfig", "Bottleneck", ("tokenizer", "bottleneck")),

@@ -32,9 +32,9 @@ from pae_framework.system.console import PlainConsole
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pae_framework.contracts import Tokenizer
     from pae_framework.execution.context import StageContext
     from pae_framework.sampling.sampler import Sampler
-    from pae_framework.tokenizer.model import Tokenizer
 
 BATCH = 64
 """Images that pass through a network at once."""
@@ -193,7 +193,10 @@ class RunTokenizer:
 
     @property
     def _device(self) -> Any:
-        return next(self.module.parameters()).device
+        import torch
+
+        weight = next(self.module.parameters(), None)
+        return torch.device("cpu") if weight is None else weight.device
 
 
 def _in_unit_range(images: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import Distribution, EntryPoint, distributions
-from inspect import Parameter, isroutine, signature
+from inspect import Parameter, signature
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -193,15 +193,13 @@ def _collect(module: ModuleType, name: str) -> tuple[list[_Registration], tuple[
     """The registrations of one plugin, if none of them fails, and its life-cycle hooks."""
     _require_api(module)
     manager = _hook_manager()
-    _require_known_hooks(manager, module)
+    implemented = _known_hooks(manager, module)
     found: list[_Registration] = []
     try:
         manager.register(module, name=name)
-        implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
-        if not implemented:
-            raise PluginError("implements no hook; mark its hooks with @hookimpl")
         for kind in KINDS.values():
-            getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
+            if kind.hook in implemented:
+                getattr(manager.hook, kind.hook)(register=_register_into(found, kind.name))
     except pluggy.PluginValidationError as error:
         raise PluginError(str(error).splitlines()[-1]) from error
     finally:
@@ -214,7 +212,7 @@ class _ModuleManager(pluggy.PluginManager):
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         """The options of a hook's implementation; None if it is none."""
-        if isroutine(vars(plugin).get(name)):
+        if isinstance(vars(plugin).get(name), FunctionType):
             return super().parse_hookimpl_opts(plugin, name)
         return None
 
@@ -227,21 +225,37 @@ def _hook_manager() -> pluggy.PluginManager:
     return manager
 
 
-def _require_known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
-    """Reject hooks and arguments of hooks that do not exist; suggest the name that is meant."""
-    known = [*(kind.hook for kind in KINDS.values()), *hookspecs.LIFE_CYCLE]
-    for name, hook in vars(module).items():
-        if manager.parse_hookimpl_opts(module, name) is None:
+@cache
+def _hook_arguments() -> dict[str, list[str]]:
+    """The arguments of every hook, by its name."""
+    hooks = [*(kind.hook for kind in KINDS.values()), *hookspecs.LIFE_CYCLE]
+    return {name: list(signature(getattr(hookspecs, name)).parameters) for name in hooks}
+
+
+def _known_hooks(manager: pluggy.PluginManager, module: ModuleType) -> set[str]:
+    """The hooks that a module implements.
+
+    Raises:
+        PluginError: it implements none, or one that does not exist or lacks an argument; suggests
+            the name that is meant.
+    """
+    known, found = _hook_arguments(), set()
+    for attribute, hook in vars(module).items():
+        if (options := manager.parse_hookimpl_opts(module, attribute)) is None:
             continue
+        name = options["specname"] or attribute
         if name not in known:
-            hint = _meant(name, known, "hooks")
+            hint = _meant(name, list(known), "hooks")
             raise PluginError(f"implements the hook {name}, which does not exist; {hint}")
-        arguments = list(signature(getattr(hookspecs, name)).parameters)
+        found.add(name)
         for argument, parameter in signature(hook).parameters.items():
             is_needed = parameter.default is parameter.empty and parameter.kind not in _ANY
-            if is_needed and argument not in arguments:
-                hint = _meant(argument, arguments, "its arguments")
+            if is_needed and argument not in known[name]:
+                hint = _meant(argument, known[name], "its arguments")
                 raise PluginError(f"the hook {name} has no argument {argument!r}; {hint}")
+    if not found:
+        raise PluginError("implements no hook; mark its hooks with @hookimpl")
+    return found
 
 
 def _meant(name: str, known: list[str], what: str) -> str:

@@ -76,6 +76,12 @@ def tiny_recipe(tmp_path: Path, tiny_text: str) -> Path:
     return path
 
 
+@pytest.fixture
+def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their plots, which take most of the time of a small run."""
+    monkeypatch.setattr("pae_framework.report.plots._svg", lambda figure: "<svg/>")
+
+
 LONG = {"slow", "slurm", "gpu", "network"}
 """Marks of tests with a limit of ten minutes."""
 WHOLE_RUNS = {"guard", "launch"}

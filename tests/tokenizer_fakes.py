@@ -16,7 +16,7 @@ from pae_framework.layers import map_to_tokens
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import ComponentSpec, Plugin, Registry
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
 
 class FakeEncoderConfig(EncoderConfig):
@@ -118,8 +118,8 @@ def section(registry: Registry) -> Callable[..., TokenizerSection]:
 
 
 @pytest.fixture
-def build(registry: Registry, encoder: FakeEncoder) -> Callable[..., Tokenizer]:
-    def build(**changes: Any) -> Tokenizer:
+def build(registry: Registry, encoder: FakeEncoder) -> Callable[..., ComposedTokenizer]:
+    def build(**changes: Any) -> ComposedTokenizer:
         return build_tokenizer(tokenizer_section(registry, **changes), 16, registry, encoder)
 
     return build

@@ -63,6 +63,8 @@ def _row(key: str, field: FieldInfo) -> tuple[str, ...]:
     if inner is not None and issubclass(inner, Component):
         component = f"`use: <{inner.kind}>`"
         kind = f"labels with {component}" if many else component
+    if (alternative := _alternative(field.annotation)) is not None:
+        kind = f"map, or `use: <{alternative.kind}>`"
     if inner is TrainSettings:
         description = "training settings; see [`train`](#train)"
     if key == "use":
@@ -82,15 +84,27 @@ def _default(field: FieldInfo) -> str:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model that validates a value, or each entry of a map; ``| None`` is ignored."""
+    """The model that validates a value, or each entry of a map; of ``section | component`` the
+    section. ``| None`` is ignored."""
     if get_origin(annotation) is dict:
         annotation = get_args(annotation)[1]
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        annotation = kinds[0] if len(kinds) == 1 else None
+        alternative = _alternative(annotation)
+        sections = [kind for kind in kinds if kind is not alternative]
+        annotation = sections[0] if len(sections) == 1 else None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return None
+
+
+def _alternative(annotation: Any) -> type[Component[Any]] | None:
+    """The component in ``section | component``; else None."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return None
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    components = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Component)]
+    return components[0] if len(kinds) > 1 and components else None
 
 
 def _train() -> str:

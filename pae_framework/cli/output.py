@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from pae_framework.errors import PaeError, Problem, RecipeError, StoppedError, UsageError
@@ -60,6 +61,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console_for_tables().print(table)
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """The text in lines of 80 columns; words, such as key paths and names of files, stay whole."""
+    return wrap(
+        text,
+        80,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ Elementwise operations, norms and the optimizer are not counted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -20,6 +20,8 @@ from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import planned_evaluations
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.models import Recipe
+from pae_framework.tokenizer.model import ComposedTokenizer
+from pae_framework.tokenizer.refinement import PriorRefiner
 
 TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
 
@@ -28,45 +30,61 @@ TRAINED, FROZEN_WITH_GRADIENT, ONCE = 3, 2, 1
 class Forward:
     """FLOPs of the forward pass of one image per component; 0 if the recipe lacks the component."""
 
-    encoder: int
     extractor: int
     encode: int
-    """Modulator, projector, bottleneck."""
+    """Images to latents; of a composed tokenizer without the encoder."""
     decode: int
-    """Deprojector, decoder."""
-    refine: int
-    compare: tuple[float, ...]
-    """Features of the image for each active reconstruction term."""
     generator: int
+    encoder: int = 0
+    """Of a composed tokenizer."""
+    refine: int = 0
+    compare: tuple[float, ...] = ()
+    """Features of the image for each active reconstruction term."""
 
 
 def count_forward(networks: Networks, recipe: Recipe) -> Forward:
     """Count every component's forward pass for one image."""
-    tokenizer, encoder, size = networks.tokenizer, networks.encoder, recipe.data.image_size
+    tokenizer, size, shape = networks.tokenizer, recipe.data.image_size, networks.tokenizer.latent
     with META, torch.no_grad():
         images = torch.empty(1, 3, size, size)
-        pixels = encoder.normalize(images)
-        tokens = torch.empty(1, encoder.grid**2, encoder.width)
-        latents = torch.empty(1, tokenizer.latent.channels, encoder.grid, encoder.grid)
+        latents = torch.empty(1, shape.channels, shape.side, shape.side)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
-        extractor, refiner, generator = networks.extractor, networks.refiner, networks.generator
+        extractor, generator = networks.extractor, networks.generator
         extracted = torch.empty(0)
         if extractor is not None and recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
             extracted = extractor.normalize(torch.empty(1, 3, side, side))
-        terms = recipe.tokenizer.reconstruction.active_terms.values()
+        written = recipe.tokenizer
+        forward = Forward(
+            extractor=_count(lambda: extractor(extracted)) if extractor else 0,
+            encode=_count(lambda: tokenizer.encode(images)) if written.encodes else 0,
+            decode=_count(lambda: tokenizer.decode(latents)) if written.decodes else 0,
+            generator=_count(lambda: generator(latents, time, label)) if generator else 0,
+        )
+    if networks.composed is None:
+        return forward
+    return _of_composed(forward, networks.composed, networks.refiner, recipe)
+
+
+def _of_composed(
+    forward: Forward, tokenizer: ComposedTokenizer, refiner: PriorRefiner | None, recipe: Recipe
+) -> Forward:
+    """The same, with the parts of a composed tokenizer, which a training counts differently."""
+    encoder, size = tokenizer.encoder, recipe.data.image_size
+    terms = recipe.tokenizer_section.reconstruction.active_terms.values()
+    with META, torch.no_grad():
+        pixels = encoder.normalize(torch.empty(1, 3, size, size))
+        tokens = torch.empty(1, encoder.grid**2, encoder.width)
 
         def encoder_flops(blocks: int | None) -> int:
             return _count(lambda: list(islice(encoder.feature_maps(pixels), blocks)))
 
-        return Forward(
+        return replace(
+            forward,
             encoder=_count(lambda: encoder(pixels)),
-            extractor=_count(lambda: extractor(extracted)) if extractor else 0,
             encode=_count(lambda: tokenizer.encode_features(pixels, tokens)),
-            decode=_count(lambda: tokenizer.decode(latents)),
             refine=_count(lambda: refiner.deprojector(refiner.targets(tokens))) if refiner else 0,
             compare=tuple(term.flops(size, encoder_flops) for term in terms),
-            generator=_count(lambda: generator(latents, time, label)) if generator else 0,
         )
 
 
@@ -81,7 +99,7 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
         "extractor": TRAINED * forward.extractor,
         "encoder": TRAINED * forward.encoder,
         "refine": ONCE * forward.encoder + TRAINED * forward.refine,
-        "tokenizer": _tokenizer_step(forward, recipe),
+        "tokenizer": 0 if recipe.composed is None else _tokenizer_step(forward, recipe),
         "latents": (2 if recipe.data.flip else 1) * encoded if recipe.latents.written else 0,
         "generator": TRAINED * forward.generator + (0 if recipe.latents.stored else encoded),
     }
@@ -106,8 +124,9 @@ def _mean_passes(sample: SampleSettings, latent: LatentShape, last: int | None) 
 
 def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     """FLOPs of one image in a training step of the tokenizer, without the discriminator."""
-    decodes = recipe.tokenizer.decodes
-    encoder = (TRAINED if recipe.tokenizer.train_encoder else ONCE) * forward.encoder
+    section = recipe.tokenizer_section
+    decodes = section.decoder_passes
+    encoder = (TRAINED if section.train_encoder else ONCE) * forward.encoder
     total: float = encoder + TRAINED * (forward.encode + decodes * forward.decode)
     # Features of the original are computed without gradient, those of each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes

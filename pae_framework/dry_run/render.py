@@ -17,11 +17,11 @@ Line = str | Text | PlainTable
 def dry_run_lines(dry_run: DryRun) -> Iterator[Line]:
     """Lines and tables of a dry run, from top to bottom."""
     channels, side, _ = dry_run.latent
-    grid = f"{dry_run.grid} x {dry_run.grid}"
+    grid, width = f"{dry_run.grid} x {dry_run.grid}", dry_run.token_width
+    tokens = "" if width is None else f"{grid} tokens of width {width} -> "
     yield Text.assemble(
         (dry_run.name, "bold"),
-        f": images {dry_run.image_size} px -> {grid} tokens of width "
-        f"{dry_run.token_width} -> latents {channels} x {side} x {side}",
+        f": images {dry_run.image_size} px -> {tokens}latents {channels} x {side} x {side}",
     )
     if dry_run.train_images is not None:
         yield f"{dry_run.train_images:,} training images of {dry_run.classes} classes"

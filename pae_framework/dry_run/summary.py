@@ -22,6 +22,7 @@ from pae_framework.errors import UsageError
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.frozen import UsesFrozen
 from pae_framework.preflight.memory import CLASSES, StageMemory, training_memory
+from pae_framework.recipe.components import TokenizerComponent
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
@@ -38,6 +39,10 @@ from pae_framework.training.train_settings import TrainSettings
 
 _STATES = {"done": "done", "pending": "runs"}
 """What a stage will do, by its recorded state; in any other state it goes on."""
+
+
+_Part = tuple[str, str, nn.Module | None, str | None]
+"""Name, component, network, and the stage that trains it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ class DryRun:
     train_images: int | None
     classes: int | None
     grid: int
-    token_width: int
+    """Side of the latents."""
+    token_width: int | None
+    """Of the composed tokenizer's encoder."""
     latent: tuple[int, int, int]
     parts: tuple[ComponentSize, ...]
     stages: tuple[StageDryRun, ...]
@@ -135,14 +142,15 @@ def dry_run(
             f"{rates.measured} with torch {rates.torch}"
         )
     latent = latent_shape(recipe)
-    encoder = recipe.tokenizer.encoder.config
     return DryRun(
         name=recipe.name,
         image_size=recipe.data.image_size,
         train_images=images,
         classes=classes,
         grid=latent.side,
-        token_width=encoder.token_width(),
+        token_width=None
+        if recipe.composed is None
+        else recipe.composed.encoder.config.token_width(),
         latent=(latent.channels, latent.side, latent.side),
         parts=() if networks is None else tuple(_component_sizes(networks, recipe)),
         stages=stages,
@@ -201,19 +209,34 @@ def _built(
 
 
 def _component_sizes(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
-    tokenizer, section = networks.tokenizer, recipe.tokenizer
-    encoder_stage = "encoder" if section.encoder.train is not None else None
-    if section.train_encoder:
-        encoder_stage = "tokenizer"
     extractor = "" if recipe.extractor is None else recipe.extractor.use
     extractor_stage = "extractor" if STAGES["extractor"].exists(recipe) else None
-    adversarial = section.active_adversarial
-    discriminator = "" if adversarial is None else adversarial.discriminator.use
     generator = "" if recipe.generator is None else recipe.generator.use
     loaded = recipe.generator is not None and recipe.generator.weights is not None
     generator_stage = None if loaded else "generator"
-    rows: list[tuple[str, str, nn.Module | None, str | None]] = [
+    rows: list[_Part] = [
         ("extractor", extractor, networks.extractor, extractor_stage),
+        *_tokenizer_parts(networks, recipe),
+        ("generator", generator, networks.generator, generator_stage),
+    ]
+    return [
+        _component_size(*row)
+        for row in rows
+        if row[2] is not None and next(row[2].parameters(), None) is not None
+    ]
+
+
+def _tokenizer_parts(networks: Networks, recipe: Recipe) -> list[_Part]:
+    section, tokenizer = recipe.tokenizer, networks.composed
+    if isinstance(section, TokenizerComponent):
+        return [("tokenizer", section.use, networks.tokenizer, None)]
+    assert tokenizer is not None
+    encoder_stage = "encoder" if section.encoder.train is not None else None
+    if section.train_encoder:
+        encoder_stage = "tokenizer"
+    adversarial = section.active_adversarial
+    discriminator = "" if adversarial is None else adversarial.discriminator.use
+    return [
         ("encoder", section.encoder.use, networks.encoder, encoder_stage),
         ("modulator", section.modulator.use, tokenizer.delta_encoder, "tokenizer"),
         ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),
@@ -221,12 +244,6 @@ def _component_sizes(networks: Networks, recipe: Recipe) -> list[ComponentSize]:
         ("decoder", section.decoder.use, tokenizer.decoder, "tokenizer"),
         ("discriminator", discriminator, networks.discriminator, "tokenizer"),
         ("refinement", "", networks.refiner, "refine"),
-        ("generator", generator, networks.generator, generator_stage),
-    ]
-    return [
-        _component_size(*row)
-        for row in rows
-        if row[2] is not None and next(row[2].parameters(), None) is not None
     ]
 
 
@@ -340,16 +357,18 @@ def trained_module(
     stage: str, loaded: LoadedRecipe, networks: Networks, classes: int
 ) -> nn.Module | None:
     """A module whose weights are named as in the stage; None if the stage is unknown here."""
-    recipe, tokenizer = loaded.recipe, networks.tokenizer
+    recipe, tokenizer = loaded.recipe, networks.composed
     if stage in ("extractor", "encoder"):
         encoder = networks.extractor if stage == "extractor" else networks.encoder
         assert encoder is not None
         return encoder.pretraining(classes)
     if stage == "refine":
         assert networks.refiner is not None
+        assert networks.encoder is not None
         return RefinementObjective(networks.refiner, networks.encoder)
     if stage == "tokenizer":
-        terms = build_regularizers(recipe.tokenizer, loaded.registry, tokenizer)
+        assert tokenizer is not None
+        terms = build_regularizers(recipe.tokenizer_section, loaded.registry, tokenizer)
         regularizers = NamedModules({term.name: term.regularizer for term in terms})
         return NamedModules({"tokenizer": tokenizer, "regularizers": regularizers})
     if stage == "generator":

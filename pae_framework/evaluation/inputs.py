@@ -20,10 +20,11 @@ from pae_framework.contracts import (
     InceptionNetwork,
     LatentRows,
     SampleSet,
+    Tokenizer,
 )
 from pae_framework.data.images import random_subset, read_masks
 from pae_framework.data.pixels import resize, to_float_on, to_uint8
-from pae_framework.errors import PluginError
+from pae_framework.errors import PluginError, UsageError
 from pae_framework.evaluation.build_inception import fdr6_network, inception_network
 from pae_framework.evaluation.feature_cache import CachedExtraction, network_folder
 from pae_framework.evaluation.ordered_reads import OrderedReads
@@ -43,9 +44,10 @@ from pae_framework.recipe.components import ExtractorComponent
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import json_digest
 from pae_framework.tensor_files import weights_digest
-from pae_framework.tokenizer.losses.reconstruction import build_distance
-from pae_framework.tokenizer.model import Tokenizer
-from pae_framework.tokenizer.tokenizer_settings import ReconstructionTermSettings
+from pae_framework.tokenizer.losses.lpips import build_lpips
+from pae_framework.tokenizer.losses.perceptual import PerceptualDistance
+from pae_framework.tokenizer.model import ComposedTokenizer
+from pae_framework.tokenizer.tokenizer_settings import LpipsNetwork, PerceptualSettings
 from pae_framework.world import ONE_PROCESS, World
 
 if TYPE_CHECKING:
@@ -221,8 +223,8 @@ class RunInputs(EvaluationInputs):
             case "training_images":
                 return identity_of_training_images(context)
             case "encoder":
-                component = context.recipe.tokenizer.encoder
-                return encoder_identity(context, part, component, self.tokenizer.encoder)
+                component = context.recipe.tokenizer_section.encoder
+                return encoder_identity(context, part, component, self._composed.encoder)
             case "extractor":
                 extractor = context.recipe.extractor
                 assert extractor is not None
@@ -234,8 +236,7 @@ class RunInputs(EvaluationInputs):
                 )
             case "perceptual":
                 named: dict[str, Any] = {part: self.perceptual_name}
-                if self._perceptual_term.parameters():  # a network of its own
-                    assert isinstance(self._distance, nn.Module)
+                if isinstance(self._perceptual_settings, LpipsNetwork):
                     return {**named, f"{part}_digest": weights_digest(self._distance)}
                 return {**named, **self.protocol_of("encoder")}
             case "tokenizer" | "generator":
@@ -271,6 +272,28 @@ class RunInputs(EvaluationInputs):
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""
         return trained_tokenizer(self._context)
+
+    @cached_property
+    def unavailable(self) -> Mapping[str, str]:
+        tokenizer = self._context.recipe.tokenizer
+        reasons = {
+            "features": None
+            if self._context.recipe.composed
+            else "the tokenizer has no encoder tokens",
+            "perceptual": None if tokenizer.perceptual else "the recipe has no tokenizer.lpips",
+            "decode": None if tokenizer.decodes else "the tokenizer does not decode",
+        }
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    def _require(self, name: str) -> None:
+        if (reason := self.unavailable.get(name)) is not None:
+            raise UsageError(f"`{name}` is not available: {reason}")
+
+    @property
+    def _composed(self) -> ComposedTokenizer:
+        self._require("features")
+        assert isinstance(self.tokenizer, ComposedTokenizer)
+        return self.tokenizer
 
     @cached_property
     def latents(self) -> Tensor:
@@ -386,27 +409,33 @@ class RunInputs(EvaluationInputs):
 
     @property
     def perceptual_name(self) -> str:
-        return str(self._perceptual_term)
+        return str(self._perceptual_settings)
 
     @property
-    def _perceptual_term(self) -> ReconstructionTermSettings:
-        settings = self._context.recipe.tokenizer.reconstruction
-        return settings.terms[settings.perceptual_metric]
+    def _perceptual_settings(self) -> PerceptualSettings | LpipsNetwork:
+        self._require("perceptual")
+        settings = self._context.recipe.tokenizer.perceptual
+        assert settings is not None
+        return settings
 
     @cached_property
-    def _distance(self) -> Callable[[Tensor, Tensor], Tensor]:
-        settings = self._context.recipe.tokenizer.reconstruction
-        distance = build_distance(settings.perceptual_metric, settings, self.tokenizer.encoder)
-        return distance.to(self._context.device) if isinstance(distance, nn.Module) else distance
+    def _distance(self) -> nn.Module:
+        settings = self._perceptual_settings
+        if isinstance(settings, LpipsNetwork):
+            return build_lpips(settings).to(self._context.device)
+        distance = PerceptualDistance(self._composed.encoder, settings.layers)
+        return distance.to(self._context.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        self._require("decode")
         return self.tokenizer.decode(latents.to(self._context.device))
 
     @torch.no_grad()
     def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
         device = self._context.device
-        return self._distance(a.to(device), b.to(device))
+        distance: Tensor = self._distance(a.to(device), b.to(device))
+        return distance
 
     def _map(self, function: str, rows: Tensor) -> Tensor:
         (results,) = self._shared.map(function, rows)
@@ -415,14 +444,15 @@ class RunInputs(EvaluationInputs):
     # --- functions of batches, in each process ----------------------------------------------------
 
     def _workers(self) -> int:
-        """Processes that read images ahead, as in the training of the tokenizer."""
-        return self._context.recipe.tokenizer.train.workers
+        """Processes that read images ahead, as in the training of the tokenizer or its encoding."""
+        recipe = self._context.recipe
+        return recipe.latents.workers if recipe.composed is None else recipe.composed.train.workers
 
     def _encode(self, images: Tensor) -> tuple[Tensor]:
         return (self.tokenizer.encode(self._pixels(images)).latents.float(),)
 
     def _tokens(self, images: Tensor) -> Tensor:
-        return self.tokenizer.features(self._pixels(images)).tokens.float()
+        return self._composed.features(self._pixels(images)).tokens.float()
 
     def _extract(self, images: Tensor) -> tuple[Tensor]:
         component, network = self._context.recipe.extractor, self._extractor_network

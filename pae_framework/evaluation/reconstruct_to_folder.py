@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pae_framework.contracts import Tokenizer
 from pae_framework.data.data_settings import STORED
 from pae_framework.data.image_notes import NOTES
 from pae_framework.data.images import random_subset, read_image, read_images
@@ -17,7 +18,6 @@ from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.output_folder import restart
 from pae_framework.report.pictures import compare, grid, save_png
-from pae_framework.tokenizer.model import Tokenizer
 
 BATCH = 64
 RECORD = "reconstructed.json"

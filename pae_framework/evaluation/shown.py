@@ -69,11 +69,10 @@ def rotations(inputs: RunInputs) -> Rotations | None:
 
 
 def clusters(inputs: RunInputs, masks: Tensor | None) -> Clusters:
-    """Clusters of the latents and of the encoder's tokens of the test images."""
-    tokens = {
-        "encoder": inputs.features(torch.arange(len(inputs.images))),
-        "latents": map_to_tokens(inputs.latents),
-    }
+    """Clusters of the latents and of the encoder's tokens, if any, of the test images."""
+    tokens = {"latents": map_to_tokens(inputs.latents)}
+    if "features" not in inputs.unavailable:
+        tokens = {"encoder": inputs.features(torch.arange(len(inputs.images))), **tokens}
     maps = {name: cluster_maps(rows, _CLUSTERS, inputs.seed) for name, rows in tokens.items()}
     return Clusters(inputs.images, maps, masks)
 

@@ -10,16 +10,26 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pae_framework.build import build_encoder, build_generator, build_refiner, build_tokenizer
-from pae_framework.contracts import Encoder, Generator
+from pae_framework.build import (
+    build_encoder,
+    build_generator,
+    build_refiner,
+    build_tokenizer,
+    build_tokenizer_component,
+)
+from pae_framework.contracts import Encoder, Generator, Tokenizer
 from pae_framework.errors import PluginError
 from pae_framework.execution.context import StageContext, initial_weights
-from pae_framework.execution.probe import probe_encoder, probe_generator, probe_tokenizer
-from pae_framework.recipe.components import EncoderComponent
+from pae_framework.execution.probe import (
+    probe_encoder,
+    probe_generator,
+    probe_tokenizer,
+    probe_tokenizer_component,
+)
+from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.models import Recipe
 from pae_framework.tensor_files import load_weights, weights_digest
-from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.training.train_settings import TrainSettings
 
@@ -36,8 +46,7 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
         PluginError: it breaks its contract, or has other weights than in an earlier stage.
     """
     recipe = context.recipe
-    encoder_component = recipe.tokenizer.encoder
-    component = recipe.extractor if stage == "extractor" else encoder_component
+    component = recipe.extractor if stage == "extractor" else recipe.tokenizer_section.encoder
     assert component is not None
     with _initial_weights(context, _first_training(recipe, component), stage):
         size = component.image_size(recipe.data.image_size)
@@ -54,9 +63,10 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
 
 def _first_training(recipe: Recipe, component: EncoderComponent) -> TrainSettings | None:
     """Settings of the training that starts from the component's initial weights; None if none."""
-    section = recipe.tokenizer
-    with_tokenizer = component is section.encoder and section.train_encoder
-    return section.train if component.train is None and with_tokenizer else component.train
+    section = recipe.composed
+    if section is None or component is not section.encoder or not section.train_encoder:
+        return component.train
+    return component.train or section.train
 
 
 def _encoder_file(context: StageContext, stage: str) -> Path | None:
@@ -73,7 +83,7 @@ def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | N
     """The networks of stage ``refine``, frozen, on the device; None if it is not an input."""
     if not context.reads("refine"):
         return None
-    section = context.recipe.tokenizer
+    section = context.recipe.tokenizer_section
     assert section.refinement is not None
     with _initial_weights(context, section.refinement.train, "refine"):
         refiner = build_refiner(section, encoder)
@@ -83,8 +93,13 @@ def trained_refiner(context: StageContext, encoder: Encoder) -> PriorRefiner | N
 
 def trained_tokenizer(context: StageContext) -> Tokenizer:
     """The run's tokenizer, frozen, on the device."""
-    recipe = context.recipe
-    section, registry = recipe.tokenizer, context.registry
+    recipe, registry = context.recipe, context.registry
+    weights = context.file("tokenizer", "tokenizer.safetensors")
+    if isinstance(recipe.tokenizer, TokenizerComponent):
+        whole = _untrained_component(context, recipe.tokenizer)
+        load_weights(whole, weights)
+        return freeze(whole, context)
+    section = recipe.tokenizer
     if section.train_encoder:  # the tokenizer's file has its weights
         with _initial_weights(context, _first_training(recipe, section.encoder), "encoder"):
             encoder = build_encoder(section.encoder, recipe.data.image_size, registry)
@@ -92,12 +107,36 @@ def trained_tokenizer(context: StageContext) -> Tokenizer:
         encoder = frozen_encoder(context)
     with _initial_weights(context, section.train, "tokenizer"):
         tokenizer = build_tokenizer(section, recipe.data.image_size, registry, encoder)
-    load_weights(tokenizer, context.file("tokenizer", "tokenizer.safetensors"))
+    load_weights(tokenizer, weights)
     freeze(tokenizer, context)
     if section.train_encoder:
         probe_encoder(encoder, section.encoder, registry)
     probe_tokenizer(tokenizer, section, registry)
     return tokenizer
+
+
+def pretrained_tokenizer(context: StageContext) -> Tokenizer:
+    """The run's tokenizer, which is one component, with its own weights, frozen, on the device.
+
+    Raises:
+        DataError, CheckpointError: see :meth:`Tokenizer.load_pretrained`.
+        CheckpointError: it gives other shapes than its config states.
+        PluginError: the same, of a plugin.
+    """
+    component = context.recipe.tokenizer
+    assert isinstance(component, TokenizerComponent)
+    tokenizer = _untrained_component(context, component)
+    tokenizer.load_pretrained()
+    freeze(tokenizer, context)
+    size = context.recipe.data.image_size
+    probe_tokenizer_component(tokenizer, component, size, context.registry)
+    return tokenizer
+
+
+def _untrained_component(context: StageContext, component: TokenizerComponent) -> Tokenizer:
+    with _initial_weights(context, None, "tokenizer"):
+        size = context.recipe.data.image_size
+        return build_tokenizer_component(component, size, context.registry)
 
 
 def untrained_generator(context: StageContext, device: torch.device | None = None) -> Generator:

@@ -63,7 +63,7 @@ def cached_features(
         StoppedError: a signal asked to stop; shards in progress were finished.
     """
     recipe, source = context.recipe, context.train_source
-    if not recipe.tokenizer.cache_features:
+    if not recipe.tokenizer_section.cache_features:
         return None
     context.world.on_main(lambda: _require_fixed_images(source))
     folder = context.run.store / FOLDER / _key(context, settings, encoder)

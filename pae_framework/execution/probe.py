@@ -24,8 +24,9 @@ from pae_framework.contracts import (
     Encoder,
     Generator,
     Modulator,
+    Tokenizer,
 )
-from pae_framework.errors import DataError, PaeError, PluginError
+from pae_framework.errors import CheckpointError, DataError, PaeError, PluginError
 from pae_framework.plugin_code import describe
 from pae_framework.promises import (
     attributes_problem,
@@ -43,10 +44,10 @@ from pae_framework.promises import (
     token_map_problem,
     token_order_problem,
 )
-from pae_framework.recipe.components import Component
+from pae_framework.recipe.components import Component, TokenizerComponent
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import ComponentSpec, Registry
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
 IMAGES = 2
 TOLERANCE = 0.01
@@ -76,7 +77,9 @@ def probe_encoder(encoder: Encoder, component: Component, registry: Registry) ->
     _probe(registry.find("encoder", component.use), encoder, problem)
 
 
-def probe_tokenizer(tokenizer: Tokenizer, section: TokenizerSection, registry: Registry) -> None:
+def probe_tokenizer(
+    tokenizer: ComposedTokenizer, section: TokenizerSection, registry: Registry
+) -> None:
     """The modulator, the bottleneck and the decoder, each by itself."""
     encoder = tokenizer.encoder
     modulator, bottleneck = tokenizer.delta_encoder, tokenizer.bottleneck
@@ -93,8 +96,42 @@ def probe_tokenizer(tokenizer: Tokenizer, section: TokenizerSection, registry: R
     _probe(
         registry.find("decoder", section.decoder.use),
         tokenizer.decoder,
-        lambda: _decoder(tokenizer.decoder, encoder),
+        lambda: _decoder(
+            tokenizer.decoder, encoder, section.bottleneck.config.decoder_width(encoder.width)
+        ),
     )
+
+
+def probe_tokenizer_component(
+    tokenizer: Tokenizer, component: TokenizerComponent, image_size: int, registry: Registry
+) -> None:
+    """Latents of two images and images of two latents, as far as it encodes and decodes.
+
+    A built-in one is probed, too: its networks may be files of others.
+
+    Raises:
+        CheckpointError: the file of a built-in one gives other shapes than the recipe states.
+    """
+    spec = registry.find("tokenizer", component.use)
+
+    def problem() -> str | None:
+        shape = tokenizer.latent
+        if shape != (promised := component.latent_shape(image_size)):
+            return f"config.latent_shape gives {promised}, but latent is {shape}"
+        latents = (IMAGES, shape.channels, shape.side, shape.side)
+        images = (IMAGES, 3, image_size, image_size)
+        return first(
+            _encodes(tokenizer, images, latents) if component.encodes else None,
+            _decodes(tokenizer, latents, images) if component.decodes else None,
+        )
+
+    if not spec.built_in:
+        _probe(spec, tokenizer, problem)
+        return
+    with torch.no_grad(), seeding.random_states_kept():
+        found = problem()
+    if found is not None:
+        raise CheckpointError(f"tokenizer {component.use!r} does not fit the recipe: {found}")
 
 
 def probe_generator(
@@ -195,9 +232,9 @@ def _bottleneck(bottleneck: Bottleneck, config: BottleneckConfig, encoder: Encod
     )
 
 
-def _decoder(decoder: Decoder, encoder: Encoder) -> str | None:
+def _decoder(decoder: Decoder, encoder: Encoder, width: int) -> str | None:
     grid, size = encoder.grid, encoder.image_size
-    tokens = _random((IMAGES, grid**2, encoder.width), decoder)
+    tokens = _random((IMAGES, grid**2, width), decoder)
     last = decoder.last_layer()
     if not any(last is parameter for parameter in decoder.parameters()):
         return "last_layer must give a weight of the decoder"
@@ -205,6 +242,27 @@ def _decoder(decoder: Decoder, encoder: Encoder) -> str | None:
         tensor_problem(decoder(tokens), (IMAGES, 3, size, size), "the pixels", dtype=None)
         or _function_problem(decoder, (tokens,), "the pixels")
         or map_order_problem(decoder, tokens[:1], grid, "the pixels")
+    )
+
+
+# --- a tokenizer as a whole -----------------------------------------------------------------------
+
+
+def _encodes(tokenizer: Tokenizer, images: tuple[int, ...], latents: tuple[int, ...]) -> str | None:
+    pixels = _random(images, tokenizer).sigmoid()
+
+    def encode(x: Tensor) -> Tensor:
+        return tokenizer.encode(x).latents
+
+    return posterior_problem(tokenizer.encode(pixels), latents) or _function_problem(
+        encode, (pixels,), "the latents"
+    )
+
+
+def _decodes(tokenizer: Tokenizer, latents: tuple[int, ...], images: tuple[int, ...]) -> str | None:
+    z = _random(latents, tokenizer)
+    return tensor_problem(tokenizer.decode(z), images, "the images", dtype=None) or (
+        _function_problem(tokenizer.decode, (z,), "the images")
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pae_framework.contracts import Tokenizer
 from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.data.images import read_images
 from pae_framework.data.pixels import to_float_on
@@ -18,7 +19,6 @@ from pae_framework.data.read_ahead import read_ahead
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.tokenizer.frozen_types import cast_for_encoding
-from pae_framework.tokenizer.model import Tokenizer
 
 Encode = Callable[[Tensor], Tensor]
 """Maps images (B, 3, S, S) in [0, 1], on the device, to latents (B, C, h, w)."""
@@ -28,7 +28,7 @@ def encoding_tokenizer(context: StageContext) -> Tokenizer:
     """The run's tokenizer, frozen, on the device, in the types in which it encodes."""
     tokenizer = trained_tokenizer(context)
     if context.recipe.latents.precision == "bf16":
-        cast_for_encoding(tokenizer)
+        cast_for_encoding(tokenizer, context.recipe.data.image_size)
     return tokenizer
 
 

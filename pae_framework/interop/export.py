@@ -17,10 +17,13 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import run_statistics, tokenizer_identity
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.interop.tokenizer_weights import released_state
+from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.models import Recipe
 from pae_framework.system.file_errors import writing
 from pae_framework.system.files import follow_umask
 from pae_framework.tensor_files import safetensors_system_errors, save_tensors, save_torch_file
+from pae_framework.tokenizer.model import ComposedTokenizer
 
 
 def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_encoder: bool) -> int:
@@ -31,10 +34,16 @@ def export_tokenizer(context: StageContext, file: Path, as_torch: bool, with_enc
     Returns the number of tensors.
 
     Raises:
-        CheckpointError: the released layout has no names for the encoder.
+        CheckpointError: the released layout has no names for the encoder, or the tokenizer is one
+            component.
         UsageError: an encoder that was trained with the tokenizer is to be left out.
     """
     tokenizer = trained_tokenizer(context).cpu()
+    if not isinstance(tokenizer, ComposedTokenizer):
+        raise CheckpointError(
+            f"released PAE tokenizers have no names for {type(tokenizer).__name__}; its weights "
+            "are in the file tokenizer.safetensors of stage tokenizer"
+        )
     try:
         state = released_state(tokenizer, with_encoder)
     except CheckpointError as error:
@@ -113,15 +122,22 @@ def _write(
     save_torch_file({**dict.fromkeys(entries, plain), "metadata": metadata}, file)
 
 
+def _named_part(recipe: Recipe) -> tuple[str, EncoderComponent | TokenizerComponent]:
+    """What names the tokenizer: a composed one's encoder, or the component."""
+    if isinstance(recipe.tokenizer, TokenizerComponent):
+        return "tokenizer", recipe.tokenizer
+    return "encoder", recipe.tokenizer.encoder
+
+
 def _metadata(context: StageContext, stage: str) -> dict[str, str]:
     recipe = context.recipe
-    encoder = recipe.tokenizer.encoder
-    model = getattr(encoder.config, "model", None)
+    part, component = _named_part(recipe)
+    model = getattr(component.config, "model", None)
     texts = {
         "format": "pt",
         "written_by": f"pae-framework {__version__}",
         "recipe": recipe.name,
-        "encoder": encoder.use if model is None else f"{encoder.use} {model}",
+        part: component.use if model is None else f"{component.use} {model}",
         "image_size": str(recipe.data.image_size),
         "stage": context.plan[stage].folder,
     }

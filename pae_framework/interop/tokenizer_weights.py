@@ -1,12 +1,15 @@
 """Released PAE tokenizers: read them, match them with a recipe, load, copy or write them.
 
 A file holds one state dict: ``delta_encoder.``, ``latent_compressor.``, ``latent_decompressor.``
-and ``decoder.`` with the names of our :class:`Tokenizer`, and optionally ``encoder.`` with the
-frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has it
-under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
+and ``decoder.`` with the names of our :class:`ComposedTokenizer`, and optionally ``encoder.`` with
+the frozen encoder's names in its transformers class (PAE with transformers 4.57). A torch file has
+it under ``model``; an ``ema`` next to it is ignored, as in PAE's own loader. Our own
 ``tokenizer.safetensors`` is such a file without encoder; a bottleneck with statistics adds
 ``bottleneck.`` to either. An encoder that was trained with the tokenizer is one of its parts and
 has its own names under ``encoder.``.
+
+Files of latent diffusion's KL autoencoders and of VA-VAE have the names of our ``ldm_cnn``, but for
+the convolutions next to the latents, and further networks that only their training uses.
 """
 
 from __future__ import annotations
@@ -31,11 +34,17 @@ from pae_framework.interop.provenance import (
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
 from pae_framework.tensor_files import cast_like, differences, save_tensors
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.weight_files import read_weights
 
 ENCODER = "encoder."
 """Prefix of the frozen encoder's names."""
+
+
+_BESIDE = {"quant_conv.": ENCODER, "post_quant_conv.": "decoder."}
+"""Latent diffusion's prefixes of layers that are part of our encoder and decoder."""
+_OF_TRAINING = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")
+"""Prefixes of what latent diffusion's and VA-VAE's files hold for their training only."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,8 @@ def load_tokenizer_weights(context: StageContext) -> None:
         CheckpointError: it is damaged, or made for another recipe; lists what differs.
     """
     recipe = context.recipe
-    assert recipe.tokenizer.weights is not None
-    path = require_file(recipe.tokenizer.weights, "tokenizer.weights", folder=True)
+    assert recipe.tokenizer_section.weights is not None
+    path = require_file(recipe.tokenizer_section.weights, "tokenizer.weights", folder=True)
     released = whole_tokenizer(read_released(path), recipe, context.registry)
     weights = match_recipe(released, recipe, context.registry)
     save_tensors(weights.tokenizer, context.directory / "tokenizer.safetensors")
@@ -104,7 +113,8 @@ def validate_and_copy(
     """
     released = whole_tokenizer(read_released(file), recipe, registry)
     match_recipe(released, recipe, registry)
-    if not released.encoder and (missing := recipe.tokenizer.encoder.config.missing()) is not None:
+    missing = recipe.tokenizer_section.encoder.config.missing()
+    if not released.encoder and missing is not None:
         raise DataError(
             f"{file} does not contain the encoder's weights: tokenizer.encoder: {missing}"
         )
@@ -119,11 +129,33 @@ def read_released(path: Path) -> TokenizerWeights:
         CheckpointError: see :func:`~pae_framework.weight_files.read_weights`.
     """
     found = read_weights(path)
-    tensors = found.tensors
+    tensors, summary = found.tensors, found.summary
+    if any(name.startswith(tuple(_BESIDE)) for name in tensors):
+        tensors = _without_training(tensors)
+        if left := len(found.tensors) - len(tensors):
+            summary += f"; {left} tensors of its training left out"
     encoder = {name: x for name, x in tensors.items() if name.startswith(ENCODER)}
     tokenizer = {name: x for name, x in tensors.items() if name not in encoder}
     encoder = {name.removeprefix(ENCODER): x for name, x in encoder.items()}
-    return TokenizerWeights(str(path), tokenizer, encoder, found.summary)
+    return TokenizerWeights(str(path), tokenizer, encoder, summary)
+
+
+def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of latent diffusion's autoencoder by our names, without those of its training."""
+    return {
+        next((part for beside, part in _BESIDE.items() if name.startswith(beside)), "") + name: x
+        for name, x in tensors.items()
+        if not name.startswith(_OF_TRAINING)
+    }
+
+
+def _as_latent_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`_without_training`; other tokenizers have no such names."""
+    inner = tuple(part + beside for beside, part in _BESIDE.items())
+    return {
+        name.partition(".")[2] if name.startswith(inner) else name: tensor
+        for name, tensor in state.items()
+    }
 
 
 def whole_tokenizer(
@@ -135,14 +167,15 @@ def whole_tokenizer(
         CheckpointError: it holds a decoder alone, and the bottleneck needs statistics.
         DataError: the file of the bottleneck's statistics is missing, damaged or does not fit.
     """
-    tokenizer = meta_tokenizer(recipe, registry)
+    section = recipe.tokenizer_section
+    tokenizer = meta_tokenizer(section, recipe.data.image_size, registry)
     if released.encoder or not released.tokenizer.keys() & tokenizer.decoder.state_dict().keys():
         return released
-    bottleneck = build_bottleneck(recipe.tokenizer, registry, tokenizer.encoder)
+    bottleneck = build_bottleneck(section, registry, tokenizer.encoder)
     if bottleneck.statistics_images:
         raise CheckpointError(
             f"{released.source} holds a decoder alone, and the bottleneck "
-            f"{recipe.tokenizer.bottleneck.use!r} needs statistics; set "
+            f"{section.bottleneck.use!r} needs statistics; set "
             "tokenizer.bottleneck.statistics=<stat.pt>"
         )
     bottleneck.load_pretrained()
@@ -159,13 +192,15 @@ def match_recipe(
     Raises:
         CheckpointError: the file was made for another recipe; lists what differs.
     """
-    encoder = recipe.tokenizer.encoder
-    if released.encoder and encoder.train is not None and not recipe.tokenizer.train_encoder:
+    section = recipe.tokenizer_section
+    encoder = section.encoder
+    if released.encoder and encoder.train is not None and not section.train_encoder:
         raise CheckpointError(
             f"{released.source} contains an encoder, but the recipe trains its own "
             f"({encoder.use}: tokenizer.encoder.train)"
         )
-    weights = match_state_dict(released, meta_tokenizer(recipe, registry))
+    expected = meta_tokenizer(recipe.tokenizer_section, recipe.data.image_size, registry)
+    weights = match_state_dict(released, expected)
     if not released.encoder and getattr(encoder.config, "weights", None) == "none":
         raise CheckpointError(
             f"{released.source} does not contain the encoder's weights, and the recipe loads none; "
@@ -174,7 +209,7 @@ def match_recipe(
     return weights
 
 
-def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> TokenizerWeights:
+def match_state_dict(released: TokenizerWeights, tokenizer: ComposedTokenizer) -> TokenizerWeights:
     """The weights as state dicts of ``tokenizer`` and its encoder, in their dtypes.
 
     Args:
@@ -202,7 +237,7 @@ def match_state_dict(released: TokenizerWeights, tokenizer: Tokenizer) -> Tokeni
     return replace(released, tokenizer=cast, encoder=encoder)
 
 
-def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
+def released_state(tokenizer: ComposedTokenizer, with_encoder: bool = True) -> dict[str, Tensor]:
     """The state dict of a released tokenizer, the inverse of :func:`match_state_dict`.
 
     Raises:
@@ -217,7 +252,7 @@ def released_state(tokenizer: Tokenizer, with_encoder: bool = True) -> dict[str,
     if with_encoder and not tokenizer.trains_encoder:
         released = tokenizer.encoder.to_released()
         state.update({ENCODER + name: tensor for name, tensor in released.items()})
-    return state
+    return _as_latent_diffusion(state)
 
 
 def _match_encoder(released: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:

@@ -68,6 +68,11 @@ def import_tokenizer(
     loaded = load_recipe(recipe, overrides, registry, plugins)
     if loaded.recipe.sweep is not None:
         raise UsageError(f"{loaded.recipe.name} is a sweep; import into a recipe without `sweep:`")
+    if loaded.recipe.composed is None:
+        raise UsageError(
+            f"the tokenizer of {loaded.recipe.name} is one component, which loads its own weights; "
+            "import into a recipe with `tokenizer.encoder`"
+        )
     path = run_dir or Path("runs") / f"{loaded.recipe.name}-imported"
     _claim(path, loaded.recipe.name)
     from pae_framework.interop.tokenizer_weights import validate_and_copy
@@ -77,7 +82,7 @@ def import_tokenizer(
     console.print(summary, soft_wrap=True, markup=False)
 
     changes = [f"tokenizer.weights={inline(str(copy))}"]
-    if has_encoder and "weights" in type(loaded.recipe.tokenizer.encoder.config).model_fields:
+    if has_encoder and "weights" in type(loaded.recipe.composed.encoder.config).model_fields:
         changes.append("tokenizer.encoder.weights=none")
     loaded = load_recipe(recipe, [*overrides, *changes], registry, plugins)
     directory = RunDirectory.at(path, stages_dir_of(path))

@@ -21,7 +21,7 @@ from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.continuation import CONTINUED
 from pae_framework.runs.data_record import record_known_images
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.edited import edit_note, edited_code
+from pae_framework.runs.edited import plugin_changes
 from pae_framework.runs.environment import describe_environment
 from pae_framework.runs.looking import looking_once
 from pae_framework.runs.plan import PlannedStage
@@ -185,8 +185,8 @@ class LocalLauncher:
             self._print(planned, ADOPTED)
         record.keep_times(directory.results(planned).require_complete())
         self._print(planned, "cached")
-        if packages := edited_code(planned.name, record, loaded):
-            self._print(planned, edit_note(planned.name, packages))
+        if note := plugin_changes(planned.name, record, loaded).note(planned.name):
+            self._print(planned, note)
 
     def _print(self, planned: PlannedStage, text: str) -> None:
         self.console.print(Text.assemble((f"{planned.name:<10}", "bold"), f" {text}"))

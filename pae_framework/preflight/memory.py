@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pae_framework.config import block_activations
-from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.derived import known_classes, latent_shape
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
@@ -150,7 +150,7 @@ def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> l
 
 
 def _refinement(recipe: Recipe) -> list[_Network]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    tokenizer, size = recipe.tokenizer_section, recipe.data.image_size
     encoder, settings = tokenizer.encoder.config, tokenizer.refinement
     assert settings is not None
     width, tokens = encoder.token_width(), encoder.token_grid(size) ** 2
@@ -163,20 +163,20 @@ def _refinement(recipe: Recipe) -> list[_Network]:
 
 
 def _tokenizer(recipe: Recipe) -> list[_Network]:
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    tokenizer, size = recipe.tokenizer_section, recipe.data.image_size
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
-    decoder = tokenizer.decoder.config
+    decoder, decoded = tokenizer.decoder.config, bottleneck.decoder_width(width)
     # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
-    decodes = tokenizer.decodes
+    decodes = tokenizer.decoder_passes
     kept = decoder.activations(grid)
     networks = [
         _Network(
             "modulator", modulator.parameters(encoder, size), modulator.activations(encoder, size)
         ),
         _Network(
-            "decoder", decoder.parameters(width, grid), None if kept is None else kept * decodes
+            "decoder", decoder.parameters(decoded, grid), None if kept is None else kept * decodes
         ),
     ]
     if bottleneck.projects:
@@ -208,6 +208,8 @@ def _generator(recipe: Recipe, num_classes: int) -> list[_Network]:
 def _loaded_tokenizer(recipe: Recipe) -> list[_Network]:
     """A tokenizer that encodes, without gradients."""
     tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    if isinstance(tokenizer, TokenizerComponent):
+        return [_Network("tokenizer", None, trained=False)]
     encoder, modulator = tokenizer.encoder.config, tokenizer.modulator.config
     decoder = tokenizer.decoder.config.parameters(encoder.token_width(), encoder.token_grid(size))
     return [
@@ -227,7 +229,7 @@ _RULES: dict[str, Callable[[Recipe, int], list[_Network]]] = {
         "extractor", recipe.extractor, recipe.data.image_size
     ),
     "encoder": lambda recipe, _: _pretraining(
-        "encoder", recipe.tokenizer.encoder, recipe.data.image_size
+        "encoder", recipe.tokenizer_section.encoder, recipe.data.image_size
     ),
     "refine": lambda recipe, _: _refinement(recipe),
     "tokenizer": lambda recipe, _: _tokenizer(recipe),

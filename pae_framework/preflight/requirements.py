@@ -192,7 +192,8 @@ def images_left_out(recipes: Sequence[LoadedRecipe]) -> list[str]:
 
 def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     """Key paths and names of the files of weights and statistics in a recipe."""
-    if (weights := recipe.tokenizer.weights) is not None:
+    composed = recipe.composed
+    if composed is not None and (weights := composed.weights) is not None:
         yield ("tokenizer", "weights"), weights
     if recipe.generator is None:
         return
@@ -218,13 +219,14 @@ def components_with_requirements(
     """
     if stages is None:
         stages = [name for name, stage in STAGES.items() if stage.exists(recipe)]
-    tokenizer = recipe.tokenizer
-    active = {
-        "reconstruction": tokenizer.reconstruction.active_terms,
-        "regularizers": tokenizer.active_regularizers,
-        "adversarial": tokenizer.active_adversarial,
-    }
-    sections = {**dict(recipe), "tokenizer": {**dict(tokenizer), **active}}
+    sections = dict(recipe)
+    if (composed := recipe.composed) is not None:
+        active = {
+            "reconstruction": composed.reconstruction.active_terms,
+            "regularizers": composed.active_regularizers,
+            "adversarial": composed.active_adversarial,
+        }
+        sections["tokenizer"] = {**dict(composed), **active}
     for path, section in _with_requirements(sections, ()):
         follows = path[0] == "trackers" and stages
         if follows or any(STAGES[stage].needs(path, recipe) for stage in stages):
@@ -233,7 +235,8 @@ def components_with_requirements(
 
 def _with_requirements(section: object, path: KeyPath) -> Iterator[tuple[KeyPath, HasRequirements]]:
     if isinstance(section, Component):
-        section = section.config
+        yield from _with_requirements(section.config, path)
+        section = {key: value for key, value in section if key != "config"}
     if isinstance(section, HasRequirements):
         yield path, section
     elif isinstance(section, Settings | dict):

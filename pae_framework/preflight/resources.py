@@ -167,8 +167,8 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         kept = 1 + len(train.keep_steps)
         yield _Files(stage.stage, " weights", kept * 4 * stage.trained)
     expected = recipe.data.train.config.expected()
-    if expected is not None and recipe.tokenizer.cache_features:
-        encoder, views = recipe.tokenizer.encoder.config, 2 if recipe.data.flip else 1
+    if expected is not None and _caches_features(recipe):
+        encoder, views = recipe.tokenizer_section.encoder.config, 2 if recipe.data.flip else 1
         values = encoder.token_grid(recipe.data.image_size) ** 2 * encoder.token_width()
         yield _Files("tokenizer", " features", 4 * views * expected[0] * values)
     if expected is not None and recipe.latents.written:
@@ -182,6 +182,10 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         # While a set is joined, its chunks are there, too.
         yield _Files("sample", " images", (sum(counts) + max(counts)) * pixels)
     yield _Files("evaluate", " features", _extracted(recipe))
+
+
+def _caches_features(recipe: Recipe) -> bool:
+    return recipe.composed is not None and recipe.composed.cache_features
 
 
 def _extracted(recipe: Recipe) -> int:

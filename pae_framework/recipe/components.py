@@ -33,10 +33,12 @@ from pae_framework.config import (
     EncoderConfig,
     EvaluatorConfig,
     GeneratorConfig,
+    LatentShape,
     ModulatorConfig,
     PathText,
     RegularizerConfig,
     Settings,
+    TokenizerConfig,
     TrackerConfig,
 )
 from pae_framework.data.data_settings import ResizeSettings
@@ -44,6 +46,7 @@ from pae_framework.errors import PluginError
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.kinds import KINDS
 from pae_framework.registry import Registry, UnknownComponentError
+from pae_framework.tokenizer.tokenizer_settings import LpipsNetwork
 from pae_framework.training.train_settings import Length, TrainSettings
 
 CONFIG = "<config>"
@@ -233,6 +236,35 @@ class ExtractorComponent(EncoderComponent):
     def pooling(self) -> str:
         """How features are pooled."""
         return self.pool or self.config.poolings()[0]
+
+
+class TokenizerComponent(Component[TokenizerConfig]):
+    """A trained tokenizer that is one component, in place of the sections of a composed one."""
+
+    hashed_if_set = frozenset({"lpips"})
+
+    lpips: LpipsNetwork | None = Field(
+        None, description="perceptual distance of the evaluation; null: it has none"
+    )
+
+    def latent_shape(self, image_size: int) -> LatentShape:
+        """Shape (C, h, w) of the latents of images of ``image_size`` px."""
+        return self.config.latent_shape(image_size)
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it turns images into latents."""
+        return self.config.encodes
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it turns latents into images."""
+        return self.config.decodes
+
+    @property
+    def perceptual(self) -> LpipsNetwork | None:
+        """The perceptual distance of the evaluation, if there is one."""
+        return self.lpips
 
 
 class GeneratorComponent(Component[GeneratorConfig]):

@@ -7,7 +7,7 @@ cannot know.
 from __future__ import annotations
 
 from pae_framework.errors import Inconsistency
-from pae_framework.recipe.checks.encoder_checks import check_trained_encoder
+from pae_framework.recipe.checks.encoder_checks import check_encoder_training
 from pae_framework.recipe.checks.launch_checks import launch_stages
 from pae_framework.recipe.checks.loss_checks import check_losses
 from pae_framework.recipe.checks.sampling_checks import (
@@ -25,7 +25,7 @@ def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
     checks = (
         check_shapes,
         check_losses,
-        check_trained_encoder,
+        check_encoder_training,
         check_training,
         check_sampling,
         check_images,

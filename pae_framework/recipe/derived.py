@@ -8,10 +8,8 @@ from pae_framework.training.train_settings import TrainSettings
 
 
 def latent_shape(recipe: Recipe) -> LatentShape:
-    """Shape (C, h, w) of one latent: the bottleneck's channels on the encoder's token grid."""
-    encoder, bottleneck = recipe.tokenizer.encoder.config, recipe.tokenizer.bottleneck.config
-    grid = encoder.token_grid(recipe.data.image_size)
-    return LatentShape(bottleneck.latent_channels(encoder.token_width()), grid)
+    """Shape (C, h, w) of one latent."""
+    return recipe.tokenizer.latent_shape(recipe.data.image_size)
 
 
 def known_steps(train: TrainSettings, recipe: Recipe) -> int | None:

@@ -46,8 +46,9 @@ def recipe_schema(registry: Registry) -> Schema:
         },
         "launch": {"anyOf": [{"type": "string"}, root["properties"]["launch"]]},
     }
-    tokenizer = models["TokenizerSection"]["properties"]
-    tokenizer["regularizers"] |= _labeled("regularizer", registry, models)
+    section = models["TokenizerSection"]["properties"]
+    section["regularizers"] |= _labeled("regularizer", registry, models)
+    root["properties"]["tokenizer"] |= _section_or_component(models)
     root["properties"]["evaluate"] |= _labeled("evaluator", registry, models)
     root["properties"]["trackers"] |= _labeled("tracker", registry, models)
     return {
@@ -133,7 +134,11 @@ def _of_component(
         "anyOf": [
             *numbers,
             use_of_any,
-            {"type": "object", "properties": {**engine, "use": use_of_any}, "allOf": cases},
+            {
+                "type": "object",
+                "properties": {**engine, "use": use_of_any},
+                **({"allOf": cases} if cases else {}),
+            },
         ]
     }
     return definitions
@@ -155,6 +160,29 @@ def _parameters(
 
 def _use(spec: ComponentSpec, registry: Registry) -> Schema:
     return {"const": registry.use_name(spec), "description": f"{spec.kind}: {spec.summary}"}
+
+
+def _section_or_component(models: Mapping[str, Schema]) -> Schema:
+    """The tokenizer: with ``use`` a component; without it the section, or changes to a component
+    that a parent has set.
+    """
+    of_components = {
+        key
+        for name, definition in models.items()
+        if name.startswith("tokenizer.")
+        for key in definition.get("properties", {})
+    }
+    changes = {"type": "object", "propertyNames": {"enum": sorted(of_components)}}
+    component, section = _reference("TokenizerComponent"), _reference("TokenizerSection")
+    return {
+        "anyOf": [
+            {
+                "if": {"type": "object", "not": {"required": ["use"]}},
+                "then": {"anyOf": [{"$ref": section}, changes]},
+                "else": {"$ref": component},
+            }
+        ]
+    }
 
 
 def _labeled(kind: str, registry: Registry, models: Mapping[str, Schema]) -> Schema:

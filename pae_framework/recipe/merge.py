@@ -6,6 +6,8 @@ Maps are merged key by key, other values are replaced, and null removes a key. I
 - If null is a valid value of a setting (``clip: null``: no clipping), the setting becomes null.
 - If a layer changes ``use``, the parameters of the earlier component are dropped. Keys of the
   engine (``train``, ``objective``) are kept.
+- A component in place of a section, or a whole section in place of a component, drops the other's
+  keys.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
     is_number = isinstance(layer.value, int | float)
     if layer.replaces and not (is_number and schema.short_key(layer.value)):
         return layer
+    if schema.either is not None:
+        base, layer, schema = _component_or_section(base, layer, schema)
     if schema.component is not None:
         base, layer = _drop_other_parameters(base, layer, schema)
     base, layer = long_form(base, schema), long_form(layer, schema)
@@ -56,6 +60,26 @@ def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
         inner = schema.enter(key, base, None)
         entries[key] = node if earlier is None else _merge(earlier, node, inner)
     return replace(layer, value=entries)
+
+
+def _component_or_section(
+    base: Node, layer: Node, schema: SchemaNode
+) -> tuple[Node, Node, SchemaNode]:
+    """Both, and their common schema; if the layer changes it, the base without its keys.
+
+    The layer is a component if it names one, and a section if it has all required keys of one or
+    takes ``use`` away. Else it changes what the base is.
+    """
+    assert schema.either is not None
+    section, component = schema.either
+    required = {key for key, field in section.model_fields.items() if field.is_required()}
+    keys = layer.map or {}
+    if layer.names_component:
+        return base, layer, replace(schema, type=component)
+    if not base.names_component or not ("use" in keys or required <= keys.keys()):
+        return base, layer, schema.of(base)
+    layer = replace(layer, value={key: node for key, node in keys.items() if key != "use"})
+    return replace(base, value={}), layer, replace(schema, type=section)
 
 
 def _drop_other_parameters(base: Node, layer: Node, schema: SchemaNode) -> tuple[Node, Node]:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from pae_framework.config import Count, PathText, Processes, Seed, Settings, Side, Weight
+from pae_framework.config import (
+    Count,
+    LatentShape,
+    PathText,
+    Processes,
+    Seed,
+    Settings,
+    Side,
+    Weight,
+)
 from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.recipe.components import (
@@ -22,10 +39,16 @@ from pae_framework.recipe.components import (
     GuideComponent,
     ModulatorComponent,
     RegularizerComponent,
+    TokenizerComponent,
     TrackerComponent,
 )
 from pae_framework.recipe.profile_settings import Launch, Profile
-from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings, RefinementSettings
+from pae_framework.tokenizer.tokenizer_settings import (
+    LpipsNetwork,
+    PerceptualSettings,
+    ReconstructionSettings,
+    RefinementSettings,
+)
 from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 MAX_NAME = 100
@@ -118,7 +141,10 @@ def _off(value: Any) -> Any:
 
 
 class TokenizerSection(Settings):
-    """The tokenizer: pixels <-> latents."""
+    """A tokenizer composed of an encoder, a modulator, a bottleneck and a decoder."""
+
+    encodes: ClassVar[bool] = True
+    decodes: ClassVar[bool] = True
 
     encoder: EncoderComponent
     modulator: ModulatorComponent
@@ -172,9 +198,21 @@ class TokenizerSection(Settings):
         return self.target if needed else None
 
     @property
-    def decodes(self) -> int:
+    def decoder_passes(self) -> int:
         """Decoder passes with gradient per image and step, of reconstruction and regularizers."""
         return 1 + sum(term.config.decodes for term in self.active_regularizers.values())
+
+    @property
+    def perceptual(self) -> PerceptualSettings | LpipsNetwork:
+        """The perceptual distance of the evaluation."""
+        term = self.reconstruction
+        return term.lpips if term.perceptual_metric == "lpips" else term.perceptual
+
+    def latent_shape(self, image_size: int) -> LatentShape:
+        """Shape (C, h, w) of one latent: the bottleneck's channels on the encoder's token grid."""
+        encoder = self.encoder.config
+        channels = self.bottleneck.config.latent_channels(encoder.token_width())
+        return LatentShape(channels, encoder.token_grid(image_size))
 
 
 class PaperSection(Settings):
@@ -231,7 +269,7 @@ class Recipe(Settings):
         description="classifier trained in the run, or a pretrained encoder; Frechet distances use "
         "its pooled features",
     )
-    tokenizer: TokenizerSection
+    tokenizer: TokenizerSection | TokenizerComponent
     latents: LatentsSettings = LatentsSettings()
     generator: GeneratorComponent | None = None
     guide: GuideComponent | None = Field(
@@ -252,6 +290,41 @@ class Recipe(Settings):
         "its keys; null: in this process; not part of fingerprints",
     )
     sweep: SweepSection | None = None
+
+    @property
+    def composed(self) -> TokenizerSection | None:
+        """The tokenizer if it is composed; None if it is one component."""
+        return self.tokenizer if isinstance(self.tokenizer, TokenizerSection) else None
+
+    @property
+    def tokenizer_section(self) -> TokenizerSection:
+        """The same, in code that only recipes with a composed tokenizer reach."""
+        assert isinstance(self.tokenizer, TokenizerSection)
+        return self.tokenizer
+
+    @field_validator("tokenizer", mode="wrap")
+    @classmethod
+    def _one_model(
+        cls, value: Any, _: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> TokenizerSection | TokenizerComponent:
+        """With ``use`` it is a component, so errors refer to one model only."""
+        if isinstance(value, TokenizerSection | TokenizerComponent):
+            return value
+        named = isinstance(value, str) or (isinstance(value, dict) and value.get("use") is not None)
+        model = TokenizerComponent if named else TokenizerSection
+        return model.model_validate(value, context=info.context)
+
+    @model_validator(mode="after")
+    def _latents_of_tokenizer(self) -> Self:
+        """Latents that come with the tokenizer are those of the recipe."""
+        if self.composed is not None or self.latents.folder is not None:
+            return self
+        assert isinstance(self.tokenizer, TokenizerComponent)
+        folder = self.tokenizer.config.latents_folder()
+        if folder is None:
+            return self
+        latents = self.latents.model_copy(update={"folder": folder})
+        return self.model_copy(update={"latents": latents})
 
     @field_serializer("launch")
     def _written_launch(self, launch: Profile | None) -> dict[str, Any] | None:

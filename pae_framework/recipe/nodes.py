@@ -49,6 +49,12 @@ class Node:
             return self.value[key]
         return None
 
+    @property
+    def names_component(self) -> bool:
+        """Whether this is a text, or a map whose ``use`` is not null."""
+        use = self.child("use")
+        return isinstance(self.value, str) or (use is not None and use.value is not None)
+
     def find(self, path: Sequence[str | int]) -> Node | None:
         """The node at a key path; None if there is none."""
         node: Node | None = self

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -30,6 +30,15 @@ class SchemaNode:
     """Whether the key exists in the models; if not, it is an error."""
     label: str | None = None
     """Label of an entry of a map such as ``evaluate``: the default of its ``use``."""
+    either: tuple[type[BaseModel], type[Component[Any]]] | None = None
+    """Section and component, where both are valid; ``type`` is then one of them."""
+
+    def of(self, node: Node | None) -> SchemaNode:
+        """The schema of this very value: a component if it names one, where both are valid."""
+        if self.either is None or node is None:
+            return self
+        section, component = self.either
+        return replace(self, type=component if node.names_component else section)
 
     @property
     def component(self) -> type[Component[Any]] | None:
@@ -76,7 +85,9 @@ class SchemaNode:
         fields = self.keys(node, registry)
         if fields is not None:
             field = fields.get(str(key))
-            return SchemaNode(declared=False) if field is None else _schema_of(field.annotation)
+            if field is None:
+                return SchemaNode(declared=False)
+            return _schema_of(field.annotation).of(node.child(key))
         if get_origin(self.type) is dict:
             entry = _schema_of(get_args(self.type)[1])
             return SchemaNode(
@@ -108,14 +119,43 @@ def accepts(field: FieldInfo, value: float | bool) -> bool:
     return kind is float or (kind is int and isinstance(value, int))
 
 
+def named_settings(schema: SchemaNode, key: str) -> Iterator[KeyPath]:
+    """Key paths that end in ``key``, in the sections and components that ``schema`` declares.
+
+    Parameters of components are left out.
+    """
+    component = schema.component
+    is_model = isinstance(schema.type, type) and issubclass(schema.type, BaseModel)
+    fields = schema.type.model_fields if is_model else {}
+    own = component.engine_keys() if component is not None else frozenset(fields)
+    for name in fields:
+        if name in own and name == key:
+            yield (name,)
+        elif name in own:
+            inner = named_settings(_schema_of(fields[name].annotation), key)
+            yield from ((name, *path) for path in inner)
+
+
 def _schema_of(annotation: Any) -> SchemaNode:
     if get_origin(annotation) is Annotated:
         return _schema_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         nullable = len(kinds) < len(get_args(annotation))
-        return SchemaNode(_schema_of(kinds[0]).type if len(kinds) == 1 else None, nullable)
+        if len(kinds) == 1:
+            return SchemaNode(_schema_of(kinds[0]).type, nullable)
+        return _component_or_section(kinds, nullable)
     return SchemaNode(annotation, nullable=annotation is Any or annotation is type(None))
+
+
+def _component_or_section(kinds: list[Any], nullable: bool) -> SchemaNode:
+    """Of a union: known if it is of a component and a section, as for the tokenizer."""
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    components = [model for model in models if issubclass(model, Component)]
+    if len(kinds) == len(models) == 2 and len(components) == 1:
+        (section,) = (model for model in models if model not in components)
+        return SchemaNode(section, nullable, either=(section, components[0]))
+    return SchemaNode(None, nullable)
 
 
 def _parameters(

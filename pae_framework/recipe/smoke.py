@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pae_framework.config import Settings
 from pae_framework.errors import RecipeError
+from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME, Recipe
 from pae_framework.recipe.nodes import Node
@@ -114,7 +115,8 @@ def _smoke(loaded: LoadedRecipe) -> Data:
         if training["crop_from"] is not None:
             side, whole = data["data"]["image_size"], loaded.recipe.data.image_size
             training["crop_from"] = max(side + 1, side * training["crop_from"] // whole)
-    _shrink_tokenizer(data["tokenizer"], small.tokenizer.encoder.config.feature_maps())
+    if small.composed is not None:
+        _shrink_tokenizer(data["tokenizer"], small.composed.encoder.config.feature_maps())
     if data["sample"] is not None:
         _shrink_sampling(data)
     return data
@@ -136,7 +138,7 @@ def _shrunk(section: _Section) -> _Section:
 def _image_size(recipe: Recipe, small: Recipe) -> int:
     """Side of the smallest images that fit every component, at least 4 x 4 tokens."""
     size = recipe.data.image_size
-    grid = recipe.tokenizer.encoder.config.token_grid(size)
+    grid = latent_shape(recipe).side
     for shrunk in (4 << power for power in range(grid.bit_length())):
         side = size * shrunk // grid
         if side >= size:
@@ -147,13 +149,14 @@ def _image_size(recipe: Recipe, small: Recipe) -> int:
 
 
 def _fits(small: Recipe, side: int, grid: int) -> bool:
-    """Whether encoder, decoder and extractor accept images of this side."""
+    """Whether tokenizer and extractor accept images of this side."""
     try:
         if small.extractor is not None:
             small.extractor.config.token_grid(side)
-        tokenizer = small.tokenizer
-        decoded = tokenizer.decoder.config.image_size(grid)
-        return tokenizer.encoder.config.token_grid(side) == grid and decoded == side
+        composed = small.composed
+        if composed is not None and composed.decoder.config.image_size(grid) != side:
+            return False
+        return small.tokenizer.latent_shape(side).side == grid
     except ValueError:
         return False
 
@@ -163,7 +166,7 @@ def _trainings(data: Data) -> Iterator[Data]:
     for path in (stage.train_path for stage in STAGES.values() if stage.train_path):
         section: Data | None = data
         for key in path:
-            section = section and section[key]
+            section = section and section.get(key)
         if section:
             yield section
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from pae_framework.config import Settings
 from pae_framework.data.data_settings import LATENT_FILES, STATISTICS
-from pae_framework.recipe.components import EncoderComponent
+from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.system.files import file_identity
@@ -69,7 +69,7 @@ def _section(recipe: Recipe, path: tuple[str, ...]) -> Any:
     """The value at a key path; None if a section of the path is absent."""
     found: Any = recipe
     for key in path:
-        found = None if found is None else getattr(found, key)
+        found = getattr(found, key, None)
     return found
 
 
@@ -204,7 +204,8 @@ def _pretraining(recipe: Recipe, encoder: EncoderComponent | None) -> Values:
 
 
 def _refine(recipe: Recipe) -> Values:
-    tokenizer = recipe.tokenizer
+    tokenizer = recipe.composed
+    assert tokenizer is not None
     assert tokenizer.refinement is not None
     return {
         **_images(recipe),
@@ -217,6 +218,11 @@ def _refine(recipe: Recipe) -> Values:
 
 def _tokenizer(recipe: Recipe) -> Values:
     tokenizer = recipe.tokenizer
+    if isinstance(tokenizer, TokenizerComponent):
+        return {
+            "image_size": recipe.data.image_size,
+            "component": tokenizer.model_copy(update={"lpips": None}),
+        }
     networks = {
         "encoder": tokenizer.encoder,
         "modulator": tokenizer.modulator,
@@ -241,7 +247,7 @@ def _tokenizer(recipe: Recipe) -> Values:
 
 def _tokenizer_inputs(recipe: Recipe) -> tuple[str, ...]:
     """The refinement reaches the tokenizer only through a regularizer that uses its target."""
-    refined = recipe.tokenizer.active_target == "refined"
+    refined = recipe.composed is not None and recipe.composed.active_target == "refined"
     return ("encoder", "refine") if refined else ("encoder",)
 
 
@@ -279,7 +285,7 @@ def _generator_inputs(recipe: Recipe) -> tuple[str, ...]:
 
 def _generator_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     if _encodes_in_training(recipe):
-        return (_TRAIN, *_NETWORKS, ("generator",))
+        return (_TRAIN, *_networks(recipe), ("generator",))
     return (*_train_images_to_count(recipe), ("generator",))
 
 
@@ -309,8 +315,11 @@ def _evaluate(recipe: Recipe) -> Values:
         "image_size": recipe.data.image_size,
         **_test_images(recipe),
     }
-    if recipe.tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
-        values["reconstruction"] = recipe.tokenizer.reconstruction
+    tokenizer = recipe.tokenizer
+    if isinstance(tokenizer, TokenizerComponent):
+        values |= {"lpips": tokenizer.lpips} if tokenizer.lpips is not None else {}
+    elif tokenizer.weights is not None:  # else the tokenizer's fingerprint covers it
+        values["reconstruction"] = tokenizer.reconstruction
     extractor = recipe.extractor
     if extractor is not None and extractor.train is None:  # it has no stage
         values["extractor"] = extractor
@@ -337,18 +346,43 @@ def _test_images(recipe: Recipe) -> Values:
 # --- the table ------------------------------------------------------------------------------------
 
 _TRAIN, _TEST = ("data", "train"), ("data", "test")
-_NETWORKS: tuple[KeyPath, ...] = tuple(
-    ("tokenizer", name) for name in ("encoder", "modulator", "bottleneck", "decoder")
-)
+_NETWORKS = ("encoder", "modulator", "bottleneck", "decoder")
 _TERMS: tuple[KeyPath, ...] = tuple(
     ("tokenizer", name) for name in ("reconstruction", "regularizers", "adversarial")
 )
 _EVALUATORS: tuple[KeyPath, ...] = (("extractor",), ("tokenizer", "reconstruction"), ("evaluate",))
 
 
+def _networks(recipe: Recipe) -> tuple[KeyPath, ...]:
+    """The tokenizer: the networks of a composed one, or the component."""
+    if recipe.composed is None:
+        return (("tokenizer",),)
+    return tuple(("tokenizer", name) for name in _NETWORKS)
+
+
 def _tokenizer_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
-    trained = recipe.tokenizer.weights is None
-    return (_TRAIN, *_NETWORKS, *_TERMS) if trained else _NETWORKS
+    trained = recipe.composed is not None and recipe.composed.weights is None
+    return (_TRAIN, *_networks(recipe), *_TERMS) if trained else _networks(recipe)
+
+
+def _refines(recipe: Recipe) -> bool:
+    tokenizer = recipe.composed
+    return (
+        tokenizer is not None
+        and tokenizer.refinement is not None
+        and tokenizer.weights is None
+        and tokenizer.target == "refined"
+    )
+
+
+def _encoder(recipe: Recipe) -> EncoderComponent | None:
+    """The encoder of a composed tokenizer."""
+    return None if recipe.composed is None else recipe.composed.encoder
+
+
+def _trains_encoder(recipe: Recipe) -> bool:
+    encoder = _encoder(recipe)
+    return encoder is not None and encoder.train is not None
 
 
 def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
@@ -356,7 +390,7 @@ def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     trained = recipe.generator is not None and recipe.generator.weights is None
     images = (_TRAIN,) if trained else _train_images_to_count(recipe)
     guide: tuple[KeyPath, ...] = (("guide",),) if _has_imported_guide(recipe) else ()
-    return (*images, *_NETWORKS, ("generator",), *guide, ("sample",))
+    return (*images, *_networks(recipe), ("generator",), *guide, ("sample",))
 
 
 def _compares_train_latents(recipe: Recipe) -> bool:
@@ -381,7 +415,7 @@ def _train_images_to_count(recipe: Recipe) -> tuple[KeyPath, ...]:
 
 def _evaluate_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     train = (_TRAIN,) if _evaluates_training_images(recipe) else ()
-    return (_TEST, *train, *_NETWORKS, *_EVALUATORS)
+    return (_TEST, *train, *_networks(recipe), *_EVALUATORS)
 
 
 _ROWS = (
@@ -398,8 +432,8 @@ _ROWS = (
     Stage(
         name="encoder",
         run="pae_framework.stages.pretrain:run",
-        exists=lambda recipe: recipe.tokenizer.encoder.train is not None,
-        hashed_values=lambda recipe: _pretraining(recipe, recipe.tokenizer.encoder),
+        exists=_trains_encoder,
+        hashed_values=lambda recipe: _pretraining(recipe, _encoder(recipe)),
         inputs=lambda recipe: (),
         writes=lambda recipe: ("encoder.safetensors",),
         reads=lambda recipe: (_TRAIN, ("tokenizer", "encoder")),
@@ -408,14 +442,10 @@ _ROWS = (
     Stage(
         name="refine",
         run="pae_framework.stages.refine:run",
-        exists=lambda recipe: (
-            recipe.tokenizer.refinement is not None
-            and recipe.tokenizer.weights is None
-            and recipe.tokenizer.target == "refined"
-        ),
+        exists=_refines,
         hashed_values=_refine,
         inputs=lambda recipe: ("encoder",),
-        reads=lambda recipe: (_TRAIN, *_NETWORKS, ("tokenizer", "refinement")),
+        reads=lambda recipe: (_TRAIN, *_networks(recipe), ("tokenizer", "refinement")),
         train_path=("tokenizer", "refinement", "train"),
     ),
     Stage(
@@ -434,7 +464,7 @@ _ROWS = (
         hashed_values=_latents,
         inputs=lambda recipe: ("encoder", "tokenizer"),
         writes=lambda recipe: STATISTICS,
-        reads=lambda recipe: (*_train_images_to_encode(recipe), *_NETWORKS, ("latents",)),
+        reads=lambda recipe: (*_train_images_to_encode(recipe), *_networks(recipe), ("latents",)),
     ),
     Stage(
         name="generator",
@@ -470,7 +500,7 @@ _ROWS = (
         hashed_values=_report,
         inputs=lambda recipe: tuple(name for name in STAGES if name != "report"),
         writes=lambda recipe: ("report.html",),
-        reads=lambda recipe: (_TEST, *_NETWORKS, *_train_images_to_count(recipe)),
+        reads=lambda recipe: (_TEST, *_networks(recipe), *_train_images_to_count(recipe)),
     ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}

@@ -18,7 +18,7 @@ from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
-from pae_framework.recipe.schema import SchemaNode, accepts, schema_at
+from pae_framework.recipe.schema import SchemaNode, accepts, named_settings, schema_at
 from pae_framework.recipe.suggestions import describe, suggestion
 from pae_framework.registry import Registry
 
@@ -52,6 +52,12 @@ _EXPECTED = {
 }
 _NO_MAP = frozenset({"model_type", "component"})
 """Types of errors about a value in place of a map with known keys."""
+
+_NO_COMPONENT = frozenset({"component", "unknown_component"})
+"""Types of errors about a value or label that names no component."""
+
+_FEW_PLACES = 4
+"""Sections that a hint names at most."""
 
 _MAIN_KEYS = ("weight", "scale", "steps")
 """Keys that a number in place of a map is most likely meant for."""
@@ -120,11 +126,17 @@ class _Explain:
         if found[0]["type"] == "missing":
             message, hint = self._missing(path)
         elif found[0]["type"] == "extra_forbidden":
-            message, hint = "unknown key", suggestion(str(path[-1]), self._fields(path[:-1]) or ())
+            known = self._fields(path[:-1]) or ()
+            message, hint = "unknown key", suggestion(str(path[-1]), known)
+            if not hint.startswith("did you mean"):
+                hint = self._setting_elsewhere(path) or hint
             where = unknown.key_where if (unknown := self.root.find(path)) else where
         else:
             message, hint = explain_value(found)
             hint = hint or self._key_to_write(found[0], path)
+            if not hint and found[0]["type"] in _NO_COMPONENT:
+                hint = self._setting_of_label(path)
+                message = message.rstrip(".") if hint else message
         return Problem(message, dotted(path), where, hint)
 
     def _missing(self, path: KeyPath) -> tuple[str, str]:
@@ -148,6 +160,19 @@ class _Explain:
         keys = [key for key, field in fields.items() if accepts(field, value)]
         key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
         return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
+
+    def _setting_of_label(self, path: KeyPath) -> str:
+        """The same hint for a label of a map, such as ``evaluate``, that names no component."""
+        if path[-1] == "use":
+            if self.root.find(path) is not None:
+                return ""
+            path = path[:-1]
+        return self._setting_elsewhere(path) if self._fields(path[:-1]) is None else ""
+
+    def _setting_elsewhere(self, path: KeyPath) -> str:
+        """A hint for a key that is a setting of other sections, if there are few of them."""
+        found = [dotted(place) for place in named_settings(self.schema, str(path[-1]))]
+        return f"did you mean {' or '.join(found)}?" if 0 < len(found) <= _FEW_PLACES else ""
 
     def _at(self, path: KeyPath) -> tuple[SchemaNode, Node]:
         return schema_at(self.root, path, self.registry, self.schema)

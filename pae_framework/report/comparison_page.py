@@ -45,7 +45,7 @@ class ComparisonContent:
     @property
     def reasons(self) -> list[Reason]:
         """Why some lines are several."""
-        return side_by_side(self.columns)[1]
+        return [reason for reason in side_by_side(self.columns)[1] if reason.shown]
 
 
 def render_comparison(content: ComparisonContent) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pae_framework.report.comparing import (
@@ -112,6 +112,8 @@ class Line:
 class Reason:
     """Why lines of one heading do not compare: values of each line, in order, by key.
 
+    A key with its values, or a phrase, is in one reason only, with all headings that have it.
+
     Args:
         headings: all that have this reason.
         differs: keys of the protocol.
@@ -123,6 +125,11 @@ class Reason:
     differs: Mapping[str, Sequence[str]]
     words: Sequence[str]
     others: Mapping[str, Sequence[str]]
+
+    @property
+    def shown(self) -> bool:
+        """Whether it says more than the phrases of another one."""
+        return bool(self.words or self.others)
 
 
 def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]:
@@ -137,7 +144,7 @@ def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]
                 values = places.setdefault(place, {}).setdefault(index, [])
                 values.append(Value(run, metric))
     lines: list[Line] = []
-    reasons: dict[str, Reason] = {}
+    apart: list[Reason] = []
     for place in _in_reading_order(places):
         shared = comparable_groups(places[place], lambda value: value.protocol)
         lines += _lines(place, shared, len(columns))
@@ -147,10 +154,38 @@ def side_by_side(columns: Sequence[Compared]) -> tuple[list[Line], list[Reason]]
             ]
             found = differences(protocols) or {"protocol": [NOT_STATED] * len(shared)}
             words, others = why_not(protocols)
-            known = reasons.get(repr(found), Reason((), found, words, others if words else found))
             heading = _named(place[1], condition(place[2]))
-            reasons[repr(found)] = replace(known, headings=(*known.headings, heading))
-    return lines, list(reasons.values())
+            apart.append(Reason((heading,), found, words, others if words else found))
+    return lines, _each_once(apart)
+
+
+Fact = tuple[str | None, tuple[str, ...], bool]
+"""A key, or None for a phrase; the texts; whether phrases speak of the key."""
+
+
+def _each_once(reasons: Sequence[Reason]) -> list[Reason]:
+    """The same facts, each in one reason with all headings that have it."""
+    places: dict[Fact, list[str]] = {}
+    for reason in reasons:
+        for fact in _facts(reason):
+            places.setdefault(fact, []).extend(reason.headings)
+    shared: dict[tuple[str, ...], list[Fact]] = {}
+    for fact, headings in places.items():
+        shared.setdefault(tuple(dict.fromkeys(headings)), []).append(fact)
+    return [_reason(headings, facts) for headings, facts in shared.items()]
+
+
+def _facts(reason: Reason) -> Iterator[Fact]:
+    yield from ((None, (words,), False) for words in reason.words)
+    for key, texts in reason.differs.items():
+        yield key, tuple(texts), key not in reason.others
+
+
+def _reason(headings: tuple[str, ...], facts: Sequence[Fact]) -> Reason:
+    words = [text for key, texts, _ in facts if key is None for text in texts]
+    differs = {key: list(texts) for key, texts, _ in facts if key is not None}
+    others = {key: list(texts) for key, texts, told in facts if key is not None and not told}
+    return Reason(headings, differs, words, others)
 
 
 def cautions(lines: Sequence[Line]) -> list[str]:

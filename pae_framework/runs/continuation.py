@@ -206,7 +206,7 @@ def _optimizers(stage: str, recipe: Recipe) -> Iterator[tuple[KeyPath, Optimizer
     row = STAGES[stage]
     if row.train_path is not None and (train := row.train(recipe)) is not None:
         yield row.train_path, train, 0
-    section = recipe.tokenizer.active_adversarial
+    section = None if recipe.composed is None else recipe.composed.active_adversarial
     if stage == "tokenizer" and section is not None:
         path = ("tokenizer", "adversarial", "optimizer")
         yield path, section.optimizer, section.update_from.steps or 0

@@ -42,6 +42,8 @@ class StageStatus:
     """Until a stage that runs ends, at its mean speed so far."""
     edited: tuple[str, ...] = ()
     """Packages of plugins whose code changed since it ran, which does not make it stale."""
+    upgraded: tuple[str, ...] = ()
+    """Distributions of plugins in another version than it ran with, which does not either."""
     job: JobStatus | None = None
     """The last job that was submitted for it."""
     seconds: float | None = None

@@ -21,7 +21,7 @@ from pae_framework.runs.continuation import Origin, Refusal, find_origin
 from pae_framework.runs.data_record import SPLITS, quickly_found_contents, remembered
 from pae_framework.runs.directory import RESOLVED, RunDirectory
 from pae_framework.runs.earlier import Hashed, described_stages, earlier_stages
-from pae_framework.runs.edited import edited_code
+from pae_framework.runs.edited import plugin_changes
 from pae_framework.runs.job_status import JobStatus, JobsView
 from pae_framework.runs.looking import once
 from pae_framework.runs.plan import PlannedStage, Split
@@ -184,7 +184,8 @@ class _Look:
         if last is not None and (theirs := self._status(planned, last)).state == "running":
             return theirs
         if own.state == "done":
-            return replace(own, edited=edited_code(planned.name, record, self.loaded))
+            changes = plugin_changes(planned.name, record, self.loaded)
+            return replace(own, edited=changes.edited, upgraded=changes.upgraded)
         if record.file.exists() or last is None:
             return own
         return self._stale(planned, last, own.job)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pae_framework.build import build_generator
 from pae_framework.config import LatentShape
-from pae_framework.contracts import Generator
+from pae_framework.contracts import Generator, Tokenizer
 from pae_framework.data.pixels import to_uint8
 from pae_framework.data.statistics import SAFE_NAME, LatentStatistics, load_statistics
 from pae_framework.errors import UsageError
@@ -29,7 +29,6 @@ from pae_framework.runs.autoguidance_run import autoguidance_problem, latent_mis
 from pae_framework.runs.opened import OpenedRun, open_run
 from pae_framework.sampling.sample_set import SampleImages
 from pae_framework.tensor_files import load_weights
-from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.training.blocks import compile_blocks
 from pae_framework.training.frozen_casts import cast_frozen
 

@@ -52,7 +52,12 @@ def all_files(names: Names) -> dict[str, str]:
 
 def _recipe(names: Names) -> str:
     recipe: dict[str, Any] = {"pae": 1, "extends": "quickstart", "name": names.package}
-    for kind in kinds_of(names):
+    kinds = kinds_of(names)
+    if any(kind.path[:1] == ("tokenizer",) < kind.path for kind in kinds):
+        kinds = [
+            kind for kind in kinds if kind.name != "tokenizer"
+        ]  # a recipe has one or the other
+    for kind in kinds:
         part = yaml.safe_load(filled(f"{kind.name}.yaml", names.of_kind(kind.name)))
         recipe = _merged(recipe, part)
     body = yaml.safe_dump(recipe, sort_keys=False, width=100)

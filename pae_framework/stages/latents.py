@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import LatentRows
+from pae_framework.contracts import LatentRows, Tokenizer
 from pae_framework.data.latent_dataset import (
     LatentDataset,
     is_complete_shard,
@@ -28,7 +28,6 @@ from pae_framework.execution.unstored_latents import (
 )
 from pae_framework.interop.latents_folder import adopt_latents_folder, adopt_statistics_file
 from pae_framework.recipe.derived import latent_shape
-from pae_framework.tokenizer.model import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

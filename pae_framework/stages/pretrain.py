@@ -17,7 +17,7 @@ from pae_framework.training.task import TrainTask
 def run(context: StageContext) -> None:
     """Train the network of this stage and write ``encoder.safetensors``."""
     recipe, name, source = context.recipe, context.planned.name, context.train_source
-    component = recipe.extractor if name == "extractor" else recipe.tokenizer.encoder
+    component = recipe.extractor if name == "extractor" else recipe.tokenizer_section.encoder
     assert component is not None
     settings = component.train
     assert settings is not None

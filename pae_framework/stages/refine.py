@@ -25,7 +25,7 @@ STATISTICS_STEPS = 20
 
 def run(context: StageContext) -> None:
     """Train projector and deprojector on the encoder's features."""
-    section = context.recipe.tokenizer
+    section = context.recipe.tokenizer_section
     assert section.refinement is not None
     settings = section.refinement.train
     encoder = frozen_encoder(context)

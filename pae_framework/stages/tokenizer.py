@@ -1,9 +1,12 @@
-"""Stage ``tokenizer``: train everything around the encoder, and the encoder if it is not frozen."""
+"""Stage ``tokenizer``: train everything around the encoder, and the encoder if it is not frozen.
+
+A tokenizer that comes trained is loaded.
+"""
 
 from __future__ import annotations
 
 from pae_framework.build import build_discriminator, build_objective, build_tokenizer
-from pae_framework.execution.artifacts import frozen_encoder, trained_refiner
+from pae_framework.execution.artifacts import frozen_encoder, pretrained_tokenizer, trained_refiner
 from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
@@ -13,19 +16,24 @@ from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.frozen_types import cast_frozen_networks
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import SIGNED
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.training.loop import train
 from pae_framework.training.task import TrainTask
 
 
 def run(context: StageContext) -> None:
-    """Train the tokenizer and write ``tokenizer.safetensors``; with ``tokenizer.weights``, load it.
+    """Train the tokenizer and write ``tokenizer.safetensors``.
+
+    With ``tokenizer.weights``, or if the tokenizer is one component, the weights are only loaded.
 
     The discriminator and the parameters of regularizers are trained with the tokenizer. They are in
     the checkpoints, but not in ``tokenizer.safetensors``.
     """
-    section, registry = context.recipe.tokenizer, context.registry
+    if context.recipe.composed is None:
+        save_weights(context, pretrained_tokenizer(context), "tokenizer.safetensors")
+        return
+    section, registry = context.recipe.tokenizer_section, context.registry
     if section.weights is not None:
         if context.world.is_main:
             load_tokenizer_weights(context)
@@ -73,7 +81,7 @@ def run(context: StageContext) -> None:
 
 
 def _steps_per_epoch(context: StageContext) -> float:
-    return len(context.train_source) / context.recipe.tokenizer.train.batch_size
+    return len(context.train_source) / context.recipe.tokenizer_section.train.batch_size
 
 
 def _growing(section: TokenizerSection) -> list[str]:
@@ -83,10 +91,13 @@ def _growing(section: TokenizerSection) -> list[str]:
 
 
 def _adversarial(
-    context: StageContext, tokenizer: Tokenizer, total: int
+    context: StageContext, tokenizer: ComposedTokenizer, total: int
 ) -> tuple[AdversarialTerm | None, TrainTask | None]:
     """The adversarial term and the training of its discriminator, if the recipe has them."""
-    section, settings = context.recipe.tokenizer.active_adversarial, context.recipe.tokenizer.train
+    section, settings = (
+        context.recipe.tokenizer_section.active_adversarial,
+        context.recipe.tokenizer_section.train,
+    )
     if section is None:
         return None, None
     schedule = Schedule.in_steps(

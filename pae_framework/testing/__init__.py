@@ -27,6 +27,7 @@ from pae_framework.testing.kind_contracts import (
     GeneratorContract,
     ModulatorContract,
     RegularizerContract,
+    TokenizerContract,
     TrackerContract,
     check_component,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "RegistrationContract",
     "RegularizerContract",
     "SyntheticInputs",
+    "TokenizerContract",
     "TrackerContract",
     "check_component",
     "check_registration",

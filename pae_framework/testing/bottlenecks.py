@@ -76,11 +76,10 @@ def _check_channels(bottleneck: Bottleneck, config: BottleneckConfig, width: int
         promised == channels,
         f"config.latent_channels gives {promised}, but the latents have {channels} channels",
     )
-    ends = (bottleneck.in_channels, channels)
     expect(
-        bottleneck.projected or ends == (width, width),
-        f"a bottleneck that is not `projected` takes and gives the {width} channels of the tokens, "
-        f"not {ends}",
+        bottleneck.projected or bottleneck.in_channels == width,
+        f"a bottleneck that is not `projected` takes the {width} channels of the tokens, not "
+        f"{bottleneck.in_channels}",
     )
 
 

@@ -15,7 +15,7 @@ import sys
 import unittest
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +169,9 @@ def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
     """
     plugin = report.plugin
     expect_none(plugin.error)
-    check_specs(plugin, specs)
     report.weight = weigh(plugin)
+    report.plugin = replace(plugin, heavy=report.weight.torch is not None)
+    check_specs(plugin, specs)
     if not plugin.file:
         check_light(plugin, report.weight)
     elif report.weight.torch is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -34,6 +35,7 @@ from pae_framework.testing.regularizers import (
 )
 from pae_framework.testing.setups import Setup, accepted
 from pae_framework.testing.synthetic import normal, synthetic_images
+from pae_framework.testing.tokenizers import check_tokenizer
 from pae_framework.testing.trackers import check_follower
 
 _WIDTH, _CHANNELS, _CLASSES, _PATCH = 24, 6, 3, 4
@@ -72,6 +74,48 @@ class EncoderContract(ModuleContract):
 def _tokens(encoder: Any, images: Tensor) -> Tensor:
     tokens: Tensor = encoder(encoder.normalize(images)).tokens
     return tokens
+
+
+class TokenizerContract(ModuleContract):
+    """The contract of tokenizers that are one component."""
+
+    kind = "tokenizer"
+
+    def setups(self) -> list[Setup]:
+        """Two image sizes."""
+        sides = self._chosen("image sizes", self.image_sizes, self.config.latent_shape)
+        return [setup for side in sides for setup in self._at(side)]
+
+    def odd_setups(self) -> list[Setup]:
+        """Image sizes that no patch divides."""
+        sides = accepted(self.odd_image_sizes, self.config.latent_shape)
+        return [setup for side in sides for setup in self._at(side)]
+
+    def _at(self, side: int) -> list[Setup]:
+        """Encoding and decoding, as far as the config says that it does."""
+        latent = self.config.latent_shape(side)
+
+        def check(tokenizer: Any) -> None:
+            check_tokenizer(tokenizer, self.config, side)
+
+        at = f"images of {side} px"
+        encoding = Setup(
+            f"{at}, encoded",
+            self.component,
+            (self.config, side),
+            check,
+            lambda count: (synthetic_images(count, side),),
+            lambda tokenizer, images: tokenizer.encode(images).latents,
+        )
+        decoding = replace(
+            encoding,
+            at=f"{at}, decoded",
+            inputs=lambda count: (
+                normal(count, latent.channels, latent.side, latent.side, seed=0),
+            ),
+            compute=lambda tokenizer, latents: tokenizer.decode(latents),
+        )
+        return [encoding] * self.config.encodes + [decoding] * self.config.decodes
 
 
 class ModulatorContract(ModuleContract):
@@ -313,6 +357,7 @@ CONTRACTS: dict[str, type[ComponentContract]] = {
     contract.kind: contract
     for contract in (
         DataSourceContract,
+        TokenizerContract,
         EncoderContract,
         ModulatorContract,
         BottleneckContract,

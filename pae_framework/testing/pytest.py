@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pae_framework.contracts import DataSource, Encoder
     from pae_framework.registry import Registry
-    from pae_framework.tokenizer.model import Tokenizer
+    from pae_framework.tokenizer.model import ComposedTokenizer
 
 __all__ = [
     "Pae",
@@ -176,7 +176,7 @@ def tiny_encoder() -> Encoder:
 
 
 @pytest.fixture
-def tiny_tokenizer() -> Tokenizer:
+def tiny_tokenizer() -> ComposedTokenizer:
     """The quickstart's tokenizer for images of 16 px, small, with random weights, in eval mode."""
     from pae_framework.build import build_encoder, build_tokenizer
     from pae_framework.recipe.load import load_recipe
@@ -185,7 +185,7 @@ def tiny_tokenizer() -> Tokenizer:
     small = ["encoder.width=24", "encoder.depth=2", "decoder.width=24", "decoder.depth=1"]
     changes = ["data.image_size=16", *(f"tokenizer.{change}" for change in small)]
     loaded = load_recipe("quickstart", changes)
-    section, registry = loaded.recipe.tokenizer, loaded.registry
+    section, registry = loaded.recipe.tokenizer_section, loaded.registry
     with seeded("tiny tokenizer"):
         encoder = build_encoder(section.encoder, 16, registry)
         tokenizer = build_tokenizer(section, 16, registry, encoder)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import Discriminator
+from pae_framework.contracts import Discriminator, Tokenizer
 from pae_framework.tokenizer.losses.adversarial import eval_mode
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
-from pae_framework.tokenizer.model import Tokenizer
 from pae_framework.training.frozen_casts import cast_frozen
 
 
@@ -22,7 +21,7 @@ def cast_frozen_networks(
     Both are on the device. LPIPS stays in float32, in which it computes. See :func:`cast_frozen`.
     """
     tokenizer = objective.tokenizer
-    images = _images_for(tokenizer)
+    images = _images_for(tokenizer.encoder.image_size, tokenizer)
 
     def encode() -> list[Tensor]:
         compare = objective.reconstruction.comparison()  # may compare features of the encoder
@@ -37,13 +36,13 @@ def cast_frozen_networks(
             cast_frozen(discriminator, lambda: [discriminator(images())])
 
 
-def cast_for_encoding(tokenizer: Tokenizer) -> None:
+def cast_for_encoding(tokenizer: Tokenizer, image_size: int) -> None:
     """Cast the weights of a frozen tokenizer with which it encodes; see :func:`cast_frozen`."""
-    images = _images_for(tokenizer)
+    images = _images_for(image_size, tokenizer)
     cast_frozen(tokenizer, lambda: [tokenizer.encode(images()).latents])
 
 
-def _images_for(tokenizer: Tokenizer) -> Callable[[], Tensor]:
+def _images_for(size: int, tokenizer: Tokenizer) -> Callable[[], Tensor]:
     """Draws two images (2, 3, S, S) on the tokenizer's device."""
-    size, device = tokenizer.encoder.image_size, next(tokenizer.parameters()).device
+    device = next((weight.device for weight in tokenizer.parameters()), None)
     return lambda: torch.rand(2, 3, size, size, device=device)

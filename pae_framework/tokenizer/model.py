@@ -1,4 +1,4 @@
-"""The tokenizer: images to latents and back.
+"""The composed tokenizer: images to latents and back.
 
 Data flow: encoder -> modulator -> projector -> bottleneck -> latents -> deprojector ->
 decoder. The projector and deprojector (PAE, section 3) are Sequentials, so their sub-modules have
@@ -25,6 +25,7 @@ from pae_framework.contracts import (
     Features,
     Modulator,
     Posterior,
+    Tokenizer,
 )
 from pae_framework.frozen import UsesFrozen
 from pae_framework.layers import Attention, map_to_tokens, tokens_to_map
@@ -32,7 +33,7 @@ from pae_framework.seeding import on_device, rand, randn
 from pae_framework.tokenizer.trained_encoder import freeze_unused_weights
 
 
-class Tokenizer(UsesFrozen):
+class ComposedTokenizer(UsesFrozen, Tokenizer):
     """Encoder, modulator, bottleneck and decoder as one.
 
     The state dict has the layout of the released PAE checkpoints without their ``encoder.`` keys:

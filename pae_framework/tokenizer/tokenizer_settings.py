@@ -99,10 +99,12 @@ _VGG_FLOPS = 2 * 15.35e9 / 224**2
 """Per px: 15.35 G multiply-adds at 224 x 224 in the convolutions."""
 
 
-class LpipsSettings(ReconstructionTermSettings):
+class LpipsNetwork(Settings):
     """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
 
-    smallest_image = 16  # VGG-16 halves the image four times before its last features
+    smallest_image: ClassVar[int] = (
+        16  # VGG-16 halves the image four times before its last features
+    )
 
     weights: Annotated[PathText, AfterValidator(default_or_file)] = Field(
         "default",
@@ -113,18 +115,6 @@ class LpipsSettings(ReconstructionTermSettings):
     def files(self) -> Mapping[str, Path]:
         """The weights, if they are a local file."""
         return weights_files(self.weights)
-
-    def parameters(self) -> int:
-        """Parameters of VGG-16."""
-        return _VGG_PARAMETERS
-
-    def activations(self, encoder: EncoderConfig, image_size: int) -> int:
-        """Activations of VGG-16."""
-        return _VGG_ACTIVATIONS * image_size**2
-
-    def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
-        """FLOPs of VGG-16."""
-        return _VGG_FLOPS * image_size**2
 
     def missing(self) -> str | None:
         """See :meth:`ComponentConfig.missing`."""
@@ -144,6 +134,22 @@ class LpipsSettings(ReconstructionTermSettings):
         if self.weights == "none":
             return "distance of LPIPS's network with random weights (a stand-in for LPIPS)"
         return f"LPIPS (VGG-16, weights: {self.weights})"
+
+
+class LpipsSettings(LpipsNetwork, ReconstructionTermSettings):
+    """LPIPS as a term of the loss."""
+
+    def parameters(self) -> int:
+        """Parameters of VGG-16."""
+        return _VGG_PARAMETERS
+
+    def activations(self, encoder: EncoderConfig, image_size: int) -> int:
+        """Activations of VGG-16."""
+        return _VGG_ACTIVATIONS * image_size**2
+
+    def flops(self, image_size: int, encoder_flops: EncoderFlops) -> float:
+        """FLOPs of VGG-16."""
+        return _VGG_FLOPS * image_size**2
 
 
 class ReconstructionSettings(Settings):

@@ -1,4 +1,4 @@
-"""Built-in bottlenecks: sphere (PAE), gaussian (KL-VAE), identity (RAE)."""
+"""Built-in bottlenecks: sphere (PAE), two gaussian ones (KL-VAE), identity (RAE)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def pae_register_bottlenecks(register: Register) -> None:
         target="pae_bottlenecks.bottlenecks:Gaussian",
         config="pae_bottlenecks.config:GaussianConfig",
         summary="few channels with a learned variance, sampled in training (KL-VAE)",
+    )
+    register(
+        "diagonal_gaussian",
+        target="pae_bottlenecks.bottlenecks:DiagonalGaussian",
+        config="pae_bottlenecks.config:DiagonalGaussianConfig",
+        summary="the tokens are the mean and variance of the latents (latent diffusion, VA-VAE)",
     )
     register(
         "identity",

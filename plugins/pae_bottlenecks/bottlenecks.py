@@ -11,7 +11,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pae_bottlenecks.config import GaussianConfig, IdentityConfig, SphereConfig
+from pae_bottlenecks.config import (
+    DiagonalGaussianConfig,
+    GaussianConfig,
+    IdentityConfig,
+    SphereConfig,
+)
 from pae_framework.contracts import Bottleneck, Posterior
 from pae_framework.data.statistics import STANDARD_EPS, load_standardization
 from pae_framework.errors import DataError
@@ -37,14 +42,14 @@ class Sphere(Bottleneck):
 class Gaussian(Bottleneck):
     """A diagonal normal distribution per latent (KL-VAE).
 
-    The projector's first C channels are the mean, the last C the log-variance, clamped to
+    The first C channels of its input are the mean, the last C the log-variance, clamped to
     [-30, 20] (latent diffusion's KL autoencoder, as in LightningDiT's VA-VAE).
     """
 
-    def __init__(self, config: GaussianConfig, width: int, grid: int):
+    def __init__(self, config: GaussianConfig | DiagonalGaussianConfig, width: int, grid: int):
         super().__init__(config, width, grid)
-        self.channels = config.channels
-        self.in_channels = 2 * config.channels
+        self.channels = config.latent_channels(width)
+        self.in_channels = 2 * self.channels
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, C, h, w) of x (B, 2C, h, w): sampled; without a generator, the mean."""
@@ -55,6 +60,12 @@ class Gaussian(Bottleneck):
         noise = randn(mean.shape, generator)
         latents = mean + (0.5 * logvar).exp() * on_device(noise, mean.device)
         return Posterior(latents, mean, logvar)
+
+
+class DiagonalGaussian(Gaussian):
+    """The same of the tokens themselves, without a projector."""
+
+    projected = False
 
 
 class Identity(Bottleneck):

@@ -34,6 +34,21 @@ class GaussianConfig(BottleneckConfig):
         return self.channels
 
 
+class DiagonalGaussianConfig(BottleneckConfig):
+    """No projection: tokens are a mean and a log-variance per latent channel (latent diffusion)."""
+
+    has_moments: ClassVar[bool] = True
+    projects: ClassVar[bool] = False
+
+    def latent_channels(self, token_width: int) -> int:
+        """Half of the width of the tokens."""
+        if token_width % 2:
+            raise ValueError(
+                f"tokens are a mean and a log-variance, but their width {token_width} is odd"
+            )
+        return token_width // 2
+
+
 class IdentityConfig(BottleneckConfig):
     """No projection: tokens standardized by statistics of the training images (RAE)."""
 

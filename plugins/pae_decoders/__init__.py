@@ -15,3 +15,9 @@ def pae_register_decoders(register: Register) -> None:
         config="pae_decoders.config:VitDecoderConfig",
         summary="vision transformer as in ViT-MAE's decoder (PAE, RAE)",
     )
+    register(
+        "ldm_cnn",
+        target="pae_decoders.ldm_decoder:LdmDecoder",
+        config="pae_decoders.config:LdmDecoderConfig",
+        summary="convolutional decoder of latent diffusion (KL-VAE, VA-VAE)",
+    )

@@ -7,6 +7,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from pae_framework.config import DecoderConfig, Depth, Side, Width, block_activations
+from pae_framework.convolution_settings import (
+    PyramidSettings,
+    convolution,
+    middle_activations,
+    middle_parameters,
+)
 
 
 class VitDecoderConfig(DecoderConfig):
@@ -44,3 +50,37 @@ class VitDecoderConfig(DecoderConfig):
     def smoke(self) -> Self:
         """One narrow block."""
         return self.model_copy(update={"width": 32, "depth": 1, "heads": 2, "mlp": None})
+
+
+class LdmDecoderConfig(PyramidSettings, DecoderConfig):
+    """Convolutional decoder of latent diffusion (KL-VAE, VA-VAE).
+
+    The defaults are those of VA-VAE's f16d32. Stable Diffusion's f8d4 has multipliers 1 2 4 4 and
+    attention 0.
+    """
+
+    def image_size(self, grid: int) -> int:
+        """The side after doubling that of the grid once per further level."""
+        return self.factor * grid
+
+    def parameters(self, width: int, grid: int) -> int:
+        """Parameters of all convolutions and norms."""
+        finest = self.decoder_levels()[-1].width
+        start = convolution(width, width, side=1) + convolution(width, self.middle)
+        levels = sum(level.parameters() for level in self.decoder_levels())
+        end = 2 * finest + convolution(finest, 3)
+        return start + middle_parameters(self.middle) + levels + end
+
+    def activations(self, grid: int) -> int:
+        """Numbers kept by all convolutions and norms, without those that enter the first."""
+        size = self.image_size(grid)
+        levels = sum(
+            level.activations(size >> level.halvings, upsamples=True)
+            for level in self.decoder_levels()
+        )
+        finest = self.decoder_levels()[-1].width
+        return levels + grid**2 * middle_activations(self.middle) + size**2 * 3 * finest
+
+    def smoke(self) -> Self:
+        """Few channels at the same resolutions."""
+        return self.model_copy(update=self.shrunk())

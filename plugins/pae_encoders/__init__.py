@@ -15,7 +15,7 @@ PRETRAINED = (
 
 @hookimpl
 def pae_register_encoders(register: Register) -> None:
-    """Register the encoders a run trains itself, and the pretrained ones."""
+    """Register the encoders that a run trains, and the pretrained ones."""
     register(
         "tiny_vit",
         target="pae_encoders.tiny_vit:TinyViT",
@@ -27,6 +27,12 @@ def pae_register_encoders(register: Register) -> None:
         target="pae_encoders.small_cnn:SmallCNN",
         config="pae_encoders.config:SmallCNNConfig",
         summary="small convolutional classifier trained in the run; for Frechet features",
+    )
+    register(
+        "ldm_cnn",
+        target="pae_encoders.ldm_encoder:LdmEncoder",
+        config="pae_encoders.ldm_config:LdmEncoderConfig",
+        summary="convolutional encoder of latent diffusion, trained with the tokenizer (KL-VAE)",
     )
     register(
         "inception",

@@ -93,6 +93,12 @@ class Diagnostics:
     inputs: EvaluationInputs
 
     @property
+    def lacks_lpc(self) -> str | None:
+        """Why LPC cannot be computed; None if it can, or is turned off."""
+        missing = self.inputs.unavailable
+        return missing.get("decode", missing.get("perceptual")) if self.config.lpc else None
+
+    @property
     def classes(self) -> int:
         """Classes of the test images; GSQ means nothing for one."""
         return len(self.inputs.labels.unique())

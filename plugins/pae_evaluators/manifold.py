@@ -29,14 +29,16 @@ class Manifold(Evaluator):
         """Compute the diagnostics that are turned on."""
         diagnostics = Diagnostics(self.config, inputs)
         tokenizer = Of(inputs.protocol_of("tokenizer"))
-        encoder = Of(inputs.protocol_of("encoder"), "_encoder", " encoder")
         metrics: list[Metric] = []
         if self.config.ssc:
             chosen = diagnostics.chosen()
             tokens = map_to_tokens(inputs.latents[chosen])
             metrics += _ssc(diagnostics, tokenizer, tokens, chosen)
-            metrics += _ssc(diagnostics, encoder, inputs.features(chosen), chosen)
-        if self.config.lpc:
+            if encoder := self._encoder(inputs, "SSC"):
+                metrics += _ssc(diagnostics, encoder, inputs.features(chosen), chosen)
+        if lacking := diagnostics.lacks_lpc:
+            self.notes.not_available["LPC"] = lacking
+        elif self.config.lpc:
             latents = inputs.latents[diagnostics.chosen()]
             metrics.append(diagnostics.lpc(tokenizer, latents, inputs.decode))
         pooled = inputs.latents.flatten(2).mean(2)
@@ -45,10 +47,18 @@ class Manifold(Evaluator):
         elif self.config.gsq:
             draws = diagnostics.draws()
             metrics.append(diagnostics.gsq(tokenizer, pooled, draws))
-            metrics.append(diagnostics.gsq(encoder, inputs.pooled_features, draws))
+            if encoder := self._encoder(inputs, "GSQ"):
+                metrics.append(diagnostics.gsq(encoder, inputs.pooled_features, draws))
         if self.config.erank:
             metrics.append(diagnostics.erank(tokenizer, pooled))
         return [*metrics, *reference_metrics(diagnostics)]
+
+    def _encoder(self, inputs: EvaluationInputs, label: str) -> Of | None:
+        """The frozen encoder's features; None, with a note, if the tokenizer has none."""
+        if (lacking := inputs.unavailable.get("features")) is not None:
+            self.notes.not_available[f"{label} encoder"] = lacking
+            return None
+        return Of(inputs.protocol_of("encoder"), "_encoder", " encoder")
 
 
 def _ssc(diagnostics: Diagnostics, of: Of, tokens: Tensor, chosen: Tensor) -> Iterator[Metric]:

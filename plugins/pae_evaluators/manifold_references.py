@@ -52,7 +52,7 @@ def _metrics(diagnostics: Diagnostics) -> Iterator[Metric]:
         for of, tokens in ((random, noise), (pixels, map_to_tokens(components.encode(images)))):
             if (metric := diagnostics.ssc(of, tokens, chosen)) is not None:
                 yield metric
-    if config.lpc:
+    if config.lpc and diagnostics.lacks_lpc is None:
         yield diagnostics.lpc(pixels, components.encode(images), components.decode)
         if len(chosen) > 1:
             yield from _distances(diagnostics, chosen)

@@ -50,6 +50,8 @@ class Reconstruction(Evaluator):
     def evaluate(self, inputs: EvaluationInputs, directory: Path) -> list[Metric]:
         """Compute the metrics; images smaller than the window of SSIM have no SSIM."""
         originals, copies = inputs.images, inputs.reconstructions
+        if (lacking := inputs.unavailable.get("perceptual")) is not None:
+            self.notes.not_available["LPIPS"] = lacking
         measured = _per_image(_measures(inputs), originals, copies)
         error = measured.pop("error")
         measured = {"psnr": decibels(error), **measured}
@@ -79,6 +81,8 @@ def _measures(inputs: EvaluationInputs) -> dict[str, Measure]:
         warnings.warn(
             f"SSIM is skipped: its window of {WINDOW} px is larger than the images", stacklevel=3
         )
+    if "perceptual" in inputs.unavailable:
+        return measures
     key = "lpips" if inputs.perceptual_name.startswith("LPIPS") else "perceptual"
     measures[key] = lambda a, b: inputs.perceptual(to_float(a), to_float(b)).cpu().double()
     return measures
@@ -111,7 +115,10 @@ def _metrics(
         )
     pooled = "dB, of the mean squared error over all images"
     window = f"gaussian, {WINDOW} px, sigma {SIGMA}, inside the image"
-    values: dict[str, tuple[str, Tensor, dict[str, Any]]] = {
+    perceptual: Mapping[str, Any] = {}
+    if not {"lpips", "perceptual"}.isdisjoint(measured):
+        perceptual = inputs.protocol_of("perceptual")
+    values: dict[str, tuple[str, Tensor, Mapping[str, Any]]] = {
         "psnr": ("PSNR", measured["psnr"], {"unit": "dB, mean over images", "limit": limit}),
         "psnr_pooled": (
             "PSNR (pooled error)",
@@ -122,8 +129,8 @@ def _metrics(
             key: (label, measured[key], {"mean": "over images", **more})
             for key, label, more in (
                 ("ssim", "SSIM", {"window": window}),
-                ("lpips", "LPIPS", inputs.protocol_of("perceptual")),
-                ("perceptual", "Perceptual distance", inputs.protocol_of("perceptual")),
+                ("lpips", "LPIPS", perceptual),
+                ("perceptual", "Perceptual distance", perceptual),
             )
             if key in measured
         },

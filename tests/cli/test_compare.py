@@ -50,6 +50,19 @@ def test_what_does_not_compare_is_marked_with_the_reason(pae, tmp_path):
     assert "guidance: [1] 1.5  [2] 1" in pae("compare", "a", "b").ok().out
 
 
+def test_the_explanation_has_lines_of_80_columns_and_no_reason_twice(pae, tmp_path):
+    metrics = [metric(f"reconstruction/metric_{i}", label=f"metric {i}") for i in range(12)]
+    other = {**PROTOCOL, "count": 25, "precision": "bfloat16"}
+    finished_run(tmp_path / "a", metrics)
+    changes = {"tokenizer.train.lr": 0.5, "generator.train.steps": 7, "tokenizer.train.seed": 5}
+    finished_run(tmp_path / "b", [{**m, "protocol": other} for m in metrics], changes)
+    out = pae("compare", "a", "b").ok().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert (out.count("count: [1] 24  [2] 25"), out.count("precision:")) == (1, 1)
+    _, explanation = out.split("compare:")
+    assert [len(re.findall(rf"metric\s+{i}\b", explanation)) for i in range(12)] == [1] * 12
+
+
 SEEDS = [
     {"seed": 1},
     {"generator.train.seed": 3},
@@ -126,7 +139,7 @@ def test_it_is_told_which_evaluators_keep_seeds_apart(changes, apart, pae, tmp_p
     assert (second["apart"] is not None) == apart
     if apart:
         assert "evaluate." in second["apart"]
-        assert second["apart"] in pae("compare", "a", "b").ok().out
+        assert second["apart"] in " ".join(pae("compare", "a", "b").ok().out.split())
 
 
 def test_the_same_recipe_and_seed_twice_is_not_two_seeds(pae, tmp_path):

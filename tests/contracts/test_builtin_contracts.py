@@ -32,6 +32,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "dataset:webdataset": [{"folder": "{folder}"}],
     "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
     "encoder:small_cnn": [{"width": 8, "depth": 2}],
+    "encoder:ldm_cnn": [{"channels": 32, "multipliers": [1, 1], "blocks": 1, "latent": 4}],
     "encoder:dinov2": [UNTRAINED, {"model": "vit_base_patch14_dinov2", **UNTRAINED}],
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],
@@ -52,8 +53,10 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "modulator:none": [{}],
     "bottleneck:sphere": [{"channels": 6}],
     "bottleneck:gaussian": [{"channels": 6}],
+    "bottleneck:diagonal_gaussian": [{}],
     "bottleneck:identity": [{"statistics_images": 16}],
     "decoder:vit": [{"width": 16, "depth": 2, "heads": 2, "patch": 4}],
+    "decoder:ldm_cnn": [{"channels": 32, "multipliers": [1, 1], "blocks": 1}],
     "discriminator:patchgan": [{"layers": 1, "width": 4}],
     "discriminator:dino": [
         {

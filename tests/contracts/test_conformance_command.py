@@ -95,6 +95,7 @@ def test_a_correct_file_passes_from_any_folder_and_its_weight_is_named(tmp_path)
     assert done.json["schema"] == "check-plugin/1"
     (found,) = done.json["plugins"]
     assert found["failed"] == 0
+    assert found["plugin"]["heavy"] is True
     assert found["registration"]["torch"]  # one file that holds the component, too, imports torch
     assert found["registration"]["seconds"] > 0
     assert found["registration"]["modules"] > 0

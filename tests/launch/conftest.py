@@ -15,6 +15,11 @@ from pae_framework.system.stopping import STOP_SIGNALS
 
 
 @pytest.fixture(autouse=True)
+def _reports_are_quick(empty_plots: None) -> None:
+    pass
+
+
+@pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
     """A job leaves signals ignored, because its process is about to end."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -28,6 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     expected = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("pae_framework.report.plots._svg", lambda figure: "<svg/>")
         for name in QUICK:
             result, expected[name] = answer(name, folder, monkeypatch)
             result.ok()

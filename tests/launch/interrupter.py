@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forked import import_everything, run_main, wait_for
+
 OPERATIONS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink"}
 STAGE = re.compile(r"/stages/([a-z]+)-")
 FULL = "FULL"
@@ -132,31 +134,6 @@ def serve() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def import_everything() -> None:
-    from pae_framework.plugins import load_registry
-    from pae_framework.recipe.stage_table import STAGES
-    from pae_framework.report import plots
-
-    plots._svg = lambda figure: "<svg/>"
-    registry = load_registry()
-    for stage in STAGES.values():
-        stage.function()
-    for spec in registry.specs():
-        spec.component_class()
-
-
-def wait_for(child: int, seconds: float | None) -> int:
-    end = None if seconds is None else time.monotonic() + seconds
-    while True:
-        pid, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        if end is not None and time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-            end = None
-        time.sleep(0.005)
-
-
 def run_in_fork(request: dict[str, Any], writing: int) -> None:
     """Never returns."""
     os.setpgid(0, 0)
@@ -166,20 +143,9 @@ def run_in_fork(request: dict[str, Any], writing: int) -> None:
     counter = Counter(request)
     counter.install()
     shift_clock(request["clock"])
-    sys.argv = request["words"]
-    code = 1
-    try:
-        from pae_framework.cli.app import main
-
-        main()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.write(writing, json.dumps(counter.operations).encode())
-        os._exit(code)
+    code = run_main(request["words"])
+    os.write(writing, json.dumps(counter.operations).encode())
+    os._exit(code)
 
 
 def shift_clock(seconds: float) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chain_helpers import pae
+from chain_helpers import pae, pae_as_a_user
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Path:
     """A folder with the tiny recipe, in which `pae run` has finished once."""
     folder = tmp_path_factory.mktemp("chain")
     (folder / "tiny.yaml").write_text(tiny_text, encoding="utf-8")
-    pae("run", "tiny.yaml", cwd=folder).ok()
+    pae_as_a_user("run", "tiny.yaml", cwd=folder).ok()
     return folder
 
 
@@ -176,7 +176,7 @@ def test_reconstruct_takes_test_images_and_files(place: Path, run: Path):
 
 def test_report_can_be_rewritten(place: Path, run: Path):
     (run / "report.html").unlink()
-    pae("report", run, cwd=place).ok()
+    pae_as_a_user("report", run, cwd=place).ok()
     text = (run / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in text
 

@@ -55,6 +55,11 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 """Its covariances take more than a minute."""
 
 
+def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Recipes whose smoke run is much like that of another, such as `_800ep`, are slow tests."""
+    return (pytest.mark.slow,) if name.endswith("_800ep") or name == "dit_dh_s" else ()
+
+
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
@@ -62,8 +67,7 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
             pytest.param(
                 name,
                 WITHOUT_INCEPTION if "_full" in name or name == "rae_dinov2" else (),
-                marks=[pytest.mark.slow] if name == "dit_dh_s" else [],  # rae_dinov2's stages
-                id=name,
+                marks=marks(name),
             )
             for name in NAMES
         ),

@@ -164,8 +164,17 @@ SAMPLING = {
 }
 
 
-@pytest.mark.parametrize("named", SAMPLING)
-@pytest.mark.parametrize("make", [lightningdit, dit_dh])
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        *((lightningdit, named) for named in SAMPLING),
+        # The pipeline does not know which network it has.
+        *(
+            pytest.param(dit_dh, named, marks=() if named == "interval" else pytest.mark.slow)
+            for named in SAMPLING
+        ),
+    ],
+)
 def test_the_pipeline_samples_what_our_sampler_samples(tmp_path, make, named) -> None:
     """From the same noise; 1e-4 for latents of deviation 1."""
     network, settings = make(), SAMPLING[named]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pae_framework.contracts import Features
 from pae_framework.errors import UsageError
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_modulators.config import FinetuneConfig
 from pae_modulators.finetune import FinetunedEncoder
 
@@ -25,7 +25,7 @@ def finetuned(encoder: FakeEncoder) -> FinetunedEncoder:
 
 
 def test_a_tokenizer_starts_as_without_a_modulator(
-    build: Callable[..., Tokenizer], images: Tensor
+    build: Callable[..., ComposedTokenizer], images: Tensor
 ) -> None:
     finetuning, plain = build(modulator="finetune"), build(modulator="none")
     rest = {k: v for k, v in finetuning.state_dict().items() if "delta_encoder." not in k}
@@ -36,14 +36,14 @@ def test_a_tokenizer_starts_as_without_a_modulator(
     torch.testing.assert_close(latents, plain.encode(images).latents, rtol=0, atol=0)
 
 
-def test_its_weights_have_the_modulators_prefix(build: Callable[..., Tokenizer]) -> None:
+def test_its_weights_have_the_modulators_prefix(build: Callable[..., ComposedTokenizer]) -> None:
     names = {name for name in build(modulator="finetune").state_dict() if "delta_encoder" in name}
     parts = ("embed.weight", "embed.bias", "mix.weight", "mix.bias")
     assert names == {f"delta_encoder.encoder.{part}" for part in parts}
 
 
 def test_it_is_trained_and_the_encoder_stays_frozen(
-    build: Callable[..., Tokenizer], encoder: FakeEncoder, images: Tensor
+    build: Callable[..., ComposedTokenizer], encoder: FakeEncoder, images: Tensor
 ) -> None:
     tokenizer = build(modulator="finetune").train()
     before = copy.deepcopy(encoder.state_dict())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,24 @@ def test_a_misspelt_hook_is_named_with_the_one_that_is_meant(hook, meant, site):
     shown = pae(site, "list-plugins", "--broken").ok().out
     assert hook in shown
     assert meant in shown
+
+
+@pytest.mark.parametrize(
+    ("specname", "state"),
+    [("pae_register_regularizers", "ok"), ("pae_register_regularisers", "broken")],
+)
+@pytest.mark.parametrize("function", ["terms", "pae_register_encoders"])
+def test_a_hook_may_have_a_name_of_its_own(specname, state, function, site, monkeypatch):
+    """pluggy's `specname` says which hook it implements."""
+    text = SOURCE.replace("TARGET", "acme_door:Term").replace("pae_register_regularizers", function)
+    text = text.replace("@hookimpl", f"@hookimpl(specname={specname!r})")
+    (site / "acme_door.py").write_text(text)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, "acme_door", raising=False)
+    registry = load_registry([EntryPoint("acme", "acme_door", "pae_framework")])
+    assert [plugin.state for plugin in registry.plugins] == [state]
+    found = [spec.reference for spec in registry.specs()]
+    assert found == (["regularizer:acme"] if state == "ok" else [])
 
 
 # --- API versions ---------------------------------------------------------------------------------

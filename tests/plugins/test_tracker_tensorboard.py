@@ -7,13 +7,14 @@ import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import pae_trackers
 from pae_framework.launch.hook_calls import HookCalls
-from pae_framework.lifecycle import LoggedMetrics, RunInfo, StageInfo
+from pae_framework.lifecycle import LoggedMetrics, RunInfo, StageFailure, StageInfo
 
 RUN = RunInfo("tiny", Path("/runs/tiny"), {}, "pae run tiny")
 LONG = 60.0
@@ -29,6 +30,10 @@ def training(folder: Path) -> Iterator[HookCalls]:
 
 def stage(folder: Path) -> StageInfo:
     return StageInfo("tokenizer", "0123456789ab", folder)
+
+
+def failed(folder: Path) -> dict[str, Any]:
+    return {"run": RUN, "stage": stage(folder), "failure": StageFailure("failed", "disk full")}
 
 
 def log(calls: HookCalls, folder: Path, step: int, resumed: int = 0, **values: float) -> None:
@@ -70,6 +75,54 @@ def test_lines_that_came_from_another_folder_are_written_too(tmp_path: Path) -> 
     assert scalars(tmp_path) == {"loss": [(1, 1.0), (2, 2.0), (3, 3.0)]}
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files can grow to 16 KiB only."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+NAME = "a" * 100
+LINES = 400
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> HookCalls:
+    """After a training that logged more than fits on the disk, which now has space again."""
+    lines = [json.dumps({"step": step, NAME: float(step)}) for step in range(1, LINES)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    calls = HookCalls("plugin pae-trackers", pae_trackers)
+    with full_disk():
+        for step in range(1, LINES):
+            log(calls, tmp_path, step, 0, **{NAME: float(step)})
+        calls.wait(LONG)
+    return calls
+
+
+def test_lines_that_could_not_be_written_follow_at_the_end_of_the_stage(
+    tmp_path: Path, interrupted: HookCalls
+) -> None:
+    assert scalars(tmp_path)[NAME][-1][0] < LINES - 1
+    interrupted.call("pae_stage_finished", {"run": RUN, "stage": stage(tmp_path)})
+    interrupted.end(LONG)
+    assert scalars(tmp_path) == {NAME: [(step, float(step)) for step in range(1, LINES)]}
+
+
+def test_lines_that_could_not_be_written_follow_when_the_training_resumes(
+    tmp_path: Path, interrupted: HookCalls
+) -> None:
+    with full_disk():
+        interrupted.call("pae_stage_failed", failed(tmp_path))
+        interrupted.end(LONG)
+    with training(tmp_path) as resumed:
+        log(resumed, tmp_path, LINES, LINES - 1, **{NAME: float(LINES)})
+    assert scalars(tmp_path) == {NAME: [(step, float(step)) for step in range(1, LINES + 1)]}
+
+
 def test_a_stage_without_metrics_has_no_files(tmp_path: Path) -> None:
     with training(tmp_path):
         pass
@@ -79,19 +132,15 @@ def test_a_stage_without_metrics_has_no_files(tmp_path: Path) -> None:
 def test_a_full_disk_is_reported_and_nothing_else_is_printed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with training(tmp_path) as calls:
         log(calls, tmp_path, 0, loss=1.0)
         calls.wait(LONG)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
-        try:
+        with full_disk():
             for step in range(2000):
-                log(calls, tmp_path, step, **{"a" * 100: 1.0})
+                log(calls, tmp_path, step, 0, **{NAME: 1.0})
             calls.wait(LONG)
-            calls.call("pae_stage_failed", {"stage": stage(tmp_path)})
+            calls.call("pae_stage_failed", failed(tmp_path))
             calls.wait(LONG)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "pae_metrics_logged" in caplog.messages[0]
     assert all("pae-trackers" in message for message in caplog.messages)
     assert capfd.readouterr() == ("", "")

@@ -75,7 +75,7 @@ def test_memory_counts_its_weights_gradients_moments_and_activations(load: Load)
 
 
 def test_flops_count_its_backward_pass(load: Load) -> None:
-    forward = Forward(10, 0, 100, 1000, 0, (), 0)
+    forward = Forward(extractor=0, encoder=10, encode=100, decode=1000, generator=0)
     recipe = load(*TRAINED, "generator=null", "sample=null", "evaluate={reconstruction: {}}").recipe
     frozen = load(
         *TRAINED,
@@ -86,3 +86,49 @@ def test_flops_count_its_backward_pass(load: Load) -> None:
     ).recipe
     assert per_image(forward, frozen)["tokenizer"] == 10 + 3 * 1100
     assert per_image(forward, recipe)["tokenizer"] == 3 * 1110
+
+
+LDM = (
+    "extractor.depth=1",
+    *TRAINED,
+    "data.image_size=32",
+    "tokenizer.encoder=null",
+    "tokenizer.encoder={use: ldm_cnn, channels: 32, multipliers: [1, 1, 1], attention: 0}",
+    "tokenizer.modulator=null",
+    "tokenizer.modulator=none",
+    "tokenizer.bottleneck=null",
+    "tokenizer.bottleneck=diagonal_gaussian",
+    "tokenizer.decoder=null",
+    "tokenizer.decoder={use: ldm_cnn, channels: 32, multipliers: [1, 1, 1], attention: 0}",
+    "evaluate={reconstruction: {}}",
+    "generator=null",
+    "sample=null",
+)
+
+
+def test_a_convolutional_pair_needs_neither_projector_nor_stage(load: Load) -> None:
+    recipe = load(*LDM, "tokenizer.regularizers={kl: {weight: 1e-6}}").recipe
+    assert not recipe.tokenizer.bottleneck.config.projects
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "facts"),
+    [
+        ("tokenizer.train_encoder=false", "tokenizer.encoder", ["tokenizer.train_encoder=true"]),
+        ("data.image_size=30", "tokenizer.encoder", ["30 px", "divisible by 4"]),
+        ("tokenizer.decoder.multipliers=[1, 1]", "tokenizer.decoder", ["16 px"]),
+        ("tokenizer.decoder.attention=4", "tokenizer.decoder", ["4", "3 levels"]),
+    ],
+)
+def test_what_does_not_fit_the_convolutional_pair_is_refused(
+    problems: Problems, override: str, path: str, facts: list[str]
+) -> None:
+    (problem,) = problems(*LDM, override)
+    assert problem.path == path
+    assert not unstated(problem, *facts)
+
+
+def test_it_is_no_extractor(problems: Problems) -> None:
+    extractor = "extractor={use: ldm_cnn, channels: 32, multipliers: [1, 1], train: null}"
+    (problem,) = problems("extractor=null", extractor, "data.image_size=8")
+    assert problem.path == "extractor"

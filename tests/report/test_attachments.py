@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ def decoded(attachment):
     return Image.open(io.BytesIO(content))
 
 
+@cache
 def noise(width, height):
     pixels = torch.randint(256, (height, width, 3), generator=torch.Generator().manual_seed(0))
     return Image.fromarray(pixels.to(torch.uint8).numpy())
@@ -62,8 +64,8 @@ def test_small_pictures_keep_every_pixel(tmp_path):
 
 
 def test_large_pictures_are_reduced_in_proportion_and_all_together_limited(tmp_path):
-    for number in range(6):
-        noise(2000, 1000).save(tmp_path / f"{number}.png")
+    for number in range(3):
+        noise(1600, 800).save(tmp_path / f"{number}.png", compress_level=0)
     attachments = read(tmp_path)
     shown = [attachment for attachment in attachments if attachment.picture]
     assert shown
@@ -75,14 +77,15 @@ def test_large_pictures_are_reduced_in_proportion_and_all_together_limited(tmp_p
     # what no longer fits is named
     left_out = [attachment for attachment in attachments if not attachment.picture]
     assert all("not shown" in attachment.note for attachment in left_out)
-    assert [attachment.name for attachment in attachments] == [f"{n}.png" for n in range(6)]
+    assert left_out
+    assert [attachment.name for attachment in attachments] == [f"{n}.png" for n in range(3)]
 
 
 def test_the_limit_holds_for_all_evaluators_together(tmp_path):
     for label in "abc":
         (tmp_path / label).mkdir()
         for number in range(2):
-            noise(2000, 1000).save(tmp_path / label / f"{number}.png")
+            noise(1600, 800).save(tmp_path / label / f"{number}.png", compress_level=0)
     found = read_attachments(
         {label: {path.name: path for path in (tmp_path / label).iterdir()} for label in "abc"}
     )

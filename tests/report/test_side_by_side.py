@@ -67,6 +67,34 @@ def test_metrics_with_one_reason_are_told_together():
     assert set(reason.headings) == {"gFD", "PSNR"}
 
 
+def test_a_difference_of_several_metrics_is_told_once():
+    psnr = {"name": "reconstruction/psnr", "label": "PSNR", "higher": True}
+    columns = (
+        run("a", metric(1.0, guidance=1.5), metric(20.0, **psnr)),
+        run("b", metric(1.0, guidance=1.0, count=40), metric(21.0, count=40, **psnr)),
+    )
+    _, reasons = side_by_side(columns)
+    told = [(key, set(reason.headings)) for reason in reasons for key in reason.differs]
+    assert sorted(told) == [("count", {"gFD", "PSNR"}), ("guidance", {"gFD"})]
+
+
+def test_networks_of_each_run_are_told_in_words_once():
+    """rFD and gFD have features of different networks in each run."""
+    networks = {"extractor_seed": 0, "extractor_sha256": "a"}
+    others = {"extractor_seed": 1, "extractor_sha256": "b"}
+    rfd = {"name": "reconstruction/fd_small_cnn", "label": "rFD"}
+    columns = (
+        run("a", metric(1.0, **networks), metric(1.0, **rfd, **networks)),
+        run("b", metric(1.0, **others), metric(1.0, **rfd, **{**others, "extractor_sha256": "c"})),
+    )
+    _, reasons = side_by_side(columns)
+    assert [set(reason.headings) for reason in reasons if reason.shown] == [{"gFD", "rFD"}]
+    assert sum(len(reason.words) for reason in reasons) == 1
+    digests = [reason.differs.get("extractor_sha256", ()) for reason in reasons]
+    keys = sorted(text for texts in digests for text in texts)
+    assert keys == ["a", "a", "b", "c"]
+
+
 def test_features_of_another_network_are_another_metric():
     lines, (reason,) = side_by_side(
         [

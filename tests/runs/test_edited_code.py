@@ -1,4 +1,4 @@
-"""Plugin code that was edited after a stage ran is reported for the stages that depend on it."""
+"""Plugins edited or upgraded after a stage ran are reported for the stages that depend on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.stage_table import STAGES
-from pae_framework.runs.edited import edit_note, edited_code
+from pae_framework.runs.edited import PluginChanges, plugin_changes
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.sources import source_hashes
 
@@ -79,11 +79,11 @@ def test_an_edit_is_noticed_by_the_stage_that_uses_the_component(
 ) -> None:
     sources = source_hashes(loaded.registry)
     records = {name: ran(tmp_path, name, sources) for name in ("encoder", "tokenizer")}
-    assert edited_code("tokenizer", records["tokenizer"], loaded) == ()
+    assert plugin_changes("tokenizer", records["tokenizer"], loaded) == PluginChanges()
     with (package / file).open("a") as opened:
         opened.write("# edited\n")
-    assert edited_code("tokenizer", records["tokenizer"], loaded) == ("acme_terms",)
-    assert edited_code("encoder", records["encoder"], loaded) == ()
+    assert plugin_changes("tokenizer", records["tokenizer"], loaded).edited == ("acme_terms",)
+    assert plugin_changes("encoder", records["encoder"], loaded) == PluginChanges()
 
 
 @pytest.mark.parametrize("ran_with", [[], [{}], [{"sources": {}}], [{"sources": {"other": "1"}}]])
@@ -92,7 +92,7 @@ def test_a_stage_that_recorded_no_code_is_not_reported(
 ) -> None:
     record = ran(tmp_path, "tokenizer", {})
     record.update(ran_with=ran_with)
-    assert edited_code("tokenizer", record, loaded) == ()
+    assert plugin_changes("tokenizer", record, loaded) == PluginChanges()
 
 
 def test_code_of_the_framework_and_of_unused_plugins_does_not_count(
@@ -101,10 +101,53 @@ def test_code_of_the_framework_and_of_unused_plugins_does_not_count(
     loaded = load_recipe("quickstart", (), load_registry())
     sources = dict.fromkeys(source_hashes(loaded.registry), "another")
     for stage in STAGES:
-        assert edited_code(stage, ran(tmp_path, stage, sources), loaded) == ()
+        assert plugin_changes(stage, ran(tmp_path, stage, sources), loaded) == PluginChanges()
 
 
-def test_the_note_names_package_and_remedy() -> None:
-    note = edit_note("tokenizer", ("acme_terms",))
-    assert "acme_terms" in note
-    assert "--again tokenizer" in note
+# --- versions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recorded", "upgraded"),
+    [
+        ("acme-terms 0.9", ("acme-terms 0.9 -> 1.0",)),
+        ("acme-terms 2.0", ("acme-terms 2.0 -> 1.0",)),
+        ("acme-all 0.9", ("acme-all 0.9 -> acme-terms 1.0",)),
+        ("acme-terms 1.0", ()),
+        (None, ()),
+    ],
+    ids=["upgraded", "downgraded", "other distribution", "same", "not recorded"],
+)
+def test_a_version_other_than_that_the_stage_ran_with_is_noticed(
+    tmp_path: Path, loaded: LoadedRecipe, recorded: str | None, upgraded: tuple[str, ...]
+) -> None:
+    sources = source_hashes(loaded.registry)
+    plugins = {"unused": "acme-unused 1.0"} | ({"acme": recorded} if recorded else {})
+    for stage, expected in (("tokenizer", upgraded), ("encoder", ())):
+        record = ran(tmp_path, stage, sources)
+        record.update(ran_with=[{"sources": sources, "plugins": plugins}])
+        assert plugin_changes(stage, record, loaded) == PluginChanges((), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        (PluginChanges(("acme_terms",)), ["acme_terms", "--again tokenizer"]),
+        (
+            PluginChanges(("acme_terms",), ("acme-terms 0.9 -> 1.0",)),
+            ["acme_terms", "acme-terms 0.9 -> 1.0", "--again tokenizer"],
+        ),
+        (PluginChanges((), ("acme-terms 0.9 -> 1.0",)), ["acme-terms 0.9 -> 1.0", "same code"]),
+    ],
+)
+def test_the_note_names_packages_versions_and_remedy(
+    changes: PluginChanges, facts: list[str]
+) -> None:
+    note = changes.note("tokenizer")
+    for fact in facts:
+        assert fact in note
+    assert ("--again" in note) == bool(changes.edited)
+
+
+def test_there_is_no_note_without_changes() -> None:
+    assert PluginChanges().note("tokenizer") == ""

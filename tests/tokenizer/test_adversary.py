@@ -29,9 +29,9 @@ from pae_framework.tokenizer.losses.adversarial import (
     to_levels,
     without_updates,
 )
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
-Build = Callable[..., Tokenizer]
+Build = Callable[..., ComposedTokenizer]
 NOW = Schedule(0, 0, 0)
 
 

@@ -14,7 +14,7 @@ from pae_framework.contracts import Batch, Discriminator, LossTerms
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import DiscriminatorLoss
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import RefinementObjective
 
 
@@ -35,7 +35,7 @@ ALIGNED = {"ssr": {"weight": 0.2}, "mcr": {"weight": 0.5}, "scr": {}}
 def test_cached_tokens_are_used_by_every_objective(
     registry: Registry,
     encoder: FakeEncoder,
-    build: Callable[..., Tokenizer],
+    build: Callable[..., ComposedTokenizer],
     section: Callable[..., TokenizerSection],
     images: Tensor,
     reproducible: None,

@@ -15,7 +15,7 @@ from benchmarks.operations import Kernels
 from pae_framework.contracts import Features
 from pae_framework.testing.modules import as_if_trained
 from pae_framework.tokenizer.frozen_types import cast_for_encoding
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
 
 class WithFloat32Part(FakeEncoder):
@@ -28,12 +28,12 @@ class WithFloat32Part(FakeEncoder):
         return Features(tokens, tokens.mean(dim=1))
 
 
-def frozen(tokenizer: Tokenizer) -> Tokenizer:
+def frozen(tokenizer: ComposedTokenizer) -> ComposedTokenizer:
     trained = as_if_trained(tokenizer).requires_grad_(False).eval()
-    return cast(Tokenizer, trained)
+    return cast(ComposedTokenizer, trained)
 
 
-def latents(tokenizer: Tokenizer, images: Tensor) -> Tensor:
+def latents(tokenizer: ComposedTokenizer, images: Tensor) -> Tensor:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         return tokenizer.encode(images).latents
 
@@ -45,12 +45,12 @@ def modulator(request: pytest.FixtureRequest) -> dict[str, object]:
 
 @pytest.mark.parametrize("use", ["sphere", "gaussian", "identity"])
 def test_latents_keep_their_bits_without_casts(
-    build: Callable[..., Tokenizer], images: Tensor, modulator: dict[str, object], use: str
+    build: Callable[..., ComposedTokenizer], images: Tensor, modulator: dict[str, object], use: str
 ) -> None:
     channels = {} if use == "identity" else {"channels": 6}
     plain = frozen(build(modulator=modulator, bottleneck={"use": use, **channels}))
     expected = latents(plain, images)
-    cast_for_encoding(plain)
+    cast_for_encoding(plain, plain.encoder.image_size)
     weights = [*plain.parameters(), *plain.encoder.parameters()]
     with Kernels(weight for weight in weights if weight.ndim > 1) as kernels:
         assert torch.equal(latents(plain, images), expected)
@@ -59,13 +59,13 @@ def test_latents_keep_their_bits_without_casts(
 
 
 def test_a_float32_part_of_an_encoder_stays(
-    build: Callable[..., Tokenizer], images: Tensor
+    build: Callable[..., ComposedTokenizer], images: Tensor
 ) -> None:
     plain = build()
     plain.hold_frozen("encoder", WithFloat32Part(FakeEncoderConfig(), 16))
     plain = frozen(plain)
     changed = deepcopy(plain)
-    cast_for_encoding(changed)
+    cast_for_encoding(changed, changed.encoder.image_size)
     assert torch.equal(latents(changed, images), latents(plain, images))
     encoder: Any = changed.encoder
     assert encoder.mix.weight.dtype == torch.float32

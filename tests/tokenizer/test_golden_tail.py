@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pae_framework.layers import sincos_positions
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pae_tail_tiny.safetensors"
 close = {"atol": 1e-5, "rtol": 0}
@@ -23,7 +23,9 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def tokenizer(golden: dict[str, Tensor], build: Callable[..., Tokenizer]) -> Tokenizer:
+def tokenizer(
+    golden: dict[str, Tensor], build: Callable[..., ComposedTokenizer]
+) -> ComposedTokenizer:
     tokenizer = build()
     state = {
         key.removeprefix("state."): value
@@ -45,7 +47,7 @@ def test_fixed_positions_are_those_of_the_released_files(golden: dict[str, Tenso
 
 @torch.no_grad()
 def test_each_part_gives_the_reference_output(
-    tokenizer: Tokenizer, golden: dict[str, Tensor]
+    tokenizer: ComposedTokenizer, golden: dict[str, Tensor]
 ) -> None:
     pixels, tokens = golden["in.pixels"], golden["in.features"]
     torch.testing.assert_close(tokenizer.delta_encoder(pixels, tokens), golden["out.hz"], **close)
@@ -60,7 +62,7 @@ def test_each_part_gives_the_reference_output(
 
 @torch.no_grad()
 def test_decode_is_the_reference_output_denormalized(
-    tokenizer: Tokenizer, golden: dict[str, Tensor]
+    tokenizer: ComposedTokenizer, golden: dict[str, Tensor]
 ) -> None:
     std = torch.tensor([0.5, 0.25, 0.2]).view(1, 3, 1, 1)
     mean = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1)

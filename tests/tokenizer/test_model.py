@@ -11,14 +11,14 @@ from pae_framework.build import build_tokenizer
 from pae_framework.config import LatentShape
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import Registry
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
-Build = Callable[..., Tokenizer]
+Build = Callable[..., ComposedTokenizer]
 GAUSSIAN = {"use": "gaussian", "channels": 5}
 PARTS = {"delta_encoder", "latent_compressor", "latent_decompressor", "decoder"}
 
 
-def prefixes(tokenizer: Tokenizer) -> set[str]:
+def prefixes(tokenizer: ComposedTokenizer) -> set[str]:
     return {key.split(".")[0] for key in tokenizer.state_dict()}
 
 

@@ -19,7 +19,7 @@ from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
 from pae_framework.tokenizer.losses.terms import NamedModules, RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer, noisy
+from pae_framework.tokenizer.model import ComposedTokenizer, noisy
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.training.blocks import find_blocks, recompute_blocks
 
@@ -302,7 +302,7 @@ class TestNoise:
         assert unit.pow(4).mean().item() == pytest.approx(3.0, rel=0.05)
 
     def test_it_is_added_to_the_input_of_the_deprojector(
-        self, build: Callable[..., Tokenizer], images: Tensor
+        self, build: Callable[..., ComposedTokenizer], images: Tensor
     ) -> None:
         """Not to the standardized latents, where the bottleneck standardizes (RAE)."""
         tokenizer = build(modulator="none", bottleneck="identity")
@@ -615,5 +615,5 @@ def test_gaussian_with_kl_runs(make: Make, images: Tensor) -> None:
 
 def test_tokenizer_is_shared(make: Make) -> None:
     objective = make()
-    assert isinstance(objective.tokenizer, Tokenizer)
+    assert isinstance(objective.tokenizer, ComposedTokenizer)
     assert objective.reconstruction.perceptual.encoder is objective.tokenizer.encoder

@@ -20,10 +20,10 @@ from pae_framework.errors import CheckpointError
 from pae_framework.interop.tokenizer_weights import match_state_dict, read_released, released_state
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.yaml_source import parse
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 
 
-def tokenizer(**changes: object) -> Tokenizer:
+def tokenizer(**changes: object) -> ComposedTokenizer:
     """The tokenizer the helpers' file was made for, with random weights."""
     registry = helpers.registry_with_renamed()
     root, _ = parse(helpers.RECIPE, position=lambda line, column: "here")

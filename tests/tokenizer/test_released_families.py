@@ -89,7 +89,9 @@ def test_names_and_shapes_at_full_size_are_those_of_released_files(
     shapes = released_shapes(family, FULL[family][1], FULL_TAIL)
     assert len(shapes) == FULL[family][2]  # as PAE's own modules have
     recipe = load_recipe(recipe_file(tmp_path, family, None), (), registry).recipe
-    state = released_state(meta_tokenizer(recipe, registry))
+    state = released_state(
+        meta_tokenizer(recipe.tokenizer_section, recipe.data.image_size, registry)
+    )
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes
 
 

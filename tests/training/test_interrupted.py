@@ -112,7 +112,7 @@ def check_interruptions(
 KEPT = st.lists(st.integers(1, STEPS), max_size=2, unique=True).map(sorted)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(INTERRUPTIONS.filter(lambda found: len(found) < 4), EVERY, EVERY, KEPT)
 def test_interrupted_anywhere_it_ends_as_the_undisturbed_training(
     interruptions: list[tuple[int, str]], log_every: int, checkpoint_every: int, keep: list[int]
@@ -231,7 +231,7 @@ def test_progress_is_recorded_at_the_start_at_checkpoints_and_at_a_stop(tmp_path
     assert recorded_progress(tmp_path, -1, kill, **changes) == [8, 12]
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.integers(1, STEPS - 1), EVERY, EVERY, KEPT)
 def test_a_longer_training_goes_on_from_any_shorter_one(
     short: int, log_every: int, checkpoint_every: int, keep: list[int]

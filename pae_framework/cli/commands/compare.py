@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from pae_framework.cli.output import (
     print_answer,
     print_table,
     warn,
+    wrapped,
 )
 from pae_framework.cli.shell_completion import complete_run
 from pae_framework.errors import UsageError
@@ -125,18 +127,29 @@ def _print(
         for line in lines
     ]
     print_table(("metric", "at", *(column.name for column in columns)), rows)
+    for line in _explanation(groups, lines, reasons):
+        print_line(line)
+
+
+def _explanation(
+    groups: list[SeedGroup], lines: list[Line], reasons: list[Reason]
+) -> Iterator[str]:
+    """What is below the table, in lines of 80 columns."""
+    reasons = [reason for reason in reasons if reason.shown]
+    if reasons:
+        yield "Values of one metric with different numbers do not compare:"
     for reason in reasons:
-        print_line(f"{'; '.join(reason.headings)}: values with different numbers do not compare:")
+        yield from wrapped("; ".join(reason.headings), "  ")
         for words in reason.words:
-            print_line(f"  {words}")
+            yield from wrapped(words, "    ")
         for key, texts in reason.others.items():
             told = "  ".join(f"[{i}] {text}" for i, text in enumerate(texts, start=1))
-            print_line(f"  {key}: {told}")
+            yield from wrapped(f"{key}: {told}", "    ")
     for seeds in dict.fromkeys(line.seeds for line in lines if line.seeds):
-        print_line(f"seeds: {seeds}")
+        yield from wrapped(f"seeds: {seeds}")
     for group in groups:
         for text in _facts(group, groups[0]):
-            print_line(f"{group.name}: {text}")
+            yield from wrapped(f"{group.name}: {text}")
 
 
 def _facts(group: SeedGroup, first: SeedGroup) -> list[str]:

@@ -7,13 +7,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pae_framework.cli.arguments import JsonOption, OverridesArgument, PluginOption
-from pae_framework.cli.output import installed_registry, note, print_answer, print_table, warn
+from pae_framework.cli.output import (
+    installed_registry,
+    note,
+    print_answer,
+    print_table,
+    warn,
+    wrapped,
+)
 from pae_framework.cli.shell_completion import complete_recipe, complete_run
 from pae_framework.errors import PaeError, UsageError
 from pae_framework.system.printing import print_line
@@ -182,7 +188,7 @@ def _print_members(members: Mapping[str, list[StageStatus]], comparison: JobStat
             facts.update(dict.fromkeys(_member_facts(name, current)))
     print_table(("member", "done", "stage", "state", "progress", "job"), table)
     for fact in (*facts, f"report: {comparison}"):
-        for line in _wrapped(fact):
+        for line in wrapped(fact):
             print_line(line)
     counted = ", ".join(f"{number} {state}" for state, number in states.most_common())
     print_line(f"{len(members)} member{'' if len(members) == 1 else 's'}: {counted}")
@@ -212,7 +218,7 @@ def _member_facts(member: str, current: StageStatus) -> Iterator[str]:
 
 def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
     """Where the stages are, what works on them, what failed, and why stages are stale."""
-    from pae_framework.runs.edited import edit_note
+    from pae_framework.runs.edited import PluginChanges
 
     if rows:
         yield f"folders in {os.path.relpath(Path(rows[0].folder).parent)}"
@@ -224,13 +230,12 @@ def _details(rows: Sequence[StageStatus]) -> Iterator[str]:
             facts.append(f"and {len(row.changes) - _SHOWN} more changes")
         if row.stale_inputs:
             facts.append(f"reads {', '.join(row.stale_inputs)}, which changed")
-        if row.edited:
-            facts.append(edit_note(row.stage, row.edited))
+        facts.append(PluginChanges(row.edited, row.upgraded).note(row.stage))
         for fact in (*facts, row.outlook):
             if fact:
-                yield from _wrapped(f"{row.stage}: {fact}")
+                yield from wrapped(f"{row.stage}: {fact}")
     for line in _jobs(rows):
-        yield from _wrapped(line)
+        yield from wrapped(line)
 
 
 def _work(row: StageStatus) -> Iterator[str]:
@@ -256,8 +261,3 @@ def _jobs(rows: Sequence[StageStatus]) -> Iterator[str]:
         yield f"{named([row.stage for row in found])}: {job}"
         if job is not None and job.ended and Path(job.log).is_file():
             yield f"  log: {os.path.relpath(job.log)}"
-
-
-def _wrapped(text: str) -> list[str]:
-    """The text in lines of 80 columns; words, such as key paths and names of files, stay whole."""
-    return wrap(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pae_framework.errors import Inconsistency
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 
 _FROZEN = "needs a frozen encoder, but tokenizer.train_encoder is true"
@@ -13,11 +13,22 @@ _COPY = "tokenizer.train_encoder=false and tokenizer.modulator.use=finetune"
 """Trains a copy of the encoder; features and targets come from the frozen one."""
 
 
-def check_trained_encoder(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Nothing needs frozen features, or a cache of them, from an encoder that is trained."""
-    tokenizer = recipe.tokenizer
-    if not tokenizer.train_encoder:
+def check_encoder_training(recipe: Recipe) -> Iterator[Inconsistency]:
+    """An encoder is trained with the tokenizer if it must be, and nothing needs it frozen then."""
+    tokenizer, extractor = recipe.composed, recipe.extractor
+    if extractor is not None and extractor.config.trained_with_tokenizer:
+        message = f"{extractor.use!r} is only trained as the tokenizer's encoder"
+        yield Inconsistency(("extractor",), message, "set extractor=small_cnn")
+    if tokenizer is None:
         return
+    if tokenizer.train_encoder:
+        yield from _check_trained(tokenizer)
+    elif tokenizer.encoder.config.trained_with_tokenizer:
+        message = f"{tokenizer.encoder.use!r} is only trained with the tokenizer"
+        yield Inconsistency(("tokenizer", "encoder"), message, "set tokenizer.train_encoder=true")
+
+
+def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
     for label, term in tokenizer.active_regularizers.items():
         if term.config.needs_target or term.config.needs_features:
             path: KeyPath = ("tokenizer", "regularizers", label)

@@ -22,8 +22,10 @@ _ENTERS = "the term enters the loss"
 
 
 def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
-    """Every term of the tokenizer's loss can be computed, and at least one is active."""
+    """Every term of a composed tokenizer's loss can be computed, and at least one is active."""
     yield from _check_labels(recipe)
+    if recipe.composed is None:
+        return
     yield from _check_regularizers(recipe)
     yield from _check_refinement(recipe)
     yield from _check_reconstruction(recipe)
@@ -32,8 +34,9 @@ def check_losses(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_labels(recipe: Recipe) -> Iterator[Inconsistency]:
+    composed = recipe.composed
     for section, components, reserved in (
-        (_REGULARIZERS, recipe.tokenizer.regularizers, RESERVED),
+        (_REGULARIZERS, {} if composed is None else composed.regularizers, RESERVED),
         (("evaluate",), recipe.evaluate, frozenset[str]()),
         (("trackers",), recipe.trackers, frozenset[str]()),
     ):
@@ -56,7 +59,7 @@ def label_problem(label: str, reserved: frozenset[str] = frozenset()) -> str | N
 
 
 def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
-    tokenizer, bottleneck = recipe.tokenizer, recipe.tokenizer.bottleneck
+    tokenizer, bottleneck = recipe.tokenizer_section, recipe.tokenizer_section.bottleneck
     reconstructs = bool(tokenizer.reconstruction.active_terms)
     for label, component in tokenizer.active_regularizers.items():
         path, config = (*_REGULARIZERS, label), component.config
@@ -87,8 +90,8 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
-    bottleneck = recipe.tokenizer.bottleneck
-    if recipe.tokenizer.refinement is not None and not bottleneck.config.projects:
+    bottleneck = recipe.tokenizer_section.bottleneck
+    if recipe.tokenizer_section.refinement is not None and not bottleneck.config.projects:
         message = f"needs a projector, but the bottleneck {bottleneck.use!r} has none"
         hint = "set tokenizer.refinement=null"
         yield Inconsistency(("tokenizer", "refinement"), message, hint)
@@ -96,7 +99,7 @@ def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _check_reconstruction(recipe: Recipe) -> Iterator[Inconsistency]:
     size = recipe.data.image_size
-    for name, term in recipe.tokenizer.reconstruction.active_terms.items():
+    for name, term in recipe.tokenizer_section.reconstruction.active_terms.items():
         if size < term.smallest_image:
             path = ("tokenizer", "reconstruction", name)
             message = f"needs {term.smallest_image} px or more, but data.image_size is {size}"
@@ -106,8 +109,8 @@ def _check_reconstruction(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _check_compared_layers(recipe: Recipe) -> Iterator[Inconsistency]:
     """The encoder has the compared layers, even at weight 0: evaluators use the distance, too."""
-    encoder = recipe.tokenizer.encoder
-    layers = recipe.tokenizer.reconstruction.perceptual.layers
+    encoder = recipe.tokenizer_section.encoder
+    layers = recipe.tokenizer_section.reconstruction.perceptual.layers
     count = encoder.config.feature_maps()
     if layers is None or count is None or max(layers) < count:
         return
@@ -118,7 +121,7 @@ def _check_compared_layers(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
-    section = recipe.tokenizer.active_adversarial
+    section = recipe.tokenizer_section.active_adversarial
     if section is None:
         return
     path = ("tokenizer", "adversarial")
@@ -135,7 +138,7 @@ def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
         ("update_from", "the discriminator is first updated"),
     ):
         yield from _check_point(recipe, (*path, key), getattr(section, key), event)
-    if section.adaptive and not recipe.tokenizer.reconstruction.active_terms:
+    if section.adaptive and not recipe.tokenizer_section.reconstruction.active_terms:
         message = "an adaptive weight needs a reconstruction term, but all have weight 0"
         yield Inconsistency(
             (*path, "adaptive"), message, "set tokenizer.adversarial.adaptive=false"
@@ -146,14 +149,14 @@ def _check_point(
     recipe: Recipe, path: KeyPath, point: Length, event: str
 ) -> Iterator[Inconsistency]:
     """The training of the tokenizer, if there is one, reaches a point of it."""
-    train, images = recipe.tokenizer.train, recipe.data.train.config.image_count()
+    train, images = recipe.tokenizer_section.train, recipe.data.train.config.image_count()
     end = Length(steps=train.steps, epochs=train.epochs)
     if images is None:
         missed = point.reaches(end)
     else:
         per_epoch = images / train.batch_size
         missed = point.in_steps(per_epoch) >= end.in_steps(per_epoch)
-    if missed and recipe.tokenizer.weights is None:
+    if missed and recipe.tokenizer_section.weights is None:
         message = f"the training ends at {_yaml(end)}, before {event}"
         hint = f"set an earlier {dotted(path)} or a longer tokenizer.train"
         yield Inconsistency(path, message, hint)
@@ -166,7 +169,7 @@ def _yaml(length: Length) -> str:
 
 
 def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
-    tokenizer = recipe.tokenizer
+    tokenizer = recipe.tokenizer_section
     terms = tokenizer.reconstruction.active_terms or tokenizer.active_regularizers
     if not tokenizer.reconstruction.active_terms:
         yield from _check_first_step(recipe)
@@ -179,9 +182,9 @@ def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _check_first_step(recipe: Recipe) -> Iterator[Inconsistency]:
     """A training without reconstruction terms has a term in its first step."""
-    terms = recipe.tokenizer.active_regularizers
+    terms = recipe.tokenizer_section.active_regularizers
     late = [label for label, term in terms.items() if term.start or term.warmup]
-    if late and len(late) == len(terms) and recipe.tokenizer.weights is None:
+    if late and len(late) == len(terms) and recipe.tokenizer_section.weights is None:
         message = "no term of the loss is active in the first step"
         hint = f"set tokenizer.reconstruction.l1=1 or remove its start and warmup: {late[0]}"
         yield Inconsistency((*_REGULARIZERS, late[0]), message, hint)

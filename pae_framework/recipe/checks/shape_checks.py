@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pae_framework.config import DecoderConfig, GeneratorConfig, LatentShape, RegularizerConfig
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.components import ExtractorComponent
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 
 
@@ -29,9 +29,22 @@ def _check_extractor(extractor: ExtractorComponent, size: int) -> Iterator[Incon
 
 def check_shapes(recipe: Recipe) -> Iterator[Inconsistency]:
     """Every component can process the output of the component before it."""
-    tokenizer, size = recipe.tokenizer, recipe.data.image_size
+    size = recipe.data.image_size
     if recipe.extractor is not None:
         yield from _check_extractor(recipe.extractor, size)
+    if recipe.composed is not None:
+        yield from _check_composed(recipe, recipe.composed)
+        return
+    try:
+        latent = recipe.tokenizer.latent_shape(size)
+    except ValueError as error:
+        yield Inconsistency(("tokenizer",), str(error))
+    else:
+        yield from _check_latent(recipe, latent)
+
+
+def _check_composed(recipe: Recipe, tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
+    size = recipe.data.image_size
     try:
         grid = tokenizer.encoder.config.token_grid(size)
         width = tokenizer.encoder.config.token_width()
@@ -48,20 +61,24 @@ def check_shapes(recipe: Recipe) -> Iterator[Inconsistency]:
             )
     except ValueError as error:
         yield Inconsistency(("tokenizer", "decoder"), str(error))
-    yield from _check_heads(recipe, width)
-    yield from _check_position_widths(recipe, width)
-    channels = tokenizer.bottleneck.config.latent_channels(width)
+    yield from _check_heads(tokenizer, width)
+    yield from _check_position_widths(tokenizer, width)
+    try:
+        channels = tokenizer.bottleneck.config.latent_channels(width)
+    except ValueError as error:
+        yield Inconsistency(("tokenizer", "bottleneck"), str(error))
+        return
     yield from _check_latent(recipe, LatentShape(channels, grid))
 
 
 def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency]:
-    configs: list[tuple[KeyPath, DecoderConfig | RegularizerConfig | GeneratorConfig]] = [
-        (("tokenizer", "decoder"), recipe.tokenizer.decoder.config)
-    ]
-    configs += [
-        (("tokenizer", "regularizers", label), regularizer.config)
-        for label, regularizer in recipe.tokenizer.active_regularizers.items()
-    ]
+    configs: list[tuple[KeyPath, DecoderConfig | RegularizerConfig | GeneratorConfig]] = []
+    if (composed := recipe.composed) is not None:
+        configs.append((("tokenizer", "decoder"), composed.decoder.config))
+        configs += [
+            (("tokenizer", "regularizers", label), regularizer.config)
+            for label, regularizer in composed.active_regularizers.items()
+        ]
     if recipe.generator is not None:
         configs.append((("generator",), recipe.generator.config))
     if recipe.guide is not None:
@@ -73,10 +90,10 @@ def _check_latent(recipe: Recipe, latent: LatentShape) -> Iterator[Inconsistency
             yield Inconsistency(path, str(error))
 
 
-def _check_heads(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
+def _check_heads(tokenizer: TokenizerSection, width: int) -> Iterator[Inconsistency]:
     """Attention heads divide the width; the default is the number of the encoder."""
-    modulator, refinement = recipe.tokenizer.modulator.config, recipe.tokenizer.refinement
-    encoder_heads = recipe.tokenizer.encoder.config.token_heads()
+    modulator, refinement = tokenizer.modulator.config, tokenizer.refinement
+    encoder_heads = tokenizer.encoder.config.token_heads()
     if encoder_heads is not None and width % encoder_heads:
         message = f"{encoder_heads} heads do not divide its width {width}"
         hint = f"set a width that is a multiple of {encoder_heads}"
@@ -98,15 +115,15 @@ def _check_heads(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
             yield Inconsistency(path, message, f"set {dotted(path)}={divisor}")
 
 
-def _check_position_widths(recipe: Recipe, width: int) -> Iterator[Inconsistency]:
+def _check_position_widths(tokenizer: TokenizerSection, width: int) -> Iterator[Inconsistency]:
     """Sine-cosine position embeddings need a width divisible by 4."""
     if width % 4 == 0:
         return
     message = f"position embeddings need a width divisible by 4, but the encoder's is {width}"
-    if recipe.tokenizer.modulator.config.attends:
+    if tokenizer.modulator.config.attends:
         hint = "set tokenizer.modulator.use=none"
         yield Inconsistency(("tokenizer", "modulator"), message, hint)
-    refinement = recipe.tokenizer.refinement
+    refinement = tokenizer.refinement
     if refinement is not None and refinement.width is None:
         hint = f"set tokenizer.refinement.width={width + 4 - width % 4}"
         yield Inconsistency(("tokenizer", "refinement"), message, hint)

@@ -27,15 +27,17 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
-    with_tokenizer = recipe.tokenizer.train_encoder
+    composed = recipe.composed
+    own = None if composed is None else composed.encoder
+    with_tokenizer = composed is not None and composed.train_encoder
     encoders = {
-        ("tokenizer", "encoder"): recipe.tokenizer.encoder,
+        ("tokenizer", "encoder"): own,
         ("extractor",): recipe.extractor,
     }
     for path, encoder in encoders.items():
         if encoder is None or encoder.config.trainable == (encoder.train is not None):
             continue
-        if encoder is recipe.tokenizer.encoder and encoder.config.trainable and with_tokenizer:
+        if encoder is own and encoder.config.trainable and with_tokenizer:
             continue
         train = dotted((*path, "train"))
         if encoder.config.trainable:
@@ -68,8 +70,9 @@ def _optimizers(recipe: Recipe) -> Iterator[tuple[KeyPath, OptimizerSettings, Tr
     for stage in STAGES.values():
         if (train := stage.stated_train(recipe)) is not None:
             yield stage.train_path or (), train, train
-    if (adversarial := recipe.tokenizer.active_adversarial) is not None:
-        yield _DISCRIMINATOR, adversarial.optimizer, recipe.tokenizer.train
+    composed = recipe.composed
+    if composed is not None and (adversarial := composed.active_adversarial) is not None:
+        yield _DISCRIMINATOR, adversarial.optimizer, composed.train
 
 
 def _check_decays(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -138,13 +141,13 @@ def _stored_views(recipe: Recipe, stage: str) -> tuple[str, str] | None:
     """What a training reads in place of images, and the setting without it; None: images."""
     if stage == "generator" and recipe.latents.stored:
         return "stored latents", "latents.stored=false"
-    if stage in ("refine", "tokenizer") and recipe.tokenizer.cache_features:
+    if stage in ("refine", "tokenizer") and recipe.tokenizer_section.cache_features:
         return "cached features", "tokenizer.cache_features=false"
     return None
 
 
 def _check_parallel(recipe: Recipe) -> Iterator[Inconsistency]:
-    if recipe.tokenizer.train.parallel == "fsdp":
+    if recipe.composed is not None and recipe.composed.train.parallel == "fsdp":
         path = ("tokenizer", "train", "parallel")
         message = (
             "adaptive weights, regularizers and the discriminator use the tokenizer's weights "

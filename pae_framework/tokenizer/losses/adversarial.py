@@ -30,7 +30,7 @@ from pae_framework.contracts import (
 from pae_framework.errors import UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS
 from pae_framework.tokenizer.losses.terms import LossTerm, Ramp
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, DISCRIMINATOR_TERMS
 from pae_framework.training.train_settings import Length
@@ -120,7 +120,7 @@ class AdversarialTerm(LossTerm):
         if self._tokens is not None and step >= self.schedule.update_from:
             self._tokens.keep(images, tokens)
 
-    def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
+    def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
         """The decoder's last weight."""
         return tokenizer.decoder.last_layer()
 
@@ -146,10 +146,13 @@ class DiscriminatorLoss(nn.Module):
             images: they are computed here.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: ComposedTokenizer
 
     def __init__(
-        self, discriminator: Discriminator, tokenizer: Tokenizer, tokens: StepTokens | None = None
+        self,
+        discriminator: Discriminator,
+        tokenizer: ComposedTokenizer,
+        tokens: StepTokens | None = None,
     ):
         super().__init__()
         self.discriminator, self._tokens = discriminator, tokens

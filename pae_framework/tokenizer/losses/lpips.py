@@ -19,7 +19,7 @@ from pae_framework.errors import CheckpointError
 from pae_framework.hub import is_file_name, weights_path
 from pae_framework.seeding import derive_seed
 from pae_framework.tensor_files import differences, load_state
-from pae_framework.tokenizer.tokenizer_settings import LPIPS_HEADS, VGG16, LpipsSettings
+from pae_framework.tokenizer.tokenizer_settings import LPIPS_HEADS, VGG16, LpipsNetwork
 from pae_framework.weight_files import read_checkpoint
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -107,7 +107,7 @@ class LPIPS(nn.Module):
         return wide / (torch.linalg.vector_norm(wide, dim=1, keepdim=True) + self.eps)
 
 
-def build_lpips(settings: LpipsSettings) -> LPIPS:
+def build_lpips(settings: LpipsNetwork) -> LPIPS:
     """LPIPS with the weights that the settings name; ``none``: random weights with a fixed seed.
 
     Raises:

@@ -29,7 +29,7 @@ from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.known_gradient import with_known_gradients
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
 from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, FACTOR
 from pae_framework.world import ONE_PROCESS, World
@@ -56,7 +56,7 @@ class TokenizerObjective(UsesFrozen):
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: ComposedTokenizer,
         reconstruction: ReconstructionTerms,
         regularizers: Sequence[RegularizerTerm] = (),
         adversarial: AdversarialTerm | None = None,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.errors import PluginError, UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER_BOUNDS, Bounds
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.training.train_settings import Length
 
 
@@ -68,7 +68,7 @@ class LossTerm(ABC):
         """The unweighted term, a scalar."""
 
     @abstractmethod
-    def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
+    def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
         """The parameter at which gradient norms are measured."""
 
     def share(self, step: int) -> float:
@@ -105,8 +105,8 @@ class RegularizerTerm(LossTerm):
             )
         return value
 
-    def layer(self, tokenizer: Tokenizer) -> nn.Parameter:
-        """The last layer before the latents; see :meth:`Tokenizer.layer_before_latents`.
+    def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
+        """The last layer before the latents; see :meth:`ComposedTokenizer.layer_before_latents`.
 
         Raises:
             UsageError: there is none.
