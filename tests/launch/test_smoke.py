@@ -56,17 +56,20 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 
 
 def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Recipes that are others with more epochs, of which a smoke run has none, are slow tests."""
-    return (pytest.mark.slow,) if name.endswith("_800ep") else ()
+    """Recipes that are others with more epochs, images or variants are slow tests."""
+    like_others = name.startswith("paper/") or name.endswith(("_800ep", "shapes_ablation"))
+    return (pytest.mark.slow,) if like_others else ()
+
+
+def overrides_of(name: str) -> tuple[str, ...]:
+    """Without Inception, if it is a recipe for ImageNet."""
+    return WITHOUT_INCEPTION if "_full" in name or name.startswith("paper/") else ()
 
 
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-        *(
-            pytest.param(name, WITHOUT_INCEPTION if "_full" in name else (), marks=marks(name))
-            for name in NAMES
-        ),
+        *(pytest.param(name, overrides_of(name), marks=marks(name)) for name in NAMES),
         pytest.param("dinov2_full", (), marks=pytest.mark.slow, id="dinov2_full with Inception"),
     ],
 )
