@@ -240,7 +240,7 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     """
     section, size = recipe.composed, recipe.data.image_size
     adversarial = None if section is None else section.active_adversarial
-    extractor = refiner = generator = discriminator = None
+    extractor = teacher = refiner = generator = discriminator = None
     tokenizer: Tokenizer
     if isinstance(recipe.tokenizer, TokenizerComponent):
         with META:

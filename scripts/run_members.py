@@ -46,7 +46,7 @@ IMAGES = 1000
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is missing; the exit code is that of the first member that fails."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     loaded = load_recipe(options.recipe, options.overrides)
     folder = options.kept / loaded.recipe.name
     sweep = RunDirectory.at(Path("runs") / loaded.recipe.name)

@@ -101,7 +101,7 @@ def test_only_members_that_a_change_concerns_run_again(script: ModuleType, runs:
     script.main(["mine.yaml", "--kept", "kept"])
     runs.names.clear()
     changed = "tokenizer.regularizers.scr.weight=0.5"  # `none` has no such term
-    script.main(["mine.yaml", changed, "--kept", "kept", "--only", "*-seed0"])
+    script.main(["mine.yaml", "--kept", "kept", "--only", "*-seed0", changed])
     assert runs.names == ["all-seed0"]
 
 

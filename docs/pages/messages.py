@@ -153,8 +153,8 @@ def _assigned_texts(scope: ast.AST) -> _Texts:
             target, value = node.targets[0], node.value
             pairs: list[tuple[ast.expr, ast.expr]] = [(target, value)]
             if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-                if len(target.elts) == len(value.elts):  # else there is a starred expression
-                    pairs = list(zip(target.elts, value.elts, strict=True))
+                # Not strict: there may be a starred expression.
+                pairs = list(zip(target.elts, value.elts, strict=False))
             for name, text in pairs:
                 if isinstance(name, ast.Name) and isinstance(text, _WRITTEN) and _words(text):
                     texts.setdefault(name.id, []).append(text)

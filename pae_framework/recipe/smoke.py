@@ -16,7 +16,7 @@ from pae_framework.errors import RecipeError
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME, Recipe
-from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.nodes import tree
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, expand
 
@@ -73,7 +73,9 @@ def _changes(base: Data, variant: Data) -> Data:
 
 def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
     try:
-        return build(_tree(data), loaded.source, loaded.text, loaded.overrides, loaded.registry)
+        return build(
+            tree(data, SMOKE), loaded.source, loaded.text, loaded.overrides, loaded.registry
+        )
     except RecipeError as error:
         hint = "define `smoke()` in the config of this component"
         raise RecipeError(
@@ -82,15 +84,6 @@ def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
                 for problem in error.problems
             ]
         ) from error
-
-
-def _tree(value: Any) -> Node:
-    """Plain data as a tree whose values have the position ``--smoke``."""
-    if isinstance(value, dict):
-        value = {key: _tree(entry) for key, entry in value.items()}
-    elif isinstance(value, list | tuple):
-        value = [_tree(entry) for entry in value]
-    return Node(value, SMOKE, SMOKE)
 
 
 def _smoke(loaded: LoadedRecipe) -> Data:

@@ -70,7 +70,11 @@ class MCRConfig(RegularizerConfig):
 
 
 class KLConfig(RegularizerConfig):
-    """Kullback-Leibler divergence from the standard normal (latent diffusion: sum, weight 1e-6)."""
+    """Kullback-Leibler divergence from the standard normal.
+
+    Latent diffusion: the sum, with weight 1e-6 beside a sum of reconstruction errors over all pixel
+    values. Beside their mean, that is 1e-6 / (3 S^2) for images of S px: 5.1e-12 for 256 px.
+    """
 
     needs_moments: ClassVar[bool] = True
 

@@ -124,6 +124,8 @@ def test_variants_of_the_other_tables_change_what_their_names_say() -> None:
     kl = members("paper/table3a")["kl"].tokenizer_section
     assert (kl.bottleneck.use, list(kl.regularizers)) == ("gaussian", ["kl"])
     assert kl.bottleneck.config.latent_channels(1024) == 32
+    auxiliary = members("paper/table3a")["diffusion"].tokenizer_section
+    assert (auxiliary.bottleneck.use, list(auxiliary.regularizers)) == ("sphere", ["diffusion"])
     fusion = members("paper/table3b")
     assert fusion["finetune"].tokenizer_section.modulator.use == "finetune"
     settings = [

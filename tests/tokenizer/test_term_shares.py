@@ -18,6 +18,7 @@ from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.term_shares import measure_shares
+from pae_framework.training.blocks import recompute_blocks
 from pae_framework.world import ONE_PROCESS, World
 
 Make = Callable[..., TokenizerObjective]
@@ -133,6 +134,16 @@ def test_the_objective_measures_at_the_cadence_and_changes_nothing(
         found["loss"].backward()
         pairs = zip(plain.parameters(), measuring.parameters(), strict=True)
         assert all(a.grad is None or torch.equal(a.grad, b.grad) for a, b in pairs)
+
+
+def test_recomputed_activations_give_the_same_shares(make: Make, images: Tensor) -> None:
+    objective = make(log_shares_every=1)
+    expected = step_of(objective, 0, images)
+    recompute_blocks(objective)
+    found = step_of(objective, 0, images)
+    found["loss"].backward()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
 
 
 def test_a_weight_multiplies_the_odds_of_its_term(make: Make, images: Tensor) -> None:

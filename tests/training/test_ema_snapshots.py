@@ -7,6 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from toy_training import (
@@ -161,3 +164,26 @@ def test_a_training_without_snapshots_is_refused(tmp_path: Path):
     run(tmp_path, ema=0.8)
     with pytest.raises(UsageError, match=r"tokenizer\.train\.ema_snapshots"):
         stored_profiles(StageResults(tmp_path, None, ""), "tokenizer")
+
+
+@given(st.floats(0.005, 0.28), st.integers(1, 10**9))
+def test_the_name_of_a_snapshot_tells_its_length_and_step(length: float, step: int):
+    assert EmaSnapshots.read_name(EmaSnapshots.file(length, step)) == (length, step)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "snapshots/ema-0.1.safetensors", ""])
+def test_other_files_are_no_snapshots(name: str):
+    assert EmaSnapshots.read_name(name) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"every": 0},
+        {"lengths": [0.05]},
+        *({"every": 5, "lengths": x} for x in ([], [0.1, 0.1], [0.3], [0.0], [0.05, "long"])),
+    ],
+)
+def test_impossible_snapshots_are_refused(changes: dict[str, object]):
+    with pytest.raises(ValidationError, match="ema_snapshots"):
+        train_settings(ema_snapshots=changes)
