@@ -40,6 +40,12 @@ def pae_register_regularizers(register: Register) -> None:
         summary="projected latents align with the encoder's features up to margins (VA-VAE)",
     )
     register(
+        "feature_mse",
+        target="pae_regularizers.matching:FeatureMSE",
+        config="pae_regularizers.config:FeatureMSEConfig",
+        summary="normalized latents equal the teacher's normalized features (GAE)",
+    )
+    register(
         "diffusion",
         target="pae_regularizers.diffusion:Diffusion",
         config="pae_regularizers.config:DiffusionConfig",

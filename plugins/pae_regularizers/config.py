@@ -126,6 +126,15 @@ class VFConfig(RegularizerConfig):
         return self
 
 
+class FeatureMSEConfig(RegularizerConfig):
+    """Mean squared error between normalized latents and frozen features (GAE; weight 1 there)."""
+
+    @property
+    def needs_features(self) -> bool:
+        """It compares latents with them."""
+        return True
+
+
 class DiffusionConfig(RegularizerConfig):
     """Auxiliary diffusion loss: a velocity network that is trained with the tokenizer.
 

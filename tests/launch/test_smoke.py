@@ -63,7 +63,7 @@ def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
 
 def overrides_of(name: str) -> tuple[str, ...]:
     """Without Inception, if it is a recipe for ImageNet."""
-    with_inception = "_full" in name or name.startswith("paper/") or name == "rae_dinov2"
+    with_inception = "_full" in name or name.startswith("paper/") or name in ("rae_dinov2", "gae")
     return WITHOUT_INCEPTION if with_inception else ()
 
 
