@@ -196,8 +196,8 @@ class Encoder(nn.Module, ABC):
     def load_pretrained(self) -> None:
         """Load the pretrained weights that the config names; until then weights are random.
 
-        The engine calls it once after construction, unless a stage of the run or an imported
-        tokenizer provides the weights. The default does nothing.
+        The engine calls it once after construction, also before the encoder's own training, unless
+        a stage of the run or an imported tokenizer provides the weights. The default does nothing.
 
         Raises:
             DataError: the weights are missing and cannot be downloaded; says what to do.

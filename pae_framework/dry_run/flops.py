@@ -101,6 +101,7 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
     flops = {
         "extractor": TRAINED * forward.extractor,
         "encoder": TRAINED * forward.encoder,
+        "teacher": TRAINED * forward.teacher,
         "refine": ONCE * forward.encoder + TRAINED * forward.refine,
         "tokenizer": 0 if recipe.composed is None else _tokenizer_step(forward, recipe),
         "latents": (2 if recipe.data.flip else 1) * encoded if recipe.latents.written else 0,

@@ -236,9 +236,11 @@ def _tokenizer_parts(networks: Networks, recipe: Recipe) -> list[_Part]:
         encoder_stage = "tokenizer"
     adversarial = section.active_adversarial
     discriminator = "" if adversarial is None else adversarial.discriminator.use
+    teacher_stage = "teacher" if STAGES["teacher"].exists(recipe) else None
+    teacher = "" if section.teacher is None else section.teacher.use
     return [
         ("encoder", section.encoder.use, networks.encoder, encoder_stage),
-        ("teacher", section.teacher.use if section.teacher else "", networks.teacher, None),
+        ("teacher", teacher, networks.teacher, teacher_stage),
         ("modulator", section.modulator.use, tokenizer.delta_encoder, "tokenizer"),
         ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),
         ("deprojector", section.bottleneck.use, tokenizer.latent_decompressor, "tokenizer"),
@@ -359,8 +361,9 @@ def trained_module(
 ) -> nn.Module | None:
     """A module whose weights are named as in the stage; None if the stage is unknown here."""
     recipe, tokenizer = loaded.recipe, networks.composed
-    if stage in ("extractor", "encoder"):
-        encoder = networks.extractor if stage == "extractor" else networks.encoder
+    if stage in ("extractor", "encoder", "teacher"):
+        encoders = {"extractor": networks.extractor, "teacher": networks.teacher}
+        encoder = encoders.get(stage, networks.encoder)
         assert encoder is not None
         return encoder.pretraining(classes)
     if stage == "refine":

@@ -27,7 +27,7 @@ from pae_framework.execution.probe import (
     probe_tokenizer_component,
 )
 from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
-from pae_framework.recipe.derived import latent_shape
+from pae_framework.recipe.derived import encoder_component, latent_shape
 from pae_framework.recipe.models import Recipe
 from pae_framework.tensor_files import load_weights, weights_digest
 from pae_framework.tokenizer.refinement import PriorRefiner
@@ -46,12 +46,7 @@ def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
         PluginError: it breaks its contract, or has other weights than in an earlier stage.
     """
     recipe = context.recipe
-    if stage == "extractor":
-        component: EncoderComponent | None = recipe.extractor
-    else:
-        section = recipe.tokenizer_section
-        component = section.teacher if stage == "teacher" else section.encoder
-    assert component is not None
+    component = encoder_component(recipe, stage)
     with _initial_weights(context, _first_training(recipe, component), stage):
         size = component.image_size(recipe.data.image_size)
         encoder = build_encoder(component, size, context.registry)

@@ -234,6 +234,9 @@ _RULES: dict[str, Callable[[Recipe, int], list[_Network]]] = {
     "encoder": lambda recipe, _: _pretraining(
         "encoder", recipe.tokenizer_section.encoder, recipe.data.image_size
     ),
+    "teacher": lambda recipe, _: _pretraining(
+        "teacher", recipe.tokenizer_section.teacher, recipe.data.image_size
+    ),
     "refine": lambda recipe, _: _refinement(recipe),
     "tokenizer": lambda recipe, _: _tokenizer(recipe),
     "generator": _generator,

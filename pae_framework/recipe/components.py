@@ -213,7 +213,7 @@ class EncoderComponent(Component[EncoderConfig]):
 
 
 class TeacherComponent(EncoderComponent):
-    """A pretrained encoder with whose features regularizers align the latents."""
+    """An encoder, pretrained or trained first, whose features regularizers use."""
 
     preprocessing: Literal["own", "signed"] = Field(
         "own",

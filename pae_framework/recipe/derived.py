@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pae_framework.config import LatentShape
+from pae_framework.recipe.components import EncoderComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.training.train_settings import TrainSettings
 
@@ -10,6 +11,17 @@ from pae_framework.training.train_settings import TrainSettings
 def latent_shape(recipe: Recipe) -> LatentShape:
     """Shape (C, h, w) of one latent."""
     return recipe.tokenizer.latent_shape(recipe.data.image_size)
+
+
+def encoder_component(recipe: Recipe, name: str) -> EncoderComponent:
+    """The encoder, extractor or teacher, which the recipe must have, by the name of its stage."""
+    if name == "extractor":
+        component: EncoderComponent | None = recipe.extractor
+    else:
+        section = recipe.tokenizer_section
+        component = section.teacher if name == "teacher" else section.encoder
+    assert component is not None
+    return component
 
 
 def known_steps(train: TrainSettings, recipe: Recipe) -> int | None:

@@ -160,7 +160,7 @@ class TokenizerSection(Settings):
     teacher: TeacherComponent | None = Field(
         None,
         description="frozen encoder whose features replace those of the tokenizer's encoder in "
-        "regularizers, such as vf",
+        "regularizers, such as vf; with `train`, a stage trains it first",
     )
     target: Literal["refined", "raw"] = Field(
         "refined", description="target of ssr and scr: the refined prior or the raw features"

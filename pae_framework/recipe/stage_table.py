@@ -20,7 +20,7 @@ from typing import Any
 
 from pae_framework.config import Settings
 from pae_framework.data.data_settings import LATENT_FILES, STATISTICS
-from pae_framework.recipe.components import EncoderComponent, TokenizerComponent
+from pae_framework.recipe.components import EncoderComponent, TeacherComponent, TokenizerComponent
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.system.files import file_identity
@@ -251,7 +251,7 @@ def _tokenizer(recipe: Recipe) -> Values:
 def _tokenizer_inputs(recipe: Recipe) -> tuple[str, ...]:
     """The refinement reaches the tokenizer only through a regularizer that uses its target."""
     refined = recipe.composed is not None and recipe.composed.active_target == "refined"
-    return ("encoder", "refine") if refined else ("encoder",)
+    return ("encoder", "teacher", "refine") if refined else ("encoder", "teacher")
 
 
 def _latents(recipe: Recipe) -> Values:
@@ -388,6 +388,17 @@ def _trains_encoder(recipe: Recipe) -> bool:
     return encoder is not None and encoder.train is not None
 
 
+def _teacher(recipe: Recipe) -> TeacherComponent | None:
+    """The teacher of a composed tokenizer."""
+    return None if recipe.composed is None else recipe.composed.teacher
+
+
+def _trains_teacher(recipe: Recipe) -> bool:
+    section, teacher = recipe.composed, _teacher(recipe)
+    trained = teacher is not None and teacher.train is not None
+    return trained and section is not None and section.weights is None
+
+
 def _sample_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
     """With the training images if their number gives the last step of the generator."""
     trained = recipe.generator is not None and recipe.generator.weights is None
@@ -441,6 +452,16 @@ _ROWS = (
         writes=lambda recipe: ("encoder.safetensors",),
         reads=lambda recipe: (_TRAIN, ("tokenizer", "encoder")),
         train_path=("tokenizer", "encoder", "train"),
+    ),
+    Stage(
+        name="teacher",
+        run="pae_framework.stages.pretrain:run",
+        exists=_trains_teacher,
+        hashed_values=lambda recipe: _pretraining(recipe, _teacher(recipe)),
+        inputs=lambda recipe: (),
+        writes=lambda recipe: ("encoder.safetensors",),
+        reads=lambda recipe: (_TRAIN, ("tokenizer", "teacher")),
+        train_path=("tokenizer", "teacher", "train"),
     ),
     Stage(
         name="refine",

@@ -41,6 +41,12 @@ def pae_register_encoders(register: Register) -> None:
         summary="vision transformer with an adapter, trained with the tokenizer (GAE)",
     )
     register(
+        "gae_teacher",
+        target="pae_encoders.gae_teacher:GaeTeacher",
+        config="pae_encoders.gae_config:GaeTeacherConfig",
+        summary="DINOv2's tokens compressed to few channels, trained in the run; a teacher (GAE)",
+    )
+    register(
         "inception",
         target="pae_encoders.inception:InceptionEncoder",
         config="pae_encoders.config:InceptionConfig",

@@ -251,7 +251,7 @@ class FoundationConfig(PretrainedConfig):
         return self.form.depth
 
 
-def _model(family: Family, default: str, description: str) -> Any:
+def model_name(family: Family, default: str, description: str) -> Any:
     """The field that names the model; editors offer the names."""
     names = list(family.model_names)
     return Field(default, description=f"{description}; `.tag` may follow", examples=names)
@@ -261,21 +261,23 @@ class DINOv2Config(FoundationConfig):
     """DINOv2 (Oquab et al. 2023), with four register tokens (`_reg4`) or without."""
 
     family: ClassVar[Family] = DINOV2
-    model: str = _model(DINOV2, "vit_large_patch14_reg4_dinov2", "timm's name of a DINOv2 model")
+    model: str = model_name(
+        DINOV2, "vit_large_patch14_reg4_dinov2", "timm's name of a DINOv2 model"
+    )
 
 
 class DINOv3Config(FoundationConfig):
     """DINOv3 (Simeoni et al. 2025): rotary positions, four register tokens."""
 
     family: ClassVar[Family] = DINOV3
-    model: str = _model(DINOV3, "vit_large_patch16_dinov3", "timm's name of a DINOv3 model")
+    model: str = model_name(DINOV3, "vit_large_patch16_dinov3", "timm's name of a DINOv3 model")
 
 
 class MAEConfig(FoundationConfig):
     """The encoder of a masked autoencoder (He et al. 2021); it sees the whole image."""
 
     family: ClassVar[Family] = MAE
-    model: str = _model(
+    model: str = model_name(
         MAE, "vit_large_patch16_224", "timm's name of a ViT with MAE weights (`.mae`)"
     )
 
@@ -284,7 +286,7 @@ class SigLIP2Config(FoundationConfig):
     """The image tower of SigLIP2 (Tschannen et al. 2025), without its text tower."""
 
     family: ClassVar[Family] = SIGLIP2
-    model: str = _model(
+    model: str = model_name(
         SIGLIP2,
         "ViT-SO400M-16-SigLIP2-256",
         "open-clip's name of a SigLIP2 model, or timm's of its image tower",

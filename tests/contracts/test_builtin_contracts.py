@@ -48,6 +48,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "encoder:small_cnn": [{"width": 8, "depth": 2}],
     "encoder:ldm_cnn": [{"channels": 32, "multipliers": [1, 1], "blocks": 1, "latent": 4}],
     "encoder:gae_vit": [{"width": 16, "depth": 1, "heads": 2, "patch": 4, "latent": 4}],
+    "encoder:gae_teacher": [{**UNTRAINED, "channels": 4}],
     "encoder:dinov2": [UNTRAINED, {"model": "vit_base_patch14_dinov2", **UNTRAINED}],
     "encoder:dinov3": [UNTRAINED],
     "encoder:mae": [UNTRAINED],

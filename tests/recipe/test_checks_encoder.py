@@ -139,6 +139,10 @@ def test_it_is_no_extractor(problems: Problems) -> None:
 
 TEACHER = "tokenizer.teacher={use: dinov2, weights: none, size: {width: 24, depth: 2, heads: 2}}"
 VF = "tokenizer.regularizers={vf: {}}"
+TRAINED_TEACHER = (
+    "tokenizer.teacher={use: gae_teacher, weights: none, channels: 6, train: {steps: 7}, "
+    "size: {width: 24, depth: 2, heads: 2}}"
+)
 
 
 def test_with_a_teacher_the_encoder_may_be_trained_and_aligned(load: Load) -> None:
@@ -149,7 +153,17 @@ def test_with_a_teacher_the_encoder_may_be_trained_and_aligned(load: Load) -> No
 @pytest.mark.parametrize(
     ("changes", "path", "facts"),
     [
-        ([VF, "tokenizer.teacher={use: tiny_vit, train: {steps: 1}}"], "teacher", ["tiny_vit"]),
+        (
+            [VF, TRAINED_TEACHER, "tokenizer.teacher.train=null"],
+            "teacher",
+            ["train={steps"],
+        ),
+        ([VF, TRAINED_TEACHER, "tokenizer.teacher.window=3"], "teacher", ["3", "2 tokens"]),
+        (
+            [VF, TRAINED_TEACHER, "tokenizer.teacher.preprocessing=signed"],
+            "teacher.preprocessing",
+            ["preprocessing=own"],
+        ),
         ([VF, "tokenizer.teacher=ldm_cnn"], "teacher", ["ldm_cnn", "dinov2"]),
         ([VF, TEACHER, "tokenizer.teacher.train={steps: 1}"], "teacher.train", ["=null"]),
         ([TEACHER], "teacher", ["set tokenizer.teacher=null"]),
@@ -167,6 +181,33 @@ def test_a_teacher_that_cannot_teach_is_refused(
     (problem,) = problems(*LDM, *changes)
     assert problem.path == f"tokenizer.{path}"
     assert not unstated(problem, *facts)
+
+
+def test_a_teacher_may_be_trained_in_a_stage_of_its_own(load: Load) -> None:
+    def stages(*overrides: str) -> dict[str, tuple[str, ...]]:
+        loaded = load(*LDM, VF, *overrides)
+        return {one.name: one.inputs for one in plan(loaded.recipe, loaded.registry)}
+
+    assert "teacher" in stages(TRAINED_TEACHER)["tokenizer"]
+    assert "teacher" not in stages(TEACHER)
+    assert "teacher" not in stages(TRAINED_TEACHER, "tokenizer.weights=t.pt")
+
+
+def test_another_training_of_the_teacher_is_another_tokenizer(load: Load) -> None:
+    def fingerprints(*overrides: str) -> dict[str, str]:
+        loaded = load(*LDM, VF, TRAINED_TEACHER, *overrides)
+        planned = plan(loaded.recipe, loaded.registry)
+        return {one.name: one.fingerprint for one in planned}
+
+    one, other = fingerprints(), fingerprints("tokenizer.teacher.train.steps=8")
+    assert {name for name in one if one[name] == other[name]} == {"extractor"}
+
+
+def test_flops_and_memory_of_a_trained_teacher(load: Load) -> None:
+    recipe = load(*LDM, VF, TRAINED_TEACHER).recipe
+    forward = Forward(0, 100, 1000, 0, encoder=10, teacher=7)
+    assert per_image(forward, recipe)["teacher"] == 3 * 7
+    assert "teacher" in {one.stage for one in training_memory(recipe)}
 
 
 def test_a_refined_target_needs_a_frozen_encoder_even_with_a_teacher(problems: Problems) -> None:

@@ -58,15 +58,16 @@ def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
 def _check_teacher(
     tokenizer: TokenizerSection, teacher: TeacherComponent, size: int
 ) -> Iterator[Inconsistency]:
-    """It is pretrained, has the encoder's token grid, and a regularizer uses it."""
+    """It is trained by itself, has the encoder's token grid, and a regularizer uses it."""
     path: KeyPath = ("tokenizer", "teacher")
-    if teacher.config.trainable or teacher.config.trained_with_tokenizer:
-        message = f"{teacher.use!r} has no pretrained weights, which a teacher needs"
+    if teacher.config.trained_with_tokenizer:
+        message = f"{teacher.use!r} is only trained as the tokenizer's encoder"
         yield Inconsistency(path, message, "set tokenizer.teacher.use=dinov2")
         return
-    if teacher.train is not None:
-        message = f"{teacher.use!r} is not trained in the run"
-        yield Inconsistency((*path, "train"), message, "set tokenizer.teacher.train=null")
+    if teacher.config.trainable and teacher.preprocessing == "signed":
+        message = f"{teacher.use!r} is trained with its own preprocessing"
+        hint = "set tokenizer.teacher.preprocessing=own"
+        yield Inconsistency((*path, "preprocessing"), message, hint)
     if not tokenizer.needs_features:
         message = "no active regularizer uses the features of a teacher"
         yield Inconsistency(path, message, "set tokenizer.teacher=null")

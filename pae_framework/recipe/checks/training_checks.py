@@ -33,6 +33,7 @@ def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
     with_tokenizer = composed is not None and composed.train_encoder
     encoders = {
         ("tokenizer", "encoder"): own,
+        ("tokenizer", "teacher"): None if composed is None else composed.teacher,
         ("extractor",): recipe.extractor,
     }
     for path, encoder in encoders.items():
