@@ -142,12 +142,15 @@ def _image_size(recipe: Recipe, small: Recipe) -> int:
 
 
 def _fits(small: Recipe, side: int, grid: int) -> bool:
-    """Whether tokenizer and extractor accept images of this side."""
+    """Whether tokenizer, teacher and extractor accept images of this side."""
     try:
         if small.extractor is not None:
             small.extractor.config.token_grid(side)
         composed = small.composed
         if composed is not None and composed.decoder.config.image_size(grid) != side:
+            return False
+        teacher = None if composed is None else composed.teacher
+        if teacher is not None and teacher.config.token_grid(side) != grid:
             return False
         return small.tokenizer.latent_shape(side).side == grid
     except ValueError:
@@ -183,6 +186,8 @@ def _shrink_training(train: Data) -> None:
         checkpoint_every=_STEPS,
         keep_steps=[],
     )
+    if train["ema_snapshots"] is not None:
+        train["ema_snapshots"]["every"] = 1
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
@@ -190,7 +195,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
-    tokenizer["weights"] = None
+    tokenizer["weights"] = tokenizer["initial_weights"] = None
     perceptual = tokenizer["reconstruction"]["perceptual"]
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})

@@ -87,6 +87,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "regularizer:mcr": [{}, {"mode": "single"}],
     "regularizer:kl": [{}, {"reduction": "sum"}],
     "regularizer:vf": [{}, {"distance_margin": 0.0, "cosine_margin": 0.0}],
+    "regularizer:diffusion": [{"width": 16, "depth": 1, "heads": 2}],
     "generator:lightningdit": [
         {"width": 16, "depth": 2, "heads": 2, "patch": 1},
         {"width": 16, "depth": 1, "heads": 2, "patch": 2, "qk_norm": True},
